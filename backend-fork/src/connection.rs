@@ -1,0 +1,256 @@
+//! One pool's connection to the fork server, as the parent sees it.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pool_core::{ExitStatus, LaunchError, Reaped};
+use rustix::event::epoll;
+use rustix::io::Errno;
+
+use crate::message::{Reply, Request};
+use crate::refusal::launch_error;
+use crate::server_process::ServerProcess;
+use crate::socket::{Received, Socket};
+
+/// One pool's connection to the fork server, shared by the launcher and its links. When the last
+/// of them is dropped, the server kills what is left of the pool's workers.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: Socket,
+    /// An epoll instance that watches the socket only while somebody waits for an answer. So it is
+    /// never readable without a reason: not for an answer that nobody wants any more, and not for
+    /// ever once the server has died.
+    notifier: OwnedFd,
+    state: Mutex<State>,
+    /// After the socket, which is to be closed before the server is waited for.
+    process: Arc<ServerProcess>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many launches there were, ever.
+    launches: u64,
+    /// Launches that were sent, and neither answered nor given up.
+    unanswered: HashSet<u64>,
+    /// What could not be sent yet.
+    outbox: VecDeque<(Request, Vec<OwnedFd>)>,
+    /// Why it could not.
+    blocked: Option<Errno>,
+    /// The launches whose end was asked for, with the answer.
+    asked: HashMap<u64, Option<ExitStatus>>,
+    /// What the notifier watches the socket for.
+    watched: Option<epoll::EventFlags>,
+    /// Whether the server has closed the connection.
+    gone: bool,
+}
+
+impl Connection {
+    pub(crate) fn open(process: Arc<ServerProcess>) -> Result<Self, LaunchError> {
+        let refused = |errno| launch_error("cannot connect a pool to the fork server", errno);
+        let (socket, theirs) = Socket::pair().map_err(refused)?;
+        let notifier = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused)?;
+        process.connect(theirs)?;
+        Ok(Self {
+            socket,
+            notifier,
+            state: Mutex::default(),
+            process,
+        })
+    }
+
+    /// Readable when [`reap`](Self::reap) should be asked again.
+    pub(crate) fn notifier(&self) -> BorrowedFd<'_> {
+        self.notifier.as_fd()
+    }
+
+    /// Asks for a worker with this name, bell and memory, and answers the launch's number. The
+    /// server answers through the bell, or by closing it.
+    pub(crate) fn launch(
+        &self,
+        name: String,
+        bell: OwnedFd,
+        memory: OwnedFd,
+    ) -> Result<u64, LaunchError> {
+        let mut state = self.lock();
+        let launch = state.launches;
+        state.launches += 1;
+        let request = Request::Launch { launch, name };
+        state.outbox.push_back((request, vec![bell, memory]));
+        self.exchange(&mut state);
+        if state.gone {
+            return Err(self.process.gone());
+        }
+        // What waits in the outbox is sent when the server has answered something. If there is
+        // nothing to be answered, nothing would ever come.
+        if let Some(errno) = state.blocked
+            && state.unanswered.is_empty()
+            && state.asked.is_empty()
+        {
+            state.outbox.pop_back();
+            return Err(launch_error("the fork server takes no launch", errno));
+        }
+        Ok(launch)
+    }
+
+    /// To be told when the server has answered a launch through its bell.
+    pub(crate) fn answered(&self, launch: u64) {
+        let mut state = self.lock();
+        state.unanswered.remove(&launch);
+        self.exchange(&mut state);
+    }
+
+    /// Kills and reaps a worker. Asked again until the answer is not `Pending`.
+    pub(crate) fn reap(&self, launch: u64) -> Reaped {
+        let mut state = self.lock();
+        if let Entry::Vacant(asked) = state.asked.entry(launch) {
+            asked.insert(None);
+            let request = Request::Reap { launch };
+            state.outbox.push_back((request, Vec::new()));
+        }
+        let watching = self.exchange(&mut state);
+        let status = match state.asked[&launch] {
+            None if state.gone => Some(ExitStatus::Unknown),
+            status => status,
+        };
+        if status.is_none() && watching {
+            return Reaped::Pending;
+        }
+        state.asked.remove(&launch);
+        self.watch(&mut state);
+        // Without an answer and without the means to learn of it, nobody would ask again.
+        Reaped::Exited(status.unwrap_or(ExitStatus::Unknown))
+    }
+
+    /// Gives a launch up: kills and reaps the worker, however far it is, about which nobody wants
+    /// to know more.
+    pub(crate) fn forget(&self, launch: u64) {
+        let mut state = self.lock();
+        state.unanswered.remove(&launch);
+        let requests = state.outbox.len();
+        state.outbox.retain(
+            |(request, _)| !matches!(request, Request::Launch { launch: other, .. } if *other == launch),
+        );
+        let sent = state.outbox.len() == requests;
+        let asked = state.asked.remove(&launch).is_some();
+        if sent && !asked {
+            let request = Request::Forget { launch };
+            state.outbox.push_back((request, Vec::new()));
+        }
+        self.exchange(&mut state);
+    }
+
+    /// Whether the server is still at the other end. While it is, it has reaped no worker but
+    /// those it was asked for, and their process identifiers stand for them.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.socket.is_hung_up()
+    }
+
+    /// Why the server has closed the connection.
+    pub(crate) fn gone(&self) -> LaunchError {
+        self.process.gone()
+    }
+
+    /// Whether this value came into this process by a fork: then it stands for nothing here.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.process.is_inherited()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that panics leaves the state in disorder.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what can be sent, takes the answers that are there, and sets the notifier. `false`:
+    /// the system refuses the latter.
+    fn exchange(&self, state: &mut State) -> bool {
+        self.send(state);
+        // After sending, since an error of that means that the server has closed the connection,
+        // and what it had sent before is all that will come.
+        self.receive(state);
+        if state.gone {
+            // The bells among it are closed, and so those who wait for a hello learn of it.
+            state.outbox.clear();
+        }
+        self.watch(state)
+    }
+
+    fn send(&self, state: &mut State) {
+        state.blocked = None;
+        while let Some((request, descriptors)) = state.outbox.front() {
+            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            match self.socket.send(&request.encode(), &borrowed) {
+                Ok(()) => {
+                    if let Request::Launch { launch, .. } = request {
+                        state.unanswered.insert(*launch);
+                    }
+                    state.outbox.pop_front();
+                }
+                Err(errno @ (Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM)) => {
+                    state.blocked = Some(errno);
+                    return;
+                }
+                Err(_) => {
+                    state.gone = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn receive(&self, state: &mut State) {
+        loop {
+            match self.socket.receive() {
+                Received::Nothing => return,
+                Received::End => {
+                    state.gone = true;
+                    return;
+                }
+                Received::Message { bytes, .. } => {
+                    if let Some(Reply { launch, status }) = Reply::decode(&bytes)
+                        && let Some(answer) = state.asked.get_mut(&launch)
+                    {
+                        *answer = Some(status);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the notifier readable exactly when asking again makes sense. `false`: the system
+    /// refuses that.
+    fn watch(&self, state: &mut State) -> bool {
+        let wanted = if state.asked.is_empty() {
+            None
+        } else if state.blocked == Some(Errno::AGAIN) || state.asked.values().any(Option::is_some) {
+            // An answer that came together with another worker's is not in the socket any more.
+            // Writable the socket practically always is.
+            Some(epoll::EventFlags::IN | epoll::EventFlags::OUT)
+        } else {
+            Some(epoll::EventFlags::IN)
+        };
+        let data = epoll::EventData::new_u64(0);
+        let done = match (state.watched, wanted) {
+            (None, None) => Ok(()),
+            (Some(watched), Some(wanted)) if watched == wanted => Ok(()),
+            (None, Some(wanted)) => epoll::add(&self.notifier, &self.socket, data, wanted),
+            (Some(_), Some(wanted)) => epoll::modify(&self.notifier, &self.socket, data, wanted),
+            (Some(_), None) => epoll::delete(&self.notifier, &self.socket),
+        };
+        if done.is_ok() {
+            state.watched = wanted;
+        }
+        done.is_ok()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Not merely closed: a process forked from this one may hold a copy. In such a process,
+        // only the copy goes.
+        if !self.is_inherited() {
+            self.socket.shut_down();
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The handle of a fork server.
+#![allow(unsafe_code)]
+
+use std::sync::{Arc, OnceLock};
+
+use pool_core::LaunchError;
+
+use crate::connection::Connection;
+use crate::launcher::ForkLauncher;
+use crate::server::Serve;
+use crate::server_process::ServerProcess;
+use crate::start_error::StartError;
+use crate::threads;
+
+/// See [`ForkServer::set_global`].
+static GLOBAL: OnceLock<ForkServer> = OnceLock::new();
+
+/// A fork server: a process that is a copy of this one as it was at the start, from which workers
+/// are forked.
+///
+/// It is a handle, and clones stand for the same server. The server lives as long as one of them or
+/// a pool that uses it; then it ends, which the last owner's drop waits for (some milliseconds; at
+/// most a second).
+///
+/// It belongs to the process that started it: start it after daemonizing, and not before `fork`s of
+/// your own whose copies are to use it.
+#[derive(Debug, Clone)]
+pub struct ForkServer {
+    process: Arc<ServerProcess>,
+}
+
+impl ForkServer {
+    /// Starts a fork server. To be called early in `main`, before anything starts a thread: the
+    /// logger, the runtime, another pool.
+    ///
+    /// What standard output and the C library's streams have buffered is written out before.
+    ///
+    /// # Errors
+    /// When this process has more than one thread ([`StartError::threads`]), or the system refuses
+    /// a process or descriptors.
+    pub fn start() -> Result<Self, StartError> {
+        Self::start_serving(pool_core::worker::serve)
+    }
+
+    /// Like [`start`](Self::start), with something else for the workers to do.
+    #[doc(hidden)]
+    pub fn start_serving(serve: Serve) -> Result<Self, StartError> {
+        match threads::count() {
+            // SAFETY: this thread is the only one.
+            Ok(1) => unsafe { Self::start_anyhow(serve) },
+            Ok(count) => Err(StartError::of_threads(count)),
+            Err(error) => Err(StartError::of_reason(format!(
+                "cannot count the threads of this process in /proc/self/task: {error}"
+            ))),
+        }
+    }
+
+    /// Like [`start`](Self::start), however many threads there are.
+    ///
+    /// # Errors
+    /// When the system refuses a process or descriptors.
+    ///
+    /// # Safety
+    /// The server has a copy of this process's memory as it is at some moment during the call, but
+    /// none of the other threads. The caller answers for it that no other thread holds, at that
+    /// moment, a lock which the server or a worker will ever take, or has half-way changed what
+    /// they will ever read: in the program, in its libraries, in those written in other languages.
+    /// (The C library's allocator looks after itself.)
+    pub unsafe fn start_unchecked() -> Result<Self, StartError> {
+        // SAFETY: handed on to the caller.
+        unsafe { Self::start_anyhow(pool_core::worker::serve) }
+    }
+
+    /// # Safety
+    /// As for [`start_unchecked`](Self::start_unchecked).
+    unsafe fn start_anyhow(serve: Serve) -> Result<Self, StartError> {
+        // SAFETY: handed on to the caller.
+        let process = unsafe { ServerProcess::start(serve)? };
+        Ok(Self {
+            process: Arc::new(process),
+        })
+    }
+
+    /// The server's process identifier.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid().as_raw_pid().cast_unsigned()
+    }
+
+    /// Connects one more pool.
+    ///
+    /// # Errors
+    /// When the server has died, the system refuses descriptors, or this handle was inherited from
+    /// the process that this one was forked from.
+    pub fn connect(&self) -> Result<ForkLauncher, LaunchError> {
+        Connection::open(Arc::clone(&self.process)).map(ForkLauncher::new)
+    }
+
+    /// Makes this the server that [`global`](Self::global) answers, for good.
+    ///
+    /// # Errors
+    /// The server comes back if there is one already.
+    pub fn set_global(self) -> Result<(), Self> {
+        GLOBAL.set(self)
+    }
+
+    /// The server that [`set_global`](Self::set_global) was given in this very process. A process
+    /// that was forked from that one, a worker for instance, gets `None`.
+    #[must_use]
+    pub fn global() -> Option<&'static Self> {
+        GLOBAL.get().filter(|server| !server.process.is_inherited())
+    }
+}

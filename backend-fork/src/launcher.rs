@@ -1,0 +1,55 @@
+//! The launcher of forked workers.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use pool_core::{LaunchError, LaunchSpec, Launcher, Link, Region};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::connection::Connection;
+use crate::link::ForkLink;
+use crate::refusal::launch_error;
+
+/// Starts workers by asking a fork server to fork them: one pool's connection to it, see
+/// [`ForkServer::connect`](crate::ForkServer::connect).
+///
+/// Unlike what [`Launcher`] allows for, no thread is tied to the workers: their parent is the
+/// server.
+///
+/// The [`notifier`](Launcher::notifier) is readable only while a [`reap`](Link::reap) that was
+/// answered with `Pending` has an answer, or the server has died with one outstanding. So it can
+/// stay in a level-triggered poller for good.
+#[derive(Debug)]
+pub struct ForkLauncher {
+    connection: Arc<Connection>,
+}
+
+impl ForkLauncher {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self {
+            connection: Arc::new(connection),
+        }
+    }
+}
+
+impl Launcher for ForkLauncher {
+    fn backend(&self) -> &'static str {
+        "fork"
+    }
+
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+        let name = spec.name();
+        let (region, memory) = Region::create(spec.region_bytes())
+            .map_err(|error| launch_error(&format!("cannot make the memory of {name}"), error))?;
+        spec.prepare(&region);
+        let (bell, ringer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+            .map_err(|errno| launch_error(&format!("cannot make the doorbell of {name}"), errno))?;
+        let launch = self.connection.launch(name, ringer, memory)?;
+        let connection = Arc::clone(&self.connection);
+        Ok(Box::new(ForkLink::new(connection, launch, region, bell)))
+    }
+
+    fn notifier(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.connection.notifier())
+    }
+}

@@ -1,0 +1,77 @@
+//! Workers forked from a fork server: a single-threaded copy of the program, made early.
+//!
+//! ```no_run
+//! use backend_fork::ForkServer;
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // While the program has one thread: before a runtime, a logger, another pool.
+//!     let server = ForkServer::start()?;
+//!
+//!     // From here on there may be threads. Each pool gets a connection of its own.
+//!     let launcher = server.connect()?;
+//!     # let _ = launcher;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Why a server
+//! `fork` copies the memory of a process, but only one of its threads. A lock that another thread
+//! held at that moment (the allocator's, a logger's, one within a C library) stays locked in the
+//! copy for ever, and what it guarded may be half-way through a change. So [`ForkServer::start`]
+//! counts the threads and forks once, while there is one; the server never starts a thread, and
+//! every worker, a replacement years later too, is forked from *it*. What the program had set up
+//! before the start is simply there in each worker.
+//!
+//! # Who does what
+//! ```text
+//! parent                              fork server                      workers
+//! ServerProcess ── connect ─────────▶ EventLoop
+//! Connection ───── launch, reap ────▶   Client ──── fork ────────────▶ Newborn, then `worker::serve`
+//!            ◀──── how it ended ─────                │                    │
+//! ForkLink   ◀──── hello (bell) ─────────────────────┘                    │
+//!            ◀──── rings (bell) ──────────────────────────────────────────┘
+//! ```
+//! The parent talks to a worker through the shared region and the bell alone; the server takes no
+//! part in it. The server is the workers' parent process, so it alone can learn how one ended, and
+//! it reaps a worker only when asked: until then the worker's process identifier stays reserved,
+//! and whoever signals it reaches no other process.
+//!
+//! # Who dies with whom
+//! - A worker dies with the server: the kernel kills it (`PR_SET_PDEATHSIG`).
+//! - The server dies with the parent, even with one killed by SIGKILL: it watches the parent's
+//!   pidfd. It first kills the workers' process groups, so that what tasks have started goes too.
+//! - A pool's workers die with its connection; other pools on the same server do not notice.
+//! - A server that was killed is not started again, since the program has threads by then: launches
+//!   fail and say so, and how its workers ended stays unknown.
+//!
+//! # What a worker inherits
+//! The server's memory, standard output and error, current directory, environment, limits, and the
+//! files that the program had open when it started the server. Not its standard input (that is
+//! `/dev/null`: a background process that reads the terminal would be stopped), signal handlers or
+//! signal mask. The state of random number generators is inherited as well, the same in every
+//! worker: seed them in the initializer.
+#![cfg(target_os = "linux")]
+
+mod connection;
+mod fork_server;
+mod hello;
+mod launcher;
+mod link;
+mod message;
+mod pool;
+mod refusal;
+mod server;
+mod server_process;
+mod socket;
+mod start_error;
+mod sys;
+mod threads;
+mod wait;
+
+pub use fork_server::ForkServer;
+pub use launcher::ForkLauncher;
+pub use link::ForkLink;
+pub use pool::{ForkPool, ForkPoolBuilder};
+#[doc(hidden)]
+pub use server::Serve;
+pub use start_error::StartError;

@@ -1,0 +1,216 @@
+//! The parent's connection to one forked worker.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use pool_core::{Advance, ExitStatus, LaunchError, Link, Reaped, Region};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+
+use crate::connection::Connection;
+use crate::hello::{Hello, HelloReader, NoHello};
+use crate::refusal::{describe_fork, launch_error};
+
+/// The parent's connection to one forked worker.
+///
+/// Until the server's hello has come, what can be read from the bell is believed: the worker has
+/// no task by then, so nothing but this crate's code can have written it.
+#[derive(Debug)]
+pub struct ForkLink {
+    region: Arc<Region>,
+    bell: OwnedFd,
+    /// The launch's number in the connection.
+    launch: u64,
+    stage: Stage,
+    connection: Arc<Connection>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Waiting for the hello.
+    Launched(HelloReader),
+    /// The worker has answered, by way of the server.
+    Reached(Worker),
+    /// The server was asked to reap it: from now on it may do so at any time, and kills the
+    /// process group itself before.
+    Reaping(Worker),
+    /// The server was told to kill and to reap whatever there is, or there is nothing.
+    Over(Option<Worker>, ExitStatus),
+}
+
+/// A worker's process.
+#[derive(Debug)]
+struct Worker {
+    pid: Pid,
+    death: OwnedFd,
+}
+
+impl ForkLink {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        launch: u64,
+        region: Region,
+        bell: OwnedFd,
+    ) -> Self {
+        Self {
+            region: Arc::new(region),
+            bell,
+            launch,
+            stage: Stage::Launched(HelloReader::default()),
+            connection,
+        }
+    }
+
+    fn worker(&self) -> Option<&Worker> {
+        match &self.stage {
+            Stage::Launched(_) | Stage::Over(None, _) => None,
+            Stage::Reached(worker) | Stage::Reaping(worker) | Stage::Over(Some(worker), _) => {
+                Some(worker)
+            }
+        }
+    }
+
+    /// Reads the bell until there is a hello.
+    fn read_hello(&mut self) -> Result<Option<Hello>, LaunchError> {
+        let Stage::Launched(reader) = &mut self.stage else {
+            return Err(LaunchError::new("this launch was given up"));
+        };
+        let mut piece = [0; 64];
+        loop {
+            match rustix::io::read(&self.bell, &mut piece) {
+                Ok(0) if self.connection.is_open() => {
+                    return Err(LaunchError::new(
+                        "the fork server has no room for a worker's descriptors; raise the limit \
+                         of open files (ulimit -n) before starting it",
+                    ));
+                }
+                Ok(0) => return Err(self.connection.gone()),
+                Ok(count) => match reader.feed(&piece[..count]) {
+                    Ok(None) => {}
+                    Ok(Some(hello)) => return Ok(Some(hello)),
+                    Err(NoHello) => {
+                        return Err(LaunchError::new(
+                            "something has written rubbish into a worker's doorbell",
+                        ));
+                    }
+                },
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(launch_error("cannot read a worker's doorbell", errno)),
+            }
+        }
+    }
+
+    /// Gets hold of the process of which the server has said hello.
+    fn take_hold(&self, Hello(outcome): Hello) -> Result<Worker, LaunchError> {
+        let pid = outcome.map_err(|errno| LaunchError::new(describe_fork(errno)))?;
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.expect("a hello holds a positive number");
+        let death = pidfd_open(pid, PidfdFlags::empty())
+            .map_err(|errno| launch_error("cannot watch a worker's process", errno))?;
+        // If the server is alive now, it was alive when the pidfd was opened, and so the process
+        // was not reaped then and the number was the worker's.
+        if !self.connection.is_open() {
+            return Err(self.connection.gone());
+        }
+        Ok(Worker { pid, death })
+    }
+
+    /// Has the server kill and reap whatever there is, without waiting for an answer.
+    fn give_up(&mut self) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Over(None, ExitStatus::Unknown));
+        match stage {
+            Stage::Launched(_) | Stage::Reached(_) | Stage::Reaping(_) => {
+                self.connection.forget(self.launch);
+            }
+            Stage::Over(..) => self.stage = stage,
+        }
+    }
+}
+
+impl Link for ForkLink {
+    fn region(&self) -> Arc<Region> {
+        self.region.clone()
+    }
+
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    fn advance(&mut self) -> Result<Advance, LaunchError> {
+        if let Stage::Reached(_) = self.stage {
+            return Ok(Advance::Reached);
+        }
+        let worker = match self.read_hello() {
+            Ok(None) => return Ok(Advance::Pending),
+            Ok(Some(hello)) => self.take_hold(hello),
+            Err(error) => Err(error),
+        };
+        match worker {
+            Ok(worker) => {
+                self.stage = Stage::Reached(worker);
+                self.connection.answered(self.launch);
+                Ok(Advance::Reached)
+            }
+            Err(error) => {
+                self.give_up();
+                Err(error)
+            }
+        }
+    }
+
+    fn pid(&self) -> Option<u32> {
+        Some(self.worker()?.pid.as_raw_pid().cast_unsigned())
+    }
+
+    fn death(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.worker()?.death.as_fd())
+    }
+
+    fn kill(&mut self) {
+        match &self.stage {
+            // Its process is not known here, but to the server.
+            Stage::Launched(_) => self.give_up(),
+            Stage::Reached(worker) => {
+                // Once the server has died, its workers die by themselves, and somebody else may
+                // have reaped this one: then the group's number may be another one's.
+                if self.connection.is_open() {
+                    let _ = kill_process_group(worker.pid, Signal::KILL);
+                }
+                let _ = pidfd_send_signal(&worker.death, Signal::KILL);
+            }
+            Stage::Reaping(_) | Stage::Over(..) => {}
+        }
+    }
+
+    fn reap(&mut self) -> Reaped {
+        let stage = std::mem::replace(&mut self.stage, Stage::Over(None, ExitStatus::Unknown));
+        match stage {
+            Stage::Launched(_) => {
+                self.stage = stage;
+                self.give_up();
+                Reaped::Exited(ExitStatus::Unknown)
+            }
+            Stage::Reached(worker) | Stage::Reaping(worker) => {
+                let reaped = self.connection.reap(self.launch);
+                self.stage = match reaped {
+                    Reaped::Pending => Stage::Reaping(worker),
+                    Reaped::Exited(status) => Stage::Over(Some(worker), status),
+                };
+                reaped
+            }
+            Stage::Over(worker, status) => {
+                self.stage = Stage::Over(worker, status);
+                Reaped::Exited(status)
+            }
+        }
+    }
+}
+
+impl Drop for ForkLink {
+    fn drop(&mut self) {
+        if !self.connection.is_inherited() {
+            self.give_up();
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the parent and the fork server say to each other, as bytes.
+//!
+//! Both run the same image, so there is no version; but neither trusts the other not to be broken.
+
+use pool_core::ExitStatus;
+
+/// Over the server's main socket, with one end of a new pool's connection.
+pub(crate) const CONNECT: &[u8] = b"connect";
+
+/// The longest name of a thread that the kernel keeps.
+const NAME_BYTES: usize = 15;
+
+/// No message is longer.
+pub(crate) const MESSAGE_BYTES: usize = 9 + NAME_BYTES;
+
+const LAUNCH: u8 = 1;
+const REAP: u8 = 2;
+const FORGET: u8 = 3;
+
+const EXITED: u8 = 1;
+const KILLED: u8 = 2;
+const LOST: u8 = 3;
+
+/// Parent to server, over a pool's connection. `launch` numbers the pool's launches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Fork a worker. Goes with two descriptors: the writing end of the bell, and the region's
+    /// memory. Answered by a [`Hello`](crate::hello::Hello) in the bell.
+    Launch { launch: u64, name: String },
+    /// Kill what is left of this worker's process group, reap it, and say how it ended.
+    Reap { launch: u64 },
+    /// The same without an answer; the worker may not even have been forked.
+    Forget { launch: u64 },
+}
+
+impl Request {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Launch { launch, name } => {
+                let mut end = name.len().min(NAME_BYTES);
+                while !name.is_char_boundary(end) {
+                    end -= 1;
+                }
+                [&head(LAUNCH, *launch)[..], &name.as_bytes()[..end]].concat()
+            }
+            Self::Reap { launch } => head(REAP, *launch).to_vec(),
+            Self::Forget { launch } => head(FORGET, *launch).to_vec(),
+        }
+    }
+
+    /// `None`: these bytes are no request.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (kind, launch, rest) = split(bytes)?;
+        match (kind, rest) {
+            (LAUNCH, name) if name.len() <= NAME_BYTES => Some(Self::Launch {
+                launch,
+                name: String::from_utf8(name.to_vec()).ok()?,
+            }),
+            (REAP, []) => Some(Self::Reap { launch }),
+            (FORGET, []) => Some(Self::Forget { launch }),
+            _ => None,
+        }
+    }
+}
+
+/// Server to parent, over a pool's connection: how a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) launch: u64,
+    pub(crate) status: ExitStatus,
+}
+
+impl Reply {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let (kind, value) = match self.status {
+            ExitStatus::Code(code) => (EXITED, code),
+            ExitStatus::Signal(signal) => (KILLED, signal),
+            ExitStatus::Unknown => (LOST, 0),
+        };
+        [&head(kind, self.launch)[..], &value.to_le_bytes()].concat()
+    }
+
+    /// `None`: these bytes are no reply.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (kind, launch, rest) = split(bytes)?;
+        let value = i32::from_le_bytes(rest.try_into().ok()?);
+        let status = match kind {
+            EXITED => ExitStatus::Code(value),
+            KILLED => ExitStatus::Signal(value),
+            LOST => ExitStatus::Unknown,
+            _ => return None,
+        };
+        Some(Self { launch, status })
+    }
+}
+
+fn head(kind: u8, launch: u64) -> [u8; 9] {
+    let mut head = [kind; 9];
+    head[1..].copy_from_slice(&launch.to_le_bytes());
+    head
+}
+
+fn split(bytes: &[u8]) -> Option<(u8, u64, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<9>()?;
+    let (kind, launch) = head.split_first_chunk::<1>()?;
+    Some((kind[0], u64::from_le_bytes(launch.try_into().ok()?), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
+
+    fn request() -> impl Strategy<Value = Request> {
+        prop_oneof![
+            (any::<u64>(), "[ -~]{0,15}")
+                .prop_map(|(launch, name)| Request::Launch { launch, name }),
+            any::<u64>().prop_map(|launch| Request::Reap { launch }),
+            any::<u64>().prop_map(|launch| Request::Forget { launch }),
+        ]
+    }
+
+    fn reply() -> impl Strategy<Value = Reply> {
+        let status = prop_oneof![
+            any::<i32>().prop_map(ExitStatus::Code),
+            any::<i32>().prop_map(ExitStatus::Signal),
+            Just(ExitStatus::Unknown),
+        ];
+        (any::<u64>(), status).prop_map(|(launch, status)| Reply { launch, status })
+    }
+
+    proptest! {
+        #[test]
+        fn requests_come_back(request in request()) {
+            let bytes = request.encode();
+            assert!(bytes.len() <= MESSAGE_BYTES);
+            prop_assert_eq!(Request::decode(&bytes), Some(request));
+        }
+
+        #[test]
+        fn replies_come_back(reply in reply()) {
+            let bytes = reply.encode();
+            assert!(bytes.len() <= MESSAGE_BYTES);
+            prop_assert_eq!(Reply::decode(&bytes), Some(reply));
+        }
+
+        #[test]
+        fn any_bytes_decode_to_what_encodes_to_them(bytes: Vec<u8>) {
+            if let Some(request) = Request::decode(&bytes) {
+                prop_assert_eq!(request.encode(), &bytes[..]);
+            }
+            if let Some(reply) = Reply::decode(&bytes)
+                && reply.status != ExitStatus::Unknown
+            {
+                prop_assert_eq!(reply.encode(), &bytes[..]);
+            }
+        }
+
+        #[test]
+        fn any_name_fits(name: String) {
+            let bytes = Request::Launch { launch: 1, name: name.clone() }.encode();
+            let Some(Request::Launch { name: carried, .. }) = Request::decode(&bytes) else {
+                panic!("a launch decodes to a launch");
+            };
+            assert!(name.starts_with(&carried));
+        }
+    }
+}

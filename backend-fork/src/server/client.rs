@@ -1,0 +1,185 @@
+//! One pool's connection, as the server sees it.
+#![allow(unsafe_code)]
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use pool_core::Region;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::child::Child;
+use super::newborn::Newborn;
+use crate::hello::Hello;
+use crate::message::{Reply, Request};
+use crate::socket::{Received, Socket};
+use crate::sys;
+
+/// One pool's connection, with its workers.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: Socket,
+    /// The workers that nobody has asked to reap, by the number of their launch.
+    living: HashMap<u64, Child>,
+    /// Those that were killed, with the launch whose end the pool wants to know.
+    dying: Vec<(Option<u64>, Child)>,
+    /// What the socket had no room for.
+    replies: VecDeque<Reply>,
+}
+
+/// The answer of [`Client::step`].
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The pool is connected.
+    Open,
+    /// It is not any more.
+    Closed,
+    /// This is no longer the server but a worker that it has forked.
+    Forked(Newborn),
+}
+
+impl Client {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            living: HashMap::new(),
+            dying: Vec::new(),
+            replies: VecDeque::new(),
+        }
+    }
+
+    /// Takes one message, if there is one, and does what else is due.
+    pub(super) fn step(&mut self) -> Step {
+        match self.socket.receive() {
+            Received::Nothing => {}
+            Received::End => return Step::Closed,
+            Received::Message { bytes, descriptors } => match Request::decode(&bytes) {
+                Some(Request::Launch { launch, name }) => {
+                    if let Some(newborn) = self.launch(launch, name, descriptors) {
+                        return Step::Forked(newborn);
+                    }
+                }
+                Some(Request::Reap { launch }) => match self.living.remove(&launch) {
+                    Some(child) => self.end(child, Some(launch)),
+                    None => self.replies.push_back(Reply {
+                        launch,
+                        status: pool_core::ExitStatus::Unknown,
+                    }),
+                },
+                Some(Request::Forget { launch }) => {
+                    if let Some(child) = self.living.remove(&launch) {
+                        self.end(child, None);
+                    }
+                }
+                None => return Step::Closed,
+            },
+        }
+        self.reap();
+        self.reply();
+        Step::Open
+    }
+
+    /// What to wait for before [`step`](Self::step) has something to do.
+    pub(super) fn sources(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let wanted = if self.replies.is_empty() {
+            PollFlags::IN
+        } else {
+            PollFlags::IN | PollFlags::OUT
+        };
+        std::iter::once(PollFd::from_borrowed_fd(self.socket.as_fd(), wanted))
+            .chain(self.dying.iter().filter_map(|(_, child)| child.source()))
+    }
+
+    /// Kills all workers, and says which are still to be reaped.
+    pub(super) fn into_orphans(self) -> impl Iterator<Item = Child> {
+        let living = self.living.into_values().map(|mut child| {
+            child.kill();
+            child
+        });
+        living.chain(self.dying.into_iter().map(|(_, child)| child))
+    }
+
+    /// Forks a worker and says hello for it. `Some`: this is the worker.
+    fn launch(&mut self, launch: u64, name: String, given: Vec<OwnedFd>) -> Option<Newborn> {
+        // If the process had no room for both of them, the bell is closed by now without a hello,
+        // and the pool knows what that means.
+        let [bell, memory] = <[OwnedFd; 2]>::try_from(given).ok()?;
+        if !has_listener(bell.as_fd()) {
+            return None;
+        }
+        // Mapped here rather than in the worker, so that an error can be said.
+        let region = match Region::map(memory.as_fd()) {
+            Ok(region) => region,
+            Err(error) => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::NOMEM);
+                say_hello(bell.as_fd(), Hello(Err(errno)));
+                return None;
+            }
+        };
+        drop(memory);
+
+        let server = rustix::process::getpid();
+        // SAFETY: the server never starts a thread. What the copy must not do is listed at
+        // `sys::fork`; it returns from here straight to `settle::run` and leaves from there.
+        let hello = match unsafe { sys::fork() } {
+            Ok(None) => return Some(Newborn::new(server, name, region, bell)),
+            Ok(Some(pid)) => {
+                let child = Child::new(pid);
+                let hello = Hello(Ok(child.pid().as_raw_pid().cast_unsigned()));
+                self.living.insert(launch, child);
+                hello
+            }
+            Err(errno) => Hello(Err(errno)),
+        };
+        if !say_hello(bell.as_fd(), hello)
+            && let Some(child) = self.living.remove(&launch)
+        {
+            self.end(child, None);
+        }
+        None
+    }
+
+    /// Kills a worker, to be reaped as soon as it is dead.
+    fn end(&mut self, mut child: Child, answer: Option<u64>) {
+        child.kill();
+        self.dying.push((answer, child));
+    }
+
+    fn reap(&mut self) {
+        self.dying.retain_mut(|(answer, child)| {
+            let Some(status) = child.reap() else {
+                return true;
+            };
+            if let Some(launch) = *answer {
+                self.replies.push_back(Reply { launch, status });
+            }
+            false
+        });
+    }
+
+    fn reply(&mut self) {
+        while let Some(reply) = self.replies.front() {
+            match self.socket.send(&reply.encode(), &[]) {
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return,
+                // If the pool is gone, the next `receive` says so.
+                Ok(()) | Err(_) => self.replies.pop_front(),
+            };
+        }
+    }
+}
+
+/// Whether anybody holds the reading end of a bell: if not, the pool has given the launch up.
+fn has_listener(bell: BorrowedFd<'_>) -> bool {
+    let mut bell = [PollFd::from_borrowed_fd(bell, PollFlags::empty())];
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let _ = poll(&mut bell, Some(&now));
+    !bell[0].revents().contains(PollFlags::ERR)
+}
+
+/// Writes a hello. `false`: nobody will read it.
+fn say_hello(bell: BorrowedFd<'_>, hello: Hello) -> bool {
+    rustix::io::write(bell, &hello.encode()).is_ok()
+}

@@ -1,0 +1,112 @@
+//! The fork server's loop.
+
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::child::Child;
+use super::client::{Client, Step};
+use super::newborn::Newborn;
+use crate::message::CONNECT;
+use crate::socket::{Received, Socket};
+
+/// What the fork server holds.
+#[derive(Debug)]
+pub(super) struct EventLoop {
+    /// The parent's pidfd.
+    parent: OwnedFd,
+    /// The socket over which pools are connected, until the parent closes it.
+    main: Option<Socket>,
+    /// The connected pools.
+    clients: Vec<Client>,
+    /// Killed workers of pools that are no longer connected.
+    orphans: Vec<Child>,
+}
+
+impl EventLoop {
+    pub(super) fn new(parent: OwnedFd, main: Socket) -> Self {
+        Self {
+            parent,
+            main: Some(main),
+            clients: Vec::new(),
+            orphans: Vec::new(),
+        }
+    }
+
+    /// Serves until there is nobody left to serve. `Some`: this is no longer the server but a
+    /// worker that it has forked, and what the server held is closed in it.
+    pub(super) fn run(mut self) -> Option<Newborn> {
+        loop {
+            if self.main.is_none() && self.clients.is_empty() && self.orphans.is_empty() {
+                return None;
+            }
+            match self.wait() {
+                Ok(ParentAlive(true)) => {}
+                Err(Errno::INTR) => continue,
+                // Without the system's answer there is no way on, other than not at all: the
+                // workers die with the server.
+                Ok(ParentAlive(false)) | Err(_) => {
+                    self.kill_all();
+                    return None;
+                }
+            }
+            // Everything is looked at, whatever it was that woke the server: nothing here blocks.
+            self.orphans.retain_mut(|orphan| orphan.reap().is_none());
+            let mut at = 0;
+            while at < self.clients.len() {
+                match self.clients[at].step() {
+                    Step::Open => at += 1,
+                    Step::Closed => {
+                        let client = self.clients.swap_remove(at);
+                        self.orphans.extend(client.into_orphans());
+                    }
+                    Step::Forked(newborn) => return Some(newborn),
+                }
+            }
+            self.accept();
+        }
+    }
+
+    /// Sleeps until there may be something to do.
+    fn wait(&self) -> Result<ParentAlive, Errno> {
+        let mut sources = vec![PollFd::new(&self.parent, PollFlags::IN)];
+        sources.extend(
+            self.main
+                .iter()
+                .map(|main| PollFd::new(main, PollFlags::IN)),
+        );
+        sources.extend(self.orphans.iter().filter_map(Child::source));
+        sources.extend(self.clients.iter().flat_map(Client::sources));
+        poll(&mut sources, None)?;
+        Ok(ParentAlive(sources[0].revents().is_empty()))
+    }
+
+    /// Takes a new pool's connection.
+    fn accept(&mut self) {
+        let Some(main) = &self.main else { return };
+        match main.receive() {
+            Received::Nothing => {}
+            Received::End => self.main = None,
+            Received::Message { bytes, descriptors } => {
+                // A connection for which there was no room here is closed by now, and the pool
+                // sees that.
+                if bytes == CONNECT
+                    && let Some(socket) = descriptors.into_iter().next()
+                {
+                    self.clients.push(Client::new(Socket::from(socket)));
+                }
+            }
+        }
+    }
+
+    /// Kills all workers with all that their tasks have started.
+    fn kill_all(&mut self) {
+        for client in self.clients.drain(..) {
+            self.orphans.extend(client.into_orphans());
+        }
+    }
+}
+
+/// Whether the process that this one serves is alive.
+struct ParentAlive(bool);

@@ -1,0 +1,72 @@
+//! What a worker does between the fork and its work.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use pool_core::Region;
+use rustix::process::{Pid, Signal};
+
+use crate::sys;
+use crate::threads;
+
+/// What a worker does: [`pool_core::worker::serve`], or something else in tests.
+pub type Serve = fn(Region, OwnedFd) -> i32;
+
+/// How long a worker that ends waits for its output to be written, if its tasks have left threads
+/// behind.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// A process that was just forked to be a worker.
+#[derive(Debug)]
+pub(super) struct Newborn {
+    server: Pid,
+    name: String,
+    region: Region,
+    bell: OwnedFd,
+}
+
+impl Newborn {
+    pub(super) fn new(server: Pid, name: String, region: Region, bell: OwnedFd) -> Self {
+        Self {
+            server,
+            name,
+            region,
+            bell,
+        }
+    }
+
+    /// Works, and answers the exit code.
+    pub(super) fn run(self, serve: Serve) -> i32 {
+        // A group of its own, so that killing the worker reaches what its tasks have started.
+        let _ = rustix::process::setpgid(None, None);
+        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        // The server may have died before that.
+        if rustix::process::getppid() != Some(self.server) {
+            sys::leave(0);
+        }
+        if let Ok(name) = CString::new(self.name) {
+            let _ = rustix::thread::set_name(&name);
+        }
+        let code = serve(self.region, self.bell);
+        flush();
+        code
+    }
+}
+
+/// Writes out what is buffered, as far as that is possible without waiting for ever: a thread that
+/// a task has left behind may hold the lock of standard output.
+fn flush() {
+    if threads::count().is_ok_and(|count| count == 1) {
+        return sys::flush_streams();
+    }
+    let (done, flushed) = mpsc::channel();
+    let flusher = std::thread::Builder::new().spawn(move || {
+        sys::flush_streams();
+        let _ = done.send(());
+    });
+    if flusher.is_ok() {
+        let _ = flushed.recv_timeout(FLUSH_LIMIT);
+    }
+}

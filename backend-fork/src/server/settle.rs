@@ -1,0 +1,59 @@
+//! From the fork to the event loop, and out of the process.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Signal;
+
+use super::event_loop::EventLoop;
+use super::newborn::Serve;
+use crate::socket::Socket;
+use crate::sys;
+
+/// The exit code of a server or a worker that panicked where nothing should.
+const PANICKED: i32 = 101;
+
+/// Everything that happens in a forked process, the server's or a worker's. `parent` is the pidfd
+/// of the process that was copied, `main` the server's end of the socket to it.
+pub(crate) fn run(parent: OwnedFd, main: Socket, serve: Serve) -> ! {
+    let code = catch_unwind(AssertUnwindSafe(|| {
+        settle();
+        // In a worker, the loop is left with everything of the server's closed.
+        match EventLoop::new(parent, main).run() {
+            None => 0,
+            Some(newborn) => newborn.run(serve),
+        }
+    }));
+    sys::leave(code.unwrap_or_else(|payload| {
+        // Dropping it could panic again.
+        let _payload = ManuallyDrop::new(payload);
+        PANICKED
+    }))
+}
+
+/// Makes a copy of the program a process of its own.
+fn settle() {
+    pool_core::forked_child();
+    // All of this fails only where the system forbids it altogether (a seccomp filter, say); the
+    // server is then merely easier to disturb.
+    //
+    // That the parent has died is seen by its pidfd, so that the workers' process groups can be
+    // killed in good order. A server that somebody has stopped would not look: hence this signal,
+    // which continues it, and does nothing to one that runs. (SIGKILL would leave alive what tasks
+    // have started; and the kernel sends this signal already when the *thread* ends that started
+    // the server.)
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::CONT));
+    let _ = rustix::process::setpgid(None, None);
+    let _ = rustix::thread::set_name(c"procpool-server");
+    sys::reset_signals();
+    let _ = replace_stdin();
+}
+
+/// Reads from `/dev/null` from now on. The terminal belongs to the parent, and stops a background
+/// process that reads it; what else standard input may be, only one process can read in order.
+fn replace_stdin() -> rustix::io::Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(null)
+}

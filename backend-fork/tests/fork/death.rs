@@ -1,0 +1,236 @@
+//! The deaths of the server and of the parent.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
+
+use pool_core::{ExitStatus, Launcher, Reaped};
+use rustix::process::Signal;
+
+use crate::orders::Order;
+use crate::processes::{
+    children, exists, is_alive, is_readable, signal, stop, wait_readable, watch,
+};
+use crate::rig::{end, launch, pool, reap, server, tell, try_launch, try_reach, worker};
+use crate::{Scenario, again};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("workers die with a server that is killed", server_killed),
+    (
+        "launches fail with a server that is killed",
+        server_killed_before_hello,
+    ),
+    ("everything dies with a parent that is killed", || {
+        parent_dies(Parent::Killed)
+    }),
+    ("everything dies with a parent that exits", || {
+        parent_dies(Parent::Exits)
+    }),
+    ("a stopped server dies with the parent", || {
+        parent_dies(Parent::KilledWithStoppedServer)
+    }),
+    ("the server ends with its last handle", last_handle),
+    ("the server lives as long as a pool", pool_without_handle),
+    (
+        "a stopped server does not block the last drop",
+        stopped_server,
+    ),
+    (
+        "a server ends though a later one has copies of its sockets",
+        two_servers,
+    ),
+    ("workers of workers die with them", nested),
+];
+
+/// Run by other scenarios.
+pub(crate) const PARTS: &[Scenario] = &[(PARENT, parent)];
+
+const PARENT: &str = "a parent with three workers";
+
+fn server_killed() {
+    let (server, mut launcher) = pool();
+    let (mut link, _) = worker(&mut launcher, 1);
+    let (mut other, _) = worker(&mut launcher, 2);
+    // One of which the end was asked for and is not answered.
+    let (mut asked, _) = worker(&mut launcher, 3);
+    stop(server.pid());
+    assert_eq!(asked.reap(), Reaped::Pending);
+    assert!(!is_readable(
+        launcher.notifier().expect("this backend has one")
+    ));
+    signal(server.pid(), Signal::KILL);
+    wait_readable(launcher.notifier().expect("this backend has one"));
+    assert_eq!(asked.reap(), Reaped::Exited(ExitStatus::Unknown));
+    assert!(!is_readable(
+        launcher.notifier().expect("this backend has one")
+    ));
+
+    assert_eq!(reap(&launcher, &mut link), ExitStatus::Unknown);
+    other.kill();
+    assert_eq!(reap(&launcher, &mut other), ExitStatus::Unknown);
+    assert!(!is_readable(
+        launcher.notifier().expect("this backend has one")
+    ));
+
+    let told = try_launch(&mut launcher, 4)
+        .err()
+        .expect("the server is dead");
+    let connected = server.connect().expect_err("the server is dead");
+    for error in [told, connected] {
+        let text = error.to_string();
+        assert!(text.contains("killed by signal 9 (SIGKILL)"), "{text}");
+        assert!(text.contains("not started again"), "{text}");
+    }
+    drop(launcher);
+    let pid = server.pid();
+    drop((link, other, asked, server));
+    assert!(!exists(pid), "the server is reaped");
+}
+
+fn server_killed_before_hello() {
+    let (server, mut launcher) = pool();
+    stop(server.pid());
+    // More than fit into the socket, so that some have not even been sent.
+    let links: Vec<_> = (1..=400).map(|n| launch(&mut launcher, n)).collect();
+    signal(server.pid(), Signal::KILL);
+    for link in links {
+        let error = try_reach(link).err().expect("the server is dead");
+        assert!(error.to_string().contains("SIGKILL"), "{error}");
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Parent {
+    Killed,
+    KilledWithStoppedServer,
+    Exits,
+}
+
+fn parent_dies(how: Parent) {
+    let mut parent = again(PARENT)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program can be executed");
+    let mut line = String::new();
+    BufReader::new(parent.stdout.take().expect("piped"))
+        .read_line(&mut line)
+        .expect("the parent speaks");
+    let pids: Vec<u32> = line
+        .split_whitespace()
+        .map(|pid| pid.parse().expect("a number"))
+        .collect();
+    assert_eq!(
+        pids.len(),
+        5,
+        "the server, three workers, what a task has started"
+    );
+    let deaths: Vec<_> = pids.iter().map(|pid| watch(*pid)).collect();
+    if how == Parent::KilledWithStoppedServer {
+        stop(pids[0]);
+    }
+    if how == Parent::Exits {
+        let stdin = parent.stdin.take();
+        drop(stdin);
+    } else {
+        parent.kill().expect("the parent is alive");
+    }
+    for death in deaths {
+        wait_readable(death);
+    }
+    let status = parent.wait().expect("the parent is ours");
+    assert_eq!(status.success(), how == Parent::Exits);
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "no destructors and no order is the point"
+)]
+/// Says who there is, and ends in bad order when its standard input does.
+fn parent() {
+    let (server, mut launcher) = pool();
+    let workers: Vec<_> = (1..=3).map(|n| worker(&mut launcher, n)).collect();
+    let started = tell(&*workers[0].0, Order::StartProcess, 0);
+    let mut pids = vec![server.pid()];
+    pids.extend(workers.iter().map(|(_, pid)| *pid));
+    pids.push(started);
+    let pids: Vec<_> = pids.iter().map(u32::to_string).collect();
+    println!("{}", pids.join(" "));
+    let _ = std::io::stdout().flush();
+    let _ = std::io::stdin().read(&mut [0]);
+    std::process::exit(0);
+}
+
+fn last_handle() {
+    let (server, mut launcher) = pool();
+    let (link, pid) = worker(&mut launcher, 1);
+    let server_pid = server.pid();
+    let again = server.clone();
+    drop(server);
+    drop(again);
+    assert!(is_alive(server_pid));
+    drop(launcher);
+    assert!(is_alive(server_pid), "the link needs it");
+    drop(link);
+    assert!(!exists(server_pid));
+    assert!(!is_alive(pid));
+    assert!(children(std::process::id()).is_empty());
+}
+
+fn pool_without_handle() {
+    let (server, mut launcher) = pool();
+    drop(server);
+    let (mut link, _) = worker(&mut launcher, 1);
+    assert_eq!(
+        end(&launcher, &mut link, Order::Exit, 6),
+        ExitStatus::Code(6)
+    );
+}
+
+fn stopped_server() {
+    let (server, mut launcher) = pool();
+    let (link, pid) = worker(&mut launcher, 1);
+    let death = watch(pid);
+    let server_pid = server.pid();
+    stop(server_pid);
+    drop((link, launcher, server));
+    assert!(!exists(server_pid));
+    wait_readable(death);
+}
+
+fn two_servers() {
+    let (first, mut launcher) = pool();
+    let (link, pid) = worker(&mut launcher, 1);
+    let death = watch(pid);
+    let second = server();
+    drop((launcher, link));
+    wait_readable(death);
+    let first_pid = first.pid();
+    let ended = watch(first_pid);
+    drop(first);
+    wait_readable(ended);
+    let mut launcher = second.connect().expect("the second server runs");
+    let (mut link, _) = worker(&mut launcher, 1);
+    assert_eq!(
+        end(&launcher, &mut link, Order::Exit, 7),
+        ExitStatus::Code(7)
+    );
+}
+
+fn nested() {
+    let (_server, mut launcher) = pool();
+    let (mut link, _) = worker(&mut launcher, 1);
+    assert_eq!(tell(&*link, Order::NestAndReap, 8), 8);
+    let inner = tell(&*link, Order::Nest, 0);
+    let death = watch(inner);
+    link.kill();
+    wait_readable(death);
+    assert_eq!(reap(&launcher, &mut link), ExitStatus::Signal(9));
+    // A worker that leaves in good order.
+    let (mut link, _) = worker(&mut launcher, 2);
+    let death = watch(tell(&*link, Order::Nest, 0));
+    assert_eq!(
+        end(&launcher, &mut link, Order::Exit, 9),
+        ExitStatus::Code(9)
+    );
+    wait_readable(death);
+}

@@ -1,0 +1,66 @@
+//! The fork server, its launcher and its links, from the outside.
+//!
+//! Each scenario runs in a process of its own, which is this program executed again: a fork server
+//! can be started only while there is one thread, some scenarios change limits, others end badly.
+
+mod death;
+mod launch;
+mod limits;
+mod orders;
+mod processes;
+mod rig;
+mod start;
+
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// Names the scenario that an executed-again process is to run.
+const SCENARIO: &str = "PROCPOOL_FORK_SCENARIO";
+
+/// A scenario panics if something is wrong.
+type Scenario = (&'static str, fn());
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(SCENARIO) {
+        let parts = death::PARTS.iter().chain(start::PARTS);
+        let (_, run) = scenarios()
+            .chain(parts)
+            .find(|(other, _)| *other == name)
+            .expect("a scenario of that name");
+        run();
+        return ExitCode::SUCCESS;
+    }
+    let trials = scenarios()
+        .map(|(name, _)| Trial::test(*name, || run_alone(name)))
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn scenarios() -> impl Iterator<Item = &'static Scenario> {
+    [
+        launch::SCENARIOS,
+        death::SCENARIOS,
+        limits::SCENARIOS,
+        start::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// This program, to be executed again for a scenario or a part of one.
+#[allow(clippy::disallowed_methods, reason = "a test may start programs")]
+fn again(scenario: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+    command.env(SCENARIO, scenario);
+    command
+}
+
+fn run_alone(scenario: &str) -> Result<(), Failed> {
+    let output = again(scenario).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}\n{said}", output.status).into())
+}

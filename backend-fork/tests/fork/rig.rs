@@ -1,0 +1,94 @@
+//! What the engine does with a launcher and its links, done by hand.
+
+use backend_fork::{ForkLauncher, ForkServer};
+use pool_core::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+
+use crate::orders::{self, Order};
+use crate::processes::wait_readable;
+
+/// A fork server whose workers take orders.
+pub(crate) fn server() -> ForkServer {
+    ForkServer::start_serving(orders::serve).expect("there is one thread")
+}
+
+/// A server, and one pool's connection to it.
+pub(crate) fn pool() -> (ForkServer, ForkLauncher) {
+    let server = server();
+    let launcher = server.connect().expect("the server runs");
+    (server, launcher)
+}
+
+pub(crate) fn try_launch(
+    launcher: &mut ForkLauncher,
+    number: u32,
+) -> Result<Box<dyn Link>, LaunchError> {
+    launcher.launch(&LaunchSpec::for_tests(number, 0, 4096, 4096))
+}
+
+pub(crate) fn launch(launcher: &mut ForkLauncher, number: u32) -> Box<dyn Link> {
+    try_launch(launcher, number).expect("a launch succeeds")
+}
+
+/// Waits until a worker is reached.
+pub(crate) fn reach(link: Box<dyn Link>) -> Box<dyn Link> {
+    try_reach(link).expect("the worker is reached")
+}
+
+pub(crate) fn try_reach(mut link: Box<dyn Link>) -> Result<Box<dyn Link>, LaunchError> {
+    loop {
+        wait_readable(link.bell());
+        match link.advance()? {
+            Advance::Pending => {}
+            Advance::Reached => return Ok(link),
+        }
+    }
+}
+
+/// A worker that is reached, and its process identifier.
+pub(crate) fn worker(launcher: &mut ForkLauncher, number: u32) -> (Box<dyn Link>, u32) {
+    let link = reach(launch(launcher, number));
+    let pid = link.pid().expect("a reached worker has one");
+    (link, pid)
+}
+
+/// Waits for a worker's death, and answers how it ended.
+pub(crate) fn reap(launcher: &ForkLauncher, link: &mut Box<dyn Link>) -> ExitStatus {
+    wait_readable(link.death().expect("a reached worker has one"));
+    reap_now(launcher, link)
+}
+
+/// The same, without waiting before.
+pub(crate) fn reap_now(launcher: &ForkLauncher, link: &mut Box<dyn Link>) -> ExitStatus {
+    loop {
+        match link.reap() {
+            Reaped::Exited(status) => return status,
+            Reaped::Pending => wait_readable(launcher.notifier().expect("this backend has one")),
+        }
+    }
+}
+
+/// Gives a worker an order, and waits for its death.
+pub(crate) fn end(
+    launcher: &ForkLauncher,
+    link: &mut Box<dyn Link>,
+    order: Order,
+    argument: u32,
+) -> ExitStatus {
+    orders::give(link.region(), order, argument);
+    reap(launcher, link)
+}
+
+/// Gives a worker an order, and waits until it is done.
+pub(crate) fn tell(link: &dyn Link, order: Order, argument: u32) -> u32 {
+    orders::give(link.region(), order, argument);
+    orders::report(link.region())
+}
+
+/// The life of a worker. When it is over, the server has done everything that it was told before.
+pub(crate) fn round(launcher: &mut ForkLauncher, number: u32) {
+    let (mut link, _) = worker(launcher, number);
+    assert_eq!(
+        end(launcher, &mut link, Order::Exit, 0),
+        ExitStatus::Code(0)
+    );
+}

@@ -1,0 +1,188 @@
+//! Starting a server, and what it and its workers are born with.
+#![allow(unsafe_code)]
+
+use std::sync::{Arc, Mutex, mpsc};
+
+use backend_fork::ForkServer;
+use nix::libc;
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use pool_core::ExitStatus;
+
+use crate::orders::{self, Order};
+use crate::processes::{descriptors, exists, status};
+use crate::rig::{end, pool, server, tell, worker};
+use crate::{Scenario, again};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("threads are counted and refused", threads),
+    ("a thread that was joined does not count", joined),
+    ("what is buffered is printed once", buffers),
+    ("signals are as in a fresh process", signals),
+    ("standard input is the parent's alone", stdin),
+    ("a worker sees no global server", global),
+    (
+        "a worker leaves though a thread holds standard output",
+        held_stdout,
+    ),
+    ("a hundred servers one after the other", one_after_the_other),
+];
+
+/// Run by other scenarios.
+pub(crate) const PARTS: &[Scenario] = &[(PRINTER, printer)];
+
+const PRINTER: &str = "a parent and a worker that print";
+
+fn threads() {
+    let (stop, stopped) = mpsc::channel::<()>();
+    let stopped = Arc::new(Mutex::new(stopped));
+    let threads = [0, 1].map(|_| {
+        let stopped = Arc::clone(&stopped);
+        std::thread::spawn(move || {
+            let _ = stopped.lock().expect("nobody panics").recv();
+        })
+    });
+    let error = ForkServer::start().expect_err("there are three threads");
+    assert_eq!(error.threads(), Some(3));
+    let text = error.to_string();
+    for part in [
+        "3 threads",
+        "unsound",
+        "ForkServer::start()",
+        ".fork_server(&server)",
+        "SpawnPool",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    // SAFETY: the other threads wait, and hold nothing that the server needs, which has no worker.
+    let unchecked = unsafe { ForkServer::start_unchecked() };
+    drop(unchecked.expect("the system has room"));
+    drop(stop);
+    for thread in threads {
+        thread.join().expect("it only waits");
+    }
+    assert!(ForkServer::start().is_ok());
+}
+
+fn joined() {
+    for _ in 0..100 {
+        std::thread::spawn(|| ()).join().expect("it does nothing");
+        if let Err(error) = ForkServer::start() {
+            panic!("{error}");
+        }
+    }
+}
+
+fn buffers() {
+    let output = again(PRINTER)
+        .output()
+        .expect("this program can be executed");
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).expect("all of it is text");
+    for part in ["from-rust", "from-c", "4711"] {
+        assert_eq!(said.matches(part).count(), 1, "{said:?}");
+    }
+}
+
+fn printer() {
+    print!("from-rust ");
+    // SAFETY: a format without arguments, ended by a null byte.
+    unsafe { libc::printf(c"from-c ".as_ptr()) };
+    let (_server, mut launcher) = pool();
+    let (mut link, _) = worker(&mut launcher, 1);
+    tell(&*link, Order::Print, 4711);
+    assert_eq!(
+        end(&launcher, &mut link, Order::Exit, 0),
+        ExitStatus::Code(0)
+    );
+    // One that is killed says nothing.
+    let (mut link, _) = worker(&mut launcher, 2);
+    tell(&*link, Order::Ring, 0);
+    link.kill();
+}
+
+extern "C" fn handler(_: libc::c_int) {}
+
+fn signals() {
+    for number in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGCHLD,
+        Signal::SIGHUP,
+    ] {
+        // SAFETY: the handler does nothing.
+        unsafe { signal(number, SigHandler::Handler(handler)) }.expect("the signal exists");
+    }
+    // SAFETY: no handler at all.
+    unsafe { signal(Signal::SIGUSR2, SigHandler::SigIgn) }.expect("the signal exists");
+    // SAFETY: the handler does nothing.
+    unsafe { libc::signal(libc::SIGRTMAX(), handler as *const () as libc::sighandler_t) };
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGUSR1);
+    blocked.add(Signal::SIGTERM);
+    blocked.thread_set_mask().expect("a valid mask");
+
+    let (server, mut launcher) = pool();
+    assert_eq!(SigSet::thread_get_mask().expect("a mask"), blocked);
+    let (link, pid) = worker(&mut launcher, 1);
+    tell(&*link, Order::Ring, 0);
+    let bits = |numbers: &[i32]| -> u64 { numbers.iter().map(|n| 1 << (n - 1)).sum() };
+    for process in [server.pid(), pid] {
+        // The C library keeps two signals for itself and lets nobody change them.
+        let own = bits(&[32, 33]);
+        let set = |field| {
+            let set = u64::from_str_radix(&status(process, field), 16).expect("a set");
+            set & !own
+        };
+        assert_eq!(set("SigBlk"), 0);
+        assert_eq!(set("SigIgn"), bits(&[libc::SIGPIPE, libc::SIGTTOU]));
+        // What the standard library has for stack overflows.
+        assert_eq!(set("SigCgt"), bits(&[libc::SIGSEGV, libc::SIGBUS]));
+    }
+}
+
+fn stdin() {
+    let (server, mut launcher) = pool();
+    let (link, pid) = worker(&mut launcher, 1);
+    tell(&*link, Order::Ring, 0);
+    for process in [server.pid(), pid] {
+        assert_eq!(descriptors(process)[&0], "/dev/null");
+    }
+}
+
+fn global() {
+    assert!(ForkServer::global().is_none());
+    let first = server();
+    first.clone().set_global().expect("there is none yet");
+    let seen = ForkServer::global().expect("it was set");
+    assert_eq!(seen.pid(), first.pid());
+    // This one is a copy of a program that has the first as its global server.
+    let second = server();
+    assert!(second.clone().set_global().is_err());
+    let mut launcher = second.connect().expect("the server runs");
+    let (link, _) = worker(&mut launcher, 1);
+    assert_eq!(tell(&*link, Order::LookForGlobal, 0), 2);
+}
+
+fn held_stdout() {
+    let (_server, mut launcher) = pool();
+    let (mut link, _) = worker(&mut launcher, 1);
+    tell(&*link, Order::HoldStdout, 0);
+    assert_eq!(
+        end(&launcher, &mut link, Order::Exit, 3),
+        ExitStatus::Code(3)
+    );
+}
+
+fn one_after_the_other() {
+    let before = descriptors(std::process::id());
+    for _ in 0..100 {
+        let server = ForkServer::start_serving(orders::serve).expect("there is one thread");
+        let mut launcher = server.connect().expect("the server runs");
+        let (link, pid) = worker(&mut launcher, 1);
+        let server_pid = server.pid();
+        drop((server, launcher, link));
+        assert!(!exists(server_pid));
+        assert!(!exists(pid));
+    }
+    assert_eq!(descriptors(std::process::id()), before);
+}

@@ -1,0 +1,133 @@
+//! The region, on its way from the parent to the worker over ipc-channel.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::{PoisonError, RwLock};
+
+use ipc_channel::IpcError;
+use ipc_channel::ipc::{IpcSender, IpcSharedMemory};
+use pool_core::{LaunchError, Region};
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+/// What the worker gets at its server.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Setup {
+    /// The one of the summons: whoever knows it is the parent.
+    pub(crate) nonce: u128,
+    pub(crate) memory: IpcSharedMemory,
+}
+
+/// [`Setup`] as the parent sends it, which keeps the memory in case the worker was reached by
+/// somebody else first.
+#[derive(Serialize)]
+struct SetupToSend<'a> {
+    nonce: u128,
+    memory: &'a IpcSharedMemory,
+}
+
+/// The parent's side.
+pub(crate) struct Handover {
+    nonce: u128,
+    memory: IpcSharedMemory,
+}
+
+/// Held for writing while a descriptor exists that a new process would inherit, and for reading
+/// while one is started: `IpcSharedMemory` duplicates its descriptor to send it, and forgets to
+/// mark the duplicate. (Processes that the rest of the program starts are out of its reach.)
+pub(crate) static INHERITABLE: RwLock<()> = RwLock::new(());
+
+/// The descriptors that ipc-channel needs at the same time, in the parent: the memory's, its
+/// duplicate's, the connection's, and two that it opens at its first message.
+const DESCRIPTORS: usize = 5;
+
+impl Handover {
+    /// Makes a zero-filled region, and what it takes to send it.
+    pub(crate) fn new(bytes: usize, nonce: u128) -> Result<(Self, Region), LaunchError> {
+        // ipc-channel panics where there is none.
+        sys::spare_descriptors(DESCRIPTORS)
+            .and_then(|()| sys::spare_memory(bytes))
+            .map_err(cannot_share)?;
+        let memory = guard(|| IpcSharedMemory::from_byte(0, bytes))
+            .map_err(|panic| cannot_share(io::Error::other(panic)))?;
+        let mut handover = Self { nonce, memory };
+        let (address, bytes) = whole(&mut handover.memory);
+        // SAFETY: `whole` gives all of one shared mapping; the reference it was made from is
+        // gone, and nothing below makes another.
+        let region = unsafe {
+            // `from_byte` has written to all of it; a ring is rarely used to its end.
+            sys::release_pages(address, bytes).map_err(cannot_share)?;
+            Region::adopt(address, bytes).map_err(cannot_share)?
+        };
+        Ok((handover, region))
+    }
+
+    /// Sends the region to the worker that waits at this server. Does not wait for it.
+    ///
+    /// # Errors
+    /// The server may be gone: the worker has died, or has accepted somebody else.
+    pub(crate) fn send(&self, server: &str) -> io::Result<()> {
+        sys::spare_descriptors(DESCRIPTORS)?;
+        let setup = SetupToSend {
+            nonce: self.nonce,
+            memory: &self.memory,
+        };
+        let server = server.to_owned();
+        guard(|| {
+            let _alone = INHERITABLE.write().unwrap_or_else(PoisonError::into_inner);
+            // A worker that dies meanwhile is an error, and no SIGPIPE: that is for streams.
+            let sender = IpcSender::connect(server)?;
+            sender.send(setup).map_err(|error| match error {
+                IpcError::Io(error) => error,
+                error => io::Error::other(error.to_string()),
+            })
+        })
+        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+}
+
+impl fmt::Debug for Handover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the nonce nor the memory's bytes, which `IpcSharedMemory` would print.
+        f.debug_struct("Handover").finish_non_exhaustive()
+    }
+}
+
+/// The worker's side: maps the region, and closes ipc-channel's mapping and descriptor.
+pub(crate) fn adopt(mut memory: IpcSharedMemory) -> io::Result<Region> {
+    let (address, bytes) = whole(&mut memory);
+    // SAFETY: `whole` gives all of one shared mapping; the reference it was made from is gone,
+    // and the mapping itself ends with this function.
+    unsafe { Region::adopt(address, bytes) }
+}
+
+/// Where the memory is mapped, and how long it is.
+fn whole(memory: &mut IpcSharedMemory) -> (NonNull<u8>, usize) {
+    // SAFETY: the reference is asked for its place and length and then gone; nothing is read or
+    // written through it, so that it does not matter what the other process does meanwhile.
+    let memory = unsafe { memory.deref_mut() };
+    (NonNull::from(&mut *memory).cast(), memory.len())
+}
+
+/// Calls ipc-channel, which asserts much of what it should answer as an error.
+///
+/// # Errors
+/// That it panicked, and the panic's message.
+pub(crate) fn guard<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    // What `f` leaves behind when it panics is dropped or, in ipc-channel, thread-local and empty.
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        format!("ipc-channel panicked: {}", message.unwrap_or("no message"))
+    })
+}
+
+fn cannot_share(error: io::Error) -> LaunchError {
+    LaunchError::new("cannot make the memory that a worker shares with its parent").caused_by(error)
+}

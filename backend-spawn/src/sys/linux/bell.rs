@@ -1,0 +1,42 @@
+//! The doorbell: a pipe.
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::AsFd;
+
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::stdio::{dup2_stdin, stdin};
+
+/// A new doorbell, of which neither end blocks.
+pub(crate) fn make_bell() -> io::Result<(PipeReader, PipeWriter)> {
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    Ok((ours.into(), theirs.into()))
+}
+
+/// The number that both ends of a pipe share.
+pub(crate) fn inode(pipe: impl AsFd) -> io::Result<u64> {
+    Ok(fstat(pipe)?.st_ino)
+}
+
+/// Whether standard input is an end of this pipe.
+pub(crate) fn stdin_is_bell(inode: u64) -> bool {
+    fstat(stdin()).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_ino == inode
+    })
+}
+
+/// Writes a short message to a doorbell that is still the standard input.
+pub(crate) fn write_to_stdin(message: &[u8]) {
+    // Whoever should read it may be gone, and then nobody misses it.
+    let _ = rustix::io::write(stdin(), message);
+}
+
+/// Moves the doorbell away from standard input, which becomes empty, to a descriptor that the
+/// worker's children do not inherit.
+pub(crate) fn take_stdin() -> io::Result<PipeWriter> {
+    let bell = fcntl_dupfd_cloexec(stdin(), 3)?;
+    let nothing = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    dup2_stdin(nothing)?;
+    Ok(bell.into())
+}

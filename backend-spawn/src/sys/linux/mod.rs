@@ -1,0 +1,14 @@
+//! Linux: pipes and pidfds, `/proc`, and what a process does to itself to be a worker.
+
+mod bell;
+mod memory;
+mod process;
+mod worker;
+
+pub(crate) use bell::{inode, make_bell, stdin_is_bell, take_stdin, write_to_stdin};
+pub(crate) use memory::{release_pages, spare_descriptors, spare_memory};
+pub(crate) use process::Process;
+pub(crate) use worker::{
+    die_with_parent, ignore_broken_pipes, name_process, parent, random, remove_variable,
+    unblock_signals, with_variable,
+};

@@ -1,0 +1,128 @@
+//! A child process.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Child;
+use std::time::Duration;
+
+use pool_core::ExitStatus;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
+    pidfd_send_signal, waitid,
+};
+
+/// A child process of this one that leads a process group.
+///
+/// Dropping it kills and reaps it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// How it ended, once it is reaped; from then on its number may be somebody else's.
+    ended: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Takes charge of a child that is the leader of its process group.
+    ///
+    /// # Errors
+    /// When the system is out of descriptors; the child is gone then.
+    pub(crate) fn new(mut child: Child) -> io::Result<Self> {
+        let pid = Pid::from_child(&child);
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Self {
+                pid,
+                pidfd,
+                ended: None,
+            }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error.into())
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// A descriptor that is readable when it has died.
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// How it ended, if it has or does so in this time.
+    pub(crate) fn ended_within(&self, time: Duration) -> Option<ExitStatus> {
+        let timeout = Timespec::try_from(time).ok();
+        // Whatever this answers, the next line looks for itself.
+        let _ = poll(
+            &mut [PollFd::new(&self.pidfd, PollFlags::IN)],
+            timeout.as_ref(),
+        );
+        self.peek()
+    }
+
+    /// How it ended, if it has. It keeps its number until [`reap`](Self::reap).
+    fn peek(&self) -> Option<ExitStatus> {
+        self.ended
+            .or_else(|| self.wait(WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT))
+    }
+
+    /// Kills it and its process group, if it has not been reaped.
+    pub(crate) fn kill(&self) {
+        // A process that somebody else has reaped has no number any more, and then the group of
+        // this number may be another. (That happens where a program ignores SIGCHLD.)
+        if self.ended.is_some() || self.peek() == Some(ExitStatus::Unknown) {
+            return;
+        }
+        // An error means that nobody is left to kill.
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Kills what is left of it and its group, and takes its status. Waits for it to die, which
+    /// takes no time if it already has.
+    pub(crate) fn reap(&mut self) -> ExitStatus {
+        if let Some(status) = self.ended {
+            return status;
+        }
+        // Before the number is given free, and with it the group's.
+        self.kill();
+        let status = self
+            .wait(WaitIdOptions::empty())
+            .unwrap_or(ExitStatus::Unknown);
+        self.ended = Some(status);
+        status
+    }
+
+    /// `None`: it lives, and the options say not to wait.
+    fn wait(&self, options: WaitIdOptions) -> Option<ExitStatus> {
+        let options = options | WaitIdOptions::EXITED;
+        match retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options)) {
+            Ok(status) => status.as_ref().map(exit_status),
+            Err(error) => {
+                debug_assert_eq!(error, Errno::CHILD, "waitid");
+                Some(ExitStatus::Unknown)
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.reap();
+    }
+}
+
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    if let Some(code) = status.exit_status() {
+        ExitStatus::Code(code)
+    } else if let Some(signal) = status.terminating_signal() {
+        ExitStatus::Signal(signal)
+    } else {
+        ExitStatus::Unknown
+    }
+}

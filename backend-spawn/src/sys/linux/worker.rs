@@ -1,0 +1,97 @@
+//! What a process asks about itself and does to itself to become a worker.
+#![allow(unsafe_code)]
+
+use std::env;
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::sys::signal::{SigHandler, SigSet, Signal};
+use rustix::process::{getppid, set_parent_process_death_signal};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// Bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
+}
+
+/// The parent's process identifier; 0 for one in another process namespace.
+pub(crate) fn parent() -> u32 {
+    getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// Makes this process be killed when the thread that started it ends. `false`: it has already.
+pub(crate) fn die_with_parent() -> io::Result<bool> {
+    let before = parent();
+    set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    Ok(parent() == before)
+}
+
+/// Makes writing to a closed pipe an error. Rust does so itself before `main`, but this may run
+/// earlier.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: it installs no handler.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+}
+
+/// Lets signals through that the thread which started this process blocked for itself.
+pub(crate) fn unblock_signals() {
+    let _ = SigSet::empty().thread_set_mask();
+}
+
+/// Names the process after its program: an executed `/proc/self/exe` is called `exe` in listings.
+pub(crate) fn name_process(program: &OsStr) {
+    let name = Path::new(program).file_name().unwrap_or(program);
+    if let Ok(name) = CString::new(name.as_bytes())
+        && !name.is_empty()
+    {
+        let _ = rustix::thread::set_name(&name);
+    }
+}
+
+/// Removes a variable from the environment, if this process has a single thread: otherwise
+/// another may be reading the environment, and nobody may change it.
+pub(crate) fn remove_variable(name: &str) {
+    if is_alone() {
+        // SAFETY: there is no thread that could read the environment meanwhile.
+        unsafe { env::remove_var(name) };
+    }
+}
+
+/// Calls `f`, with this variable in the environment if this process has a single thread.
+/// Afterwards it is what it was.
+pub(crate) fn with_variable<T>(name: &str, value: &OsStr, f: impl FnOnce() -> T) -> T {
+    if !is_alone() {
+        return f();
+    }
+    let before = env::var_os(name);
+    // SAFETY: there is no thread that could read the environment meanwhile.
+    unsafe { env::set_var(name, value) };
+    let result = f();
+    // Should `f` have started a thread, then there is no way back.
+    if is_alone() {
+        match before {
+            // SAFETY: as above.
+            Some(before) => unsafe { env::set_var(name, before) },
+            // SAFETY: as above.
+            None => unsafe { env::remove_var(name) },
+        }
+    }
+    result
+}
+
+/// Whether this process has a single thread.
+fn is_alone() -> bool {
+    // Each thread is a folder, and a folder has two links more than it has folders.
+    rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink == 3)
+}

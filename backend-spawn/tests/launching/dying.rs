@@ -1,0 +1,179 @@
+//! Workers and parents that die.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio, id};
+use std::time::Instant;
+
+use pool_core::ExitStatus;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open, pidfd_send_signal,
+};
+
+use crate::harness::{
+    LONG, Scenario, is_readable, is_worker, launch, note, reach, reached, reap, sleep,
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("a_killed_worker_is_reported", a_killed_worker_is_reported),
+        Scenario::new("a_program_may_ignore_its_children", children_are_ignored),
+        Scenario::new("what_a_worker_started_goes_with_it", children_go_too).worker(start_child),
+        Scenario::new(
+            "killed_at_any_moment_it_leaves_nothing",
+            killed_at_any_moment,
+        ),
+        Scenario::new("a_worker_dies_with_its_parent", dies_with_its_parent),
+        Scenario::new("an_orphan_does_not_become_the_program", orphan).worker(outlive_parent),
+    ]
+}
+
+fn open(pid: u32) -> OwnedFd {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
+    pidfd_open(pid, PidfdFlags::empty()).expect("a living process")
+}
+
+/// Waits for a process to die. One that does not would keep the harness waiting for its output.
+fn assert_dies(process: &OwnedFd) {
+    if !is_readable(process.as_fd(), LONG) {
+        let _ = pidfd_send_signal(process, Signal::KILL);
+        panic!("it lives");
+    }
+}
+
+fn a_killed_worker_is_reported() {
+    let mut link = reached();
+    let pid = Pid::from_raw(link.pid().expect("a process").cast_signed()).expect("a number");
+    kill_process(pid, Signal::TERM).expect("a living process");
+    assert_eq!(reap(&mut *link), ExitStatus::Signal(15));
+}
+
+/// Then the system reaps them, and their numbers are free before anyone has asked.
+fn children_are_ignored() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: it installs no handler.
+    #[allow(unsafe_code)]
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.expect("a known signal");
+    let mut link = reached();
+    link.kill();
+    assert_eq!(reap(&mut *link), ExitStatus::Unknown);
+    link.kill();
+    drop(reached());
+}
+
+/// A worker's child, which has nothing of its parent's.
+fn start_child() {
+    #[allow(clippy::disallowed_methods, reason = "what a task might do")]
+    #[allow(clippy::zombie_processes, reason = "it outlives this process")]
+    let child = Command::new("sleep")
+        .arg("1000")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a child");
+    fs::write(note("child"), child.id().to_string()).expect("a note");
+}
+
+fn children_go_too() {
+    let mut link = reached();
+    let child = fs::read_to_string(note("child")).expect("a note");
+    fs::remove_file(note("child")).expect("a note");
+    let child = open(child.parse().expect("a number"));
+    // Only the worker; the rest is up to `reap`.
+    let pid = Pid::from_raw(link.pid().expect("a process").cast_signed()).expect("a number");
+    kill_process(pid, Signal::KILL).expect("a living process");
+    assert_eq!(reap(&mut *link), ExitStatus::Signal(9));
+    assert_dies(&child);
+}
+
+fn killed_at_any_moment() {
+    let started = Instant::now();
+    reached();
+    let usual = started.elapsed();
+    for step in 0..200 {
+        let mut link = launch();
+        let deadline = Instant::now() + usual * step / 200;
+        while Instant::now() < deadline {
+            // Half of the time, the parent is told and does its part.
+            if step % 2 == 0 && link.advance().is_err() {
+                break;
+            }
+        }
+        drop(link);
+    }
+}
+
+/// Starts this test once more, as the parent to be killed, and waits for its worker.
+fn second_parent(name: &str) -> (Child, OwnedFd) {
+    #[allow(clippy::disallowed_methods, reason = "the test's own process")]
+    let mut parent = Command::new(env::current_exe().expect("this program"))
+        .env(Scenario::VARIABLE, name)
+        .env("LAUNCHING_PARENT", "second")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a process");
+    let mut worker = String::new();
+    let stdout = parent.stdout.as_mut().expect("a pipe");
+    BufReader::new(stdout)
+        .read_line(&mut worker)
+        .expect("the worker's number");
+    let worker = open(worker.trim().parse().expect("a number"));
+    (parent, worker)
+}
+
+fn is_second_parent() -> bool {
+    env::var_os("LAUNCHING_PARENT").is_some()
+}
+
+fn dies_with_its_parent() {
+    if is_second_parent() {
+        let link = reached();
+        println!("{}", link.pid().expect("a process"));
+        sleep();
+    }
+    let (mut parent, worker) = second_parent("a_worker_dies_with_its_parent");
+    // It is not to notice by itself that nobody is there any more.
+    pidfd_send_signal(&worker, Signal::STOP).expect("a living process");
+    parent.kill().expect("a process");
+    parent.wait().expect("a process");
+    assert_dies(&worker);
+}
+
+/// Comes to `init` only when the parent is dead.
+fn outlive_parent() {
+    let summons = env::var("PROCPOOL_WORKER").expect("a summons");
+    let parent = summons.split(':').nth(1).expect("the parent's number");
+    let parent = Pid::from_raw(parent.parse().expect("a number")).expect("a process");
+    if let Ok(parent) = pidfd_open(parent, PidfdFlags::empty()) {
+        is_readable(parent.as_fd(), LONG);
+    }
+    // A process is dead a moment before its children have another parent.
+    let started = Instant::now();
+    while getppid() == Some(parent) {
+        assert!(started.elapsed() < LONG);
+        std::thread::yield_now();
+    }
+}
+
+fn orphan() {
+    if is_worker() {
+        fs::write(note("an-orphan-became-the-program"), id().to_string()).expect("a note");
+        return;
+    }
+    if is_second_parent() {
+        let link = launch();
+        println!("{}", link.pid().expect("a process"));
+        sleep();
+    }
+    let (mut parent, worker) = second_parent("an_orphan_does_not_become_the_program");
+    parent.kill().expect("a process");
+    parent.wait().expect("a process");
+    assert_dies(&worker);
+    // The harness finds the note, if there is one.
+    let mut link = launch();
+    link.kill();
+    reach(&mut *link).expect_err("no worker");
+}

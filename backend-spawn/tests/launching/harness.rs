@@ -1,0 +1,191 @@
+//! What the scenarios are run by, and what they have in common.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use backend_spawn::SpawnLauncher;
+use libtest_mimic::Failed;
+use pool_core::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// A test.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// What the process of the test does.
+    pub(crate) parent: fn(),
+    /// What its workers do before they come to `init`.
+    pub(crate) worker: fn(),
+    /// Whether they come to `init` at all.
+    pub(crate) calls_init: bool,
+    /// What the test's process has in its environment.
+    variables: Vec<(&'static str, OsString)>,
+}
+
+impl Scenario {
+    /// Tells a process which scenario it is in.
+    pub(crate) const VARIABLE: &str = "LAUNCHING_SCENARIO";
+
+    pub(crate) fn new(name: &'static str, parent: fn()) -> Self {
+        Self {
+            name,
+            parent,
+            worker: || {},
+            calls_init: true,
+            variables: Vec::new(),
+        }
+    }
+
+    pub(crate) fn worker(mut self, worker: fn()) -> Self {
+        self.worker = worker;
+        self
+    }
+
+    pub(crate) fn without_init(mut self) -> Self {
+        self.calls_init = false;
+        self
+    }
+
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
+    /// Runs it in a process of its own.
+    pub(crate) fn run(&self) -> Result<(), Failed> {
+        let temporary = tempfile::tempdir()?;
+        #[allow(clippy::disallowed_methods, reason = "the test's own process")]
+        let mut command = Command::new(env::current_exe()?);
+        command
+            .env(Self::VARIABLE, self.name)
+            .env("TMPDIR", temporary.path())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        let output = command.output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            return Err(format!("{}: {stderr}", output.status).into());
+        }
+        if !stderr.is_empty() {
+            return Err(format!("it said: {stderr}").into());
+        }
+        let left: Vec<_> = fs::read_dir(temporary.path())?.flatten().collect();
+        if !left.is_empty() {
+            return Err(format!("left behind: {left:?}").into());
+        }
+        Ok(())
+    }
+}
+
+/// Whether this process was started by a launcher.
+pub(crate) fn is_worker() -> bool {
+    env::var_os("PROCPOOL_WORKER").is_some_and(|value| value != STALE)
+}
+
+/// A summons for another process.
+pub(crate) const STALE: &str = "1:4294967295:1:2:3";
+
+/// Long enough for the slowest machine; reached only by a test that fails.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+pub(crate) fn launch() -> Box<dyn Link> {
+    launch_with(4096)
+}
+
+pub(crate) fn launch_with(ring_bytes: usize) -> Box<dyn Link> {
+    try_launch(ring_bytes).expect("a launch")
+}
+
+pub(crate) fn try_launch(ring_bytes: usize) -> Result<Box<dyn Link>, LaunchError> {
+    let spec = LaunchSpec::for_tests(1, 0, ring_bytes, ring_bytes);
+    SpawnLauncher::new().launch(&spec)
+}
+
+/// Does what the engine does, until the worker is reached.
+pub(crate) fn reach(link: &mut dyn Link) -> Result<(), LaunchError> {
+    loop {
+        assert!(is_readable(link.bell(), LONG), "the worker says nothing");
+        if link.advance()? == Advance::Reached {
+            return Ok(());
+        }
+    }
+}
+
+/// A worker that is there.
+pub(crate) fn reached() -> Box<dyn Link> {
+    let mut link = launch();
+    reach(&mut *link).expect("a worker");
+    link
+}
+
+/// Why a worker is not reached.
+pub(crate) fn failure() -> LaunchError {
+    reach(&mut *launch()).expect_err("no worker")
+}
+
+/// Waits for a worker's death and reaps it.
+pub(crate) fn reap(link: &mut dyn Link) -> ExitStatus {
+    assert!(
+        is_readable(link.death().expect("a pidfd"), LONG),
+        "it lives"
+    );
+    match link.reap() {
+        Reaped::Exited(status) => status,
+        Reaped::Pending => panic!("this backend never answers so"),
+    }
+}
+
+pub(crate) fn is_readable(descriptor: BorrowedFd<'_>, time: Duration) -> bool {
+    let time = Timespec::try_from(time).expect("a short time");
+    let mut polled = [PollFd::new(&descriptor, PollFlags::IN)];
+    poll(&mut polled, Some(&time)).expect("a poll") > 0
+}
+
+/// Blocks for good.
+pub(crate) fn sleep() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// What the descriptors of a process are: of this one, if `"self"`.
+pub(crate) fn descriptors(pid: &str) -> Vec<String> {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("a process")
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .map(|target| target.display().to_string())
+        // The one that reads this folder.
+        .filter(|target| !target.ends_with("/fd"))
+        .collect()
+}
+
+/// The files behind the regions that a process has mapped.
+pub(crate) fn regions(pid: &str) -> Vec<String> {
+    fs::read_to_string(format!("/proc/{pid}/maps"))
+        .expect("a process")
+        .lines()
+        .filter(|line| line.contains(MEMORY))
+        .map(|line| line.split_once(MEMORY).expect("a name").1.to_owned())
+        .collect()
+}
+
+/// Says that a worker has the region that its link has.
+pub(crate) fn assert_shares_region(link: &dyn Link) {
+    let pid = link.pid().expect("a process");
+    let theirs = regions(&pid.to_string());
+    assert_eq!(theirs.len(), 1);
+    assert!(regions("self").contains(&theirs[0]), "a region of its own");
+}
+
+/// What ipc-channel's shared memory is called.
+pub(crate) const MEMORY: &str = "ipc-channel-shared-memory";
+
+/// A place for files beside those of the workers; to be removed.
+pub(crate) fn note(name: &str) -> PathBuf {
+    env::temp_dir().join(name)
+}

@@ -1,0 +1,41 @@
+//! Workers, launched for real. Every test is a scenario that runs in a process of its own, with a
+//! temporary folder of its own that is empty again at the end; its workers run this program too.
+
+mod dying;
+mod failing;
+mod harness;
+mod reaching;
+
+use std::env;
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::harness::{Scenario, is_worker};
+
+fn main() {
+    let scenario = env::var(Scenario::VARIABLE)
+        .ok()
+        .and_then(|name| scenarios().find(|scenario| scenario.name == name));
+    if let Some(scenario) = &scenario
+        && is_worker()
+    {
+        (scenario.worker)();
+    }
+    if scenario.as_ref().is_none_or(|scenario| scenario.calls_init) {
+        backend_spawn::init();
+    }
+    if let Some(scenario) = scenario {
+        return (scenario.parent)();
+    }
+    let trials = scenarios()
+        .map(|scenario| Trial::test(scenario.name, move || scenario.run()))
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+fn scenarios() -> impl Iterator<Item = Scenario> {
+    reaching::scenarios()
+        .into_iter()
+        .chain(failing::scenarios())
+        .chain(dying::scenarios())
+}

@@ -1,0 +1,140 @@
+//! Launches that succeed.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::thread;
+
+use backend_spawn::{SpawnLauncher, check_ready};
+use pool_core::{Advance, ExitStatus, Launcher};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::harness::{
+    MEMORY, STALE, Scenario, assert_shares_region, descriptors, is_worker, launch, launch_with,
+    reach, reached, reap, regions, sleep, try_launch,
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("a_worker_is_reached", a_worker_is_reached),
+        Scenario::new("several_start_at_once", several_start_at_once),
+        Scenario::new("nothing_is_held_but_bell_and_pidfd", nothing_is_held),
+        Scenario::new("memory_that_is_not_used_is_not_taken", memory_is_not_taken),
+        Scenario::new("a_hundred_launches_leave_nothing", a_hundred_launches),
+        Scenario::new(
+            "a_program_may_have_threads_before_main",
+            a_worker_is_reached,
+        )
+        .worker(start_thread),
+        Scenario::new("someone_elses_summons_is_ignored", check_is_passed)
+            .variable("PROCPOOL_WORKER", STALE),
+        Scenario::new("a_program_that_called_init_is_ready", check_is_passed),
+        Scenario::new("few_descriptors_are_no_panic", few_descriptors),
+    ]
+}
+
+fn a_worker_is_reached() {
+    let launcher = SpawnLauncher::new();
+    assert_eq!(launcher.backend(), "spawn");
+    assert!(launcher.notifier().is_none());
+
+    let mut link = launch();
+    let pid = link.pid().expect("a process");
+    assert_ne!(pid, std::process::id());
+    assert_eq!(link.region().bytes(), 3 * 4096);
+    reach(&mut *link).expect("a worker");
+    assert_eq!(link.advance().expect("still there"), Advance::Reached);
+    assert_eq!(link.pid(), Some(pid));
+
+    link.kill();
+    assert_eq!(reap(&mut *link), ExitStatus::Signal(9));
+    assert_eq!(reap(&mut *link), ExitStatus::Signal(9));
+    link.kill();
+}
+
+fn several_start_at_once() {
+    let mut links: Vec<_> = (0..8).map(|_| launch()).collect();
+    for link in links.iter_mut().rev() {
+        reach(&mut **link).expect("a worker");
+    }
+}
+
+fn nothing_is_held() {
+    // Those that whoever runs the tests has made inheritable, standard input, output and error.
+    let before = descriptors("self").len();
+    let links = [reached(), reached()];
+    assert_eq!(descriptors("self").len(), before + 2 * links.len());
+    assert_eq!(regions("self").len(), links.len());
+    for link in &links {
+        let pid = link.pid().expect("a process").to_string();
+        assert_shares_region(&**link);
+        let held = descriptors(&pid);
+        // The doorbell.
+        assert_eq!(held.len(), before + 1, "{held:?}");
+        assert_eq!(held[0], "/dev/null");
+        assert!(held[3].starts_with("pipe:"), "{held:?}");
+        let group = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+        let group = group
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.split(' ').nth(2));
+        assert_eq!(group, Some(&*pid));
+    }
+}
+
+fn memory_is_not_taken() {
+    const BYTES: usize = 16 << 20;
+    let mut link = launch_with(BYTES);
+    let memory = fs::read_dir("/proc/self/fd")
+        .expect("this process")
+        .flatten()
+        .find(|entry| {
+            fs::read_link(entry.path())
+                .is_ok_and(|target| target.display().to_string().contains(MEMORY))
+        })
+        .expect("the region's descriptor");
+    let memory = fs::metadata(memory.path()).expect("the region's file");
+    assert_eq!(memory.size(), 2 * BYTES as u64 + 4096);
+    assert!(memory.blocks() * 512 <= 4096, "{} blocks", memory.blocks());
+    reach(&mut *link).expect("a worker");
+}
+
+fn a_hundred_launches() {
+    // ipc-channel and the allocator keep something from the first time.
+    drop(reached());
+    let before = (descriptors("self"), regions("self"));
+    for _ in 0..100 {
+        drop(reached());
+    }
+    assert_eq!((descriptors("self"), regions("self")), before);
+    // A child that nobody reaped would be one still.
+    let children = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+    assert_eq!(children.err(), Some(rustix::io::Errno::CHILD));
+}
+
+/// As the constructors of some C libraries do.
+fn start_thread() {
+    thread::spawn(|| sleep());
+}
+
+fn check_is_passed() {
+    assert!(!is_worker());
+    assert_eq!(check_ready(), Ok(()));
+}
+
+fn few_descriptors() {
+    drop(reached());
+    let limit = descriptors("self").len() as u64 + 1;
+    for spare in 0..12 {
+        let (current, maximum) = (Some(limit + spare), Some(limit + 20));
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).expect("a lower limit");
+        // Whether it works is a matter of numbers. It is the other scenarios' that it can; this
+        // one's, that nothing is said on standard error if not.
+        match try_launch(4096) {
+            Ok(mut link) => match reach(&mut *link) {
+                Ok(()) => assert!(spare > 2),
+                Err(error) => assert!(!error.is_missing_init(), "{error}"),
+            },
+            Err(error) => assert!(error.to_string().contains("os error 24"), "{error}"),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Compares the pools with sequential map.
+
+fn main() {}

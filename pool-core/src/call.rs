@@ -1,0 +1,293 @@
+//! Calls as the pools see them: encoded items for one function, and what comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::bytes::Bytes;
+use crate::entry::Entry;
+use crate::error::TaskError;
+use crate::protocol::{self, Failure, RecordKind};
+use crate::worker::ChunkRun;
+
+/// The name of one call of the user's within this process; a call of many items has one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TaskId(u64);
+
+impl TaskId {
+    pub(crate) fn next() -> Self {
+        // Zero is the initializers'.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A chunk of a call: encoded items that travel together, in order, to one worker.
+///
+/// Every chunk that was submitted gets exactly one outcome for each of its items, by
+/// [`finish`](Self::finish) or in several pieces.
+pub struct Chunk {
+    pub(crate) task: TaskId,
+    pub(crate) entry: Entry,
+    /// The index of the first item in the user's call.
+    pub(crate) first: usize,
+    pub(crate) count: u32,
+    /// The items, each with its head; see `protocol`.
+    pub(crate) items: Bytes,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: u32,
+    /// The submitting thread will drive the pool right away.
+    pub(crate) attended: bool,
+    pub(crate) sink: Arc<dyn Sink>,
+}
+
+impl Chunk {
+    /// How many items there are, at least one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// The call that the chunk belongs to.
+    #[must_use]
+    pub fn task(&self) -> TaskId {
+        self.task
+    }
+
+    /// An initializer and its argument as an item. Its outcome is looked at by the engine alone.
+    pub(crate) fn initializer(entry: Entry, item: Vec<u8>) -> Self {
+        Self {
+            task: TaskId(0),
+            entry,
+            first: 0,
+            count: 1,
+            items: item.into(),
+            timeout: None,
+            retries: 0,
+            attended: false,
+            sink: Arc::new(Nobody),
+        }
+    }
+
+    /// Runs the items one after the other in this thread, and finishes the chunk.
+    pub fn run_here(self) {
+        let mut outcomes = Outcomes::with_capacity(self.count);
+        if let Some(entry) = self.entry.resolve() {
+            let mut record = |kind: RecordKind, bytes: &[u8]| {
+                if kind == RecordKind::Value {
+                    outcomes.push_value(bytes);
+                } else {
+                    outcomes.push_error(reported(bytes));
+                }
+            };
+            entry(&mut ChunkRun::in_memory(self.items.as_slice(), &mut record));
+        }
+        let piece = Piece {
+            first: self.first,
+            count: self.count,
+            took: Duration::ZERO,
+            outcomes,
+        };
+        self.sink.complete(piece);
+    }
+
+    /// Finishes the chunk: every item of it fails with this error.
+    pub fn finish(self, error: &TaskError) {
+        let piece = Piece::failed(self.first, self.count, error.clone());
+        self.sink.complete(piece);
+    }
+
+    /// The items before and from `at` on, as chunks of their own.
+    pub(crate) fn split(self, at: u32) -> (Self, Self) {
+        assert!(at <= self.count, "a chunk is split inside");
+        let all = self.items.as_slice();
+        let mut rest = all;
+        for _ in 0..at {
+            rest = protocol::split_item(rest).map_or(&[], |(_, after)| after);
+        }
+        let (before, after) = all.split_at(all.len() - rest.len());
+        let (before, after) = (Bytes::from(before), Bytes::from(after));
+        let tail = Self {
+            first: self.first + at as usize,
+            count: self.count - at,
+            items: after,
+            sink: self.sink.clone(),
+            ..self
+        };
+        let head = Self {
+            count: at,
+            items: before,
+            ..self
+        };
+        (head, tail)
+    }
+}
+
+impl std::fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chunk")
+            .field("task", &self.task)
+            .field("first", &self.first)
+            .field("count", &self.count)
+            .field("items", &self.items)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who waits for the outcomes of a call.
+pub(crate) trait Sink: Send + Sync {
+    /// Takes the outcomes of some items. Called once for each item, in any order, from any
+    /// thread, without a lock of the pool's being held. It neither blocks nor panics.
+    fn complete(&self, piece: Piece);
+
+    /// Nobody waits any more: what has not begun need not be run.
+    fn is_abandoned(&self) -> bool;
+}
+
+/// Waits for nothing.
+struct Nobody;
+
+impl Sink for Nobody {
+    fn complete(&self, _piece: Piece) {}
+
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
+
+/// The outcomes of neighbouring items.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) first: usize,
+    pub(crate) count: u32,
+    /// How long the worker took for them; zero where that is not known.
+    pub(crate) took: Duration,
+    pub(crate) outcomes: Outcomes,
+}
+
+impl Piece {
+    /// All of these items fail with the same error.
+    pub(crate) fn failed(first: usize, count: u32, error: TaskError) -> Self {
+        Self {
+            first,
+            count,
+            took: Duration::ZERO,
+            outcomes: Outcomes::All(error),
+        }
+    }
+
+    /// Each item's outcome in order. Items that the records do not tell of (a worker may have
+    /// written rubbish) fail to decode.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Result<&[u8], TaskError>> {
+        let mut records = match &self.outcomes {
+            Outcomes::Many { records, .. } => &records[..],
+            _ => &[],
+        };
+        (0..self.count).map(move |_| match &self.outcomes {
+            Outcomes::One(Some(Ok(bytes))) => Ok(bytes.as_slice()),
+            Outcomes::One(Some(Err(error))) | Outcomes::All(error) => Err(error.clone()),
+            Outcomes::One(None) => Err(rubbish()),
+            Outcomes::Many { errors, .. } => {
+                let (head, rest) = protocol::split_head(records).ok_or_else(rubbish)?;
+                match head.kind {
+                    RecordKind::Value => {
+                        let len = usize::try_from(head.len).map_err(|_| rubbish())?;
+                        let (bytes, rest) = rest.split_at_checked(len).ok_or_else(rubbish)?;
+                        records = rest;
+                        Ok(bytes)
+                    }
+                    _ => {
+                        records = rest;
+                        let error = errors.get(head.len as usize).ok_or_else(rubbish)?;
+                        Err(error.clone())
+                    }
+                }
+            }
+        })
+    }
+
+    /// The outcome of a piece of one item.
+    pub(crate) fn into_single(self) -> Result<Bytes, TaskError> {
+        match self.outcomes {
+            Outcomes::One(outcome) => outcome.unwrap_or_else(|| Err(rubbish())),
+            Outcomes::All(error) => Err(error),
+            Outcomes::Many { .. } => Err(rubbish()),
+        }
+    }
+}
+
+fn rubbish() -> TaskError {
+    TaskError::new(
+        crate::TaskErrorKind::Decode,
+        "the worker's answer makes no sense",
+    )
+}
+
+/// A worker's failure record as an error.
+pub(crate) fn reported(bytes: &[u8]) -> TaskError {
+    match crate::codec::decode::<Failure>(bytes) {
+        Ok(failure) => TaskError::reported(failure, None),
+        Err(_) => rubbish(),
+    }
+}
+
+/// What became of items.
+#[derive(Debug)]
+pub(crate) enum Outcomes {
+    /// Of one; there is none yet.
+    One(Option<Result<Bytes, TaskError>>),
+    /// Of several: for each a head, and the bytes of a value. The length of an error's head is
+    /// its place in `errors`.
+    Many {
+        records: Vec<u8>,
+        errors: Vec<TaskError>,
+    },
+    /// The same for all.
+    All(TaskError),
+}
+
+impl Outcomes {
+    /// Room for the outcomes of so many items.
+    pub(crate) fn with_capacity(count: u32) -> Self {
+        if count == 1 {
+            Self::One(None)
+        } else {
+            Self::Many {
+                records: Vec::new(),
+                errors: Vec::new(),
+            }
+        }
+    }
+
+    pub(crate) fn push_value(&mut self, bytes: &[u8]) {
+        match self {
+            Self::One(outcome) => *outcome = Some(Ok(Bytes::from(bytes))),
+            Self::Many { records, .. } => {
+                push_head(records, RecordKind::Value, bytes.len());
+                records.extend_from_slice(bytes);
+            }
+            Self::All(_) => {}
+        }
+    }
+
+    pub(crate) fn push_error(&mut self, error: TaskError) {
+        match self {
+            Self::One(outcome) => *outcome = Some(Err(error)),
+            Self::Many { records, errors } => {
+                push_head(records, RecordKind::Failure, errors.len());
+                errors.push(error);
+            }
+            Self::All(_) => {}
+        }
+    }
+}
+
+fn push_head(records: &mut Vec<u8>, kind: RecordKind, len: usize) {
+    let mut head = [0; protocol::MAX_HEAD];
+    let size = protocol::Head {
+        kind,
+        len: len as u64,
+    }
+    .write(&mut head);
+    records.extend_from_slice(&head[..size]);
+}

@@ -1,0 +1,520 @@
+//! From bytes to a value.
+
+use serde::de::value::U32Deserializer;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess,
+    SeqAccess, VariantAccess, Visitor,
+};
+
+use super::bulk;
+use super::error::{Attempt, CodecError};
+use super::limits::Limits;
+
+/// Makes a value from all of `bytes`, which may come from a process that went wrong.
+///
+/// # Errors
+/// If the bytes are not those of a `T`, if there are too many of them, or if the format cannot
+/// carry the type (see the module).
+#[inline]
+pub fn decode<T>(bytes: &[u8]) -> Result<T, CodecError>
+where
+    T: DeserializeOwned + 'static,
+{
+    let mut decoder = Decoder::new(bytes);
+    let value = match bulk::read(&mut decoder) {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => T::deserialize(&mut decoder),
+        Err(error) => Err(error),
+    };
+    match value.and_then(|value| decoder.finish().map(|()| value)) {
+        Ok(value) => Ok(value),
+        Err(error) => Err(error.at::<T>(Attempt::Decode)),
+    }
+}
+
+/// Reads a number as it is.
+macro_rules! take_number {
+    ($method:ident: $number:ty, $visit:ident) => {
+        #[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+            visitor.$visit(<$number>::from_le_bytes(self.take()?))
+        }
+    };
+}
+
+/// serde's way out of the format.
+pub(super) struct Decoder<'de> {
+    /// What is left.
+    input: &'de [u8],
+    limits: Limits,
+    /// How many more elements containers may be told to reserve.
+    hints: usize,
+}
+
+impl<'de> Decoder<'de> {
+    #[inline]
+    pub(super) fn new(input: &'de [u8]) -> Self {
+        Self {
+            input,
+            limits: Limits::new(),
+            hints: input.len(),
+        }
+    }
+
+    /// Fails if something is left.
+    #[inline]
+    pub(super) fn finish(&self) -> Result<(), CodecError> {
+        match self.input.len() {
+            0 => Ok(()),
+            left => Err(left_over(left)),
+        }
+    }
+
+    #[inline]
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+        match self.input.split_first_chunk() {
+            Some((bytes, rest)) => {
+                self.input = rest;
+                Ok(*bytes)
+            }
+            None => Err(too_short(1, N, self.input.len())),
+        }
+    }
+
+    #[inline]
+    pub(super) fn take_length(&mut self) -> Result<usize, CodecError> {
+        let length = u64::from_le_bytes(self.take()?);
+        usize::try_from(length).map_err(|_| too_short(length, 1, self.input.len()))
+    }
+
+    /// The bytes of `count` elements of `size` bytes.
+    #[inline]
+    pub(super) fn take_elements(
+        &mut self,
+        count: usize,
+        size: usize,
+    ) -> Result<&'de [u8], CodecError> {
+        match count
+            .checked_mul(size)
+            .and_then(|bytes| self.input.split_at_checked(bytes))
+        {
+            Some((bytes, rest)) => {
+                self.input = rest;
+                Ok(bytes)
+            }
+            None => Err(too_short(count as u64, size, self.input.len())),
+        }
+    }
+
+    #[inline]
+    fn take_bytes(&mut self) -> Result<&'de [u8], CodecError> {
+        let length = self.take_length()?;
+        self.take_elements(length, 1)
+    }
+
+    #[inline]
+    pub(super) fn take_str(&mut self) -> Result<&'de str, CodecError> {
+        std::str::from_utf8(self.take_bytes()?).map_err(CodecError::new)
+    }
+
+    /// Reads a byte that says yes or no.
+    #[inline]
+    fn take_flag(&mut self, of: &str) -> Result<bool, CodecError> {
+        match self.take()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [other] => Err(bad_flag(of, other)),
+        }
+    }
+
+    #[inline]
+    fn inside<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, CodecError>,
+    ) -> Result<T, CodecError> {
+        self.limits.enter()?;
+        let value = read(self)?;
+        self.limits.leave();
+        Ok(value)
+    }
+
+    /// Goes into a tuple or struct. `count` may be more than the visitor asks for, since
+    /// serde_derive counts the aliases of fields.
+    #[inline]
+    fn fields<V: Visitor<'de>>(
+        &mut self,
+        count: usize,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.inside(|decoder| {
+            visitor.visit_seq(Fields {
+                decoder,
+                left: count,
+            })
+        })
+    }
+
+    /// Goes into a sequence or map.
+    #[inline]
+    fn elements<T>(
+        &mut self,
+        read: impl FnOnce(&mut Elements<'_, 'de>) -> Result<T, CodecError>,
+    ) -> Result<T, CodecError> {
+        self.inside(|decoder| {
+            let left = decoder.take_length()?;
+            let hint = left.min(decoder.hints).min(decoder.input.len());
+            decoder.hints -= hint;
+            let entry_at = decoder.input.len();
+            let mut elements = Elements {
+                decoder,
+                left,
+                hint,
+                entry_at,
+            };
+            let value = read(&mut elements)?;
+            match elements.left {
+                0 => Ok(value),
+                left => Err(unread(left)),
+            }
+        })
+    }
+}
+
+impl<'de> Deserializer<'de> for &mut Decoder<'de> {
+    type Error = CodecError;
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        Err(CodecError::not_self_describing(&visitor))
+    }
+
+    #[inline]
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        Err(CodecError::not_self_describing(&visitor))
+    }
+
+    #[inline]
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        Err(CodecError::not_self_describing(&visitor))
+    }
+
+    #[inline]
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        visitor.visit_bool(self.take_flag("a bool")?)
+    }
+
+    take_number!(deserialize_i8: i8, visit_i8);
+    take_number!(deserialize_i16: i16, visit_i16);
+    take_number!(deserialize_i32: i32, visit_i32);
+    take_number!(deserialize_i64: i64, visit_i64);
+    take_number!(deserialize_i128: i128, visit_i128);
+    take_number!(deserialize_u8: u8, visit_u8);
+    take_number!(deserialize_u16: u16, visit_u16);
+    take_number!(deserialize_u32: u32, visit_u32);
+    take_number!(deserialize_u64: u64, visit_u64);
+    take_number!(deserialize_u128: u128, visit_u128);
+    take_number!(deserialize_f32: f32, visit_f32);
+    take_number!(deserialize_f64: f64, visit_f64);
+
+    #[inline]
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        let scalar = u32::from_le_bytes(self.take()?);
+        match char::from_u32(scalar) {
+            Some(value) => visitor.visit_char(value),
+            None => Err(bad_char(scalar)),
+        }
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        visitor.visit_borrowed_str(self.take_str()?)
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        self.deserialize_str(visitor)
+    }
+
+    #[inline]
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        visitor.visit_borrowed_bytes(self.take_bytes()?)
+    }
+
+    #[inline]
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        self.deserialize_bytes(visitor)
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        if self.take_flag("an option")? {
+            self.inside(|decoder| visitor.visit_some(decoder))
+        } else {
+            visitor.visit_none()
+        }
+    }
+
+    #[inline]
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.inside(|decoder| visitor.visit_newtype_struct(decoder))
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        self.elements(|elements| visitor.visit_seq(elements))
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        count: usize,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.fields(count, visitor)
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        count: usize,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.fields(count, visitor)
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        self.elements(|elements| visitor.visit_map(elements))
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.fields(fields.len(), visitor)
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        visitor.visit_enum(self)
+    }
+}
+
+/// An enum: the index of the variant, then the variant.
+impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
+    type Error = CodecError;
+    type Variant = Self;
+
+    #[inline]
+    fn variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, Self), CodecError> {
+        let index: U32Deserializer<CodecError> =
+            u32::from_le_bytes(self.take()?).into_deserializer();
+        Ok((seed.deserialize(index)?, self))
+    }
+}
+
+/// What a variant holds. As in the encoder, a variant that holds nothing adds no depth.
+impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
+    type Error = CodecError;
+
+    #[inline]
+    fn unit_variant(self) -> Result<(), CodecError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<S::Value, CodecError> {
+        self.inside(|decoder| seed.deserialize(decoder))
+    }
+
+    #[inline]
+    fn tuple_variant<V: Visitor<'de>>(
+        self,
+        count: usize,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.fields(count, visitor)
+    }
+
+    #[inline]
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.fields(fields.len(), visitor)
+    }
+}
+
+/// The fields of a tuple or struct. There are as many as the type says.
+struct Fields<'d, 'de> {
+    decoder: &'d mut Decoder<'de>,
+    left: usize,
+}
+
+impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
+    type Error = CodecError;
+
+    #[inline]
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, CodecError> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                seed.deserialize(&mut *self.decoder).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// The elements of a sequence or the entries of a map. There are as many as the input says.
+struct Elements<'d, 'de> {
+    decoder: &'d mut Decoder<'de>,
+    left: usize,
+    /// How many elements may be reserved.
+    hint: usize,
+    /// How much input was left where the current entry of a map begins.
+    entry_at: usize,
+}
+
+impl<'de> Elements<'_, 'de> {
+    /// Reads an element or key.
+    #[inline]
+    fn take<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, CodecError> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                self.entry_at = self.decoder.input.len();
+                self.take_more(seed).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the rest of the entry.
+    #[inline]
+    fn take_more<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, CodecError> {
+        let value = seed.deserialize(&mut *self.decoder)?;
+        if self.decoder.input.len() == self.entry_at {
+            self.decoder.limits.charge(size_of::<S::Value>())?;
+        }
+        Ok(value)
+    }
+}
+
+impl<'de> SeqAccess<'de> for &mut Elements<'_, 'de> {
+    type Error = CodecError;
+
+    #[inline]
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, CodecError> {
+        self.take(seed)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left.min(self.hint))
+    }
+}
+
+impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
+    type Error = CodecError;
+
+    #[inline]
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, CodecError> {
+        self.take(seed)
+    }
+
+    #[inline]
+    fn next_value_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<S::Value, CodecError> {
+        self.take_more(seed)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left.min(self.hint))
+    }
+}
+
+#[cold]
+fn too_short(count: u64, size: usize, left: usize) -> CodecError {
+    CodecError::new(format_args!(
+        "the input ends too soon: {count} x {size} bytes needed, {left} left"
+    ))
+}
+
+#[cold]
+fn left_over(left: usize) -> CodecError {
+    CodecError::new(format_args!("bytes left over at the end: {left}"))
+}
+
+#[cold]
+fn unread(left: usize) -> CodecError {
+    CodecError::new(format_args!(
+        "elements of a sequence or map that its type does not read: {left}"
+    ))
+}
+
+#[cold]
+fn bad_flag(of: &str, byte: u8) -> CodecError {
+    CodecError::new(format_args!("{of} begins with the byte {byte}, not 0 or 1"))
+}
+
+#[cold]
+fn bad_char(scalar: u32) -> CodecError {
+    CodecError::new(format_args!("{scalar:#x} is not a char"))
+}

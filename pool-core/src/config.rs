@@ -1,0 +1,232 @@
+//! What a pool is built from.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::build_error::{BuildError, BuildErrorKind};
+use crate::codec;
+use crate::entry::Entry;
+use crate::protocol;
+use crate::region::RING_BYTES;
+use crate::worker::catch;
+
+/// The options that every pool of processes has; a backend's builder wraps it.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    processes: Option<usize>,
+    initializer: Option<Initializer>,
+    finalizer: Option<Result<Entry, String>>,
+    max_tasks_per_child: Option<u64>,
+    ring_capacity: usize,
+    launch_timeout: Duration,
+}
+
+/// A function to run first in each worker, with its argument.
+#[derive(Debug, Clone)]
+struct Initializer {
+    entry: Result<Entry, String>,
+    argument: Result<Vec<u8>, String>,
+}
+
+/// A config whose values make sense.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) processes: usize,
+    /// The initializer and its argument as an item.
+    pub(crate) initializer: Option<(Entry, Vec<u8>)>,
+    pub(crate) finalizer: Option<Entry>,
+    pub(crate) max_tasks_per_child: Option<u64>,
+    pub(crate) ring_bytes: usize,
+    pub(crate) launch_timeout: Duration,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            processes: None,
+            initializer: None,
+            finalizer: None,
+            max_tasks_per_child: None,
+            ring_capacity: 256 * 1024,
+            launch_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// More workers than this are a mistake in a unit: it is more processes than Linux allows.
+const MAX_PROCESSES: usize = 1 << 15;
+
+impl PoolConfig {
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_processes(&mut self, processes: usize) {
+        self.processes = Some(processes);
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_initializer<F, A>(&mut self, _initializer: F, argument: &A)
+    where
+        F: Fn(A) + 'static,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        let mut item = Vec::new();
+        let encoded = catch(|| {
+            protocol::append_item(&mut item, |out| codec::encode(argument, out))
+                .map_err(|error| error.to_string())
+        });
+        self.initializer = Some(Initializer {
+            entry: Entry::of::<F, A, ()>().map_err(|error| error.to_string()),
+            argument: match encoded {
+                Ok(Ok(())) => Ok(item),
+                Ok(Err(error)) => Err(error),
+                Err(panic) => Err(panic.message),
+            },
+        });
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_finalizer<F: Fn() + 'static>(&mut self, finalizer: F) {
+        // Called through a closure that captures it, which is of no size if `finalizer` is.
+        fn entry<F: Fn(()) + 'static>(_: &F) -> Result<Entry, String> {
+            Entry::of::<F, (), ()>().map_err(|error| error.to_string())
+        }
+        self.finalizer = Some(entry(&move |()| finalizer()));
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_max_tasks_per_child(&mut self, tasks: u64) {
+        self.max_tasks_per_child = Some(tasks);
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_ring_capacity(&mut self, bytes: usize) {
+        self.ring_capacity = bytes;
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_launch_timeout(&mut self, timeout: Duration) {
+        self.launch_timeout = timeout;
+    }
+
+    pub(crate) fn check(self) -> Result<Checked, BuildError> {
+        let invalid = |message: String| BuildError::new(BuildErrorKind::InvalidConfig, message);
+        let processes = match self.processes {
+            Some(processes) => processes,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        if processes == 0 {
+            return Err(invalid("processes is 0: a pool needs at least one".into()));
+        }
+        if processes > MAX_PROCESSES {
+            return Err(invalid(format!(
+                "processes is {processes}: the most is {MAX_PROCESSES}"
+            )));
+        }
+        if self.max_tasks_per_child == Some(0) {
+            return Err(invalid(
+                "max_tasks_per_child is 0: a worker must run at least one task (leave the option \
+                 out for no limit)"
+                    .into(),
+            ));
+        }
+        let ring_bytes = self
+            .ring_capacity
+            .checked_next_power_of_two()
+            .filter(|bytes| RING_BYTES.contains(bytes) && self.ring_capacity > 0)
+            .ok_or_else(|| {
+                invalid(format!(
+                    "ring_capacity is {}: it must be between {} and {} bytes",
+                    self.ring_capacity,
+                    RING_BYTES.start(),
+                    RING_BYTES.end()
+                ))
+            })?;
+        if self.launch_timeout.is_zero() {
+            return Err(invalid(
+                "launch_timeout is 0: no worker starts in no time".into(),
+            ));
+        }
+        let initializer = match self.initializer {
+            None => None,
+            Some(initializer) => Some((
+                initializer.entry.map_err(&invalid)?,
+                initializer.argument.map_err(|error| {
+                    invalid(format!(
+                        "cannot serialise the initializer's argument: {error}"
+                    ))
+                })?,
+            )),
+        };
+        Ok(Checked {
+            processes,
+            initializer,
+            finalizer: self.finalizer.transpose().map_err(invalid)?,
+            max_tasks_per_child: self.max_tasks_per_child,
+            ring_bytes,
+            launch_timeout: self.launch_timeout,
+        })
+    }
+}
+
+/// Defines, inside the `impl` of a backend's builder, the options that every pool has. The
+/// builder has a field `config` of type [`PoolConfig`].
+#[macro_export]
+macro_rules! builder_methods {
+    () => {
+        /// How many workers there are. Without it, as many as
+        /// [`available_parallelism`](std::thread::available_parallelism) says.
+        #[must_use]
+        pub fn processes(mut self, processes: usize) -> Self {
+            self.config.set_processes(processes);
+            self
+        }
+
+        /// A function to run once in each worker before its first task, replacements included.
+        ///
+        /// The argument travels to each worker. An initializer that fails (by a panic, an exit or a
+        /// crash) is tried again in a new worker; after a few failures in a row the pool gives up,
+        /// and every task fails with the reason, with an error of kind `Initializer`.
+        #[must_use]
+        pub fn initializer<F, A>(mut self, initializer: F, argument: A) -> Self
+        where
+            F: Fn(A) + 'static,
+            A: $crate::serde::Serialize + $crate::serde::de::DeserializeOwned + 'static,
+        {
+            self.config.set_initializer(initializer, &argument);
+            self
+        }
+
+        /// A function to run in a worker that leaves in good order: because the pool was
+        /// closed or the worker has used up its tasks. Not in one that is killed.
+        #[must_use]
+        pub fn finalizer<F: Fn() + 'static>(mut self, finalizer: F) -> Self {
+            self.config.set_finalizer(finalizer);
+            self
+        }
+
+        /// How many tasks a worker runs before a new one takes its place; a chunk of items
+        /// counts as one task. Without it, no limit.
+        #[must_use]
+        pub fn max_tasks_per_child(mut self, tasks: u64) -> Self {
+            self.config.set_max_tasks_per_child(tasks);
+            self
+        }
+
+        /// The size in bytes of the two rings of shared memory that each worker has, one each
+        /// way; rounded up to a power of two, from 4 KiB to 1 GiB. Without it, 256 KiB. Larger
+        /// messages stream through it in pieces.
+        #[must_use]
+        pub fn ring_capacity(mut self, bytes: usize) -> Self {
+            self.config.set_ring_capacity(bytes);
+            self
+        }
+
+        /// How long a worker may take to start before the launch counts as failed. Without it, 10 seconds.
+        #[must_use]
+        pub fn launch_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.config.set_launch_timeout(timeout);
+            self
+        }
+    };
+}

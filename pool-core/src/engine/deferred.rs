@@ -1,0 +1,134 @@
+//! The thread on which completion callbacks run, started with the first one.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{JoinHandle, ThreadId};
+use std::time::Instant;
+
+use crate::worker::quietly;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs user code one job after the other, in order, on a thread of its own: nothing of the
+/// engine waits for it, so it may block, panic, submit work, or drop the pool.
+#[derive(Default)]
+pub(super) struct Deferred {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    is_running: bool,
+    is_finished: bool,
+    thread: Option<ThreadId>,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when the pool is dropped and all jobs are done.
+    fn work(&self) {
+        let mut state = self.lock();
+        state.thread = Some(std::thread::current().id());
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                state.is_running = true;
+                drop(state);
+                quietly(job);
+                state = self.lock();
+                state.is_running = false;
+                self.changed.notify_all();
+            } else if state.is_finished {
+                return;
+            } else {
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+}
+
+impl Deferred {
+    /// Runs a job soon.
+    pub(super) fn run(&self, job: Job) {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        self.queue.lock().jobs.push_back(job);
+        if thread.is_none() {
+            let queue = self.queue.clone();
+            let started = std::thread::Builder::new()
+                .name("procpool-callbacks".into())
+                .spawn(move || queue.work());
+            match started {
+                Ok(started) => *thread = Some(started),
+                // No thread is to be had: better here than never.
+                Err(_) => {
+                    drop(thread);
+                    let job = self.queue.lock().jobs.pop_back();
+                    if let Some(job) = job {
+                        quietly(job);
+                    }
+                    return;
+                }
+            }
+        }
+        self.queue.changed.notify_all();
+    }
+
+    /// Waits until there is nothing to run. `false`: there was by the deadline.
+    pub(super) fn wait_until_idle(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.queue.lock();
+        while state.is_running || !state.jobs.is_empty() {
+            state = match deadline {
+                None => self
+                    .queue
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return false;
+                    }
+                    self.queue
+                        .changed
+                        .wait_timeout(state, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
+        }
+        true
+    }
+
+    pub(super) fn is_current_thread(&self) -> bool {
+        self.queue.lock().thread == Some(std::thread::current().id())
+    }
+
+    /// Lets the thread end after its last job, and waits for that, unless this is the thread.
+    pub(super) fn finish(&self) {
+        self.queue.lock().is_finished = true;
+        self.queue.changed.notify_all();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && !self.is_current_thread()
+        {
+            let _ = thread.join();
+        }
+    }
+}

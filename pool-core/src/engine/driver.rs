@@ -1,0 +1,401 @@
+//! The driver's seat: a thread that waits for a result drains the rings itself.
+//!
+//! At most one thread is in the seat. It looks into the rings until what it waits for is there;
+//! where a processor is idle it spins for a while, and then it sleeps on the doorbells itself,
+//! so that a result wakes the thread that wants it and no other one. The others that wait sleep
+//! until their result is delivered or the seat is offered to them. When nobody is in the seat the
+//! supervisor listens to the bells.
+//!
+//! The invariant, kept by [`Shared::settle`]: whenever the lock is free, nobody is in the seat or
+//! was offered it, and there is work whose submitter does not come to the seat for it, every
+//! worker with work has been asked to ring, and the supervisor hears the bells. A `map` leaves the
+//! seat whenever it encodes and decodes, and must not wake the supervisor each time.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use super::core::{Attention, Core};
+use super::supervisor::{ALARM, BELLS};
+use super::{Shared, Token};
+use crate::sys::{self, Event};
+
+/// How long a thread in the seat looks for news before it sleeps: a little longer than it costs
+/// to wake a sleeper, which is the most that looking can save.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// Who drives, and who would.
+pub(super) struct Seat {
+    state: Mutex<SeatState>,
+    /// Wakes the driver while it sleeps on the bells.
+    horn: Arc<Event>,
+}
+
+#[derive(Default)]
+struct SeatState {
+    taken: bool,
+    /// Threads that wait for something and could drive.
+    waiting: Vec<Arc<Parker>>,
+    /// Whether the supervisor hears the bells.
+    supervised: bool,
+    /// When the supervisor wakes by itself, in nanoseconds.
+    supervisor_wakes: Option<u64>,
+}
+
+impl Seat {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            state: Mutex::default(),
+            horn: Arc::new(Event::new()?),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SeatState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One waiting thread: what wakes it, wherever it sleeps.
+struct Parker {
+    state: AtomicU32,
+    horn: Arc<Event>,
+    thread: std::thread::Thread,
+}
+
+/// The thread runs.
+const AWAKE: u32 = 0;
+/// It was woken and has not noticed.
+const NOTIFIED: u32 = 1;
+/// It sleeps in `park`.
+const PARKED: u32 = 2;
+/// It sleeps on the bells.
+const ON_BELLS: u32 = 3;
+
+impl Parker {
+    fn new(horn: &Arc<Event>) -> Self {
+        Self {
+            state: AtomicU32::new(AWAKE),
+            horn: horn.clone(),
+            thread: std::thread::current(),
+        }
+    }
+
+    fn notify(&self) {
+        match self.state.swap(NOTIFIED, Ordering::AcqRel) {
+            PARKED => self.thread.unpark(),
+            ON_BELLS => self.horn.set(),
+            _ => {}
+        }
+    }
+
+    /// Forgets a notification, and says whether there was one.
+    fn take(&self) -> bool {
+        self.state.swap(AWAKE, Ordering::AcqRel) == NOTIFIED
+    }
+
+    /// Announces that the thread is going to sleep. `false`: it was notified and must not.
+    fn prepare(&self, sleep: u32) -> bool {
+        self.state
+            .compare_exchange(AWAKE, sleep, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Sleeps until notified or the deadline.
+    fn park(&self, deadline: Option<Instant>) {
+        if self.prepare(PARKED) {
+            while self.state.load(Ordering::Acquire) == PARKED {
+                match deadline {
+                    None => std::thread::park(),
+                    Some(deadline) => {
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        if left.is_zero() {
+                            break;
+                        }
+                        std::thread::park_timeout(left);
+                    }
+                }
+            }
+        }
+        self.take();
+    }
+}
+
+/// What a thread in the seat needs to sleep on the bells.
+struct Sleeper {
+    parker: Arc<Parker>,
+    waker: Waker,
+    ready: Vec<u64>,
+}
+
+impl Sleeper {
+    fn new(horn: &Arc<Event>) -> Self {
+        let parker = Arc::new(Parker::new(horn));
+        Self {
+            waker: Waker::from(parker.clone()),
+            parker,
+            ready: Vec::new(),
+        }
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.notify();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.notify();
+    }
+}
+
+impl Shared {
+    /// Adds the descriptors that are there from the beginning to the pollers.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        self.events.add(&self.alarm, ALARM)?;
+        self.bells.add(&*self.seat.horn, ALARM)?;
+        Ok(())
+    }
+
+    /// See [`Executor::drive`](crate::executor::Executor::drive).
+    pub(super) fn drive_until(
+        &self,
+        poll: &mut dyn FnMut(Option<&Waker>) -> bool,
+        deadline: Option<Instant>,
+    ) -> bool {
+        if !self.is_ours() {
+            // Nothing that the parent waits for will ever arrive in this copy of it.
+            return poll(None);
+        }
+        loop {
+            let mut seat = self.seat.lock();
+            if !seat.taken {
+                seat.taken = true;
+                drop(seat);
+                let outcome = self.drive(poll, deadline);
+                self.leave();
+                return outcome;
+            }
+            let parker = Arc::new(Parker::new(&self.seat.horn));
+            seat.waiting.push(parker.clone());
+            drop(seat);
+            let waker = Waker::from(parker.clone());
+            let over = |poll: &mut dyn FnMut(Option<&Waker>) -> bool| {
+                if poll(Some(&waker)) {
+                    Some(true)
+                } else if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    Some(false)
+                } else {
+                    None
+                }
+            };
+            let mut outcome = over(poll);
+            if outcome.is_none() {
+                parker.park(deadline);
+                outcome = over(poll);
+            }
+            let mut seat = self.seat.lock();
+            let before = seat.waiting.len();
+            seat.waiting.retain(|other| !Arc::ptr_eq(other, &parker));
+            let was_offered = seat.waiting.len() == before;
+            drop(seat);
+            if let Some(outcome) = outcome {
+                if was_offered {
+                    // Somebody else must drive.
+                    self.leave_to_another();
+                }
+                return outcome;
+            }
+        }
+    }
+
+    /// In the seat: looks and sleeps until `poll` or the deadline says that it is enough.
+    fn drive(
+        &self,
+        poll: &mut dyn FnMut(Option<&Waker>) -> bool,
+        deadline: Option<Instant>,
+    ) -> bool {
+        let mut sleeper = None;
+        let mut idle_since = None;
+        let mut looks = 0_u32;
+        self.lock().attend(Attention::Awake);
+        loop {
+            let mut core = self.lock();
+            let news = core.pump();
+            let may_spin = core.may_spin();
+            self.deliver(core);
+            if poll(None) {
+                return true;
+            }
+            if news {
+                idle_since = None;
+                continue;
+            }
+            looks = looks.wrapping_add(1);
+            if may_spin && !looks.is_multiple_of(16) {
+                std::hint::spin_loop();
+                continue;
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return false;
+            }
+            if may_spin && now - *idle_since.get_or_insert(now) < SPIN {
+                continue;
+            }
+            let sleeper = sleeper.get_or_insert_with(|| Sleeper::new(&self.seat.horn));
+            if poll(Some(&sleeper.waker)) {
+                return true;
+            }
+            self.sleep_on_bells(sleeper, deadline);
+            idle_since = None;
+        }
+    }
+
+    /// In the seat: sleeps until a worker rings, a timer is due, the deadline is over, or
+    /// somebody notifies the parker.
+    fn sleep_on_bells(&self, sleeper: &mut Sleeper, deadline: Option<Instant>) {
+        let Sleeper { parker, ready, .. } = sleeper;
+        let timeout;
+        {
+            let mut core = self.lock();
+            // Asked first and looked then, as the workers publish first and look for the wish
+            // then: a result either is seen here or rings.
+            core.attend(Attention::Asleep);
+            fence(Ordering::SeqCst);
+            if core.pump() || core.has_deliveries() || !parker.prepare(ON_BELLS) {
+                core.attend(Attention::Awake);
+                parker.take();
+                self.deliver(core);
+                return;
+            }
+            self.hear_bells(&mut self.seat.lock(), false);
+            let timer = core.next_timer(true).map(until);
+            let deadline =
+                deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            timeout = match (timer, deadline) {
+                (Some(timer), Some(deadline)) => Some(timer.min(deadline)),
+                (timer, deadline) => timer.or(deadline),
+            };
+        }
+        // An error could only be a descriptor that is none, and these are ours.
+        let _ = self.bells.wait(ready, timeout);
+        parker.take();
+        let mut core = self.lock();
+        self.answer_bells(&mut core, ready);
+        core.on_time();
+        core.attend(Attention::Awake);
+        self.deliver(core);
+    }
+
+    /// Gives up the seat.
+    fn leave(&self) {
+        let mut core = self.lock();
+        core.attend(Attention::Nobody);
+        self.seat.lock().taken = false;
+        self.settle(&mut core);
+        self.deliver(core);
+    }
+
+    /// The seat was offered to this thread, which has no use for it any more.
+    fn leave_to_another(&self) {
+        let mut core = self.lock();
+        self.settle(&mut core);
+        self.deliver(core);
+    }
+
+    /// Keeps the invariant of the module. To be called with the lock, after everything that
+    /// gives a worker something to do or empties the seat.
+    pub(super) fn settle(&self, core: &mut Core) {
+        let mut seat = self.seat.lock();
+        if !seat.taken && core.is_busy() {
+            if let Some(parker) = seat.waiting.pop() {
+                parker.notify();
+            } else if !core.needs_supervision() {
+                core.attend(Attention::Nobody);
+            } else if !(seat.supervised && core.is_supervised()) {
+                self.hear_bells(&mut seat, true);
+                loop {
+                    // As in `sleep_on_bells`.
+                    core.attend(Attention::Supervisor);
+                    fence(Ordering::SeqCst);
+                    if !core.pump() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.keep_time(core, &seat);
+    }
+
+    /// Supervisor: looks into the rings, unless a driver does, and lets nobody ring for now.
+    /// Says whether anything was there.
+    pub(super) fn look_once(&self, core: &mut Core) -> bool {
+        if self.seat.lock().taken {
+            return false;
+        }
+        core.attend(Attention::Nobody);
+        core.pump()
+    }
+
+    /// Sees to it that the supervisor wakes when the next timer is due.
+    fn keep_time(&self, core: &Core, seat: &SeatState) {
+        // Balance is the driver's business, if there is one.
+        let sooner = match (core.next_timer(!seat.taken), seat.supervisor_wakes) {
+            (Some(timer), Some(wakes)) => timer < wakes,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if sooner {
+            self.alarm.set();
+        }
+    }
+
+    /// The same for a thread that has given workers something to do and drives at once.
+    pub(super) fn keep_time_until_driven(&self, core: &Core) {
+        self.keep_time(core, &self.seat.lock());
+    }
+
+    /// The supervisor is going to sleep until then.
+    pub(super) fn supervisor_sleeps(&self, wakes: Option<u64>) {
+        self.seat.lock().supervisor_wakes = wakes;
+    }
+
+    /// Lets the supervisor hear the bells, or not.
+    fn hear_bells(&self, seat: &mut SeatState, supervised: bool) {
+        if seat.supervised != supervised {
+            seat.supervised = supervised;
+            // Neither fails: the one descriptor is there, the other was or was not added.
+            let _ = if supervised {
+                self.events.add(&self.bells, BELLS)
+            } else {
+                self.events.delete(&self.bells)
+            };
+        }
+    }
+
+    /// Silences the bells that rang.
+    pub(super) fn answer_bells(&self, core: &mut Core, ready: &[u64]) {
+        for &token in ready {
+            if token == ALARM {
+                self.seat.horn.clear();
+                continue;
+            }
+            let token = Token::from_bell(token);
+            let Some(linked) = core.linked(token) else {
+                continue;
+            };
+            if !sys::silence_bell(linked.link.bell()) {
+                // Its other end is closed: it is dying, or has closed what it should not.
+                let _ = self.bells.delete(linked.link.bell());
+                core.lost_bell(token.slot);
+            }
+        }
+    }
+}
+
+/// How long it is until a time of the monotonic clock.
+pub(super) fn until(time: u64) -> Duration {
+    Duration::from_nanos(time.saturating_sub(sys::now_ns()))
+}

@@ -1,0 +1,378 @@
+//! The engine that every pool of processes shares.
+//!
+//! One lock guards the [`core`]: the pure [`scheduler`] and the parent's ends of the rings. Two
+//! kinds of threads work on it. The [`supervisor`], one for each pool, starts workers, learns of
+//! their deaths and keeps time. A thread that waits for a result takes the [`driver`]'s seat, if it is
+//! free, and drains the rings itself. When the seat is empty, the supervisor drains them.
+
+mod core;
+mod deferred;
+mod driver;
+mod scheduler;
+mod slot;
+mod supervisor;
+mod work;
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use self::core::{Core, End, Founding};
+use self::deferred::Deferred;
+use self::driver::Seat;
+use self::work::Delivery;
+use crate::build_error::{BuildError, BuildErrorKind, JoinError};
+use crate::call::{Chunk, TaskId};
+use crate::config::PoolConfig;
+use crate::error::{TaskError, TaskErrorKind};
+use crate::executor::{Cancel, Executor};
+use crate::launch::{LaunchError, Launcher, Link};
+use crate::stats::Stats;
+use crate::sys::{Event, Poller};
+use crate::worker::WorkerInfo;
+
+/// A pool of processes without the types: what a backend's pool has inside.
+///
+/// Dropping it terminates the pool and waits until its workers are gone.
+pub struct Engine {
+    shared: Arc<Shared>,
+    executor: Arc<dyn Executor>,
+    supervisor: Option<JoinHandle<()>>,
+    fork_depth: usize,
+}
+
+/// What the engine's threads share.
+struct Shared {
+    core: Mutex<Core>,
+    /// Told when the core's phase changes: workers reached, dead, everything over.
+    changed: Condvar,
+    /// Deliveries that were taken out of the core and have not arrived.
+    delivering: AtomicUsize,
+    /// The pool was closed or terminated.
+    is_ending: AtomicBool,
+    seat: Seat,
+    /// The doorbells of all workers that were reached.
+    bells: Poller,
+    /// What the supervisor sleeps on: deaths, bells of starting workers, its own alarm, and the
+    /// bells of all others while nobody is in the driver's seat.
+    events: Poller,
+    alarm: Event,
+    deferred: Deferred,
+    backend: &'static str,
+    fork_depth: usize,
+}
+
+/// A worker process that belongs to a slot.
+struct Linked {
+    link: Box<dyn Link>,
+    number: u32,
+    info: Option<WorkerInfo>,
+    /// Why its launch failed.
+    failure: Option<LaunchError>,
+    /// Whether its death is being watched.
+    is_watched: bool,
+}
+
+impl Linked {
+    fn info(&self) -> Option<&WorkerInfo> {
+        self.info.as_ref()
+    }
+
+    fn learn_pid(&mut self, generation: u32) {
+        let pid = self.link.pid().unwrap_or(0);
+        self.info = Some(WorkerInfo::new(self.number, generation, pid));
+    }
+}
+
+thread_local! {
+    /// Memory for deliveries, used again and again.
+    static BATCH: Cell<Vec<Delivery>> = const { Cell::new(Vec::new()) };
+}
+
+/// So many deliveries' memory is kept by each thread.
+const KEEP_DELIVERIES: usize = 1024;
+
+/// Names a worker in the readiness of a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Token {
+    slot: usize,
+    number: u32,
+}
+
+impl Engine {
+    /// Starts a pool's workers and waits until all of them have answered.
+    ///
+    /// # Errors
+    /// When the config makes no sense, or a worker cannot be started; nothing is left behind.
+    pub fn start(config: PoolConfig, launcher: Box<dyn Launcher>) -> Result<Self, BuildError> {
+        let config = config.check()?;
+        let refused = |error: std::io::Error| {
+            BuildError::new(
+                BuildErrorKind::Launch,
+                format!(
+                    "the system refuses what a pool needs: {error}{}",
+                    hint(&error)
+                ),
+            )
+        };
+        let shared = Arc::new(Shared {
+            core: Mutex::new(Core::new(config)),
+            changed: Condvar::new(),
+            delivering: AtomicUsize::new(0),
+            is_ending: AtomicBool::new(false),
+            seat: Seat::new().map_err(refused)?,
+            bells: Poller::new().map_err(refused)?,
+            events: Poller::new().map_err(refused)?,
+            alarm: Event::new().map_err(refused)?,
+            deferred: Deferred::default(),
+            backend: launcher.backend(),
+            fork_depth: crate::fork::depth(),
+        });
+        shared.prepare().map_err(refused)?;
+        let supervisor = supervisor::start(shared.clone(), launcher).map_err(refused)?;
+        let mut engine = Self {
+            executor: shared.clone(),
+            fork_depth: shared.fork_depth,
+            shared,
+            supervisor: Some(supervisor),
+        };
+        match engine.wait_for_founding() {
+            Ok(()) => Ok(engine),
+            Err(error) => {
+                engine.finish();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// What the typed methods of a [`Pool`](crate::Pool) stand on.
+    #[must_use]
+    pub fn executor(&self) -> &Arc<dyn Executor> {
+        &self.executor
+    }
+
+    /// Ends when every worker has answered, or one has failed to, which its launch timeout bounds.
+    fn wait_for_founding(&self) -> Result<(), LaunchError> {
+        let mut core = self.shared.lock();
+        loop {
+            match &core.founding {
+                Founding::Done => return Ok(()),
+                Founding::Failed(error) => return Err(error.clone()),
+                Founding::Waiting(_) => core = self.shared.wait_for_change(core, None),
+            }
+        }
+    }
+
+    /// Ends when all workers are dead, which SIGKILL has seen to.
+    fn finish(&mut self) {
+        self.shared.terminate();
+        if let Some(supervisor) = self.supervisor.take()
+            && supervisor.thread().id() != std::thread::current().id()
+        {
+            // It does not panic; if it did, there is nothing left to wait for.
+            let _ = supervisor.join();
+        }
+        self.shared.deferred.finish();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.fork_depth == crate::fork::depth() {
+            self.finish();
+        } else {
+            // This is the copy in a forked process: the workers are its parent's, and so is
+            // everything that dropping would release.
+            #[allow(clippy::mem_forget, clippy::disallowed_methods)]
+            std::mem::forget((
+                self.shared.clone(),
+                self.executor.clone(),
+                self.supervisor.take(),
+            ));
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("backend", &self.shared.backend)
+            .field("processes", &self.shared.processes())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // Nothing of the user's runs under the lock, so a panic there is a defect of ours, and
+        // going on is better than hanging everybody.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for_change<'a>(
+        &self,
+        core: MutexGuard<'a, Core>,
+        deadline: Option<Instant>,
+    ) -> MutexGuard<'a, Core> {
+        match deadline {
+            None => self
+                .changed
+                .wait(core)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.changed
+                    .wait_timeout(core, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        }
+    }
+
+    /// Unlocks, and tells what there is to tell.
+    fn deliver(&self, mut core: MutexGuard<'_, Core>) {
+        if !core.has_deliveries() {
+            return;
+        }
+        let mut batch = BATCH.take();
+        core.swap_deliveries(&mut batch);
+        self.delivering.fetch_add(1, Ordering::Relaxed);
+        drop(core);
+        for delivery in batch.drain(..) {
+            delivery.deliver();
+        }
+        if batch.capacity() <= KEEP_DELIVERIES {
+            BATCH.set(batch);
+        }
+        // `join` sets the flag before it looks at the counter, and we look at the flag after we
+        // have changed the counter: one of us sees the other.
+        self.delivering.fetch_sub(1, Ordering::SeqCst);
+        if self.is_ending.load(Ordering::SeqCst) {
+            let _core = self.lock();
+            self.changed.notify_all();
+        }
+    }
+
+    /// Whether this process is the one that the pool belongs to, and not a fork of it.
+    fn is_ours(&self) -> bool {
+        self.fork_depth == crate::fork::depth()
+    }
+
+    fn is_over(&self, core: &Core) -> bool {
+        core.is_over() && self.delivering.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Executor for Shared {
+    fn submit(&self, chunk: Chunk) {
+        if !self.is_ours() {
+            chunk.finish(&TaskError::new(
+                TaskErrorKind::Closed,
+                "this process is a fork of the one that the pool belongs to: build a pool of its own",
+            ));
+            return;
+        }
+        let attended = chunk.attended;
+        let mut core = self.lock();
+        core.submit(chunk);
+        core.dispatch();
+        if attended {
+            self.keep_time_until_driven(&core);
+        } else {
+            self.settle(&mut core);
+        }
+        self.deliver(core);
+    }
+
+    fn drive(
+        &self,
+        poll: &mut dyn FnMut(Option<&Waker>) -> bool,
+        deadline: Option<Instant>,
+    ) -> bool {
+        self.drive_until(poll, deadline)
+    }
+
+    fn cancel(&self, task: TaskId, how: Cancel, queue: bool) -> bool {
+        if !self.is_ours() {
+            return false;
+        }
+        let mut core = self.lock();
+        let runs = core.cancel(task, how, queue);
+        self.settle(&mut core);
+        self.deliver(core);
+        runs
+    }
+
+    fn defer(&self, job: Box<dyn FnOnce() + Send>) {
+        self.deferred.run(job);
+    }
+
+    fn processes(&self) -> usize {
+        self.lock().processes()
+    }
+
+    fn close(&self) {
+        if self.is_ours() {
+            self.is_ending.store(true, Ordering::SeqCst);
+            let mut core = self.lock();
+            core.close();
+            core.dispatch();
+            self.settle(&mut core);
+            self.deliver(core);
+            self.alarm.set();
+        }
+    }
+
+    fn terminate(&self) {
+        if self.is_ours() {
+            self.is_ending.store(true, Ordering::SeqCst);
+            let mut core = self.lock();
+            core.end(TaskError::terminated());
+            self.deliver(core);
+            self.alarm.set();
+        }
+    }
+
+    fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
+        if self.deferred.is_current_thread() {
+            return Err(JoinError::from_inside());
+        }
+        let mut core = self.lock();
+        if matches!(core.end, End::Open) {
+            return Err(JoinError::not_closed());
+        }
+        self.is_ending.store(true, Ordering::SeqCst);
+        while self.is_ours() && !self.is_over(&core) {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(false);
+            }
+            core = self.wait_for_change(core, deadline);
+        }
+        drop(core);
+        Ok(self.deferred.wait_until_idle(deadline))
+    }
+
+    fn stats(&self) -> Stats {
+        self.lock().stats()
+    }
+}
+
+/// What to do about an error of the system, where that is known.
+fn hint(error: &std::io::Error) -> &'static str {
+    match error
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error)
+    {
+        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
+            " (a pool needs three descriptors and each worker two; raise the limit with `ulimit -n`)"
+        }
+        Some(rustix::io::Errno::AGAIN) => {
+            " (the limit of processes and threads is reached; raise it with `ulimit -u`)"
+        }
+        _ => "",
+    }
+}

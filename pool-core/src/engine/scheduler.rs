@@ -1,0 +1,532 @@
+//! Who runs what: pure decisions, without input or output, threads or a clock.
+//!
+//! The scheduler owns every load (a chunk of items) from its submission until its last item has
+//! an outcome. It decides; the [`Core`](super::core::Core) acts and reports back what happened.
+
+use std::collections::VecDeque;
+
+/// Something that can be handed to a worker and taken apart between its items.
+pub(crate) trait Load: Sized {
+    /// How many items it has.
+    fn count(&self) -> u32;
+    /// The items before and from `at` on.
+    fn split(self, at: u32) -> (Self, Self);
+    /// Whether nobody wants it any more.
+    fn is_abandoned(&self) -> bool;
+}
+
+/// How much work, in nanoseconds, a worker may have waiting for it: enough that it does not run
+/// dry while the parent does something else, little enough to be taken back cheaply.
+const CREDIT_NS: u64 = 400_000;
+/// How long a worker is at the same item before what waits behind it is taken back for an idle
+/// worker, in nanoseconds. Below that, the interruption costs more than the waiting.
+const STUCK_NS: u64 = 300_000;
+/// The most loads that a worker may have at a time.
+const MAX_FLIGHTS: u64 = 256;
+
+/// A load that was handed to a worker.
+#[derive(Debug)]
+pub(crate) struct Flight<L> {
+    pub(crate) load: L,
+    /// The number of its first item among all that this worker got.
+    first: u64,
+    /// How many of its items have an outcome.
+    done: u32,
+}
+
+impl<L: Load> Flight<L> {
+    /// Whether every item has its outcome.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done == self.load.count()
+    }
+}
+
+/// What the scheduler knows of one slot's worker.
+#[derive(Debug)]
+struct Lane<L> {
+    state: LaneState,
+    flights: VecDeque<Flight<L>>,
+    /// Items handed to this worker, ever.
+    handed: u64,
+    /// How many more loads it may get before it is replaced.
+    tasks_left: Option<u64>,
+    /// Some of what it was handed was taken back, and it has not passed over all of that yet.
+    revoked: bool,
+    /// It cannot take more now: the last load is not wholly in its ring.
+    choked: bool,
+    /// Smoothed time that one load takes it, in nanoseconds; 0 until measured.
+    load_ns: u64,
+    /// When its worker was last seen to get ahead, or got work after having had none.
+    progressed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LaneState {
+    Down,
+    Up,
+    Retiring,
+}
+
+impl<L: Load> Lane<L> {
+    fn new() -> Self {
+        Self {
+            state: LaneState::Down,
+            flights: VecDeque::new(),
+            handed: 0,
+            tasks_left: None,
+            revoked: false,
+            choked: false,
+            load_ns: 0,
+            progressed: 0,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    fn may_take(&self) -> bool {
+        self.state == LaneState::Up && !self.revoked && !self.choked && self.tasks_left != Some(0)
+    }
+
+    fn credit(&self) -> u64 {
+        let loads = CREDIT_NS.checked_div(self.load_ns);
+        loads.map_or(2, |loads| loads.clamp(2, MAX_FLIGHTS))
+    }
+
+    /// Items whose outcome is still to come, and which are not the running one.
+    fn waiting(&self) -> u64 {
+        let open: u64 = self
+            .flights
+            .iter()
+            .map(|flight| u64::from(flight.load.count() - flight.done))
+            .sum();
+        open.saturating_sub(1)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Scheduler<L> {
+    queue: VecDeque<L>,
+    lanes: Vec<Lane<L>>,
+    /// Idle lanes, the one that worked last at the end: it may still be awake.
+    idle: Vec<usize>,
+    /// How many lanes have flights.
+    busy: usize,
+    max_tasks: Option<u64>,
+    closing: bool,
+}
+
+/// The answer of [`Scheduler::imbalance`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Imbalance {
+    /// Take back what waits in this lane.
+    TakeBack(usize),
+    /// Look again at this time, in nanoseconds.
+    AskAgain(u64),
+}
+
+/// What a worker that died leaves behind.
+#[derive(Debug)]
+pub(crate) struct Remains<L> {
+    /// Loads all of whose items have an outcome, or that part of one.
+    pub(crate) finished: Vec<L>,
+    /// The one item that was running.
+    pub(crate) lost: Option<L>,
+}
+
+impl<L: Load> Scheduler<L> {
+    pub(crate) fn new(lanes: usize, max_tasks: Option<u64>) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            lanes: (0..lanes).map(|_| Lane::new()).collect(),
+            idle: Vec::new(),
+            busy: 0,
+            max_tasks,
+            closing: false,
+        }
+    }
+
+    /// A new load, behind all others.
+    pub(crate) fn submit(&mut self, load: L) {
+        self.queue.push_back(load);
+    }
+
+    /// A load that was handed out before, ahead of all others.
+    pub(crate) fn resubmit(&mut self, load: L) {
+        self.queue.push_front(load);
+    }
+
+    /// There will be no new loads.
+    pub(crate) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// A worker is up.
+    pub(crate) fn up(&mut self, slot: usize) {
+        let lane = &mut self.lanes[slot];
+        assert!(
+            lane.state == LaneState::Down && lane.is_idle(),
+            "a new worker is up"
+        );
+        *lane = Lane {
+            state: LaneState::Up,
+            tasks_left: self.max_tasks,
+            ..Lane::new()
+        };
+        self.idle.push(slot);
+    }
+
+    /// Puts a load into a lane that is not a task: the initializer.
+    pub(crate) fn prepend(&mut self, slot: usize, load: L, now: u64) {
+        if let Some(tasks) = &mut self.lanes[slot].tasks_left {
+            *tasks += 1;
+        }
+        self.hand(slot, load, now);
+    }
+
+    /// Chooses a lane for the next load and moves it there, at the end of the lane's
+    /// flights. Loads that nobody wants any more go into `abandoned` instead.
+    pub(crate) fn assign(&mut self, now: u64, abandoned: &mut Vec<L>) -> Option<usize> {
+        while self.queue.front().is_some_and(Load::is_abandoned) {
+            abandoned.extend(self.queue.pop_front());
+        }
+        if self.queue.is_empty() {
+            return None;
+        }
+        let slot = self.choose()?;
+        let load = self.queue.pop_front()?;
+        self.hand(slot, load, now);
+        Some(slot)
+    }
+
+    fn choose(&mut self) -> Option<usize> {
+        if let Some(at) = self
+            .idle
+            .iter()
+            .rposition(|&slot| self.lanes[slot].may_take())
+        {
+            return Some(self.idle[at]);
+        }
+        // All are busy: the one with the fewest loads, if it may have more.
+        self.lanes
+            .iter()
+            .enumerate()
+            .filter(|(_, lane)| lane.may_take() && (lane.flights.len() as u64) < lane.credit())
+            .min_by_key(|(_, lane)| lane.flights.len())
+            .map(|(slot, _)| slot)
+    }
+
+    fn hand(&mut self, slot: usize, load: L, now: u64) {
+        let lane = &mut self.lanes[slot];
+        if lane.is_idle() {
+            lane.progressed = now;
+            self.busy += 1;
+            if self.idle.last() == Some(&slot) {
+                self.idle.pop();
+            } else {
+                self.idle.retain(|&idle| idle != slot);
+            }
+        }
+        if let Some(tasks) = &mut lane.tasks_left {
+            *tasks -= 1;
+        }
+        let first = lane.handed;
+        lane.handed += u64::from(load.count());
+        lane.flights.push_back(Flight {
+            load,
+            first,
+            done: 0,
+        });
+    }
+
+    /// The load that a lane's worker is at.
+    pub(crate) fn current(&self, slot: usize) -> Option<&Flight<L>> {
+        let mut flights = self.lanes[slot].flights.iter();
+        flights.find(|flight| !flight.is_done())
+    }
+
+    /// The load that the next outcome belongs to.
+    pub(crate) fn front_mut(&mut self, slot: usize) -> Option<&mut L> {
+        let flight = self.lanes[slot].flights.front_mut();
+        flight.map(|flight| &mut flight.load)
+    }
+
+    /// The load that was handed to a lane last.
+    pub(crate) fn newest(&self, slot: usize) -> Option<&L> {
+        self.lanes[slot].flights.back().map(|flight| &flight.load)
+    }
+
+    /// All loads of a lane, in order.
+    pub(crate) fn flights(&self, slot: usize) -> impl Iterator<Item = &L> {
+        self.lanes[slot].flights.iter().map(|flight| &flight.load)
+    }
+
+    /// The number, counted from 1, of the item that a lane's worker runs, if it runs one.
+    pub(crate) fn running_item(&self, slot: usize, begun: u64) -> Option<u64> {
+        let lane = &self.lanes[slot];
+        let flight = lane.flights.iter().find(|flight| !flight.is_done())?;
+        let next = flight.first + u64::from(flight.done);
+        (begun > next).then_some(next + 1)
+    }
+
+    /// The same where what had not begun was taken back: all that is left there was begun.
+    pub(crate) fn cornered_item(&self, slot: usize) -> Option<u64> {
+        self.running_item(slot, u64::MAX)
+    }
+
+    /// The next item of the lane's current load has an outcome. `false`: it has no open item, so
+    /// the worker tells nonsense.
+    pub(crate) fn item_done(&mut self, slot: usize) -> bool {
+        match self.lanes[slot].flights.front_mut() {
+            Some(flight) if !flight.is_done() => {
+                flight.done += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// How many items of the lane's current load have no outcome.
+    pub(crate) fn open_items(&self, slot: usize) -> u32 {
+        let flight = self.lanes[slot].flights.front();
+        flight.map_or(0, |flight| flight.load.count() - flight.done)
+    }
+
+    /// So many items of the lane's current load, which has them, have outcomes.
+    pub(crate) fn items_done(&mut self, slot: usize, count: u32) {
+        if let Some(flight) = self.lanes[slot].flights.front_mut() {
+            flight.done += count;
+        }
+    }
+
+    /// The worker is through with the lane's current load, after so many nanoseconds. `None`: it
+    /// is not, so the worker tells nonsense.
+    pub(crate) fn load_done(&mut self, slot: usize, took_ns: u64) -> Option<L> {
+        let lane = &mut self.lanes[slot];
+        if !lane.flights.front().is_some_and(Flight::is_done) {
+            return None;
+        }
+        let flight = lane.flights.pop_front()?;
+        lane.load_ns = if lane.load_ns == 0 {
+            took_ns.max(1)
+        } else {
+            (lane.load_ns * 7 / 8 + took_ns / 8).max(1)
+        };
+        if lane.is_idle() {
+            self.busy -= 1;
+            self.idle.push(slot);
+        }
+        Some(flight.load)
+    }
+
+    /// The worker was seen to get ahead.
+    pub(crate) fn progressed(&mut self, slot: usize, now: u64) {
+        self.lanes[slot].progressed = now;
+    }
+
+    /// The last load handed to this lane is, or is not any more, waiting for space in its ring.
+    pub(crate) fn choke(&mut self, slot: usize, choked: bool) {
+        self.lanes[slot].choked = choked;
+    }
+
+    /// Whether a worker has nothing to do while items wait behind others: then the lane whose
+    /// waiting items should be taken back, or the time at which to ask again.
+    pub(crate) fn imbalance(&self, now: u64) -> Option<Imbalance> {
+        if self.busy == 0
+            || !self.queue.is_empty()
+            || !self.idle.iter().any(|&slot| self.lanes[slot].may_take())
+        {
+            return None;
+        }
+        let waiting = self.lanes.iter().enumerate().filter(|(_, lane)| {
+            lane.state == LaneState::Up && !lane.revoked && !lane.choked && lane.waiting() > 0
+        });
+        let when = |lane: &Lane<L>| {
+            if lane.load_ns.saturating_mul(lane.flights.len() as u64) > CREDIT_NS {
+                // It is known to take long.
+                0
+            } else {
+                lane.progressed + STUCK_NS
+            }
+        };
+        let (slot, when) = waiting
+            .map(|(slot, lane)| (slot, when(lane)))
+            .min_by_key(|&(_, when)| when)?;
+        Some(if when <= now {
+            Imbalance::TakeBack(slot)
+        } else {
+            Imbalance::AskAgain(when)
+        })
+    }
+
+    /// All items of a lane that were not begun, when `begun` items had been, were taken back from its
+    /// worker: they go to the head of the queue, in order, in pieces for every idle lane.
+    pub(crate) fn taken_back(&mut self, slot: usize, begun: u64) {
+        let lane = &mut self.lanes[slot];
+        lane.revoked = true;
+        let mut back = Vec::new();
+        for flight in std::mem::take(&mut lane.flights) {
+            let count = flight.load.count();
+            let kept = begun
+                .saturating_sub(flight.first)
+                .clamp(u64::from(flight.done), u64::from(count)) as u32;
+            let Flight { load, first, done } = flight;
+            if kept == 0
+                && let Some(tasks) = &mut lane.tasks_left
+            {
+                *tasks += 1;
+            }
+            let (load, rest) = if kept < count {
+                let (load, rest) = load.split(kept);
+                (load, Some(rest))
+            } else {
+                (load, None)
+            };
+            // An empty load stays: the worker still says when it is past it.
+            lane.flights.push_back(Flight { load, first, done });
+            back.extend(rest);
+        }
+        let idle = self.idle.len().max(1) as u32;
+        for load in back.into_iter().rev() {
+            let shares = idle.min(load.count()).max(1);
+            let size = load.count().div_ceil(shares);
+            let mut rest = Some(load);
+            let mut pieces = Vec::new();
+            while let Some(load) = rest.take() {
+                if load.count() > size {
+                    let (piece, after) = load.split(size);
+                    pieces.push(piece);
+                    rest = Some(after);
+                } else {
+                    pieces.push(load);
+                }
+            }
+            for piece in pieces.into_iter().rev() {
+                self.queue.push_front(piece);
+            }
+        }
+    }
+
+    /// The worker has passed over all that was taken back. Gives the number to count on from.
+    pub(crate) fn passed_over(&mut self, slot: usize) -> u64 {
+        let lane = &mut self.lanes[slot];
+        lane.revoked = false;
+        lane.handed
+    }
+
+    pub(crate) fn is_revoked(&self, slot: usize) -> bool {
+        self.lanes[slot].revoked
+    }
+
+    /// A lane whose worker should go now: it has used up its tasks, or there is no more work.
+    pub(crate) fn superfluous(&self) -> Option<usize> {
+        let over = self.closing && self.queue.is_empty();
+        self.lanes.iter().position(|lane| {
+            lane.state == LaneState::Up
+                && lane.is_idle()
+                && !lane.revoked
+                && (over || lane.tasks_left == Some(0))
+        })
+    }
+
+    /// The worker was told to go.
+    pub(crate) fn retiring(&mut self, slot: usize) {
+        self.lanes[slot].state = LaneState::Retiring;
+        self.idle.retain(|&idle| idle != slot);
+        // It keeps out of `idle`; `busy` counts lanes with flights only, and it has none.
+    }
+
+    /// The worker died when it had begun so many items. Its waiting items go back to the head of
+    /// the queue; the rest is for the caller.
+    pub(crate) fn down(&mut self, slot: usize, begun: u64) -> Remains<L> {
+        let mut remains = Remains {
+            finished: Vec::new(),
+            lost: None,
+        };
+        let lane = &mut self.lanes[slot];
+        if !lane.is_idle() {
+            self.busy -= 1;
+        }
+        self.idle.retain(|&idle| idle != slot);
+        let mut back = Vec::new();
+        for flight in std::mem::replace(lane, Lane::new()).flights {
+            let Flight { load, first, done } = flight;
+            let (finished, rest) = load.split(done);
+            remains.finished.push(finished);
+            if rest.count() == 0 {
+                continue;
+            }
+            if remains.lost.is_none() && back.is_empty() && begun > first + u64::from(done) {
+                let (lost, rest) = rest.split(1);
+                remains.lost = Some(lost);
+                if rest.count() > 0 {
+                    back.push(rest);
+                }
+            } else {
+                back.push(rest);
+            }
+        }
+        for load in back.into_iter().rev() {
+            self.queue.push_front(load);
+        }
+        remains
+    }
+
+    /// Whether a slot without a worker needs one.
+    pub(crate) fn wants_worker(&self) -> bool {
+        !self.closing || !self.queue.is_empty()
+    }
+
+    /// Everything that was not handed out.
+    pub(crate) fn drain_queue(&mut self) -> impl Iterator<Item = L> {
+        std::mem::take(&mut self.queue).into_iter()
+    }
+
+    /// The loads that wait in the queue.
+    pub(crate) fn queue(&self) -> &VecDeque<L> {
+        &self.queue
+    }
+
+    /// Takes the loads out of the queue for which `take` says so.
+    pub(crate) fn extract(&mut self, mut take: impl FnMut(&L) -> bool) -> Vec<L> {
+        let (taken, kept) = std::mem::take(&mut self.queue)
+            .into_iter()
+            .partition::<Vec<_>, _>(|load| take(load));
+        self.queue = kept.into();
+        taken
+    }
+
+    /// How many lanes have work.
+    pub(crate) fn busy(&self) -> usize {
+        self.busy
+    }
+
+    /// Whether a lane has work.
+    pub(crate) fn is_busy(&self, slot: usize) -> bool {
+        !self.lanes[slot].is_idle()
+    }
+
+    /// Whether a lane's worker was told to go.
+    pub(crate) fn is_retiring(&self, slot: usize) -> bool {
+        self.lanes[slot].state == LaneState::Retiring
+    }
+
+    /// Whether there is nothing left to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.busy == 0
+    }
+
+    /// How many items were handed out and have no outcome yet.
+    pub(crate) fn running(&self) -> u64 {
+        self.lanes
+            .iter()
+            .flat_map(|lane| &lane.flights)
+            .map(|flight| u64::from(flight.load.count() - flight.done))
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,439 @@
+//! A slot's worker as the parent reaches it: its link and its rings. It moves bytes, and checks
+//! every one that the worker wrote.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use super::Linked;
+use super::scheduler::Scheduler;
+use super::work::Work;
+use crate::bytes::Bytes;
+use crate::call::{Outcomes, reported};
+use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind, Head, MAX_HEAD, RecordKind};
+use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
+use crate::ring::{Consumer, Corrupt, Producer};
+use crate::sys;
+use crate::worker::WorkerInfo;
+
+/// The parent's side of one running worker.
+pub(super) struct Wire {
+    region: Arc<Region>,
+    requests: Producer,
+    responses: Consumer,
+    /// The frame that was sent last, if it is not wholly in the ring.
+    unsent: Option<Unsent>,
+    /// The record that is only partly there.
+    partial: Option<Partial>,
+    /// What the parent asked to be rung for and was not, as far as it knows.
+    wants: u32,
+    may_spin: bool,
+}
+
+/// A frame that is not wholly in the ring. It has the items for itself, for the load may be taken
+/// back and apart while the worker has yet to read past them.
+struct Unsent {
+    header: [u8; FRAME_HEADER],
+    items: Bytes,
+    /// Bytes of the frame that are in the ring.
+    sent: usize,
+}
+
+/// A record of which the beginning has arrived.
+struct Partial {
+    kind: RecordKind,
+    /// Bytes that are still to come.
+    left: u64,
+    bytes: Vec<u8>,
+}
+
+/// What a look into the response ring brought.
+#[derive(Default)]
+pub(super) struct Harvest {
+    /// Something arrived.
+    pub(super) news: bool,
+    /// Loads that are through, with the time that they took.
+    pub(super) finished: Vec<(Work, Duration)>,
+}
+
+impl Wire {
+    pub(super) fn new(region: Arc<Region>, request_bytes: usize, response_bytes: usize) -> Self {
+        Self {
+            requests: Producer::requests(region.clone(), request_bytes),
+            responses: Consumer::responses(region.clone(), request_bytes, response_bytes),
+            region,
+            unsent: None,
+            partial: None,
+            wants: 0,
+            may_spin: false,
+        }
+    }
+
+    pub(super) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// Begins to send a load, and returns whether all of it is in the ring.
+    pub(super) fn send(&mut self, work: &Work) -> Result<bool, Corrupt> {
+        let header = work.header();
+        let items = work.chunk.items.as_slice();
+        let sent = put_frame(&mut self.requests, &header, items, 0)?;
+        if sent < FRAME_HEADER + items.len() {
+            self.unsent = Some(Unsent {
+                header,
+                items: work.chunk.items.clone(),
+                sent,
+            });
+        }
+        self.publish();
+        Ok(self.unsent.is_none())
+    }
+
+    /// Goes on sending what is not wholly in the ring, and returns whether now it is.
+    pub(super) fn send_on(&mut self) -> Result<bool, Corrupt> {
+        if let Some(unsent) = &mut self.unsent {
+            let items = unsent.items.as_slice();
+            unsent.sent = put_frame(&mut self.requests, &unsent.header, items, unsent.sent)?;
+            if unsent.sent == FRAME_HEADER + items.len() {
+                self.unsent = None;
+            }
+            self.publish();
+        }
+        Ok(self.unsent.is_none())
+    }
+
+    /// Tells the worker to go, and to run the finalizer before. `false`: no space for that now.
+    pub(super) fn send_retire(&mut self, finalizer: Option<u64>) -> Result<bool, Corrupt> {
+        // The finalizer takes `()`, which has no bytes: an item with an empty head.
+        let mut head = [0; MAX_HEAD];
+        let size = Head::value(0).write(&mut head);
+        let header = FrameHeader {
+            kind: FrameKind::Retire,
+            deadline: false,
+            entry: finalizer.unwrap_or(0),
+            items: u32::from(finalizer.is_some()),
+            bytes: size as u64,
+        };
+        if self.requests.free()? < FRAME_HEADER + size {
+            return Ok(false);
+        }
+        self.requests.put(&header.write())?;
+        if finalizer.is_some() {
+            self.requests.put(&head[..size])?;
+        }
+        self.publish();
+        Ok(true)
+    }
+
+    fn publish(&mut self) {
+        if self.requests.publish() {
+            self.wake();
+        }
+    }
+
+    /// Wakes the worker if it sleeps.
+    fn wake(&self) {
+        let asleep = &*self.region.words().worker_asleep;
+        // What was published before, the worker sees, or we see that it sleeps. See `wait` in
+        // `worker::serve`.
+        fence(Ordering::SeqCst);
+        if asleep.load(Ordering::Relaxed) != 0 {
+            asleep.store(0, Ordering::Relaxed);
+            sys::futex_wake(asleep);
+        }
+    }
+
+    /// Whether the worker has read all that it was sent.
+    pub(super) fn is_drained(&mut self) -> Result<bool, Corrupt> {
+        Ok(self.unsent.is_none() && self.requests.is_drained()?)
+    }
+
+    /// Says what to ring for: nothing, or results and, where needed, space.
+    pub(super) fn listen(&mut self, results: bool, space: bool) {
+        let wants =
+            if results { WANT_RESULTS } else { 0 } | if results && space { WANT_SPACE } else { 0 };
+        // The worker clears it when it rings, so what we know may be too much, never too little.
+        if wants != 0 || self.wants != 0 {
+            self.wants = wants;
+            let word = &*self.region.words().parent_wants;
+            word.store(wants, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the worker may spin when it runs out of work.
+    pub(super) fn let_spin(&mut self, may: bool) {
+        if may != self.may_spin {
+            self.may_spin = may;
+            let word = &self.region.words().advice.may_spin;
+            word.store(u32::from(may), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes in all records that are there.
+    pub(super) fn harvest(
+        &mut self,
+        slot: usize,
+        info: &WorkerInfo,
+        scheduler: &mut Scheduler<Work>,
+        harvest: &mut Harvest,
+    ) -> Result<(), Corrupt> {
+        if self.responses.available()? == 0 {
+            return Ok(());
+        }
+        harvest.news = true;
+        while self.take_record(slot, info, scheduler, harvest)? {}
+        if self.responses.release() {
+            // It may be waiting for space.
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes in what a dead worker had finished without publishing it.
+    pub(super) fn harvest_remains(
+        &mut self,
+        slot: usize,
+        info: &WorkerInfo,
+        scheduler: &mut Scheduler<Work>,
+        harvest: &mut Harvest,
+    ) -> Result<(), Corrupt> {
+        self.responses.available()?;
+        while self.take_record(slot, info, scheduler, harvest)? {}
+        let staged = self.region.words().progress.staged.load(Ordering::Acquire);
+        self.responses.accept(staged)?;
+        while self.take_record(slot, info, scheduler, harvest)? {}
+        Ok(())
+    }
+
+    /// Takes one record, or a part of one. `false`: there is no more for now.
+    fn take_record(
+        &mut self,
+        slot: usize,
+        info: &WorkerInfo,
+        scheduler: &mut Scheduler<Work>,
+        harvest: &mut Harvest,
+    ) -> Result<bool, Corrupt> {
+        let seen = self.responses.seen();
+        if let Some(partial) = &mut self.partial {
+            let count = (partial.left).min(seen as u64) as usize;
+            // The length is the worker's word: memory grows with what arrives, not with that.
+            self.responses.take(count, &mut partial.bytes);
+            partial.left -= count as u64;
+            if partial.left > 0 {
+                return Ok(false);
+            }
+            if let Some(Partial { kind, bytes, .. }) = self.partial.take() {
+                accept(
+                    slot,
+                    info,
+                    scheduler,
+                    harvest,
+                    kind,
+                    RecordBytes::Owned(bytes),
+                )?;
+            }
+            return Ok(true);
+        }
+        if seen < 4 {
+            return Ok(false);
+        }
+        let mut head = [0; MAX_HEAD];
+        self.responses.peek(&mut head[..4]);
+        let size = Head::size([head[0], head[1], head[2], head[3]]);
+        if seen < size {
+            return Ok(false);
+        }
+        self.responses.peek(&mut head[..size]);
+        let head = Head::read(&head[..size]).ok_or(Corrupt)?;
+        self.responses.skip(size);
+        let available = (seen - size) as u64;
+        if head.len <= SMALL && head.len <= available {
+            let mut small = [0; SMALL as usize];
+            let small = &mut small[..head.len as usize];
+            self.responses.peek(small);
+            self.responses.skip(small.len());
+            accept(
+                slot,
+                info,
+                scheduler,
+                harvest,
+                head.kind,
+                RecordBytes::Small(small),
+            )?;
+            self.take_run(slot, scheduler, size + head.len as usize);
+        } else {
+            self.partial = Some(Partial {
+                kind: head.kind,
+                left: head.len,
+                bytes: Vec::new(),
+            });
+        }
+        Ok(true)
+    }
+}
+
+/// Puts a frame into the ring from the byte `sent` on, as much of it as there is space for, and
+/// returns how many of its bytes are there then.
+fn put_frame(
+    requests: &mut Producer,
+    header: &[u8; FRAME_HEADER],
+    items: &[u8],
+    mut sent: usize,
+) -> Result<usize, Corrupt> {
+    if sent < FRAME_HEADER {
+        sent += requests.put(&header[sent..])?;
+    }
+    if sent >= FRAME_HEADER {
+        sent += requests.put(&items[sent - FRAME_HEADER..])?;
+    }
+    Ok(sent)
+}
+
+impl Wire {
+    /// Takes the values that follow, of the same load, all at once. They are likely to be of
+    /// `size` bytes each, as the one before.
+    fn take_run(&mut self, slot: usize, scheduler: &mut Scheduler<Work>, size: usize) {
+        let open = scheduler.open_items(slot);
+        let Some(work) = scheduler.front_mut(slot) else {
+            return;
+        };
+        let Outcomes::Many { records, .. } = &mut work.outcomes else {
+            return;
+        };
+        let count = self.responses.seen().min(open as usize * size);
+        let start = records.len();
+        records.resize(start + count, 0);
+        // Copied first and looked at then: the worker may go on writing into its ring.
+        self.responses.peek(&mut records[start..]);
+        let mut rest = &records[start..];
+        let mut done = 0;
+        while done < open
+            && let Some((word, after)) = rest.split_first_chunk::<4>()
+            && let Some(len) = Head::value_len(u32::from_le_bytes(*word))
+            && let Some(after) = after.get(len..)
+        {
+            rest = after;
+            done += 1;
+        }
+        let end = records.len() - rest.len();
+        self.responses.skip(end - start);
+        records.truncate(end);
+        scheduler.items_done(slot, done);
+    }
+}
+
+/// The longest record that is copied by way of the stack.
+const SMALL: u64 = 64;
+
+enum RecordBytes<'a> {
+    Small(&'a [u8]),
+    Owned(Vec<u8>),
+}
+
+impl RecordBytes<'_> {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// Books one whole record.
+#[inline]
+fn accept(
+    slot: usize,
+    info: &WorkerInfo,
+    scheduler: &mut Scheduler<Work>,
+    harvest: &mut Harvest,
+    kind: RecordKind,
+    bytes: RecordBytes<'_>,
+) -> Result<(), Corrupt> {
+    if scheduler.is_retiring(slot) {
+        // Of the finalizer, whose outcome is nobody's.
+        return Ok(());
+    }
+    if kind == RecordKind::Time {
+        let time: [u8; 8] = bytes.as_slice().try_into().map_err(|_| Corrupt)?;
+        let took = u64::from_le_bytes(time);
+        let work = scheduler.load_done(slot, took).ok_or(Corrupt)?;
+        harvest.finished.push((work, Duration::from_nanos(took)));
+        return Ok(());
+    }
+    if !scheduler.item_done(slot) {
+        return Err(Corrupt);
+    }
+    let work = scheduler.front_mut(slot).ok_or(Corrupt)?;
+    match (kind, bytes) {
+        (RecordKind::Value, RecordBytes::Owned(bytes))
+            if matches!(work.outcomes, Outcomes::One(_)) =>
+        {
+            work.outcomes = Outcomes::One(Some(Ok(bytes.into())));
+        }
+        (RecordKind::Value, bytes) => work.outcomes.push_value(bytes.as_slice()),
+        (_, bytes) => work
+            .outcomes
+            .push_error(reported(bytes.as_slice()).with_worker(info.clone())),
+    }
+    Ok(())
+}
+
+/// One of the pool's places for a worker.
+pub(super) struct Slot {
+    pub(super) phase: Phase,
+    /// How many workers it has had.
+    pub(super) generation: u32,
+    /// Where the initializer stands: `Err` with the reason when it failed in this worker.
+    pub(super) initialized: Initialized,
+    /// When to look at the running item's deadline, in nanoseconds of the monotonic clock.
+    pub(super) deadline: Option<u64>,
+    /// The number of the item that ran when its deadline was last looked at.
+    pub(super) overdue: Option<u64>,
+    /// Whether this worker has finished a load.
+    pub(super) has_worked: bool,
+    /// Why the worker was killed, if it was.
+    pub(super) killed: Option<Killed>,
+}
+
+/// How far a worker's initializer is.
+#[derive(Debug, Clone)]
+pub(super) enum Initialized {
+    /// It runs, or has not begun.
+    Pending,
+    /// It is through, or there is none.
+    Yes,
+    /// It failed.
+    Failed(crate::TaskError),
+}
+
+/// The life of a slot's worker.
+pub(super) enum Phase {
+    /// There is none; not to be launched before this time, in nanoseconds.
+    Down { not_before: u64 },
+    /// The supervisor is launching one.
+    Launching,
+    /// It was launched and has not answered.
+    Starting { linked: Linked, give_up: u64 },
+    /// It works, or is on its way out.
+    Up { linked: Linked, wire: Box<Wire> },
+    /// It is dead, and its exit status is on its way.
+    Dying {
+        linked: Linked,
+        wire: Option<Box<Wire>>,
+    },
+}
+
+/// Why the parent killed a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Killed {
+    /// The running item was at its deadline.
+    Deadline,
+    /// The task was to be killed.
+    Cancelled,
+    /// It wrote rubbish into its region, or closed its bell.
+    Rogue,
+    /// It did not answer in time after its launch.
+    Silent,
+    /// Its initializer failed.
+    Uninitialized,
+}

@@ -1,0 +1,313 @@
+//! The thread that starts a pool's workers, learns of their deaths, keeps time, and drains the
+//! rings while no other thread does.
+//!
+//! It lives as long as the pool: the kernel ties a worker's parent-death signal to the thread
+//! that started it.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::core::End;
+use super::driver::until;
+use super::{Linked, Shared, Token, hint};
+use crate::launch::{LaunchError, LaunchSpec, Launcher};
+use crate::sys::Poller;
+use crate::worker::catch;
+
+/// The token of a thread's own alarm.
+pub(super) const ALARM: u64 = u64::MAX;
+/// The token of the poller of all bells.
+pub(super) const BELLS: u64 = u64::MAX - 1;
+/// The token of the launcher's notifier.
+const NOTIFIER: u64 = u64::MAX - 2;
+
+/// Bells that follow each other more closely than this are hectic.
+const HECTIC: Duration = Duration::from_micros(500);
+/// How long results may wait in hectic times.
+const NAP: Duration = Duration::from_micros(50);
+
+/// What a worker's descriptor says when it is readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Bell = 0,
+    Death = 1,
+}
+
+impl Token {
+    fn bell(self) -> u64 {
+        self.pack(Kind::Bell)
+    }
+
+    fn death(self) -> u64 {
+        self.pack(Kind::Death)
+    }
+
+    fn pack(self, kind: Kind) -> u64 {
+        (kind as u64) << 56 | (self.slot as u64) << 32 | u64::from(self.number)
+    }
+
+    /// The worker whose bell has this token.
+    pub(super) fn from_bell(token: u64) -> Self {
+        Self::unpack(token).0
+    }
+
+    fn unpack(token: u64) -> (Self, Kind) {
+        let kind = if token >> 56 == 0 {
+            Kind::Bell
+        } else {
+            Kind::Death
+        };
+        let worker = Self {
+            slot: (token >> 32 & 0xFF_FFFF) as usize,
+            number: token as u32,
+        };
+        (worker, kind)
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    launcher: Box<dyn Launcher>,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("procpool-supervisor".into())
+        .spawn(move || {
+            let mut supervisor = Supervisor {
+                shared,
+                launcher,
+                notifier: None,
+                is_unhappy: false,
+                last_ring: Instant::now(),
+                later: Vec::new(),
+            };
+            supervisor.run();
+        })
+}
+
+struct Supervisor {
+    shared: Arc<Shared>,
+    launcher: Box<dyn Launcher>,
+    /// The launcher's notifier, if it is being watched.
+    notifier: Option<RawFd>,
+    /// A worker's exit status is on its way.
+    is_unhappy: bool,
+    /// When bells were last answered.
+    last_ring: Instant,
+    /// What became ready during a nap; it still is when the nap is over.
+    later: Vec<u64>,
+}
+
+impl Supervisor {
+    /// Ends when the pool has ended and all its workers are dead.
+    fn run(&mut self) {
+        let mut ready = Vec::new();
+        loop {
+            self.launch_what_is_due();
+            self.watch_notifier();
+            let timeout = {
+                let mut core = self.shared.lock();
+                core.on_time();
+                core.bury_unborn();
+                self.shared.settle(&mut core);
+                if core.is_over() && !matches!(core.end, End::Open) {
+                    self.shared.deliver(core);
+                    break;
+                }
+                let timer = core.next_timer(true);
+                self.shared.supervisor_sleeps(timer);
+                let busy = core.has_deliveries();
+                self.shared.deliver(core);
+                if busy {
+                    Some(Duration::ZERO)
+                } else {
+                    timer.map(until)
+                }
+            };
+            // An error could only be a descriptor that is none, and this one is ours.
+            let _ = self.shared.events.wait(&mut ready, timeout);
+            for &token in &ready {
+                self.handle(token);
+            }
+            self.shared.changed.notify_all();
+        }
+        self.shared.changed.notify_all();
+    }
+
+    fn handle(&mut self, token: u64) {
+        match token {
+            ALARM => self.shared.alarm.clear(),
+            BELLS => self.answer_bells(),
+            NOTIFIER => self.is_unhappy = true,
+            token => match Token::unpack(token) {
+                (worker, Kind::Bell) => self.advance(worker),
+                (worker, Kind::Death) => self.died(worker),
+            },
+        }
+        if self.is_unhappy {
+            self.ask_again();
+        }
+    }
+
+    /// Some of the workers rang, and nobody is in the driver's seat, or was a moment ago.
+    ///
+    /// Where rings follow each other closely, the next ones are not waited for but, as network
+    /// drivers do, looked for after a short nap, many at a time: a ring costs the worker a system
+    /// call and this thread a wake-up.
+    fn answer_bells(&mut self) {
+        let mut ready = Vec::new();
+        let now = Some(Duration::ZERO);
+        if self.shared.bells.wait(&mut ready, now).is_err() {
+            return;
+        }
+        let mut is_hectic = self.last_ring.elapsed() < HECTIC;
+        loop {
+            let mut core = self.shared.lock();
+            self.shared.answer_bells(&mut core, &ready);
+            ready.clear();
+            let news = self.shared.look_once(&mut core);
+            if !(news && is_hectic) {
+                self.shared.settle(&mut core);
+                self.shared.deliver(core);
+                break;
+            }
+            self.shared.deliver(core);
+            is_hectic = self.shared.events.wait(&mut self.later, Some(NAP)).is_ok();
+            if !self.later.is_empty() {
+                is_hectic = false;
+            }
+        }
+        self.last_ring = Instant::now();
+    }
+
+    /// A worker that is starting has written to its bell.
+    fn advance(&self, worker: Token) {
+        let mut core = self.shared.lock();
+        if core.linked(worker).is_none() {
+            return;
+        }
+        let was_reached = core.advance(worker.slot);
+        let was_killed = core.slots[worker.slot].killed.is_some();
+        if was_reached {
+            if let Some(linked) = core.linked(worker) {
+                let bell = linked.link.bell();
+                let moved = self.shared.events.delete(bell);
+                let moved = moved.and_then(|()| self.shared.bells.add(bell, worker.bell()));
+                let watched = linked.is_watched || self.watch_death(worker, linked.link.death());
+                if moved.is_err() || !watched {
+                    // Out of kernel memory: a worker that cannot be heard is of no use.
+                    core.lost_bell(worker.slot);
+                }
+            }
+            core.watched(worker.slot);
+            core.dispatch();
+        } else if was_killed && let Some(linked) = core.linked(worker) {
+            let _ = self.shared.events.delete(linked.link.bell());
+        }
+        self.shared.deliver(core);
+    }
+
+    fn watch_death(&self, worker: Token, death: Option<BorrowedFd<'_>>) -> bool {
+        death.is_some_and(|death| self.shared.events.add(death, worker.death()).is_ok())
+    }
+
+    /// A worker's process has died.
+    fn died(&mut self, worker: Token) {
+        let mut core = self.shared.lock();
+        let Some(linked) = core.linked(worker) else {
+            return;
+        };
+        if let Some(death) = linked.link.death() {
+            let _ = self.shared.events.delete(death);
+        }
+        // The bell is in one of them; it goes from both by itself only when all copies of the
+        // descriptor are closed, and there is a copy in every task's own children.
+        let _ = self.shared.events.delete(linked.link.bell());
+        let _ = self.shared.bells.delete(linked.link.bell());
+        if !core.died(worker.slot) {
+            self.is_unhappy = true;
+        }
+        core.dispatch();
+        self.shared.deliver(core);
+    }
+
+    /// Asks once more how the workers ended of which that is not known.
+    fn ask_again(&mut self) {
+        let mut core = self.shared.lock();
+        self.is_unhappy = !core.ask_the_dying();
+        core.dispatch();
+        self.shared.deliver(core);
+    }
+
+    fn launch_what_is_due(&mut self) {
+        let due = self.shared.lock().due_launches();
+        for (slot, spec) in due {
+            match self.launch(slot, &spec) {
+                Ok(linked) => {
+                    let mut core = self.shared.lock();
+                    core.launched(slot, linked);
+                    self.shared.deliver(core);
+                }
+                Err(error) => {
+                    let mut core = self.shared.lock();
+                    core.launch_failed(slot, &error);
+                    self.shared.deliver(core);
+                }
+            }
+            self.shared.changed.notify_all();
+        }
+    }
+
+    fn launch(&mut self, slot: usize, spec: &LaunchSpec) -> Result<Linked, LaunchError> {
+        if !matches!(self.shared.lock().end, End::Open | End::Closing) {
+            return Err(LaunchError::new("the pool has ended"));
+        }
+        let launcher = &mut self.launcher;
+        let mut link = catch(|| launcher.launch(spec)).map_err(|panic| {
+            LaunchError::new(format!("the launcher panicked: {}", panic.message))
+        })??;
+        let worker = Token {
+            slot,
+            number: spec.number(),
+        };
+        let watch = |poller: &Poller, source: Option<BorrowedFd<'_>>, token| match source {
+            None => Ok(false),
+            Some(source) => poller.add(source, token).map(|()| true),
+        };
+        let events = &self.shared.events;
+        let watched = watch(events, Some(link.bell()), worker.bell())
+            .and_then(|_| watch(events, link.death(), worker.death()));
+        match watched {
+            Ok(is_watched) => Ok(Linked {
+                link,
+                number: spec.number(),
+                info: None,
+                failure: None,
+                is_watched,
+            }),
+            Err(error) => {
+                link.kill();
+                Err(LaunchError::new(format!(
+                    "the system refuses to watch a worker{}",
+                    hint(&error)
+                ))
+                .caused_by(error))
+            }
+        }
+    }
+
+    /// Keeps the launcher's notifier in the poller as long as there is one.
+    fn watch_notifier(&mut self) {
+        let notifier = self.launcher.notifier();
+        let descriptor = notifier.as_ref().map(AsRawFd::as_raw_fd);
+        if descriptor != self.notifier {
+            if let Some(notifier) = notifier {
+                let _ = self.shared.events.add(notifier, NOTIFIER);
+            }
+            self.notifier = descriptor;
+        }
+    }
+}

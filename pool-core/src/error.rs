@@ -1,0 +1,311 @@
+//! How a task can fail.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::launch::ExitStatus;
+use crate::protocol::{Failure, PanicReport, Stage};
+use crate::worker::WorkerInfo;
+
+/// Why a task has no result.
+///
+/// It is cheap to clone, and says all that is known: what [kind](Self::kind) of failure it was,
+/// the [index](Self::index) of the item in its call, the panic's message, place and backtrace, how
+/// the worker died, and which worker it was.
+///
+/// ```
+/// use pool_core::{Pool, SerialPool, TaskErrorKind};
+///
+/// let pool = SerialPool::new();
+/// let error = pool.map(|n: i32| 100 / n, [5, 0, 2]).unwrap_err();
+/// assert_eq!(error.kind(), TaskErrorKind::Panicked);
+/// assert_eq!(error.index(), Some(1));
+/// assert_eq!(error.panic_message(), Some("attempt to divide by zero"));
+/// ```
+#[derive(Clone)]
+pub struct TaskError(Arc<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    kind: TaskErrorKind,
+    message: String,
+    index: Option<usize>,
+    panic: Option<PanicReport>,
+    exit: Option<ExitStatus>,
+    worker: Option<WorkerInfo>,
+}
+
+/// The kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskErrorKind {
+    /// The function panicked. The worker lives on.
+    Panicked,
+    /// The worker died while it ran this item: it crashed, was killed, or called `exit`.
+    WorkerLost,
+    /// The item ran longer than its call's timeout, and its worker was killed for it.
+    TimedOut,
+    /// The task was cancelled, or its pool was terminated or dropped.
+    Cancelled,
+    /// The pool was closed before the call.
+    Closed,
+    /// The argument (in the parent) or the result (in the worker) could not be serialised.
+    Encode,
+    /// The argument (in the worker) or the result (in the parent) could not be deserialised.
+    Decode,
+    /// The pool's initializer fails in every worker.
+    Initializer,
+    /// No worker can be started any more.
+    Launch,
+    /// The call itself makes no sense, such as one with a chunk size of zero, or with a function
+    /// that lies outside the main executable.
+    Invalid,
+}
+
+impl TaskError {
+    pub(crate) fn new(kind: TaskErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            index: None,
+            panic: None,
+            exit: None,
+            worker: None,
+        }))
+    }
+
+    /// An error of this kind, for a [`Pool`](crate::Pool) of your own.
+    #[must_use]
+    pub fn other(kind: TaskErrorKind, message: impl Into<String>) -> Self {
+        Self::new(kind, message)
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(TaskErrorKind::Closed, "the pool is closed")
+    }
+
+    pub(crate) fn cancelled() -> Self {
+        Self::new(TaskErrorKind::Cancelled, "the task was cancelled")
+    }
+
+    pub(crate) fn terminated() -> Self {
+        Self::new(TaskErrorKind::Cancelled, "the pool was terminated")
+    }
+
+    /// A worker's report.
+    pub(crate) fn reported(failure: Failure, worker: Option<WorkerInfo>) -> Self {
+        let Failure {
+            stage,
+            message,
+            panic,
+        } = failure;
+        let kind = match stage {
+            Stage::DecodeArgument => TaskErrorKind::Decode,
+            Stage::Run => TaskErrorKind::Panicked,
+            Stage::EncodeResult => TaskErrorKind::Encode,
+        };
+        let message = match (stage, &panic) {
+            (Stage::DecodeArgument, None) => format!("cannot deserialise the argument: {message}"),
+            (Stage::DecodeArgument, Some(_)) => {
+                format!("the argument's deserialisation panicked: {message}")
+            }
+            (Stage::Run, _) => format!("the task panicked: {message}"),
+            (Stage::EncodeResult, None) => format!("cannot serialise the result: {message}"),
+            (Stage::EncodeResult, Some(_)) => {
+                format!("the result's serialisation panicked: {message}")
+            }
+        };
+        let mut error = Self::new(kind, message);
+        let inner = error.inner_mut();
+        inner.panic = panic;
+        inner.worker = worker;
+        error
+    }
+
+    /// The same for what happened in the parent.
+    pub(crate) fn panicked(kind: TaskErrorKind, what: &str, panic: PanicReport) -> Self {
+        let mut error = Self::new(kind, format!("{what} panicked: {}", panic.message));
+        error.inner_mut().panic = Some(panic);
+        error
+    }
+
+    pub(crate) fn worker_lost(exit: ExitStatus, worker: WorkerInfo) -> Self {
+        let mut error = Self::new(
+            TaskErrorKind::WorkerLost,
+            format!("the worker {exit} while it ran the task"),
+        );
+        error.inner_mut().exit = Some(exit);
+        error.with_worker(worker)
+    }
+
+    pub(crate) fn timed_out(timeout: Option<Duration>) -> Self {
+        let timeout = timeout.unwrap_or_default();
+        Self::new(
+            TaskErrorKind::TimedOut,
+            format!("the task ran longer than its timeout of {timeout:?} and was killed"),
+        )
+    }
+
+    /// The initializer failed like this.
+    pub(crate) fn initializer(cause: &Self) -> Self {
+        let mut error = cause.clone();
+        let inner = error.inner_mut();
+        inner.kind = TaskErrorKind::Initializer;
+        inner.message = format!("the initializer failed: {}", inner.message);
+        error
+    }
+
+    pub(crate) fn with_worker(mut self, worker: WorkerInfo) -> Self {
+        self.inner_mut().worker = Some(worker);
+        self
+    }
+
+    pub(crate) fn with_exit(mut self, exit: ExitStatus) -> Self {
+        self.inner_mut().exit = Some(exit);
+        self
+    }
+
+    /// The same error, of the item with this index in its call.
+    #[must_use]
+    pub fn at_index(mut self, index: usize) -> Self {
+        self.inner_mut().index = Some(index);
+        self
+    }
+
+    fn inner_mut(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
+    }
+
+    /// What kind of failure it was.
+    #[must_use]
+    pub fn kind(&self) -> TaskErrorKind {
+        self.0.kind
+    }
+
+    /// Which item of its call it was, counted from 0; `None` for a call of a single task.
+    #[must_use]
+    pub fn index(&self) -> Option<usize> {
+        self.0.index
+    }
+
+    /// The panic's message, where a panic was the cause: of the function, or of a `Serialize` or
+    /// `Deserialize` of its types.
+    #[must_use]
+    pub fn panic_message(&self) -> Option<&str> {
+        self.0.panic.as_ref().map(|panic| panic.message.as_str())
+    }
+
+    /// Where the panic was: `file:line:column`.
+    #[must_use]
+    pub fn panic_location(&self) -> Option<&str> {
+        self.0.panic.as_ref()?.location.as_deref()
+    }
+
+    /// The panic's backtrace, taken in the worker. There is none where `RUST_BACKTRACE` or
+    /// `RUST_LIB_BACKTRACE` is `0`.
+    #[must_use]
+    pub fn backtrace(&self) -> Option<&str> {
+        self.0.panic.as_ref()?.backtrace.as_deref()
+    }
+
+    /// The signal that killed the worker.
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        match self.0.exit {
+            Some(ExitStatus::Signal(signal)) => Some(signal),
+            _ => None,
+        }
+    }
+
+    /// The code that the worker exited with.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self.0.exit {
+            Some(ExitStatus::Code(code)) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// The worker that had the task.
+    #[must_use]
+    pub fn worker(&self) -> Option<&WorkerInfo> {
+        self.0.worker.as_ref()
+    }
+
+    /// Whether the function panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        self.kind() == TaskErrorKind::Panicked
+    }
+
+    /// Whether the worker died under the task.
+    #[must_use]
+    pub fn is_worker_lost(&self) -> bool {
+        self.kind() == TaskErrorKind::WorkerLost
+    }
+
+    /// Whether the task ran longer than it was allowed to.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.kind() == TaskErrorKind::TimedOut
+    }
+
+    /// Whether the task was cancelled, or its pool terminated.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.kind() == TaskErrorKind::Cancelled
+    }
+
+    /// Whether the pool was closed before the call.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.kind() == TaskErrorKind::Closed
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(location) = self.panic_location() {
+            write!(f, " (at {location})")?;
+        }
+        if let Some(index) = self.0.index {
+            write!(f, ", item {index}")?;
+        }
+        if let Some(worker) = &self.0.worker {
+            write!(f, ", in {worker}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("TaskError");
+        debug
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message);
+        if let Some(index) = &self.0.index {
+            debug.field("index", index);
+        }
+        if let Some(location) = self.panic_location() {
+            debug.field("location", &location);
+        }
+        if let Some(exit) = &self.0.exit {
+            debug.field("exit", exit);
+        }
+        if let Some(worker) = &self.0.worker {
+            debug.field("worker", &worker.to_string());
+        }
+        debug.finish_non_exhaustive()
+    }
+}
+
+impl Error for TaskError {}
+
+const _: () = {
+    const fn assert<T: Send + Sync + Clone + 'static>() {}
+    assert::<TaskError>();
+};

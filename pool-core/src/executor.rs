@@ -1,0 +1,73 @@
+//! What a pool is underneath: the seam that the typed methods of [`Pool`](crate::Pool) stand on.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::build_error::JoinError;
+use crate::call::{Chunk, TaskId};
+use crate::stats::Stats;
+
+/// Runs encoded calls. An object-safe trait, since handles keep their pool's executor without
+/// knowing its type.
+///
+/// # Contract
+/// - Every item of every submitted chunk gets exactly one outcome, an error included, whatever
+///   happens to workers and pool; after `terminate` that is prompt.
+/// - `submit` does not wait for a task. After `close` and after `terminate` it finishes the chunk with an
+///   error of kind [`Closed`](crate::TaskErrorKind::Closed).
+/// - No call waits for ever: `drive` and `join` end at their deadline, and without one when the
+///   tasks that they wait for have ended.
+/// - All methods can be called from any thread, also from inside a completion callback.
+pub trait Executor: Send + Sync {
+    /// Takes a chunk, to be run as soon as there is a worker for it.
+    fn submit(&self, chunk: Chunk);
+
+    /// Lends the calling thread to the pool until `poll` answers `true` or the deadline is over,
+    /// and says which. Given a waker, `poll` sees to it that it is woken when the answer may have
+    /// changed, as a future does; without one it just answers.
+    fn drive(
+        &self,
+        poll: &mut dyn FnMut(Option<&Waker>) -> bool,
+        deadline: Option<Instant>,
+    ) -> bool;
+
+    /// Ends a call early: what has not begun is not run, and what runs is asked to stop or killed.
+    /// Says whether any of it runs.
+    ///
+    /// The caller has marked the call as abandoned, so that chunks of it that come out of the
+    /// queue later are not run; with `queue`, they are finished now.
+    fn cancel(&self, task: TaskId, how: Cancel, queue: bool) -> bool;
+
+    /// Runs user code, such as a completion callback, where it can do no harm: on a thread that
+    /// nobody waits for but [`join`](Self::join).
+    fn defer(&self, job: Box<dyn FnOnce() + Send>);
+
+    /// How many tasks can run at the same time.
+    fn processes(&self) -> usize;
+
+    /// Takes no more tasks; those that there are will be finished, and then the workers retire.
+    fn close(&self);
+
+    /// Ends everything now: running tasks are killed, and every task that has no outcome yet
+    /// fails as [`Cancelled`](crate::TaskErrorKind::Cancelled).
+    fn terminate(&self);
+
+    /// Waits until everything has ended after `close` or `terminate`: tasks, callbacks, workers.
+    /// `false`: it had not by the deadline.
+    ///
+    /// # Errors
+    /// When the pool is still open, or the calling thread is one that would have to end.
+    fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError>;
+
+    /// What happened so far.
+    fn stats(&self) -> Stats;
+}
+
+/// How a running task is ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// It is asked: [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to it.
+    Ask,
+    /// Its worker is killed.
+    Kill,
+}

@@ -1,0 +1,289 @@
+//! From an iterator of arguments to chunks in a pool, and back to values: the loop that `map`,
+//! `imap` and `imap_unordered` share.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::iter::Fuse;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::bytes::Bytes;
+use crate::call::{Chunk, Piece, TaskId};
+use crate::chunker::Chunker;
+use crate::codec;
+use crate::entry::Entry;
+use crate::error::{TaskError, TaskErrorKind};
+use crate::executor::{Cancel, Executor};
+use crate::handle::Collector;
+use crate::options::CheckedOptions;
+use crate::protocol;
+use crate::worker::catch;
+
+/// Feeds a pool from an iterator, a bounded number of items ahead of the results.
+///
+/// Dropping it cancels what is under way.
+pub(crate) struct Feed<I: Iterator> {
+    executor: Arc<dyn Executor>,
+    call: CallSite,
+    input: Fuse<I>,
+    /// What the input panicked with; to be thrown on when all items before are through.
+    panic: Option<Box<dyn Any + Send>>,
+    chunker: Chunker,
+    buffer: Option<usize>,
+    /// Items taken from the input.
+    taken: usize,
+    /// Items whose outcome has come back.
+    back: usize,
+    /// Items that the caller has been given.
+    given: usize,
+    collector: Arc<Collector>,
+    /// Pieces that nobody has asked for.
+    ready: Vec<Arc<Piece>>,
+    is_exhausted: bool,
+}
+
+/// What the chunks of one call have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct CallSite {
+    pub(crate) task: TaskId,
+    pub(crate) entry: Entry,
+    pub(crate) options: CheckedOptions,
+}
+
+impl CallSite {
+    /// A chunk of this call.
+    pub(crate) fn chunk(
+        &self,
+        first: usize,
+        count: u32,
+        items: Bytes,
+        attended: bool,
+        sink: Arc<dyn crate::call::Sink>,
+    ) -> Chunk {
+        Chunk {
+            task: self.task,
+            entry: self.entry,
+            first,
+            count,
+            items,
+            timeout: self.options.timeout,
+            retries: self.options.retries,
+            attended,
+            sink,
+        }
+    }
+}
+
+/// Appends an argument to a chunk. User code runs in it, and may fail as it likes.
+pub(crate) fn encode_item<A: Serialize + 'static>(
+    argument: A,
+    items: &mut Vec<u8>,
+) -> Result<(), TaskError> {
+    let before = items.len();
+    let encoded = catch(|| {
+        let encoded = protocol::append_item(items, |out| codec::encode(&argument, out));
+        drop(argument);
+        encoded
+    });
+    match encoded {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(TaskError::new(
+            TaskErrorKind::Encode,
+            format!("cannot serialise the argument: {error}"),
+        )),
+        Err(panic) => {
+            items.truncate(before);
+            Err(TaskError::panicked(
+                TaskErrorKind::Encode,
+                "the argument's serialisation",
+                panic,
+            ))
+        }
+    }
+}
+
+impl<A, I> Feed<I>
+where
+    A: Serialize + 'static,
+    I: Iterator<Item = A>,
+{
+    pub(crate) fn new(executor: Arc<dyn Executor>, call: CallSite, input: I) -> Self {
+        let chunker = Chunker::new(call.options.chunksize, executor.processes());
+        Self {
+            executor,
+            buffer: call.options.buffer,
+            call,
+            input: input.fuse(),
+            panic: None,
+            chunker,
+            taken: 0,
+            back: 0,
+            given: 0,
+            collector: Arc::new(Collector::default()),
+            ready: Vec::new(),
+            is_exhausted: false,
+        }
+    }
+
+    /// How many more items the input has, if it says.
+    fn left(&self) -> Option<usize> {
+        match self.input.size_hint() {
+            (low, Some(high)) if low == high => Some(low),
+            _ => None,
+        }
+    }
+
+    /// How many more items may be taken now.
+    fn room(&self) -> usize {
+        let under_way = self.taken - self.back;
+        let window = self.chunker.window(self.left()).saturating_sub(under_way);
+        match self.buffer {
+            None => window,
+            Some(buffer) => window.min(buffer.saturating_sub(self.taken - self.given)),
+        }
+    }
+
+    /// Takes as many items from the input as there is room for, and hands them to the pool.
+    pub(crate) fn fill(&mut self) {
+        while !self.is_exhausted {
+            let room = self.room();
+            let mut size = self.chunker.size(self.left()) as usize;
+            if let Some(buffer) = self.buffer {
+                // A small buffer is spread over all workers.
+                size = size.min(buffer.div_ceil(self.executor.processes().max(1)));
+            }
+            // A chunk that is much smaller than it should be is not worth the trip yet.
+            if room == 0 || (room < size && self.taken > self.back) {
+                return;
+            }
+            self.send_chunk(size.min(room) as u32);
+        }
+    }
+
+    fn send_chunk(&mut self, size: u32) {
+        let first = self.taken;
+        let mut items = Vec::new();
+        let mut count = 0;
+        let mut failed = None;
+        while !self.chunker.is_full(count, items.len(), size) {
+            let Some(argument) = self.take_from_input() else {
+                break;
+            };
+            self.taken += 1;
+            match encode_item(argument, &mut items) {
+                Ok(()) => count += 1,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        if count > 0 {
+            self.collector.expect(count as usize);
+            self.executor.submit(self.call.chunk(
+                first,
+                count,
+                items.into(),
+                true,
+                self.collector.clone(),
+            ));
+        }
+        if let Some(error) = failed {
+            let piece = Piece::failed(first + count as usize, 1, error);
+            self.back += 1;
+            self.ready.push(Arc::new(piece));
+        }
+    }
+
+    fn take_from_input(&mut self) -> Option<A> {
+        let next = catch_unwind(AssertUnwindSafe(|| self.input.next()));
+        match next {
+            Ok(Some(argument)) => Some(argument),
+            Ok(None) => {
+                self.is_exhausted = true;
+                None
+            }
+            Err(panic) => {
+                self.is_exhausted = true;
+                self.panic = Some(panic);
+                None
+            }
+        }
+    }
+
+    /// The next pieces in whatever order they come, at least one; none when all are through.
+    /// Waits for them, driving the pool.
+    pub(crate) fn next_pieces(&mut self) -> Vec<Arc<Piece>> {
+        loop {
+            self.fill();
+            let arrived = self.collector.take();
+            for piece in &arrived {
+                self.back += piece.count as usize;
+                self.chunker.observe(piece.count, piece.took);
+            }
+            let mut pieces = std::mem::take(&mut self.ready);
+            pieces.extend(arrived);
+            if !pieces.is_empty() {
+                return pieces;
+            }
+            if self.taken == self.back {
+                if self.is_exhausted {
+                    return Vec::new();
+                }
+                // There was no room, for the caller holds all that was taken: it asks for more
+                // only when it has given that away.
+                continue;
+            }
+            let collector = &self.collector;
+            self.executor
+                .drive(&mut |waker| collector.poll_any(waker), None);
+        }
+    }
+
+    /// The caller has been given so many more items.
+    pub(crate) fn give(&mut self, items: usize) {
+        self.given += items;
+    }
+
+    /// Throws on what the input panicked with, if it did.
+    pub(crate) fn rethrow(&mut self) {
+        if let Some(panic) = self.panic.take() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl<I: Iterator> Drop for Feed<I> {
+    fn drop(&mut self) {
+        if self.taken > self.back {
+            crate::handle::Pending::new(
+                self.collector.clone(),
+                self.executor.clone(),
+                self.call.task,
+            )
+            .cancel(Cancel::Ask);
+        }
+    }
+}
+
+/// Pieces put back into the order of their items.
+#[derive(Default)]
+pub(crate) struct InOrder {
+    next: usize,
+    early: BTreeMap<usize, Arc<Piece>>,
+}
+
+impl InOrder {
+    pub(crate) fn push(&mut self, piece: Arc<Piece>) {
+        self.early.insert(piece.first, piece);
+    }
+
+    /// The next piece, if it is there.
+    pub(crate) fn pop(&mut self) -> Option<Arc<Piece>> {
+        let piece = self.early.remove(&self.next)?;
+        self.next += piece.count as usize;
+        Some(piece)
+    }
+}

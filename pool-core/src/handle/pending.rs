@@ -1,0 +1,69 @@
+//! What the handles of single tasks and of maps have in common.
+
+use std::sync::Arc;
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use super::cell::Cell;
+use crate::call::TaskId;
+use crate::error::TaskError;
+use crate::executor::{Cancel, Executor};
+
+/// A call that was submitted.
+pub(crate) struct Pending<C> {
+    pub(super) cell: Arc<C>,
+    executor: Arc<dyn Executor>,
+    task: TaskId,
+}
+
+impl<C: Cell + 'static> Pending<C> {
+    pub(crate) fn new(cell: Arc<C>, executor: Arc<dyn Executor>, task: TaskId) -> Self {
+        Self {
+            cell,
+            executor,
+            task,
+        }
+    }
+
+    /// Waits for the outcome. It ends with the task, or with the pool.
+    pub(crate) fn wait(&self) {
+        self.wait_until(None);
+    }
+
+    pub(crate) fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.wait_until(Instant::now().checked_add(timeout))
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> bool {
+        if self.cell.is_ready() {
+            return true;
+        }
+        let cell = &*self.cell;
+        self.executor.drive(&mut |waker| cell.poll(waker), deadline)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.cell.is_ready()
+    }
+
+    pub(crate) fn poll(&self, context: &Context<'_>) -> bool {
+        self.cell.poll(Some(context.waker()))
+    }
+
+    pub(crate) fn cancel(&self, how: Cancel) {
+        if self.cell.is_ready() {
+            return;
+        }
+        self.cell.abandon();
+        if !self.executor.cancel(self.task, how, C::QUEUED_APART) {
+            self.cell.fail_unless_ready(TaskError::cancelled());
+        }
+    }
+
+    pub(crate) fn on_complete(&self, callback: impl FnOnce(C::Outcome) + Send + 'static) {
+        let executor = self.executor.clone();
+        self.cell.on_complete(Box::new(move |outcome| {
+            executor.defer(Box::new(move || callback(outcome)));
+        }));
+    }
+}

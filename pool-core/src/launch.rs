@@ -1,0 +1,259 @@
+//! The seam between the engine and a backend: how one worker process is started and reached.
+
+use std::error::Error;
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crate::region::Region;
+
+/// Starts worker processes: what a backend is.
+///
+/// All calls come from one thread, the pool's supervisor, which lives as long as the pool. (The
+/// kernel's parent-death signal is tied to the thread that started a child, so no other thread
+/// may start one.)
+///
+/// # Contract
+/// - `launch` does not wait for the worker: it returns as soon as the process is on its way, and
+///   whatever goes wrong afterwards is said by the [`Link`].
+/// - The worker, once it has the region and the bell, calls [`worker::serve`](crate::worker::serve)
+///   and leaves the process with the code that it returns.
+/// - The worker dies with the parent, even with one killed by SIGKILL.
+/// - The worker is the leader of a process group of its own: the terminal's Ctrl-C does not reach
+///   it, and [`Link::kill`] reaches what its tasks have started.
+/// - The worker holds no descriptor of another worker's link.
+pub trait Launcher: Send {
+    /// The backend's name in messages: `"fork"`, `"spawn"`.
+    fn backend(&self) -> &'static str;
+
+    /// Starts one worker.
+    ///
+    /// # Errors
+    /// When the system refuses what a worker needs.
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError>;
+
+    /// A descriptor that is readable when a [`Link::reap`] that answered [`Reaped::Pending`]
+    /// should be asked again. `None`: this backend's `reap` never answers so.
+    fn notifier(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// The parent's connection to one worker process.
+///
+/// Dropping it releases everything; the engine drops it only after [`reap`](Self::reap) or when
+/// the worker could not be started.
+pub trait Link: Send {
+    /// The memory shared with the worker.
+    fn region(&self) -> Arc<Region>;
+
+    /// The reading end of the worker's doorbell, a non-blocking pipe of which the worker alone
+    /// holds the writing end. The engine waits for it to become readable; until
+    /// [`advance`](Self::advance) has answered [`Advance::Reached`] it leaves the reading to it.
+    fn bell(&self) -> BorrowedFd<'_>;
+
+    /// Takes the next step of the bootstrap. Called whenever the bell is readable, until it
+    /// answers [`Advance::Reached`]. Never blocks.
+    ///
+    /// # Errors
+    /// When the launch has failed; the link is then killed, reaped and dropped.
+    fn advance(&mut self) -> Result<Advance, LaunchError>;
+
+    /// The worker's process identifier, as soon as it is known, at the latest when `Reached`.
+    fn pid(&self) -> Option<u32>;
+
+    /// A descriptor that becomes readable when the process has died (a pidfd), known as soon as
+    /// [`pid`](Self::pid) is.
+    fn death(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Kills the worker and its process group with SIGKILL. Does nothing to a process that was
+    /// reaped, and never reaches one that merely got the same number later.
+    fn kill(&mut self);
+
+    /// Takes the exit status of a process that has died, killing what is left of its process
+    /// group first. Never blocks.
+    fn reap(&mut self) -> Reaped;
+}
+
+/// How far a launch is: the answer of [`Link::advance`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advance {
+    /// The worker has not answered yet.
+    Pending,
+    /// The worker has the region, or is certain to get it.
+    Reached,
+}
+
+/// The answer of [`Link::reap`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    /// The backend is asking; see [`Launcher::notifier`].
+    Pending,
+    /// How the process ended.
+    Exited(ExitStatus),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Code(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+    /// It is gone, and nobody can say how: the process that could have known died as well.
+    Unknown,
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "was killed by signal {signal} ({name})"),
+                None => write!(f, "was killed by signal {signal}"),
+            },
+            Self::Unknown => f.write_str("died of an unknown cause"),
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    rustix::process::Signal::from_named_raw(signal).and_then(|signal| {
+        use rustix::process::Signal;
+        Some(match signal {
+            Signal::HUP => "SIGHUP",
+            Signal::INT => "SIGINT",
+            Signal::QUIT => "SIGQUIT",
+            Signal::ILL => "SIGILL",
+            Signal::TRAP => "SIGTRAP",
+            Signal::ABORT => "SIGABRT",
+            Signal::BUS => "SIGBUS",
+            Signal::FPE => "SIGFPE",
+            Signal::KILL => "SIGKILL",
+            Signal::USR1 => "SIGUSR1",
+            Signal::SEGV => "SIGSEGV",
+            Signal::USR2 => "SIGUSR2",
+            Signal::PIPE => "SIGPIPE",
+            Signal::ALARM => "SIGALRM",
+            Signal::TERM => "SIGTERM",
+            Signal::XCPU => "SIGXCPU",
+            Signal::XFSZ => "SIGXFSZ",
+            Signal::SYS => "SIGSYS",
+            _ => return None,
+        })
+    })
+}
+
+/// What a [`Launcher`] is told about the worker it is to start.
+#[derive(Debug, Clone)]
+pub struct LaunchSpec {
+    pub(crate) number: u32,
+    pub(crate) generation: u32,
+    pub(crate) request_bytes: usize,
+    pub(crate) response_bytes: usize,
+}
+
+impl LaunchSpec {
+    /// How large the worker's region must be, in bytes.
+    #[must_use]
+    pub fn region_bytes(&self) -> usize {
+        Region::bytes_for(self.request_bytes, self.response_bytes)
+    }
+
+    /// A specification that no pool made, for the tests of a backend.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn for_tests(
+        number: u32,
+        generation: u32,
+        request_bytes: usize,
+        response_bytes: usize,
+    ) -> Self {
+        Self {
+            number,
+            generation,
+            request_bytes,
+            response_bytes,
+        }
+    }
+
+    /// The worker's number, as in its name.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Writes into a zero-filled region what the worker will find there. To be called once,
+    /// before the worker can see the region.
+    ///
+    /// # Panics
+    /// When the region is not of [`region_bytes`](Self::region_bytes).
+    pub fn prepare(&self, region: &Region) {
+        region.introduce(
+            self.number,
+            self.generation,
+            self.request_bytes,
+            self.response_bytes,
+        );
+    }
+
+    /// The worker's name, such as `PoolWorker-3`. Numbers are never used again within a pool.
+    #[must_use]
+    pub fn name(&self) -> String {
+        crate::worker::name(self.number)
+    }
+}
+
+/// Why a worker could not be started.
+#[derive(Debug, Clone)]
+pub struct LaunchError {
+    message: String,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+    missing_init: bool,
+}
+
+impl LaunchError {
+    /// An error that says what went wrong and what to do.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            source: None,
+            missing_init: false,
+        }
+    }
+
+    /// The same, caused by `source`.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same, and the reason is that the program does not call `procpool::init()` in time.
+    #[must_use]
+    pub fn from_missing_init(mut self) -> Self {
+        self.missing_init = true;
+        self
+    }
+
+    /// Whether the reason is that the program does not call `procpool::init()` in time.
+    #[must_use]
+    pub fn is_missing_init(&self) -> bool {
+        self.missing_init
+    }
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+// The source is part of the text, so that a message that is carried on as text is complete;
+// `source()` stays empty so that reporters that print the chain do not say it twice.
+impl Error for LaunchError {}

@@ -1,0 +1,61 @@
+//! The heart of `procpool`: the [`Pool`] trait and its handles, and the engine that every pool of
+//! processes shares. Users depend on the facade crate `procpool`; who writes a backend depends on this one.
+//!
+//! ```
+//! use pool_core::{Pool, SerialPool};
+//!
+//! let pool = SerialPool::new();
+//! assert_eq!(pool.map(|x: u64| x * x, 0..5).unwrap(), [0, 1, 4, 9, 16]);
+//! ```
+//!
+//! There are two seams. [`Pool`] is what users program against; underneath is an object-safe
+//! [`Executor`] that takes encoded calls. [`Launcher`] is how one worker process is started and
+//! reached; everything else about processes stands once, in [`Engine`].
+
+mod build_error;
+mod bytes;
+mod call;
+mod call_with;
+mod chunker;
+#[doc(hidden)]
+pub mod codec;
+mod config;
+mod engine;
+mod entry;
+mod error;
+mod executor;
+mod feed;
+mod fork;
+mod handle;
+mod imap;
+mod launch;
+mod options;
+mod pool;
+mod protocol;
+mod region;
+mod ring;
+mod serial;
+mod stats;
+mod sys;
+pub mod worker;
+
+pub use build_error::{BuildError, BuildErrorKind, JoinError};
+pub use call::{Chunk, TaskId};
+pub use call_with::CallWith;
+pub use config::PoolConfig;
+pub use engine::Engine;
+pub use entry::{Entry, ForeignFunction};
+pub use error::{TaskError, TaskErrorKind};
+pub use executor::{Cancel, Executor};
+pub use fork::forked_child;
+pub use handle::{MapHandle, TaskHandle};
+pub use imap::Imap;
+pub use launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+pub use pool::Pool;
+pub use region::{PROTOCOL_VERSION, Region};
+pub use serial::SerialPool;
+pub use stats::Stats;
+pub use worker::WorkerInfo;
+
+#[doc(hidden)]
+pub use serde;

@@ -1,0 +1,193 @@
+//! What users program against.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::build_error::JoinError;
+use crate::call_with::CallWith;
+use crate::error::TaskError;
+use crate::executor::Executor;
+use crate::handle::{MapHandle, TaskHandle};
+use crate::imap::Imap;
+use crate::stats::Stats;
+
+/// A pool of workers: run a function over data, somewhere else.
+///
+/// Every backend's pool implements it, so code that is generic over `P: Pool` runs on all of
+/// them, and on [`SerialPool`](crate::SerialPool) for tests and debugging. All methods are
+/// provided ones but [`executor`](Self::executor), which is where a pool of your own plugs in.
+///
+/// # Functions and values
+/// A function is a function item or a closure that captures nothing; that is checked at compile
+/// time, since the function runs in another process, to which only its *name* travels. What
+/// a closure would capture, pass as part of the argument. Several arguments are a tuple. Arguments and
+/// results are `Serialize + DeserializeOwned`; they travel in a compact binary form that is not
+/// self-describing, so types with `#[serde(flatten)]` or `#[serde(untagged)]` are refused with an
+/// error that says so.
+///
+/// # Contract
+/// - Every call ends: with its value, or with a [`TaskError`] that says why there is none, also when
+///   a worker is killed, the function never returns and the pool is terminated, or no worker can be started.
+/// - What fails, fails alone: an item that panics or takes its worker down affects no other item.
+/// - After [`close`](Self::close) a call fails as `Closed`; it neither panics nor hangs.
+/// - Dropping a pool terminates it.
+///
+/// # Example
+/// ```
+/// use pool_core::{Pool, SerialPool};
+///
+/// fn total<P: Pool>(pool: &P, numbers: Vec<u64>) -> u64 {
+///     pool.map(|x: u64| x * x, numbers).unwrap().into_iter().sum()
+/// }
+///
+/// assert_eq!(total(&SerialPool::new(), vec![1, 2, 3]), 14);
+/// ```
+pub trait Pool {
+    /// What the typed methods stand on.
+    fn executor(&self) -> &Arc<dyn Executor>;
+
+    /// Runs `function` on one argument and waits for the result.
+    ///
+    /// # Errors
+    /// When the task fails.
+    fn apply<F, A, R>(&self, function: F, argument: A) -> Result<R, TaskError>
+    where
+        F: Fn(A) -> R + 'static,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).apply(argument)
+    }
+
+    /// Runs `function` on one argument in the background.
+    fn apply_async<F, A, R>(&self, function: F, argument: A) -> TaskHandle<R>
+    where
+        F: Fn(A) -> R + 'static,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).apply_async(argument)
+    }
+
+    /// Runs `function` on every item and returns the results in the order of the items.
+    ///
+    /// # Errors
+    /// When an item fails: the error of the one with the lowest index. The others are run all
+    /// the same; [`try_map`](Self::try_map) gives each item's own result.
+    ///
+    /// # Panics
+    /// When the iterator panics.
+    fn map<F, I, R>(&self, function: F, items: I) -> Result<Vec<R>, TaskError>
+    where
+        F: Fn(I::Item) -> R + 'static,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).map(items)
+    }
+
+    /// Runs `function` on every item and returns each one's own result or error, in order.
+    ///
+    /// # Panics
+    /// When the iterator panics.
+    fn try_map<F, I, R>(&self, function: F, items: I) -> Vec<Result<R, TaskError>>
+    where
+        F: Fn(I::Item) -> R + 'static,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).try_map(items)
+    }
+
+    /// Runs `function` on every item in the background. The items are taken from the iterator
+    /// and encoded before the call returns.
+    fn map_async<F, I, R>(&self, function: F, items: I) -> MapHandle<R>
+    where
+        F: Fn(I::Item) -> R + 'static,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).map_async(items)
+    }
+
+    /// Runs `function` on every item lazily: an iterator over the results, in the order of the
+    /// items, that reads a bounded number of items ahead. The input may be endless.
+    fn imap<F, I, R>(&self, function: F, items: I) -> Imap<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + 'static,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).imap(items)
+    }
+
+    /// The same in the order in which the items finish.
+    fn imap_unordered<F, I, R>(&self, function: F, items: I) -> Imap<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + 'static,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).imap_unordered(items)
+    }
+
+    /// A call with options: `pool.call(f).timeout(d).retries(2).map(items)`.
+    fn call<F>(&self, function: F) -> CallWith<F> {
+        CallWith::new(self.executor().clone(), function)
+    }
+
+    /// How many tasks can run at the same time.
+    fn processes(&self) -> usize {
+        self.executor().processes()
+    }
+
+    /// Takes no more tasks. Those that there are will be finished, and then the workers leave in
+    /// good order. Calling it again changes nothing.
+    fn close(&self) {
+        self.executor().close();
+    }
+
+    /// Waits until all tasks have ended, their callbacks have run and all workers are gone, after
+    /// [`close`](Self::close) or [`terminate`](Self::terminate).
+    ///
+    /// # Errors
+    /// When the pool is still open, for then the wait could take for ever; or when it is called
+    /// on the thread that the callbacks run on, which would wait for itself.
+    fn join(&self) -> Result<(), JoinError> {
+        self.executor().join(None).map(|_| ())
+    }
+
+    /// The same, but no longer than `timeout`; `false`: something was still running then.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    fn join_timeout(&self, timeout: Duration) -> Result<bool, JoinError> {
+        self.executor().join(Instant::now().checked_add(timeout))
+    }
+
+    /// Ends everything now: workers are killed, and every task that has not ended fails as
+    /// `Cancelled`.
+    fn terminate(&self) {
+        self.executor().terminate();
+    }
+
+    /// What happened so far.
+    fn stats(&self) -> Stats {
+        self.executor().stats()
+    }
+}
+
+impl<P: Pool + ?Sized> Pool for &P {
+    fn executor(&self) -> &Arc<dyn Executor> {
+        (**self).executor()
+    }
+}
+
+impl<P: Pool + ?Sized> Pool for Arc<P> {
+    fn executor(&self) -> &Arc<dyn Executor> {
+        (**self).executor()
+    }
+}

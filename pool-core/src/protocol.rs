@@ -1,0 +1,324 @@
+//! What travels through the rings: frames to the worker, records from it.
+//!
+//! ```text
+//! request ring   frame*   frame  = header (32 bytes) item*
+//!                         item   = length, bytes of the encoded argument
+//! response ring  record*  record = kind and length, bytes: of the encoded result, a failure, a time
+//! ```
+//!
+//! Records carry no names: a worker runs its items in the order in which it got them, so the
+//! parent, which knows that order, knows whose record it is. After the last item of a frame, or
+//! in place of those that were taken back, comes a record of the time that the frame took.
+
+use serde::{Deserialize, Serialize};
+
+/// A length as it stands before an item or in a record: 4 bytes, or 12 for what is too long.
+/// The two low bits are free for the record's kind.
+const LONG: u32 = u32::MAX >> 2;
+
+/// The most bytes that a head (see [`Head::write`]) takes.
+pub(crate) const MAX_HEAD: usize = 12;
+
+/// The head of an item or a record: what it is, and how many bytes follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) kind: RecordKind,
+    pub(crate) len: u64,
+}
+
+/// What a record says. Items are always `Value`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordKind {
+    /// The encoded result of the item whose turn it is.
+    Value = 0,
+    /// A [`Failure`]: why that item has no result.
+    Failure = 1,
+    /// Eight bytes: how many nanoseconds the frame that ends here took.
+    Time = 2,
+}
+
+impl Head {
+    /// The head of an item.
+    #[inline]
+    pub(crate) fn value(len: usize) -> Self {
+        Self {
+            kind: RecordKind::Value,
+            len: len as u64,
+        }
+    }
+
+    /// The head as one word, if it is short.
+    #[inline]
+    pub(crate) fn word(self) -> Option<u32> {
+        (self.len < u64::from(LONG)).then_some((self.len as u32) << 2 | self.kind as u32)
+    }
+
+    /// The length after a word that is the head of a value; `None`: it is something else.
+    #[inline]
+    pub(crate) fn value_len(word: u32) -> Option<usize> {
+        (word & 3 == RecordKind::Value as u32 && word >> 2 != LONG).then_some((word >> 2) as usize)
+    }
+
+    /// Writes the head into `bytes` and says how many it took.
+    #[inline]
+    pub(crate) fn write(self, bytes: &mut [u8; MAX_HEAD]) -> usize {
+        if let Some(word) = self.word() {
+            bytes[..4].copy_from_slice(&word.to_le_bytes());
+            4
+        } else {
+            let word = LONG << 2 | self.kind as u32;
+            bytes[..4].copy_from_slice(&word.to_le_bytes());
+            bytes[4..].copy_from_slice(&self.len.to_le_bytes());
+            12
+        }
+    }
+
+    /// How many bytes the head takes that begins with these.
+    #[inline]
+    pub(crate) fn size(first: [u8; 4]) -> usize {
+        if u32::from_le_bytes(first) >> 2 == LONG {
+            12
+        } else {
+            4
+        }
+    }
+
+    /// Reads a head from exactly as many bytes as [`size`](Self::size) says. `None`: these bytes
+    /// are no head.
+    #[inline]
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let word = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
+        let kind = match word & 3 {
+            0 => RecordKind::Value,
+            1 => RecordKind::Failure,
+            2 => RecordKind::Time,
+            _ => return None,
+        };
+        let len = match bytes.len() {
+            4 => u64::from(word >> 2),
+            12 => u64::from_le_bytes(bytes[4..].try_into().ok()?),
+            _ => return None,
+        };
+        Some(Self { kind, len })
+    }
+}
+
+/// Appends an encoded item to a chunk: `encode` appends the argument, and the head before it is
+/// filled in afterwards. On an error nothing is appended.
+#[inline]
+pub(crate) fn append_item<E>(
+    chunk: &mut Vec<u8>,
+    encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let start = chunk.len();
+    chunk.extend_from_slice(&[0; 4]);
+    if let Err(error) = encode(chunk) {
+        chunk.truncate(start);
+        return Err(error);
+    }
+    let len = chunk.len() - start - 4;
+    let mut head = [0; MAX_HEAD];
+    let size = Head::value(len).write(&mut head);
+    chunk[start..start + 4].copy_from_slice(&head[..4]);
+    if size > 4 {
+        // An item of a gigabyte or more: its bytes move up by the rest of the head.
+        chunk.splice(start + 4..start + 4, head[4..size].iter().copied());
+    }
+    Ok(())
+}
+
+/// Takes the first item off an encoded chunk: its bytes, and what follows.
+#[inline]
+pub(crate) fn split_item(chunk: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, rest) = split_head(chunk)?;
+    (head.kind == RecordKind::Value).then_some(())?;
+    rest.split_at_checked(usize::try_from(head.len).ok()?)
+}
+
+/// Takes the head off the bytes that follow it.
+#[inline]
+pub(crate) fn split_head(bytes: &[u8]) -> Option<(Head, &[u8])> {
+    let first = bytes.first_chunk::<4>()?;
+    let (head, rest) = bytes.split_at_checked(Head::size(*first))?;
+    Some((Head::read(head)?, rest))
+}
+
+/// The bytes of a frame's header.
+pub(crate) const FRAME_HEADER: usize = 32;
+
+/// The header of a frame: items that one function is to be run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameHeader {
+    pub(crate) kind: FrameKind,
+    /// The worker should note when each item begins, because the items have a deadline.
+    pub(crate) deadline: bool,
+    /// The number of the function's [`Entry`](crate::Entry).
+    pub(crate) entry: u64,
+    pub(crate) items: u32,
+    /// How many bytes follow the header.
+    pub(crate) bytes: u64,
+}
+
+/// What a frame asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FrameKind {
+    /// Run the function on each item.
+    Run = 1,
+    /// Run the function on each item, if there is any, and then leave in good order.
+    Retire = 2,
+    /// Run the function, the initializer, and leave if it fails.
+    Initialize = 3,
+}
+
+const DEADLINE: u32 = 1;
+
+impl FrameHeader {
+    pub(crate) fn write(&self) -> [u8; FRAME_HEADER] {
+        let flags = if self.deadline { DEADLINE } else { 0 };
+        let mut bytes = [0; FRAME_HEADER];
+        bytes[..4].copy_from_slice(&(self.kind as u32).to_le_bytes());
+        bytes[4..8].copy_from_slice(&flags.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.entry.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.items.to_le_bytes());
+        bytes[24..].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn read(bytes: &[u8; FRAME_HEADER]) -> Option<Self> {
+        let word = |at: usize| bytes[at..].first_chunk().copied().map(u32::from_le_bytes);
+        let long = |at: usize| bytes[at..].first_chunk().copied().map(u64::from_le_bytes);
+        let flags = word(4)?;
+        Some(Self {
+            kind: match word(0)? {
+                1 => FrameKind::Run,
+                2 => FrameKind::Retire,
+                3 => FrameKind::Initialize,
+                _ => return None,
+            },
+            deadline: flags & DEADLINE != 0,
+            entry: long(8)?,
+            items: word(16)?,
+            bytes: long(24)?,
+        })
+    }
+}
+
+/// Why an item has no result, as the worker tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) stage: Stage,
+    /// The error's text, or the panic's message.
+    pub(crate) message: String,
+    pub(crate) panic: Option<PanicReport>,
+}
+
+impl Failure {
+    pub(crate) fn error(stage: Stage, error: impl std::fmt::Display) -> Self {
+        Self {
+            stage,
+            message: error.to_string(),
+            panic: None,
+        }
+    }
+
+    pub(crate) fn panic(stage: Stage, report: PanicReport) -> Self {
+        Self {
+            stage,
+            message: report.message.clone(),
+            panic: Some(report),
+        }
+    }
+}
+
+/// What the worker was doing for the item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Stage {
+    DecodeArgument,
+    Run,
+    EncodeResult,
+}
+
+/// A panic, as the worker's hook saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PanicReport {
+    pub(crate) message: String,
+    pub(crate) location: Option<String>,
+    pub(crate) backtrace: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn heads_survive() {
+        for len in [
+            0,
+            1,
+            1000,
+            u64::from(LONG) - 1,
+            u64::from(LONG),
+            u64::from(LONG) + 1,
+            u64::MAX,
+        ] {
+            for kind in [RecordKind::Value, RecordKind::Failure, RecordKind::Time] {
+                let head = Head { kind, len };
+                let mut bytes = [0; MAX_HEAD];
+                let size = head.write(&mut bytes);
+                assert_eq!(size, Head::size(*bytes.first_chunk().unwrap()));
+                assert_eq!(Head::read(&bytes[..size]), Some(head));
+            }
+        }
+    }
+
+    #[test]
+    fn frame_headers_survive() {
+        let header = FrameHeader {
+            kind: FrameKind::Retire,
+            deadline: false,
+            entry: 0x0123_4567_89AB_CDEF,
+            items: 77,
+            bytes: 1 << 40,
+        };
+        assert_eq!(FrameHeader::read(&header.write()), Some(header));
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_come_apart_as_they_were_put_together(
+            items in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..20)
+        ) {
+            let mut chunk = Vec::new();
+            for item in &items {
+                append_item(&mut chunk, |out| {
+                    out.extend_from_slice(item);
+                    Ok::<(), ()>(())
+                })
+                .unwrap();
+                let before = chunk.clone();
+                let failed = append_item(&mut chunk, |out| {
+                    out.push(1);
+                    Err(())
+                });
+                prop_assert_eq!(failed, Err(()));
+                prop_assert_eq!(&chunk, &before);
+            }
+            let mut rest = &chunk[..];
+            for item in &items {
+                let (bytes, after) = split_item(rest).unwrap();
+                prop_assert_eq!(bytes, &item[..]);
+                rest = after;
+            }
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange_to_read(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = split_item(&bytes);
+            if let Some(header) = bytes.first_chunk() {
+                let _ = FrameHeader::read(header);
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The memory that a parent and one worker share.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::sys;
+
+/// The version of everything that a parent and its worker must agree on: the region's layout,
+/// the frames in its rings and the order of the bootstrap.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"procpool");
+
+/// Where the rings begin: one page for the words.
+const WORDS_BYTES: usize = 4096;
+
+/// The smallest and the largest capacity of a ring, in bytes.
+pub(crate) const RING_BYTES: std::ops::RangeInclusive<usize> = 4096..=1 << 30;
+
+/// A value alone on its cache lines, so that two writers of neighbouring values do not slow each
+/// other down. 128 bytes, since processors fetch lines in pairs.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct Lines<T>(T);
+
+impl<T> std::ops::Deref for Lines<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// The words at the start of a region. Each is written by one side, but for those that say so.
+/// They are all atomics, since the other process may write them at any time; what the parent
+/// reads in those of the worker, it validates.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct Words {
+    /// Parent, before the launch: who the worker is.
+    pub(crate) identity: Lines<Identity>,
+    /// Parent: bytes put into the request ring, ever.
+    pub(crate) request_tail: Lines<AtomicU64>,
+    /// Worker: bytes taken out of the request ring, ever.
+    pub(crate) request_head: Lines<AtomicU64>,
+    /// Worker: bytes put into the response ring, ever, that the parent may take.
+    pub(crate) response_tail: Lines<AtomicU64>,
+    /// Parent: bytes taken out of the response ring, ever.
+    pub(crate) response_head: Lines<AtomicU64>,
+    /// Worker: how far it is.
+    pub(crate) progress: Lines<Progress>,
+    /// Both: 1 while the worker sleeps on it (a futex). See `ARCHITECTURE.md`, "Sleeping".
+    pub(crate) worker_asleep: Lines<AtomicU32>,
+    /// Both: the parent says what it wants to be rung for (`WANT_*`), the worker clears it and rings.
+    pub(crate) parent_wants: Lines<AtomicU32>,
+    /// Both: how many items the worker has begun, ever, and the bit `REVOKED`. See [`Region::begin_items`].
+    pub(crate) begun: Lines<AtomicU64>,
+    /// Parent: what the worker should know.
+    pub(crate) advice: Lines<Advice>,
+}
+
+/// See [`Words::identity`].
+#[derive(Debug, Default)]
+pub(crate) struct Identity {
+    magic: AtomicU64,
+    version: AtomicU32,
+    pub(crate) number: AtomicU32,
+    pub(crate) generation: AtomicU32,
+    request_bytes: AtomicU64,
+    response_bytes: AtomicU64,
+}
+
+/// See [`Words::progress`].
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Like `response_tail`, but up to the last finished item, whether published or not: what a
+    /// worker that dies in the middle of a chunk leaves behind.
+    pub(crate) staged: AtomicU64,
+    /// When the running item began, on the monotonic clock in nanoseconds. Kept only for items
+    /// that have a deadline.
+    pub(crate) item_started: AtomicU64,
+}
+
+/// See [`Words::advice`].
+#[derive(Debug, Default)]
+pub(crate) struct Advice {
+    /// Whether a worker that finds nothing to do may spin for a while before it sleeps.
+    pub(crate) may_spin: AtomicU32,
+    /// One more than the number of the item that should stop early; 0 for none.
+    pub(crate) cancelled: AtomicU64,
+}
+
+/// In `parent_wants`: ring when there is a result.
+pub(crate) const WANT_RESULTS: u32 = 1;
+/// In `parent_wants`: ring when there is space in the request ring.
+pub(crate) const WANT_SPACE: u32 = 2;
+
+/// In `begun`: what has not begun is taken back.
+const REVOKED: u64 = 1 << 63;
+
+const _: () = assert!(size_of::<Words>() <= WORDS_BYTES);
+
+/// The memory that a parent and one worker share: a page of words, and a ring each way.
+///
+/// It is mapped in exactly two processes. A worker that writes rubbish into it harms itself
+/// alone, for the parent validates all that it reads here.
+pub struct Region {
+    address: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a region is owned memory; what is shared with the other process is reached through
+// atomics, or through the rings' raw copies, which take `&mut` of their own types.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Makes a zero-filled region, and the descriptor by which another process can map it.
+    ///
+    /// # Errors
+    /// When the system is out of descriptors or memory.
+    pub fn create(bytes: usize) -> io::Result<(Self, OwnedFd)> {
+        let file = sys::memory_file(bytes)?;
+        Ok((Self::map(file.as_fd())?, file))
+    }
+
+    /// Maps the region behind a descriptor that [`create`](Self::create) made.
+    ///
+    /// # Errors
+    /// When the system is out of memory, or this is no descriptor of a region.
+    pub fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let (address, bytes) = sys::map_shared(file)?;
+        Ok(Self { address, bytes })
+    }
+
+    /// Maps memory a second time that is shared already, and keeps it mapped when the first
+    /// mapping and its descriptor are gone.
+    ///
+    /// # Errors
+    /// When the system is out of memory.
+    ///
+    /// # Safety
+    /// `address..address + bytes` is the whole of one shared, writable mapping, to which this
+    /// process holds no Rust reference, now or later.
+    pub unsafe fn adopt(address: NonNull<u8>, bytes: usize) -> io::Result<Self> {
+        // SAFETY: the caller vouches for the mapping.
+        let address = unsafe { sys::map_again(address, bytes)? };
+        Ok(Self { address, bytes })
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Where it is mapped. The memory behind it changes at any time.
+    #[must_use]
+    pub fn address(&self) -> NonNull<u8> {
+        self.address
+    }
+
+    /// The bytes that a region with rings of these capacities takes.
+    pub(crate) fn bytes_for(request_bytes: usize, response_bytes: usize) -> usize {
+        WORDS_BYTES + request_bytes + response_bytes
+    }
+
+    /// Parent, before the launch: writes down who the worker will be.
+    pub(crate) fn introduce(
+        &self,
+        number: u32,
+        generation: u32,
+        request_bytes: usize,
+        response_bytes: usize,
+    ) {
+        assert_eq!(
+            self.bytes,
+            Self::bytes_for(request_bytes, response_bytes),
+            "a launcher made a region of the wrong size"
+        );
+        let identity = &self.words().identity;
+        identity.number.store(number, Ordering::Relaxed);
+        identity.generation.store(generation, Ordering::Relaxed);
+        identity
+            .request_bytes
+            .store(request_bytes as u64, Ordering::Relaxed);
+        identity
+            .response_bytes
+            .store(response_bytes as u64, Ordering::Relaxed);
+        identity.version.store(PROTOCOL_VERSION, Ordering::Relaxed);
+        identity.magic.store(MAGIC, Ordering::Release);
+    }
+
+    /// Worker, first thing: the capacities of the two rings, or why this is no region of ours.
+    pub(crate) fn capacities(&self) -> Result<(usize, usize), &'static str> {
+        if self.bytes < WORDS_BYTES {
+            return Err("the shared memory is too small to be a region");
+        }
+        let identity = &self.words().identity;
+        if identity.magic.load(Ordering::Acquire) != MAGIC {
+            return Err("the shared memory is no region of procpool");
+        }
+        if identity.version.load(Ordering::Relaxed) != PROTOCOL_VERSION {
+            return Err("the region is of another version of procpool");
+        }
+        let request = identity.request_bytes.load(Ordering::Relaxed) as usize;
+        let response = identity.response_bytes.load(Ordering::Relaxed) as usize;
+        let valid = |bytes: &usize| RING_BYTES.contains(bytes) && bytes.is_power_of_two();
+        if !valid(&request) || !valid(&response) || self.bytes != Self::bytes_for(request, response)
+        {
+            return Err("the region's rings do not fill it");
+        }
+        Ok((request, response))
+    }
+
+    pub(crate) fn words(&self) -> &Words {
+        // SAFETY: the mapping is page-aligned, at least `WORDS_BYTES` long (checked by
+        // `introduce` in the parent and `capacities` in the worker), never unmapped while `self`
+        // lives, and every field is an atomic, for which any bit pattern is valid.
+        unsafe { self.address.cast::<Words>().as_ref() }
+    }
+
+    /// The first byte of the request ring.
+    pub(crate) fn request_ring(&self) -> NonNull<u8> {
+        // SAFETY: within the mapping, see `introduce` and `capacities`.
+        unsafe { self.address.add(WORDS_BYTES) }
+    }
+
+    /// The first byte of the response ring, which follows the request ring.
+    pub(crate) fn response_ring(&self, request_bytes: usize) -> NonNull<u8> {
+        // SAFETY: within the mapping, see `introduce` and `capacities`.
+        unsafe { self.address.add(WORDS_BYTES + request_bytes) }
+    }
+
+    /// Worker: claims the next `count` items. `false`: they were taken back and must be skipped.
+    ///
+    /// One word decides, so that an item is either run here or given to another worker.
+    #[inline]
+    pub(crate) fn begin_items(&self, count: u32) -> bool {
+        let begun = &self.words().begun;
+        begun.fetch_add(u64::from(count), Ordering::AcqRel) & REVOKED == 0
+    }
+
+    /// Parent: takes back all that has not begun, and says how many items have, ever.
+    pub(crate) fn revoke(&self) -> u64 {
+        self.words().begun.fetch_or(REVOKED, Ordering::AcqRel) & !REVOKED
+    }
+
+    /// Parent, when the worker has skipped what was taken back: counts on from `items`.
+    pub(crate) fn reinstate(&self, items: u64) {
+        self.words().begun.store(items, Ordering::Release);
+    }
+
+    /// Parent: how many items the worker has begun, ever. Not to be trusted beyond this worker.
+    pub(crate) fn items_begun(&self) -> u64 {
+        self.words().begun.load(Ordering::Acquire) & !REVOKED
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours alone, and whoever reaches into it holds a borrow or a
+        // reference count of this value.
+        unsafe { sys::unmap(self.address, self.bytes) };
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}

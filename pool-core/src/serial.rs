@@ -1,0 +1,123 @@
+//! A pool that is none: it runs every task in the caller.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::build_error::JoinError;
+use crate::call::{Chunk, TaskId};
+use crate::error::TaskError;
+use crate::executor::{Cancel, Executor};
+use crate::pool::Pool;
+use crate::stats::Stats;
+use crate::worker::quietly;
+
+/// Runs every task at once, in the thread that calls: the oracle for tests, and the way to step
+/// through a task with a debugger.
+///
+/// It is faithful where it can be: arguments and results go through the same encoding, and a
+/// panic is the same error. It has no process of its own, though: a task that crashes takes the
+/// program with it, and a timeout cannot be kept.
+///
+/// ```
+/// use pool_core::{Pool, SerialPool};
+///
+/// let pool = SerialPool::new();
+/// assert_eq!(pool.map(|x: u64| x + 1, [1, 2, 3]).unwrap(), [2, 3, 4]);
+/// ```
+pub struct SerialPool {
+    executor: Arc<dyn Executor>,
+}
+
+impl SerialPool {
+    /// A pool of the calling thread.
+    #[must_use]
+    pub fn new() -> Self {
+        crate::worker::record_panics();
+        Self {
+            executor: Arc::new(Serial::default()),
+        }
+    }
+}
+
+impl Default for SerialPool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pool for SerialPool {
+    fn executor(&self) -> &Arc<dyn Executor> {
+        &self.executor
+    }
+}
+
+impl std::fmt::Debug for SerialPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SerialPool").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Serial {
+    is_closed: AtomicBool,
+    submitted: AtomicU64,
+}
+
+impl Executor for Serial {
+    fn submit(&self, chunk: Chunk) {
+        self.submitted
+            .fetch_add(chunk.count() as u64, Ordering::Relaxed);
+        if self.is_closed.load(Ordering::Acquire) {
+            chunk.finish(&TaskError::closed());
+        } else {
+            chunk.run_here();
+        }
+    }
+
+    fn drive(
+        &self,
+        poll: &mut dyn FnMut(Option<&Waker>) -> bool,
+        _deadline: Option<Instant>,
+    ) -> bool {
+        // Whatever was submitted has ended.
+        poll(None)
+    }
+
+    fn cancel(&self, _task: TaskId, _how: Cancel, _queue: bool) -> bool {
+        false
+    }
+
+    fn defer(&self, job: Box<dyn FnOnce() + Send>) {
+        quietly(job);
+    }
+
+    fn processes(&self) -> usize {
+        1
+    }
+
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    fn terminate(&self) {
+        self.close();
+    }
+
+    fn join(&self, _deadline: Option<Instant>) -> Result<bool, JoinError> {
+        if self.is_closed.load(Ordering::Acquire) {
+            Ok(true)
+        } else {
+            Err(JoinError::not_closed())
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let submitted = self.submitted.load(Ordering::Relaxed);
+        Stats {
+            submitted,
+            ..Stats::default()
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Linux: sealed memory files, shared futexes, epoll, event descriptors, the monotonic clock.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mremap, munmap};
+use rustix::thread::futex;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// Creates a zero-filled memory file whose size nobody can change any more: a process that
+/// shrank it would make every other one that maps it die of SIGBUS.
+pub(crate) fn memory_file(bytes: usize) -> io::Result<OwnedFd> {
+    let file = memfd_create("procpool", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&file, bytes as u64)?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+/// Maps a whole memory file, shared and writable.
+pub(crate) fn map_shared(file: BorrowedFd<'_>) -> io::Result<(NonNull<u8>, usize)> {
+    let bytes = fstat(file)?.st_size as usize;
+    // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
+    let address = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            file,
+            0,
+        )?
+    };
+    let address = NonNull::new(address.cast()).expect("the kernel maps nothing at address zero");
+    Ok((address, bytes))
+}
+
+/// Maps the memory behind an existing shared mapping a second time, without its descriptor.
+///
+/// # Safety
+/// `address..address + bytes` is one shared mapping, and stays mapped during the call.
+pub(crate) unsafe fn map_again(address: NonNull<u8>, bytes: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: an old size of zero makes `mremap` leave the old mapping alone and make a new one
+    // of the same pages; the caller vouches for the old one.
+    let again = unsafe { mremap(address.as_ptr().cast(), 0, bytes, MremapFlags::MAYMOVE)? };
+    Ok(NonNull::new(again.cast()).expect("the kernel maps nothing at address zero"))
+}
+
+/// Unmaps memory.
+///
+/// # Safety
+/// `address..address + bytes` is a mapping of the caller's that nobody uses any more.
+pub(crate) unsafe fn unmap(address: NonNull<u8>, bytes: usize) {
+    // SAFETY: handed on to the caller. An error would mean that there was no such mapping.
+    let unmapped = unsafe { munmap(address.as_ptr().cast(), bytes) };
+    debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+}
+
+/// Sleeps while `*word == expected`, until [`futex_wake`]. Returns early for signals.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
+    // Every error (the value differs, a signal came) means the same to the caller: look again.
+    let _ = futex::wait(word, futex::Flags::empty(), expected, None);
+}
+
+/// Wakes the one sleeper on `word`, in whatever process.
+pub(crate) fn futex_wake(word: &AtomicU32) {
+    let _ = futex::wake(word, futex::Flags::empty(), 1);
+}
+
+/// Nanoseconds on the monotonic clock, the same in every process of this machine.
+pub(crate) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// An epoll instance. Level-triggered; `token` comes back with the readiness.
+#[derive(Debug)]
+pub(crate) struct Poller(OwnedFd);
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+
+    pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(token);
+        Ok(epoll::add(&self.0, source, data, epoll::EventFlags::IN)?)
+    }
+
+    pub(crate) fn delete(&self, source: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.0, source)?)
+    }
+
+    /// Waits until a source is readable (or hung up) and puts the tokens into `ready`, which is
+    /// left empty when the time is over or a signal came.
+    pub(crate) fn wait(&self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
+        ready.clear();
+        let mut events = [epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        }; 64];
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: timeout.as_secs().min(i32::MAX as u64) as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        });
+        match epoll::wait(&self.0, &mut events[..], timeout.as_ref()) {
+            Ok(count) => {
+                ready.extend(events[..count].iter().map(|event| event.data.u64()));
+                Ok(())
+            }
+            Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A flag that a thread in a [`Poller`] can wait for.
+#[derive(Debug)]
+pub(crate) struct Event(OwnedFd);
+
+impl Event {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?))
+    }
+
+    pub(crate) fn set(&self) {
+        // It fails only when the counter is full, and then it is set.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    pub(crate) fn clear(&self) {
+        // It fails only when it was not set.
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl AsFd for Event {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Writes one byte to a doorbell. A full pipe means that it rings already; a closed one, that
+/// nobody listens any more.
+pub(crate) fn ring_bell(bell: BorrowedFd<'_>) {
+    let _ = rustix::io::write(bell, &[1]);
+}
+
+/// Empties a doorbell. `false`: its other end is closed.
+pub(crate) fn silence_bell(bell: BorrowedFd<'_>) -> bool {
+    let mut rings = [0; 64];
+    !matches!(rustix::io::read(bell, &mut rings), Ok(0))
+}
+
+/// The address range of the main executable's code: the executable mappings of the file that
+/// the program's entry point lies in.
+pub(crate) fn main_code() -> io::Result<std::ops::Range<usize>> {
+    const AT_ENTRY: usize = 9;
+    const WORD: usize = size_of::<usize>();
+    let word = |bytes: &[u8]| {
+        let mut word = [0; WORD];
+        word.copy_from_slice(bytes);
+        usize::from_ne_bytes(word)
+    };
+    let unknown = || io::Error::other("the kernel does not say where the program's code is");
+    let auxiliary = std::fs::read("/proc/self/auxv")?;
+    let entry = auxiliary
+        .chunks_exact(2 * WORD)
+        .find(|pair| word(&pair[..WORD]) == AT_ENTRY)
+        .map(|pair| word(&pair[WORD..]))
+        .ok_or_else(unknown)?;
+    let maps = std::fs::read("/proc/self/maps")?;
+    let maps = String::from_utf8_lossy(&maps);
+    // start-end permissions offset device inode path
+    let code: Vec<(std::ops::Range<usize>, &str)> = maps
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(5, ' ');
+            let (start, end) = fields.next()?.split_once('-')?;
+            let permissions = fields.next()?;
+            let file = fields.nth(1).and(fields.next())?;
+            let range =
+                usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+            permissions.contains('x').then_some((range, file))
+        })
+        .collect();
+    let (_, file) = code
+        .iter()
+        .find(|(range, _)| range.contains(&entry))
+        .ok_or_else(unknown)?;
+    let mut ranges = code.iter().filter(|(_, other)| other == file);
+    let first = ranges.next().ok_or_else(unknown)?.0.clone();
+    Ok(ranges.fold(first, |all, (range, _)| {
+        all.start.min(range.start)..all.end.max(range.end)
+    }))
+}

@@ -1,0 +1,114 @@
+//! Who this process is.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+
+use crate::region::Region;
+
+/// A worker process of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerInfo {
+    number: u32,
+    generation: u32,
+    pid: u32,
+}
+
+impl WorkerInfo {
+    pub(crate) fn new(number: u32, generation: u32, pid: u32) -> Self {
+        Self {
+            number,
+            generation,
+            pid,
+        }
+    }
+
+    /// Its name, such as `PoolWorker-3`. A pool counts its workers from 1 and never uses a
+    /// number again, so that a replacement has a name of its own.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name(self.number)
+    }
+
+    /// The number in its name.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its process identifier.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// How many workers had its slot before it: 0 for those that the pool began with.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+}
+
+impl fmt::Display for WorkerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PoolWorker-{} (pid {})", self.number, self.pid)
+    }
+}
+
+pub(crate) fn name(number: u32) -> String {
+    format!("PoolWorker-{number}")
+}
+
+/// What this process knows of itself as a worker. A worker that was forked inside another one
+/// replaces what it inherited.
+struct Myself {
+    info: WorkerInfo,
+    region: Arc<Region>,
+}
+
+fn myself() -> &'static RwLock<Option<Myself>> {
+    static MYSELF: OnceLock<RwLock<Option<Myself>>> = OnceLock::new();
+    MYSELF.get_or_init(RwLock::default)
+}
+
+/// The number of the item that runs in this process, counted like [`Region::items_begun`].
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+
+/// The worker that this process is; `None` in the parent and everywhere else.
+///
+/// ```
+/// assert!(pool_core::worker::current().is_none());
+/// ```
+#[must_use]
+pub fn current() -> Option<WorkerInfo> {
+    let myself = myself().read().unwrap_or_else(|poison| poison.into_inner());
+    myself.as_ref().map(|myself| myself.info.clone())
+}
+
+/// Whether the running task was cancelled: a long task asks now and then, and stops early. What
+/// it then returns, nobody sees.
+///
+/// `false` outside of a worker.
+#[must_use]
+pub fn is_cancelled() -> bool {
+    let myself = myself().read().unwrap_or_else(|poison| poison.into_inner());
+    myself.as_ref().is_some_and(|myself| {
+        let advice = &myself.region.words().advice;
+        let running = RUNNING.load(Ordering::Relaxed);
+        running != 0 && advice.cancelled.load(Ordering::Relaxed) == running
+    })
+}
+
+/// This process is a worker from now on.
+pub(super) fn become_worker(info: WorkerInfo, region: Arc<Region>) {
+    RUNNING.store(0, Ordering::Relaxed);
+    *myself()
+        .write()
+        .unwrap_or_else(|poison| poison.into_inner()) = Some(Myself { info, region });
+}
+
+/// The item with this number, counted from 1, runs from now on.
+#[inline]
+pub(super) fn running(item: u64) {
+    RUNNING.store(item, Ordering::Relaxed);
+}

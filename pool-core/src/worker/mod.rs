@@ -1,0 +1,12 @@
+//! The worker's side: what runs in the other process.
+
+mod chunk;
+mod current;
+mod panic;
+mod serve;
+
+pub(crate) use chunk::ChunkRun;
+pub(crate) use current::name;
+pub use current::{WorkerInfo, current, is_cancelled};
+pub(crate) use panic::{catch, caught, install_hook as record_panics, quietly, reporting};
+pub use serve::serve;

@@ -1,0 +1,423 @@
+//! The worker's loop: frames in, records out.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use super::chunk::{ChunkRun, Source, encode_failure};
+use super::{WorkerInfo, current, panic};
+use crate::entry::Entry;
+use crate::protocol::{FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, MAX_HEAD, RecordKind};
+use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
+use crate::ring::{Consumer, Producer};
+use crate::sys;
+
+/// How long a worker that may spin looks for work before it sleeps: a little longer than it
+/// costs to wake a sleeper, which is the most that spinning can save.
+const SPIN_NS: u64 = 50_000;
+
+/// The largest buffer that is kept for the next item.
+const KEEP_BYTES: usize = 1 << 20;
+
+/// The most items that are claimed at a time.
+const MAX_BATCH: u32 = 64;
+/// How long the items that were claimed together should take at most.
+const QUICK_NS: u64 = 8_000;
+
+/// The exit code of a worker that the parent told to go.
+const EXIT_RETIRED: i32 = 0;
+/// The exit code of a worker whose initializer panicked.
+const EXIT_UNINITIALIZED: i32 = 112;
+/// The exit code of a worker whose region makes no sense. The parent never writes such a thing,
+/// so something else in this process did.
+const EXIT_CORRUPT: i32 = 113;
+
+/// Serves as a worker until the parent says that it is enough, and returns the exit code to
+/// leave the process with.
+///
+/// To be called by a backend, in the worker process, on the thread that tasks are to run on, as
+/// soon as it has the region and the writing end of the bell. It never unwinds. It does not
+/// return while the parent has work or may have; a parent that dies ends the process by the
+/// parent-death signal that the backend has asked for.
+#[must_use]
+pub fn serve(region: Region, bell: OwnedFd) -> i32 {
+    let region = Arc::new(region);
+    let Ok((request_bytes, response_bytes)) = region.capacities() else {
+        return EXIT_CORRUPT;
+    };
+    panic::install_hook();
+    let identity = &region.words().identity;
+    current::become_worker(
+        WorkerInfo::new(
+            identity.number.load(Ordering::Relaxed),
+            identity.generation.load(Ordering::Relaxed),
+            std::process::id(),
+        ),
+        region.clone(),
+    );
+    let mut wire = Wire {
+        requests: Consumer::requests(region.clone(), request_bytes),
+        responses: Producer::responses(region.clone(), request_bytes, response_bytes),
+        release_at: request_bytes / 8,
+        region,
+        bell,
+        items: 0,
+        has_failed: false,
+        batch: 0,
+        claimed_at: 0,
+        scratch: Vec::new(),
+        argument: Vec::new(),
+    };
+    loop {
+        let Some(header) = wire.next_frame() else {
+            return EXIT_CORRUPT;
+        };
+        if header.items > 0 && !wire.run(&header) {
+            return EXIT_CORRUPT;
+        }
+        match header.kind {
+            FrameKind::Retire => return EXIT_RETIRED,
+            // What follows in the ring must not run here.
+            FrameKind::Initialize if wire.has_failed => return EXIT_UNINITIALIZED,
+            FrameKind::Initialize | FrameKind::Run => {}
+        }
+    }
+}
+
+/// The bytes of an item.
+pub(super) enum Item {
+    /// In the ring, until the next release.
+    InRing(&'static [u8]),
+    Copied(Vec<u8>),
+}
+
+impl Item {
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::InRing(bytes) => bytes,
+            Self::Copied(bytes) => bytes,
+        }
+    }
+}
+
+/// The worker's ends of everything.
+pub(super) struct Wire {
+    region: Arc<Region>,
+    requests: Consumer,
+    responses: Producer,
+    /// How many taken bytes are given back at the latest.
+    release_at: usize,
+    bell: OwnedFd,
+    /// How many items have been begun or skipped.
+    items: u64,
+    /// Whether an item has ended with a failure.
+    has_failed: bool,
+    /// How many items were claimed last time in this frame, and when.
+    batch: u32,
+    claimed_at: u64,
+    /// Buffers that are used again for every item.
+    scratch: Vec<u8>,
+    argument: Vec<u8>,
+}
+
+impl Wire {
+    /// Waits for the next frame. `None`: these bytes are no frame.
+    fn next_frame(&mut self) -> Option<FrameHeader> {
+        let mut bytes = [0; FRAME_HEADER];
+        self.read(&mut bytes);
+        FrameHeader::read(&bytes)
+    }
+
+    /// Runs a frame's items. `false`: there is no such function.
+    fn run(&mut self, header: &FrameHeader) -> bool {
+        let Some(entry) = Entry::from_number(header.entry).resolve() else {
+            return false;
+        };
+        let start = sys::now_ns();
+        self.claimed_at = start;
+        self.batch = 0;
+        entry(&mut ChunkRun {
+            source: Source::Wire {
+                wire: self,
+                items: header.items,
+                deadline: header.deadline,
+            },
+        });
+        let took = sys::now_ns().saturating_sub(start);
+        current::running(0);
+        self.put_record(RecordKind::Time, &took.to_le_bytes());
+        self.hand_over();
+        true
+    }
+
+    /// Claims the next items of a frame that has `left`, and says how many, and how many there
+    /// were before. `None`: all of them were taken back.
+    ///
+    /// What is claimed cannot be taken back any more, but a claim costs more than a small item.
+    /// So more are claimed at a time while they are seen to be quick.
+    #[inline]
+    pub(super) fn claim(&mut self, left: u32, deadline: bool) -> Option<(u32, u64)> {
+        if deadline {
+            // Before the claim, so that whoever sees the claim sees no time of an earlier item.
+            let started = &self.region.words().progress.item_started;
+            started.store(sys::now_ns(), Ordering::Relaxed);
+            self.batch = 1;
+        } else if self.batch > 0 {
+            let now = sys::now_ns();
+            let took = now - self.claimed_at;
+            self.claimed_at = now;
+            if took < QUICK_NS / 2 {
+                self.batch = (self.batch * 2).min(MAX_BATCH);
+            } else if took > QUICK_NS {
+                self.batch = 1;
+            }
+        } else {
+            self.batch = 1;
+        }
+        let count = self.batch.min(left);
+        let before = self.items;
+        self.items += u64::from(count);
+        self.region.begin_items(count).then_some((count, before))
+    }
+
+    /// Takes the next item, from where it is if it is there in one piece, and otherwise by way
+    /// of a buffer. It must be given back by [`done_with`](Self::done_with).
+    #[inline]
+    pub(super) fn next_item(&mut self) -> Item {
+        if self.requests.seen() < 4 {
+            self.wait_for_bytes();
+        }
+        let mut first = [0; 4];
+        if self.requests.seen() >= 4 {
+            self.requests.peek(&mut first);
+            if let Some(len) = Head::value_len(u32::from_le_bytes(first)) {
+                if self.requests.seen() < 4 + len && self.requests.available().is_err() {
+                    corrupt();
+                }
+                // SAFETY: the producer of this ring is the parent, and `done_with`, which
+                // releases, takes the item.
+                #[allow(unsafe_code)]
+                if let Some(bytes) = unsafe { self.requests.take_in_place(4 + len) } {
+                    return Item::InRing(&bytes[4..]);
+                }
+            }
+        }
+        self.copy_item()
+    }
+
+    #[cold]
+    fn copy_item(&mut self) -> Item {
+        let len = self.read_item_len();
+        let mut bytes = std::mem::take(&mut self.argument);
+        self.read_into(len, &mut bytes);
+        Item::Copied(bytes)
+    }
+
+    /// Takes an item back whose bytes are not needed any more.
+    #[inline]
+    pub(super) fn done_with(&mut self, item: Item) {
+        match item {
+            Item::InRing(_) => {
+                if self.requests.unreleased() >= self.release_at {
+                    self.release();
+                }
+            }
+            // One large argument must not make the worker large for ever.
+            Item::Copied(mut bytes) if bytes.capacity() <= KEEP_BYTES => {
+                bytes.clear();
+                self.argument = bytes;
+            }
+            Item::Copied(_) => {}
+        }
+    }
+
+    fn read_item_len(&mut self) -> usize {
+        let mut head = [0; MAX_HEAD];
+        let (first, rest) = head.split_at_mut(4);
+        self.read(first);
+        let size = Head::size([first[0], first[1], first[2], first[3]]);
+        if size > 4 {
+            self.read(rest);
+        }
+        Head::read(&head[..size]).map_or(0, |head| head.len as usize)
+    }
+
+    /// Passes over items that were taken back.
+    pub(super) fn skip_items(&mut self, count: u32) {
+        for _ in 0..count {
+            let mut left = self.read_item_len();
+            while left > 0 {
+                let count = self.wait_for_bytes().min(left);
+                self.requests.skip(count);
+                left -= count;
+                self.release();
+            }
+        }
+    }
+
+    /// The buffer for one result, empty.
+    #[inline]
+    pub(super) fn take_scratch(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.scratch)
+    }
+
+    /// The buffer back, for the next result.
+    #[inline]
+    pub(super) fn give_scratch(&mut self, mut scratch: Vec<u8>) {
+        if scratch.capacity() <= KEEP_BYTES {
+            scratch.clear();
+            self.scratch = scratch;
+        }
+    }
+
+    pub(super) fn put_failure(&mut self, failure: &Failure) {
+        self.has_failed = true;
+        self.put_record(RecordKind::Failure, &encode_failure(failure));
+    }
+
+    /// Puts a record into the response ring. It is staged when it is whole: should the process
+    /// die after that, the parent still finds it.
+    #[inline]
+    pub(super) fn put_record(&mut self, kind: RecordKind, bytes: &[u8]) {
+        let head = Head {
+            kind,
+            len: bytes.len() as u64,
+        };
+        if !head
+            .word()
+            .is_some_and(|word| self.responses.put_small(word, bytes))
+        {
+            self.put_long_record(head, bytes);
+        }
+        self.region
+            .words()
+            .progress
+            .staged
+            .store(self.responses.position(), Ordering::Release);
+    }
+
+    #[cold]
+    fn put_long_record(&mut self, head: Head, bytes: &[u8]) {
+        let mut first = [0; MAX_HEAD];
+        let size = head.write(&mut first);
+        self.write(&first[..size]);
+        self.write(bytes);
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) {
+        loop {
+            match self.responses.put(bytes) {
+                Ok(count) if count == bytes.len() => return,
+                Ok(count) => bytes = &bytes[count..],
+                Err(_) => corrupt(),
+            }
+            self.hand_over();
+            self.wait(|wire| match wire.responses.free() {
+                Ok(free) => free > 0,
+                Err(_) => corrupt(),
+            });
+        }
+    }
+
+    /// Lets the parent have all results so far and the space of all that was taken, and rings if
+    /// it asked for that.
+    fn hand_over(&mut self) {
+        self.responses.publish();
+        self.requests.release();
+        self.ring_if_wanted(WANT_RESULTS | WANT_SPACE);
+    }
+
+    fn release(&mut self) {
+        if self.requests.release() {
+            self.ring_if_wanted(WANT_SPACE);
+        }
+    }
+
+    fn ring_if_wanted(&mut self, reasons: u32) {
+        let words = self.region.words();
+        // What was published before, the parent must see if we do not see its wish: it sets the
+        // wish, then looks; we publish, then look for the wish. One of the two looks finds it.
+        fence(Ordering::SeqCst);
+        let wants = words.parent_wants.load(Ordering::Relaxed);
+        if wants & reasons != 0 {
+            words.parent_wants.store(0, Ordering::Relaxed);
+            sys::ring_bell(self.bell.as_fd());
+        }
+    }
+
+    fn read(&mut self, mut into: &mut [u8]) {
+        while !into.is_empty() {
+            let mut seen = self.requests.seen();
+            if seen < into.len() {
+                seen = self.wait_for_bytes();
+            }
+            let count = seen.min(into.len());
+            let (now, later) = into.split_at_mut(count);
+            self.requests.peek(now);
+            self.requests.skip(count);
+            into = later;
+        }
+    }
+
+    fn read_into(&mut self, len: usize, into: &mut Vec<u8>) {
+        while into.len() < len {
+            let count = self.wait_for_bytes().min(len - into.len());
+            // In pieces, so that the parent can fill one while the other is copied.
+            self.requests.take(count.min(self.release_at), into);
+            self.release();
+        }
+    }
+
+    /// Waits until there are bytes that were not taken yet, and says how many.
+    fn wait_for_bytes(&mut self) -> usize {
+        let available = |wire: &mut Self| match wire.requests.available() {
+            Ok(available) => available,
+            Err(_) => corrupt(),
+        };
+        let mut count = available(self);
+        if count == 0 {
+            // Whatever the parent waits for, it must have before we wait for it.
+            self.hand_over();
+            self.wait(|wire| {
+                count = available(wire);
+                count > 0
+            });
+        }
+        count
+    }
+
+    /// Waits until `ready`. The wait ends when the parent acts, or with the parent.
+    fn wait(&mut self, mut ready: impl FnMut(&mut Self) -> bool) {
+        if self.region.words().advice.may_spin.load(Ordering::Relaxed) != 0 {
+            let start = sys::now_ns();
+            while sys::now_ns() - start < SPIN_NS {
+                for _ in 0..32 {
+                    if ready(self) {
+                        return;
+                    }
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        loop {
+            let region = self.region.clone();
+            let asleep = &*region.words().worker_asleep;
+            asleep.store(1, Ordering::Relaxed);
+            // As in `ring_if_wanted`, with the sides exchanged.
+            fence(Ordering::SeqCst);
+            if ready(self) {
+                asleep.store(0, Ordering::Relaxed);
+                return;
+            }
+            sys::futex_wait(asleep, 1);
+        }
+    }
+}
+
+/// The region makes no sense any more, since something in this process wrote into it. There is
+/// nobody to tell but the parent, by the exit code.
+fn corrupt() -> ! {
+    #[allow(clippy::disallowed_methods, clippy::exit)]
+    std::process::exit(EXIT_CORRUPT)
+}

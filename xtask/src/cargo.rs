@@ -1,0 +1,39 @@
+//! Cargo, as a developer would call it at the root of the workspace.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+/// A cargo command with these arguments, which are separated by spaces.
+///
+/// It sees the environment of whoever called `cargo xtask`, without what `cargo run` has told
+/// xtask about its own package: build scripts and tests would take that for their own.
+pub(crate) fn cargo(root: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(root)
+        .args(arguments.split_ascii_whitespace());
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(tells_of_xtask) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn tells_of_xtask(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tells_of_xtask;
+
+    #[test]
+    fn settings_of_the_caller_stay() {
+        assert!(tells_of_xtask("CARGO_PKG_NAME"));
+        assert!(tells_of_xtask("CARGO_MANIFEST_DIR"));
+        assert!(!tells_of_xtask("CARGO_TARGET_DIR"));
+        assert!(!tells_of_xtask("CARGO_HOME"));
+    }
+}

@@ -1,0 +1,8 @@
+//! `cargo xtask ci`: everything that a change must pass.
+
+mod examples;
+mod leftovers;
+mod pipeline;
+mod steps;
+
+pub(crate) use pipeline::{Options, run};

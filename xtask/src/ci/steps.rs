@@ -1,0 +1,163 @@
+//! What CI consists of, in the order in which it runs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::examples;
+use super::leftovers::Leftovers;
+use crate::{cargo, tidy, watchdog};
+
+/// For what only compiles: all dependencies, from nothing, on the slowest machine we care for.
+const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// For tests that are built already. They take a few minutes; after this they hang.
+const TEST_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// For one example, which takes some seconds.
+const EXAMPLE_LIMIT: Duration = Duration::from_secs(120);
+
+/// The facade with each choice of features, each of which must build and pass by itself.
+const FEATURE_CHOICES: &[&str] = &["", "--features fork", "--features spawn"];
+
+/// One thing that CI does.
+pub(super) struct Step {
+    pub(super) name: &'static str,
+    pub(super) purpose: &'static str,
+    pub(super) run: fn(&Setting) -> Result<()>,
+}
+
+/// All of them. What is quick or most often wrong comes first.
+pub(super) const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        purpose: "is everything formatted?",
+        run: fmt,
+    },
+    Step {
+        name: "tidy",
+        purpose: "are the house rules kept?",
+        run: |setting| tidy::run(&setting.root),
+    },
+    Step {
+        name: "clippy",
+        purpose: "does it build without a warning, with every choice of features?",
+        run: clippy,
+    },
+    Step {
+        name: "docs",
+        purpose: "is the documentation free of broken links?",
+        run: docs,
+    },
+    Step {
+        name: "tests",
+        purpose: "do the tests pass, with every choice of features?",
+        run: tests,
+    },
+    Step {
+        name: "examples",
+        purpose: "do the examples run?",
+        run: run_examples,
+    },
+    Step {
+        name: "benches",
+        purpose: "do the benchmarks run, once each?",
+        run: benches,
+    },
+    Step {
+        name: "leftovers",
+        purpose: "has all of that left nothing behind?",
+        run: |setting| setting.leftovers.check(),
+    },
+];
+
+/// What the steps share.
+pub(super) struct Setting {
+    root: PathBuf,
+    leftovers: Leftovers,
+}
+
+impl Setting {
+    pub(super) fn new(root: &Path) -> Result<Self> {
+        Ok(Self {
+            root: root.to_owned(),
+            leftovers: Leftovers::watch()?,
+        })
+    }
+
+    fn cargo(&self, arguments: &str) -> Command {
+        cargo::cargo(&self.root, arguments)
+    }
+
+    /// Runs a cargo command that only builds or checks.
+    fn build(&self, arguments: &str) -> Result<()> {
+        watchdog::run(self.cargo(arguments), BUILD_LIMIT)
+    }
+
+    /// Runs a cargo command that runs our own programs, in a temporary folder of their own.
+    fn execute(&self, mut command: Command, limit: Duration) -> Result<()> {
+        command.env("TMPDIR", self.leftovers.folder());
+        watchdog::run(command, limit)
+    }
+}
+
+fn fmt(setting: &Setting) -> Result<()> {
+    setting.build("fmt --all --check")
+}
+
+fn clippy(setting: &Setting) -> Result<()> {
+    setting.build("clippy --workspace --all-targets -- -D warnings")?;
+    for features in FEATURE_CHOICES {
+        setting.build(&format!(
+            "clippy --package procpool --all-targets --no-default-features {features} -- -D warnings"
+        ))?;
+    }
+    Ok(())
+}
+
+fn docs(setting: &Setting) -> Result<()> {
+    let mut command = setting.cargo("doc --workspace --no-deps");
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    watchdog::run(command, BUILD_LIMIT)
+}
+
+fn tests(setting: &Setting) -> Result<()> {
+    // Apart, so that the limit of the next command tells about tests and not about compilers.
+    setting.build("test --workspace --no-run")?;
+    // To the letter what the README tells people to type.
+    setting.execute(setting.cargo("test --workspace"), TEST_LIMIT)?;
+    for features in FEATURE_CHOICES {
+        let command = format!("test --package procpool --no-default-features {features}");
+        setting.build(&format!("{command} --no-run"))?;
+        setting.execute(setting.cargo(&command), TEST_LIMIT)?;
+    }
+    Ok(())
+}
+
+fn run_examples(setting: &Setting) -> Result<()> {
+    setting.build("build --release --package procpool --examples")?;
+    let mut failed = Vec::new();
+    for (name, arguments) in examples::plan(&setting.root)? {
+        let mut command = setting.cargo("run --quiet --release --package procpool --example");
+        command.arg(&name).arg("--").args(arguments);
+        println!();
+        if let Err(error) = setting.execute(command, EXAMPLE_LIMIT) {
+            println!("example {name}: {error:#}");
+            failed.push(name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("these examples failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn benches(setting: &Setting) -> Result<()> {
+    setting.build("bench --package pool-bench --no-run")?;
+    setting.execute(
+        setting.cargo("bench --package pool-bench -- --test"),
+        TEST_LIMIT,
+    )
+}

@@ -1,0 +1,160 @@
+//! Where `unsafe` may stand, and what must stand beside it.
+
+use super::file::{File, Violation};
+use super::rust_text::{RustText, has_token};
+
+/// The files (or folders, with a slash at the end) whose purpose it is, and the purpose.
+const PLACES: &[(&str, &str)] = &[
+    (
+        "backend-fork/src/fork_server.rs",
+        "forks beside threads that the caller answers for",
+    ),
+    ("backend-fork/src/server/client.rs", "forks a worker"),
+    (
+        "backend-fork/src/server_process.rs",
+        "forks the fork server",
+    ),
+    ("backend-fork/src/sys/", "system calls, the fork among them"),
+    ("backend-fork/tests/fork/", "workers that do harm"),
+    (
+        "backend-spawn/src/handover.rs",
+        "takes over ipc-channel's shared memory",
+    ),
+    ("backend-spawn/src/sys/", "system calls"),
+    ("pool-core/src/codec/bulk.rs", "moves numbers as bytes"),
+    ("pool-core/src/entry.rs", "calls a function by its offset"),
+    (
+        "pool-core/src/region.rs",
+        "memory that another process writes",
+    ),
+    (
+        "pool-core/src/ring.rs",
+        "copies into and out of that memory",
+    ),
+    ("pool-core/src/sys/", "system calls"),
+    (
+        "pool-core/src/worker/serve.rs",
+        "reads arguments where the parent wrote them",
+    ),
+];
+
+/// `unsafe` stands only in the places whose purpose it is.
+pub(super) fn places(file: &File) -> Vec<Violation> {
+    if PLACES.iter().any(|row| is_at(file, row.0)) {
+        return Vec::new();
+    }
+    // Once per file: it is the file that moves into the list, or not.
+    let first = file.code().find(|(_, line)| is_unsafe(line));
+    first
+        .map(|(number, _)| {
+            let message = "unsafe code stands in few files, so that it can be audited: move it \
+                           there, or name this file in xtask/src/tidy/unsafety.rs with its purpose";
+            file.violation(number, message)
+        })
+        .into_iter()
+        .collect()
+}
+
+/// Every one of those places exists and needs to be one.
+pub(super) fn superfluous_places(files: &[File]) -> Vec<Violation> {
+    PLACES
+        .iter()
+        .filter(|(place, _)| {
+            !files
+                .iter()
+                .any(|file| is_at(file, place) && file.code().any(|(_, line)| is_unsafe(line)))
+        })
+        .map(|(place, _)| Violation {
+            path: (*place).to_owned(),
+            line: 1,
+            message: "nothing here is unsafe (any more): remove it from \
+                      xtask/src/tidy/unsafety.rs, so that the list stays the map of the danger"
+                .to_owned(),
+        })
+        .collect()
+}
+
+/// Every `unsafe impl` says why it is sound. (Clippy sees to the blocks.)
+pub(super) fn impls(file: &File) -> Vec<Violation> {
+    let Some(rust) = &file.rust else {
+        return Vec::new();
+    };
+    let code: Vec<&str> = rust.code().collect();
+    let comments: Vec<&str> = RustText::comments(rust).collect();
+    (0..code.len())
+        .filter(|&line| has_token(code[line], "unsafe impl"))
+        .filter(|&line| !is_argued(&code[..line], &comments[..line]))
+        .map(|line| {
+            let message =
+                "an `unsafe impl` is a promise: say above it, after `SAFETY:`, why it holds";
+            file.violation(line + 1, message)
+        })
+        .collect()
+}
+
+fn is_at(file: &File, place: &str) -> bool {
+    file.path == place || (place.ends_with('/') && file.path.starts_with(place))
+}
+
+fn is_unsafe(code: &str) -> bool {
+    has_token(code, "unsafe") || has_token(code, "allow(unsafe_code)")
+}
+
+/// Whether the comment right above, over attributes, says `SAFETY:`.
+fn is_argued(code: &[&str], comments: &[&str]) -> bool {
+    code.iter()
+        .zip(comments)
+        .rev()
+        .take_while(|(code, comment)| {
+            let code = code.trim();
+            code.starts_with("#[") || (code.is_empty() && !comment.trim().is_empty())
+        })
+        .any(|(_, comment)| comment.contains("SAFETY:"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::file::lines_of;
+
+    #[test]
+    fn unsafe_code_in_another_place_is_found() {
+        let text = "#![allow(unsafe_code)]\n// unsafe\nfn f() {\n    unsafe { g(\"unsafe\") }\n}\n";
+        assert_eq!(lines_of(&places(&File::new("src/a.rs", text))), [1]);
+        let denied = text.replace("#![allow", "#![deny");
+        assert_eq!(lines_of(&places(&File::new("src/a.rs", denied))), [4]);
+        assert_eq!(places(&File::new("pool-core/src/ring.rs", text)), []);
+        assert_eq!(places(&File::new("pool-core/src/sys/linux.rs", text)), []);
+        assert_eq!(
+            places(&File::new("src/b.rs", "#![deny(unsafe_code)]\n")),
+            []
+        );
+    }
+
+    #[test]
+    fn a_place_that_needs_no_unsafe_code_is_found() {
+        let needed = |place: &str| {
+            let folder = place.ends_with('/');
+            let path = if folder {
+                format!("{place}a.rs")
+            } else {
+                place.to_owned()
+            };
+            File::new(path, "unsafe {}\n")
+        };
+        let mut tree: Vec<File> = PLACES.iter().map(|row| needed(row.0)).collect();
+        assert_eq!(superfluous_places(&tree), []);
+        let path = tree.remove(0).path;
+        tree.push(File::new(path.as_str(), "// unsafe\n"));
+        let found = superfluous_places(&tree);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].path, path);
+    }
+
+    #[test]
+    fn an_impl_without_an_argument_is_found() {
+        let text = "unsafe impl Send for A {}\n// SAFETY: it is plain\n// memory.\n#[cfg(unix)]\n\
+                    unsafe impl Send for B {}\n\n// Because.\nunsafe impl Send for C {}\n";
+        assert_eq!(lines_of(&impls(&File::new("src/a.rs", text))), [1, 8]);
+    }
+}
