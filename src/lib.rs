@@ -86,10 +86,10 @@ pub mod test_support;
 /// stands before it in `main` runs in every worker too. Without the feature `spawn` it does nothing.
 ///
 /// ```
-/// fn main() {
-///     procpool::init();
-///     // the program
-/// }
+/// // fn main() {
+/// procpool::init();
+/// // the program
+/// // }
 /// ```
 pub fn init() {
     #[cfg(feature = "spawn")]

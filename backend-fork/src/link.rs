@@ -130,7 +130,7 @@ impl ForkLink {
 
 impl Link for ForkLink {
     fn region(&self) -> Arc<Region> {
-        self.region.clone()
+        Arc::clone(&self.region)
     }
 
     fn bell(&self) -> BorrowedFd<'_> {

@@ -37,7 +37,6 @@ impl ForkPool {
     }
 
     /// A pool with options.
-    #[must_use]
     pub fn builder() -> ForkPoolBuilder {
         ForkPoolBuilder::default()
     }

@@ -176,34 +176,38 @@ impl Piece {
         }
     }
 
-    /// Each item's outcome in order. Items that the records do not tell of (a worker may have
-    /// written rubbish) fail to decode.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Result<&[u8], TaskError>> {
-        let mut records = match &self.outcomes {
-            Outcomes::Many { records, .. } => &records[..],
-            _ => &[],
-        };
-        (0..self.count).map(move |_| match &self.outcomes {
-            Outcomes::One(Some(Ok(bytes))) => Ok(bytes.as_slice()),
-            Outcomes::One(Some(Err(error))) | Outcomes::All(error) => Err(error.clone()),
-            Outcomes::One(None) => Err(rubbish()),
-            Outcomes::Many { errors, .. } => {
-                let (head, rest) = protocol::split_head(records).ok_or_else(rubbish)?;
-                match head.kind {
-                    RecordKind::Value => {
-                        let len = usize::try_from(head.len).map_err(|_| rubbish())?;
-                        let (bytes, rest) = rest.split_at_checked(len).ok_or_else(rubbish)?;
-                        records = rest;
-                        Ok(bytes)
-                    }
-                    _ => {
-                        records = rest;
-                        let error = errors.get(head.len as usize).ok_or_else(rubbish)?;
-                        Err(error.clone())
-                    }
+    /// Gives the outcome of each item from the index `from` on to `visit`, with its index. Items
+    /// that the records do not tell of (a worker may have written rubbish) fail to decode.
+    pub(crate) fn visit(
+        &self,
+        from: usize,
+        mut visit: impl FnMut(usize, Result<&[u8], TaskError>),
+    ) {
+        let mut index = self.first;
+        let end = self.first + self.count as usize;
+        if let Outcomes::Many { records, errors } = &self.outcomes {
+            let mut rest = &records[..];
+            while index < end {
+                let Some((outcome, after)) = split_record(rest, errors) else {
+                    break;
+                };
+                rest = after;
+                if index >= from {
+                    visit(index, outcome);
                 }
+                index += 1;
             }
-        })
+        }
+        for index in index.max(from)..end {
+            visit(
+                index,
+                match &self.outcomes {
+                    Outcomes::One(Some(Ok(bytes))) => Ok(bytes.as_slice()),
+                    Outcomes::One(Some(Err(error))) | Outcomes::All(error) => Err(error.clone()),
+                    Outcomes::One(None) | Outcomes::Many { .. } => Err(rubbish()),
+                },
+            );
+        }
     }
 
     /// The outcome of a piece of one item.
@@ -216,6 +220,30 @@ impl Piece {
     }
 }
 
+/// What a record says: the bytes of a value, or an error.
+type Record<'a> = Result<&'a [u8], TaskError>;
+
+/// The first record as an outcome, and what follows it.
+#[inline]
+fn split_record<'a>(records: &'a [u8], errors: &[TaskError]) -> Option<(Record<'a>, &'a [u8])> {
+    if let Some((word, rest)) = records.split_first_chunk::<4>()
+        && let Some(len) = protocol::Head::value_len(u32::from_le_bytes(*word))
+    {
+        let (bytes, rest) = rest.split_at_checked(len)?;
+        return Some((Ok(bytes), rest));
+    }
+    let (head, rest) = protocol::split_head(records)?;
+    let len = usize::try_from(head.len).ok()?;
+    if head.kind == RecordKind::Value {
+        let (bytes, rest) = rest.split_at_checked(len)?;
+        Some((Ok(bytes), rest))
+    } else {
+        let error = errors.get(len).cloned().unwrap_or_else(rubbish);
+        Some((Err(error), rest))
+    }
+}
+
+#[cold]
 fn rubbish() -> TaskError {
     TaskError::new(
         crate::TaskErrorKind::Decode,

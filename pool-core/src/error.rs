@@ -27,7 +27,7 @@ use crate::worker::WorkerInfo;
 #[derive(Clone)]
 pub struct TaskError(Arc<Inner>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Inner {
     kind: TaskErrorKind,
     message: String,
@@ -264,6 +264,15 @@ impl TaskError {
         self.kind() == TaskErrorKind::Closed
     }
 }
+
+/// Two errors are the same if all that they say is the same.
+impl PartialEq for TaskError {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for TaskError {}
 
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

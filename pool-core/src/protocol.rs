@@ -116,15 +116,20 @@ pub(crate) fn append_item<E>(
         chunk.truncate(start);
         return Err(error);
     }
-    let len = chunk.len() - start - 4;
-    let mut head = [0; MAX_HEAD];
-    let size = Head::value(len).write(&mut head);
-    chunk[start..start + 4].copy_from_slice(&head[..4]);
-    if size > 4 {
-        // An item of a gigabyte or more: its bytes move up by the rest of the head.
-        chunk.splice(start + 4..start + 4, head[4..size].iter().copied());
+    let head = Head::value(chunk.len() - start - 4);
+    match (head.word(), chunk[start..].first_chunk_mut()) {
+        (Some(word), Some(first)) => *first = word.to_le_bytes(),
+        _ => insert_long_head(chunk, start, head),
     }
     Ok(())
+}
+
+/// The item is of a gigabyte or more: its bytes move up by the rest of the head.
+#[cold]
+fn insert_long_head(chunk: &mut Vec<u8>, start: usize, head: Head) {
+    let mut bytes = [0; MAX_HEAD];
+    let size = head.write(&mut bytes);
+    chunk.splice(start..start + 4, bytes[..size].iter().copied());
 }
 
 /// Takes the first item off an encoded chunk: its bytes, and what follows.

@@ -281,6 +281,19 @@ impl Consumer {
         }
     }
 
+    /// The next four bytes as a word, if they were seen and are in one piece.
+    #[inline]
+    pub(crate) fn peek_word(&self) -> Option<u32> {
+        let (place, before_end) = self.memory.place(self.head);
+        if self.seen() < 4 || before_end < 4 {
+            return None;
+        }
+        // SAFETY: as in `peek`; a read of four bytes needs no alignment in this form.
+        Some(u32::from_le_bytes(unsafe {
+            place.cast::<[u8; 4]>().read()
+        }))
+    }
+
     /// Takes `count` bytes out and appends them to `into`.
     ///
     /// # Panics

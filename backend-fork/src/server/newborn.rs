@@ -39,6 +39,7 @@ impl Newborn {
 
     /// Works, and answers the exit code.
     pub(super) fn run(self, serve: Serve) -> i32 {
+        pool_core::forked_child();
         // A group of its own, so that killing the worker reaches what its tasks have started.
         let _ = rustix::process::setpgid(None, None);
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));

@@ -9,7 +9,7 @@ use crate::processes::{
     children, exists, group, is_alive, is_readable, name, parent, signal, stop, wait_for,
     wait_readable, watch,
 };
-use crate::rig::{end, launch, pool, reach, reap, reap_now, server, tell, worker};
+use crate::rig::{end, launch, pool, reach, reap, reap_now, round, server, tell, worker};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     (
@@ -36,6 +36,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         unwanted_answer,
     ),
     ("the worker of pool-core is reached and killed", real_worker),
+    (
+        "an answer that came with another one is told",
+        answers_together,
+    ),
 ];
 
 fn identity() {
@@ -169,7 +173,7 @@ fn many() {
     let mut links: Vec<_> = links.into_iter().map(reach).collect();
     assert_eq!(children(server.pid()).len(), 200);
     for (link, code) in links.iter().zip(0..) {
-        orders::give(link.region(), Order::Exit, code);
+        orders::give(&link.region(), Order::Exit, code);
     }
     for (link, code) in links.iter_mut().zip(0..) {
         assert_eq!(reap(&launcher, link), ExitStatus::Code(code));
@@ -250,6 +254,28 @@ fn unwanted_answer() {
         end(&launcher, &mut other, Order::Exit, 5),
         ExitStatus::Code(5)
     );
+    assert!(!is_readable(
+        launcher.notifier().expect("this backend has one")
+    ));
+}
+
+fn answers_together() {
+    let (server, mut launcher) = pool();
+    let (mut one, _) = worker(&mut launcher, 1);
+    let (mut other, _) = worker(&mut launcher, 2);
+    stop(server.pid());
+    assert_eq!(one.reap(), Reaped::Pending);
+    assert_eq!(other.reap(), Reaped::Pending);
+    signal(server.pid(), Signal::CONT);
+    // Once another pool is served, both have been answered.
+    wait_for("the server reaps them", || {
+        children(server.pid()).is_empty()
+    });
+    round(&mut server.connect().expect("the server runs"), 1);
+
+    assert_eq!(one.reap(), Reaped::Exited(ExitStatus::Signal(9)));
+    wait_readable(launcher.notifier().expect("this backend has one"));
+    assert_eq!(other.reap(), Reaped::Exited(ExitStatus::Signal(9)));
     assert!(!is_readable(
         launcher.notifier().expect("this backend has one")
     ));

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use backend_fork::ForkServer;
 use pool_core::{ExitStatus, Region};
+use rustix::io::Errno;
 use rustix::thread::futex;
 
+use crate::processes::HANG;
 use crate::rig;
 
 /// Behind the page of words, where the request ring would be.
@@ -83,7 +85,8 @@ pub(crate) fn report(region: &Region) -> u32 {
         match words.order.load(Ordering::Acquire) {
             0 => return words.report.load(Ordering::Relaxed),
             order => {
-                let _ = futex::wait(&words.order, futex::Flags::empty(), order, None);
+                let waited = futex::wait(&words.order, futex::Flags::empty(), order, Some(&HANG));
+                assert_ne!(waited, Err(Errno::TIMEDOUT), "the worker does not do it");
             }
         }
     }
@@ -138,7 +141,7 @@ pub(crate) fn serve(region: Region, bell: OwnedFd) -> i32 {
                 let mut launcher = server.connect().expect("the server runs");
                 let mut worker = rig::reach(rig::launch(&mut launcher, 1));
                 if let Order::NestAndReap = order {
-                    give(worker.region(), Order::Exit, argument);
+                    give(&worker.region(), Order::Exit, argument);
                     match rig::reap(&launcher, &mut worker) {
                         ExitStatus::Code(code) => report = code as u32,
                         other => panic!("the nested worker {other}"),

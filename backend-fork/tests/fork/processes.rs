@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 /// Not what anything here takes, but when to call it a hang.
-const HANG: Timespec = Timespec {
+pub(crate) const HANG: Timespec = Timespec {
     tv_sec: 60,
     tv_nsec: 0,
 };

@@ -74,14 +74,14 @@ pub(crate) fn end(
     order: Order,
     argument: u32,
 ) -> ExitStatus {
-    orders::give(link.region(), order, argument);
+    orders::give(&link.region(), order, argument);
     reap(launcher, link)
 }
 
 /// Gives a worker an order, and waits until it is done.
 pub(crate) fn tell(link: &dyn Link, order: Order, argument: u32) -> u32 {
-    orders::give(link.region(), order, argument);
-    orders::report(link.region())
+    orders::give(&link.region(), order, argument);
+    orders::report(&link.region())
 }
 
 /// The life of a worker. When it is over, the server has done everything that it was told before.

@@ -22,15 +22,20 @@ use super::supervisor::{ALARM, BELLS};
 use super::{Shared, Token};
 use crate::sys::{self, Event};
 
-/// How long a thread in the seat looks for news before it sleeps: a little longer than it costs
-/// to wake a sleeper, which is the most that looking can save.
-const SPIN: Duration = Duration::from_micros(50);
+/// How long a thread in the seat looks for news before it sleeps, at most: a little longer than
+/// it costs to wake a sleeper, which is the most that looking can save.
+const MAX_SPIN_NS: u32 = 50_000;
+/// The same at least, where looking has been in vain for a while: because tasks take longer, or
+/// because others need the processor that the worker should run on.
+const MIN_SPIN_NS: u32 = 1_000;
 
 /// Who drives, and who would.
 pub(super) struct Seat {
     state: Mutex<SeatState>,
     /// Wakes the driver while it sleeps on the bells.
     horn: Arc<Event>,
+    /// How long the driver looks for news before it sleeps, in nanoseconds.
+    spin: AtomicU32,
 }
 
 #[derive(Default)]
@@ -49,7 +54,16 @@ impl Seat {
         Ok(Self {
             state: Mutex::default(),
             horn: Arc::new(Event::new()?),
+            spin: AtomicU32::new(MAX_SPIN_NS),
         })
+    }
+
+    /// The driver has looked for news, in vain or not: it looks longer or shorter next time.
+    fn looked(&self, found: bool) {
+        let spin = self.spin.load(Ordering::Relaxed);
+        let spin = if found { spin * 2 } else { spin / 2 };
+        self.spin
+            .store(spin.clamp(MIN_SPIN_NS, MAX_SPIN_NS), Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, SeatState> {
@@ -229,7 +243,9 @@ impl Shared {
                 return true;
             }
             if news {
-                idle_since = None;
+                if idle_since.take().is_some() {
+                    self.seat.looked(true);
+                }
                 continue;
             }
             looks = looks.wrapping_add(1);
@@ -241,8 +257,12 @@ impl Shared {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return false;
             }
-            if may_spin && now - *idle_since.get_or_insert(now) < SPIN {
-                continue;
+            if may_spin {
+                let spin = self.seat.spin.load(Ordering::Relaxed);
+                if now - *idle_since.get_or_insert(now) < Duration::from_nanos(spin.into()) {
+                    continue;
+                }
+                self.seat.looked(false);
             }
             let sleeper = sleeper.get_or_insert_with(|| Sleeper::new(&self.seat.horn));
             if poll(Some(&sleeper.waker)) {

@@ -33,20 +33,19 @@ pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
     piece: &Piece,
     mut visit: impl FnMut(Result<R, TaskError>),
 ) {
-    let mut outcomes = (piece.first..).zip(piece.iter());
-    let mut index = piece.first;
+    let mut next = piece.first;
     reporting(|| {
         // Once more for each item whose deserialisation panics, from behind that item.
         while let Err(panic) = caught(|| {
-            for (at, outcome) in outcomes.by_ref() {
-                index = at;
+            piece.visit(next, |index, outcome| {
+                next = index + 1;
                 let value = outcome.and_then(|bytes| {
                     codec::decode::<R>(bytes).map_err(|error| undecodable(&error))
                 });
                 visit(value.map_err(|error| error.at_index(index)));
-            }
+            });
         }) {
-            visit(Err(panicked(panic).at_index(index)));
+            visit(Err(panicked(panic).at_index(next - 1)));
         }
     });
 }

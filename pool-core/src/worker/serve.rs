@@ -12,9 +12,11 @@ use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Producer};
 use crate::sys;
 
-/// How long a worker that may spin looks for work before it sleeps: a little longer than it
-/// costs to wake a sleeper, which is the most that spinning can save.
-const SPIN_NS: u64 = 50_000;
+/// How long a worker that may spin looks for work before it sleeps, at most: a little longer than
+/// it costs to wake a sleeper, which is the most that spinning can save.
+const MAX_SPIN_NS: u64 = 50_000;
+/// The same at least, where spinning has been in vain for a while.
+const MIN_SPIN_NS: u64 = 1_000;
 
 /// The largest buffer that is kept for the next item.
 const KEEP_BYTES: usize = 1 << 20;
@@ -63,6 +65,7 @@ pub fn serve(region: Region, bell: OwnedFd) -> i32 {
         bell,
         items: 0,
         has_failed: false,
+        spin: MAX_SPIN_NS,
         batch: 0,
         claimed_at: 0,
         scratch: Vec::new(),
@@ -113,6 +116,8 @@ pub(super) struct Wire {
     items: u64,
     /// Whether an item has ended with a failure.
     has_failed: bool,
+    /// How long to look for work before sleeping, in nanoseconds.
+    spin: u64,
     /// How many items were claimed last time in this frame, and when.
     batch: u32,
     claimed_at: u64,
@@ -188,19 +193,15 @@ impl Wire {
         if self.requests.seen() < 4 {
             self.wait_for_bytes();
         }
-        let mut first = [0; 4];
-        if self.requests.seen() >= 4 {
-            self.requests.peek(&mut first);
-            if let Some(len) = Head::value_len(u32::from_le_bytes(first)) {
-                if self.requests.seen() < 4 + len && self.requests.available().is_err() {
-                    corrupt();
-                }
-                // SAFETY: the producer of this ring is the parent, and `done_with`, which
-                // releases, takes the item.
-                #[allow(unsafe_code)]
-                if let Some(bytes) = unsafe { self.requests.take_in_place(4 + len) } {
-                    return Item::InRing(&bytes[4..]);
-                }
+        if let Some(len) = self.requests.peek_word().and_then(Head::value_len) {
+            if self.requests.seen() < 4 + len && self.requests.available().is_err() {
+                corrupt();
+            }
+            // SAFETY: the producer of this ring is the parent, and `done_with`, which releases,
+            // takes the item.
+            #[allow(unsafe_code)]
+            if let Some(bytes) = unsafe { self.requests.take_in_place(4 + len) } {
+                return Item::InRing(&bytes[4..]);
             }
         }
         self.copy_item()
@@ -391,14 +392,16 @@ impl Wire {
     fn wait(&mut self, mut ready: impl FnMut(&mut Self) -> bool) {
         if self.region.words().advice.may_spin.load(Ordering::Relaxed) != 0 {
             let start = sys::now_ns();
-            while sys::now_ns() - start < SPIN_NS {
+            while sys::now_ns() - start < self.spin {
                 for _ in 0..32 {
                     if ready(self) {
+                        self.spin = (self.spin * 2).min(MAX_SPIN_NS);
                         return;
                     }
                     std::hint::spin_loop();
                 }
             }
+            self.spin = (self.spin / 2).max(MIN_SPIN_NS);
         }
         loop {
             let region = self.region.clone();
