@@ -1,7 +1,11 @@
 //! Encoded values, the small ones without an allocation of their own.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+use crate::codec::Lent;
+use crate::protocol::{Head, MAX_HEAD};
 
 /// How many bytes are kept inline: a number or two.
 const INLINE: usize = 22;
@@ -9,18 +13,60 @@ const INLINE: usize = 22;
 /// The bytes of one encoded value, or of several; cheap to clone.
 #[derive(Clone)]
 pub(crate) enum Bytes {
-    Inline { len: u8, bytes: [u8; INLINE] },
+    Inline {
+        len: u8,
+        bytes: [u8; INLINE],
+    },
     Heap(Arc<Vec<u8>>),
+    /// One item that is a large bulk value: its head and the length of the value, and the value
+    /// where it lies.
+    Lent(Arc<(Vec<u8>, Lent)>),
 }
 
 impl Bytes {
     /// The most bytes that take no allocation.
     pub(crate) const INLINE: usize = INLINE;
 
-    pub(crate) fn as_slice(&self) -> &[u8] {
+    /// A large bulk value as an item.
+    pub(crate) fn lent(value: Lent) -> Self {
+        let mut start = Vec::with_capacity(MAX_HEAD + 8);
+        let mut head = [0; MAX_HEAD];
+        let size = Head::value(8 + value.bytes().len()).write(&mut head);
+        start.extend_from_slice(&head[..size]);
+        start.extend_from_slice(&value.prefix);
+        Self::Lent(Arc::new((start, value)))
+    }
+
+    /// The bytes, in two pieces of which the second is often empty.
+    #[inline]
+    pub(crate) fn parts(&self) -> [&[u8]; 2] {
         match self {
-            Self::Inline { len, bytes } => &bytes[..usize::from(*len)],
-            Self::Heap(bytes) => bytes,
+            Self::Inline { len, bytes } => [&bytes[..usize::from(*len)], &[]],
+            Self::Heap(bytes) => [bytes, &[]],
+            Self::Lent(lent) => [&lent.0, lent.1.bytes()],
+        }
+    }
+
+    /// How many there are.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        let [first, second] = self.parts();
+        first.len() + second.len()
+    }
+
+    /// The bytes in one piece.
+    pub(crate) fn as_slice(&self) -> Cow<'_, [u8]> {
+        match self.parts() {
+            [all, []] => Cow::Borrowed(all),
+            parts => Cow::Owned(parts.concat()),
+        }
+    }
+
+    /// The bytes as a vector of their own, without a copy if nobody else has them.
+    pub(crate) fn into_vec(self) -> Vec<u8> {
+        match self {
+            Self::Heap(bytes) => Arc::try_unwrap(bytes).unwrap_or_else(|bytes| bytes.to_vec()),
+            bytes => bytes.as_slice().into_owned(),
         }
     }
 }
@@ -52,6 +98,6 @@ impl From<Vec<u8>> for Bytes {
 
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.as_slice().len())
+        write!(f, "{} bytes", self.len())
     }
 }

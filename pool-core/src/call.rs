@@ -80,7 +80,10 @@ impl Chunk {
                     outcomes.push_error(reported(bytes));
                 }
             };
-            entry(&mut ChunkRun::in_memory(self.items.as_slice(), &mut record));
+            entry(&mut ChunkRun::in_memory(
+                &self.items.as_slice(),
+                &mut record,
+            ));
         }
         let piece = Piece {
             first: self.first,
@@ -100,13 +103,20 @@ impl Chunk {
     /// The items before and from `at` on, as chunks of their own.
     pub(crate) fn split(self, at: u32) -> (Self, Self) {
         assert!(at <= self.count, "a chunk is split inside");
-        let all = self.items.as_slice();
-        let mut rest = all;
-        for _ in 0..at {
-            rest = protocol::split_item(rest).map_or(&[], |(_, after)| after);
-        }
-        let (before, after) = all.split_at(all.len() - rest.len());
-        let (before, after) = (Bytes::from(before), Bytes::from(after));
+        let nothing = || Bytes::from(&[][..]);
+        let (before, after) = if at == 0 {
+            (nothing(), self.items.clone())
+        } else if at == self.count {
+            (self.items.clone(), nothing())
+        } else {
+            let all = self.items.as_slice();
+            let mut rest = &all[..];
+            for _ in 0..at {
+                rest = protocol::split_item(rest).map_or(&[], |(_, after)| after);
+            }
+            let (before, after) = all.split_at(all.len() - rest.len());
+            (Bytes::from(before), Bytes::from(after))
+        };
         let tail = Self {
             first: self.first + at as usize,
             count: self.count - at,
@@ -199,14 +209,13 @@ impl Piece {
             }
         }
         for index in index.max(from)..end {
-            visit(
-                index,
-                match &self.outcomes {
-                    Outcomes::One(Some(Ok(bytes))) => Ok(bytes.as_slice()),
-                    Outcomes::One(Some(Err(error))) | Outcomes::All(error) => Err(error.clone()),
-                    Outcomes::One(None) | Outcomes::Many { .. } => Err(rubbish()),
-                },
-            );
+            match &self.outcomes {
+                Outcomes::One(Some(Ok(bytes))) => visit(index, Ok(&bytes.as_slice())),
+                Outcomes::One(Some(Err(error))) | Outcomes::All(error) => {
+                    visit(index, Err(error.clone()));
+                }
+                Outcomes::One(None) | Outcomes::Many { .. } => visit(index, Err(rubbish())),
+            }
         }
     }
 

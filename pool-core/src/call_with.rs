@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::bytes::Bytes;
 use crate::call::{Piece, Sink, TaskId};
 use crate::chunker::guided;
+use crate::codec;
 use crate::entry::Entry;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::Executor;
@@ -19,6 +20,7 @@ use crate::feed::{CallSite, Feed, InOrder, encode_item};
 use crate::handle::{Collector, MapHandle, Pending, TaskCell, TaskHandle, decode_all};
 use crate::imap::Imap;
 use crate::options::Options;
+use crate::protocol::LARGE_BYTES;
 
 /// A call with options: what [`Pool::call`](crate::Pool::call) returns. Set the options, then
 /// call one of the methods that a pool itself has.
@@ -324,6 +326,10 @@ impl<F> CallWith<F> {
 
 /// The argument as an item; a small one without an allocation.
 fn encode_one<A: Serialize + 'static>(argument: A) -> Result<Bytes, TaskError> {
+    let argument = match codec::lend(argument, LARGE_BYTES) {
+        Ok(large) => return Ok(Bytes::lent(large)),
+        Err(argument) => argument,
+    };
     thread_local! {
         static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     }

@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 /// The two low bits are free for the record's kind.
 const LONG: u32 = u32::MAX >> 2;
 
+/// From how many bytes on a bulk value goes into a ring, or comes out of it, without a stop in
+/// between.
+pub(crate) const LARGE_BYTES: usize = 16 * 1024;
+
 /// The most bytes that a head (see [`Head::write`]) takes.
 pub(crate) const MAX_HEAD: usize = 12;
 

@@ -7,6 +7,7 @@
 //! anything there. Nothing here blocks or makes a system call.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -279,6 +280,27 @@ impl Consumer {
                 into.len() - first,
             );
         }
+    }
+
+    /// Takes the next bytes out, as many as `into` has room for.
+    ///
+    /// # Panics
+    /// When there are fewer than were [`seen`](Self::seen).
+    pub(crate) fn take_into(&mut self, into: &mut [MaybeUninit<u8>]) {
+        assert!(into.len() <= self.seen(), "more bytes than there are");
+        let (place, before_end) = self.memory.place(self.head);
+        let first = into.len().min(before_end);
+        // SAFETY: as in `peek`.
+        unsafe {
+            let to = into.as_mut_ptr().cast::<u8>();
+            std::ptr::copy_nonoverlapping(place.as_ptr(), to, first);
+            std::ptr::copy_nonoverlapping(
+                self.memory.first.as_ptr(),
+                to.add(first),
+                into.len() - first,
+            );
+        }
+        self.head += into.len() as u64;
     }
 
     /// The next four bytes as a word, if they were seen and are in one piece.

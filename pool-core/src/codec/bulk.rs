@@ -5,8 +5,10 @@
 #![allow(unsafe_code)]
 
 use std::any::{Any, TypeId};
-use std::mem::needs_drop;
+use std::mem::{MaybeUninit, needs_drop};
 use std::ptr;
+
+use serde::de::DeserializeOwned;
 
 use super::de::Decoder;
 use super::error::CodecError;
@@ -68,7 +70,7 @@ fn same_type<T: ?Sized + 'static, U: 'static>(value: &T) -> Option<&U> {
 }
 
 /// A type whose values move by copying memory.
-trait Bulk: Sized + 'static {
+trait Bulk: Send + Sync + Sized + 'static {
     /// How many elements there are, as the length on the wire says.
     fn count(&self) -> usize;
 
@@ -76,6 +78,120 @@ trait Bulk: Sized + 'static {
     fn bytes(&self) -> &[u8];
 
     fn read(decoder: &mut Decoder<'_>) -> Result<Self, CodecError>;
+
+    /// Makes a value of `count` elements whose bytes `fill` writes, all of them. `None`: these
+    /// bytes make no value.
+    fn receive(count: usize, fill: Fill<'_>) -> Option<Self>;
+}
+
+/// Writes every byte of the memory that it is given; the crate's own code does so.
+type Fill<'a> = &'a mut dyn FnMut(&mut [MaybeUninit<u8>]);
+
+/// Whether values of this type are bulk.
+#[inline]
+pub(crate) fn is_bulk<T: 'static>() -> bool {
+    if !const { needs_drop::<T>() } {
+        return false;
+    }
+    macro_rules! try_type {
+        ($bulk:ty) => {
+            if TypeId::of::<T>() == TypeId::of::<$bulk>() {
+                return true;
+            }
+        };
+    }
+    for_each_bulk!(try_type);
+    false
+}
+
+/// Makes a bulk value of `count` elements where it is to stay: `fill` writes their bytes, all of
+/// them. `None`: they make no value of this type.
+///
+/// The count is believed: this is for bytes from the parent.
+pub(crate) fn receive<T: 'static>(count: usize, fill: Fill<'_>) -> Option<T> {
+    let mut slot: Option<T> = None;
+    macro_rules! try_type {
+        ($bulk:ty) => {
+            if let Some(slot) = (&mut slot as &mut dyn Any).downcast_mut::<Option<$bulk>>() {
+                *slot = <$bulk as Bulk>::receive(count, fill);
+                return take(slot);
+            }
+        };
+    }
+    /// The value, as what it is.
+    fn take<U: 'static, T: 'static>(slot: &mut Option<U>) -> Option<T> {
+        let slot: &mut dyn Any = slot;
+        slot.downcast_mut::<Option<T>>()?.take()
+    }
+    for_each_bulk!(try_type);
+    None
+}
+
+/// A large bulk value that is sent from where it lies.
+pub(crate) struct Lent {
+    /// The length that stands before the elements.
+    pub(crate) prefix: [u8; 8],
+    value: Box<dyn Elements>,
+}
+
+impl Lent {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.value.elements()
+    }
+}
+
+/// The elements of a bulk value of some type.
+trait Elements: Send + Sync {
+    fn elements(&self) -> &[u8];
+}
+
+impl<B: Bulk> Elements for B {
+    fn elements(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+/// A bulk value of at least `large` bytes, to be sent from where it lies; any other comes back.
+#[inline]
+pub(crate) fn lend<T: 'static>(value: T, large: usize) -> Result<Lent, T> {
+    let prefix = match bulk_parts(&value) {
+        Some((prefix, bytes)) if bytes.len() >= large => prefix,
+        _ => return Err(value),
+    };
+    let mut slot = Some(value);
+    macro_rules! try_type {
+        ($bulk:ty) => {
+            let any: &mut dyn Any = &mut slot;
+            if let Some(value) = any.downcast_mut::<Option<$bulk>>().and_then(Option::take) {
+                let value = Box::new(value);
+                return Ok(Lent { prefix, value });
+            }
+        };
+    }
+    for_each_bulk!(try_type);
+    Err(slot.expect("no type above has taken it"))
+}
+
+/// Makes a value from all of `bytes`, and from their memory where that can be.
+///
+/// # Errors
+/// As [`decode`](super::decode).
+pub(crate) fn decode_owned<T: DeserializeOwned + 'static>(
+    mut bytes: Vec<u8>,
+) -> Result<T, CodecError> {
+    let is_whole = bytes
+        .first_chunk()
+        .is_some_and(|prefix| u64::from_le_bytes(*prefix) == bytes.len() as u64 - 8);
+    if is_whole && TypeId::of::<T>() == TypeId::of::<Vec<u8>>() {
+        bytes.drain(..8);
+        let mut slot = Some(bytes);
+        let any: &mut dyn Any = &mut slot;
+        if let Some(value) = any.downcast_mut::<Option<T>>().and_then(Option::take) {
+            return Ok(value);
+        }
+        bytes = slot.unwrap_or_default();
+    }
+    super::decode(&bytes)
 }
 
 /// A number that is the same in memory as on the wire.
@@ -83,7 +199,7 @@ trait Bulk: Sized + 'static {
 /// # Safety
 /// There must be no padding in it, every pattern of bits must be a value, and its bytes in memory
 /// must be those that the codec writes for it.
-unsafe trait Number: Copy + 'static {}
+unsafe trait Number: Copy + Send + Sync + 'static {}
 
 macro_rules! numbers {
     ($($number:ty),*) => {
@@ -146,6 +262,19 @@ impl<N: Number> Bulk for Vec<N> {
         }
         Ok(numbers)
     }
+
+    fn receive(count: usize, fill: Fill<'_>) -> Option<Self> {
+        let mut numbers = Self::with_capacity(count);
+        let room = &mut numbers.spare_capacity_mut()[..count];
+        // SAFETY: the same memory, as bytes that need not be initialised.
+        fill(unsafe {
+            std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), size_of_val(room))
+        });
+        // SAFETY: `fill` has written all bytes of so many numbers (its contract), and whatever
+        // they are, they make numbers (see `Number`).
+        unsafe { numbers.set_len(count) };
+        Some(numbers)
+    }
 }
 
 impl<N: Number> Bulk for Box<[N]> {
@@ -163,6 +292,10 @@ impl<N: Number> Bulk for Box<[N]> {
     fn read(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
         <Vec<N> as Bulk>::read(decoder).map(Vec::into_boxed_slice)
     }
+
+    fn receive(count: usize, fill: Fill<'_>) -> Option<Self> {
+        <Vec<N> as Bulk>::receive(count, fill).map(Vec::into_boxed_slice)
+    }
 }
 
 impl Bulk for String {
@@ -179,6 +312,10 @@ impl Bulk for String {
     #[inline]
     fn read(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
         decoder.take_str().map(str::to_owned)
+    }
+
+    fn receive(count: usize, fill: Fill<'_>) -> Option<Self> {
+        Self::from_utf8(<Vec<u8> as Bulk>::receive(count, fill)?).ok()
     }
 }
 
@@ -198,7 +335,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::super::{decode, encode};
-    use super::{bulk_bytes, bulk_parts};
+    use super::{bulk_bytes, bulk_parts, is_bulk, lend, receive};
 
     /// The same bytes by way of serde, since this is not a bulk type.
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -266,6 +403,49 @@ mod tests {
         fn strings_both_ways(text in any::<String>()) {
             assert_both_ways_agree(text);
         }
+    }
+
+    #[test]
+    fn a_lent_value_arrives_where_it_stays() {
+        fn there_and_back<T: Clone + PartialEq + Debug + 'static>(value: T) {
+            assert!(is_bulk::<T>());
+            let (_, copy) = bulk_parts(&value).unwrap();
+            let copy = copy.to_vec();
+            let Ok(lent) = lend(value.clone(), copy.len()) else {
+                panic!("large enough");
+            };
+            assert_eq!(lent.bytes(), copy);
+            let count = u64::from_le_bytes(lent.prefix) as usize;
+            let received = receive::<T>(count, &mut |room| {
+                assert_eq!(room.len(), copy.len());
+                for (to, from) in room.iter_mut().zip(&copy) {
+                    to.write(*from);
+                }
+            });
+            assert_eq!(received.as_ref(), Some(&value));
+            assert_eq!(lend(value.clone(), copy.len() + 1).err(), Some(value));
+        }
+        there_and_back(vec![1_u8, 2, 3]);
+        there_and_back(vec![1.5_f64, -2.0]);
+        there_and_back(String::from("grüße"));
+        there_and_back(vec![7_u64; 3].into_boxed_slice());
+        assert!(!is_bulk::<Vec<bool>>() && !is_bulk::<u64>());
+        assert!(lend(vec![true], 0).is_err());
+    }
+
+    #[test]
+    fn owned_bytes_become_the_value() {
+        let encoded = encoded(&vec![5_u8; 100]);
+        assert_eq!(
+            super::decode_owned::<Vec<u8>>(encoded.clone()).unwrap(),
+            [5; 100]
+        );
+        assert!(super::decode_owned::<Vec<u8>>(encoded[..50].to_vec()).is_err());
+        assert!(super::decode_owned::<Vec<u8>>(Vec::new()).is_err());
+        assert_eq!(
+            super::decode_owned::<u64>(7_u64.to_le_bytes().to_vec()).unwrap(),
+            7
+        );
     }
 
     #[test]

@@ -76,12 +76,12 @@ impl Wire {
     /// Begins to send a load, and returns whether all of it is in the ring.
     pub(super) fn send(&mut self, work: &Work) -> Result<bool, Corrupt> {
         let header = work.header();
-        let items = work.chunk.items.as_slice();
+        let items = &work.chunk.items;
         let sent = put_frame(&mut self.requests, &header, items, 0)?;
         if sent < FRAME_HEADER + items.len() {
             self.unsent = Some(Unsent {
                 header,
-                items: work.chunk.items.clone(),
+                items: items.clone(),
                 sent,
             });
         }
@@ -92,7 +92,7 @@ impl Wire {
     /// Goes on sending what is not wholly in the ring, and returns whether now it is.
     pub(super) fn send_on(&mut self) -> Result<bool, Corrupt> {
         if let Some(unsent) = &mut self.unsent {
-            let items = unsent.items.as_slice();
+            let items = &unsent.items;
             unsent.sent = put_frame(&mut self.requests, &unsent.header, items, unsent.sent)?;
             if unsent.sent == FRAME_HEADER + items.len() {
                 self.unsent = None;
@@ -277,14 +277,20 @@ impl Wire {
 fn put_frame(
     requests: &mut Producer,
     header: &[u8; FRAME_HEADER],
-    items: &[u8],
+    items: &Bytes,
     mut sent: usize,
 ) -> Result<usize, Corrupt> {
-    if sent < FRAME_HEADER {
-        sent += requests.put(&header[sent..])?;
-    }
-    if sent >= FRAME_HEADER {
-        sent += requests.put(&items[sent - FRAME_HEADER..])?;
+    let [first, second] = items.parts();
+    let mut before = 0;
+    for part in [&header[..], first, second] {
+        let at = sent - before;
+        if at < part.len() {
+            sent += requests.put(&part[at..])?;
+        }
+        before += part.len();
+        if sent < before {
+            break;
+        }
     }
     Ok(sent)
 }

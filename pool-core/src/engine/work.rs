@@ -42,7 +42,7 @@ impl Work {
             deadline: self.chunk.timeout.is_some(),
             entry: self.chunk.entry.number(),
             items: self.chunk.count,
-            bytes: self.chunk.items.as_slice().len() as u64,
+            bytes: self.chunk.items.len() as u64,
         }
         .write()
     }

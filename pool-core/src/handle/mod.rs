@@ -19,11 +19,17 @@ use crate::protocol::PanicReport;
 use crate::worker::{catch, caught, reporting};
 
 /// A worker's encoded result as a value.
-pub(crate) fn decode<R: DeserializeOwned + 'static>(
-    outcome: Result<&[u8], TaskError>,
-) -> Result<R, TaskError> {
-    let bytes = outcome?;
-    catch(|| codec::decode::<R>(bytes))
+fn decode<R: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<R, TaskError> {
+    guarded(|| codec::decode(bytes))
+}
+
+/// The same where the value may have the memory of the bytes.
+fn decode_owned<R: DeserializeOwned + 'static>(bytes: Vec<u8>) -> Result<R, TaskError> {
+    guarded(|| codec::decode_owned(bytes))
+}
+
+fn guarded<R>(decode: impl FnOnce() -> Result<R, codec::CodecError>) -> Result<R, TaskError> {
+    catch(decode)
         .map_err(panicked)
         .and_then(|value| value.map_err(|error| undecodable(&error)))
 }

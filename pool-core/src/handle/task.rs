@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::cell::TaskCell;
-use super::{Pending, decode};
+use super::{Pending, decode, decode_owned};
 use crate::bytes::Bytes;
 use crate::error::TaskError;
 use crate::executor::Cancel;
@@ -48,8 +48,11 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
     /// When the task failed.
     pub fn get(self) -> Result<R, TaskError> {
         self.pending.wait();
-        let outcome = self.pending.cell.take();
-        read(&outcome.unwrap_or_else(|| Err(TaskError::closed())))
+        match self.pending.cell.take() {
+            Some(Ok(bytes)) => decode_owned(bytes.into_vec()),
+            Some(Err(error)) => Err(error),
+            None => Err(TaskError::closed()),
+        }
     }
 
     /// The same, but no longer than `timeout`; `None`: it was not there by then. A result can be
@@ -104,7 +107,10 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
 }
 
 fn read<R: DeserializeOwned + 'static>(outcome: &Result<Bytes, TaskError>) -> Result<R, TaskError> {
-    decode(outcome.as_ref().map(Bytes::as_slice).map_err(Clone::clone))
+    match outcome {
+        Ok(bytes) => decode(&bytes.as_slice()),
+        Err(error) => Err(error.clone()),
+    }
 }
 
 impl<R: DeserializeOwned + 'static> Future for TaskHandle<R> {

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::serve::Wire;
 use super::{caught, current, reporting};
 use crate::codec;
-use crate::protocol::{self, Failure, RecordKind, Stage};
+use crate::protocol::{self, Failure, LARGE_BYTES, RecordKind, Stage};
 
 /// The items of a frame, as the worker's loop hands them to the function's entry.
 pub(crate) struct ChunkRun<'a> {
@@ -76,12 +76,24 @@ where
         for _ in 0..claimed {
             number += 1;
             current::running(number);
-            let item = wire.next_item();
-            let argument = decode_argument(item.bytes());
-            wire.done_with(item);
+            let argument = match wire.take_bulk::<A>() {
+                Some(argument) => argument
+                    .ok_or_else(|| Failure::error(Stage::DecodeArgument, "the bytes are no text")),
+                None => {
+                    let item = wire.next_item();
+                    let argument = decode_argument(item.bytes());
+                    wire.done_with(item);
+                    argument
+                }
+            };
             out.clear();
             match argument.and_then(|argument| run_item(function, argument, &mut out)) {
-                Ok(()) => wire.put_record(RecordKind::Value, &out),
+                Ok(None) => wire.put_record(RecordKind::Value, &out),
+                Ok(Some(large)) => {
+                    if let Some((prefix, bytes)) = codec::bulk_parts(&large) {
+                        wire.put_bulk(prefix, bytes);
+                    }
+                }
                 Err(failure) => wire.put_failure(&failure),
             }
         }
@@ -103,7 +115,12 @@ fn run_from_memory<F, A, R>(
         items = rest;
         out.clear();
         match decode_argument(bytes).and_then(|argument| run_item(function, argument, &mut out)) {
-            Ok(()) => record(RecordKind::Value, &out),
+            Ok(None) => record(RecordKind::Value, &out),
+            Ok(Some(large)) => {
+                let parts = codec::bulk_parts(&large);
+                let bytes = parts.map(|(prefix, bytes)| [&prefix, bytes].concat());
+                record(RecordKind::Value, &bytes.unwrap_or_default());
+            }
             Err(failure) => record(RecordKind::Failure, &encode_failure(&failure)),
         }
     }
@@ -120,9 +137,10 @@ fn decode_argument<A: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<A, Fai
     }
 }
 
-/// Runs the function and encodes what it returns.
+/// Runs the function and encodes what it returns, or gives that back if it is a large bulk value,
+/// which is sent as it is.
 #[inline]
-fn run_item<F, A, R>(function: &F, argument: A, out: &mut Vec<u8>) -> Result<(), Failure>
+fn run_item<F, A, R>(function: &F, argument: A, out: &mut Vec<u8>) -> Result<Option<R>, Failure>
 where
     F: Fn(A) -> R,
     R: Serialize + 'static,
@@ -130,15 +148,18 @@ where
     let stage = Cell::new(Stage::Run);
     let done = caught(|| {
         let result = function(argument);
+        if codec::bulk_bytes(&result).is_some_and(|bytes| bytes.len() >= LARGE_BYTES) {
+            return Ok(Some(result));
+        }
         stage.set(Stage::EncodeResult);
         codec::encode(&result, out)?;
         // A destructor is the task's code: its panic is a panic of the task.
         stage.set(Stage::Run);
         drop(result);
-        Ok::<(), codec::CodecError>(())
+        Ok::<Option<R>, codec::CodecError>(None)
     });
     match done {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(large)) => Ok(large),
         Ok(Err(error)) => Err(Failure::error(stage.get(), error)),
         Err(panic) => Err(Failure::panic(stage.get(), panic)),
     }

@@ -6,8 +6,11 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::chunk::{ChunkRun, Source, encode_failure};
 use super::{WorkerInfo, current, panic};
+use crate::codec;
 use crate::entry::Entry;
-use crate::protocol::{FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, MAX_HEAD, RecordKind};
+use crate::protocol::{
+    FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
+};
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Producer};
 use crate::sys;
@@ -207,6 +210,50 @@ impl Wire {
         self.copy_item()
     }
 
+    /// Takes the next item where it is to stay, if it is a large bulk value: its memory is
+    /// filled from the ring. The inner `None`: the bytes make no such value.
+    pub(super) fn take_bulk<A: 'static>(&mut self) -> Option<Option<A>> {
+        if !codec::is_bulk::<A>() {
+            return None;
+        }
+        if self.requests.seen() < 4 {
+            self.wait_for_bytes();
+        }
+        // A head that is not in one piece, or a long one, is rare enough for the ordinary way.
+        let len = self.requests.peek_word().and_then(Head::value_len)?;
+        if len < LARGE_BYTES {
+            return None;
+        }
+        self.requests.skip(4);
+        let mut prefix = [0; 8];
+        self.read(&mut prefix);
+        let count = u64::from_le_bytes(prefix) as usize;
+        let mut left = len - 8;
+        let value = codec::receive(count, &mut |mut room| {
+            while !room.is_empty() {
+                let count = self.wait_for_bytes().min(room.len()).min(self.release_at);
+                let (now, later) = room.split_at_mut(count);
+                self.requests.take_into(now);
+                self.release();
+                left = left.saturating_sub(count);
+                room = later;
+            }
+        });
+        debug_assert_eq!(left, 0, "the parent sends what it announces");
+        Some(value)
+    }
+
+    /// Puts a large bulk value into the response ring from where it lies.
+    pub(super) fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
+        let head = Head::value(8 + bytes.len());
+        let mut first = [0; MAX_HEAD];
+        let size = head.write(&mut first);
+        self.write(&first[..size]);
+        self.write(&prefix);
+        self.write(bytes);
+        self.stage();
+    }
+
     #[cold]
     fn copy_item(&mut self) -> Item {
         let len = self.read_item_len();
@@ -291,11 +338,13 @@ impl Wire {
         {
             self.put_long_record(head, bytes);
         }
-        self.region
-            .words()
-            .progress
-            .staged
-            .store(self.responses.position(), Ordering::Release);
+        self.stage();
+    }
+
+    #[inline]
+    fn stage(&self) {
+        let staged = &self.region.words().progress.staged;
+        staged.store(self.responses.position(), Ordering::Release);
     }
 
     #[cold]
