@@ -10,7 +10,6 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 
 use crate::message::{Reply, Request};
-use crate::refusal::launch_error;
 use crate::server_process::ServerProcess;
 use crate::socket::{Received, Socket};
 
@@ -48,7 +47,8 @@ struct State {
 
 impl Connection {
     pub(crate) fn open(process: Arc<ServerProcess>) -> Result<Self, LaunchError> {
-        let refused = |errno| launch_error("cannot connect a pool to the fork server", errno);
+        let refused =
+            |errno| LaunchError::new("cannot connect a pool to the fork server").caused_by(errno);
         let (socket, theirs) = Socket::pair().map_err(refused)?;
         let notifier = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused)?;
         process.connect(theirs)?;
@@ -89,7 +89,7 @@ impl Connection {
             && state.asked.is_empty()
         {
             state.outbox.pop_back();
-            return Err(launch_error("the fork server takes no launch", errno));
+            return Err(LaunchError::new("the fork server takes no launch").caused_by(errno));
         }
         Ok(launch)
     }

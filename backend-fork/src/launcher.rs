@@ -8,7 +8,6 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::connection::Connection;
 use crate::link::ForkLink;
-use crate::refusal::launch_error;
 
 /// Starts workers by asking a fork server to fork them: one pool's connection to it, see
 /// [`ForkServer::connect`](crate::ForkServer::connect).
@@ -39,11 +38,14 @@ impl Launcher for ForkLauncher {
 
     fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
         let name = spec.name();
-        let (region, memory) = Region::create(spec.region_bytes())
-            .map_err(|error| launch_error(&format!("cannot make the memory of {name}"), error))?;
+        let (region, memory) = Region::create(spec.region_bytes()).map_err(|error| {
+            LaunchError::new(format!("cannot make the memory of {name}")).caused_by(error)
+        })?;
         spec.prepare(&region);
-        let (bell, ringer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
-            .map_err(|errno| launch_error(&format!("cannot make the doorbell of {name}"), errno))?;
+        let (bell, ringer) =
+            pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|errno| {
+                LaunchError::new(format!("cannot make the doorbell of {name}")).caused_by(errno)
+            })?;
         let launch = self.connection.launch(name, ringer, memory)?;
         let connection = Arc::clone(&self.connection);
         Ok(Box::new(ForkLink::new(connection, launch, region, bell)))

@@ -59,7 +59,6 @@ mod launcher;
 mod link;
 mod message;
 mod pool;
-mod refusal;
 mod server;
 mod server_process;
 mod socket;

@@ -9,7 +9,6 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, p
 
 use crate::connection::Connection;
 use crate::hello::{Hello, HelloReader, NoHello};
-use crate::refusal::{describe_fork, launch_error};
 
 /// The parent's connection to one forked worker.
 ///
@@ -96,18 +95,24 @@ impl ForkLink {
                 },
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(launch_error("cannot read a worker's doorbell", errno)),
+                Err(errno) => {
+                    return Err(
+                        LaunchError::new("cannot read a worker's doorbell").caused_by(errno)
+                    );
+                }
             }
         }
     }
 
     /// Gets hold of the process of which the server has said hello.
     fn take_hold(&self, Hello(outcome): Hello) -> Result<Worker, LaunchError> {
-        let pid = outcome.map_err(|errno| LaunchError::new(describe_fork(errno)))?;
+        let pid =
+            outcome.map_err(|errno| LaunchError::new("cannot fork a worker").caused_by(errno))?;
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pid = pid.expect("a hello holds a positive number");
-        let death = pidfd_open(pid, PidfdFlags::empty())
-            .map_err(|errno| launch_error("cannot watch a worker's process", errno))?;
+        let death = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
+            LaunchError::new("cannot watch a worker's process").caused_by(errno)
+        })?;
         // If the server is alive now, it was alive when the pidfd was opened, and so the process
         // was not reaped then and the number was the worker's.
         if !self.connection.is_open() {

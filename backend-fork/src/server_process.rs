@@ -11,7 +11,6 @@ use rustix::process::{
 };
 
 use crate::message::CONNECT;
-use crate::refusal::launch_error;
 use crate::server::{self, Serve};
 use crate::socket::Socket;
 use crate::start_error::StartError;
@@ -100,7 +99,7 @@ impl ServerProcess {
             Err(Errno::AGAIN) => Err(LaunchError::new(
                 "the fork server does not answer; has somebody stopped it?",
             )),
-            Err(errno) => Err(launch_error("cannot reach the fork server", errno)),
+            Err(errno) => Err(LaunchError::new("cannot reach the fork server").caused_by(errno)),
         }
     }
 

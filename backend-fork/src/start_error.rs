@@ -1,11 +1,10 @@
 //! Why a fork server could not be started.
 
+use pool_core::LaunchError;
 use std::error::Error;
 use std::fmt;
 
 use rustix::io::Errno;
-
-use crate::refusal::describe;
 
 /// Why a [`ForkServer`](crate::ForkServer) could not be started.
 #[derive(Debug, Clone)]
@@ -34,7 +33,7 @@ impl StartError {
     }
 
     pub(crate) fn of_system(what: &str, errno: Errno) -> Self {
-        Self::of_reason(describe(what, errno))
+        Self::of_reason(LaunchError::new(what).caused_by(errno).to_string())
     }
 
     pub(crate) fn of_reason(message: impl Into<String>) -> Self {

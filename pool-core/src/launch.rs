@@ -2,8 +2,11 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use crate::region::Region;
 
@@ -208,7 +211,7 @@ impl LaunchSpec {
 #[derive(Debug, Clone)]
 pub struct LaunchError {
     message: String,
-    source: Option<Arc<dyn Error + Send + Sync>>,
+    source: Option<Arc<io::Error>>,
     missing_init: bool,
 }
 
@@ -223,10 +226,11 @@ impl LaunchError {
         }
     }
 
-    /// The same, caused by `source`.
+    /// The same, caused by an error of the system; what to do about that is added, where it is
+    /// known.
     #[must_use]
-    pub fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
-        self.source = Some(Arc::new(source));
+    pub fn caused_by(mut self, source: impl Into<io::Error>) -> Self {
+        self.source = Some(Arc::new(source.into()));
         self
     }
 
@@ -248,7 +252,7 @@ impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         if let Some(source) = &self.source {
-            write!(f, ": {source}")?;
+            write!(f, ": {source}{}", hint(source))?;
         }
         Ok(())
     }
@@ -257,3 +261,20 @@ impl fmt::Display for LaunchError {
 // The source is part of the text, so that a message that is carried on as text is complete;
 // `source()` stays empty so that reporters that print the chain do not say it twice.
 impl Error for LaunchError {}
+
+/// What to do about an error of the system, where that is known.
+pub(crate) fn hint(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::TOOMANYREFS) => {
+            "; a pool needs a dozen descriptors and each worker two more: raise the limit of open \
+             files (ulimit -n)"
+        }
+        Some(Errno::NFILE) => "; the system's limit of open files is reached (fs.file-max)",
+        Some(Errno::AGAIN) => {
+            "; the limit of processes and threads is reached (ulimit -u, or pids.max of the \
+             control group)"
+        }
+        Some(Errno::NOMEM) => "; there is too little memory for another process",
+        _ => "",
+    }
+}

@@ -30,7 +30,7 @@ use crate::call::{Chunk, TaskId};
 use crate::config::PoolConfig;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
-use crate::launch::{LaunchError, Launcher, Link};
+use crate::launch::{LaunchError, Launcher, Link, hint};
 use crate::stats::Stats;
 use crate::sys::{Event, Poller};
 use crate::worker::WorkerInfo;
@@ -358,21 +358,5 @@ impl Executor for Shared {
 
     fn stats(&self) -> Stats {
         self.lock().stats()
-    }
-}
-
-/// What to do about an error of the system, where that is known.
-fn hint(error: &std::io::Error) -> &'static str {
-    match error
-        .raw_os_error()
-        .map(rustix::io::Errno::from_raw_os_error)
-    {
-        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
-            " (a pool needs three descriptors and each worker two; raise the limit with `ulimit -n`)"
-        }
-        Some(rustix::io::Errno::AGAIN) => {
-            " (the limit of processes and threads is reached; raise it with `ulimit -u`)"
-        }
-        _ => "",
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::core::End;
 use super::driver::until;
-use super::{Linked, Shared, Token, hint};
+use super::{Linked, Shared, Token};
 use crate::launch::{LaunchError, LaunchSpec, Launcher};
 use crate::sys::Poller;
 use crate::worker::catch;
@@ -290,11 +290,7 @@ impl Supervisor {
             }),
             Err(error) => {
                 link.kill();
-                Err(LaunchError::new(format!(
-                    "the system refuses to watch a worker{}",
-                    hint(&error)
-                ))
-                .caused_by(error))
+                Err(LaunchError::new("the system refuses to watch a worker").caused_by(error))
             }
         }
     }

@@ -185,8 +185,14 @@ impl Wire {
         }
         let count = self.batch.min(left);
         let before = self.items;
-        self.items += u64::from(count);
-        self.region.begin_items(count).then_some((count, before))
+        if self.region.begin_items(count) {
+            self.items += u64::from(count);
+            Some((count, before))
+        } else {
+            // The parent counts those that are passed over as well.
+            self.items += u64::from(left);
+            None
+        }
     }
 
     /// Takes the next item, from where it is if it is there in one piece, and otherwise by way
