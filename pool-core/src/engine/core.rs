@@ -5,44 +5,37 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::scheduler::{Imbalance, Load, Scheduler};
-use super::slot::{Harvest, Initialized, Killed, Phase, Slot, Wire};
+use super::slot::{Harvest, Initialized, Killed, Phase, Slot};
 use super::work::{Delivery, Work};
 use super::{Linked, Token};
 use crate::call::{Chunk, Outcomes, TaskId};
 use crate::config::Checked;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::Cancel;
-use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Reaped};
+use crate::launch::LaunchError;
 use crate::ring::Corrupt;
 use crate::stats::Stats;
 use crate::sys;
-use crate::worker::WorkerInfo;
-
-/// After so many failures in a row to get a worker going, the pool gives up.
-const MAX_FAILURES: u32 = 3;
-/// How long the first replacement of a worker that failed to start waits; the next ones wait
-/// twice as long each.
-const BACK_OFF: Duration = Duration::from_millis(10);
 
 /// See the module.
 pub(super) struct Core {
-    config: Checked,
+    pub(super) config: Checked,
     pub(super) scheduler: Scheduler<Work>,
     pub(super) slots: Vec<Slot>,
     pub(super) end: End,
     /// The first launches: what `build` waits for.
     pub(super) founding: Founding,
     /// The number of the last worker that was launched.
-    last_number: u32,
+    pub(super) last_number: u32,
     /// Failures in a row to get a worker going.
-    failures: u32,
+    pub(super) failures: u32,
     /// Workers that died without having done anything, since one has.
-    idle_deaths: u32,
+    pub(super) idle_deaths: u32,
     /// What is to be told to whom, as soon as the lock is free.
     deliveries: Vec<Delivery>,
-    harvest: Harvest,
+    pub(super) harvest: Harvest,
     abandoned: Vec<Work>,
-    stats: Stats,
+    pub(super) stats: Stats,
     /// Processors of this machine.
     processors: usize,
     /// Who looks into the rings.
@@ -52,7 +45,7 @@ pub(super) struct Core {
     /// The submitter of something that still runs will not come any more.
     is_orphaned: bool,
     /// When the scheduler wants to look for an imbalance again, in nanoseconds.
-    rebalance_at: Option<u64>,
+    pub(super) rebalance_at: Option<u64>,
 }
 
 /// Who looks into the rings.
@@ -134,8 +127,6 @@ impl Core {
         self.config.processes
     }
 
-    // ---- tasks ----
-
     /// Takes a new chunk.
     pub(super) fn submit(&mut self, chunk: Chunk) {
         self.stats.submitted += u64::from(chunk.count);
@@ -204,7 +195,7 @@ impl Core {
 
     /// Sees to it that a slot's worker begins nothing new, and gives the number, counted from 1,
     /// of the item that it runs. Who kills it after that knows which item that ends.
-    fn corner(&mut self, slot: usize) -> Option<u64> {
+    pub(super) fn corner(&mut self, slot: usize) -> Option<u64> {
         self.pump_slot(slot);
         if !self.scheduler.is_revoked(slot) {
             self.take_back(slot);
@@ -212,12 +203,12 @@ impl Core {
         self.scheduler.cornered_item(slot)
     }
 
-    fn fail(&mut self, work: Work, error: TaskError) {
+    pub(super) fn fail(&mut self, work: Work, error: TaskError) {
         let delivery = work.into_failure(error);
         self.deliver(delivery);
     }
 
-    fn deliver(&mut self, delivery: Option<Delivery>) {
+    pub(super) fn deliver(&mut self, delivery: Option<Delivery>) {
         if let Some(delivery) = delivery {
             let (count, failed) = delivery.counts();
             if !delivery.attended {
@@ -237,8 +228,6 @@ impl Core {
     pub(super) fn has_deliveries(&self) -> bool {
         !self.deliveries.is_empty()
     }
-
-    // ---- the rings ----
 
     /// Takes in what the workers have put into their rings, and hands out what waits. Says
     /// whether anything arrived.
@@ -262,7 +251,7 @@ impl Core {
             || self.scheduler.is_retiring(slot)
     }
 
-    fn pump_slot(&mut self, slot: usize) -> bool {
+    pub(super) fn pump_slot(&mut self, slot: usize) -> bool {
         if self.slots[slot].killed.is_some() {
             // What it has done is taken in when it is dead.
             return false;
@@ -308,7 +297,7 @@ impl Core {
     }
 
     /// A worker is through with a load.
-    fn finished(&mut self, slot: usize, work: Work, took: Duration) {
+    pub(super) fn finished(&mut self, slot: usize, work: Work, took: Duration) {
         if work.is_initializer {
             let failed = match work.outcomes {
                 Outcomes::One(Some(Ok(_))) => None,
@@ -367,7 +356,7 @@ impl Core {
     }
 
     /// Puts the newest load of a lane into its ring.
-    fn send(&mut self, slot: usize) {
+    pub(super) fn send(&mut self, slot: usize) {
         let busy = self.scheduler.busy();
         let attention = self.attention;
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
@@ -446,408 +435,6 @@ impl Core {
         }
     }
 
-    // ---- time ----
-
-    /// When something must be done even if nothing happens, in nanoseconds; `rebalance`: the
-    /// look for an imbalance included.
-    pub(super) fn next_timer(&self, rebalance: bool) -> Option<u64> {
-        let ended = matches!(self.end, End::Ended(_));
-        self.slots
-            .iter()
-            .flat_map(|slot| {
-                let launch = match &slot.phase {
-                    Phase::Down { not_before } if !ended && self.scheduler.wants_worker() => {
-                        Some(*not_before)
-                    }
-                    Phase::Starting { give_up, .. } if slot.killed.is_none() => Some(*give_up),
-                    _ => None,
-                };
-                [launch, slot.deadline.filter(|_| slot.killed.is_none())]
-            })
-            .flatten()
-            .chain(self.rebalance_at.filter(|_| rebalance))
-            .min()
-    }
-
-    /// Does what is due: looks for an imbalance, kills items at their deadline and workers that never answered.
-    pub(super) fn on_time(&mut self) {
-        let now = sys::now_ns();
-        if self.rebalance_at.is_some_and(|due| due <= now) {
-            self.pump();
-            self.dispatch();
-        }
-        for slot in 0..self.slots.len() {
-            if self.slots[slot].deadline.is_some_and(|due| due <= now) {
-                self.on_deadline(slot, now);
-            }
-            if let Phase::Starting { give_up, .. } = self.slots[slot].phase
-                && give_up <= now
-                && self.slots[slot].killed.is_none()
-            {
-                self.kill(slot, Killed::Silent);
-            }
-        }
-    }
-
-    /// The time is over that the slot's item may have had, if it began when it was sent.
-    fn on_deadline(&mut self, slot: usize, now: u64) {
-        // What has ended in the meantime needs no killing.
-        self.pump_slot(slot);
-        self.slots[slot].deadline = None;
-        let Phase::Up { wire, .. } = &self.slots[slot].phase else {
-            return;
-        };
-        // If the item with the deadline is behind others, its time has not begun: look again
-        // when it can be over at the earliest.
-        let Some(timeout) = self
-            .scheduler
-            .flights(slot)
-            .find_map(|work| work.chunk.timeout)
-            .map(nanoseconds)
-        else {
-            self.slots[slot].overdue = None;
-            return;
-        };
-        let region = wire.region();
-        let running = self
-            .scheduler
-            .running_item(slot, region.items_begun())
-            .filter(|_| {
-                self.scheduler
-                    .current(slot)
-                    .is_some_and(|flight| flight.load.chunk.timeout.is_some())
-            });
-        let started = &region.words().progress.item_started;
-        let due = match running {
-            Some(_) => started.load(Ordering::Relaxed).min(now) + timeout,
-            None => now.saturating_add(timeout),
-        };
-        // A worker may lie about when it began, but not about having run this item for the whole
-        // timeout since we last looked.
-        let seen_before = running.is_some() && self.slots[slot].overdue == running;
-        self.slots[slot].overdue = running;
-        if running.is_some() && (due <= now || seen_before) && self.corner(slot) == running {
-            self.kill(slot, Killed::Deadline);
-        } else {
-            self.slots[slot].deadline = Some(due.max(now + 1));
-        }
-    }
-
-    // ---- workers ----
-
-    /// The launches that are due, each with the slot that it is for.
-    pub(super) fn due_launches(&mut self) -> Vec<(usize, LaunchSpec)> {
-        let mut due = Vec::new();
-        if matches!(self.end, End::Ended(_)) {
-            return due;
-        }
-        let now = sys::now_ns();
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            let ready = matches!(slot.phase, Phase::Down { not_before } if not_before <= now);
-            if ready && self.scheduler.wants_worker() {
-                self.last_number += 1;
-                slot.phase = Phase::Launching;
-                due.push((
-                    index,
-                    LaunchSpec {
-                        number: self.last_number,
-                        generation: slot.generation,
-                        request_bytes: self.config.ring_bytes,
-                        response_bytes: self.config.ring_bytes,
-                    },
-                ));
-            }
-        }
-        due
-    }
-
-    /// A worker process is on its way.
-    pub(super) fn launched(&mut self, slot: usize, linked: Linked) {
-        self.stats.workers_started += 1;
-        let give_up = sys::now_ns().saturating_add(nanoseconds(self.config.launch_timeout));
-        self.slots[slot].phase = Phase::Starting { linked, give_up };
-        self.slots[slot].initialized = Initialized::Pending;
-        self.slots[slot].deadline = None;
-        self.slots[slot].overdue = None;
-        self.slots[slot].has_worked = false;
-        self.slots[slot].killed = None;
-        if matches!(self.end, End::Ended(_)) {
-            self.kill(slot, Killed::Cancelled);
-        }
-    }
-
-    /// A worker process could not be started.
-    pub(super) fn launch_failed(&mut self, slot: usize, error: &LaunchError) {
-        if matches!(self.founding, Founding::Waiting(_)) {
-            self.founding = Founding::Failed(error.clone());
-            self.end(TaskError::new(TaskErrorKind::Launch, error.to_string()));
-        }
-        let reason = TaskError::new(
-            TaskErrorKind::Launch,
-            format!("no worker can be started: {error}"),
-        );
-        self.slots[slot].phase = Phase::Down { not_before: 0 };
-        self.startup_failed(slot, reason);
-    }
-
-    /// A worker did not come so far that it could run a task.
-    fn startup_failed(&mut self, slot: usize, reason: TaskError) {
-        self.failures += 1;
-        if let Phase::Down { not_before } = &mut self.slots[slot].phase {
-            *not_before = sys::now_ns() + back_off(self.failures);
-        }
-        if self.failures >= MAX_FAILURES {
-            self.end(reason);
-        }
-    }
-
-    /// A starting worker's bell is readable. Says whether the worker was reached by this.
-    pub(super) fn advance(&mut self, slot: usize) -> bool {
-        if self.slots[slot].killed.is_some() {
-            return false;
-        }
-        let Phase::Starting { linked, .. } = &mut self.slots[slot].phase else {
-            return false;
-        };
-        match linked.link.advance() {
-            Ok(Advance::Pending) => false,
-            Ok(Advance::Reached) => {
-                self.reached(slot);
-                true
-            }
-            Err(error) => {
-                linked.failure = Some(error);
-                self.kill(slot, Killed::Silent);
-                false
-            }
-        }
-    }
-
-    fn reached(&mut self, slot: usize) {
-        let bytes = self.config.ring_bytes;
-        let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
-        let Phase::Starting { mut linked, .. } = phase else {
-            self.slots[slot].phase = phase;
-            return;
-        };
-        linked.learn_pid(self.slots[slot].generation);
-        let wire = Wire::new(linked.link.region(), bytes, bytes);
-        self.slots[slot].phase = Phase::Up {
-            linked,
-            wire: Box::new(wire),
-        };
-        self.slots[slot].generation += 1;
-        self.scheduler.up(slot);
-        match &self.config.initializer {
-            None => {
-                self.slots[slot].initialized = Initialized::Yes;
-                self.failures = 0;
-            }
-            Some((entry, item)) => {
-                let work = Work::initializer(Chunk::initializer(*entry, item.clone()));
-                self.scheduler.prepend(slot, work, sys::now_ns());
-                self.send(slot);
-            }
-        }
-        if let Founding::Waiting(missing) = &mut self.founding {
-            *missing -= 1;
-            if *missing == 0 {
-                self.founding = Founding::Done;
-            }
-        }
-    }
-
-    /// Kills a slot's worker; its death will tell what becomes of its tasks.
-    pub(super) fn kill(&mut self, slot: usize, why: Killed) {
-        if let Phase::Starting { linked, .. } | Phase::Up { linked, .. } =
-            &mut self.slots[slot].phase
-        {
-            linked.link.kill();
-            self.slots[slot].killed.get_or_insert(why);
-        }
-    }
-
-    /// A worker's bell has no other end any more, or cannot be heard. A worker that is dying, or
-    /// leaves in good order, needs no killing; one that closed it is of no use.
-    pub(super) fn lost_bell(&mut self, slot: usize) {
-        if !self.scheduler.is_retiring(slot)
-            && let Phase::Up { linked, .. } = &mut self.slots[slot].phase
-        {
-            linked.link.kill();
-        }
-    }
-
-    /// The death of a slot's worker is watched from now on.
-    pub(super) fn watched(&mut self, slot: usize) {
-        if let Phase::Up { linked, .. } = &mut self.slots[slot].phase {
-            linked.is_watched = true;
-        }
-    }
-
-    /// Gives up launches that were ended before there was a process, of whose death nobody will hear.
-    pub(super) fn bury_unborn(&mut self) {
-        for slot in 0..self.slots.len() {
-            if self.slots[slot].killed.is_some()
-                && let Phase::Starting { linked, .. } = &self.slots[slot].phase
-                && linked.link.death().is_none()
-            {
-                self.died(slot);
-            }
-        }
-    }
-
-    /// Asks how those ended that died; `true`: that is known of all now.
-    pub(super) fn ask_the_dying(&mut self) -> bool {
-        let mut all = true;
-        for slot in 0..self.slots.len() {
-            if matches!(self.slots[slot].phase, Phase::Dying { .. }) {
-                all &= self.died(slot);
-            }
-        }
-        all
-    }
-
-    /// A worker process has died. `false`: how is not known yet, ask again.
-    pub(super) fn died(&mut self, slot: usize) -> bool {
-        let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
-        let (mut linked, wire) = match phase {
-            Phase::Starting { linked, .. } => (linked, None),
-            Phase::Up { linked, wire } => (linked, Some(wire)),
-            Phase::Dying { linked, wire } => (linked, wire),
-            Phase::Down { .. } | Phase::Launching => {
-                self.slots[slot].phase = phase;
-                return true;
-            }
-        };
-        if wire.is_none() && linked.failure.is_none() && self.slots[slot].killed.is_none() {
-            // Its last words may still be in the bell.
-            linked.failure = linked.link.advance().err();
-        }
-        match linked.link.reap() {
-            Reaped::Pending => {
-                self.slots[slot].phase = Phase::Dying { linked, wire };
-                false
-            }
-            Reaped::Exited(exit) => {
-                match wire {
-                    Some(wire) => self.bury(slot, &linked, *wire, exit),
-                    None => self.stillborn(slot, linked, exit),
-                }
-                true
-            }
-        }
-    }
-
-    /// A worker died that had been reached.
-    fn bury(&mut self, slot: usize, linked: &Linked, mut wire: Wire, exit: ExitStatus) {
-        let Some(info) = linked.info().cloned() else {
-            return;
-        };
-        let expected = self.scheduler.is_retiring(slot) && exit == ExitStatus::Code(0);
-        if !expected {
-            self.stats.workers_lost += 1;
-        }
-        let killed = self.slots[slot].killed;
-        // A rogue's records are not worth reading; what it had is lost or run again.
-        if killed != Some(Killed::Rogue) {
-            let mut harvest = std::mem::take(&mut self.harvest);
-            let _ = wire.harvest_remains(slot, &info, &mut self.scheduler, &mut harvest);
-            for (work, took) in harvest.finished.drain(..) {
-                self.finished(slot, work, took);
-            }
-            self.harvest = harvest;
-        }
-        self.slots[slot].deadline = None;
-        let remains = self.scheduler.down(slot, wire.region().items_begun());
-        for work in remains.finished {
-            if !work.is_initializer {
-                let delivery = work.into_piece(Duration::ZERO);
-                self.deliver(delivery);
-            }
-        }
-        if matches!(self.end, End::Ended(_)) {
-            return;
-        }
-        match self.slots[slot].initialized.clone() {
-            Initialized::Failed(error) => self.startup_failed(slot, error),
-            Initialized::Pending => {
-                // The initializer itself may be among what was not begun.
-                self.scheduler.extract(|work| work.is_initializer);
-                let error = TaskError::new(
-                    TaskErrorKind::Initializer,
-                    format!("the initializer failed: the worker {exit}"),
-                );
-                self.startup_failed(slot, error.with_exit(exit).with_worker(info));
-            }
-            Initialized::Yes => match remains.lost {
-                Some(lost) => self.lost(lost, exit, killed, info),
-                None if expected || killed.is_some() || self.slots[slot].has_worked => {}
-                None => self.died_idle(slot, exit, info),
-            },
-        }
-    }
-
-    /// A worker died that had nothing to do and had never done anything. One may be killed by
-    /// somebody; when all are, they do not survive in this place.
-    fn died_idle(&mut self, slot: usize, exit: ExitStatus, info: WorkerInfo) {
-        self.idle_deaths += 1;
-        let limit = (4 * self.config.processes).max(16) as u32;
-        if self.idle_deaths > limit {
-            let error = TaskError::new(
-                TaskErrorKind::Launch,
-                format!("no worker lives long enough to run a task: the last one {exit}"),
-            );
-            self.end(error.with_exit(exit).with_worker(info));
-        } else if self.idle_deaths as usize > self.config.processes
-            && let Phase::Down { not_before } = &mut self.slots[slot].phase
-        {
-            *not_before = sys::now_ns() + back_off(self.idle_deaths);
-        }
-    }
-
-    /// A worker died while it ran this item.
-    fn lost(&mut self, mut work: Work, exit: ExitStatus, killed: Option<Killed>, info: WorkerInfo) {
-        let error = match killed {
-            Some(Killed::Deadline) => TaskError::timed_out(work.chunk.timeout),
-            Some(Killed::Cancelled) => TaskError::cancelled(),
-            Some(Killed::Rogue) => TaskError::new(
-                TaskErrorKind::WorkerLost,
-                "the worker wrote rubbish into the memory that it shares with the pool, and was \
-                 killed",
-            ),
-            _ => TaskError::worker_lost(exit, info.clone()),
-        }
-        .with_exit(exit)
-        .with_worker(info);
-        let again = work.chunk.retries > 0 && killed != Some(Killed::Cancelled);
-        if again && !matches!(self.end, End::Ended(_)) && !work.is_abandoned() {
-            work.chunk.retries -= 1;
-            self.scheduler.resubmit(Work::new(work.chunk));
-        } else {
-            self.fail(work, error);
-        }
-    }
-
-    /// A worker died before it was reached.
-    fn stillborn(&mut self, slot: usize, linked: Linked, exit: ExitStatus) {
-        self.stats.workers_lost += 1;
-        let limit = self.config.launch_timeout;
-        let error =
-            linked.failure.unwrap_or_else(|| {
-                match self.slots[slot].killed {
-            Some(Killed::Silent) => LaunchError::new(format!(
-                "the worker did not answer within {limit:?} after its launch; is procpool::init() \
-                 the first line of main? (builder().launch_timeout(..) sets the limit)"
-            ))
-            .from_missing_init(),
-            _ => LaunchError::new(format!("the worker {exit} before it was ready")),
-        }
-            });
-        self.launch_failed(slot, &error);
-    }
-
-    // ---- the end ----
-
     pub(super) fn close(&mut self) {
         if matches!(self.end, End::Open) {
             self.end = End::Closing;
@@ -902,8 +489,6 @@ impl Core {
                 .iter()
                 .all(|slot| matches!(slot.phase, Phase::Down { .. }))
     }
-
-    // ---- looking ----
 
     /// The worker in a slot, if it is this one.
     pub(super) fn linked(&self, token: Token) -> Option<&Linked> {
@@ -961,10 +546,6 @@ impl Core {
     }
 }
 
-fn back_off(failures: u32) -> u64 {
-    nanoseconds(BACK_OFF) << (failures - 1).min(8)
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
 }

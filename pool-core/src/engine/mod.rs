@@ -11,7 +11,9 @@ mod driver;
 mod scheduler;
 mod slot;
 mod supervisor;
+mod timers;
 mod work;
+mod workers;
 
 use std::cell::Cell;
 use std::fmt;

@@ -9,6 +9,10 @@ const PLACES: &[(&str, &str)] = &[
         "backend-fork/src/fork_server.rs",
         "forks beside threads that the caller answers for",
     ),
+    (
+        "backend-fork/src/pool.rs",
+        "lets the caller answer for threads",
+    ),
     ("backend-fork/src/server/client.rs", "forks a worker"),
     (
         "backend-fork/src/server_process.rs",
@@ -21,6 +25,8 @@ const PLACES: &[(&str, &str)] = &[
         "takes over ipc-channel's shared memory",
     ),
     ("backend-spawn/src/sys/", "system calls"),
+    ("backend-spawn/tests/launching/", "workers that do harm"),
+    ("examples/crash.rs", "crashes on purpose"),
     ("pool-core/src/codec/bulk.rs", "moves numbers as bytes"),
     ("pool-core/src/entry.rs", "calls a function by its offset"),
     (
@@ -36,6 +42,11 @@ const PLACES: &[(&str, &str)] = &[
         "pool-core/src/worker/serve.rs",
         "reads arguments where the parent wrote them",
     ),
+    (
+        "src/test_support.rs",
+        "a function that the loader calls before main",
+    ),
+    ("tests/", "workers that do harm"),
 ];
 
 /// `unsafe` stands only in the places whose purpose it is.
