@@ -21,7 +21,12 @@ impl Folder {
     /// # Errors
     /// When the temporary folder is relative, and the current one is gone.
     pub(crate) fn new(number: u64) -> io::Result<Self> {
-        let temporary = std::path::absolute(std::env::temp_dir())?;
+        let mut temporary = std::env::temp_dir();
+        if temporary.as_os_str().is_empty() {
+            // `TMPDIR` is set, to nothing: as good as not set.
+            temporary = PathBuf::from("/tmp");
+        }
+        let temporary = std::path::absolute(temporary)?;
         Ok(Self(temporary.join(format!("procpool-{number:016x}"))))
     }
 

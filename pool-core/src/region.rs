@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 
 use crate::sys;
 
@@ -57,8 +57,8 @@ pub(crate) struct Words {
     pub(crate) worker_asleep: Lines<AtomicU32>,
     /// Both: the parent says what it wants to be rung for (`WANT_*`), the worker clears it and rings.
     pub(crate) parent_wants: Lines<AtomicU32>,
-    /// Both: how many items the worker has begun, ever, and the bit `REVOKED`. See [`Region::begin_items`].
-    pub(crate) begun: Lines<AtomicU64>,
+    /// Parent: whether what has not begun is taken back. See [`Region::begin_item`].
+    recall: Lines<Recall>,
     /// Parent: what the worker should know.
     pub(crate) advice: Lines<Advice>,
 }
@@ -83,24 +83,38 @@ pub(crate) struct Progress {
     /// When the running item began, on the monotonic clock in nanoseconds. Kept only for items
     /// that have a deadline.
     pub(crate) item_started: AtomicU64,
+    /// The number, counted from 1, of the last item that it has begun, or was about to begin.
+    begun: AtomicU64,
 }
+
+/// See [`Words::recall`].
+#[derive(Debug, Default)]
+struct Recall {
+    /// `NOTHING_RECALLED`, `DECIDING` or `DECIDED`; a futex for a worker that waits for the latter.
+    state: AtomicU32,
+    /// Once decided: the number of the last item that the worker may run.
+    last: AtomicU64,
+}
+
+const NOTHING_RECALLED: u32 = 0;
+const DECIDING: u32 = 1;
+const DECIDED: u32 = 2;
 
 /// See [`Words::advice`].
 #[derive(Debug, Default)]
 pub(crate) struct Advice {
     /// Whether a worker that finds nothing to do may spin for a while before it sleeps.
     pub(crate) may_spin: AtomicU32,
-    /// One more than the number of the item that should stop early; 0 for none.
+    /// The number, counted from 1, of the item that should stop early; 0 for none.
     pub(crate) cancelled: AtomicU64,
+    /// The parent cannot put barriers into other processes: see [`Region::begin_item`].
+    fence_items: AtomicU32,
 }
 
 /// In `parent_wants`: ring when there is a result.
 pub(crate) const WANT_RESULTS: u32 = 1;
 /// In `parent_wants`: ring when there is space in the request ring.
 pub(crate) const WANT_SPACE: u32 = 2;
-
-/// In `begun`: what has not begun is taken back.
-const REVOKED: u64 = 1 << 63;
 
 const _: () = assert!(size_of::<Words>() <= WORDS_BYTES);
 
@@ -193,6 +207,9 @@ impl Region {
             .response_bytes
             .store(response_bytes as u64, Ordering::Relaxed);
         identity.version.store(PROTOCOL_VERSION, Ordering::Relaxed);
+        let fence_items = u32::from(!sys::has_barriers());
+        let advice = &self.words().advice;
+        advice.fence_items.store(fence_items, Ordering::Relaxed);
         identity.magic.store(MAGIC, Ordering::Release);
     }
 
@@ -237,28 +254,66 @@ impl Region {
         unsafe { self.address.add(WORDS_BYTES + request_bytes) }
     }
 
-    /// Worker: claims the next `count` items. `false`: they were taken back and must be skipped.
+    /// Worker: begins the item with this number, counted from 1. `false`: it was taken back and
+    /// must be skipped.
     ///
-    /// One word decides, so that an item is either run here or given to another worker.
+    /// The worker writes down what it begins and then looks whether items are taken back; the
+    /// parent says that it takes items back and then looks what has begun. So one of the two sees
+    /// the other, given a barrier between the two steps on each side. The worker's would cost more than
+    /// a small item does, so the parent, which takes back rarely, executes both by
+    /// `membarrier`; `fenced` says that it cannot. A worker that sees the parent at it waits
+    /// for the decision, which is the next thing that the parent does.
     #[inline]
-    pub(crate) fn begin_items(&self, count: u32) -> bool {
-        let begun = &self.words().begun;
-        begun.fetch_add(u64::from(count), Ordering::AcqRel) & REVOKED == 0
+    pub(crate) fn begin_item(&self, number: u64, fenced: bool) -> bool {
+        let words = self.words();
+        words.progress.begun.store(number, Ordering::Release);
+        if fenced {
+            fence(Ordering::SeqCst);
+        } else {
+            compiler_fence(Ordering::SeqCst);
+        }
+        words.recall.state.load(Ordering::Acquire) == NOTHING_RECALLED || self.may_run(number)
+    }
+
+    #[cold]
+    fn may_run(&self, number: u64) -> bool {
+        let recall = &self.words().recall;
+        while recall.state.load(Ordering::Acquire) == DECIDING {
+            sys::futex_wait(&recall.state, DECIDING);
+        }
+        // If all was reinstated in the meantime, `last` still is what was decided.
+        number <= recall.last.load(Ordering::Acquire)
+    }
+
+    /// Worker, at the beginning: gets ready for [`begin_item`](Self::begin_item), and says whether
+    /// it must be fenced.
+    pub(crate) fn prepare_items(&self) -> bool {
+        let registered = sys::accept_barriers();
+        let advised = self.words().advice.fence_items.load(Ordering::Relaxed) != 0;
+        !registered || advised
     }
 
     /// Parent: takes back all that has not begun, and says how many items have, ever.
     pub(crate) fn revoke(&self) -> u64 {
-        self.words().begun.fetch_or(REVOKED, Ordering::AcqRel) & !REVOKED
+        let words = self.words();
+        words.recall.state.store(DECIDING, Ordering::SeqCst);
+        sys::barrier_everywhere();
+        let begun = words.progress.begun.load(Ordering::Acquire);
+        words.recall.last.store(begun, Ordering::Release);
+        words.recall.state.store(DECIDED, Ordering::Release);
+        sys::futex_wake(&words.recall.state);
+        begun
     }
 
-    /// Parent, when the worker has skipped what was taken back: counts on from `items`.
-    pub(crate) fn reinstate(&self, items: u64) {
-        self.words().begun.store(items, Ordering::Release);
+    /// Parent, when the worker has passed over what was taken back: items may begin again.
+    pub(crate) fn reinstate(&self) {
+        let recall = &self.words().recall;
+        recall.state.store(NOTHING_RECALLED, Ordering::Release);
     }
 
     /// Parent: how many items the worker has begun, ever. Not to be trusted beyond this worker.
     pub(crate) fn items_begun(&self) -> u64 {
-        self.words().begun.load(Ordering::Acquire) & !REVOKED
+        self.words().progress.begun.load(Ordering::Acquire)
     }
 }
 
@@ -275,5 +330,74 @@ impl fmt::Debug for Region {
         f.debug_struct("Region")
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    fn region() -> Region {
+        let (region, _file) = Region::create(Region::bytes_for(4096, 4096)).expect("memory");
+        region.introduce(3, 1, 4096, 4096);
+        region
+    }
+
+    #[test]
+    fn a_region_says_what_it_is() {
+        let region = region();
+        assert_eq!(region.capacities(), Ok((4096, 4096)));
+        let identity = &region.words().identity;
+        assert_eq!(identity.number.load(Ordering::Relaxed), 3);
+        identity.request_bytes.store(8192, Ordering::Relaxed);
+        assert!(region.capacities().is_err(), "the rings do not fill it");
+        identity.magic.store(0, Ordering::Relaxed);
+        assert!(region.capacities().is_err(), "no region");
+    }
+
+    /// Both sides must agree on every item: whatever the parent took to have begun is run, and
+    /// nothing else.
+    #[test]
+    fn what_is_taken_back_is_not_run_and_the_rest_is() {
+        for fenced in [false, true] {
+            let region = region();
+            if !fenced && region.prepare_items() {
+                continue; // The kernel has no barriers: workers are always fenced.
+            }
+            let stop = AtomicBool::new(false);
+            let run = AtomicU64::new(0);
+            // Set by the worker when it was refused an item, cleared by the parent.
+            let refused = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut number = 1;
+                    while !stop.load(Ordering::Acquire) {
+                        if refused.load(Ordering::Acquire) {
+                            std::thread::yield_now();
+                        } else if region.begin_item(number, fenced) {
+                            run.store(number, Ordering::Release);
+                            number += 1;
+                        } else {
+                            refused.store(true, Ordering::Release);
+                        }
+                    }
+                });
+                for round in 0..20_000_u32 {
+                    for _ in 0..round % 200 {
+                        std::hint::spin_loop();
+                    }
+                    let begun = region.revoke();
+                    while !refused.load(Ordering::Acquire) {
+                        std::thread::yield_now();
+                    }
+                    assert_eq!(run.load(Ordering::Acquire), begun, "fenced: {fenced}");
+                    region.reinstate();
+                    refused.store(false, Ordering::Release);
+                }
+                stop.store(true, Ordering::Release);
+            });
+        }
     }
 }

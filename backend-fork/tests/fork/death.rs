@@ -1,14 +1,18 @@
 //! The deaths of the server and of the parent.
+#![allow(unsafe_code)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
+use nix::libc;
+use nix::unistd::{ForkResult, fork};
 use pool_core::{ExitStatus, Launcher, Reaped};
 use rustix::process::Signal;
 
 use crate::orders::Order;
 use crate::processes::{
-    children, exists, is_alive, is_readable, signal, stop, wait_readable, watch,
+    children, descriptors, exists, is_alive, is_readable, signal, stop, wait_for, wait_readable,
+    watch,
 };
 use crate::rig::{end, launch, pool, reap, server, tell, try_launch, try_reach, worker};
 use crate::{Scenario, again};
@@ -28,6 +32,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a stopped server dies with the parent", || {
         parent_dies(Parent::KilledWithStoppedServer)
     }),
+    (
+        "everything dies with a parent of which there is a copy",
+        || parent_dies(Parent::KilledWithCopy),
+    ),
     ("the server ends with its last handle", last_handle),
     ("the server lives as long as a pool", pool_without_handle),
     (
@@ -42,9 +50,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Run by other scenarios.
-pub(crate) const PARTS: &[Scenario] = &[(PARENT, parent)];
+pub(crate) const PARTS: &[Scenario] = &[(PARENT, parent), (COPIED_PARENT, copied_parent)];
 
 const PARENT: &str = "a parent with three workers";
+const COPIED_PARENT: &str = "a parent with three workers and a copy of itself";
 
 fn server_killed() {
     let (server, mut launcher) = pool();
@@ -102,11 +111,16 @@ fn server_killed_before_hello() {
 enum Parent {
     Killed,
     KilledWithStoppedServer,
+    KilledWithCopy,
     Exits,
 }
 
 fn parent_dies(how: Parent) {
-    let mut parent = again(PARENT)
+    let parent = match how {
+        Parent::KilledWithCopy => COPIED_PARENT,
+        _ => PARENT,
+    };
+    let mut parent = again(parent)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -115,10 +129,11 @@ fn parent_dies(how: Parent) {
     BufReader::new(parent.stdout.take().expect("piped"))
         .read_line(&mut line)
         .expect("the parent speaks");
-    let pids: Vec<u32> = line
+    let mut pids: Vec<u32> = line
         .split_whitespace()
         .map(|pid| pid.parse().expect("a number"))
         .collect();
+    let copy = (how == Parent::KilledWithCopy).then(|| pids.pop().expect("it is the last"));
     assert_eq!(
         pids.len(),
         5,
@@ -137,22 +152,49 @@ fn parent_dies(how: Parent) {
     for death in deaths {
         wait_readable(death);
     }
+    if let Some(copy) = copy {
+        signal(copy, Signal::KILL);
+    }
     let status = parent.wait().expect("the parent is ours");
     assert_eq!(status.success(), how == Parent::Exits);
+}
+
+/// Says who there is, and ends in bad order when its standard input does.
+fn parent() {
+    be_parent(false);
+}
+
+/// The same, while a process lives on that was forked by other means, and so holds copies of the
+/// sockets to the server: it sees no end-of-file.
+fn copied_parent() {
+    be_parent(true);
 }
 
 #[allow(
     clippy::disallowed_methods,
     reason = "no destructors and no order is the point"
 )]
-/// Says who there is, and ends in bad order when its standard input does.
-fn parent() {
+fn be_parent(copy: bool) {
     let (server, mut launcher) = pool();
+    let mut copied = None;
+    if copy {
+        // SAFETY: there is one thread, and the copy does nothing but sleep.
+        match unsafe { fork() }.expect("a process may be forked") {
+            ForkResult::Parent { child } => copied = Some(child.as_raw().cast_unsigned()),
+            ForkResult::Child => {
+                // SAFETY: always sound. It is longer than the test takes.
+                unsafe { libc::sleep(120) };
+                // SAFETY: always sound.
+                unsafe { libc::_exit(0) };
+            }
+        }
+    }
     let workers: Vec<_> = (1..=3).map(|n| worker(&mut launcher, n)).collect();
     let started = tell(&*workers[0].0, Order::StartProcess, 0);
     let mut pids = vec![server.pid()];
     pids.extend(workers.iter().map(|(_, pid)| *pid));
     pids.push(started);
+    pids.extend(copied);
     let pids: Vec<_> = pids.iter().map(u32::to_string).collect();
     println!("{}", pids.join(" "));
     let _ = std::io::stdout().flush();
@@ -201,9 +243,14 @@ fn two_servers() {
     let (first, mut launcher) = pool();
     let (link, pid) = worker(&mut launcher, 1);
     let death = watch(pid);
+    // It has copies of the parent's ends of the sockets to the first one.
     let second = server();
+    let open = descriptors(first.pid()).len();
     drop((launcher, link));
     wait_readable(death);
+    wait_for("the server closes the pool's connection", || {
+        descriptors(first.pid()).len() < open
+    });
     let first_pid = first.pid();
     let ended = watch(first_pid);
     drop(first);

@@ -11,9 +11,12 @@ mod processes;
 mod rig;
 mod start;
 
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 /// Names the scenario that an executed-again process is to run.
 const SCENARIO: &str = "PROCPOOL_FORK_SCENARIO";
@@ -57,10 +60,17 @@ fn again(scenario: &str) -> Command {
 }
 
 fn run_alone(scenario: &str) -> Result<(), Failed> {
-    let output = again(scenario).output()?;
-    if output.status.success() {
+    // Not a pipe: one that a process left behind holds open has no end.
+    let mut output = File::from(memfd_create("output", MemfdFlags::CLOEXEC)?);
+    let status = again(scenario)
+        .stdout(output.try_clone()?)
+        .stderr(output.try_clone()?)
+        .status()?;
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{}\n{said}", output.status).into())
+    let mut said = Vec::new();
+    output.rewind()?;
+    output.read_to_end(&mut said)?;
+    Err(format!("{status}\n{}", String::from_utf8_lossy(&said)).into())
 }

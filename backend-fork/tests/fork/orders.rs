@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use backend_fork::ForkServer;
+use nix::libc;
 use pool_core::{ExitStatus, Region};
 use rustix::io::Errno;
 use rustix::thread::futex;
@@ -123,7 +124,11 @@ pub(crate) fn serve(region: Region, bell: OwnedFd) -> i32 {
                 let child = Command::new("sleep").arg("1000").spawn();
                 report = child.expect("there is a `sleep`").id();
             }
-            Order::Print => print!("{argument}"),
+            Order::Print => {
+                print!("rust-{argument} ");
+                // SAFETY: the format takes one unsigned number, and ends with a null byte.
+                unsafe { libc::printf(c"c-%u ".as_ptr(), argument) };
+            }
             Order::HoldStdout => {
                 let (held, is_held) = std::sync::mpsc::channel();
                 std::thread::spawn(move || {

@@ -78,7 +78,7 @@ fn buffers() {
         .expect("this program can be executed");
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8(output.stdout).expect("all of it is text");
-    for part in ["from-rust", "from-c", "4711"] {
+    for part in ["from-rust", "from-c", "rust-4711", "c-4711"] {
         assert_eq!(said.matches(part).count(), 1, "{said:?}");
     }
 }

@@ -290,8 +290,8 @@ impl Core {
         let all = wire.send_on()?;
         self.scheduler.choke(slot, !all);
         if self.scheduler.is_revoked(slot) && wire.is_drained()? {
-            let items = self.scheduler.passed_over(slot);
-            wire.region().reinstate(items);
+            self.scheduler.passed_over(slot);
+            wire.region().reinstate();
         }
         Ok(news)
     }
@@ -466,9 +466,7 @@ impl Core {
             }
             let requeued: Vec<Work> = self.scheduler.drain_queue().collect();
             for work in remains.lost.into_iter().chain(requeued) {
-                if !work.is_initializer {
-                    self.fail(work, reason.clone());
-                }
+                self.fail(work, reason.clone());
             }
             if !was_retiring {
                 self.kill(slot, Killed::Cancelled);
@@ -476,6 +474,17 @@ impl Core {
         }
         for slot in 0..self.slots.len() {
             self.kill(slot, Killed::Cancelled);
+        }
+    }
+
+    /// Ends everything without a supervisor: the links kill and reap when they are dropped.
+    pub(super) fn give_up(&mut self, reason: TaskError) {
+        if matches!(self.founding, Founding::Waiting(_)) {
+            self.founding = Founding::Failed(LaunchError::new(reason.to_string()));
+        }
+        self.end(reason);
+        for slot in &mut self.slots {
+            slot.phase = Phase::Down { not_before: 0 };
         }
     }
 

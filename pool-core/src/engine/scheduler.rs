@@ -52,6 +52,8 @@ struct Lane<L> {
     tasks_left: Option<u64>,
     /// Some of what it was handed was taken back, and it has not passed over all of that yet.
     revoked: bool,
+    /// It runs what must come before its first task.
+    preparing: bool,
     /// It cannot take more now: the last load is not wholly in its ring.
     choked: bool,
     /// Smoothed time that one load takes it, in nanoseconds; 0 until measured.
@@ -75,6 +77,7 @@ impl<L: Load> Lane<L> {
             handed: 0,
             tasks_left: None,
             revoked: false,
+            preparing: false,
             choked: false,
             load_ns: 0,
             progressed: 0,
@@ -86,7 +89,11 @@ impl<L: Load> Lane<L> {
     }
 
     fn may_take(&self) -> bool {
-        self.state == LaneState::Up && !self.revoked && !self.choked && self.tasks_left != Some(0)
+        self.state == LaneState::Up
+            && !self.revoked
+            && !self.preparing
+            && !self.choked
+            && self.tasks_left != Some(0)
     }
 
     fn credit(&self) -> u64 {
@@ -178,9 +185,12 @@ impl<L: Load> Scheduler<L> {
         self.idle.push(slot);
     }
 
-    /// Puts a load into a lane that is not a task: the initializer.
-    pub(crate) fn prepend(&mut self, slot: usize, load: L, now: u64) {
-        if let Some(tasks) = &mut self.lanes[slot].tasks_left {
+    /// Puts a load into a lane that is not a task but must come before the first: the
+    /// initializer. The lane takes nothing else before it is through.
+    pub(crate) fn prepare(&mut self, slot: usize, load: L, now: u64) {
+        let lane = &mut self.lanes[slot];
+        lane.preparing = true;
+        if let Some(tasks) = &mut lane.tasks_left {
             *tasks += 1;
         }
         self.hand(slot, load, now);
@@ -309,11 +319,15 @@ impl<L: Load> Scheduler<L> {
             return None;
         }
         let flight = lane.flights.pop_front()?;
-        lane.load_ns = if lane.load_ns == 0 {
-            took_ns.max(1)
+        if std::mem::take(&mut lane.preparing) {
+            // It says nothing about how long tasks take.
+        } else if lane.load_ns == 0 {
+            lane.load_ns = took_ns.max(1);
         } else {
-            (lane.load_ns * 7 / 8 + took_ns / 8).max(1)
-        };
+            lane.load_ns = (lane.load_ns - lane.load_ns / 8)
+                .saturating_add(took_ns / 8)
+                .max(1);
+        }
         if lane.is_idle() {
             self.busy -= 1;
             self.idle.push(slot);
@@ -409,11 +423,9 @@ impl<L: Load> Scheduler<L> {
         }
     }
 
-    /// The worker has passed over all that was taken back. Gives the number to count on from.
-    pub(crate) fn passed_over(&mut self, slot: usize) -> u64 {
-        let lane = &mut self.lanes[slot];
-        lane.revoked = false;
-        lane.handed
+    /// The worker has passed over all that was taken back.
+    pub(crate) fn passed_over(&mut self, slot: usize) {
+        self.lanes[slot].revoked = false;
     }
 
     pub(crate) fn is_revoked(&self, slot: usize) -> bool {

@@ -7,12 +7,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::core::End;
 use super::driver::until;
 use super::{Linked, Shared, Token};
+use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{LaunchError, LaunchSpec, Launcher};
 use crate::sys::Poller;
 use crate::worker::catch;
@@ -84,7 +86,16 @@ pub(super) fn start(
                 last_ring: Instant::now(),
                 later: Vec::new(),
             };
-            supervisor.run();
+            let shared = supervisor.shared.clone();
+            if let Err(panic) = catch(|| supervisor.run()) {
+                // A defect of ours. Nobody must wait for ever because of it.
+                let reason = format!("the pool's supervisor panicked: {}", panic.message);
+                let mut core = shared.lock();
+                core.give_up(TaskError::new(TaskErrorKind::Launch, reason));
+                shared.is_ending.store(true, Ordering::SeqCst);
+                shared.deliver(core);
+                shared.changed.notify_all();
+            }
         })
 }
 

@@ -47,12 +47,14 @@ impl Work {
         .write()
     }
 
-    /// The outcomes, to be given to the sink. `None`: it has no items.
+    /// The outcomes, to be given to the sink. `None`: it has no items, or nobody waits for them.
     pub(super) fn into_piece(self, took: Duration) -> Option<Delivery> {
         let Self {
-            chunk, outcomes, ..
+            chunk,
+            outcomes,
+            is_initializer,
         } = self;
-        (chunk.count > 0).then(|| Delivery {
+        (chunk.count > 0 && !is_initializer).then(|| Delivery {
             attended: chunk.attended,
             piece: Piece {
                 first: chunk.first,

@@ -130,7 +130,7 @@ impl Core {
             }
             Some((entry, item)) => {
                 let work = Work::initializer(Chunk::initializer(*entry, item.clone()));
-                self.scheduler.prepend(slot, work, sys::now_ns());
+                self.scheduler.prepare(slot, work, sys::now_ns());
                 self.send(slot);
             }
         }
@@ -245,10 +245,8 @@ impl Core {
         self.slots[slot].deadline = None;
         let remains = self.scheduler.down(slot, wire.region().items_begun());
         for work in remains.finished {
-            if !work.is_initializer {
-                let delivery = work.into_piece(Duration::ZERO);
-                self.deliver(delivery);
-            }
+            let delivery = work.into_piece(Duration::ZERO);
+            self.deliver(delivery);
         }
         if matches!(self.end, End::Ended(_)) {
             return;
@@ -256,7 +254,7 @@ impl Core {
         match self.slots[slot].initialized.clone() {
             Initialized::Failed(error) => self.startup_failed(slot, error),
             Initialized::Pending => {
-                // The initializer itself may be among what was not begun.
+                // The initializer itself may be what was not begun.
                 self.scheduler.extract(|work| work.is_initializer);
                 let error = TaskError::new(
                     TaskErrorKind::Initializer,

@@ -123,7 +123,13 @@ impl TaskCell {
 
 impl Sink for TaskCell {
     fn complete(&self, piece: Piece) {
-        self.set(piece.into_single());
+        let outcome = piece.into_single();
+        // Who has cancelled a task is not given a value, whether it heeded that or not.
+        self.set(if outcome.is_ok() && self.is_abandoned() {
+            Err(TaskError::cancelled())
+        } else {
+            outcome
+        });
     }
 
     fn is_abandoned(&self) -> bool {
@@ -219,7 +225,11 @@ impl Collector {
 }
 
 impl Sink for Collector {
-    fn complete(&self, piece: Piece) {
+    fn complete(&self, mut piece: Piece) {
+        if self.is_abandoned() {
+            // As in a single task. The errors among them nobody has asked for.
+            piece = Piece::failed(piece.first, piece.count, TaskError::cancelled());
+        }
         let mut state = self.lock();
         state.missing = state.missing.saturating_sub(piece.count as usize);
         state.pieces.push(Arc::new(piece));

@@ -4,13 +4,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU32;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mremap, munmap};
-use rustix::thread::futex;
+use rustix::thread::{MembarrierCommand, futex, membarrier};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Creates a zero-filled memory file whose size nobody can change any more: a process that
@@ -70,6 +71,27 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
 /// Wakes the one sleeper on `word`, in whatever process.
 pub(crate) fn futex_wake(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), 1);
+}
+
+/// Whether [`barrier_everywhere`] works here. It may not in an old kernel or in a sandbox.
+pub(crate) fn has_barriers() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| membarrier(MembarrierCommand::GlobalExpedited).is_ok())
+}
+
+/// Executes a memory barrier on every thread that runs now in a process that accepts that, and
+/// in this one.
+pub(crate) fn barrier_everywhere() {
+    fence(Ordering::SeqCst);
+    if has_barriers() {
+        let done = membarrier(MembarrierCommand::GlobalExpedited);
+        debug_assert!(done.is_ok(), "membarrier: {done:?}");
+    }
+}
+
+/// Accepts the barriers of other processes. `false`: that cannot be had.
+pub(crate) fn accept_barriers() -> bool {
+    membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok()
 }
 
 /// Nanoseconds on the monotonic clock, the same in every process of this machine.

@@ -65,37 +65,32 @@ where
     A: DeserializeOwned + 'static,
     R: Serialize + 'static,
 {
-    let mut left = items;
     let mut out = wire.take_scratch();
-    while left > 0 {
-        let Some((claimed, mut number)) = wire.claim(left, deadline) else {
-            wire.skip_items(left);
+    for done in 0..items {
+        let Some(number) = wire.begin_item(deadline) else {
+            wire.skip_items(items - done);
             break;
         };
-        left -= claimed;
-        for _ in 0..claimed {
-            number += 1;
-            current::running(number);
-            let argument = match wire.take_bulk::<A>() {
-                Some(argument) => argument
-                    .ok_or_else(|| Failure::error(Stage::DecodeArgument, "the bytes are no text")),
-                None => {
-                    let item = wire.next_item();
-                    let argument = decode_argument(item.bytes());
-                    wire.done_with(item);
-                    argument
-                }
-            };
-            out.clear();
-            match argument.and_then(|argument| run_item(function, argument, &mut out)) {
-                Ok(None) => wire.put_record(RecordKind::Value, &out),
-                Ok(Some(large)) => {
-                    if let Some((prefix, bytes)) = codec::bulk_parts(&large) {
-                        wire.put_bulk(prefix, bytes);
-                    }
-                }
-                Err(failure) => wire.put_failure(&failure),
+        current::running(number);
+        let argument = match wire.take_bulk::<A>() {
+            Some(argument) => argument
+                .ok_or_else(|| Failure::error(Stage::DecodeArgument, "the bytes are no text")),
+            None => {
+                let item = wire.next_item();
+                let argument = decode_argument(item.bytes());
+                wire.done_with(item);
+                argument
             }
+        };
+        out.clear();
+        match argument.and_then(|argument| run_item(function, argument, &mut out)) {
+            Ok(None) => wire.put_record(RecordKind::Value, &out),
+            Ok(Some(large)) => {
+                if let Some((prefix, bytes)) = codec::bulk_parts(&large) {
+                    wire.put_bulk(prefix, bytes);
+                }
+            }
+            Err(failure) => wire.put_failure(&failure),
         }
     }
     wire.give_scratch(out);

@@ -24,11 +24,6 @@ const MIN_SPIN_NS: u64 = 1_000;
 /// The largest buffer that is kept for the next item.
 const KEEP_BYTES: usize = 1 << 20;
 
-/// The most items that are claimed at a time.
-const MAX_BATCH: u32 = 64;
-/// How long the items that were claimed together should take at most.
-const QUICK_NS: u64 = 8_000;
-
 /// The exit code of a worker that the parent told to go.
 const EXIT_RETIRED: i32 = 0;
 /// The exit code of a worker whose initializer panicked.
@@ -64,13 +59,12 @@ pub fn serve(region: Region, bell: OwnedFd) -> i32 {
         requests: Consumer::requests(region.clone(), request_bytes),
         responses: Producer::responses(region.clone(), request_bytes, response_bytes),
         release_at: request_bytes / 8,
-        region,
         bell,
         items: 0,
         has_failed: false,
         spin: MAX_SPIN_NS,
-        batch: 0,
-        claimed_at: 0,
+        fenced: region.prepare_items(),
+        region,
         scratch: Vec::new(),
         argument: Vec::new(),
     };
@@ -115,15 +109,14 @@ pub(super) struct Wire {
     /// How many taken bytes are given back at the latest.
     release_at: usize,
     bell: OwnedFd,
-    /// How many items have been begun or skipped.
+    /// How many items have been begun or passed over.
     items: u64,
     /// Whether an item has ended with a failure.
     has_failed: bool,
     /// How long to look for work before sleeping, in nanoseconds.
     spin: u64,
-    /// How many items were claimed last time in this frame, and when.
-    batch: u32,
-    claimed_at: u64,
+    /// Whether items begin with a fence; see [`Region::begin_item`].
+    fenced: bool,
     /// Buffers that are used again for every item.
     scratch: Vec<u8>,
     argument: Vec<u8>,
@@ -143,8 +136,6 @@ impl Wire {
             return false;
         };
         let start = sys::now_ns();
-        self.claimed_at = start;
-        self.batch = 0;
         entry(&mut ChunkRun {
             source: Source::Wire {
                 wire: self,
@@ -159,40 +150,20 @@ impl Wire {
         true
     }
 
-    /// Claims the next items of a frame that has `left`, and says how many, and how many there
-    /// were before. `None`: all of them were taken back.
-    ///
-    /// What is claimed cannot be taken back any more, but a claim costs more than a small item.
-    /// So more are claimed at a time while they are seen to be quick.
+    /// Begins the next item and gives its number, counted from 1. `None`: it and all after it in
+    /// the ring were taken back.
     #[inline]
-    pub(super) fn claim(&mut self, left: u32, deadline: bool) -> Option<(u32, u64)> {
+    pub(super) fn begin_item(&mut self, deadline: bool) -> Option<u64> {
         if deadline {
-            // Before the claim, so that whoever sees the claim sees no time of an earlier item.
+            // Before the item is known to run, so that whoever sees that sees no earlier time.
             let started = &self.region.words().progress.item_started;
             started.store(sys::now_ns(), Ordering::Relaxed);
-            self.batch = 1;
-        } else if self.batch > 0 {
-            let now = sys::now_ns();
-            let took = now - self.claimed_at;
-            self.claimed_at = now;
-            if took < QUICK_NS / 2 {
-                self.batch = (self.batch * 2).min(MAX_BATCH);
-            } else if took > QUICK_NS {
-                self.batch = 1;
-            }
-        } else {
-            self.batch = 1;
         }
-        let count = self.batch.min(left);
-        let before = self.items;
-        if self.region.begin_items(count) {
-            self.items += u64::from(count);
-            Some((count, before))
-        } else {
-            // The parent counts those that are passed over as well.
-            self.items += u64::from(left);
-            None
-        }
+        let number = self.items + 1;
+        self.region.begin_item(number, self.fenced).then(|| {
+            self.items = number;
+            number
+        })
     }
 
     /// Takes the next item, from where it is if it is there in one piece, and otherwise by way
@@ -299,6 +270,7 @@ impl Wire {
 
     /// Passes over items that were taken back.
     pub(super) fn skip_items(&mut self, count: u32) {
+        self.items += u64::from(count);
         for _ in 0..count {
             let mut left = self.read_item_len();
             while left > 0 {

@@ -211,7 +211,7 @@ impl World {
                 && worker.frames.iter().all(VecDeque::is_empty)
             {
                 worker.revoked = false;
-                worker.begun = self.scheduler.passed_over(slot);
+                self.scheduler.passed_over(slot);
             }
         }
     }
