@@ -349,14 +349,10 @@ impl Shared {
         self.keep_time(core, &seat);
     }
 
-    /// Supervisor: looks into the rings, unless a driver does, and lets nobody ring for now.
-    /// Says whether anything was there.
-    pub(super) fn look_once(&self, core: &mut Core) -> bool {
-        if self.seat.lock().taken {
-            return false;
-        }
-        core.attend(Attention::Nobody);
-        core.pump()
+    /// Whether a thread is in the seat. It stays empty, or is not used, while the caller has the
+    /// core's lock.
+    pub(super) fn is_driven(&self) -> bool {
+        self.seat.lock().taken
     }
 
     /// Sees to it that the supervisor wakes when the next timer is due.

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::core::End;
+use super::core::{Attention, End};
 use super::driver::until;
 use super::{Linked, Shared, Token};
 use crate::error::{TaskError, TaskErrorKind};
@@ -177,9 +177,15 @@ impl Supervisor {
         let mut is_hectic = self.last_ring.elapsed() < HECTIC;
         loop {
             let mut core = self.shared.lock();
+            if self.shared.is_driven() {
+                // The ring is meant for the driver, who sleeps on the same bells: they must go
+                // on ringing.
+                break;
+            }
             self.shared.answer_bells(&mut core, &ready);
             ready.clear();
-            let news = self.shared.look_once(&mut core);
+            core.attend(Attention::Nobody);
+            let news = core.pump();
             if !(news && is_hectic) {
                 self.shared.settle(&mut core);
                 self.shared.deliver(core);
