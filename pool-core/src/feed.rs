@@ -192,7 +192,6 @@ where
         }
         if let Some(error) = failed {
             let piece = Piece::failed(first + count as usize, 1, error);
-            self.back += 1;
             self.ready.push(Arc::new(piece));
         }
     }
@@ -218,13 +217,12 @@ where
     pub(crate) fn next_pieces(&mut self) -> Vec<Arc<Piece>> {
         loop {
             self.fill();
-            let arrived = self.collector.take();
-            for piece in &arrived {
+            let mut pieces = std::mem::take(&mut self.ready);
+            pieces.extend(self.collector.take());
+            for piece in &pieces {
                 self.back += piece.count as usize;
                 self.chunker.observe(piece.count, piece.took);
             }
-            let mut pieces = std::mem::take(&mut self.ready);
-            pieces.extend(arrived);
             if !pieces.is_empty() {
                 return pieces;
             }

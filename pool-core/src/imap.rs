@@ -27,6 +27,8 @@ pub struct Imap<I: Iterator, R> {
     /// In order, or as they come.
     in_order: Option<InOrder>,
     ready: VecDeque<Result<R, TaskError>>,
+    /// The caller has a result that the feed does not know of.
+    has_given: bool,
     /// Why there is nothing to iterate over: said once.
     error: Option<TaskError>,
     result: PhantomData<fn() -> R>,
@@ -42,6 +44,7 @@ impl<I: Iterator, R> Imap<I, R> {
             feed,
             in_order: ordered.then(InOrder::default),
             ready: VecDeque::new(),
+            has_given: false,
             error,
             result: PhantomData,
         }
@@ -60,12 +63,16 @@ where
         if let Some(error) = self.error.take() {
             return Some(Err(error));
         }
+        // Only now: an item is with the caller when he comes back for the next one, and its
+        // result may be what the input waits for.
+        if std::mem::take(&mut self.has_given)
+            && let Some(feed) = &mut self.feed
+        {
+            feed.give(1);
+        }
         loop {
             if let Some(result) = self.ready.pop_front() {
-                if let Some(feed) = &mut self.feed {
-                    feed.give(1);
-                    feed.fill();
-                }
+                self.has_given = true;
                 return Some(result);
             }
             let feed = self.feed.as_mut()?;

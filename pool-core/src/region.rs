@@ -81,7 +81,7 @@ pub(crate) struct Progress {
     /// worker that dies in the middle of a chunk leaves behind.
     pub(crate) staged: AtomicU64,
     /// When the running item began, on the monotonic clock in nanoseconds. Kept only for items
-    /// that have a deadline.
+    /// that have a deadline. `ENDED` when its function has ended.
     pub(crate) item_started: AtomicU64,
     /// The number, counted from 1, of the last item that it has begun, or was about to begin.
     begun: AtomicU64,
@@ -110,6 +110,9 @@ pub(crate) struct Advice {
     /// The parent cannot put barriers into other processes: see [`Region::begin_item`].
     fence_items: AtomicU32,
 }
+
+/// In `item_started`: later than any time.
+pub(crate) const ENDED: u64 = u64::MAX;
 
 /// In `parent_wants`: ring when there is a result.
 pub(crate) const WANT_RESULTS: u32 = 1;

@@ -175,11 +175,8 @@ impl Core {
         let Some(item) = self.corner(slot) else {
             return false;
         };
-        if !self
-            .scheduler
-            .current(slot)
-            .is_some_and(|flight| flight.load.chunk.task == task)
-        {
+        let load = self.scheduler.load_of(slot, item);
+        if !load.is_some_and(|work| work.chunk.task == task) {
             return false;
         }
         match (how, &self.slots[slot].phase) {
@@ -194,12 +191,14 @@ impl Core {
     }
 
     /// Sees to it that a slot's worker begins nothing new, and gives the number, counted from 1,
-    /// of the item that it runs. Who kills it after that knows which item that ends.
+    /// of the item that it runs. Who kills it after that, still under the lock, knows which item
+    /// that ends.
     pub(super) fn corner(&mut self, slot: usize) -> Option<u64> {
-        self.pump_slot(slot);
         if !self.scheduler.is_revoked(slot) {
             self.take_back(slot);
         }
+        // After that, or what it began in between would look as if it had ended.
+        self.pump_slot(slot);
         self.scheduler.cornered_item(slot)
     }
 
@@ -379,12 +378,11 @@ impl Core {
         match wire.send(work) {
             Ok(all) => {
                 self.scheduler.choke(slot, !all);
-                if let Some(timeout) = timed
-                    && self.slots[slot].deadline.is_none()
-                {
+                if let Some(timeout) = timed {
                     // At the earliest then; whether the item began later is looked up then.
-                    self.slots[slot].deadline =
-                        Some(sys::now_ns().saturating_add(nanoseconds(timeout)));
+                    let due = sys::now_ns().saturating_add(nanoseconds(timeout));
+                    let deadline = &mut self.slots[slot].deadline;
+                    *deadline = Some(deadline.map_or(due, |earlier| earlier.min(due)));
                 }
             }
             Err(Corrupt) => self.kill(slot, Killed::Rogue),
@@ -542,6 +540,11 @@ impl Core {
     pub(super) fn needs_supervision(&mut self) -> bool {
         self.is_orphaned &= self.is_busy();
         self.unattended > 0 || self.is_orphaned || !matches!(self.end, End::Open)
+    }
+
+    /// Whether somebody who looks into the rings is awake, and so keeps the balance.
+    pub(super) fn is_awake(&self) -> bool {
+        self.attention == Attention::Awake
     }
 
     /// Whether the supervisor looks into the rings.

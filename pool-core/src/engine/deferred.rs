@@ -26,8 +26,12 @@ struct Queue {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// A job runs.
     is_running: bool,
+    /// The thread ends when there is no job.
     is_finished: bool,
+    /// There is a thread, or will be in a moment.
+    has_thread: bool,
     thread: Option<ThreadId>,
 }
 
@@ -49,6 +53,7 @@ impl Queue {
                 state.is_running = false;
                 self.changed.notify_all();
             } else if state.is_finished {
+                state.has_thread = false;
                 return;
             } else {
                 state = self
@@ -63,27 +68,32 @@ impl Queue {
 impl Deferred {
     /// Runs a job soon.
     pub(super) fn run(&self, job: Job) {
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        self.queue.lock().jobs.push_back(job);
-        if thread.is_none() {
-            let queue = self.queue.clone();
-            let started = std::thread::Builder::new()
-                .name("procpool-callbacks".into())
-                .spawn(move || queue.work());
-            match started {
-                Ok(started) => *thread = Some(started),
+        let mut state = self.queue.lock();
+        state.jobs.push_back(job);
+        let needs_thread = !std::mem::replace(&mut state.has_thread, true);
+        drop(state);
+        self.queue.changed.notify_all();
+        if !needs_thread {
+            return;
+        }
+        let queue = self.queue.clone();
+        let started = std::thread::Builder::new()
+            .name("procpool-callbacks".into())
+            .spawn(move || queue.work());
+        match started {
+            Ok(started) => {
+                let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+                *thread = Some(started);
+            }
+            Err(_) => {
                 // No thread is to be had: better here than never.
-                Err(_) => {
-                    drop(thread);
-                    let job = self.queue.lock().jobs.pop_back();
-                    if let Some(job) = job {
-                        quietly(job);
-                    }
-                    return;
-                }
+                let mut state = self.queue.lock();
+                state.has_thread = false;
+                let jobs = std::mem::take(&mut state.jobs);
+                drop(state);
+                jobs.into_iter().for_each(quietly);
             }
         }
-        self.queue.changed.notify_all();
     }
 
     /// Waits until there is nothing to run. `false`: there was by the deadline.

@@ -357,8 +357,9 @@ impl Shared {
 
     /// Sees to it that the supervisor wakes when the next timer is due.
     fn keep_time(&self, core: &Core, seat: &SeatState) {
-        // Balance is the driver's business, if there is one.
-        let sooner = match (core.next_timer(!seat.taken), seat.supervisor_wakes) {
+        // Balance is the driver's business, if there is one and it does not sleep.
+        let rebalance = !(seat.taken && core.is_awake());
+        let sooner = match (core.next_timer(rebalance), seat.supervisor_wakes) {
             (Some(timer), Some(wakes)) => timer < wakes,
             (Some(_), None) => true,
             (None, _) => false,

@@ -52,6 +52,8 @@ struct Lane<L> {
     tasks_left: Option<u64>,
     /// Some of what it was handed was taken back, and it has not passed over all of that yet.
     revoked: bool,
+    /// The number of the last item that it had begun when that was done.
+    cut: u64,
     /// It runs what must come before its first task.
     preparing: bool,
     /// It cannot take more now: the last load is not wholly in its ring.
@@ -77,6 +79,7 @@ impl<L: Load> Lane<L> {
             handed: 0,
             tasks_left: None,
             revoked: false,
+            cut: 0,
             preparing: false,
             choked: false,
             load_ns: 0,
@@ -251,12 +254,6 @@ impl<L: Load> Scheduler<L> {
         });
     }
 
-    /// The load that a lane's worker is at.
-    pub(crate) fn current(&self, slot: usize) -> Option<&Flight<L>> {
-        let mut flights = self.lanes[slot].flights.iter();
-        flights.find(|flight| !flight.is_done())
-    }
-
     /// The load that the next outcome belongs to.
     pub(crate) fn front_mut(&mut self, slot: usize) -> Option<&mut L> {
         let flight = self.lanes[slot].flights.front_mut();
@@ -273,17 +270,28 @@ impl<L: Load> Scheduler<L> {
         self.lanes[slot].flights.iter().map(|flight| &flight.load)
     }
 
-    /// The number, counted from 1, of the item that a lane's worker runs, if it runs one.
+    /// The number, counted from 1, of the item that a lane's worker runs, if it runs one, given
+    /// that of the last that it began. Items before that have ended, though their outcomes may
+    /// not be known yet.
     pub(crate) fn running_item(&self, slot: usize, begun: u64) -> Option<u64> {
         let lane = &self.lanes[slot];
         let flight = lane.flights.iter().find(|flight| !flight.is_done())?;
-        let next = flight.first + u64::from(flight.done);
-        (begun > next).then_some(next + 1)
+        let next = flight.first + u64::from(flight.done) + 1;
+        (begun >= next).then(|| begun.min(lane.handed))
     }
 
-    /// The same where what had not begun was taken back: all that is left there was begun.
+    /// The same where what had not begun was taken back.
     pub(crate) fn cornered_item(&self, slot: usize) -> Option<u64> {
-        self.running_item(slot, u64::MAX)
+        self.running_item(slot, self.lanes[slot].cut)
+    }
+
+    /// The load that a lane's item with this number belongs to.
+    pub(crate) fn load_of(&self, slot: usize, number: u64) -> Option<&L> {
+        let flights = &self.lanes[slot].flights;
+        let flight = flights
+            .iter()
+            .find(|flight| number <= flight.first + u64::from(flight.load.count()))?;
+        (number > flight.first).then_some(&flight.load)
     }
 
     /// The next item of the lane's current load has an outcome. `false`: it has no open item, so
@@ -380,6 +388,7 @@ impl<L: Load> Scheduler<L> {
     pub(crate) fn taken_back(&mut self, slot: usize, begun: u64) {
         let lane = &mut self.lanes[slot];
         lane.revoked = true;
+        lane.cut = begun.min(lane.handed);
         let mut back = Vec::new();
         for flight in std::mem::take(&mut lane.flights) {
             let count = flight.load.count();

@@ -180,9 +180,10 @@ impl Wire {
         if self.responses.available()? == 0 {
             return Ok(());
         }
-        harvest.news = true;
         while self.take_record(slot, info, scheduler, harvest)? {}
         if self.responses.release() {
+            // Only then: a part of a head that is there and cannot be taken is no news.
+            harvest.news = true;
             // It may be waiting for space.
             self.wake();
         }
@@ -393,8 +394,9 @@ pub(super) struct Slot {
     pub(super) initialized: Initialized,
     /// When to look at the running item's deadline, in nanoseconds of the monotonic clock.
     pub(super) deadline: Option<u64>,
-    /// The number of the item that ran when its deadline was last looked at.
-    pub(super) overdue: Option<u64>,
+    /// The number of the item that ran when a deadline was last looked at, and when that was
+    /// first seen, in nanoseconds of the monotonic clock.
+    pub(super) overdue: Option<(u64, u64)>,
     /// Whether this worker has finished a load.
     pub(super) has_worked: bool,
     /// Why the worker was killed, if it was.

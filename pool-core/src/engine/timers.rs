@@ -49,7 +49,7 @@ impl Core {
         }
     }
 
-    /// The time is over that the slot's item may have had, if it began when it was sent.
+    /// An item of the slot may have had its time.
     fn on_deadline(&mut self, slot: usize, now: u64) {
         // What has ended in the meantime needs no killing.
         self.pump_slot(slot);
@@ -57,39 +57,31 @@ impl Core {
         let Phase::Up { wire, .. } = &self.slots[slot].phase else {
             return;
         };
-        // If the item with the deadline is behind others, its time has not begun: look again
-        // when it can be over at the earliest.
-        let Some(timeout) = self
-            .scheduler
-            .flights(slot)
-            .find_map(|work| work.chunk.timeout)
-            .map(nanoseconds)
-        else {
-            self.slots[slot].overdue = None;
-            return;
-        };
         let region = wire.region();
-        let running = self
-            .scheduler
-            .running_item(slot, region.items_begun())
-            .filter(|_| {
-                self.scheduler
-                    .current(slot)
-                    .is_some_and(|flight| flight.load.chunk.timeout.is_some())
-            });
-        let started = &region.words().progress.item_started;
-        let due = match running {
-            Some(_) => started.load(Ordering::Relaxed).min(now) + timeout,
-            None => now.saturating_add(timeout),
-        };
-        // A worker may lie about when it began, but not about having run this item for the whole
-        // timeout since we last looked.
-        let seen_before = running.is_some() && self.slots[slot].overdue == running;
-        self.slots[slot].overdue = running;
-        if running.is_some() && (due <= now || seen_before) && self.corner(slot) == running {
-            self.kill(slot, Killed::Deadline);
-        } else {
-            self.slots[slot].deadline = Some(due.max(now + 1));
+        let running = self.scheduler.running_item(slot, region.items_begun());
+        let running = running.and_then(|item| {
+            let timeout = self.scheduler.load_of(slot, item)?.chunk.timeout?;
+            Some((item, nanoseconds(timeout)))
+        });
+        // The time of an item behind others has not begun: it cannot be over before this.
+        let waiting = self.scheduler.flights(slot);
+        let waiting = waiting.filter_map(|work| work.chunk.timeout).min();
+        let mut due = waiting.map(|timeout| now.saturating_add(nanoseconds(timeout)));
+        if let Some((item, timeout)) = running {
+            let started = &region.words().progress.item_started;
+            let mut ends = started.load(Ordering::Relaxed).min(now) + timeout;
+            // A worker may lie about when it began, but not about having run this item since we
+            // saw it do so first.
+            match self.slots[slot].overdue {
+                Some((seen, since)) if seen == item => ends = ends.min(since + timeout),
+                _ => self.slots[slot].overdue = Some((item, now)),
+            }
+            if ends <= now && self.corner(slot) == Some(item) {
+                self.kill(slot, Killed::Deadline);
+                return;
+            }
+            due = Some(due.map_or(ends, |due| due.min(ends)).max(now + 1));
         }
+        self.slots[slot].deadline = due;
     }
 }

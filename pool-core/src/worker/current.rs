@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
-use crate::region::Region;
+use crate::region::{ENDED, Region};
 
 /// A worker process of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,4 +111,14 @@ pub(super) fn become_worker(info: WorkerInfo, region: Arc<Region>) {
 #[inline]
 pub(super) fn running(item: u64) {
     RUNNING.store(item, Ordering::Relaxed);
+}
+
+/// The running item's function has ended, by a panic that is being reported: what is left takes
+/// no time of the item's.
+pub(super) fn has_panicked() {
+    let myself = myself().read().unwrap_or_else(|poison| poison.into_inner());
+    if let Some(myself) = myself.as_ref() {
+        let started = &myself.region.words().progress.item_started;
+        started.store(ENDED, Ordering::Relaxed);
+    }
 }

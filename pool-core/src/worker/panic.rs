@@ -72,6 +72,7 @@ pub(crate) fn install_hook() {
             if CATCHING.try_with(Cell::get).unwrap_or(0) == 0 {
                 previous(info);
             } else {
+                super::current::has_panicked();
                 // The first panic is the cause; one during unwinding aborts anyway.
                 let _ = REPORT.try_with(|report| {
                     if let Ok(mut report) = report.try_borrow_mut() {
