@@ -453,7 +453,10 @@ impl Core {
         }
         for slot in 0..self.slots.len() {
             let begun = match &self.slots[slot].phase {
-                Phase::Up { wire, .. } => wire.region().items_begun(),
+                Phase::Up { wire, .. }
+                | Phase::Dying {
+                    wire: Some(wire), ..
+                } => wire.region().items_begun(),
                 _ => continue,
             };
             let was_retiring = self.scheduler.is_retiring(slot);

@@ -1,0 +1,252 @@
+//! Tasks that take too long, and tasks that are run again.
+
+use std::time::Duration;
+
+use procpool::{Pool, TaskErrorKind};
+use rustix::process::Signal;
+
+use crate::fate::{Fate, strike};
+use crate::gate::{self, Gate, Tally};
+use crate::peer::{wait_for_death, workers};
+use crate::subject::Processes;
+use crate::trial::Test;
+
+pub(crate) fn processes<S: Processes>() -> Vec<Test> {
+    tests![S:
+        a_task_that_takes_too_long_is_killed,
+        a_task_that_ends_in_time_is_left_alone,
+        one_slow_item_costs_no_other,
+        a_deadline_counts_from_the_start_of_the_run,
+        every_item_has_its_own_deadline,
+        a_deadline_needs_nobody_who_waits,
+        what_a_task_has_started_is_killed_with_it,
+        a_timeout_of_zero_is_refused,
+        a_lost_task_is_run_again,
+        a_task_is_run_again_as_often_as_allowed,
+        a_task_that_ran_out_of_time_is_run_again,
+        a_task_that_panicked_is_not_run_again,
+        only_the_lost_item_is_run_again,
+    ]
+}
+
+/// Long enough for a quick task on the slowest machine, and for nobody to wait for it.
+const LIMIT: Duration = Duration::from_millis(300);
+
+fn never(_: u64) -> u64 {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// It is killed with its worker, its error says so, and the next task has another worker.
+fn a_task_that_takes_too_long_is_killed<S: Processes>() {
+    let pool = S::pool(1);
+    let pids = workers(&pool);
+    let error = pool.call(never).timeout(LIMIT).apply(1).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::TimedOut);
+    assert!(error.is_timeout() && !error.is_worker_lost());
+    assert_eq!(error.worker().map(|worker| worker.pid()), Some(pids[0]));
+    assert!(error.to_string().contains("300ms"), "{error}");
+    wait_for_death(&pids);
+    assert_eq!(pool.apply(|x: u64| x, 1).unwrap(), 1);
+}
+
+/// A deadline that is not reached changes nothing, also for the tasks after it.
+fn a_task_that_ends_in_time_is_left_alone<S: Processes>() {
+    let pool = S::pool(2);
+    let before = workers(&pool);
+    let long = Duration::from_secs(3600);
+    for _ in 0..50 {
+        let call = || pool.call(|x: u64| x + 1).timeout(long);
+        assert_eq!(call().apply(1).unwrap(), 2);
+        assert_eq!(call().map(0..20).unwrap(), Vec::from_iter(1..21));
+    }
+    assert_eq!(
+        pool.call(|x: u64| x)
+            .timeout(Duration::MAX)
+            .apply(1)
+            .unwrap(),
+        1
+    );
+    assert_eq!(workers(&pool), before);
+}
+
+/// In a chunk, the items before and after the slow one have their values.
+fn one_slow_item_costs_no_other<S: Processes>() {
+    let pool = S::pool(2);
+    let task = |x: u64| if x == 5 { never(x) } else { x };
+    for chunk in [1, 4, 100] {
+        let call = pool.call(task).timeout(LIMIT).chunksize(chunk);
+        for (x, result) in (0..).zip(call.try_map(0..10)) {
+            match result {
+                Ok(y) => assert!(x == y && x != 5),
+                Err(error) => {
+                    assert!(error.is_timeout(), "{error}");
+                    assert_eq!((error.index(), x), (Some(5), 5));
+                }
+            }
+        }
+    }
+}
+
+/// Time in the queue does not count.
+fn a_deadline_counts_from_the_start_of_the_run<S: Processes>() {
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let first = pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket());
+    gate.wait_for(1);
+    let limit = Duration::from_secs(1);
+    let queued = [1, 2, 3].map(|x| pool.call(|x: u64| x).timeout(limit).apply_async(x));
+    // Not to wait for something, but because time is what this is about.
+    std::thread::sleep(limit + Duration::from_millis(200));
+    gate.open();
+    first.get().unwrap();
+    for (x, handle) in (1..).zip(queued) {
+        assert_eq!(handle.get().unwrap(), x);
+    }
+}
+
+/// A chunk may take longer than each of its items may.
+fn every_item_has_its_own_deadline<S: Processes>() {
+    let pool = S::pool(1);
+    let task = |x: u64| {
+        std::thread::sleep(Duration::from_millis(150));
+        x
+    };
+    // Eight items take 1.2 s.
+    let call = pool.call(task).timeout(Duration::from_secs(1)).chunksize(8);
+    assert_eq!(call.map(0..8).unwrap(), Vec::from_iter(0..8));
+}
+
+/// It is kept while every thread of the program is busy with something else.
+fn a_deadline_needs_nobody_who_waits<S: Processes>() {
+    let pool = S::pool(2);
+    let pids = workers(&pool);
+    let handles = [1, 2].map(|x| pool.call(never).timeout(LIMIT).apply_async(x));
+    wait_for_death(&pids);
+    for handle in handles {
+        assert!(handle.get().unwrap_err().is_timeout());
+    }
+}
+
+/// A child process that the task has started goes when the task is killed at its deadline.
+fn what_a_task_has_started_is_killed_with_it<S: Processes>() {
+    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+    fn start(tally: String) {
+        let child = std::process::Command::new("sleep").arg("1000").spawn();
+        let mut child = child.expect("there is sleep");
+        gate::add(&tally, child.id());
+        child.wait().expect("it can be waited for");
+    }
+    let pool = S::pool(1);
+    let tally = Tally::new();
+    let error = pool.call(start).timeout(LIMIT).apply(tally.ticket());
+    assert!(error.unwrap_err().is_timeout());
+    let children: Vec<u32> = tally
+        .lines()
+        .iter()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    assert_eq!(children.len(), 1);
+    wait_for_death(&children);
+}
+
+/// No task ends in no time.
+fn a_timeout_of_zero_is_refused<S: Processes>() {
+    let pool = S::pool(1);
+    let error = pool
+        .call(never)
+        .timeout(Duration::ZERO)
+        .apply(1)
+        .unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Invalid);
+    assert!(error.to_string().contains("timeout is 0"), "{error}");
+}
+
+/// Counts its runs, and survives only the one with this number.
+fn survive_once((tally, run, fate): (String, usize, Fate)) -> usize {
+    gate::add(&tally, std::process::id());
+    let runs = std::fs::read_to_string(&tally).unwrap().lines().count();
+    if runs != run {
+        strike(fate).expect("it has died");
+    }
+    runs
+}
+
+/// With a retry, a task whose worker died gets its value from another; without one it does not.
+fn a_lost_task_is_run_again<S: Processes>() {
+    let pool = S::pool(2);
+    for fate in Fate::DEADLY {
+        let tally = Tally::new();
+        let call = pool.call(survive_once).retries(1);
+        assert_eq!(call.apply((tally.ticket(), 2, fate)).unwrap(), 2);
+        let pids = tally.lines();
+        assert_ne!(pids[0], pids[1]);
+
+        let tally = Tally::new();
+        let error = pool.apply(survive_once, (tally.ticket(), 2, fate));
+        fate.assert_told(&error.unwrap_err());
+        assert_eq!(tally.count(), 1);
+    }
+}
+
+/// Three retries are four runs, and then it is lost.
+fn a_task_is_run_again_as_often_as_allowed<S: Processes>() {
+    let pool = S::pool(2);
+    let tally = Tally::new();
+    let call = pool.call(survive_once).retries(3);
+    let error = call.apply((tally.ticket(), 9, Fate::Kill)).unwrap_err();
+    assert_eq!(error.signal(), Some(Signal::KILL.as_raw()));
+    assert_eq!(tally.count(), 4);
+}
+
+/// Retries are for deadlines too.
+fn a_task_that_ran_out_of_time_is_run_again<S: Processes>() {
+    fn slow_once(tally: String) -> usize {
+        gate::add(&tally, "run");
+        let runs = std::fs::read_to_string(&tally).unwrap().lines().count();
+        if runs == 1 {
+            never(0);
+        }
+        runs
+    }
+    let pool = S::pool(1);
+    let tally = Tally::new();
+    let call = pool
+        .call(slow_once)
+        .timeout(Duration::from_secs(1))
+        .retries(1);
+    assert_eq!(call.apply(tally.ticket()).unwrap(), 2);
+}
+
+/// A panic is an answer, and the same one would come again.
+fn a_task_that_panicked_is_not_run_again<S: Processes>() {
+    let pool = S::pool(1);
+    let tally = Tally::new();
+    let call = pool.call(survive_once).retries(5);
+    let error = call.apply((tally.ticket(), 9, Fate::Panic)).unwrap_err();
+    assert!(error.is_panic());
+    assert_eq!(tally.count(), 1);
+}
+
+/// Items that had ended before their worker died, and those that had not begun, run once.
+fn only_the_lost_item_is_run_again<S: Processes>() {
+    fn task((tally, x): (String, u32)) -> u32 {
+        gate::add(&tally, x);
+        let runs = std::fs::read_to_string(&tally).unwrap();
+        if x == 7 && runs.lines().filter(|line| *line == "7").count() == 1 {
+            std::process::abort();
+        }
+        x
+    }
+    let pool = S::pool(1);
+    let tally = Tally::new();
+    let items = (0..20).map(|x| (tally.ticket(), x));
+    let results = pool.call(task).retries(1).chunksize(20).map(items);
+    assert_eq!(results.unwrap(), Vec::from_iter(0..20));
+    let mut runs: Vec<u32> = tally.lines().iter().map(|x| x.parse().unwrap()).collect();
+    runs.sort_unstable();
+    let mut expected = Vec::from_iter(0..20);
+    expected.insert(7, 7);
+    assert_eq!(runs, expected);
+}

@@ -1,0 +1,73 @@
+//! The ways in which a piece of a task can end badly.
+
+use procpool::TaskError;
+use rustix::process::{Signal, getpid, kill_process};
+use serde::{Deserialize, Serialize};
+
+/// How something ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Fate {
+    /// It says that it cannot.
+    Error,
+    Panic,
+    Exit(i32),
+    Abort,
+    /// A segmentation fault.
+    Segv,
+    /// What the kernel does when memory runs out.
+    Kill,
+}
+
+impl Fate {
+    /// Those that a process survives.
+    pub(crate) const HARMLESS: [Self; 2] = [Self::Error, Self::Panic];
+
+    /// Those that it does not.
+    pub(crate) const DEADLY: [Self; 5] = [
+        Self::Exit(0),
+        Self::Exit(42),
+        Self::Abort,
+        Self::Segv,
+        Self::Kill,
+    ];
+
+    /// Says that an error tells how the worker died, or what the panic said.
+    pub(crate) fn assert_told(self, error: &TaskError) {
+        let (code, signal) = match self {
+            Self::Error | Self::Panic => (None, None),
+            Self::Exit(code) => (Some(code), None),
+            Self::Abort => (None, Some(Signal::ABORT)),
+            Self::Segv => (None, Some(Signal::SEGV)),
+            Self::Kill => (None, Some(Signal::KILL)),
+        };
+        assert_eq!(error.exit_code(), code, "{self:?}: {error}");
+        let signal = signal.map(Signal::as_raw);
+        assert_eq!(error.signal(), signal, "{self:?}: {error}");
+        let panic = (self == Self::Panic).then_some(REASON);
+        assert_eq!(error.panic_message(), panic, "{self:?}: {error}");
+        if matches!(self, Self::Error | Self::Panic) {
+            assert!(error.to_string().contains(REASON), "{self:?}: {error}");
+        }
+    }
+}
+
+/// What those say that say something.
+pub(crate) const REASON: &str = "this is the end";
+
+/// Ends the process, panics, or fails.
+pub(crate) fn strike(fate: Fate) -> Result<(), &'static str> {
+    match fate {
+        Fate::Error => Err(REASON),
+        Fate::Panic => panic!("{REASON}"),
+        #[allow(clippy::disallowed_methods, reason = "what a task should not do")]
+        Fate::Exit(code) => std::process::exit(code),
+        Fate::Abort => std::process::abort(),
+        // The first one may only take away the handler that tells stack overflows apart.
+        Fate::Segv => loop {
+            kill_process(getpid(), Signal::SEGV).expect("one may kill oneself");
+        },
+        Fate::Kill => loop {
+            kill_process(getpid(), Signal::KILL).expect("one may kill oneself");
+        },
+    }
+}

@@ -1,0 +1,133 @@
+//! What a pool promises, told as tests: one suite, generic over [`Pool`](procpool::Pool), run for
+//! `SerialPool` where a test makes sense without processes, for `ForkPool` and for `SpawnPool`.
+//!
+//! A test is a function that panics when the promise is broken. It waits as long as it takes: the
+//! [`watchdog`] is what ends a test that hangs, and no test asserts how fast anything is. Tests
+//! about whole processes run this program again as another [`program`].
+
+#[macro_use]
+mod trial;
+
+mod balance;
+mod bulk;
+mod callback;
+mod cancel;
+mod deadline;
+mod death;
+mod failure;
+mod fate;
+mod gate;
+mod lazy;
+mod life;
+mod peer;
+mod program;
+mod recycling;
+mod refused;
+mod remains;
+mod results;
+mod seeds;
+mod start;
+mod subject;
+mod transfer;
+mod watchdog;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::program::Program;
+#[cfg(feature = "fork")]
+use crate::subject::Fork;
+#[cfg(feature = "spawn")]
+use crate::subject::Spawn;
+use crate::subject::{Processes, Serial, Subject};
+use crate::trial::Test;
+
+fn main() -> ExitCode {
+    procpool::init();
+    if let Some(name) = program::asked_for() {
+        return program::run(&name, programs());
+    }
+    // While there is one thread: the harness starts more.
+    #[cfg(feature = "fork")]
+    procpool::ForkServer::start()
+        .expect("this program has one thread yet")
+        .set_global()
+        .expect("it is the first");
+    let arguments = Arguments::from_args();
+    if !arguments.list {
+        watchdog::start();
+    }
+    libtest_mimic::run(&arguments, trials()).exit_code()
+}
+
+fn trials() -> Vec<Trial> {
+    let mut trials = every_pool::<Serial>();
+    #[cfg(feature = "fork")]
+    trials.extend(pool_of_processes::<Fork>());
+    #[cfg(feature = "spawn")]
+    trials.extend(pool_of_processes::<Spawn>());
+    trials
+}
+
+/// The tests that make sense for every pool.
+fn every_pool<S: Subject>() -> Vec<Trial> {
+    let sections: [(&str, Vec<Test>); 6] = [
+        ("seeds", seeds::every_pool::<S>()),
+        ("results", results::every_pool::<S>()),
+        ("lazy", lazy::every_pool::<S>()),
+        ("failure", failure::every_pool::<S>()),
+        ("callback", callback::every_pool::<S>()),
+        ("life", life::every_pool::<S>()),
+    ];
+    trial::trials(S::NAME, sections)
+}
+
+/// These, and those that need processes.
+#[cfg(any(feature = "fork", feature = "spawn"))]
+fn pool_of_processes<S: Processes>() -> Vec<Trial> {
+    let sections: [(&str, Vec<Test>); 16] = [
+        ("seeds", seeds::processes::<S>()),
+        ("results", results::processes::<S>()),
+        ("lazy", lazy::processes::<S>()),
+        ("failure", failure::processes::<S>()),
+        ("balance", balance::processes::<S>()),
+        ("callback", callback::processes::<S>()),
+        ("life", life::processes::<S>()),
+        ("recycling", recycling::processes::<S>()),
+        ("start", start::processes::<S>()),
+        ("death", death::processes::<S>()),
+        ("transfer", transfer::processes::<S>()),
+        ("deadline", deadline::processes::<S>()),
+        ("cancel", cancel::processes::<S>()),
+        ("bulk", bulk::processes::<S>()),
+        ("remains", remains::processes::<S>()),
+        ("refused", refused::processes::<S>()),
+    ];
+    let mut trials = every_pool::<S>();
+    trials.extend(trial::trials(S::NAME, sections));
+    trials
+}
+
+/// What this program can be run again as.
+fn programs() -> Vec<Program> {
+    #[allow(unused_mut, reason = "without a backend there are none")]
+    let mut programs = Vec::new();
+    #[cfg(feature = "fork")]
+    programs.extend(programs_with::<Fork>());
+    #[cfg(feature = "spawn")]
+    programs.extend(programs_with::<Spawn>());
+    programs
+}
+
+#[cfg(any(feature = "fork", feature = "spawn"))]
+fn programs_with<S: Processes>() -> Vec<Program> {
+    [
+        seeds::programs::<S>(),
+        life::programs::<S>(),
+        start::programs::<S>(),
+        remains::programs::<S>(),
+        refused::programs::<S>(),
+    ]
+    .concat()
+}

@@ -1,0 +1,171 @@
+//! This test program, run again as another one: for tests about a program's beginning and end.
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+use tempfile::TempDir;
+
+use crate::peer;
+use crate::subject::Subject;
+
+/// Says which program to be.
+const VARIABLE: &str = "CONFORMANCE_PROGRAM";
+/// Names one run of a program, and with it all processes that come of it.
+const MARK: &str = "CONFORMANCE_MARK";
+
+/// A program: its name, and what it does.
+pub(crate) type Program = (String, fn());
+
+/// The programs of these names, for one kind of pool.
+macro_rules! programs {
+    ($subject:ident: $($program:ident),+ $(,)?) => {
+        vec![$((
+            $crate::program::name::<$subject>(stringify!($program)),
+            $program::<$subject> as fn(),
+        )),+]
+    };
+}
+pub(crate) use programs;
+
+/// A program's full name.
+pub(crate) fn name<S: Subject>(name: &str) -> String {
+    format!("{}::{name}", S::NAME)
+}
+
+/// The program that this process is to be, if it is not the tests.
+pub(crate) fn asked_for() -> Option<String> {
+    env::var(VARIABLE).ok()
+}
+
+/// Is that program.
+pub(crate) fn run(name: &str, programs: Vec<Program>) -> ExitCode {
+    // When the test is given up, so is its program.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let program = programs.iter().find(|program| program.0 == name);
+    let (_, main) = program.expect("there is a program of this name");
+    main();
+    ExitCode::SUCCESS
+}
+
+/// A program about to be run, with a temporary folder of its own.
+pub(crate) struct Again {
+    command: Command,
+    mark: String,
+    temporary: TempDir,
+}
+
+/// The program of this name, to be run.
+pub(crate) fn again<S: Subject>(name: &str) -> Again {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let mark = format!("{}-{number}", std::process::id());
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    #[allow(clippy::disallowed_methods, reason = "this very program")]
+    let mut command = Command::new(env::current_exe().expect("this program has a path"));
+    command
+        .env(VARIABLE, self::name::<S>(name))
+        .env(MARK, &mark)
+        .env("TMPDIR", temporary.path())
+        .stdin(Stdio::null());
+    Again {
+        command,
+        mark,
+        temporary,
+    }
+}
+
+impl Again {
+    /// Sets a variable of its environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs it to its end, and that of all processes which have its output, and says what it
+    /// has printed. It must succeed and leave nothing behind.
+    pub(crate) fn lines(mut self) -> Vec<String> {
+        let output = self.command.output().expect("this program can be run");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{}:\n{stderr}{}",
+            output.status,
+            text(&output)
+        );
+        assert_eq!(stderr, "", "it says something to its user");
+        assert_eq!(self.remains(), [] as [u32; 0], "processes are left behind");
+        assert_eq!(self.files(), [] as [PathBuf; 0], "files are left behind");
+        text(&output).lines().map(str::to_owned).collect()
+    }
+
+    /// Starts it.
+    pub(crate) fn start(mut self) -> Started {
+        self.command.stdout(Stdio::piped());
+        let mut child = self.command.spawn().expect("this program can be run");
+        let stdout = child.stdout.take().expect("it was asked for");
+        Started {
+            child,
+            lines: BufReader::new(stdout),
+            again: self,
+        }
+    }
+
+    /// The living processes that come of it.
+    fn remains(&self) -> Vec<u32> {
+        peer::with_variable(MARK, &self.mark)
+    }
+
+    /// What is in its temporary folder.
+    fn files(&self) -> Vec<PathBuf> {
+        let entries = self.temporary.path().read_dir().expect("it is there");
+        entries.flatten().map(|entry| entry.path()).collect()
+    }
+}
+
+fn text(output: &Output) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(&output.stdout)
+}
+
+/// A program that runs.
+pub(crate) struct Started {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+    again: Again,
+}
+
+impl Started {
+    /// The next line that it prints.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("it can be read");
+        line.trim_end().to_owned()
+    }
+
+    /// The living processes that come of it, itself included.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.again.remains()
+    }
+
+    /// Kills it, alone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it has ended");
+    }
+
+    /// What is in its temporary folder.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.again.files()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // A test that has failed leaves it running.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,195 @@
+//! Workers that are replaced when they have run so many tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use procpool::{Pool, TaskErrorKind, worker};
+
+use crate::gate::{self, Tally};
+use crate::peer::{wait_for_death, wait_until, workers};
+use crate::subject::{Builder, Processes};
+use crate::trial::Test;
+
+pub(crate) fn processes<S: Processes>() -> Vec<Test> {
+    tests![S:
+        pids_change_and_results_stay_right,
+        a_chunk_counts_as_one_task,
+        recycling_strands_no_task,
+        recycling_loses_no_result_of_several_threads,
+        closing_while_workers_are_replaced,
+        terminating_while_workers_are_replaced,
+        a_finalizer_runs_in_every_worker_that_retires,
+        a_replacement_that_cannot_start_fails_the_tasks,
+    ]
+}
+
+fn who(x: u64) -> (u64, u32) {
+    (x * x, std::process::id())
+}
+
+/// Every worker runs as many tasks as it may and no more, another one goes on, and the results
+/// are those of the sequential map, in order.
+fn pids_change_and_results_stay_right<S: Processes>() {
+    for limit in [1, 3] {
+        let pool = S::builder().processes(2).max_tasks_per_child(limit).build();
+        let results = pool.call(who).chunksize(1).map(0..60).unwrap();
+        let mut tasks = BTreeMap::new();
+        for (x, (y, pid)) in (0..).zip(results) {
+            assert_eq!(y, x * x);
+            *tasks.entry(pid).or_insert(0) += 1;
+        }
+        assert!(tasks.len() as u64 >= 60 / limit, "{tasks:?}");
+        assert!(tasks.values().all(|tasks| *tasks <= limit), "{tasks:?}");
+    }
+}
+
+/// As in Python: a worker of two tasks runs two chunks, however many items they have.
+fn a_chunk_counts_as_one_task<S: Processes>() {
+    let pool = S::builder().processes(1).max_tasks_per_child(2).build();
+    let results = pool.call(who).chunksize(10).map(0..60).unwrap();
+    let pids: BTreeSet<u32> = results.iter().map(|result| result.1).collect();
+    assert_eq!(pids.len(), 3);
+    for chunk in results.chunks(20) {
+        assert!(chunk.iter().all(|result| result.1 == chunk[0].1));
+    }
+}
+
+/// Of many tasks that were submitted at once, each ends with its value although every worker
+/// retires after one.
+fn recycling_strands_no_task<S: Processes>() {
+    let pool = S::builder().processes(3).max_tasks_per_child(1).build();
+    let handles: Vec<_> = (0..150).map(|x| pool.apply_async(who, x)).collect();
+    for (x, handle) in (0..).zip(handles) {
+        assert_eq!(handle.get().unwrap().0, x * x);
+    }
+    wait_until(|| workers(&pool).len() == 3);
+    assert_eq!(pool.stats().workers_lost, 0);
+}
+
+/// The same for threads that each wait for one task after the other.
+fn recycling_loses_no_result_of_several_threads<S: Processes>() {
+    let pool = &S::builder().processes(2).max_tasks_per_child(2).build();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for x in thread * 1000..thread * 1000 + 30 {
+                    assert_eq!(pool.apply(who, x).unwrap().0, x * x);
+                }
+            });
+        }
+    });
+}
+
+/// `close` while workers come and go: all tasks end with their values, all workers leave.
+fn closing_while_workers_are_replaced<S: Processes>() {
+    for tasks in 0..20 {
+        let pool = S::builder().processes(2).max_tasks_per_child(1).build();
+        let handles: Vec<_> = (0..tasks).map(|x| pool.apply_async(who, x)).collect();
+        pool.close();
+        pool.join().unwrap();
+        assert_eq!(workers(&pool), []);
+        let mut pids = Vec::new();
+        for (x, handle) in (0..).zip(handles) {
+            let (y, pid) = handle.get().unwrap();
+            assert_eq!(y, x * x);
+            pids.push(pid);
+        }
+        wait_for_death(&pids);
+    }
+}
+
+/// `terminate` while workers come and go: every task ends, all workers are gone.
+fn terminating_while_workers_are_replaced<S: Processes>() {
+    for tasks in 0..20 {
+        let pool = S::builder().processes(2).max_tasks_per_child(1).build();
+        let handles: Vec<_> = (0..2 * tasks).map(|x| pool.apply_async(who, x)).collect();
+        if let Some(handle) = handles.get(tasks as usize) {
+            handle.wait();
+        }
+        pool.terminate();
+        pool.join().unwrap();
+        for (x, handle) in (0..).zip(handles) {
+            match handle.get() {
+                Ok((y, _)) => assert_eq!(y, x * x),
+                Err(error) => assert!(error.is_cancelled(), "{error}"),
+            }
+        }
+    }
+}
+
+/// The finalizer runs once in each worker that leaves in good order, after its last task: at a
+/// recycling and at `close`, not in one that is killed.
+fn a_finalizer_runs_in_every_worker_that_retires<S: Processes>() {
+    static TICKET: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    fn start(ticket: String) {
+        gate::add(&ticket, format!("start {}", std::process::id()));
+        TICKET.set(ticket).expect("it runs once in a worker");
+    }
+    fn task(_: u64) -> u32 {
+        gate::add(
+            TICKET.get().unwrap(),
+            format!("task {}", std::process::id()),
+        );
+        std::process::id()
+    }
+    fn end() {
+        gate::add(TICKET.get().unwrap(), format!("end {}", std::process::id()));
+    }
+    let tally = Tally::new();
+    let builder = S::builder().processes(2).max_tasks_per_child(2);
+    let builder = builder.initializer(start, tally.ticket()).finalizer(end);
+    let pool = builder.build();
+    pool.call(task).chunksize(1).map(0..10).unwrap();
+    pool.close();
+    pool.join().unwrap();
+    let mut lives: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in tally.lines() {
+        let (what, pid) = line.split_once(' ').unwrap();
+        lives
+            .entry(pid.to_owned())
+            .or_default()
+            .push(what.to_owned());
+    }
+    assert!(lives.len() >= 5);
+    for (pid, life) in lives {
+        assert_eq!(life[0], "start", "{pid}: {life:?}");
+        assert_eq!(life[life.len() - 1], "end", "{pid}: {life:?}");
+        assert!(life[1..life.len() - 1].iter().all(|what| what == "task"));
+    }
+
+    let tally = Tally::new();
+    let builder = S::builder().processes(1);
+    let pool = builder
+        .initializer(start, tally.ticket())
+        .finalizer(end)
+        .build();
+    let pid = pool.apply(task, 1).unwrap();
+    pool.terminate();
+    pool.join().unwrap();
+    wait_for_death(&[pid]);
+    assert_eq!(
+        tally.lines(),
+        [format!("start {pid}"), format!("task {pid}")]
+    );
+}
+
+/// When the first workers start but no replacement does, the tasks that are left fail, with the
+/// reason, and so do all later ones.
+fn a_replacement_that_cannot_start_fails_the_tasks<S: Processes>() {
+    fn first_only(_: ()) {
+        let worker = worker::current().expect("an initializer runs in a worker");
+        assert!(worker.generation() == 0, "no second generation");
+    }
+    let builder = S::builder().processes(2).max_tasks_per_child(1);
+    let pool = builder.initializer(first_only, ()).build();
+    let handles: Vec<_> = (0..20).map(|x| pool.apply_async(who, x)).collect();
+    let (good, bad): (Vec<_>, Vec<_>) = handles
+        .into_iter()
+        .map(|handle| handle.get())
+        .partition(Result::is_ok);
+    assert_eq!((good.len(), bad.len()), (2, 18));
+    let late = pool.apply(who, 1).unwrap_err();
+    for error in bad.into_iter().map(Result::unwrap_err).chain([late]) {
+        assert_eq!(error.kind(), TaskErrorKind::Initializer, "{error}");
+        assert_eq!(error.panic_message(), Some("no second generation"));
+    }
+}

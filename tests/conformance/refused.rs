@@ -1,0 +1,329 @@
+//! What cannot work is refused, with an error that says what is wrong and leaves nothing behind.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use procpool::{BuildError, BuildErrorKind, Pool, TaskErrorKind};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::peer;
+use crate::program::{Program, again, programs};
+use crate::subject::{Builder, Processes};
+use crate::trial::Test;
+
+pub(crate) fn processes<S: Processes>() -> Vec<Test> {
+    let tests = tests![S:
+        options_that_make_no_sense,
+        an_initializer_argument_that_cannot_be_encoded,
+        an_initializer_argument_that_cannot_be_decoded,
+        types_that_are_not_self_describing,
+        a_call_after_a_refused_one_works,
+        too_few_descriptors,
+        a_temporary_folder_that_cannot_be_used,
+    ];
+    #[cfg(feature = "fork")]
+    if S::NAME == "fork" {
+        let mut tests = tests;
+        tests.push(("a_program_with_threads_is_not_forked", threads::refused));
+        tests.push(("a_fork_server_makes_up_for_threads", threads::with_server));
+        tests.push((
+            "a_fork_server_that_is_gone_is_an_error",
+            threads::server_gone,
+        ));
+        return tests;
+    }
+    tests
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    let programs = programs![S: sixteen_descriptors, odd_temporary_folder];
+    #[cfg(feature = "fork")]
+    if S::NAME == "fork" {
+        let mut programs = programs;
+        programs.extend(threads::programs());
+        return programs;
+    }
+    programs
+}
+
+fn square(x: u64) -> u64 {
+    x * x
+}
+
+/// Says that an error is of this kind, and that its text has these words.
+fn assert_says(error: &BuildError, kind: BuildErrorKind, words: &[&str]) {
+    assert_eq!(error.kind(), kind, "{error}");
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "no {word:?} in {text:?}");
+    }
+}
+
+/// The error names the option.
+fn options_that_make_no_sense<S: Processes>() {
+    let builder = || S::builder().processes(1);
+    let refused = [
+        (S::builder().processes(0), "processes is 0"),
+        (S::builder().processes(usize::MAX), "processes is"),
+        (builder().max_tasks_per_child(0), "max_tasks_per_child is 0"),
+        (builder().ring_capacity(0), "ring_capacity is 0"),
+        (builder().ring_capacity(usize::MAX), "ring_capacity is"),
+        (
+            builder().launch_timeout(Duration::ZERO),
+            "launch_timeout is 0",
+        ),
+    ];
+    for (builder, words) in refused {
+        let error = builder.try_build().map(|_| ()).unwrap_err();
+        assert_says(&error, BuildErrorKind::InvalidConfig, &[words]);
+    }
+    assert_eq!(builder().build().apply(square, 3).unwrap(), 9);
+}
+
+/// A type whose `Serialize` asks for what the format does not have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Flat {
+    name: String,
+    #[serde(flatten)]
+    rest: HashMap<String, u32>,
+}
+
+/// A type whose `Deserialize` asks what comes next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u32),
+    Text(String),
+}
+
+fn flat() -> Flat {
+    Flat {
+        name: "a".into(),
+        rest: HashMap::from([("b".into(), 1)]),
+    }
+}
+
+/// It cannot come to any worker, so there is no pool.
+fn an_initializer_argument_that_cannot_be_encoded<S: Processes>() {
+    #[derive(Deserialize)]
+    struct Secret;
+    impl Serialize for Secret {
+        fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("this is secret"))
+        }
+    }
+    let builder = S::builder()
+        .processes(1)
+        .initializer(|_: Secret| (), Secret);
+    let error = builder.try_build().map(|_| ()).unwrap_err();
+    let words = ["initializer", "this is secret"];
+    assert_says(&error, BuildErrorKind::InvalidConfig, &words);
+}
+
+/// It comes to the workers, none of which can begin: the tasks say why.
+fn an_initializer_argument_that_cannot_be_decoded<S: Processes>() {
+    let builder = S::builder().processes(1).initializer(|_: Flat| (), flat());
+    let error = match builder.try_build() {
+        Ok(pool) => pool.apply(square, 1).unwrap_err().to_string(),
+        Err(error) => error.to_string(),
+    };
+    for word in ["initializer", "argument", "flatten"] {
+        assert!(error.contains(word), "no {word:?} in {error:?}");
+    }
+}
+
+/// `flatten` and `untagged` are refused on the way there and on the way back, with the type's name
+/// and the way round; all other items are not affected.
+fn types_that_are_not_self_describing<S: Processes>() {
+    let pool = S::pool(1);
+    let errors = [
+        pool.apply(|_: Flat| (), flat()).unwrap_err(),
+        pool.apply(|()| flat(), ()).map(|_| ()).unwrap_err(),
+        pool.apply(|_: Untagged| (), Untagged::Number(1))
+            .unwrap_err(),
+        pool.apply(|()| Untagged::Text("a".into()), ())
+            .map(|_| ())
+            .unwrap_err(),
+        pool.map(|_: Untagged| (), [Untagged::Number(1)])
+            .map(|_| ())
+            .unwrap_err(),
+        pool.map_async(|_: Flat| (), [flat()])
+            .get()
+            .map(|_| ())
+            .unwrap_err(),
+    ];
+    for error in errors {
+        let kinds = [TaskErrorKind::Encode, TaskErrorKind::Decode];
+        assert!(kinds.contains(&error.kind()), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("Flat") || text.contains("Untagged"), "{text}");
+        assert!(
+            text.contains("flatten") || text.contains("untagged"),
+            "{text}"
+        );
+    }
+    assert_eq!(pool.stats().workers_lost, 0);
+}
+
+/// A refused call costs nothing.
+fn a_call_after_a_refused_one_works<S: Processes>() {
+    let pool = S::pool(1);
+    for _ in 0..100 {
+        let error = pool.call(square).chunksize(0).map(0..10).unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::Invalid);
+        assert!(pool.apply(|_: Flat| (), flat()).is_err());
+        assert_eq!(pool.apply(square, 3).unwrap(), 9);
+    }
+    assert_eq!(pool.stats().workers_started, 1);
+}
+
+fn sixteen_descriptors<S: Processes>() {
+    let descriptors = || {
+        fs::read_dir("/proc/self/fd")
+            .expect("there is a /proc")
+            .count()
+    };
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let few = Rlimit {
+        current: Some(16),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, few).expect("a lower limit is always allowed");
+    let before = descriptors();
+    for _ in 0..3 {
+        let error = S::builder().processes(8).try_build().map(|_| ());
+        let error = error.unwrap_err();
+        assert_says(&error, BuildErrorKind::Launch, &["open files"]);
+        peer::wait_until(|| descriptors() == before);
+        peer::wait_until(|| peer::below(std::process::id()).is_empty());
+    }
+    let enough = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, enough).expect("up to the maximum it is allowed");
+    assert_eq!(S::pool(8).map(square, 0..4).unwrap(), [0, 1, 4, 9]);
+}
+
+/// With `ulimit -n 16` there is no pool of eight workers, and the error says what is short; with
+/// more there is.
+fn too_few_descriptors<S: Processes>() {
+    assert_eq!(again::<S>("sixteen_descriptors").lines(), [""; 0]);
+}
+
+fn odd_temporary_folder<S: Processes>() {
+    match S::builder().processes(2).try_build() {
+        // It has no use for one.
+        Ok(pool) => assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]),
+        Err(error) => assert_says(&error, BuildErrorKind::Launch, &["TMPDIR"]),
+    }
+}
+
+/// Where `TMPDIR` does not exist, is no folder or cannot be written, there is a pool that does not
+/// need it, or an error that names it.
+fn a_temporary_folder_that_cannot_be_used<S: Processes>() {
+    for folder in ["/nonexistent/folder", "/dev/null", "/proc", ""] {
+        let program = again::<S>("odd_temporary_folder").env("TMPDIR", folder);
+        assert_eq!(program.lines(), [""; 0], "TMPDIR={folder}");
+    }
+}
+
+/// Forking a program with threads.
+#[cfg(feature = "fork")]
+mod threads {
+    use std::sync::mpsc;
+
+    use procpool::{BuildErrorKind, ForkPool, ForkServer, Pool, TaskErrorKind};
+
+    use super::{assert_says, square};
+    use crate::peer;
+    use crate::program::{Program, again, name};
+    use crate::subject::Fork;
+
+    pub(super) fn programs() -> Vec<Program> {
+        vec![
+            (name::<Fork>("with_a_thread"), with_a_thread),
+            (
+                name::<Fork>("with_a_thread_and_a_server"),
+                with_a_thread_and_a_server,
+            ),
+            (name::<Fork>("without_its_server"), without_its_server),
+        ]
+    }
+
+    /// Runs this while there is a second thread.
+    fn beside_a_thread(body: impl FnOnce()) {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || stopped.recv());
+        body();
+        drop(stop);
+        let _ = thread.join();
+    }
+
+    fn with_a_thread() {
+        beside_a_thread(|| {
+            let error = ForkPool::builder().processes(1).build().map(|_| ());
+            let words = ["2 threads", "ForkServer::start()", "SpawnPool"];
+            assert_says(&error.unwrap_err(), BuildErrorKind::Threads, &words);
+            assert_eq!(peer::below(std::process::id()), []);
+        });
+        let pool = ForkPool::builder().processes(1).build();
+        assert_eq!(pool.unwrap().apply(square, 3).unwrap(), 9);
+    }
+
+    /// The error counts the threads and names the ways round; without the thread it works.
+    pub(super) fn refused() {
+        assert_eq!(again::<Fork>("with_a_thread").lines(), [""; 0]);
+    }
+
+    fn with_a_thread_and_a_server() {
+        let server = ForkServer::start().expect("there is one thread");
+        beside_a_thread(|| {
+            for _ in 0..2 {
+                let builder = ForkPool::builder().processes(2).fork_server(&server);
+                let pool = builder.build().expect("the server has one thread");
+                assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
+            }
+        });
+        drop(server);
+        peer::wait_until(|| peer::below(std::process::id()).is_empty());
+    }
+
+    /// A server that was started before the thread serves one pool after the other.
+    pub(super) fn with_server() {
+        let program = again::<Fork>("with_a_thread_and_a_server");
+        assert_eq!(program.lines(), [""; 0]);
+    }
+
+    fn without_its_server() {
+        let server = ForkServer::start().expect("there is one thread");
+        let pool = ForkPool::builder()
+            .processes(2)
+            .fork_server(&server)
+            .build();
+        let pool = pool.expect("a pool can be built");
+        let handle = pool.map_async(|_: u64| std::thread::park(), 0..10);
+        peer::signal(server.pid(), rustix::process::Signal::KILL);
+        // The workers die with the server, and nobody can start others.
+        let error = handle.get().unwrap_err();
+        assert!(
+            error.is_worker_lost() || error.kind() == TaskErrorKind::Launch,
+            "{error}"
+        );
+        let error = pool.apply(square, 3).unwrap_err();
+        assert!(error.to_string().contains("fork server"), "{error}");
+        let error = ForkPool::builder().fork_server(&server).build().map(|_| ());
+        assert_says(
+            &error.unwrap_err(),
+            BuildErrorKind::Launch,
+            &["fork server"],
+        );
+    }
+
+    /// Tasks and builds fail when somebody has killed the fork server, and say so.
+    pub(super) fn server_gone() {
+        assert_eq!(again::<Fork>("without_its_server").lines(), [""; 0]);
+    }
+}

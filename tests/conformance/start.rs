@@ -1,0 +1,229 @@
+//! How workers begin: initializers, what workers inherit, and beginnings that fail.
+
+use procpool::{Pool, TaskErrorKind};
+use rustix::process::{Pid, Signal, getpgid, getpid, kill_process};
+
+use crate::fate::{Fate, strike};
+use crate::gate::{self, Gate, Tally};
+use crate::peer::{self, wait_for_death};
+use crate::program::{Program, again, programs};
+use crate::subject::{Builder, Processes};
+use crate::trial::Test;
+
+pub(crate) fn processes<S: Processes>() -> Vec<Test> {
+    tests![S:
+        an_initializer_runs_once_before_the_first_task,
+        an_initializer_gets_its_argument_in_every_worker,
+        an_initializer_that_fails_ends_the_pool_with_its_reason,
+        an_initializer_that_fails_sometimes_is_tried_again,
+        an_initializer_that_never_returns_can_be_terminated,
+        a_worker_begins_with_a_clean_slate,
+        a_replacement_that_the_system_refuses_fails_the_tasks,
+    ]
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    programs![S: out_of_descriptors]
+}
+
+/// Each worker, replacements included, runs the initializer once, and before its first task.
+fn an_initializer_runs_once_before_the_first_task<S: Processes>() {
+    fn note((tally, what): (String, &'static str)) {
+        gate::add(&tally, format!("{} {what}", std::process::id()));
+    }
+    fn start(tally: String) {
+        note((tally, "start"));
+    }
+    fn task((tally, dies): (String, bool)) {
+        note((tally, "task"));
+        if dies {
+            std::process::abort();
+        }
+    }
+    let tally = Tally::new();
+    let builder = S::builder().processes(2);
+    let pool = builder.initializer(start, tally.ticket()).build();
+    for dies in [false, true, false] {
+        let items = vec![(tally.ticket(), dies); 4];
+        let results = pool.call(task).chunksize(1).try_map(items);
+        assert!(results.iter().all(|result| result.is_err() == dies));
+    }
+    let mut started = Vec::new();
+    for line in tally.lines() {
+        let (pid, what) = line.split_once(' ').unwrap();
+        if what == "start" {
+            assert!(!started.contains(&pid.to_owned()), "twice in {pid}");
+            started.push(pid.to_owned());
+        } else {
+            assert!(started.contains(&pid.to_owned()), "not before in {pid}");
+        }
+    }
+    assert!(started.len() >= 5, "four workers have died: {started:?}");
+}
+
+/// The argument is any value that can travel, and what the initializer sets up is there for the
+/// tasks.
+fn an_initializer_gets_its_argument_in_every_worker<S: Processes>() {
+    use std::sync::Mutex;
+    static WORDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    fn start((words, times): (Vec<String>, usize)) {
+        *WORDS.lock().unwrap() = [words.as_slice()].repeat(times).concat();
+    }
+    let words = vec!["a".to_owned(), "b".repeat(1 << 20)];
+    let builder = S::builder().processes(3).max_tasks_per_child(1);
+    let pool = builder.initializer(start, (words.clone(), 2)).build();
+    let task = |index: usize| WORDS.lock().unwrap()[index].clone();
+    let results = pool.call(task).chunksize(1).map(0..4).unwrap();
+    assert_eq!(results, [words.as_slice(), &words].concat());
+    assert!(WORDS.lock().unwrap().is_empty(), "not in the parent");
+}
+
+/// Whatever way it fails, building the pool fails or else every task does, with that reason, after
+/// a few tries and not one for each task.
+fn an_initializer_that_fails_ends_the_pool_with_its_reason<S: Processes>() {
+    fn start((tally, fate): (String, Fate)) {
+        gate::add(&tally, "try");
+        strike(fate).expect("it has to end otherwise");
+    }
+    for fate in [
+        Fate::Panic,
+        Fate::Exit(0),
+        Fate::Exit(42),
+        Fate::Abort,
+        Fate::Kill,
+    ] {
+        let tally = Tally::new();
+        let builder = S::builder().processes(2);
+        let pool = builder
+            .initializer(start, (tally.ticket(), fate))
+            .try_build();
+        let pool = match pool {
+            Ok(pool) => pool,
+            Err(error) => {
+                assert!(error.to_string().contains("initializer"), "{error}");
+                continue;
+            }
+        };
+        for error in [
+            pool.apply(|x: u64| x, 1).unwrap_err(),
+            pool.map(|x: u64| x, 0..50).unwrap_err(),
+            pool.map_async(|x: u64| x, 0..50).get().unwrap_err(),
+            pool.imap(|x: u64| x, 0..50).next().unwrap().unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), TaskErrorKind::Initializer, "{error}");
+            assert!(error.to_string().contains("initializer"), "{error}");
+            fate.assert_told(&error);
+        }
+        pool.close();
+        pool.join().unwrap();
+        let tries = tally.count();
+        assert!((1..=20).contains(&tries), "{tries} tries");
+        // Once more, to see that nobody goes on trying.
+        assert!(pool.apply(|x: u64| x, 1).is_err());
+        assert_eq!(tally.count(), tries);
+    }
+}
+
+/// One failure is not yet the end.
+fn an_initializer_that_fails_sometimes_is_tried_again<S: Processes>() {
+    fn start(tally: String) {
+        gate::add(&tally, "try");
+        let tries = std::fs::read_to_string(&tally).unwrap();
+        assert!(tries.lines().count() != 1, "the first one fails");
+    }
+    let tally = Tally::new();
+    let builder = S::builder().processes(1);
+    let pool = builder.initializer(start, tally.ticket()).build();
+    assert_eq!(pool.map(|x: u64| x, 0..3).unwrap(), [0, 1, 2]);
+    assert_eq!(tally.count(), 2);
+}
+
+/// A pool whose workers never begin can be ended like any other, and its tasks answer.
+fn an_initializer_that_never_returns_can_be_terminated<S: Processes>() {
+    let gate = Gate::new();
+    let builder = S::builder().processes(2);
+    let start = |ticket: String| gate::pass(&ticket);
+    let pool = builder.initializer(start, gate.ticket()).build();
+    let pids = gate.wait_for(2);
+    let handle = pool.apply_async(|x: u64| x, 1);
+    assert!(!handle.is_ready());
+    pool.terminate();
+    assert!(handle.get().unwrap_err().is_cancelled());
+    pool.join().unwrap();
+    wait_for_death(&pids);
+}
+
+/// A task finds no signal blocked, and one that ends programs ends it. The terminal's Ctrl-C does
+/// not reach it, since it is not in the group of the program: what that means, the parent decides.
+fn a_worker_begins_with_a_clean_slate<S: Processes>() {
+    fn signals() -> [u64; 2] {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        ["SigBlk:", "SigPnd:"].map(|name| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+        })
+    }
+    fn end_by(signal: Signal) {
+        kill_process(getpid(), signal).unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    let pool = S::pool(2);
+    let results = pool.map(|_: u64| signals(), 0..4).unwrap();
+    assert_eq!(results, [[0, 0]; 4]);
+    for pid in peer::workers(&pool) {
+        let pid = Pid::from_raw(pid.cast_signed());
+        assert_eq!(getpgid(pid).unwrap(), pid.unwrap(), "a group of its own");
+    }
+    let error = pool.apply(|()| end_by(Signal::TERM), ()).unwrap_err();
+    assert_eq!(error.signal(), Some(Signal::TERM.as_raw()));
+}
+
+fn out_of_descriptors<S: Processes>() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let gate = Gate::new();
+    let pool = S::pool(2);
+    let handles = [(); 4].map(|()| {
+        pool.apply_async(
+            |ticket: String| {
+                gate::pass(&ticket);
+                std::process::abort()
+            },
+            gate.ticket(),
+        )
+    });
+    gate.wait_for(2);
+    let pids = peer::workers(&pool);
+    // This process has its limit from now on, lower than anything that is open or gets free; those
+    // that run have theirs already.
+    let before = getrlimit(Resource::Nofile);
+    let none = Rlimit {
+        current: Some(3),
+        maximum: before.maximum,
+    };
+    setrlimit(Resource::Nofile, none).unwrap();
+    for pid in pids {
+        peer::signal(pid, Signal::KILL);
+    }
+    let mut kinds: Vec<TaskErrorKind> = Vec::new();
+    for handle in handles {
+        let error = handle.get().map(|()| ()).unwrap_err();
+        if error.kind() == TaskErrorKind::Launch {
+            assert!(error.to_string().contains("open files"), "{error}");
+        }
+        kinds.push(error.kind());
+    }
+    let late = pool.apply(|x: u64| x, 1).unwrap_err();
+    kinds.push(late.kind());
+    setrlimit(Resource::Nofile, before).unwrap();
+    drop(pool);
+    println!("{kinds:?}");
+}
+
+/// When the system has no descriptors left for a replacement, the tasks that wait for it fail with
+/// that reason, promptly.
+fn a_replacement_that_the_system_refuses_fails_the_tasks<S: Processes>() {
+    let lines = again::<S>("out_of_descriptors").lines();
+    assert_eq!(lines, ["[WorkerLost, WorkerLost, Launch, Launch, Launch]"]);
+}

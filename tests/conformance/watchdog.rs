@@ -1,0 +1,157 @@
+//! What ends a test that hangs: the stacks of everything that takes part, and the end of the
+//! whole program.
+
+use std::collections::HashMap;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use crate::peer;
+
+/// How long a test may take. None of them takes more than a few seconds on a machine that has
+/// nothing else to do.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the debugger may take for one process.
+const DEBUGGER_LIMIT: Duration = Duration::from_secs(20);
+
+/// The tests that run now, by the thread that they run on.
+static RUNNING: Mutex<Option<HashMap<ThreadId, Running>>> = Mutex::new(None);
+static CHANGED: Condvar = Condvar::new();
+
+struct Running {
+    name: String,
+    begun: Instant,
+    limit: Duration,
+}
+
+fn running() -> MutexGuard<'static, Option<HashMap<ThreadId, Running>>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A test is watched while this lives.
+pub(crate) struct Watched(ThreadId);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(tests) = &mut *running() {
+            tests.remove(&self.0);
+        }
+    }
+}
+
+/// Watches the test that runs on this thread.
+pub(crate) fn watch(name: String) -> Watched {
+    let thread = std::thread::current().id();
+    let test = Running {
+        name,
+        begun: Instant::now(),
+        limit: LIMIT,
+    };
+    running().get_or_insert_default().insert(thread, test);
+    CHANGED.notify_all();
+    Watched(thread)
+}
+
+/// Says that the test on this thread moves so much that it may take so many times the usual limit.
+pub(crate) fn allow(times: u32) {
+    if let Some(tests) = &mut *running()
+        && let Some(test) = tests.get_mut(&std::thread::current().id())
+    {
+        test.limit = LIMIT * times;
+    }
+}
+
+/// Starts the thread that watches.
+pub(crate) fn start() {
+    std::thread::spawn(|| {
+        let mut tests = running();
+        loop {
+            let now = Instant::now();
+            let ends = |test: &Running| test.begun + test.limit;
+            let next = tests.iter().flatten().map(|(_, test)| test);
+            let next = next.min_by_key(|test| ends(test));
+            match next {
+                Some(test) if ends(test) <= now => {
+                    let name = test.name.clone();
+                    drop(tests);
+                    bark(&name);
+                }
+                Some(test) => {
+                    let wait = ends(test) - now;
+                    let woken = CHANGED.wait_timeout(tests, wait);
+                    tests = woken.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                None => {
+                    tests = CHANGED.wait(tests).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    });
+}
+
+/// Says what hangs where, and ends the program. Its workers and programs end with it.
+fn bark(name: &str) -> ! {
+    let own = std::process::id();
+    let mut processes = peer::below(own);
+    processes.insert(0, own);
+    eprintln!("\n{name} hangs. These processes take part: {processes:?}");
+    for pid in &processes {
+        describe(*pid);
+    }
+    for pid in processes {
+        backtraces(pid);
+    }
+    eprintln!("{name} hangs; the stacks stand above");
+    std::process::abort()
+}
+
+/// What the kernel says each thread of a process waits for.
+fn describe(pid: u32) {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command).replace('\0', " ");
+    eprintln!("--- process {pid}: {command}");
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let read = |what: &str| {
+            let text = fs::read_to_string(thread.path().join(what)).unwrap_or_default();
+            text.trim().to_owned()
+        };
+        eprintln!(
+            "thread {} {}: wchan {}, syscall {}\n{}",
+            thread.file_name().display(),
+            read("comm"),
+            read("wchan"),
+            read("syscall"),
+            read("stack"),
+        );
+    }
+}
+
+/// What gdb says of a process's threads, where there is gdb.
+fn backtraces(pid: u32) {
+    #[allow(clippy::disallowed_methods, reason = "a debugger is no worker")]
+    let gdb = Command::new("gdb")
+        .args(["-nx", "-batch", "-iex", "set debuginfod enabled off"])
+        .args(["-ex", "set pagination off"])
+        .args(["-ex", "thread apply all backtrace"])
+        .args(["-p", &pid.to_string()])
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .spawn();
+    let Ok(mut gdb) = gdb else {
+        return eprintln!("(with gdb installed, the backtraces of {pid} would stand here)");
+    };
+    let begun = Instant::now();
+    while matches!(gdb.try_wait(), Ok(None)) {
+        if begun.elapsed() > DEBUGGER_LIMIT {
+            let _ = gdb.kill();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

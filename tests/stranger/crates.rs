@@ -1,0 +1,305 @@
+//! The strangers' crates, as they would write them.
+
+/// A crate: its name, which is also that of its folder and its program, and its files.
+#[derive(Clone, Copy)]
+pub(crate) struct Crate {
+    pub(crate) name: &'static str,
+    /// What its manifest says besides the name and the dependency.
+    extra: &'static str,
+    pub(crate) files: &'static [(&'static str, &'static str)],
+}
+
+impl Crate {
+    pub(crate) fn manifest(&self) -> String {
+        let Self { name, extra, .. } = self;
+        let here = env!("CARGO_MANIFEST_DIR");
+        format!(
+            "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
+             [dependencies]\nprocpool = {{ path = {here:?} }}\n{extra}"
+        )
+    }
+
+    const fn program(name: &'static str, files: &'static [(&'static str, &'static str)]) -> Self {
+        Self {
+            name,
+            extra: "",
+            files,
+        }
+    }
+}
+
+pub(crate) const TESTED: Crate = Crate {
+    name: "tested",
+    extra: "serde = { version = \"1\", features = [\"derive\"] }\n",
+    files: &[
+        (
+            "src/lib.rs",
+            r#"
+use procpool::{Pool, TaskError};
+use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+procpool::test_support!();
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point { pub x: f64, pub y: f64 }
+
+fn mirror(point: Point) -> Point {
+    Point { x: point.y, y: point.x }
+}
+
+pub fn mirror_all(pool: &impl Pool, points: Vec<Point>) -> Result<Vec<Point>, TaskError> {
+    pool.map(mirror, points)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use procpool::{ForkPool, ProcessPool, SpawnPool};
+
+    fn check(pool: impl Pool) {
+        let points = (0..100).map(|n| Point { x: n.into(), y: 0.5 }).collect();
+        let mirrored = mirror_all(&pool, points).unwrap();
+        assert_eq!(mirrored[7], Point { x: 0.5, y: 7.0 });
+        assert_ne!(pool.apply(|()| std::process::id(), ()).unwrap(), std::process::id());
+    }
+
+    #[test]
+    fn forked() { check(ForkPool::builder().processes(2).build().unwrap()); }
+
+    #[test]
+    fn spawned() { check(SpawnPool::builder().processes(2).build().unwrap()); }
+
+    #[test]
+    fn default() { check(ProcessPool::new().unwrap()); }
+}
+"#,
+        ),
+        (
+            "tests/integration.rs",
+            r#"
+use procpool::{ForkPool, Pool, SerialPool, SpawnPool};
+use tested::{Point, mirror_all};
+
+procpool::test_support!();
+
+fn check(pool: impl Pool) {
+    let mirrored = mirror_all(&pool, vec![Point { x: 1.0, y: 2.0 }; 10]).unwrap();
+    assert_eq!(mirrored, vec![Point { x: 2.0, y: 1.0 }; 10]);
+    let error = pool.apply(|x: u32| 1 / x, 0).unwrap_err();
+    assert!(error.is_panic());
+}
+
+#[test]
+fn forked() { check(ForkPool::builder().processes(2).build().unwrap()); }
+
+#[test]
+fn spawned() { check(SpawnPool::builder().processes(2).build().unwrap()); }
+
+#[test]
+fn serial() { check(SerialPool::new()); }
+"#,
+        ),
+    ],
+};
+
+pub(crate) const CAPTURES: Crate = Crate::program(
+    "captures",
+    &[(
+        "src/main.rs",
+        r#"
+use procpool::{Pool, ProcessPool};
+
+fn main() {
+    procpool::init();
+    let factor = 3;
+    let pool = ProcessPool::new().unwrap();
+    println!("{:?}", pool.map(move |x: u64| x * factor, 0..10));
+}
+"#,
+    )],
+);
+
+pub(crate) const POINTER: Crate = Crate::program(
+    "pointer",
+    &[(
+        "src/main.rs",
+        r#"
+use procpool::{Pool, ProcessPool};
+
+fn square(x: u64) -> u64 { x * x }
+
+fn main() {
+    procpool::init();
+    let function: fn(u64) -> u64 = square;
+    let pool = ProcessPool::new().unwrap();
+    println!("{:?}", pool.apply(function, 3));
+}
+"#,
+    )],
+);
+
+pub(crate) const FORGETS: Crate = Crate::program(
+    "forgets",
+    &[(
+        "src/main.rs",
+        r#"
+fn main() {
+    let error = procpool::SpawnPool::builder().processes(2).build().unwrap_err();
+    println!("{:?}: {error}", error.kind());
+}
+"#,
+    )],
+);
+
+pub(crate) const LATE: Crate = Crate::program(
+    "late",
+    &[(
+        "src/main.rs",
+        r#"
+fn main() {
+    let error = procpool::SpawnPool::builder().processes(2).build().unwrap_err();
+    procpool::init();
+    println!("{:?}: {error}", error.kind());
+}
+"#,
+    )],
+);
+
+/// The program has an argument, its workers have none.
+pub(crate) const CONDITION_BUILDS: Crate = Crate::program(
+    "condition_builds",
+    &[(
+        "src/main.rs",
+        r#"
+fn main() {
+    if std::env::args().count() > 1 {
+        procpool::init();
+    }
+    // The workers come here too. What they print would be seen.
+    let error = procpool::SpawnPool::builder().processes(2).build().unwrap_err();
+    if std::env::args().count() > 1 {
+        println!("{:?}: {error}", error.kind());
+    }
+}
+"#,
+    )],
+);
+
+pub(crate) const CONDITION_ENDS: Crate = Crate::program(
+    "condition_ends",
+    &[(
+        "src/main.rs",
+        r#"
+fn main() {
+    if std::env::args().count() == 1 {
+        std::process::exit(7);
+    }
+    procpool::init();
+    let error = procpool::SpawnPool::builder().processes(2).build().unwrap_err();
+    println!("{:?}: {error}", error.kind());
+}
+"#,
+    )],
+);
+
+pub(crate) const CONDITION_STAYS: Crate = Crate::program(
+    "condition_stays",
+    &[(
+        "src/main.rs",
+        r#"
+fn main() {
+    if std::env::args().count() == 1 {
+        loop { std::thread::park(); }
+    }
+    procpool::init();
+    let builder = procpool::SpawnPool::builder().processes(2);
+    let builder = builder.launch_timeout(std::time::Duration::from_millis(300));
+    let error = builder.build().unwrap_err();
+    println!("{:?}: {error}", error.kind());
+}
+"#,
+    )],
+);
+
+/// Loads the library that its argument names, and calls `run` in it.
+pub(crate) const HOST: Crate = Crate::program(
+    "host",
+    &[(
+        "src/main.rs",
+        r#"
+use std::ffi::{CString, c_char, c_int, c_void};
+
+unsafe extern "C" {
+    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+
+fn main() {
+    procpool::init();
+    let path = CString::new(std::env::args().nth(1).unwrap()).unwrap();
+    unsafe {
+        let library = dlopen(path.as_ptr(), 2);
+        assert!(!library.is_null(), "the library cannot be loaded");
+        let run = dlsym(library, c"run".as_ptr());
+        assert!(!run.is_null(), "there is no `run`");
+        std::mem::transmute::<*mut c_void, extern "C" fn()>(run)();
+    }
+}
+"#,
+    )],
+);
+
+/// A library with a copy of the crate of its own, as every Rust library has that is loaded.
+pub(crate) const PLUGIN: Crate = Crate {
+    name: "plugin",
+    extra: "\n[lib]\ncrate-type = [\"cdylib\"]\n",
+    files: &[(
+        "src/lib.rs",
+        r#"
+use procpool::{BuildErrorKind, ForkPool, Pool, SerialPool, SpawnPool, TaskErrorKind};
+
+fn square(x: u64) -> u64 { x * x }
+fn start(_: u64) {}
+fn end() {}
+
+fn check(name: &str, pool: impl Pool) {
+    let errors = [
+        pool.apply(square, 3).unwrap_err(),
+        pool.apply_async(|x: u64| x, 3).get().unwrap_err(),
+        pool.map(square, 0..3).unwrap_err(),
+        pool.try_map(square, 0..3).remove(2).unwrap_err(),
+        pool.map_async(square, 0..3).get().unwrap_err(),
+        pool.imap(square, 0..3).next().unwrap().unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), TaskErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains("shared library"), "{error}");
+    }
+    println!("{name}: Invalid, as it must be");
+}
+
+macro_rules! refuse {
+    ($name:literal, $builder:expr) => {
+        let error = $builder.build().map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), BuildErrorKind::InvalidConfig, "{error}");
+        assert!(error.to_string().contains("shared library"), "{error}");
+        println!("{}: InvalidConfig, as it must be", $name);
+    };
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn run() {
+    // This copy's, after the host's.
+    procpool::init();
+    check("serial", SerialPool::new());
+    refuse!("fork initializer", ForkPool::builder().processes(1).initializer(start, 1));
+    refuse!("fork finalizer", ForkPool::builder().processes(1).finalizer(end));
+    check("fork", ForkPool::builder().processes(2).build().unwrap());
+    refuse!("spawn initializer", SpawnPool::builder().processes(1).initializer(start, 1));
+    refuse!("spawn finalizer", SpawnPool::builder().processes(1).finalizer(end));
+    check("spawn", SpawnPool::builder().processes(2).build().unwrap());
+}
+"#,
+    )],
+};

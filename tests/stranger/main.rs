@@ -1,0 +1,129 @@
+//! What a stranger meets who depends on the crate: tests under plain `cargo test`, programs that
+//! forget the first line of `main`, functions that cannot travel. Each case is a crate of its own,
+//! made in cargo's folder for tests and built with the same lock file, without a network.
+
+mod crates;
+mod scratch;
+
+use crate::crates::{
+    CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, HOST, LATE,
+    PLUGIN, POINTER, TESTED,
+};
+use crate::scratch::{Scratch, Told};
+
+/// `cargo test` runs a stranger's unit tests and integration tests, which use both kinds of pools
+/// and need one line for it.
+#[test]
+fn tests_of_a_stranger_can_use_pools() {
+    let told = scratch(&[TESTED]).cargo("test --package tested");
+    told.assert_success();
+    // Twice: the unit tests and the integration tests.
+    let passed = told.stdout.matches("test result: ok. 3 passed").count();
+    assert_eq!(passed, 2, "{told}");
+}
+
+/// A closure that captures does not compile, and the compiler says what to do.
+#[test]
+fn a_closure_that_captures_does_not_compile() {
+    assert_does_not_compile(CAPTURES);
+}
+
+/// Nor does a function pointer, of which only an address would travel.
+#[test]
+fn a_function_pointer_does_not_compile() {
+    assert_does_not_compile(POINTER);
+}
+
+fn assert_does_not_compile(case: Crate) {
+    let told = scratch(&[case]).cargo(&format!("build --package {}", case.name));
+    assert!(!told.is_success, "{told}");
+    for words in ["captures nothing", "instead"] {
+        assert!(told.stderr.contains(words), "no {words:?} in {told}");
+    }
+}
+
+/// Without `init` no pool is built, no worker is started, and the error says what is missing.
+#[test]
+fn a_program_without_init_is_told_so() {
+    let told = run(FORGETS);
+    told.assert_success();
+    assert_says_missing_init(&told);
+}
+
+/// An `init` that comes after the pool is as good as none.
+#[test]
+fn an_init_that_comes_too_late_is_none() {
+    let told = run(LATE);
+    told.assert_success();
+    assert_says_missing_init(&told);
+}
+
+/// Where workers come past an `init` that stands under a condition, and go on to build pools: they
+/// start no workers of their own, and the program is told at once.
+#[test]
+fn workers_that_come_past_init_build_no_pools() {
+    let told = run(CONDITION_BUILDS);
+    told.assert_success();
+    assert_says_missing_init(&told);
+}
+
+/// Where they simply end, the program is told that they did, and how.
+#[test]
+fn workers_that_end_before_init_are_noticed() {
+    let told = run(CONDITION_ENDS);
+    told.assert_success();
+    assert!(told.stdout.contains("exited with code 7"), "{told}");
+}
+
+/// Where they do something else for ever, the launch's time is over some day.
+#[test]
+fn workers_that_never_come_to_init_are_given_up() {
+    let told = run(CONDITION_STAYS);
+    told.assert_success();
+    assert_says_missing_init(&told);
+}
+
+/// A function of a shared library is refused by every kind of pool, as a task, an initializer or a
+/// finalizer: an error, never a jump.
+#[test]
+fn a_function_of_a_shared_library_is_refused() {
+    let scratch = scratch(&[HOST, PLUGIN]);
+    scratch.cargo("build --package plugin").assert_success();
+    scratch.cargo("build --package host").assert_success();
+    let told = scratch.run("host", &scratch.built("libplugin.so"));
+    told.assert_success();
+    for pool in ["serial", "fork", "spawn"] {
+        let line = format!("{pool}: Invalid, as it must be");
+        assert!(told.stdout.contains(&line), "no {line:?} in {told}");
+    }
+    for pool in ["fork", "spawn"] {
+        for option in ["initializer", "finalizer"] {
+            let line = format!("{pool} {option}: InvalidConfig, as it must be");
+            assert!(told.stdout.contains(&line), "no {line:?} in {told}");
+        }
+    }
+}
+
+fn assert_says_missing_init(told: &Told) {
+    for words in ["MissingInit", "procpool::init()", "first line of main"] {
+        assert!(told.stdout.contains(words), "no {words:?} in {told}");
+    }
+    assert_eq!(
+        told.stdout.matches("MissingInit").count(),
+        1,
+        "said once: {told}"
+    );
+}
+
+/// The workspace of all strangers, with these among them.
+fn scratch(crates: &[Crate]) -> Scratch {
+    Scratch::with(crates)
+}
+
+/// Builds and runs a crate's program.
+fn run(case: Crate) -> Told {
+    let scratch = scratch(&[case]);
+    let built = scratch.cargo(&format!("build --package {}", case.name));
+    built.assert_success();
+    scratch.run(case.name, "argument")
+}
