@@ -23,11 +23,14 @@
 //! - The **function** is a function item or a closure that captures nothing; what it needs
 //!   besides its item, pass as part of the item. A closure that captures does not compile, and
 //!   the message says what to do.
-//! - **Arguments and results** are `Serialize + DeserializeOwned`. They travel through shared memory.
+//! - **Arguments and results** are `Serialize + DeserializeOwned`. They travel through shared memory,
+//!   in a compact form without names: types with `#[serde(flatten)]`, `untagged` or an internal tag are refused with
+//!   an error that says so. A path that is not UTF-8 travels as an `OsString`.
 //! - Every call **ends**: with its value, or with a [`TaskError`] that says why there is none.
 //!
 //! # Failure
-//! A task that panics costs nothing: the error carries message, place and backtrace. A task whose
+//! A task that panics costs nothing: the error carries message, place and backtrace, and the worker
+//! prints nothing. A task whose
 //! worker dies (a crash, `exit`, a signal) ends as [`TaskErrorKind::WorkerLost`] with the signal or the exit
 //! code, the worker is replaced, and no other task notices. In [`map`](Pool::map) the error of
 //! the lowest failing index is returned; [`try_map`](Pool::try_map) gives each item's own result.
@@ -51,6 +54,10 @@
 //! | none needed | [`SerialPool`] | none: it runs tasks in the caller | for tests and debugging |
 //!
 //! Features only add. `ProcessPool` is `SpawnPool`, or `ForkPool` where only `fork` is on.
+//!
+//! A `ForkPool` that is built while the program has one thread needs nothing. A program with threads, or with
+//! several such pools, starts the server first, as `let server = ForkServer::start()?` right after
+//! [`init`], and gives it to each builder: `ForkPool::builder().fork_server(&server)`.
 //!
 //! # Tests
 //! The harness of `#[test]` has a `main` of its own. Say [`test_support!`] once in the test file

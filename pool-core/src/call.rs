@@ -69,14 +69,17 @@ impl Chunk {
         }
     }
 
-    /// Runs the items one after the other in this thread, and finishes the chunk.
-    pub fn run_here(self) {
+    /// Runs the items one after the other in this thread, finishes the chunk, and says how many
+    /// of its items have failed.
+    pub fn run_here(self) -> usize {
+        let mut failed = 0;
         let mut outcomes = Outcomes::with_capacity(self.count);
         if let Some(entry) = self.entry.resolve() {
             let mut record = |kind: RecordKind, bytes: &[u8]| {
                 if kind == RecordKind::Value {
                     outcomes.push_value(bytes);
                 } else {
+                    failed += 1;
                     outcomes.push_error(reported(bytes));
                 }
             };
@@ -92,6 +95,7 @@ impl Chunk {
             outcomes,
         };
         self.sink.complete(piece);
+        failed
     }
 
     /// Finishes the chunk: every item of it fails with this error.

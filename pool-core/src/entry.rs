@@ -118,7 +118,7 @@ fn conjure<F>() -> F {
 }
 
 /// Where the main executable's code is in this process.
-fn main_code() -> &'static Range<usize> {
+pub(crate) fn main_code() -> &'static Range<usize> {
     static CODE: OnceLock<Range<usize>> = OnceLock::new();
     // An empty range if the system does not say: then every function is refused, with a message.
     CODE.get_or_init(|| crate::sys::main_code().unwrap_or(0..0))

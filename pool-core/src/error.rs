@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::launch::ExitStatus;
@@ -27,12 +27,14 @@ use crate::worker::WorkerInfo;
 #[derive(Clone)]
 pub struct TaskError(Arc<Inner>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Inner {
     kind: TaskErrorKind,
     message: String,
     index: Option<usize>,
     panic: Option<PanicReport>,
+    /// The text of the panic's backtrace, once it was read.
+    resolved: OnceLock<String>,
     exit: Option<ExitStatus>,
     worker: Option<WorkerInfo>,
 }
@@ -71,6 +73,7 @@ impl TaskError {
             message: message.into(),
             index: None,
             panic: None,
+            resolved: OnceLock::new(),
             exit: None,
             worker: None,
         }))
@@ -205,9 +208,12 @@ impl TaskError {
 
     /// The panic's backtrace, taken in the worker. There is none where `RUST_BACKTRACE` or
     /// `RUST_LIB_BACKTRACE` is `0`.
+    ///
+    /// The names in it are looked up when it is read first, which takes a fraction of a second.
     #[must_use]
     pub fn backtrace(&self) -> Option<&str> {
-        self.0.panic.as_ref()?.backtrace.as_deref()
+        let backtrace = self.0.panic.as_ref()?.backtrace.as_ref()?;
+        Some(self.0.resolved.get_or_init(|| backtrace.resolve()))
     }
 
     /// The signal that killed the worker.
@@ -268,7 +274,13 @@ impl TaskError {
 /// Two errors are the same if all that they say is the same.
 impl PartialEq for TaskError {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+        let (this, other) = (&*self.0, &*other.0);
+        this.kind == other.kind
+            && this.message == other.message
+            && this.index == other.index
+            && this.panic == other.panic
+            && this.exit == other.exit
+            && this.worker == other.worker
     }
 }
 

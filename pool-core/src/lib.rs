@@ -12,6 +12,7 @@
 //! [`Executor`] that takes encoded calls. [`Launcher`] is how one worker process is started and
 //! reached; everything else about processes stands once, in [`Engine`].
 
+mod backtrace;
 mod build_error;
 mod bytes;
 mod call;

@@ -12,6 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::backtrace::Backtrace;
+
 /// A length as it stands before an item or in a record: 4 bytes, or 12 for what is too long.
 /// The two low bits are free for the record's kind.
 const LONG: u32 = u32::MAX >> 2;
@@ -252,7 +254,7 @@ pub(crate) enum Stage {
 pub(crate) struct PanicReport {
     pub(crate) message: String,
     pub(crate) location: Option<String>,
-    pub(crate) backtrace: Option<String>,
+    pub(crate) backtrace: Option<Backtrace>,
 }
 
 #[cfg(test)]

@@ -63,17 +63,22 @@ impl std::fmt::Debug for SerialPool {
 struct Serial {
     is_closed: AtomicBool,
     submitted: AtomicU64,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Executor for Serial {
     fn submit(&self, chunk: Chunk) {
-        self.submitted
-            .fetch_add(chunk.count() as u64, Ordering::Relaxed);
-        if self.is_closed.load(Ordering::Acquire) {
+        let count = chunk.count() as u64;
+        self.submitted.fetch_add(count, Ordering::Relaxed);
+        let failed = if self.is_closed.load(Ordering::Acquire) {
             chunk.finish(&TaskError::closed());
+            count
         } else {
-            chunk.run_here();
-        }
+            chunk.run_here() as u64
+        };
+        self.failed.fetch_add(failed, Ordering::Relaxed);
+        self.succeeded.fetch_add(count - failed, Ordering::Relaxed);
     }
 
     fn drive(
@@ -114,9 +119,10 @@ impl Executor for Serial {
     }
 
     fn stats(&self) -> Stats {
-        let submitted = self.submitted.load(Ordering::Relaxed);
         Stats {
-            submitted,
+            submitted: self.submitted.load(Ordering::Relaxed),
+            succeeded: self.succeeded.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
             ..Stats::default()
         }
     }

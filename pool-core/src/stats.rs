@@ -18,7 +18,8 @@ pub struct Stats {
     pub running: u64,
     /// Workers that were started, replacements included.
     pub workers_started: u64,
-    /// Workers that died without being told to.
+    /// Workers that did not leave in good order: they crashed, or were killed, also by the pool
+    /// at an item's deadline.
     pub workers_lost: u64,
     /// The workers that are up now.
     pub workers: Vec<WorkerInfo>,

@@ -472,7 +472,10 @@ fn a_worker_that_writes_rubbish_harms_itself_alone<S: Processes>() {
             };
             let _ = pool.apply(task, seed);
         } else if let Ok(written) = pool.apply(scribble, seed) {
-            assert!(written > 4096, "it has nothing to scribble on: this tests nothing");
+            assert!(
+                written > 4096,
+                "it has nothing to scribble on: this tests nothing"
+            );
         }
         signal(pid, Signal::KILL);
         wait_until(|| !workers(&pool).contains(&pid));

@@ -149,6 +149,8 @@ impl Core {
         {
             linked.link.kill();
             self.slots[slot].killed.get_or_insert(why);
+            // Nothing more for it.
+            self.scheduler.choke(slot, true);
         }
     }
 
@@ -210,6 +212,7 @@ impl Core {
         }
         match linked.link.reap() {
             Reaped::Pending => {
+                self.scheduler.choke(slot, true);
                 self.slots[slot].phase = Phase::Dying { linked, wire };
                 false
             }

@@ -1,11 +1,11 @@
 //! Panics of tasks: caught, with what the panic hook knows, and not printed.
 
 use std::any::Any;
-use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Once;
 
+use crate::backtrace::Backtrace;
 use crate::protocol::PanicReport;
 
 thread_local! {
@@ -88,12 +88,12 @@ fn report_of(info: &PanicHookInfo<'_>) -> PanicReport {
     PanicReport {
         message: message(info.payload()),
         location: info.location().map(ToString::to_string),
-        backtrace: wants_backtrace().then(|| Backtrace::force_capture().to_string()),
+        backtrace: wants_backtrace().then(Backtrace::capture),
     }
 }
 
-/// Backtraces are taken unless they are switched off: whoever reads the report is in another
-/// process and cannot run the task again with `RUST_BACKTRACE=1` as easily.
+/// Backtraces are taken unless they are switched off: to take one costs little (see
+/// [`Backtrace`]), and a crash in another process may not come again.
 fn wants_backtrace() -> bool {
     let setting =
         std::env::var_os("RUST_LIB_BACKTRACE").or_else(|| std::env::var_os("RUST_BACKTRACE"));

@@ -46,7 +46,6 @@ const PLACES: &[(&str, &str)] = &[
         "src/test_support.rs",
         "a function that the loader calls before main",
     ),
-    ("tests/", "workers that do harm"),
 ];
 
 /// `unsafe` stands only in the places whose purpose it is.

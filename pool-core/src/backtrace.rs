@@ -1,0 +1,102 @@
+//! Backtraces that are taken in one process and read in another.
+//!
+//! To look up the names of a backtrace's functions takes a fifth of a second the first time in a
+//! process, since it reads the debug information; to walk the stack takes microseconds. So the
+//! worker only walks, and sends where in the executable each function was; the names are
+//! looked up in the parent, which runs the same executable, when somebody reads them.
+
+use std::ffi::c_void;
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::entry::main_code;
+
+/// More frames than this are of no use to a reader.
+const MAX_FRAMES: usize = 128;
+
+/// The callers of a function, the innermost first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Backtrace {
+    /// Where each one is in the executable's code; `None` for code of a library, which is
+    /// elsewhere in another process.
+    frames: Vec<Option<u64>>,
+}
+
+impl Backtrace {
+    /// The callers of this function.
+    pub(crate) fn capture() -> Self {
+        let code = main_code();
+        let mut frames = Vec::new();
+        backtrace::trace(|frame| {
+            let address = frame.ip() as usize;
+            let place = code
+                .contains(&address)
+                .then(|| (address - code.start) as u64);
+            frames.push(place);
+            frames.len() < MAX_FRAMES
+        });
+        Self { frames }
+    }
+
+    /// The names and places of the callers, as far as this executable knows them.
+    pub(crate) fn resolve(&self) -> String {
+        let code = main_code();
+        let mut text = String::new();
+        for (number, frame) in self.frames.iter().enumerate() {
+            let mut is_known = false;
+            if let Some(address) = frame.and_then(|place| code.start.checked_add(place as usize)) {
+                backtrace::resolve(address as *mut c_void, |symbol| {
+                    is_known = true;
+                    append(&mut text, number, symbol);
+                });
+            }
+            if !is_known {
+                append_line(&mut text, number, "<in a library>");
+            }
+        }
+        text
+    }
+}
+
+fn append(text: &mut String, number: usize, symbol: &backtrace::Symbol) {
+    match symbol.name() {
+        // Without the hash at the end.
+        Some(name) => append_line(text, number, &format!("{name:#}")),
+        None => append_line(text, number, "<unknown>"),
+    }
+    if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
+        append_place(text, &file.display().to_string(), line, symbol.colno());
+    }
+}
+
+// Writing into a string does not fail.
+
+fn append_line(text: &mut String, number: usize, name: &str) {
+    let _ = writeln!(text, "{number:>4}: {name}");
+}
+
+fn append_place(text: &mut String, file: &str, line: u32, column: Option<u32>) {
+    let _ = match column {
+        Some(column) => writeln!(text, "             at {file}:{line}:{column}"),
+        None => writeln!(text, "             at {file}:{line}"),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backtrace_knows_its_function() {
+        let text = Backtrace::capture().resolve();
+        assert!(text.contains("a_backtrace_knows_its_function"), "{text}");
+    }
+
+    #[test]
+    fn places_that_are_none_are_survived() {
+        let frames = vec![None, Some(u64::MAX), Some(1 << 40)];
+        let text = Backtrace { frames }.resolve();
+        assert_eq!(text.matches("<in a library>").count(), 3, "{text}");
+    }
+}
