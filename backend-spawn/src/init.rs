@@ -129,7 +129,7 @@ fn serve(secret: &Secret) -> ! {
             "a worker cannot tie itself to its parent: {error}"
         )),
     }
-    sys::ignore_broken_pipes();
+    sys::ignore_signals_of_output();
     sys::unblock_signals();
     sys::name_process(&env::args_os().next().unwrap_or_default());
     let mut bell = sys::take_stdin()

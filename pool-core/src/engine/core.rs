@@ -328,6 +328,28 @@ impl Core {
     /// Hands out what waits, and lets go of workers that are not needed any more.
     pub(super) fn dispatch(&mut self) {
         let now = sys::now_ns();
+        self.assign(now);
+        self.rebalance_at = loop {
+            match self.scheduler.imbalance(now) {
+                None => break None,
+                Some(Imbalance::AskAgain(when)) => break Some(when),
+                Some(Imbalance::TakeBack(slot)) => {
+                    // Once for each lane at most: one that was taken back from is not asked again
+                    // before it has passed over that.
+                    self.take_back(slot);
+                    self.assign(now);
+                }
+            }
+        };
+        while let Some(slot) = self.scheduler.superfluous() {
+            if !self.retire(slot) {
+                break;
+            }
+        }
+    }
+
+    /// Hands out what waits.
+    fn assign(&mut self, now: u64) {
         let mut abandoned = std::mem::take(&mut self.abandoned);
         while let Some(slot) = self.scheduler.assign(now, &mut abandoned) {
             self.send(slot);
@@ -336,22 +358,6 @@ impl Core {
             self.fail(work, TaskError::cancelled());
         }
         self.abandoned = abandoned;
-        self.rebalance_at = match self.scheduler.imbalance(now) {
-            None => None,
-            Some(Imbalance::AskAgain(when)) => Some(when),
-            Some(Imbalance::TakeBack(slot)) => {
-                self.take_back(slot);
-                while let Some(slot) = self.scheduler.assign(now, &mut self.abandoned) {
-                    self.send(slot);
-                }
-                None
-            }
-        };
-        while let Some(slot) = self.scheduler.superfluous() {
-            if !self.retire(slot) {
-                break;
-            }
-        }
     }
 
     /// Puts the newest load of a lane into its ring.
@@ -392,6 +398,8 @@ impl Core {
     /// Takes back what a worker was handed and has not begun.
     fn take_back(&mut self, slot: usize) {
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
+            // Its worker is dead, and what it had comes back when it is buried.
+            self.scheduler.choke(slot, true);
             return;
         };
         let begun = wire.region().revoke();

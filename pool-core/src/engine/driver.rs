@@ -11,6 +11,7 @@
 //! worker with work has been asked to ring, and the supervisor hears the bells. A `map` leaves the
 //! seat whenever it encodes and decodes, and must not wake the supervisor each time.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -136,7 +137,13 @@ impl Parker {
     }
 }
 
-/// What a thread in the seat needs to sleep on the bells.
+thread_local! {
+    /// The thread's parker in the pool that it last waited in. It is used again, so that a handle
+    /// that is asked again and again knows one waker and not many.
+    static PARKER: RefCell<Option<Arc<Parker>>> = const { RefCell::new(None) };
+}
+
+/// What a waiting thread needs to sleep.
 struct Sleeper {
     parker: Arc<Parker>,
     waker: Waker,
@@ -145,7 +152,12 @@ struct Sleeper {
 
 impl Sleeper {
     fn new(horn: &Arc<Event>) -> Self {
-        let parker = Arc::new(Parker::new(horn));
+        let parker = PARKER.with_borrow_mut(|cached| match cached {
+            Some(parker) if Arc::ptr_eq(&parker.horn, horn) => parker.clone(),
+            _ => cached.insert(Arc::new(Parker::new(horn))).clone(),
+        });
+        // Whatever it was notified of before, nobody waits for that any more.
+        parker.take();
         Self {
             waker: Waker::from(parker.clone()),
             parker,
@@ -191,10 +203,9 @@ impl Shared {
                 self.leave();
                 return outcome;
             }
-            let parker = Arc::new(Parker::new(&self.seat.horn));
+            let Sleeper { parker, waker, .. } = Sleeper::new(&self.seat.horn);
             seat.waiting.push(parker.clone());
             drop(seat);
-            let waker = Waker::from(parker.clone());
             let over = |poll: &mut dyn FnMut(Option<&Waker>) -> bool| {
                 if poll(Some(&waker)) {
                     Some(true)

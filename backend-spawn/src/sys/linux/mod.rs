@@ -9,6 +9,6 @@ pub(crate) use bell::{inode, make_bell, stdin_is_bell, take_stdin, write_to_stdi
 pub(crate) use memory::{release_pages, spare_descriptors, spare_memory};
 pub(crate) use process::Process;
 pub(crate) use worker::{
-    die_with_parent, ignore_broken_pipes, name_process, parent, random, remove_variable,
+    die_with_parent, ignore_signals_of_output, name_process, parent, random, remove_variable,
     unblock_signals, with_variable,
 };

@@ -37,11 +37,13 @@ pub(crate) fn die_with_parent() -> io::Result<bool> {
     Ok(parent() == before)
 }
 
-/// Makes writing to a closed pipe an error. Rust does so itself before `main`, but this may run
-/// earlier.
-pub(crate) fn ignore_broken_pipes() {
-    // SAFETY: it installs no handler.
-    let _ = unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+/// Makes writing to a closed pipe an error (Rust does so itself before `main`, but this may run
+/// earlier), and lets a worker write to a terminal that stops background processes which do so.
+pub(crate) fn ignore_signals_of_output() {
+    for signal in [Signal::SIGPIPE, Signal::SIGTTOU] {
+        // SAFETY: it installs no handler.
+        let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) };
+    }
 }
 
 /// Lets signals through that the thread which started this process blocked for itself.
