@@ -65,7 +65,7 @@
 //! `cargo test` and nextest.
 //!
 //! # Platform
-//! Linux.
+//! Linux, 5.11 or later.
 
 #[cfg(feature = "fork")]
 pub use backend_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};

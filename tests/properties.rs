@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 
-use procpool::{CallWith, Pool, TaskError, TaskErrorKind};
+use procpool::{BuildError, CallWith, Pool, TaskError, TaskErrorKind};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::{Config, TestCaseError};
@@ -31,11 +31,27 @@ enum Verb {
     Apply,
 }
 
+/// What kind of pool is asked.
+#[derive(Debug, Clone, Copy)]
+enum Backend {
+    #[cfg(feature = "fork")]
+    Fork,
+    #[cfg(feature = "spawn")]
+    Spawn,
+}
+
+const BACKENDS: &[Backend] = &[
+    #[cfg(feature = "fork")]
+    Backend::Fork,
+    #[cfg(feature = "spawn")]
+    Backend::Spawn,
+];
+
 /// Everything about a call but its items.
 #[derive(Debug, Clone, Copy)]
 struct Way {
     verb: Verb,
-    is_fork: bool,
+    backend: Backend,
     workers: usize,
     chunksize: Option<usize>,
     buffer: Option<usize>,
@@ -52,15 +68,20 @@ fn ways() -> impl Strategy<Value = Way> {
     ]);
     // Small ones, and now and then one that is larger than any input.
     let sizes = || prop::option::of(prop::sample::select(vec![1, 2, 3, 7, 20, 64, 1000]));
-    (verbs, any::<bool>(), 1..=5_usize, sizes(), sizes()).prop_map(
-        |(verb, is_fork, workers, chunksize, buffer)| Way {
+    (
+        verbs,
+        prop::sample::select(BACKENDS),
+        1..=5_usize,
+        sizes(),
+        sizes(),
+    )
+        .prop_map(|(verb, backend, workers, chunksize, buffer)| Way {
             verb,
-            is_fork,
+            backend,
             workers,
             chunksize,
             buffer,
-        },
-    )
+        })
 }
 
 /// Lends out pools, each to one case at a time: starting workers would take most of the time.
@@ -75,14 +96,19 @@ impl<P> Shelf<P> {
         }
     }
 
-    fn with<T>(&self, workers: usize, build: fn(usize) -> P, body: impl FnOnce(&P) -> T) -> T {
+    fn with<T>(
+        &self,
+        workers: usize,
+        build: fn(usize) -> Result<P, BuildError>,
+        body: impl FnOnce(&P) -> T,
+    ) -> T {
         let pools = || self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = {
             let mut pools = pools();
             let place = pools.iter().position(|pool| pool.0 == workers);
             place.map(|place| pools.swap_remove(place).1)
         };
-        let pool = taken.unwrap_or_else(|| build(workers));
+        let pool = taken.unwrap_or_else(|| build(workers).expect("a pool can be built"));
         let outcome = body(&pool);
         pools().push((workers, pool));
         outcome
@@ -168,36 +194,20 @@ where
     A: Value,
     R: Value,
 {
-    #[cfg(feature = "fork")]
-    if way.is_fork || cfg!(not(feature = "spawn")) {
-        static FORK: Shelf<procpool::ForkPool> = Shelf::new();
-        let build = |workers| {
-            let builder = procpool::ForkPool::builder().processes(workers);
-            builder.build().expect("a pool can be built")
-        };
-        return FORK.with(workers_of(way), build, |pool| {
-            ask(pool, way, function, items)
-        });
+    match way.backend {
+        #[cfg(feature = "fork")]
+        Backend::Fork => {
+            static SHELF: Shelf<procpool::ForkPool> = Shelf::new();
+            let build = |workers| procpool::ForkPool::builder().processes(workers).build();
+            SHELF.with(way.workers, build, |pool| ask(pool, way, function, items))
+        }
+        #[cfg(feature = "spawn")]
+        Backend::Spawn => {
+            static SHELF: Shelf<procpool::SpawnPool> = Shelf::new();
+            let build = |workers| procpool::SpawnPool::builder().processes(workers).build();
+            SHELF.with(way.workers, build, |pool| ask(pool, way, function, items))
+        }
     }
-    #[cfg(feature = "spawn")]
-    {
-        static SPAWN: Shelf<procpool::SpawnPool> = Shelf::new();
-        let build = |workers| {
-            let builder = procpool::SpawnPool::builder().processes(workers);
-            builder.build().expect("a pool can be built")
-        };
-        return SPAWN.with(workers_of(way), build, |pool| {
-            ask(pool, way, function, items)
-        });
-    }
-    #[allow(unreachable_code, reason = "with one of the backends alone")]
-    {
-        unreachable!("there is a backend")
-    }
-}
-
-fn workers_of(way: Way) -> usize {
-    way.workers
 }
 
 /// Says that a pool gives what the function gives; `expected`: `None` where it panics.

@@ -37,7 +37,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 }
 
 fn half(x: u32) -> u32 {
-    assert!(x % 2 == 0, "{x} is odd");
+    assert!(x.is_multiple_of(2), "{x} is odd");
     x / 2
 }
 

@@ -41,7 +41,7 @@ fn square(x: u64) -> u64 {
 fn imap_keeps_the_order_under_chunking<S: Subject>() {
     fn uneven(x: u64) -> u64 {
         // Some items take a hundred times as long as others.
-        let turns = if x % 7 == 0 { 20_000 } else { 200 };
+        let turns = if x.is_multiple_of(7) { 20_000 } else { 200 };
         (0..turns).fold(x, |x, _| std::hint::black_box(x))
     }
     let pool = S::pool(3);

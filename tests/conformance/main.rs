@@ -4,6 +4,15 @@
 //! A test is a function that panics when the promise is broken. It waits as long as it takes: the
 //! [`watchdog`] is what ends a test that hangs, and no test asserts how fast anything is. Tests
 //! about whole processes run this program again as another [`program`].
+#![cfg_attr(
+    not(any(feature = "fork", feature = "spawn")),
+    allow(
+        dead_code,
+        unused_imports,
+        unused_mut,
+        reason = "without a backend most tests have nothing to run on"
+    )
+)]
 
 #[macro_use]
 mod trial;
@@ -111,7 +120,6 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
 
 /// What this program can be run again as.
 fn programs() -> Vec<Program> {
-    #[allow(unused_mut, reason = "without a backend there are none")]
     let mut programs = Vec::new();
     #[cfg(feature = "fork")]
     programs.extend(programs_with::<Fork>());

@@ -489,7 +489,7 @@ fn values_are_freed_in_the_worker<S: Processes>() {
     let pool = S::pool(1);
     let results = pool.try_map(
         |argument: Counted| {
-            assert!(argument.0 % 3 != 0, "a panic drops the argument");
+            assert!(!argument.0.is_multiple_of(3), "a panic drops the argument");
             Counted::new(argument.0)
         },
         (0..300).map(Counted::new),

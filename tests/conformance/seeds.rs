@@ -193,8 +193,8 @@ fn slow_talkers<S: Processes>() {
 fn ten_slow_talkers<S: Processes>() {
     let lines = again::<S>("slow_talkers").lines();
     let (hellos, done) = lines.split_at(lines.len() - 10);
-    for i in 0..10 {
-        assert_eq!(done[i], format!("done hello {i}"));
+    for (i, done) in done.iter().enumerate() {
+        assert_eq!(*done, format!("done hello {i}"));
         let hello = format!("hello {i}");
         let said = hellos.iter().filter(|line| **line == hello);
         assert_eq!(said.count(), 3, "{hello}");

@@ -186,7 +186,7 @@ fn out_of_descriptors<S: Processes>() {
     let pool = S::pool(2);
     let handles = [(); 4].map(|()| {
         pool.apply_async(
-            |ticket: String| {
+            |ticket: String| -> () {
                 gate::pass(&ticket);
                 std::process::abort()
             },
@@ -208,7 +208,7 @@ fn out_of_descriptors<S: Processes>() {
     }
     let mut kinds: Vec<TaskErrorKind> = Vec::new();
     for handle in handles {
-        let error = handle.get().map(|()| ()).unwrap_err();
+        let error = handle.get().unwrap_err();
         if error.kind() == TaskErrorKind::Launch {
             assert!(error.to_string().contains("open files"), "{error}");
         }

@@ -104,14 +104,20 @@ impl<L: Load> Lane<L> {
         loads.map_or(2, |loads| loads.clamp(2, MAX_FLIGHTS))
     }
 
-    /// Items whose outcome is still to come, and which are not the running one.
+    /// How many items have not begun, as far as is known.
     fn waiting(&self) -> u64 {
-        let open: u64 = self
-            .flights
-            .iter()
-            .map(|flight| u64::from(flight.load.count() - flight.done))
-            .sum();
-        open.saturating_sub(1)
+        let open = self.flights.iter().find(|flight| !flight.is_done());
+        let Some(open) = open else {
+            return 0;
+        };
+        // The first without an outcome is likely to run; where a look showed that the worker was
+        // further on, that is known better.
+        let begun = self.cut.max(open.first + u64::from(open.done) + 1);
+        let after = |flight: &Flight<L>| {
+            let end = flight.first + u64::from(flight.load.count());
+            end.saturating_sub(begun.max(flight.first))
+        };
+        self.flights.iter().map(after).sum()
     }
 }
 

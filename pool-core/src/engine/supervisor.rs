@@ -16,7 +16,7 @@ use super::driver::until;
 use super::{Linked, Shared, Token};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{LaunchError, LaunchSpec, Launcher};
-use crate::sys::Poller;
+use crate::sys::{self, Poller};
 use crate::worker::catch;
 
 /// The token of a thread's own alarm.
@@ -186,7 +186,11 @@ impl Supervisor {
             ready.clear();
             core.attend(Attention::Nobody);
             let news = core.pump();
-            if !(news && is_hectic) {
+            // Time must be kept, too.
+            let is_due = core
+                .next_timer(true)
+                .is_some_and(|timer| timer <= sys::now_ns());
+            if !(news && is_hectic) || is_due {
                 self.shared.settle(&mut core);
                 self.shared.deliver(core);
                 break;
