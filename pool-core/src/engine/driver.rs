@@ -199,9 +199,9 @@ impl Shared {
             if !seat.taken {
                 seat.taken = true;
                 drop(seat);
-                let outcome = self.drive(poll, deadline);
-                self.leave();
-                return outcome;
+                // Whatever happens, the seat must not stay taken.
+                let _leave = Leave(self);
+                return self.drive(poll, deadline);
             }
             let Sleeper { parker, waker, .. } = Sleeper::new(&self.seat.horn);
             seat.waiting.push(parker.clone());
@@ -420,6 +420,15 @@ impl Shared {
                 core.lost_bell(token.slot);
             }
         }
+    }
+}
+
+/// Gives up the seat when it is dropped.
+struct Leave<'a>(&'a Shared);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 

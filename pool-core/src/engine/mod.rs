@@ -35,7 +35,7 @@ use crate::executor::{Cancel, Executor};
 use crate::launch::{LaunchError, Launcher, Link, hint};
 use crate::stats::Stats;
 use crate::sys::{Event, Poller};
-use crate::worker::WorkerInfo;
+use crate::worker::{WorkerInfo, quietly};
 
 /// A pool of processes without the types: what a backend's pool has inside.
 ///
@@ -245,7 +245,8 @@ impl Shared {
         self.delivering.fetch_add(1, Ordering::Relaxed);
         drop(core);
         for delivery in batch.drain(..) {
-            delivery.deliver();
+            // It wakes wakers, which are the user's.
+            quietly(|| delivery.deliver());
         }
         if batch.capacity() <= KEEP_DELIVERIES {
             BATCH.set(batch);

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mremap, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap, munmap,
+};
 use rustix::thread::{MembarrierCommand, futex, membarrier};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -71,6 +73,31 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
 /// Wakes the one sleeper on `word`, in whatever process.
 pub(crate) fn futex_wake(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), 1);
+}
+
+/// A word that is 1 in this process, and 0 in each one forked from it until that sets it.
+pub(crate) fn fork_mark() -> &'static AtomicU32 {
+    static MARK: OnceLock<&'static AtomicU32> = OnceLock::new();
+    /// Where it stays 1 if the kernel does not do that.
+    static UNMARKED: AtomicU32 = AtomicU32::new(1);
+    MARK.get_or_init(|| {
+        let page = rustix::param::page_size();
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
+        let mapped =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), page, protection, MapFlags::PRIVATE) };
+        let Ok(address) = mapped else {
+            return &UNMARKED;
+        };
+        // SAFETY: it is the mapping made above, in which nothing is kept but the mark.
+        if unsafe { madvise(address, page, Advice::LinuxWipeOnFork) }.is_err() {
+            return &UNMARKED;
+        }
+        // SAFETY: the mapping is large enough, aligned to a page, zero-filled, and never unmapped.
+        let mark = unsafe { &*address.cast::<AtomicU32>() };
+        mark.store(1, Ordering::Relaxed);
+        mark
+    })
 }
 
 /// Whether [`barrier_everywhere`] works here. It may not in an old kernel or in a sandbox.
