@@ -1,17 +1,17 @@
 //! Whatever the data, the function, the chunks and the workers: a pool gives what the sequential
 //! map gives, item by item, and so do all ways of asking for it.
-#![cfg(any(feature = "fork", feature = "spawn"))]
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
+#[cfg(any(feature = "fork", feature = "spawn"))]
 use std::sync::{Mutex, PoisonError};
 
-use procpool::{BuildError, CallWith, Pool, TaskError, TaskErrorKind};
+use procpool::{CallWith, Pool, SerialPool, TaskError, TaskErrorKind};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::{Config, TestCaseError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 procpool::test_support!();
 
@@ -34,15 +34,22 @@ enum Verb {
 /// What kind of pool is asked.
 #[derive(Debug, Clone, Copy)]
 enum Backend {
+    Serial,
     #[cfg(feature = "fork")]
     Fork,
     #[cfg(feature = "spawn")]
     Spawn,
 }
 
+/// The ones with processes twice: there is more to go wrong.
 const BACKENDS: &[Backend] = &[
+    Backend::Serial,
     #[cfg(feature = "fork")]
     Backend::Fork,
+    #[cfg(feature = "fork")]
+    Backend::Fork,
+    #[cfg(feature = "spawn")]
+    Backend::Spawn,
     #[cfg(feature = "spawn")]
     Backend::Spawn,
 ];
@@ -52,6 +59,10 @@ const BACKENDS: &[Backend] = &[
 struct Way {
     verb: Verb,
     backend: Backend,
+    #[cfg_attr(
+        not(any(feature = "fork", feature = "spawn")),
+        expect(dead_code, reason = "a `SerialPool` has none")
+    )]
     workers: usize,
     chunksize: Option<usize>,
     buffer: Option<usize>,
@@ -84,11 +95,13 @@ fn ways() -> impl Strategy<Value = Way> {
         })
 }
 
+#[cfg(any(feature = "fork", feature = "spawn"))]
 /// Lends out pools, each to one case at a time: starting workers would take most of the time.
 struct Shelf<P> {
     pools: Mutex<Vec<(usize, P)>>,
 }
 
+#[cfg(any(feature = "fork", feature = "spawn"))]
 impl<P> Shelf<P> {
     const fn new() -> Self {
         Self {
@@ -99,7 +112,7 @@ impl<P> Shelf<P> {
     fn with<T>(
         &self,
         workers: usize,
-        build: fn(usize) -> Result<P, BuildError>,
+        build: fn(usize) -> Result<P, procpool::BuildError>,
         body: impl FnOnce(&P) -> T,
     ) -> T {
         let pools = || self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,6 +208,7 @@ where
     R: Value,
 {
     match way.backend {
+        Backend::Serial => ask(&SerialPool::new(), way, function, items),
         #[cfg(feature = "fork")]
         Backend::Fork => {
             static SHELF: Shelf<procpool::ForkPool> = Shelf::new();
