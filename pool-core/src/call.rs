@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bytes::Bytes;
 use crate::entry::Entry;
@@ -72,6 +72,7 @@ impl Chunk {
     /// Runs the items one after the other in this thread, finishes the chunk, and says how many
     /// of its items have failed.
     pub fn run_here(self) -> usize {
+        let start = Instant::now();
         let mut failed = 0;
         let mut outcomes = Outcomes::with_capacity(self.count);
         if let Some(entry) = self.entry.resolve() {
@@ -91,7 +92,7 @@ impl Chunk {
         let piece = Piece {
             first: self.first,
             count: self.count,
-            took: Duration::ZERO,
+            took: start.elapsed(),
             outcomes,
         };
         self.sink.complete(piece);

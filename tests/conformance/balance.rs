@@ -45,8 +45,9 @@ fn all_workers_work<S: Processes>() {
     let gate = &Gate::new();
     std::thread::scope(|scope| {
         let map = scope.spawn(|| pool.map(pass, vec![gate.ticket(); 3]));
-        assert_eq!(distinct(gate.wait_for(3)), 3);
+        let pids = gate.wait_for(3);
         gate.open();
+        assert_eq!(distinct(pids), 3);
         map.join().unwrap().unwrap();
     });
 }

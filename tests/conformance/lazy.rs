@@ -164,8 +164,9 @@ fn a_small_buffer_is_used_up<S: Processes>() {
                 results.count()
             });
             gate.wait_for(buffer);
-            assert_eq!(taken.load(Ordering::Relaxed), buffer);
+            let taken = taken.load(Ordering::Relaxed);
             gate.open();
+            assert_eq!(taken, buffer);
             assert_eq!(first.join().unwrap(), 19);
         });
     }
