@@ -1,6 +1,7 @@
 //! Python's `multiprocessing.Pool` for Rust: run a function over data in other *processes*.
 //!
-//! ```no_run
+#![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
+#![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
 //! use procpool::{Pool, ProcessPool};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,7 +36,8 @@
 //! code, the worker is replaced, and no other task notices. In [`map`](Pool::map) the error of
 //! the lowest failing index is returned; [`try_map`](Pool::try_map) gives each item's own result.
 //!
-//! ```no_run
+#![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
+#![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
 //! # use procpool::{Pool, ProcessPool};
 //! # procpool::init();
 //! # let pool = ProcessPool::new().unwrap();

@@ -7,7 +7,8 @@
 /// process that is started as a worker it becomes the worker; otherwise it starts a process-wide fork
 /// server while there is only one thread, which `ForkPool::builder()` then uses by itself.
 ///
-/// ```no_run
+#[cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
+#[cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
 /// // tests/squares.rs
 /// use procpool::{Pool, ProcessPool};
 ///
