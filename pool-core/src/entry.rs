@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::any::type_name;
+use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -119,9 +120,21 @@ fn conjure<F>() -> F {
 
 /// Where the main executable's code is in this process.
 pub(crate) fn main_code() -> &'static Range<usize> {
+    // If the system does not say: then every function is refused, with a message. Pools have
+    // asked before they were built.
+    find_main_code().unwrap_or(&(0..0))
+}
+
+/// Finds out where the main executable's code is. That takes two descriptors, the first time.
+pub(crate) fn find_main_code() -> io::Result<&'static Range<usize>> {
     static CODE: OnceLock<Range<usize>> = OnceLock::new();
-    // An empty range if the system does not say: then every function is refused, with a message.
-    CODE.get_or_init(|| crate::sys::main_code().unwrap_or(0..0))
+    match CODE.get() {
+        Some(code) => Ok(code),
+        None => {
+            let code = crate::sys::main_code()?;
+            Ok(CODE.get_or_init(|| code))
+        }
+    }
 }
 
 #[cfg(test)]

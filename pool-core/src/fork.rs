@@ -27,10 +27,8 @@ pub(crate) fn depth() -> usize {
 /// Whether this process is a fork and nobody had noticed.
 fn notice_fork() -> bool {
     let mark = sys::fork_mark();
-    // Right after a fork there is one thread, so nobody else notices at the same time.
-    let is_new = mark.load(Ordering::Relaxed) == 0;
+    let is_new = mark.load(Ordering::Relaxed) == 0 && mark.swap(1, Ordering::AcqRel) == 0;
     if is_new {
-        mark.store(1, Ordering::Relaxed);
         DEPTH.fetch_add(1, Ordering::Relaxed);
     }
     is_new

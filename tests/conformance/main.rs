@@ -1,5 +1,6 @@
 //! What a pool promises, told as tests: one suite, generic over [`Pool`](procpool::Pool), run for
-//! `SerialPool` where a test makes sense without processes, for `ForkPool` and for `SpawnPool`.
+//! `SerialPool` and a pool of threads from outside of the crate where a test makes sense without
+//! processes, for `ForkPool` and for `SpawnPool`.
 //!
 //! A test is a function that panics when the promise is broken. It waits as long as it takes: the
 //! [`watchdog`] is what ends a test that hangs, and no test asserts how fast anything is. Tests
@@ -37,6 +38,7 @@ mod results;
 mod seeds;
 mod start;
 mod subject;
+mod threads;
 mod transfer;
 mod watchdog;
 
@@ -50,6 +52,7 @@ use crate::subject::Fork;
 #[cfg(feature = "spawn")]
 use crate::subject::Spawn;
 use crate::subject::{Processes, Serial, Subject};
+use crate::threads::Threads;
 use crate::trial::Test;
 
 fn main() -> ExitCode {
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let mut trials = every_pool::<Serial>();
+    trials.extend(every_pool::<Threads>());
     #[cfg(feature = "fork")]
     trials.extend(pool_of_processes::<Fork>());
     #[cfg(feature = "spawn")]

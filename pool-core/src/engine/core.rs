@@ -123,10 +123,6 @@ impl Core {
         }
     }
 
-    pub(super) fn processes(&self) -> usize {
-        self.config.processes
-    }
-
     /// Takes a new chunk.
     pub(super) fn submit(&mut self, chunk: Chunk) {
         self.stats.submitted += u64::from(chunk.count);

@@ -49,6 +49,7 @@ pub struct Engine {
 
 /// What the engine's threads share.
 struct Shared {
+    processes: usize,
     core: Mutex<Core>,
     /// Told when the core's phase changes: workers reached, dead, everything over.
     changed: Condvar,
@@ -121,7 +122,10 @@ impl Engine {
                 ),
             )
         };
+        crate::entry::find_main_code().map_err(refused)?;
+        let processes = config.processes;
         let shared = Arc::new(Shared {
+            processes,
             core: Mutex::new(Core::new(config)),
             changed: Condvar::new(),
             delivering: AtomicUsize::new(0),
@@ -315,7 +319,7 @@ impl Executor for Shared {
     }
 
     fn processes(&self) -> usize {
-        self.lock().processes()
+        self.processes
     }
 
     fn close(&self) {
@@ -344,12 +348,16 @@ impl Executor for Shared {
         if self.deferred.is_current_thread() {
             return Err(JoinError::from_inside());
         }
+        if !self.is_ours() {
+            // Its lock may be held by a thread that this process does not have.
+            return Ok(true);
+        }
         let mut core = self.lock();
         if matches!(core.end, End::Open) {
             return Err(JoinError::not_closed());
         }
         self.is_ending.store(true, Ordering::SeqCst);
-        while self.is_ours() && !self.is_over(&core) {
+        while !self.is_over(&core) {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(false);
             }
@@ -360,6 +368,10 @@ impl Executor for Shared {
     }
 
     fn stats(&self) -> Stats {
-        self.lock().stats()
+        if self.is_ours() {
+            self.lock().stats()
+        } else {
+            Stats::default()
+        }
     }
 }

@@ -518,6 +518,10 @@ impl<L: Load> Scheduler<L> {
 
     /// Takes the loads out of the queue for which `take` says so.
     pub(crate) fn extract(&mut self, mut take: impl FnMut(&L) -> bool) -> Vec<L> {
+        // Mostly there is none: a look is cheaper than a move of all.
+        if !self.queue.iter().any(&mut take) {
+            return Vec::new();
+        }
         let (taken, kept) = std::mem::take(&mut self.queue)
             .into_iter()
             .partition::<Vec<_>, _>(|load| take(load));

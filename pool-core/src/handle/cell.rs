@@ -7,6 +7,7 @@ use std::task::Waker;
 use crate::bytes::Bytes;
 use crate::call::{Piece, Sink};
 use crate::error::TaskError;
+use crate::worker::quietly;
 
 /// Something that a call's outcomes arrive in.
 pub(crate) trait Cell: Sink {
@@ -48,7 +49,8 @@ impl Wakers {
 
     fn wake(self) {
         for waker in self.0 {
-            waker.wake();
+            // A waker is the user's; one that panics must not keep the others asleep.
+            quietly(|| waker.wake());
         }
     }
 }
@@ -85,7 +87,7 @@ impl<O: Clone> Waiters<O> {
     fn tell(self, outcome: &O) {
         self.wakers.wake();
         for callback in self.callbacks {
-            callback(outcome.clone());
+            quietly(|| callback(outcome.clone()));
         }
     }
 }

@@ -1,0 +1,226 @@
+//! A pool of threads, as somebody else would write it: from public items alone.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+use std::thread::Thread;
+use std::time::Instant;
+
+use procpool::{Cancel, Chunk, Executor, JoinError, Pool, Stats, TaskError, TaskErrorKind, TaskId};
+
+use crate::subject::Subject;
+
+/// [`ThreadPool`].
+pub(crate) struct Threads;
+
+impl Subject for Threads {
+    type Pool = ThreadPool;
+    const NAME: &str = "threads";
+
+    fn pool(workers: usize) -> ThreadPool {
+        ThreadPool::new(workers)
+    }
+
+    fn default_pool() -> ThreadPool {
+        ThreadPool::new(2)
+    }
+}
+
+/// Runs tasks in threads of the program.
+pub(crate) struct ThreadPool {
+    executor: Arc<dyn Executor>,
+}
+
+impl ThreadPool {
+    fn new(workers: usize) -> Self {
+        let shared = Arc::new(Shared {
+            workers,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        for _ in 0..workers {
+            let shared = shared.clone();
+            std::thread::spawn(move || shared.work());
+        }
+        Self {
+            executor: Arc::new(Handle(shared)),
+        }
+    }
+}
+
+impl Pool for ThreadPool {
+    fn executor(&self) -> &Arc<dyn Executor> {
+        &self.executor
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.terminate();
+    }
+}
+
+struct Shared {
+    workers: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Chunk>,
+    /// The calls that chunks run of.
+    running: Vec<TaskId>,
+    /// Callbacks that run.
+    deferred: usize,
+    is_closed: bool,
+    stats: Stats,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and tells everyone who waits for that.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.lock());
+        self.changed.notify_all();
+        changed
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let woken = self.changed.wait(state);
+        woken.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when the pool is closed and all is done.
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(chunk) = state.queue.pop_front() {
+                let task = chunk.task();
+                state.running.push(task);
+                drop(state);
+                chunk.run_here();
+                self.change(|state| {
+                    let place = state.running.iter().position(|running| *running == task);
+                    state.running.swap_remove(place.expect("it was put there"));
+                });
+                state = self.lock();
+            } else if state.is_closed {
+                return;
+            } else {
+                state = self.wait(state);
+            }
+        }
+    }
+
+    fn give_up(&self, mut is_given_up: impl FnMut(&Chunk) -> bool) {
+        let given_up: Vec<Chunk> = self.change(|state| {
+            let (given_up, kept) = state.queue.drain(..).partition(|chunk| is_given_up(chunk));
+            state.queue = kept;
+            given_up
+        });
+        let error = TaskError::other(TaskErrorKind::Cancelled, "the task was cancelled");
+        for chunk in given_up {
+            chunk.finish(&error);
+        }
+    }
+}
+
+struct Handle(Arc<Shared>);
+
+impl Executor for Handle {
+    fn submit(&self, chunk: Chunk) {
+        let refused = self.0.change(|state| {
+            state.stats.submitted += chunk.count() as u64;
+            if state.is_closed {
+                return Some(chunk);
+            }
+            state.queue.push_back(chunk);
+            None
+        });
+        if let Some(chunk) = refused {
+            chunk.finish(&TaskError::other(
+                TaskErrorKind::Closed,
+                "the pool is closed",
+            ));
+        }
+    }
+
+    fn drive(
+        &self,
+        poll: &mut dyn FnMut(Option<&Waker>) -> bool,
+        deadline: Option<Instant>,
+    ) -> bool {
+        struct Unpark(Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        while !poll(Some(&waker)) {
+            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => std::thread::park(),
+                Some(left) if left.is_zero() => return false,
+                Some(left) => std::thread::park_timeout(left),
+            }
+        }
+        true
+    }
+
+    fn cancel(&self, task: TaskId, _how: Cancel, _queue: bool) -> bool {
+        self.0.give_up(|chunk| chunk.task() == task);
+        self.0.lock().running.contains(&task)
+    }
+
+    fn defer(&self, job: Box<dyn FnOnce() + Send>) {
+        self.0.change(|state| state.deferred += 1);
+        let shared = self.0.clone();
+        std::thread::spawn(move || {
+            let _ = catch_unwind(AssertUnwindSafe(job));
+            shared.change(|state| state.deferred -= 1);
+        });
+    }
+
+    fn processes(&self) -> usize {
+        self.0.workers
+    }
+
+    fn close(&self) {
+        self.0.change(|state| state.is_closed = true);
+    }
+
+    fn terminate(&self) {
+        self.close();
+        self.0.give_up(|_| true);
+    }
+
+    fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
+        let mut state = self.0.lock();
+        if !state.is_closed {
+            return Err(JoinError::not_closed());
+        }
+        while !(state.queue.is_empty() && state.running.is_empty() && state.deferred == 0) {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(false);
+            }
+            state = match deadline {
+                None => self.0.wait(state),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let woken = self.0.changed.wait_timeout(state, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        Ok(true)
+    }
+
+    fn stats(&self) -> Stats {
+        self.0.lock().stats.clone()
+    }
+}
