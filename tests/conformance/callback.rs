@@ -129,9 +129,10 @@ fn a_callback_that_panics_harms_nothing<S: Subject>() {
         handle.on_complete(move |result| other.send(result.clone().unwrap()).unwrap());
         assert_eq!(handle.get().unwrap(), x);
     }
-    for x in 0..10 {
-        assert_eq!(receiver.recv().unwrap(), x);
-    }
+    // Callbacks of different handles run in no order that is promised.
+    let mut seen: Vec<_> = receiver.iter().take(10).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, Vec::from_iter(0..10));
     pool.close();
     pool.join().unwrap();
 }

@@ -11,6 +11,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
         a_queued_task_is_cancelled_at_once_and_never_runs,
         a_running_task_can_ask_whether_it_is_cancelled,
+        every_item_of_a_chunk_can_ask,
         the_next_task_is_not_cancelled,
         a_running_task_that_does_not_ask_goes_on,
         cancelling_what_has_ended_changes_nothing,
@@ -89,6 +90,23 @@ fn a_running_task_can_ask_whether_it_is_cancelled<S: Processes>() {
     let error = handle.get().unwrap_err();
     assert!(error.is_cancelled(), "{error}");
     assert_eq!(pool.apply(|()| std::process::id(), ()).unwrap(), pids[0]);
+}
+
+/// Cancelling a map reaches the item that runs, also when it is not the first of its chunk.
+fn every_item_of_a_chunk_can_ask<S: Processes>() {
+    let pool = S::pool(1);
+    let (gate, tally) = (Gate::new(), Tally::new());
+    let items = [false, false, true, false].map(|waits| (waits, tally.ticket(), gate.ticket()));
+    let task = |(waits, tally, gate)| {
+        if waits {
+            run_until_cancelled((tally, gate));
+        }
+    };
+    let handle = pool.call(task).chunksize(4).map_async(items);
+    gate.wait_for(1);
+    handle.cancel();
+    wait_until(|| tally.count() == 1);
+    assert!(handle.get().unwrap_err().is_cancelled());
 }
 
 /// Cancelling one task says nothing to the next one in the same worker, also within a chunk.

@@ -18,6 +18,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         one_slow_item_costs_no_other,
         a_deadline_counts_from_the_start_of_the_run,
         every_item_has_its_own_deadline,
+        a_long_deadline_hides_no_short_one,
         a_deadline_needs_nobody_who_waits,
         what_a_task_has_started_is_killed_with_it,
         a_timeout_of_zero_is_refused,
@@ -113,9 +114,19 @@ fn every_item_has_its_own_deadline<S: Processes>() {
         std::thread::sleep(Duration::from_millis(150));
         x
     };
-    // Eight items take 1.2 s.
-    let call = pool.call(task).timeout(Duration::from_secs(1)).chunksize(8);
-    assert_eq!(call.map(0..8).unwrap(), Vec::from_iter(0..8));
+    // Twelve items take 1.8 s, more than twice the time of one.
+    let timeout = Duration::from_millis(700);
+    let call = pool.call(task).timeout(timeout).chunksize(12);
+    assert_eq!(call.map(0..12).unwrap(), Vec::from_iter(0..12));
+}
+
+/// A task that may take an hour does not make the next one's deadline wait for that hour.
+fn a_long_deadline_hides_no_short_one<S: Processes>() {
+    let pool = S::pool(1);
+    let hour = Duration::from_secs(3600);
+    assert_eq!(pool.call(|x: u64| x).timeout(hour).apply(1).unwrap(), 1);
+    let error = pool.call(never).timeout(LIMIT).apply(2).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
 }
 
 /// It is kept while every thread of the program is busy with something else.

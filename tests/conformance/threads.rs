@@ -118,9 +118,10 @@ impl Shared {
     }
 
     fn give_up(&self, mut is_given_up: impl FnMut(&Chunk) -> bool) {
-        let given_up: Vec<Chunk> = self.change(|state| {
-            let (given_up, kept) = state.queue.drain(..).partition(|chunk| is_given_up(chunk));
-            state.queue = kept;
+        let given_up = self.change(|state| {
+            let chunks = state.queue.drain(..);
+            let (given_up, kept): (Vec<Chunk>, Vec<Chunk>) = chunks.partition(&mut is_given_up);
+            state.queue = kept.into();
             given_up
         });
         let error = TaskError::other(TaskErrorKind::Cancelled, "the task was cancelled");

@@ -445,3 +445,78 @@ pub(super) enum Killed {
     /// Its initializer failed.
     Uninitialized,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::Region;
+
+    const BYTES: usize = 4096;
+
+    /// Both ends of a region, and a scheduler whose one lane is up.
+    fn both_ends() -> (Wire, Producer, Scheduler<Work>) {
+        let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
+        region.introduce(1, 0, BYTES, BYTES);
+        let region = Arc::new(region);
+        let wire = Wire::new(region.clone(), BYTES, BYTES);
+        let mut scheduler = Scheduler::new(1, None);
+        scheduler.up(0);
+        (wire, Producer::responses(region, BYTES, BYTES), scheduler)
+    }
+
+    fn harvest(wire: &mut Wire, scheduler: &mut Scheduler<Work>) -> Result<bool, Corrupt> {
+        let mut harvest = Harvest::default();
+        let info = WorkerInfo::new(1, 0, 1);
+        wire.harvest(0, &info, scheduler, &mut harvest)?;
+        Ok(harvest.news)
+    }
+
+    /// Whoever looks until there is no news would look for ever.
+    #[test]
+    fn a_part_of_a_head_is_no_news() {
+        let (mut wire, mut worker, mut scheduler) = both_ends();
+        assert_eq!(harvest(&mut wire, &mut scheduler), Ok(false));
+        for _ in 0..3 {
+            worker.put(&[1]).expect("space");
+            worker.publish();
+            assert_eq!(harvest(&mut wire, &mut scheduler), Ok(false));
+        }
+    }
+
+    #[test]
+    fn answers_that_nobody_has_asked_for_are_refused() {
+        for (kind, bytes) in [
+            (RecordKind::Value, &[0; 8][..]),
+            (RecordKind::Failure, &[0; 8]),
+            (RecordKind::Time, &[0; 8]),
+            (RecordKind::Time, &[0; 3]),
+        ] {
+            let (mut wire, mut worker, mut scheduler) = both_ends();
+            let len = bytes.len() as u64;
+            let mut head = [0; MAX_HEAD];
+            let size = Head { kind, len }.write(&mut head);
+            worker.put(&head[..size]).expect("space");
+            worker.put(bytes).expect("space");
+            worker.publish();
+            assert_eq!(harvest(&mut wire, &mut scheduler), Err(Corrupt), "{kind:?}");
+        }
+    }
+
+    /// Memory grows with what arrives, not with what is announced.
+    #[test]
+    fn an_endless_record_takes_no_memory_before_it_comes() {
+        let (mut wire, mut worker, mut scheduler) = both_ends();
+        let mut head = [0; MAX_HEAD];
+        let size = Head {
+            kind: RecordKind::Value,
+            len: u64::MAX,
+        }
+        .write(&mut head);
+        worker.put(&head[..size]).expect("space");
+        worker.put(&[7; 100]).expect("space");
+        worker.publish();
+        assert_eq!(harvest(&mut wire, &mut scheduler), Ok(true));
+        let partial = wire.partial.expect("a record that goes on");
+        assert!(partial.bytes.len() <= 100 && partial.bytes.capacity() <= 4096);
+    }
+}
