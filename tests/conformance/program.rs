@@ -126,6 +126,15 @@ impl Again {
     }
 }
 
+impl Drop for Again {
+    fn drop(&mut self) {
+        // Nobody, unless the test has failed because of them.
+        for pid in self.remains() {
+            peer::signal(pid, Signal::KILL);
+        }
+    }
+}
+
 fn text(output: &Output) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(&output.stdout)
 }
