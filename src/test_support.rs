@@ -29,7 +29,6 @@ macro_rules! test_support {
                 $crate::test_support::before_main();
             }
             // What the loader finds in this section it calls before `main`, on the main thread.
-            #[allow(unsafe_code)]
             #[used]
             #[unsafe(link_section = ".init_array")]
             static BEFORE_MAIN: extern "C" fn() = before_main;

@@ -8,7 +8,7 @@ use crate::bytes::Bytes;
 use crate::entry::Entry;
 use crate::error::TaskError;
 use crate::protocol::{self, Failure, RecordKind};
-use crate::worker::ChunkRun;
+use crate::worker::{ChunkRun, record_panics};
 
 /// The name of one call of the user's within this process; a call of many items has one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,6 +72,8 @@ impl Chunk {
     /// Runs the items one after the other in this thread, finishes the chunk, and says how many
     /// of its items have failed.
     pub fn run_here(self) -> usize {
+        // A pool of somebody else's may be the first to run anything here.
+        record_panics();
         let start = Instant::now();
         let mut failed = 0;
         let mut outcomes = Outcomes::with_capacity(self.count);

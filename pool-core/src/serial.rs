@@ -34,7 +34,6 @@ impl SerialPool {
     /// A pool of the calling thread.
     #[must_use]
     pub fn new() -> Self {
-        crate::worker::record_panics();
         Self {
             executor: Arc::new(Serial::default()),
         }

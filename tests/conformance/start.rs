@@ -18,12 +18,13 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         an_initializer_that_fails_sometimes_is_tried_again,
         an_initializer_that_never_returns_can_be_terminated,
         a_worker_begins_with_a_clean_slate,
+        only_forked_workers_have_what_was_set_up_before,
         a_replacement_that_the_system_refuses_fails_the_tasks,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: out_of_descriptors]
+    programs![S: sets_up, out_of_descriptors]
 }
 
 /// Each worker, replacements included, runs the initializer once, and before its first task.
@@ -178,6 +179,35 @@ fn a_worker_begins_with_a_clean_slate<S: Processes>() {
     }
     let error = pool.apply(|()| end_by(Signal::TERM), ()).unwrap_err();
     assert_eq!(error.signal(), Some(Signal::TERM.as_raw()));
+}
+
+fn sets_up<S: Processes>() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = |()| COUNT.fetch_add(1, Ordering::Relaxed);
+    COUNT.store(7, Ordering::Relaxed);
+    let pool = S::pool(1);
+    COUNT.store(100, Ordering::Relaxed);
+    let mut counts = Vec::new();
+    for _ in 0..2 {
+        // Each worker counts for itself, and so does its replacement, from the same beginning.
+        counts.extend(pool.map(count, [(), ()]).unwrap());
+        assert!(
+            pool.apply(|()| -> () { std::process::abort() }, ())
+                .is_err()
+        );
+    }
+    println!("{counts:?} {COUNT:?}");
+}
+
+/// A forked worker, the replacement too, has the program's memory as it was when the pool was
+/// built; one that was executed again begins with nothing. None sees what another one changes.
+fn only_forked_workers_have_what_was_set_up_before<S: Processes>() {
+    let expected = match S::NAME {
+        "fork" => "[7, 8, 7, 8] 100",
+        _ => "[0, 1, 0, 1] 100",
+    };
+    assert_eq!(again::<S>("sets_up").lines(), [expected]);
 }
 
 fn out_of_descriptors<S: Processes>() {

@@ -35,6 +35,7 @@ pub(crate) const TESTED: Crate = Crate {
         (
             "src/lib.rs",
             r#"
+#![forbid(unsafe_code)]
 use procpool::{Pool, TaskError};
 use serde::{Deserialize, Serialize};
 
