@@ -117,11 +117,7 @@ impl Chunk {
             (self.items.clone(), nothing())
         } else {
             let all = self.items.as_slice();
-            let mut rest = &all[..];
-            for _ in 0..at {
-                rest = protocol::split_item(rest).map_or(&[], |(_, after)| after);
-            }
-            let (before, after) = all.split_at(all.len() - rest.len());
+            let (before, after) = protocol::split_items(&all, at as usize);
             (Bytes::from(before), Bytes::from(after))
         };
         let tail = Self {

@@ -1,6 +1,5 @@
 //! Calls with options, and the one implementation of every kind of call.
 
-use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -9,18 +8,17 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bytes::Bytes;
 use crate::call::{Piece, Sink, TaskId};
 use crate::chunker::guided;
-use crate::codec;
+use crate::encode::{Items, Stop, encode_one};
 use crate::entry::Entry;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::Executor;
-use crate::feed::{CallSite, Feed, InOrder, encode_item};
+use crate::feed::{CallSite, Feed, InOrder};
 use crate::handle::{Collector, MapHandle, Pending, TaskCell, TaskHandle, decode_all};
 use crate::imap::Imap;
 use crate::options::Options;
-use crate::protocol::LARGE_BYTES;
+use crate::protocol;
 
 /// A call with options: what [`Pool::call`](crate::Pool::call) returns. Set the options, then
 /// call one of the methods that a pool itself has.
@@ -226,17 +224,7 @@ impl<F> CallWith<F> {
         let task = TaskId::next();
         match self.site::<I::Item, R>(task) {
             Ok(site) => {
-                // All is encoded before anything is sent, so that an input that panics has
-                // submitted nothing.
-                let items: Vec<Result<Vec<u8>, TaskError>> = items
-                    .into_iter()
-                    .map(|argument| {
-                        let mut item = Vec::new();
-                        encode_item(argument, &mut item).map(|()| item)
-                    })
-                    .collect();
-                collector.expect(items.len());
-                self.submit_all(&site, &items, &collector);
+                self.submit_all(&site, items.into_iter(), &collector);
             }
             Err(error) => {
                 collector.expect(1);
@@ -246,31 +234,49 @@ impl<F> CallWith<F> {
         MapHandle::new(Pending::new(collector, self.executor, task))
     }
 
-    fn submit_all(
-        &self,
-        site: &CallSite,
-        items: &[Result<Vec<u8>, TaskError>],
-        collector: &Arc<Collector>,
-    ) {
+    fn submit_all<A, I>(&self, site: &CallSite, mut input: I, collector: &Arc<Collector>)
+    where
+        A: Serialize + 'static,
+        I: Iterator<Item = A>,
+    {
+        // All is encoded before anything is sent, so that an input that panics has submitted
+        // nothing.
+        let mut items = Items::default();
+        let mut failed = Vec::new();
+        loop {
+            match items.extend(&mut input, |_, _| false) {
+                Stop::Full | Stop::Exhausted => break,
+                // The item has an index, but no bytes.
+                Stop::Failed(error) => failed.push((items.count + failed.len(), error)),
+                Stop::Panicked(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        let total = items.count + failed.len();
+        collector.expect(total);
         let workers = self.executor.processes();
+        let mut rest = &items.bytes[..];
         let mut next = 0;
-        while next < items.len() {
-            let size = guided(items.len() - next, workers, site.options.chunksize) as usize;
-            let first = next;
-            let mut chunk = Vec::new();
-            while let Some(Ok(item)) = items.get(next)
-                && next - first < size
-            {
-                chunk.extend_from_slice(item);
-                next += 1;
+        for (end, error) in failed
+            .into_iter()
+            .map(|(at, error)| (at, Some(error)))
+            .chain([(total, None)])
+        {
+            while next < end {
+                let size = guided(total - next, workers, site.options.chunksize) as usize;
+                let count = size.min(end - next);
+                let (chunk, after) = protocol::split_items(rest, count);
+                rest = after;
+                self.executor.submit(site.chunk(
+                    next,
+                    count as u32,
+                    chunk.into(),
+                    false,
+                    collector.clone(),
+                ));
+                next += count;
             }
-            if next > first {
-                let count = (next - first) as u32;
-                let chunk = site.chunk(first, count, chunk.into(), false, collector.clone());
-                self.executor.submit(chunk);
-            }
-            if let Some(Err(error)) = items.get(next) {
-                collector.complete(Piece::failed(next, 1, error.clone()));
+            if let Some(error) = error {
+                collector.complete(Piece::failed(next, 1, error));
                 next += 1;
             }
         }
@@ -322,26 +328,6 @@ impl<F> CallWith<F> {
             options: self.options.check()?,
         })
     }
-}
-
-/// The argument as an item; a small one without an allocation.
-fn encode_one<A: Serialize + 'static>(argument: A) -> Result<Bytes, TaskError> {
-    let argument = match codec::lend(argument, LARGE_BYTES) {
-        Ok(large) => return Ok(Bytes::lent(large)),
-        Err(argument) => argument,
-    };
-    thread_local! {
-        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    }
-    let mut items = SCRATCH.take();
-    items.clear();
-    let encoded = encode_item(argument, &mut items);
-    if items.len() > Bytes::INLINE {
-        return encoded.map(|()| Bytes::from(items));
-    }
-    let bytes = Bytes::from(&items[..]);
-    SCRATCH.set(items);
-    encoded.map(|()| bytes)
 }
 
 /// How many results to make room for; an iterator may claim anything.

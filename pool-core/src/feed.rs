@@ -4,7 +4,6 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::iter::Fuse;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -12,14 +11,11 @@ use serde::Serialize;
 use crate::bytes::Bytes;
 use crate::call::{Chunk, Piece, TaskId};
 use crate::chunker::Chunker;
-use crate::codec;
+use crate::encode::{Items, Stop};
 use crate::entry::Entry;
-use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
 use crate::handle::Collector;
 use crate::options::CheckedOptions;
-use crate::protocol;
-use crate::worker::catch;
 
 /// Feeds a pool from an iterator, a bounded number of items ahead of the results.
 ///
@@ -72,34 +68,6 @@ impl CallSite {
             retries: self.options.retries,
             attended,
             sink,
-        }
-    }
-}
-
-/// Appends an argument to a chunk. User code runs in it, and may fail as it likes.
-pub(crate) fn encode_item<A: Serialize + 'static>(
-    argument: A,
-    items: &mut Vec<u8>,
-) -> Result<(), TaskError> {
-    let before = items.len();
-    let encoded = catch(|| {
-        let encoded = protocol::append_item(items, |out| codec::encode(&argument, out));
-        drop(argument);
-        encoded
-    });
-    match encoded {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(TaskError::new(
-            TaskErrorKind::Encode,
-            format!("cannot serialise the argument: {error}"),
-        )),
-        Err(panic) => {
-            items.truncate(before);
-            Err(TaskError::panicked(
-                TaskErrorKind::Encode,
-                "the argument's serialisation",
-                panic,
-            ))
         }
     }
 }
@@ -164,50 +132,33 @@ where
 
     fn send_chunk(&mut self, size: u32) {
         let first = self.taken;
-        let mut items = Vec::new();
-        let mut count = 0;
-        let mut failed = None;
-        while !self.chunker.is_full(count, items.len(), size) {
-            let Some(argument) = self.take_from_input() else {
-                break;
-            };
-            self.taken += 1;
-            match encode_item(argument, &mut items) {
-                Ok(()) => count += 1,
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            }
-        }
-        if count > 0 {
-            self.collector.expect(count as usize);
+        let mut items = Items::default();
+        let chunker = &self.chunker;
+        let stop = items.extend(&mut self.input, |count, bytes| {
+            chunker.is_full(count as u32, bytes, size)
+        });
+        self.taken += items.count;
+        if items.count > 0 {
+            self.collector.expect(items.count);
             self.executor.submit(self.call.chunk(
                 first,
-                count,
-                items.into(),
+                items.count as u32,
+                items.bytes.into(),
                 true,
                 self.collector.clone(),
             ));
         }
-        if let Some(error) = failed {
-            let piece = Piece::failed(first + count as usize, 1, error);
-            self.ready.push(Arc::new(piece));
-        }
-    }
-
-    fn take_from_input(&mut self) -> Option<A> {
-        let next = catch_unwind(AssertUnwindSafe(|| self.input.next()));
-        match next {
-            Ok(Some(argument)) => Some(argument),
-            Ok(None) => {
-                self.is_exhausted = true;
-                None
+        match stop {
+            Stop::Full => {}
+            Stop::Exhausted => self.is_exhausted = true,
+            Stop::Failed(error) => {
+                let piece = Piece::failed(self.taken, 1, error);
+                self.taken += 1;
+                self.ready.push(Arc::new(piece));
             }
-            Err(panic) => {
+            Stop::Panicked(panic) => {
                 self.is_exhausted = true;
                 self.panic = Some(panic);
-                None
             }
         }
     }

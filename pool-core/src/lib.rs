@@ -21,6 +21,7 @@ mod chunker;
 #[doc(hidden)]
 pub mod codec;
 mod config;
+mod encode;
 mod engine;
 mod entry;
 mod error;

@@ -13,6 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backtrace::Backtrace;
+use crate::codec::MAX_NUMBER;
 
 /// A length as it stands before an item or in a record: 4 bytes, or 12 for what is too long.
 /// The two low bits are free for the record's kind.
@@ -130,6 +131,16 @@ pub(crate) fn append_item<E>(
     Ok(())
 }
 
+/// The same for the bytes of a number, in one step.
+#[inline]
+pub(crate) fn append_number(chunk: &mut Vec<u8>, bytes: &[u8]) {
+    let mut item = [0; 4 + MAX_NUMBER];
+    let end = 4 + bytes.len();
+    item[..4].copy_from_slice(&((bytes.len() as u32) << 2).to_le_bytes());
+    item[4..end].copy_from_slice(bytes);
+    chunk.extend_from_slice(&item[..end]);
+}
+
 /// The item is of a gigabyte or more: its bytes move up by the rest of the head.
 #[cold]
 fn insert_long_head(chunk: &mut Vec<u8>, start: usize, head: Head) {
@@ -144,6 +155,15 @@ pub(crate) fn split_item(chunk: &[u8]) -> Option<(&[u8], &[u8])> {
     let (head, rest) = split_head(chunk)?;
     (head.kind == RecordKind::Value).then_some(())?;
     rest.split_at_checked(usize::try_from(head.len).ok()?)
+}
+
+/// The bytes of the first `count` items of an encoded chunk, and what follows.
+pub(crate) fn split_items(chunk: &[u8], count: usize) -> (&[u8], &[u8]) {
+    let mut rest = chunk;
+    for _ in 0..count {
+        rest = split_item(rest).map_or(&[], |(_, after)| after);
+    }
+    chunk.split_at(chunk.len() - rest.len())
 }
 
 /// Takes the head off the bytes that follow it.

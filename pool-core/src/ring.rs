@@ -322,6 +322,16 @@ impl Consumer {
     /// When there are fewer than were [`seen`](Self::seen).
     #[inline]
     pub(crate) fn take(&mut self, count: usize, into: &mut Vec<u8>) {
+        self.copy(count, into);
+        self.head += count as u64;
+    }
+
+    /// Appends the next `count` bytes to `into` without taking them.
+    ///
+    /// # Panics
+    /// When there are fewer than were [`seen`](Self::seen).
+    #[inline]
+    pub(crate) fn copy(&self, count: usize, into: &mut Vec<u8>) {
         assert!(count <= self.seen(), "more bytes than there are");
         into.reserve(count);
         let (place, before_end) = self.memory.place(self.head);
@@ -338,7 +348,6 @@ impl Consumer {
             );
             into.set_len(into.len() + count);
         }
-        self.head += count as u64;
     }
 
     /// Takes the next `count` bytes where they are, if they are in one piece.

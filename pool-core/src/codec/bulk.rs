@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::de::Decoder;
 use super::error::CodecError;
+use super::number::{Number, for_each_number};
 
 /// The bytes of the elements of a bulk value (a `Vec` or boxed slice of numbers, or a `String`),
 /// where they lie; nothing for other types. [`bulk_parts`] adds the length that stands before them.
@@ -194,46 +195,17 @@ pub(crate) fn decode_owned<T: DeserializeOwned + 'static>(
     super::decode(&bytes)
 }
 
-/// A number that is the same in memory as on the wire.
-///
-/// # Safety
-/// There must be no padding in it, every pattern of bits must be a value, and its bytes in memory
-/// must be those that the codec writes for it.
-unsafe trait Number: Copy + Send + Sync + 'static {}
-
-macro_rules! numbers {
-    ($($number:ty),*) => {
-        // SAFETY: plain numbers, of one byte or on a target whose memory is little-endian.
-        $(unsafe impl Number for $number {})*
-    };
-}
-
-numbers!(u8, i8);
-#[cfg(target_endian = "little")]
-numbers!(u16, u32, u64, u128, i16, i32, i64, i128, f32, f64);
-// serde writes them as `u64` and `i64`.
-#[cfg(all(target_endian = "little", target_pointer_width = "64"))]
-numbers!(usize, isize);
-
 /// Calls a macro once for each bulk type.
 macro_rules! for_each_bulk {
     ($with:ident) => {
         $with!(String);
-        for_each_bulk!($with: u8, i8);
-        #[cfg(target_endian = "little")]
-        {
-            for_each_bulk!($with: u16, u32, u64, u128, i16, i32, i64, i128, f32, f64);
+        macro_rules! try_number {
+            ($number:ty) => {
+                $with!(Vec<$number>);
+                $with!(Box<[$number]>);
+            };
         }
-        #[cfg(all(target_endian = "little", target_pointer_width = "64"))]
-        {
-            for_each_bulk!($with: usize, isize);
-        }
-    };
-    ($with:ident: $($number:ty),*) => {
-        $(
-            $with!(Vec<$number>);
-            $with!(Box<[$number]>);
-        )*
+        for_each_number!(try_number);
     };
 }
 use for_each_bulk;

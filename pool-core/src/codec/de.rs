@@ -9,6 +9,7 @@ use serde::de::{
 use super::bulk;
 use super::error::{Attempt, CodecError};
 use super::limits::Limits;
+use super::number::read_number;
 
 /// Makes a value from all of `bytes`, which may come from a process that went wrong.
 ///
@@ -20,6 +21,9 @@ pub fn decode<T>(bytes: &[u8]) -> Result<T, CodecError>
 where
     T: DeserializeOwned + 'static,
 {
+    if let Some(number) = read_number(bytes) {
+        return Ok(number);
+    }
     let mut decoder = Decoder::new(bytes);
     let value = match bulk::read(&mut decoder) {
         Ok(Some(value)) => Ok(value),

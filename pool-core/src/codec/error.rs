@@ -27,7 +27,7 @@ pub(super) enum Attempt {
 
 impl CodecError {
     #[cold]
-    pub(super) fn new(message: impl fmt::Display) -> Self {
+    pub(crate) fn new(message: impl fmt::Display) -> Self {
         Self(Box::new(Inner {
             message: message.to_string(),
             request: None,

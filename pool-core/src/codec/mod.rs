@@ -51,6 +51,7 @@ mod bulk;
 mod de;
 mod error;
 mod limits;
+mod number;
 mod ser;
 
 #[cfg(test)]
@@ -60,4 +61,5 @@ pub(crate) use bulk::{Lent, decode_owned, is_bulk, lend, receive};
 pub use bulk::{bulk_bytes, bulk_parts};
 pub use de::decode;
 pub use error::CodecError;
+pub(crate) use number::{MAX_NUMBER, number_bytes};
 pub use ser::encode;

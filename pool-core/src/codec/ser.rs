@@ -11,6 +11,7 @@ use serde::ser::{
 use super::bulk;
 use super::error::{Attempt, CodecError};
 use super::limits::Limits;
+use super::number::number_bytes;
 
 /// Appends `value` to `out`.
 ///
@@ -22,6 +23,10 @@ pub fn encode<T>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>
 where
     T: Serialize + ?Sized + 'static,
 {
+    if let Some(bytes) = number_bytes(value) {
+        out.extend_from_slice(bytes);
+        return Ok(());
+    }
     if let Some((prefix, bytes)) = bulk::bulk_parts(value) {
         out.reserve(prefix.len() + bytes.len());
         out.extend_from_slice(&prefix);

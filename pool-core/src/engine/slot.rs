@@ -297,8 +297,8 @@ fn put_frame(
 }
 
 impl Wire {
-    /// Takes the values that follow, of the same load, all at once. They are likely to be of
-    /// `size` bytes each, as the one before.
+    /// Takes the values that follow, of the same load, all at once, as far as they are of `size`
+    /// bytes each, with their heads, as the one before was.
     fn take_run(&mut self, slot: usize, scheduler: &mut Scheduler<Work>, size: usize) {
         let open = scheduler.open_items(slot);
         let Some(work) = scheduler.front_mut(slot) else {
@@ -307,24 +307,18 @@ impl Wire {
         let Outcomes::Many { records, .. } = &mut work.outcomes else {
             return;
         };
-        let count = self.responses.seen().min(open as usize * size);
+        let count = self.responses.seen().min(open as usize * size) / size * size;
         let start = records.len();
-        records.resize(start + count, 0);
         // Copied first and looked at then: the worker may go on writing into its ring.
-        self.responses.peek(&mut records[start..]);
-        let mut rest = &records[start..];
-        let mut done = 0;
-        while done < open
-            && let Some((word, after)) = rest.split_first_chunk::<4>()
-            && let Some(len) = Head::value_len(u32::from_le_bytes(*word))
-            && let Some(after) = after.get(len..)
-        {
-            rest = after;
-            done += 1;
-        }
-        let end = records.len() - rest.len();
-        self.responses.skip(end - start);
-        records.truncate(end);
+        self.responses.copy(count, records);
+        let word = Head::value(size - 4).word();
+        let done = records[start..]
+            .chunks_exact(size)
+            .take_while(|record| record.first_chunk().map(|word| u32::from_le_bytes(*word)) == word)
+            .count();
+        records.truncate(start + done * size);
+        self.responses.skip(done * size);
+        let done = done as u32;
         scheduler.items_done(slot, done);
     }
 }

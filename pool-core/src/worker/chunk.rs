@@ -5,9 +5,9 @@ use std::cell::Cell;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::serve::Wire;
-use super::{caught, current, reporting};
-use crate::codec;
+use super::serve::{KEEP_BYTES, Wire};
+use super::{caught, reporting};
+use crate::codec::{self, CodecError};
 use crate::protocol::{self, Failure, LARGE_BYTES, RecordKind, Stage};
 
 /// The items of a frame, as the worker's loop hands them to the function's entry.
@@ -53,115 +53,161 @@ impl<'a> ChunkRun<'a> {
                 wire,
                 items,
                 deadline,
-            } => run_from_wire(function, wire, *items, *deadline),
-            Source::Memory { items, record } => run_from_memory(function, items, *record),
+            } => {
+                let mut exchange = OnWire {
+                    wire,
+                    left: *items,
+                    deadline: *deadline,
+                };
+                run(function, &mut exchange);
+                let OnWire { wire, left, .. } = exchange;
+                wire.skip_items(left);
+            }
+            Source::Memory { items, record } => {
+                run(function, &mut InMemory { items, record });
+            }
         });
     }
 }
 
-fn run_from_wire<F, A, R>(function: &F, wire: &mut Wire, items: u32, deadline: bool)
+/// Where [`run`] has its items from and puts their results.
+trait Exchange {
+    /// Begins the next item. `false`: there is none, or it was taken back with all after it.
+    fn begin(&mut self) -> bool;
+
+    /// The argument of the item that was begun. Its bytes are not needed after this: their space
+    /// can be used while the function runs.
+    fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError>;
+
+    /// The encoded result of the item.
+    fn put(&mut self, kind: RecordKind, bytes: &[u8]);
+
+    /// A result that is the bulk value which these are the parts of.
+    fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]);
+}
+
+fn run<F, A, R>(function: &F, exchange: &mut impl Exchange)
 where
     F: Fn(A) -> R,
     A: DeserializeOwned + 'static,
     R: Serialize + 'static,
 {
-    let mut out = wire.take_scratch();
-    for done in 0..items {
-        let Some(number) = wire.begin_item(deadline) else {
-            wire.skip_items(items - done);
-            break;
-        };
-        current::running(number);
-        let argument = match wire.take_bulk::<A>() {
-            Some(argument) => argument
-                .ok_or_else(|| Failure::error(Stage::DecodeArgument, "the bytes are no text")),
-            None => {
-                let item = wire.next_item();
-                let argument = decode_argument(item.bytes());
-                wire.done_with(item);
-                argument
-            }
-        };
-        out.clear();
-        match argument.and_then(|argument| run_item(function, argument, &mut out)) {
-            Ok(None) => wire.put_record(RecordKind::Value, &out),
-            Ok(Some(large)) => {
-                if let Some((prefix, bytes)) = codec::bulk_parts(&large) {
-                    wire.put_bulk(prefix, bytes);
+    let mut out = SCRATCH.take();
+    let stage = Cell::new(Stage::DecodeArgument);
+    // Once more for each item that panics, from behind that item: to catch once for many items
+    // leaves the values of small ones in registers.
+    while let Err(panic) = caught(|| {
+        while exchange.begin() {
+            stage.set(Stage::DecodeArgument);
+            let argument = match exchange.argument::<A>() {
+                Ok(argument) => argument,
+                Err(error) => {
+                    fail(exchange, Stage::DecodeArgument, error);
+                    continue;
                 }
+            };
+            stage.set(Stage::Run);
+            let result = function(argument);
+            if let Some(bytes) = codec::number_bytes(&result) {
+                exchange.put(RecordKind::Value, bytes);
+                continue;
             }
-            Err(failure) => wire.put_failure(&failure),
-        }
-    }
-    wire.give_scratch(out);
-}
-
-fn run_from_memory<F, A, R>(
-    function: &F,
-    mut items: &[u8],
-    record: &mut dyn FnMut(RecordKind, &[u8]),
-) where
-    F: Fn(A) -> R,
-    A: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
-    let mut out = Vec::new();
-    while let Some((bytes, rest)) = protocol::split_item(items) {
-        items = rest;
-        out.clear();
-        match decode_argument(bytes).and_then(|argument| run_item(function, argument, &mut out)) {
-            Ok(None) => record(RecordKind::Value, &out),
-            Ok(Some(large)) => {
-                let parts = codec::bulk_parts(&large);
-                let bytes = parts.map(|(prefix, bytes)| [&prefix, bytes].concat());
-                record(RecordKind::Value, &bytes.unwrap_or_default());
+            if let Some((prefix, bytes)) = codec::bulk_parts(&result)
+                && bytes.len() >= LARGE_BYTES
+            {
+                exchange.put_bulk(prefix, bytes);
+                continue;
             }
-            Err(failure) => record(RecordKind::Failure, &encode_failure(&failure)),
+            stage.set(Stage::EncodeResult);
+            out.clear();
+            let encoded = codec::encode(&result, &mut out);
+            // A destructor is the task's code: its panic is a panic of the task.
+            stage.set(Stage::Run);
+            drop(result);
+            match encoded {
+                Ok(()) => exchange.put(RecordKind::Value, &out),
+                Err(error) => fail(exchange, Stage::EncodeResult, error),
+            }
         }
+    }) {
+        put_failure(exchange, &Failure::panic(stage.get(), panic));
+    }
+    // One large result must not make the worker large for ever.
+    if out.capacity() <= KEEP_BYTES {
+        SCRATCH.set(out);
     }
 }
 
-/// The argument, whose bytes are not needed after this: their space can be used while the
-/// function runs.
-#[inline]
-fn decode_argument<A: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<A, Failure> {
-    match caught(|| codec::decode::<A>(bytes)) {
-        Ok(Ok(argument)) => Ok(argument),
-        Ok(Err(error)) => Err(Failure::error(Stage::DecodeArgument, error)),
-        Err(panic) => Err(Failure::panic(Stage::DecodeArgument, panic)),
-    }
+#[cold]
+fn fail(exchange: &mut impl Exchange, stage: Stage, error: CodecError) {
+    put_failure(exchange, &Failure::error(stage, error));
 }
 
-/// Runs the function and encodes what it returns, or gives that back if it is a large bulk value,
-/// which is sent as it is.
-#[inline]
-fn run_item<F, A, R>(function: &F, argument: A, out: &mut Vec<u8>) -> Result<Option<R>, Failure>
-where
-    F: Fn(A) -> R,
-    R: Serialize + 'static,
-{
-    let stage = Cell::new(Stage::Run);
-    let done = caught(|| {
-        let result = function(argument);
-        if codec::bulk_bytes(&result).is_some_and(|bytes| bytes.len() >= LARGE_BYTES) {
-            return Ok(Some(result));
-        }
-        stage.set(Stage::EncodeResult);
-        codec::encode(&result, out)?;
-        // A destructor is the task's code: its panic is a panic of the task.
-        stage.set(Stage::Run);
-        drop(result);
-        Ok::<Option<R>, codec::CodecError>(None)
-    });
-    match done {
-        Ok(Ok(large)) => Ok(large),
-        Ok(Err(error)) => Err(Failure::error(stage.get(), error)),
-        Err(panic) => Err(Failure::panic(stage.get(), panic)),
-    }
-}
-
-pub(super) fn encode_failure(failure: &Failure) -> Vec<u8> {
+fn put_failure(exchange: &mut impl Exchange, failure: &Failure) {
     let mut bytes = Vec::new();
     codec::encode(failure, &mut bytes).expect("strings and options can always be encoded");
-    bytes
+    exchange.put(RecordKind::Failure, &bytes);
+}
+
+thread_local! {
+    /// The buffer for encoded results, used again and again.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+struct OnWire<'a> {
+    wire: &'a mut Wire,
+    /// Items that have not begun.
+    left: u32,
+    deadline: bool,
+}
+
+impl Exchange for OnWire<'_> {
+    #[inline(always)]
+    fn begin(&mut self) -> bool {
+        let begins = self.left > 0 && self.wire.begin_item(self.deadline);
+        self.left -= u32::from(begins);
+        begins
+    }
+
+    #[inline(always)]
+    fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError> {
+        match self.wire.take_bulk::<A>() {
+            Some(argument) => argument,
+            None => self.wire.with_item(codec::decode::<A>),
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, kind: RecordKind, bytes: &[u8]) {
+        self.wire.put_record(kind, bytes);
+    }
+
+    fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
+        self.wire.put_bulk(prefix, bytes);
+    }
+}
+
+struct InMemory<'a, 'b> {
+    items: &'a [u8],
+    record: &'b mut dyn FnMut(RecordKind, &[u8]),
+}
+
+impl Exchange for InMemory<'_, '_> {
+    fn begin(&mut self) -> bool {
+        !self.items.is_empty()
+    }
+
+    fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError> {
+        let (bytes, rest) = protocol::split_item(self.items).unwrap_or_default();
+        self.items = rest;
+        codec::decode(bytes)
+    }
+
+    fn put(&mut self, kind: RecordKind, bytes: &[u8]) {
+        (self.record)(kind, bytes);
+    }
+
+    fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
+        (self.record)(RecordKind::Value, &[&prefix, bytes].concat());
+    }
 }

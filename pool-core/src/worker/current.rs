@@ -1,7 +1,7 @@
 //! Who this process is.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, RwLock};
 
 use crate::region::{ENDED, Region};
@@ -71,9 +71,6 @@ fn myself() -> &'static RwLock<Option<Myself>> {
     MYSELF.get_or_init(RwLock::default)
 }
 
-/// The number of the item that runs in this process, counted like [`Region::items_begun`].
-static RUNNING: AtomicU64 = AtomicU64::new(0);
-
 /// The worker that this process is; `None` in the parent and everywhere else.
 ///
 /// ```
@@ -94,23 +91,16 @@ pub fn is_cancelled() -> bool {
     let myself = myself().read().unwrap_or_else(|poison| poison.into_inner());
     myself.as_ref().is_some_and(|myself| {
         let advice = &myself.region.words().advice;
-        let running = RUNNING.load(Ordering::Relaxed);
-        running != 0 && advice.cancelled.load(Ordering::Relaxed) == running
+        let cancelled = advice.cancelled.load(Ordering::Relaxed);
+        cancelled != 0 && cancelled == myself.region.items_begun()
     })
 }
 
 /// This process is a worker from now on.
 pub(super) fn become_worker(info: WorkerInfo, region: Arc<Region>) {
-    RUNNING.store(0, Ordering::Relaxed);
     *myself()
         .write()
         .unwrap_or_else(|poison| poison.into_inner()) = Some(Myself { info, region });
-}
-
-/// The item with this number, counted from 1, runs from now on.
-#[inline]
-pub(super) fn running(item: u64) {
-    RUNNING.store(item, Ordering::Relaxed);
 }
 
 /// The running item's function has ended, by a panic that is being reported: what is left takes

@@ -8,5 +8,7 @@ mod serve;
 pub(crate) use chunk::ChunkRun;
 pub(crate) use current::name;
 pub use current::{WorkerInfo, current, is_cancelled};
-pub(crate) use panic::{catch, caught, install_hook as record_panics, quietly, reporting};
+pub(crate) use panic::{
+    catch, caught, install_hook as record_panics, quietly, report_for, reporting,
+};
 pub use serve::serve;

@@ -23,13 +23,19 @@ pub(crate) fn catch<T>(body: impl FnOnce() -> T) -> Result<T, PanicReport> {
     reporting(|| caught(body))
 }
 
-/// Runs `body`, in which panics are reported and not printed. It does not panic itself.
+/// Runs `body`, in which panics are reported and not printed.
 #[inline]
 pub(crate) fn reporting<T>(body: impl FnOnce() -> T) -> T {
+    struct Deeper;
+    impl Drop for Deeper {
+        #[inline]
+        fn drop(&mut self) {
+            CATCHING.set(CATCHING.get() - 1);
+        }
+    }
     CATCHING.set(CATCHING.get() + 1);
-    let outcome = body();
-    CATCHING.set(CATCHING.get() - 1);
-    outcome
+    let _deeper = Deeper;
+    body()
 }
 
 /// [`catch`] for many small bodies, inside of [`reporting`].
@@ -38,8 +44,9 @@ pub(crate) fn caught<T>(body: impl FnOnce() -> T) -> Result<T, PanicReport> {
     catch_unwind(AssertUnwindSafe(body)).map_err(report_for)
 }
 
+/// What is known of a panic that was caught, inside of [`reporting`], with this payload.
 #[cold]
-fn report_for(payload: Box<dyn Any + Send>) -> PanicReport {
+pub(crate) fn report_for(payload: Box<dyn Any + Send>) -> PanicReport {
     let report = REPORT.take().unwrap_or_else(|| PanicReport {
         message: message(payload.as_ref()),
         ..PanicReport::default()

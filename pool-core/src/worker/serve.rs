@@ -1,15 +1,16 @@
 //! The worker's loop: frames in, records out.
+#![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use super::chunk::{ChunkRun, Source, encode_failure};
+use super::chunk::{ChunkRun, Source};
 use super::{WorkerInfo, current, panic};
-use crate::codec;
+use crate::codec::{self, CodecError};
 use crate::entry::Entry;
 use crate::protocol::{
-    FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
+    FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
 };
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Producer};
@@ -22,7 +23,7 @@ const MAX_SPIN_NS: u64 = 50_000;
 const MIN_SPIN_NS: u64 = 1_000;
 
 /// The largest buffer that is kept for the next item.
-const KEEP_BYTES: usize = 1 << 20;
+pub(super) const KEEP_BYTES: usize = 1 << 20;
 
 /// The exit code of a worker that the parent told to go.
 const EXIT_RETIRED: i32 = 0;
@@ -65,7 +66,6 @@ pub fn serve(region: Region, bell: OwnedFd) -> i32 {
         spin: MAX_SPIN_NS,
         fenced: region.prepare_items(),
         region,
-        scratch: Vec::new(),
         argument: Vec::new(),
     };
     loop {
@@ -80,23 +80,6 @@ pub fn serve(region: Region, bell: OwnedFd) -> i32 {
             // What follows in the ring must not run here.
             FrameKind::Initialize if wire.has_failed => return EXIT_UNINITIALIZED,
             FrameKind::Initialize | FrameKind::Run => {}
-        }
-    }
-}
-
-/// The bytes of an item.
-pub(super) enum Item {
-    /// In the ring, until the next release.
-    InRing(&'static [u8]),
-    Copied(Vec<u8>),
-}
-
-impl Item {
-    #[inline]
-    pub(super) fn bytes(&self) -> &[u8] {
-        match self {
-            Self::InRing(bytes) => bytes,
-            Self::Copied(bytes) => bytes,
         }
     }
 }
@@ -117,8 +100,7 @@ pub(super) struct Wire {
     spin: u64,
     /// Whether items begin with a fence; see [`Region::begin_item`].
     fenced: bool,
-    /// Buffers that are used again for every item.
-    scratch: Vec<u8>,
+    /// The buffer for arguments that are not in one piece in the ring.
     argument: Vec<u8>,
 }
 
@@ -144,52 +126,62 @@ impl Wire {
             },
         });
         let took = sys::now_ns().saturating_sub(start);
-        current::running(0);
         self.put_record(RecordKind::Time, &took.to_le_bytes());
         self.hand_over();
         true
     }
 
-    /// Begins the next item and gives its number, counted from 1. `None`: it and all after it in
-    /// the ring were taken back.
+    /// Begins the next item. `false`: it and all after it in the ring were taken back.
     #[inline]
-    pub(super) fn begin_item(&mut self, deadline: bool) -> Option<u64> {
+    pub(super) fn begin_item(&mut self, deadline: bool) -> bool {
         if deadline {
             // Before the item is known to run, so that whoever sees that sees no earlier time.
             let started = &self.region.words().progress.item_started;
             started.store(sys::now_ns(), Ordering::Relaxed);
         }
-        let number = self.items + 1;
-        self.region.begin_item(number, self.fenced).then(|| {
-            self.items = number;
-            number
-        })
+        let begins = self.region.begin_item(self.items + 1, self.fenced);
+        self.items += u64::from(begins);
+        begins
     }
 
-    /// Takes the next item, from where it is if it is there in one piece, and otherwise by way
-    /// of a buffer. It must be given back by [`done_with`](Self::done_with).
-    #[inline]
-    pub(super) fn next_item(&mut self) -> Item {
-        if self.requests.seen() < 4 {
-            self.wait_for_bytes();
-        }
-        if let Some(len) = self.requests.peek_word().and_then(Head::value_len) {
-            if self.requests.seen() < 4 + len && self.requests.available().is_err() {
-                corrupt();
+    /// Gives the bytes of the next item to `look`: where they are in the ring if they are there
+    /// in one piece, and otherwise in a buffer.
+    #[inline(always)]
+    pub(super) fn with_item<T>(&mut self, look: impl FnOnce(&[u8]) -> T) -> T {
+        if let Some(len) = self.requests.peek_word().and_then(Head::value_len)
+            // SAFETY: the producer of this ring is the parent, and nothing is released before the
+            // bytes were looked at.
+            && let Some(bytes) = unsafe { self.requests.take_in_place(4 + len) }
+        {
+            let seen = look(&bytes[4..]);
+            if self.requests.unreleased() >= self.release_at {
+                self.release();
             }
-            // SAFETY: the producer of this ring is the parent, and `done_with`, which releases,
-            // takes the item.
-            #[allow(unsafe_code)]
-            if let Some(bytes) = unsafe { self.requests.take_in_place(4 + len) } {
-                return Item::InRing(&bytes[4..]);
-            }
+            return seen;
         }
-        self.copy_item()
+        let bytes = self.copy_item();
+        let seen = look(&bytes);
+        // One large argument must not make the worker large for ever.
+        if bytes.capacity() <= KEEP_BYTES {
+            self.argument = bytes;
+        }
+        seen
+    }
+
+    /// The bytes of an item that is not in one piece in the ring, as far as was seen.
+    #[cold]
+    fn copy_item(&mut self) -> Vec<u8> {
+        let len = self.read_item_len();
+        let mut bytes = std::mem::take(&mut self.argument);
+        bytes.clear();
+        self.read_into(len, &mut bytes);
+        bytes
     }
 
     /// Takes the next item where it is to stay, if it is a large bulk value: its memory is
-    /// filled from the ring. The inner `None`: the bytes make no such value.
-    pub(super) fn take_bulk<A: 'static>(&mut self) -> Option<Option<A>> {
+    /// filled from the ring.
+    #[inline]
+    pub(super) fn take_bulk<A: 'static>(&mut self) -> Option<Result<A, CodecError>> {
         if !codec::is_bulk::<A>() {
             return None;
         }
@@ -217,7 +209,7 @@ impl Wire {
             }
         });
         debug_assert_eq!(left, 0, "the parent sends what it announces");
-        Some(value)
+        Some(value.ok_or_else(|| CodecError::new("the bytes are no text")))
     }
 
     /// Puts a large bulk value into the response ring from where it lies.
@@ -229,32 +221,6 @@ impl Wire {
         self.write(&prefix);
         self.write(bytes);
         self.stage();
-    }
-
-    #[cold]
-    fn copy_item(&mut self) -> Item {
-        let len = self.read_item_len();
-        let mut bytes = std::mem::take(&mut self.argument);
-        self.read_into(len, &mut bytes);
-        Item::Copied(bytes)
-    }
-
-    /// Takes an item back whose bytes are not needed any more.
-    #[inline]
-    pub(super) fn done_with(&mut self, item: Item) {
-        match item {
-            Item::InRing(_) => {
-                if self.requests.unreleased() >= self.release_at {
-                    self.release();
-                }
-            }
-            // One large argument must not make the worker large for ever.
-            Item::Copied(mut bytes) if bytes.capacity() <= KEEP_BYTES => {
-                bytes.clear();
-                self.argument = bytes;
-            }
-            Item::Copied(_) => {}
-        }
     }
 
     fn read_item_len(&mut self) -> usize {
@@ -282,30 +248,11 @@ impl Wire {
         }
     }
 
-    /// The buffer for one result, empty.
-    #[inline]
-    pub(super) fn take_scratch(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.scratch)
-    }
-
-    /// The buffer back, for the next result.
-    #[inline]
-    pub(super) fn give_scratch(&mut self, mut scratch: Vec<u8>) {
-        if scratch.capacity() <= KEEP_BYTES {
-            scratch.clear();
-            self.scratch = scratch;
-        }
-    }
-
-    pub(super) fn put_failure(&mut self, failure: &Failure) {
-        self.has_failed = true;
-        self.put_record(RecordKind::Failure, &encode_failure(failure));
-    }
-
     /// Puts a record into the response ring. It is staged when it is whole: should the process
     /// die after that, the parent still finds it.
     #[inline]
     pub(super) fn put_record(&mut self, kind: RecordKind, bytes: &[u8]) {
+        self.has_failed |= kind == RecordKind::Failure;
         let head = Head {
             kind,
             len: bytes.len() as u64,

@@ -28,6 +28,7 @@ const PLACES: &[(&str, &str)] = &[
     ("backend-spawn/tests/launching/", "workers that do harm"),
     ("examples/crash.rs", "crashes on purpose"),
     ("pool-core/src/codec/bulk.rs", "moves numbers as bytes"),
+    ("pool-core/src/codec/number.rs", "reads numbers from bytes"),
     ("pool-core/src/entry.rs", "calls a function by its offset"),
     (
         "pool-core/src/region.rs",

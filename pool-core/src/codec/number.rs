@@ -1,0 +1,130 @@
+//! Plain numbers: one that is argument or result by itself goes past serde.
+//!
+//! The bytes are those that serde would have led to, so both ways lead to the same.
+#![allow(unsafe_code)]
+
+use std::any::TypeId;
+use std::mem::needs_drop;
+use std::ptr;
+
+/// A number that is the same in memory as on the wire.
+///
+/// # Safety
+/// There must be no padding in it, every pattern of bits must be a value, and its bytes in memory
+/// must be those that the codec writes for it.
+pub(super) unsafe trait Number: Copy + Send + Sync + 'static {}
+
+/// Calls a macro once for each type of number.
+macro_rules! for_each_number {
+    ($with:ident) => {
+        for_each_number!($with: u8, i8);
+        #[cfg(target_endian = "little")]
+        for_each_number!($with: u16, u32, u64, u128, i16, i32, i64, i128, f32, f64);
+        // serde writes them as `u64` and `i64`.
+        #[cfg(all(target_endian = "little", target_pointer_width = "64"))]
+        for_each_number!($with: usize, isize);
+    };
+    ($with:ident: $($number:ty),*) => {
+        $( $with!($number); )*
+    };
+}
+pub(super) use for_each_number;
+
+macro_rules! is_number {
+    ($number:ty) => {
+        // SAFETY: a plain number, of one byte or on a target whose memory is little-endian.
+        unsafe impl Number for $number {}
+    };
+}
+for_each_number!(is_number);
+
+/// The most bytes that a number has.
+pub(crate) const MAX_NUMBER: usize = 16;
+
+/// Whether this is a type of numbers. The compiler knows the answer.
+#[inline]
+fn is_number<T: ?Sized + 'static>() -> bool {
+    if const { needs_drop::<T>() } {
+        return false;
+    }
+    macro_rules! try_type {
+        ($number:ty) => {
+            if TypeId::of::<T>() == TypeId::of::<$number>() {
+                return true;
+            }
+        };
+    }
+    for_each_number!(try_type);
+    false
+}
+
+/// The bytes that [`encode`](super::encode) appends for a number; nothing for other types.
+#[inline]
+pub(crate) fn number_bytes<T: ?Sized + 'static>(value: &T) -> Option<&[u8]> {
+    if !is_number::<T>() {
+        return None;
+    }
+    // SAFETY: the memory is that of a `Number`, each byte of which is initialised, and the
+    // reference keeps its lifetime.
+    Some(unsafe { std::slice::from_raw_parts(ptr::from_ref(value).cast(), size_of_val(value)) })
+}
+
+/// The number that these bytes are; nothing for other types, and if there are too few or too many.
+#[inline]
+pub(super) fn read_number<T: 'static>(bytes: &[u8]) -> Option<T> {
+    if !is_number::<T>() || bytes.len() != size_of::<T>() {
+        return None;
+    }
+    // SAFETY: there are as many bytes as a `T` has, and whatever they are, they make one, for it
+    // is a `Number`. The copy needs no alignment.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+
+    /// Reads like a number, and goes through serde since it is none.
+    #[derive(Serialize, serde::Deserialize)]
+    struct Wrapped<T>(T);
+
+    fn both_ways<T>(value: T)
+    where
+        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug + Copy + 'static,
+    {
+        let mut past_serde = Vec::new();
+        super::super::encode(&value, &mut past_serde).unwrap();
+        let mut through_serde = Vec::new();
+        super::super::encode(&Wrapped(value), &mut through_serde).unwrap();
+        assert_eq!(number_bytes(&value), Some(&past_serde[..]));
+        assert_eq!(past_serde, through_serde);
+        assert_eq!(super::super::decode::<T>(&through_serde).unwrap(), value);
+        let wrapped: Wrapped<T> = super::super::decode(&past_serde).unwrap();
+        assert_eq!(wrapped.0, value);
+        past_serde.push(0);
+        assert!(super::super::decode::<T>(&past_serde).is_err());
+        assert!(super::super::decode::<T>(&past_serde[2..]).is_err());
+    }
+
+    #[test]
+    fn numbers_are_the_same_past_serde_and_through_it() {
+        macro_rules! check {
+            ($number:ty) => {
+                both_ways(<$number>::MIN);
+                both_ways(7 as $number);
+                both_ways(<$number>::MAX);
+                assert!(size_of::<$number>() <= MAX_NUMBER);
+            };
+        }
+        for_each_number!(check);
+    }
+
+    #[test]
+    fn other_types_are_no_numbers() {
+        assert!(number_bytes(&true).is_none() && number_bytes(&'x').is_none());
+        assert!(number_bytes(&Wrapped(7_u64)).is_none() && number_bytes(&(1_u8,)).is_none());
+        assert!(read_number::<bool>(&[1]).is_none());
+    }
+}

@@ -1,0 +1,122 @@
+//! From arguments to encoded items. User code runs here, the input's and serialisation's, and
+//! may fail as it likes.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::Serialize;
+
+use crate::bytes::Bytes;
+use crate::codec::{self, CodecError};
+use crate::error::{TaskError, TaskErrorKind};
+use crate::protocol::{self, LARGE_BYTES, PanicReport};
+use crate::worker::{catch, report_for, reporting};
+
+/// Encoded items, one behind the other.
+#[derive(Default)]
+pub(crate) struct Items {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) count: usize,
+}
+
+/// Why [`Items::extend`] has stopped.
+pub(crate) enum Stop {
+    /// There is enough.
+    Full,
+    /// The input has no more.
+    Exhausted,
+    /// The next argument cannot be encoded.
+    Failed(TaskError),
+    /// The input has panicked, with this.
+    Panicked(Box<dyn Any + Send>),
+}
+
+impl Items {
+    /// Takes arguments from `input` and encodes them until `is_full`, which is told how many
+    /// items and bytes there are.
+    pub(crate) fn extend<A, I>(
+        &mut self,
+        input: &mut I,
+        is_full: impl Fn(usize, usize) -> bool,
+    ) -> Stop
+    where
+        A: Serialize + 'static,
+        I: Iterator<Item = A>,
+    {
+        let mut is_encoding = false;
+        let mut before = self.bytes.len();
+        // Caught once for all, since to catch costs as much as to encode a number.
+        let stop = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                if is_full(self.count, self.bytes.len()) {
+                    return Stop::Full;
+                }
+                is_encoding = false;
+                let Some(argument) = input.next() else {
+                    return Stop::Exhausted;
+                };
+                is_encoding = true;
+                before = self.bytes.len();
+                if let Err(error) = reporting(|| append(argument, &mut self.bytes)) {
+                    return Stop::Failed(refused(&error));
+                }
+                self.count += 1;
+            }
+        }));
+        stop.unwrap_or_else(|payload| {
+            if is_encoding {
+                self.bytes.truncate(before);
+                Stop::Failed(panicked(report_for(payload)))
+            } else {
+                Stop::Panicked(payload)
+            }
+        })
+    }
+}
+
+/// The argument as an item; a small one without an allocation.
+pub(crate) fn encode_one<A: Serialize + 'static>(argument: A) -> Result<Bytes, TaskError> {
+    let argument = match codec::lend(argument, LARGE_BYTES) {
+        Ok(large) => return Ok(Bytes::lent(large)),
+        Err(argument) => argument,
+    };
+    thread_local! {
+        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    let mut item = SCRATCH.take();
+    item.clear();
+    catch(|| append(argument, &mut item))
+        .map_err(panicked)?
+        .map_err(|error| refused(&error))?;
+    if item.len() > Bytes::INLINE {
+        return Ok(Bytes::from(item));
+    }
+    let bytes = Bytes::from(&item[..]);
+    SCRATCH.set(item);
+    Ok(bytes)
+}
+
+#[inline]
+fn append<A: Serialize + 'static>(argument: A, items: &mut Vec<u8>) -> Result<(), CodecError> {
+    if let Some(bytes) = codec::number_bytes(&argument) {
+        protocol::append_number(items, bytes);
+        return Ok(());
+    }
+    let encoded = protocol::append_item(items, |out| codec::encode(&argument, out));
+    drop(argument);
+    encoded
+}
+
+#[cold]
+fn refused(error: &CodecError) -> TaskError {
+    TaskError::new(
+        TaskErrorKind::Encode,
+        format!("cannot serialise the argument: {error}"),
+    )
+}
+
+#[cold]
+fn panicked(panic: PanicReport) -> TaskError {
+    TaskError::panicked(TaskErrorKind::Encode, "the argument's serialisation", panic)
+}
