@@ -38,6 +38,7 @@ mod region;
 mod ring;
 mod serial;
 mod stats;
+mod sync;
 mod sys;
 pub mod worker;
 

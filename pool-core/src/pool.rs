@@ -1,7 +1,7 @@
 //! What users program against.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -165,7 +165,7 @@ pub trait Pool {
     /// # Errors
     /// As [`join`](Self::join).
     fn join_timeout(&self, timeout: Duration) -> Result<bool, JoinError> {
-        self.executor().join(Instant::now().checked_add(timeout))
+        self.executor().join(crate::sys::now().checked_add(timeout))
     }
 
     /// Ends everything now: workers are killed, and every task that has not ended fails as

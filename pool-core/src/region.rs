@@ -5,8 +5,9 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
+use crate::sync::{self, FutexWord};
 use crate::sys;
 
 /// The version of everything that a parent and its worker must agree on: the region's layout,
@@ -16,10 +17,11 @@ pub const PROTOCOL_VERSION: u32 = 1;
 const MAGIC: u64 = u64::from_le_bytes(*b"procpool");
 
 /// Where the rings begin: one page for the words.
-const WORDS_BYTES: usize = 4096;
+const WORDS_BYTES: usize = if sync::IS_MODEL { 1 << 16 } else { 4096 };
 
 /// The smallest and the largest capacity of a ring, in bytes.
-pub(crate) const RING_BYTES: std::ops::RangeInclusive<usize> = 4096..=1 << 30;
+pub(crate) const RING_BYTES: std::ops::RangeInclusive<usize> =
+    if sync::IS_MODEL { 64 } else { 4096 }..=1 << 30;
 
 /// A value alone on its cache lines, so that two writers of neighbouring values do not slow each
 /// other down. 128 bytes, since processors fetch lines in pairs.
@@ -54,7 +56,7 @@ pub(crate) struct Words {
     /// Worker: how far it is.
     pub(crate) progress: Lines<Progress>,
     /// Both: 1 while the worker sleeps on it (a futex). See `ARCHITECTURE.md`, "Sleeping".
-    pub(crate) worker_asleep: Lines<AtomicU32>,
+    pub(crate) worker_asleep: Lines<FutexWord>,
     /// Both: the parent says what it wants to be rung for (`WANT_*`), the worker clears it and rings.
     pub(crate) parent_wants: Lines<AtomicU32>,
     /// Parent: whether what has not begun is taken back. See [`Region::begin_item`].
@@ -91,7 +93,7 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 struct Recall {
     /// `NOTHING_RECALLED`, `DECIDING` or `DECIDED`; a futex for a worker that waits for the latter.
-    state: AtomicU32,
+    state: FutexWord,
     /// Once decided: the number of the last item that the worker may run.
     last: AtomicU64,
 }
@@ -274,6 +276,7 @@ impl Region {
             fence(Ordering::SeqCst);
         } else {
             compiler_fence(Ordering::SeqCst);
+            sync::interruption();
         }
         words.recall.state.load(Ordering::Acquire) == NOTHING_RECALLED || self.may_run(number)
     }

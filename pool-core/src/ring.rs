@@ -10,9 +10,12 @@
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::region::{Region, Words};
+use crate::sync::{
+    self,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// The other side published a position that cannot be: its memory is corrupt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +88,20 @@ impl Memory {
         // SAFETY: the mask keeps the offset within the ring.
         (unsafe { self.first.add(offset) }, self.capacity - offset)
     }
+
+    /// Says that bytes are going to be read, to the models that look for races.
+    #[inline(always)]
+    fn reads(&self, position: u64, count: usize) {
+        let offset = |at: u64| at as usize & (self.capacity - 1);
+        sync::reads(self.first, count, |at| offset(position + at));
+    }
+
+    /// The same of bytes that are going to be written.
+    #[inline(always)]
+    fn writes(&self, position: u64, count: usize) {
+        let offset = |at: u64| at as usize & (self.capacity - 1);
+        sync::writes(self.first, count, |at| offset(position + at));
+    }
 }
 
 /// The side that puts bytes in.
@@ -148,6 +165,7 @@ impl Producer {
         let count = bytes.len().min(free);
         let (place, before_end) = self.memory.place(self.tail);
         let first = count.min(before_end);
+        self.memory.writes(self.tail, count);
         // SAFETY: `place..place + first` is within the ring, and so are the `count - first` bytes
         // from its beginning. The consumer does not touch them: it published that it is past
         // them. (A worker that lies about that harms its own messages only; the copy is of plain
@@ -174,6 +192,7 @@ impl Producer {
         if count > free || count > before_end {
             return false;
         }
+        self.memory.writes(self.tail, count);
         // SAFETY: as in `put`: `count` bytes from `place` are within the ring and free.
         unsafe {
             place.cast::<[u8; 4]>().write(word.to_le_bytes());
@@ -269,6 +288,7 @@ impl Consumer {
         assert!(into.len() <= self.seen(), "more bytes than there are");
         let (place, before_end) = self.memory.place(self.head);
         let first = into.len().min(before_end);
+        self.memory.reads(self.head, into.len());
         // SAFETY: both pieces are within the ring. The producer does not touch them, for we have
         // not said that we are past them; a worker that does so all the same changes bytes that
         // we validate after the copy.
@@ -290,6 +310,7 @@ impl Consumer {
         assert!(into.len() <= self.seen(), "more bytes than there are");
         let (place, before_end) = self.memory.place(self.head);
         let first = into.len().min(before_end);
+        self.memory.reads(self.head, into.len());
         // SAFETY: as in `peek`.
         unsafe {
             let to = into.as_mut_ptr().cast::<u8>();
@@ -310,6 +331,7 @@ impl Consumer {
         if self.seen() < 4 || before_end < 4 {
             return None;
         }
+        self.memory.reads(self.head, 4);
         // SAFETY: as in `peek`; a read of four bytes needs no alignment in this form.
         Some(u32::from_le_bytes(unsafe {
             place.cast::<[u8; 4]>().read()
@@ -336,6 +358,7 @@ impl Consumer {
         into.reserve(count);
         let (place, before_end) = self.memory.place(self.head);
         let first = count.min(before_end);
+        self.memory.reads(self.head, count);
         // SAFETY: as in `peek`; the destination has room for `count` bytes, all of which are
         // written before the length says so.
         unsafe {
@@ -362,6 +385,7 @@ impl Consumer {
         if count > before_end || count > self.seen() {
             return None;
         }
+        self.memory.reads(self.head, count);
         self.head += count as u64;
         // SAFETY: within the ring, initialised by the producer, and left alone by it until
         // `release`, after which the caller does not use them.

@@ -1,7 +1,6 @@
 //! The state of a pool behind its one lock, and what is done to it: the scheduler's decisions
 //! carried out on the workers' rings.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::scheduler::{Imbalance, Load, Scheduler};
@@ -15,6 +14,8 @@ use crate::executor::Cancel;
 use crate::launch::LaunchError;
 use crate::ring::Corrupt;
 use crate::stats::Stats;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
 use crate::sys;
 
 /// See the module.
@@ -114,7 +115,7 @@ impl Core {
             harvest: Harvest::default(),
             abandoned: Vec::new(),
             stats: Stats::default(),
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            processors: thread::available_parallelism().map_or(1, usize::from),
             attention: Attention::Nobody,
             unattended: 0,
             is_orphaned: false,

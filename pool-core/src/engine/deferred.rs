@@ -1,10 +1,12 @@
 //! The thread on which completion callbacks run, started with the first one.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{JoinHandle, ThreadId};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use crate::sync::thread::{self, JoinHandle, ThreadId};
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys;
 use crate::worker::quietly;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -43,7 +45,7 @@ impl Queue {
     /// Ends when the pool is dropped and all jobs are done.
     fn work(&self) {
         let mut state = self.lock();
-        state.thread = Some(std::thread::current().id());
+        state.thread = Some(thread::current().id());
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 state.is_running = true;
@@ -77,7 +79,7 @@ impl Deferred {
             return;
         }
         let queue = self.queue.clone();
-        let started = std::thread::Builder::new()
+        let started = thread::Builder::new()
             .name("procpool-callbacks".into())
             .spawn(move || queue.work());
         match started {
@@ -107,7 +109,7 @@ impl Deferred {
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
+                    let left = deadline.saturating_duration_since(sys::now());
                     if left.is_zero() {
                         return false;
                     }
@@ -123,7 +125,7 @@ impl Deferred {
     }
 
     pub(super) fn is_current_thread(&self) -> bool {
-        self.queue.lock().thread == Some(std::thread::current().id())
+        self.queue.lock().thread == Some(thread::current().id())
     }
 
     /// Lets the thread end after its last job, and waits for that, unless this is the thread.

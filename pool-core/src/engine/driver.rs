@@ -13,14 +13,15 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::core::{Attention, Core};
 use super::supervisor::{ALARM, BELLS};
 use super::{Shared, Token};
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::{Mutex, MutexGuard, thread, thread_local};
 use crate::sys::{self, Event};
 
 /// How long a thread in the seat looks for news before it sleeps, at most: a little longer than
@@ -76,7 +77,7 @@ impl Seat {
 struct Parker {
     state: AtomicU32,
     horn: Arc<Event>,
-    thread: std::thread::Thread,
+    thread: thread::Thread,
 }
 
 /// The thread runs.
@@ -93,7 +94,7 @@ impl Parker {
         Self {
             state: AtomicU32::new(AWAKE),
             horn: horn.clone(),
-            thread: std::thread::current(),
+            thread: thread::current(),
         }
     }
 
@@ -122,13 +123,13 @@ impl Parker {
         if self.prepare(PARKED) {
             while self.state.load(Ordering::Acquire) == PARKED {
                 match deadline {
-                    None => std::thread::park(),
+                    None => thread::park(),
                     Some(deadline) => {
-                        let left = deadline.saturating_duration_since(Instant::now());
+                        let left = deadline.saturating_duration_since(sys::now());
                         if left.is_zero() {
                             break;
                         }
-                        std::thread::park_timeout(left);
+                        thread::park_timeout(left);
                     }
                 }
             }
@@ -152,9 +153,9 @@ struct Sleeper {
 
 impl Sleeper {
     fn new(horn: &Arc<Event>) -> Self {
-        let parker = PARKER.with_borrow_mut(|cached| match cached {
+        let parker = PARKER.with(|cached| match &mut *cached.borrow_mut() {
             Some(parker) if Arc::ptr_eq(&parker.horn, horn) => parker.clone(),
-            _ => cached.insert(Arc::new(Parker::new(horn))).clone(),
+            cached => cached.insert(Arc::new(Parker::new(horn))).clone(),
         });
         // Whatever it was notified of before, nobody waits for that any more.
         parker.take();
@@ -209,7 +210,7 @@ impl Shared {
             let over = |poll: &mut dyn FnMut(Option<&Waker>) -> bool| {
                 if poll(Some(&waker)) {
                     Some(true)
-                } else if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                } else if deadline.is_some_and(|deadline| deadline <= sys::now()) {
                     Some(false)
                 } else {
                     None
@@ -261,10 +262,10 @@ impl Shared {
             }
             looks = looks.wrapping_add(1);
             if may_spin && !looks.is_multiple_of(16) {
-                std::hint::spin_loop();
+                thread::spin_loop();
                 continue;
             }
-            let now = Instant::now();
+            let now = sys::now();
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return false;
             }
@@ -303,8 +304,7 @@ impl Shared {
             }
             self.hear_bells(&mut self.seat.lock(), false);
             let timer = core.next_timer(true).map(until);
-            let deadline =
-                deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let deadline = deadline.map(|deadline| deadline.saturating_duration_since(sys::now()));
             timeout = match (timer, deadline) {
                 (Some(timer), Some(deadline)) => Some(timer.min(deadline)),
                 (timer, deadline) => timer.or(deadline),

@@ -17,10 +17,8 @@ mod workers;
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use self::core::{Core, End, Founding};
@@ -34,7 +32,10 @@ use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
 use crate::launch::{LaunchError, Launcher, Link, hint};
 use crate::stats::Stats;
-use crate::sys::{Event, Poller};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread_local};
+use crate::sys::{self, Event, Poller};
 use crate::worker::{WorkerInfo, quietly};
 
 /// A pool of processes without the types: what a backend's pool has inside.
@@ -177,7 +178,7 @@ impl Engine {
     fn finish(&mut self) {
         self.shared.terminate();
         if let Some(supervisor) = self.supervisor.take()
-            && supervisor.thread().id() != std::thread::current().id()
+            && supervisor.thread().id() != thread::current().id()
         {
             // It does not panic; if it did, there is nothing left to wait for.
             let _ = supervisor.join();
@@ -230,7 +231,7 @@ impl Shared {
                 .wait(core)
                 .unwrap_or_else(PoisonError::into_inner),
             Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
+                let left = deadline.saturating_duration_since(sys::now());
                 self.changed
                     .wait_timeout(core, left)
                     .unwrap_or_else(PoisonError::into_inner)
@@ -244,7 +245,7 @@ impl Shared {
         if !core.has_deliveries() {
             return;
         }
-        let mut batch = BATCH.take();
+        let mut batch = BATCH.with(Cell::take);
         core.swap_deliveries(&mut batch);
         self.delivering.fetch_add(1, Ordering::Relaxed);
         drop(core);
@@ -253,7 +254,7 @@ impl Shared {
             quietly(|| delivery.deliver());
         }
         if batch.capacity() <= KEEP_DELIVERIES {
-            BATCH.set(batch);
+            BATCH.with(|kept| kept.set(batch));
         }
         // `join` sets the flag before it looks at the counter, and we look at the flag after we
         // have changed the counter: one of us sees the other.
@@ -358,7 +359,7 @@ impl Executor for Shared {
         }
         self.is_ending.store(true, Ordering::SeqCst);
         while !self.is_over(&core) {
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if deadline.is_some_and(|deadline| deadline <= sys::now()) {
                 return Ok(false);
             }
             core = self.wait_for_change(core, deadline);

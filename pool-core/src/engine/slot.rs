@@ -2,7 +2,6 @@
 //! every one that the worker wrote.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::Linked;
@@ -13,6 +12,7 @@ use crate::call::{Outcomes, reported};
 use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind, Head, MAX_HEAD, RecordKind};
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Corrupt, Producer};
+use crate::sync::atomic::{Ordering, fence};
 use crate::sys;
 use crate::worker::WorkerInfo;
 

@@ -7,8 +7,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::core::{Attention, End};
@@ -16,6 +14,8 @@ use super::driver::until;
 use super::{Linked, Shared, Token};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{LaunchError, LaunchSpec, Launcher};
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::{self, JoinHandle};
 use crate::sys::{self, Poller};
 use crate::worker::catch;
 
@@ -75,7 +75,7 @@ pub(super) fn start(
     shared: Arc<Shared>,
     launcher: Box<dyn Launcher>,
 ) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name("procpool-supervisor".into())
         .spawn(move || {
             let mut supervisor = Supervisor {
@@ -83,7 +83,7 @@ pub(super) fn start(
                 launcher,
                 notifier: None,
                 is_unhappy: false,
-                last_ring: Instant::now(),
+                last_ring: sys::now(),
                 later: Vec::new(),
             };
             let shared = supervisor.shared.clone();
@@ -174,7 +174,7 @@ impl Supervisor {
         if self.shared.bells.wait(&mut ready, now).is_err() {
             return;
         }
-        let mut is_hectic = self.last_ring.elapsed() < HECTIC;
+        let mut is_hectic = sys::now() - self.last_ring < HECTIC;
         loop {
             let mut core = self.shared.lock();
             if self.shared.is_driven() {
@@ -201,7 +201,7 @@ impl Supervisor {
                 is_hectic = false;
             }
         }
-        self.last_ring = Instant::now();
+        self.last_ring = sys::now();
     }
 
     /// A worker that is starting has written to its bell.

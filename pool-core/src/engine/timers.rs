@@ -1,10 +1,9 @@
 //! What a pool does because time has passed: deadlines of items and of launches, and the look at
 //! an imbalance. Whoever has the lock acts; the supervisor wakes for it.
 
-use std::sync::atomic::Ordering;
-
 use super::core::{Core, End, nanoseconds};
 use super::slot::{Killed, Phase};
+use crate::sync::atomic::Ordering;
 use crate::sys;
 
 impl Core {

@@ -1,12 +1,13 @@
 //! Where the outcomes of a call arrive.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use crate::bytes::Bytes;
 use crate::call::{Piece, Sink};
 use crate::error::TaskError;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::worker::quietly;
 
 /// Something that a call's outcomes arrive in.

@@ -8,6 +8,7 @@ use super::cell::Cell;
 use crate::call::TaskId;
 use crate::error::TaskError;
 use crate::executor::{Cancel, Executor};
+use crate::sys;
 
 /// A call that was submitted.
 pub(crate) struct Pending<C> {
@@ -31,7 +32,7 @@ impl<C: Cell + 'static> Pending<C> {
     }
 
     pub(crate) fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.wait_until(Instant::now().checked_add(timeout))
+        self.wait_until(sys::now().checked_add(timeout))
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> bool {

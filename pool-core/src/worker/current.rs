@@ -1,10 +1,10 @@
 //! Who this process is.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, RwLock};
 
 use crate::region::{ENDED, Region};
+use crate::sync::atomic::Ordering;
 
 /// A worker process of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -72,6 +72,10 @@ fn drop_quietly(payload: Box<dyn Any + Send>) {
 /// From now on panics inside [`catch`] are recorded with location and backtrace, and all others
 /// go to the hook that was there before.
 pub(crate) fn install_hook() {
+    if crate::sync::IS_MODEL {
+        // All threads of a model are one to the standard library, and its panics are for us.
+        return;
+    }
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let previous = std::panic::take_hook();

@@ -3,7 +3,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use super::chunk::{ChunkRun, Source};
 use super::{WorkerInfo, current, panic};
@@ -14,6 +13,8 @@ use crate::protocol::{
 };
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Producer};
+use crate::sync::atomic::{Ordering, fence};
+use crate::sync::{self, thread};
 use crate::sys;
 
 /// How long a worker that may spin looks for work before it sleeps, at most: a little longer than
@@ -56,18 +57,7 @@ pub fn serve(region: Region, bell: OwnedFd) -> i32 {
         ),
         region.clone(),
     );
-    let mut wire = Wire {
-        requests: Consumer::requests(region.clone(), request_bytes),
-        responses: Producer::responses(region.clone(), request_bytes, response_bytes),
-        release_at: request_bytes / 8,
-        bell,
-        items: 0,
-        has_failed: false,
-        spin: MAX_SPIN_NS,
-        fenced: region.prepare_items(),
-        region,
-        argument: Vec::new(),
-    };
+    let mut wire = Wire::new(region, bell, request_bytes, response_bytes);
     loop {
         let Some(header) = wire.next_frame() else {
             return EXIT_CORRUPT;
@@ -105,6 +95,26 @@ pub(super) struct Wire {
 }
 
 impl Wire {
+    fn new(
+        region: Arc<Region>,
+        bell: OwnedFd,
+        request_bytes: usize,
+        response_bytes: usize,
+    ) -> Self {
+        Self {
+            requests: Consumer::requests(region.clone(), request_bytes),
+            responses: Producer::responses(region.clone(), request_bytes, response_bytes),
+            release_at: request_bytes / 8,
+            bell,
+            items: 0,
+            has_failed: false,
+            spin: MAX_SPIN_NS,
+            fenced: region.prepare_items(),
+            region,
+            argument: Vec::new(),
+        }
+    }
+
     /// Waits for the next frame. `None`: these bytes are no frame.
     fn next_frame(&mut self) -> Option<FrameHeader> {
         let mut bytes = [0; FRAME_HEADER];
@@ -372,7 +382,7 @@ impl Wire {
                         self.spin = (self.spin * 2).min(MAX_SPIN_NS);
                         return;
                     }
-                    std::hint::spin_loop();
+                    thread::spin_loop();
                 }
             }
             self.spin = (self.spin / 2).max(MIN_SPIN_NS);
@@ -395,6 +405,10 @@ impl Wire {
 /// The region makes no sense any more, since something in this process wrote into it. There is
 /// nobody to tell but the parent, by the exit code.
 fn corrupt() -> ! {
+    if sync::IS_MODEL {
+        // The worker is a thread there, and the process would end without a word.
+        unreachable!("the worker's region makes no sense");
+    }
     #[allow(clippy::disallowed_methods, clippy::exit)]
     std::process::exit(EXIT_CORRUPT)
 }
