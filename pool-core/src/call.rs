@@ -222,6 +222,18 @@ impl Piece {
         }
     }
 
+    /// The bytes of each value, if all items have one and each has so many bytes.
+    pub(crate) fn values_of(&self, size: usize) -> Option<impl ExactSizeIterator<Item = &[u8]>> {
+        let Outcomes::Many { records, .. } = &self.outcomes else {
+            return None;
+        };
+        let all = records.chunks_exact(4 + size);
+        let head = protocol::Head::value(size).word()?.to_le_bytes();
+        let is_whole = records.len() == self.count as usize * (4 + size);
+        (is_whole && all.clone().all(|record| record[..4] == head))
+            .then(|| all.map(|record| &record[4..]))
+    }
+
     /// The outcome of a piece of one item.
     pub(crate) fn into_single(self) -> Result<Bytes, TaskError> {
         match self.outcomes {

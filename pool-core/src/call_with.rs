@@ -10,12 +10,14 @@ use serde::de::DeserializeOwned;
 
 use crate::call::{Piece, Sink, TaskId};
 use crate::chunker::guided;
-use crate::encode::{Items, Stop, encode_one};
+use crate::encode::{Items, Limit, Stop, encode_one};
 use crate::entry::Entry;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::Executor;
 use crate::feed::{CallSite, Feed, InOrder};
-use crate::handle::{Collector, MapHandle, Pending, TaskCell, TaskHandle, decode_all};
+use crate::handle::{
+    AllOrFirst, Collector, MapHandle, Pending, Receiver, TaskCell, TaskHandle, decode_all,
+};
 use crate::imap::Imap;
 use crate::options::Options;
 use crate::protocol;
@@ -143,19 +145,9 @@ impl<F> CallWith<F> {
         R: Serialize + DeserializeOwned + 'static,
     {
         let items = items.into_iter();
-        let mut values = Vec::with_capacity(reserve(&items));
-        let mut first_error = None;
-        self.for_each(items, |outcome| match outcome {
-            Ok(value) if first_error.is_none() => values.push(value),
-            Ok(_) => {}
-            Err(error) => {
-                first_error.get_or_insert(error);
-            }
-        })?;
-        match first_error {
-            None => Ok(values),
-            Some(error) => Err(error),
-        }
+        let mut all = AllOrFirst::with_capacity(reserve(&items));
+        self.for_each(items, &mut all)?;
+        all.into_result()
     }
 
     /// See [`Pool::try_map`](crate::Pool::try_map).
@@ -177,17 +169,13 @@ impl<F> CallWith<F> {
                 .map(|(index, _)| Err(error.clone().at_index(index)))
                 .collect();
         }
-        let checked = self.for_each(items, |outcome| outcomes.push(outcome));
+        let checked = self.for_each(items, &mut outcomes);
         debug_assert!(checked.is_ok(), "checked above");
         outcomes
     }
 
-    /// Runs all items and gives each outcome, in order, to `visit`.
-    fn for_each<I, R>(
-        self,
-        items: I,
-        mut visit: impl FnMut(Result<R, TaskError>),
-    ) -> Result<(), TaskError>
+    /// Runs all items and gives the outcomes, in order, to `receiver`.
+    fn for_each<I, R>(self, items: I, receiver: &mut impl Receiver<R>) -> Result<(), TaskError>
     where
         F: Fn(I::Item) -> R + 'static,
         I: Iterator<Item: Serialize + DeserializeOwned + 'static>,
@@ -206,7 +194,7 @@ impl<F> CallWith<F> {
             }
             while let Some(piece) = in_order.pop() {
                 feed.give(piece.count as usize);
-                decode_all(&piece, &mut visit);
+                decode_all(&piece, receiver);
             }
         }
         feed.rethrow();
@@ -244,7 +232,7 @@ impl<F> CallWith<F> {
         let mut items = Items::default();
         let mut failed = Vec::new();
         loop {
-            match items.extend(&mut input, |_, _| false) {
+            match items.extend(&mut input, Limit::NONE) {
                 Stop::Full | Stop::Exhausted => break,
                 // The item has an index, but no bytes.
                 Stop::Failed(error) => failed.push((items.count + failed.len(), error)),

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use crate::encode::Limit;
+
 /// How long a chunk should keep a worker: so long that handing it over costs little beside it,
 /// and so short that nobody idles for long at the end.
 const TARGET_NS: u64 = 1_000_000;
 /// The most bytes that a chunk of several items should have.
-const TARGET_BYTES: usize = 64 * 1024;
+const TARGET_BYTES: usize = 32 * 1024;
 /// How much larger one chunk may be than what was measured before.
 const GROWTH: u32 = 8;
 /// The most items in one chunk.
@@ -52,9 +54,15 @@ impl Chunker {
             .clamp(1, MAX_ITEMS)
     }
 
-    /// Whether a chunk with so many items and bytes is full.
-    pub(crate) fn is_full(&self, items: u32, bytes: usize, size: u32) -> bool {
-        items >= size || (self.fixed.is_none() && bytes >= TARGET_BYTES)
+    /// When a chunk that should have so many items is full.
+    pub(crate) fn limit(&self, size: u32) -> Limit {
+        Limit {
+            items: size as usize,
+            bytes: match self.fixed {
+                None => TARGET_BYTES,
+                Some(_) => usize::MAX,
+            },
+        }
     }
 
     /// How many items may be under way at a time: enough that each worker has its next chunk
@@ -98,7 +106,8 @@ mod tests {
         let mut chunker = Chunker::new(Some(20), 4);
         chunker.observe(20, Duration::from_nanos(20));
         assert_eq!(chunker.size(Some(1000)), 20);
-        assert!(chunker.is_full(20, 0, 20) && !chunker.is_full(19, 1 << 30, 20));
+        assert_eq!(chunker.limit(20).items, 20);
+        assert_eq!(chunker.limit(20).bytes, usize::MAX);
     }
 
     #[test]

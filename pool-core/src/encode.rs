@@ -20,6 +20,20 @@ pub(crate) struct Items {
     pub(crate) count: usize,
 }
 
+/// How much is enough: whichever comes first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    pub(crate) items: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Limit {
+    pub(crate) const NONE: Self = Self {
+        items: usize::MAX,
+        bytes: usize::MAX,
+    };
+}
+
 /// Why [`Items::extend`] has stopped.
 pub(crate) enum Stop {
     /// There is enough.
@@ -33,13 +47,8 @@ pub(crate) enum Stop {
 }
 
 impl Items {
-    /// Takes arguments from `input` and encodes them until `is_full`, which is told how many
-    /// items and bytes there are.
-    pub(crate) fn extend<A, I>(
-        &mut self,
-        input: &mut I,
-        is_full: impl Fn(usize, usize) -> bool,
-    ) -> Stop
+    /// Takes arguments from `input` and encodes them until there are so many items or bytes.
+    pub(crate) fn extend<A, I>(&mut self, input: &mut I, limit: Limit) -> Stop
     where
         A: Serialize + 'static,
         I: Iterator<Item = A>,
@@ -48,8 +57,13 @@ impl Items {
         let mut before = self.bytes.len();
         // Caught once for all, since to catch costs as much as to encode a number.
         let stop = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(size) = codec::number_size::<A>() {
+                let count = limit.items.min(limit.bytes / (4 + size) + 1);
+                self.bytes
+                    .reserve(count.min(input.size_hint().0) * (4 + size));
+            }
             loop {
-                if is_full(self.count, self.bytes.len()) {
+                if self.count >= limit.items || self.bytes.len() >= limit.bytes {
                     return Stop::Full;
                 }
                 is_encoding = false;

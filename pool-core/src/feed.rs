@@ -133,10 +133,7 @@ where
     fn send_chunk(&mut self, size: u32) {
         let first = self.taken;
         let mut items = Items::default();
-        let chunker = &self.chunker;
-        let stop = items.extend(&mut self.input, |count, bytes| {
-            chunker.is_full(count as u32, bytes, size)
-        });
+        let stop = items.extend(&mut self.input, self.chunker.limit(size));
         self.taken += items.count;
         if items.count > 0 {
             self.collector.expect(items.count);

@@ -91,7 +91,7 @@ where
                     next = in_order.pop();
                 }
                 while let Some(piece) = next {
-                    decode_all(&piece, |result| self.ready.push_back(result));
+                    decode_all(&piece, &mut self.ready);
                     next = self.in_order.as_mut().and_then(InOrder::pop);
                 }
             }

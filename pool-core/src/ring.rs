@@ -264,6 +264,11 @@ impl Consumer {
         self.accept(tail)
     }
 
+    /// The producer's position when it was last looked at.
+    pub(crate) fn last_seen(&self) -> u64 {
+        self.tail
+    }
+
     /// Takes it that the producer has put in all up to `tail`, though it did not publish that.
     pub(crate) fn accept(&mut self, tail: u64) -> Result<usize, Corrupt> {
         if tail < self.tail || tail < self.head || tail - self.head > self.memory.capacity as u64 {

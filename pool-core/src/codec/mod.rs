@@ -61,5 +61,5 @@ pub(crate) use bulk::{Lent, decode_owned, is_bulk, lend, receive};
 pub use bulk::{bulk_bytes, bulk_parts};
 pub use de::decode;
 pub use error::CodecError;
-pub(crate) use number::{MAX_NUMBER, number_bytes};
+pub(crate) use number::{MAX_NUMBER, number_bytes, number_size, read_number};
 pub use ser::encode;

@@ -58,6 +58,12 @@ fn is_number<T: ?Sized + 'static>() -> bool {
     false
 }
 
+/// How many bytes a number of this type has; nothing for other types.
+#[inline]
+pub(crate) fn number_size<T: 'static>() -> Option<usize> {
+    is_number::<T>().then_some(size_of::<T>())
+}
+
 /// The bytes that [`encode`](super::encode) appends for a number; nothing for other types.
 #[inline]
 pub(crate) fn number_bytes<T: ?Sized + 'static>(value: &T) -> Option<&[u8]> {
@@ -71,7 +77,7 @@ pub(crate) fn number_bytes<T: ?Sized + 'static>(value: &T) -> Option<&[u8]> {
 
 /// The number that these bytes are; nothing for other types, and if there are too few or too many.
 #[inline]
-pub(super) fn read_number<T: 'static>(bytes: &[u8]) -> Option<T> {
+pub(crate) fn read_number<T: 'static>(bytes: &[u8]) -> Option<T> {
     if !is_number::<T>() || bytes.len() != size_of::<T>() {
         return None;
     }

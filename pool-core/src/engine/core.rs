@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use super::driver::SeatState;
 use super::scheduler::{Imbalance, Load, Scheduler};
-use super::slot::{Harvest, Initialized, Killed, Phase, Slot};
+use super::slot::{Glance, Harvest, Initialized, Killed, Phase, Slot};
 use super::work::{Delivery, Work};
 use super::{Linked, Token};
 use crate::call::{Chunk, Outcomes, TaskId};
@@ -41,6 +42,7 @@ pub(super) struct Core {
     processors: usize,
     /// Who looks into the rings.
     attention: Attention,
+    pub(super) seat: SeatState,
     /// Items without an outcome whose submitter does not come to look for it.
     unattended: u64,
     /// The submitter of something that still runs will not come any more.
@@ -58,6 +60,8 @@ pub(super) enum Attention {
     Asleep,
     /// The supervisor, which sleeps on the bells.
     Supervisor,
+    /// The supervisor, which looks again in a moment without being rung for.
+    Napping,
     /// Nobody: those that wait for results are on their way.
     Nobody,
 }
@@ -117,6 +121,7 @@ impl Core {
             stats: Stats::default(),
             processors: thread::available_parallelism().map_or(1, usize::from),
             attention: Attention::Nobody,
+            seat: SeatState::default(),
             unattended: 0,
             is_orphaned: false,
             rebalance_at: None,
@@ -240,6 +245,20 @@ impl Core {
         news
     }
 
+    /// What a thread can look at without the lock to learn of news.
+    pub(super) fn glance(&self) -> Glance {
+        let mut glance = Glance::default();
+        for slot in 0..self.slots.len() {
+            if self.is_active(slot)
+                && let Phase::Up { wire, .. } = &self.slots[slot].phase
+                && !glance.add(wire)
+            {
+                break;
+            }
+        }
+        glance
+    }
+
     /// Whether a slot's worker has something to say or to hear.
     fn is_active(&self, slot: usize) -> bool {
         self.scheduler.is_busy(slot)
@@ -278,7 +297,7 @@ impl Core {
         self.harvest = harvest;
         taken?;
         if news {
-            self.scheduler.progressed(slot, sys::now_ns());
+            self.scheduler.progressed(slot);
         }
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
             return Ok(news);
@@ -324,17 +343,16 @@ impl Core {
 
     /// Hands out what waits, and lets go of workers that are not needed any more.
     pub(super) fn dispatch(&mut self) {
-        let now = sys::now_ns();
-        self.assign(now);
+        self.assign();
         self.rebalance_at = loop {
-            match self.scheduler.imbalance(now) {
+            match self.scheduler.imbalance(sys::now_ns) {
                 None => break None,
                 Some(Imbalance::AskAgain(when)) => break Some(when),
                 Some(Imbalance::TakeBack(slot)) => {
                     // Once for each lane at most: one that was taken back from is not asked again
                     // before it has passed over that.
                     self.take_back(slot);
-                    self.assign(now);
+                    self.assign();
                 }
             }
         };
@@ -346,9 +364,9 @@ impl Core {
     }
 
     /// Hands out what waits.
-    fn assign(&mut self, now: u64) {
+    fn assign(&mut self) {
         let mut abandoned = std::mem::take(&mut self.abandoned);
-        while let Some(slot) = self.scheduler.assign(now, &mut abandoned) {
+        while let Some(slot) = self.scheduler.assign(&mut abandoned) {
             self.send(slot);
         }
         for work in abandoned.drain(..) {
@@ -371,13 +389,7 @@ impl Core {
         // A spinning worker must not take the processor from one that has work, or from us.
         wire.let_spin(busy < self.processors);
         // The wish is written before the work, so that whoever sees the work sees the wish.
-        wire.listen(
-            match attention {
-                Attention::Awake | Attention::Nobody => false,
-                Attention::Asleep | Attention::Supervisor => true,
-            },
-            true,
-        );
+        wire.listen(attention.wants_bells(), true);
         match wire.send(work) {
             Ok(all) => {
                 self.scheduler.choke(slot, !all);
@@ -557,7 +569,7 @@ impl Core {
 
     /// Whether the supervisor looks into the rings.
     pub(super) fn is_supervised(&self) -> bool {
-        self.attention == Attention::Supervisor
+        matches!(self.attention, Attention::Supervisor | Attention::Napping)
     }
 
     /// Whether a worker has something to say or to hear.

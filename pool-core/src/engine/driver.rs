@@ -13,15 +13,16 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::core::{Attention, Core};
+use super::slot::Glance;
 use super::supervisor::{ALARM, BELLS};
 use super::{Shared, Token};
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
-use crate::sync::{Mutex, MutexGuard, thread, thread_local};
+use crate::sync::{MutexGuard, thread, thread_local};
 use crate::sys::{self, Event};
 
 /// How long a thread in the seat looks for news before it sleeps, at most: a little longer than
@@ -31,30 +32,29 @@ const MAX_SPIN_NS: u32 = 50_000;
 /// because others need the processor that the worker should run on.
 const MIN_SPIN_NS: u32 = 1_000;
 
-/// Who drives, and who would.
+/// What the driver has.
 pub(super) struct Seat {
-    state: Mutex<SeatState>,
     /// Wakes the driver while it sleeps on the bells.
     horn: Arc<Event>,
     /// How long the driver looks for news before it sleeps, in nanoseconds.
     spin: AtomicU32,
 }
 
+/// Who drives, and who would: a part of the [`Core`].
 #[derive(Default)]
-struct SeatState {
-    taken: bool,
+pub(super) struct SeatState {
+    pub(super) taken: bool,
     /// Threads that wait for something and could drive.
     waiting: Vec<Arc<Parker>>,
     /// Whether the supervisor hears the bells.
     supervised: bool,
     /// When the supervisor wakes by itself, in nanoseconds.
-    supervisor_wakes: Option<u64>,
+    pub(super) supervisor_wakes: Option<u64>,
 }
 
 impl Seat {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
-            state: Mutex::default(),
             horn: Arc::new(Event::new()?),
             spin: AtomicU32::new(MAX_SPIN_NS),
         })
@@ -66,10 +66,6 @@ impl Seat {
         let spin = if found { spin * 2 } else { spin / 2 };
         self.spin
             .store(spin.clamp(MIN_SPIN_NS, MAX_SPIN_NS), Ordering::Relaxed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SeatState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,17 +192,16 @@ impl Shared {
             return poll(None);
         }
         loop {
-            let mut seat = self.seat.lock();
-            if !seat.taken {
-                seat.taken = true;
-                drop(seat);
+            let mut core = self.lock();
+            if !core.seat.taken {
+                core.seat.taken = true;
                 // Whatever happens, the seat must not stay taken.
                 let _leave = Leave(self);
-                return self.drive(poll, deadline);
+                return self.drive(core, poll, deadline);
             }
             let Sleeper { parker, waker, .. } = Sleeper::new(&self.seat.horn);
-            seat.waiting.push(parker.clone());
-            drop(seat);
+            core.seat.waiting.push(parker.clone());
+            drop(core);
             let over = |poll: &mut dyn FnMut(Option<&Waker>) -> bool| {
                 if poll(Some(&waker)) {
                     Some(true)
@@ -221,15 +216,16 @@ impl Shared {
                 parker.park(deadline);
                 outcome = over(poll);
             }
-            let mut seat = self.seat.lock();
-            let before = seat.waiting.len();
-            seat.waiting.retain(|other| !Arc::ptr_eq(other, &parker));
-            let was_offered = seat.waiting.len() == before;
-            drop(seat);
+            let mut core = self.lock();
+            let waiting = &mut core.seat.waiting;
+            let before = waiting.len();
+            waiting.retain(|other| !Arc::ptr_eq(other, &parker));
+            let was_offered = waiting.len() == before;
             if let Some(outcome) = outcome {
                 if was_offered {
                     // Somebody else must drive.
-                    self.leave_to_another();
+                    self.settle(&mut core);
+                    self.deliver(core);
                 }
                 return outcome;
             }
@@ -237,19 +233,18 @@ impl Shared {
     }
 
     /// In the seat: looks and sleeps until `poll` or the deadline says that it is enough.
-    fn drive(
-        &self,
+    fn drive<'a>(
+        &'a self,
+        mut core: MutexGuard<'a, Core>,
         poll: &mut dyn FnMut(Option<&Waker>) -> bool,
         deadline: Option<Instant>,
     ) -> bool {
         let mut sleeper = None;
         let mut idle_since = None;
-        let mut looks = 0_u32;
-        self.lock().attend(Attention::Awake);
+        core.attend(Attention::Awake);
         loop {
-            let mut core = self.lock();
             let news = core.pump();
-            let may_spin = core.may_spin();
+            let glance = (!news && core.may_spin()).then(|| core.glance());
             self.deliver(core);
             if poll(None) {
                 return true;
@@ -258,20 +253,21 @@ impl Shared {
                 if idle_since.take().is_some() {
                     self.seat.looked(true);
                 }
+                core = self.lock();
                 continue;
             }
-            looks = looks.wrapping_add(1);
-            if may_spin && !looks.is_multiple_of(16) {
-                thread::spin_loop();
+            if glance.as_ref().is_some_and(Glance::finds_news) {
+                core = self.lock();
                 continue;
             }
             let now = sys::now();
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return false;
             }
-            if may_spin {
+            if glance.is_some() {
                 let spin = self.seat.spin.load(Ordering::Relaxed);
                 if now - *idle_since.get_or_insert(now) < Duration::from_nanos(spin.into()) {
+                    core = self.lock();
                     continue;
                 }
                 self.seat.looked(false);
@@ -282,6 +278,7 @@ impl Shared {
             }
             self.sleep_on_bells(sleeper, deadline);
             idle_since = None;
+            core = self.lock();
         }
     }
 
@@ -302,7 +299,7 @@ impl Shared {
                 self.deliver(core);
                 return;
             }
-            self.hear_bells(&mut self.seat.lock(), false);
+            self.hear_bells(&mut core, false);
             let timer = core.next_timer(true).map(until);
             let deadline = deadline.map(|deadline| deadline.saturating_duration_since(sys::now()));
             timeout = match (timer, deadline) {
@@ -324,14 +321,7 @@ impl Shared {
     fn leave(&self) {
         let mut core = self.lock();
         core.attend(Attention::Nobody);
-        self.seat.lock().taken = false;
-        self.settle(&mut core);
-        self.deliver(core);
-    }
-
-    /// The seat was offered to this thread, which has no use for it any more.
-    fn leave_to_another(&self) {
-        let mut core = self.lock();
+        core.seat.taken = false;
         self.settle(&mut core);
         self.deliver(core);
     }
@@ -339,14 +329,13 @@ impl Shared {
     /// Keeps the invariant of the module. To be called with the lock, after everything that
     /// gives a worker something to do or empties the seat.
     pub(super) fn settle(&self, core: &mut Core) {
-        let mut seat = self.seat.lock();
-        if !seat.taken && core.is_busy() {
-            if let Some(parker) = seat.waiting.pop() {
+        if !core.seat.taken && core.is_busy() {
+            if let Some(parker) = core.seat.waiting.pop() {
                 parker.notify();
             } else if !core.needs_supervision() {
                 core.attend(Attention::Nobody);
-            } else if !(seat.supervised && core.is_supervised()) {
-                self.hear_bells(&mut seat, true);
+            } else if !(core.seat.supervised && core.is_supervised()) {
+                self.hear_bells(core, true);
                 loop {
                     // As in `sleep_on_bells`.
                     core.attend(Attention::Supervisor);
@@ -357,20 +346,14 @@ impl Shared {
                 }
             }
         }
-        self.keep_time(core, &seat);
-    }
-
-    /// Whether a thread is in the seat. It stays empty, or is not used, while the caller has the
-    /// core's lock.
-    pub(super) fn is_driven(&self) -> bool {
-        self.seat.lock().taken
+        self.keep_time(core);
     }
 
     /// Sees to it that the supervisor wakes when the next timer is due.
-    fn keep_time(&self, core: &Core, seat: &SeatState) {
+    pub(super) fn keep_time(&self, core: &Core) {
         // Balance is the driver's business, if there is one and it does not sleep.
-        let rebalance = !(seat.taken && core.is_awake());
-        let sooner = match (core.next_timer(rebalance), seat.supervisor_wakes) {
+        let rebalance = !(core.seat.taken && core.is_awake());
+        let sooner = match (core.next_timer(rebalance), core.seat.supervisor_wakes) {
             (Some(timer), Some(wakes)) => timer < wakes,
             (Some(_), None) => true,
             (None, _) => false,
@@ -380,20 +363,10 @@ impl Shared {
         }
     }
 
-    /// The same for a thread that has given workers something to do and drives at once.
-    pub(super) fn keep_time_until_driven(&self, core: &Core) {
-        self.keep_time(core, &self.seat.lock());
-    }
-
-    /// The supervisor is going to sleep until then.
-    pub(super) fn supervisor_sleeps(&self, wakes: Option<u64>) {
-        self.seat.lock().supervisor_wakes = wakes;
-    }
-
     /// Lets the supervisor hear the bells, or not.
-    fn hear_bells(&self, seat: &mut SeatState, supervised: bool) {
-        if seat.supervised != supervised {
-            seat.supervised = supervised;
+    fn hear_bells(&self, core: &mut Core, supervised: bool) {
+        if core.seat.supervised != supervised {
+            core.seat.supervised = supervised;
             // Neither fails: the one descriptor is there, the other was or was not added.
             let _ = if supervised {
                 self.events.add(&self.bells, BELLS)

@@ -289,7 +289,8 @@ impl Executor for Shared {
         core.submit(chunk);
         core.dispatch();
         if attended {
-            self.keep_time_until_driven(&core);
+            // This thread is going to drive at once.
+            self.keep_time(&core);
         } else {
             self.settle(&mut core);
         }

@@ -60,8 +60,9 @@ struct Lane<L> {
     choked: bool,
     /// Smoothed time that one load takes it, in nanoseconds; 0 until measured.
     load_ns: u64,
-    /// When its worker was last seen to get ahead, or got work after having had none.
-    progressed: u64,
+    /// Since when its worker is not known to have got ahead, in nanoseconds; `None`: nobody has
+    /// asked for the time since it has.
+    stands_since: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl<L: Load> Lane<L> {
             preparing: false,
             choked: false,
             load_ns: 0,
-            progressed: 0,
+            stands_since: None,
         }
     }
 
@@ -196,18 +197,18 @@ impl<L: Load> Scheduler<L> {
 
     /// Puts a load into a lane that is not a task but must come before the first: the
     /// initializer. The lane takes nothing else before it is through.
-    pub(crate) fn prepare(&mut self, slot: usize, load: L, now: u64) {
+    pub(crate) fn prepare(&mut self, slot: usize, load: L) {
         let lane = &mut self.lanes[slot];
         lane.preparing = true;
         if let Some(tasks) = &mut lane.tasks_left {
             *tasks += 1;
         }
-        self.hand(slot, load, now);
+        self.hand(slot, load);
     }
 
     /// Chooses a lane for the next load and moves it there, at the end of the lane's
     /// flights. Loads that nobody wants any more go into `abandoned` instead.
-    pub(crate) fn assign(&mut self, now: u64, abandoned: &mut Vec<L>) -> Option<usize> {
+    pub(crate) fn assign(&mut self, abandoned: &mut Vec<L>) -> Option<usize> {
         while self.queue.front().is_some_and(Load::is_abandoned) {
             abandoned.extend(self.queue.pop_front());
         }
@@ -216,7 +217,7 @@ impl<L: Load> Scheduler<L> {
         }
         let slot = self.choose()?;
         let load = self.queue.pop_front()?;
-        self.hand(slot, load, now);
+        self.hand(slot, load);
         Some(slot)
     }
 
@@ -237,10 +238,10 @@ impl<L: Load> Scheduler<L> {
             .map(|(slot, _)| slot)
     }
 
-    fn hand(&mut self, slot: usize, load: L, now: u64) {
+    fn hand(&mut self, slot: usize, load: L) {
         let lane = &mut self.lanes[slot];
         if lane.is_idle() {
-            lane.progressed = now;
+            lane.stands_since = None;
             self.busy += 1;
             if self.idle.last() == Some(&slot) {
                 self.idle.pop();
@@ -350,8 +351,8 @@ impl<L: Load> Scheduler<L> {
     }
 
     /// The worker was seen to get ahead.
-    pub(crate) fn progressed(&mut self, slot: usize, now: u64) {
-        self.lanes[slot].progressed = now;
+    pub(crate) fn progressed(&mut self, slot: usize) {
+        self.lanes[slot].stands_since = None;
     }
 
     /// The last load handed to this lane is, or is not any more, waiting for space in its ring.
@@ -360,29 +361,34 @@ impl<L: Load> Scheduler<L> {
     }
 
     /// Whether a worker has nothing to do while items wait behind others: then the lane whose
-    /// waiting items should be taken back, or the time at which to ask again.
-    pub(crate) fn imbalance(&self, now: u64) -> Option<Imbalance> {
+    /// waiting items should be taken back, or the time at which to ask again. The clock, in
+    /// nanoseconds, is asked only where it matters: it costs as much as a small item does.
+    pub(crate) fn imbalance(&mut self, clock: impl Fn() -> u64) -> Option<Imbalance> {
         if self.busy == 0
             || !self.queue.is_empty()
             || !self.idle.iter().any(|&slot| self.lanes[slot].may_take())
         {
             return None;
         }
-        let waiting = self.lanes.iter().enumerate().filter(|(_, lane)| {
-            lane.state == LaneState::Up && !lane.revoked && !lane.choked && lane.waiting() > 0
-        });
-        let when = |lane: &Lane<L>| {
+        let mut now = None;
+        let mut first: Option<(u64, usize)> = None;
+        for (slot, lane) in self.lanes.iter_mut().enumerate() {
+            let may_give = lane.state == LaneState::Up && !lane.revoked && !lane.choked;
+            if !may_give || lane.waiting() == 0 {
+                continue;
+            }
             if lane.load_ns.saturating_mul(lane.flights.len() as u64) > CREDIT_NS {
                 // It is known to take long.
-                0
-            } else {
-                lane.progressed + STUCK_NS
+                return Some(Imbalance::TakeBack(slot));
             }
-        };
-        let (slot, when) = waiting
-            .map(|(slot, lane)| (slot, when(lane)))
-            .min_by_key(|&(_, when)| when)?;
-        Some(if when <= now {
+            let now = *now.get_or_insert_with(&clock);
+            let when = *lane.stands_since.get_or_insert(now) + STUCK_NS;
+            if first.is_none_or(|(earliest, _)| when < earliest) {
+                first = Some((when, slot));
+            }
+        }
+        let (when, slot) = first?;
+        Some(if when <= now? {
             Imbalance::TakeBack(slot)
         } else {
             Imbalance::AskAgain(when)

@@ -129,7 +129,7 @@ impl Supervisor {
                     break;
                 }
                 let timer = core.next_timer(true);
-                self.shared.supervisor_sleeps(timer);
+                core.seat.supervisor_wakes = timer;
                 let busy = core.has_deliveries();
                 self.shared.deliver(core);
                 if busy {
@@ -177,20 +177,21 @@ impl Supervisor {
         let mut is_hectic = sys::now() - self.last_ring < HECTIC;
         loop {
             let mut core = self.shared.lock();
-            if self.shared.is_driven() {
+            if core.seat.taken {
                 // The ring is meant for the driver, who sleeps on the same bells: they must go
                 // on ringing.
                 break;
             }
             self.shared.answer_bells(&mut core, &ready);
             ready.clear();
-            core.attend(Attention::Nobody);
+            core.attend(Attention::Napping);
             let news = core.pump();
             // Time must be kept, too.
             let is_due = core
                 .next_timer(true)
                 .is_some_and(|timer| timer <= sys::now_ns());
             if !(news && is_hectic) || is_due {
+                core.attend(Attention::Nobody);
                 self.shared.settle(&mut core);
                 self.shared.deliver(core);
                 break;

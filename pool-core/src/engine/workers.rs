@@ -130,7 +130,7 @@ impl Core {
             }
             Some((entry, item)) => {
                 let work = Work::initializer(Chunk::initializer(*entry, item.clone()));
-                self.scheduler.prepare(slot, work, sys::now_ns());
+                self.scheduler.prepare(slot, work);
                 self.send(slot);
             }
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::cell::Collector;
-use super::{Pending, decode_all};
+use super::{AllOrFirst, Pending, decode_all};
 use crate::call::Piece;
 use crate::error::TaskError;
 use crate::executor::Cancel;
@@ -109,18 +109,11 @@ impl<R: DeserializeOwned + 'static> MapHandle<R> {
 fn read<R: DeserializeOwned + 'static>(mut pieces: Vec<Arc<Piece>>) -> Result<Vec<R>, TaskError> {
     pieces.sort_unstable_by_key(|piece| piece.first);
     let count = pieces.iter().map(|piece| piece.count as usize).sum();
-    let mut values = Vec::with_capacity(count);
-    let mut first_error = None;
+    let mut all = AllOrFirst::with_capacity(count);
     for piece in pieces {
-        decode_all(&piece, |value| match value {
-            Ok(value) if first_error.is_none() => values.push(value),
-            Ok(_) => {}
-            Err(error) => {
-                first_error.get_or_insert(error);
-            }
-        });
+        decode_all(&piece, &mut all);
     }
-    first_error.map_or(Ok(values), Err)
+    all.into_result()
 }
 
 impl<R: DeserializeOwned + 'static> Future for MapHandle<R> {

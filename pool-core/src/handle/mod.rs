@@ -10,6 +10,8 @@ pub use map::MapHandle;
 pub(crate) use pending::Pending;
 pub use task::TaskHandle;
 
+use std::collections::VecDeque;
+
 use serde::de::DeserializeOwned;
 
 use crate::call::Piece;
@@ -34,11 +36,79 @@ fn guarded<R>(decode: impl FnOnce() -> Result<R, codec::CodecError>) -> Result<R
         .and_then(|value| value.map_err(|error| undecodable(&error)))
 }
 
-/// Gives the value or error of each item of a piece, and its index, to `visit`.
+/// Where the outcomes of many items go, in their order.
+pub(crate) trait Receiver<R> {
+    fn put(&mut self, outcome: Result<R, TaskError>);
+
+    /// The same for many that succeeded.
+    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>);
+}
+
+impl<R> Receiver<R> for Vec<Result<R, TaskError>> {
+    fn put(&mut self, outcome: Result<R, TaskError>) {
+        self.push(outcome);
+    }
+
+    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>) {
+        self.extend(values.map(Ok));
+    }
+}
+
+impl<R> Receiver<R> for VecDeque<Result<R, TaskError>> {
+    fn put(&mut self, outcome: Result<R, TaskError>) {
+        self.push_back(outcome);
+    }
+
+    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>) {
+        self.extend(values.map(Ok));
+    }
+}
+
+/// All values, or the first error.
+pub(crate) struct AllOrFirst<R>(Result<Vec<R>, TaskError>);
+
+impl<R> AllOrFirst<R> {
+    /// With room for so many values.
+    pub(crate) fn with_capacity(count: usize) -> Self {
+        Self(Ok(Vec::with_capacity(count)))
+    }
+
+    pub(crate) fn into_result(self) -> Result<Vec<R>, TaskError> {
+        self.0
+    }
+}
+
+impl<R> Receiver<R> for AllOrFirst<R> {
+    #[inline]
+    fn put(&mut self, outcome: Result<R, TaskError>) {
+        if let Ok(values) = &mut self.0 {
+            match outcome {
+                Ok(value) => values.push(value),
+                Err(error) => self.0 = Err(error),
+            }
+        }
+    }
+
+    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>) {
+        if let Ok(all) = &mut self.0 {
+            all.extend(values);
+        }
+    }
+}
+
+/// Gives the value or error of each item of a piece to `receiver`.
 pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
     piece: &Piece,
-    mut visit: impl FnMut(Result<R, TaskError>),
+    receiver: &mut impl Receiver<R>,
 ) {
+    if let Some(size) = codec::number_size::<R>()
+        && let Some(numbers) = piece.values_of(size)
+    {
+        receiver.put_values(numbers.map(|bytes| {
+            codec::read_number(bytes).expect("a number, and as many bytes as it has")
+        }));
+        return;
+    }
     let mut next = piece.first;
     reporting(|| {
         // Once more for each item whose deserialisation panics, from behind that item.
@@ -48,10 +118,10 @@ pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
                 let value = outcome.and_then(|bytes| {
                     codec::decode::<R>(bytes).map_err(|error| undecodable(&error))
                 });
-                visit(value.map_err(|error| error.at_index(index)));
+                receiver.put(value.map_err(|error| error.at_index(index)));
             });
         }) {
-            visit(Err(panicked(panic).at_index(next - 1)));
+            receiver.put(Err(panicked(panic).at_index(next - 1)));
         }
     });
 }

@@ -111,7 +111,7 @@ impl World {
                 }
             }
             Step::Balance => {
-                if let Some(Imbalance::TakeBack(slot)) = self.scheduler.imbalance(self.now) {
+                if let Some(Imbalance::TakeBack(slot)) = self.scheduler.imbalance(|| self.now) {
                     self.take_back(slot);
                 }
             }
@@ -123,7 +123,7 @@ impl World {
 
     fn hand_out(&mut self) {
         let mut abandoned = Vec::new();
-        while let Some(slot) = self.scheduler.assign(self.now, &mut abandoned) {
+        while let Some(slot) = self.scheduler.assign(&mut abandoned) {
             let load = self.scheduler.newest(slot).expect("just assigned").clone();
             let worker = self.workers[slot]
                 .as_mut()
@@ -179,7 +179,7 @@ impl World {
             return;
         };
         assert!(self.scheduler.item_done(slot), "its item was open");
-        self.scheduler.progressed(slot, self.now);
+        self.scheduler.progressed(slot);
         // The outcome is the load's; it is counted when the load is given back.
         let _ = item;
         self.end_frame(slot);
@@ -301,12 +301,12 @@ fn what_waits_behind_a_long_item_is_taken_back_for_an_idle_worker() {
     world.step(&Step::Begin(0));
     world.step(&Step::Up(1));
     assert!(matches!(
-        world.scheduler.imbalance(world.now),
+        world.scheduler.imbalance(|| world.now),
         Some(Imbalance::AskAgain(_))
     ));
     world.step(&Step::Wait);
     assert_eq!(
-        world.scheduler.imbalance(world.now),
+        world.scheduler.imbalance(|| world.now),
         Some(Imbalance::TakeBack(0))
     );
     world.step(&Step::Balance);
