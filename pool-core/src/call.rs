@@ -1,24 +1,24 @@
 //! Calls as the pools see them: encoded items for one function, and what comes back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::bytes::Bytes;
 use crate::entry::Entry;
 use crate::error::TaskError;
+use crate::options::Timeout;
 use crate::protocol::{self, Failure, RecordKind};
 use crate::worker::{ChunkRun, record_panics};
 
 /// The name of one call of the user's within this process; a call of many items has one name.
+/// Names are used again when all chunks and handles of a call are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TaskId(u64);
+pub struct TaskId(usize);
 
 impl TaskId {
-    pub(crate) fn next() -> Self {
-        // Zero is the initializers'.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    /// The name of the call whose outcomes arrive there.
+    pub(crate) fn of<S: Sink + ?Sized>(sink: &Arc<S>) -> Self {
+        Self(Arc::as_ptr(sink).addr())
     }
 }
 
@@ -27,17 +27,18 @@ impl TaskId {
 /// Every chunk that was submitted gets exactly one outcome for each of its items, by
 /// [`finish`](Self::finish) or in several pieces.
 pub struct Chunk {
-    pub(crate) task: TaskId,
     pub(crate) entry: Entry,
     /// The index of the first item in the user's call.
     pub(crate) first: usize,
     pub(crate) count: u32,
     /// The items, each with its head; see `protocol`.
     pub(crate) items: Bytes,
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) timeout: Option<Timeout>,
     pub(crate) retries: u32,
     /// The submitting thread will drive the pool right away.
     pub(crate) attended: bool,
+    /// It is no task of the user's but a worker's initializer.
+    pub(crate) is_initializer: bool,
     pub(crate) sink: Arc<dyn Sink>,
 }
 
@@ -51,13 +52,12 @@ impl Chunk {
     /// The call that the chunk belongs to.
     #[must_use]
     pub fn task(&self) -> TaskId {
-        self.task
+        TaskId::of(&self.sink)
     }
 
     /// An initializer and its argument as an item. Its outcome is looked at by the engine alone.
     pub(crate) fn initializer(entry: Entry, item: Vec<u8>) -> Self {
         Self {
-            task: TaskId(0),
             entry,
             first: 0,
             count: 1,
@@ -65,6 +65,7 @@ impl Chunk {
             timeout: None,
             retries: 0,
             attended: false,
+            is_initializer: true,
             sink: Arc::new(Nobody),
         }
     }
@@ -139,7 +140,7 @@ impl Chunk {
 impl std::fmt::Debug for Chunk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Chunk")
-            .field("task", &self.task)
+            .field("task", &self.task())
             .field("first", &self.first)
             .field("count", &self.count)
             .field("items", &self.items)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::call::{Piece, Sink, TaskId};
+use crate::call::{Piece, Sink};
 use crate::chunker::guided;
 use crate::encode::{Items, Limit, Stop, encode_one};
 use crate::entry::Entry;
@@ -117,9 +117,8 @@ impl<F> CallWith<F> {
         R: Serialize + DeserializeOwned + 'static,
     {
         let cell = Arc::new(TaskCell::default());
-        let task = TaskId::next();
         let prepared = self
-            .site::<A, R>(task)
+            .site::<A, R>()
             .and_then(|site| Ok((site, encode_one(argument)?)));
         match prepared {
             Ok((site, items)) => {
@@ -128,7 +127,7 @@ impl<F> CallWith<F> {
             }
             Err(error) => cell.complete(Piece::failed(0, 1, error)),
         }
-        TaskHandle::new(Pending::new(cell, self.executor, task))
+        TaskHandle::new(Pending::new(cell, self.executor))
     }
 
     /// See [`Pool::map`](crate::Pool::map).
@@ -162,7 +161,7 @@ impl<F> CallWith<F> {
     {
         let items = items.into_iter();
         let mut outcomes = Vec::with_capacity(reserve(&items));
-        if let Err(error) = self.site::<I::Item, R>(TaskId::next()) {
+        if let Err(error) = self.site::<I::Item, R>() {
             // Nothing was run; each item fails for the same reason.
             return items
                 .enumerate()
@@ -181,7 +180,7 @@ impl<F> CallWith<F> {
         I: Iterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let site = self.site::<I::Item, R>(TaskId::next())?;
+        let site = self.site::<I::Item, R>()?;
         let mut feed = Feed::new(self.executor, site, items);
         let mut in_order = InOrder::default();
         loop {
@@ -209,8 +208,7 @@ impl<F> CallWith<F> {
         R: Serialize + DeserializeOwned + 'static,
     {
         let collector = Arc::new(Collector::default());
-        let task = TaskId::next();
-        match self.site::<I::Item, R>(task) {
+        match self.site::<I::Item, R>() {
             Ok(site) => {
                 self.submit_all(&site, items.into_iter(), &collector);
             }
@@ -219,7 +217,7 @@ impl<F> CallWith<F> {
                 collector.complete(Piece::failed(0, 1, error));
             }
         }
-        MapHandle::new(Pending::new(collector, self.executor, task))
+        MapHandle::new(Pending::new(collector, self.executor))
     }
 
     fn submit_all<A, I>(&self, site: &CallSite, mut input: I, collector: &Arc<Collector>)
@@ -296,13 +294,13 @@ impl<F> CallWith<F> {
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let site = self.site::<I::Item, R>(TaskId::next());
+        let site = self.site::<I::Item, R>();
         let feed = site.map(|site| Feed::new(self.executor, site, items.into_iter()));
         Imap::new(feed, ordered)
     }
 
     /// What the chunks of this call have in common.
-    fn site<A, R>(&self, task: TaskId) -> Result<CallSite, TaskError>
+    fn site<A, R>(&self) -> Result<CallSite, TaskError>
     where
         F: Fn(A) -> R + 'static,
         A: Serialize + DeserializeOwned + 'static,
@@ -311,7 +309,6 @@ impl<F> CallWith<F> {
         let entry = Entry::of::<F, A, R>()
             .map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?;
         Ok(CallSite {
-            task,
             entry,
             options: self.options.check()?,
         })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::bytes::Bytes;
-use crate::call::{Chunk, Piece, TaskId};
+use crate::call::{Chunk, Piece};
 use crate::chunker::Chunker;
 use crate::encode::{Items, Stop};
 use crate::entry::Entry;
@@ -43,7 +43,6 @@ pub(crate) struct Feed<I: Iterator> {
 /// What the chunks of one call have in common.
 #[derive(Clone, Copy)]
 pub(crate) struct CallSite {
-    pub(crate) task: TaskId,
     pub(crate) entry: Entry,
     pub(crate) options: CheckedOptions,
 }
@@ -59,7 +58,6 @@ impl CallSite {
         sink: Arc<dyn crate::call::Sink>,
     ) -> Chunk {
         Chunk {
-            task: self.task,
             entry: self.entry,
             first,
             count,
@@ -67,6 +65,7 @@ impl CallSite {
             timeout: self.options.timeout,
             retries: self.options.retries,
             attended,
+            is_initializer: false,
             sink,
         }
     }
@@ -204,12 +203,8 @@ where
 impl<I: Iterator> Drop for Feed<I> {
     fn drop(&mut self) {
         if self.taken > self.back {
-            crate::handle::Pending::new(
-                self.collector.clone(),
-                self.executor.clone(),
-                self.call.task,
-            )
-            .cancel(Cancel::Ask);
+            crate::handle::Pending::new(self.collector.clone(), self.executor.clone())
+                .cancel(Cancel::Ask);
         }
     }
 }

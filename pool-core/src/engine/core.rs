@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use super::driver::SeatState;
-use super::scheduler::{Imbalance, Load, Scheduler};
+use super::scheduler::{Done, Imbalance, Scheduler};
 use super::slot::{Glance, Harvest, Initialized, Killed, Phase, Slot};
-use super::work::{Delivery, Work};
+use super::work::Delivery;
 use super::{Linked, Token};
 use crate::call::{Chunk, Outcomes, TaskId};
 use crate::config::Checked;
@@ -22,7 +22,7 @@ use crate::sys;
 /// See the module.
 pub(super) struct Core {
     pub(super) config: Checked,
-    pub(super) scheduler: Scheduler<Work>,
+    pub(super) scheduler: Scheduler<Chunk>,
     pub(super) slots: Vec<Slot>,
     pub(super) end: End,
     /// The first launches: what `build` waits for.
@@ -36,7 +36,7 @@ pub(super) struct Core {
     /// What is to be told to whom, as soon as the lock is free.
     deliveries: Vec<Delivery>,
     pub(super) harvest: Harvest,
-    abandoned: Vec<Work>,
+    abandoned: Vec<Chunk>,
     pub(super) stats: Stats,
     /// Processors of this machine.
     processors: usize,
@@ -135,16 +135,15 @@ impl Core {
         if !chunk.attended {
             self.unattended += u64::from(chunk.count);
         }
-        let work = Work::new(chunk);
         match &self.end {
-            End::Open => self.scheduler.submit(work),
-            End::Closing => self.fail(work, TaskError::closed()),
+            End::Open => self.scheduler.submit(chunk),
+            End::Closing => self.fail(chunk, TaskError::closed()),
             End::Ended(reason) => {
                 let reason = match reason.kind() {
                     TaskErrorKind::Cancelled => TaskError::closed(),
                     _ => reason.clone(),
                 };
-                self.fail(work, reason);
+                self.fail(chunk, reason);
             }
         }
     }
@@ -158,14 +157,14 @@ impl Core {
             let is_here = self
                 .scheduler
                 .flights(slot)
-                .any(|flight| flight.chunk.task == task);
+                .any(|chunk| chunk.task() == task);
             if is_here {
                 runs |= self.stop(slot, task, how);
             }
         }
         if queue {
-            for work in self.scheduler.extract(|work| work.chunk.task == task) {
-                self.fail(work, TaskError::cancelled());
+            for chunk in self.scheduler.extract(|chunk| chunk.task() == task) {
+                self.fail(chunk, TaskError::cancelled());
             }
         }
         self.dispatch();
@@ -178,7 +177,7 @@ impl Core {
             return false;
         };
         let load = self.scheduler.load_of(slot, item);
-        if !load.is_some_and(|work| work.chunk.task == task) {
+        if !load.is_some_and(|chunk| chunk.task() == task) {
             return false;
         }
         match (how, &self.slots[slot].phase) {
@@ -204,9 +203,8 @@ impl Core {
         self.scheduler.cornered_item(slot)
     }
 
-    pub(super) fn fail(&mut self, work: Work, error: TaskError) {
-        let delivery = work.into_failure(error);
-        self.deliver(delivery);
+    pub(super) fn fail(&mut self, chunk: Chunk, error: TaskError) {
+        self.deliver(Delivery::failed(chunk, error));
     }
 
     pub(super) fn deliver(&mut self, delivery: Option<Delivery>) {
@@ -291,8 +289,8 @@ impl Core {
         let mut harvest = std::mem::take(&mut self.harvest);
         let taken = wire.harvest(slot, info, &mut self.scheduler, &mut harvest);
         let news = std::mem::take(&mut harvest.news);
-        for (work, took) in harvest.finished.drain(..) {
-            self.finished(slot, work, took);
+        for (done, took) in harvest.finished.drain(..) {
+            self.finished(slot, done, took);
         }
         self.harvest = harvest;
         taken?;
@@ -312,9 +310,9 @@ impl Core {
     }
 
     /// A worker is through with a load.
-    pub(super) fn finished(&mut self, slot: usize, work: Work, took: Duration) {
-        if work.is_initializer {
-            let failed = match work.outcomes {
+    pub(super) fn finished(&mut self, slot: usize, done: Done<Chunk>, took: Duration) {
+        if done.load.is_initializer {
+            let failed = match done.outcomes {
                 Outcomes::One(Some(Ok(_))) => None,
                 Outcomes::One(Some(Err(error))) => Some(error),
                 _ => Some(TaskError::new(
@@ -336,8 +334,7 @@ impl Core {
         } else {
             self.slots[slot].has_worked = true;
             self.idle_deaths = 0;
-            let delivery = work.into_piece(took);
-            self.deliver(delivery);
+            self.deliver(Delivery::new(done, took));
         }
     }
 
@@ -369,8 +366,8 @@ impl Core {
         while let Some(slot) = self.scheduler.assign(&mut abandoned) {
             self.send(slot);
         }
-        for work in abandoned.drain(..) {
-            self.fail(work, TaskError::cancelled());
+        for chunk in abandoned.drain(..) {
+            self.fail(chunk, TaskError::cancelled());
         }
         self.abandoned = abandoned;
     }
@@ -382,20 +379,20 @@ impl Core {
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
             return;
         };
-        let Some(work) = self.scheduler.newest(slot) else {
+        let Some(chunk) = self.scheduler.newest(slot) else {
             return;
         };
-        let timed = work.chunk.timeout;
+        let timed = chunk.timeout;
         // A spinning worker must not take the processor from one that has work, or from us.
         wire.let_spin(busy < self.processors);
         // The wish is written before the work, so that whoever sees the work sees the wish.
         wire.listen(attention.wants_bells(), true);
-        match wire.send(work) {
+        match wire.send(chunk) {
             Ok(all) => {
                 self.scheduler.choke(slot, !all);
                 if let Some(timeout) = timed {
                     // At the earliest then; whether the item began later is looked up then.
-                    let due = sys::now_ns().saturating_add(nanoseconds(timeout));
+                    let due = sys::now_ns() + timeout.as_ns();
                     let deadline = &mut self.slots[slot].deadline;
                     *deadline = Some(deadline.map_or(due, |earlier| earlier.min(due)));
                 }
@@ -464,9 +461,9 @@ impl Core {
         }
         self.end = End::Ended(reason.clone());
         self.scheduler.close();
-        let queued: Vec<Work> = self.scheduler.drain_queue().collect();
-        for work in queued {
-            self.fail(work, reason.clone());
+        let queued: Vec<Chunk> = self.scheduler.drain_queue().collect();
+        for chunk in queued {
+            self.fail(chunk, reason.clone());
         }
         for slot in 0..self.slots.len() {
             let begun = match &self.slots[slot].phase {
@@ -478,13 +475,12 @@ impl Core {
             };
             let was_retiring = self.scheduler.is_retiring(slot);
             let remains = self.scheduler.down(slot, begun);
-            for work in remains.finished {
-                let delivery = work.into_piece(Duration::ZERO);
-                self.deliver(delivery);
+            for done in remains.finished {
+                self.deliver(Delivery::new(done, Duration::ZERO));
             }
-            let requeued: Vec<Work> = self.scheduler.drain_queue().collect();
-            for work in remains.lost.into_iter().chain(requeued) {
-                self.fail(work, reason.clone());
+            let requeued: Vec<Chunk> = self.scheduler.drain_queue().collect();
+            for chunk in remains.lost.into_iter().chain(requeued) {
+                self.fail(chunk, reason.clone());
             }
             if !was_retiring {
                 self.kill(slot, Killed::Cancelled);
@@ -537,7 +533,7 @@ impl Core {
             .scheduler
             .queue()
             .iter()
-            .map(|work| u64::from(work.count()))
+            .map(|chunk| u64::from(chunk.count))
             .sum();
         stats.running = self.scheduler.running();
         stats.workers = self

@@ -7,12 +7,25 @@ use std::collections::VecDeque;
 
 /// Something that can be handed to a worker and taken apart between its items.
 pub(crate) trait Load: Sized {
+    /// What is kept of the outcomes of its items.
+    type Outcomes;
+
     /// How many items it has.
     fn count(&self) -> u32;
     /// The items before and from `at` on.
     fn split(self, at: u32) -> (Self, Self);
     /// Whether nobody wants it any more.
     fn is_abandoned(&self) -> bool;
+    /// Room for the outcomes of its items: made when it is handed out, for most that wait are
+    /// many and small.
+    fn outcomes(&self) -> Self::Outcomes;
+}
+
+/// A load, or the first items of one, and their outcomes.
+#[derive(Debug)]
+pub(crate) struct Done<L: Load> {
+    pub(crate) load: L,
+    pub(crate) outcomes: L::Outcomes,
 }
 
 /// How much work, in nanoseconds, a worker may have waiting for it: enough that it does not run
@@ -25,9 +38,9 @@ const STUCK_NS: u64 = 300_000;
 const MAX_FLIGHTS: u64 = 256;
 
 /// A load that was handed to a worker.
-#[derive(Debug)]
-pub(crate) struct Flight<L> {
+pub(crate) struct Flight<L: Load> {
     pub(crate) load: L,
+    outcomes: L::Outcomes,
     /// The number of its first item among all that this worker got.
     first: u64,
     /// How many of its items have an outcome.
@@ -42,8 +55,7 @@ impl<L: Load> Flight<L> {
 }
 
 /// What the scheduler knows of one slot's worker.
-#[derive(Debug)]
-struct Lane<L> {
+struct Lane<L: Load> {
     state: LaneState,
     flights: VecDeque<Flight<L>>,
     /// Items handed to this worker, ever.
@@ -123,8 +135,7 @@ impl<L: Load> Lane<L> {
 }
 
 /// See the module.
-#[derive(Debug)]
-pub(crate) struct Scheduler<L> {
+pub(crate) struct Scheduler<L: Load> {
     queue: VecDeque<L>,
     lanes: Vec<Lane<L>>,
     /// Idle lanes, the one that worked last at the end: it may still be awake.
@@ -145,10 +156,9 @@ pub(crate) enum Imbalance {
 }
 
 /// What a worker that died leaves behind.
-#[derive(Debug)]
-pub(crate) struct Remains<L> {
+pub(crate) struct Remains<L: Load> {
     /// Loads all of whose items have an outcome, or that part of one.
-    pub(crate) finished: Vec<L>,
+    pub(crate) finished: Vec<Done<L>>,
     /// The one item that was running.
     pub(crate) lost: Option<L>,
 }
@@ -255,16 +265,17 @@ impl<L: Load> Scheduler<L> {
         let first = lane.handed;
         lane.handed += u64::from(load.count());
         lane.flights.push_back(Flight {
+            outcomes: load.outcomes(),
             load,
             first,
             done: 0,
         });
     }
 
-    /// The load that the next outcome belongs to.
-    pub(crate) fn front_mut(&mut self, slot: usize) -> Option<&mut L> {
+    /// Where the next outcome of a lane goes.
+    pub(crate) fn outcomes_mut(&mut self, slot: usize) -> Option<&mut L::Outcomes> {
         let flight = self.lanes[slot].flights.front_mut();
-        flight.map(|flight| &mut flight.load)
+        flight.map(|flight| &mut flight.outcomes)
     }
 
     /// The load that was handed to a lane last.
@@ -328,7 +339,7 @@ impl<L: Load> Scheduler<L> {
 
     /// The worker is through with the lane's current load, after so many nanoseconds. `None`: it
     /// is not, so the worker tells nonsense.
-    pub(crate) fn load_done(&mut self, slot: usize, took_ns: u64) -> Option<L> {
+    pub(crate) fn load_done(&mut self, slot: usize, took_ns: u64) -> Option<Done<L>> {
         let lane = &mut self.lanes[slot];
         if !lane.flights.front().is_some_and(Flight::is_done) {
             return None;
@@ -347,7 +358,8 @@ impl<L: Load> Scheduler<L> {
             self.busy -= 1;
             self.idle.push(slot);
         }
-        Some(flight.load)
+        let Flight { load, outcomes, .. } = flight;
+        Some(Done { load, outcomes })
     }
 
     /// The worker was seen to get ahead.
@@ -407,7 +419,12 @@ impl<L: Load> Scheduler<L> {
             let kept = begun
                 .saturating_sub(flight.first)
                 .clamp(u64::from(flight.done), u64::from(count)) as u32;
-            let Flight { load, first, done } = flight;
+            let Flight {
+                load,
+                outcomes,
+                first,
+                done,
+            } = flight;
             if kept == 0
                 && let Some(tasks) = &mut lane.tasks_left
             {
@@ -420,7 +437,12 @@ impl<L: Load> Scheduler<L> {
                 (load, None)
             };
             // An empty load stays: the worker still says when it is past it.
-            lane.flights.push_back(Flight { load, first, done });
+            lane.flights.push_back(Flight {
+                load,
+                outcomes,
+                first,
+                done,
+            });
             back.extend(rest);
         }
         let idle = self.idle.len().max(1) as u32;
@@ -485,9 +507,14 @@ impl<L: Load> Scheduler<L> {
         self.idle.retain(|&idle| idle != slot);
         let mut back = Vec::new();
         for flight in std::mem::replace(lane, Lane::new()).flights {
-            let Flight { load, first, done } = flight;
-            let (finished, rest) = load.split(done);
-            remains.finished.push(finished);
+            let Flight {
+                load,
+                outcomes,
+                first,
+                done,
+            } = flight;
+            let (load, rest) = load.split(done);
+            remains.finished.push(Done { load, outcomes });
             if rest.count() == 0 {
                 continue;
             }

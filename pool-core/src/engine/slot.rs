@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Linked;
-use super::scheduler::Scheduler;
-use super::work::Work;
+use super::scheduler::{Done, Scheduler};
+use super::work;
 use crate::bytes::Bytes;
-use crate::call::{Outcomes, reported};
+use crate::call::{Chunk, Outcomes, reported};
 use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind, Head, MAX_HEAD, RecordKind};
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Corrupt, Producer};
@@ -54,7 +54,7 @@ pub(super) struct Harvest {
     /// Something arrived.
     pub(super) news: bool,
     /// Loads that are through, with the time that they took.
-    pub(super) finished: Vec<(Work, Duration)>,
+    pub(super) finished: Vec<(Done<Chunk>, Duration)>,
 }
 
 impl Wire {
@@ -75,9 +75,9 @@ impl Wire {
     }
 
     /// Begins to send a load, and returns whether all of it is in the ring.
-    pub(super) fn send(&mut self, work: &Work) -> Result<bool, Corrupt> {
-        let header = work.header();
-        let items = &work.chunk.items;
+    pub(super) fn send(&mut self, chunk: &Chunk) -> Result<bool, Corrupt> {
+        let header = work::header(chunk);
+        let items = &chunk.items;
         let sent = put_frame(&mut self.requests, &header, items, 0)?;
         if sent < FRAME_HEADER + items.len() {
             self.unsent = Some(Unsent {
@@ -175,7 +175,7 @@ impl Wire {
         &mut self,
         slot: usize,
         info: &WorkerInfo,
-        scheduler: &mut Scheduler<Work>,
+        scheduler: &mut Scheduler<Chunk>,
         harvest: &mut Harvest,
     ) -> Result<(), Corrupt> {
         if self.responses.available()? == 0 {
@@ -196,7 +196,7 @@ impl Wire {
         &mut self,
         slot: usize,
         info: &WorkerInfo,
-        scheduler: &mut Scheduler<Work>,
+        scheduler: &mut Scheduler<Chunk>,
         harvest: &mut Harvest,
     ) -> Result<(), Corrupt> {
         self.responses.available()?;
@@ -212,7 +212,7 @@ impl Wire {
         &mut self,
         slot: usize,
         info: &WorkerInfo,
-        scheduler: &mut Scheduler<Work>,
+        scheduler: &mut Scheduler<Chunk>,
         harvest: &mut Harvest,
     ) -> Result<bool, Corrupt> {
         let seen = self.responses.seen();
@@ -337,12 +337,9 @@ fn put_frame(
 impl Wire {
     /// Takes the values that follow, of the same load, all at once, as far as they are of `size`
     /// bytes each, with their heads, as the one before was.
-    fn take_run(&mut self, slot: usize, scheduler: &mut Scheduler<Work>, size: usize) {
+    fn take_run(&mut self, slot: usize, scheduler: &mut Scheduler<Chunk>, size: usize) {
         let open = scheduler.open_items(slot);
-        let Some(work) = scheduler.front_mut(slot) else {
-            return;
-        };
-        let Outcomes::Many { records, .. } = &mut work.outcomes else {
+        let Some(Outcomes::Many { records, .. }) = scheduler.outcomes_mut(slot) else {
             return;
         };
         let count = self.responses.seen().min(open as usize * size) / size * size;
@@ -383,7 +380,7 @@ impl RecordBytes<'_> {
 fn accept(
     slot: usize,
     info: &WorkerInfo,
-    scheduler: &mut Scheduler<Work>,
+    scheduler: &mut Scheduler<Chunk>,
     harvest: &mut Harvest,
     kind: RecordKind,
     bytes: RecordBytes<'_>,
@@ -395,24 +392,22 @@ fn accept(
     if kind == RecordKind::Time {
         let time: [u8; 8] = bytes.as_slice().try_into().map_err(|_| Corrupt)?;
         let took = u64::from_le_bytes(time);
-        let work = scheduler.load_done(slot, took).ok_or(Corrupt)?;
-        harvest.finished.push((work, Duration::from_nanos(took)));
+        let done = scheduler.load_done(slot, took).ok_or(Corrupt)?;
+        harvest.finished.push((done, Duration::from_nanos(took)));
         return Ok(());
     }
     if !scheduler.item_done(slot) {
         return Err(Corrupt);
     }
-    let work = scheduler.front_mut(slot).ok_or(Corrupt)?;
+    let outcomes = scheduler.outcomes_mut(slot).ok_or(Corrupt)?;
     match (kind, bytes) {
-        (RecordKind::Value, RecordBytes::Owned(bytes))
-            if matches!(work.outcomes, Outcomes::One(_)) =>
-        {
-            work.outcomes = Outcomes::One(Some(Ok(bytes.into())));
+        (RecordKind::Value, RecordBytes::Owned(bytes)) if matches!(outcomes, Outcomes::One(_)) => {
+            *outcomes = Outcomes::One(Some(Ok(bytes.into())));
         }
-        (RecordKind::Value, bytes) => work.outcomes.push_value(bytes.as_slice()),
-        (_, bytes) => work
-            .outcomes
-            .push_error(reported(bytes.as_slice()).with_worker(info.clone())),
+        (RecordKind::Value, bytes) => outcomes.push_value(bytes.as_slice()),
+        (_, bytes) => {
+            outcomes.push_error(reported(bytes.as_slice()).with_worker(info.clone()));
+        }
     }
     Ok(())
 }
@@ -486,7 +481,7 @@ mod tests {
     const BYTES: usize = 4096;
 
     /// Both ends of a region, and a scheduler whose one lane is up.
-    fn both_ends() -> (Wire, Producer, Scheduler<Work>) {
+    fn both_ends() -> (Wire, Producer, Scheduler<Chunk>) {
         let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
         region.introduce(1, 0, BYTES, BYTES);
         let region = Arc::new(region);
@@ -496,7 +491,7 @@ mod tests {
         (wire, Producer::responses(region, BYTES, BYTES), scheduler)
     }
 
-    fn harvest(wire: &mut Wire, scheduler: &mut Scheduler<Work>) -> Result<bool, Corrupt> {
+    fn harvest(wire: &mut Wire, scheduler: &mut Scheduler<Chunk>) -> Result<bool, Corrupt> {
         let mut harvest = Harvest::default();
         let info = WorkerInfo::new(1, 0, 1);
         wire.harvest(0, &info, scheduler, &mut harvest)?;

@@ -1,7 +1,7 @@
 //! What a pool does because time has passed: deadlines of items and of launches, and the look at
 //! an imbalance. Whoever has the lock acts; the supervisor wakes for it.
 
-use super::core::{Core, End, nanoseconds};
+use super::core::{Core, End};
 use super::slot::{Killed, Phase};
 use crate::sync::atomic::Ordering;
 use crate::sys;
@@ -59,13 +59,13 @@ impl Core {
         let region = wire.region();
         let running = self.scheduler.running_item(slot, region.items_begun());
         let running = running.and_then(|item| {
-            let timeout = self.scheduler.load_of(slot, item)?.chunk.timeout?;
-            Some((item, nanoseconds(timeout)))
+            let timeout = self.scheduler.load_of(slot, item)?.timeout?;
+            Some((item, timeout.as_ns()))
         });
         // The time of an item behind others has not begun: it cannot be over before this.
         let waiting = self.scheduler.flights(slot);
-        let waiting = waiting.filter_map(|work| work.chunk.timeout).min();
-        let mut due = waiting.map(|timeout| now.saturating_add(nanoseconds(timeout)));
+        let waiting = waiting.filter_map(|chunk| chunk.timeout).min();
+        let mut due = waiting.map(|timeout| now + timeout.as_ns());
         if let Some((item, timeout)) = running {
             let started = &region.words().progress.item_started;
             let mut ends = started.load(Ordering::Relaxed).min(now) + timeout;

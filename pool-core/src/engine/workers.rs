@@ -6,10 +6,11 @@ use super::Linked;
 use super::core::{Core, End, Founding, nanoseconds};
 use super::scheduler::Load;
 use super::slot::{Initialized, Killed, Phase, Wire};
-use super::work::Work;
+use super::work::Delivery;
 use crate::call::Chunk;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Reaped};
+use crate::options::Timeout;
 use crate::sys;
 use crate::worker::WorkerInfo;
 
@@ -129,8 +130,8 @@ impl Core {
                 self.failures = 0;
             }
             Some((entry, item)) => {
-                let work = Work::initializer(Chunk::initializer(*entry, item.clone()));
-                self.scheduler.prepare(slot, work);
+                let chunk = Chunk::initializer(*entry, item.clone());
+                self.scheduler.prepare(slot, chunk);
                 self.send(slot);
             }
         }
@@ -240,16 +241,15 @@ impl Core {
         if killed != Some(Killed::Rogue) {
             let mut harvest = std::mem::take(&mut self.harvest);
             let _ = wire.harvest_remains(slot, &info, &mut self.scheduler, &mut harvest);
-            for (work, took) in harvest.finished.drain(..) {
-                self.finished(slot, work, took);
+            for (done, took) in harvest.finished.drain(..) {
+                self.finished(slot, done, took);
             }
             self.harvest = harvest;
         }
         self.slots[slot].deadline = None;
         let remains = self.scheduler.down(slot, wire.region().items_begun());
-        for work in remains.finished {
-            let delivery = work.into_piece(Duration::ZERO);
-            self.deliver(delivery);
+        for done in remains.finished {
+            self.deliver(Delivery::new(done, Duration::ZERO));
         }
         if matches!(self.end, End::Ended(_)) {
             return;
@@ -258,7 +258,7 @@ impl Core {
             Initialized::Failed(error) => self.startup_failed(slot, error),
             Initialized::Pending => {
                 // The initializer itself may be what was not begun.
-                self.scheduler.extract(|work| work.is_initializer);
+                self.scheduler.extract(|chunk| chunk.is_initializer);
                 let error = TaskError::new(
                     TaskErrorKind::Initializer,
                     format!("the initializer failed: the worker {exit}"),
@@ -292,9 +292,15 @@ impl Core {
     }
 
     /// A worker died while it ran this item.
-    fn lost(&mut self, mut work: Work, exit: ExitStatus, killed: Option<Killed>, info: WorkerInfo) {
+    fn lost(
+        &mut self,
+        mut chunk: Chunk,
+        exit: ExitStatus,
+        killed: Option<Killed>,
+        info: WorkerInfo,
+    ) {
         let error = match killed {
-            Some(Killed::Deadline) => TaskError::timed_out(work.chunk.timeout),
+            Some(Killed::Deadline) => TaskError::timed_out(chunk.timeout.map(Timeout::as_duration)),
             Some(Killed::Cancelled) => TaskError::cancelled(),
             Some(Killed::Rogue) => TaskError::new(
                 TaskErrorKind::WorkerLost,
@@ -305,12 +311,12 @@ impl Core {
         }
         .with_exit(exit)
         .with_worker(info);
-        let again = work.chunk.retries > 0 && killed != Some(Killed::Cancelled);
-        if again && !matches!(self.end, End::Ended(_)) && !work.is_abandoned() {
-            work.chunk.retries -= 1;
-            self.scheduler.resubmit(Work::new(work.chunk));
+        let again = chunk.retries > 0 && killed != Some(Killed::Cancelled);
+        if again && !matches!(self.end, End::Ended(_)) && !chunk.is_abandoned() {
+            chunk.retries -= 1;
+            self.scheduler.resubmit(chunk);
         } else {
-            self.fail(work, error);
+            self.fail(chunk, error);
         }
     }
 

@@ -14,16 +14,11 @@ use crate::sys;
 pub(crate) struct Pending<C> {
     pub(super) cell: Arc<C>,
     executor: Arc<dyn Executor>,
-    task: TaskId,
 }
 
 impl<C: Cell + 'static> Pending<C> {
-    pub(crate) fn new(cell: Arc<C>, executor: Arc<dyn Executor>, task: TaskId) -> Self {
-        Self {
-            cell,
-            executor,
-            task,
-        }
+    pub(crate) fn new(cell: Arc<C>, executor: Arc<dyn Executor>) -> Self {
+        Self { cell, executor }
     }
 
     /// Waits for the outcome. It ends with the task, or with the pool.
@@ -56,7 +51,8 @@ impl<C: Cell + 'static> Pending<C> {
             return;
         }
         self.cell.abandon();
-        if !self.executor.cancel(self.task, how, C::QUEUED_APART) {
+        let task = TaskId::of(&self.cell);
+        if !self.executor.cancel(task, how, C::QUEUED_APART) {
             self.cell.fail_unless_ready(TaskError::cancelled());
         }
     }

@@ -14,6 +14,10 @@ struct Named {
 }
 
 impl Load for Named {
+    type Outcomes = ();
+
+    fn outcomes(&self) {}
+
     fn count(&self) -> u32 {
         self.items.len() as u32
     }
@@ -197,7 +201,7 @@ impl World {
                 .scheduler
                 .load_done(slot, 500)
                 .expect("all its items are done");
-            for item in load.items {
+            for item in load.load.items {
                 self.outcome(item);
             }
         }
@@ -224,7 +228,8 @@ impl World {
         let lost = remains.lost.as_ref().map(|load| load.items.clone());
         let running: Option<Vec<u32>> = worker.running.map(|item| vec![item]);
         assert_eq!(lost, running, "exactly the running item is lost");
-        for load in remains.finished.into_iter().chain(remains.lost) {
+        let finished = remains.finished.into_iter().map(|done| done.load);
+        for load in finished.chain(remains.lost) {
             for item in load.items {
                 self.outcome(item);
             }
@@ -252,7 +257,7 @@ impl World {
                 return;
             }
         }
-        panic!("it never ends: {:?}", self.scheduler);
+        panic!("it never ends: {:?}", self.workers);
     }
 }
 
