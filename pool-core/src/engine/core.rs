@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::driver::SeatState;
-use super::scheduler::{Done, Imbalance, Scheduler};
+use super::scheduler::{Done, Imbalance, Load, Scheduler};
 use super::slot::{Glance, Harvest, Initialized, Killed, Phase, Slot};
+use super::timers::GRACE_NS;
 use super::work::Delivery;
 use super::{Linked, Token};
 use crate::call::{Chunk, Outcomes, TaskId};
@@ -31,12 +32,16 @@ pub(super) struct Core {
     pub(super) last_number: u32,
     /// Failures in a row to get a worker going.
     pub(super) failures: u32,
+    /// The number of the last worker that was on its way when one failed.
+    pub(super) failed_until: u32,
     /// Workers that died without having done anything, since one has.
     pub(super) idle_deaths: u32,
     /// What is to be told to whom, as soon as the lock is free.
     deliveries: Vec<Delivery>,
     pub(super) harvest: Harvest,
     abandoned: Vec<Chunk>,
+    /// Tasks that were cancelled in the queue and are still there, at most.
+    stale: usize,
     pub(super) stats: Stats,
     /// Processors of this machine.
     processors: usize,
@@ -50,6 +55,9 @@ pub(super) struct Core {
     /// When the scheduler wants to look for an imbalance again, in nanoseconds.
     pub(super) rebalance_at: Option<u64>,
 }
+
+/// So many cancelled tasks may stay in the queue, or as many as there are others.
+const MAX_STALE: usize = 1024;
 
 /// Who looks into the rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +107,7 @@ impl Core {
         let slots = (0..config.processes)
             .map(|_| Slot {
                 phase: Phase::Down { not_before: 0 },
+                number: 0,
                 generation: 0,
                 initialized: Initialized::Pending,
                 deadline: None,
@@ -114,10 +123,12 @@ impl Core {
             founding: Founding::Waiting(config.processes),
             last_number: 0,
             failures: 0,
+            failed_until: 0,
             idle_deaths: 0,
             deliveries: Vec::new(),
             harvest: Harvest::default(),
             abandoned: Vec::new(),
+            stale: 0,
             stats: Stats::default(),
             processors: thread::available_parallelism().map_or(1, usize::from),
             attention: Attention::Nobody,
@@ -149,7 +160,8 @@ impl Core {
     }
 
     /// Ends a call early, and says whether an item of it runs. `queue`: also look for it in the
-    /// queue, all of it; otherwise the caller has seen to it that what waits there is abandoned.
+    /// queue, all of it; otherwise the caller has seen to it that what waits there is abandoned,
+    /// and it is removed together with others.
     pub(super) fn cancel(&mut self, task: TaskId, how: Cancel, queue: bool) -> bool {
         let mut runs = false;
         self.is_orphaned = true;
@@ -166,6 +178,14 @@ impl Core {
             for chunk in self.scheduler.extract(|chunk| chunk.task() == task) {
                 self.fail(chunk, TaskError::cancelled());
             }
+        } else if !runs {
+            self.stale += 1;
+            if self.stale > MAX_STALE.max(self.scheduler.queue().len() / 2) {
+                self.stale = 0;
+                for chunk in self.scheduler.extract(Load::is_abandoned) {
+                    self.fail(chunk, TaskError::cancelled());
+                }
+            }
         }
         self.dispatch();
         runs
@@ -174,6 +194,11 @@ impl Core {
     /// Takes back what waits behind a slot's running item, and stops that if it is of this call.
     fn stop(&mut self, slot: usize, task: TaskId, how: Cancel) -> bool {
         let Some(item) = self.corner(slot) else {
+            if how == Cancel::Kill {
+                // It says that it runs nothing. Then it will have passed over all this soon.
+                let soon = sys::now_ns() + GRACE_NS;
+                self.slots[slot].look_at(soon);
+            }
             return false;
         };
         let load = self.scheduler.load_of(slot, item);
@@ -392,9 +417,7 @@ impl Core {
                 self.scheduler.choke(slot, !all);
                 if let Some(timeout) = timed {
                     // At the earliest then; whether the item began later is looked up then.
-                    let due = sys::now_ns() + timeout.as_ns();
-                    let deadline = &mut self.slots[slot].deadline;
-                    *deadline = Some(deadline.map_or(due, |earlier| earlier.min(due)));
+                    self.slots[slot].look_at(sys::now_ns() + timeout.as_ns());
                 }
             }
             Err(Corrupt) => self.kill(slot, Killed::Rogue),

@@ -550,16 +550,29 @@ impl<L: Load> Scheduler<L> {
     }
 
     /// Takes the loads out of the queue for which `take` says so.
-    pub(crate) fn extract(&mut self, mut take: impl FnMut(&L) -> bool) -> Vec<L> {
-        // Mostly there is none: a look is cheaper than a move of all.
-        if !self.queue.iter().any(&mut take) {
+    pub(crate) fn extract(&mut self, take: impl Fn(&L) -> bool) -> Vec<L> {
+        // The loads of one call are neighbours, as a rule: a look is cheaper than a move of all.
+        let first = self.queue.iter().position(&take);
+        let last = self.queue.iter().rposition(&take);
+        let (Some(first), Some(last)) = (first, last) else {
             return Vec::new();
+        };
+        let (taken, kept): (Vec<L>, Vec<L>) = self.queue.drain(first..=last).partition(take);
+        if !kept.is_empty() {
+            let mut behind = self.queue.split_off(first);
+            self.queue.extend(kept);
+            self.queue.append(&mut behind);
         }
-        let (taken, kept) = std::mem::take(&mut self.queue)
-            .into_iter()
-            .partition::<Vec<_>, _>(|load| take(load));
-        self.queue = kept.into();
         taken
+    }
+
+    /// How far a lane's worker is, given the number of the last item that it began by its own
+    /// word.
+    pub(crate) fn position(&self, slot: usize, begun: u64) -> u64 {
+        let lane = &self.lanes[slot];
+        let front = lane.flights.front();
+        let known = front.map_or(lane.handed, |flight| flight.first + u64::from(flight.done));
+        known.max(begun.min(lane.handed))
     }
 
     /// How many lanes have work.

@@ -415,19 +415,32 @@ fn accept(
 /// One of the pool's places for a worker.
 pub(super) struct Slot {
     pub(super) phase: Phase,
+    /// The number of its worker, or of the last that it had.
+    pub(super) number: u32,
     /// How many workers it has had.
     pub(super) generation: u32,
     /// Where the initializer stands: `Err` with the reason when it failed in this worker.
     pub(super) initialized: Initialized,
     /// When to look at the running item's deadline, in nanoseconds of the monotonic clock.
     pub(super) deadline: Option<u64>,
-    /// The number of the item that ran when a deadline was last looked at, and when that was
-    /// first seen, in nanoseconds of the monotonic clock.
+    /// How far the worker was when a deadline was last looked at, and when it was first seen there,
+    /// in nanoseconds of the monotonic clock.
     pub(super) overdue: Option<(u64, u64)>,
     /// Whether this worker has finished a load.
     pub(super) has_worked: bool,
     /// Why the worker was killed, if it was.
     pub(super) killed: Option<Killed>,
+}
+
+impl Slot {
+    /// The running item's deadline is to be looked at then, or earlier.
+    pub(super) fn look_at(&mut self, due: u64) {
+        if self.deadline.is_none() {
+            // What was seen before was of other items.
+            self.overdue = None;
+        }
+        self.deadline = Some(self.deadline.map_or(due, |earlier| earlier.min(due)));
+    }
 }
 
 /// How far a worker's initializer is.

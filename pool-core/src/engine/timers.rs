@@ -57,30 +57,55 @@ impl Core {
             return;
         };
         let region = wire.region();
-        let running = self.scheduler.running_item(slot, region.items_begun());
-        let running = running.and_then(|item| {
-            let timeout = self.scheduler.load_of(slot, item)?.timeout?;
-            Some((item, timeout.as_ns()))
-        });
+        let begun = region.items_begun();
+        let started = &region.words().progress.item_started;
+        let started = started.load(Ordering::Relaxed).min(now);
         // The time of an item behind others has not begun: it cannot be over before this.
         let waiting = self.scheduler.flights(slot);
         let waiting = waiting.filter_map(|chunk| chunk.timeout).min();
         let mut due = waiting.map(|timeout| now + timeout.as_ns());
+        let running = self.scheduler.running_item(slot, begun).and_then(|item| {
+            let timeout = self.scheduler.load_of(slot, item)?.timeout?;
+            Some((item, timeout.as_ns()))
+        });
         if let Some((item, timeout)) = running {
-            let started = &region.words().progress.item_started;
-            let mut ends = started.load(Ordering::Relaxed).min(now) + timeout;
-            // A worker may lie about when it began, but not about having run this item since we
-            // saw it do so first.
-            match self.slots[slot].overdue {
-                Some((seen, since)) if seen == item => ends = ends.min(since + timeout),
-                _ => self.slots[slot].overdue = Some((item, now)),
-            }
+            let ends = started + timeout;
             if ends <= now && self.corner(slot) == Some(item) {
                 self.kill(slot, Killed::Deadline);
                 return;
             }
             due = Some(due.map_or(ends, |due| due.min(ends)).max(now + 1));
         }
+        if let Some(limit) = self.patience(slot) {
+            // When an item began may be a lie, and so may be that none did. But a worker cannot
+            // go on for ever to say that it has begun one more.
+            let position = self.scheduler.position(slot, begun);
+            let (seen, since) = self.slots[slot].overdue.unwrap_or((position, now));
+            let since = if position > seen { now } else { since };
+            if since + limit <= now {
+                self.kill(slot, Killed::Rogue);
+                return;
+            }
+            self.slots[slot].overdue = Some((position.max(seen), since));
+            due = Some(due.map_or(since + limit, |due| due.min(since + limit)));
+        }
         self.slots[slot].deadline = due;
     }
+
+    /// How long a worker may be without an outcome, in nanoseconds, whatever it says of itself;
+    /// `None`: for ever.
+    fn patience(&self, slot: usize) -> Option<u64> {
+        let Some(chunk) = self.scheduler.flights(slot).next() else {
+            // It has only to pass over what was taken back.
+            return self.scheduler.is_revoked(slot).then_some(GRACE_NS);
+        };
+        if self.scheduler.is_revoked(slot) && self.scheduler.cornered_item(slot).is_none() {
+            return Some(GRACE_NS);
+        }
+        Some(chunk.timeout?.as_ns() + GRACE_NS)
+    }
 }
+
+/// How long after it should have said something a worker is taken for a rogue, in nanoseconds:
+/// long enough for a machine on which it is not its turn.
+pub(super) const GRACE_NS: u64 = 2_000_000_000;

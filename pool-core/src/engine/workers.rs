@@ -32,6 +32,7 @@ impl Core {
             let ready = matches!(slot.phase, Phase::Down { not_before } if not_before <= now);
             if ready && self.scheduler.wants_worker() {
                 self.last_number += 1;
+                slot.number = self.last_number;
                 slot.phase = Phase::Launching;
                 due.push((
                     index,
@@ -78,9 +79,14 @@ impl Core {
 
     /// A worker did not come so far that it could run a task.
     fn startup_failed(&mut self, slot: usize, reason: TaskError) {
-        self.failures += 1;
+        // Workers that were on their way already when the last one failed are no further attempt:
+        // one cause may have hit them all.
+        if self.slots[slot].number > self.failed_until {
+            self.failures += 1;
+            self.failed_until = self.last_number;
+        }
         if let Phase::Down { not_before } = &mut self.slots[slot].phase {
-            *not_before = sys::now_ns() + back_off(self.failures);
+            *not_before = sys::now_ns() + back_off(self.failures.max(1));
         }
         if self.failures >= MAX_FAILURES {
             self.end(reason);
