@@ -2,15 +2,15 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pool_core::{ExitStatus, LaunchError, Reaped};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
+use crate::lineage::Lineage;
 use crate::message::{Reply, Request};
-use crate::server_process::ServerProcess;
 use crate::socket::{Received, Socket};
 
 /// One pool's connection to the fork server, shared by the launcher and its links. When the last
@@ -18,13 +18,15 @@ use crate::socket::{Received, Socket};
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: Socket,
-    /// An epoll instance that watches the socket only while somebody waits for an answer. So it is
-    /// never readable without a reason: not for an answer that nobody wants any more, and not for
-    /// ever once the server has died.
-    notifier: OwnedFd,
+    /// The launcher's epoll instance, which watches the socket only while somebody waits for an
+    /// answer. So it is never readable without a reason: not for an answer that nobody wants any
+    /// more, and not for ever once the server has died.
+    notifier: Arc<OwnedFd>,
     state: Mutex<State>,
+    /// Which of the lineage is at the other end.
+    reign: u64,
     /// After the socket, which is to be closed before the server is waited for.
-    process: Arc<ServerProcess>,
+    lineage: Arc<Lineage>,
 }
 
 #[derive(Debug, Default)]
@@ -46,23 +48,23 @@ struct State {
 }
 
 impl Connection {
-    pub(crate) fn open(process: Arc<ServerProcess>) -> Result<Self, LaunchError> {
-        let refused =
-            |errno| LaunchError::new("cannot connect a pool to the fork server").caused_by(errno);
+    /// A connection to whoever serves now. The notifier is readable when [`reap`](Self::reap)
+    /// should be asked again.
+    pub(crate) fn open(lineage: Arc<Lineage>, notifier: Arc<OwnedFd>) -> Result<Self, LaunchError> {
         let (socket, theirs) = Socket::pair().map_err(refused)?;
-        let notifier = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused)?;
-        process.connect(theirs)?;
+        let reign = lineage.connect(&theirs)?;
         Ok(Self {
             socket,
             notifier,
             state: Mutex::default(),
-            process,
+            reign,
+            lineage,
         })
     }
 
-    /// Readable when [`reap`](Self::reap) should be asked again.
-    pub(crate) fn notifier(&self) -> BorrowedFd<'_> {
-        self.notifier.as_fd()
+    /// The same, if the server at the other end has died: a connection to the one in its place.
+    pub(crate) fn reopen(&self) -> Result<Self, LaunchError> {
+        Self::open(Arc::clone(&self.lineage), Arc::clone(&self.notifier))
     }
 
     /// Asks for a worker with this name, bell and memory, and answers the launch's number. The
@@ -73,6 +75,7 @@ impl Connection {
         bell: OwnedFd,
         memory: OwnedFd,
     ) -> Result<u64, LaunchError> {
+        self.lineage.hear();
         let mut state = self.lock();
         let launch = state.launches;
         state.launches += 1;
@@ -80,7 +83,8 @@ impl Connection {
         state.outbox.push_back((request, vec![bell, memory]));
         self.exchange(&mut state);
         if state.gone {
-            return Err(self.process.gone());
+            drop(state);
+            return Err(self.gone());
         }
         // What waits in the outbox is sent when the server has answered something. If there is
         // nothing to be answered, nothing would ever come.
@@ -96,6 +100,7 @@ impl Connection {
 
     /// To be told when the server has answered a launch through its bell.
     pub(crate) fn answered(&self, launch: u64) {
+        self.lineage.has_served(self.reign);
         let mut state = self.lock();
         state.unanswered.remove(&launch);
         self.exchange(&mut state);
@@ -111,7 +116,7 @@ impl Connection {
         }
         let watching = self.exchange(&mut state);
         let status = match state.asked[&launch] {
-            None if state.gone => Some(ExitStatus::Unknown),
+            None if state.gone => Some(ExitStatus::Orphaned),
             status => status,
         };
         if status.is_none() && watching {
@@ -144,17 +149,17 @@ impl Connection {
     /// Whether the server is still at the other end. While it is, it has reaped no worker but
     /// those it was asked for, and their process identifiers stand for them.
     pub(crate) fn is_open(&self) -> bool {
-        !self.socket.is_hung_up()
+        !self.socket.is_hung_up() && self.lineage.is_alive(self.reign)
     }
 
     /// Why the server has closed the connection.
     pub(crate) fn gone(&self) -> LaunchError {
-        self.process.gone()
+        self.lineage.gone(self.reign)
     }
 
     /// Whether this value came into this process by a fork: then it stands for nothing here.
     pub(crate) fn is_inherited(&self) -> bool {
-        self.process.is_inherited()
+        self.lineage.is_inherited()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -234,9 +239,9 @@ impl Connection {
         let done = match (state.watched, wanted) {
             (None, None) => Ok(()),
             (Some(watched), Some(wanted)) if watched == wanted => Ok(()),
-            (None, Some(wanted)) => epoll::add(&self.notifier, &self.socket, data, wanted),
-            (Some(_), Some(wanted)) => epoll::modify(&self.notifier, &self.socket, data, wanted),
-            (Some(_), None) => epoll::delete(&self.notifier, &self.socket),
+            (None, Some(wanted)) => epoll::add(&*self.notifier, &self.socket, data, wanted),
+            (Some(_), Some(wanted)) => epoll::modify(&*self.notifier, &self.socket, data, wanted),
+            (Some(_), None) => epoll::delete(&*self.notifier, &self.socket),
         };
         if done.is_ok() {
             state.watched = wanted;
@@ -251,6 +256,17 @@ impl Drop for Connection {
         // only the copy goes.
         if !self.is_inherited() {
             self.socket.shut_down();
+            // It outlives the socket, which a copy could keep in it.
+            let _ = epoll::delete(&*self.notifier, &self.socket);
         }
     }
+}
+
+/// The launchers' notifier: see [`Connection::open`].
+pub(crate) fn make_notifier() -> Result<OwnedFd, LaunchError> {
+    epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused)
+}
+
+fn refused(errno: Errno) -> LaunchError {
+    LaunchError::new("cannot connect a pool to the fork server").caused_by(errno)
 }

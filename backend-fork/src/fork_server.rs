@@ -5,10 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use pool_core::LaunchError;
 
-use crate::connection::Connection;
 use crate::launcher::ForkLauncher;
+use crate::lineage::Lineage;
 use crate::server::Serve;
-use crate::server_process::ServerProcess;
 use crate::start_error::StartError;
 use crate::threads;
 
@@ -18,6 +17,9 @@ static GLOBAL: OnceLock<ForkServer> = OnceLock::new();
 /// A fork server: a process that is a copy of this one as it was at the start, from which workers
 /// are forked.
 ///
+/// It has a *standby*, a sleeping copy of itself, which takes its place if somebody kills it: then the
+/// workers of that moment are lost, and their tasks with them, but the pools go on.
+///
 /// It is a handle, and clones stand for the same server. The server lives as long as one of them or
 /// a pool that uses it; then it ends, which the last owner's drop waits for (some milliseconds; at
 /// most a second).
@@ -26,7 +28,7 @@ static GLOBAL: OnceLock<ForkServer> = OnceLock::new();
 /// your own whose copies are to use it.
 #[derive(Debug, Clone)]
 pub struct ForkServer {
-    process: Arc<ServerProcess>,
+    lineage: Arc<Lineage>,
 }
 
 impl ForkServer {
@@ -75,25 +77,25 @@ impl ForkServer {
     /// As for [`start_unchecked`](Self::start_unchecked).
     unsafe fn start_anyhow(serve: Serve) -> Result<Self, StartError> {
         // SAFETY: handed on to the caller.
-        let process = unsafe { ServerProcess::start(serve)? };
+        let lineage = unsafe { Lineage::start(serve)? };
         Ok(Self {
-            process: Arc::new(process),
+            lineage: Arc::new(lineage),
         })
     }
 
-    /// The server's process identifier.
+    /// The server's process identifier: of the process that serves now, if one has died before.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.process.pid().as_raw_pid().cast_unsigned()
+        self.lineage.pid().as_raw_pid().cast_unsigned()
     }
 
     /// Connects one more pool.
     ///
     /// # Errors
-    /// When the server has died, the system refuses descriptors, or this handle was inherited from
+    /// When the server and its standby have died, the system refuses descriptors, or this handle was inherited from
     /// the process that this one was forked from.
     pub fn connect(&self) -> Result<ForkLauncher, LaunchError> {
-        Connection::open(Arc::clone(&self.process)).map(ForkLauncher::new)
+        ForkLauncher::new(Arc::clone(&self.lineage))
     }
 
     /// Makes this the server that [`global`](Self::global) answers, for good.
@@ -108,6 +110,6 @@ impl ForkServer {
     /// that was forked from that one, a worker for instance, gets `None`.
     #[must_use]
     pub fn global() -> Option<&'static Self> {
-        GLOBAL.get().filter(|server| !server.process.is_inherited())
+        GLOBAL.get().filter(|server| !server.lineage.is_inherited())
     }
 }

@@ -1,12 +1,13 @@
 //! The launcher of forked workers.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use pool_core::{LaunchError, LaunchSpec, Launcher, Link, Region};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, make_notifier};
+use crate::lineage::Lineage;
 use crate::link::ForkLink;
 
 /// Starts workers by asking a fork server to fork them: one pool's connection to it, see
@@ -20,14 +21,19 @@ use crate::link::ForkLink;
 /// stay in a level-triggered poller for good.
 #[derive(Debug)]
 pub struct ForkLauncher {
+    notifier: Arc<OwnedFd>,
+    /// To the server that served at the last launch. The links of earlier ones have theirs.
     connection: Arc<Connection>,
 }
 
 impl ForkLauncher {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self {
+    pub(crate) fn new(lineage: Arc<Lineage>) -> Result<Self, LaunchError> {
+        let notifier = Arc::new(make_notifier()?);
+        let connection = Connection::open(lineage, Arc::clone(&notifier))?;
+        Ok(Self {
+            notifier,
             connection: Arc::new(connection),
-        }
+        })
     }
 }
 
@@ -37,6 +43,9 @@ impl Launcher for ForkLauncher {
     }
 
     fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+        if !self.connection.is_open() {
+            self.connection = Arc::new(self.connection.reopen()?);
+        }
         let name = spec.name();
         let (region, memory) = Region::create(spec.region_bytes()).map_err(|error| {
             LaunchError::new(format!("cannot make the memory of {name}")).caused_by(error)
@@ -52,6 +61,6 @@ impl Launcher for ForkLauncher {
     }
 
     fn notifier(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.connection.notifier())
+        Some(self.notifier.as_fd())
     }
 }

@@ -25,7 +25,7 @@
 //! # Who does what
 //! ```text
 //! parent                              fork server                      workers
-//! ServerProcess ── connect ─────────▶ EventLoop
+//! Lineage ──────── connect ─────────▶ EventLoop ── fork ─────────────▶ Understudy, the standby
 //! Connection ───── launch, reap ────▶   Client ──── fork ────────────▶ Newborn, then `worker::serve`
 //!            ◀──── how it ended ─────                │                    │
 //! ForkLink   ◀──── hello (bell) ─────────────────────┘                    │
@@ -41,8 +41,21 @@
 //! - The server dies with the parent, even with one killed by SIGKILL: it watches the parent's
 //!   pidfd. It first kills the workers' process groups, so that what tasks have started goes too.
 //! - A pool's workers die with its connection; other pools on the same server do not notice.
-//! - A server that was killed is not started again, since the program has threads by then: launches
-//!   fail and say so, and how its workers ended stays unknown.
+//! - The standby dies with the parent, like the server and by the same means. It does not die with
+//!   the server, but takes its place; see below.
+//!
+//! # When the server is killed
+//! Another one cannot be started from the parent, which has threads by then. So the server, before
+//! it does anything else, makes a *standby*: a copy of itself, as pristine as itself, that sleeps.
+//! It is a child of the parent (`CLONE_PARENT`), in the server's process group, and holds nothing
+//! but the parent's pidfd and a socket, of which the server has sent the other end to the parent. A
+//! standby that dies is made again by the server.
+//!
+//! When the server has died, the next launch of each pool connects to the standby, which makes one
+//! of its own and serves. The pools do not fail: workers that had been asked for are asked for
+//! again, those that were there are lost, and how they ended nobody can say any more
+//! ([`ExitStatus::Orphaned`](pool_core::ExitStatus::Orphaned)). Server and standby killed at the same
+//! moment are the end: launches fail, and say so.
 //!
 //! # What a worker inherits
 //! The server's memory, standard output and error, current directory, environment, limits, and the
@@ -56,6 +69,7 @@ mod connection;
 mod fork_server;
 mod hello;
 mod launcher;
+mod lineage;
 mod link;
 mod message;
 mod pool;

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, p
 
 use crate::connection::Connection;
 use crate::hello::{Hello, HelloReader, NoHello};
+use crate::sys;
 
 /// The parent's connection to one forked worker.
 ///
@@ -181,6 +182,8 @@ impl Link for ForkLink {
                 // have reaped this one: then the group's number may be another one's.
                 if self.connection.is_open() {
                     let _ = kill_process_group(worker.pid, Signal::KILL);
+                } else {
+                    sys::kill_group_of(worker.death.as_fd());
                 }
                 let _ = pidfd_send_signal(&worker.death, Signal::KILL);
             }
@@ -198,6 +201,10 @@ impl Link for ForkLink {
             }
             Stage::Reached(worker) | Stage::Reaping(worker) => {
                 let reaped = self.connection.reap(self.launch);
+                if reaped == Reaped::Exited(ExitStatus::Orphaned) {
+                    // The server did not live to do it.
+                    sys::kill_group_of(worker.death.as_fd());
+                }
                 self.stage = match reaped {
                     Reaped::Pending => Stage::Reaping(worker),
                     Reaped::Exited(status) => Stage::Over(Some(worker), status),

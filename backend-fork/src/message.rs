@@ -3,9 +3,17 @@
 //! Both run the same image, so there is no version; but neither trusts the other not to be broken.
 
 use pool_core::ExitStatus;
+use rustix::io::Errno;
+use rustix::process::Pid;
 
 /// Over the server's main socket, with one end of a new pool's connection.
 pub(crate) const CONNECT: &[u8] = b"connect";
+
+/// Over the main socket of a standby: serve from now on.
+pub(crate) const SERVE: &[u8] = b"serve";
+
+/// Begins an [`Announcement`].
+const STANDBY: &[u8] = b"standby";
 
 /// The longest name of a thread that the kernel keeps.
 const NAME_BYTES: usize = 15;
@@ -75,7 +83,7 @@ impl Reply {
         let (kind, value) = match self.status {
             ExitStatus::Code(code) => (EXITED, code),
             ExitStatus::Signal(signal) => (KILLED, signal),
-            ExitStatus::Unknown => (LOST, 0),
+            ExitStatus::Unknown | ExitStatus::Orphaned => (LOST, 0),
         };
         [&head(kind, self.launch)[..], &value.to_le_bytes()].concat()
     }
@@ -91,6 +99,33 @@ impl Reply {
             _ => return None,
         };
         Some(Self { launch, status })
+    }
+}
+
+/// Server to parent, over the main socket: there is a new standby, which is this process, or none
+/// because of this error. A standby goes with two descriptors: the parent's end of its main
+/// socket, and its pidfd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Announcement(pub(crate) Result<Pid, Errno>);
+
+impl Announcement {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let value = match self.0 {
+            Ok(pid) => pid.as_raw_pid(),
+            Err(errno) => -errno.raw_os_error(),
+        };
+        [STANDBY, &value.to_le_bytes()].concat()
+    }
+
+    /// `None`: these bytes are no announcement.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let value = bytes.strip_prefix(STANDBY)?.try_into().ok()?;
+        match i32::from_le_bytes(value) {
+            pid @ 1.. => Pid::from_raw(pid).map(|pid| Self(Ok(pid))),
+            // The kernel's range.
+            errno @ -4095..=-1 => Some(Self(Err(Errno::from_raw_os_error(-errno)))),
+            _ => None,
+        }
     }
 }
 
@@ -145,9 +180,23 @@ mod tests {
         }
 
         #[test]
+        fn announcements_come_back(value in prop_oneof![1..i32::MAX, -4095..0]) {
+            let outcome = match value {
+                1.. => Ok(Pid::from_raw(value).expect("it is not zero")),
+                _ => Err(Errno::from_raw_os_error(-value)),
+            };
+            let bytes = Announcement(outcome).encode();
+            assert!(bytes.len() <= MESSAGE_BYTES);
+            prop_assert_eq!(Announcement::decode(&bytes), Some(Announcement(outcome)));
+        }
+
+        #[test]
         fn any_bytes_decode_to_what_encodes_to_them(bytes: Vec<u8>) {
             if let Some(request) = Request::decode(&bytes) {
                 prop_assert_eq!(request.encode(), &bytes[..]);
+            }
+            if let Some(announcement) = Announcement::decode(&bytes) {
+                prop_assert_eq!(announcement.encode(), &bytes[..]);
             }
             if let Some(reply) = Reply::decode(&bytes)
                 && reply.status != ExitStatus::Unknown

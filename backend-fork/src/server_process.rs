@@ -1,20 +1,14 @@
-//! The fork server's process, as the parent sees it.
-#![allow(unsafe_code)]
+//! A process of the fork server, as the parent sees it.
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use pool_core::{ExitStatus, LaunchError};
+use pool_core::ExitStatus;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, setpgid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal};
 
-use crate::message::CONNECT;
-use crate::server::{self, Serve};
-use crate::socket::Socket;
-use crate::start_error::StartError;
-use crate::sys;
+use crate::message::{Announcement, CONNECT, SERVE};
+use crate::socket::{Received, Socket};
 use crate::wait;
 
 /// How long a server may take to kill and reap its workers before it is killed itself. It takes
@@ -24,133 +18,107 @@ const GRACE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// The fork server's process. Shared by the handles, connections and links that need it; the last
-/// one to be dropped ends it.
+const NOW: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+/// How long the sockets of a dying process may take to be closed once the first one is.
+const LAST_MOMENT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+/// A process of the fork server: the one that serves, or its standby. A child of this process.
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
     /// Over which pools are connected.
     main: Socket,
     pid: Pid,
-    /// Readable when it has died.
+    /// Its pidfd.
     death: OwnedFd,
-    /// The process that this server belongs to.
-    owner: Pid,
 }
 
 impl ServerProcess {
-    /// Forks the server. Its workers will run `serve`.
-    ///
-    /// # Safety
-    /// Either this process has one thread, or the caller answers for it that the server and the
-    /// workers take no lock and read no memory that another thread was at.
-    pub(crate) unsafe fn start(serve: Serve) -> Result<Self, StartError> {
-        let refused = |errno| StartError::of_system("cannot start the fork server", errno);
-        let owner = getpid();
-        let parent = pidfd_open(owner, PidfdFlags::empty()).map_err(refused)?;
-        let (ours, theirs) = Socket::pair().map_err(refused)?;
-        sys::flush_streams();
-        // No handler of the program's runs in the server before it has taken them off.
-        let blocked = sys::block_signals();
-        // SAFETY: handed on to the caller. What the copy must not do is listed at `sys::fork`; it
-        // goes straight into `run`, which does not return.
-        let Some(pid) = (unsafe { sys::fork() }).map_err(refused)? else {
-            drop(ours);
-            server::run(parent, theirs, serve)
-        };
-        drop(blocked);
-        // The server does so itself as well, but perhaps later than the next Ctrl-C.
-        let _ = setpgid(Some(pid), Some(pid));
-        match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(death) => Ok(Self {
-                main: ours,
-                pid,
-                death,
-                owner,
-            }),
-            Err(errno) => {
-                // It ends by itself as soon as both sockets are closed.
-                drop((ours, theirs));
-                wait::reap(WaitId::Pid(pid), WaitIdOptions::empty());
-                Err(refused(errno))
-            }
-        }
+    pub(crate) fn new(main: Socket, pid: Pid, death: OwnedFd) -> Self {
+        Self { main, pid, death }
     }
 
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Whether this value came into this process by a fork: then it stands for nothing here.
-    pub(crate) fn is_inherited(&self) -> bool {
-        getpid() != self.owner
+    /// Tells a standby to serve from now on.
+    pub(crate) fn call(&self) -> Result<(), Errno> {
+        self.main.send(SERVE, &[])
     }
 
-    /// Hands the server its end of a new pool's connection.
-    pub(crate) fn connect(&self, end: Socket) -> Result<(), LaunchError> {
-        if self.is_inherited() {
-            return Err(LaunchError::new(
-                "this fork server belongs to the process that this one was forked from; start one \
-                 of your own",
-            ));
-        }
-        match self.main.send(CONNECT, &[end.as_fd()]) {
-            Ok(()) => Ok(()),
-            Err(Errno::PIPE | Errno::CONNRESET) => Err(self.gone()),
-            Err(Errno::AGAIN) => Err(LaunchError::new(
-                "the fork server does not answer; has somebody stopped it?",
-            )),
-            Err(errno) => Err(LaunchError::new("cannot reach the fork server").caused_by(errno)),
+    /// Hands it its end of a new pool's connection.
+    pub(crate) fn connect(&self, end: &Socket) -> Result<(), Errno> {
+        self.main.send(CONNECT, &[end.as_fd()])
+    }
+
+    /// The next news of its standby: a process, or why there is none. `None`: no news.
+    pub(crate) fn hear(&self) -> Option<Result<Self, Errno>> {
+        loop {
+            let Received::Message { bytes, descriptors } = self.main.receive() else {
+                return None;
+            };
+            let Some(Announcement(outcome)) = Announcement::decode(&bytes) else {
+                continue;
+            };
+            return Some(outcome.and_then(|pid| {
+                // The standby sees it if there is no room for its socket here, and leaves.
+                let [main, death] =
+                    <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| Errno::MFILE)?;
+                Ok(Self::new(Socket::from(main), pid, death))
+            }));
         }
     }
 
-    /// How it ended. `None`: it is alive.
-    pub(crate) fn fate(&self) -> Option<ExitStatus> {
-        let options = WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        wait::reap(WaitId::PidFd(self.death.as_fd()), options)
+    /// Whether it is dead or has closed its main socket, as it does only when it ends. (What it
+    /// was just forking when it died may still hold a copy of that.)
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over_within(&NOW)
     }
 
-    /// Why a connection to it was closed.
-    pub(crate) fn gone(&self) -> LaunchError {
-        let pid = self.pid.as_raw_pid();
-        // The connection may be closed without the server being gone, but not this socket.
-        if !self.main.is_hung_up() {
-            return LaunchError::new(format!(
-                "the fork server, process {pid}, has no room for this pool's connection; raise the \
-                 limit of open files (ulimit -n) before starting it"
-            ));
-        }
-        // The kernel closes the sockets of a dying process a moment before it says that it is dead.
-        wait_readable(&self.death, Some(&GRACE));
-        let fate = self.fate().unwrap_or(ExitStatus::Unknown);
-        LaunchError::new(format!(
-            "the fork server, process {pid}, {fate}; it is not started again, because that is sound \
-             only while this program has one thread"
-        ))
+    /// The same when another socket of it was closed, which in a dying process may be the first.
+    pub(crate) fn is_nearly_over(&self) -> bool {
+        self.is_over_within(&LAST_MOMENT)
     }
-}
 
-impl Drop for ServerProcess {
-    fn drop(&mut self) {
-        if self.is_inherited() {
-            return;
-        }
+    fn is_over_within(&self, time: &Timespec) -> bool {
+        let mut sources = [
+            // Nothing is asked for: a hang-up is always told.
+            PollFd::new(&self.main, PollFlags::empty()),
+            PollFd::new(&self.death, PollFlags::IN),
+        ];
+        poll(&mut sources, Some(time)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Lets it end in good order, and sees to it that it does.
+    pub(crate) fn end(&self) {
         // Not merely closed: a process forked from this one may hold a copy.
         self.main.shut_down();
-        if !wait_readable(&self.death, Some(&GRACE)) {
-            let _ = pidfd_send_signal(&self.death, Signal::KILL);
+        if !wait::wait_for_death(&self.death, Some(&GRACE)) {
+            self.kill();
+            wait::wait_for_death(&self.death, None);
         }
-        wait::reap(WaitId::PidFd(self.death.as_fd()), WaitIdOptions::empty());
     }
-}
 
-/// Waits until a process has died. `false`: it has not.
-fn wait_readable(death: &OwnedFd, timeout: Option<&Timespec>) -> bool {
-    loop {
-        let mut source = [PollFd::new(death, PollFlags::IN)];
-        match poll(&mut source, timeout) {
-            Ok(ready) => return ready > 0,
-            Err(Errno::INTR) => {}
-            Err(_) => return false,
-        }
+    pub(crate) fn kill(&self) {
+        // It may be dead.
+        let _ = pidfd_send_signal(&self.death, Signal::KILL);
+    }
+
+    /// How it ended, once it has; it stays to be reaped.
+    pub(crate) fn fate(&self) -> ExitStatus {
+        let options = WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        wait::reap(WaitId::PidFd(self.death.as_fd()), options).unwrap_or(ExitStatus::Unknown)
+    }
+
+    /// Reaps it if it is dead.
+    pub(crate) fn reap(&self) {
+        wait::reap(WaitId::PidFd(self.death.as_fd()), WaitIdOptions::NOHANG);
     }
 }

@@ -103,8 +103,11 @@ pub enum ExitStatus {
     Code(i32),
     /// It was killed by this signal.
     Signal(i32),
-    /// It is gone, and nobody can say how: the process that could have known died as well.
+    /// It is gone, and nobody can say how: somebody else has asked the kernel first.
     Unknown,
+    /// It is gone, and the process that started it as well, which alone could have said how. Most
+    /// likely it died of that; nobody can tell whether it had died before.
+    Orphaned,
 }
 
 impl fmt::Display for ExitStatus {
@@ -116,6 +119,9 @@ impl fmt::Display for ExitStatus {
                 None => write!(f, "was killed by signal {signal}"),
             },
             Self::Unknown => f.write_str("died of an unknown cause"),
+            Self::Orphaned => f.write_str(
+                "went down with the process that had started it, so that nobody can say how it died,",
+            ),
         }
     }
 }
@@ -213,6 +219,7 @@ pub struct LaunchError {
     message: String,
     source: Option<Arc<io::Error>>,
     missing_init: bool,
+    lost_starter: bool,
 }
 
 impl LaunchError {
@@ -223,6 +230,7 @@ impl LaunchError {
             message: message.into(),
             source: None,
             missing_init: false,
+            lost_starter: false,
         }
     }
 
@@ -245,6 +253,21 @@ impl LaunchError {
     #[must_use]
     pub fn is_missing_init(&self) -> bool {
         self.missing_init
+    }
+
+    /// The same, and the reason is that the process died which was to start the worker, and that
+    /// another one has taken its place: the engine launches again at once, and does not count this
+    /// as a failure. The backend sees to it that there is an end to it.
+    #[must_use]
+    pub fn from_lost_starter(mut self) -> Self {
+        self.lost_starter = true;
+        self
+    }
+
+    /// Whether the process died which was to start the worker, and another one took its place.
+    #[must_use]
+    pub fn is_lost_starter(&self) -> bool {
+        self.lost_starter
     }
 }
 

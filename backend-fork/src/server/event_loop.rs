@@ -8,6 +8,8 @@ use rustix::io::Errno;
 use super::child::Child;
 use super::client::{Client, Step};
 use super::newborn::Newborn;
+use super::standby::Standby;
+use super::understudy::Understudy;
 use crate::message::CONNECT;
 use crate::socket::{Received, Socket};
 
@@ -22,6 +24,18 @@ pub(super) struct EventLoop {
     clients: Vec<Client>,
     /// Killed workers of pools that are no longer connected.
     orphans: Vec<Child>,
+    standby: Standby,
+}
+
+/// How the loop was left.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// There is nobody left to serve.
+    Over,
+    /// By a worker that the server has forked, in which what the server held is closed.
+    Worker(Newborn),
+    /// By the standby, in which it is closed as well.
+    Standby(Understudy),
 }
 
 impl EventLoop {
@@ -31,15 +45,22 @@ impl EventLoop {
             main: Some(main),
             clients: Vec::new(),
             orphans: Vec::new(),
+            standby: Standby::default(),
         }
     }
 
-    /// Serves until there is nobody left to serve. `Some`: this is no longer the server but a
-    /// worker that it has forked, and what the server held is closed in it.
-    pub(super) fn run(mut self) -> Option<Newborn> {
+    /// Serves until there is nobody left to serve, in the server itself; in what it forks, it
+    /// returns from the fork.
+    pub(super) fn run(mut self) -> Left {
         loop {
             if self.main.is_none() && self.clients.is_empty() && self.orphans.is_empty() {
-                return None;
+                return Left::Over;
+            }
+            // Before anything else, so that a server that may have workers has a standby.
+            if let Some(main) = &self.main
+                && let Some(called) = self.standby.tend(main)
+            {
+                return Left::Standby(Understudy::new(self.parent, called));
             }
             match self.wait() {
                 Ok(ParentAlive(true)) => {}
@@ -48,7 +69,7 @@ impl EventLoop {
                 // workers die with the server.
                 Ok(ParentAlive(false)) | Err(_) => {
                     self.kill_all();
-                    return None;
+                    return Left::Over;
                 }
             }
             // Everything is looked at, whatever it was that woke the server: nothing here blocks.
@@ -61,7 +82,7 @@ impl EventLoop {
                         let client = self.clients.swap_remove(at);
                         self.orphans.extend(client.into_orphans());
                     }
-                    Step::Forked(newborn) => return Some(newborn),
+                    Step::Forked(newborn) => return Left::Worker(newborn),
                 }
             }
             self.accept();
@@ -71,14 +92,20 @@ impl EventLoop {
     /// Sleeps until there may be something to do.
     fn wait(&self) -> Result<ParentAlive, Errno> {
         let mut sources = vec![PollFd::new(&self.parent, PollFlags::IN)];
-        sources.extend(
-            self.main
-                .iter()
-                .map(|main| PollFd::new(main, PollFlags::IN)),
-        );
+        let mut timeout = None;
+        if let Some(main) = &self.main {
+            let wanted = if self.standby.is_announced() {
+                PollFlags::IN
+            } else {
+                PollFlags::IN | PollFlags::OUT
+            };
+            sources.push(PollFd::new(main, wanted));
+            sources.extend(self.standby.source());
+            timeout = self.standby.timeout();
+        }
         sources.extend(self.orphans.iter().filter_map(Child::source));
         sources.extend(self.clients.iter().flat_map(Client::sources));
-        poll(&mut sources, None)?;
+        poll(&mut sources, timeout.as_ref())?;
         Ok(ParentAlive(sources[0].revents().is_empty()))
     }
 

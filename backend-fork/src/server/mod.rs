@@ -1,13 +1,16 @@
 //! What runs in the fork server's process.
 //!
-//! It has one thread, no timers, and lives on what it is told: it sleeps in `poll` until a message
-//! comes, a process that it is to reap has died, or the parent has.
+//! It has one thread and lives on what it is told: it sleeps in `poll` until a message comes, a
+//! process that it is to reap has died, its standby has, or the parent. It looks at the clock only
+//! while it has no standby.
 
 mod child;
 mod client;
 mod event_loop;
 mod newborn;
 mod settle;
+mod standby;
+mod understudy;
 
 pub use newborn::Serve;
 pub(crate) use settle::run;

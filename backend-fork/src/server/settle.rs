@@ -1,5 +1,6 @@
 //! From the fork to the event loop, and out of the process.
 
+use std::ffi::CStr;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, Left};
 use super::newborn::Serve;
 use crate::socket::Socket;
 use crate::sys;
@@ -20,10 +21,17 @@ const PANICKED: i32 = 101;
 pub(crate) fn run(parent: OwnedFd, main: Socket, serve: Serve) -> ! {
     let code = catch_unwind(AssertUnwindSafe(|| {
         settle();
-        // In a worker, the loop is left with everything of the server's closed.
-        match EventLoop::new(parent, main).run() {
-            None => 0,
-            Some(newborn) => newborn.run(serve),
+        let mut server = EventLoop::new(parent, main);
+        loop {
+            // In a worker and in a standby, the loop is left with everything of the server's closed.
+            match server.run() {
+                Left::Over => return 0,
+                Left::Worker(newborn) => return newborn.run(serve),
+                Left::Standby(understudy) => match understudy.wait() {
+                    Some(successor) => server = successor,
+                    None => return 0,
+                },
+            }
         }
     }));
     sys::leave(code.unwrap_or_else(|payload| {
@@ -33,22 +41,28 @@ pub(crate) fn run(parent: OwnedFd, main: Socket, serve: Serve) -> ! {
     }))
 }
 
-/// Makes a copy of the program a process of its own.
+/// Makes a copy of the program a process of its own. All of this fails only where the system forbids
+/// it altogether (a seccomp filter, say); the server is then merely easier to disturb.
 fn settle() {
     pool_core::forked_child();
-    // All of this fails only where the system forbids it altogether (a seccomp filter, say); the
-    // server is then merely easier to disturb.
-    //
+    heed_parent();
+    let _ = rustix::process::setpgid(None, None);
+    let _ = rustix::thread::set_name(SERVER_NAME);
+    sys::reset_signals();
+    let _ = replace_stdin();
+}
+
+/// What a server's thread is called in listings.
+pub(super) const SERVER_NAME: &CStr = c"procpool-server";
+
+/// Sees to it that this process notices the death of the parent.
+pub(super) fn heed_parent() {
     // That the parent has died is seen by its pidfd, so that the workers' process groups can be
     // killed in good order. A server that somebody has stopped would not look: hence this signal,
     // which continues it, and does nothing to one that runs. (SIGKILL would leave alive what tasks
     // have started; and the kernel sends this signal already when the *thread* ends that started
     // the server.)
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::CONT));
-    let _ = rustix::process::setpgid(None, None);
-    let _ = rustix::thread::set_name(c"procpool-server");
-    sys::reset_signals();
-    let _ = replace_stdin();
 }
 
 /// Reads from `/dev/null` from now on. The terminal belongs to the parent, and stops a background

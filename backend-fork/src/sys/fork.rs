@@ -1,6 +1,9 @@
 //! The fork itself.
 #![allow(unsafe_code)]
 
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use nix::libc;
 use nix::unistd::ForkResult;
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -42,4 +45,48 @@ pub(crate) unsafe fn fork() -> Result<Option<Pid>, Errno> {
         Ok(ForkResult::Parent { child }) => Ok(Pid::from_raw(child.as_raw())),
         Err(errno) => Err(Errno::from_raw_os_error(errno as i32)),
     }
+}
+
+/// Copies this process into a child of its parent: a sibling, which the parent can wait for whatever
+/// becomes of this one. Answers the identifier and the pidfd of the copy. `None`: this is the copy.
+///
+/// The C library is not told (it has no wrapper for this that goes on on the same stack): what
+/// programs have registered with `pthread_atfork` does not run, and the library takes the copy's
+/// thread for the original's. Neither matters to a copy that does nothing but wait and
+/// [`fork`] workers, which sets both right for them.
+///
+/// # Safety
+/// As for [`fork`]; moreover this process has one thread, and neither the copy nor what it calls
+/// depends on the C library's idea of the thread's number.
+pub(crate) unsafe fn fork_sibling() -> Result<Option<(Pid, OwnedFd)>, Errno> {
+    let flags = (libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::SIGCHLD) as libc::c_ulong;
+    let same_stack: libc::c_ulong = 0;
+    let mut pidfd: libc::c_int = -1;
+    // One machine has these two the other way round.
+    let (first, second) = if cfg!(target_arch = "s390x") {
+        (same_stack, flags)
+    } else {
+        (flags, same_stack)
+    };
+    // SAFETY: without CLONE_VM the copy has memory of its own, and goes on on its copy of this
+    // stack, as after a fork; the kernel writes a descriptor to `pidfd`. The rest is the caller's.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            first,
+            second,
+            &raw mut pidfd,
+            0_usize,
+            0_usize,
+        )
+    };
+    if pid < 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN));
+    }
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return Ok(None);
+    };
+    // SAFETY: the kernel has just opened it for this process.
+    Ok(Some((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })))
 }

@@ -2,8 +2,10 @@
 
 mod exit;
 mod fork;
+mod group;
 mod signals;
 
 pub(crate) use exit::{flush_streams, leave};
-pub(crate) use fork::fork;
+pub(crate) use fork::{fork, fork_sibling};
+pub(crate) use group::kill_group_of;
 pub(crate) use signals::{block_signals, reset_signals};

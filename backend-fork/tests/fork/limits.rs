@@ -25,6 +25,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 fn flat() {
     let (server, mut launcher) = pool();
+    // At the second, the parent has heard of the standby.
+    round(&mut launcher, 0);
     round(&mut launcher, 1);
     let own = descriptors(std::process::id());
     let servers = descriptors(server.pid());

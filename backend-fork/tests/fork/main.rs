@@ -9,6 +9,7 @@ mod limits;
 mod orders;
 mod processes;
 mod rig;
+mod standby;
 mod start;
 
 use std::fs::File;
@@ -26,7 +27,10 @@ type Scenario = (&'static str, fn());
 
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(SCENARIO) {
-        let parts = death::PARTS.iter().chain(start::PARTS);
+        let parts = death::PARTS
+            .iter()
+            .chain(standby::PARTS)
+            .chain(start::PARTS);
         let (_, run) = scenarios()
             .chain(parts)
             .find(|(other, _)| *other == name)
@@ -45,6 +49,7 @@ fn scenarios() -> impl Iterator<Item = &'static Scenario> {
         launch::SCENARIOS,
         death::SCENARIOS,
         limits::SCENARIOS,
+        standby::SCENARIOS,
         start::SCENARIOS,
     ]
     .into_iter()

@@ -22,7 +22,7 @@ pub(crate) fn wait_readable(source: impl AsFd) {
 }
 
 /// Waits for something that no descriptor tells.
-pub(crate) fn wait_for(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(
@@ -83,11 +83,27 @@ pub(crate) fn parent(pid: u32) -> u32 {
 
 /// The processes, zombies included, that have this parent.
 pub(crate) fn children(of: u32) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").expect("there is a /proc");
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+    all()
         .filter(|pid| stat(*pid).is_some_and(|stat| stat[1] == of.to_string()))
         .collect()
+}
+
+/// The living processes that have this in their environment.
+pub(crate) fn with_variable(name: &str, value: &str) -> Vec<u32> {
+    let wanted = format!("{name}={value}");
+    all()
+        .filter(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let mut variables = environment.split(|byte| *byte == 0);
+            variables.any(|variable| variable == wanted.as_bytes()) && is_alive(*pid)
+        })
+        .collect()
+}
+
+/// All processes.
+fn all() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").expect("there is a /proc");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 /// The fields of a process's `stat` behind its name: state, parent, process group...
@@ -106,8 +122,12 @@ pub(crate) fn group(pid: u32) -> u32 {
 
 /// The name of a process's thread.
 pub(crate) fn name(pid: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).expect("the process exists");
-    name.trim_end().to_owned()
+    try_name(pid).expect("the process exists")
+}
+
+pub(crate) fn try_name(pid: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
 }
 
 /// A field of a process's `status`.

@@ -4,7 +4,7 @@ use backend_fork::{ForkLauncher, ForkServer};
 use pool_core::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
 
 use crate::orders::{self, Order};
-use crate::processes::wait_readable;
+use crate::processes::{children, is_alive, try_name, wait_for, wait_readable};
 
 /// A fork server whose workers take orders.
 pub(crate) fn server() -> ForkServer {
@@ -17,6 +17,23 @@ pub(crate) fn pool() -> (ForkServer, ForkLauncher) {
     let launcher = server.connect().expect("the server runs");
     (server, launcher)
 }
+
+/// The standby of this server, as soon as there is one.
+pub(crate) fn standby(server: &ForkServer) -> u32 {
+    let mut found = None;
+    wait_for("the server makes a standby", || {
+        let serves = server.pid();
+        let sleeps = |pid: &u32| {
+            *pid != serves && is_alive(*pid) && try_name(*pid).as_deref() == Some(STANDBY)
+        };
+        found = children(std::process::id()).into_iter().find(sleeps);
+        found.is_some()
+    });
+    found.expect("it was found")
+}
+
+/// What a standby is called.
+pub(crate) const STANDBY: &str = "procpool-spare";
 
 pub(crate) fn try_launch(
     launcher: &mut ForkLauncher,

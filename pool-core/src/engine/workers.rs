@@ -65,6 +65,10 @@ impl Core {
 
     /// A worker process could not be started.
     pub(super) fn launch_failed(&mut self, slot: usize, error: &LaunchError) {
+        if error.is_lost_starter() {
+            self.slots[slot].phase = Phase::Down { not_before: 0 };
+            return;
+        }
         if matches!(self.founding, Founding::Waiting(_)) {
             self.founding = Founding::Failed(error.clone());
             self.end(TaskError::new(TaskErrorKind::Launch, error.to_string()));
@@ -262,6 +266,10 @@ impl Core {
         }
         match self.slots[slot].initialized.clone() {
             Initialized::Failed(error) => self.startup_failed(slot, error),
+            // Not the initializer's fault, as far as anybody knows.
+            Initialized::Pending if exit == ExitStatus::Orphaned => {
+                self.scheduler.extract(|work| work.is_initializer);
+            }
             Initialized::Pending => {
                 // The initializer itself may be what was not begun.
                 self.scheduler.extract(|chunk| chunk.is_initializer);
@@ -273,7 +281,10 @@ impl Core {
             }
             Initialized::Yes => match remains.lost {
                 Some(lost) => self.lost(lost, exit, killed, info),
-                None if expected || killed.is_some() || self.slots[slot].has_worked => {}
+                None if expected
+                    || killed.is_some()
+                    || exit == ExitStatus::Orphaned
+                    || self.slots[slot].has_worked => {}
                 None => self.died_idle(slot, exit, info),
             },
         }

@@ -1,0 +1,56 @@
+//! What runs in a standby.
+
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::event_loop::EventLoop;
+use super::settle::{SERVER_NAME, heed_parent};
+use crate::socket::Socket;
+
+/// A process that was just forked to be the standby of its server. It sleeps until the parent calls
+/// it or is gone.
+#[derive(Debug)]
+pub(super) struct Understudy {
+    /// The parent's pidfd.
+    parent: OwnedFd,
+    main: Socket,
+}
+
+impl Understudy {
+    pub(super) fn new(parent: OwnedFd, main: Socket) -> Self {
+        Self { parent, main }
+    }
+
+    /// Waits to be called, and is the server from then on. `None`: there is nobody left to serve.
+    ///
+    /// That the server dies is no reason to wake: only the parent knows whether it wants another.
+    pub(super) fn wait(self) -> Option<EventLoop> {
+        pool_core::forked_child();
+        heed_parent();
+        // A name of fifteen bytes is what the kernel keeps.
+        let _ = rustix::thread::set_name(c"procpool-spare");
+        loop {
+            let mut sources = [
+                PollFd::new(&self.parent, PollFlags::IN),
+                PollFd::new(&self.main, PollFlags::IN),
+            ];
+            match poll(&mut sources, None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(_) => return None,
+            }
+            let is_over =
+                !sources[0].revents().is_empty() || sources[1].revents().contains(PollFlags::HUP);
+            if is_over {
+                return None;
+            }
+            if sources[1].revents().contains(PollFlags::IN) {
+                break;
+            }
+        }
+        let _ = rustix::thread::set_name(SERVER_NAME);
+        Some(EventLoop::new(self.parent, self.main))
+    }
+}
