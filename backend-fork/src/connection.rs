@@ -152,9 +152,14 @@ impl Connection {
         !self.socket.is_hung_up() && self.lineage.is_alive(self.reign)
     }
 
-    /// Why the server has closed the connection.
+    /// Why the server has closed the connection, or the bell of a launch.
     pub(crate) fn gone(&self) -> LaunchError {
-        self.lineage.gone(self.reign)
+        let no_room = if self.socket.is_hung_up() {
+            "this pool's connection"
+        } else {
+            "a worker's descriptors"
+        };
+        self.lineage.gone(self.reign, no_room)
     }
 
     /// Whether this value came into this process by a fork: then it stands for nothing here.

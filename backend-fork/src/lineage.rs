@@ -158,9 +158,9 @@ impl Lineage {
         state.reign == reign && state.end.is_none() && !state.server.is_over()
     }
 
-    /// Why the server of this reign has closed a connection. If it has died, there is another one
-    /// now, or none any more.
-    pub(crate) fn gone(&self, reign: u64) -> LaunchError {
+    /// Why the server of this reign has closed what it should not have: it has died, and there is
+    /// another one now, or none any more, or it had no room for it.
+    pub(crate) fn gone(&self, reign: u64, no_room: &str) -> LaunchError {
         let mut state = self.lock();
         if let Some(end) = &state.end {
             return end.clone();
@@ -168,8 +168,8 @@ impl Lineage {
         if state.reign == reign {
             if !state.server.is_nearly_over() {
                 return LaunchError::new(format!(
-                    "the fork server, process {}, has no room for this pool's connection; raise \
-                     the limit of open files (ulimit -n) before starting it",
+                    "the fork server, process {}, has no room for {no_room}; raise the limit of \
+                     open files (ulimit -n) before starting it",
                     state.server.pid().as_raw_pid()
                 ));
             }
@@ -224,21 +224,23 @@ impl Lineage {
             state.past
         ));
         state.end = Some(error.clone());
-        self.bury(state);
+        Self::bury(self.family, state);
         Err(error)
     }
 
-    /// Kills and reaps the whole family, when the server is dead or to be killed.
-    fn bury(&self, state: &State) {
+    /// Kills and reaps the whole family.
+    fn bury(family: Pid, state: &mut State) {
         state.server.kill();
+        // One that the parent has not heard of yet.
+        state.hear();
         if let Some(Ok(standby)) = &state.standby {
             standby.kill();
         }
         // Unless somebody else has reaped it, so that the number may be another group's.
         if state.server.fate() != ExitStatus::Unknown {
-            let _ = kill_process_group(self.family, Signal::KILL);
+            let _ = kill_process_group(family, Signal::KILL);
         }
-        wait::reap_group(self.family, WaitIdOptions::empty());
+        wait::reap_group(family, WaitIdOptions::empty());
     }
 }
 
@@ -263,7 +265,7 @@ impl Drop for Lineage {
         if state.end.is_none() {
             // It is to kill its workers in good order. A standby has none.
             state.server.end();
-            self.bury(&self.lock());
+            Self::bury(self.family, state);
         }
     }
 }

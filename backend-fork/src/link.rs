@@ -78,12 +78,6 @@ impl ForkLink {
         let mut piece = [0; 64];
         loop {
             match rustix::io::read(&self.bell, &mut piece) {
-                Ok(0) if self.connection.is_open() => {
-                    return Err(LaunchError::new(
-                        "the fork server has no room for a worker's descriptors; raise the limit \
-                         of open files (ulimit -n) before starting it",
-                    ));
-                }
                 Ok(0) => return Err(self.connection.gone()),
                 Ok(count) => match reader.feed(&piece[..count]) {
                     Ok(None) => {}

@@ -9,7 +9,10 @@ use rustix::process::Pid;
 /// Over the server's main socket, with one end of a new pool's connection.
 pub(crate) const CONNECT: &[u8] = b"connect";
 
-/// Over the main socket of a standby: serve from now on.
+/// Over the main socket of a standby, from its server: the parent knows of you.
+pub(crate) const KNOWN: &[u8] = b"known";
+
+/// Over the main socket of a standby, from the parent: serve from now on.
 pub(crate) const SERVE: &[u8] = b"serve";
 
 /// Begins an [`Announcement`].

@@ -18,15 +18,13 @@ const GRACE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
+/// How long the rest of a dying process may take, once something of it is closed: microseconds,
+/// unless others need the processor.
+const LAST_MOMENT: Timespec = GRACE;
+
 const NOW: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
-};
-
-/// How long the sockets of a dying process may take to be closed once the first one is.
-const LAST_MOMENT: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
 };
 
 /// A process of the fork server: the one that serves, or its standby. A child of this process.
@@ -82,7 +80,7 @@ impl ServerProcess {
         self.is_over_within(&NOW)
     }
 
-    /// The same when another socket of it was closed, which in a dying process may be the first.
+    /// The same when it has closed something else, as a dying process may do before.
     pub(crate) fn is_nearly_over(&self) -> bool {
         self.is_over_within(&LAST_MOMENT)
     }
@@ -102,16 +100,17 @@ impl ServerProcess {
         self.main.shut_down();
         if !wait::wait_for_death(&self.death, Some(&GRACE)) {
             self.kill();
-            wait::wait_for_death(&self.death, None);
         }
     }
 
+    /// Kills it, and waits until it is dead.
     pub(crate) fn kill(&self) {
         // It may be dead.
         let _ = pidfd_send_signal(&self.death, Signal::KILL);
+        wait::wait_for_death(&self.death, None);
     }
 
-    /// How it ended, once it has; it stays to be reaped.
+    /// How it ended, once it is dead; it stays to be reaped. `Unknown`: somebody else has done so.
     pub(crate) fn fate(&self) -> ExitStatus {
         let options = WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         wait::reap(WaitId::PidFd(self.death.as_fd()), options).unwrap_or(ExitStatus::Unknown)

@@ -191,9 +191,11 @@ impl Launching {
         }
         match status {
             // A process that is killed may have been about to get there.
-            Some(status @ (ExitStatus::Signal(_) | ExitStatus::Unknown)) => LaunchError::new(
-                format!("the worker process {status} before it reached procpool::init()"),
-            ),
+            Some(status @ (ExitStatus::Signal(_) | ExitStatus::Unknown | ExitStatus::Orphaned)) => {
+                LaunchError::new(format!(
+                    "the worker process {status} before it reached procpool::init()"
+                ))
+            }
             Some(status @ ExitStatus::Code(_)) => LaunchError::new(format!(
                 "the worker process {status} before it reached procpool::init(): {HINT}"
             ))

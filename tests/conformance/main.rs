@@ -36,6 +36,8 @@ mod refused;
 mod remains;
 mod results;
 mod seeds;
+#[cfg(feature = "fork")]
+mod standby;
 mod start;
 mod subject;
 mod threads;
@@ -77,7 +79,10 @@ fn trials() -> Vec<Trial> {
     let mut trials = every_pool::<Serial>();
     trials.extend(every_pool::<Threads>());
     #[cfg(feature = "fork")]
-    trials.extend(pool_of_processes::<Fork>());
+    {
+        trials.extend(pool_of_processes::<Fork>());
+        trials.extend(trial::trials(Fork::NAME, [("standby", standby::tests())]));
+    }
     #[cfg(feature = "spawn")]
     trials.extend(pool_of_processes::<Spawn>());
     trials
@@ -126,7 +131,10 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
 fn programs() -> Vec<Program> {
     let mut programs = Vec::new();
     #[cfg(feature = "fork")]
-    programs.extend(programs_with::<Fork>());
+    {
+        programs.extend(programs_with::<Fork>());
+        programs.extend(standby::programs());
+    }
     #[cfg(feature = "spawn")]
     programs.extend(programs_with::<Spawn>());
     programs

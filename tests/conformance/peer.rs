@@ -55,6 +55,18 @@ pub(crate) fn below(pid: u32) -> Vec<u32> {
     found
 }
 
+/// The living children of this process that are called this.
+pub(crate) fn children_called(name: &str) -> Vec<u32> {
+    let own = std::process::id().to_string();
+    all()
+        .filter(|pid| {
+            let called = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            called.trim_end() == name
+                && stat(*pid).is_some_and(|stat| stat[1] == own && !matches!(&*stat[0], "Z" | "X"))
+        })
+        .collect()
+}
+
 /// The living processes that have this in their environment.
 pub(crate) fn with_variable(name: &str, value: &str) -> Vec<u32> {
     let wanted = format!("{name}={value}");

@@ -236,6 +236,7 @@ mod threads {
     use std::sync::mpsc;
 
     use procpool::{BuildErrorKind, ForkPool, ForkServer, Pool, TaskErrorKind};
+    use rustix::process::{Pid, Signal, kill_process_group};
 
     use super::{assert_says, square};
     use crate::peer;
@@ -305,7 +306,9 @@ mod threads {
             .build();
         let pool = pool.expect("a pool can be built");
         let handle = pool.map_async(|_: u64| std::thread::park(), 0..10);
-        peer::signal(server.pid(), rustix::process::Signal::KILL);
+        // The whole family, the standby with it.
+        let family = Pid::from_raw(server.pid().cast_signed()).expect("it is not zero");
+        kill_process_group(family, Signal::KILL).expect("they live");
         // The workers die with the server, and nobody can start others.
         let error = handle.get().unwrap_err();
         assert!(
@@ -322,7 +325,7 @@ mod threads {
         );
     }
 
-    /// Tasks and builds fail when somebody has killed the fork server, and say so.
+    /// Tasks and builds fail when somebody has killed the fork server with its standby, and say so.
     pub(super) fn server_gone() {
         assert_eq!(again::<Fork>("without_its_server").lines(), [""; 0]);
     }

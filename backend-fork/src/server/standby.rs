@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::Pid;
 
-use crate::message::Announcement;
+use crate::message::{Announcement, KNOWN};
 use crate::socket::Socket;
 use crate::sys;
 
@@ -26,8 +25,9 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(10);
 pub(super) struct Standby {
     /// Its pidfd, as long as it is not known to be dead.
     death: Option<OwnedFd>,
-    /// What the parent is still to be told, with the descriptors that go with it.
-    news: Option<(Announcement, Vec<OwnedFd>)>,
+    /// What the parent is still to be told, with its end of the standby's main socket, and the
+    /// pidfd.
+    news: Option<(Announcement, Option<(Socket, OwnedFd)>)>,
     /// When the last one was made, or could not be.
     made: Option<Instant>,
     /// How many in a row could not be made, or died soon.
@@ -48,7 +48,7 @@ impl Standby {
                 Ok(None) => {}
                 Ok(called) => return called,
                 Err(errno) => {
-                    self.news = Some((Announcement(Err(errno)), Vec::new()));
+                    self.news = Some((Announcement(Err(errno)), None));
                     self.failed();
                 }
             }
@@ -90,20 +90,24 @@ impl Standby {
             // The standby sees its socket closed, and leaves.
             Errno::from_io_error(&error).unwrap_or(Errno::MFILE)
         })?;
-        self.news = Some((Announcement(Ok::<Pid, _>(pid)), vec![parents.into(), copy]));
+        self.news = Some((Announcement(Ok(pid)), Some((parents, copy))));
         self.death = Some(death);
         Ok(None)
     }
 
     fn announce(&mut self, main: &Socket) {
-        let Some((news, descriptors)) = &self.news else {
+        let Some((news, standby)) = &self.news else {
             return;
         };
-        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        match main.send(&news.encode(), &borrowed) {
-            Err(Errno::AGAIN) => {}
-            // A standby of which the parent cannot be told sees its socket closed, and leaves.
-            Ok(()) | Err(_) => self.news = None,
+        let told = match standby {
+            None => main.send(&news.encode(), &[]),
+            Some((socket, death)) => main
+                .send(&news.encode(), &[socket.as_fd(), death.as_fd()])
+                .and_then(|()| socket.send(KNOWN, &[])),
+        };
+        // A standby of which the parent cannot be told sees its socket closed, and leaves.
+        if told != Err(Errno::AGAIN) {
+            self.news = None;
         }
     }
 

@@ -7,7 +7,8 @@ use rustix::io::Errno;
 
 use super::event_loop::EventLoop;
 use super::settle::{SERVER_NAME, heed_parent};
-use crate::socket::Socket;
+use crate::message::SERVE;
+use crate::socket::{Received, Socket};
 
 /// A process that was just forked to be the standby of its server. It sleeps until the parent calls
 /// it or is gone.
@@ -29,25 +30,25 @@ impl Understudy {
     pub(super) fn wait(self) -> Option<EventLoop> {
         pool_core::forked_child();
         heed_parent();
-        // A name of fifteen bytes is what the kernel keeps.
-        let _ = rustix::thread::set_name(c"procpool-spare");
+        let _ = rustix::thread::set_name(c"procpool-new");
         loop {
+            match self.main.receive() {
+                Received::Nothing => {}
+                Received::End => return None,
+                Received::Message { bytes, .. } if bytes == SERVE => break,
+                // The kernel keeps no more than fifteen bytes of a name.
+                Received::Message { .. } => {
+                    let _ = rustix::thread::set_name(c"procpool-spare");
+                }
+            }
             let mut sources = [
                 PollFd::new(&self.parent, PollFlags::IN),
                 PollFd::new(&self.main, PollFlags::IN),
             ];
             match poll(&mut sources, None) {
-                Ok(_) => {}
-                Err(Errno::INTR) => continue,
-                Err(_) => return None,
-            }
-            let is_over =
-                !sources[0].revents().is_empty() || sources[1].revents().contains(PollFlags::HUP);
-            if is_over {
-                return None;
-            }
-            if sources[1].revents().contains(PollFlags::IN) {
-                break;
+                Ok(_) if sources[0].revents().is_empty() => {}
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => return None,
             }
         }
         let _ = rustix::thread::set_name(SERVER_NAME);

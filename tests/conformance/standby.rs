@@ -1,0 +1,364 @@
+//! Fork servers and standbys that are killed: the pools go on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use procpool::{BuildErrorKind, ForkPool, ForkServer, Pool, TaskError, TaskErrorKind};
+use rustix::process::Signal;
+
+use crate::fate::{Fate, strike};
+use crate::gate::{self, Gate};
+use crate::peer::{self, signal, wait_for_death, wait_until, workers};
+use crate::program::{Program, again, programs};
+use crate::subject::Fork;
+use crate::trial::Test;
+use crate::watchdog;
+
+/// Runs a program of this module to its end: the tests of this process share one server.
+macro_rules! alone {
+    ($($name:ident: $program:ident),+ $(,)?) => {
+        vec![$((stringify!($name), || {
+            watchdog::allow(2);
+            assert_eq!(again::<Fork>(stringify!($program)).lines(), [""; 0]);
+        })),+]
+    };
+}
+
+pub(crate) fn tests() -> Vec<Test> {
+    alone![
+        a_pool_survives_its_own_server: own_server,
+        all_pools_of_a_server_survive_it: users_server,
+        all_pools_of_the_global_server_survive_it: global_server,
+        a_server_killed_under_load_costs_what_its_workers_ran: under_load,
+        with_retries_it_costs_nothing: under_load_with_retries,
+        a_server_killed_while_pools_are_built_costs_nothing: while_building,
+        a_server_killed_while_initializers_run_costs_nothing: while_initializing,
+        a_standby_that_is_killed_costs_nothing: standbys_killed,
+        server_and_standby_killed_at_once_are_the_end: both_killed,
+        the_end_reaches_whoever_waits: both_killed_under_load,
+    ]
+}
+
+pub(crate) fn programs() -> Vec<Program> {
+    programs![Fork:
+        own_server,
+        users_server,
+        global_server,
+        under_load,
+        under_load_with_retries,
+        while_building,
+        while_initializing,
+        standbys_killed,
+        both_killed,
+        both_killed_under_load,
+    ]
+}
+
+/// A child of this process with this name, once there is one; there is one server here.
+fn child(name: &str) -> u32 {
+    let mut found = None;
+    wait_until(|| {
+        found = peer::children_called(name).first().copied();
+        found.is_some()
+    });
+    found.expect("it was found")
+}
+
+fn server() -> u32 {
+    child("procpool-server")
+}
+
+fn standby() -> u32 {
+    child("procpool-spare")
+}
+
+/// Kills the server once it has a standby, and waits for its death.
+fn kill_server() {
+    wait_until(try_to_kill_server);
+}
+
+/// The same, if there is a server that has a standby: without a pool, nobody needs to notice that
+/// it has died. `false`: there is none.
+fn try_to_kill_server() -> bool {
+    let one = |name| peer::children_called(name).first().copied();
+    let (Some(_), Some(server)) = (one("procpool-spare"), one("procpool-server")) else {
+        return false;
+    };
+    signal(server, Signal::KILL);
+    wait_for_death(&[server]);
+    true
+}
+
+fn square(x: u64) -> u64 {
+    x * x
+}
+
+fn assert_works(pool: &ForkPool) {
+    // Tasks may meet a worker that is about to die with its server; retries are for that.
+    let squares = pool.call(square).retries(10).map(0..100).unwrap();
+    assert!(squares.into_iter().eq((0..100).map(|x| x * x)));
+}
+
+/// That nobody can say how the worker died is what the error says.
+fn assert_orphaned(error: &TaskError) {
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+    assert_eq!((error.exit_code(), error.signal()), (None, None), "{error}");
+    assert!(error.worker().is_some(), "{error}");
+    assert!(error.to_string().contains("nobody can say"), "{error}");
+}
+
+fn own_server<S>() {
+    let pool = ForkPool::builder().processes(2).build().unwrap();
+    for _ in 0..3 {
+        let before = workers(&pool);
+        let gate = Gate::new();
+        let handles =
+            [(); 3].map(|()| pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket()));
+        gate.wait_for(2);
+        kill_server();
+        wait_for_death(&before);
+        let [one, other, waiting] = handles;
+        for handle in [one, other] {
+            assert_orphaned(&handle.get().unwrap_err());
+        }
+        gate.open();
+        waiting.get().expect("it had not begun");
+        assert_works(&pool);
+        wait_until(|| workers(&pool).len() == 2);
+        assert!(!workers(&pool).iter().any(|pid| before.contains(pid)));
+    }
+    assert_eq!(pool.stats().workers_lost, 6);
+    // What died had its reasons as before.
+    let error = pool.apply(|x: u64| strike(Fate::Exit(x as i32)).is_ok(), 3);
+    assert_eq!(error.unwrap_err().exit_code(), Some(3));
+    pool.close();
+    pool.join().unwrap();
+}
+
+fn users_server<S>() {
+    let server = ForkServer::start().expect("there is one thread");
+    let build = || {
+        let builder = ForkPool::builder().processes(2).fork_server(&server);
+        builder.build().expect("there is a server")
+    };
+    let pools = [build(), build(), build()];
+    for round in 0..5 {
+        // One that has not heard of it, after one that has.
+        kill_server();
+        assert_works(&pools[round % 3]);
+        kill_server();
+        for pool in &pools {
+            assert_works(pool);
+        }
+        assert_works(&build());
+    }
+    drop(server);
+    for pool in &pools {
+        kill_server();
+        assert_works(pool);
+    }
+}
+
+fn global_server<S>() {
+    let server = ForkServer::start().expect("there is one thread");
+    server.set_global().expect("it is the first");
+    let use_pools = || {
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        let pool = ForkPool::builder().processes(1).build();
+                        let pool = pool.expect("there is a server");
+                        for _ in 0..20 {
+                            assert_works(&pool);
+                        }
+                    }
+                });
+            }
+        });
+    };
+    beside_a_killer(use_pools, try_to_kill_server);
+    assert_works(&ForkPool::new().expect("there is a server"));
+}
+
+/// Kills the server again and again while `body` runs, and lets it run again until there were some
+/// deaths.
+fn beside_a_killer(mut body: impl FnMut(), kill: fn() -> bool) {
+    let over = Arc::new(AtomicBool::new(false));
+    let kills = Arc::new(AtomicU64::new(0));
+    let killer = std::thread::spawn({
+        let (over, kills) = (over.clone(), kills.clone());
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                let count = kills.fetch_add(kill().into(), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(1 + count % 20));
+            }
+        }
+    });
+    while kills.load(Ordering::Relaxed) < 5 {
+        body();
+    }
+    over.store(true, Ordering::Relaxed);
+    killer.join().expect("it does not panic");
+}
+
+/// Takes a moment.
+fn slow_square(x: u64) -> u64 {
+    std::thread::sleep(Duration::from_micros(100));
+    x * x
+}
+
+fn under_load<S>() {
+    let pool = ForkPool::builder().processes(3).build().unwrap();
+    beside_a_killer(
+        || {
+            let results = pool.try_map(slow_square, 0..5000);
+            assert_eq!(results.len(), 5000);
+            for (x, result) in (0..).zip(results) {
+                match result {
+                    Ok(y) => assert_eq!(y, x * x),
+                    Err(error) => {
+                        assert_orphaned(&error);
+                        assert_eq!(error.index(), Some(x as usize));
+                    }
+                }
+            }
+        },
+        try_to_kill_server,
+    );
+    assert_works(&pool);
+}
+
+fn under_load_with_retries<S>() {
+    let pool = ForkPool::builder().processes(3).build().unwrap();
+    beside_a_killer(
+        || {
+            let squares = pool.call(slow_square).retries(1000).map(0..5000).unwrap();
+            assert!(squares.into_iter().eq((0..5000).map(|x| x * x)));
+            let call = pool.call(slow_square).retries(1000);
+            let squares = call.imap(0..2000).collect::<Result<Vec<_>, _>>().unwrap();
+            assert!(squares.into_iter().eq((0..2000).map(|x| x * x)));
+        },
+        try_to_kill_server,
+    );
+    assert_eq!(pool.stats().failed, 0);
+}
+
+fn while_building<S>() {
+    let server = ForkServer::start().expect("there is one thread");
+    beside_a_killer(
+        || {
+            for _ in 0..20 {
+                let builder = ForkPool::builder().processes(8).fork_server(&server);
+                let pool = builder.build().expect("there is always a server");
+                assert_works(&pool);
+            }
+        },
+        try_to_kill_server,
+    );
+}
+
+fn while_initializing<S>() {
+    fn start(_: ()) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pool = ForkPool::builder().processes(4).initializer(start, ());
+    let pool = pool.build().unwrap();
+    beside_a_killer(
+        || {
+            let call = pool.call(slow_square).retries(1000);
+            let squares = call.map(0..2000).unwrap();
+            assert!(squares.into_iter().eq((0..2000).map(|x| x * x)));
+        },
+        // Slow enough that a worker comes to work now and then.
+        || {
+            std::thread::sleep(Duration::from_millis(20));
+            try_to_kill_server()
+        },
+    );
+}
+
+fn standbys_killed<S>() {
+    let pool = ForkPool::builder().processes(2).build().unwrap();
+    let before = workers(&pool);
+    let kill_standby = || {
+        let standbys = peer::children_called("procpool-spare");
+        standbys.iter().for_each(|pid| signal(*pid, Signal::KILL));
+        !standbys.is_empty()
+    };
+    beside_a_killer(
+        || {
+            let squares = pool.map(slow_square, 0..5000).unwrap();
+            assert!(squares.into_iter().eq((0..5000).map(|x| x * x)));
+        },
+        kill_standby,
+    );
+    assert_eq!(workers(&pool), before);
+    // Those that died are reaped when the pool has to do with its server.
+    signal(before[0], Signal::KILL);
+    wait_for_death(&before[..1]);
+    wait_until(|| workers(&pool).len() == 2);
+    kill_server();
+    assert_works(&pool);
+}
+
+/// Kills both before one can do anything about the other's death.
+fn kill_both() {
+    let (server, standby) = (server(), standby());
+    signal(server, Signal::STOP);
+    signal(standby, Signal::KILL);
+    wait_for_death(&[standby]);
+    signal(server, Signal::KILL);
+    wait_for_death(&[server]);
+}
+
+fn assert_ended(error: &TaskError) {
+    assert_eq!(error.kind(), TaskErrorKind::Launch, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("the fork server"), "{text}");
+    assert!(text.contains("standby"), "{text}");
+    assert!(text.contains("SIGKILL"), "{text}");
+}
+
+fn both_killed<S>() {
+    let server = ForkServer::start().expect("there is one thread");
+    let builder = || ForkPool::builder().processes(2).fork_server(&server);
+    let (pool, idle) = (builder().build().unwrap(), builder().build().unwrap());
+    let pids = [workers(&pool), workers(&idle)].concat();
+    kill_both();
+    wait_for_death(&pids);
+    for pool in [&pool, &idle] {
+        assert_ended(&pool.apply(square, 3).unwrap_err());
+        assert_ended(&pool.map(square, 0..10).unwrap_err());
+        assert_ended(&pool.apply_async(square, 3).get().unwrap_err());
+        assert_ended(&pool.imap(square, 0..10).next().unwrap().unwrap_err());
+    }
+    let error = builder().build().map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), BuildErrorKind::Launch, "{error}");
+    assert!(error.to_string().contains("standby"), "{error}");
+    pool.close();
+    pool.join().unwrap();
+    drop((pool, idle, server));
+    assert_eq!(peer::below(std::process::id()), []);
+}
+
+fn both_killed_under_load<S>() {
+    let pool = ForkPool::builder().processes(2).build().unwrap();
+    let gate = Gate::new();
+    let pass = |ticket: String| gate::pass(&ticket);
+    let running = pool.map_async(pass, [gate.ticket(), gate.ticket()]);
+    gate.wait_for(2);
+    let waiting = [(); 100].map(|()| pool.apply_async(square, 3));
+    std::thread::scope(|scope| {
+        let mapping = scope.spawn(|| pool.try_map(square, 0..100));
+        kill_both();
+        for result in mapping.join().expect("it does not panic") {
+            assert_ended(&result.unwrap_err());
+        }
+    });
+    assert_orphaned(&running.get().unwrap_err());
+    for handle in waiting {
+        assert_ended(&handle.get().unwrap_err());
+    }
+}
