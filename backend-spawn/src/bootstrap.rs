@@ -24,24 +24,26 @@ const DESCRIPTORS: usize = 5;
 ///
 /// # Errors
 /// What to tell the parent.
-pub(crate) fn bootstrap(bell: &mut PipeWriter, secret: &Secret) -> Result<Region, String> {
+pub(crate) fn bootstrap(
+    bell: &mut PipeWriter,
+    secret: &Secret,
+    folder: &Folder,
+) -> Result<Region, String> {
     // ipc-channel panics in cases that are checked below as far as they can be foreseen, and
     // when a stranger sends rubbish. Nobody should read of that.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let region = meet(bell, secret);
+    let region = meet(bell, secret, folder);
     std::panic::set_hook(hook);
     let region = region?;
     say(bell, &Message::Received).map_err(|error| format!("cannot ring the doorbell: {error}"))?;
     Ok(region)
 }
 
-fn meet(bell: &mut PipeWriter, secret: &Secret) -> Result<Region, String> {
+fn meet(bell: &mut PipeWriter, secret: &Secret, folder: &Folder) -> Result<Region, String> {
     sys::spare_descriptors(DESCRIPTORS)
         .map_err(|error| format!("a worker has too few descriptors left to start: {error}"))?;
-    let folder = Folder::new(secret.folder)
-        .map_err(|error| format!("a worker cannot find the temporary folder: {error}"))?;
-    check(&folder)?;
+    check(folder)?;
     // Also where the folder stays empty: making it finds out what ipc-channel would panic of.
     folder.create().map_err(|error| {
         format!(
@@ -50,7 +52,7 @@ fn meet(bell: &mut PipeWriter, secret: &Secret) -> Result<Region, String> {
             folder.parent().display()
         )
     })?;
-    let setup = wait(bell, secret, &folder);
+    let setup = wait(bell, secret, folder);
     folder.remove();
     adopt(setup?.memory).map_err(|error| format!("a worker cannot map its region: {error}"))
 }

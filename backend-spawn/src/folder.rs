@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A folder in the temporary folder, in which a worker makes its socket during the bootstrap.
 ///
 /// Parent and worker both know its name before it exists, so that the parent can remove it
-/// wherever in the bootstrap a worker was killed. (The folder that ipc-channel makes has a random
+/// wherever in the bootstrap a worker was killed, and the worker wherever the parent was. (The folder that ipc-channel makes has a random
 /// name that only the worker knows; it comes to lie in this one.) The folder also keeps other
 /// users from the socket.
 #[derive(Debug)]

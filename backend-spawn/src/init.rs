@@ -7,9 +7,10 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::bootstrap::{bootstrap, say};
+use crate::folder::Folder;
 use crate::hello::Message;
 use crate::summons::{Secret, Summons};
-use crate::sys;
+use crate::sys::{self, Vigil};
 
 /// How far [`init`] is in this process.
 static STATE: AtomicU8 = AtomicU8::new(NOT_CALLED);
@@ -122,25 +123,38 @@ fn summons() -> Option<Summons> {
 fn serve(secret: &Secret) -> ! {
     STATE.store(WORKER, Ordering::Release);
     sys::remove_variable(Summons::VARIABLE);
-    match sys::die_with_parent() {
-        Ok(true) => {}
-        Ok(false) => leave(NOT_SET_UP),
-        Err(error) => fail_early(&format!(
-            "a worker cannot tie itself to its parent: {error}"
-        )),
-    }
+    let folder = Folder::new(secret.folder).unwrap_or_else(|error| {
+        fail_early(&format!(
+            "a worker cannot find the temporary folder: {error}"
+        ))
+    });
+    let vigil = if_parent_lives(Vigil::begin(folder.path()));
     sys::ignore_signals_of_output();
     sys::unblock_signals();
     sys::name_process(&env::args_os().next().unwrap_or_default());
     let mut bell = sys::take_stdin()
         .unwrap_or_else(|error| fail_early(&format!("a worker cannot be set up: {error}")));
-    match bootstrap(&mut bell, secret) {
-        Ok(region) => leave(pool_core::worker::serve(region, bell.into())),
+    match bootstrap(&mut bell, secret, &folder) {
+        Ok(region) => {
+            if_parent_lives(vigil.end().map(|lives| lives.then_some(())));
+            leave(pool_core::worker::serve(region, bell.into()))
+        }
         Err(reason) => {
             // If this fails, the parent is gone.
             let _ = say(&mut bell, &Message::Failed(reason));
             leave(NOT_SET_UP)
         }
+    }
+}
+
+/// What ties this process to its parent, or else its end.
+fn if_parent_lives<T>(tie: io::Result<Option<T>>) -> T {
+    match tie {
+        Ok(Some(tie)) => tie,
+        Ok(None) => leave(NOT_SET_UP),
+        Err(error) => fail_early(&format!(
+            "a worker cannot tie itself to its parent: {error}"
+        )),
     }
 }
 

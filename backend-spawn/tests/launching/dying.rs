@@ -26,6 +26,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             killed_at_any_moment,
         ),
         Scenario::new("a_worker_dies_with_its_parent", dies_with_its_parent),
+        Scenario::new(
+            "a_stopped_worker_that_waits_dies_with_its_parent",
+            dies_while_it_waits,
+        ),
+        Scenario::new(
+            "a_parent_killed_at_any_moment_leaves_nothing",
+            parent_killed_at_any_moment,
+        ),
         Scenario::new("an_orphan_does_not_become_the_program", orphan).worker(outlive_parent),
     ]
 }
@@ -140,6 +148,93 @@ fn dies_with_its_parent() {
     parent.kill().expect("a process");
     parent.wait().expect("a process");
     assert_dies(&worker);
+}
+
+/// It has its socket and waits there. The harness finds it, if it is left behind.
+fn dies_while_it_waits() {
+    if is_second_parent() {
+        let link = launch();
+        assert!(is_readable(link.bell(), LONG), "the worker says nothing");
+        println!("{}", link.pid().expect("a process"));
+        sleep();
+    }
+    let folder = || fs::read_dir(env::temp_dir()).expect("a folder").count();
+    let (mut parent, worker) = second_parent("a_stopped_worker_that_waits_dies_with_its_parent");
+    assert_eq!(folder(), 1, "this tests nothing");
+    pidfd_send_signal(&worker, Signal::STOP).expect("a living process");
+    parent.kill().expect("a process");
+    parent.wait().expect("a process");
+    assert_dies(&worker);
+}
+
+/// Names one run of a parent, and with it all processes that come of it.
+const MARK: &str = "LAUNCHING_MARK";
+
+/// The living processes of a run.
+fn marked(mark: &str) -> Vec<u32> {
+    let wanted = format!("{MARK}={mark}");
+    let entries = fs::read_dir("/proc").expect("there is a /proc");
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            let read = |what| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+            let environment = read("environ");
+            let mut variables = environment.split(|byte| *byte == 0);
+            // A zombie has no environment.
+            variables.any(|variable| variable == wanted.as_bytes())
+        })
+        .collect()
+}
+
+/// Killed while its workers start, and start again, nobody stays and no file.
+fn parent_killed_at_any_moment() {
+    if env::var_os(MARK).is_some() {
+        drop(reached());
+        println!("ready");
+        loop {
+            drop(reached());
+        }
+    }
+    let started = Instant::now();
+    reached();
+    let usual = started.elapsed();
+    let mut seed = 42_u32;
+    for round in 0..300 {
+        // By a generator of Lehmer's: any moment of two launches, one as likely as the other.
+        seed = (u64::from(seed) * 48271 % 0x7fff_ffff) as u32;
+        let moment = usual * 2 * (seed % 1000) / 1000;
+        let mark = format!("{}-{round}", id());
+        #[allow(clippy::disallowed_methods, reason = "the test's own process")]
+        let mut parent = Command::new(env::current_exe().expect("this program"))
+            .env(
+                Scenario::VARIABLE,
+                "a_parent_killed_at_any_moment_leaves_nothing",
+            )
+            .env(MARK, &mark)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let mut line = String::new();
+        let stdout = parent.stdout.as_mut().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        let ready = Instant::now();
+        while ready.elapsed() < moment {
+            std::thread::yield_now();
+        }
+        parent.kill().expect("a process");
+        parent.wait().expect("a process");
+        let killed = Instant::now();
+        while !marked(&mark).is_empty() {
+            assert!(killed.elapsed() < LONG, "they live: {:?}", marked(&mark));
+            std::thread::yield_now();
+        }
+        let left: Vec<_> = fs::read_dir(env::temp_dir())
+            .expect("a folder")
+            .flatten()
+            .collect();
+        assert!(left.is_empty(), "seed {seed}, {moment:?}: {left:?}");
+    }
 }
 
 /// Comes to `init` only when the parent is dead.

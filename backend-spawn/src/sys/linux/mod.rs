@@ -2,13 +2,15 @@
 
 mod bell;
 mod memory;
+mod orphan;
 mod process;
 mod worker;
 
 pub(crate) use bell::{inode, make_bell, stdin_is_bell, take_stdin, write_to_stdin};
 pub(crate) use memory::{release_pages, spare_descriptors, spare_memory};
+pub(crate) use orphan::Vigil;
 pub(crate) use process::Process;
 pub(crate) use worker::{
-    die_with_parent, ignore_signals_of_output, name_process, parent, random, remove_variable,
-    unblock_signals, with_variable,
+    ignore_signals_of_output, name_process, parent, random, remove_variable, unblock_signals,
+    with_variable,
 };

@@ -31,7 +31,7 @@ pub(crate) fn parent() -> u32 {
 }
 
 /// Makes this process be killed when the thread that started it ends. `false`: it has already.
-pub(crate) fn die_with_parent() -> io::Result<bool> {
+pub(super) fn die_with_parent() -> io::Result<bool> {
     let before = parent();
     set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     Ok(parent() == before)
