@@ -38,6 +38,7 @@ mod results;
 mod seeds;
 #[cfg(feature = "fork")]
 mod standby;
+mod stacks;
 mod start;
 mod subject;
 mod threads;

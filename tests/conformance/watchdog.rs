@@ -2,20 +2,16 @@
 //! whole program.
 
 use std::collections::HashMap;
-use std::fs;
-use std::process::{Command, Stdio};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crate::peer;
+use crate::stacks;
 
 /// How long a test may take. None of them takes more than a few seconds on a machine that has
 /// nothing else to do.
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// How long the debugger may take for one process.
-const DEBUGGER_LIMIT: Duration = Duration::from_secs(20);
 
 /// The tests that run now, by the thread that they run on.
 static RUNNING: Mutex<Option<HashMap<ThreadId, Running>>> = Mutex::new(None);
@@ -98,60 +94,7 @@ fn bark(name: &str) -> ! {
     let mut processes = peer::below(own);
     processes.insert(0, own);
     eprintln!("\n{name} hangs. These processes take part: {processes:?}");
-    for pid in &processes {
-        describe(*pid);
-    }
-    for pid in processes {
-        backtraces(pid);
-    }
+    stacks::print(&processes);
     eprintln!("{name} hangs; the stacks stand above");
     std::process::abort()
-}
-
-/// What the kernel says each thread of a process waits for.
-fn describe(pid: u32) {
-    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let command = String::from_utf8_lossy(&command).replace('\0', " ");
-    eprintln!("--- process {pid}: {command}");
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let read = |what: &str| {
-            let text = fs::read_to_string(thread.path().join(what)).unwrap_or_default();
-            text.trim().to_owned()
-        };
-        eprintln!(
-            "thread {} {}: wchan {}, syscall {}\n{}",
-            thread.file_name().display(),
-            read("comm"),
-            read("wchan"),
-            read("syscall"),
-            read("stack"),
-        );
-    }
-}
-
-/// What gdb says of a process's threads, where there is gdb.
-fn backtraces(pid: u32) {
-    #[allow(clippy::disallowed_methods, reason = "a debugger is no worker")]
-    let gdb = Command::new("gdb")
-        .args(["-nx", "-batch", "-iex", "set debuginfod enabled off"])
-        .args(["-ex", "set pagination off"])
-        .args(["-ex", "thread apply all backtrace"])
-        .args(["-p", &pid.to_string()])
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .spawn();
-    let Ok(mut gdb) = gdb else {
-        return eprintln!("(with gdb installed, the backtraces of {pid} would stand here)");
-    };
-    let begun = Instant::now();
-    while matches!(gdb.try_wait(), Ok(None)) {
-        if begun.elapsed() > DEBUGGER_LIMIT {
-            let _ = gdb.kill();
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

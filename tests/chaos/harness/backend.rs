@@ -1,0 +1,205 @@
+//! The kinds of pools that the storm is made for.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use procpool::{BuildError, Pool};
+use serde::{Deserialize, Serialize};
+
+use super::deed::{self, Beginning};
+
+/// Names a kind of pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    #[cfg(feature = "fork")]
+    Fork,
+    #[cfg(feature = "spawn")]
+    Spawn,
+}
+
+impl Kind {
+    pub(crate) const ALL: &[Self] = &[
+        #[cfg(feature = "fork")]
+        Self::Fork,
+        #[cfg(feature = "spawn")]
+        Self::Spawn,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            #[cfg(feature = "fork")]
+            Self::Fork => "fork",
+            #[cfg(feature = "spawn")]
+            Self::Spawn => "spawn",
+        }
+    }
+}
+
+/// The options of a pool.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) processes: usize,
+    pub(crate) ring_capacity: Option<usize>,
+    pub(crate) max_tasks_per_child: Option<u64>,
+    pub(crate) beginning: Option<Beginning>,
+    pub(crate) has_finalizer: bool,
+}
+
+impl Config {
+    pub(crate) fn plain(processes: usize) -> Self {
+        Self {
+            processes,
+            ring_capacity: None,
+            max_tasks_per_child: None,
+            beginning: None,
+            has_finalizer: false,
+        }
+    }
+}
+
+/// A kind of pool.
+pub(crate) trait Backend: Send + Sync + 'static {
+    type Pool: Pool + Send + Sync + 'static;
+    const KIND: Kind;
+
+    /// To be called while this process has one thread. So many fork servers can be killed.
+    fn prepare(spare_servers: usize) -> Self;
+
+    /// Builds a pool.
+    fn build(&self, config: &Config) -> Result<Self::Pool, BuildError>;
+
+    /// The fork server in use, if it may be killed: there is another one.
+    fn expendable_server(&self) -> Option<u32> {
+        None
+    }
+
+    /// The fork servers that are not in use yet.
+    fn spare_servers(&self) -> Vec<u32> {
+        Vec::new()
+    }
+}
+
+/// Applies a config to a builder, which has no trait.
+macro_rules! build {
+    ($builder:expr, $config:ident) => {{
+        let mut builder = $builder
+            .processes($config.processes)
+            // A worker that is stopped while it starts is continued long before.
+            .launch_timeout(Duration::from_secs(30));
+        if let Some(bytes) = $config.ring_capacity {
+            builder = builder.ring_capacity(bytes);
+        }
+        if let Some(tasks) = $config.max_tasks_per_child {
+            builder = builder.max_tasks_per_child(tasks);
+        }
+        if let Some(beginning) = &$config.beginning {
+            builder = builder.initializer(deed::begin, beginning.clone());
+        }
+        if $config.has_finalizer {
+            builder = builder.finalizer(deed::finish);
+        }
+        builder.build()
+    }};
+}
+
+#[cfg(feature = "fork")]
+pub(crate) use fork::Fork;
+#[cfg(feature = "fork")]
+mod fork {
+    use std::sync::{Mutex, PoisonError};
+
+    use procpool::{ForkPool, ForkServer};
+
+    use super::{Backend, BuildError, Config, Duration, Kind, deed};
+    use crate::harness::kin;
+
+    /// [`ForkPool`], with fork servers in store: none can be started once there are threads.
+    pub(crate) struct Fork {
+        /// The last one is in use.
+        servers: Mutex<Vec<ForkServer>>,
+    }
+
+    impl Fork {
+        fn servers(&self) -> std::sync::MutexGuard<'_, Vec<ForkServer>> {
+            self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl Backend for Fork {
+        type Pool = ForkPool;
+        const KIND: Kind = Kind::Fork;
+
+        fn prepare(spare_servers: usize) -> Self {
+            let start = || ForkServer::start().expect("this program has one thread yet");
+            Self {
+                servers: Mutex::new((0..=spare_servers).map(|_| start()).collect()),
+            }
+        }
+
+        fn build(&self, config: &Config) -> Result<ForkPool, BuildError> {
+            let mut servers = self.servers();
+            let is_dead = |server: &ForkServer| !kin::is_alive(server.pid());
+            // Outside of the lock: the last owner of a server waits for its end.
+            let mut dead = Vec::new();
+            while servers.len() > 1 && servers.last().is_some_and(is_dead) {
+                dead.extend(servers.pop());
+            }
+            let server = servers.last().expect("the last one stays").clone();
+            drop(servers);
+            drop(dead);
+            build!(ForkPool::builder().fork_server(&server), config)
+        }
+
+        fn expendable_server(&self) -> Option<u32> {
+            let servers = self.servers();
+            let server = servers.last().filter(|_| servers.len() > 1)?;
+            Some(server.pid()).filter(|pid| kin::is_alive(*pid))
+        }
+
+        fn spare_servers(&self) -> Vec<u32> {
+            let servers = self.servers();
+            let (_, spare) = servers.split_last().expect("the last one stays");
+            spare.iter().map(ForkServer::pid).collect()
+        }
+    }
+}
+
+#[cfg(feature = "spawn")]
+pub(crate) use spawn::Spawn;
+#[cfg(feature = "spawn")]
+mod spawn {
+    use procpool::SpawnPool;
+
+    use super::{Backend, BuildError, Config, Duration, Kind, deed};
+
+    /// [`SpawnPool`].
+    pub(crate) struct Spawn;
+
+    impl Backend for Spawn {
+        type Pool = SpawnPool;
+        const KIND: Kind = Kind::Spawn;
+
+        fn prepare(_: usize) -> Self {
+            Self
+        }
+
+        fn build(&self, config: &Config) -> Result<SpawnPool, BuildError> {
+            build!(SpawnPool::builder(), config)
+        }
+    }
+}
+
+/// Runs a map in a pool of its own, with the options at their defaults.
+pub(crate) fn nested(kind: Kind, items: u64) -> Result<Vec<u64>, String> {
+    fn squares(pool: Result<impl Pool, BuildError>, items: u64) -> Result<Vec<u64>, String> {
+        let pool = pool.map_err(|error| error.to_string())?;
+        let squares = pool.map(|x: u64| x * x, 0..items);
+        squares.map_err(|error| error.to_string())
+    }
+    match kind {
+        #[cfg(feature = "fork")]
+        Kind::Fork => squares(procpool::ForkPool::builder().processes(2).build(), items),
+        #[cfg(feature = "spawn")]
+        Kind::Spawn => squares(procpool::SpawnPool::builder().processes(2).build(), items),
+    }
+}

@@ -1,0 +1,265 @@
+//! One call of a random kind.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use procpool::{CallWith, Pool};
+
+use super::backend::Backend;
+use super::job::{Bulk, Item, Job, Outcome, Quick, Unit, Work};
+use super::judge::Call;
+use super::plan::{self, Options, Stop, one_in};
+use super::pools::Tenant;
+use super::storm::Storm;
+use super::waiting::{Afterwards, Waiting, WaitingMap, WaitingTask, look_at_all, look_at_each};
+
+/// The kinds of call.
+const KINDS: [&str; 7] = [
+    "apply",
+    "apply_async",
+    "map",
+    "try_map",
+    "map_async",
+    "imap",
+    "imap_unordered",
+];
+
+/// So many handles a thread keeps.
+const KEPT: usize = 24;
+
+/// Makes calls until the storm is over, and then looks at all that it has kept.
+pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
+    let mut kept: Vec<Box<dyn Waiting>> = Vec::new();
+    while !storm.ledger.is_over() {
+        if let Some(tenant) = storm.pools.random(rng) {
+            let waiting = match rng.u32(..20) {
+                0..14 => make::<B, Work>(storm, &tenant, rng),
+                14..16 => make::<B, Bulk>(storm, &tenant, rng),
+                16..19 => make::<B, Quick>(storm, &tenant, rng),
+                _ => make::<B, Unit>(storm, &tenant, rng),
+            };
+            kept.extend(waiting);
+        } else {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if kept.len() > KEPT || !kept.is_empty() && one_in(rng, 3) {
+            let one = rng.usize(..kept.len());
+            kept.swap_remove(one).settle(rng);
+        }
+    }
+    for waiting in kept {
+        waiting.settle(rng);
+    }
+}
+
+/// Makes a call. `Some`: it runs in the background.
+fn make<B: Backend, J: Job>(
+    storm: &Storm<B>,
+    tenant: &Arc<Tenant<B>>,
+    rng: &mut Rng,
+) -> Option<Box<dyn Waiting>> {
+    let kind = KINDS[rng.usize(..KINDS.len())];
+    let count = match (kind, J::NAME) {
+        ("apply" | "apply_async", _) => 1,
+        (_, "quick" | "unit") if one_in(rng, 4) => rng.usize(..5000),
+        (_, "bulk") => rng.usize(..6),
+        _ => plan::count(rng),
+    };
+    let options = Options::random(rng, count);
+    let is_background = kind.ends_with("async");
+    let stop = match rng.u32(..8) {
+        0 if is_background => Some(Stop::Cancel),
+        1 if is_background => Some(Stop::Kill),
+        _ => None,
+    };
+    let mut items = plan::items(
+        rng,
+        &storm.ledger,
+        storm.climate,
+        count,
+        J::HAS_DEEDS,
+        &options,
+        stop,
+    );
+    storm.ledger.begin(items.len());
+    let call = Arc::new(Call {
+        kind,
+        job: J::NAME,
+        options,
+        pool: tenant.facts.clone(),
+        ledger: storm.ledger.clone(),
+        victims: storm.victims.clone(),
+        begun: Instant::now(),
+        is_stopped: AtomicBool::new(false),
+    });
+    let _operation = storm.ledger.operation(format!(
+        "{kind} of {count} {} in {} with {:?}, {options:?}",
+        J::NAME,
+        tenant.facts.name,
+        tenant.facts.config
+    ));
+    let with = with::<J>(&tenant.pool, &options);
+    let arguments = || items.iter().map(J::argument);
+    match kind {
+        "apply" => {
+            let outcome = with.apply(J::argument(&items[0]));
+            call.enter::<J>(&items[0], None, outcome.as_ref());
+        }
+        "apply_async" => {
+            let item = items.remove(0);
+            let handle = with.apply_async(J::argument(&item));
+            let after = afterwards(rng, tenant);
+            return Some(Box::new(WaitingTask::<J>::new(
+                handle, item, call, stop, after,
+            )));
+        }
+        "map" => {
+            let outcome = if one_in(rng, 2) {
+                with.map(arguments())
+            } else {
+                // An input that does not say how long it is.
+                with.map(arguments().filter(|_| true))
+            };
+            look_at_all::<J>(&call, &items, outcome.as_ref(), true);
+        }
+        "try_map" => look_at_each::<J>(&call, &items, &with.try_map(arguments())),
+        "map_async" => {
+            let handle = with.map_async(arguments());
+            let after = afterwards(rng, tenant);
+            return Some(Box::new(WaitingMap::<J>::new(
+                handle, items, call, stop, after,
+            )));
+        }
+        _ => lazily::<J>(with, &call, &items, rng, kind == "imap"),
+    }
+    None
+}
+
+fn with<J: Job>(
+    pool: &impl Pool,
+    options: &Options,
+) -> CallWith<impl Fn(J::Argument) -> J::Answer + 'static> {
+    let mut call = pool.call(J::run).retries(options.retries);
+    if let Some(timeout) = options.timeout {
+        call = call.timeout(timeout);
+    }
+    if let Some(items) = options.chunksize {
+        call = call.chunksize(items);
+    }
+    if let Some(items) = options.buffer {
+        call = call.buffer(items);
+    }
+    call
+}
+
+/// What a callback does: sometimes it panics, or gives the pool more to do.
+fn afterwards<B: Backend>(rng: &mut Rng, tenant: &Arc<Tenant<B>>) -> Option<Afterwards> {
+    if one_in(rng, 2) {
+        return None;
+    }
+    let tenant = Arc::downgrade(tenant);
+    Some(match rng.u32(..4) {
+        0 => Box::new(|| panic!("callbacks may")),
+        1 => Box::new(move || {
+            // It may be the last owner when it is through.
+            if let Some(tenant) = tenant.upgrade() {
+                drop(tenant.pool.apply_async(Quick::run, 7));
+            }
+        }),
+        _ => Box::new(|| {}),
+    })
+}
+
+/// Asks a lazy map for some or all of its results.
+fn lazily<J: Job>(
+    with: CallWith<impl Fn(J::Argument) -> J::Answer + 'static>,
+    call: &Call,
+    items: &[Item],
+    rng: &mut Rng,
+    in_order: bool,
+) {
+    let taken = Cell::new(0);
+    let input = items.iter().map(|item| {
+        taken.set(taken.get() + 1);
+        J::argument(item)
+    });
+    let mut results: Box<dyn Iterator<Item = Outcome<J>> + '_> = if in_order {
+        Box::new(with.imap(input))
+    } else {
+        Box::new(with.imap_unordered(input))
+    };
+    let all = !one_in(rng, 3);
+    let until = if all {
+        items.len()
+    } else {
+        rng.usize(..=items.len())
+    };
+    let mut open: Vec<&Item> = items.iter().collect();
+    for given in 0..until {
+        let Some(outcome) = results.next() else {
+            let what = format!(
+                "{} ended after {given} of {} results",
+                call.kind,
+                items.len()
+            );
+            call.ledger.violation(&what);
+            break;
+        };
+        if let Some(buffer) = call.options.buffer
+            && taken.get() > given + buffer
+        {
+            let taken = taken.get();
+            call.ledger.violation(&format!(
+                "{} with a buffer of {buffer} took {taken} items and had given {given} results",
+                call.kind
+            ));
+        }
+        let place = if in_order {
+            Some(0)
+        } else {
+            place::<J>(&open, &outcome)
+        };
+        match place {
+            Some(place) => {
+                let item = open.remove(place);
+                call.enter::<J>(item, Some(item.index), outcome.as_ref());
+            }
+            None => call.ledger.violation(&format!(
+                "{} gave a result twice, or of no item: {:?}",
+                call.kind,
+                outcome.err()
+            )),
+        }
+        if one_in(rng, 50) {
+            thread::sleep(Duration::from_millis(rng.u64(..10)));
+        }
+    }
+    if all && results.next().is_some() {
+        call.ledger
+            .violation(&format!("{} gave one result too many", call.kind));
+    }
+    drop(results);
+    let unseen: Vec<Item> = open.into_iter().cloned().collect();
+    call.enter_unseen(&unseen);
+}
+
+/// Which of the items without a result this is the result of.
+fn place<J: Job>(open: &[&Item], outcome: &Outcome<J>) -> Option<usize> {
+    let index = match outcome {
+        Ok(answer) => match J::index(answer) {
+            Some(index) => Some(index),
+            // It does not say so: any that it fits.
+            None => {
+                return open
+                    .iter()
+                    .position(|item| J::check(item, answer, 0).is_ok());
+            }
+        },
+        Err(error) => error.index(),
+    };
+    open.iter().position(|item| Some(item.index) == index)
+}

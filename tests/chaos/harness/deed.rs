@@ -1,0 +1,213 @@
+//! What tasks do in the workers.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use procpool::worker;
+use rustix::process::{Signal, getpid, kill_process};
+use serde::{Deserialize, Serialize};
+
+use super::backend::{self, Kind};
+use super::load::Trap;
+
+/// Names the file in which tasks write down that they run.
+pub(crate) const RUNS: &str = "CHAOS_RUNS";
+
+/// What a task does besides answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Deed {
+    Nothing,
+    SleepMs(u16),
+    SpinUs(u32),
+    /// Sleeps until it is killed.
+    Forever,
+    /// Works until it is asked to stop.
+    UntilCancelled,
+    Panic,
+    Exit(u8),
+    Abort,
+    Segfault,
+    Kill,
+    /// Starts a process that lives so many seconds, and stays for some milliseconds. Unless it is
+    /// left, the process is killed then.
+    Child {
+        seconds: u16,
+        ms: u16,
+        leave: bool,
+    },
+    /// Runs a map in a pool of its own.
+    Nested(Kind),
+    /// The argument cannot be encoded or decoded.
+    Argument(ArgumentTrap),
+    /// The result cannot be encoded or decoded.
+    Answer(ArgumentTrap),
+}
+
+/// A [`Trap`] that can be sent: its number in [`Trap::SHUT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ArgumentTrap(u8);
+
+impl ArgumentTrap {
+    pub(crate) fn number(number: usize) -> Self {
+        Self((number % Trap::SHUT.len()) as u8)
+    }
+
+    pub(crate) fn trap(self) -> Trap {
+        Trap::SHUT[usize::from(self.0)]
+    }
+}
+
+impl Deed {
+    /// Whether an item that does this may end with a value.
+    pub(crate) fn can_succeed(self) -> bool {
+        matches!(
+            self,
+            Self::Nothing
+                | Self::SleepMs(_)
+                | Self::SpinUs(_)
+                | Self::Child { .. }
+                | Self::Nested(_)
+        )
+    }
+
+    /// The signal, or the exit code, that it ends its worker with.
+    pub(crate) fn own_death(self) -> Option<(Option<i32>, Option<i32>)> {
+        let signal = |signal: Signal| Some((Some(signal.as_raw()), None));
+        match self {
+            Self::Exit(code) => Some((None, Some(i32::from(code)))),
+            Self::Abort => signal(Signal::ABORT),
+            Self::Segfault => signal(Signal::SEGV),
+            Self::Kill => signal(Signal::KILL),
+            _ => None,
+        }
+    }
+
+    /// The trap in its argument.
+    pub(crate) fn argument(self) -> Trap {
+        match self {
+            Self::Argument(trap) => trap.trap(),
+            _ => Trap::Open,
+        }
+    }
+
+    /// The trap in its result.
+    pub(crate) fn answer(self) -> Trap {
+        match self {
+            Self::Answer(trap) => trap.trap(),
+            _ => Trap::Open,
+        }
+    }
+
+    /// Does it. The error is what went wrong in a nested pool.
+    pub(crate) fn done(self, id: u64) -> Result<(), String> {
+        match self {
+            Self::Nothing | Self::Argument(_) | Self::Answer(_) => {}
+            Self::SleepMs(ms) => std::thread::sleep(Duration::from_millis(ms.into())),
+            Self::SpinUs(us) => spin(Duration::from_micros(us.into())),
+            Self::Forever => loop {
+                std::thread::sleep(Duration::from_secs(1000));
+            },
+            Self::UntilCancelled => {
+                while !worker::is_cancelled() {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }
+            Self::Panic => panic!("as ordered by {id}"),
+            #[allow(clippy::disallowed_methods, clippy::exit, reason = "what tasks do")]
+            Self::Exit(code) => std::process::exit(code.into()),
+            Self::Abort => std::process::abort(),
+            Self::Segfault => die_of(Signal::SEGV),
+            Self::Kill => die_of(Signal::KILL),
+            Self::Child { seconds, ms, leave } => have_child(seconds, ms, leave),
+            Self::Nested(kind) => {
+                let squares = backend::nested(kind, 20)?;
+                if !squares.into_iter().eq((0..20).map(|x| x * x)) {
+                    return Err("the nested pool gave wrong squares".into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn spin(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+fn die_of(signal: Signal) {
+    // The first SIGSEGV is taken by the Rust runtime, which looks for overflows of the stack and
+    // then leaves the signal to the kernel.
+    loop {
+        let _ = kill_process(getpid(), signal);
+    }
+}
+
+fn have_child(seconds: u16, ms: u16, leave: bool) {
+    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+    let child = Command::new("sleep")
+        .arg(seconds.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    std::thread::sleep(Duration::from_millis(ms.into()));
+    // If no process is to be had, there is none to end.
+    if let Ok(mut child) = child
+        && !leave
+    {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Writes down that an item runs, wherever one can look it up later. One write of eight bytes at
+/// the end of a file is done or not done, whoever is killed in it.
+pub(crate) fn note_run(id: u64) {
+    static FILE: OnceLock<Option<File>> = OnceLock::new();
+    let file = FILE.get_or_init(|| {
+        let path = std::env::var_os(RUNS)?;
+        OpenOptions::new().append(true).open(path).ok()
+    });
+    if let Some(mut file) = file.as_ref() {
+        file.write_all(&id.to_le_bytes())
+            .expect("the disk has room");
+    }
+}
+
+/// What an initializer is given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Beginning {
+    /// What tasks of this pool can see from then on.
+    pub(crate) token: u64,
+    /// It fails in one worker of so many.
+    pub(crate) fails_in: Option<u32>,
+}
+
+static TOKEN: AtomicU64 = AtomicU64::new(0);
+
+/// The initializer.
+pub(crate) fn begin(beginning: Beginning) {
+    if let Some(one_of) = beginning.fails_in
+        && std::process::id().is_multiple_of(one_of)
+    {
+        panic!("not a day to begin");
+    }
+    TOKEN.store(beginning.token, Ordering::Relaxed);
+}
+
+/// What the initializer left; 0 if it did not run.
+pub(crate) fn token() -> u64 {
+    TOKEN.load(Ordering::Relaxed)
+}
+
+/// The finalizer.
+pub(crate) fn finish() {
+    TOKEN.store(0, Ordering::Relaxed);
+}

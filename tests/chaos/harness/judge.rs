@@ -1,0 +1,282 @@
+//! Which outcomes are allowed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use procpool::{TaskError, TaskErrorKind};
+use rustix::process::Signal;
+
+use super::backend::Config;
+use super::deed::Deed;
+use super::job::{Item, Job};
+use super::killer::Victims;
+use super::ledger::{Ledger, Runs};
+use super::plan::Options;
+
+/// What is known of a pool.
+pub(crate) struct Facts {
+    pub(crate) name: String,
+    pub(crate) config: Config,
+    /// Before it was built.
+    pub(crate) since: Instant,
+    /// Set before it is closed.
+    pub(crate) is_closed: AtomicBool,
+    /// Set before it is terminated or dropped.
+    pub(crate) is_terminated: AtomicBool,
+    /// It was seen to have ended by itself.
+    pub(crate) is_dead: AtomicBool,
+}
+
+impl Facts {
+    pub(crate) fn new(name: String, config: Config) -> Self {
+        Self {
+            name,
+            config,
+            since: Instant::now(),
+            is_closed: AtomicBool::new(false),
+            is_terminated: AtomicBool::new(false),
+            is_dead: AtomicBool::new(false),
+        }
+    }
+
+    fn token(&self) -> u64 {
+        self.config
+            .beginning
+            .as_ref()
+            .map_or(0, |beginning| beginning.token)
+    }
+}
+
+/// What is known of a call.
+pub(crate) struct Call {
+    pub(crate) kind: &'static str,
+    pub(crate) job: &'static str,
+    pub(crate) options: Options,
+    pub(crate) pool: Arc<Facts>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) victims: Arc<Victims>,
+    pub(crate) begun: Instant,
+    /// Set before it is cancelled or killed.
+    pub(crate) is_stopped: AtomicBool,
+}
+
+/// An allowed outcome.
+struct Verdict {
+    label: &'static str,
+    runs: Runs,
+}
+
+impl Call {
+    /// Enters the outcome of an item, which has ended with it.
+    pub(crate) fn enter<J: Job>(
+        &self,
+        item: &Item,
+        index: Option<usize>,
+        outcome: Result<&J::Answer, &TaskError>,
+    ) {
+        let label = match self.verdict::<J>(item, index, outcome) {
+            Ok(verdict) => {
+                self.ledger.expect_runs(item.id, verdict.runs);
+                verdict.label
+            }
+            Err(why) => {
+                self.complain(item, outcome.err(), &why);
+                "WRONG"
+            }
+        };
+        self.ledger.count(self.kind, label, 1);
+        self.ledger.end(1);
+    }
+
+    /// Enters items whose outcome nobody looks at.
+    pub(crate) fn enter_unseen(&self, items: &[Item]) {
+        for item in items {
+            let runs = Runs {
+                least: 0,
+                most: self.most_runs(),
+            };
+            self.ledger.expect_runs(item.id, runs);
+        }
+        if !items.is_empty() {
+            self.ledger.count(self.kind, "unseen", items.len());
+            self.ledger.end(items.len());
+        }
+    }
+
+    /// Checks an outcome that is not the one to be entered, such as a callback's.
+    pub(crate) fn check<J: Job>(
+        &self,
+        item: &Item,
+        index: Option<usize>,
+        outcome: Result<&J::Answer, &TaskError>,
+    ) {
+        if let Err(why) = self.verdict::<J>(item, index, outcome) {
+            self.complain(item, outcome.err(), &why);
+        }
+    }
+
+    /// Says what is wrong.
+    pub(crate) fn complain(&self, item: &Item, error: Option<&TaskError>, why: &str) {
+        let pool = &self.pool;
+        let outcome = error.map_or_else(|| "a value".into(), |error| format!("{error:?}"));
+        self.ledger.violation(&format!(
+            "{why}: {} of {} ended with {outcome}; {item:?}, {:?}, stopped {:?}, {} with {:?}, \
+             closed {:?}, terminated {:?}, {:?} after the call",
+            self.kind,
+            self.job,
+            self.options,
+            self.is_stopped,
+            pool.name,
+            pool.config,
+            pool.is_closed,
+            pool.is_terminated,
+            self.begun.elapsed(),
+        ));
+    }
+
+    fn most_runs(&self) -> u8 {
+        u8::try_from(self.options.retries)
+            .unwrap_or(u8::MAX)
+            .saturating_add(1)
+    }
+
+    fn verdict<J: Job>(
+        &self,
+        item: &Item,
+        index: Option<usize>,
+        outcome: Result<&J::Answer, &TaskError>,
+    ) -> Result<Verdict, String> {
+        let most = self.most_runs();
+        let verdict = |label, least, most| {
+            Ok(Verdict {
+                label,
+                runs: Runs { least, most },
+            })
+        };
+        let error = match outcome {
+            Ok(answer) => {
+                if !item.deed.can_succeed() {
+                    return Err("it cannot succeed".into());
+                }
+                J::check(item, answer, self.pool.token())?;
+                return match J::nested_failure(answer) {
+                    None => verdict("ok", 1, most),
+                    Some(_) if self.victims.any_since(self.begun) => verdict("nested", 1, most),
+                    Some(why) => Err(format!("its own pool failed: {why}")),
+                };
+            }
+            Err(error) => error,
+        };
+        if error.index() != index {
+            return Err(format!(
+                "its index is {:?} and not {index:?}",
+                error.index()
+            ));
+        }
+        match error.kind() {
+            TaskErrorKind::Panicked => {
+                let order = format!("as ordered by {}", item.id);
+                if item.deed == Deed::Panic && error.panic_message() == Some(&order) {
+                    verdict("panicked", 1, most)
+                } else {
+                    Err("it was not to panic".into())
+                }
+            }
+            TaskErrorKind::WorkerLost => {
+                if item.deed.own_death() == Some((error.signal(), error.exit_code())) {
+                    verdict("died", 1, most)
+                } else {
+                    self.was_killed(error)?;
+                    verdict("killed", 0, most)
+                }
+            }
+            TaskErrorKind::TimedOut => match self.options.timeout {
+                Some(timeout) if self.begun.elapsed() >= timeout => verdict("timed-out", 0, most),
+                Some(_) => Err("its time was not over".into()),
+                None => Err("it had no timeout".into()),
+            },
+            TaskErrorKind::Cancelled => {
+                if self.is_stopped.load(Ordering::SeqCst)
+                    || self.pool.is_terminated.load(Ordering::SeqCst)
+                {
+                    verdict("cancelled", 0, most)
+                } else {
+                    Err("nobody cancelled it".into())
+                }
+            }
+            TaskErrorKind::Closed => {
+                if self.pool.is_closed.load(Ordering::SeqCst)
+                    || self.pool.is_terminated.load(Ordering::SeqCst)
+                {
+                    verdict("closed", 0, 0)
+                } else {
+                    Err("the pool is open".into())
+                }
+            }
+            TaskErrorKind::Encode => {
+                if item.deed.argument().fails_to_encode() {
+                    verdict("encode", 0, 0)
+                } else if item.deed.answer().fails_to_encode() {
+                    verdict("encode", 1, most)
+                } else {
+                    Err("it can be encoded".into())
+                }
+            }
+            TaskErrorKind::Decode => {
+                if item.deed.argument().fails_to_decode() {
+                    verdict("decode", 0, 0)
+                } else if item.deed.answer().fails_to_decode() {
+                    verdict("decode", 1, most)
+                } else {
+                    Err("it can be decoded".into())
+                }
+            }
+            TaskErrorKind::Initializer => {
+                self.pool.is_dead.store(true, Ordering::SeqCst);
+                if self
+                    .pool
+                    .config
+                    .beginning
+                    .as_ref()
+                    .is_some_and(|it| it.fails_in.is_some())
+                    || self.victims.workers_since(self.pool.since) >= 3
+                {
+                    verdict("initializer", 0, most)
+                } else {
+                    Err("the initializer does not fail".into())
+                }
+            }
+            TaskErrorKind::Launch => {
+                self.pool.is_dead.store(true, Ordering::SeqCst);
+                self.victims
+                    .explain_end(self.pool.since, &error.to_string())?;
+                verdict("no-worker", 0, most)
+            }
+            _ => Err("the call makes sense".into()),
+        }
+    }
+
+    /// Whether the killer has killed the worker that an item was lost with.
+    fn was_killed(&self, error: &TaskError) -> Result<(), String> {
+        let worker = error
+            .worker()
+            .ok_or("it does not say which worker was lost")?;
+        let by_signal = error.signal() == Some(Signal::KILL.as_raw());
+        // Of a worker whose fork server has died nobody learns how it ended.
+        let unknown = error.signal().is_none() && error.exit_code().is_none();
+        // A worker may have been killed just before the call, and the item handed to it.
+        let since = self
+            .begun
+            .checked_sub(Duration::from_secs(10))
+            .unwrap_or(self.begun);
+        let since = since.max(self.pool.since);
+        if by_signal && self.victims.is_worker(worker.pid(), since)
+            || (by_signal || unknown) && self.victims.servers_since(self.pool.since) > 0
+        {
+            Ok(())
+        } else {
+            Err("nobody killed its worker".into())
+        }
+    }
+}

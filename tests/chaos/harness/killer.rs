@@ -1,0 +1,227 @@
+//! The thread that kills, stops and continues workers and fork servers, and the list of whom it
+//! has killed.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use procpool::Pool;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::backend::Backend;
+use super::kin;
+use super::plan::one_in;
+use super::storm::Storm;
+
+/// Whether a pool goes on when its fork server dies. If it does, only a second death soon after
+/// the first explains the pool's end.
+const SERVER_IS_REPLACED: bool = false;
+
+/// How soon after each other two fork servers must die for that.
+const BOTH: Duration = Duration::from_secs(2);
+
+/// How long somebody is stopped at most.
+const LONGEST_STOP: u64 = 1500;
+
+/// Whom the killer has killed.
+#[derive(Default)]
+pub(crate) struct Victims {
+    dead: Mutex<Dead>,
+    pub(crate) kills: AtomicU64,
+    pub(crate) stops: AtomicU64,
+}
+
+#[derive(Default)]
+struct Dead {
+    /// When each was killed last: numbers are used again.
+    workers: HashMap<u32, Instant>,
+    /// The same, of all of them.
+    times: Vec<Instant>,
+    servers: Vec<Instant>,
+}
+
+impl Victims {
+    fn dead(&self) -> MutexGuard<'_, Dead> {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a victim. To be called before it is killed.
+    fn add(&self, pid: u32, is_server: bool) {
+        let now = Instant::now();
+        let mut dead = self.dead();
+        dead.times.push(now);
+        if is_server {
+            dead.servers.push(now);
+        } else {
+            dead.workers.insert(pid, now);
+        }
+        self.kills.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a worker of this number was killed.
+    pub(crate) fn is_worker(&self, pid: u32, since: Instant) -> bool {
+        self.dead().workers.get(&pid).is_some_and(|at| *at >= since)
+    }
+
+    /// Whether anybody was killed.
+    pub(crate) fn any_since(&self, since: Instant) -> bool {
+        self.dead().times.last().is_some_and(|at| *at >= since)
+    }
+
+    /// How many workers were killed.
+    pub(crate) fn workers_since(&self, since: Instant) -> usize {
+        let dead = self.dead();
+        dead.workers.values().filter(|at| **at >= since).count()
+    }
+
+    /// How many fork servers were killed.
+    pub(crate) fn servers_since(&self, since: Instant) -> usize {
+        self.dead()
+            .servers
+            .iter()
+            .filter(|at| **at >= since)
+            .count()
+    }
+
+    /// Whether this end of a pool, by no fault of its tasks, has an explanation.
+    pub(crate) fn explain_end(&self, since: Instant, reason: &str) -> Result<(), String> {
+        let dead = self.dead();
+        let servers: Vec<Instant> = dead
+            .servers
+            .iter()
+            .copied()
+            .filter(|at| *at >= since)
+            .collect();
+        let both = servers.windows(2).any(|pair| pair[1] - pair[0] <= BOTH);
+        if both || !SERVER_IS_REPLACED && !servers.is_empty() {
+            return Ok(());
+        }
+        drop(dead);
+        if reason.contains("fork server") {
+            return Err("no fork server was killed".into());
+        }
+        // The pool gives up after three launches in a row that fail.
+        if self.workers_since(since) < 3 {
+            return Err("nobody killed three workers".into());
+        }
+        Ok(())
+    }
+}
+
+/// Somebody who is stopped.
+struct Stopped {
+    process: OwnedFd,
+    until: Instant,
+}
+
+/// Kills and stops until the storm is over, and then continues all that are stopped.
+pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
+    let mut stopped: Vec<Stopped> = Vec::new();
+    let mut server_at = Instant::now() + Duration::from_secs(2);
+    while !storm.ledger.is_over() {
+        // Quick and slow times, and some without any harm.
+        let pause = match rng.u32(..10) {
+            0 => rng.u64(200..1000),
+            1..5 => rng.u64(1..10),
+            _ => rng.u64(10..80),
+        };
+        wait(storm, &mut stopped, Duration::from_millis(pause));
+        let now = Instant::now();
+        if now >= server_at
+            && let Some(server) = storm.backend.expendable_server()
+        {
+            kill(storm, server);
+            // Now and then the next one at once.
+            let quick = one_in(rng, 4);
+            let next = if quick {
+                rng.u64(..500)
+            } else {
+                rng.u64(1000..8000)
+            };
+            server_at = now + Duration::from_millis(next);
+            continue;
+        }
+        let Some(pid) = victim(storm, rng) else {
+            continue;
+        };
+        if one_in(rng, 3) {
+            if let Some(process) = open(pid)
+                && pidfd_send_signal(&process, Signal::STOP).is_ok()
+            {
+                storm.victims.stops.fetch_add(1, Ordering::Relaxed);
+                let longest = if one_in(rng, 4) { LONGEST_STOP } else { 100 };
+                let until = now + Duration::from_millis(rng.u64(..longest));
+                stopped.push(Stopped { process, until });
+            }
+        } else {
+            kill(storm, pid);
+        }
+    }
+    for one in stopped {
+        let _ = pidfd_send_signal(&one.process, Signal::CONT);
+    }
+}
+
+/// Sleeps, and continues those whose time has come.
+fn wait<B: Backend>(storm: &Storm<B>, stopped: &mut Vec<Stopped>, time: Duration) {
+    let end = Instant::now() + time;
+    loop {
+        let now = Instant::now();
+        stopped.retain(|one| {
+            if one.until <= now {
+                let _ = pidfd_send_signal(&one.process, Signal::CONT);
+            }
+            one.until > now
+        });
+        if now >= end || storm.ledger.is_over() {
+            return;
+        }
+        let next = stopped.iter().map(|one| one.until).min().unwrap_or(end);
+        thread::sleep(next.min(end) - now);
+    }
+}
+
+/// Somebody to be killed or stopped: mostly a worker that a pool says it has.
+fn victim<B: Backend>(storm: &Storm<B>, rng: &mut Rng) -> Option<u32> {
+    if !one_in(rng, 5) {
+        let tenant = storm.pools.random(rng)?;
+        let workers = tenant.pool.stats().workers;
+        return rng.choice(&workers).map(|worker| worker.pid());
+    }
+    // Anybody: workers that start, those of nested pools, fork servers.
+    let spare = storm.backend.spare_servers();
+    let in_use = storm.backend.expendable_server();
+    let below = kin::below(std::process::id());
+    let below: Vec<u32> = below
+        .into_iter()
+        .filter(|pid| !spare.contains(pid) && kin::name(*pid) != "sleep")
+        // One that nobody can replace may not be killed, and its time to be killed will come.
+        .filter(|pid| Some(*pid) != in_use && !is_server_of_ours(*pid))
+        .collect();
+    rng.choice(below)
+}
+
+/// Whether this is a fork server that this process has started.
+fn is_server_of_ours(pid: u32) -> bool {
+    kin::name(pid) == "procpool-server" && kin::parent(pid) == Some(std::process::id())
+}
+
+fn kill<B: Backend>(storm: &Storm<B>, pid: u32) {
+    if let Some(process) = open(pid) {
+        storm.victims.add(pid, is_server_of_ours(pid));
+        let _ = pidfd_send_signal(&process, Signal::KILL);
+    }
+}
+
+/// A process of ours: not one that has got the number since.
+fn open(pid: u32) -> Option<OwnedFd> {
+    let before = kin::started(pid)?;
+    let process = pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()?;
+    // The number stood for one process all the while if it was started at one time.
+    let is_ours = kin::is_marked(pid) && kin::started(pid)? == before;
+    is_ours.then_some(process)
+}

@@ -1,0 +1,235 @@
+//! The book of what was begun and how it ended.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// After so many violations the rest would say the same.
+const ENOUGH: u64 = 20;
+
+/// See the module.
+pub(crate) struct Ledger {
+    seed: u64,
+    /// Goes up whenever something ends.
+    ended: AtomicU64,
+    /// Things that were begun and have not ended: items, callbacks, operations.
+    outstanding: AtomicU64,
+    next_id: AtomicU64,
+    violations: AtomicU64,
+    is_over: AtomicBool,
+    is_finished: AtomicBool,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    /// Items by kind of call and outcome.
+    outcomes: BTreeMap<(&'static str, &'static str), u64>,
+    /// How often each item may have run, by its number.
+    runs: Vec<Runs>,
+    /// What threads are at.
+    operations: HashMap<u64, (String, Instant)>,
+    next_operation: u64,
+}
+
+/// How often an item must have run at least, and may have at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Runs {
+    pub(crate) least: u8,
+    pub(crate) most: u8,
+}
+
+impl Ledger {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            ended: AtomicU64::new(0),
+            outstanding: AtomicU64::new(0),
+            next_id: AtomicU64::new(1),
+            violations: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+            is_finished: AtomicBool::new(false),
+            entries: Mutex::default(),
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Numbers for so many items, the first of them.
+    pub(crate) fn numbers(&self, items: usize) -> u64 {
+        self.next_id.fetch_add(items as u64, Ordering::Relaxed)
+    }
+
+    /// So many things begin.
+    pub(crate) fn begin(&self, things: usize) {
+        self.outstanding.fetch_add(things as u64, Ordering::Relaxed);
+    }
+
+    /// So many things have ended.
+    pub(crate) fn end(&self, things: usize) {
+        self.outstanding.fetch_sub(things as u64, Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Enters outcomes.
+    pub(crate) fn count(&self, call: &'static str, outcome: &'static str, items: usize) {
+        let mut entries = self.entries();
+        *entries.outcomes.entry((call, outcome)).or_default() += items as u64;
+    }
+
+    /// Enters how often an item may have run.
+    pub(crate) fn expect_runs(&self, id: u64, runs: Runs) {
+        if id == 0 {
+            return;
+        }
+        let mut entries = self.entries();
+        let place = id as usize;
+        if entries.runs.len() <= place {
+            entries.runs.resize(place + 1, Runs { least: 0, most: 0 });
+        }
+        entries.runs[place] = runs;
+    }
+
+    /// Something happened that must not.
+    pub(crate) fn violation(&self, what: &str) {
+        let before = self.violations.fetch_add(1, Ordering::Relaxed);
+        if before < ENOUGH {
+            eprintln!("VIOLATION (seed {}): {what}", self.seed);
+        }
+        if before + 1 >= ENOUGH {
+            self.stop();
+        }
+    }
+
+    pub(crate) fn violations(&self) -> u64 {
+        self.violations.load(Ordering::Relaxed)
+    }
+
+    /// The storm is over: nobody begins anything new.
+    pub(crate) fn stop(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Nothing is outstanding any more.
+    pub(crate) fn finish(&self) {
+        self.is_finished.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.is_finished.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// A number that changes whenever something ends, and how much has not ended.
+    pub(crate) fn movement(&self) -> (u64, u64) {
+        (
+            self.ended.load(Ordering::Relaxed),
+            self.outstanding.load(Ordering::Relaxed),
+        )
+    }
+
+    /// This thread is at something until the answer is dropped.
+    pub(crate) fn operation(&self, what: impl Into<String>) -> Operation<'_> {
+        let mut entries = self.entries();
+        entries.next_operation += 1;
+        let number = entries.next_operation;
+        entries
+            .operations
+            .insert(number, (what.into(), Instant::now()));
+        drop(entries);
+        self.begin(1);
+        Operation {
+            ledger: self,
+            number,
+        }
+    }
+
+    /// What threads are at, the oldest first.
+    pub(crate) fn operations(&self) -> Vec<(String, Duration)> {
+        let mut operations: Vec<_> = self
+            .entries()
+            .operations
+            .values()
+            .map(|(what, since)| (what.clone(), since.elapsed()))
+            .collect();
+        operations.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
+        operations
+    }
+
+    /// Compares how often items ran with how often they may have.
+    pub(crate) fn check_runs(&self, file: &Path) -> u64 {
+        let notes = fs::read(file).expect("the notes of runs can be read");
+        let mut runs: HashMap<u64, u8> = HashMap::new();
+        for note in notes.chunks(8) {
+            match note.try_into() {
+                Ok(bytes) => {
+                    let count = runs.entry(u64::from_le_bytes(bytes)).or_default();
+                    *count = count.saturating_add(1);
+                }
+                Err(_) => self.violation("a note of a run is cut off"),
+            }
+        }
+        let expected = std::mem::take(&mut self.entries().runs);
+        let mut unknown = runs.clone();
+        for (id, Runs { least, most }) in expected.iter().enumerate() {
+            let count = runs.get(&(id as u64)).copied().unwrap_or(0);
+            unknown.remove(&(id as u64));
+            if count < *least || count > *most {
+                self.violation(&format!(
+                    "item {id} ran {count} times, and not {least} to {most}"
+                ));
+            }
+        }
+        if !unknown.is_empty() {
+            self.violation(&format!("items ran that nobody sent: {unknown:?}"));
+        }
+        (notes.len() / 8) as u64
+    }
+
+    /// `map 12 ok 3 lost; ...`
+    pub(crate) fn summary(&self) -> String {
+        let entries = self.entries();
+        let mut text = String::new();
+        let mut last = "";
+        for ((call, outcome), count) in &entries.outcomes {
+            if *call != last {
+                let separator = if last.is_empty() { "" } else { "; " };
+                let _ = write!(text, "{separator}{call}:");
+                last = call;
+            }
+            let _ = write!(text, " {count} {outcome}");
+        }
+        text
+    }
+
+    /// How many items have ended.
+    pub(crate) fn items(&self) -> u64 {
+        self.entries().outcomes.values().sum()
+    }
+}
+
+/// See [`Ledger::operation`].
+pub(crate) struct Operation<'a> {
+    ledger: &'a Ledger,
+    number: u64,
+}
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        self.ledger.entries().operations.remove(&self.number);
+        self.ledger.end(1);
+    }
+}

@@ -1,0 +1,22 @@
+//! See the files.
+
+mod backend;
+mod cage;
+mod call;
+pub(crate) mod command;
+mod deed;
+mod holdings;
+mod job;
+mod judge;
+mod killer;
+mod kin;
+mod ledger;
+mod load;
+mod plan;
+mod pools;
+mod soak;
+#[path = "../../conformance/stacks.rs"]
+mod stacks;
+mod storm;
+mod waiting;
+mod watchdog;

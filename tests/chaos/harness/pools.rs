@@ -1,0 +1,193 @@
+//! The pools that the storm blows through, and who builds and ends them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use procpool::Pool;
+
+use super::backend::Backend;
+use super::judge::Facts;
+use super::kin;
+use super::plan::{self, one_in};
+use super::storm::Storm;
+
+/// So many pools live side by side.
+const SLOTS: usize = 2;
+
+/// A pool and what is known of it. It is dropped by whoever uses it last.
+pub(crate) struct Tenant<B: Backend> {
+    pub(crate) pool: B::Pool,
+    pub(crate) facts: Arc<Facts>,
+}
+
+/// See the module.
+pub(crate) struct Pools<B: Backend> {
+    slots: [Mutex<Option<Arc<Tenant<B>>>>; SLOTS],
+    pub(crate) built: AtomicU64,
+    pub(crate) failed: AtomicU64,
+}
+
+impl<B: Backend> Pools<B> {
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: [const { Mutex::new(None) }; SLOTS],
+            built: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+
+    fn slot(&self, slot: usize) -> MutexGuard<'_, Option<Arc<Tenant<B>>>> {
+        self.slots[slot]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One of the pools.
+    pub(crate) fn random(&self, rng: &mut Rng) -> Option<Arc<Tenant<B>>> {
+        self.slot(rng.usize(..SLOTS)).clone()
+    }
+}
+
+/// Builds pools, ends them and builds others, until the storm is over.
+pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
+    let mut ends = [Instant::now(); SLOTS];
+    while !storm.ledger.is_over() {
+        for (slot, end) in ends.iter_mut().enumerate() {
+            let tenant = storm.pools.slot(slot).clone();
+            let is_dead = tenant
+                .as_ref()
+                .is_some_and(|tenant| tenant.facts.is_dead.load(Ordering::SeqCst));
+            if *end > Instant::now() && !is_dead {
+                continue;
+            }
+            let lifetime = if one_in(rng, 4) { 4000 } else { 800 };
+            *end = Instant::now() + Duration::from_millis(rng.u64(20..lifetime));
+            // Two generations side by side, or one after the other.
+            if let Some(tenant) = tenant {
+                let overlap = one_in(rng, 2);
+                let next = if overlap { build(storm, rng) } else { None };
+                *storm.pools.slot(slot) = next;
+                finish(storm, tenant, rng);
+            }
+            if storm.pools.slot(slot).is_none() {
+                let next = build(storm, rng);
+                *storm.pools.slot(slot) = next;
+            }
+        }
+        thread::sleep(Duration::from_millis(rng.u64(1..20)));
+    }
+}
+
+/// Ends the pools that there are.
+pub(crate) fn finish_all<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
+    for slot in 0..SLOTS {
+        let tenant = storm.pools.slot(slot).take();
+        if let Some(tenant) = tenant {
+            finish(storm, tenant, rng);
+        }
+    }
+}
+
+/// `None`: the killer got in the way.
+fn build<B: Backend>(storm: &Storm<B>, rng: &mut Rng) -> Option<Arc<Tenant<B>>> {
+    let number = storm.pools.built.fetch_add(1, Ordering::Relaxed);
+    let config = plan::config(rng);
+    let facts = Facts::new(format!("pool {number}"), config);
+    let operation = storm
+        .ledger
+        .operation(format!("build {} with {:?}", facts.name, facts.config));
+    let built = storm.backend.build(&facts.config);
+    drop(operation);
+    match built {
+        Ok(pool) => Some(Arc::new(Tenant {
+            pool,
+            facts: Arc::new(facts),
+        })),
+        Err(error) => {
+            storm.pools.failed.fetch_add(1, Ordering::Relaxed);
+            // The fork server may have been killed before, and its pools not have noticed.
+            let since = facts.since.checked_sub(Duration::from_secs(30));
+            let is_explained = storm.victims.any_since(facts.since)
+                || since.is_some_and(|since| storm.victims.servers_since(since) > 0);
+            let fails_to_begin = facts
+                .config
+                .beginning
+                .is_some_and(|it| it.fails_in.is_some());
+            if !is_explained && !fails_to_begin {
+                storm
+                    .ledger
+                    .violation(&format!("a pool cannot be built: {error}"));
+            }
+            None
+        }
+    }
+}
+
+/// Ends a pool in one of the ways that there are. Others may still use it.
+fn finish<B: Backend>(storm: &Storm<B>, tenant: Arc<Tenant<B>>, rng: &mut Rng) {
+    let Tenant { pool, facts } = &*tenant;
+    let way = rng.u32(..6);
+    let operation = storm.ledger.operation(format!(
+        "end {} with {:?} in way {way}",
+        facts.name, facts.config
+    ));
+    let workers: Vec<(u32, Option<u64>)> = pool
+        .stats()
+        .workers
+        .iter()
+        .map(|worker| (worker.pid(), kin::started(worker.pid())))
+        .collect();
+    facts.is_closed.store(true, Ordering::SeqCst);
+    match way {
+        0 => {
+            pool.close();
+            join(storm, &tenant, &workers);
+        }
+        1 => {
+            pool.close();
+            let patience = Duration::from_millis(rng.u64(..100));
+            if !matches!(pool.join_timeout(patience), Ok(_)) {
+                storm.ledger.violation("a closed pool cannot be joined");
+            }
+        }
+        2 | 3 => {
+            facts.is_terminated.store(true, Ordering::SeqCst);
+            pool.terminate();
+            if way == 2 {
+                join(storm, &tenant, &workers);
+            }
+        }
+        _ => {}
+    }
+    facts.is_terminated.store(true, Ordering::SeqCst);
+    drop(tenant);
+    drop(operation);
+}
+
+/// Waits for a pool's end, and checks that it is one.
+fn join<B: Backend>(storm: &Storm<B>, tenant: &Tenant<B>, workers: &[(u32, Option<u64>)]) {
+    let Tenant { pool, facts } = tenant;
+    if let Err(error) = pool.join() {
+        storm
+            .ledger
+            .violation(&format!("{} cannot be joined: {error}", facts.name));
+    }
+    let stats = pool.stats();
+    let ended = stats.succeeded + stats.failed;
+    if ended != stats.submitted || stats.queued + stats.running > 0 || !stats.workers.is_empty() {
+        storm
+            .ledger
+            .violation(&format!("{} has ended, but {stats:?}", facts.name));
+    }
+    for (pid, started) in workers {
+        if started.is_some() && kin::started(*pid) == *started && kin::is_alive(*pid) {
+            let who = kin::describe(*pid);
+            storm
+                .ledger
+                .violation(&format!("{} was joined, but {who} lives", facts.name));
+        }
+    }
+}

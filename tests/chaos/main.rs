@@ -1,0 +1,20 @@
+//! Nothing hangs and nothing is lost: random calls by several threads while workers and fork
+//! servers are killed, stopped and continued, and a ledger of what became of every item; and a
+//! soak that makes and drops pools and runs tasks until a leak would show.
+//!
+//! `cargo test --test chaos` runs a little of both. `cargo xtask chaos --seconds N --seed S` and
+//! `cargo xtask soak` run as much as one likes; see [`harness::command`].
+
+#[cfg(any(feature = "fork", feature = "spawn"))]
+mod harness;
+
+#[cfg(any(feature = "fork", feature = "spawn"))]
+fn main() -> std::process::ExitCode {
+    procpool::init();
+    harness::command::main()
+}
+
+#[cfg(not(any(feature = "fork", feature = "spawn")))]
+fn main() {
+    println!("test result: ok. without a backend there is nobody to kill");
+}
