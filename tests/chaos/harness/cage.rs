@@ -22,6 +22,13 @@ use super::stacks;
 /// itself.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Makes glibc's allocator give back what is free, so that what a process holds is what it needs:
+/// left alone, it learns from a few large blocks to keep blocks of that size in its heaps.
+const FRUGAL: [(&str, &str); 2] = [
+    ("MALLOC_MMAP_THRESHOLD_", "65536"),
+    ("MALLOC_ARENA_MAX", "2"),
+];
+
 /// Runs this program with these arguments, which takes about as long as `time`.
 pub(crate) fn run(arguments: &[String], time: Duration) -> Result<(), String> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -42,6 +49,7 @@ pub(crate) fn run(arguments: &[String], time: Duration) -> Result<(), String> {
         .env(MARK, &mark)
         .env(RUNS, &runs)
         .env("TMPDIR", &temporary)
+        .envs(FRUGAL)
         .stdin(Stdio::null());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     // The watchdog inside is quicker, unless it hangs itself.

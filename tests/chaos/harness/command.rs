@@ -46,6 +46,9 @@ pub(crate) struct StormOptions {
     /// Whether fork servers are killed.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) spare_servers: bool,
+    /// Whether tasks have pools of their own.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) nested: bool,
 }
 
 /// See [`Command::Soak`].
@@ -137,11 +140,12 @@ fn storms(options: &StormOptions) -> Result<(), String> {
 
 fn storm_of(kind: Kind, seed: u64, options: &StormOptions) -> Result<(), String> {
     let mut command = format!(
-        "storm --backend {} --seed {seed} --seconds {} --threads {} --spare-servers {}",
+        "storm --backend {} --seed {seed} --seconds {} --threads {} --spare-servers {} --nested {}",
         kind.name(),
         options.seconds,
         options.threads,
-        options.spare_servers
+        options.spare_servers,
+        options.nested
     );
     if options.peaceful {
         command.push_str(" --peaceful");
@@ -189,6 +193,7 @@ fn trials() -> Vec<Trial> {
                 threads: 4,
                 peaceful: false,
                 spare_servers: true,
+                nested: true,
             };
             storm_of(kind, random_seed(), &options).map_err(Failed::from)
         }));

@@ -126,7 +126,7 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
         // Quick and slow times, and some without any harm.
         let pause = match rng.u32(..10) {
             0 => rng.u64(200..1000),
-            1..5 => rng.u64(1..10),
+            1..6 => rng.u64(..10),
             _ => rng.u64(10..80),
         };
         wait(storm, &mut stopped, Duration::from_millis(pause));
@@ -143,6 +143,10 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
                 rng.u64(1000..8000)
             };
             server_at = now + Duration::from_millis(next);
+            continue;
+        }
+        if one_in(rng, 12) {
+            kill_all_of_one(storm, rng);
             continue;
         }
         let Some(pid) = victim(storm, rng) else {
@@ -163,6 +167,15 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
     }
     for one in stopped {
         let _ = pidfd_send_signal(&one.process, Signal::CONT);
+    }
+}
+
+/// Kills all workers of a pool, as fast as it goes.
+fn kill_all_of_one<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
+    if let Some(tenant) = storm.pools.random(rng) {
+        for worker in tenant.pool.stats().workers {
+            kill(storm, worker.pid());
+        }
     }
 }
 

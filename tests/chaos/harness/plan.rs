@@ -28,7 +28,8 @@ pub(crate) enum Stop {
 /// What the planning of a call depends on.
 #[derive(Clone, Copy)]
 pub(crate) struct Climate {
-    pub(crate) kind: Kind,
+    /// The pools that tasks have, if they have any.
+    pub(crate) nested: Option<Kind>,
     /// How long the processes that tasks leave behind live by themselves. Nobody can end them
     /// whose worker's fork server was killed.
     pub(crate) child_seconds: u16,
@@ -149,7 +150,7 @@ fn random(
             ms: rng.u16(..20),
             leave: one_in(rng, 2),
         },
-        12 if one_in(rng, 4) => Deed::Nested(climate.kind),
+        12 if one_in(rng, 4) => climate.nested.map_or(Deed::Nothing, Deed::Nested),
         13 => Deed::SleepMs(rng.u16(50..400)),
         14.. => match stop {
             Some(Stop::Cancel) => Deed::UntilCancelled,

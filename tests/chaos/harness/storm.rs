@@ -57,7 +57,7 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
         ledger: ledger.clone(),
         victims: Arc::default(),
         climate: Climate {
-            kind: B::KIND,
+            nested: options.nested.then_some(B::KIND),
             child_seconds: if has_expendable { 2 } else { 1000 },
         },
     };
