@@ -1,4 +1,5 @@
-//! What one would otherwise do by hand in this workspace: `cargo xtask ci`, `tidy`, `compare`.
+//! What one would otherwise do by hand in this workspace: `cargo xtask ci`, `tidy`, `compare`,
+//! `chaos`, `soak`.
 //!
 //! Programs are started through `std::process::Command`, not through a shell-like crate: a step
 //! that hangs must be seen, its processes asked for their stacks, and killed, for which the
@@ -9,6 +10,7 @@
 )]
 
 mod cargo;
+mod chaos;
 mod ci;
 mod processes;
 mod stacks;
@@ -36,6 +38,10 @@ enum Xtask {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Make random calls while workers and fork servers are killed, and check what became of each.
+    Chaos(chaos::ChaosOptions),
+    /// Make and drop pools and run tasks, and check that nothing grows.
+    Soak(chaos::SoakOptions),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +50,8 @@ fn main() -> ExitCode {
         Xtask::Ci(options) => ci::run(&root, &options),
         Xtask::Tidy => tidy::run(&root),
         Xtask::Compare { arguments } => compare(&root, &arguments),
+        Xtask::Chaos(options) => chaos::chaos(&root, &options),
+        Xtask::Soak(options) => chaos::soak(&root, &options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -68,14 +68,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Builds a pool.
     fn build(&self, config: &Config) -> Result<Self::Pool, BuildError>;
 
-    /// The fork server in use, if it may be killed: there is another one.
-    fn expendable_server(&self) -> Option<u32> {
+    /// The fork server in use, if there is one.
+    fn server(&self) -> Option<u32> {
         None
     }
 
-    /// The fork servers that are not in use yet.
-    fn spare_servers(&self) -> Vec<u32> {
-        Vec::new()
+    /// The same if it may be killed: there is another one.
+    fn expendable_server(&self) -> Option<u32> {
+        None
     }
 }
 
@@ -150,16 +150,14 @@ mod fork {
             build!(ForkPool::builder().fork_server(&server), config)
         }
 
+        fn server(&self) -> Option<u32> {
+            self.servers().last().map(ForkServer::pid)
+        }
+
         fn expendable_server(&self) -> Option<u32> {
             let servers = self.servers();
             let server = servers.last().filter(|_| servers.len() > 1)?;
             Some(server.pid()).filter(|pid| kin::is_alive(*pid))
-        }
-
-        fn spare_servers(&self) -> Vec<u32> {
-            let servers = self.servers();
-            let (_, spare) = servers.split_last().expect("the last one stays");
-            spare.iter().map(ForkServer::pid).collect()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One call of a random kind.
 
 use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -117,6 +118,21 @@ fn make<B: Backend, J: Job>(
                 handle, item, call, stop, after,
             )));
         }
+        "map" if one_in(rng, 30) => {
+            let breaks_at = rng.usize(..=count);
+            let input = items.iter().enumerate().map(|(place, item)| {
+                if place == breaks_at {
+                    break_off();
+                }
+                J::argument(item)
+            });
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| with.map(input)));
+            if outcome.is_ok() && breaks_at < count {
+                call.ledger
+                    .violation("a map did not hear of its input's panic");
+            }
+            call.enter_unseen(&items);
+        }
         "map" => {
             let outcome = if one_in(rng, 2) {
                 with.map(arguments())
@@ -183,29 +199,28 @@ fn lazily<J: Job>(
     in_order: bool,
 ) {
     let taken = Cell::new(0);
+    // Some inputs panic half-way.
+    let breaks_at = one_in(rng, 20).then(|| rng.usize(..=items.len()));
     let input = items.iter().map(|item| {
+        if breaks_at == Some(taken.get()) {
+            break_off();
+        }
         taken.set(taken.get() + 1);
         J::argument(item)
     });
+    let count = breaks_at.unwrap_or(items.len());
     let mut results: Box<dyn Iterator<Item = Outcome<J>> + '_> = if in_order {
         Box::new(with.imap(input))
     } else {
         Box::new(with.imap_unordered(input))
     };
     let all = !one_in(rng, 3);
-    let until = if all {
-        items.len()
-    } else {
-        rng.usize(..=items.len())
-    };
+    let until = if all { count } else { rng.usize(..=count) };
     let mut open: Vec<&Item> = items.iter().collect();
+    let mut nameless = Vec::new();
     for given in 0..until {
         let Some(outcome) = results.next() else {
-            let what = format!(
-                "{} ended after {given} of {} results",
-                call.kind,
-                items.len()
-            );
+            let what = format!("{} ended after {given} of {count} results", call.kind);
             call.ledger.violation(&what);
             break;
         };
@@ -218,48 +233,62 @@ fn lazily<J: Job>(
                 call.kind
             ));
         }
-        let place = if in_order {
-            Some(0)
-        } else {
-            place::<J>(&open, &outcome)
+        let index = match &outcome {
+            _ if in_order => Some(given),
+            Ok(answer) => J::index(answer),
+            Err(error) => error.index(),
         };
-        match place {
-            Some(place) => {
-                let item = open.remove(place);
-                call.enter::<J>(item, Some(item.index), outcome.as_ref());
+        match index {
+            None => nameless.push(outcome),
+            Some(index) => {
+                let place = open.iter().position(|item| item.index == index);
+                settle::<J>(call, &mut open, place, outcome);
             }
-            None => call.ledger.violation(&format!(
-                "{} gave a result twice, or of no item: {:?}",
-                call.kind,
-                outcome.err()
-            )),
         }
         if one_in(rng, 50) {
             thread::sleep(Duration::from_millis(rng.u64(..10)));
         }
     }
-    if all && results.next().is_some() {
-        call.ledger
-            .violation(&format!("{} gave one result too many", call.kind));
+    let mut next = || panic::catch_unwind(AssertUnwindSafe(|| results.next().is_none()));
+    let is_right = match breaks_at.filter(|at| *at < items.len()) {
+        _ if !all => true,
+        None => matches!(next(), Ok(true)),
+        Some(_) => next().is_err(),
+    };
+    if !is_right {
+        let what = format!("{} with {breaks_at:?} did not end as it should", call.kind);
+        call.ledger.violation(&what);
     }
     drop(results);
+    // Those that do not say whose they are get what is left of the items that they fit.
+    for outcome in nameless {
+        let fits = |item: &&Item| match &outcome {
+            Ok(answer) => J::check(item, answer, 0).is_ok(),
+            Err(_) => false,
+        };
+        let place = open.iter().position(fits);
+        settle::<J>(call, &mut open, place, outcome);
+    }
     let unseen: Vec<Item> = open.into_iter().cloned().collect();
     call.enter_unseen(&unseen);
 }
 
-/// Which of the items without a result this is the result of.
-fn place<J: Job>(open: &[&Item], outcome: &Outcome<J>) -> Option<usize> {
-    let index = match outcome {
-        Ok(answer) => match J::index(answer) {
-            Some(index) => Some(index),
-            // It does not say so: any that it fits.
-            None => {
-                return open
-                    .iter()
-                    .position(|item| J::check(item, answer, 0).is_ok());
-            }
-        },
-        Err(error) => error.index(),
-    };
-    open.iter().position(|item| Some(item.index) == index)
+/// The panic of an input.
+fn break_off() -> ! {
+    panic::resume_unwind(Box::new("the input breaks off"))
+}
+
+/// Enters the outcome of the item at this place of those without one.
+fn settle<J: Job>(call: &Call, open: &mut Vec<&Item>, place: Option<usize>, outcome: Outcome<J>) {
+    match place {
+        Some(place) => {
+            let item = open.remove(place);
+            call.enter::<J>(item, Some(item.index), outcome.as_ref());
+        }
+        None => call.ledger.violation(&format!(
+            "{} gave a result twice, or of no item: {:?}",
+            call.kind,
+            outcome.err()
+        )),
+    }
 }

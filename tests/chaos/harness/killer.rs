@@ -149,10 +149,11 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
             kill_all_of_one(storm, rng);
             continue;
         }
-        let Some(pid) = victim(storm, rng) else {
+        let server = storm.backend.server().filter(|_| one_in(rng, 20));
+        let Some(pid) = server.or_else(|| victim(storm, rng)) else {
             continue;
         };
-        if one_in(rng, 3) {
+        if server.is_some() || one_in(rng, 3) {
             if let Some(process) = open(pid)
                 && pidfd_send_signal(&process, Signal::STOP).is_ok()
             {
@@ -205,17 +206,13 @@ fn victim<B: Backend>(storm: &Storm<B>, rng: &mut Rng) -> Option<u32> {
         let workers = tenant.pool.stats().workers;
         return rng.choice(&workers).map(|worker| worker.pid());
     }
-    // Anybody: workers that start, those of nested pools, fork servers.
-    let spare = storm.backend.spare_servers();
-    let in_use = storm.backend.expendable_server();
+    // Anybody else: workers that start, those of nested pools and their fork servers. For our own
+    // fork servers, of which there are not many, there is a time.
     let below = kin::below(std::process::id());
-    let below: Vec<u32> = below
+    let below = below
         .into_iter()
-        .filter(|pid| !spare.contains(pid) && kin::name(*pid) != "sleep")
-        // One that nobody can replace may not be killed, and its time to be killed will come.
-        .filter(|pid| Some(*pid) != in_use && !is_server_of_ours(*pid))
-        .collect();
-    rng.choice(below)
+        .filter(|pid| kin::name(*pid) != "sleep" && !is_server_of_ours(*pid));
+    rng.choice(below.collect::<Vec<_>>())
 }
 
 /// Whether this is a fork server that this process has started.

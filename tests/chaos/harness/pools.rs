@@ -149,7 +149,7 @@ fn finish<B: Backend>(storm: &Storm<B>, tenant: Arc<Tenant<B>>, rng: &mut Rng) {
         1 => {
             pool.close();
             let patience = Duration::from_millis(rng.u64(..100));
-            if !matches!(pool.join_timeout(patience), Ok(_)) {
+            if pool.join_timeout(patience).is_err() {
                 storm.ledger.violation("a closed pool cannot be joined");
             }
         }

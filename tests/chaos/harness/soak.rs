@@ -31,6 +31,9 @@ const MAPPINGS: usize = 32;
 /// Of so many tasks one is an `apply`, and of so many an `apply_async`; the others are items of maps.
 const ITEMS: u64 = 1000;
 
+/// Something that is counted.
+type Count = fn(&Holdings) -> usize;
+
 struct Sample {
     pools: u64,
     tasks: u64,
@@ -164,7 +167,7 @@ fn settled(last: Option<&Holdings>) -> Holdings {
 fn judge(samples: &[Sample]) -> Vec<String> {
     let (warm_up, rest) = samples.split_at(samples.len().div_ceil(5));
     let mut complaints = Vec::new();
-    let counts: [(&str, fn(&Holdings) -> usize); 4] = [
+    let counts: [(&str, Count); 4] = [
         ("descriptors", |holdings| holdings.descriptors),
         ("threads", |holdings| holdings.threads),
         ("shared mappings", |holdings| holdings.shared),

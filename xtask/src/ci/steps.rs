@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::examples;
 use super::leftovers::Leftovers;
-use crate::{cargo, tidy, watchdog};
+use crate::{cargo, chaos, tidy, watchdog};
 
 /// For what only compiles: all dependencies, from nothing, on the slowest machine we care for.
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -18,6 +18,9 @@ const TEST_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// For one example, which takes some seconds.
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long it storms.
+const CHAOS_SECONDS: &str = "60";
 
 /// The facade with each choice of features, each of which must build and pass by itself.
 const FEATURE_CHOICES: &[&str] = &["", "--features fork", "--features spawn"];
@@ -55,6 +58,11 @@ pub(super) const STEPS: &[Step] = &[
         name: "tests",
         purpose: "do the tests pass, with every choice of features?",
         run: tests,
+    },
+    Step {
+        name: "chaos",
+        purpose: "does every task end once, whoever is killed?",
+        run: run_chaos,
     },
     Step {
         name: "examples",
@@ -134,6 +142,13 @@ fn tests(setting: &Setting) -> Result<()> {
         setting.execute(setting.cargo(&command), TEST_LIMIT)?;
     }
     Ok(())
+}
+
+fn run_chaos(setting: &Setting) -> Result<()> {
+    // All kinds of pools side by side, in the build that the tests have made.
+    let mut command = chaos::program(&setting.root, true);
+    command.args(["storm", "--seconds", CHAOS_SECONDS]);
+    setting.execute(command, TEST_LIMIT)
 }
 
 fn run_examples(setting: &Setting) -> Result<()> {
