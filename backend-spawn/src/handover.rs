@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::{PoisonError, RwLock};
@@ -10,6 +11,7 @@ use std::sync::{PoisonError, RwLock};
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcSender, IpcSharedMemory};
 use pool_core::{LaunchError, Region};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::sys;
@@ -76,6 +78,7 @@ impl Handover {
             nonce: self.nonce,
             memory: &self.memory,
         };
+        probe(server)?;
         let server = server.to_owned();
         guard(|| {
             let _alone = INHERITABLE.write().unwrap_or_else(PoisonError::into_inner);
@@ -87,6 +90,19 @@ impl Handover {
             })
         })
         .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+}
+
+/// Finds out whether somebody listens at a server, who does not notice: a connection of another
+/// type than the server's is refused, but in another way than where nobody is.
+///
+/// ipc-channel loses a descriptor when it cannot connect, so it should not have to try. A worker
+/// that is killed closes its server some time before it is dead.
+fn probe(server: &str) -> io::Result<()> {
+    match UnixStream::connect(server) {
+        Err(error) if error.raw_os_error() == Some(Errno::PROTOTYPE.raw_os_error()) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::ErrorKind::ConnectionRefused.into()),
     }
 }
 
@@ -130,4 +146,30 @@ pub(crate) fn guard<T>(f: impl FnOnce() -> T) -> Result<T, String> {
 
 fn cannot_share(error: io::Error) -> LaunchError {
     LaunchError::new("cannot make the memory that a worker shares with its parent").caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use ipc_channel::ipc::IpcOneShotServer;
+
+    use super::probe;
+
+    #[test]
+    fn a_probe_tells_whether_somebody_listens() {
+        let (server, name) = IpcOneShotServer::<u32>::new().expect("a server");
+        // As often as one likes, for the server does not take it for a connection.
+        for _ in 0..100 {
+            probe(&name).expect("somebody listens");
+        }
+        // As when a process is killed: the file stays.
+        let elsewhere = tempfile::tempdir().expect("a temporary folder");
+        let left = elsewhere.path().join("socket");
+        std::fs::rename(&name, &left).expect("both are in the temporary folder");
+        let left = left.to_str().expect("it is text");
+        probe(left).expect("somebody still listens");
+        drop(server);
+        let error = probe(left).expect_err("nobody does");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(probe(&name).is_err());
+    }
 }

@@ -165,10 +165,6 @@ impl Launching {
             ));
         }
         self.socket = Some(PathBuf::from(&server));
-        // ipc-channel loses a descriptor when it cannot connect, so it should not have to try.
-        if process.ended_within(Duration::ZERO).is_some() || !PathBuf::from(&server).exists() {
-            return Ok(());
-        }
         match self.handover.send(&server) {
             // The worker closed this server: it has died, or it has refused a stranger and is
             // about to say hello again. The doorbell will tell.
