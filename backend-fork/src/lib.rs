@@ -67,6 +67,9 @@
 
 mod connection;
 mod fork_server;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hello;
 mod launcher;
 mod lineage;

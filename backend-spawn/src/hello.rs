@@ -153,6 +153,12 @@ impl Inbox {
         }
     }
 
+    /// The bytes of memory that it holds.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn memory(&self) -> usize {
+        self.0.capacity()
+    }
+
     /// How many bytes the message lacks, as far as can be said; 0 when it is complete.
     fn missing(&self) -> Result<usize, Malformed> {
         let marked = self.0.len().min(MARK.len());

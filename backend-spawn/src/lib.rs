@@ -27,6 +27,9 @@
 
 mod bootstrap;
 mod folder;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handover;
 mod hello;
 mod identity;

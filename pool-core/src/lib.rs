@@ -28,6 +28,9 @@ mod error;
 mod executor;
 mod feed;
 mod fork;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod imap;
 mod launch;

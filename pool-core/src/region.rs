@@ -317,6 +317,12 @@ impl Region {
         recall.state.store(NOTHING_RECALLED, Ordering::Release);
     }
 
+    /// A worker that lies: what [`items_begun`](Self::items_begun) says from now on.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn lie_about_begun(&self, begun: u64) {
+        self.words().progress.begun.store(begun, Ordering::Release);
+    }
+
     /// Parent: how many items the worker has begun, ever. Not to be trusted beyond this worker.
     pub(crate) fn items_begun(&self) -> u64 {
         self.words().progress.begun.load(Ordering::Acquire)

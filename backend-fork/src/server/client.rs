@@ -168,6 +168,18 @@ impl Client {
     }
 }
 
+/// A client that nobody asks to fork: takes one message whenever it is called, and says whether
+/// the connection is open.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn serve_client(socket: Socket) -> impl FnMut() -> bool {
+    let mut client = Client::new(socket);
+    move || match client.step() {
+        Step::Open => true,
+        Step::Closed => false,
+        Step::Forked(newborn) => panic!("a worker without memory: {newborn:?}"),
+    }
+}
+
 /// Whether anybody holds the reading end of a bell: if not, the pool has given the launch up.
 fn has_listener(bell: BorrowedFd<'_>) -> bool {
     let mut bell = [PollFd::from_borrowed_fd(bell, PollFlags::empty())];

@@ -12,5 +12,7 @@ mod settle;
 mod standby;
 mod understudy;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use client::serve_client;
 pub use newborn::Serve;
 pub(crate) use settle::run;

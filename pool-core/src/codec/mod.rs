@@ -50,6 +50,8 @@
 mod bulk;
 mod de;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod limits;
 mod number;
 mod ser;

@@ -8,6 +8,8 @@
 mod core;
 mod deferred;
 mod driver;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod scheduler;
 mod slot;
 mod supervisor;

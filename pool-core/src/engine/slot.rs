@@ -149,6 +149,12 @@ impl Wire {
         Ok(self.unsent.is_none() && self.requests.is_drained()?)
     }
 
+    /// The bytes of memory that the record takes which is only partly there.
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn memory(&self) -> usize {
+        self.partial.as_ref().map_or(0, |it| it.bytes.capacity())
+    }
+
     /// Says what to ring for: nothing, or results and, where needed, space.
     pub(super) fn listen(&mut self, results: bool, space: bool) {
         let wants =

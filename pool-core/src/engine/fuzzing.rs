@@ -1,0 +1,332 @@
+//! A worker that writes anything into its region, at any time, as an input says.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::scheduler::{Load, Scheduler};
+use super::slot::{Harvest, Wire};
+use super::work::{Delivery, Work};
+use crate::bytes::Bytes;
+use crate::call::{Chunk, Piece, Sink, TaskId};
+use crate::entry::Entry;
+use crate::error::{TaskError, TaskErrorKind};
+use crate::fuzzing::Input;
+use crate::protocol::{Head, MAX_HEAD, RecordKind, append_item};
+use crate::region::Region;
+use crate::ring::{Corrupt, Producer};
+use crate::worker::WorkerInfo;
+
+/// The capacity of each ring, the smallest that there is.
+const BYTES: usize = 4096;
+const SLOT: usize = 0;
+/// The most items that one input makes.
+const MAX_ITEMS: usize = 2000;
+
+/// Lets a worker do what the input says to its region, while the parent hands it loads, takes
+/// them back, and harvests.
+///
+/// # Panics
+/// When an item has not exactly one outcome in the end, or the parent keeps more memory than
+/// bytes have arrived.
+pub fn harvest(input: &[u8]) {
+    let mut input = Input(input);
+    let max_tasks = match input.byte() {
+        0 => None,
+        tasks => Some(u64::from(tasks)),
+    };
+    let mut rig = Rig::new(max_tasks);
+    while !input.is_empty() {
+        if rig.step(&mut input) == Err(Corrupt) {
+            // As of a rogue: its records are not worth reading.
+            rig.bury(false);
+        }
+    }
+    rig.bury(true);
+    rig.finish();
+}
+
+struct Rig {
+    region: Arc<Region>,
+    wire: Wire,
+    worker: Producer,
+    scheduler: Scheduler<Work>,
+    info: WorkerInfo,
+    ledger: Arc<Ledger>,
+    items: usize,
+    harvests: usize,
+    max_tasks: Option<u64>,
+}
+
+impl Rig {
+    fn new(max_tasks: Option<u64>) -> Self {
+        let (region, wire, worker) = launch();
+        let mut scheduler = Scheduler::new(1, max_tasks);
+        scheduler.up(SLOT);
+        Self {
+            region,
+            wire,
+            worker,
+            scheduler,
+            info: WorkerInfo::new(1, 0, 1),
+            ledger: Arc::default(),
+            items: 0,
+            harvests: 0,
+            max_tasks,
+        }
+    }
+
+    fn step(&mut self, input: &mut Input<'_>) -> Result<(), Corrupt> {
+        let words = self.region.words();
+        match input.byte() % 16 {
+            // The worker, as a worker would.
+            0 => {
+                let count = usize::from(input.byte());
+                let bytes = input.bytes(count);
+                self.write(bytes);
+            }
+            1 => {
+                let kind = match input.byte() % 4 {
+                    0 => RecordKind::Failure,
+                    1 => RecordKind::Time,
+                    _ => RecordKind::Value,
+                };
+                let count = usize::from(input.byte());
+                self.record(kind, input.bytes(count));
+            }
+            2 => self.write(&[input.byte(); BYTES]),
+            3 => self.record(RecordKind::Time, &input.word().to_le_bytes()),
+            4 => {
+                let read = words.request_tail.load(Ordering::Relaxed);
+                words.request_head.store(read, Ordering::Relaxed);
+            }
+            5 => {
+                // A record that is longer than what follows.
+                let len = input.word();
+                let mut head = [0; MAX_HEAD];
+                let kind = RecordKind::Value;
+                let size = Head { kind, len }.write(&mut head);
+                self.write(&head[..size]);
+            }
+            // The worker, as it should not.
+            6 => lie(&words.response_tail, input),
+            7 => lie(&words.request_head, input),
+            8 => lie(&words.progress.staged, input),
+            9 => self.region.lie_about_begun(input.word()),
+            10 => {
+                let begun = self.region.items_begun();
+                let step = i64::from(input.byte().cast_signed());
+                self.region.lie_about_begun(begun.wrapping_add_signed(step));
+            }
+            // The parent.
+            11 | 12 => return self.harvest(),
+            13 => return self.hand(input),
+            14 => {
+                if !self.scheduler.is_revoked(SLOT) {
+                    let begun = self.region.revoke();
+                    self.scheduler.taken_back(SLOT, begun);
+                }
+                let _ = self.scheduler.cornered_item(SLOT);
+            }
+            _ => {
+                let harvest = input.byte() % 2 == 0;
+                self.bury(harvest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts bytes into the response ring and publishes them.
+    fn write(&mut self, bytes: &[u8]) {
+        // As much as there is space for. The parent does not lie about that.
+        let _ = self.worker.put(bytes);
+        self.worker.publish();
+        let staged = &self.region.words().progress.staged;
+        staged.store(self.worker.position(), Ordering::Relaxed);
+    }
+
+    fn record(&mut self, kind: RecordKind, bytes: &[u8]) {
+        let mut head = [0; MAX_HEAD];
+        let len = bytes.len() as u64;
+        let size = Head { kind, len }.write(&mut head);
+        self.write(&head[..size]);
+        self.write(bytes);
+    }
+
+    /// What [`Core`](super::core::Core) does when it looks into a worker's rings.
+    fn harvest(&mut self) -> Result<(), Corrupt> {
+        self.harvests += 1;
+        let mut harvest = Harvest::default();
+        let scheduler = &mut self.scheduler;
+        let taken = self.wire.harvest(SLOT, &self.info, scheduler, &mut harvest);
+        self.finished(harvest);
+        taken?;
+        self.check_memory();
+        let begun = self.region.items_begun();
+        if let Some(item) = self.scheduler.running_item(SLOT, begun) {
+            let _ = self.scheduler.load_of(SLOT, item);
+        }
+        let all = self.wire.send_on()?;
+        self.scheduler.choke(SLOT, !all);
+        if self.scheduler.is_revoked(SLOT) && self.wire.is_drained()? {
+            self.scheduler.passed_over(SLOT);
+            self.region.reinstate();
+        }
+        Ok(())
+    }
+
+    fn finished(&self, harvest: Harvest) {
+        for (work, took) in harvest.finished {
+            deliver(work.into_piece(took));
+        }
+    }
+
+    fn check_memory(&self) {
+        let arrived = self.harvests * BYTES;
+        assert!(
+            self.wire.memory() <= 2 * arrived + 64,
+            "memory grows with what arrives"
+        );
+    }
+
+    /// Hands out a load: a new one, or what was taken back.
+    fn hand(&mut self, input: &mut Input<'_>) -> Result<(), Corrupt> {
+        let shape = input.byte();
+        let count = usize::from(shape % 12);
+        let length = usize::from(input.byte()) << (shape / 64 * 2);
+        if count > 0 && self.items + count <= MAX_ITEMS {
+            let chunk = self.chunk(count, &vec![shape; length]);
+            self.scheduler.submit(Work::new(chunk));
+        }
+        let mut abandoned = Vec::new();
+        while self.scheduler.assign(0, &mut abandoned).is_some() {
+            let work = self.scheduler.newest(SLOT).expect("it was just assigned");
+            let all = self.wire.send(work)?;
+            self.scheduler.choke(SLOT, !all);
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, count: usize, item: &[u8]) -> Chunk {
+        let mut items = Vec::new();
+        for _ in 0..count {
+            let appended = append_item(&mut items, |out| {
+                out.extend_from_slice(item);
+                Ok::<(), ()>(())
+            });
+            appended.expect("nothing fails");
+        }
+        let first = self.items;
+        self.items += count;
+        self.ledger.lock().resize(self.items, 0);
+        Chunk {
+            task: TaskId::next(),
+            entry: Entry::from_number(1),
+            first,
+            count: u32::try_from(count).expect("few"),
+            items: Bytes::from(items),
+            timeout: None,
+            retries: 0,
+            attended: true,
+            sink: self.ledger.clone(),
+        }
+    }
+
+    /// The worker is dead, and another one comes.
+    fn bury(&mut self, harvest_remains: bool) {
+        if harvest_remains {
+            self.harvests += 2;
+            let mut harvest = Harvest::default();
+            let scheduler = &mut self.scheduler;
+            let _ = self
+                .wire
+                .harvest_remains(SLOT, &self.info, scheduler, &mut harvest);
+            self.finished(harvest);
+            self.check_memory();
+        }
+        let remains = self.scheduler.down(SLOT, self.region.items_begun());
+        for work in remains.finished {
+            deliver(work.into_piece(Duration::ZERO));
+        }
+        if let Some(lost) = remains.lost {
+            assert_eq!(lost.count(), 1, "one item is lost at most");
+            deliver(lost.into_failure(lost_error()));
+        }
+        (self.region, self.wire, self.worker) = launch();
+        self.scheduler.up(SLOT);
+        self.harvests = 0;
+    }
+
+    /// Everything that was not run fails. After that each item must have had its outcome.
+    fn finish(mut self) {
+        assert_eq!(self.scheduler.busy(), 0);
+        let queued: Vec<Work> = self.scheduler.drain_queue().collect();
+        for work in queued {
+            deliver(work.into_failure(lost_error()));
+        }
+        let outcomes = self.ledger.lock();
+        assert!(
+            outcomes.iter().all(|count| *count == 1),
+            "each item once: {outcomes:?} (at most {:?} tasks)",
+            self.max_tasks
+        );
+    }
+}
+
+fn launch() -> (Arc<Region>, Wire, Producer) {
+    let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
+    region.introduce(1, 0, BYTES, BYTES);
+    let region = Arc::new(region);
+    let wire = Wire::new(region.clone(), BYTES, BYTES);
+    let worker = Producer::responses(region.clone(), BYTES, BYTES);
+    (region, wire, worker)
+}
+
+/// Writes a position that is near the true one, or anything.
+fn lie(word: &AtomicU64, input: &mut Input<'_>) {
+    let now = word.load(Ordering::Relaxed);
+    let lie = match input.byte() {
+        255 => input.word(),
+        254 => now.wrapping_add(BYTES as u64),
+        step => now.wrapping_add_signed(i64::from(step.cast_signed())),
+    };
+    word.store(lie, Ordering::Relaxed);
+}
+
+fn lost_error() -> TaskError {
+    TaskError::new(TaskErrorKind::WorkerLost, "lost")
+}
+
+fn deliver(delivery: Option<Delivery>) {
+    if let Some(delivery) = delivery {
+        let _ = delivery.counts();
+        delivery.deliver();
+    }
+}
+
+/// How many outcomes each item has had.
+#[derive(Default)]
+struct Ledger(Mutex<Vec<u32>>);
+
+impl Ledger {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink for Ledger {
+    fn complete(&self, piece: Piece) {
+        let mut outcomes = self.lock();
+        piece.visit(0, |index, outcome| {
+            outcomes[index] += 1;
+            if let Ok(bytes) = outcome {
+                let _ = crate::codec::decode::<Vec<(u8, Option<String>)>>(bytes);
+            }
+        });
+        drop(piece.into_single());
+    }
+
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
