@@ -39,6 +39,8 @@ pub struct Chunk {
     pub(crate) attended: bool,
     /// It is no task of the user's but a worker's initializer.
     pub(crate) is_initializer: bool,
+    /// How many workers have died when this was next, though it had not begun, as they said.
+    pub(crate) deaths: u8,
     pub(crate) sink: Arc<dyn Sink>,
 }
 
@@ -66,6 +68,7 @@ impl Chunk {
             retries: 0,
             attended: false,
             is_initializer: true,
+            deaths: 0,
             sink: Arc::new(Nobody),
         }
     }

@@ -66,6 +66,7 @@ impl CallSite {
             retries: self.options.retries,
             attended,
             is_initializer: false,
+            deaths: 0,
             sink,
         }
     }

@@ -27,6 +27,7 @@ mod death;
 mod failure;
 mod fate;
 mod gate;
+mod hostile;
 mod lazy;
 mod life;
 mod peer;
@@ -35,6 +36,7 @@ mod recycling;
 mod refused;
 mod remains;
 mod results;
+mod rogue;
 mod seeds;
 #[cfg(feature = "fork")]
 mod standby;
@@ -105,7 +107,7 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
 /// These, and those that need processes.
 #[cfg(any(feature = "fork", feature = "spawn"))]
 fn pool_of_processes<S: Processes>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 16] = [
+    let sections: [(&str, Vec<Test>); 17] = [
         ("seeds", seeds::processes::<S>()),
         ("results", results::processes::<S>()),
         ("lazy", lazy::processes::<S>()),
@@ -122,6 +124,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("bulk", bulk::processes::<S>()),
         ("remains", remains::processes::<S>()),
         ("refused", refused::processes::<S>()),
+        ("hostile", hostile::processes::<S>()),
     ];
     let mut trials = every_pool::<S>();
     trials.extend(trial::trials(S::NAME, sections));
@@ -149,6 +152,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         start::programs::<S>(),
         remains::programs::<S>(),
         refused::programs::<S>(),
+        hostile::programs::<S>(),
     ]
     .concat()
 }

@@ -32,6 +32,9 @@ const MAX_SPIN_NS: u32 = 50_000;
 /// because others need the processor that the worker should run on.
 const MIN_SPIN_NS: u32 = 1_000;
 
+/// How often whoever leaves the rings to the supervisor looks for news before, at most.
+const MAX_LOOKS: u32 = 16;
+
 /// What the driver has.
 pub(super) struct Seat {
     /// Wakes the driver while it sleeps on the bells.
@@ -253,6 +256,10 @@ impl Shared {
                 if idle_since.take().is_some() {
                     self.seat.looked(true);
                 }
+                // A worker may see to it that there is always something new.
+                if deadline.is_some_and(|deadline| deadline <= sys::now()) {
+                    return false;
+                }
                 core = self.lock();
                 continue;
             }
@@ -336,7 +343,10 @@ impl Shared {
                 core.attend(Attention::Nobody);
             } else if !(core.seat.supervised && core.is_supervised()) {
                 self.hear_bells(core, true);
-                loop {
+                // What comes after a worker has seen the wish rings, so that one look is enough
+                // and this loop merely saves wake-ups; a worker that writes all the time must
+                // not keep the lock from everybody.
+                for _ in 0..MAX_LOOKS {
                     // As in `sleep_on_bells`.
                     core.attend(Attention::Supervisor);
                     fence(Ordering::SeqCst);

@@ -278,6 +278,13 @@ impl<L: Load> Scheduler<L> {
         flight.map(|flight| &mut flight.outcomes)
     }
 
+    /// The load that has the first item of the lane without an outcome.
+    pub(crate) fn next_mut(&mut self, slot: usize) -> Option<&mut L> {
+        let mut flights = self.lanes[slot].flights.iter_mut();
+        let flight = flights.find(|flight| !flight.is_done());
+        flight.map(|flight| &mut flight.load)
+    }
+
     /// The load that was handed to a lane last.
     pub(crate) fn newest(&self, slot: usize) -> Option<&L> {
         self.lanes[slot].flights.back().map(|flight| &flight.load)

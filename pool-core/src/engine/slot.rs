@@ -224,8 +224,13 @@ impl Wire {
         let seen = self.responses.seen();
         if let Some(partial) = &mut self.partial {
             let count = (partial.left).min(seen as u64) as usize;
-            // The length is the worker's word: memory grows with what arrives, not with that.
-            self.responses.take(count, &mut partial.bytes);
+            if scheduler.is_retiring(slot) {
+                // Of the finalizer, whose outcome is nobody's.
+                self.responses.skip(count);
+            } else {
+                // The length is the worker's word: memory grows with what arrives, not with that.
+                self.responses.take(count, &mut partial.bytes);
+            }
             partial.left -= count as u64;
             if partial.left > 0 {
                 return Ok(false);
@@ -253,6 +258,16 @@ impl Wire {
         }
         self.responses.peek(&mut head[..size]);
         let head = Head::read(&head[..size]).ok_or(Corrupt)?;
+        if !scheduler.is_retiring(slot) {
+            // Refused before its bytes come: there may be no end to them.
+            let is_due = match head.kind {
+                RecordKind::Time => head.len == 8,
+                RecordKind::Value | RecordKind::Failure => scheduler.open_items(slot) > 0,
+            };
+            if !is_due {
+                return Err(Corrupt);
+            }
+        }
         self.responses.skip(size);
         let available = (seen - size) as u64;
         if head.len <= SMALL && head.len <= available {
@@ -510,6 +525,13 @@ mod tests {
         (wire, Producer::responses(region, BYTES, BYTES), scheduler)
     }
 
+    /// A load of one item that nobody waits for.
+    fn one_item() -> Chunk {
+        let mut item = Vec::new();
+        crate::protocol::append_item(&mut item, |_| Ok::<(), ()>(())).expect("nothing fails");
+        Chunk::initializer(crate::Entry::from_number(1), item)
+    }
+
     fn harvest(wire: &mut Wire, scheduler: &mut Scheduler<Chunk>) -> Result<bool, Corrupt> {
         let mut harvest = Harvest::default();
         let info = WorkerInfo::new(1, 0, 1);
@@ -548,10 +570,46 @@ mod tests {
         }
     }
 
+    /// An answer that nobody waits for is refused at its head; nobody knows when it would end.
+    #[test]
+    fn what_nobody_has_asked_for_takes_no_memory() {
+        for (kind, len) in [
+            (RecordKind::Value, u64::MAX),
+            (RecordKind::Failure, 1 << 40),
+            (RecordKind::Time, u64::MAX),
+        ] {
+            let (mut wire, mut worker, mut scheduler) = both_ends();
+            let mut head = [0; MAX_HEAD];
+            let size = Head { kind, len }.write(&mut head);
+            worker.put(&head[..size]).expect("space");
+            worker.publish();
+            assert_eq!(harvest(&mut wire, &mut scheduler), Err(Corrupt), "{kind:?}");
+            assert!(wire.partial.is_none());
+        }
+    }
+
+    /// What the finalizer says is for nobody.
+    #[test]
+    fn last_words_take_no_memory() {
+        let (mut wire, mut worker, mut scheduler) = both_ends();
+        scheduler.retiring(0);
+        let mut head = [0; MAX_HEAD];
+        let size = Head::value(1 << 40).write(&mut head);
+        worker.put(&head[..size]).expect("space");
+        for _ in 0..100 {
+            worker.put(&[7; 1000]).expect("space");
+            worker.publish();
+            assert_eq!(harvest(&mut wire, &mut scheduler), Ok(true));
+        }
+        assert_eq!(wire.memory(), 0);
+    }
+
     /// Memory grows with what arrives, not with what is announced.
     #[test]
     fn an_endless_record_takes_no_memory_before_it_comes() {
         let (mut wire, mut worker, mut scheduler) = both_ends();
+        scheduler.submit(one_item());
+        assert_eq!(scheduler.assign(0, &mut Vec::new()), Some(0));
         let mut head = [0; MAX_HEAD];
         let size = Head {
             kind: RecordKind::Value,

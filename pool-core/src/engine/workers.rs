@@ -16,6 +16,9 @@ use crate::worker::WorkerInfo;
 
 /// After so many failures in a row to get a worker going, the pool gives up.
 const MAX_FAILURES: u32 = 3;
+/// After so many deaths of workers that had an item before them and had not begun it, as they
+/// said, the next one is the item's. As many for each worker as [`Core::died_idle`] allows.
+const MAX_DEATHS: u8 = 4;
 /// How long the first replacement of a worker that failed to start waits; the next ones wait
 /// twice as long each.
 const BACK_OFF: Duration = Duration::from_millis(10);
@@ -257,7 +260,8 @@ impl Core {
             self.harvest = harvest;
         }
         self.slots[slot].deadline = None;
-        let remains = self.scheduler.down(slot, wire.region().items_begun());
+        let begun = self.begun_at_death(slot, &wire);
+        let remains = self.scheduler.down(slot, begun);
         for done in remains.finished {
             self.deliver(Delivery::new(done, Duration::ZERO));
         }
@@ -287,6 +291,26 @@ impl Core {
                     || self.slots[slot].has_worked => {}
                 None => self.died_idle(slot, exit, info),
             },
+        }
+    }
+
+    /// How many items a worker had begun that is dead now.
+    ///
+    /// That is its own word, and a task may have changed it. If what was next had not begun, it is run
+    /// again, but not for ever: what hides from this would take one worker after another with it.
+    fn begun_at_death(&mut self, slot: usize, wire: &Wire) -> u64 {
+        let begun = wire.region().items_begun();
+        if self.scheduler.running_item(slot, begun).is_some() {
+            return begun;
+        }
+        let is_rogue = self.slots[slot].killed == Some(Killed::Rogue);
+        match self.scheduler.next_mut(slot) {
+            Some(next) if is_rogue || next.deaths == MAX_DEATHS => u64::MAX,
+            Some(next) => {
+                next.deaths += 1;
+                begun
+            }
+            None => begun,
         }
     }
 
