@@ -6,7 +6,10 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
-use std::sync::{PoisonError, RwLock};
+use std::sync::mpsc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
 
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcSender, IpcSharedMemory};
@@ -47,6 +50,12 @@ pub(crate) static INHERITABLE: RwLock<()> = RwLock::new(());
 /// duplicate's, the connection's, and two that it opens at its first message.
 const DESCRIPTORS: usize = 5;
 
+/// How long the parent waits for what takes it microseconds.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// For the thread that sends.
+const STACK_BYTES: usize = 256 * 1024;
+
 impl Handover {
     /// Makes a zero-filled region, and what it takes to send it.
     pub(crate) fn new(bytes: usize, nonce: u128) -> Result<(Self, Region), LaunchError> {
@@ -68,22 +77,38 @@ impl Handover {
         Ok((handover, region))
     }
 
-    /// Sends the region to the worker that waits at this server. Does not wait for it.
+    /// Sends the region to the worker that waits at this server. Does not wait for it: where many
+    /// strangers want to connect to the same server, that happens behind the caller's back, when it
+    /// can. Nothing tells how it went then, but the worker.
     ///
     /// # Errors
     /// The server may be gone: the worker has died, or has accepted somebody else.
-    pub(crate) fn send(&self, server: &str) -> io::Result<()> {
+    pub(crate) fn send(self: &Arc<Self>, server: &str) -> io::Result<()> {
         sys::spare_descriptors(DESCRIPTORS)?;
+        let (handover, server) = (self.clone(), server.to_owned());
+        let (done, sent) = mpsc::channel();
+        // ipc-channel connects with a socket that blocks, and so it would here as long as the
+        // server's queue is full.
+        thread::Builder::new()
+            .name("procpool-handover".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                // Whoever asked may not wait any more.
+                let _ = done.send(handover.send_now(server));
+            })?;
+        sent.recv_timeout(PATIENCE).unwrap_or(Ok(()))
+    }
+
+    fn send_now(&self, server: String) -> io::Result<()> {
         let setup = SetupToSend {
             nonce: self.nonce,
             memory: &self.memory,
         };
         probe(server)?;
-        let server = server.to_owned();
         guard(|| {
+            let sender = IpcSender::connect(server)?;
             let _alone = INHERITABLE.write().unwrap_or_else(PoisonError::into_inner);
             // A worker that dies meanwhile is an error, and no SIGPIPE: that is for streams.
-            let sender = IpcSender::connect(server)?;
             sender.send(setup).map_err(|error| match error {
                 IpcError::Io(error) => error,
                 error => io::Error::other(error.to_string()),

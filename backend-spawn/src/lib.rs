@@ -13,7 +13,8 @@
 //! 2. In the worker, [`init()`] finds itself called. It opens an ipc-channel one-shot server and
 //!    writes a hello to the doorbell: versions, process, nonce, build identity, the server's name.
 //! 3. The parent reads the hello when the doorbell is readable, checks it, connects to the server
-//!    and sends the nonce and the region. Neither can make it wait: the server listens already.
+//!    and sends the nonce and the region. Neither makes it wait: the server listens already, and
+//!    where strangers fill its queue, a thread that is made for it waits instead.
 //! 4. The worker accepts, refuses whoever does not know the nonce (with a new server and a new
 //!    hello), maps the region, closes everything but the doorbell and says so on it. From then on
 //!    [`pool_core::worker::serve`] has the process.

@@ -28,7 +28,7 @@ pub(crate) struct SpawnLink {
 #[derive(Debug)]
 struct Launching {
     inbox: Inbox,
-    handover: Handover,
+    handover: Arc<Handover>,
     nonce: u128,
     /// Where the worker makes its socket.
     folder: Folder,
@@ -57,7 +57,7 @@ impl SpawnLink {
             region: Arc::new(region),
             launching: Some(Launching {
                 inbox: Inbox::default(),
-                handover,
+                handover: Arc::new(handover),
                 nonce,
                 folder,
                 socket: None,

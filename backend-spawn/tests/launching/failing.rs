@@ -54,12 +54,12 @@ struct Setup {
 }
 
 /// Waits for the worker's first word, leaves it unread, and finds the worker's socket.
-fn socket(link: &dyn Link) -> String {
+pub(crate) fn socket(link: &dyn Link) -> String {
     assert!(is_readable(link.bell(), LONG));
     find_socket().expect("a socket")
 }
 
-fn find_socket() -> Option<String> {
+pub(crate) fn find_socket() -> Option<String> {
     let folders = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
     folders(env::temp_dir())
         .flat_map(|outer| folders(outer.path()))

@@ -5,6 +5,7 @@ mod dying;
 mod failing;
 mod harness;
 mod reaching;
+mod strangers;
 
 use std::env;
 
@@ -38,4 +39,5 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         .into_iter()
         .chain(failing::scenarios())
         .chain(dying::scenarios())
+        .chain(strangers::scenarios())
 }
