@@ -54,7 +54,8 @@ impl Socket {
 
     /// Receives one message.
     pub(crate) fn receive(&self) -> Received {
-        let mut bytes = vec![0; MESSAGE_BYTES];
+        // One more, so that what is too long does not look as if it were not.
+        let mut bytes = vec![0; MESSAGE_BYTES + 1];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;

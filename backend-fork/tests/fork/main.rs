@@ -10,6 +10,7 @@ mod orders;
 mod processes;
 mod rig;
 mod standby;
+mod rubbish;
 mod start;
 
 use std::fs::File;
@@ -50,6 +51,7 @@ fn scenarios() -> impl Iterator<Item = &'static Scenario> {
         death::SCENARIOS,
         limits::SCENARIOS,
         standby::SCENARIOS,
+        rubbish::SCENARIOS,
         start::SCENARIOS,
     ]
     .into_iter()
