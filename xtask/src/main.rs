@@ -1,5 +1,4 @@
-//! What one would otherwise do by hand in this workspace: `cargo xtask ci`, `tidy`, `compare`,
-//! `chaos`, `soak`.
+//! What one would otherwise do by hand in this workspace: `cargo xtask` and a command, see `--help`.
 //!
 //! Programs are started through `std::process::Command`, not through a shell-like crate: a step
 //! that hangs must be seen, its processes asked for their stacks, and killed, for which the
@@ -12,7 +11,9 @@
 mod cargo;
 mod chaos;
 mod ci;
+mod fuzz;
 mod processes;
+mod sanitize;
 mod stacks;
 mod tidy;
 mod watchdog;
@@ -32,6 +33,10 @@ enum Xtask {
     Ci(ci::Options),
     /// Check the house rules that the compiler does not know.
     Tidy,
+    /// Feed what reads other processes' bytes with anything: see the folder `fuzz`.
+    Fuzz(fuzz::Options),
+    /// Run the tests of the unsafe parts under the sanitizers, and Miri where there is one.
+    Sanitize,
     /// Measure every contender in a release build: arguments go to pool-bench's `compare`.
     Compare {
         /// What `compare` is asked; try `--help` after `--`.
@@ -49,6 +54,8 @@ fn main() -> ExitCode {
     let done = match Xtask::parse() {
         Xtask::Ci(options) => ci::run(&root, &options),
         Xtask::Tidy => tidy::run(&root),
+        Xtask::Fuzz(options) => fuzz::run(&root, &options),
+        Xtask::Sanitize => sanitize::run(&root),
         Xtask::Compare { arguments } => compare(&root, &arguments),
         Xtask::Chaos(options) => chaos::chaos(&root, &options),
         Xtask::Soak(options) => chaos::soak(&root, &options),

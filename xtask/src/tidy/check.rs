@@ -83,10 +83,18 @@ fn read(root: &Path) -> Result<Vec<File>> {
     Ok(files)
 }
 
+/// What the fuzzer keeps in the folder `fuzz`: its inputs may look like text.
+const FUZZER_FOLDERS: &[&str] = &["artifacts", "corpus", "coverage", "grown", "target"];
+
 fn is_ours(entry: &DirEntry) -> bool {
-    let is_top = entry.depth() == 1;
     let name = entry.file_name();
-    !(is_top && (name == ".git" || name == "target"))
+    match entry.depth() {
+        1 => name != ".git" && name != "target",
+        2 if entry.path().parent().is_some_and(|it| it.ends_with("fuzz")) => {
+            !FUZZER_FOLDERS.iter().any(|folder| name == *folder)
+        }
+        _ => true,
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["pool-core", "backend-fork", "backend-spawn", "procpool"],
     ),
     ("xtask", &[]),
+    (
+        "procpool-fuzz",
+        &["pool-core", "backend-fork", "backend-spawn"],
+    ),
 ];
 
 /// The tables of a manifest that name dependencies.
@@ -102,7 +106,7 @@ mod tests {
 
     #[test]
     fn nothing_depends_on_the_tools() {
-        for tool in ["xtask", "pool-bench"] {
+        for tool in ["xtask", "pool-bench", "procpool-fuzz"] {
             assert!(!LAYERS.iter().any(|row| row.1.contains(&tool)), "{tool}");
         }
     }

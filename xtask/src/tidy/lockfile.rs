@@ -7,7 +7,7 @@ const PUBLIC: &str = "source = \"registry+https://github.com/rust-lang/crates.io
 
 /// `Cargo.lock` names the public registry and no other source.
 pub(super) fn sources(file: &File) -> Vec<Violation> {
-    if file.path != "Cargo.lock" {
+    if !file.path.ends_with("Cargo.lock") {
         return Vec::new();
     }
     file.lines()

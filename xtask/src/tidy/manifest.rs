@@ -43,6 +43,10 @@ pub(super) fn inheritance(file: &File) -> Vec<Violation> {
     let (Some(package), Some(name)) = (manifest.get("package"), package_name(&manifest)) else {
         return Vec::new();
     };
+    if file.path != "Cargo.toml" && manifest.contains_key("workspace") {
+        // A workspace of its own, which has nothing to take from.
+        return Vec::new();
+    }
     let mut violations = Vec::new();
     for key in INHERITED {
         if !is_inherited(package.get(key)) {
@@ -98,6 +102,13 @@ mod tests {
         );
         let text = GOOD.replace("publish = false", "");
         assert_eq!(inheritance(&File::new("x/Cargo.toml", text)).len(), 1);
+    }
+
+    #[test]
+    fn a_package_with_a_workspace_of_its_own_owes_nothing() {
+        let text = "[package]\nname = \"x\"\nversion = \"1\"\n[workspace]\n";
+        assert_eq!(inheritance(&File::new("x/Cargo.toml", text)), []);
+        assert!(!inheritance(&File::new("Cargo.toml", text)).is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@ const FOLDERS: &[&str] = &[
     "backend-fork",
     "backend-spawn",
     "examples",
+    "fuzz",
     "pool-bench",
     "pool-core",
     "src",

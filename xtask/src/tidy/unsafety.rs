@@ -47,6 +47,10 @@ const PLACES: &[(&str, &str)] = &[
         "src/test_support.rs",
         "a function that the loader calls before main",
     ),
+    (
+        "tests/conformance/hostile.rs",
+        "tasks that mean harm to their worker",
+    ),
 ];
 
 /// `unsafe` stands only in the places whose purpose it is.
