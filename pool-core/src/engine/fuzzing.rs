@@ -1,7 +1,6 @@
 //! A worker that writes anything into its region, at any time, as an input says.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::scheduler::{Load, Scheduler};
@@ -15,6 +14,8 @@ use crate::fuzzing::Input;
 use crate::protocol::{Head, MAX_HEAD, RecordKind, append_item};
 use crate::region::Region;
 use crate::ring::{Corrupt, Producer};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::worker::WorkerInfo;
 
 /// The capacity of each ring, the smallest that there is.
@@ -199,7 +200,7 @@ impl Rig {
             self.scheduler.submit(Work::new(chunk));
         }
         let mut abandoned = Vec::new();
-        while self.scheduler.assign(0, &mut abandoned).is_some() {
+        while self.scheduler.assign(&mut abandoned).is_some() {
             let work = self.scheduler.newest(SLOT).expect("it was just assigned");
             let all = self.wire.send(work)?;
             self.scheduler.choke(SLOT, !all);
@@ -309,7 +310,7 @@ fn deliver(delivery: Option<Delivery>) {
 struct Ledger(Mutex<Vec<u32>>);
 
 impl Ledger {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -609,7 +609,7 @@ mod tests {
     fn an_endless_record_takes_no_memory_before_it_comes() {
         let (mut wire, mut worker, mut scheduler) = both_ends();
         scheduler.submit(one_item());
-        assert_eq!(scheduler.assign(0, &mut Vec::new()), Some(0));
+        assert_eq!(scheduler.assign(&mut Vec::new()), Some(0));
         let mut head = [0; MAX_HEAD];
         let size = Head {
             kind: RecordKind::Value,
