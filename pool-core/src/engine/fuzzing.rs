@@ -3,11 +3,11 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::scheduler::{Load, Scheduler};
+use super::scheduler::Scheduler;
 use super::slot::{Harvest, Wire};
-use super::work::{Delivery, Work};
+use super::work::Delivery;
 use crate::bytes::Bytes;
-use crate::call::{Chunk, Piece, Sink, TaskId};
+use crate::call::{Chunk, Piece, Sink};
 use crate::entry::Entry;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::fuzzing::Input;
@@ -51,7 +51,7 @@ struct Rig {
     region: Arc<Region>,
     wire: Wire,
     worker: Producer,
-    scheduler: Scheduler<Work>,
+    scheduler: Scheduler<Chunk>,
     info: WorkerInfo,
     ledger: Arc<Ledger>,
     items: usize,
@@ -177,8 +177,8 @@ impl Rig {
     }
 
     fn finished(&self, harvest: Harvest) {
-        for (work, took) in harvest.finished {
-            deliver(work.into_piece(took));
+        for (done, took) in harvest.finished {
+            deliver(Delivery::new(done, took));
         }
     }
 
@@ -197,12 +197,12 @@ impl Rig {
         let length = usize::from(input.byte()) << (shape / 64 * 2);
         if count > 0 && self.items + count <= MAX_ITEMS {
             let chunk = self.chunk(count, &vec![shape; length]);
-            self.scheduler.submit(Work::new(chunk));
+            self.scheduler.submit(chunk);
         }
         let mut abandoned = Vec::new();
         while self.scheduler.assign(&mut abandoned).is_some() {
-            let work = self.scheduler.newest(SLOT).expect("it was just assigned");
-            let all = self.wire.send(work)?;
+            let chunk = self.scheduler.newest(SLOT).expect("it was just assigned");
+            let all = self.wire.send(chunk)?;
             self.scheduler.choke(SLOT, !all);
         }
         Ok(())
@@ -221,7 +221,6 @@ impl Rig {
         self.items += count;
         self.ledger.lock().resize(self.items, 0);
         Chunk {
-            task: TaskId::next(),
             entry: Entry::from_number(1),
             first,
             count: u32::try_from(count).expect("few"),
@@ -229,6 +228,8 @@ impl Rig {
             timeout: None,
             retries: 0,
             attended: true,
+            is_initializer: false,
+            deaths: 0,
             sink: self.ledger.clone(),
         }
     }
@@ -246,12 +247,12 @@ impl Rig {
             self.check_memory();
         }
         let remains = self.scheduler.down(SLOT, self.region.items_begun());
-        for work in remains.finished {
-            deliver(work.into_piece(Duration::ZERO));
+        for done in remains.finished {
+            deliver(Delivery::new(done, Duration::ZERO));
         }
         if let Some(lost) = remains.lost {
             assert_eq!(lost.count(), 1, "one item is lost at most");
-            deliver(lost.into_failure(lost_error()));
+            deliver(Delivery::failed(lost, lost_error()));
         }
         (self.region, self.wire, self.worker) = launch();
         self.scheduler.up(SLOT);
@@ -261,9 +262,9 @@ impl Rig {
     /// Everything that was not run fails. After that each item must have had its outcome.
     fn finish(mut self) {
         assert_eq!(self.scheduler.busy(), 0);
-        let queued: Vec<Work> = self.scheduler.drain_queue().collect();
-        for work in queued {
-            deliver(work.into_failure(lost_error()));
+        let queued: Vec<Chunk> = self.scheduler.drain_queue().collect();
+        for chunk in queued {
+            deliver(Delivery::failed(chunk, lost_error()));
         }
         let outcomes = self.ledger.lock();
         assert!(
