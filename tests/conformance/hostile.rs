@@ -35,6 +35,17 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_record_without_end_keeps_nobody_waiting_longer_than_asked,
         an_answer_to_no_question_takes_no_memory,
         a_task_that_hides_that_it_has_begun_dies_once,
+        a_task_that_says_it_is_always_another_meets_its_deadline,
+    ]
+}
+
+/// What is promised and not kept yet: a worker's own word decides what runs.
+pub(crate) fn not_yet<S: Processes>() -> Vec<Test> {
+    tests![S:
+        a_task_that_hides_that_it_has_begun_meets_its_deadline,
+        a_task_that_hides_that_it_has_begun_can_be_killed,
+        a_task_that_has_answered_meets_its_deadline,
+        a_task_that_has_answered_can_be_killed,
     ]
 }
 
@@ -394,4 +405,91 @@ fn a_task_that_hides_that_it_has_begun_dies_once<S: Processes>() {
     let error = scene.pool.apply(hide, ()).unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
     scene.check();
+}
+
+/// Says that nothing has begun, all the time.
+fn hide(_: ()) -> u32 {
+    let memory = Memory::find();
+    let begun = memory.begun_of_first();
+    loop {
+        memory.set(begun, 0);
+    }
+}
+
+/// A deadline holds for what a worker denies that it runs.
+fn a_task_that_hides_that_it_has_begun_meets_its_deadline<S: Processes>() {
+    let pool = S::pool(1);
+    let call = pool.call(hide).timeout(Duration::from_millis(100));
+    let error = call.apply(()).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::TimedOut, "{error}");
+    assert_eq!(pool.map(square, 0..3).unwrap(), [0, 1, 4]);
+}
+
+/// So does the order to kill it.
+fn a_task_that_hides_that_it_has_begun_can_be_killed<S: Processes>() {
+    let pool = S::pool(1);
+    let rogue = pool.stats().workers[0].pid();
+    let handle = pool.apply_async(hide, ());
+    let system = || fs::read_to_string(format!("/proc/{rogue}/stat")).unwrap_or_default();
+    let before = system();
+    wait_until(|| system() != before);
+    handle.kill();
+    assert!(handle.get().unwrap_err().is_cancelled());
+    wait_until(|| !is_alive(rogue));
+    assert_eq!(pool.map(square, 0..3).unwrap(), [0, 1, 4]);
+}
+
+/// Answers, without the time that ends its frame, and goes on.
+fn answer_and_stay(_: ()) -> u32 {
+    let (memory, mut bell) = (Memory::find(), bell());
+    let capacity = (memory.bytes - RINGS) / 2;
+    let tail = memory.get(RESPONSE_TAIL);
+    let value = [&(4_u32 << 2).to_le_bytes()[..], &[7; 4]].concat();
+    memory.write(RINGS + capacity + tail % capacity, &value);
+    memory.set(RESPONSE_TAIL, tail + value.len() as u64);
+    let _ = bell.write(&[1]);
+    stay()
+}
+
+/// A deadline holds for what a worker says that it has done.
+fn a_task_that_has_answered_meets_its_deadline<S: Processes>() {
+    let pool = S::pool(1);
+    let rogue = pool.stats().workers[0].pid();
+    let call = pool.call(answer_and_stay);
+    // It has answered, so its answer may count, or not.
+    let _ = call.timeout(Duration::from_millis(100)).apply(());
+    wait_until(|| !is_alive(rogue));
+    assert_eq!(pool.map(square, 0..3).unwrap(), [0, 1, 4]);
+}
+
+/// So does the order to kill it.
+fn a_task_that_has_answered_can_be_killed<S: Processes>() {
+    let pool = S::pool(1);
+    let rogue = pool.stats().workers[0].pid();
+    let mut handle = pool.apply_async(answer_and_stay, ());
+    assert!(handle.get_timeout(Duration::from_millis(50)).is_none());
+    handle.kill();
+    let _ = handle.get();
+    wait_until(|| !is_alive(rogue));
+    assert_eq!(pool.map(square, 0..3).unwrap(), [0, 1, 4]);
+}
+
+/// One of many in a chunk, which says that it is the next one, and the next one.
+fn a_task_that_says_it_is_always_another_meets_its_deadline<S: Processes>() {
+    let pool = S::pool(1);
+    let advance = |_: u32| -> u32 {
+        let memory = Memory::find();
+        let word = memory.begun_of_first();
+        for begun in (1..100).cycle() {
+            memory.set(word, begun);
+        }
+        0
+    };
+    let call = pool.call(advance).chunksize(100);
+    let call = call.timeout(Duration::from_millis(100));
+    let handle = call.map_async(0..100);
+    wait_until(|| pool.stats().workers_lost > 0);
+    handle.kill();
+    assert!(handle.get().is_err());
+    assert_eq!(pool.map(square, 0..3).unwrap(), [0, 1, 4]);
 }

@@ -68,6 +68,12 @@ impl Memory {
         self.write(0, &rubbish);
     }
 
+    /// The word that says how many items have begun, in a worker that runs its first.
+    pub(crate) fn begun_of_first(&self) -> u64 {
+        let word = PROGRESS.into_iter().find(|word| self.get(*word) == 1);
+        word.expect("this is the first item")
+    }
+
     /// Puts anything into any word.
     pub(crate) fn play(&self, random: &mut Random) {
         let word = random.next() % (WORDS / 8) * 8;

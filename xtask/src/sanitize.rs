@@ -13,7 +13,7 @@ struct Run {
     name: &'static str,
     /// What the compiler is told.
     flags: &'static str,
-    /// Which tests of pool-core: names that they contain; all of them, if there is none.
+    /// What the tests of pool-core are told: which ones to run, or to skip.
     tests: &'static str,
 }
 
@@ -21,7 +21,8 @@ const RUNS: &[Run] = &[
     Run {
         name: "address",
         flags: "-Zsanitizer=address",
-        tests: "",
+        // It leaks, which is the best that can be done with what panics when it is dropped.
+        tests: "--skip a_payload_that_panics_when_dropped_is_survived",
     },
     // The standard library is not instrumented, so only what synchronises by atomics of its own
     // (the ring's and the region's) tells the truth.
