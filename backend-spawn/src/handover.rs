@@ -104,7 +104,7 @@ impl Handover {
             nonce: self.nonce,
             memory: &self.memory,
         };
-        probe(server)?;
+        probe(&server)?;
         guard(|| {
             let sender = IpcSender::connect(server)?;
             let _alone = INHERITABLE.write().unwrap_or_else(PoisonError::into_inner);
