@@ -17,7 +17,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 const MAGIC: u64 = u64::from_le_bytes(*b"procpool");
 
 /// Where the rings begin: one page for the words.
-const WORDS_BYTES: usize = if sync::IS_MODEL { 1 << 16 } else { 4096 };
+const WORDS_BYTES: usize = if sync::IS_MODEL { 1 << 14 } else { 4096 };
 
 /// The smallest and the largest capacity of a ring, in bytes.
 pub(crate) const RING_BYTES: std::ops::RangeInclusive<usize> =
@@ -170,6 +170,22 @@ impl Region {
         // SAFETY: the caller vouches for the mapping.
         let address = unsafe { sys::map_again(address, bytes)? };
         Ok(Self { address, bytes })
+    }
+
+    /// In a model, where both sides are in this process: a region for both.
+    #[cfg(any(loom, shuttle))]
+    pub(crate) fn for_model(bytes: usize) -> Self {
+        let address = sys::private_memory(bytes, Words::default());
+        let region = Self { address, bytes };
+        sync::watch(region.request_ring(), bytes - WORDS_BYTES);
+        region
+    }
+
+    /// In a model: the same memory for the other side.
+    #[cfg(any(loom, shuttle))]
+    pub(crate) fn again(&self) -> Self {
+        sys::share(self.address);
+        Self { ..*self }
     }
 
     /// Its size in bytes.

@@ -1,0 +1,185 @@
+//! The operating system for model checkers. Descriptors are real, with all that Linux makes of
+//! them; but nobody ever sleeps in the kernel. Who would, sleeps on a condition variable of the
+//! checker's, which is told of everything that can make a descriptor readable.
+
+#[cfg(loom)]
+mod barrier;
+#[cfg(shuttle)]
+mod clock;
+mod memory;
+
+#[cfg(loom)]
+pub(crate) use barrier::{barrier_everywhere, interruption, leave_processor};
+#[cfg(shuttle)]
+pub(crate) use clock::{Clock, now_ns, park_timeout, processors};
+pub(crate) use memory::{private_memory, share, unmap};
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::linux;
+use crate::sync::{Condvar, FutexWord, Mutex, MutexGuard, for_each_run};
+
+/// What can be waited for.
+#[derive(Default)]
+struct World {
+    /// Held for each system call.
+    kernel: Mutex<()>,
+    /// Something may have become readable, or time has passed.
+    changed: Condvar,
+}
+
+for_each_run! {
+    static ref WORLD: World = World::default();
+}
+
+fn kernel() -> MutexGuard<'static, ()> {
+    #[cfg(shuttle)]
+    crate::sync::live_or_die();
+    WORLD.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Something may have become readable in a way that this module does not see.
+#[cfg(shuttle)]
+pub(crate) fn something_happened() {
+    let _kernel = kernel();
+    WORLD.changed.notify_all();
+}
+
+pub(crate) fn futex_wait(word: &FutexWord, expected: u32) {
+    #[cfg(shuttle)]
+    {
+        crate::sync::live_or_die();
+        word.sleep(expected);
+        crate::sync::live_or_die();
+    }
+    #[cfg(loom)]
+    barrier::off_the_processor(|| word.sleep(expected));
+}
+
+pub(crate) fn futex_wake(word: &FutexWord) {
+    word.wake();
+}
+
+pub(crate) fn has_barriers() -> bool {
+    true
+}
+
+pub(crate) fn accept_barriers() -> bool {
+    true
+}
+
+/// Every operation on an atomic is sequentially consistent.
+#[cfg(shuttle)]
+pub(crate) fn barrier_everywhere() {}
+
+/// Time does not pass.
+#[cfg(loom)]
+pub(crate) fn now_ns() -> u64 {
+    1
+}
+
+/// The time that deadlines are told in: that of the model.
+pub(crate) fn now() -> Instant {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    *BEGIN.get_or_init(Instant::now) + Duration::from_nanos(now_ns())
+}
+
+/// See Linux's.
+#[derive(Debug)]
+pub(crate) struct Poller(linux::Poller);
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        linux::Poller::new().map(Self)
+    }
+
+    pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        let _kernel = kernel();
+        // What is readable already is so for who waits in the poller.
+        WORLD.changed.notify_all();
+        self.0.add(source, token)
+    }
+
+    pub(crate) fn delete(&self, source: impl AsFd) -> io::Result<()> {
+        let _kernel = kernel();
+        self.0.delete(source)
+    }
+
+    pub(crate) fn wait(&self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
+        let alarm = Alarm::new(timeout);
+        let mut kernel = kernel();
+        loop {
+            self.0.wait(ready, Some(Duration::ZERO))?;
+            if !ready.is_empty() || alarm.is_due() {
+                return Ok(());
+            }
+            let changed = WORLD.changed.wait(kernel);
+            kernel = changed.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(shuttle)]
+use clock::Alarm;
+
+/// One that goes off at once or never.
+#[cfg(loom)]
+struct Alarm(bool);
+
+#[cfg(loom)]
+impl Alarm {
+    fn new(timeout: Option<Duration>) -> Self {
+        Self(timeout == Some(Duration::ZERO))
+    }
+
+    fn is_due(&self) -> bool {
+        self.0
+    }
+}
+
+/// See Linux's.
+#[derive(Debug)]
+pub(crate) struct Event(linux::Event);
+
+impl Event {
+    pub(crate) fn new() -> io::Result<Self> {
+        linux::Event::new().map(Self)
+    }
+
+    pub(crate) fn set(&self) {
+        let _kernel = kernel();
+        self.0.set();
+        WORLD.changed.notify_all();
+    }
+
+    pub(crate) fn clear(&self) {
+        let _kernel = kernel();
+        self.0.clear();
+    }
+}
+
+impl AsFd for Event {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+pub(crate) fn ring_bell(bell: BorrowedFd<'_>) {
+    let _kernel = kernel();
+    linux::ring_bell(bell);
+    WORLD.changed.notify_all();
+}
+
+pub(crate) fn silence_bell(bell: BorrowedFd<'_>) -> bool {
+    let _kernel = kernel();
+    linux::silence_bell(bell)
+}
