@@ -307,7 +307,9 @@ impl Shared {
                 return;
             }
             self.hear_bells(&mut core, false);
-            let timer = core.next_timer(true).map(until);
+            // A launch that is due is not ours to wait for: it would be due again and again.
+            self.alarm_before(&core, core.next_launch());
+            let timer = core.next_driver_timer().map(until);
             let deadline = deadline.map(|deadline| deadline.saturating_duration_since(sys::now()));
             timeout = match (timer, deadline) {
                 (Some(timer), Some(deadline)) => Some(timer.min(deadline)),
@@ -363,7 +365,12 @@ impl Shared {
     pub(super) fn keep_time(&self, core: &Core) {
         // Balance is the driver's business, if there is one and it does not sleep.
         let rebalance = !(core.seat.taken && core.is_awake());
-        let sooner = match (core.next_timer(rebalance), core.seat.supervisor_wakes) {
+        self.alarm_before(core, core.next_timer(rebalance));
+    }
+
+    /// Wakes the supervisor if it would sleep longer than until this time.
+    fn alarm_before(&self, core: &Core, time: Option<u64>) {
+        let sooner = match (time, core.seat.supervisor_wakes) {
             (Some(timer), Some(wakes)) => timer < wakes,
             (Some(_), None) => true,
             (None, _) => false,
@@ -374,7 +381,7 @@ impl Shared {
     }
 
     /// Lets the supervisor hear the bells, or not.
-    fn hear_bells(&self, core: &mut Core, supervised: bool) {
+    pub(super) fn hear_bells(&self, core: &mut Core, supervised: bool) {
         if core.seat.supervised != supervised {
             core.seat.supervised = supervised;
             // Neither fails: the one descriptor is there, the other was or was not added.

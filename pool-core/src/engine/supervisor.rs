@@ -178,8 +178,9 @@ impl Supervisor {
         loop {
             let mut core = self.shared.lock();
             if core.seat.taken {
-                // The ring is meant for the driver, who sleeps on the same bells: they must go
-                // on ringing.
+                // The ring is meant for the driver, who sleeps on the same bells, or will: they
+                // must go on ringing, but not for us.
+                self.shared.hear_bells(&mut core, false);
                 break;
             }
             self.shared.answer_bells(&mut core, &ready);

@@ -10,14 +10,22 @@ impl Core {
     /// When something must be done even if nothing happens, in nanoseconds; `rebalance`: the
     /// look for an imbalance included.
     pub(super) fn next_timer(&self, rebalance: bool) -> Option<u64> {
-        let ended = matches!(self.end, End::Ended(_));
+        self.timer(true, rebalance)
+    }
+
+    /// The same for the driver, who keeps all times but those of launches: only the supervisor
+    /// launches.
+    pub(super) fn next_driver_timer(&self) -> Option<u64> {
+        self.timer(false, true)
+    }
+
+    fn timer(&self, launches: bool, rebalance: bool) -> Option<u64> {
+        let launches = launches && self.launches();
         self.slots
             .iter()
             .flat_map(|slot| {
                 let launch = match &slot.phase {
-                    Phase::Down { not_before } if !ended && self.scheduler.wants_worker() => {
-                        Some(*not_before)
-                    }
+                    Phase::Down { not_before } if launches => Some(*not_before),
                     Phase::Starting { give_up, .. } if slot.killed.is_none() => Some(*give_up),
                     _ => None,
                 };
@@ -26,6 +34,21 @@ impl Core {
             .flatten()
             .chain(self.rebalance_at.filter(|_| rebalance))
             .min()
+    }
+
+    /// When a worker must be launched, in nanoseconds.
+    pub(super) fn next_launch(&self) -> Option<u64> {
+        let slots = self.slots.iter().filter(|_| self.launches());
+        let launches = slots.filter_map(|slot| match &slot.phase {
+            Phase::Down { not_before } => Some(*not_before),
+            _ => None,
+        });
+        launches.min()
+    }
+
+    /// Whether slots without a worker get one.
+    fn launches(&self) -> bool {
+        !matches!(self.end, End::Ended(_)) && self.scheduler.wants_worker()
     }
 
     /// Does what is due: looks for an imbalance, kills items at their deadline and workers that never answered.
