@@ -78,7 +78,7 @@ fn root() -> PathBuf {
 }
 
 fn compare(root: &Path, arguments: &[OsString]) -> Result<()> {
-    let mut command = cargo::cargo(root, "run --release --package pool-bench --bin compare --");
+    let mut command = cargo::cargo(root, "run --release --package pool-bench -- compare");
     let status = command
         .args(arguments)
         .status()

@@ -31,6 +31,22 @@ const PLACES: &[(&str, &str)] = &[
     ("pool-core/src/codec/number.rs", "reads numbers from bytes"),
     ("pool-core/src/entry.rs", "calls a function by its offset"),
     (
+        "pool-bench/src/floor/fork_exec.rs",
+        "forks with nothing of ours, to time it",
+    ),
+    (
+        "pool-bench/src/floor/other_side.rs",
+        "forks the process on the floors' other side",
+    ),
+    (
+        "pool-bench/src/floor/shared.rs",
+        "shared memory with nothing of ours, to time it",
+    ),
+    (
+        "pool-bench/src/floor/starts.rs",
+        "forks with nothing of ours, to time it",
+    ),
+    (
         "pool-core/src/region.rs",
         "memory that another process writes",
     ),

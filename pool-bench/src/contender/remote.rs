@@ -1,0 +1,224 @@
+//! A contender in a program of its own: Python's pools, and ours where a fresh program matters.
+//!
+//! The other program reads one job per line, as JSON, and answers each with one line. It takes the time
+//! and checks the results itself, so that the way to it costs nothing that counts.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+
+use super::{Contender, Role, Wrong};
+use crate::job::{Job, Measured};
+
+/// The program with Python's pools.
+pub const PYTHON_SCRIPT: &str = "python/rivals.py";
+
+/// A contender behind a pair of pipes. Dropping it ends its program.
+pub struct Remote {
+    name: String,
+    role: Role,
+    child: Child,
+    /// Taken when it is to end: end-of-file is how it is told.
+    jobs: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Remote {
+    /// Python's pool called `name`, in this interpreter. `None`: it cannot be imported there, or there
+    /// is no such interpreter.
+    ///
+    /// # Errors
+    /// When the program starts and then says something that is no answer.
+    pub fn python(
+        interpreter: &OsStr,
+        script: &Path,
+        name: &str,
+        workers: usize,
+    ) -> Result<Option<Self>> {
+        #[expect(clippy::disallowed_methods, reason = "rivals are programs")]
+        let mut command = Command::new(interpreter);
+        command
+            .arg(script)
+            .args(["--contender", name, "--workers", &workers.to_string()]);
+        let Ok(mut remote) = Self::start(command, name, Role::Rival) else {
+            return Ok(None);
+        };
+        match remote.answer() {
+            Ok(Answer::Ready { .. }) => Ok(Some(remote)),
+            Ok(Answer::Missing { .. }) | Err(_) => Ok(None),
+            Ok(answer) => bail!("{name} begins with {answer:?}"),
+        }
+    }
+
+    /// This program once more, as the contender called `name` alone.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn fresh(name: &str, role: Role, workers: usize) -> Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "a fresh program is the point")]
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["serve", "--workers", &workers.to_string(), name]);
+        let mut remote = Self::start(command, name, role)?;
+        match remote.answer()? {
+            Answer::Ready { .. } => Ok(remote),
+            answer => bail!("{name} begins with {answer:?}"),
+        }
+    }
+
+    fn start(mut command: Command, name: &str, role: Role) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{name} cannot be started"))?;
+        let jobs = child.stdin.take();
+        let answers = child.stdout.take().expect("it was asked for");
+        Ok(Self {
+            name: name.to_owned(),
+            role,
+            child,
+            jobs,
+            answers: BufReader::new(answers),
+        })
+    }
+
+    fn answer(&mut self) -> Result<Answer> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        parse(&line).with_context(|| format!("{} answers {line:?}", self.name))
+    }
+}
+
+impl Contender for Remote {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn role(&self) -> Role {
+        self.role
+    }
+
+    fn run(&mut self, job: Job) -> Result<Option<Measured>> {
+        let mut line = serde_json::to_string(&job)?;
+        line.push('\n');
+        let jobs = self.jobs.as_mut().expect("it is open until the end");
+        jobs.write_all(line.as_bytes())
+            .with_context(|| format!("{} is gone", self.name))?;
+        match self.answer()? {
+            Answer::Measured(measured) => Ok(Some(measured)),
+            Answer::Unsupported { .. } => Ok(None),
+            Answer::Wrong { wrong } => Err(Wrong(wrong).into()),
+            Answer::Failed { error } => Err(anyhow!("{error}")),
+            answer @ (Answer::Ready { .. } | Answer::Missing { .. }) => {
+                bail!("{} answers {answer:?} to a job", self.name)
+            }
+        }
+    }
+
+    fn process(&self) -> Option<u32> {
+        Some(self.child.id())
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        // An error means that it was collected already.
+        let _ = self.child.wait();
+    }
+}
+
+/// One line from the other program.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Measured(Measured),
+    Ready { ready: String },
+    Missing { missing: String },
+    Unsupported { unsupported: String },
+    Wrong { wrong: String },
+    Failed { error: String },
+}
+
+fn parse(line: &str) -> Result<Answer> {
+    if line.is_empty() {
+        bail!("it has ended without an answer");
+    }
+    Ok(serde_json::from_str(line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_answer_is_understood() {
+        let parsed = |line: &str| parse(line).expect("it is an answer");
+        let measured = Measured {
+            value: 1.5e-6,
+            n: 10,
+        };
+        assert_eq!(
+            parsed("{\"value\": 1.5e-06, \"n\": 10}\n"),
+            Answer::Measured(measured)
+        );
+        let text = |text: &str| text.to_owned();
+        assert_eq!(
+            parsed(r#"{"ready": "loky 3.4"}"#),
+            Answer::Ready {
+                ready: text("loky 3.4")
+            }
+        );
+        assert_eq!(
+            parsed(r#"{"missing": "loky"}"#),
+            Answer::Missing {
+                missing: text("loky")
+            }
+        );
+        assert_eq!(
+            parsed(r#"{"unsupported": "imap"}"#),
+            Answer::Unsupported {
+                unsupported: text("imap")
+            }
+        );
+        assert_eq!(
+            parsed(r#"{"wrong": "3 * 3 = 10"}"#),
+            Answer::Wrong {
+                wrong: text("3 * 3 = 10")
+            }
+        );
+        assert_eq!(
+            parsed(r#"{"error": "OSError"}"#),
+            Answer::Failed {
+                error: text("OSError")
+            }
+        );
+    }
+
+    #[test]
+    fn an_end_or_rubbish_is_no_answer() {
+        assert!(parse("").is_err());
+        assert!(parse("Traceback (most recent call last):\n").is_err());
+        assert!(parse("{\"value\": \"fast\"}\n").is_err());
+    }
+
+    #[test]
+    fn a_job_is_one_line_of_flat_json() {
+        let job = Job::Echo {
+            n: 2,
+            bytes: 16,
+            floats: true,
+        };
+        let line = serde_json::to_string(&job).expect("a job has a form");
+        assert_eq!(line, r#"{"job":"echo","n":2,"bytes":16,"floats":true}"#);
+        let line = serde_json::to_string(&Job::ApplyAfterSleep { n: 1, pause_us: 5 });
+        assert_eq!(
+            line.expect("a job has a form"),
+            r#"{"job":"apply_after_sleep","n":1,"pause_us":5}"#
+        );
+    }
+}

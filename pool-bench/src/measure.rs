@@ -1,0 +1,379 @@
+//! Runs everybody in turn, round after round.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::contender::{Contender, Remote, Role, Wrong};
+use crate::curve::{Axis, Curve};
+use crate::job::Job;
+use crate::machine::available_memory;
+use crate::record::Record;
+use crate::roster::floors_of_programs;
+use crate::scale::Scale;
+use crate::statistics::{Summary, rounded};
+use crate::tree;
+use crate::workload::{Unit, Workload};
+
+/// Those rivals that also run the curves: the one in Rust and the usual ones.
+const CURVE_RIVALS: &[&str] = &["procspawn", "mp.Pool fork", "ProcessPoolExecutor"];
+
+/// How often a point of a curve is measured, at most.
+const CURVE_ROUNDS: usize = 3;
+
+/// A comparison that is under way.
+pub struct Session {
+    /// Who takes part.
+    pub contenders: Vec<Box<dyn Contender>>,
+    /// How much work there is.
+    pub scale: Scale,
+    /// How often everything is measured.
+    pub rounds: usize,
+    /// How many workers pools have where nothing else is said.
+    pub workers: usize,
+    /// What was measured so far.
+    pub records: Vec<Record>,
+    /// What could not be measured, and why.
+    pub notes: Vec<String>,
+}
+
+/// One contender at one job.
+struct Cell {
+    contender: usize,
+    job: Job,
+    n: u64,
+    samples: Vec<f64>,
+    spent: Duration,
+}
+
+impl Session {
+    /// Measures one workload.
+    ///
+    /// # Errors
+    /// When a result is wrong, or a pool of ours fails.
+    pub fn workload(&mut self, workload: &Workload) -> Result<()> {
+        let (scale, workers) = (self.scale, self.workers as u64);
+        if workload.fresh {
+            return self.in_programs_of_their_own(workload);
+        }
+        let cells = self.cells(|contender| (workload.job)(contender.role(), scale, workers));
+        let cells = self.rounds(cells, self.rounds)?;
+        self.keep(workload.key, None, workload.unit, cells);
+        Ok(())
+    }
+
+    /// Measures one curve, point by point.
+    ///
+    /// # Errors
+    /// When a result is wrong, or a pool of ours fails.
+    pub fn curve(&mut self, curve: &Curve) -> Result<()> {
+        for &size in (curve.sizes)(self.scale) {
+            let (needed, available) = ((curve.memory)(size), available_memory());
+            if needed > available / 2 {
+                self.notes.push(format!(
+                    "{} at {size} was skipped: it needs {} MiB, more than half of the {} MiB available",
+                    curve.key,
+                    needed >> 20,
+                    available >> 20,
+                ));
+                continue;
+            }
+            match curve.axis {
+                Axis::Resident => self.resident_point(curve, size)?,
+                Axis::Workers => self.workers_point(curve, size)?,
+                Axis::Items | Axis::Bytes | Axis::Threads => {
+                    let cells = self.curve_cells(curve, size);
+                    let cells = self.rounds(cells, self.rounds.min(CURVE_ROUNDS))?;
+                    self.keep(curve.key, Some(size), curve.unit, cells);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at pools that have nothing to do, from outside and all at the same time: how often
+    /// anybody of theirs ran within so many seconds, and how much memory each worker has for itself alone.
+    ///
+    /// # Errors
+    /// When a pool of ours cannot be built or fails.
+    pub fn idle(&mut self, duration: Duration) -> Result<()> {
+        let mut fresh = Vec::new();
+        let mut watched = Vec::new();
+        for index in 0..self.contenders.len() {
+            let (name, role) = self.who(index);
+            let process = match self.contenders[index].process() {
+                Some(process) => {
+                    self.contenders[index].run(Job::Hold)?;
+                    process
+                }
+                None if matches!(role, Role::Ours | Role::Rival) => {
+                    let mut remote = Remote::fresh(&name, role, self.workers)?;
+                    remote.run(Job::Hold)?;
+                    let process = remote.process().context("it has a process")?;
+                    fresh.push(remote);
+                    process
+                }
+                None => continue,
+            };
+            watched.push((name, role, process));
+        }
+        // Whoever still spins or naps goes to sleep.
+        std::thread::sleep(Duration::from_secs(1));
+        let before: Vec<_> = watched
+            .iter()
+            .map(|row| tree::context_switches(row.2))
+            .collect();
+        std::thread::sleep(duration);
+        for ((name, role, process), before) in watched.into_iter().zip(before) {
+            let after = tree::context_switches(process);
+            let switches: u64 = after
+                .iter()
+                .map(|(thread, count)| count - before.get(thread).unwrap_or(&0))
+                .sum();
+            let memory: Vec<f64> = tree::leaves(process)
+                .into_iter()
+                .filter_map(tree::private_bytes)
+                .map(|bytes| bytes as f64)
+                .collect();
+            let n = memory.len() as u64;
+            self.push(
+                "idle-switches",
+                None,
+                Unit::Count,
+                name.clone(),
+                role,
+                n,
+                vec![switches as f64],
+            );
+            self.push("idle-memory", None, Unit::Bytes, name, role, n, memory);
+        }
+        Ok(())
+    }
+
+    fn who(&self, index: usize) -> (String, Role) {
+        let contender = &self.contenders[index];
+        (contender.name().to_owned(), contender.role())
+    }
+
+    fn cells(&self, job: impl Fn(&dyn Contender) -> Option<Job>) -> Vec<Cell> {
+        let contenders = self.contenders.iter().enumerate();
+        contenders
+            .filter_map(|(contender, who)| Some(Cell::new(contender, job(who.as_ref())?)))
+            .collect()
+    }
+
+    fn curve_cells(&self, curve: &Curve, size: u64) -> Vec<Cell> {
+        self.cells(|contender| {
+            takes_part(contender.name(), contender.role())
+                .then(|| (curve.job)(contender.role(), size))?
+        })
+    }
+
+    /// Each cell once per round. Who begins changes, so that nobody always runs after the same other.
+    fn rounds(&mut self, mut cells: Vec<Cell>, rounds: usize) -> Result<Vec<Cell>> {
+        let budget = self.scale.pick(8.0, 1.0, 0.0);
+        let mut supported = Vec::new();
+        for mut cell in cells.drain(..) {
+            let begin = Instant::now();
+            let warm = match cell.job.warm_up() {
+                Some(job) => self.run(&mut cell, job)?,
+                None => Some(()),
+            };
+            if warm.is_some() {
+                cell.spent = begin.elapsed();
+                cell.samples.clear();
+                supported.push(cell);
+            }
+        }
+        for round in 0..rounds {
+            let count = supported.len();
+            for index in 0..count {
+                let cell = &mut supported[(index + round) % count];
+                // A slow one has fewer rounds; the number of its samples tells.
+                if round > 0 && (cell.samples.is_empty() || cell.spent.as_secs_f64() > budget) {
+                    continue;
+                }
+                let begin = Instant::now();
+                let job = cell.job;
+                self.run(cell, job)?;
+                cell.spent += begin.elapsed();
+            }
+        }
+        Ok(supported)
+    }
+
+    /// One sample. `None`: there is none, because it has no such thing or failed.
+    fn run(&mut self, cell: &mut Cell, job: Job) -> Result<Option<()>> {
+        let contender = &mut self.contenders[cell.contender];
+        let (name, role) = (contender.name().to_owned(), contender.role());
+        let outcome = contender.run(job);
+        self.take(outcome, &name, role, cell)
+    }
+
+    fn take(
+        &mut self,
+        outcome: Result<Option<crate::job::Measured>>,
+        name: &str,
+        role: Role,
+        cell: &mut Cell,
+    ) -> Result<Option<()>> {
+        match outcome {
+            Ok(Some(measured)) => {
+                cell.samples.push(measured.value);
+                cell.n = measured.n;
+                Ok(Some(()))
+            }
+            Ok(None) => Ok(None),
+            Err(error) if role != Role::Rival || error.is::<Wrong>() => {
+                Err(error.context(format!("{name}, {:?}", cell.job)))
+            }
+            Err(error) => {
+                // A rival that fails ends nobody's run but its own.
+                let note = format!("{name} failed at {:?}: {error:#}", cell.job);
+                eprintln!("{note}");
+                self.notes.push(note);
+                Ok(None)
+            }
+        }
+    }
+
+    fn in_programs_of_their_own(&mut self, workload: &Workload) -> Result<()> {
+        let (scale, workers) = (self.scale, self.workers as u64);
+        let mut cells = self.cells(|contender| (workload.job)(contender.role(), scale, workers));
+        for _ in 0..self.rounds.min(CURVE_ROUNDS) {
+            for cell in &mut cells {
+                let (name, role) = self.who(cell.contender);
+                if self.contenders[cell.contender].process().is_some() {
+                    self.run(cell, cell.job)?;
+                } else {
+                    let outcome = Remote::fresh(&name, role, self.workers)
+                        .and_then(|mut remote| remote.run(cell.job));
+                    self.take(outcome, &name, role, cell)?;
+                }
+            }
+        }
+        self.keep(workload.key, None, workload.unit, cells);
+        Ok(())
+    }
+
+    fn workers_point(&mut self, curve: &Curve, size: u64) -> Result<()> {
+        let cells = self.curve_cells(curve, size);
+        let rebuilt: Vec<usize> = match cells.first().map(|cell| cell.job) {
+            // It builds its own.
+            Some(Job::Start { .. }) | None => Vec::new(),
+            _ => cells.iter().map(|cell| cell.contender).collect(),
+        };
+        for &index in &rebuilt {
+            self.contenders[index].run(Job::Workers { workers: size })?;
+        }
+        let cells = self.rounds(cells, self.rounds.min(CURVE_ROUNDS))?;
+        self.keep(curve.key, Some(size), curve.unit, cells);
+        for &index in &rebuilt {
+            let workers = self.workers as u64;
+            self.contenders[index].run(Job::Workers { workers })?;
+        }
+        Ok(())
+    }
+
+    fn resident_point(&mut self, curve: &Curve, size: u64) -> Result<()> {
+        let mut remotes: Vec<Remote> = Vec::new();
+        for (name, role) in floors_of_programs() {
+            remotes.push(Remote::fresh(&name, role, self.workers)?);
+        }
+        for index in 0..self.contenders.len() {
+            let (name, role) = self.who(index);
+            let fresh = self.contenders[index].process().is_none();
+            if fresh && matches!(role, Role::Ours | Role::Rival) && takes_part(&name, role) {
+                remotes.push(Remote::fresh(&name, role, self.workers)?);
+            }
+        }
+        let mut cells: Vec<(Remote, Cell)> = remotes
+            .into_iter()
+            .filter_map(|remote| {
+                let job = (curve.job)(remote.role(), size)?;
+                Some((remote, Cell::new(0, job)))
+            })
+            .collect();
+        let rounds = self.rounds.min(CURVE_ROUNDS);
+        for _ in 0..rounds {
+            for (remote, cell) in &mut cells {
+                let outcome = remote.run(cell.job);
+                self.take(outcome, &remote.name().to_owned(), remote.role(), cell)?;
+            }
+        }
+        for (remote, cell) in cells {
+            let (name, role) = (remote.name().to_owned(), remote.role());
+            self.push(
+                curve.key,
+                Some(size),
+                curve.unit,
+                name,
+                role,
+                cell.n,
+                cell.samples,
+            );
+        }
+        // Python's already are programs of their own.
+        let own_program = |contender: &dyn Contender| contender.process().is_some();
+        let cells = self.cells(|contender| {
+            let (name, role) = (contender.name(), contender.role());
+            (own_program(contender) && takes_part(name, role)).then(|| (curve.job)(role, size))?
+        });
+        let cells = self.rounds(cells, rounds)?;
+        self.keep(curve.key, Some(size), curve.unit, cells);
+        Ok(())
+    }
+
+    fn keep(&mut self, workload: &str, size: Option<u64>, unit: Unit, cells: Vec<Cell>) {
+        for cell in cells {
+            let (name, role) = self.who(cell.contender);
+            self.push(workload, size, unit, name, role, cell.n, cell.samples);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of a record")]
+    fn push(
+        &mut self,
+        workload: &str,
+        size: Option<u64>,
+        unit: Unit,
+        contender: String,
+        role: Role,
+        n: u64,
+        samples: Vec<f64>,
+    ) {
+        let samples: Vec<f64> = samples.into_iter().map(rounded).collect();
+        // Without samples it has no such thing.
+        if let Some(summary) = Summary::of(&samples) {
+            self.records.push(Record {
+                workload: workload.to_owned(),
+                size,
+                contender,
+                role,
+                unit,
+                n,
+                samples,
+                summary,
+            });
+        }
+    }
+}
+
+impl Cell {
+    fn new(contender: usize, job: Job) -> Self {
+        Self {
+            contender,
+            job,
+            n: job.items(),
+            samples: Vec::new(),
+            spent: Duration::ZERO,
+        }
+    }
+}
+
+fn takes_part(name: &str, role: Role) -> bool {
+    match role {
+        Role::Rival => CURVE_RIVALS.contains(&name),
+        _ => name != "SerialPool",
+    }
+}

@@ -1,0 +1,117 @@
+//! All contenders of a run.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use procpool::ForkServer;
+
+use crate::contender::{self, Contender, Remote, Role};
+use crate::floor::{Bound, Copy, ForkExec, OtherSide, PingPong, Starts, Way};
+use crate::spin::Pace;
+
+/// Python's pools, by the names under which the script knows them.
+pub const PYTHON: &[&str] = &[
+    "mp.Pool fork",
+    "mp.Pool spawn",
+    "ProcessPoolExecutor",
+    "loky",
+    "mpire",
+    "pebble",
+];
+
+/// The processes that must be forked while the program has one thread.
+pub struct Early {
+    other_side: OtherSide,
+    server: ForkServer,
+}
+
+impl Early {
+    /// Forks them.
+    ///
+    /// # Errors
+    /// When there are several threads, or the system refuses a process.
+    pub fn start() -> Result<Self> {
+        Ok(Self {
+            other_side: OtherSide::start()?,
+            server: ForkServer::start()?,
+        })
+    }
+
+    /// The floors.
+    #[must_use]
+    pub fn floors(&self, pace: Pace, workers: usize) -> Vec<Box<dyn Contender>> {
+        vec![
+            Box::new(PingPong::new(Way::Spinning, &self.other_side)),
+            Box::new(PingPong::new(Way::Futex, &self.other_side)),
+            Box::new(PingPong::new(Way::Socket, &self.other_side)),
+            Box::new(Copy::new(&self.other_side)),
+            Box::new(Bound::new(pace, workers)),
+            Box::new(Starts::Fork(self.other_side.clone())),
+            Box::new(Starts::Exec),
+        ]
+    }
+
+    /// Everybody who runs in this program.
+    #[must_use]
+    pub fn locals(&self, pace: Pace, workers: usize) -> Vec<Box<dyn Contender>> {
+        vec![
+            Box::new(contender::sequential(pace)),
+            Box::new(contender::rayon(pace, workers)),
+            Box::new(contender::serial_pool(pace)),
+            Box::new(contender::fork(pace, workers, Some(self.server.clone()))),
+            Box::new(contender::spawn(pace, workers)),
+            Box::new(contender::procspawn(pace, workers)),
+        ]
+    }
+}
+
+/// The contender of this name, for a program that has no other.
+#[must_use]
+pub fn alone(name: &str, workers: usize) -> Option<Box<dyn Contender>> {
+    let pace = Pace::calibrate();
+    let known: [Box<dyn Contender>; 5] = [
+        Box::new(contender::fork(pace, workers, None)),
+        Box::new(contender::spawn(pace, workers)),
+        Box::new(contender::procspawn(pace, workers)),
+        Box::new(ForkExec::Fork),
+        Box::new(ForkExec::Exec),
+    ];
+    known.into_iter().find(|known| known.name() == name)
+}
+
+/// The floors that are measured in programs of their own.
+#[must_use]
+pub fn floors_of_programs() -> [(String, Role); 2] {
+    [ForkExec::Fork, ForkExec::Exec].map(|floor| (floor.name().to_owned(), floor.role()))
+}
+
+/// Python's pools, as far as this interpreter has them, and the names of the missing ones.
+///
+/// # Errors
+/// When one of them starts and then says something that is no answer.
+pub fn pythons(
+    interpreter: &OsString,
+    workers: usize,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(Vec<Box<dyn Contender>>, Vec<String>)> {
+    let script = package().join(contender::PYTHON_SCRIPT);
+    let mut found: Vec<Box<dyn Contender>> = Vec::new();
+    let mut missing = Vec::new();
+    for name in PYTHON.iter().filter(|name| wanted(name)) {
+        let remote = Remote::python(interpreter, &script, name, workers);
+        match remote.with_context(|| format!("rival {name}"))? {
+            Some(remote) => found.push(Box::new(remote)),
+            None => missing.push((*name).to_owned()),
+        }
+    }
+    Ok((found, missing))
+}
+
+/// The folder of this package: where cargo says it is now, and else where it was when this was built.
+#[must_use]
+pub fn package() -> PathBuf {
+    let now = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    now.filter(|folder| folder.ends_with("pool-bench"))
+        .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")))
+}
