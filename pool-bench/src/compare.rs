@@ -12,7 +12,7 @@ use crate::baseline;
 use crate::contender::Role;
 use crate::curve::CURVES;
 use crate::machine::{Machine, output};
-use crate::measure::Session;
+use crate::measure::{Session, is_usual};
 use crate::record::{Report, SCHEMA};
 use crate::report::{file, html, table};
 use crate::roster::{self, Early};
@@ -33,7 +33,8 @@ pub struct Options {
     /// How many times each contender runs each workload: 5, or 2 if quick. Curves take 3 at most.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Half a minute in place of minutes; the numbers are for orientation only.
+    /// Half a minute in place of minutes, with the most usual rivals only, unless others are named; the
+    /// numbers are for orientation.
     #[arg(long)]
     quick: bool,
     /// How many workers the pools have, where the workload does not say: as many as processors.
@@ -99,22 +100,31 @@ pub fn compare(options: &Options) -> Result<()> {
 
 fn run(options: &Options, session: &mut Session) -> Result<()> {
     for workload in WORKLOADS.iter().filter(|row| options.wants(row.key)) {
-        eprintln!("{} ...", workload.key);
+        let begin = announce(workload.key);
         session.workload(workload)?;
+        eprintln!(" {:.1} s", begin.elapsed().as_secs_f64());
         print!("{}", table::workload(&session.records, workload.key));
     }
     if options.wants(IDLE) {
-        eprintln!("{IDLE} ...");
+        let begin = announce(IDLE);
         session.idle(Duration::from_secs(session.scale.pick(5, 2, 1)))?;
+        eprintln!(" {:.1} s", begin.elapsed().as_secs_f64());
         print!("{}", table::workload(&session.records, "idle-switches"));
         print!("{}", table::workload(&session.records, "idle-memory"));
     }
     for curve in CURVES.iter().filter(|row| options.wants(row.key)) {
-        eprintln!("{} ...", curve.key);
+        let begin = announce(curve.key);
         session.curve(curve)?;
+        eprintln!(" {:.1} s", begin.elapsed().as_secs_f64());
         print!("{}", table::curve(&session.records, curve));
     }
     Ok(())
+}
+
+/// Tells what comes now, and when it began.
+fn announce(key: &str) -> Instant {
+    eprint!("{key} ...");
+    Instant::now()
 }
 
 /// The key under which idle pools are asked for.
@@ -148,7 +158,10 @@ impl Options {
         let mut contenders = early.floors(pace, workers);
         contenders.extend(early.locals(pace, workers));
         contenders.retain(|who| who.role() == Role::Floor || self.wants_contender(who.name()));
-        let wanted = |name: &str| self.wants_contender(name);
+        let wanted = |name: &str| {
+            let named = !self.contenders.is_empty() && self.wants_contender(name);
+            named || (self.contenders.is_empty() && (!self.quick || is_usual(name)))
+        };
         let (pythons, missing) = roster::pythons(&self.python, workers, wanted)?;
         contenders.extend(pythons);
         let mut notes = Vec::new();

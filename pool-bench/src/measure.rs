@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::contender::{Contender, Remote, Role, Wrong};
 use crate::curve::{Axis, Curve};
@@ -15,8 +15,8 @@ use crate::statistics::{Summary, rounded};
 use crate::tree;
 use crate::workload::{Unit, Workload};
 
-/// Those rivals that also run the curves: the one in Rust and the usual ones.
-const CURVE_RIVALS: &[&str] = &["procspawn", "mp.Pool fork", "ProcessPoolExecutor"];
+/// Those rivals that also run the curves, and in quick runs: the one in Rust and the usual ones.
+const USUAL_RIVALS: &[&str] = &["procspawn", "mp.Pool fork", "ProcessPoolExecutor"];
 
 /// How often a point of a curve is measured, at most.
 const CURVE_ROUNDS: usize = 3;
@@ -97,34 +97,23 @@ impl Session {
     /// # Errors
     /// When a pool of ours cannot be built or fails.
     pub fn idle(&mut self, duration: Duration) -> Result<()> {
-        let mut fresh = Vec::new();
         let mut watched = Vec::new();
-        for index in 0..self.contenders.len() {
-            let (name, role) = self.who(index);
-            let process = match self.contenders[index].process() {
-                Some(process) => {
-                    self.contenders[index].run(Job::Hold)?;
-                    process
-                }
-                None if matches!(role, Role::Ours | Role::Rival) => {
-                    let mut remote = Remote::fresh(&name, role, self.workers)?;
-                    remote.run(Job::Hold)?;
-                    let process = remote.process().context("it has a process")?;
-                    fresh.push(remote);
-                    process
-                }
-                None => continue,
-            };
-            watched.push((name, role, process));
+        for contender in &self.contenders {
+            if matches!(contender.role(), Role::Ours | Role::Rival) {
+                let mut remote = contender.fresh(self.workers)?;
+                remote.run(Job::Hold)?;
+                watched.push(remote);
+            }
         }
         // Whoever still spins or naps goes to sleep.
         std::thread::sleep(Duration::from_secs(1));
         let before: Vec<_> = watched
             .iter()
-            .map(|row| tree::context_switches(row.2))
+            .map(|remote| tree::context_switches(remote.process()))
             .collect();
         std::thread::sleep(duration);
-        for ((name, role, process), before) in watched.into_iter().zip(before) {
+        for (remote, before) in watched.into_iter().zip(before) {
+            let (name, role, process) = (remote.name().to_owned(), remote.role(), remote.process());
             let after = tree::context_switches(process);
             let switches: u64 = after
                 .iter()
@@ -237,19 +226,17 @@ impl Session {
         }
     }
 
+    /// In programs of their own, each of which measures once.
     fn in_programs_of_their_own(&mut self, workload: &Workload) -> Result<()> {
         let (scale, workers) = (self.scale, self.workers as u64);
         let mut cells = self.cells(|contender| (workload.job)(contender.role(), scale, workers));
         for _ in 0..self.rounds.min(CURVE_ROUNDS) {
             for cell in &mut cells {
                 let (name, role) = self.who(cell.contender);
-                if self.contenders[cell.contender].process().is_some() {
-                    self.run(cell, cell.job)?;
-                } else {
-                    let outcome = Remote::fresh(&name, role, self.workers)
-                        .and_then(|mut remote| remote.run(cell.job));
-                    self.take(outcome, &name, role, cell)?;
-                }
+                let outcome = self.contenders[cell.contender]
+                    .fresh(self.workers)
+                    .and_then(|mut remote| remote.run(cell.job));
+                self.take(outcome, &name, role, cell)?;
             }
         }
         self.keep(workload.key, None, workload.unit, cells);
@@ -275,27 +262,23 @@ impl Session {
         Ok(())
     }
 
+    /// In programs of their own, for it is their memory that grows.
     fn resident_point(&mut self, curve: &Curve, size: u64) -> Result<()> {
-        let mut remotes: Vec<Remote> = Vec::new();
+        let mut cells: Vec<(Remote, Cell)> = Vec::new();
         for (name, role) in floors_of_programs() {
-            remotes.push(Remote::fresh(&name, role, self.workers)?);
-        }
-        for index in 0..self.contenders.len() {
-            let (name, role) = self.who(index);
-            let fresh = self.contenders[index].process().is_none();
-            if fresh && matches!(role, Role::Ours | Role::Rival) && takes_part(&name, role) {
-                remotes.push(Remote::fresh(&name, role, self.workers)?);
+            if let Some(job) = (curve.job)(role, size) {
+                let remote = Remote::this_program(&name, role, self.workers)?;
+                cells.push((remote, Cell::new(0, job)));
             }
         }
-        let mut cells: Vec<(Remote, Cell)> = remotes
-            .into_iter()
-            .filter_map(|remote| {
-                let job = (curve.job)(remote.role(), size)?;
-                Some((remote, Cell::new(0, job)))
-            })
-            .collect();
-        let rounds = self.rounds.min(CURVE_ROUNDS);
-        for _ in 0..rounds {
+        for contender in &self.contenders {
+            let (name, role) = (contender.name(), contender.role());
+            let wanted = matches!(role, Role::Ours | Role::Rival) && takes_part(name, role);
+            if let Some(job) = (curve.job)(role, size).filter(|_| wanted) {
+                cells.push((contender.fresh(self.workers)?, Cell::new(0, job)));
+            }
+        }
+        for _ in 0..self.rounds.min(CURVE_ROUNDS) {
             for (remote, cell) in &mut cells {
                 let outcome = remote.run(cell.job);
                 self.take(outcome, &remote.name().to_owned(), remote.role(), cell)?;
@@ -313,14 +296,6 @@ impl Session {
                 cell.samples,
             );
         }
-        // Python's already are programs of their own.
-        let own_program = |contender: &dyn Contender| contender.process().is_some();
-        let cells = self.cells(|contender| {
-            let (name, role) = (contender.name(), contender.role());
-            (own_program(contender) && takes_part(name, role)).then(|| (curve.job)(role, size))?
-        });
-        let cells = self.rounds(cells, rounds)?;
-        self.keep(curve.key, Some(size), curve.unit, cells);
         Ok(())
     }
 
@@ -373,7 +348,13 @@ impl Cell {
 
 fn takes_part(name: &str, role: Role) -> bool {
     match role {
-        Role::Rival => CURVE_RIVALS.contains(&name),
+        Role::Rival => is_usual(name),
         _ => name != "SerialPool",
     }
+}
+
+/// Whether this rival is one of those that most people use.
+#[must_use]
+pub fn is_usual(name: &str) -> bool {
+    USUAL_RIVALS.contains(&name)
 }

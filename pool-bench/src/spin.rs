@@ -30,8 +30,8 @@ impl Pace {
     /// disturbs makes it slower.
     #[must_use]
     pub fn calibrate() -> Self {
-        const STEPS: u64 = 1_000_000;
-        let fastest = (0..7)
+        const STEPS: u64 = 100_000;
+        let fastest = (0..100)
             .map(|try_| {
                 let start = Instant::now();
                 black_box(spin((try_, STEPS)));

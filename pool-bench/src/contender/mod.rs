@@ -53,9 +53,13 @@ pub trait Contender {
     /// [`Wrong`] when a result is wrong; any other error when there is none.
     fn run(&mut self, job: Job) -> anyhow::Result<Option<Measured>>;
 
-    /// The process at the root of its processes, when that is not this program.
-    fn process(&self) -> Option<u32> {
-        None
+    /// The same contender in a program that was started for it alone, so that the program's memory and
+    /// processes are this contender's.
+    ///
+    /// # Errors
+    /// When it does not start.
+    fn fresh(&self, workers: usize) -> anyhow::Result<Remote> {
+        Remote::this_program(self.name(), self.role(), workers)
     }
 }
 

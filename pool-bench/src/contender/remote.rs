@@ -3,9 +3,9 @@
 //! The other program reads one job per line, as JSON, and answers each with one line. It takes the time
 //! and checks the results itself, so that the way to it costs nothing that counts.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -21,10 +21,20 @@ pub const PYTHON_SCRIPT: &str = "python/rivals.py";
 pub struct Remote {
     name: String,
     role: Role,
+    program: Program,
     child: Child,
     /// Taken when it is to end: end-of-file is how it is told.
     jobs: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+}
+
+/// What it runs in.
+#[derive(Clone)]
+enum Program {
+    /// This program once more.
+    This,
+    /// A script in an interpreter.
+    Script(OsString, PathBuf),
 }
 
 impl Remote {
@@ -39,12 +49,8 @@ impl Remote {
         name: &str,
         workers: usize,
     ) -> Result<Option<Self>> {
-        #[expect(clippy::disallowed_methods, reason = "rivals are programs")]
-        let mut command = Command::new(interpreter);
-        command
-            .arg(script)
-            .args(["--contender", name, "--workers", &workers.to_string()]);
-        let Ok(mut remote) = Self::start(command, name, Role::Rival) else {
+        let program = Program::Script(interpreter.to_owned(), script.to_owned());
+        let Ok(mut remote) = Self::start(program, name, Role::Rival, workers) else {
             return Ok(None);
         };
         match remote.answer() {
@@ -58,18 +64,31 @@ impl Remote {
     ///
     /// # Errors
     /// When it does not start.
-    pub fn fresh(name: &str, role: Role, workers: usize) -> Result<Self> {
-        #[expect(clippy::disallowed_methods, reason = "a fresh program is the point")]
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["serve", "--workers", &workers.to_string(), name]);
-        let mut remote = Self::start(command, name, role)?;
-        match remote.answer()? {
-            Answer::Ready { .. } => Ok(remote),
-            answer => bail!("{name} begins with {answer:?}"),
-        }
+    pub fn this_program(name: &str, role: Role, workers: usize) -> Result<Self> {
+        Self::start(Program::This, name, role, workers)?.ready()
     }
 
-    fn start(mut command: Command, name: &str, role: Role) -> Result<Self> {
+    /// The process at the root of its processes.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn start(program: Program, name: &str, role: Role, workers: usize) -> Result<Self> {
+        let workers = workers.to_string();
+        #[expect(clippy::disallowed_methods, reason = "rivals are programs")]
+        let mut command = match &program {
+            Program::This => Command::new(std::env::current_exe()?),
+            Program::Script(interpreter, _) => Command::new(interpreter),
+        };
+        match &program {
+            Program::This => command.args(["serve", "--workers", &workers, name]),
+            Program::Script(_, script) => {
+                command
+                    .arg(script)
+                    .args(["--contender", name, "--workers", &workers])
+            }
+        };
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -80,10 +99,18 @@ impl Remote {
         Ok(Self {
             name: name.to_owned(),
             role,
+            program,
             child,
             jobs,
             answers: BufReader::new(answers),
         })
+    }
+
+    fn ready(mut self) -> Result<Self> {
+        match self.answer()? {
+            Answer::Ready { .. } => Ok(self),
+            answer => bail!("{} begins with {answer:?}", self.name),
+        }
     }
 
     fn answer(&mut self) -> Result<Answer> {
@@ -119,8 +146,8 @@ impl Contender for Remote {
         }
     }
 
-    fn process(&self) -> Option<u32> {
-        Some(self.child.id())
+    fn fresh(&self, workers: usize) -> Result<Self> {
+        Self::start(self.program.clone(), &self.name, self.role, workers)?.ready()
     }
 }
 
