@@ -358,3 +358,120 @@ fn takes_part(name: &str, role: Role) -> bool {
 pub fn is_usual(name: &str) -> bool {
     USUAL_RIVALS.contains(&name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Measured;
+    use crate::workload::WORKLOADS;
+    use anyhow::bail;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    type Log = Rc<RefCell<Vec<&'static str>>>;
+
+    /// Answers with what it is told to, and keeps a log of who was asked.
+    struct Puppet {
+        name: &'static str,
+        role: Role,
+        answer: fn(Job) -> Result<Option<Measured>>,
+        log: Log,
+    }
+
+    impl Contender for Puppet {
+        fn name(&self) -> &str {
+            self.name
+        }
+
+        fn role(&self) -> Role {
+            self.role
+        }
+
+        fn run(&mut self, job: Job) -> Result<Option<Measured>> {
+            self.log.borrow_mut().push(self.name);
+            (self.answer)(job)
+        }
+    }
+
+    fn session(
+        puppets: &[(&'static str, Role, fn(Job) -> Result<Option<Measured>>)],
+    ) -> (Session, Log) {
+        let log = Log::default();
+        let contenders = puppets.iter().map(|&(name, role, answer)| {
+            let log = Rc::clone(&log);
+            Box::new(Puppet {
+                name,
+                role,
+                answer,
+                log,
+            }) as Box<dyn Contender>
+        });
+        let session = Session {
+            contenders: contenders.collect(),
+            scale: Scale::Quick,
+            rounds: 3,
+            workers: 2,
+            records: Vec::new(),
+            notes: Vec::new(),
+        };
+        (session, log)
+    }
+
+    fn fine(job: Job) -> Result<Option<Measured>> {
+        let n = job.items();
+        Ok(Some(Measured { value: 0.25, n }))
+    }
+
+    fn apply() -> &'static Workload {
+        let mut all = WORKLOADS.iter();
+        all.find(|workload| workload.key == "apply")
+            .expect("there is apply")
+    }
+
+    #[test]
+    fn everybody_runs_in_turns_and_not_always_in_the_same_order() {
+        let (mut session, log) = session(&[
+            ("a", Role::Floor, fine),
+            ("b", Role::Ours, fine),
+            ("c", Role::Rival, fine),
+        ]);
+        session.workload(apply()).expect("nobody fails");
+        let log = log.borrow();
+        // The warm-up comes first.
+        assert_eq!(log[3..], ["a", "b", "c", "b", "c", "a", "c", "a", "b"]);
+        assert_eq!(session.records.len(), 3);
+        assert_eq!(session.records[1].samples, [0.25; 3]);
+        assert_eq!(session.records[1].n, 5_000);
+    }
+
+    #[test]
+    fn a_wrong_result_ends_the_run_whosever_it_is() {
+        let wrong = |_| bail!(Wrong("3 * 3 = 10".to_owned()));
+        let (mut session, _) = session(&[("a", Role::Ours, fine), ("b", Role::Rival, wrong)]);
+        let error = session.workload(apply()).expect_err("it is wrong");
+        assert!(format!("{error:#}").contains("3 * 3 = 10"), "{error:#}");
+    }
+
+    #[test]
+    fn a_rival_that_fails_is_noted_but_ours_must_not() {
+        let fails = |_| bail!("out of descriptors");
+        let (mut session_, _) = session(&[("a", Role::Ours, fine), ("b", Role::Rival, fails)]);
+        session_.workload(apply()).expect("ours did not fail");
+        assert_eq!(session_.records.len(), 1);
+        assert!(
+            session_.notes[0].contains("out of descriptors"),
+            "{:?}",
+            session_.notes
+        );
+        let (mut session, _) = session(&[("a", Role::Ours, fails)]);
+        assert!(session.workload(apply()).is_err());
+    }
+
+    #[test]
+    fn who_has_no_such_thing_is_asked_once() {
+        let (mut session, log) = session(&[("a", Role::Rival, |_| Ok(None))]);
+        session.workload(apply()).expect("nobody fails");
+        assert_eq!(log.borrow().len(), 1);
+        assert_eq!(session.records, []);
+    }
+}

@@ -280,3 +280,111 @@ fn submitters(runner: &impl Runner, n: u64, threads: u64) -> Result<Duration> {
     // So that the caller's division by `n` is right also where `n` is no multiple.
     Ok(elapsed.mul_f64(n as f64 / (each * threads) as f64))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spin::spin;
+
+    /// Does everything in the caller; `wrong` is the number of the item that it gets wrong.
+    struct Liar {
+        wrong: Option<u64>,
+    }
+
+    impl Liar {
+        fn lie(&self, index: u64, result: u64) -> u64 {
+            result ^ u64::from(self.wrong == Some(index))
+        }
+    }
+
+    impl Runner for Liar {
+        fn apply(&self, x: u64) -> Result<u64> {
+            Ok(self.lie(x, x * x))
+        }
+
+        fn apply_async(&self, n: u64) -> Result<Vec<u64>> {
+            (0..n).map(|x| self.apply(x)).collect()
+        }
+
+        fn map_squares(&self, n: u64) -> Result<Vec<u64>> {
+            self.apply_async(n)
+        }
+
+        fn map_spins(&self, items: Vec<Spin>) -> Result<Vec<u64>> {
+            let items = (0..).zip(items);
+            Ok(items
+                .map(|(index, item)| self.lie(index, spin(item)))
+                .collect())
+        }
+
+        fn imap_spins(&self, steps: u64, visit: &mut dyn FnMut(u64) -> bool) -> Result<()> {
+            let mut results = (0..).map(|index| self.lie(index, spin(even_item(index, steps))));
+            while results.next().is_some_and(&mut *visit) {}
+            Ok(())
+        }
+
+        fn echo_bytes(&self, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+            bytes[0] ^= u8::from(self.wrong.is_some());
+            Ok(bytes)
+        }
+
+        fn echo_floats(&self, mut floats: Vec<f64>) -> Result<Vec<f64>> {
+            floats[0] += f64::from(u8::from(self.wrong.is_some()));
+            Ok(floats)
+        }
+    }
+
+    const JOBS: &[Job] = &[
+        Job::Apply { n: 10 },
+        Job::ApplyAfterSleep { n: 10, pause_us: 1 },
+        Job::ApplyAsync { n: 10 },
+        Job::MapSquares { n: 10 },
+        Job::MapSpin { n: 10, item_us: 1 },
+        Job::MapTail {
+            n: 10,
+            item_us: 1,
+            factor: 3,
+            heavy: 1,
+        },
+        Job::Imap { n: 10, item_us: 1 },
+        Job::Echo {
+            n: 1,
+            bytes: 64,
+            floats: false,
+        },
+        Job::Echo {
+            n: 1,
+            bytes: 64,
+            floats: true,
+        },
+        Job::Submitters { n: 20, threads: 2 },
+    ];
+
+    #[test]
+    fn a_single_wrong_result_is_found_in_every_job() {
+        let pace = Pace::calibrate();
+        for &job in JOBS {
+            let honest = execute(&Liar { wrong: None }, job, pace);
+            let measured = honest.unwrap_or_else(|error| panic!("{job:?}: {error}"));
+            assert!(
+                measured.value >= 0.0 && measured.n == job.items(),
+                "{job:?}"
+            );
+            let lie = execute(&Liar { wrong: Some(7) }, job, pace);
+            let error = lie
+                .err()
+                .unwrap_or_else(|| panic!("{job:?} believes everything"));
+            assert!(error.is::<Wrong>(), "{job:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_runner_does_not_have_is_no_failure() {
+        let error = execute(
+            &Liar { wrong: None },
+            Job::Queue { n: 5 },
+            Pace::calibrate(),
+        );
+        assert!(error.expect_err("it has no queue").is::<Unsupported>());
+    }
+}

@@ -97,12 +97,12 @@ pub fn bars(rows: &[&Record]) -> Result<String> {
                 let line = PathElement::new(whisker, INK.mix(0.8).stroke_width(1));
                 root.draw(&line).map_err(broken)?;
                 let after = whisker[1].0.max(end.0) + 6;
-                let text = label(13, HPos::Left);
+                let text = label(16, HPos::Left);
                 root.draw(&Text::new(value(unit, median), (after, end.1), text))
                     .map_err(broken)?;
                 let name = record.contender.clone();
                 let before = (place(least, top).0 - 8, end.1);
-                root.draw(&Text::new(name, before, label(13, HPos::Right)))
+                root.draw(&Text::new(name, before, label(16, HPos::Right)))
                     .map_err(broken)?;
             }
             Ok(())
@@ -168,8 +168,8 @@ pub fn lines(curve: &Curve, points: &[&Record]) -> Result<String> {
             .x_label_formatter(&show_size)
             .y_label_formatter(&|y| value(curve.unit, *y))
             .x_desc(curve.axis.label())
-            .axis_desc_style(label(13, HPos::Center))
-            .label_style(label(12, HPos::Center))
+            .axis_desc_style(label(16, HPos::Center))
+            .label_style(label(15, HPos::Center))
             .axis_style(INK.mix(0.5))
             .bold_line_style(INK.mix(0.16))
             .light_line_style(INK.mix(0.05))
@@ -220,15 +220,16 @@ where
         .y_labels(0)
         .x_labels(8)
         .x_label_formatter(show)
-        .label_style(label(12, HPos::Center))
+        .label_style(label(15, HPos::Center))
         .axis_style(INK.mix(0.5))
         .bold_line_style(INK.mix(0.16))
         .light_line_style(INK.mix(0.05))
         .draw()
 }
 
-fn label(points: i32, across: HPos) -> TextStyle<'static> {
-    let style = ("sans-serif", points).into_font().color(&INK);
+/// plotters counts the height of a line; the letters are four fifths of it.
+fn label(size: i32, across: HPos) -> TextStyle<'static> {
+    let style = ("sans-serif", size).into_font().color(&INK);
     style.pos(Pos::new(across, VPos::Center))
 }
 
