@@ -162,12 +162,15 @@ impl Options {
             let named = !self.contenders.is_empty() && self.wants_contender(name);
             named || (self.contenders.is_empty() && (!self.quick || is_usual(name)))
         };
-        let (pythons, missing) = roster::pythons(&self.python, workers, wanted)?;
-        contenders.extend(pythons);
         let mut notes = Vec::new();
-        for name in missing {
-            println!("not found: {name}");
-            notes.push(format!("{name}: not found in {}", self.python.display()));
+        for (name, python) in roster::pythons(&self.python, workers, wanted)? {
+            match python {
+                Some(python) => contenders.push(Box::new(python)),
+                None => {
+                    println!("not found: {name}");
+                    notes.push(format!("{name}: not found in {}", self.python.display()));
+                }
+            }
         }
         Ok(Session {
             contenders,

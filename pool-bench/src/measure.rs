@@ -281,7 +281,7 @@ impl Session {
         for _ in 0..self.rounds.min(CURVE_ROUNDS) {
             for (remote, cell) in &mut cells {
                 let outcome = remote.run(cell.job);
-                self.take(outcome, &remote.name().to_owned(), remote.role(), cell)?;
+                self.take(outcome, remote.name(), remote.role(), cell)?;
             }
         }
         for (remote, cell) in cells {
@@ -368,13 +368,14 @@ mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
+    type Answer = fn(Job) -> Result<Option<Measured>>;
     type Log = Rc<RefCell<Vec<&'static str>>>;
 
     /// Answers with what it is told to, and keeps a log of who was asked.
     struct Puppet {
         name: &'static str,
         role: Role,
-        answer: fn(Job) -> Result<Option<Measured>>,
+        answer: Answer,
         log: Log,
     }
 
@@ -393,9 +394,7 @@ mod tests {
         }
     }
 
-    fn session(
-        puppets: &[(&'static str, Role, fn(Job) -> Result<Option<Measured>>)],
-    ) -> (Session, Log) {
+    fn session(puppets: &[(&'static str, Role, Answer)]) -> (Session, Log) {
         let log = Log::default();
         let contenders = puppets.iter().map(|&(name, role, answer)| {
             let log = Rc::clone(&log);

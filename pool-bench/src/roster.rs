@@ -1,6 +1,6 @@
 //! All contenders of a run.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -86,26 +86,24 @@ pub fn floors_of_programs() -> [(String, Role); 2] {
     [ForkExec::Fork, ForkExec::Exec].map(|floor| (floor.name().to_owned(), floor.role()))
 }
 
-/// Python's pools, as far as this interpreter has them, and the names of the missing ones.
+/// Python's pools by name, as far as this interpreter has them.
 ///
 /// # Errors
 /// When one of them starts and then says something that is no answer.
 pub fn pythons(
-    interpreter: &OsString,
+    interpreter: &OsStr,
     workers: usize,
     wanted: impl Fn(&str) -> bool,
-) -> Result<(Vec<Box<dyn Contender>>, Vec<String>)> {
+) -> Result<Vec<(&'static str, Option<Remote>)>> {
     let script = package().join(contender::PYTHON_SCRIPT);
-    let mut found: Vec<Box<dyn Contender>> = Vec::new();
-    let mut missing = Vec::new();
-    for name in PYTHON.iter().filter(|name| wanted(name)) {
-        let remote = Remote::python(interpreter, &script, name, workers);
-        match remote.with_context(|| format!("rival {name}"))? {
-            Some(remote) => found.push(Box::new(remote)),
-            None => missing.push((*name).to_owned()),
-        }
-    }
-    Ok((found, missing))
+    PYTHON
+        .iter()
+        .filter(|name| wanted(name))
+        .map(|&name| {
+            let remote = Remote::python(interpreter, &script, name, workers);
+            Ok((name, remote.with_context(|| format!("rival {name}"))?))
+        })
+        .collect()
 }
 
 /// The folder of this package: where cargo says it is now, and else where it was when this was built.
