@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::contender::{Contender, Remote, Role, Wrong};
 use crate::curve::{Axis, Curve};
-use crate::job::Job;
+use crate::job::{Job, Measured};
 use crate::machine::available_memory;
 use crate::record::Record;
 use crate::roster::floors_of_programs;
@@ -98,11 +98,9 @@ impl Session {
     /// When a pool of ours cannot be built or fails.
     pub fn idle(&mut self, duration: Duration) -> Result<()> {
         let mut watched = Vec::new();
-        for contender in &self.contenders {
-            if matches!(contender.role(), Role::Ours | Role::Rival) {
-                let mut remote = contender.fresh(self.workers)?;
-                remote.run(Job::Hold)?;
-                watched.push(remote);
+        for index in 0..self.contenders.len() {
+            if matches!(self.contenders[index].role(), Role::Ours | Role::Rival) {
+                watched.extend(self.fresh(&mut Cell::new(index, Job::Hold))?);
             }
         }
         // Whoever still spins or naps goes to sleep.
@@ -117,7 +115,9 @@ impl Session {
             let after = tree::context_switches(process);
             let switches: u64 = after
                 .iter()
-                .map(|(thread, count)| count - before.get(thread).unwrap_or(&0))
+                .map(|(thread, count)| {
+                    count.saturating_sub(before.get(thread).copied().unwrap_or(0))
+                })
                 .sum();
             let memory: Vec<f64> = tree::leaves(process)
                 .into_iter()
@@ -160,7 +160,7 @@ impl Session {
 
     /// Each cell once per round. Who begins changes, so that nobody always runs after the same other.
     fn rounds(&mut self, mut cells: Vec<Cell>, rounds: usize) -> Result<Vec<Cell>> {
-        let budget = self.scale.pick(8.0, 1.0, 0.0);
+        let budget = self.scale.pick(4.0, 1.0, 0.0);
         let mut supported = Vec::new();
         for mut cell in cells.drain(..) {
             let begin = Instant::now();
@@ -201,7 +201,7 @@ impl Session {
 
     fn take(
         &mut self,
-        outcome: Result<Option<crate::job::Measured>>,
+        outcome: Result<Option<Measured>>,
         name: &str,
         role: Role,
         cell: &mut Cell,
@@ -232,15 +232,22 @@ impl Session {
         let mut cells = self.cells(|contender| (workload.job)(contender.role(), scale, workers));
         for _ in 0..self.rounds.min(CURVE_ROUNDS) {
             for cell in &mut cells {
-                let (name, role) = self.who(cell.contender);
-                let outcome = self.contenders[cell.contender]
-                    .fresh(self.workers)
-                    .and_then(|mut remote| remote.run(cell.job));
-                self.take(outcome, &name, role, cell)?;
+                self.fresh(cell)?;
             }
         }
         self.keep(workload.key, None, workload.unit, cells);
         Ok(())
+    }
+
+    /// One sample in a program of its own, which goes on until it is dropped. `None`: it failed.
+    fn fresh(&mut self, cell: &mut Cell) -> Result<Option<Remote>> {
+        let (name, role) = self.who(cell.contender);
+        let (outcome, remote) = match self.contenders[cell.contender].fresh(self.workers) {
+            Ok(mut remote) => (remote.run(cell.job), Some(remote)),
+            Err(error) => (Err(error), None),
+        };
+        let taken = self.take(outcome, &name, role, cell)?;
+        Ok(remote.filter(|_| taken.is_some()))
     }
 
     fn workers_point(&mut self, curve: &Curve, size: u64) -> Result<()> {
@@ -362,7 +369,6 @@ pub fn is_usual(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Measured;
     use crate::workload::WORKLOADS;
     use anyhow::bail;
     use std::cell::RefCell;

@@ -90,7 +90,7 @@ pub const WORKLOADS: &[Workload] = &[
         job: |role, scale, _| {
             (role != Role::Floor).then_some(Job::MapSquares {
                 n: match role {
-                    Role::Rival => scale.pick(200_000, 30_000, 100),
+                    Role::Rival => scale.pick(100_000, 30_000, 100),
                     _ => scale.pick(10_000_000, 1_000_000, 1_000),
                 },
             })
@@ -179,7 +179,7 @@ pub const WORKLOADS: &[Workload] = &[
         job: |role, scale, _| {
             match role {
                 Role::Ours => Some(scale.pick(1_000_000, 100_000, 1_000)),
-                Role::Rival => Some(scale.pick(20_000, 3_000, 100)),
+                Role::Rival => Some(scale.pick(5_000, 2_000, 100)),
                 Role::Floor | Role::Alone | Role::Threads => None,
             }
             .map(|n| Job::Queue { n })
