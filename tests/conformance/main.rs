@@ -38,9 +38,9 @@ mod remains;
 mod results;
 mod rogue;
 mod seeds;
+mod stacks;
 #[cfg(feature = "fork")]
 mod standby;
-mod stacks;
 mod start;
 mod subject;
 mod threads;

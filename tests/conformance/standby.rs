@@ -1,5 +1,10 @@
 //! Fork servers and standbys that are killed: the pools go on.
 
+#![allow(
+    clippy::extra_unused_type_parameters,
+    reason = "programs are written over a kind of pool, though these have one only"
+)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

@@ -9,8 +9,8 @@ mod limits;
 mod orders;
 mod processes;
 mod rig;
-mod standby;
 mod rubbish;
+mod standby;
 mod start;
 
 use std::fs::File;

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use super::driver::SeatState;
-use super::scheduler::{Done, Imbalance, Load, Scheduler};
-use super::slot::{Glance, Harvest, Initialized, Killed, Phase, Slot};
+use super::driver::{Attention, SeatState};
+use super::glance::Glance;
+use super::load::{Done, Load};
+use super::scheduler::{Imbalance, Scheduler};
+use super::slot::{Harvest, Initialized, Killed, Phase, Slot};
 use super::timers::GRACE_NS;
 use super::work::Delivery;
 use super::{Linked, Token};
@@ -58,27 +60,6 @@ pub(super) struct Core {
 
 /// So many cancelled tasks may stay in the queue, or as many as there are others.
 const MAX_STALE: usize = 1024;
-
-/// Who looks into the rings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Attention {
-    /// A thread that is awake: nobody needs to ring.
-    Awake,
-    /// A thread that waits for results, and sleeps on the bells.
-    Asleep,
-    /// The supervisor, which sleeps on the bells.
-    Supervisor,
-    /// The supervisor, which looks again in a moment without being rung for.
-    Napping,
-    /// Nobody: those that wait for results are on their way.
-    Nobody,
-}
-
-impl Attention {
-    fn wants_bells(self) -> bool {
-        matches!(self, Self::Asleep | Self::Supervisor)
-    }
-}
 
 /// How far the pool's end is.
 #[derive(Debug, Clone)]

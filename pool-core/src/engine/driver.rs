@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use super::core::{Attention, Core};
-use super::slot::Glance;
+use super::core::Core;
+use super::glance::Glance;
 use super::supervisor::{ALARM, BELLS};
 use super::{Shared, Token};
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
@@ -34,6 +34,27 @@ const MIN_SPIN_NS: u32 = 1_000;
 
 /// How often whoever leaves the rings to the supervisor looks for news before, at most.
 const MAX_LOOKS: u32 = 16;
+
+/// Who looks into the rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attention {
+    /// A thread that is awake: nobody needs to ring.
+    Awake,
+    /// A thread that waits for results, and sleeps on the bells.
+    Asleep,
+    /// The supervisor, which sleeps on the bells.
+    Supervisor,
+    /// The supervisor, which looks again in a moment without being rung for.
+    Napping,
+    /// Nobody: those that wait for results are on their way.
+    Nobody,
+}
+
+impl Attention {
+    pub(super) fn wants_bells(self) -> bool {
+        matches!(self, Self::Asleep | Self::Supervisor)
+    }
+}
 
 /// What the driver has.
 pub(super) struct Seat {

@@ -130,7 +130,7 @@ impl Rig {
                 let _ = self.scheduler.cornered_item(SLOT);
             }
             _ => {
-                let harvest = input.byte() % 2 == 0;
+                let harvest = input.byte().is_multiple_of(2);
                 self.bury(harvest);
             }
         }

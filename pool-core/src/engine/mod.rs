@@ -10,6 +10,8 @@ mod deferred;
 mod driver;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod glance;
+mod load;
 mod scheduler;
 mod slot;
 mod supervisor;

@@ -5,28 +5,7 @@
 
 use std::collections::VecDeque;
 
-/// Something that can be handed to a worker and taken apart between its items.
-pub(crate) trait Load: Sized {
-    /// What is kept of the outcomes of its items.
-    type Outcomes;
-
-    /// How many items it has.
-    fn count(&self) -> u32;
-    /// The items before and from `at` on.
-    fn split(self, at: u32) -> (Self, Self);
-    /// Whether nobody wants it any more.
-    fn is_abandoned(&self) -> bool;
-    /// Room for the outcomes of its items: made when it is handed out, for most that wait are
-    /// many and small.
-    fn outcomes(&self) -> Self::Outcomes;
-}
-
-/// A load, or the first items of one, and their outcomes.
-#[derive(Debug)]
-pub(crate) struct Done<L: Load> {
-    pub(crate) load: L,
-    pub(crate) outcomes: L::Outcomes,
-}
+use super::load::{Done, Flight, Load};
 
 /// How much work, in nanoseconds, a worker may have waiting for it: enough that it does not run
 /// dry while the parent does something else, little enough to be taken back cheaply.
@@ -36,23 +15,6 @@ const CREDIT_NS: u64 = 400_000;
 const STUCK_NS: u64 = 300_000;
 /// The most loads that a worker may have at a time.
 const MAX_FLIGHTS: u64 = 256;
-
-/// A load that was handed to a worker.
-pub(crate) struct Flight<L: Load> {
-    pub(crate) load: L,
-    outcomes: L::Outcomes,
-    /// The number of its first item among all that this worker got.
-    first: u64,
-    /// How many of its items have an outcome.
-    done: u32,
-}
-
-impl<L: Load> Flight<L> {
-    /// Whether every item has its outcome.
-    pub(crate) fn is_done(&self) -> bool {
-        self.done == self.load.count()
-    }
-}
 
 /// What the scheduler knows of one slot's worker.
 struct Lane<L: Load> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Linked;
-use super::scheduler::{Done, Scheduler};
+use super::load::Done;
+use super::scheduler::Scheduler;
 use super::work;
 use crate::bytes::Bytes;
 use crate::call::{Chunk, Outcomes, reported};
@@ -13,7 +14,6 @@ use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind, Head, MAX_HEAD, Reco
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::{Ordering, fence};
-use crate::sync::{IS_MODEL, thread::spin_loop};
 use crate::sys;
 use crate::worker::WorkerInfo;
 
@@ -72,6 +72,11 @@ impl Wire {
 
     pub(super) fn region(&self) -> &Region {
         &self.region
+    }
+
+    /// The worker's region, and how much it had published when that was last looked at.
+    pub(super) fn last_seen(&self) -> (Arc<Region>, u64) {
+        (self.region.clone(), self.responses.last_seen())
     }
 
     /// Begins to send a load, and returns whether all of it is in the ring.
@@ -294,43 +299,6 @@ impl Wire {
         Ok(true)
     }
 }
-
-/// What can be looked at without the pool's lock: whether any of a few workers has published
-/// something since.
-#[derive(Default)]
-pub(super) struct Glance {
-    lanes: [Option<(Arc<Region>, u64)>; GLANCE_LANES],
-}
-
-/// A thread looks for itself only where there are idle processors, so that few workers are busy.
-const GLANCE_LANES: usize = 4;
-
-impl Glance {
-    /// Looks at this one, too. `false`: there is no room for more.
-    pub(super) fn add(&mut self, wire: &Wire) -> bool {
-        let free = self.lanes.iter_mut().find(|lane| lane.is_none());
-        let Some(free) = free else {
-            return false;
-        };
-        *free = Some((wire.region.clone(), wire.responses.last_seen()));
-        true
-    }
-
-    /// Looks for a microsecond or so. `true`: there is something new.
-    pub(super) fn finds_news(&self) -> bool {
-        (0..GLANCE_LOOKS).any(|_| {
-            spin_loop();
-            self.lanes.iter().flatten().any(|(region, seen)| {
-                let tail = &region.words().response_tail;
-                tail.load(Ordering::Relaxed) != *seen
-            })
-        })
-    }
-}
-
-/// How often to look before it is time to ask whether somebody else has brought the news, or
-/// has given another worker something to do.
-const GLANCE_LOOKS: u32 = if IS_MODEL { 2 } else { 32 };
 
 /// Puts a frame into the ring from the byte `sent` on, as much of it as there is space for, and
 /// returns how many of its bytes are there then.

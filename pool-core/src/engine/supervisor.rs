@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::core::{Attention, End};
-use super::driver::until;
+use super::core::End;
+use super::driver::{Attention, until};
 use super::{Linked, Shared, Token};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{LaunchError, LaunchSpec, Launcher};

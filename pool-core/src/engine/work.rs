@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::scheduler::{Done, Load};
+use super::load::{Done, Load};
 use crate::call::{Chunk, Outcomes, Piece, Sink};
 use crate::error::TaskError;
 use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind};

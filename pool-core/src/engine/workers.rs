@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Linked;
 use super::core::{Core, End, Founding, nanoseconds};
-use super::scheduler::Load;
+use super::load::Load;
 use super::slot::{Initialized, Killed, Phase, Wire};
 use super::work::Delivery;
 use crate::call::Chunk;

@@ -5,8 +5,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use ::loom::cell::UnsafeCell;
-pub(crate) use ::loom::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use ::loom::lazy_static as for_each_run;
+pub(crate) use ::loom::sync::{Condvar, Mutex, MutexGuard};
 
 /// loom's macro does not know of constant initial values.
 macro_rules! local {

@@ -12,6 +12,8 @@ mod model;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 // In front of Linux's of the same names.
+#[cfg(shuttle)]
+pub(crate) use model::{Clock, park_timeout, processors, something_happened};
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::{
     Event, Poller, accept_barriers, barrier_everywhere, futex_wait, futex_wake, has_barriers, now,
@@ -19,8 +21,6 @@ pub(crate) use model::{
 };
 #[cfg(loom)]
 pub(crate) use model::{interruption, leave_processor};
-#[cfg(shuttle)]
-pub(crate) use model::{Clock, park_timeout, processors, something_happened};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("procpool runs on Linux so far: a port starts with a module beside `sys/linux.rs`");

@@ -14,10 +14,8 @@ const PLACES: &[(&str, &str)] = &[
         "lets the caller answer for threads",
     ),
     ("backend-fork/src/server/client.rs", "forks a worker"),
-    (
-        "backend-fork/src/server_process.rs",
-        "forks the fork server",
-    ),
+    ("backend-fork/src/lineage.rs", "forks the fork server"),
+    ("backend-fork/src/server/standby.rs", "forks the standby"),
     ("backend-fork/src/sys/", "system calls, the fork among them"),
     ("backend-fork/tests/fork/", "workers that do harm"),
     (
