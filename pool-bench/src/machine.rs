@@ -89,8 +89,13 @@ pub fn output(program: &str, arguments: &[&str]) -> String {
 }
 
 fn commit() -> String {
-    let commit = output("git", &["rev-parse", "--short=10", "HEAD"]);
-    let changed = output("git", &["status", "--porcelain", "--untracked-files=no"]);
+    let package = crate::roster::package();
+    let git = |arguments: &[&str]| {
+        let folder = package.to_string_lossy();
+        output("git", &[&["-C", &folder], arguments].concat())
+    };
+    let commit = git(&["rev-parse", "--short=10", "HEAD"]);
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]);
     let mark = if changed.is_empty() { "" } else { "+" };
     format!("{commit}{mark}")
 }
