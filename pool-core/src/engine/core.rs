@@ -409,7 +409,7 @@ impl Core {
     fn take_back(&mut self, slot: usize) {
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
             // Its worker is dead, and what it had comes back when it is buried.
-            self.scheduler.choke(slot, true);
+            self.scheduler.doom(slot);
             return;
         };
         let begun = wire.region().revoke();

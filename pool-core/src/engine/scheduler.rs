@@ -32,6 +32,8 @@ struct Lane<L: Load> {
     preparing: bool,
     /// It cannot take more now: the last load is not wholly in its ring.
     choked: bool,
+    /// Its worker is dead or as good as dead.
+    doomed: bool,
     /// Smoothed time that one load takes it, in nanoseconds; 0 until measured.
     load_ns: u64,
     /// Since when its worker is not known to have got ahead, in nanoseconds; `None`: nobody has
@@ -57,6 +59,7 @@ impl<L: Load> Lane<L> {
             cut: 0,
             preparing: false,
             choked: false,
+            doomed: false,
             load_ns: 0,
             stands_since: None,
         }
@@ -71,6 +74,7 @@ impl<L: Load> Lane<L> {
             && !self.revoked
             && !self.preparing
             && !self.choked
+            && !self.doomed
             && self.tasks_left != Some(0)
     }
 
@@ -341,6 +345,12 @@ impl<L: Load> Scheduler<L> {
         self.lanes[slot].choked = choked;
     }
 
+    /// This lane's worker is dead or as good as dead: it gets nothing more, and what it has comes
+    /// back when it is down.
+    pub(crate) fn doom(&mut self, slot: usize) {
+        self.lanes[slot].doomed = true;
+    }
+
     /// Whether a worker has nothing to do while items wait behind others: then the lane whose
     /// waiting items should be taken back, or the time at which to ask again. The clock, in
     /// nanoseconds, is asked only where it matters: it costs as much as a small item does.
@@ -354,7 +364,7 @@ impl<L: Load> Scheduler<L> {
         let mut now = None;
         let mut first: Option<(u64, usize)> = None;
         for (slot, lane) in self.lanes.iter_mut().enumerate() {
-            let may_give = lane.state == LaneState::Up && !lane.revoked && !lane.choked;
+            let may_give = lane.state == LaneState::Up && !lane.revoked && !lane.doomed;
             if !may_give || lane.waiting() == 0 {
                 continue;
             }

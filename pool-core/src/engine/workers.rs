@@ -163,8 +163,7 @@ impl Core {
         {
             linked.link.kill();
             self.slots[slot].killed.get_or_insert(why);
-            // Nothing more for it.
-            self.scheduler.choke(slot, true);
+            self.scheduler.doom(slot);
         }
     }
 
@@ -226,7 +225,7 @@ impl Core {
         }
         match linked.link.reap() {
             Reaped::Pending => {
-                self.scheduler.choke(slot, true);
+                self.scheduler.doom(slot);
                 self.slots[slot].phase = Phase::Dying { linked, wire };
                 false
             }
