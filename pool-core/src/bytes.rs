@@ -18,6 +18,8 @@ pub(crate) enum Bytes {
         bytes: [u8; INLINE],
     },
     Heap(Arc<Vec<u8>>),
+    /// A large bulk value from a worker: its length as it stood before it, and its memory.
+    Bulk(Arc<([u8; 8], Vec<u8>)>),
     /// One item that is a large bulk value: its head and the length of the value, and the value
     /// where it lies.
     Lent(Arc<(Vec<u8>, Lent)>),
@@ -43,6 +45,7 @@ impl Bytes {
         match self {
             Self::Inline { len, bytes } => [&bytes[..usize::from(*len)], &[]],
             Self::Heap(bytes) => [bytes, &[]],
+            Self::Bulk(bulk) => [&bulk.0, &bulk.1],
             Self::Lent(lent) => [&lent.0, lent.1.bytes()],
         }
     }
@@ -62,11 +65,11 @@ impl Bytes {
         }
     }
 
-    /// The bytes as a vector of their own, without a copy if nobody else has them.
-    pub(crate) fn into_vec(self) -> Vec<u8> {
+    /// The two parts of a large bulk value from a worker, if this is one and nobody else has it.
+    pub(crate) fn into_bulk(self) -> Result<([u8; 8], Vec<u8>), Self> {
         match self {
-            Self::Heap(bytes) => Arc::try_unwrap(bytes).unwrap_or_else(|bytes| bytes.to_vec()),
-            bytes => bytes.as_slice().into_owned(),
+            Self::Bulk(bulk) => Arc::try_unwrap(bulk).map_err(Self::Bulk),
+            bytes => Err(bytes),
         }
     }
 }

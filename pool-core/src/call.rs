@@ -326,6 +326,19 @@ impl Outcomes {
         }
     }
 
+    /// The parts of a large bulk value.
+    pub(crate) fn push_bulk(&mut self, prefix: [u8; 8], bytes: Vec<u8>) {
+        match self {
+            Self::One(outcome) => *outcome = Some(Ok(Bytes::Bulk(Arc::new((prefix, bytes))))),
+            Self::Many { records, .. } => {
+                push_head(records, RecordKind::Value, prefix.len() + bytes.len());
+                records.extend_from_slice(&prefix);
+                records.extend_from_slice(&bytes);
+            }
+            Self::All(_) => {}
+        }
+    }
+
     pub(crate) fn push_error(&mut self, error: TaskError) {
         match self {
             Self::One(outcome) => *outcome = Some(Err(error)),

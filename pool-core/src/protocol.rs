@@ -42,6 +42,8 @@ pub(crate) enum RecordKind {
     Failure = 1,
     /// Eight bytes: how many nanoseconds the frame that ends here took.
     Time = 2,
+    /// A `Value` that is a large bulk value: eight bytes of its length, and its memory.
+    Bulk = 3,
 }
 
 impl Head {
@@ -99,7 +101,7 @@ impl Head {
             0 => RecordKind::Value,
             1 => RecordKind::Failure,
             2 => RecordKind::Time,
-            _ => return None,
+            _ => RecordKind::Bulk,
         };
         let len = match bytes.len() {
             4 => u64::from(word >> 2),
@@ -293,7 +295,12 @@ mod tests {
             u64::from(LONG) + 1,
             u64::MAX,
         ] {
-            for kind in [RecordKind::Value, RecordKind::Failure, RecordKind::Time] {
+            for kind in [
+                RecordKind::Value,
+                RecordKind::Failure,
+                RecordKind::Time,
+                RecordKind::Bulk,
+            ] {
                 let head = Head { kind, len };
                 let mut bytes = [0; MAX_HEAD];
                 let size = head.write(&mut bytes);

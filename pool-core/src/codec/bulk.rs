@@ -11,7 +11,7 @@ use std::ptr;
 use serde::de::DeserializeOwned;
 
 use super::de::Decoder;
-use super::error::CodecError;
+use super::error::{Attempt, CodecError};
 use super::number::{Number, for_each_number};
 
 /// The bytes of the elements of a bulk value (a `Vec` or boxed slice of numbers, or a `String`),
@@ -72,6 +72,9 @@ fn same_type<T: ?Sized + 'static, U: 'static>(value: &T) -> Option<&U> {
 
 /// A type whose values move by copying memory.
 trait Bulk: Send + Sync + Sized + 'static {
+    /// The size of an element in bytes.
+    const ELEMENT: usize;
+
     /// How many elements there are, as the length on the wire says.
     fn count(&self) -> usize;
 
@@ -173,26 +176,52 @@ pub(crate) fn lend<T: 'static>(value: T, large: usize) -> Result<Lent, T> {
     Err(slot.expect("no type above has taken it"))
 }
 
-/// Makes a value from all of `bytes`, and from their memory where that can be.
+/// Makes a value from the two parts of a bulk value, and from its memory where that can be.
 ///
 /// # Errors
 /// As [`decode`](super::decode).
-pub(crate) fn decode_owned<T: DeserializeOwned + 'static>(
-    mut bytes: Vec<u8>,
+pub(crate) fn decode_bulk<T: DeserializeOwned + 'static>(
+    prefix: [u8; 8],
+    bytes: Vec<u8>,
 ) -> Result<T, CodecError> {
-    let is_whole = bytes
-        .first_chunk()
-        .is_some_and(|prefix| u64::from_le_bytes(*prefix) == bytes.len() as u64 - 8);
-    if is_whole && TypeId::of::<T>() == TypeId::of::<Vec<u8>>() {
-        bytes.drain(..8);
-        let mut slot = Some(bytes);
-        let any: &mut dyn Any = &mut slot;
-        if let Some(value) = any.downcast_mut::<Option<T>>().and_then(Option::take) {
-            return Ok(value);
-        }
-        bytes = slot.unwrap_or_default();
+    let count = u64::from_le_bytes(prefix);
+    let is_whole = |size: usize| count.checked_mul(size as u64) == Some(bytes.len() as u64);
+    let mut slot: Option<T> = None;
+    let any: &mut dyn Any = &mut slot;
+    if let Some(slot) = any.downcast_mut::<Option<Vec<u8>>>()
+        && is_whole(1)
+    {
+        *slot = Some(bytes);
+    } else if let Some(slot) = any.downcast_mut::<Option<String>>()
+        && is_whole(1)
+    {
+        *slot = String::from_utf8(bytes).ok();
+    } else if element_size::<T>().is_some_and(is_whole) {
+        let mut rest = &bytes[..];
+        slot = receive(count as usize, &mut |room| {
+            let (now, later) = rest.split_at(room.len());
+            for (to, from) in room.iter_mut().zip(now) {
+                to.write(*from);
+            }
+            rest = later;
+        });
+    } else {
+        return super::decode(&[&prefix, &bytes[..]].concat());
     }
-    super::decode(&bytes)
+    slot.ok_or_else(|| CodecError::new("the bytes are no text").at::<T>(Attempt::Decode))
+}
+
+/// The size of the elements of a type of bulk values.
+fn element_size<T: 'static>() -> Option<usize> {
+    macro_rules! try_type {
+        ($bulk:ty) => {
+            if TypeId::of::<T>() == TypeId::of::<$bulk>() {
+                return Some(<$bulk as Bulk>::ELEMENT);
+            }
+        };
+    }
+    for_each_bulk!(try_type);
+    None
 }
 
 /// Calls a macro once for each bulk type.
@@ -211,6 +240,8 @@ macro_rules! for_each_bulk {
 use for_each_bulk;
 
 impl<N: Number> Bulk for Vec<N> {
+    const ELEMENT: usize = size_of::<N>();
+
     #[inline]
     fn count(&self) -> usize {
         self.len()
@@ -250,6 +281,8 @@ impl<N: Number> Bulk for Vec<N> {
 }
 
 impl<N: Number> Bulk for Box<[N]> {
+    const ELEMENT: usize = size_of::<N>();
+
     #[inline]
     fn count(&self) -> usize {
         self.len()
@@ -271,6 +304,8 @@ impl<N: Number> Bulk for Box<[N]> {
 }
 
 impl Bulk for String {
+    const ELEMENT: usize = 1;
+
     #[inline]
     fn count(&self) -> usize {
         self.len()
@@ -307,6 +342,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::super::{decode, encode};
+    use super::{CodecError, decode_bulk};
     use super::{bulk_bytes, bulk_parts, is_bulk, lend, receive};
 
     /// The same bytes by way of serde, since this is not a bulk type.
@@ -406,18 +442,26 @@ mod tests {
     }
 
     #[test]
-    fn owned_bytes_become_the_value() {
-        let encoded = encoded(&vec![5_u8; 100]);
+    fn the_memory_becomes_the_value() {
+        fn parts<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, CodecError> {
+            let (prefix, rest) = bytes.split_first_chunk().unwrap();
+            decode_bulk(*prefix, rest.to_vec())
+        }
+        let encoded_bytes = encoded(&vec![5_u8; 100]);
+        assert_eq!(parts::<Vec<u8>>(&encoded_bytes).unwrap(), [5; 100]);
+        assert_eq!(parts::<Box<[i8]>>(&encoded_bytes).unwrap()[..], [5; 100]);
+        assert!(parts::<Vec<u8>>(&encoded_bytes[..50]).is_err());
+        assert!(parts::<Vec<u64>>(&encoded_bytes).is_err());
         assert_eq!(
-            super::decode_owned::<Vec<u8>>(encoded.clone()).unwrap(),
-            [5; 100]
+            parts::<String>(&encoded(&"grüße".to_owned())).unwrap(),
+            "grüße"
         );
-        assert!(super::decode_owned::<Vec<u8>>(encoded[..50].to_vec()).is_err());
-        assert!(super::decode_owned::<Vec<u8>>(Vec::new()).is_err());
-        assert_eq!(
-            super::decode_owned::<u64>(7_u64.to_le_bytes().to_vec()).unwrap(),
-            7
-        );
+        assert!(parts::<String>(&encoded(&vec![0xFF_u8; 3])).is_err());
+        let numbers = vec![1.5_f64, -2.0, 7.0];
+        assert_eq!(parts::<Vec<f64>>(&encoded(&numbers)).unwrap(), numbers);
+        assert!(parts::<Vec<f64>>(&[0xFF; 16]).is_err());
+        let words = vec!["a".to_owned(), "bc".to_owned()];
+        assert_eq!(parts::<Vec<String>>(&encoded(&words)).unwrap(), words);
     }
 
     #[test]

@@ -59,7 +59,7 @@ mod ser;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bulk::{Lent, decode_owned, is_bulk, lend, receive};
+pub(crate) use bulk::{Lent, decode_bulk, is_bulk, lend, receive};
 pub use bulk::{bulk_bytes, bulk_parts};
 pub use de::decode;
 pub use error::CodecError;

@@ -87,9 +87,10 @@ impl Rig {
                 self.write(bytes);
             }
             1 => {
-                let kind = match input.byte() % 4 {
+                let kind = match input.byte() % 5 {
                     0 => RecordKind::Failure,
                     1 => RecordKind::Time,
+                    2 => RecordKind::Bulk,
                     _ => RecordKind::Value,
                 };
                 let count = usize::from(input.byte());

@@ -10,7 +10,9 @@ use super::scheduler::Scheduler;
 use super::work;
 use crate::bytes::Bytes;
 use crate::call::{Chunk, Outcomes, reported};
-use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind, Head, MAX_HEAD, RecordKind};
+use crate::protocol::{
+    FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
+};
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::{Ordering, fence};
@@ -45,6 +47,8 @@ struct Partial {
     kind: RecordKind,
     /// Bytes that are still to come.
     left: u64,
+    /// The length that stands before the memory of a bulk value.
+    prefix: [u8; 8],
     bytes: Vec<u8>,
 }
 
@@ -233,22 +237,27 @@ impl Wire {
                 // Of the finalizer, whose outcome is nobody's.
                 self.responses.skip(count);
             } else {
-                // The length is the worker's word: memory grows with what arrives, not with that.
-                self.responses.take(count, &mut partial.bytes);
+                // The length is the worker's word: memory grows with what arrives, not with that,
+                // but not beyond it.
+                let bytes = &mut partial.bytes;
+                if bytes.capacity() - bytes.len() < count {
+                    let more = (bytes.len() as u64).min(partial.left);
+                    bytes.reserve_exact((more as usize).max(count));
+                }
+                self.responses.take(count, bytes);
             }
             partial.left -= count as u64;
             if partial.left > 0 {
                 return Ok(false);
             }
-            if let Some(Partial { kind, bytes, .. }) = self.partial.take() {
-                accept(
-                    slot,
-                    info,
-                    scheduler,
-                    harvest,
-                    kind,
-                    RecordBytes::Owned(bytes),
-                )?;
+            if let Some(partial) = self.partial.take() {
+                let kind = partial.kind;
+                let bytes = if kind == RecordKind::Bulk {
+                    RecordBytes::Bulk(partial.prefix, partial.bytes)
+                } else {
+                    RecordBytes::Owned(partial.bytes)
+                };
+                accept(slot, info, scheduler, harvest, kind, bytes)?;
             }
             return Ok(true);
         }
@@ -268,14 +277,30 @@ impl Wire {
             let is_due = match head.kind {
                 RecordKind::Time => head.len == 8,
                 RecordKind::Value | RecordKind::Failure => scheduler.open_items(slot) > 0,
+                RecordKind::Bulk => {
+                    head.len >= LARGE_BYTES as u64 && scheduler.open_items(slot) > 0
+                }
             };
             if !is_due {
                 return Err(Corrupt);
             }
         }
+        let mut prefix = [0; 8];
+        let mut size = size;
+        let mut left = head.len;
+        if head.kind == RecordKind::Bulk {
+            if seen < size + prefix.len() {
+                return Ok(false);
+            }
+            self.responses.skip(size);
+            self.responses.peek(&mut prefix);
+            size = prefix.len();
+            // It is long enough, or will be nobody's.
+            left = left.saturating_sub(size as u64);
+        }
         self.responses.skip(size);
         let available = (seen - size) as u64;
-        if head.len <= SMALL && head.len <= available {
+        if head.len <= SMALL && head.len <= available && head.kind != RecordKind::Bulk {
             let mut small = [0; SMALL as usize];
             let small = &mut small[..head.len as usize];
             self.responses.peek(small);
@@ -292,7 +317,8 @@ impl Wire {
         } else {
             self.partial = Some(Partial {
                 kind: head.kind,
-                left: head.len,
+                left,
+                prefix,
                 bytes: Vec::new(),
             });
         }
@@ -353,13 +379,14 @@ const SMALL: u64 = 64;
 enum RecordBytes<'a> {
     Small(&'a [u8]),
     Owned(Vec<u8>),
+    Bulk([u8; 8], Vec<u8>),
 }
 
 impl RecordBytes<'_> {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Small(bytes) => bytes,
-            Self::Owned(bytes) => bytes,
+            Self::Owned(bytes) | Self::Bulk(_, bytes) => bytes,
         }
     }
 }
@@ -393,6 +420,7 @@ fn accept(
         (RecordKind::Value, RecordBytes::Owned(bytes)) if matches!(outcomes, Outcomes::One(_)) => {
             *outcomes = Outcomes::One(Some(Ok(bytes.into())));
         }
+        (_, RecordBytes::Bulk(prefix, bytes)) => outcomes.push_bulk(prefix, bytes),
         (RecordKind::Value, bytes) => outcomes.push_value(bytes.as_slice()),
         (_, bytes) => {
             outcomes.push_error(reported(bytes.as_slice()).with_worker(info.clone()));

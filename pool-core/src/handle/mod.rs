@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use serde::de::DeserializeOwned;
 
+use crate::bytes::Bytes;
 use crate::call::Piece;
 use crate::codec;
 use crate::error::{TaskError, TaskErrorKind};
@@ -26,8 +27,11 @@ fn decode<R: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<R, TaskError> {
 }
 
 /// The same where the value may have the memory of the bytes.
-fn decode_owned<R: DeserializeOwned + 'static>(bytes: Vec<u8>) -> Result<R, TaskError> {
-    guarded(|| codec::decode_owned(bytes))
+fn decode_owned<R: DeserializeOwned + 'static>(bytes: Bytes) -> Result<R, TaskError> {
+    match bytes.into_bulk() {
+        Ok((prefix, bytes)) => guarded(|| codec::decode_bulk(prefix, bytes)),
+        Err(bytes) => decode(&bytes.as_slice()),
+    }
 }
 
 fn guarded<R>(decode: impl FnOnce() -> Result<R, codec::CodecError>) -> Result<R, TaskError> {

@@ -49,7 +49,7 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
     pub fn get(self) -> Result<R, TaskError> {
         self.pending.wait();
         match self.pending.cell.take() {
-            Some(Ok(bytes)) => decode_owned(bytes.into_vec()),
+            Some(Ok(bytes)) => decode_owned(bytes),
             Some(Err(error)) => Err(error),
             None => Err(TaskError::closed()),
         }

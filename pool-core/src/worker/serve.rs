@@ -224,7 +224,10 @@ impl Wire {
 
     /// Puts a large bulk value into the response ring from where it lies.
     pub(super) fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
-        let head = Head::value(8 + bytes.len());
+        let head = Head {
+            kind: RecordKind::Bulk,
+            len: 8 + bytes.len() as u64,
+        };
         let mut first = [0; MAX_HEAD];
         let size = head.write(&mut first);
         self.write(&first[..size]);
