@@ -333,3 +333,42 @@ impl Sink for Ledger {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(kind: RecordKind, len: u64) -> Vec<u8> {
+        let mut head = [0; MAX_HEAD];
+        let size = Head { kind, len }.write(&mut head);
+        head[..size].to_vec()
+    }
+
+    /// An answer that nobody waits for is refused at its head; nobody knows when it would end.
+    #[test]
+    fn what_nobody_has_asked_for_takes_no_memory() {
+        for (kind, len) in [
+            (RecordKind::Value, u64::MAX),
+            (RecordKind::Failure, 1 << 40),
+            (RecordKind::Time, u64::MAX),
+        ] {
+            let mut rig = Rig::new(None);
+            rig.write(&head(kind, len));
+            assert_eq!(rig.harvest(), Err(Corrupt), "{kind:?}");
+            assert_eq!(rig.wire.memory(), 0);
+        }
+    }
+
+    /// What the finalizer says is for nobody.
+    #[test]
+    fn last_words_take_no_memory() {
+        let mut rig = Rig::new(None);
+        rig.scheduler.retiring(SLOT);
+        rig.write(&head(RecordKind::Value, 1 << 40));
+        for _ in 0..100 {
+            rig.write(&[7; 1000]);
+            assert_eq!(rig.harvest(), Ok(()));
+        }
+        assert_eq!(rig.wire.memory(), 0);
+    }
+}

@@ -247,8 +247,7 @@ impl<L: Load> Scheduler<L> {
     /// The load that has the first item of the lane without an outcome.
     pub(crate) fn next_mut(&mut self, slot: usize) -> Option<&mut L> {
         let mut flights = self.lanes[slot].flights.iter_mut();
-        let flight = flights.find(|flight| !flight.is_done());
-        flight.map(|flight| &mut flight.load)
+        Some(&mut flights.find(|flight| !flight.is_done())?.load)
     }
 
     /// The load that was handed to a lane last.
@@ -278,10 +277,8 @@ impl<L: Load> Scheduler<L> {
 
     /// The load that a lane's item with this number belongs to.
     pub(crate) fn load_of(&self, slot: usize, number: u64) -> Option<&L> {
-        let flights = &self.lanes[slot].flights;
-        let flight = flights
-            .iter()
-            .find(|flight| number <= flight.first + u64::from(flight.load.count()))?;
+        let mut flights = self.lanes[slot].flights.iter();
+        let flight = flights.find(|it| number <= it.first + u64::from(it.load.count()))?;
         (number > flight.first).then_some(&flight.load)
     }
 

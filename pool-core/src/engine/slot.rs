@@ -521,13 +521,6 @@ mod tests {
         (wire, Producer::responses(region, BYTES, BYTES), scheduler)
     }
 
-    /// A load of one item that nobody waits for.
-    fn one_item() -> Chunk {
-        let mut item = Vec::new();
-        crate::protocol::append_item(&mut item, |_| Ok::<(), ()>(())).expect("nothing fails");
-        Chunk::initializer(crate::Entry::from_number(1), item)
-    }
-
     fn harvest(wire: &mut Wire, scheduler: &mut Scheduler<Chunk>) -> Result<bool, Corrupt> {
         let mut harvest = Harvest::default();
         let info = WorkerInfo::new(1, 0, 1);
@@ -566,45 +559,12 @@ mod tests {
         }
     }
 
-    /// An answer that nobody waits for is refused at its head; nobody knows when it would end.
-    #[test]
-    fn what_nobody_has_asked_for_takes_no_memory() {
-        for (kind, len) in [
-            (RecordKind::Value, u64::MAX),
-            (RecordKind::Failure, 1 << 40),
-            (RecordKind::Time, u64::MAX),
-        ] {
-            let (mut wire, mut worker, mut scheduler) = both_ends();
-            let mut head = [0; MAX_HEAD];
-            let size = Head { kind, len }.write(&mut head);
-            worker.put(&head[..size]).expect("space");
-            worker.publish();
-            assert_eq!(harvest(&mut wire, &mut scheduler), Err(Corrupt), "{kind:?}");
-            assert!(wire.partial.is_none());
-        }
-    }
-
-    /// What the finalizer says is for nobody.
-    #[test]
-    fn last_words_take_no_memory() {
-        let (mut wire, mut worker, mut scheduler) = both_ends();
-        scheduler.retiring(0);
-        let mut head = [0; MAX_HEAD];
-        let size = Head::value(1 << 40).write(&mut head);
-        worker.put(&head[..size]).expect("space");
-        for _ in 0..100 {
-            worker.put(&[7; 1000]).expect("space");
-            worker.publish();
-            assert_eq!(harvest(&mut wire, &mut scheduler), Ok(true));
-        }
-        assert_eq!(wire.memory(), 0);
-    }
-
     /// Memory grows with what arrives, not with what is announced.
     #[test]
     fn an_endless_record_takes_no_memory_before_it_comes() {
         let (mut wire, mut worker, mut scheduler) = both_ends();
-        scheduler.submit(one_item());
+        let chunk = Chunk::initializer(crate::Entry::from_number(1), vec![0; 4]);
+        scheduler.submit(chunk);
         assert_eq!(scheduler.assign(&mut Vec::new()), Some(0));
         let mut head = [0; MAX_HEAD];
         let size = Head {
