@@ -36,12 +36,6 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         an_answer_to_no_question_takes_no_memory,
         a_task_that_hides_that_it_has_begun_dies_once,
         a_task_that_says_it_is_always_another_meets_its_deadline,
-    ]
-}
-
-/// What is promised and not kept yet: a worker's own word decides what runs.
-pub(crate) fn not_yet<S: Processes>() -> Vec<Test> {
-    tests![S:
         a_task_that_hides_that_it_has_begun_meets_its_deadline,
         a_task_that_hides_that_it_has_begun_can_be_killed,
         a_task_that_has_answered_meets_its_deadline,
@@ -421,7 +415,8 @@ fn a_task_that_hides_that_it_has_begun_meets_its_deadline<S: Processes>() {
     let pool = S::pool(1);
     let call = pool.call(hide).timeout(Duration::from_millis(100));
     let error = call.apply(()).unwrap_err();
-    assert_eq!(error.kind(), TaskErrorKind::TimedOut, "{error}");
+    // For its deadline, or for the lie.
+    assert!(error.is_timeout() || error.is_worker_lost(), "{error}");
     assert_eq!(pool.map(square, 0..3).unwrap(), [0, 1, 4]);
 }
 

@@ -128,13 +128,6 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
     ];
     let mut trials = every_pool::<S>();
     trials.extend(trial::trials(S::NAME, sections));
-    // For `--ignored`.
-    let not_yet = trial::trials(S::NAME, [("hostile", hostile::not_yet::<S>())]);
-    trials.extend(
-        not_yet
-            .into_iter()
-            .map(|trial| trial.with_ignored_flag(true)),
-    );
     trials
 }
 
