@@ -1,6 +1,6 @@
 //! Tasks that take too long, and tasks that are run again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use procpool::{Pool, TaskErrorKind};
 use rustix::process::Signal;
@@ -21,6 +21,8 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_long_deadline_hides_no_short_one,
         a_deadline_needs_nobody_who_waits,
         what_a_task_has_started_is_killed_with_it,
+        what_a_child_of_a_task_has_started_is_killed_as_well,
+        a_deadline_is_never_early,
         a_timeout_of_zero_is_refused,
         a_lost_task_is_run_again,
         a_task_is_run_again_as_often_as_allowed,
@@ -160,6 +162,56 @@ fn what_a_task_has_started_is_killed_with_it<S: Processes>() {
         .collect();
     assert_eq!(children.len(), 1);
     wait_for_death(&children);
+}
+
+/// So does a grandchild, also when the child is gone already.
+fn what_a_child_of_a_task_has_started_is_killed_as_well<S: Processes>() {
+    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+    fn start(tally: String) {
+        let script = "sleep 1000 & echo $! >> $0; echo $$ >> $0";
+        let child = std::process::Command::new("sh")
+            .args(["-c", script, &tally])
+            .status();
+        assert!(child.expect("there is a shell").success());
+        never(0);
+    }
+    let pool = S::pool(1);
+    let tally = Tally::new();
+    let error = pool.call(start).timeout(LIMIT).apply(tally.ticket());
+    assert!(error.unwrap_err().is_timeout());
+    let pids: Vec<u32> = tally
+        .lines()
+        .iter()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    assert_eq!(pids.len(), 2);
+    wait_for_death(&pids);
+}
+
+/// From the moment at which a task was begun, it has all of its time. How much more it got is printed
+/// (`-- --nocapture`), and asserted nowhere: on a busy machine, any time may pass.
+fn a_deadline_is_never_early<S: Processes>() {
+    let pool = S::pool(1);
+    let mut late: Vec<Duration> = Vec::new();
+    for round in 0..40 {
+        let limit = Duration::from_millis(5 + round % 7);
+        let begun = Instant::now();
+        let error = pool.call(never).timeout(limit).apply(1).unwrap_err();
+        let took = begun.elapsed();
+        assert_eq!(error.kind(), TaskErrorKind::TimedOut, "{error}");
+        assert!(took >= limit, "{took:?} of {limit:?}");
+        late.push(took - limit);
+        // The next one is not to wait for its worker.
+        pool.apply(|x: u64| x, 1).unwrap();
+    }
+    late.sort_unstable();
+    println!(
+        "{}: late by {:?} (median), {:?} (9 of 10), {:?} (all)",
+        S::NAME,
+        late[20],
+        late[36],
+        late[39]
+    );
 }
 
 /// No task ends in no time.

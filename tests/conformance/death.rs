@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use crate::fate::{Fate, strike};
 use crate::gate::{self, Gate, Tally};
 use crate::peer::{signal, wait_for_death, wait_until, workers};
+use crate::program::{Program, again, programs};
 use crate::subject::Processes;
 use crate::trial::Test;
 
@@ -31,7 +32,12 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_stack_overflow_is_a_death,
         a_worker_that_writes_rubbish_harms_itself_alone,
         what_a_dead_task_has_started_goes_with_it,
+        a_caller_that_dies_takes_its_workers_along,
     ]
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    programs![S: dies_itself]
 }
 
 /// Where something happens on a task's way.
@@ -506,5 +512,47 @@ fn what_a_dead_task_has_started_goes_with_it<S: Processes>() {
             .collect();
         assert_eq!(children.len(), 1);
         wait_for_death(&children);
+    }
+}
+
+/// Says in what way to die: the stage and the number of the fate.
+const WAY: &str = "CONFORMANCE_DEATH";
+
+fn dies_itself<S: Processes>() {
+    let way = std::env::var(WAY).expect("a way to die");
+    let (stage, fate) = way.split_once(' ').expect("two words");
+    let fate = Fate::DEADLY[fate.parse::<usize>().expect("a number")];
+    let stage = match stage {
+        "encode" => Stage::EncodeArgument,
+        _ => Stage::DecodeResult,
+    };
+    let pool = S::pool(2);
+    let _ = pool.apply(carry_out, Argument(Plan::bad(stage, fate)));
+    unreachable!("it has died");
+}
+
+/// Arguments are encoded and results decoded in the caller. A death there is the program's own, so
+/// there is no error to be told and nobody to tell it; but it leaves nobody behind.
+fn a_caller_that_dies_takes_its_workers_along<S: Processes>() {
+    use std::os::unix::process::ExitStatusExt;
+    for stage in ["encode", "decode"] {
+        for (number, fate) in Fate::DEADLY.into_iter().enumerate() {
+            let program = again::<S>("dies_itself").env(WAY, &format!("{stage} {number}"));
+            let mut program = program.start();
+            let status = program.status();
+            let expected = match fate {
+                Fate::Exit(code) => (Some(code), None),
+                Fate::Abort => (None, Some(Signal::ABORT.as_raw())),
+                Fate::Segv => (None, Some(Signal::SEGV.as_raw())),
+                _ => (None, Some(Signal::KILL.as_raw())),
+            };
+            assert_eq!(
+                (status.code(), status.signal()),
+                expected,
+                "{stage} {fate:?}"
+            );
+            wait_until(|| program.processes().is_empty());
+            assert_eq!(program.files(), [] as [std::path::PathBuf; 0]);
+        }
     }
 }

@@ -42,6 +42,7 @@ mod stacks;
 #[cfg(feature = "fork")]
 mod standby;
 mod start;
+mod storm;
 mod subject;
 mod threads;
 mod transfer;
@@ -117,6 +118,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("life", life::processes::<S>()),
         ("recycling", recycling::processes::<S>()),
         ("start", start::processes::<S>()),
+        ("storm", storm::processes::<S>()),
         ("death", death::processes::<S>()),
         ("transfer", transfer::processes::<S>()),
         ("deadline", deadline::processes::<S>()),
@@ -150,6 +152,8 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         seeds::programs::<S>(),
         life::programs::<S>(),
         start::programs::<S>(),
+        storm::programs::<S>(),
+        death::programs::<S>(),
         remains::programs::<S>(),
         refused::programs::<S>(),
         hostile::programs::<S>(),

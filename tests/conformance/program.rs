@@ -1,9 +1,11 @@
 //! This test program, run again as another one: for tests about a program's beginning and end.
 
 use std::env;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -60,12 +62,18 @@ pub(crate) struct Again {
 
 /// The program of this name, to be run.
 pub(crate) fn again<S: Subject>(name: &str) -> Again {
+    let this = env::current_exe().expect("this program has a path");
+    again_at::<S>(&this, name)
+}
+
+/// The same from another file, which is this program.
+pub(crate) fn again_at<S: Subject>(file: &Path, name: &str) -> Again {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mark = format!("{}-{number}", std::process::id());
     let temporary = tempfile::tempdir().expect("a temporary folder");
     #[allow(clippy::disallowed_methods, reason = "this very program")]
-    let mut command = Command::new(env::current_exe().expect("this program has a path"));
+    let mut command = Command::new(file);
     command
         .env(VARIABLE, self::name::<S>(name))
         .env(MARK, &mark)
@@ -82,6 +90,12 @@ impl Again {
     /// Sets a variable of its environment.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Gives it arguments.
+    pub(crate) fn args(mut self, arguments: &[&OsStr]) -> Self {
+        self.command.args(arguments);
         self
     }
 
@@ -102,9 +116,10 @@ impl Again {
         text(&output).lines().map(str::to_owned).collect()
     }
 
-    /// Starts it.
+    /// Starts it, as the leader of a process group. What it says to its user is not heard.
     pub(crate) fn start(mut self) -> Started {
-        self.command.stdout(Stdio::piped());
+        self.command.stdout(Stdio::piped()).stderr(Stdio::null());
+        self.command.process_group(0);
         let mut child = self.command.spawn().expect("this program can be run");
         let stdout = child.stdout.take().expect("it was asked for");
         Started {
@@ -157,6 +172,16 @@ impl Started {
     /// The living processes that come of it, itself included.
     pub(crate) fn processes(&self) -> Vec<u32> {
         self.again.remains()
+    }
+
+    /// The process itself.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn status(&mut self) -> ExitStatus {
+        self.child.wait().expect("it is a child")
     }
 
     /// Kills it, alone.

@@ -1,13 +1,16 @@
 //! What is left of pools, and of programs that had some: nothing.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 
 use procpool::Pool;
+use rustix::process::{Pid, Signal, getpgrp, kill_process_group};
 
-use crate::gate;
+use crate::gate::{self, Gate};
 use crate::peer::{self, wait_until};
-use crate::program::{Program, again, programs};
+use crate::program::{Program, again, again_at, programs};
 use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 use crate::watchdog;
@@ -19,11 +22,13 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         nobody_outlives_a_parent_that_was_killed,
         nobody_outlives_a_parent_of_pools_in_pools,
         an_exit_in_the_middle_leaves_nothing,
+        a_panic_in_the_middle_leaves_nothing,
+        an_interrupt_reaches_the_parent_alone,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: a_thousand_pools, builds_that_fail, waits_to_be_killed, waits_in_pools_in_pools, exits]
+    programs![S: a_thousand_pools, builds_that_fail, waits_to_be_killed, waits_in_pools_in_pools, exits, panics, is_interrupted]
 }
 
 fn square(x: u64) -> u64 {
@@ -197,4 +202,63 @@ fn exits<S: Processes>() {
 /// `exit` while tasks run, with a pool that nobody drops.
 fn an_exit_in_the_middle_leaves_nothing<S: Processes>() {
     assert_eq!(again::<S>("exits").lines(), ["2"]);
+}
+
+fn panics<S: Processes>() {
+    let pool = S::pool(2);
+    let _handle = pool.map_async(never, 0..10);
+    let inner = S::pool(1);
+    std::thread::spawn(move || {
+        let _handle = inner.apply_async(never, 1);
+        panic!("in another thread, which owns a pool");
+    })
+    .join()
+    .expect_err("it has panicked");
+    panic!("in the main thread, beside another");
+}
+
+/// A panic that nobody catches, in a thread or in `main`, while tasks run.
+fn a_panic_in_the_middle_leaves_nothing<S: Processes>() {
+    let mut program = again::<S>("panics").start();
+    assert_eq!(program.status().code(), Some(101));
+    wait_until(|| program.processes().is_empty());
+    assert_eq!(program.files(), [] as [PathBuf; 0]);
+}
+
+fn is_interrupted<S: Processes>() {
+    let pool = S::pool(2);
+    let gate = Gate::new();
+    let task = |ticket: String| gate::pass(&ticket);
+    let handles = [(); 2].map(|()| pool.apply_async(task, gate.ticket()));
+    let pids = gate.wait_for(2);
+    // What the terminal does at Ctrl-C. This process ignores it, for the time being.
+    kill_process_group(getpgrp(), Signal::INT).expect("this process is in it");
+    gate.open();
+    for handle in handles {
+        handle.get().expect("its worker has heard nothing");
+    }
+    assert!(pids.iter().all(|pid| peer::is_alive(*pid)));
+    drop(gate);
+    let _handles = pool.map_async(never, 0..2);
+    println!("ready");
+    never(0);
+}
+
+/// The terminal's Ctrl-C goes to the program, its workers do not hear of it: they go on as long as it
+/// does, and end with it if it ends of that.
+fn an_interrupt_reaches_the_parent_alone<S: Processes>() {
+    let this = std::env::current_exe().expect("it has a path");
+    let shell = again_at::<S>("/bin/sh".as_ref(), "is_interrupted");
+    let ignoring = ["-c", "trap '' INT; exec \"$0\""].map(OsStr::new);
+    let mut hardened = shell.args(&ignoring).args(&[this.as_os_str()]).start();
+    assert_eq!(hardened.line(), "ready");
+    let mut usual = again::<S>("waits_to_be_killed").start();
+    assert_eq!(usual.line(), "3");
+    for (program, signal) in [(&mut hardened, Signal::TERM), (&mut usual, Signal::INT)] {
+        let group = Pid::from_raw(program.id().cast_signed()).expect("it is not zero");
+        kill_process_group(group, signal).expect("it leads its group");
+        assert_eq!(program.status().signal(), Some(signal.as_raw()));
+        wait_until(|| program.processes().is_empty());
+        assert_eq!(program.files(), [] as [PathBuf; 0]);
+    }
 }
