@@ -198,7 +198,9 @@ impl Lineage {
         // What it has sent before it died can still be read.
         state.hear();
         let failure = match state.standby.take() {
-            Some(Ok(standby)) if standby.call().is_ok() && !standby.is_over() => {
+            // Once it is called, it is the server, however short its life is: it may have made a
+            // standby of its own.
+            Some(Ok(standby)) if !standby.is_over() && standby.call().is_ok() => {
                 state.server = standby;
                 state.reign += 1;
                 state.fruitless += 1;
