@@ -29,9 +29,9 @@ fn main() -> Result<()> {
         return Ok(());
     }
     // While there is one thread.
-    let raw_fork = median(ROUNDS, || fork_once())?;
+    let raw_fork = median(ROUNDS, fork_once)?;
     let server = ForkServer::start()?;
-    let raw_spawn = median(ROUNDS, || spawn_once())?;
+    let raw_spawn = median(ROUNDS, spawn_once)?;
     println!("fork, exit, wait             {raw_fork:>9.1?}");
     println!("execute again, exit, wait    {raw_spawn:>9.1?}");
 

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::fate::{Fate, strike};
 use crate::gate::{self, Gate};
 use crate::peer::{self, signal, wait_for_death, wait_until, workers};
-use crate::program::{Program, again, programs};
+use crate::program::{Program, again, name};
 use crate::subject::Fork;
 use crate::trial::Test;
 use crate::watchdog;
@@ -45,8 +45,14 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
+macro_rules! programs {
+    ($($program:ident),+ $(,)?) => {
+        vec![$((name::<Fork>(stringify!($program)), $program as fn())),+]
+    };
+}
+
 pub(crate) fn programs() -> Vec<Program> {
-    programs![Fork:
+    programs![
         own_server,
         users_server,
         global_server,
@@ -115,7 +121,7 @@ fn assert_orphaned(error: &TaskError) {
     assert!(error.to_string().contains("nobody can say"), "{error}");
 }
 
-fn own_server<S>() {
+fn own_server() {
     let pool = ForkPool::builder().processes(2).build().unwrap();
     for _ in 0..3 {
         let before = workers(&pool);
@@ -143,7 +149,7 @@ fn own_server<S>() {
     pool.join().unwrap();
 }
 
-fn users_server<S>() {
+fn users_server() {
     let server = ForkServer::start().expect("there is one thread");
     let build = || {
         let builder = ForkPool::builder().processes(2).fork_server(&server);
@@ -167,7 +173,7 @@ fn users_server<S>() {
     }
 }
 
-fn global_server<S>() {
+fn global_server() {
     let server = ForkServer::start().expect("there is one thread");
     server.set_global().expect("it is the first");
     let use_pools = || {
@@ -216,7 +222,7 @@ fn slow_square(x: u64) -> u64 {
     x * x
 }
 
-fn under_load<S>() {
+fn under_load() {
     let pool = ForkPool::builder().processes(3).build().unwrap();
     beside_a_killer(
         || {
@@ -237,7 +243,7 @@ fn under_load<S>() {
     assert_works(&pool);
 }
 
-fn under_load_with_retries<S>() {
+fn under_load_with_retries() {
     let pool = ForkPool::builder().processes(3).build().unwrap();
     beside_a_killer(
         || {
@@ -252,7 +258,7 @@ fn under_load_with_retries<S>() {
     assert_eq!(pool.stats().failed, 0);
 }
 
-fn while_building<S>() {
+fn while_building() {
     let server = ForkServer::start().expect("there is one thread");
     beside_a_killer(
         || {
@@ -266,7 +272,7 @@ fn while_building<S>() {
     );
 }
 
-fn while_initializing<S>() {
+fn while_initializing() {
     fn start(_: ()) {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -286,7 +292,7 @@ fn while_initializing<S>() {
     );
 }
 
-fn standbys_killed<S>() {
+fn standbys_killed() {
     let pool = ForkPool::builder().processes(2).build().unwrap();
     let before = workers(&pool);
     let kill_standby = || {
@@ -328,7 +334,7 @@ fn assert_ended(error: &TaskError) {
     assert!(text.contains("SIGKILL"), "{text}");
 }
 
-fn both_killed<S>() {
+fn both_killed() {
     let server = ForkServer::start().expect("there is one thread");
     let builder = || ForkPool::builder().processes(2).fork_server(&server);
     let (pool, idle) = (builder().build().unwrap(), builder().build().unwrap());
@@ -350,7 +356,7 @@ fn both_killed<S>() {
     assert_eq!(peer::below(std::process::id()), []);
 }
 
-fn both_killed_under_load<S>() {
+fn both_killed_under_load() {
     let pool = ForkPool::builder().processes(2).build().unwrap();
     let gate = Gate::new();
     let pass = |ticket: String| gate::pass(&ticket);

@@ -113,7 +113,7 @@ fn beyond_a_limit<S: Processes>(resource: Resource, limit: u64) {
         maximum: before.maximum,
     };
     for starter in &starters {
-        prlimit(Some(*starter), resource, lower.clone()).expect("a limit may be lowered");
+        prlimit(Some(*starter), resource, lower).expect("a limit may be lowered");
     }
     pids.iter().for_each(|pid| signal(*pid, Signal::KILL));
     let mut errors: Vec<_> = handles
@@ -122,7 +122,7 @@ fn beyond_a_limit<S: Processes>(resource: Resource, limit: u64) {
         .collect();
     errors.push(pool.apply(square, 1).expect_err("there is no worker"));
     for starter in starters {
-        prlimit(Some(starter), resource, before.clone()).expect("it was so before");
+        prlimit(Some(starter), resource, before).expect("it was so before");
     }
     let kinds: Vec<_> = errors.iter().map(|error| error.kind()).collect();
     println!("{kinds:?}");
