@@ -29,32 +29,52 @@ const KINDS: [&str; 7] = [
     "imap_unordered",
 ];
 
+/// Those that do not wait.
+const BACKGROUND: [&str; 2] = ["apply_async", "map_async"];
+
 /// So many handles a thread keeps.
 const KEPT: usize = 24;
 
 /// Makes calls until the storm is over, and then looks at all that it has kept.
 pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
     let mut kept: Vec<Box<dyn Waiting>> = Vec::new();
+    let mut urgent: Vec<Box<dyn Waiting>> = Vec::new();
     while !storm.ledger.is_over() {
         if let Some(tenant) = storm.pools.random(rng) {
+            let may_wait = urgent.is_empty();
             let waiting = match rng.u32(..20) {
-                0..14 => make::<B, Work>(storm, &tenant, rng),
-                14..16 => make::<B, Bulk>(storm, &tenant, rng),
-                16..19 => make::<B, Quick>(storm, &tenant, rng),
-                _ => make::<B, Unit>(storm, &tenant, rng),
+                0..14 => make::<B, Work>(storm, &tenant, rng, may_wait),
+                14..16 => make::<B, Bulk>(storm, &tenant, rng, may_wait),
+                16..19 => make::<B, Quick>(storm, &tenant, rng, may_wait),
+                _ => make::<B, Unit>(storm, &tenant, rng, may_wait),
             };
-            kept.extend(waiting);
+            if let Some(waiting) = waiting {
+                let pile = if waiting.is_urgent() {
+                    &mut urgent
+                } else {
+                    &mut kept
+                };
+                pile.push(waiting);
+            }
         } else {
             thread::sleep(Duration::from_millis(1));
         }
-        if kept.len() > KEPT || !kept.is_empty() && one_in(rng, 3) {
-            let one = rng.usize(..kept.len());
-            kept.swap_remove(one).settle(rng);
+        if !urgent.is_empty() {
+            if one_in(rng, 2) {
+                settle_one(&mut urgent, rng);
+            }
+        } else if kept.len() > KEPT || !kept.is_empty() && one_in(rng, 3) {
+            settle_one(&mut kept, rng);
         }
     }
-    for waiting in kept {
+    for waiting in urgent.into_iter().chain(kept) {
         waiting.settle(rng);
     }
+}
+
+fn settle_one(pile: &mut Vec<Box<dyn Waiting>>, rng: &mut Rng) {
+    let one = rng.usize(..pile.len());
+    pile.swap_remove(one).settle(rng);
 }
 
 /// Makes a call. `Some`: it runs in the background.
@@ -62,8 +82,10 @@ fn make<B: Backend, J: Job>(
     storm: &Storm<B>,
     tenant: &Arc<Tenant<B>>,
     rng: &mut Rng,
+    may_wait: bool,
 ) -> Option<Box<dyn Waiting>> {
-    let kind = KINDS[rng.usize(..KINDS.len())];
+    let kinds = if may_wait { &KINDS[..] } else { &BACKGROUND };
+    let kind = kinds[rng.usize(..kinds.len())];
     let count = match (kind, J::NAME) {
         ("apply" | "apply_async", _) => 1,
         (_, "quick" | "unit") if one_in(rng, 4) => rng.usize(..5000),
@@ -71,7 +93,7 @@ fn make<B: Backend, J: Job>(
         _ => plan::count(rng),
     };
     let options = Options::random(rng, count);
-    let is_background = kind.ends_with("async");
+    let is_background = BACKGROUND.contains(&kind);
     let stop = match rng.u32(..8) {
         0 if is_background => Some(Stop::Cancel),
         1 if is_background => Some(Stop::Kill),

@@ -200,8 +200,8 @@ fn trials() -> Vec<Trial> {
         trials.push(Trial::test(format!("{}::soak", kind.name()), move || {
             let options = SoakOptions {
                 backend: None,
-                pools: 40,
-                tasks: 100_000,
+                pools: 25,
+                tasks: 50_000,
             };
             soak_of(kind, &options).map_err(Failed::from)
         }));

@@ -69,8 +69,9 @@ pub(crate) fn peak() -> u64 {
     kib("/proc/self/status", "VmHWM:")
 }
 
-/// Where this process's descriptors lead.
+/// Where this process's descriptors lead; of a Unix socket, what the kernel knows of it.
 pub(crate) fn descriptors() -> Vec<String> {
+    let sockets = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
     let entries = fs::read_dir("/proc/self/fd")
         .into_iter()
         .flatten()
@@ -78,10 +79,15 @@ pub(crate) fn descriptors() -> Vec<String> {
     entries
         .filter_map(|entry| {
             let target = fs::read_link(entry.path()).ok()?;
+            let target = target.display().to_string();
+            let inode = target
+                .strip_prefix("socket:[")
+                .and_then(|it| it.strip_suffix(']'));
+            let is_it = |line: &&str| line.split_whitespace().any(|word| Some(word) == inode);
+            let socket = sockets.lines().find(is_it).unwrap_or_default();
             Some(format!(
-                "{} -> {}",
-                entry.file_name().display(),
-                target.display()
+                "{} -> {target} {socket}",
+                entry.file_name().display()
             ))
         })
         .collect()

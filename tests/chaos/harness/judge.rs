@@ -241,8 +241,6 @@ impl Call {
                     .as_ref()
                     .is_some_and(|it| it.fails_in.is_some())
                     || self.victims.workers_since(self.pool.since) >= 3
-                    // All of its workers die with it.
-                    || self.victims.servers_since(self.pool.since) > 0
                 {
                     verdict("initializer", 0, most)
                 } else {

@@ -17,11 +17,8 @@ use super::kin;
 use super::plan::one_in;
 use super::storm::Storm;
 
-/// Whether a pool goes on when its fork server dies. If it does, only a second death soon after
-/// the first explains the pool's end.
-const SERVER_IS_REPLACED: bool = false;
-
-/// How soon after each other two fork servers must die for that.
+/// A fork server has a standby, which has one of its own some time later. So only two deaths this
+/// soon after each other explain the end of a pool.
 const BOTH: Duration = Duration::from_secs(2);
 
 /// How long somebody is stopped at most.
@@ -87,22 +84,22 @@ impl Victims {
             .count()
     }
 
+    /// Whether two fork servers, or one and its standby, were killed together.
+    pub(crate) fn both_servers_since(&self, since: Instant) -> bool {
+        // The pool may have been built between the two deaths.
+        let since = since.checked_sub(BOTH).unwrap_or(since);
+        let dead = self.dead();
+        let mut pairs = dead.servers.windows(2).filter(|pair| pair[0] >= since);
+        pairs.any(|pair| pair[1] - pair[0] <= BOTH)
+    }
+
     /// Whether this end of a pool, by no fault of its tasks, has an explanation.
     pub(crate) fn explain_end(&self, since: Instant, reason: &str) -> Result<(), String> {
-        let dead = self.dead();
-        let servers: Vec<Instant> = dead
-            .servers
-            .iter()
-            .copied()
-            .filter(|at| *at >= since)
-            .collect();
-        let both = servers.windows(2).any(|pair| pair[1] - pair[0] <= BOTH);
-        if both || !SERVER_IS_REPLACED && !servers.is_empty() {
+        if self.both_servers_since(since) {
             return Ok(());
         }
-        drop(dead);
         if reason.contains("fork server") {
-            return Err("no fork server was killed".into());
+            return Err("no fork server was killed together with its standby".into());
         }
         // The pool gives up after three launches in a row that fail.
         if self.workers_since(since) < 3 {
@@ -134,9 +131,9 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
         if now >= server_at
             && let Some(server) = storm.backend.expendable_server()
         {
-            kill(storm, server);
+            kill_server(storm, server, rng);
             // Now and then the next one at once.
-            let quick = one_in(rng, 4);
+            let quick = one_in(rng, 8);
             let next = if quick {
                 rng.u64(..500)
             } else {
@@ -180,6 +177,22 @@ fn kill_all_of_one<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
     }
 }
 
+/// Kills a fork server, or its standby, or both.
+fn kill_server<B: Backend>(storm: &Storm<B>, server: u32, rng: &mut Rng) {
+    let family = kin::group(server);
+    let standby = kin::below(std::process::id())
+        .into_iter()
+        .find(|pid| *pid != server && is_server_of_ours(*pid) && kin::group(*pid) == family);
+    match (rng.u32(..10), standby) {
+        (0..2, Some(standby)) => kill(storm, standby),
+        (2, Some(standby)) => {
+            kill(storm, standby);
+            kill(storm, server);
+        }
+        _ => kill(storm, server),
+    }
+}
+
 /// Sleeps, and continues those whose time has come.
 fn wait<B: Backend>(storm: &Storm<B>, stopped: &mut Vec<Stopped>, time: Duration) {
     let end = Instant::now() + time;
@@ -215,9 +228,10 @@ fn victim<B: Backend>(storm: &Storm<B>, rng: &mut Rng) -> Option<u32> {
     rng.choice(below.collect::<Vec<_>>())
 }
 
-/// Whether this is a fork server that this process has started.
+/// Whether this is a fork server of this process, or a standby.
 fn is_server_of_ours(pid: u32) -> bool {
-    kin::name(pid) == "procpool-server" && kin::parent(pid) == Some(std::process::id())
+    let names = ["procpool-server", "procpool-spare", "procpool-new"];
+    names.contains(&&*kin::name(pid)) && kin::parent(pid) == Some(std::process::id())
 }
 
 fn kill<B: Backend>(storm: &Storm<B>, pid: u32) {

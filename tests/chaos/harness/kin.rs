@@ -15,6 +15,11 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
     stat(pid)?[1].parse().ok()
 }
 
+/// The process group of a process.
+pub(crate) fn group(pid: u32) -> Option<u32> {
+    stat(pid)?[2].parse().ok()
+}
+
 /// When a process was started: with its number, that is its own for good.
 pub(crate) fn started(pid: u32) -> Option<u64> {
     stat(pid)?.get(19)?.parse().ok()

@@ -108,10 +108,8 @@ fn build<B: Backend>(storm: &Storm<B>, rng: &mut Rng) -> Option<Arc<Tenant<B>>> 
         })),
         Err(error) => {
             storm.pools.failed.fetch_add(1, Ordering::Relaxed);
-            // The fork server may have been killed before, and its pools not have noticed.
-            let since = facts.since.checked_sub(Duration::from_secs(30));
             let is_explained = storm.victims.any_since(facts.since)
-                || since.is_some_and(|since| storm.victims.servers_since(since) > 0);
+                || storm.victims.both_servers_since(facts.since);
             let fails_to_begin = facts
                 .config
                 .beginning

@@ -19,6 +19,9 @@ use super::plan::{Stop, one_in};
 pub(crate) trait Waiting: Send {
     /// Looks at it, or throws it away.
     fn settle(self: Box<Self>, rng: &mut Rng);
+
+    /// Whether it may not end until it is stopped: then nobody may wait for others before it is.
+    fn is_urgent(&self) -> bool;
 }
 
 /// What a callback does after it has looked at the outcome.
@@ -128,6 +131,10 @@ impl<J: Job> Waiting for WaitingTask<J> {
         };
         call.enter::<J>(&item, None, outcome.as_ref());
     }
+
+    fn is_urgent(&self) -> bool {
+        self.stop.is_some()
+    }
 }
 
 /// Of `map_async`.
@@ -213,6 +220,10 @@ impl<J: Job> Waiting for WaitingMap<J> {
             Way::Await => block_on(handle),
         };
         look_at_all::<J>(&call, &items, outcome.as_ref(), true);
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.stop.is_some()
     }
 }
 
