@@ -61,6 +61,9 @@ impl Config {
 pub(crate) trait Backend: Send + Sync + 'static {
     type Pool: Pool + Send + Sync + 'static;
     const KIND: Kind;
+    /// Whether the workers of a task's own pool may be killed at any moment. Where they make files
+    /// to be reached, nobody removes those if their parent is killed at the same time.
+    const NESTED_MAY_BE_KILLED: bool;
 
     /// To be called while this process has one thread. So many fork servers can be killed.
     fn prepare(spare_servers: usize) -> Self;
@@ -128,6 +131,7 @@ mod fork {
     impl Backend for Fork {
         type Pool = ForkPool;
         const KIND: Kind = Kind::Fork;
+        const NESTED_MAY_BE_KILLED: bool = true;
 
         fn prepare(spare_servers: usize) -> Self {
             let start = || ForkServer::start().expect("this program has one thread yet");
@@ -176,6 +180,7 @@ mod spawn {
     impl Backend for Spawn {
         type Pool = SpawnPool;
         const KIND: Kind = Kind::Spawn;
+        const NESTED_MAY_BE_KILLED: bool = false;
 
         fn prepare(_: usize) -> Self {
             Self

@@ -150,7 +150,8 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
         let Some(pid) = server.or_else(|| victim(storm, rng)) else {
             continue;
         };
-        if server.is_some() || one_in(rng, 3) {
+        let is_ours = B::NESTED_MAY_BE_KILLED || kin::parent(pid) == Some(std::process::id());
+        if server.is_some() || !is_ours || one_in(rng, 3) {
             if let Some(process) = open(pid)
                 && pidfd_send_signal(&process, Signal::STOP).is_ok()
             {
