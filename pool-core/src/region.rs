@@ -188,6 +188,13 @@ impl Region {
         Self { ..*self }
     }
 
+    /// In a model: whoever sleeps on a word here wakes, to be killed.
+    #[cfg(shuttle)]
+    pub(crate) fn wake_all(&self) {
+        self.words().worker_asleep.wake();
+        self.words().recall.state.wake();
+    }
+
     /// Its size in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -12,6 +12,7 @@ mod cargo;
 mod chaos;
 mod ci;
 mod fuzz;
+mod model;
 mod processes;
 mod sanitize;
 mod stacks;
@@ -37,6 +38,8 @@ enum Xtask {
     Fuzz(fuzz::Options),
     /// Run the tests of the unsafe parts under the sanitizers, and Miri where there is one.
     Sanitize,
+    /// Run the concurrent parts under model checkers: loom, and shuttle.
+    Model(model::Options),
     /// Measure every contender in a release build: arguments go to pool-bench's `compare`.
     Compare {
         /// What `compare` is asked; try `--help` after `--`.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Xtask::Tidy => tidy::run(&root),
         Xtask::Fuzz(options) => fuzz::run(&root, &options),
         Xtask::Sanitize => sanitize::run(&root),
+        Xtask::Model(options) => model::run(&root, &options),
         Xtask::Compare { arguments } => compare(&root, &arguments),
         Xtask::Chaos(options) => chaos::chaos(&root, &options),
         Xtask::Soak(options) => chaos::soak(&root, &options),

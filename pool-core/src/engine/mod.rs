@@ -12,6 +12,8 @@ mod driver;
 pub(crate) mod fuzzing;
 mod glance;
 mod load;
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;
 mod scheduler;
 mod slot;
 mod supervisor;
@@ -21,6 +23,7 @@ mod workers;
 
 use std::cell::Cell;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -31,7 +34,7 @@ use self::driver::Seat;
 use self::work::Delivery;
 use crate::build_error::{BuildError, BuildErrorKind, JoinError};
 use crate::call::{Chunk, TaskId};
-use crate::config::PoolConfig;
+use crate::config::{Checked, PoolConfig};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
 use crate::launch::{LaunchError, Launcher, Link, hint};
@@ -118,7 +121,7 @@ impl Engine {
     /// When the config makes no sense, or a worker cannot be started; nothing is left behind.
     pub fn start(config: PoolConfig, launcher: Box<dyn Launcher>) -> Result<Self, BuildError> {
         let config = config.check()?;
-        let refused = |error: std::io::Error| {
+        let refused = |error: io::Error| {
             BuildError::new(
                 BuildErrorKind::Launch,
                 format!(
@@ -128,22 +131,7 @@ impl Engine {
             )
         };
         crate::entry::find_main_code().map_err(refused)?;
-        let processes = config.processes;
-        let shared = Arc::new(Shared {
-            processes,
-            core: Mutex::new(Core::new(config)),
-            changed: Condvar::new(),
-            delivering: AtomicUsize::new(0),
-            is_ending: AtomicBool::new(false),
-            seat: Seat::new().map_err(refused)?,
-            bells: Poller::new().map_err(refused)?,
-            events: Poller::new().map_err(refused)?,
-            alarm: Event::new().map_err(refused)?,
-            deferred: Deferred::default(),
-            backend: launcher.backend(),
-            fork_depth: crate::fork::depth(),
-        });
-        shared.prepare().map_err(refused)?;
+        let shared = Arc::new(Shared::new(config, launcher.backend()).map_err(refused)?);
         let supervisor = supervisor::start(shared.clone(), launcher).map_err(refused)?;
         let mut engine = Self {
             executor: shared.clone(),
@@ -218,6 +206,25 @@ impl fmt::Debug for Engine {
 }
 
 impl Shared {
+    fn new(config: Checked, backend: &'static str) -> io::Result<Self> {
+        let shared = Self {
+            processes: config.processes,
+            core: Mutex::new(Core::new(config)),
+            changed: Condvar::new(),
+            delivering: AtomicUsize::new(0),
+            is_ending: AtomicBool::new(false),
+            seat: Seat::new()?,
+            bells: Poller::new()?,
+            events: Poller::new()?,
+            alarm: Event::new()?,
+            deferred: Deferred::default(),
+            backend,
+            fork_depth: crate::fork::depth(),
+        };
+        shared.prepare()?;
+        Ok(shared)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Core> {
         // Nothing of the user's runs under the lock, so a panic there is a defect of ours, and
         // going on is better than hanging everybody.

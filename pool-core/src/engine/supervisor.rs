@@ -39,7 +39,7 @@ enum Kind {
 }
 
 impl Token {
-    fn bell(self) -> u64 {
+    pub(super) fn bell(self) -> u64 {
         self.pack(Kind::Bell)
     }
 

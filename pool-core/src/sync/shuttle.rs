@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::FutexWord;
 pub(crate) use ::shuttle::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use ::shuttle::{lazy_static as for_each_run, thread_local};
 
@@ -17,6 +18,7 @@ pub(crate) use ::shuttle::{lazy_static as for_each_run, thread_local};
 #[derive(Debug, Default)]
 pub(crate) struct Life {
     is_over: AtomicBool,
+    bed: FutexWord,
 }
 
 /// What a thread unwinds with that was killed.
@@ -36,6 +38,17 @@ impl Life {
     /// Kills the thread. If it sleeps on a futex, it must be woken for that.
     pub(crate) fn end(&self) {
         self.is_over.store(true, atomic::Ordering::Relaxed);
+        self.bed.wake();
+    }
+
+    /// The calling thread sleeps for the rest of its life.
+    pub(crate) fn sleep_away() -> ! {
+        let life = LIFE.with(|life| life.borrow().clone());
+        let life = life.expect("a thread that can be killed");
+        loop {
+            life.bed.sleep(0);
+            live_or_die();
+        }
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -98,6 +98,10 @@ pub fn is_cancelled() -> bool {
 
 /// This process is a worker from now on.
 pub(super) fn become_worker(info: WorkerInfo, region: Arc<Region>) {
+    if crate::sync::IS_MODEL {
+        // The workers of a model are threads: none of them is the process.
+        return;
+    }
     *myself()
         .write()
         .unwrap_or_else(|poison| poison.into_inner()) = Some(Myself { info, region });

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::examples;
 use super::leftovers::Leftovers;
-use crate::{cargo, chaos, tidy, watchdog};
+use crate::{cargo, chaos, model, tidy, watchdog};
 
 /// For what only compiles: all dependencies, from nothing, on the slowest machine we care for.
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -58,6 +58,11 @@ pub(super) const STEPS: &[Step] = &[
         name: "tests",
         purpose: "do the tests pass, with every choice of features?",
         run: tests,
+    },
+    Step {
+        name: "model",
+        purpose: "do the concurrent parts hold under model checkers?",
+        run: |setting| model::run(&setting.root, &model::Options::default()),
     },
     Step {
         name: "chaos",

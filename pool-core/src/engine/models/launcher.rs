@@ -1,0 +1,156 @@
+//! A launcher whose workers are threads that can be killed at any of their steps.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex};
+
+use rustix::io::Errno;
+
+use super::fake::{ModelPool, bell};
+use crate::config::PoolConfig;
+use crate::engine::Engine;
+use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+use crate::region::Region;
+use crate::sync::thread::Builder;
+use crate::sync::{Life, WasKilled};
+use crate::sys::{self, Event};
+use crate::worker::serve;
+
+/// A worker's process.
+struct Process {
+    life: Arc<Life>,
+    region: Region,
+    exit: Mutex<Option<ExitStatus>>,
+    /// Its pidfd.
+    death: Event,
+}
+
+impl Process {
+    fn kill(&self) {
+        self.life.end();
+        self.region.wake_all();
+    }
+
+    /// What its one thread does, and what the kernel does when that has ended.
+    fn run(&self, region: Region, bell: OwnedFd) {
+        self.life.live();
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            sys::ring_bell(bell.as_fd());
+            serve(region, bell)
+        }));
+        // This is the kernel's, who is not killed.
+        Arc::new(Life::default()).live();
+        // The bell is closed.
+        sys::something_happened();
+        *self.exit.lock().expect("no panic") = Some(match ended {
+            Ok(code) => ExitStatus::Code(code),
+            Err(payload) if payload.is::<WasKilled>() => ExitStatus::Signal(9),
+            Err(payload) => resume_unwind(payload),
+        });
+        self.death.set();
+    }
+}
+
+struct ThreadLink {
+    process: Arc<Process>,
+    region: Arc<Region>,
+    bell: OwnedFd,
+}
+
+impl Link for ThreadLink {
+    fn region(&self) -> Arc<Region> {
+        self.region.clone()
+    }
+
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    fn advance(&mut self) -> Result<Advance, LaunchError> {
+        match rustix::io::read(&self.bell, &mut [0_u8; 8]) {
+            Ok(0) => Err(LaunchError::new("the worker has closed its bell")),
+            Err(Errno::AGAIN) => Ok(Advance::Pending),
+            Ok(_) => Ok(Advance::Reached),
+            Err(error) => Err(LaunchError::new("a bell cannot be read").caused_by(error)),
+        }
+    }
+
+    fn pid(&self) -> Option<u32> {
+        Some(1)
+    }
+
+    fn death(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.process.death.as_fd())
+    }
+
+    fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    fn reap(&mut self) -> Reaped {
+        let exit = *self.process.exit.lock().expect("no panic");
+        exit.map_or(Reaped::Pending, Reaped::Exited)
+    }
+}
+
+/// The processes that a pool has started, for who wants to kill one.
+#[derive(Clone, Default)]
+pub(super) struct Processes(Arc<Mutex<Vec<Arc<Process>>>>);
+
+impl Processes {
+    /// Kills one of those that were started last, some of which may be dead.
+    pub(super) fn kill_one(&self) {
+        let processes = self.0.lock().expect("no panic");
+        let choice = shuttle::rand::Rng::gen_range(&mut shuttle::rand::thread_rng(), 0..3);
+        let process = processes.iter().rev().nth(choice).cloned();
+        drop(processes);
+        if let Some(process) = process {
+            process.kill();
+        }
+    }
+}
+
+impl Launcher for Processes {
+    fn backend(&self) -> &'static str {
+        "model"
+    }
+
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+        let region = Region::for_model(spec.region_bytes());
+        spec.prepare(&region);
+        let theirs = region.again();
+        let process = Arc::new(Process {
+            life: Arc::default(),
+            region: region.again(),
+            exit: Mutex::default(),
+            death: Event::new().expect("descriptors"),
+        });
+        let (hear, ring) = bell();
+        let body = process.clone();
+        Builder::new()
+            .name(spec.name())
+            .spawn(move || body.run(theirs, ring))
+            .expect("a thread");
+        self.0.lock().expect("no panic").push(process.clone());
+        Ok(Box::new(ThreadLink {
+            process,
+            region: Arc::new(region),
+            bell: hear,
+        }))
+    }
+}
+
+/// A pool whose processes are these. It is terminated when the engine is dropped.
+pub(super) fn pool(config: PoolConfig, processes: &Processes) -> (Engine, Arc<ModelPool>) {
+    let engine = Engine::start(config, Box::new(processes.clone())).expect("a pool");
+    let executor = engine.executor().clone();
+    (engine, Arc::new(ModelPool { executor }))
+}
+
+/// The smallest config: one worker, rings that hold two small frames.
+pub(super) fn config(processes: usize) -> PoolConfig {
+    let mut config = PoolConfig::default();
+    config.set_processes(processes);
+    config.set_ring_capacity(128);
+    config
+}

@@ -1,0 +1,115 @@
+//! loom: one thread in the driver's seat, one worker, rings that are smaller than the messages:
+//! the worker's sleep and the driver's, each with the look that must not miss what the other has
+//! published. Both run what they run in a pool, from `apply` to `serve`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::super::{Linked, Shared, Token};
+use super::explore;
+use super::fake::{ModelPool, bell};
+use crate::config::PoolConfig;
+use crate::launch::{Advance, ExitStatus, LaunchError, Link, Reaped};
+use crate::pool::Pool;
+use crate::region::Region;
+use crate::sync::thread::{self, JoinHandle};
+use crate::worker::serve;
+
+/// A worker that was reached from the beginning, and never dies.
+struct Steadfast {
+    region: Arc<Region>,
+    bell: OwnedFd,
+}
+
+impl Link for Steadfast {
+    fn region(&self) -> Arc<Region> {
+        self.region.clone()
+    }
+
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    fn advance(&mut self) -> Result<Advance, LaunchError> {
+        Ok(Advance::Reached)
+    }
+
+    fn pid(&self) -> Option<u32> {
+        Some(1)
+    }
+
+    fn death(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn kill(&mut self) {}
+
+    fn reap(&mut self) -> Reaped {
+        Reaped::Exited(ExitStatus::Code(0))
+    }
+}
+
+/// A pool with one worker and no supervisor.
+fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
+    let mut config = PoolConfig::default();
+    config.set_processes(1);
+    config.set_ring_capacity(ring_bytes);
+    let config = config.check().expect("a config that makes sense");
+    let shared = Arc::new(Shared::new(config, "model").expect("descriptors"));
+    let mut core = shared.lock();
+    let (slot, spec) = core.due_launches().remove(0);
+    let region = Region::for_model(spec.region_bytes());
+    spec.prepare(&region);
+    let theirs = region.again();
+    let (hear, ring) = bell();
+    let worker = thread::Builder::new()
+        .stack_size(1 << 19)
+        .spawn(move || serve(theirs, ring))
+        .expect("a thread");
+    let token = Token {
+        slot,
+        number: spec.number(),
+    };
+    shared.bells.add(&hear, token.bell()).expect("a descriptor");
+    let linked = Linked {
+        link: Box::new(Steadfast {
+            region: Arc::new(region),
+            bell: hear,
+        }),
+        number: spec.number(),
+        info: None,
+        failure: None,
+        is_watched: true,
+    };
+    core.launched(slot, linked);
+    assert!(core.advance(slot));
+    drop(core);
+    (shared, worker)
+}
+
+fn with_pool(preemptions: usize, ring_bytes: usize, calls: fn(&ModelPool)) {
+    // Once outside, since it reads files.
+    crate::entry::find_main_code().expect("code");
+    explore(preemptions, move || {
+        let (shared, worker) = pool_of_one(ring_bytes);
+        let pool = ModelPool { executor: shared };
+        calls(&pool);
+        pool.close();
+        assert_eq!(worker.join().expect("no panic"), 0);
+    });
+}
+
+#[test]
+fn a_task_and_its_result_pass() {
+    with_pool(2, 128, |pool| {
+        assert_eq!(pool.apply(|x: u8| x + 1, 4).expect("a value"), 5);
+    });
+}
+
+#[test]
+fn a_message_larger_than_the_ring_streams_through_it() {
+    with_pool(1, 64, |pool| {
+        let back = pool.apply(|bytes: [u8; 32]| (bytes, bytes), [7; 32]);
+        assert_eq!(back.expect("a value"), ([7; 32], [7; 32]));
+    });
+}
