@@ -299,7 +299,6 @@ impl Region {
             fence(Ordering::SeqCst);
         } else {
             compiler_fence(Ordering::SeqCst);
-            sync::interruption();
         }
         words.recall.state.load(Ordering::Acquire) == NOTHING_RECALLED || self.may_run(number)
     }

@@ -17,18 +17,16 @@ mod shuttle;
 pub(crate) use futex::FutexWord;
 #[cfg(loom)]
 pub(crate) use loom::{
-    Condvar, Mutex, MutexGuard, atomic, for_each_run, interruption, reads, thread, thread_local,
-    watch, writes,
+    Condvar, Mutex, MutexGuard, atomic, for_each_run, reads, thread, thread_local, watch, writes,
 };
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use native::{
-    Condvar, FutexWord, Mutex, MutexGuard, atomic, interruption, reads, thread, thread_local,
-    writes,
+    Condvar, FutexWord, Mutex, MutexGuard, atomic, reads, thread, thread_local, writes,
 };
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
-    Condvar, Life, Mutex, MutexGuard, WasKilled, atomic, for_each_run, interruption, live_or_die,
-    reads, thread, thread_local, watch, writes,
+    Condvar, Life, Mutex, MutexGuard, WasKilled, atomic, for_each_run, live_or_die, reads, thread,
+    thread_local, watch, writes,
 };
 
 /// This is a build for a model checker.

@@ -17,10 +17,54 @@ macro_rules! local {
 pub(crate) use local as thread_local;
 
 pub(crate) mod atomic {
-    pub(crate) use loom::sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-    };
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
     pub(crate) use std::sync::atomic::compiler_fence;
+
+    use crate::sys::interruption;
+
+    macro_rules! interruptible {
+        ($name:ident, $number:ty) => {
+            /// An atomic before whose use another process's barrier may reach this thread.
+            #[derive(Debug, Default)]
+            pub(crate) struct $name(loom::sync::atomic::$name);
+
+            #[allow(dead_code, reason = "not all are used of both sizes")]
+            impl $name {
+                pub(crate) fn new(value: $number) -> Self {
+                    Self(loom::sync::atomic::$name::new(value))
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $number {
+                    interruption();
+                    self.0.load(order)
+                }
+
+                pub(crate) fn store(&self, value: $number, order: Ordering) {
+                    interruption();
+                    self.0.store(value, order);
+                }
+
+                pub(crate) fn swap(&self, value: $number, order: Ordering) -> $number {
+                    interruption();
+                    self.0.swap(value, order)
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $number,
+                    new: $number,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$number, $number> {
+                    interruption();
+                    self.0.compare_exchange(current, new, success, failure)
+                }
+            }
+        };
+    }
+
+    interruptible!(AtomicU32, u32);
+    interruptible!(AtomicU64, u64);
 }
 
 pub(crate) mod thread {
@@ -78,9 +122,4 @@ pub(crate) fn writes(block: NonNull<u8>, count: usize, offset: impl Fn(u64) -> u
             cell.with_mut(|_| ());
         }
     }
-}
-
-/// The other process's barrier may come here.
-pub(crate) fn interruption() {
-    crate::sys::interruption();
 }

@@ -23,8 +23,3 @@ pub(crate) fn reads(_block: NonNull<u8>, _count: usize, _offset: impl Fn(u64) ->
 /// The same of bytes that are going to be written.
 #[inline(always)]
 pub(crate) fn writes(_block: NonNull<u8>, _count: usize, _offset: impl Fn(u64) -> usize) {}
-
-/// A place where another process's barrier may reach this thread. (It may at any other, but that
-/// makes no difference.)
-#[inline(always)]
-pub(crate) fn interruption() {}

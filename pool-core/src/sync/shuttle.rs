@@ -146,5 +146,3 @@ pub(crate) fn watch(_: NonNull<u8>, _: usize) {}
 pub(crate) fn reads(_: NonNull<u8>, _: usize, _: impl Fn(u64) -> usize) {}
 
 pub(crate) fn writes(_: NonNull<u8>, _: usize, _: impl Fn(u64) -> usize) {}
-
-pub(crate) fn interruption() {}

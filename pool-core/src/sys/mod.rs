@@ -20,7 +20,7 @@ pub(crate) use model::{
     now_ns, private_memory, ring_bell, share, silence_bell, unmap,
 };
 #[cfg(loom)]
-pub(crate) use model::{interruption, leave_processor};
+pub(crate) use model::{Processor, interruption};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("procpool runs on Linux so far: a port starts with a module beside `sys/linux.rs`");

@@ -9,7 +9,7 @@ mod clock;
 mod memory;
 
 #[cfg(loom)]
-pub(crate) use barrier::{barrier_everywhere, interruption, leave_processor};
+pub(crate) use barrier::{Processor, barrier_everywhere, has_barriers, interruption};
 #[cfg(shuttle)]
 pub(crate) use clock::{Clock, now_ns, park_timeout, processors};
 pub(crate) use memory::{private_memory, share, unmap};
@@ -63,6 +63,7 @@ pub(crate) fn futex_wake(word: &FutexWord) {
     word.wake();
 }
 
+#[cfg(shuttle)]
 pub(crate) fn has_barriers() -> bool {
     true
 }

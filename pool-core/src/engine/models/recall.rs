@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::explore;
 use crate::region::Region;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{interruption, thread};
-use crate::sys;
+use crate::sync::thread;
+use crate::sys::Processor;
 
 fn region() -> Arc<Region> {
     Arc::new(Region::for_model(Region::bytes_for(64, 64)))
@@ -17,24 +17,22 @@ fn region() -> Arc<Region> {
 /// it ran; it stops at the first that was taken back.
 fn run_items(region: &Region, first: u64, last: u64, fenced: bool) -> u64 {
     for number in first..=last {
-        interruption();
         if !region.begin_item(number, fenced) {
             return number - 1;
         }
     }
-    interruption();
     last
 }
 
 fn taken_back_once(fenced: bool, items: u64) {
     explore(4, move || {
+        if fenced {
+            Processor::without_barriers();
+        }
         let region = region();
         let theirs = Arc::new(region.again());
-        let worker = thread::Builder::new().spawn(move || {
-            let ran = run_items(&theirs, 1, items, fenced);
-            sys::leave_processor();
-            ran
-        });
+        let worker = thread::Builder::new()
+            .spawn(move || Processor::run(|| run_items(&theirs, 1, items, fenced)));
         let begun = region.revoke();
         let ran = worker.expect("a thread").join().expect("no panic");
         assert_eq!(ran, begun);
@@ -55,6 +53,9 @@ fn what_is_taken_back_is_not_run_with_fences() {
 /// handed out and taken back again.
 fn taken_back_twice(fenced: bool) {
     explore(2, move || {
+        if fenced {
+            Processor::without_barriers();
+        }
         let region = region();
         let theirs = Arc::new(region.again());
         // What the rings carry: how far the worker has read, and how many items it was handed.
@@ -62,15 +63,15 @@ fn taken_back_twice(fenced: bool) {
         let handed = Arc::new(AtomicU64::new(0));
         let (their_passed, their_handed) = (passed.clone(), handed.clone());
         let worker = thread::Builder::new().spawn(move || {
-            let first = run_items(&theirs, 1, 1, fenced);
-            their_passed.store(1, Ordering::Release);
-            while their_handed.load(Ordering::Acquire) == 0 {
-                interruption();
-                thread::spin_loop();
-            }
-            let second = run_items(&theirs, 2, 2, fenced);
-            sys::leave_processor();
-            (first, second)
+            Processor::run(|| {
+                let first = run_items(&theirs, 1, 1, fenced);
+                their_passed.store(1, Ordering::Release);
+                while their_handed.load(Ordering::Acquire) == 0 {
+                    thread::spin_loop();
+                }
+                let second = run_items(&theirs, 2, 2, fenced);
+                (first, second)
+            })
         });
         let first = region.revoke();
         while passed.load(Ordering::Acquire) == 0 {
@@ -102,11 +103,8 @@ fn a_worker_that_dies_takes_one_item_with_it() {
         explore(3, move || {
             let region = region();
             let theirs = Arc::new(region.again());
-            let worker = thread::Builder::new().spawn(move || {
-                let ran = run_items(&theirs, 1, lives, false);
-                sys::leave_processor();
-                ran
-            });
+            let worker = thread::Builder::new()
+                .spawn(move || Processor::run(|| run_items(&theirs, 1, lives, false)));
             let begun = region.revoke();
             let ran = worker.expect("a thread").join().expect("no panic");
             assert_eq!(ran, begun);

@@ -106,10 +106,20 @@ fn a_task_and_its_result_pass() {
     });
 }
 
+/// The driver waits for space, and the worker for bytes.
 #[test]
-fn a_message_larger_than_the_ring_streams_through_it() {
+fn an_argument_larger_than_the_ring_streams_through_it() {
     with_pool(1, 64, |pool| {
-        let back = pool.apply(|bytes: [u8; 32]| (bytes, bytes), [7; 32]);
-        assert_eq!(back.expect("a value"), ([7; 32], [7; 32]));
+        let sum = pool.apply(|bytes: [u8; 32]| bytes.iter().sum::<u8>(), [7; 32]);
+        assert_eq!(sum.expect("a value"), 224);
+    });
+}
+
+/// The other way round.
+#[test]
+fn a_result_larger_than_the_ring_streams_through_it() {
+    with_pool(1, 64, |pool| {
+        let bytes = pool.apply(|byte: u8| ([byte; 32], [byte; 32]), 7);
+        assert_eq!(bytes.expect("a value"), ([7; 32], [7; 32]));
     });
 }

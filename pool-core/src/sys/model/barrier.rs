@@ -5,25 +5,70 @@
 //!
 //! There is one worker in a model that uses this, so there is one such processor.
 
-use crate::sync::atomic::{AtomicU32, Ordering, fence};
-use crate::sync::{for_each_run, thread};
+use std::cell::Cell;
+use std::sync::atomic::AtomicBool;
+
+use loom::sync::atomic::{AtomicU32, Ordering, fence};
+
+use crate::sync::{for_each_run, thread, thread_local};
 
 const RUNS: u32 = 0;
 const INTERRUPTED: u32 = 1;
 const LEFT: u32 = 2;
 
+/// The worker's.
+pub(crate) struct Processor {
+    state: AtomicU32,
+    /// Whether it can be interrupted. (Not a part of the model: it does not change in it.)
+    has_barriers: AtomicBool,
+}
+
 for_each_run! {
-    static ref PROCESSOR: AtomicU32 = AtomicU32::new(RUNS);
+    static ref PROCESSOR: Processor = Processor {
+        state: AtomicU32::new(RUNS),
+        has_barriers: AtomicBool::new(true),
+    };
+}
+
+thread_local! {
+    /// Whether this thread is the worker, on its processor.
+    static IS_HERE: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Processor {
+    /// The kernel knows of no such barriers.
+    pub(crate) fn without_barriers() {
+        PROCESSOR.has_barriers.store(false, Ordering::Relaxed);
+    }
+
+    /// Runs the worker on it.
+    pub(crate) fn run<T>(work: impl FnOnce() -> T) -> T {
+        if !has_barriers() {
+            return work();
+        }
+        IS_HERE.with(|here| here.set(true));
+        let done = work();
+        leave();
+        done
+    }
+}
+
+pub(crate) fn has_barriers() -> bool {
+    PROCESSOR.has_barriers.load(Ordering::Relaxed)
 }
 
 /// Parent: returns when the worker's processor has executed a fence after this call began.
 pub(crate) fn barrier_everywhere() {
     fence(Ordering::SeqCst);
+    if !has_barriers() {
+        return;
+    }
     // Whatever synchronises here is by fences; the word's operations order nothing.
+    let state = &PROCESSOR.state;
     let interrupted =
-        PROCESSOR.compare_exchange(RUNS, INTERRUPTED, Ordering::Relaxed, Ordering::Relaxed);
+        state.compare_exchange(RUNS, INTERRUPTED, Ordering::Relaxed, Ordering::Relaxed);
     if interrupted.is_ok() {
-        while PROCESSOR.load(Ordering::Relaxed) == INTERRUPTED {
+        while state.load(Ordering::Relaxed) == INTERRUPTED {
             thread::spin_loop();
         }
     }
@@ -33,22 +78,26 @@ pub(crate) fn barrier_everywhere() {
 /// Worker: an interrupt is taken here, if it has arrived. (A load may still see the old value:
 /// then it has not.)
 pub(crate) fn interruption() {
-    if PROCESSOR.load(Ordering::Relaxed) == INTERRUPTED {
+    if IS_HERE.with(Cell::get) && PROCESSOR.state.load(Ordering::Relaxed) == INTERRUPTED {
         fence(Ordering::SeqCst);
-        PROCESSOR.store(RUNS, Ordering::Relaxed);
+        PROCESSOR.state.store(RUNS, Ordering::Relaxed);
     }
 }
 
-/// Worker: leaves its processor for a while.
+/// Worker: leaves its processor while it sleeps.
 pub(super) fn off_the_processor(sleep: impl FnOnce()) {
-    leave_processor();
+    if !IS_HERE.with(Cell::get) {
+        return sleep();
+    }
+    leave();
     sleep();
-    PROCESSOR.swap(RUNS, Ordering::Relaxed);
+    PROCESSOR.state.swap(RUNS, Ordering::Relaxed);
     fence(Ordering::SeqCst);
+    IS_HERE.with(|here| here.set(true));
 }
 
-/// Worker: leaves its processor, for good if it does not come back.
-pub(crate) fn leave_processor() {
+fn leave() {
+    IS_HERE.with(|here| here.set(false));
     fence(Ordering::SeqCst);
-    PROCESSOR.swap(LEFT, Ordering::Relaxed);
+    PROCESSOR.state.swap(LEFT, Ordering::Relaxed);
 }
