@@ -28,6 +28,10 @@ const PLACES: &[(&str, &str)] = &[
     ("examples/recovery.rs", "measures a bare fork"),
     ("pool-core/src/codec/bulk.rs", "moves numbers as bytes"),
     ("pool-core/src/codec/number.rs", "reads numbers from bytes"),
+    (
+        "pool-core/src/engine/models/",
+        "shares a ring between a model's threads",
+    ),
     ("pool-core/src/entry.rs", "calls a function by its offset"),
     (
         "pool-bench/src/floor/fork_exec.rs",
