@@ -122,7 +122,8 @@ fn beyond_a_limit<S: Processes>(resource: Resource, limit: u64) {
         .collect();
     errors.push(pool.apply(square, 1).expect_err("there is no worker"));
     for starter in starters {
-        prlimit(Some(starter), resource, before).expect("it was so before");
+        // A server may have died of it.
+        let _ = prlimit(Some(starter), resource, before);
     }
     let kinds: Vec<_> = errors.iter().map(|error| error.kind()).collect();
     println!("{kinds:?}");
