@@ -401,7 +401,9 @@ impl<L: Load> Scheduler<L> {
                 first,
                 done,
             } = flight;
+            // (What had been taken back before has been counted before.)
             if kept == 0
+                && count > 0
                 && let Some(tasks) = &mut lane.tasks_left
             {
                 *tasks += 1;

@@ -1,16 +1,21 @@
 //! The scheduler against simulated workers and random events: every item exactly once.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use proptest::prelude::*;
 
 use super::*;
 
 /// A load of items that have names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Named {
     items: Vec<u32>,
-    abandoned: bool,
+    /// Shared by all loads of a call.
+    abandoned: Rc<Cell<bool>>,
+    retries: u32,
+    is_initializer: bool,
 }
 
 impl Load for Named {
@@ -24,19 +29,15 @@ impl Load for Named {
 
     fn split(mut self, at: u32) -> (Self, Self) {
         let items = self.items.split_off(at as usize);
-        let abandoned = self.abandoned;
-        (self, Self { items, abandoned })
+        let rest = Self {
+            items,
+            ..self.clone()
+        };
+        (self, rest)
     }
 
     fn is_abandoned(&self) -> bool {
-        self.abandoned
-    }
-}
-
-fn named(items: impl IntoIterator<Item = u32>) -> Named {
-    Named {
-        items: items.into_iter().collect(),
-        abandoned: false,
+        self.abandoned.get()
     }
 }
 
@@ -45,84 +46,197 @@ fn named(items: impl IntoIterator<Item = u32>) -> Named {
 struct Worker {
     /// The items of each frame that it has not read to the end.
     frames: VecDeque<VecDeque<u32>>,
+    /// Items that it has begun or passed over.
+    items: u64,
+    /// What it has written down: the last item that it has begun, or has found taken back.
     begun: u64,
     running: Option<u32>,
     revoked: bool,
+    /// What it has answered and the parent has not read.
+    answers: VecDeque<Answer>,
+    /// The first frame is the initializer's, and not answered as far as the parent knows.
+    preparing: bool,
+    /// It was told to go.
+    retiring: bool,
+    /// It is dead, or will be before it begins anything, and the parent has not buried it.
+    killed: Option<Death>,
+    /// Frames of which it has run something, without the initializer's.
+    tasks: u64,
+    has_run_of_frame: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Item,
+    Frame,
+}
+
+/// Of what a worker dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Death {
+    Crash,
+    /// It wrote rubbish, so that nothing more of it is read.
+    Rogue,
+    /// Its running item was to be killed.
+    Cancelled,
 }
 
 /// A pool in which time passes step by step.
 struct World {
     scheduler: Scheduler<Named>,
     workers: Vec<Option<Worker>>,
+    /// Of each item, how many outcomes it has, and how often it was run.
     outcomes: Vec<u32>,
-    next: u32,
+    runs: Vec<u32>,
+    /// How often each item may be run: once more for each time that it was lost, or its outcome
+    /// not read.
+    may_run: Vec<u32>,
+    calls: Vec<Rc<Cell<bool>>>,
+    max_tasks: Option<u64>,
+    has_initializer: bool,
+    is_closed: bool,
     now: u64,
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Submit { items: u32, abandoned: bool },
+    Submit {
+        items: u32,
+        retries: u32,
+    },
     Up(usize),
     Begin(usize),
     Finish(usize),
-    Crash(usize),
+    /// The parent reads so many answers.
+    Read(usize, usize),
+    Die(usize, Death),
+    Bury(usize),
+    Leave(usize),
     TakeBack(usize),
+    Choke(usize, bool),
+    Cancel {
+        call: usize,
+        kill: bool,
+    },
     Balance,
     Wait,
+    Close,
 }
 
 const LANES: usize = 3;
+/// What the initializer's one item is called.
+const INITIALIZER: u32 = u32::MAX;
 
 impl World {
-    fn new(max_tasks: Option<u64>) -> Self {
+    fn new(max_tasks: Option<u64>, has_initializer: bool) -> Self {
         Self {
             scheduler: Scheduler::new(LANES, max_tasks),
             workers: (0..LANES).map(|_| None).collect(),
             outcomes: Vec::new(),
-            next: 0,
+            runs: Vec::new(),
+            may_run: Vec::new(),
+            calls: Vec::new(),
+            max_tasks,
+            has_initializer,
+            is_closed: false,
             now: 0,
         }
     }
 
-    fn outcome(&mut self, item: u32) {
-        self.outcomes[item as usize] += 1;
+    fn outcome(&mut self, load: &Named) {
+        if !load.is_initializer {
+            for &item in &load.items {
+                self.outcomes[item as usize] += 1;
+            }
+        }
     }
 
     fn step(&mut self, step: &Step) {
         self.now += 1000;
         match *step {
-            Step::Submit { items, abandoned } => {
-                let load = Named {
-                    abandoned,
-                    ..named(self.next..self.next + items)
-                };
-                self.next += items;
-                self.outcomes.resize(self.next as usize, 0);
-                self.scheduler.submit(load);
-            }
-            Step::Up(slot) => {
-                if self.workers[slot].is_none() {
-                    self.workers[slot] = Some(Worker::default());
-                    self.scheduler.up(slot);
-                }
-            }
+            Step::Submit { items, retries } => self.submit(items, retries),
+            Step::Up(slot) => self.up(slot),
             Step::Begin(slot) => self.begin(slot),
             Step::Finish(slot) => self.finish(slot),
-            Step::Crash(slot) => self.crash(slot),
+            Step::Read(slot, count) => self.read(slot, count),
+            Step::Die(slot, death) => {
+                if let Some(worker) = &mut self.workers[slot] {
+                    worker.killed.get_or_insert(death);
+                    self.scheduler.choke(slot, true);
+                }
+            }
+            Step::Bury(slot) => self.bury(slot),
+            Step::Leave(slot) => self.leave(slot),
             Step::TakeBack(slot) => {
-                if self.workers[slot].is_some() && !self.scheduler.is_revoked(slot) {
+                // From a worker that is being initialized there is nothing to take.
+                if self.workers[slot]
+                    .as_ref()
+                    .is_some_and(|worker| !worker.preparing)
+                {
                     self.take_back(slot);
                 }
             }
+            Step::Choke(slot, choked) => {
+                let worker = self.workers[slot].as_ref();
+                if worker.is_some_and(|worker| worker.killed.is_none()) {
+                    self.scheduler.choke(slot, choked);
+                }
+            }
+            Step::Cancel { call, kill } => self.cancel(call, kill),
             Step::Balance => {
                 if let Some(Imbalance::TakeBack(slot)) = self.scheduler.imbalance(|| self.now) {
+                    assert!(!self.scheduler.is_revoked(slot));
                     self.take_back(slot);
                 }
             }
             Step::Wait => self.now += 1_000_000,
+            Step::Close => {
+                self.is_closed = true;
+                self.scheduler.close();
+            }
         }
         self.look_at_rings();
         self.hand_out();
+    }
+
+    fn submit(&mut self, items: u32, retries: u32) {
+        let next = self.outcomes.len() as u32;
+        let load = Named {
+            items: (next..next + items).collect(),
+            abandoned: Rc::default(),
+            retries,
+            is_initializer: false,
+        };
+        for list in [&mut self.outcomes, &mut self.runs] {
+            list.resize(list.len() + items as usize, 0);
+        }
+        self.may_run.resize(self.outcomes.len(), 1);
+        if self.is_closed {
+            self.outcome(&load);
+        } else {
+            self.calls.push(load.abandoned.clone());
+            self.scheduler.submit(load);
+        }
+    }
+
+    fn up(&mut self, slot: usize) {
+        if self.workers[slot].is_some() || !self.scheduler.wants_worker() {
+            return;
+        }
+        let mut worker = Worker::default();
+        self.scheduler.up(slot);
+        if self.has_initializer {
+            let load = Named {
+                items: vec![INITIALIZER],
+                abandoned: Rc::default(),
+                retries: 0,
+                is_initializer: true,
+            };
+            self.scheduler.prepare(slot, load);
+            worker.frames.push_back(VecDeque::from([INITIALIZER]));
+            worker.preparing = true;
+        }
+        self.workers[slot] = Some(worker);
     }
 
     fn hand_out(&mut self) {
@@ -133,77 +247,101 @@ impl World {
                 .as_mut()
                 .expect("lanes that are up have workers");
             assert!(!worker.revoked, "nothing new behind what was taken back");
+            assert!(
+                !worker.preparing,
+                "nothing before the initializer is through"
+            );
+            assert!(!worker.retiring && worker.killed.is_none());
             worker.frames.push_back(load.items.into());
         }
         for load in abandoned {
-            for item in load.items {
-                self.outcome(item);
-            }
+            assert!(load.is_abandoned());
+            self.outcome(&load);
         }
         while let Some(slot) = self.scheduler.superfluous() {
             self.scheduler.retiring(slot);
-            self.scheduler.down(slot, 0);
-            self.workers[slot] = None;
+            let worker = self.workers[slot].as_mut().expect("a worker");
+            assert!(worker.frames.is_empty() && worker.answers.is_empty());
+            worker.retiring = true;
         }
     }
 
     fn take_back(&mut self, slot: usize) {
-        let worker = self.workers[slot].as_mut().expect("a worker");
+        let Some(worker) = &mut self.workers[slot] else {
+            return;
+        };
+        if worker.revoked || worker.retiring || worker.killed.is_some() {
+            return;
+        }
         worker.revoked = true;
         self.scheduler.taken_back(slot, worker.begun);
     }
 
-    /// The worker claims its next item, or passes over it.
+    /// The worker claims its next item, or passes over the rest of a frame.
     fn begin(&mut self, slot: usize) {
         let Some(worker) = &mut self.workers[slot] else {
             return;
         };
-        if worker.running.is_some() {
+        if worker.running.is_some() || worker.killed.is_some() {
             return;
         }
         let Some(frame) = worker.frames.front_mut() else {
             return;
         };
-        match frame.pop_front() {
-            Some(item) if !worker.revoked => {
-                worker.begun += 1;
+        if let Some(&item) = frame.front() {
+            worker.begun = worker.items + 1;
+            if worker.revoked {
+                worker.items += frame.len() as u64;
+                frame.clear();
+            } else {
+                frame.pop_front();
+                worker.items += 1;
                 worker.running = Some(item);
+                if item != INITIALIZER {
+                    self.runs[item as usize] += 1;
+                    if !std::mem::replace(&mut worker.has_run_of_frame, true) {
+                        worker.tasks += 1;
+                    }
+                    assert!(self.max_tasks.is_none_or(|most| worker.tasks <= most));
+                }
             }
-            Some(_) => worker.begun += 1,
-            None => {}
         }
-        self.end_frame(slot);
+        worker.end_frame();
     }
 
     fn finish(&mut self, slot: usize) {
-        let Some(item) = self.workers[slot]
-            .as_mut()
-            .and_then(|worker| worker.running.take())
-        else {
-            return;
-        };
-        assert!(self.scheduler.item_done(slot), "its item was open");
-        self.scheduler.progressed(slot);
-        // The outcome is the load's; it is counted when the load is given back.
-        let _ = item;
-        self.end_frame(slot);
+        if let Some(worker) = &mut self.workers[slot]
+            && worker.running.take().is_some()
+        {
+            worker.answers.push_back(Answer::Item);
+            worker.end_frame();
+        }
     }
 
-    /// Says that a frame is through, as soon as it is.
-    fn end_frame(&mut self, slot: usize) {
-        let worker = self.workers[slot].as_mut().expect("a worker");
-        if worker.running.is_some() {
+    /// The parent takes in answers.
+    fn read(&mut self, slot: usize, count: usize) {
+        let Some(worker) = &self.workers[slot] else {
             return;
+        };
+        // What a killed worker has answered is read when it is dead.
+        if worker.killed.is_none() {
+            self.read_answers(slot, count);
         }
-        if worker.frames.front().is_some_and(VecDeque::is_empty) {
-            worker.frames.pop_front();
-            let load = self
-                .scheduler
-                .load_done(slot, 500)
-                .expect("all its items are done");
-            for item in load.load.items {
-                self.outcome(item);
+    }
+
+    fn read_answers(&mut self, slot: usize, count: usize) {
+        for _ in 0..count {
+            let worker = self.workers[slot].as_mut().expect("a worker");
+            match worker.answers.pop_front() {
+                None => return,
+                Some(Answer::Item) => assert!(self.scheduler.item_done(slot), "it was open"),
+                Some(Answer::Frame) => {
+                    worker.preparing = false;
+                    let done = self.scheduler.load_done(slot, 500);
+                    self.outcome(&done.expect("all its items are done").load);
+                }
             }
+            self.scheduler.progressed(slot);
         }
     }
 
@@ -212,6 +350,7 @@ impl World {
         for (slot, worker) in self.workers.iter_mut().enumerate() {
             if let Some(worker) = worker
                 && worker.revoked
+                && worker.killed.is_none()
                 && worker.frames.iter().all(VecDeque::is_empty)
             {
                 worker.revoked = false;
@@ -220,32 +359,106 @@ impl World {
         }
     }
 
-    fn crash(&mut self, slot: usize) {
-        let Some(worker) = self.workers[slot].take() else {
+    fn cancel(&mut self, call: usize, kill: bool) {
+        let Some(call) = self.calls.iter().rev().nth(call).cloned() else {
             return;
         };
+        call.set(true);
+        for slot in 0..LANES {
+            let is_here = |load: &Named| Rc::ptr_eq(&load.abandoned, &call);
+            if !self.scheduler.flights(slot).any(is_here) {
+                continue;
+            }
+            self.take_back(slot);
+            self.read(slot, usize::MAX);
+            let Some(worker) = self.workers[slot].as_mut() else {
+                continue;
+            };
+            if worker.killed.is_some() {
+                continue;
+            }
+            let item = self.scheduler.cornered_item(slot);
+            assert_eq!(
+                item.is_some(),
+                worker.running.is_some(),
+                "what runs is known"
+            );
+            let load = item.and_then(|item| self.scheduler.load_of(slot, item));
+            if kill && load.is_some_and(is_here) {
+                worker.killed = Some(Death::Cancelled);
+                self.scheduler.choke(slot, true);
+            }
+        }
+        for load in self
+            .scheduler
+            .extract(|load| Rc::ptr_eq(&load.abandoned, &call))
+        {
+            self.outcome(&load);
+        }
+    }
+
+    fn bury(&mut self, slot: usize) {
+        let Some(death) = self.workers[slot].as_ref().and_then(|worker| worker.killed) else {
+            return;
+        };
+        if death != Death::Rogue {
+            self.read_answers(slot, usize::MAX);
+        }
+        let worker = self.workers[slot].take().expect("a worker");
         let remains = self.scheduler.down(slot, worker.begun);
         let lost = remains.lost.as_ref().map(|load| load.items.clone());
-        let running: Option<Vec<u32>> = worker.running.map(|item| vec![item]);
-        assert_eq!(lost, running, "exactly the running item is lost");
-        let finished = remains.finished.into_iter().map(|done| done.load);
-        for load in finished.chain(remains.lost) {
-            for item in load.items {
-                self.outcome(item);
+        if death == Death::Rogue {
+            // What it had run may be run again.
+            let known = remains.finished.iter().flat_map(|done| &done.load.items);
+            let known: Vec<u32> = known.copied().collect();
+            for (&runs, (item, may_run)) in self.runs.iter().zip((0..).zip(&mut self.may_run)) {
+                *may_run = if known.contains(&item) {
+                    *may_run
+                } else {
+                    runs + 1
+                };
             }
+        } else {
+            let running = worker.running.map(|item| vec![item]);
+            assert_eq!(lost, running, "exactly the running item is lost");
+        }
+        for done in remains.finished {
+            self.outcome(&done.load);
+        }
+        self.scheduler.extract(|load| load.is_initializer);
+        if let Some(mut lost) = remains.lost {
+            assert_eq!(lost.count(), 1);
+            let again = lost.retries > 0 && death != Death::Cancelled;
+            if again && !lost.is_abandoned() {
+                lost.retries -= 1;
+                self.may_run[lost.items[0] as usize] += 1;
+                self.scheduler.resubmit(lost);
+            } else {
+                self.outcome(&lost);
+            }
+        }
+    }
+
+    fn leave(&mut self, slot: usize) {
+        let is_leaving = |worker: &mut Worker| worker.retiring && worker.killed.is_none();
+        if let Some(worker) = self.workers[slot].take_if(is_leaving) {
+            let remains = self.scheduler.down(slot, worker.begun);
+            assert!(remains.finished.is_empty() && remains.lost.is_none());
         }
     }
 
     /// Lets everything end, and checks that every item had one outcome.
     fn end(mut self) {
-        self.scheduler.close();
+        self.step(&Step::Close);
         for _ in 0..100_000 {
             for slot in 0..LANES {
-                if self.scheduler.wants_worker() {
-                    self.step(&Step::Up(slot));
-                }
+                self.step(&Step::Up(slot));
+                self.step(&Step::Choke(slot, false));
                 self.step(&Step::Begin(slot));
                 self.step(&Step::Finish(slot));
+                self.step(&Step::Read(slot, 2));
+                self.step(&Step::Leave(slot));
+                self.step(&Step::Bury(slot));
             }
             if self.scheduler.is_empty() && self.workers.iter().all(Option::is_none) {
                 assert!(
@@ -253,42 +466,68 @@ impl World {
                     "{:?}",
                     self.outcomes
                 );
+                let mut runs = self.runs.iter().zip(&self.may_run);
+                assert!(runs.all(|(runs, may_run)| runs <= may_run));
                 assert_eq!(self.scheduler.running(), 0);
+                assert_eq!(self.scheduler.busy(), 0);
                 return;
             }
         }
-        panic!("it never ends: {:?}", self.workers);
+        panic!("it never ends");
+    }
+}
+
+impl Worker {
+    /// Says that a frame is through, as soon as it is.
+    fn end_frame(&mut self) {
+        if self.running.is_none() && self.frames.front().is_some_and(VecDeque::is_empty) {
+            self.frames.pop_front();
+            self.answers.push_back(Answer::Frame);
+            self.has_run_of_frame = false;
+        }
     }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let slot = 0..LANES;
+    let death = prop_oneof![5 => Just(Death::Crash), 1 => Just(Death::Rogue)];
     prop::collection::vec(
         prop_oneof![
-            3 => (1_u32..12, prop::bool::weighted(0.1))
-                .prop_map(|(items, abandoned)| Step::Submit { items, abandoned }),
-            2 => slot.clone().prop_map(Step::Up),
-            8 => slot.clone().prop_map(Step::Begin),
-            7 => slot.clone().prop_map(Step::Finish),
-            1 => slot.clone().prop_map(Step::Crash),
-            1 => slot.prop_map(Step::TakeBack),
-            2 => Just(Step::Balance),
-            1 => Just(Step::Wait),
+            6 => (1_u32..12, 0_u32..3)
+                .prop_map(|(items, retries)| Step::Submit { items, retries }),
+            6 => slot.clone().prop_map(Step::Up),
+            24 => slot.clone().prop_map(Step::Begin),
+            20 => slot.clone().prop_map(Step::Finish),
+            16 => (slot.clone(), 1_usize..5).prop_map(|(slot, count)| Step::Read(slot, count)),
+            2 => (slot.clone(), death).prop_map(|(slot, death)| Step::Die(slot, death)),
+            4 => slot.clone().prop_map(Step::Bury),
+            3 => slot.clone().prop_map(Step::Leave),
+            3 => slot.clone().prop_map(Step::TakeBack),
+            3 => (slot, prop::bool::weighted(0.3))
+                .prop_map(|(slot, choked)| Step::Choke(slot, choked)),
+            2 => (0_usize..3, any::<bool>()).prop_map(|(call, kill)| Step::Cancel { call, kill }),
+            6 => Just(Step::Balance),
+            3 => Just(Step::Wait),
         ],
-        0..200,
+        0..300,
     )
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn every_item_has_one_outcome(
         steps in steps(),
         max_tasks in prop::option::of(1_u64..4),
+        has_initializer in any::<bool>(),
+        close_at in prop::option::of(0_usize..300),
     ) {
-        let mut world = World::new(max_tasks);
-        for step in &steps {
+        let mut world = World::new(max_tasks, has_initializer);
+        for (number, step) in steps.iter().enumerate() {
+            if close_at == Some(number) {
+                world.step(&Step::Close);
+            }
             world.step(step);
         }
         world.end();
@@ -297,11 +536,11 @@ proptest! {
 
 #[test]
 fn what_waits_behind_a_long_item_is_taken_back_for_an_idle_worker() {
-    let mut world = World::new(None);
+    let mut world = World::new(None, false);
     world.step(&Step::Up(0));
     world.step(&Step::Submit {
         items: 10,
-        abandoned: false,
+        retries: 0,
     });
     world.step(&Step::Begin(0));
     world.step(&Step::Up(1));
@@ -326,7 +565,7 @@ fn what_waits_behind_a_long_item_is_taken_back_for_an_idle_worker() {
 
 #[test]
 fn the_worker_that_worked_last_gets_the_next_task() {
-    let mut world = World::new(None);
+    let mut world = World::new(None, false);
     for slot in 0..LANES {
         world.step(&Step::Up(slot));
     }
@@ -336,26 +575,52 @@ fn the_worker_that_worked_last_gets_the_next_task() {
         world.scheduler.idle.push(slot);
         world.step(&Step::Submit {
             items: 1,
-            abandoned: false,
+            retries: 0,
         });
         assert!(world.scheduler.is_busy(slot));
         world.step(&Step::Begin(slot));
         world.step(&Step::Finish(slot));
+        world.step(&Step::Read(slot, 2));
         assert_eq!(world.scheduler.idle.last(), Some(&slot));
     }
 }
 
 #[test]
 fn a_worker_gets_no_more_tasks_than_it_may() {
-    let mut world = World::new(Some(2));
+    let mut world = World::new(Some(2), false);
     world.step(&Step::Up(0));
     for _ in 0..5 {
         world.step(&Step::Submit {
             items: 1,
-            abandoned: false,
+            retries: 0,
         });
     }
     assert_eq!(world.scheduler.flights(0).count(), 2);
     assert_eq!(world.scheduler.queue().len(), 3);
+    world.end();
+}
+
+/// Once a worker has passed over what was taken back, an empty rest of that waits for its answer;
+/// it must not count as taken back a second time.
+#[test]
+fn what_was_taken_back_counts_once() {
+    let mut world = World::new(Some(1), false);
+    world.step(&Step::Up(0));
+    for step in [
+        Step::Submit {
+            items: 1,
+            retries: 0,
+        },
+        Step::TakeBack(0),
+        Step::Begin(0),
+        Step::Begin(0),
+        Step::TakeBack(0),
+        Step::Submit {
+            items: 1,
+            retries: 0,
+        },
+    ] {
+        world.step(&step);
+    }
     world.end();
 }
