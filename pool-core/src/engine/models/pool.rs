@@ -275,6 +275,25 @@ fn items_end_at_their_deadline() {
     });
 }
 
+/// Nobody is in the seat: the supervisor keeps the time.
+#[test]
+fn deadlines_are_kept_without_a_driver() {
+    fn slow(_: u32) {
+        Life::sleep_away()
+    }
+    explore(|| {
+        let (_engine, pool) = pool(config(1), &Processes::default());
+        let first = pool.apply_async(counted, 1);
+        let call = pool.call(slow).timeout(Duration::from_millis(1));
+        let late = call.apply_async(2);
+        let error = block_on(late).expect_err("killed");
+        assert_eq!(error.kind(), TaskErrorKind::TimedOut);
+        assert_eq!(block_on(first).expect("a value"), 1001);
+        assert_eq!(pool.apply(counted, 3).expect("a value"), 1003);
+        assert!(Clock::longest_wait() <= 2_000_000, "the time was kept");
+    });
+}
+
 /// Workers are killed by somebody, at any of their steps. Each item is run once, or its worker
 /// was lost.
 #[test]
