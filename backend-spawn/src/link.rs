@@ -28,7 +28,7 @@ pub(crate) struct SpawnLink {
 #[derive(Debug)]
 struct Launching {
     inbox: Inbox,
-    handover: Arc<Handover>,
+    handover: Handover,
     nonce: u128,
     /// Where the worker makes its socket.
     folder: Folder,
@@ -57,7 +57,7 @@ impl SpawnLink {
             region: Arc::new(region),
             launching: Some(Launching {
                 inbox: Inbox::default(),
-                handover: Arc::new(handover),
+                handover,
                 nonce,
                 folder,
                 socket: None,
@@ -217,8 +217,6 @@ impl Launching {
         if let Some(socket) = &self.socket {
             remove_socket(socket);
         }
-        // Looking into the folder takes a descriptor, of which there may be none but this one's.
-        drop(self.handover);
         self.folder.sweep();
     }
 }

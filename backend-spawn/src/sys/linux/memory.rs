@@ -1,10 +1,11 @@
-//! Memory, and whether there is some.
+//! Memory and descriptors, and whether there are some.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
+use nix::libc;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
@@ -35,4 +36,24 @@ pub(crate) fn spare_descriptors(count: usize) -> io::Result<()> {
         .collect();
     descriptors?;
     Ok(())
+}
+
+/// Gives this thread, which must not be the only one, a table of descriptors of its own, in which
+/// there is nothing but standard input, output and error. What it opens, nobody else has, and it is
+/// closed when the thread ends.
+pub(crate) fn own_descriptors() -> io::Result<()> {
+    // SAFETY: it closes descriptors in a copy of the table, and leaves the other threads theirs.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_UNSHARE,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -7,7 +7,7 @@ mod process;
 mod worker;
 
 pub(crate) use bell::{inode, make_bell, stdin_is_bell, take_stdin, write_to_stdin};
-pub(crate) use memory::{release_pages, spare_descriptors, spare_memory};
+pub(crate) use memory::{own_descriptors, release_pages, spare_descriptors, spare_memory};
 pub(crate) use orphan::Vigil;
 pub(crate) use process::Process;
 pub(crate) use worker::{
