@@ -1,4 +1,4 @@
-//! What the scheduler hands out.
+//! What the scheduler hands out, and what it gets back.
 
 /// Something that can be handed to a worker and taken apart between its items.
 pub(crate) trait Load: Sized {
@@ -38,4 +38,12 @@ impl<L: Load> Flight<L> {
     pub(crate) fn is_done(&self) -> bool {
         self.done == self.load.count()
     }
+}
+
+/// What a worker that died leaves behind.
+pub(crate) struct Remains<L: Load> {
+    /// Loads all of whose items have an outcome, or that part of one.
+    pub(crate) finished: Vec<Done<L>>,
+    /// The one item that was running.
+    pub(crate) lost: Option<L>,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::load::{Done, Flight, Load};
+use super::load::{Done, Flight, Load, Remains};
 
 /// How much work, in nanoseconds, a worker may have waiting for it: enough that it does not run
 /// dry while the parent does something else, little enough to be taken back cheaply.
@@ -13,6 +13,8 @@ const CREDIT_NS: u64 = 400_000;
 /// How long a worker is at the same item before what waits behind it is taken back for an idle
 /// worker, in nanoseconds. Below that, the interruption costs more than the waiting.
 const STUCK_NS: u64 = 300_000;
+/// What it costs to wake a worker, in nanoseconds.
+const WAKE_NS: u64 = 20_000;
 /// The most loads that a worker may have at a time.
 const MAX_FLIGHTS: u64 = 256;
 
@@ -78,6 +80,14 @@ impl<L: Load> Lane<L> {
             && self.tasks_left != Some(0)
     }
 
+    /// Whether it is at work and will have done everything, and one load more, before another
+    /// worker could be awake.
+    fn is_nearly_through(&self) -> bool {
+        let loads = self.flights.len() as u64;
+        let done_ns = self.load_ns.saturating_mul(loads + 1);
+        self.may_take() && (1..MAX_FLIGHTS).contains(&loads) && (1..=WAKE_NS).contains(&done_ns)
+    }
+
     fn credit(&self) -> u64 {
         let loads = CREDIT_NS.checked_div(self.load_ns);
         loads.map_or(2, |loads| loads.clamp(2, MAX_FLIGHTS))
@@ -108,6 +118,8 @@ pub(crate) struct Scheduler<L: Load> {
     idle: Vec<usize>,
     /// How many lanes have flights.
     busy: usize,
+    /// The lane that was handed something last.
+    latest: usize,
     max_tasks: Option<u64>,
     closing: bool,
 }
@@ -121,14 +133,6 @@ pub(crate) enum Imbalance {
     AskAgain(u64),
 }
 
-/// What a worker that died leaves behind.
-pub(crate) struct Remains<L: Load> {
-    /// Loads all of whose items have an outcome, or that part of one.
-    pub(crate) finished: Vec<Done<L>>,
-    /// The one item that was running.
-    pub(crate) lost: Option<L>,
-}
-
 impl<L: Load> Scheduler<L> {
     pub(crate) fn new(lanes: usize, max_tasks: Option<u64>) -> Self {
         Self {
@@ -136,6 +140,7 @@ impl<L: Load> Scheduler<L> {
             lanes: (0..lanes).map(|_| Lane::new()).collect(),
             idle: Vec::new(),
             busy: 0,
+            latest: 0,
             max_tasks,
             closing: false,
         }
@@ -198,6 +203,11 @@ impl<L: Load> Scheduler<L> {
     }
 
     fn choose(&mut self) -> Option<usize> {
+        if let Some(lane) = self.lanes.get(self.latest)
+            && lane.is_nearly_through()
+        {
+            return Some(self.latest);
+        }
         if let Some(at) = self
             .idle
             .iter()
@@ -215,6 +225,7 @@ impl<L: Load> Scheduler<L> {
     }
 
     fn hand(&mut self, slot: usize, load: L) {
+        self.latest = slot;
         let lane = &mut self.lanes[slot];
         if lane.is_idle() {
             lane.stands_since = None;
