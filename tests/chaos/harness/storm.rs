@@ -30,7 +30,7 @@ pub(crate) struct Storm<B: Backend> {
 }
 
 /// A fork server is killed together with its standby less often than once in so many seconds.
-const SECONDS_PER_SERVER: u64 = 5;
+const SECONDS_PER_SERVER: u64 = 12;
 
 /// How the messages of panics begin that are part of the storm and not in a worker.
 const EXPECTED: [&str; 2] = ["a trap on the way", "callbacks may"];
