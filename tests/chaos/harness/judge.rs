@@ -185,7 +185,9 @@ impl Call {
             }
             TaskErrorKind::WorkerLost => {
                 if item.deed.own_death() == Some((error.signal(), error.exit_code())) {
-                    verdict("died", 1, most)
+                    // The killer may have been there first, before it could note that it ran.
+                    let least = u8::from(self.was_killed(error).is_err());
+                    verdict("died", least, most)
                 } else {
                     self.was_killed(error)?;
                     verdict("killed", 0, most)
