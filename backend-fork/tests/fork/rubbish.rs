@@ -6,14 +6,14 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use backend_fork::ForkLauncher;
+use backend_fork::{ForkLauncher, ForkServer};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::Scenario;
 use crate::processes::{children, descriptors, is_alive, wait_for, watch};
-use crate::rig::{launch, pool, round, server, try_launch, try_reach, worker};
+use crate::rig::{launch, pool, round, server, standby, try_launch, try_reach, worker};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("rubbish ends the connection it came over", rubbish),
@@ -42,9 +42,17 @@ fn opened<T>(open: impl FnOnce() -> T) -> (T, Vec<u32>) {
     (value, new.collect())
 }
 
+/// Takes in what the server sends by itself, of its standby: after that, to connect opens one
+/// socket.
+fn settle(server: &ForkServer) {
+    standby(server);
+    drop(server.connect().expect("the server runs"));
+}
+
 /// A server, a pool's connection, and the socket behind that.
-fn connected() -> (backend_fork::ForkServer, ForkLauncher, u32) {
+fn connected() -> (ForkServer, ForkLauncher, u32) {
     let server = server();
+    settle(&server);
     let (launcher, sockets) = opened(|| server.connect().expect("the server runs"));
     assert_eq!(sockets.len(), 1);
     (server, launcher, sockets[0])
@@ -79,6 +87,7 @@ const FORGET: u8 = 3;
 /// Everything that is no request.
 fn rubbish() {
     let (server, mut other) = pool();
+    settle(&server);
     let (_other_worker, other_pid) = worker(&mut other, 1);
     let mut number = 2;
     let mut all: Vec<Vec<u8>> = vec![
