@@ -3,6 +3,7 @@
 //! where it is saved by an alarm that happens to come, [`awake`] tells.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -381,6 +382,32 @@ fn tasks_are_cancelled_and_killed() {
     });
 }
 
+/// A call that is cancelled takes what waits behind it in its lane back, again and again.
+#[test]
+fn what_is_taken_back_is_run_once() {
+    explore(|| {
+        let (_engine, pool) = pool(config(2), &Processes::default());
+        let kept = pool.call(counted).chunksize(4).map_async(0..8);
+        let canceller = spawn(&pool, |pool| {
+            for item in 20..24 {
+                let handle = pool.apply_async(counted, item);
+                handle.cancel();
+                match handle.get() {
+                    Ok(value) => assert_eq!((value, runs(item)), (item + 1000, 1)),
+                    Err(error) => assert_eq!(error.kind(), TaskErrorKind::Cancelled),
+                }
+                assert!(runs(item) <= 1, "item {item}");
+            }
+        });
+        let values: Vec<u32> = (1000..1008).collect();
+        assert_eq!(kept.get().expect("values"), values);
+        for item in 0..8 {
+            assert_eq!(runs(item), 1, "item {item}");
+        }
+        join([canceller]);
+    });
+}
+
 #[test]
 fn workers_are_replaced_and_retire() {
     explore(|| {
@@ -398,6 +425,30 @@ fn workers_are_replaced_and_retire() {
         pool.join().expect("it is closed");
         assert_eq!(last.get().expect("a value"), 1004);
         assert_eq!((runs(4), runs(5)), (1, 0));
+    });
+}
+
+/// Who joins a pool waits for what others deliver.
+#[test]
+fn a_pool_is_joined_while_others_wait() {
+    explore(|| {
+        let (_engine, pool) = pool(config(1), &Processes::default());
+        let handle = pool.apply_async(counted, 1);
+        let called = Arc::new(AtomicBool::new(false));
+        let call = called.clone();
+        handle.on_complete(move |_| call.store(true, Ordering::Relaxed));
+        let waiting = thread::Builder::new().spawn(move || {
+            assert_eq!(handle.get().expect("a value"), 1001);
+        });
+        let late = spawn(&pool, |pool| match pool.apply(counted, 2) {
+            Ok(value) => assert_eq!(value, 1002),
+            Err(error) => assert_eq!(error.kind(), TaskErrorKind::Closed),
+        });
+        pool.close();
+        pool.join().expect("it is closed");
+        assert!(called.load(Ordering::Relaxed), "callbacks are waited for");
+        join([waiting.expect("a thread"), late]);
+        awake();
     });
 }
 
