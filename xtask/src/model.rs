@@ -61,6 +61,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let name = options.name.as_deref().unwrap_or_default();
     for checker in CHECKERS {
         let mut test = cargo::cargo(root, "test --package pool-core --lib");
+        test.args(["--config", "profile.dev.debug='line-tables-only'"]);
         for package in OPTIMISED {
             test.arg("--config")
                 .arg(format!("profile.dev.package.{package}.opt-level=2"));

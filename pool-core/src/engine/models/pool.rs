@@ -1,6 +1,22 @@
 //! shuttle: whole pools, from `Engine::start` to the drop, with threads that submit and wait, the
 //! supervisor, and workers that serve. A wake-up that is lost is a deadlock, which shuttle tells;
 //! where it is saved by an alarm that happens to come, [`awake`] tells.
+//!
+//! Found: a supervisor that runs in circles because a ring is meant for a driver who is awake; a
+//! driver that runs in circles because a launch is due.
+//!
+//! Caught when broken on purpose:
+//! - the seat: bells are silenced though somebody has just taken it (which was a defect once); it
+//!   is left, or an offer of it declined, without a word to the next; it is offered without waking
+//!   who waits; the driver sleeps without having asked for a ring, or without another look, or
+//!   though it was notified; a notification does not reach who sleeps on the bells; who finds the
+//!   seat taken sleeps without having asked to be woken;
+//! - the supervisor: it does not hear the bells when it should; it does not look once more when it
+//!   begins to; it is not told of an earlier alarm; who joins is not told of the last delivery;
+//! - the rings: a worker that waits for space is not woken; results are not staged; a frame is sent
+//!   without the wish to be rung for it;
+//! - taking back: one item more or fewer counts as begun; nothing is taken back before a kill; the
+//!   lost item is run again without being asked to; and all that `recall` has.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,14 @@
 //! loom: the hand-back of work. Whatever the parent counts as begun, the worker runs, and nothing
 //! else.
+//!
+//! `membarrier` is modelled in `sys/model/barrier.rs`, and taken on trust is that the kernel keeps
+//! what is said there; the other half of these models has no such barriers, as on old kernels.
+//!
+//! Caught when broken on purpose: the worker looks for a recall before it writes down what it
+//! begins; no fence on its side where there is no barrier; no barrier on the parent's; the parent
+//! reads what has begun before it says that it takes back; the worker does not wait for the
+//! decision, or ignores it; the decision is published with `Relaxed`; the waiting worker is not
+//! woken; nothing is reinstated.
 
 use std::sync::Arc;
 

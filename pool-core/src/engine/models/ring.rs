@@ -1,7 +1,8 @@
 //! loom: the ring, with every read and write of its bytes checked for races.
 //!
-//! Caught when broken on purpose: a position published or released with `Relaxed`, or read with
-//! `Relaxed`; space given back before the bytes were taken; one byte more put in than are free.
+//! Caught when broken on purpose: a position published or given back with `Relaxed`, or read with
+//! `Relaxed`; one byte more put in than are free; a small message put in without a look at what is
+//! free.
 
 use std::sync::Arc;
 
