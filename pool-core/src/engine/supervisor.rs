@@ -78,14 +78,7 @@ pub(super) fn start(
     thread::Builder::new()
         .name("procpool-supervisor".into())
         .spawn(move || {
-            let mut supervisor = Supervisor {
-                shared,
-                launcher,
-                notifier: None,
-                is_unhappy: false,
-                last_ring: sys::now(),
-                later: Vec::new(),
-            };
+            let mut supervisor = Supervisor::new(shared, launcher);
             let shared = supervisor.shared.clone();
             if let Err(panic) = catch(|| supervisor.run()) {
                 // A defect of ours. Nobody must wait for ever because of it.
@@ -99,7 +92,7 @@ pub(super) fn start(
         })
 }
 
-struct Supervisor {
+pub(super) struct Supervisor {
     shared: Arc<Shared>,
     launcher: Box<dyn Launcher>,
     /// The launcher's notifier, if it is being watched.
@@ -113,6 +106,17 @@ struct Supervisor {
 }
 
 impl Supervisor {
+    pub(super) fn new(shared: Arc<Shared>, launcher: Box<dyn Launcher>) -> Self {
+        Self {
+            shared,
+            launcher,
+            notifier: None,
+            is_unhappy: false,
+            last_ring: sys::now(),
+            later: Vec::new(),
+        }
+    }
+
     /// Ends when the pool has ended and all its workers are dead.
     fn run(&mut self) {
         let mut ready = Vec::new();
@@ -138,14 +142,19 @@ impl Supervisor {
                     timer.map(until)
                 }
             };
-            // An error could only be a descriptor that is none, and this one is ours.
-            let _ = self.shared.events.wait(&mut ready, timeout);
-            for &token in &ready {
-                self.handle(token);
-            }
+            self.sleep(&mut ready, timeout);
             self.shared.changed.notify_all();
         }
         self.shared.changed.notify_all();
+    }
+
+    /// Sleeps until something happens, and does what is to be done about it.
+    pub(super) fn sleep(&mut self, ready: &mut Vec<u64>, timeout: Option<Duration>) {
+        // An error could only be a descriptor that is none, and this one is ours.
+        let _ = self.shared.events.wait(ready, timeout);
+        for &token in &*ready {
+            self.handle(token);
+        }
     }
 
     fn handle(&mut self, token: u64) {

@@ -132,14 +132,14 @@ impl AsFd for Poller {
 #[cfg(shuttle)]
 use clock::Alarm;
 
-/// One that goes off at once or never.
+/// One that goes off at once, as all naps do, or never.
 #[cfg(loom)]
 struct Alarm(bool);
 
 #[cfg(loom)]
 impl Alarm {
     fn new(timeout: Option<Duration>) -> Self {
-        Self(timeout == Some(Duration::ZERO))
+        Self(timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)))
     }
 
     fn is_due(&self) -> bool {

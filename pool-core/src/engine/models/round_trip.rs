@@ -1,10 +1,10 @@
-//! loom: one thread in the driver's seat, one worker, rings that are smaller than the messages:
+//! loom: one thread in the driver's seat, or one that supervises, one worker, rings that are smaller than the messages:
 //! the worker's sleep and the driver's, each with the look that must not miss what the other has
 //! published. Both run what they run in a pool, from `apply` to `serve`.
 //!
-//! Caught when broken on purpose: any of the four fences left out (the worker's before it sleeps
-//! and before it looks whether to ring, the parent's before it looks whether to wake and before it
-//! sleeps); the worker, or the driver, does not look again before it sleeps; the driver looks
+//! Caught when broken on purpose: any of the five fences left out (the worker's before it sleeps
+//! and before it looks whether to ring, the parent's before it looks whether to wake, before the
+//! driver sleeps, and before the supervisor may); the worker, or the driver, does not look again before it sleeps; the driver looks
 //! before it asks to be rung; a worker that waits for space for its results is not woken.
 //!
 //! Not caught, since it makes no difference but for speed: a bell that rings for space alone. What
@@ -13,11 +13,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use super::super::supervisor::Supervisor;
 use super::super::{Linked, Shared, Token};
 use super::explore;
 use super::fake::{ModelPool, bell};
 use crate::config::PoolConfig;
-use crate::launch::{Advance, ExitStatus, LaunchError, Link, Reaped};
+use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
 use crate::pool::Pool;
 use crate::region::Region;
 use crate::sync::thread::{self, JoinHandle};
@@ -93,6 +94,39 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
     assert!(core.advance(slot));
     drop(core);
     (shared, worker)
+}
+
+/// Launches nothing: its one worker is there.
+struct Nobody;
+
+impl Launcher for Nobody {
+    fn backend(&self) -> &'static str {
+        "model"
+    }
+
+    fn launch(&mut self, _: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+        Err(LaunchError::new("there is a worker"))
+    }
+}
+
+/// With nobody in the seat the supervisor hears the bells. Here it is the thread that has
+/// submitted the task.
+#[test]
+fn the_supervisor_hears_of_a_result() {
+    crate::entry::find_main_code().expect("code");
+    explore(2, || {
+        let (shared, worker) = pool_of_one(128);
+        let mut supervisor = Supervisor::new(shared.clone(), Box::new(Nobody));
+        let pool = ModelPool { executor: shared };
+        let handle = pool.apply_async(|x: u8| x + 1, 4);
+        let mut ready = Vec::new();
+        while !handle.is_ready() {
+            supervisor.sleep(&mut ready, None);
+        }
+        assert_eq!(handle.get().expect("a value"), 5);
+        pool.close();
+        assert_eq!(worker.join().expect("no panic"), 0);
+    });
 }
 
 fn with_pool(preemptions: usize, ring_bytes: usize, calls: fn(&ModelPool)) {
