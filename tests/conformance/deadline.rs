@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::fate::{Fate, strike};
 use crate::gate::{self, Gate, Tally};
-use crate::peer::{wait_for_death, workers};
+use crate::peer::{self, wait_for_death, workers};
 use crate::subject::Processes;
 use crate::trial::Test;
 
@@ -23,6 +23,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         what_a_task_has_started_is_killed_with_it,
         what_a_child_of_a_task_has_started_is_killed_as_well,
         a_deadline_is_never_early,
+        a_worker_that_is_stopped_costs_no_task,
         a_timeout_of_zero_is_refused,
         a_lost_task_is_run_again,
         a_task_is_run_again_as_often_as_allowed,
@@ -290,6 +291,18 @@ fn a_task_that_panicked_is_not_run_again<S: Processes>() {
     let error = call.apply((tally.ticket(), 9, Fate::Panic)).unwrap_err();
     assert!(error.is_panic());
     assert_eq!(tally.count(), 1);
+}
+
+/// One that was handed over and could not begin is run by another worker: its time has not begun.
+fn a_worker_that_is_stopped_costs_no_task<S: Processes>() {
+    let pool = S::pool(1);
+    let stopped = workers(&pool);
+    peer::signal(stopped[0], Signal::STOP);
+    assert_eq!(
+        pool.call(|x: u64| x + 1).timeout(LIMIT).apply(1).unwrap(),
+        2
+    );
+    wait_for_death(&stopped);
 }
 
 /// Items that had ended before their worker died, and those that had not begun, run once.

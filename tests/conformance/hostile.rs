@@ -419,8 +419,9 @@ fn a_task_that_hides_that_it_has_begun_meets_its_deadline<S: Processes>() {
     let (pool, tally) = (S::pool(1), Tally::new());
     let call = pool.call(hide).timeout(Duration::from_millis(100));
     let error = call.apply(tally.ticket()).unwrap_err();
-    // For its deadline, or for the lie.
-    assert!(error.is_timeout() || error.is_worker_lost(), "{error}");
+    assert!(error.is_timeout(), "{error}");
+    // The first time it may have been the worker that was stopped.
+    assert_eq!(tally.count(), 2);
     assert_eq!(pool.map(square, 0..3).unwrap(), [0, 1, 4]);
 }
 

@@ -497,6 +497,8 @@ pub(super) enum Killed {
     Cancelled,
     /// It wrote rubbish into its region, or closed its bell.
     Rogue,
+    /// It did not get ahead in the time that it had, whatever it said of itself.
+    Stuck,
     /// It did not answer in time after its launch.
     Silent,
     /// Its initializer failed.

@@ -106,7 +106,7 @@ impl Core {
             let (seen, since) = self.slots[slot].overdue.unwrap_or((position, now));
             let since = if position > seen { now } else { since };
             if since + limit <= now {
-                self.kill(slot, Killed::Rogue);
+                self.kill(slot, Killed::Stuck);
                 return;
             }
             self.slots[slot].overdue = Some((position.max(seen), since));
@@ -129,6 +129,6 @@ impl Core {
     }
 }
 
-/// How long after it should have said something a worker is taken for a rogue, in nanoseconds:
+/// How long after it should have said something a worker is taken to be stuck, in nanoseconds:
 /// long enough for a machine on which it is not its turn.
 pub(super) const GRACE_NS: u64 = 2_000_000_000;

@@ -271,7 +271,7 @@ impl Core {
             Initialized::Failed(error) => self.startup_failed(slot, error),
             // Not the initializer's fault, as far as anybody knows.
             Initialized::Pending if exit == ExitStatus::Orphaned => {
-                self.scheduler.extract(|work| work.is_initializer);
+                self.scheduler.extract(|chunk| chunk.is_initializer);
             }
             Initialized::Pending => {
                 // The initializer itself may be what was not begun.
@@ -302,11 +302,16 @@ impl Core {
         if self.scheduler.running_item(slot, begun).is_some() {
             return begun;
         }
-        let is_rogue = self.slots[slot].killed == Some(Killed::Rogue);
+        let killed = self.slots[slot].killed;
         match self.scheduler.next_mut(slot) {
-            Some(next) if is_rogue || next.deaths == MAX_DEATHS => u64::MAX,
+            Some(next) if killed == Some(Killed::Rogue) || next.deaths == MAX_DEATHS => u64::MAX,
             Some(next) => {
-                next.deaths += 1;
+                // One that was stopped from outside has begun nothing. If the next one is stuck before
+                // the same item, the item does it.
+                next.deaths = match killed {
+                    Some(Killed::Stuck) => MAX_DEATHS,
+                    _ => next.deaths + 1,
+                };
                 begun
             }
             None => begun,
@@ -341,6 +346,9 @@ impl Core {
     ) {
         let error = match killed {
             Some(Killed::Deadline) => TaskError::timed_out(chunk.timeout.map(Timeout::as_duration)),
+            Some(Killed::Stuck) if chunk.timeout.is_some() => {
+                TaskError::timed_out(chunk.timeout.map(Timeout::as_duration))
+            }
             Some(Killed::Cancelled) => TaskError::cancelled(),
             Some(Killed::Rogue) => TaskError::new(
                 TaskErrorKind::WorkerLost,

@@ -77,8 +77,9 @@ impl Call {
     ) {
         let label = match self.verdict::<J>(item, index, outcome) {
             Ok(verdict) => {
-                self.ledger.expect_runs(item.id, verdict.runs);
-                verdict.label
+                let Verdict { label, runs } = verdict;
+                self.ledger.expect_runs(item.id, runs, self.kind, label);
+                label
             }
             Err(why) => {
                 self.complain(item, outcome.err(), &why);
@@ -96,7 +97,7 @@ impl Call {
                 least: 0,
                 most: self.most_runs(),
             };
-            self.ledger.expect_runs(item.id, runs);
+            self.ledger.expect_runs(item.id, runs, self.kind, "unseen");
         }
         if !items.is_empty() {
             self.ledger.count(self.kind, "unseen", items.len());

@@ -30,7 +30,9 @@ struct Entries {
     /// Items by kind of call and outcome.
     outcomes: BTreeMap<(&'static str, &'static str), u64>,
     /// How often each item may have run, by its number.
-    runs: Vec<Runs>,
+    runs: Vec<Expected>,
+    /// What [`Expected::ending`] stands for: kinds of call and outcomes.
+    endings: Vec<(&'static str, &'static str)>,
     /// What threads are at.
     operations: HashMap<u64, (String, Instant)>,
     next_operation: u64,
@@ -41,6 +43,15 @@ struct Entries {
 pub(crate) struct Runs {
     pub(crate) least: u8,
     pub(crate) most: u8,
+}
+
+/// What is noted of an item: there are millions.
+#[derive(Debug, Clone, Copy, Default)]
+struct Expected {
+    least: u8,
+    most: u8,
+    /// The place of its call and outcome in [`Entries::endings`].
+    ending: u8,
 }
 
 impl Ledger {
@@ -83,17 +94,32 @@ impl Ledger {
         *entries.outcomes.entry((call, outcome)).or_default() += items as u64;
     }
 
-    /// Enters how often an item may have run.
-    pub(crate) fn expect_runs(&self, id: u64, runs: Runs) {
+    /// Enters how often an item may have run that ended so.
+    pub(crate) fn expect_runs(
+        &self,
+        id: u64,
+        runs: Runs,
+        call: &'static str,
+        outcome: &'static str,
+    ) {
         if id == 0 {
             return;
         }
         let mut entries = self.entries();
+        let known = entries.endings.iter().position(|it| *it == (call, outcome));
+        let ending = known.unwrap_or_else(|| {
+            entries.endings.push((call, outcome));
+            entries.endings.len() - 1
+        });
         let place = id as usize;
         if entries.runs.len() <= place {
-            entries.runs.resize(place + 1, Runs { least: 0, most: 0 });
+            entries.runs.resize(place + 1, Expected::default());
         }
-        entries.runs[place] = runs;
+        entries.runs[place] = Expected {
+            least: runs.least,
+            most: runs.most,
+            ending: u8::try_from(ending).expect("few kinds of calls and outcomes"),
+        };
     }
 
     /// Something happened that must not.
@@ -182,14 +208,20 @@ impl Ledger {
                 Err(_) => self.violation("a note of a run is cut off"),
             }
         }
-        let expected = std::mem::take(&mut self.entries().runs);
+        let (expected, endings) = {
+            let mut entries = self.entries();
+            let runs = std::mem::take(&mut entries.runs);
+            (runs, std::mem::take(&mut entries.endings))
+        };
         let mut unknown = runs.clone();
-        for (id, Runs { least, most }) in expected.iter().enumerate() {
+        for (id, expected) in expected.iter().enumerate() {
+            let Expected { least, most, .. } = *expected;
             let count = runs.get(&(id as u64)).copied().unwrap_or(0);
             unknown.remove(&(id as u64));
-            if count < *least || count > *most {
+            if count < least || count > most {
+                let ending = endings.get(usize::from(expected.ending));
                 self.violation(&format!(
-                    "item {id} ran {count} times, and not {least} to {most}"
+                    "item {id} ran {count} times, and not {least} to {most}; it ended so: {ending:?}"
                 ));
             }
         }
