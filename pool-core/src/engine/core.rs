@@ -7,8 +7,9 @@ use super::driver::{Attention, SeatState};
 use super::glance::Glance;
 use super::load::{Done, Load};
 use super::scheduler::{Imbalance, Scheduler};
-use super::slot::{Harvest, Initialized, Killed, Phase, Slot};
+use super::slot::{Initialized, Killed, Phase, Slot};
 use super::timers::GRACE_NS;
+use super::wire::Harvest;
 use super::work::Delivery;
 use super::{Linked, Token};
 use crate::call::{Chunk, Outcomes, TaskId};
@@ -449,72 +450,6 @@ impl Core {
                 wire.listen(active && attention.wants_bells(), true);
             }
         }
-    }
-
-    pub(super) fn close(&mut self) {
-        if matches!(self.end, End::Open) {
-            self.end = End::Closing;
-            self.scheduler.close();
-        }
-    }
-
-    /// Gives up all tasks, for this reason, and kills all workers.
-    pub(super) fn end(&mut self, reason: TaskError) {
-        if matches!(self.end, End::Ended(_)) {
-            return;
-        }
-        self.end = End::Ended(reason.clone());
-        self.scheduler.close();
-        let queued: Vec<Chunk> = self.scheduler.drain_queue().collect();
-        for chunk in queued {
-            self.fail(chunk, reason.clone());
-        }
-        for slot in 0..self.slots.len() {
-            let begun = match &self.slots[slot].phase {
-                Phase::Up { wire, .. }
-                | Phase::Dying {
-                    wire: Some(wire), ..
-                } => wire.region().items_begun(),
-                _ => continue,
-            };
-            let was_retiring = self.scheduler.is_retiring(slot);
-            let remains = self.scheduler.down(slot, begun);
-            for done in remains.finished {
-                self.deliver(Delivery::new(done, Duration::ZERO));
-            }
-            let requeued: Vec<Chunk> = self.scheduler.drain_queue().collect();
-            for chunk in remains.lost.into_iter().chain(requeued) {
-                self.fail(chunk, reason.clone());
-            }
-            if !was_retiring {
-                self.kill(slot, Killed::Cancelled);
-            }
-        }
-        for slot in 0..self.slots.len() {
-            self.kill(slot, Killed::Cancelled);
-        }
-    }
-
-    /// Ends everything without a supervisor: the links kill and reap when they are dropped.
-    pub(super) fn give_up(&mut self, reason: TaskError) {
-        if matches!(self.founding, Founding::Waiting(_)) {
-            self.founding = Founding::Failed(LaunchError::new(reason.to_string()));
-        }
-        self.end(reason);
-        for slot in &mut self.slots {
-            slot.phase = Phase::Down { not_before: 0 };
-        }
-    }
-
-    /// Whether everything has ended: tasks and workers.
-    pub(super) fn is_over(&self) -> bool {
-        let closing = !matches!(self.end, End::Open);
-        closing
-            && self.scheduler.is_empty()
-            && self
-                .slots
-                .iter()
-                .all(|slot| matches!(slot.phase, Phase::Down { .. }))
     }
 
     /// The worker in a slot, if it is this one.

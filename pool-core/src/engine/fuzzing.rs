@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::scheduler::Scheduler;
-use super::slot::{Harvest, Wire};
+use super::wire::{Harvest, Wire};
 use super::work::Delivery;
 use crate::bytes::Bytes;
 use crate::call::{Chunk, Piece, Sink};

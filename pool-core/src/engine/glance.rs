@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::slot::Wire;
+use super::wire::Wire;
 use crate::region::Region;
 use crate::sync::atomic::Ordering;
 use crate::sync::{IS_MODEL, thread::spin_loop};

@@ -8,6 +8,7 @@
 mod core;
 mod deferred;
 mod driver;
+mod ending;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod glance;
@@ -18,6 +19,7 @@ mod scheduler;
 mod slot;
 mod supervisor;
 mod timers;
+mod wire;
 mod work;
 mod workers;
 

@@ -1,0 +1,111 @@
+//! What was handed out and has not begun goes to a worker that has nothing to do.
+
+use super::{CREDIT_NS, Imbalance, LaneState, STUCK_NS, Scheduler};
+use crate::engine::load::{Flight, Load};
+
+impl<L: Load> Scheduler<L> {
+    /// Whether a worker has nothing to do while items wait behind others: then the lane whose
+    /// waiting items should be taken back, or the time at which to ask again. The clock, in
+    /// nanoseconds, is asked only where it matters: it costs as much as a small item does.
+    pub(crate) fn imbalance(&mut self, clock: impl Fn() -> u64) -> Option<Imbalance> {
+        if self.busy == 0
+            || !self.queue.is_empty()
+            || !self.idle.iter().any(|&slot| self.lanes[slot].may_take())
+        {
+            return None;
+        }
+        let mut now = None;
+        let mut first: Option<(u64, usize)> = None;
+        for (slot, lane) in self.lanes.iter_mut().enumerate() {
+            let may_give = lane.state == LaneState::Up && !lane.revoked && !lane.doomed;
+            if !may_give || lane.waiting() == 0 {
+                continue;
+            }
+            if lane.load_ns.saturating_mul(lane.flights.len() as u64) > CREDIT_NS {
+                // It is known to take long.
+                return Some(Imbalance::TakeBack(slot));
+            }
+            let now = *now.get_or_insert_with(&clock);
+            let when = *lane.stands_since.get_or_insert(now) + STUCK_NS;
+            if first.is_none_or(|(earliest, _)| when < earliest) {
+                first = Some((when, slot));
+            }
+        }
+        let (when, slot) = first?;
+        Some(if when <= now? {
+            Imbalance::TakeBack(slot)
+        } else {
+            Imbalance::AskAgain(when)
+        })
+    }
+
+    /// All items of a lane that were not begun, when `begun` items had been, were taken back from its
+    /// worker: they go to the head of the queue, in order, in pieces for every idle lane.
+    pub(crate) fn taken_back(&mut self, slot: usize, begun: u64) {
+        let lane = &mut self.lanes[slot];
+        lane.revoked = true;
+        lane.cut = begun.min(lane.handed);
+        let mut back = Vec::new();
+        for flight in std::mem::take(&mut lane.flights) {
+            let count = flight.load.count();
+            let kept = begun
+                .saturating_sub(flight.first)
+                .clamp(u64::from(flight.done), u64::from(count)) as u32;
+            let Flight {
+                load,
+                outcomes,
+                first,
+                done,
+            } = flight;
+            // (What had been taken back before has been counted before.)
+            if kept == 0
+                && count > 0
+                && let Some(tasks) = &mut lane.tasks_left
+            {
+                *tasks += 1;
+            }
+            let (load, rest) = if kept < count {
+                let (load, rest) = load.split(kept);
+                (load, Some(rest))
+            } else {
+                (load, None)
+            };
+            // An empty load stays: the worker still says when it is past it.
+            lane.flights.push_back(Flight {
+                load,
+                outcomes,
+                first,
+                done,
+            });
+            back.extend(rest);
+        }
+        let idle = self.idle.len().max(1) as u32;
+        for load in back.into_iter().rev() {
+            let shares = idle.min(load.count()).max(1);
+            let size = load.count().div_ceil(shares);
+            let mut rest = Some(load);
+            let mut pieces = Vec::new();
+            while let Some(load) = rest.take() {
+                if load.count() > size {
+                    let (piece, after) = load.split(size);
+                    pieces.push(piece);
+                    rest = Some(after);
+                } else {
+                    pieces.push(load);
+                }
+            }
+            for piece in pieces.into_iter().rev() {
+                self.queue.push_front(piece);
+            }
+        }
+    }
+
+    /// The worker has passed over all that was taken back.
+    pub(crate) fn passed_over(&mut self, slot: usize) {
+        self.lanes[slot].revoked = false;
+    }
+
+    pub(crate) fn is_revoked(&self, slot: usize) -> bool {
+        self.lanes[slot].revoked
+    }
+}

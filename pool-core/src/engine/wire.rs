@@ -1,0 +1,507 @@
+//! A worker as the parent reaches it: its link and its rings. It moves bytes, and checks every one
+//! that the worker wrote.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::load::Done;
+use super::scheduler::Scheduler;
+use super::work;
+use crate::bytes::Bytes;
+use crate::call::{Chunk, Outcomes, reported};
+use crate::protocol::{
+    FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
+};
+use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
+use crate::ring::{Consumer, Corrupt, Producer};
+use crate::sync::atomic::{Ordering, fence};
+use crate::sys;
+use crate::worker::WorkerInfo;
+
+/// The parent's side of one running worker.
+pub(super) struct Wire {
+    region: Arc<Region>,
+    requests: Producer,
+    responses: Consumer,
+    /// The frame that was sent last, if it is not wholly in the ring.
+    unsent: Option<Unsent>,
+    /// The record that is only partly there.
+    partial: Option<Partial>,
+    /// What the parent asked to be rung for and was not, as far as it knows.
+    wants: u32,
+    may_spin: bool,
+}
+
+/// A frame that is not wholly in the ring. It has the items for itself, for the load may be taken
+/// back and apart while the worker has yet to read past them.
+struct Unsent {
+    header: [u8; FRAME_HEADER],
+    items: Bytes,
+    /// Bytes of the frame that are in the ring.
+    sent: usize,
+}
+
+/// A record of which the beginning has arrived.
+struct Partial {
+    kind: RecordKind,
+    /// Bytes that are still to come.
+    left: u64,
+    /// The length that stands before the memory of a bulk value.
+    prefix: [u8; 8],
+    bytes: Vec<u8>,
+}
+
+/// What a look into the response ring brought.
+#[derive(Default)]
+pub(super) struct Harvest {
+    /// Something arrived.
+    pub(super) news: bool,
+    /// Loads that are through, with the time that they took.
+    pub(super) finished: Vec<(Done<Chunk>, Duration)>,
+}
+
+impl Wire {
+    pub(super) fn new(region: Arc<Region>, request_bytes: usize, response_bytes: usize) -> Self {
+        Self {
+            requests: Producer::requests(region.clone(), request_bytes),
+            responses: Consumer::responses(region.clone(), request_bytes, response_bytes),
+            region,
+            unsent: None,
+            partial: None,
+            wants: 0,
+            may_spin: false,
+        }
+    }
+
+    pub(super) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// The worker's region, and how much it had published when that was last looked at.
+    pub(super) fn last_seen(&self) -> (Arc<Region>, u64) {
+        (self.region.clone(), self.responses.last_seen())
+    }
+
+    /// Begins to send a load, and returns whether all of it is in the ring.
+    pub(super) fn send(&mut self, chunk: &Chunk) -> Result<bool, Corrupt> {
+        let header = work::header(chunk);
+        let items = &chunk.items;
+        let sent = put_frame(&mut self.requests, &header, items, 0)?;
+        if sent < FRAME_HEADER + items.len() {
+            self.unsent = Some(Unsent {
+                header,
+                items: items.clone(),
+                sent,
+            });
+        }
+        self.publish();
+        Ok(self.unsent.is_none())
+    }
+
+    /// Goes on sending what is not wholly in the ring, and returns whether now it is.
+    pub(super) fn send_on(&mut self) -> Result<bool, Corrupt> {
+        if let Some(unsent) = &mut self.unsent {
+            let items = &unsent.items;
+            unsent.sent = put_frame(&mut self.requests, &unsent.header, items, unsent.sent)?;
+            if unsent.sent == FRAME_HEADER + items.len() {
+                self.unsent = None;
+            }
+            self.publish();
+        }
+        Ok(self.unsent.is_none())
+    }
+
+    /// Tells the worker to go, and to run the finalizer before. `false`: no space for that now.
+    pub(super) fn send_retire(&mut self, finalizer: Option<u64>) -> Result<bool, Corrupt> {
+        // The finalizer takes `()`, which has no bytes: an item with an empty head.
+        let mut head = [0; MAX_HEAD];
+        let size = Head::value(0).write(&mut head);
+        let header = FrameHeader {
+            kind: FrameKind::Retire,
+            deadline: false,
+            entry: finalizer.unwrap_or(0),
+            items: u32::from(finalizer.is_some()),
+            bytes: size as u64,
+        };
+        if self.requests.free()? < FRAME_HEADER + size {
+            return Ok(false);
+        }
+        self.requests.put(&header.write())?;
+        if finalizer.is_some() {
+            self.requests.put(&head[..size])?;
+        }
+        self.publish();
+        Ok(true)
+    }
+
+    fn publish(&mut self) {
+        if self.requests.publish() {
+            self.wake();
+        }
+    }
+
+    /// Wakes the worker if it sleeps.
+    fn wake(&self) {
+        let asleep = &*self.region.words().worker_asleep;
+        // What was published before, the worker sees, or we see that it sleeps. See `wait` in
+        // `worker::serve`.
+        fence(Ordering::SeqCst);
+        if asleep.load(Ordering::Relaxed) != 0 {
+            asleep.store(0, Ordering::Relaxed);
+            sys::futex_wake(asleep);
+        }
+    }
+
+    /// Whether the worker has read all that it was sent.
+    pub(super) fn is_drained(&mut self) -> Result<bool, Corrupt> {
+        Ok(self.unsent.is_none() && self.requests.is_drained()?)
+    }
+
+    /// The bytes of memory that the record takes which is only partly there.
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn memory(&self) -> usize {
+        self.partial.as_ref().map_or(0, |it| it.bytes.capacity())
+    }
+
+    /// Says what to ring for: nothing, or results and, where needed, space.
+    pub(super) fn listen(&mut self, results: bool, space: bool) {
+        let wants =
+            if results { WANT_RESULTS } else { 0 } | if results && space { WANT_SPACE } else { 0 };
+        // The worker clears it when it rings, so what we know may be too much, never too little.
+        if wants != 0 || self.wants != 0 {
+            self.wants = wants;
+            let word = &*self.region.words().parent_wants;
+            word.store(wants, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the worker may spin when it runs out of work.
+    pub(super) fn let_spin(&mut self, may: bool) {
+        if may != self.may_spin {
+            self.may_spin = may;
+            let word = &self.region.words().advice.may_spin;
+            word.store(u32::from(may), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes in all records that are there.
+    pub(super) fn harvest(
+        &mut self,
+        slot: usize,
+        info: &WorkerInfo,
+        scheduler: &mut Scheduler<Chunk>,
+        harvest: &mut Harvest,
+    ) -> Result<(), Corrupt> {
+        if self.responses.available()? == 0 {
+            return Ok(());
+        }
+        while self.take_record(slot, info, scheduler, harvest)? {}
+        if self.responses.release() {
+            // Only then: a part of a head that is there and cannot be taken is no news.
+            harvest.news = true;
+            // It may be waiting for space.
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes in what a dead worker had finished without publishing it.
+    pub(super) fn harvest_remains(
+        &mut self,
+        slot: usize,
+        info: &WorkerInfo,
+        scheduler: &mut Scheduler<Chunk>,
+        harvest: &mut Harvest,
+    ) -> Result<(), Corrupt> {
+        self.responses.available()?;
+        while self.take_record(slot, info, scheduler, harvest)? {}
+        let staged = self.region.words().progress.staged.load(Ordering::Acquire);
+        self.responses.accept(staged)?;
+        while self.take_record(slot, info, scheduler, harvest)? {}
+        Ok(())
+    }
+
+    /// Takes one record, or a part of one. `false`: there is no more for now.
+    fn take_record(
+        &mut self,
+        slot: usize,
+        info: &WorkerInfo,
+        scheduler: &mut Scheduler<Chunk>,
+        harvest: &mut Harvest,
+    ) -> Result<bool, Corrupt> {
+        let seen = self.responses.seen();
+        if let Some(partial) = &mut self.partial {
+            let count = (partial.left).min(seen as u64) as usize;
+            if scheduler.is_retiring(slot) {
+                // Of the finalizer, whose outcome is nobody's.
+                self.responses.skip(count);
+            } else {
+                // The length is the worker's word: memory grows with what arrives, not with that,
+                // but not beyond it.
+                let bytes = &mut partial.bytes;
+                if bytes.capacity() - bytes.len() < count {
+                    let more = (bytes.len() as u64).min(partial.left);
+                    bytes.reserve_exact((more as usize).max(count));
+                }
+                self.responses.take(count, bytes);
+            }
+            partial.left -= count as u64;
+            if partial.left > 0 {
+                return Ok(false);
+            }
+            if let Some(partial) = self.partial.take() {
+                let kind = partial.kind;
+                let bytes = if kind == RecordKind::Bulk {
+                    RecordBytes::Bulk(partial.prefix, partial.bytes)
+                } else {
+                    RecordBytes::Owned(partial.bytes)
+                };
+                accept(slot, info, scheduler, harvest, kind, bytes)?;
+            }
+            return Ok(true);
+        }
+        if seen < 4 {
+            return Ok(false);
+        }
+        let mut head = [0; MAX_HEAD];
+        self.responses.peek(&mut head[..4]);
+        let size = Head::size([head[0], head[1], head[2], head[3]]);
+        if seen < size {
+            return Ok(false);
+        }
+        self.responses.peek(&mut head[..size]);
+        let head = Head::read(&head[..size]).ok_or(Corrupt)?;
+        if !scheduler.is_retiring(slot) {
+            // Refused before its bytes come: there may be no end to them.
+            let is_due = match head.kind {
+                RecordKind::Time => head.len == 8,
+                RecordKind::Value | RecordKind::Failure => scheduler.open_items(slot) > 0,
+                RecordKind::Bulk => {
+                    head.len >= LARGE_BYTES as u64 && scheduler.open_items(slot) > 0
+                }
+            };
+            if !is_due {
+                return Err(Corrupt);
+            }
+        }
+        let mut prefix = [0; 8];
+        let mut size = size;
+        let mut left = head.len;
+        if head.kind == RecordKind::Bulk {
+            if seen < size + prefix.len() {
+                return Ok(false);
+            }
+            self.responses.skip(size);
+            self.responses.peek(&mut prefix);
+            size = prefix.len();
+            // It is long enough, or will be nobody's.
+            left = left.saturating_sub(size as u64);
+        }
+        self.responses.skip(size);
+        let available = (seen - size) as u64;
+        if head.len <= SMALL && head.len <= available && head.kind != RecordKind::Bulk {
+            let mut small = [0; SMALL as usize];
+            let small = &mut small[..head.len as usize];
+            self.responses.peek(small);
+            self.responses.skip(small.len());
+            accept(
+                slot,
+                info,
+                scheduler,
+                harvest,
+                head.kind,
+                RecordBytes::Small(small),
+            )?;
+            self.take_run(slot, scheduler, size + head.len as usize);
+        } else {
+            self.partial = Some(Partial {
+                kind: head.kind,
+                left,
+                prefix,
+                bytes: Vec::new(),
+            });
+        }
+        Ok(true)
+    }
+}
+
+/// Puts a frame into the ring from the byte `sent` on, as much of it as there is space for, and
+/// returns how many of its bytes are there then.
+fn put_frame(
+    requests: &mut Producer,
+    header: &[u8; FRAME_HEADER],
+    items: &Bytes,
+    mut sent: usize,
+) -> Result<usize, Corrupt> {
+    let [first, second] = items.parts();
+    let mut before = 0;
+    for part in [&header[..], first, second] {
+        let at = sent - before;
+        if at < part.len() {
+            sent += requests.put(&part[at..])?;
+        }
+        before += part.len();
+        if sent < before {
+            break;
+        }
+    }
+    Ok(sent)
+}
+
+impl Wire {
+    /// Takes the values that follow, of the same load, all at once, as far as they are of `size`
+    /// bytes each, with their heads, as the one before was.
+    fn take_run(&mut self, slot: usize, scheduler: &mut Scheduler<Chunk>, size: usize) {
+        let open = scheduler.open_items(slot);
+        let Some(Outcomes::Many { records, .. }) = scheduler.outcomes_mut(slot) else {
+            return;
+        };
+        let count = self.responses.seen().min(open as usize * size) / size * size;
+        let start = records.len();
+        // Copied first and looked at then: the worker may go on writing into its ring.
+        self.responses.copy(count, records);
+        let word = Head::value(size - 4).word();
+        let done = records[start..]
+            .chunks_exact(size)
+            .take_while(|record| record.first_chunk().map(|word| u32::from_le_bytes(*word)) == word)
+            .count();
+        records.truncate(start + done * size);
+        self.responses.skip(done * size);
+        let done = done as u32;
+        scheduler.items_done(slot, done);
+    }
+}
+
+/// The longest record that is copied by way of the stack.
+const SMALL: u64 = 64;
+
+enum RecordBytes<'a> {
+    Small(&'a [u8]),
+    Owned(Vec<u8>),
+    Bulk([u8; 8], Vec<u8>),
+}
+
+impl RecordBytes<'_> {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Owned(bytes) | Self::Bulk(_, bytes) => bytes,
+        }
+    }
+}
+
+/// Books one whole record.
+#[inline]
+fn accept(
+    slot: usize,
+    info: &WorkerInfo,
+    scheduler: &mut Scheduler<Chunk>,
+    harvest: &mut Harvest,
+    kind: RecordKind,
+    bytes: RecordBytes<'_>,
+) -> Result<(), Corrupt> {
+    if scheduler.is_retiring(slot) {
+        // Of the finalizer, whose outcome is nobody's.
+        return Ok(());
+    }
+    if kind == RecordKind::Time {
+        let time: [u8; 8] = bytes.as_slice().try_into().map_err(|_| Corrupt)?;
+        let took = u64::from_le_bytes(time);
+        let done = scheduler.load_done(slot, took).ok_or(Corrupt)?;
+        harvest.finished.push((done, Duration::from_nanos(took)));
+        return Ok(());
+    }
+    if !scheduler.item_done(slot) {
+        return Err(Corrupt);
+    }
+    let outcomes = scheduler.outcomes_mut(slot).ok_or(Corrupt)?;
+    match (kind, bytes) {
+        (RecordKind::Value, RecordBytes::Owned(bytes)) if matches!(outcomes, Outcomes::One(_)) => {
+            *outcomes = Outcomes::One(Some(Ok(bytes.into())));
+        }
+        (_, RecordBytes::Bulk(prefix, bytes)) => outcomes.push_bulk(prefix, bytes),
+        (RecordKind::Value, bytes) => outcomes.push_value(bytes.as_slice()),
+        (_, bytes) => {
+            outcomes.push_error(reported(bytes.as_slice()).with_worker(info.clone()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::Region;
+
+    const BYTES: usize = 4096;
+
+    /// Both ends of a region, and a scheduler whose one lane is up.
+    fn both_ends() -> (Wire, Producer, Scheduler<Chunk>) {
+        let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
+        region.introduce(1, 0, BYTES, BYTES);
+        let region = Arc::new(region);
+        let wire = Wire::new(region.clone(), BYTES, BYTES);
+        let mut scheduler = Scheduler::new(1, None);
+        scheduler.up(0);
+        (wire, Producer::responses(region, BYTES, BYTES), scheduler)
+    }
+
+    fn harvest(wire: &mut Wire, scheduler: &mut Scheduler<Chunk>) -> Result<bool, Corrupt> {
+        let mut harvest = Harvest::default();
+        let info = WorkerInfo::new(1, 0, 1);
+        wire.harvest(0, &info, scheduler, &mut harvest)?;
+        Ok(harvest.news)
+    }
+
+    /// Whoever looks until there is no news would look for ever.
+    #[test]
+    fn a_part_of_a_head_is_no_news() {
+        let (mut wire, mut worker, mut scheduler) = both_ends();
+        assert_eq!(harvest(&mut wire, &mut scheduler), Ok(false));
+        for _ in 0..3 {
+            worker.put(&[1]).expect("space");
+            worker.publish();
+            assert_eq!(harvest(&mut wire, &mut scheduler), Ok(false));
+        }
+    }
+
+    #[test]
+    fn answers_that_nobody_has_asked_for_are_refused() {
+        for (kind, bytes) in [
+            (RecordKind::Value, &[0; 8][..]),
+            (RecordKind::Failure, &[0; 8]),
+            (RecordKind::Time, &[0; 8]),
+            (RecordKind::Time, &[0; 3]),
+        ] {
+            let (mut wire, mut worker, mut scheduler) = both_ends();
+            let len = bytes.len() as u64;
+            let mut head = [0; MAX_HEAD];
+            let size = Head { kind, len }.write(&mut head);
+            worker.put(&head[..size]).expect("space");
+            worker.put(bytes).expect("space");
+            worker.publish();
+            assert_eq!(harvest(&mut wire, &mut scheduler), Err(Corrupt), "{kind:?}");
+        }
+    }
+
+    /// Memory grows with what arrives, not with what is announced.
+    #[test]
+    fn an_endless_record_takes_no_memory_before_it_comes() {
+        let (mut wire, mut worker, mut scheduler) = both_ends();
+        let chunk = Chunk::initializer(crate::Entry::from_number(1), vec![0; 4]);
+        scheduler.submit(chunk);
+        assert_eq!(scheduler.assign(&mut Vec::new()), Some(0));
+        let mut head = [0; MAX_HEAD];
+        let size = Head {
+            kind: RecordKind::Value,
+            len: u64::MAX,
+        }
+        .write(&mut head);
+        worker.put(&head[..size]).expect("space");
+        worker.put(&[7; 100]).expect("space");
+        worker.publish();
+        assert_eq!(harvest(&mut wire, &mut scheduler), Ok(true));
+        let partial = wire.partial.expect("a record that goes on");
+        assert!(partial.bytes.len() <= 100 && partial.bytes.capacity() <= 4096);
+    }
+}
