@@ -74,8 +74,9 @@ pub use backend_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
 #[cfg(feature = "spawn")]
 pub use backend_spawn::{SpawnPool, SpawnPoolBuilder};
 pub use pool_core::{
-    BuildError, BuildErrorKind, CallWith, Cancel, Chunk, Executor, Imap, JoinError, MapHandle,
-    Pool, SerialPool, Stats, TaskError, TaskErrorKind, TaskHandle, TaskId, WorkerInfo, worker,
+    BuildError, BuildErrorKind, CallWith, Cancel, Chunk, EndReason, Executor, ExitStatus, Imap,
+    JoinError, MapHandle, Pool, SerialPool, Stats, TaskError, TaskErrorKind, TaskHandle, TaskId,
+    WorkerEnd, WorkerInfo, worker,
 };
 
 /// The pool of processes to use unless there is a reason for another one.

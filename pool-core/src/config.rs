@@ -1,5 +1,7 @@
 //! What a pool is built from.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,7 +12,8 @@ use crate::codec;
 use crate::entry::Entry;
 use crate::protocol;
 use crate::region::RING_BYTES;
-use crate::worker::catch;
+use crate::worker::{WorkerInfo, catch};
+use crate::worker_end::WorkerEnd;
 
 /// The options that every pool of processes has; a backend's builder wraps it.
 #[derive(Debug, Clone)]
@@ -21,6 +24,26 @@ pub struct PoolConfig {
     max_tasks_per_child: Option<u64>,
     ring_capacity: usize,
     launch_timeout: Duration,
+    hooks: Hooks,
+}
+
+/// What the user wants to be told of workers.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) start: Option<Arc<StartHook>>,
+    pub(crate) death: Option<Arc<DeathHook>>,
+}
+
+type StartHook = dyn Fn(&WorkerInfo) + Send + Sync;
+type DeathHook = dyn Fn(&WorkerInfo, &WorkerEnd) + Send + Sync;
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks")
+            .field("start", &self.start.is_some())
+            .field("death", &self.death.is_some())
+            .finish()
+    }
 }
 
 /// A function to run first in each worker, with its argument.
@@ -40,6 +63,7 @@ pub(crate) struct Checked {
     pub(crate) max_tasks_per_child: Option<u64>,
     pub(crate) ring_bytes: usize,
     pub(crate) launch_timeout: Duration,
+    pub(crate) hooks: Hooks,
 }
 
 impl Default for PoolConfig {
@@ -51,6 +75,7 @@ impl Default for PoolConfig {
             max_tasks_per_child: None,
             ring_capacity: 256 * 1024,
             launch_timeout: Duration::from_secs(10),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -109,6 +134,19 @@ impl PoolConfig {
         self.launch_timeout = timeout;
     }
 
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_on_worker_start(&mut self, hook: impl Fn(&WorkerInfo) + Send + Sync + 'static) {
+        self.hooks.start = Some(Arc::new(hook));
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_on_worker_death(
+        &mut self,
+        hook: impl Fn(&WorkerInfo, &WorkerEnd) + Send + Sync + 'static,
+    ) {
+        self.hooks.death = Some(Arc::new(hook));
+    }
+
     pub(crate) fn check(self) -> Result<Checked, BuildError> {
         let invalid = |message: String| BuildError::new(BuildErrorKind::InvalidConfig, message);
         let processes = match self.processes {
@@ -165,6 +203,7 @@ impl PoolConfig {
             max_tasks_per_child: self.max_tasks_per_child,
             ring_bytes,
             launch_timeout: self.launch_timeout,
+            hooks: self.hooks,
         })
     }
 }
@@ -226,6 +265,34 @@ macro_rules! builder_methods {
         #[must_use]
         pub fn launch_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.config.set_launch_timeout(timeout);
+            self
+        }
+
+        /// A function to call in this process when a worker has started: its process answers, and its
+        /// initializer is next.
+        ///
+        /// It runs on the thread that completion callbacks run on, one call after the other and in
+        /// the order in which things happened; what it waits for, they wait for. A panic in it
+        /// harms nothing.
+        #[must_use]
+        pub fn on_worker_start<F>(mut self, hook: F) -> Self
+        where
+            F: Fn(&$crate::WorkerInfo) + Send + Sync + 'static,
+        {
+            self.config.set_on_worker_start(hook);
+            self
+        }
+
+        /// A function to call in this process when a worker is gone: with how its process ended,
+        /// and why. It is called once for each worker that
+        /// [`on_worker_start`](Self::on_worker_start) told of, also for those that the end of the pool kills, and as
+        /// that is; a [`join`]($crate::Pool::join) waits for it.
+        #[must_use]
+        pub fn on_worker_death<F>(mut self, hook: F) -> Self
+        where
+            F: Fn(&$crate::WorkerInfo, &$crate::WorkerEnd) + Send + Sync + 'static,
+        {
+            self.config.set_on_worker_death(hook);
             self
         }
     };

@@ -44,6 +44,7 @@ mod stats;
 mod sync;
 mod sys;
 pub mod worker;
+mod worker_end;
 
 pub use build_error::{BuildError, BuildErrorKind, JoinError};
 pub use call::{Chunk, TaskId};
@@ -62,6 +63,7 @@ pub use region::{PROTOCOL_VERSION, Region};
 pub use serial::SerialPool;
 pub use stats::Stats;
 pub use worker::WorkerInfo;
+pub use worker_end::{EndReason, WorkerEnd};
 
 #[doc(hidden)]
 pub use serde;

@@ -27,6 +27,7 @@ mod death;
 mod failure;
 mod fate;
 mod gate;
+mod hooks;
 mod hostile;
 mod lazy;
 mod life;
@@ -108,7 +109,7 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
 /// These, and those that need processes.
 #[cfg(any(feature = "fork", feature = "spawn"))]
 fn pool_of_processes<S: Processes>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 18] = [
+    let sections: [(&str, Vec<Test>); 19] = [
         ("seeds", seeds::processes::<S>()),
         ("results", results::processes::<S>()),
         ("lazy", lazy::processes::<S>()),
@@ -127,6 +128,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("remains", remains::processes::<S>()),
         ("refused", refused::processes::<S>()),
         ("hostile", hostile::processes::<S>()),
+        ("hooks", hooks::processes::<S>()),
     ];
     let mut trials = every_pool::<S>();
     trials.extend(trial::trials(S::NAME, sections));

@@ -1,6 +1,6 @@
 //! The kinds of pools that the suite is run for.
 
-use procpool::{BuildError, Pool, SerialPool};
+use procpool::{BuildError, Pool, SerialPool, WorkerEnd, WorkerInfo};
 #[cfg(feature = "fork")]
 use procpool::{ForkPool, ForkPoolBuilder};
 #[cfg(feature = "spawn")]
@@ -43,6 +43,11 @@ pub(crate) trait Builder: Sized {
     fn max_tasks_per_child(self, tasks: u64) -> Self;
     fn ring_capacity(self, bytes: usize) -> Self;
     fn launch_timeout(self, timeout: std::time::Duration) -> Self;
+    fn on_worker_start(self, hook: impl Fn(&WorkerInfo) + Send + Sync + 'static) -> Self;
+    fn on_worker_death(
+        self,
+        hook: impl Fn(&WorkerInfo, &WorkerEnd) + Send + Sync + 'static,
+    ) -> Self;
     fn try_build(self) -> Result<Self::Pool, BuildError>;
 
     fn build(self) -> Self::Pool {
@@ -120,6 +125,17 @@ macro_rules! subject {
 
             fn launch_timeout(self, timeout: std::time::Duration) -> Self {
                 self.launch_timeout(timeout)
+            }
+
+            fn on_worker_start(self, hook: impl Fn(&WorkerInfo) + Send + Sync + 'static) -> Self {
+                self.on_worker_start(hook)
+            }
+
+            fn on_worker_death(
+                self,
+                hook: impl Fn(&WorkerInfo, &WorkerEnd) + Send + Sync + 'static,
+            ) -> Self {
+                self.on_worker_death(hook)
             }
 
             fn try_build(self) -> Result<$pool, BuildError> {

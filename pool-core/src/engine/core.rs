@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::deferred::Job;
 use super::driver::{Attention, SeatState};
 use super::glance::Glance;
 use super::load::{Done, Load};
@@ -22,6 +23,8 @@ use crate::stats::Stats;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 use crate::sys;
+use crate::worker::WorkerInfo;
+use crate::worker_end::WorkerEnd;
 
 /// See the module.
 pub(super) struct Core {
@@ -41,6 +44,8 @@ pub(super) struct Core {
     pub(super) idle_deaths: u32,
     /// What is to be told to whom, as soon as the lock is free.
     deliveries: Vec<Delivery>,
+    /// What is to be told of workers.
+    pub(super) notices: Vec<Job>,
     pub(super) harvest: Harvest,
     abandoned: Vec<Chunk>,
     /// Tasks that were cancelled in the queue and are still there, at most.
@@ -96,6 +101,7 @@ impl Core {
                 overdue: None,
                 has_worked: false,
                 killed: None,
+                retired: None,
             })
             .collect();
         Self {
@@ -108,6 +114,7 @@ impl Core {
             failed_until: 0,
             idle_deaths: 0,
             deliveries: Vec::new(),
+            notices: Vec::new(),
             harvest: Harvest::default(),
             abandoned: Vec::new(),
             stale: 0,
@@ -229,6 +236,22 @@ impl Core {
     /// Moves what is to be delivered, as soon as the lock is free, into `batch`, which is empty.
     pub(super) fn swap_deliveries(&mut self, batch: &mut Vec<Delivery>) {
         std::mem::swap(&mut self.deliveries, batch);
+    }
+
+    /// A worker answers: its process has started.
+    pub(super) fn tell_of_start(&mut self, info: &WorkerInfo) {
+        if let Some(hook) = &self.config.hooks.start {
+            let (hook, info) = (hook.clone(), info.clone());
+            self.notices.push(Box::new(move || hook(&info)));
+        }
+    }
+
+    /// A worker that was reached is gone.
+    pub(super) fn tell_of_death(&mut self, info: &WorkerInfo, end: WorkerEnd) {
+        if let Some(hook) = &self.config.hooks.death {
+            let (hook, info) = (hook.clone(), info.clone());
+            self.notices.push(Box::new(move || hook(&info, &end)));
+        }
     }
 
     pub(super) fn has_deliveries(&self) -> bool {
@@ -429,6 +452,7 @@ impl Core {
         };
         match wire.send_retire(finalizer) {
             Ok(true) => {
+                self.slots[slot].retired = Some(self.scheduler.reason_to_go(slot));
                 self.scheduler.retiring(slot);
                 self.is_orphaned = true;
             }

@@ -9,7 +9,7 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
 use crate::worker::quietly;
 
-type Job = Box<dyn FnOnce() + Send>;
+pub(super) type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs user code one job after the other, in order, on a thread of its own: nothing of the
 /// engine waits for it, so it may block, panic, submit work, or drop the pool.
@@ -70,8 +70,19 @@ impl Queue {
 impl Deferred {
     /// Runs a job soon.
     pub(super) fn run(&self, job: Job) {
+        self.add([job]);
+        self.start();
+    }
+
+    /// Adds jobs, to be run in this order. They are run at the next [`start`](Self::start) at the latest.
+    pub(super) fn add(&self, jobs: impl IntoIterator<Item = Job>) {
+        self.queue.lock().jobs.extend(jobs);
+    }
+
+    /// Sees to it that the jobs run that are there. To be called without a lock: where there is no
+    /// thread to be had, they run here.
+    pub(super) fn start(&self) {
         let mut state = self.queue.lock();
-        state.jobs.push_back(job);
         let needs_thread = !std::mem::replace(&mut state.has_thread, true);
         drop(state);
         self.queue.changed.notify_all();

@@ -95,9 +95,10 @@ impl Linked {
         self.info.as_ref()
     }
 
-    fn learn_pid(&mut self, generation: u32) {
+    fn learn_pid(&mut self, generation: u32) -> WorkerInfo {
         let pid = self.link.pid().unwrap_or(0);
-        self.info = Some(WorkerInfo::new(self.number, generation, pid));
+        let info = WorkerInfo::new(self.number, generation, pid);
+        self.info.insert(info).clone()
     }
 }
 
@@ -255,13 +256,25 @@ impl Shared {
 
     /// Unlocks, and tells what there is to tell.
     fn deliver(&self, mut core: MutexGuard<'_, Core>) {
+        let has_notices = !core.notices.is_empty();
+        if has_notices {
+            // With the lock, so that they stay in order, and so that who joins knows of them.
+            self.deferred.add(core.notices.drain(..));
+        }
         if !core.has_deliveries() {
+            drop(core);
+            if has_notices {
+                self.deferred.start();
+            }
             return;
         }
         let mut batch = BATCH.with(Cell::take);
         core.swap_deliveries(&mut batch);
         self.delivering.fetch_add(1, Ordering::Relaxed);
         drop(core);
+        if has_notices {
+            self.deferred.start();
+        }
         for delivery in batch.drain(..) {
             // It wakes wakers, which are the user's.
             quietly(|| delivery.deliver());

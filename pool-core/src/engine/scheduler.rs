@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::load::{Done, Flight, Load, Remains};
+use crate::worker_end::EndReason;
 
 /// How much work, in nanoseconds, a worker may have waiting for it: enough that it does not run
 /// dry while the parent does something else, little enough to be taken back cheaply.
@@ -368,6 +369,15 @@ impl<L: Load> Scheduler<L> {
                 && !lane.revoked
                 && (over || lane.tasks_left == Some(0))
         })
+    }
+
+    /// Why a lane's worker should go.
+    pub(crate) fn reason_to_go(&self, slot: usize) -> EndReason {
+        if self.lanes[slot].tasks_left == Some(0) {
+            EndReason::MaxTasks
+        } else {
+            EndReason::Closed
+        }
     }
 
     /// The worker was told to go.

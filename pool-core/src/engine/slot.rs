@@ -2,6 +2,7 @@
 
 use super::Linked;
 use super::wire::Wire;
+use crate::worker_end::EndReason;
 
 /// One of the pool's places for a worker.
 pub(super) struct Slot {
@@ -21,6 +22,8 @@ pub(super) struct Slot {
     pub(super) has_worked: bool,
     /// Why the worker was killed, if it was.
     pub(super) killed: Option<Killed>,
+    /// Why the worker was told to go, if it was.
+    pub(super) retired: Option<EndReason>,
 }
 
 impl Slot {

@@ -14,6 +14,7 @@ use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Reaped};
 use crate::options::Timeout;
 use crate::sys;
 use crate::worker::WorkerInfo;
+use crate::worker_end::{EndReason, WorkerEnd};
 
 /// After so many failures in a row to get a worker going, the pool gives up.
 const MAX_FAILURES: u32 = 3;
@@ -62,6 +63,7 @@ impl Core {
         self.slots[slot].overdue = None;
         self.slots[slot].has_worked = false;
         self.slots[slot].killed = None;
+        self.slots[slot].retired = None;
         if matches!(self.end, End::Ended(_)) {
             self.kill(slot, Killed::Cancelled);
         }
@@ -130,7 +132,8 @@ impl Core {
             self.slots[slot].phase = phase;
             return;
         };
-        linked.learn_pid(self.slots[slot].generation);
+        let info = linked.learn_pid(self.slots[slot].generation);
+        self.tell_of_start(&info);
         let wire = Wire::new(linked.link.region(), bytes, bytes);
         self.slots[slot].phase = Phase::Up {
             linked,
@@ -249,6 +252,8 @@ impl Core {
         if !expected {
             self.stats.workers_lost += 1;
         }
+        let reason = self.reason_of_death(slot, expected);
+        self.tell_of_death(&info, WorkerEnd::new(exit, reason));
         let killed = self.slots[slot].killed;
         // A rogue's records are not worth reading; what it had is lost or run again.
         if killed != Some(Killed::Rogue) {
@@ -290,6 +295,24 @@ impl Core {
                     || exit == ExitStatus::Orphaned
                     || self.slots[slot].has_worked => {}
                 None => self.died_idle(slot, exit, info),
+            },
+        }
+    }
+
+    /// Why a worker is dead that had been reached.
+    fn reason_of_death(&self, slot: usize, expected: bool) -> EndReason {
+        let slot = &self.slots[slot];
+        match slot.killed {
+            _ if expected => slot.retired.unwrap_or(EndReason::Closed),
+            Some(Killed::Cancelled) if matches!(self.end, End::Ended(_)) => EndReason::Terminated,
+            Some(Killed::Cancelled) => EndReason::Cancelled,
+            Some(Killed::Deadline) => EndReason::Deadline,
+            Some(Killed::Rogue) => EndReason::Rogue,
+            Some(Killed::Stuck) => EndReason::Stuck,
+            Some(Killed::Silent | Killed::Uninitialized) => EndReason::Unready,
+            None => match slot.initialized {
+                Initialized::Yes => EndReason::Crashed,
+                Initialized::Pending | Initialized::Failed(_) => EndReason::Unready,
             },
         }
     }
