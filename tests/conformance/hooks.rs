@@ -23,7 +23,10 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 
 /// What hooks were told, in order.
 #[derive(Clone, Default)]
-pub(crate) struct Diary(Arc<Mutex<Vec<(WorkerInfo, Option<WorkerEnd>)>>>);
+pub(crate) struct Diary(Arc<Mutex<Vec<Entry>>>);
+
+/// A worker that has started, or how it has ended.
+type Entry = (WorkerInfo, Option<WorkerEnd>);
 
 impl Diary {
     /// A builder whose pool keeps the diary.
@@ -39,7 +42,7 @@ impl Diary {
         entries.push((worker.clone(), end));
     }
 
-    pub(crate) fn entries(&self) -> Vec<(WorkerInfo, Option<WorkerEnd>)> {
+    pub(crate) fn entries(&self) -> Vec<Entry> {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.clone()
     }
@@ -102,6 +105,7 @@ fn every_worker_that_starts_ends_once<S: Processes>() {
 }
 
 fn a_death_has_its_reason<S: Processes>() {
+    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     fn exit(code: i32) {
         std::process::exit(code)
     }
