@@ -75,8 +75,8 @@ pub use backend_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
 pub use backend_spawn::{SpawnPool, SpawnPoolBuilder};
 pub use pool_core::{
     BuildError, BuildErrorKind, CallWith, Cancel, Chunk, EndReason, Executor, ExitStatus, Imap,
-    JoinError, MapHandle, Pool, SerialPool, Stats, TaskError, TaskErrorKind, TaskHandle, TaskId,
-    WorkerEnd, WorkerInfo, worker,
+    JoinError, MapHandle, Pool, Resource, SerialPool, Stats, TaskError, TaskErrorKind, TaskHandle,
+    TaskId, WorkerEnd, WorkerInfo, worker,
 };
 
 /// The pool of processes to use unless there is a reason for another one.

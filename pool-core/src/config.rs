@@ -1,19 +1,17 @@
 //! What a pool is built from.
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::build_error::{BuildError, BuildErrorKind};
+use crate::care::{Care, CheckedCare};
 use crate::codec;
 use crate::entry::Entry;
 use crate::protocol;
 use crate::region::RING_BYTES;
-use crate::worker::{WorkerInfo, catch};
-use crate::worker_end::WorkerEnd;
+use crate::worker::catch;
 
 /// The options that every pool of processes has; a backend's builder wraps it.
 #[derive(Debug, Clone)]
@@ -24,26 +22,7 @@ pub struct PoolConfig {
     max_tasks_per_child: Option<u64>,
     ring_capacity: usize,
     launch_timeout: Duration,
-    hooks: Hooks,
-}
-
-/// What the user wants to be told of workers.
-#[derive(Clone, Default)]
-pub(crate) struct Hooks {
-    pub(crate) start: Option<Arc<StartHook>>,
-    pub(crate) death: Option<Arc<DeathHook>>,
-}
-
-type StartHook = dyn Fn(&WorkerInfo) + Send + Sync;
-type DeathHook = dyn Fn(&WorkerInfo, &WorkerEnd) + Send + Sync;
-
-impl fmt::Debug for Hooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hooks")
-            .field("start", &self.start.is_some())
-            .field("death", &self.death.is_some())
-            .finish()
-    }
+    pub(crate) care: Care,
 }
 
 /// A function to run first in each worker, with its argument.
@@ -63,7 +42,7 @@ pub(crate) struct Checked {
     pub(crate) max_tasks_per_child: Option<u64>,
     pub(crate) ring_bytes: usize,
     pub(crate) launch_timeout: Duration,
-    pub(crate) hooks: Hooks,
+    pub(crate) care: CheckedCare,
 }
 
 impl Default for PoolConfig {
@@ -75,7 +54,7 @@ impl Default for PoolConfig {
             max_tasks_per_child: None,
             ring_capacity: 256 * 1024,
             launch_timeout: Duration::from_secs(10),
-            hooks: Hooks::default(),
+            care: Care::default(),
         }
     }
 }
@@ -134,19 +113,6 @@ impl PoolConfig {
         self.launch_timeout = timeout;
     }
 
-    /// See [`builder_methods!`](crate::builder_methods).
-    pub fn set_on_worker_start(&mut self, hook: impl Fn(&WorkerInfo) + Send + Sync + 'static) {
-        self.hooks.start = Some(Arc::new(hook));
-    }
-
-    /// See [`builder_methods!`](crate::builder_methods).
-    pub fn set_on_worker_death(
-        &mut self,
-        hook: impl Fn(&WorkerInfo, &WorkerEnd) + Send + Sync + 'static,
-    ) {
-        self.hooks.death = Some(Arc::new(hook));
-    }
-
     pub(crate) fn check(self) -> Result<Checked, BuildError> {
         let invalid = |message: String| BuildError::new(BuildErrorKind::InvalidConfig, message);
         let processes = match self.processes {
@@ -199,11 +165,11 @@ impl PoolConfig {
         Ok(Checked {
             processes,
             initializer,
-            finalizer: self.finalizer.transpose().map_err(invalid)?,
+            finalizer: self.finalizer.transpose().map_err(&invalid)?,
             max_tasks_per_child: self.max_tasks_per_child,
             ring_bytes,
             launch_timeout: self.launch_timeout,
-            hooks: self.hooks,
+            care: self.care.check().map_err(invalid)?,
         })
     }
 }
@@ -268,32 +234,6 @@ macro_rules! builder_methods {
             self
         }
 
-        /// A function to call in this process when a worker has started: its process answers, and its
-        /// initializer is next.
-        ///
-        /// It runs on the thread that completion callbacks run on, one call after the other and in
-        /// the order in which things happened; what it waits for, they wait for. A panic in it
-        /// harms nothing.
-        #[must_use]
-        pub fn on_worker_start<F>(mut self, hook: F) -> Self
-        where
-            F: Fn(&$crate::WorkerInfo) + Send + Sync + 'static,
-        {
-            self.config.set_on_worker_start(hook);
-            self
-        }
-
-        /// A function to call in this process when a worker is gone: with how its process ended,
-        /// and why. It is called once for each worker that
-        /// [`on_worker_start`](Self::on_worker_start) told of, also for those that the end of the pool kills, and as
-        /// that is; a [`join`]($crate::Pool::join) waits for it.
-        #[must_use]
-        pub fn on_worker_death<F>(mut self, hook: F) -> Self
-        where
-            F: Fn(&$crate::WorkerInfo, &$crate::WorkerEnd) + Send + Sync + 'static,
-        {
-            self.config.set_on_worker_death(hook);
-            self
-        }
+        $crate::care_methods!();
     };
 }

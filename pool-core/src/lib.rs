@@ -17,6 +17,7 @@ mod build_error;
 mod bytes;
 mod call;
 mod call_with;
+mod care;
 mod chunker;
 #[doc(hidden)]
 pub mod codec;
@@ -62,7 +63,7 @@ pub use pool::Pool;
 pub use region::{PROTOCOL_VERSION, Region};
 pub use serial::SerialPool;
 pub use stats::Stats;
-pub use worker::WorkerInfo;
+pub use worker::{Resource, WorkerInfo};
 pub use worker_end::{EndReason, WorkerEnd};
 
 #[doc(hidden)]

@@ -39,6 +39,7 @@ mod remains;
 mod results;
 mod rogue;
 mod seeds;
+mod settings;
 mod stacks;
 #[cfg(feature = "fork")]
 mod standby;
@@ -109,7 +110,7 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
 /// These, and those that need processes.
 #[cfg(any(feature = "fork", feature = "spawn"))]
 fn pool_of_processes<S: Processes>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 19] = [
+    let sections: [(&str, Vec<Test>); 20] = [
         ("seeds", seeds::processes::<S>()),
         ("results", results::processes::<S>()),
         ("lazy", lazy::processes::<S>()),
@@ -129,6 +130,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("refused", refused::processes::<S>()),
         ("hostile", hostile::processes::<S>()),
         ("hooks", hooks::processes::<S>()),
+        ("settings", settings::processes::<S>()),
     ];
     let mut trials = every_pool::<S>();
     trials.extend(trial::trials(S::NAME, sections));

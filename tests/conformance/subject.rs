@@ -1,6 +1,8 @@
 //! The kinds of pools that the suite is run for.
 
-use procpool::{BuildError, Pool, SerialPool, WorkerEnd, WorkerInfo};
+use std::path::Path;
+
+use procpool::{BuildError, Pool, Resource, SerialPool, WorkerEnd, WorkerInfo};
 #[cfg(feature = "fork")]
 use procpool::{ForkPool, ForkPoolBuilder};
 #[cfg(feature = "spawn")]
@@ -48,6 +50,14 @@ pub(crate) trait Builder: Sized {
         self,
         hook: impl Fn(&WorkerInfo, &WorkerEnd) + Send + Sync + 'static,
     ) -> Self;
+    fn env(self, key: &str, value: &str) -> Self;
+    fn env_remove(self, key: &str) -> Self;
+    fn env_clear(self) -> Self;
+    fn current_dir(self, path: &Path) -> Self;
+    fn nice(self, increment: i32) -> Self;
+    fn rlimit(self, resource: Resource, soft: u64, hard: u64) -> Self;
+    fn pin_cpus(self) -> Self;
+    fn pin_cpus_to(self, cpus: Vec<usize>) -> Self;
     fn try_build(self) -> Result<Self::Pool, BuildError>;
 
     fn build(self) -> Self::Pool {
@@ -136,6 +146,38 @@ macro_rules! subject {
                 hook: impl Fn(&WorkerInfo, &WorkerEnd) + Send + Sync + 'static,
             ) -> Self {
                 self.on_worker_death(hook)
+            }
+
+            fn env(self, key: &str, value: &str) -> Self {
+                self.env(key, value)
+            }
+
+            fn env_remove(self, key: &str) -> Self {
+                self.env_remove(key)
+            }
+
+            fn env_clear(self) -> Self {
+                self.env_clear()
+            }
+
+            fn current_dir(self, path: &Path) -> Self {
+                self.current_dir(path)
+            }
+
+            fn nice(self, increment: i32) -> Self {
+                self.nice(increment)
+            }
+
+            fn rlimit(self, resource: Resource, soft: u64, hard: u64) -> Self {
+                self.rlimit(resource, soft, hard)
+            }
+
+            fn pin_cpus(self) -> Self {
+                self.pin_cpus()
+            }
+
+            fn pin_cpus_to(self, cpus: Vec<usize>) -> Self {
+                self.pin_cpus_to(cpus)
             }
 
             fn try_build(self) -> Result<$pool, BuildError> {

@@ -240,7 +240,7 @@ impl Core {
 
     /// A worker answers: its process has started.
     pub(super) fn tell_of_start(&mut self, info: &WorkerInfo) {
-        if let Some(hook) = &self.config.hooks.start {
+        if let Some(hook) = &self.config.care.hooks.start {
             let (hook, info) = (hook.clone(), info.clone());
             self.notices.push(Box::new(move || hook(&info)));
         }
@@ -248,7 +248,7 @@ impl Core {
 
     /// A worker that was reached is gone.
     pub(super) fn tell_of_death(&mut self, info: &WorkerInfo, end: WorkerEnd) {
-        if let Some(hook) = &self.config.hooks.death {
+        if let Some(hook) = &self.config.care.hooks.death {
             let (hook, info) = (hook.clone(), info.clone());
             self.notices.push(Box::new(move || hook(&info, &end)));
         }
@@ -350,17 +350,7 @@ impl Core {
                     "the initializer was not run",
                 )),
             };
-            match failed {
-                None => {
-                    self.slots[slot].initialized = Initialized::Yes;
-                    self.failures = 0;
-                }
-                Some(error) => {
-                    self.slots[slot].initialized =
-                        Initialized::Failed(TaskError::initializer(&error));
-                    self.kill(slot, Killed::Uninitialized);
-                }
-            }
+            self.prepared(slot, failed);
         } else {
             self.slots[slot].has_worked = true;
             self.idle_deaths = 0;
@@ -519,6 +509,11 @@ impl Core {
     pub(super) fn needs_supervision(&mut self) -> bool {
         self.is_orphaned &= self.is_busy();
         self.unattended > 0 || self.is_orphaned || !matches!(self.end, End::Open)
+    }
+
+    /// Something runs whose end must be heard of, though no thread waits for it.
+    pub(super) fn listen_for_orphans(&mut self) {
+        self.is_orphaned = true;
     }
 
     /// Whether somebody who looks into the rings is awake, and so keeps the balance.

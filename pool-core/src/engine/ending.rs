@@ -23,6 +23,9 @@ impl Core {
             return;
         }
         self.end = End::Ended(reason.clone());
+        if matches!(self.founding, Founding::Waiting(_)) {
+            self.founding = Founding::Failed(LaunchError::new(reason.to_string()));
+        }
         self.scheduler.close();
         let queued: Vec<Chunk> = self.scheduler.drain_queue().collect();
         for chunk in queued {
@@ -56,9 +59,6 @@ impl Core {
 
     /// Ends everything without a supervisor: the links kill and reap when they are dropped.
     pub(super) fn give_up(&mut self, reason: TaskError) {
-        if matches!(self.founding, Founding::Waiting(_)) {
-            self.founding = Founding::Failed(LaunchError::new(reason.to_string()));
-        }
         self.end(reason);
         for slot in &mut self.slots {
             slot.phase = Phase::Down { not_before: 0 };

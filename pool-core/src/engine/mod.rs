@@ -15,6 +15,7 @@ mod glance;
 mod load;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
+mod prepare;
 mod scheduler;
 mod slot;
 mod supervisor;

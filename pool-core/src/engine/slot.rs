@@ -40,6 +40,8 @@ impl Slot {
 /// How far a worker's initializer is.
 #[derive(Debug, Clone)]
 pub(super) enum Initialized {
+    /// It applies its settings, before the initializer.
+    Unset,
     /// It runs, or has not begun.
     Pending,
     /// It is through, or there is none.

@@ -142,8 +142,9 @@ impl Supervisor {
                     timer.map(until)
                 }
             };
-            self.sleep(&mut ready, timeout);
+            // Also of what was heard a moment ago, by whoever began to listen.
             self.shared.changed.notify_all();
+            self.sleep(&mut ready, timeout);
         }
         self.shared.changed.notify_all();
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Linked;
 use super::core::{Core, End, Founding, nanoseconds};
 use super::load::Load;
+use super::prepare::died_in_preparation;
 use super::slot::{Initialized, Killed, Phase};
 use super::wire::Wire;
 use super::work::Delivery;
@@ -58,7 +59,7 @@ impl Core {
         self.stats.workers_started += 1;
         let give_up = sys::now_ns().saturating_add(nanoseconds(self.config.launch_timeout));
         self.slots[slot].phase = Phase::Starting { linked, give_up };
-        self.slots[slot].initialized = Initialized::Pending;
+        self.slots[slot].initialized = Initialized::Unset;
         self.slots[slot].deadline = None;
         self.slots[slot].overdue = None;
         self.slots[slot].has_worked = false;
@@ -88,7 +89,7 @@ impl Core {
     }
 
     /// A worker did not come so far that it could run a task.
-    fn startup_failed(&mut self, slot: usize, reason: TaskError) {
+    pub(super) fn startup_failed(&mut self, slot: usize, reason: TaskError) {
         // Workers that were on their way already when the last one failed are no further attempt:
         // one cause may have hit them all.
         if self.slots[slot].number > self.failed_until {
@@ -141,23 +142,7 @@ impl Core {
         };
         self.slots[slot].generation += 1;
         self.scheduler.up(slot);
-        match &self.config.initializer {
-            None => {
-                self.slots[slot].initialized = Initialized::Yes;
-                self.failures = 0;
-            }
-            Some((entry, item)) => {
-                let chunk = Chunk::initializer(*entry, item.clone());
-                self.scheduler.prepare(slot, chunk);
-                self.send(slot);
-            }
-        }
-        if let Founding::Waiting(missing) = &mut self.founding {
-            *missing -= 1;
-            if *missing == 0 {
-                self.founding = Founding::Done;
-            }
-        }
+        self.prepare(slot);
     }
 
     /// Kills a slot's worker; its death will tell what becomes of its tasks.
@@ -276,17 +261,17 @@ impl Core {
         match self.slots[slot].initialized.clone() {
             Initialized::Failed(error) => self.startup_failed(slot, error),
             // Not the initializer's fault, as far as anybody knows.
-            Initialized::Pending if exit == ExitStatus::Orphaned => {
+            Initialized::Unset | Initialized::Pending if exit == ExitStatus::Orphaned => {
                 self.scheduler.extract(|chunk| chunk.is_initializer);
             }
-            Initialized::Pending => {
+            stage @ (Initialized::Unset | Initialized::Pending) => {
                 // The initializer itself may be what was not begun.
                 self.scheduler.extract(|chunk| chunk.is_initializer);
-                let error = TaskError::new(
-                    TaskErrorKind::Initializer,
-                    format!("the initializer failed: the worker {exit}"),
-                );
-                self.startup_failed(slot, error.with_exit(exit).with_worker(info));
+                let error = died_in_preparation(&stage, exit).with_worker(info);
+                if matches!(stage, Initialized::Unset) {
+                    self.unfounded(&error);
+                }
+                self.startup_failed(slot, error);
             }
             Initialized::Yes => match remains.lost {
                 Some(lost) => self.lost(lost, exit, killed, info),
@@ -312,7 +297,9 @@ impl Core {
             Some(Killed::Silent | Killed::Uninitialized) => EndReason::Unready,
             None => match slot.initialized {
                 Initialized::Yes => EndReason::Crashed,
-                Initialized::Pending | Initialized::Failed(_) => EndReason::Unready,
+                Initialized::Unset | Initialized::Pending | Initialized::Failed(_) => {
+                    EndReason::Unready
+                }
             },
         }
     }

@@ -4,6 +4,7 @@ mod chunk;
 mod current;
 mod panic;
 mod serve;
+mod settings;
 
 pub(crate) use chunk::ChunkRun;
 pub(crate) use current::name;
@@ -12,3 +13,5 @@ pub(crate) use panic::{
     catch, caught, install_hook as record_panics, quietly, report_for, reporting,
 };
 pub use serve::serve;
+pub use settings::Resource;
+pub(crate) use settings::Settings;

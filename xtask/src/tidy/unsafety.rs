@@ -63,6 +63,10 @@ const PLACES: &[(&str, &str)] = &[
         "reads arguments where the parent wrote them",
     ),
     (
+        "pool-core/src/worker/settings.rs",
+        "changes the environment of a process with one thread",
+    ),
+    (
         "src/test_support.rs",
         "a function that the loader calls before main",
     ),

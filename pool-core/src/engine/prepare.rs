@@ -1,0 +1,109 @@
+//! What comes before a worker's first task: its settings, and the initializer.
+
+use super::core::{Core, Founding};
+use super::slot::{Initialized, Killed};
+use crate::call::Chunk;
+use crate::codec;
+use crate::error::{TaskError, TaskErrorKind};
+use crate::launch::{ExitStatus, LaunchError};
+use crate::protocol;
+
+impl Core {
+    /// A worker was reached: it is told what comes first.
+    pub(super) fn prepare(&mut self, slot: usize) {
+        let Some((entry, settings)) = &self.config.care.settings else {
+            self.founded();
+            self.initialize(slot);
+            return;
+        };
+        let entry = *entry;
+        let mut item = Vec::new();
+        let settings = settings.of_place(slot);
+        let encoded = protocol::append_item(&mut item, |out| codec::encode(&settings, out));
+        debug_assert!(encoded.is_ok(), "settings can be encoded");
+        self.run_first(slot, Chunk::initializer(entry, item));
+    }
+
+    /// A worker has applied its settings.
+    fn initialize(&mut self, slot: usize) {
+        match &self.config.initializer {
+            None => {
+                self.slots[slot].initialized = Initialized::Yes;
+                self.failures = 0;
+            }
+            Some((entry, item)) => {
+                self.slots[slot].initialized = Initialized::Pending;
+                let chunk = Chunk::initializer(*entry, item.clone());
+                self.scheduler.prepare(slot, chunk);
+                self.send(slot);
+            }
+        }
+    }
+
+    /// The same, but somebody has to hear of its end.
+    fn run_first(&mut self, slot: usize, chunk: Chunk) {
+        self.scheduler.prepare(slot, chunk);
+        self.listen_for_orphans();
+        self.send(slot);
+    }
+
+    /// A worker is through with its settings or its initializer.
+    pub(super) fn prepared(&mut self, slot: usize, failure: Option<TaskError>) {
+        match (&self.slots[slot].initialized, failure) {
+            (Initialized::Unset, None) => {
+                self.founded();
+                self.initialize(slot);
+            }
+            (Initialized::Unset, Some(error)) => {
+                let why = error
+                    .panic_message()
+                    .map_or_else(|| error.to_string(), str::to_owned);
+                let error = TaskError::new(
+                    TaskErrorKind::Launch,
+                    format!("a worker cannot be set up as the pool's builder asks: {why}"),
+                );
+                self.slots[slot].initialized = Initialized::Failed(error.clone());
+                self.kill(slot, Killed::Uninitialized);
+                self.unfounded(&error);
+            }
+            (_, None) => {
+                self.slots[slot].initialized = Initialized::Yes;
+                self.failures = 0;
+            }
+            (_, Some(error)) => {
+                self.slots[slot].initialized = Initialized::Failed(TaskError::initializer(&error));
+                self.kill(slot, Killed::Uninitialized);
+            }
+        }
+    }
+
+    /// One of the first workers is there.
+    fn founded(&mut self) {
+        if let Founding::Waiting(missing) = &mut self.founding {
+            *missing -= 1;
+            if *missing == 0 {
+                self.founding = Founding::Done;
+            }
+        }
+    }
+
+    /// If the pool is being built, that has failed for this reason.
+    pub(super) fn unfounded(&mut self, reason: &TaskError) {
+        if matches!(self.founding, Founding::Waiting(_)) {
+            self.founding = Founding::Failed(LaunchError::new(reason.to_string()));
+            self.end(reason.clone());
+        }
+    }
+}
+
+/// A worker died while it was at this.
+pub(super) fn died_in_preparation(stage: &Initialized, exit: ExitStatus) -> TaskError {
+    let (kind, what) = match stage {
+        Initialized::Unset => (
+            TaskErrorKind::Launch,
+            "a worker cannot be set up as the pool's builder asks",
+        ),
+        _ => (TaskErrorKind::Initializer, "the initializer failed"),
+    };
+    TaskError::new(kind, format!("{what}: the worker {exit}")).with_exit(exit)
+}

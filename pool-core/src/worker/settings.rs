@@ -1,0 +1,208 @@
+//! What a worker does to itself before anything of the user's runs in it.
+#![allow(unsafe_code)]
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+
+use rustix::process::{Rlimit, chdir, nice, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{Entry, ForeignFunction};
+
+/// The settings of a pool's workers, or of one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// The environment is emptied first.
+    pub(crate) env_clear: bool,
+    /// What is set, or removed, in order.
+    pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    /// An absolute path.
+    pub(crate) current_dir: Option<OsString>,
+    pub(crate) nice: Option<i32>,
+    pub(crate) limits: Vec<(Resource, u64, u64)>,
+    /// The processors to choose one from; of one worker's: that one.
+    pub(crate) cpus: Vec<usize>,
+}
+
+/// What of the system's a worker may use so much of: see a builder's `rlimit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Resource {
+    /// Virtual memory, in bytes (`RLIMIT_AS`): beyond it, allocations fail, which ends a Rust program
+    /// by an abort.
+    AddressSpace,
+    /// Time on a processor, in seconds, for the worker's whole life (`RLIMIT_CPU`): beyond the soft limit it is
+    /// killed by `SIGXCPU`, and replaced.
+    CpuTime,
+    /// The size of a core file, in bytes (`RLIMIT_CORE`); 0: none is written.
+    CoreSize,
+    /// Memory for data and the heap, in bytes (`RLIMIT_DATA`).
+    DataSize,
+    /// The size of a file that is written, in bytes (`RLIMIT_FSIZE`): beyond it, the worker is killed by
+    /// `SIGXFSZ`.
+    FileSize,
+    /// One more than the highest number of a descriptor (`RLIMIT_NOFILE`).
+    OpenFiles,
+}
+
+impl Resource {
+    fn of_the_system(self) -> rustix::process::Resource {
+        use rustix::process::Resource;
+        match self {
+            Self::AddressSpace => Resource::As,
+            Self::CpuTime => Resource::Cpu,
+            Self::CoreSize => Resource::Core,
+            Self::DataSize => Resource::Data,
+            Self::FileSize => Resource::Fsize,
+            Self::OpenFiles => Resource::Nofile,
+        }
+    }
+}
+
+impl Settings {
+    /// How a worker is told to apply its settings.
+    pub(crate) fn entry() -> Result<Entry, ForeignFunction> {
+        fn entry<F: Fn(Settings) + 'static>(_: F) -> Result<Entry, ForeignFunction> {
+            Entry::of::<F, Settings, ()>()
+        }
+        entry(|settings: Settings| {
+            if let Err(refused) = settings.apply() {
+                panic!("{refused}");
+            }
+        })
+    }
+
+    /// Those of the worker in this place, counted from 0.
+    pub(crate) fn of_place(&self, place: usize) -> Self {
+        let cpu = (!self.cpus.is_empty()).then(|| self.cpus[place % self.cpus.len()]);
+        Self {
+            cpus: cpu.into_iter().collect(),
+            ..self.clone()
+        }
+    }
+
+    /// Applies them to this process.
+    fn apply(&self) -> Result<(), Refused> {
+        if self.env_clear || !self.env.is_empty() {
+            self.apply_env()?;
+        }
+        if let Some(path) = &self.current_dir {
+            chdir(&**path).map_err(|error| refused(format!("go to the folder {path:?}"), error))?;
+        }
+        if let Some(increment) = self.nice {
+            let niced = nice(increment);
+            niced.map_err(|error| refused(format!("be nicer by {increment}"), error))?;
+        }
+        if !self.cpus.is_empty() {
+            let mut set = CpuSet::new();
+            self.cpus.iter().for_each(|cpu| set.set(*cpu));
+            let pinned = sched_setaffinity(None, &set);
+            pinned.map_err(|error| refused(format!("run on processor {}", self.cpus[0]), error))?;
+        }
+        for &(resource, soft, hard) in &self.limits {
+            let limit = |value| (value != u64::MAX).then_some(value);
+            let limits = Rlimit {
+                current: limit(soft),
+                maximum: limit(hard),
+            };
+            setrlimit(resource.of_the_system(), limits).map_err(|error| {
+                refused(
+                    format!("have the limits {soft} and {hard} of {resource:?}"),
+                    error,
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    fn apply_env(&self) -> Result<(), Refused> {
+        let what = || "have another environment".to_owned();
+        let threads =
+            std::fs::read_dir("/proc/self/task").map_err(|error| refused(what(), error))?;
+        if threads.count() != 1 {
+            let error = "the program starts threads before it calls procpool::init(), and they may \
+                         be reading the environment";
+            return Err(refused(what(), io::Error::other(error)));
+        }
+        let inherited = std::env::vars_os().filter(|_| self.env_clear);
+        let cleared = inherited.map(|(key, _)| (key, None));
+        for (key, value) in cleared.chain(self.env.iter().cloned()) {
+            // SAFETY: this is the process's only thread, as was seen above, and starts no other one in
+            // here. So nobody else reads or writes the environment, by whatever means.
+            unsafe {
+                match value {
+                    Some(value) => std::env::set_var(key, value),
+                    None => std::env::remove_var(key),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A setting that the system does not allow.
+#[derive(Debug)]
+struct Refused {
+    what: String,
+    why: io::Error,
+}
+
+fn refused(what: String, why: impl Into<io::Error>) -> Refused {
+    Refused {
+        what,
+        why: why.into(),
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it cannot {}: {}", self.what, self.why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_has_one_processor() {
+        let settings = Settings {
+            cpus: vec![4, 6],
+            ..Settings::default()
+        };
+        let cpus: Vec<_> = (0..5)
+            .flat_map(|place| settings.of_place(place).cpus)
+            .collect();
+        assert_eq!(cpus, [4, 6, 4, 6, 4]);
+        assert_eq!(Settings::default().of_place(3), Settings::default());
+    }
+
+    #[test]
+    fn what_cannot_be_applied_says_so() {
+        let settings = Settings {
+            current_dir: Some("/no/such/folder".into()),
+            ..Settings::default()
+        };
+        let refused = settings.apply().expect_err("there is no such folder");
+        let text = "it cannot go to the folder \"/no/such/folder\": No such file or directory";
+        assert!(refused.to_string().starts_with(text), "{refused}");
+    }
+
+    /// The test's process has threads.
+    #[test]
+    fn the_environment_is_not_changed_beside_other_threads() {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || stopped.recv());
+        let settings = Settings {
+            env: vec![("PROCPOOL_TEST".into(), Some("1".into()))],
+            ..Settings::default()
+        };
+        let refused = settings.apply().expect_err("there are two threads");
+        assert!(refused.to_string().contains("threads"), "{refused}");
+        assert!(std::env::var_os("PROCPOOL_TEST").is_none());
+        drop(stop);
+        let _ = thread.join();
+    }
+}
