@@ -74,9 +74,10 @@ pub use backend_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
 #[cfg(feature = "spawn")]
 pub use backend_spawn::{SpawnPool, SpawnPoolBuilder};
 pub use pool_core::{
-    BuildError, BuildErrorKind, CallWith, Cancel, Chunk, EndReason, Executor, ExitStatus, Imap,
-    JoinError, MapHandle, Pool, Resource, SerialPool, Stats, TaskError, TaskErrorKind, TaskHandle,
-    TaskId, WorkerEnd, WorkerInfo, worker,
+    BuildError, BuildErrorKind, CallWith, CallWithReceipts, Cancel, Chunk, Collected, EndReason,
+    Executor, ExitStatus, Imap, ImapReceipts, JoinError, MapHandle, Pool, Receipt, ReceiptHandle,
+    Receipted, Resource, SerialPool, Stats, TaskError, TaskErrorKind, TaskHandle, TaskId,
+    WorkerEnd, WorkerInfo, worker,
 };
 
 /// The pool of processes to use unless there is a reason for another one.

@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 use crate::bytes::Bytes;
 use crate::entry::Entry;
 use crate::error::TaskError;
+use crate::extras::Extras;
+use crate::ledger::Ledger;
+use crate::measure::Measure;
 use crate::options::Timeout;
 use crate::protocol::{self, Failure, RecordKind};
+use crate::receipt::Receipt;
 use crate::worker::{ChunkRun, record_panics};
 
 /// The name of one call of the user's within this process; a call of many items has one name.
@@ -42,6 +46,8 @@ pub struct Chunk {
     /// How many workers have died when this was next, though it had not begun, as they said.
     pub(crate) deaths: u8,
     pub(crate) sink: Arc<dyn Sink>,
+    /// What most chunks are without.
+    pub(crate) extras: Option<Box<Extras>>,
 }
 
 impl Chunk {
@@ -70,32 +76,47 @@ impl Chunk {
             is_initializer: true,
             deaths: 0,
             sink: Arc::new(Nobody),
+            extras: None,
         }
     }
 
     /// Runs the items one after the other in this thread, finishes the chunk, and says how many
     /// of its items have failed.
-    pub fn run_here(self) -> usize {
+    pub fn run_here(mut self) -> usize {
         // A pool of somebody else's may be the first to run anything here.
         record_panics();
         let start = Instant::now();
         let mut failed = 0;
         let mut outcomes = Outcomes::with_capacity(self.count);
-        if let Some(entry) = self.entry.resolve() {
-            let mut record = |kind: RecordKind, bytes: &[u8]| {
-                if kind == RecordKind::Value {
-                    outcomes.push_value(bytes);
-                } else {
-                    failed += 1;
-                    outcomes.push_error(reported(bytes));
+        let mut ledger = self.take_ledger();
+        let is_measured = ledger.is_some();
+        let mut record = |kind: RecordKind, bytes: &[u8]| match kind {
+            RecordKind::Time => {
+                if let (Some(ledger), Some(measure)) = (&mut ledger, Measure::read(bytes)) {
+                    ledger.expect(measure);
                 }
-            };
-            entry(&mut ChunkRun::in_memory(
-                &self.items.as_slice(),
-                &mut record,
-            ));
-        }
+            }
+            RecordKind::Value | RecordKind::Bulk => {
+                outcomes.push_value(bytes);
+                if let Some(ledger) = &mut ledger {
+                    ledger.ended(None, bytes.len() as u64);
+                }
+            }
+            RecordKind::Failure => {
+                failed += 1;
+                outcomes.push_error(reported(bytes));
+                if let Some(ledger) = &mut ledger {
+                    ledger.ended(None, 0);
+                }
+            }
+        };
+        self.entry.function()(&mut ChunkRun::in_memory(
+            &self.items.as_slice(),
+            is_measured,
+            &mut record,
+        ));
         let piece = Piece {
+            ledger,
             first: self.first,
             count: self.count,
             took: start.elapsed(),
@@ -106,13 +127,50 @@ impl Chunk {
     }
 
     /// Finishes the chunk: every item of it fails with this error.
-    pub fn finish(self, error: &TaskError) {
+    pub fn finish(mut self, error: &TaskError) {
+        let ledger = self.take_ledger();
         let piece = Piece::failed(self.first, self.count, error.clone());
-        self.sink.complete(piece);
+        self.sink.complete(Piece { ledger, ..piece });
+    }
+
+    /// What is known of the items, if they are measured.
+    pub(crate) fn ledger(&self) -> Option<&Ledger> {
+        self.extras.as_ref()?.ledger.as_ref()
+    }
+
+    pub(crate) fn ledger_mut(&mut self) -> Option<&mut Ledger> {
+        self.extras.as_mut()?.ledger.as_mut()
+    }
+
+    /// Notes how long each item took to encode, in nanoseconds, if they are measured.
+    pub(crate) fn note_encoding(&mut self, times: &[u64]) {
+        let Some(ledger) = self.extras.as_mut().and_then(|it| it.ledger.as_mut()) else {
+            return;
+        };
+        if let [time] = times {
+            // It may be lent, and not in one piece.
+            let head = self.items.parts()[0].first_chunk().copied();
+            let head = protocol::Head::size(head.unwrap_or_default());
+            ledger.encoded(self.items.len().saturating_sub(head) as u64, *time);
+            return;
+        }
+        let items = self.items.as_slice();
+        let mut rest = &items[..];
+        for time in times {
+            let (item, after) = protocol::split_item(rest).unwrap_or_default();
+            ledger.encoded(item.len() as u64, *time);
+            rest = after;
+        }
+    }
+
+    /// What is known of the items, for whoever gets their outcomes.
+    pub(crate) fn take_ledger(&mut self) -> Option<Box<Ledger>> {
+        let ledger = self.extras.as_mut()?.ledger.take();
+        ledger.map(Box::new)
     }
 
     /// The items before and from `at` on, as chunks of their own.
-    pub(crate) fn split(self, at: u32) -> (Self, Self) {
+    pub(crate) fn split(mut self, at: u32) -> (Self, Self) {
         assert!(at <= self.count, "a chunk is split inside");
         let nothing = || Bytes::from(&[][..]);
         let (before, after) = if at == 0 {
@@ -124,7 +182,9 @@ impl Chunk {
             let (before, after) = protocol::split_items(&all, at as usize);
             (Bytes::from(before), Bytes::from(after))
         };
+        let extras = self.extras.as_mut();
         let tail = Self {
+            extras: extras.map(|extras| Box::new(extras.split_off(at))),
             first: self.first + at as usize,
             count: self.count - at,
             items: after,
@@ -180,6 +240,8 @@ pub(crate) struct Piece {
     /// How long the worker took for them; zero where that is not known.
     pub(crate) took: Duration,
     pub(crate) outcomes: Outcomes,
+    /// What is known of the items, if they were measured.
+    pub(crate) ledger: Option<Box<Ledger>>,
 }
 
 impl Piece {
@@ -190,7 +252,14 @@ impl Piece {
             count,
             took: Duration::ZERO,
             outcomes: Outcomes::All(error),
+            ledger: None,
         }
+    }
+
+    /// The receipt of the item with this index in its call, which is one of these.
+    pub(crate) fn receipt(&self, index: usize) -> Receipt {
+        let ledger = self.ledger.as_ref();
+        ledger.map_or_else(Receipt::default, |it| it.receipt(index - self.first))
     }
 
     /// Gives the outcome of each item from the index `from` on to `visit`, with its index. Items

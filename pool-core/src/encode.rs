@@ -11,6 +11,7 @@ use crate::bytes::Bytes;
 use crate::codec::{self, CodecError};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::protocol::{self, LARGE_BYTES, PanicReport};
+use crate::sys;
 use crate::worker::{catch, report_for, reporting};
 
 /// Encoded items, one behind the other.
@@ -18,6 +19,10 @@ use crate::worker::{catch, report_for, reporting};
 pub(crate) struct Items {
     pub(crate) bytes: Vec<u8>,
     pub(crate) count: usize,
+    /// Whether to note how long each takes to encode.
+    pub(crate) is_timed: bool,
+    /// How long each has taken, in nanoseconds, if that is noted.
+    pub(crate) times: Vec<u64>,
 }
 
 /// How much is enough: whichever comes first.
@@ -72,10 +77,14 @@ impl Items {
                 };
                 is_encoding = true;
                 before = self.bytes.len();
+                let start = self.is_timed.then(sys::now_ns);
                 if let Err(error) = reporting(|| append(argument, &mut self.bytes)) {
                     return Stop::Failed(refused(&error));
                 }
                 self.count += 1;
+                if let Some(start) = start {
+                    self.times.push(sys::now_ns() - start);
+                }
             }
         }));
         stop.unwrap_or_else(|payload| {

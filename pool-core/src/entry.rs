@@ -7,6 +7,8 @@
 #![allow(unsafe_code)]
 
 use std::any::type_name;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -17,12 +19,34 @@ use serde::de::DeserializeOwned;
 
 use crate::worker::ChunkRun;
 
-/// The number of a function, the same in every process that runs this executable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Entry(u64);
+/// A function that can be named to another process that runs this executable.
+#[derive(Clone, Copy)]
+pub struct Entry(&'static Function);
 
 /// What an entry is: it runs all the items of a chunk.
 pub(crate) type EntryFn = fn(&mut ChunkRun<'_>);
+
+/// What this process knows of a function; a reference to it is all that a chunk carries.
+struct Function {
+    run: EntryFn,
+    name: fn() -> &'static str,
+}
+
+impl Function {
+    const fn of<F, A, R>() -> &'static Self
+    where
+        F: Fn(A) -> R + 'static,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        const {
+            &Self {
+                run: |chunk| chunk.run_all::<F, A, R>(&conjure::<F>()),
+                name: type_name::<F>,
+            }
+        }
+    }
+}
 
 impl Entry {
     /// The entry of a function that takes `A` and gives `R`.
@@ -37,11 +61,9 @@ impl Entry {
         R: Serialize + DeserializeOwned + 'static,
     {
         let () = CapturesNothing::<F>::CHECK;
-        let entry: EntryFn = |chunk| chunk.run_all::<F, A, R>(&conjure::<F>());
-        let address = entry as usize;
-        let code = main_code();
-        if code.contains(&address) {
-            Ok(Self((address - code.start) as u64))
+        let entry = Self(Function::of::<F, A, R>());
+        if main_code().contains(&entry.address()) {
+            Ok(entry)
         } else {
             Err(ForeignFunction {
                 name: type_name::<F>(),
@@ -49,30 +71,68 @@ impl Entry {
         }
     }
 
-    /// The number as it travels to the worker.
+    fn address(self) -> usize {
+        self.0.run as usize
+    }
+
+    /// The number as it travels to the worker: the same in every process that runs this executable.
     pub(crate) fn number(self) -> u64 {
-        self.0
+        (self.address() - main_code().start) as u64
     }
 
-    /// The entry with this number; it came from the parent.
-    pub(crate) fn from_number(number: u64) -> Self {
-        Self(number)
+    /// The function in this process.
+    pub(crate) fn function(self) -> EntryFn {
+        self.0.run
     }
 
-    /// The function in this process. `None`: there is no code at that place.
+    /// The path of the function, or of the place where the closure is.
+    pub(crate) fn name(self) -> &'static str {
+        (self.0.name)()
+    }
+
+    /// The function with a number that came from the parent. `None`: there is no code at that place.
     ///
     /// The number must come from [`Entry::of`] in a process that runs the same executable, which
     /// the bootstrap's build identity makes sure of; the check of the range keeps a torn number
     /// from becoming a jump out of the program.
-    pub(crate) fn resolve(self) -> Option<EntryFn> {
+    pub(crate) fn resolve(number: u64) -> Option<EntryFn> {
         let code = main_code();
-        let address = code.start.checked_add(usize::try_from(self.0).ok()?)?;
+        let address = code.start.checked_add(usize::try_from(number).ok()?)?;
         if !code.contains(&address) {
             return None;
         }
         // SAFETY: the number was made by `of` from a function of this type in the same
         // executable (see above), so there is such a function at this address.
         Some(unsafe { std::mem::transmute::<*const (), EntryFn>(address as *const ()) })
+    }
+
+    /// A function that does nothing.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn of_nothing() -> Self {
+        fn entry<F: Fn(()) + 'static>(_: F) -> Entry {
+            Entry(Function::of::<F, (), ()>())
+        }
+        entry(|()| ())
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.address() == other.address()
+    }
+}
+
+impl Eq for Entry {}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address().hash(state);
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entry").field(&self.name()).finish()
     }
 }
 
@@ -82,8 +142,8 @@ pub struct ForeignFunction {
     name: &'static str,
 }
 
-impl std::fmt::Display for ForeignFunction {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for ForeignFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "the function {} lies outside the main executable (in a shared library?), where a \
@@ -152,7 +212,7 @@ mod tests {
     #[test]
     fn an_entry_resolves_to_itself() {
         let entry = entry_of(double);
-        let resolved = Entry::from_number(entry.number()).resolve().expect("code");
+        let resolved = Entry::resolve(entry.number()).expect("code");
         assert_eq!(
             resolved as usize - main_code().start,
             entry.number() as usize
@@ -161,9 +221,20 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_knows_its_name() {
+        assert!(entry_of(double).name().ends_with("tests::double"));
+        let closure = entry_of(|x| x + 1);
+        assert!(
+            closure
+                .name()
+                .ends_with("an_entry_knows_its_name::{{closure}}")
+        );
+    }
+
+    #[test]
     fn a_number_outside_the_code_is_no_function() {
         let beyond = main_code().len() as u64;
-        assert!(Entry::from_number(beyond).resolve().is_none());
-        assert!(Entry::from_number(u64::MAX).resolve().is_none());
+        assert!(Entry::resolve(beyond).is_none());
+        assert!(Entry::resolve(u64::MAX).is_none());
     }
 }

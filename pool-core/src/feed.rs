@@ -14,6 +14,7 @@ use crate::chunker::Chunker;
 use crate::encode::{Items, Stop};
 use crate::entry::Entry;
 use crate::executor::{Cancel, Executor};
+use crate::extras::Extras;
 use crate::handle::Collector;
 use crate::options::CheckedOptions;
 
@@ -48,6 +49,14 @@ pub(crate) struct CallSite {
 }
 
 impl CallSite {
+    /// Room for encoded arguments.
+    pub(crate) fn items(&self) -> Items {
+        Items {
+            is_timed: self.options.receipts,
+            ..Items::default()
+        }
+    }
+
     /// A chunk of this call.
     pub(crate) fn chunk(
         &self,
@@ -67,6 +76,7 @@ impl CallSite {
             attended,
             is_initializer: false,
             deaths: 0,
+            extras: self.options.receipts.then(Extras::with_receipts),
             sink,
         }
     }
@@ -132,18 +142,16 @@ where
 
     fn send_chunk(&mut self, size: u32) {
         let first = self.taken;
-        let mut items = Items::default();
+        let mut items = self.call.items();
         let stop = items.extend(&mut self.input, self.chunker.limit(size));
         self.taken += items.count;
         if items.count > 0 {
             self.collector.expect(items.count);
-            self.executor.submit(self.call.chunk(
-                first,
-                items.count as u32,
-                items.bytes.into(),
-                true,
-                self.collector.clone(),
-            ));
+            let count = items.count as u32;
+            let sink = self.collector.clone();
+            let mut chunk = (self.call).chunk(first, count, items.bytes.into(), true, sink);
+            chunk.note_encoding(&items.times);
+            self.executor.submit(chunk);
         }
         match stop {
             Stop::Full => {}

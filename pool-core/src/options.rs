@@ -12,6 +12,7 @@ pub(crate) struct Options {
     pub(crate) retries: u32,
     pub(crate) chunksize: Option<usize>,
     pub(crate) buffer: Option<usize>,
+    pub(crate) receipts: bool,
 }
 
 /// How long an item may run.
@@ -42,6 +43,8 @@ pub(crate) struct CheckedOptions {
     pub(crate) retries: u32,
     pub(crate) chunksize: Option<u32>,
     pub(crate) buffer: Option<usize>,
+    /// Whether items are measured.
+    pub(crate) receipts: bool,
 }
 
 impl Options {
@@ -66,6 +69,7 @@ impl Options {
                 .chunksize
                 .map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
             buffer: self.buffer,
+            receipts: self.receipts,
         })
     }
 }

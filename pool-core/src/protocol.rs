@@ -8,7 +8,8 @@
 //!
 //! Records carry no names: a worker runs its items in the order in which it got them, so the
 //! parent, which knows that order, knows whose record it is. After the last item of a frame, or
-//! in place of those that were taken back, comes a record of the time that the frame took.
+//! in place of those that were taken back, comes a record of the time that the frame took. In a
+//! frame that asks for it, each result comes behind a record of what was measured of its item.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +41,8 @@ pub(crate) enum RecordKind {
     Value = 0,
     /// A [`Failure`]: why that item has no result.
     Failure = 1,
-    /// Eight bytes: how many nanoseconds the frame that ends here took.
+    /// Eight bytes: how many nanoseconds the frame that ends here took. Or, in a measured frame
+    /// and before each result, the bytes of a [`Measure`](crate::measure::Measure).
     Time = 2,
     /// A `Value` that is a large bulk value: eight bytes of its length, and its memory.
     Bulk = 3,
@@ -185,6 +187,8 @@ pub(crate) struct FrameHeader {
     pub(crate) kind: FrameKind,
     /// The worker should note when each item begins, because the items have a deadline.
     pub(crate) deadline: bool,
+    /// Each result is to come behind a [`Measure`](crate::measure::Measure) of its item.
+    pub(crate) measured: bool,
     /// The number of the function's [`Entry`](crate::Entry).
     pub(crate) entry: u64,
     pub(crate) items: u32,
@@ -204,10 +208,12 @@ pub(crate) enum FrameKind {
 }
 
 const DEADLINE: u32 = 1;
+const MEASURED: u32 = 2;
 
 impl FrameHeader {
     pub(crate) fn write(&self) -> [u8; FRAME_HEADER] {
-        let flags = if self.deadline { DEADLINE } else { 0 };
+        let flags =
+            if self.deadline { DEADLINE } else { 0 } | if self.measured { MEASURED } else { 0 };
         let mut bytes = [0; FRAME_HEADER];
         bytes[..4].copy_from_slice(&(self.kind as u32).to_le_bytes());
         bytes[4..8].copy_from_slice(&flags.to_le_bytes());
@@ -229,6 +235,7 @@ impl FrameHeader {
                 _ => return None,
             },
             deadline: flags & DEADLINE != 0,
+            measured: flags & MEASURED != 0,
             entry: long(8)?,
             items: word(16)?,
             bytes: long(24)?,
@@ -315,6 +322,7 @@ mod tests {
         let header = FrameHeader {
             kind: FrameKind::Retire,
             deadline: false,
+            measured: true,
             entry: 0x0123_4567_89AB_CDEF,
             items: 77,
             bytes: 1 << 40,

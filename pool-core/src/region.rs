@@ -345,6 +345,13 @@ impl Region {
         self.words().progress.begun.store(begun, Ordering::Release);
     }
 
+    /// Parent: when the running item began, in nanoseconds of the monotonic clock, if the worker was
+    /// asked to note it and its function has not ended. Not to be trusted.
+    pub(crate) fn item_started(&self) -> Option<u64> {
+        let started = self.words().progress.item_started.load(Ordering::Acquire);
+        (started != 0 && started != ENDED).then_some(started)
+    }
+
     /// Parent: how many items the worker has begun, ever. Not to be trusted beyond this worker.
     pub(crate) fn items_begun(&self) -> u64 {
         self.words().progress.begun.load(Ordering::Acquire)

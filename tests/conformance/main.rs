@@ -33,6 +33,7 @@ mod lazy;
 mod life;
 mod peer;
 mod program;
+mod receipts;
 mod recycling;
 mod refused;
 mod remains;
@@ -96,11 +97,12 @@ fn trials() -> Vec<Trial> {
 
 /// The tests that make sense for every pool.
 fn every_pool<S: Subject>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 6] = [
+    let sections: [(&str, Vec<Test>); 7] = [
         ("seeds", seeds::every_pool::<S>()),
         ("results", results::every_pool::<S>()),
         ("lazy", lazy::every_pool::<S>()),
         ("failure", failure::every_pool::<S>()),
+        ("receipts", receipts::every_pool::<S>()),
         ("callback", callback::every_pool::<S>()),
         ("life", life::every_pool::<S>()),
     ];
@@ -110,7 +112,7 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
 /// These, and those that need processes.
 #[cfg(any(feature = "fork", feature = "spawn"))]
 fn pool_of_processes<S: Processes>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 20] = [
+    let sections: [(&str, Vec<Test>); 21] = [
         ("seeds", seeds::processes::<S>()),
         ("results", results::processes::<S>()),
         ("lazy", lazy::processes::<S>()),
@@ -118,6 +120,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("balance", balance::processes::<S>()),
         ("callback", callback::processes::<S>()),
         ("life", life::processes::<S>()),
+        ("receipts", receipts::processes::<S>()),
         ("recycling", recycling::processes::<S>()),
         ("start", start::processes::<S>()),
         ("storm", storm::processes::<S>()),

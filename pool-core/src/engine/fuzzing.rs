@@ -10,6 +10,7 @@ use crate::bytes::Bytes;
 use crate::call::{Chunk, Piece, Sink};
 use crate::entry::Entry;
 use crate::error::{TaskError, TaskErrorKind};
+use crate::extras::Extras;
 use crate::fuzzing::Input;
 use crate::protocol::{Head, MAX_HEAD, RecordKind, append_item};
 use crate::region::Region;
@@ -21,6 +22,8 @@ use crate::worker::WorkerInfo;
 /// The capacity of each ring, the smallest that there is.
 const BYTES: usize = 4096;
 const SLOT: usize = 0;
+/// Loads of so many items are measured.
+const MEASURED: usize = 11;
 /// The most items that one input makes.
 const MAX_ITEMS: usize = 2000;
 
@@ -87,7 +90,7 @@ impl Rig {
                 self.write(bytes);
             }
             1 => {
-                let kind = match input.byte() % 5 {
+                let kind = match input.byte() % 6 {
                     0 => RecordKind::Failure,
                     1 => RecordKind::Time,
                     2 => RecordKind::Bulk,
@@ -222,7 +225,7 @@ impl Rig {
         self.items += count;
         self.ledger.lock().resize(self.items, 0);
         Chunk {
-            entry: Entry::from_number(1),
+            entry: Entry::of_nothing(),
             first,
             count: u32::try_from(count).expect("few"),
             items: Bytes::from(items),
@@ -231,6 +234,8 @@ impl Rig {
             attended: true,
             is_initializer: false,
             deaths: 0,
+            // Some are measured.
+            extras: (count == MEASURED).then(Extras::with_receipts),
             sink: self.ledger.clone(),
         }
     }
@@ -322,6 +327,12 @@ impl Sink for Ledger {
         let mut outcomes = self.lock();
         piece.visit(0, |index, outcome| {
             outcomes[index] += 1;
+            // Whatever the worker says of times, they can be added up.
+            let receipt = piece.receipt(index);
+            let _ = receipt.queued.unwrap_or_default()
+                + receipt.run.unwrap_or_default()
+                + receipt.encode
+                + receipt.decode;
             if let Ok(bytes) = outcome {
                 let _ = crate::codec::decode::<Vec<(u8, Option<String>)>>(bytes);
             }
@@ -337,6 +348,7 @@ impl Sink for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::Measure;
 
     fn head(kind: RecordKind, len: u64) -> Vec<u8> {
         let mut head = [0; MAX_HEAD];
@@ -357,6 +369,54 @@ mod tests {
             assert_eq!(rig.harvest(), Err(Corrupt), "{kind:?}");
             assert_eq!(rig.wire.memory(), 0);
         }
+    }
+
+    /// A worker that was asked to measure puts what it measured before each result, and nothing else.
+    #[test]
+    fn measures_come_one_before_each_result() {
+        let measure = |rig: &mut Rig| rig.record(RecordKind::Time, &[255; Measure::BYTES]);
+        let value = |rig: &mut Rig| rig.record(RecordKind::Value, &[7; Measure::BYTES]);
+        let measured = || {
+            let mut rig = Rig::new(None);
+            let chunk = rig.chunk(MEASURED, &[]);
+            rig.scheduler.submit(chunk);
+            assert_eq!(rig.scheduler.assign(&mut Vec::new()), Some(SLOT));
+            rig
+        };
+        let mut rig = measured();
+        for _ in 0..MEASURED {
+            measure(&mut rig);
+            value(&mut rig);
+        }
+        rig.record(RecordKind::Time, &[0; 8]);
+        assert_eq!(rig.harvest(), Ok(()));
+        rig.finish();
+
+        let mut none = measured();
+        value(&mut none);
+        assert_eq!(none.harvest(), Err(Corrupt), "a result without a measure");
+        let mut second = measured();
+        measure(&mut second);
+        value(&mut second);
+        value(&mut second);
+        assert_eq!(second.harvest(), Err(Corrupt), "one of several without");
+        let mut two = measured();
+        measure(&mut two);
+        measure(&mut two);
+        assert_eq!(two.harvest(), Err(Corrupt), "two measures of one item");
+        let mut late = measured();
+        for _ in 0..MEASURED {
+            measure(&mut late);
+            value(&mut late);
+        }
+        measure(&mut late);
+        assert_eq!(late.harvest(), Err(Corrupt), "a measure of no item");
+        let mut unasked = Rig::new(None);
+        let chunk = unasked.chunk(2, &[]);
+        unasked.scheduler.submit(chunk);
+        assert_eq!(unasked.scheduler.assign(&mut Vec::new()), Some(SLOT));
+        measure(&mut unasked);
+        assert_eq!(unasked.harvest(), Err(Corrupt), "nobody has asked for it");
     }
 
     /// What the finalizer says is for nobody.

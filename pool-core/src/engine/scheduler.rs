@@ -256,6 +256,11 @@ impl<L: Load> Scheduler<L> {
         flight.map(|flight| &mut flight.outcomes)
     }
 
+    /// The load whose outcomes come next from a lane.
+    pub(crate) fn front_mut(&mut self, slot: usize) -> Option<&mut L> {
+        Some(&mut self.lanes[slot].flights.front_mut()?.load)
+    }
+
     /// The load that has the first item of the lane without an outcome.
     pub(crate) fn next_mut(&mut self, slot: usize) -> Option<&mut L> {
         let mut flights = self.lanes[slot].flights.iter_mut();

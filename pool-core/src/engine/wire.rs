@@ -9,6 +9,7 @@ use super::scheduler::Scheduler;
 use super::work;
 use crate::bytes::Bytes;
 use crate::call::{Chunk, Outcomes, reported};
+use crate::measure::Measure;
 use crate::protocol::{
     FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
 };
@@ -119,6 +120,7 @@ impl Wire {
         let header = FrameHeader {
             kind: FrameKind::Retire,
             deadline: false,
+            measured: false,
             entry: finalizer.unwrap_or(0),
             items: u32::from(finalizer.is_some()),
             bytes: size as u64,
@@ -274,6 +276,9 @@ impl Wire {
         if !scheduler.is_retiring(slot) {
             // Refused before its bytes come: there may be no end to them.
             let is_due = match head.kind {
+                RecordKind::Time if head.len == Measure::BYTES as u64 => {
+                    scheduler.ledger_mut(slot).is_some() && scheduler.open_items(slot) > 0
+                }
                 RecordKind::Time => head.len == 8,
                 RecordKind::Value | RecordKind::Failure => scheduler.open_items(slot) > 0,
                 RecordKind::Bulk => {
@@ -353,6 +358,10 @@ impl Wire {
     /// bytes each, with their heads, as the one before was.
     fn take_run(&mut self, slot: usize, scheduler: &mut Scheduler<Chunk>, size: usize) {
         let open = scheduler.open_items(slot);
+        if scheduler.ledger_mut(slot).is_some() {
+            // Each comes behind what was measured of it.
+            return;
+        }
         let Some(Outcomes::Many { records, .. }) = scheduler.outcomes_mut(slot) else {
             return;
         };
@@ -382,6 +391,15 @@ enum RecordBytes<'a> {
 }
 
 impl RecordBytes<'_> {
+    fn len(&self) -> u64 {
+        let prefix = if let Self::Bulk(prefix, _) = self {
+            prefix.len()
+        } else {
+            0
+        };
+        (prefix + self.as_slice().len()) as u64
+    }
+
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Small(bytes) => bytes,
@@ -405,6 +423,13 @@ fn accept(
         return Ok(());
     }
     if kind == RecordKind::Time {
+        if let Some(measure) = Measure::read(bytes.as_slice()) {
+            let open = scheduler.open_items(slot);
+            let ledger = scheduler.ledger_mut(slot).filter(|_| open > 0);
+            let ledger = ledger.ok_or(Corrupt)?;
+            let measure = measure.within(ledger.submitted, sys::now_ns());
+            return ledger.expect(measure).then_some(()).ok_or(Corrupt);
+        }
         let time: [u8; 8] = bytes.as_slice().try_into().map_err(|_| Corrupt)?;
         let took = u64::from_le_bytes(time);
         let done = scheduler.load_done(slot, took).ok_or(Corrupt)?;
@@ -413,6 +438,16 @@ fn accept(
     }
     if !scheduler.item_done(slot) {
         return Err(Corrupt);
+    }
+    if let Some(ledger) = scheduler.ledger_mut(slot) {
+        let result_bytes = if kind == RecordKind::Failure {
+            0
+        } else {
+            bytes.len()
+        };
+        if !ledger.ended(Some(info), result_bytes) {
+            return Err(Corrupt);
+        }
     }
     let outcomes = scheduler.outcomes_mut(slot).ok_or(Corrupt)?;
     match (kind, bytes) {
@@ -488,7 +523,7 @@ mod tests {
     #[test]
     fn an_endless_record_takes_no_memory_before_it_comes() {
         let (mut wire, mut worker, mut scheduler) = both_ends();
-        let chunk = Chunk::initializer(crate::Entry::from_number(1), vec![0; 4]);
+        let chunk = Chunk::initializer(crate::Entry::of_nothing(), vec![0; 4]);
         scheduler.submit(chunk);
         assert_eq!(scheduler.assign(&mut Vec::new()), Some(0));
         let mut head = [0; MAX_HEAD];

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::load::{Done, Load};
+use super::scheduler::Scheduler;
 use crate::call::{Chunk, Outcomes, Piece, Sink};
 use crate::error::TaskError;
+use crate::ledger::Ledger;
 use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
 
 impl Load for Chunk {
@@ -28,6 +30,13 @@ impl Load for Chunk {
     }
 }
 
+impl Scheduler<Chunk> {
+    /// What is known of the items of a lane's current load, if they are measured.
+    pub(super) fn ledger_mut(&mut self, slot: usize) -> Option<&mut Ledger> {
+        self.front_mut(slot)?.ledger_mut()
+    }
+}
+
 /// The header of the frame that brings a chunk to a worker.
 pub(super) fn header(chunk: &Chunk) -> [u8; FRAME_HEADER] {
     FrameHeader {
@@ -36,7 +45,9 @@ pub(super) fn header(chunk: &Chunk) -> [u8; FRAME_HEADER] {
         } else {
             FrameKind::Run
         },
-        deadline: chunk.timeout.is_some(),
+        // Of a measured item that is lost, its beginning is at least known.
+        deadline: chunk.timeout.is_some() || chunk.ledger().is_some(),
+        measured: chunk.ledger().is_some(),
         entry: chunk.entry.number(),
         items: chunk.count,
         bytes: chunk.items.len() as u64,
@@ -54,7 +65,7 @@ pub(super) struct Delivery {
 impl Delivery {
     /// `None`: there are no items, or nobody waits for them.
     pub(super) fn new(done: Done<Chunk>, took: Duration) -> Option<Self> {
-        let Done { load, outcomes } = done;
+        let Done { mut load, outcomes } = done;
         (load.count > 0 && !load.is_initializer).then(|| Self {
             attended: load.attended,
             piece: Piece {
@@ -62,6 +73,7 @@ impl Delivery {
                 count: load.count,
                 took,
                 outcomes,
+                ledger: load.take_ledger(),
             },
             sink: load.sink,
         })
@@ -90,4 +102,4 @@ impl Delivery {
 }
 
 /// A chunk in the pool's queue is most of what a waiting task costs.
-const _: () = assert!(size_of::<Chunk>() <= 80);
+const _: () = assert!(size_of::<Chunk>() <= 88);

@@ -274,7 +274,13 @@ impl Core {
                 self.startup_failed(slot, error);
             }
             Initialized::Yes => match remains.lost {
-                Some(lost) => self.lost(lost, exit, killed, info),
+                Some(mut lost) => {
+                    if let Some(ledger) = lost.ledger_mut() {
+                        let begun = wire.region().item_started();
+                        ledger.lost(&info, begun, sys::now_ns());
+                    }
+                    self.lost(lost, exit, killed, info);
+                }
                 None if expected
                     || killed.is_some()
                     || exit == ExitStatus::Orphaned
@@ -373,6 +379,9 @@ impl Core {
         let again = chunk.retries > 0 && killed != Some(Killed::Cancelled);
         if again && !matches!(self.end, End::Ended(_)) && !chunk.is_abandoned() {
             chunk.retries -= 1;
+            if let Some(ledger) = chunk.ledger_mut() {
+                ledger.again(sys::now_ns());
+            }
             self.scheduler.resubmit(chunk);
         } else {
             self.fail(chunk, error);

@@ -231,7 +231,10 @@ impl Sink for Collector {
     fn complete(&self, mut piece: Piece) {
         if self.is_abandoned() {
             // As in a single task. The errors among them nobody has asked for.
-            piece = Piece::failed(piece.first, piece.count, TaskError::cancelled());
+            piece = Piece {
+                ledger: piece.ledger.take(),
+                ..Piece::failed(piece.first, piece.count, TaskError::cancelled())
+            };
         }
         let mut state = self.lock();
         state.missing = state.missing.saturating_sub(piece.count as usize);

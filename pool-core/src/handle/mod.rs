@@ -11,6 +11,8 @@ pub(crate) use pending::Pending;
 pub use task::TaskHandle;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
@@ -19,6 +21,8 @@ use crate::call::Piece;
 use crate::codec;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::protocol::PanicReport;
+use crate::receipt::Receipt;
+use crate::sys;
 use crate::worker::{catch, caught, reporting};
 
 /// A worker's encoded result as a value.
@@ -128,6 +132,37 @@ pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
             receiver.put(Err(panicked(panic).at_index(next - 1)));
         }
     });
+}
+
+/// Gives the outcome of each item of a piece to `put`, with its index and its receipt.
+pub(crate) fn decode_measured<R: DeserializeOwned + 'static>(
+    piece: Arc<Piece>,
+    mut put: impl FnMut(usize, Result<R, TaskError>, Receipt),
+) {
+    // A single large value is taken, not copied.
+    match Arc::try_unwrap(piece) {
+        Ok(piece) if piece.count == 1 => {
+            let (index, mut receipt) = (piece.first, piece.receipt(piece.first));
+            let bytes = piece.into_single();
+            let outcome = timed(&mut receipt, || bytes.and_then(decode_owned));
+            put(index, outcome, receipt);
+        }
+        piece => {
+            let piece = piece.map_or_else(|shared| shared, Arc::new);
+            piece.visit(piece.first, |index, outcome| {
+                let mut receipt = piece.receipt(index);
+                let outcome = timed(&mut receipt, || outcome.and_then(decode));
+                put(index, outcome, receipt);
+            });
+        }
+    }
+}
+
+fn timed<T>(receipt: &mut Receipt, decode: impl FnOnce() -> T) -> T {
+    let start = sys::now_ns();
+    let value = decode();
+    receipt.decode += Duration::from_nanos(sys::now_ns() - start);
+    value
 }
 
 #[cold]

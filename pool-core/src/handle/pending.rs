@@ -21,6 +21,10 @@ impl<C: Cell + 'static> Pending<C> {
         Self { cell, executor }
     }
 
+    pub(crate) fn cell(&self) -> &C {
+        &self.cell
+    }
+
     /// Waits for the outcome. It ends with the task, or with the pool.
     pub(crate) fn wait(&self) {
         self.wait_until(None);

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{
@@ -125,6 +126,44 @@ pub(crate) fn accept_barriers() -> bool {
 pub(crate) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Whose processor time is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CpuClock {
+    /// That of all threads of this process.
+    Process,
+    /// That of this thread alone.
+    Thread,
+}
+
+/// Processor time in nanoseconds.
+pub(crate) fn cpu_ns(clock: CpuClock) -> u64 {
+    let time = clock_gettime(match clock {
+        CpuClock::Process => ClockId::ProcessCPUTime,
+        CpuClock::Thread => ClockId::ThreadCPUTime,
+    });
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// The most bytes of memory that this process ever had resident.
+pub(crate) fn peak_rss() -> u64 {
+    // The cheap answer counts what this process was before it executed this program, which for a
+    // worker that was spawned is its parent. Only what exceeds that is its own.
+    static INHERITED: OnceLock<u64> = OnceLock::new();
+    let usage = getrusage(UsageWho::RUSAGE_SELF).map(|usage| usage.max_rss());
+    let seen = usage.map_or(0, |kib| kib.unsigned_abs() * 1024);
+    let inherited = *INHERITED.get_or_init(|| if high_water() < seen { seen } else { 0 });
+    if seen > inherited { seen } else { high_water() }
+}
+
+/// The same by a slower way that counts this program alone; 0 where there is no `/proc`.
+fn high_water() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
 }
 
 /// The time that deadlines are told in.

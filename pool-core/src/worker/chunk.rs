@@ -8,7 +8,9 @@ use serde::de::DeserializeOwned;
 use super::serve::{KEEP_BYTES, Wire};
 use super::{caught, reporting};
 use crate::codec::{self, CodecError};
+use crate::measure::Meter;
 use crate::protocol::{self, Failure, LARGE_BYTES, RecordKind, Stage};
+use crate::sys::CpuClock;
 
 /// The items of a frame, as the worker's loop hands them to the function's entry.
 pub(crate) struct ChunkRun<'a> {
@@ -22,19 +24,29 @@ pub(super) enum Source<'a> {
         wire: &'a mut Wire,
         items: u32,
         deadline: bool,
+        measured: bool,
     },
     /// Memory of the same process: [`SerialPool`](crate::SerialPool).
     Memory {
         items: &'a [u8],
+        measured: bool,
         record: &'a mut dyn FnMut(RecordKind, &[u8]),
     },
 }
 
 impl<'a> ChunkRun<'a> {
     /// Items in the memory of this process; `record` gets each one's result.
-    pub(crate) fn in_memory(items: &'a [u8], record: &'a mut dyn FnMut(RecordKind, &[u8])) -> Self {
+    pub(crate) fn in_memory(
+        items: &'a [u8],
+        measured: bool,
+        record: &'a mut dyn FnMut(RecordKind, &[u8]),
+    ) -> Self {
         Self {
-            source: Source::Memory { items, record },
+            source: Source::Memory {
+                items,
+                measured,
+                record,
+            },
         }
     }
 
@@ -53,18 +65,30 @@ impl<'a> ChunkRun<'a> {
                 wire,
                 items,
                 deadline,
+                measured,
             } => {
                 let mut exchange = OnWire {
                     wire,
                     left: *items,
                     deadline: *deadline,
+                    meter: measured.then(|| Meter::new(CpuClock::Process)),
                 };
                 run(function, &mut exchange);
                 let OnWire { wire, left, .. } = exchange;
                 wire.skip_items(left);
             }
-            Source::Memory { items, record } => {
-                run(function, &mut InMemory { items, record });
+            Source::Memory {
+                items,
+                measured,
+                record,
+            } => {
+                let meter = measured.then(|| Meter::new(CpuClock::Thread));
+                let mut exchange = InMemory {
+                    items,
+                    record,
+                    meter,
+                };
+                run(function, &mut exchange);
             }
         });
     }
@@ -78,6 +102,9 @@ trait Exchange {
     /// The argument of the item that was begun. Its bytes are not needed after this: their space
     /// can be used while the function runs.
     fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError>;
+
+    /// The function has returned, and its result is to be encoded.
+    fn returned(&mut self);
 
     /// The encoded result of the item.
     fn put(&mut self, kind: RecordKind, bytes: &[u8]);
@@ -118,6 +145,7 @@ where
                 exchange.put_bulk(prefix, bytes);
                 continue;
             }
+            exchange.returned();
             stage.set(Stage::EncodeResult);
             out.clear();
             let encoded = codec::encode(&result, &mut out);
@@ -159,6 +187,17 @@ struct OnWire<'a> {
     /// Items that have not begun.
     left: u32,
     deadline: bool,
+    meter: Option<Meter>,
+}
+
+impl OnWire<'_> {
+    #[cold]
+    fn put_measure(&mut self) {
+        if let Some(meter) = &self.meter {
+            let measure = meter.end().write();
+            self.wire.put_record(RecordKind::Time, &measure);
+        }
+    }
 }
 
 impl Exchange for OnWire<'_> {
@@ -166,23 +205,41 @@ impl Exchange for OnWire<'_> {
     fn begin(&mut self) -> bool {
         let begins = self.left > 0 && self.wire.begin_item(self.deadline);
         self.left -= u32::from(begins);
+        if begins && let Some(meter) = &mut self.meter {
+            meter.begin();
+        }
         begins
     }
 
     #[inline(always)]
     fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError> {
-        match self.wire.take_bulk::<A>() {
+        let argument = match self.wire.take_bulk::<A>() {
             Some(argument) => argument,
             None => self.wire.with_item(codec::decode::<A>),
+        };
+        if let Some(meter) = &mut self.meter {
+            meter.decoded();
+        }
+        argument
+    }
+
+    #[inline]
+    fn returned(&mut self) {
+        if let Some(meter) = &mut self.meter {
+            meter.returned();
         }
     }
 
     #[inline]
     fn put(&mut self, kind: RecordKind, bytes: &[u8]) {
+        if self.meter.is_some() {
+            self.put_measure();
+        }
         self.wire.put_record(kind, bytes);
     }
 
     fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
+        self.put_measure();
         self.wire.put_bulk(prefix, bytes);
     }
 }
@@ -190,24 +247,42 @@ impl Exchange for OnWire<'_> {
 struct InMemory<'a, 'b> {
     items: &'a [u8],
     record: &'b mut dyn FnMut(RecordKind, &[u8]),
+    meter: Option<Meter>,
 }
 
 impl Exchange for InMemory<'_, '_> {
     fn begin(&mut self) -> bool {
-        !self.items.is_empty()
+        let begins = !self.items.is_empty();
+        if begins && let Some(meter) = &mut self.meter {
+            meter.begin();
+        }
+        begins
     }
 
     fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError> {
         let (bytes, rest) = protocol::split_item(self.items).unwrap_or_default();
         self.items = rest;
-        codec::decode(bytes)
+        let argument = codec::decode(bytes);
+        if let Some(meter) = &mut self.meter {
+            meter.decoded();
+        }
+        argument
+    }
+
+    fn returned(&mut self) {
+        if let Some(meter) = &mut self.meter {
+            meter.returned();
+        }
     }
 
     fn put(&mut self, kind: RecordKind, bytes: &[u8]) {
+        if let Some(meter) = &self.meter {
+            (self.record)(RecordKind::Time, &meter.end().write());
+        }
         (self.record)(kind, bytes);
     }
 
     fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
-        (self.record)(RecordKind::Value, &[&prefix, bytes].concat());
+        self.put(RecordKind::Value, &[&prefix, bytes].concat());
     }
 }

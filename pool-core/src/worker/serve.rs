@@ -124,7 +124,7 @@ impl Wire {
 
     /// Runs a frame's items. `false`: there is no such function.
     fn run(&mut self, header: &FrameHeader) -> bool {
-        let Some(entry) = Entry::from_number(header.entry).resolve() else {
+        let Some(entry) = Entry::resolve(header.entry) else {
             return false;
         };
         let start = sys::now_ns();
@@ -133,6 +133,7 @@ impl Wire {
                 wire: self,
                 items: header.items,
                 deadline: header.deadline,
+                measured: header.measured,
             },
         });
         let took = sys::now_ns().saturating_sub(start);

@@ -1,0 +1,150 @@
+//! Calls whose results come with receipts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ImapReceipts, ReceiptHandle, Receipted};
+use crate::call::{Piece, Sink};
+use crate::call_with::{CallWith, reserve};
+use crate::encode::encode_one;
+use crate::feed::Feed;
+use crate::handle::{Collector, Pending};
+use crate::sys;
+
+/// A call whose results come with receipts: what [`CallWith::receipts`] returns.
+///
+/// Each item has its own outcome here, so there is no `try_map` besides `map`.
+#[must_use = "a call does nothing until one of `apply`, `map`, ... is called"]
+pub struct CallWithReceipts<F> {
+    call: CallWith<F>,
+}
+
+impl<F> CallWithReceipts<F> {
+    pub(crate) fn new(call: CallWith<F>) -> Self {
+        Self { call }
+    }
+
+    /// See [`Pool::apply`](crate::Pool::apply).
+    pub fn apply<A, R>(self, argument: A) -> Receipted<R>
+    where
+        F: Fn(A) -> R + 'static,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.submit(argument, true).get()
+    }
+
+    /// See [`Pool::apply_async`](crate::Pool::apply_async).
+    pub fn apply_async<A, R>(self, argument: A) -> ReceiptHandle<Receipted<R>>
+    where
+        F: Fn(A) -> R + 'static,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.submit(argument, false)
+    }
+
+    fn submit<A, R>(self, argument: A, attended: bool) -> ReceiptHandle<Receipted<R>>
+    where
+        F: Fn(A) -> R + 'static,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let collector = Arc::new(Collector::default());
+        collector.expect(1);
+        let start = sys::now_ns();
+        let prepared = self
+            .call
+            .site::<A, R>()
+            .and_then(|site| Ok((site, encode_one(argument)?)));
+        match prepared {
+            Ok((site, item)) => {
+                let took = sys::now_ns() - start;
+                let mut chunk = site.chunk(0, 1, item, attended, collector.clone());
+                chunk.note_encoding(&[took]);
+                self.call.executor().submit(chunk);
+            }
+            Err(error) => collector.complete(Piece::failed(0, 1, error)),
+        }
+        ReceiptHandle::new(Pending::new(collector, self.call.executor().clone()))
+    }
+
+    /// See [`Pool::try_map`](crate::Pool::try_map).
+    ///
+    /// # Panics
+    /// When the iterator panics.
+    pub fn map<I, R>(self, items: I) -> Vec<Receipted<R>>
+    where
+        F: Fn(I::Item) -> R + 'static,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let items = items.into_iter();
+        let mut all = Vec::with_capacity(reserve(&items));
+        match self.call.site::<I::Item, R>() {
+            Ok(_) => {
+                let done = self
+                    .call
+                    .for_each::<_, R>(items, |piece| Receipted::read_all(piece, &mut all));
+                debug_assert!(done.is_ok(), "checked above");
+            }
+            // Nothing was run; each item fails for the same reason.
+            Err(error) => all.extend(items.enumerate().map(|(index, _)| Receipted {
+                outcome: Err(error.clone().at_index(index)),
+                receipt: super::Receipt::default(),
+            })),
+        }
+        all
+    }
+
+    /// See [`Pool::map_async`](crate::Pool::map_async).
+    pub fn map_async<I, R>(self, items: I) -> ReceiptHandle<Vec<Receipted<R>>>
+    where
+        F: Fn(I::Item) -> R + 'static,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        ReceiptHandle::new(self.call.submit_map::<_, R>(items))
+    }
+
+    /// See [`Pool::imap`](crate::Pool::imap).
+    pub fn imap<I, R>(self, items: I) -> ImapReceipts<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + 'static,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.lazily(items, true)
+    }
+
+    /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered).
+    pub fn imap_unordered<I, R>(self, items: I) -> ImapReceipts<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + 'static,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.lazily(items, false)
+    }
+
+    fn lazily<I, R>(self, items: I, ordered: bool) -> ImapReceipts<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + 'static,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let site = self.call.site::<I::Item, R>();
+        let executor = self.call.executor().clone();
+        let feed = site.map(|site| Feed::new(executor, site, items.into_iter()));
+        ImapReceipts::new(feed, ordered)
+    }
+}
+
+impl<F> fmt::Debug for CallWithReceipts<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CallWithReceipts").field(&self.call).finish()
+    }
+}
