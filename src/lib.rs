@@ -73,6 +73,8 @@
 pub use backend_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
 #[cfg(feature = "spawn")]
 pub use backend_spawn::{SpawnPool, SpawnPoolBuilder};
+#[cfg(feature = "stream")]
+pub use pool_core::ImapStream;
 pub use pool_core::{
     BuildError, BuildErrorKind, CallWith, CallWithReceipts, Cancel, Chunk, Collected, EndReason,
     Executor, ExitStatus, Imap, ImapReceipts, JoinError, MapHandle, Pool, Receipt, ReceiptHandle,

@@ -62,6 +62,7 @@ impl Chunker {
                 None => TARGET_BYTES,
                 Some(_) => usize::MAX,
             },
+            until: None,
         }
     }
 

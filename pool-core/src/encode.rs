@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -30,13 +31,24 @@ pub(crate) struct Items {
 pub(crate) struct Limit {
     pub(crate) items: usize,
     pub(crate) bytes: usize,
+    /// Time enough for one item at least.
+    pub(crate) until: Option<Instant>,
 }
 
 impl Limit {
     pub(crate) const NONE: Self = Self {
         items: usize::MAX,
         bytes: usize::MAX,
+        until: None,
     };
+
+    fn is_reached(&self, items: &Items) -> bool {
+        items.count >= self.items
+            || items.bytes.len() >= self.bytes
+            || self
+                .until
+                .is_some_and(|until| items.count > 0 && until <= sys::now())
+    }
 }
 
 /// Why [`Items::extend`] has stopped.
@@ -52,7 +64,7 @@ pub(crate) enum Stop {
 }
 
 impl Items {
-    /// Takes arguments from `input` and encodes them until there are so many items or bytes.
+    /// Takes arguments from `input` and encodes them up to the limit.
     pub(crate) fn extend<A, I>(&mut self, input: &mut I, limit: Limit) -> Stop
     where
         A: Serialize + 'static,
@@ -68,7 +80,7 @@ impl Items {
                     .reserve(count.min(input.size_hint().0) * (4 + size));
             }
             loop {
-                if self.count >= limit.items || self.bytes.len() >= limit.bytes {
+                if limit.is_reached(self) {
                     return Stop::Full;
                 }
                 is_encoding = false;

@@ -31,6 +31,11 @@ pub trait Executor: Send + Sync {
         deadline: Option<Instant>,
     ) -> bool;
 
+    /// Who was going to [`drive`](Self::drive) until its outcomes are there now waits for its waker
+    /// instead, as a future does: the pool must look for them by itself. To do nothing is right for
+    /// a pool that always does.
+    fn hand_over(&self) {}
+
     /// Ends a call early: what has not begun is not run, and what runs is asked to stop or killed.
     /// Says whether any of it runs.
     ///

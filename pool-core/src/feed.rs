@@ -2,21 +2,32 @@
 //! `imap` and `imap_unordered` share.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::iter::Fuse;
 use std::sync::Arc;
+#[cfg(feature = "stream")]
+use std::task::{Context, Poll};
+#[cfg(feature = "stream")]
+use std::time::Duration;
+use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::bytes::Bytes;
 use crate::call::{Chunk, Piece};
 use crate::chunker::Chunker;
-use crate::encode::{Items, Stop};
+use crate::encode::{Items, Limit, Stop};
 use crate::entry::Entry;
 use crate::executor::{Cancel, Executor};
 use crate::extras::Extras;
 use crate::handle::Collector;
 use crate::options::CheckedOptions;
+use crate::sys;
+
+/// How long an executor's thread takes and encodes items in one go. What else the executor runs
+/// waits meanwhile; what a turn costs beside it is less than a microsecond.
+#[cfg(feature = "stream")]
+const FILL_FOR: Duration = Duration::from_micros(100);
 
 /// Feeds a pool from an iterator, a bounded number of items ahead of the results.
 ///
@@ -39,6 +50,8 @@ pub(crate) struct Feed<I: Iterator> {
     /// Pieces that nobody has asked for.
     ready: Vec<Arc<Piece>>,
     is_exhausted: bool,
+    /// Whoever asks for pieces drives the pool until there are some.
+    drives: bool,
 }
 
 /// What the chunks of one call have in common.
@@ -102,6 +115,7 @@ where
             collector: Arc::new(Collector::default()),
             ready: Vec::new(),
             is_exhausted: false,
+            drives: true,
         }
     }
 
@@ -123,8 +137,9 @@ where
         }
     }
 
-    /// Takes as many items from the input as there is room for, and hands them to the pool.
-    pub(crate) fn fill(&mut self) {
+    /// Takes as many items from the input as there is room for, and hands them to the pool; `false`:
+    /// there was no time for all.
+    fn fill(&mut self, until: Option<Instant>) -> bool {
         while !self.is_exhausted {
             let room = self.room();
             let mut size = self.chunker.size(self.left()) as usize;
@@ -134,22 +149,30 @@ where
             }
             // A chunk that is much smaller than it should be is not worth the trip yet.
             if room == 0 || (room < size && self.taken > self.back) {
-                return;
+                return true;
             }
-            self.send_chunk(size.min(room) as u32);
+            self.send_chunk(size.min(room) as u32, until);
+            if until.is_some_and(|until| until <= sys::now()) {
+                return false;
+            }
         }
+        true
     }
 
-    fn send_chunk(&mut self, size: u32) {
+    fn send_chunk(&mut self, size: u32, until: Option<Instant>) {
         let first = self.taken;
         let mut items = self.call.items();
-        let stop = items.extend(&mut self.input, self.chunker.limit(size));
+        let limit = Limit {
+            until,
+            ..self.chunker.limit(size)
+        };
+        let stop = items.extend(&mut self.input, limit);
         self.taken += items.count;
         if items.count > 0 {
             self.collector.expect(items.count);
             let count = items.count as u32;
             let sink = self.collector.clone();
-            let mut chunk = (self.call).chunk(first, count, items.bytes.into(), true, sink);
+            let mut chunk = (self.call).chunk(first, count, items.bytes.into(), self.drives, sink);
             chunk.note_encoding(&items.times);
             self.executor.submit(chunk);
         }
@@ -172,28 +195,76 @@ where
     /// Waits for them, driving the pool.
     pub(crate) fn next_pieces(&mut self) -> Vec<Arc<Piece>> {
         loop {
-            self.fill();
-            let mut pieces = std::mem::take(&mut self.ready);
-            pieces.extend(self.collector.take());
-            for piece in &pieces {
-                self.back += piece.count as usize;
-                self.chunker.observe(piece.count, piece.took);
-            }
-            if !pieces.is_empty() {
+            self.fill(None);
+            if let Some(pieces) = self.take() {
                 return pieces;
             }
-            if self.taken == self.back {
-                if self.is_exhausted {
-                    return Vec::new();
-                }
-                // There was no room, for the caller holds all that was taken: it asks for more
-                // only when it has given that away.
-                continue;
+            if self.taken > self.back {
+                let collector = &self.collector;
+                self.executor
+                    .drive(&mut |waker| collector.poll_any(waker), None);
             }
-            let collector = &self.collector;
-            self.executor
-                .drive(&mut |waker| collector.poll_any(waker), None);
+            // Otherwise there was no room, for the caller holds all that was taken: it asks for
+            // more only when it has given that away.
         }
+    }
+
+    /// The same as a future does it: without waiting, and, if it is asked once in each poll to
+    /// `fill`, without keeping the thread for long.
+    #[cfg(feature = "stream")]
+    pub(crate) fn poll_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        fill: bool,
+    ) -> Poll<Vec<Arc<Piece>>> {
+        let is_full = fill && self.fill(Some(sys::now() + FILL_FOR));
+        loop {
+            if let Some(pieces) = self.take() {
+                return Poll::Ready(pieces);
+            }
+            if !is_full {
+                // It is the others' turn.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if self.taken > self.back && !self.collector.poll_any(Some(context.waker())) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// From now on `poll_pieces` is asked, and nobody drives the pool.
+    #[cfg(feature = "stream")]
+    pub(crate) fn stop_driving(&mut self) {
+        self.drives = false;
+        if self.taken > self.back {
+            self.executor.hand_over();
+        }
+    }
+
+    /// The pieces that are there, none of them when all are through; `None`: they must be waited for.
+    fn take(&mut self) -> Option<Vec<Arc<Piece>>> {
+        let mut pieces = std::mem::take(&mut self.ready);
+        pieces.extend(self.collector.take());
+        for piece in &pieces {
+            self.back += piece.count as usize;
+            self.chunker.observe(piece.count, piece.took);
+        }
+        let is_over = self.is_exhausted && self.taken == self.back;
+        (is_over || !pieces.is_empty()).then_some(pieces)
+    }
+
+    /// How many items have not been given to the caller, as [`Iterator::size_hint`] says it.
+    pub(crate) fn remaining(&self) -> (usize, Option<usize>) {
+        let taken = self.taken - self.given;
+        if self.is_exhausted {
+            return (taken, Some(taken));
+        }
+        let (low, high) = self.input.size_hint();
+        (
+            low.saturating_add(taken),
+            high.and_then(|high| high.checked_add(taken)),
+        )
     }
 
     /// The caller has been given so many more items.
@@ -214,6 +285,31 @@ impl<I: Iterator> Drop for Feed<I> {
         if self.taken > self.back {
             crate::handle::Pending::new(self.collector.clone(), self.executor.clone())
                 .cancel(Cancel::Ask);
+        }
+    }
+}
+
+/// Pieces that wait to be looked at, in the order in which the caller wants them.
+pub(crate) enum Turn {
+    /// As they came.
+    First(VecDeque<Arc<Piece>>),
+    /// As their items were.
+    InOrder(InOrder),
+}
+
+impl Turn {
+    pub(crate) fn push(&mut self, piece: Arc<Piece>) {
+        match self {
+            Self::First(pieces) => pieces.push_back(piece),
+            Self::InOrder(pieces) => pieces.push(piece),
+        }
+    }
+
+    /// The next piece, if it is there.
+    pub(crate) fn pop(&mut self) -> Option<Arc<Piece>> {
+        match self {
+            Self::First(pieces) => pieces.pop_front(),
+            Self::InOrder(pieces) => pieces.pop(),
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::call::Piece;
 use crate::error::TaskError;
-use crate::feed::{Feed, InOrder};
+use crate::feed::{Feed, InOrder, Turn};
 use crate::handle::decode_all;
 
 /// An iterator over the results of a lazy map: what [`imap`](crate::Pool::imap) and
@@ -21,9 +21,13 @@ use crate::handle::decode_all;
 /// as [`buffer`](crate::CallWith::buffer) says. Dropping it cancels what is under way.
 ///
 /// An input that panics is heard of after the results of all items before.
+///
+/// In an `async` function, turn it into a stream with
+#[cfg_attr(feature = "stream", doc = "[`into_stream`](Self::into_stream).")]
+#[cfg_attr(not(feature = "stream"), doc = "`into_stream` (feature `stream`).")]
 #[must_use = "iterators do nothing until they are asked for an item"]
 pub struct Imap<I: Iterator, R> {
-    lazy: Lazy<I, Result<R, TaskError>>,
+    pub(crate) lazy: Lazy<I, Result<R, TaskError>>,
 }
 
 impl<I: Iterator, R> Imap<I, R> {
@@ -43,8 +47,11 @@ where
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.lazy
-            .next(Err, |piece, ready| decode_all(&piece, ready))
+        self.lazy.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.lazy.size_hint()
     }
 }
 
@@ -64,12 +71,32 @@ impl<I: Iterator, R> fmt::Debug for Imap<I, R> {
     }
 }
 
+/// What a lazy map gives for an item.
+pub(crate) trait Given: Sized {
+    /// What it gives if the call cannot be made.
+    fn refused(error: TaskError) -> Self;
+
+    /// What it gives for the items of a piece.
+    fn read(piece: Arc<Piece>, ready: &mut VecDeque<Self>);
+}
+
+impl<R: DeserializeOwned + 'static> Given for Result<R, TaskError> {
+    fn refused(error: TaskError) -> Self {
+        Err(error)
+    }
+
+    fn read(piece: Arc<Piece>, ready: &mut VecDeque<Self>) {
+        decode_all(&piece, ready);
+    }
+}
+
 /// A lazy map, whatever `T` its outcomes are given as.
 pub(crate) struct Lazy<I: Iterator, T> {
     /// `None` once it is over.
-    feed: Option<Feed<I>>,
-    /// In order, or as they come.
-    in_order: Option<InOrder>,
+    pub(crate) feed: Option<Feed<I>>,
+    /// What has arrived.
+    arrived: Turn,
+    /// What was read of that.
     ready: VecDeque<T>,
     /// The caller has a result that the feed does not know of.
     has_given: bool,
@@ -85,15 +112,20 @@ impl<I: Iterator, T> Lazy<I, T> {
         };
         Self {
             feed,
-            in_order: ordered.then(InOrder::default),
+            arrived: if ordered {
+                Turn::InOrder(InOrder::default())
+            } else {
+                Turn::First(VecDeque::new())
+            },
             ready: VecDeque::new(),
             has_given: false,
             error,
         }
     }
 
+    /// Whether nothing will ever come.
     pub(crate) fn is_over(&self) -> bool {
-        self.feed.is_none()
+        self.feed.is_none() && self.error.is_none()
     }
 }
 
@@ -101,15 +133,24 @@ impl<A, I, T> Lazy<I, T>
 where
     A: Serialize + 'static,
     I: Iterator<Item = A>,
+    T: Given,
 {
-    /// The next outcome: `decode` reads those of a piece, and `fail` makes one of an error.
-    pub(crate) fn next(
-        &mut self,
-        fail: impl FnOnce(TaskError) -> T,
-        mut decode: impl FnMut(Arc<Piece>, &mut VecDeque<T>),
-    ) -> Option<T> {
+    pub(crate) fn next(&mut self) -> Option<T> {
+        loop {
+            if let Some(outcome) = self.next_ready() {
+                return Some(outcome);
+            }
+            let pieces = self.feed.as_mut()?.next_pieces();
+            if !self.take_in(pieces) {
+                return None;
+            }
+        }
+    }
+
+    /// The next outcome, if it is there.
+    pub(crate) fn next_ready(&mut self) -> Option<T> {
         if let Some(error) = self.error.take() {
-            return Some(fail(error));
+            return Some(T::refused(error));
         }
         // Only now: an item is with the caller when he comes back for the next one, and its
         // result may be what the input waits for.
@@ -123,26 +164,29 @@ where
                 self.has_given = true;
                 return Some(outcome);
             }
-            let feed = self.feed.as_mut()?;
-            let pieces = feed.next_pieces();
-            if pieces.is_empty() {
-                let over = self.feed.take();
-                if let Some(mut over) = over {
-                    over.rethrow();
-                }
-                return None;
-            }
-            for piece in pieces {
-                let mut next = Some(piece);
-                if let Some(in_order) = &mut self.in_order {
-                    in_order.push(next.take()?);
-                    next = in_order.pop();
-                }
-                while let Some(piece) = next {
-                    decode(piece, &mut self.ready);
-                    next = self.in_order.as_mut().and_then(InOrder::pop);
-                }
-            }
+            T::read(self.arrived.pop()?, &mut self.ready);
         }
+    }
+
+    /// Takes in what the feed has given; `false`: it was nothing, so all is through.
+    pub(crate) fn take_in(&mut self, pieces: Vec<Arc<Piece>>) -> bool {
+        let any = !pieces.is_empty();
+        for piece in pieces {
+            self.arrived.push(piece);
+        }
+        if !any && let Some(mut over) = self.feed.take() {
+            over.rethrow();
+        }
+        any
+    }
+
+    pub(crate) fn size_hint(&self) -> (usize, Option<usize>) {
+        let Some(feed) = &self.feed else {
+            let errors = usize::from(self.error.is_some());
+            return (errors, Some(errors));
+        };
+        let (low, high) = feed.remaining();
+        let with_caller = usize::from(self.has_given);
+        (low - with_caller, high.map(|high| high - with_caller))
     }
 }

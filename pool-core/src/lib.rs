@@ -46,6 +46,8 @@ mod region;
 mod ring;
 mod serial;
 mod stats;
+#[cfg(feature = "stream")]
+mod stream;
 mod sync;
 mod sys;
 pub mod worker;
@@ -68,6 +70,8 @@ pub use receipt::{CallWithReceipts, Collected, ImapReceipts, Receipt, ReceiptHan
 pub use region::{PROTOCOL_VERSION, Region};
 pub use serial::SerialPool;
 pub use stats::Stats;
+#[cfg(feature = "stream")]
+pub use stream::ImapStream;
 pub use worker::{Resource, WorkerInfo};
 pub use worker_end::{EndReason, WorkerEnd};
 

@@ -26,6 +26,7 @@ mod deadline;
 mod death;
 mod failure;
 mod fate;
+mod futures;
 mod gate;
 mod hooks;
 mod hostile;
@@ -97,10 +98,11 @@ fn trials() -> Vec<Trial> {
 
 /// The tests that make sense for every pool.
 fn every_pool<S: Subject>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 7] = [
+    let sections: [(&str, Vec<Test>); 8] = [
         ("seeds", seeds::every_pool::<S>()),
         ("results", results::every_pool::<S>()),
         ("lazy", lazy::every_pool::<S>()),
+        ("futures", futures::every_pool::<S>()),
         ("failure", failure::every_pool::<S>()),
         ("receipts", receipts::every_pool::<S>()),
         ("callback", callback::every_pool::<S>()),
@@ -112,10 +114,11 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
 /// These, and those that need processes.
 #[cfg(any(feature = "fork", feature = "spawn"))]
 fn pool_of_processes<S: Processes>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 21] = [
+    let sections: [(&str, Vec<Test>); 22] = [
         ("seeds", seeds::processes::<S>()),
         ("results", results::processes::<S>()),
         ("lazy", lazy::processes::<S>()),
+        ("futures", futures::processes::<S>()),
         ("failure", failure::processes::<S>()),
         ("balance", balance::processes::<S>()),
         ("callback", callback::processes::<S>()),

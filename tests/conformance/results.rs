@@ -1,10 +1,7 @@
 //! Results are those of the sequential program.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 use std::time::Duration;
 
 use procpool::{CallWith, Pool, TaskErrorKind};
@@ -31,7 +28,6 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         a_map_runs_every_item_and_reports_the_first_failure,
         try_map_gives_each_item_its_own,
         a_finished_handle_says_so,
-        a_handle_is_a_future,
         a_handle_can_be_dropped_unread,
         an_argument_is_freed_when_it_is_sent,
     ]
@@ -330,39 +326,6 @@ fn a_finished_handle_says_so<S: Subject>() {
     bad.wait();
     assert_eq!(bad.is_successful(), Some(false));
     assert_eq!(bad.get().unwrap_err().index(), Some(1));
-}
-
-/// Waits for a future as the simplest of executors.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
-}
-
-/// Both kinds of handles can be awaited, for values and for errors, by somebody who only sleeps
-/// meanwhile.
-fn a_handle_is_a_future<S: Subject>() {
-    let pool = S::pool(2);
-    let sum = block_on(async {
-        let one = pool.apply_async(|x: u64| x + 1, 0).await?;
-        let many = pool.map_async(|x: u64| x + 1, 0..4).await?;
-        let bad = pool.apply_async(|()| -> u64 { panic!("as I must") }, ());
-        assert!(bad.await.unwrap_err().is_panic());
-        Ok::<_, procpool::TaskError>(one + many.iter().sum::<u64>())
-    });
-    assert_eq!(sum.unwrap(), 11);
 }
 
 /// A task whose handle nobody keeps is run all the same.

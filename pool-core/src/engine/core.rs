@@ -148,12 +148,17 @@ impl Core {
         }
     }
 
+    /// Somebody who was going to drive does not.
+    pub(super) fn orphan(&mut self) {
+        self.is_orphaned = true;
+    }
+
     /// Ends a call early, and says whether an item of it runs. `queue`: also look for it in the
     /// queue, all of it; otherwise the caller has seen to it that what waits there is abandoned,
     /// and it is removed together with others.
     pub(super) fn cancel(&mut self, task: TaskId, how: Cancel, queue: bool) -> bool {
         let mut runs = false;
-        self.is_orphaned = true;
+        self.orphan();
         for slot in 0..self.slots.len() {
             let is_here = self
                 .scheduler

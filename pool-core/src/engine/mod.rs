@@ -332,6 +332,15 @@ impl Executor for Shared {
         self.drive_until(poll, deadline)
     }
 
+    fn hand_over(&self) {
+        if self.is_ours() {
+            let mut core = self.lock();
+            core.orphan();
+            self.settle(&mut core);
+            self.deliver(core);
+        }
+    }
+
     fn cancel(&self, task: TaskId, how: Cancel, queue: bool) -> bool {
         if !self.is_ours() {
             return false;

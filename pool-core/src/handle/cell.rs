@@ -15,8 +15,15 @@ pub(crate) trait Cell: Sink {
     /// What a completion callback looks at.
     type Outcome: Clone + Send + 'static;
 
-    /// Whether all outcomes are there; if not, the waker, if any, is woken when they are.
+    /// Whether all outcomes are there; if not, the waker of the thread that waits, if any, is
+    /// woken when they are.
     fn poll(&self, waker: Option<&Waker>) -> bool;
+
+    /// The same for whoever polls the handle as a future. Only the last one is woken.
+    fn poll_as_future(&self, waker: &Waker) -> bool;
+
+    /// Nobody polls the handle as a future any more.
+    fn forget_future(&self);
 
     /// Whether all outcomes are there.
     fn is_ready(&self) -> bool {
@@ -37,23 +44,65 @@ pub(crate) trait Cell: Sink {
     fn fail_unless_ready(&self, error: TaskError);
 }
 
-/// The threads and tasks that wait for a cell.
+/// The wakers of those that wait for a cell.
 #[derive(Default)]
-struct Wakers(Vec<Waker>);
+struct Wakers {
+    /// Of threads, any number of which may wait.
+    threads: Vec<Waker>,
+    /// Of the task that has polled last. It may have been another task before, or have had another
+    /// waker; those are not to be woken, and not to be kept.
+    future: Option<Waker>,
+}
 
 impl Wakers {
-    fn add(&mut self, waker: &Waker) {
-        if !self.0.iter().any(|other| other.will_wake(waker)) {
-            self.0.push(waker.clone());
+    fn add_thread(&mut self, waker: &Waker) {
+        if !self.threads.iter().any(|other| other.will_wake(waker)) {
+            self.threads.push(waker.clone());
         }
     }
 
     fn wake(self) {
-        for waker in self.0 {
-            // A waker is the user's; one that panics must not keep the others asleep.
-            quietly(|| waker.wake());
+        for waker in self.threads.into_iter().chain(self.future) {
+            wake(waker);
         }
     }
+}
+
+/// A waker is the user's; one that panics must not keep the others asleep.
+fn wake(waker: Waker) {
+    quietly(|| waker.wake());
+}
+
+/// Puts a clone of `waker` where `place` says, unless `is_ready`, and says whether it is. To clone or
+/// drop a waker is to run what the user has written, so the cell is not locked meanwhile.
+fn replace<'a, S: 'a>(
+    lock: impl Fn() -> MutexGuard<'a, S>,
+    is_ready: impl Fn(&S) -> bool,
+    place: impl Fn(&mut S) -> &mut Option<Waker>,
+    waker: &Waker,
+) -> bool {
+    let mut state = lock();
+    if is_ready(&state) {
+        return true;
+    }
+    if place(&mut state)
+        .as_ref()
+        .is_some_and(|known| known.will_wake(waker))
+    {
+        return false;
+    }
+    drop(state);
+    let waker = waker.clone();
+    let mut state = lock();
+    let is_ready = is_ready(&state);
+    // Dropped after the lock.
+    let _unused = if is_ready {
+        Some(waker)
+    } else {
+        place(&mut state).replace(waker)
+    };
+    drop(state);
+    is_ready
 }
 
 /// The outcome of a single task.
@@ -149,9 +198,27 @@ impl Cell for TaskCell {
             return true;
         }
         if let Some(waker) = waker {
-            state.waiters.get_or_insert_default().wakers.add(waker);
+            let waiters = state.waiters.get_or_insert_default();
+            waiters.wakers.add_thread(waker);
         }
         false
+    }
+
+    fn poll_as_future(&self, waker: &Waker) -> bool {
+        replace(
+            || self.lock(),
+            |state| state.outcome.is_some(),
+            |state| &mut state.waiters.get_or_insert_default().wakers.future,
+            waker,
+        )
+    }
+
+    fn forget_future(&self) {
+        let mut state = self.lock();
+        let waiters = state.waiters.as_mut();
+        let waker = waiters.and_then(|waiters| waiters.wakers.future.take());
+        drop(state);
+        drop(waker);
     }
 
     fn on_complete(&self, callback: Box<dyn FnOnce(Self::Outcome) + Send>) {
@@ -192,6 +259,8 @@ struct CollectorState {
     pieces: Vec<Arc<Piece>>,
     /// Items that have been submitted and whose outcome is not there.
     missing: usize,
+    /// Whoever takes the pieces as they come: there is one at most.
+    taker: Option<Waker>,
     waiters: Waiters<Vec<Arc<Piece>>>,
 }
 
@@ -211,14 +280,13 @@ impl Collector {
     }
 
     /// Whether any pieces have arrived since they were last taken; if not, the waker, if any, is
-    /// woken when one does.
+    /// woken when one does, and no other that was given before.
     pub(crate) fn poll_any(&self, waker: Option<&Waker>) -> bool {
-        let mut state = self.lock();
-        let any = !state.pieces.is_empty() || state.missing == 0;
-        if !any && let Some(waker) = waker {
-            state.waiters.wakers.add(waker);
+        let any = |state: &CollectorState| !state.pieces.is_empty() || state.missing == 0;
+        match waker {
+            None => any(&self.lock()),
+            Some(waker) => replace(|| self.lock(), any, |state| &mut state.taker, waker),
         }
-        any
     }
 
     /// All pieces, in no order.
@@ -239,20 +307,20 @@ impl Sink for Collector {
         let mut state = self.lock();
         state.missing = state.missing.saturating_sub(piece.count as usize);
         state.pieces.push(Arc::new(piece));
-        let wakers = std::mem::take(&mut state.waiters.wakers);
-        if state.missing > 0 {
-            drop(state);
-            wakers.wake();
-        } else {
-            let callbacks = std::mem::take(&mut state.waiters.callbacks);
-            let pieces = if callbacks.is_empty() {
-                Vec::new()
-            } else {
-                state.pieces.clone()
-            };
-            drop(state);
-            Waiters { wakers, callbacks }.tell(&pieces);
+        let taker = state.taker.take();
+        let mut waiters = Waiters::default();
+        let mut pieces = Vec::new();
+        if state.missing == 0 {
+            waiters = std::mem::take(&mut state.waiters);
+            if !waiters.callbacks.is_empty() {
+                pieces.clone_from(&state.pieces);
+            }
         }
+        drop(state);
+        if let Some(waker) = taker {
+            wake(waker);
+        }
+        waiters.tell(&pieces);
     }
 
     fn is_abandoned(&self) -> bool {
@@ -268,9 +336,23 @@ impl Cell for Collector {
         if state.missing > 0
             && let Some(waker) = waker
         {
-            state.waiters.wakers.add(waker);
+            state.waiters.wakers.add_thread(waker);
         }
         state.missing == 0
+    }
+
+    fn poll_as_future(&self, waker: &Waker) -> bool {
+        replace(
+            || self.lock(),
+            |state| state.missing == 0,
+            |state| &mut state.waiters.wakers.future,
+            waker,
+        )
+    }
+
+    fn forget_future(&self) {
+        let waker = self.lock().waiters.wakers.future.take();
+        drop(waker);
     }
 
     fn on_complete(&self, callback: Box<dyn FnOnce(Self::Outcome) + Send>) {

@@ -119,7 +119,7 @@ fn read<R: DeserializeOwned + 'static>(mut pieces: Vec<Arc<Piece>>) -> Result<Ve
 impl<R: DeserializeOwned + 'static> Future for MapHandle<R> {
     type Output = Result<Vec<R>, TaskError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.pending.poll(context) {
             Poll::Ready(self.read())
         } else {

@@ -11,14 +11,20 @@ use crate::executor::{Cancel, Executor};
 use crate::sys;
 
 /// A call that was submitted.
-pub(crate) struct Pending<C> {
+pub(crate) struct Pending<C: Cell + 'static> {
     pub(super) cell: Arc<C>,
     executor: Arc<dyn Executor>,
+    /// The cell may have a future's waker.
+    was_polled: bool,
 }
 
 impl<C: Cell + 'static> Pending<C> {
     pub(crate) fn new(cell: Arc<C>, executor: Arc<dyn Executor>) -> Self {
-        Self { cell, executor }
+        Self {
+            cell,
+            executor,
+            was_polled: false,
+        }
     }
 
     pub(crate) fn cell(&self) -> &C {
@@ -46,8 +52,9 @@ impl<C: Cell + 'static> Pending<C> {
         self.cell.is_ready()
     }
 
-    pub(crate) fn poll(&self, context: &Context<'_>) -> bool {
-        self.cell.poll(Some(context.waker()))
+    pub(crate) fn poll(&mut self, context: &Context<'_>) -> bool {
+        self.was_polled = true;
+        self.cell.poll_as_future(context.waker())
     }
 
     pub(crate) fn cancel(&self, how: Cancel) {
@@ -66,5 +73,14 @@ impl<C: Cell + 'static> Pending<C> {
         self.cell.on_complete(Box::new(move |outcome| {
             executor.defer(Box::new(move || callback(outcome)));
         }));
+    }
+}
+
+impl<C: Cell + 'static> Drop for Pending<C> {
+    fn drop(&mut self) {
+        // The task goes on, perhaps for long, and whoever has polled need not stay in memory.
+        if self.was_polled {
+            self.cell.forget_future();
+        }
     }
 }

@@ -117,7 +117,7 @@ fn read<R: DeserializeOwned + 'static>(outcome: &Result<Bytes, TaskError>) -> Re
 impl<R: DeserializeOwned + 'static> Future for TaskHandle<R> {
     type Output = Result<R, TaskError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.pending.poll(context)
             && let Some(outcome) = self.pending.cell.outcome()
         {

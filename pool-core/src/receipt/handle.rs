@@ -118,7 +118,7 @@ impl<T: Collected> ReceiptHandle<T> {
 impl<T: Collected> Future for ReceiptHandle<T> {
     type Output = T;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         if self.pending.poll(context) {
             Poll::Ready(T::read(self.pending.cell().pieces()))
         } else {

@@ -1,21 +1,24 @@
 //! Lazy maps with receipts.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Receipt, Receipted};
+use crate::call::Piece;
 use crate::error::TaskError;
 use crate::feed::Feed;
-use crate::imap::Lazy;
+use crate::imap::{Given, Lazy};
 
 /// An iterator over the results of a lazy map, with receipts; see [`Imap`](crate::Imap), which it is
 /// like in all else.
 #[must_use = "iterators do nothing until they are asked for an item"]
 pub struct ImapReceipts<I: Iterator, R> {
-    lazy: Lazy<I, Receipted<R>>,
+    pub(crate) lazy: Lazy<I, Receipted<R>>,
 }
 
 impl<I: Iterator, R> ImapReceipts<I, R> {
@@ -35,11 +38,24 @@ where
     type Item = Receipted<R>;
 
     fn next(&mut self) -> Option<Receipted<R>> {
-        let failed = |error| Receipted {
+        self.lazy.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.lazy.size_hint()
+    }
+}
+
+impl<R: DeserializeOwned + 'static> Given for Receipted<R> {
+    fn refused(error: TaskError) -> Self {
+        Self {
             outcome: Err(error),
             receipt: Receipt::default(),
-        };
-        self.lazy.next(failed, Receipted::read_all)
+        }
+    }
+
+    fn read(piece: Arc<Piece>, ready: &mut VecDeque<Self>) {
+        Self::read_all(piece, ready);
     }
 }
 

@@ -25,6 +25,9 @@ const CHAOS_SECONDS: &str = "60";
 /// The facade with each choice of features, each of which must build and pass by itself.
 const FEATURE_CHOICES: &[&str] = &["", "--features fork", "--features spawn"];
 
+/// Features that add methods. Tests have them all, so each is also built without tests.
+const FEATURES_APART: &[&str] = &["", "--features stream"];
+
 /// One thing that CI does.
 pub(super) struct Step {
     pub(super) name: &'static str,
@@ -125,6 +128,11 @@ fn clippy(setting: &Setting) -> Result<()> {
     for features in FEATURE_CHOICES {
         setting.build(&format!(
             "clippy --package procpool --all-targets --no-default-features {features} -- -D warnings"
+        ))?;
+    }
+    for features in FEATURES_APART {
+        setting.build(&format!(
+            "clippy --package procpool --package pool-core --lib {features} -- -D warnings"
         ))?;
     }
     Ok(())

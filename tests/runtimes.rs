@@ -1,0 +1,187 @@
+//! Pools under the executors that people use: tokio with one thread and with several, and smol.
+//! What handles and streams promise is in the conformance suite; this is that the two go together.
+#![cfg(any(feature = "fork", feature = "spawn"))]
+
+use std::fs;
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use procpool::{Pool, ProcessPool, TaskError};
+use smol::future::zip;
+use smol::stream::StreamExt;
+
+procpool::test_support!();
+
+/// Runs what `scenario` makes for a pool of two workers to its end, under each runtime. One test at
+/// a time, so that threads can be counted.
+fn under_each<F>(scenario: impl Fn(Arc<ProcessPool>) -> F)
+where
+    F: Future<Output = Result<(), TaskError>> + Send + 'static,
+{
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let pool = ProcessPool::builder().processes(2).build();
+    let pool = Arc::new(pool.expect("a pool"));
+
+    let mut one_thread = tokio::runtime::Builder::new_current_thread();
+    let tokio = one_thread.enable_time().build().expect("a runtime");
+    tokio
+        .block_on(scenario(pool.clone()))
+        .expect("tokio, one thread");
+
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let tokio = threads.worker_threads(2).enable_time().build();
+    let tokio = tokio.expect("a runtime");
+    // On a thread of the runtime's.
+    let spawned = tokio.spawn(scenario(pool.clone()));
+    tokio
+        .block_on(spawned)
+        .expect("it does not panic")
+        .expect("tokio, several threads");
+
+    smol::block_on(scenario(pool.clone())).expect("smol, this thread");
+    smol::block_on(smol::spawn(scenario(pool))).expect("smol, its own thread");
+}
+
+fn square(x: u64) -> u64 {
+    x * x
+}
+
+/// A file that tasks wait for.
+fn door() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("open");
+    let path = path.to_str().expect("the path is text").to_owned();
+    (folder, path)
+}
+
+fn wait_for(door: String) {
+    while !Path::new(&door).exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn handles_are_awaited() {
+    under_each(|pool| async move {
+        assert_eq!(pool.apply_async(square, 12).await?, 144);
+        assert_eq!(pool.map_async(square, 1..4).await?, [1, 4, 9]);
+        let crashed = pool.apply_async(|()| std::process::abort(), ()).await;
+        let crashed: Result<(), _> = crashed;
+        assert_eq!(crashed.unwrap_err().signal(), Some(6));
+        let call = pool.call(wait_for).timeout(Duration::from_millis(20));
+        let hung = call.apply_async("/no such file".to_owned()).await;
+        assert!(hung.unwrap_err().is_timeout());
+        Ok(())
+    });
+}
+
+/// What is awaited cannot end before something else has run on the same thread.
+#[test]
+fn the_thread_is_free_meanwhile() {
+    under_each(|pool| async move {
+        let (_folder, path) = door();
+        let task = pool.apply_async(wait_for, path.clone());
+        let opens = async { fs::write(&path, "").expect("it can be written") };
+        zip(task, opens).await.0?;
+
+        let (_folder, path) = door();
+        let mut stream = pool.imap(wait_for, [path.clone()]).into_stream();
+        let opens = async { fs::write(&path, "").expect("it can be written") };
+        zip(stream.next(), opens).await.0.expect("one result")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn streams_have_what_other_streams_have() {
+    under_each(|pool| async move {
+        let squares = pool.imap(square, 0..).into_stream();
+        let squares: Vec<u64> = squares.take(1000).try_collect().await?;
+        assert!(squares.into_iter().eq((0..1000).map(square)));
+        let sum = pool.imap_unordered(square, 0..1000).into_stream();
+        let sum = sum.map(Result::unwrap).fold(0, |sum, x| sum + x).await;
+        assert_eq!(sum, (0..1000).map(square).sum());
+        Ok(())
+    });
+}
+
+/// A thousand tasks that are all under way, and no thread more than before.
+#[test]
+fn no_call_has_a_thread() {
+    under_each(|pool| async move {
+        let (_folder, path) = door();
+        let before = threads_of_pools();
+        assert!(before > 0, "a pool has a thread");
+        let handles: Vec<_> = (0..1000)
+            .map(|_| pool.apply_async(wait_for, path.clone()))
+            .collect();
+        let mut stream = pool.imap(square, 0..100).into_stream();
+        let all = async {
+            for handle in handles {
+                handle.await?;
+            }
+            stream.try_for_each(|result| result.map(|_| ())).await
+        };
+        let looks = async {
+            // Those of the pool before may still be on their way out.
+            assert!(threads_of_pools() <= before);
+            fs::write(&path, "").expect("it can be written");
+        };
+        zip(all, looks).await.0
+    });
+}
+
+/// How many threads of this process are a pool's.
+fn threads_of_pools() -> usize {
+    let threads = fs::read_dir("/proc/self/task").expect("a process has threads");
+    let names = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")));
+    names
+        .filter(|name| matches!(name, Ok(name) if name.starts_with("procpool")))
+        .count()
+}
+
+/// Dropping a handle, here by a timeout of the runtime's, leaves the task alone.
+#[test]
+fn a_timeout_of_the_runtime_is_no_deadline() {
+    fn note((door, note): (String, String)) {
+        wait_for(door);
+        fs::write(note, "").expect("it can be written");
+    }
+    under_each(|pool| async move {
+        let (folder, path) = door();
+        let noted = folder.path().join("noted");
+        let noted = noted.to_str().expect("the path is text").to_owned();
+        let task = pool.apply_async(note, (path.clone(), noted.clone()));
+        let first = smol::future::or(async { Some(task.await) }, async {
+            smol::future::yield_now().await;
+            None
+        });
+        assert!(first.await.is_none());
+        fs::write(&path, "").expect("it can be written");
+        pool.apply_async(wait_for, noted).await
+    });
+}
+
+/// Tasks of a runtime with several threads, each with a handle of its own.
+#[test]
+fn a_thousand_tasks_of_tokio() {
+    under_each(|pool| async move {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Ok(());
+        }
+        let mut tasks = tokio::task::JoinSet::new();
+        for x in 0..1000 {
+            let pool = pool.clone();
+            tasks.spawn(async move { pool.apply_async(square, x).await });
+        }
+        let mut sum = 0;
+        for result in tasks.join_all().await {
+            sum += result?;
+        }
+        assert_eq!(sum, (0..1000).map(square).sum());
+        Ok(())
+    });
+}
