@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::codec::Lent;
+use crate::codec::{Lent, Memory};
 use crate::protocol::{Head, MAX_HEAD};
 
 /// How many bytes are kept inline: a number or two.
@@ -19,7 +19,7 @@ pub(crate) enum Bytes {
     },
     Heap(Arc<Vec<u8>>),
     /// A large bulk value from a worker: its length as it stood before it, and its memory.
-    Bulk(Arc<([u8; 8], Vec<u8>)>),
+    Bulk(Arc<([u8; 8], Memory)>),
     /// One item that is a large bulk value: its head and the length of the value, and the value
     /// where it lies.
     Lent(Arc<(Vec<u8>, Lent)>),
@@ -45,7 +45,7 @@ impl Bytes {
         match self {
             Self::Inline { len, bytes } => [&bytes[..usize::from(*len)], &[]],
             Self::Heap(bytes) => [bytes, &[]],
-            Self::Bulk(bulk) => [&bulk.0, &bulk.1],
+            Self::Bulk(bulk) => [&bulk.0, bulk.1.as_slice()],
             Self::Lent(lent) => [&lent.0, lent.1.bytes()],
         }
     }
@@ -66,7 +66,7 @@ impl Bytes {
     }
 
     /// The two parts of a large bulk value from a worker, if this is one and nobody else has it.
-    pub(crate) fn into_bulk(self) -> Result<([u8; 8], Vec<u8>), Self> {
+    pub(crate) fn into_bulk(self) -> Result<([u8; 8], Memory), Self> {
         match self {
             Self::Bulk(bulk) => Arc::try_unwrap(bulk).map_err(Self::Bulk),
             bytes => Err(bytes),

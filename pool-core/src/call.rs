@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bytes::Bytes;
+use crate::codec::Memory;
 use crate::entry::Entry;
 use crate::error::TaskError;
 use crate::extras::Extras;
@@ -396,13 +397,14 @@ impl Outcomes {
     }
 
     /// The parts of a large bulk value.
-    pub(crate) fn push_bulk(&mut self, prefix: [u8; 8], bytes: Vec<u8>) {
+    pub(crate) fn push_bulk(&mut self, prefix: [u8; 8], memory: Memory) {
         match self {
-            Self::One(outcome) => *outcome = Some(Ok(Bytes::Bulk(Arc::new((prefix, bytes))))),
+            Self::One(outcome) => *outcome = Some(Ok(Bytes::Bulk(Arc::new((prefix, memory))))),
             Self::Many { records, .. } => {
+                let bytes = memory.as_slice();
                 push_head(records, RecordKind::Value, prefix.len() + bytes.len());
                 records.extend_from_slice(&prefix);
-                records.extend_from_slice(&bytes);
+                records.extend_from_slice(bytes);
             }
             Self::All(_) => {}
         }

@@ -44,7 +44,8 @@ pub(crate) enum RecordKind {
     /// Eight bytes: how many nanoseconds the frame that ends here took. Or, in a measured frame
     /// and before each result, the bytes of a [`Measure`](crate::measure::Measure).
     Time = 2,
-    /// A `Value` that is a large bulk value: eight bytes of its length, and its memory.
+    /// A `Value` that is a large bulk value: eight bytes of its length and element, see [`put_element`], and
+    /// its memory.
     Bulk = 3,
 }
 
@@ -112,6 +113,18 @@ impl Head {
         };
         Some(Self { kind, len })
     }
+}
+
+/// Adds to the length that stands before the memory of a bulk value how large its elements are. The
+/// highest byte of the length is free: no memory has so many.
+pub(crate) fn put_element(prefix: &mut [u8; 8], bytes: usize) {
+    let count = u64::from_le_bytes(*prefix);
+    prefix[7] = (bytes as u64).checked_div(count).unwrap_or(1) as u8;
+}
+
+/// Takes it out again.
+pub(crate) fn take_element(prefix: &mut [u8; 8]) -> usize {
+    usize::from(std::mem::take(&mut prefix[7]))
 }
 
 /// Appends an encoded item to a chunk: `encode` appends the argument, and the head before it is

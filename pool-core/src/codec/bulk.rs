@@ -11,8 +11,10 @@ use std::ptr;
 use serde::de::DeserializeOwned;
 
 use super::de::Decoder;
-use super::error::{Attempt, CodecError};
+use super::error::CodecError;
+use super::memory::Memory;
 use super::number::{Number, for_each_number};
+use crate::sys;
 
 /// The bytes of the elements of a bulk value (a `Vec` or boxed slice of numbers, or a `String`),
 /// where they lie; nothing for other types. [`bulk_parts`] adds the length that stands before them.
@@ -72,9 +74,6 @@ fn same_type<T: ?Sized + 'static, U: 'static>(value: &T) -> Option<&U> {
 
 /// A type whose values move by copying memory.
 trait Bulk: Send + Sync + Sized + 'static {
-    /// The size of an element in bytes.
-    const ELEMENT: usize;
-
     /// How many elements there are, as the length on the wire says.
     fn count(&self) -> usize;
 
@@ -86,6 +85,9 @@ trait Bulk: Send + Sync + Sized + 'static {
     /// Makes a value of `count` elements whose bytes `fill` writes, all of them. `None`: these
     /// bytes make no value.
     fn receive(count: usize, fill: Fill<'_>) -> Option<Self>;
+
+    /// Makes a value of memory that has the bytes of `count` elements, if it was meant for such.
+    fn adopt(count: u64, memory: Memory) -> Result<Self, Memory>;
 }
 
 /// Writes every byte of the memory that it is given; the crate's own code does so.
@@ -182,46 +184,33 @@ pub(crate) fn lend<T: 'static>(value: T, large: usize) -> Result<Lent, T> {
 /// As [`decode`](super::decode).
 pub(crate) fn decode_bulk<T: DeserializeOwned + 'static>(
     prefix: [u8; 8],
-    bytes: Vec<u8>,
+    memory: Memory,
 ) -> Result<T, CodecError> {
     let count = u64::from_le_bytes(prefix);
-    let is_whole = |size: usize| count.checked_mul(size as u64) == Some(bytes.len() as u64);
     let mut slot: Option<T> = None;
-    let any: &mut dyn Any = &mut slot;
-    if let Some(slot) = any.downcast_mut::<Option<Vec<u8>>>()
-        && is_whole(1)
-    {
-        *slot = Some(bytes);
-    } else if let Some(slot) = any.downcast_mut::<Option<String>>()
-        && is_whole(1)
-    {
-        *slot = String::from_utf8(bytes).ok();
-    } else if element_size::<T>().is_some_and(is_whole) {
-        let mut rest = &bytes[..];
-        slot = receive(count as usize, &mut |room| {
-            let (now, later) = rest.split_at(room.len());
-            for (to, from) in room.iter_mut().zip(now) {
-                to.write(*from);
-            }
-            rest = later;
-        });
-    } else {
-        return super::decode(&[&prefix, &bytes[..]].concat());
-    }
-    slot.ok_or_else(|| CodecError::new("the bytes are no text").at::<T>(Attempt::Decode))
-}
-
-/// The size of the elements of a type of bulk values.
-fn element_size<T: 'static>() -> Option<usize> {
     macro_rules! try_type {
         ($bulk:ty) => {
-            if TypeId::of::<T>() == TypeId::of::<$bulk>() {
-                return Some(<$bulk as Bulk>::ELEMENT);
+            let any: &mut dyn Any = &mut slot;
+            if let Some(place) = any.downcast_mut::<Option<$bulk>>() {
+                match <$bulk as Bulk>::adopt(count, memory) {
+                    Ok(value) => *place = Some(value),
+                    Err(memory) => return decode_parts(prefix, &memory),
+                }
+                return Ok(slot.expect("it is of this type"));
             }
         };
     }
     for_each_bulk!(try_type);
-    None
+    decode_parts(prefix, &memory)
+}
+
+/// The memory is not what the value needs: it is of another type, or what its worker says makes no sense.
+#[cold]
+fn decode_parts<T: DeserializeOwned + 'static>(
+    prefix: [u8; 8],
+    memory: &Memory,
+) -> Result<T, CodecError> {
+    super::decode(&[&prefix, memory.as_slice()].concat())
 }
 
 /// Calls a macro once for each bulk type.
@@ -240,8 +229,6 @@ macro_rules! for_each_bulk {
 use for_each_bulk;
 
 impl<N: Number> Bulk for Vec<N> {
-    const ELEMENT: usize = size_of::<N>();
-
     #[inline]
     fn count(&self) -> usize {
         self.len()
@@ -269,6 +256,7 @@ impl<N: Number> Bulk for Vec<N> {
     fn receive(count: usize, fill: Fill<'_>) -> Option<Self> {
         let mut numbers = Self::with_capacity(count);
         let room = &mut numbers.spare_capacity_mut()[..count];
+        sys::expect_use(room);
         // SAFETY: the same memory, as bytes that need not be initialised.
         fill(unsafe {
             std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), size_of_val(room))
@@ -278,11 +266,13 @@ impl<N: Number> Bulk for Vec<N> {
         unsafe { numbers.set_len(count) };
         Some(numbers)
     }
+
+    fn adopt(count: u64, memory: Memory) -> Result<Self, Memory> {
+        memory.into_numbers(count)
+    }
 }
 
 impl<N: Number> Bulk for Box<[N]> {
-    const ELEMENT: usize = size_of::<N>();
-
     #[inline]
     fn count(&self) -> usize {
         self.len()
@@ -301,11 +291,13 @@ impl<N: Number> Bulk for Box<[N]> {
     fn receive(count: usize, fill: Fill<'_>) -> Option<Self> {
         <Vec<N> as Bulk>::receive(count, fill).map(Vec::into_boxed_slice)
     }
+
+    fn adopt(count: u64, memory: Memory) -> Result<Self, Memory> {
+        memory.into_numbers(count).map(Vec::into_boxed_slice)
+    }
 }
 
 impl Bulk for String {
-    const ELEMENT: usize = 1;
-
     #[inline]
     fn count(&self) -> usize {
         self.len()
@@ -323,6 +315,10 @@ impl Bulk for String {
 
     fn receive(count: usize, fill: Fill<'_>) -> Option<Self> {
         Self::from_utf8(<Vec<u8> as Bulk>::receive(count, fill)?).ok()
+    }
+
+    fn adopt(count: u64, memory: Memory) -> Result<Self, Memory> {
+        Self::from_utf8(memory.into_numbers(count)?).map_err(|error| error.into_bytes().into())
     }
 }
 
@@ -445,7 +441,7 @@ mod tests {
     fn the_memory_becomes_the_value() {
         fn parts<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, CodecError> {
             let (prefix, rest) = bytes.split_first_chunk().unwrap();
-            decode_bulk(*prefix, rest.to_vec())
+            decode_bulk(*prefix, rest.to_vec().into())
         }
         let encoded_bytes = encoded(&vec![5_u8; 100]);
         assert_eq!(parts::<Vec<u8>>(&encoded_bytes).unwrap(), [5; 100]);

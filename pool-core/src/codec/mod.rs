@@ -53,6 +53,7 @@ mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod limits;
+mod memory;
 mod number;
 mod ser;
 
@@ -63,5 +64,8 @@ pub(crate) use bulk::{Lent, decode_bulk, is_bulk, lend, receive};
 pub use bulk::{bulk_bytes, bulk_parts};
 pub use de::decode;
 pub use error::CodecError;
+#[cfg(any(fuzzing, test))]
+pub(crate) use memory::AHEAD;
+pub(crate) use memory::Memory;
 pub(crate) use number::{MAX_NUMBER, number_bytes, number_size, read_number};
 pub use ser::encode;

@@ -8,6 +8,7 @@ use super::wire::{Harvest, Wire};
 use super::work::Delivery;
 use crate::bytes::Bytes;
 use crate::call::{Chunk, Piece, Sink};
+use crate::codec::AHEAD;
 use crate::entry::Entry;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::extras::Extras;
@@ -189,7 +190,7 @@ impl Rig {
     fn check_memory(&self) {
         let arrived = self.harvests * BYTES;
         assert!(
-            self.wire.memory() <= 2 * arrived + 64,
+            self.wire.memory() <= 2 * arrived + AHEAD as usize,
             "memory grows with what arrives"
         );
     }

@@ -9,9 +9,10 @@ use super::scheduler::Scheduler;
 use super::work;
 use crate::bytes::Bytes;
 use crate::call::{Chunk, Outcomes, reported};
+use crate::codec::Memory;
 use crate::measure::Measure;
 use crate::protocol::{
-    FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
+    self, FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
 };
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Corrupt, Producer};
@@ -28,6 +29,8 @@ pub(super) struct Wire {
     unsent: Option<Unsent>,
     /// The record that is only partly there.
     partial: Option<Partial>,
+    /// How many bytes of a long record are taken and given back at a time.
+    piece: usize,
     /// What the parent asked to be rung for and was not, as far as it knows.
     wants: u32,
     may_spin: bool,
@@ -49,7 +52,7 @@ struct Partial {
     left: u64,
     /// The length that stands before the memory of a bulk value.
     prefix: [u8; 8],
-    bytes: Vec<u8>,
+    memory: Memory,
 }
 
 /// What a look into the response ring brought.
@@ -69,6 +72,7 @@ impl Wire {
             region,
             unsent: None,
             partial: None,
+            piece: response_bytes / 8,
             wants: 0,
             may_spin: false,
         }
@@ -162,7 +166,7 @@ impl Wire {
     /// The bytes of memory that the record takes which is only partly there.
     #[cfg(any(fuzzing, test))]
     pub(super) fn memory(&self) -> usize {
-        self.partial.as_ref().map_or(0, |it| it.bytes.capacity())
+        self.partial.as_ref().map_or(0, |it| it.memory.capacity())
     }
 
     /// Says what to ring for: nothing, or results and, where needed, space.
@@ -233,30 +237,34 @@ impl Wire {
     ) -> Result<bool, Corrupt> {
         let seen = self.responses.seen();
         if let Some(partial) = &mut self.partial {
-            let count = (partial.left).min(seen as u64) as usize;
+            // In pieces, so that the worker can fill one while the other is copied.
+            let count = (partial.left).min(seen.min(self.piece) as u64) as usize;
             if scheduler.is_retiring(slot) {
                 // Of the finalizer, whose outcome is nobody's.
                 self.responses.skip(count);
             } else {
                 // The length is the worker's word: memory grows with what arrives, not with that,
                 // but not beyond it.
-                let bytes = &mut partial.bytes;
-                if bytes.capacity() - bytes.len() < count {
-                    let more = (bytes.len() as u64).min(partial.left);
-                    bytes.reserve_exact((more as usize).max(count));
-                }
-                self.responses.take(count, bytes);
+                let responses = &mut self.responses;
+                partial
+                    .memory
+                    .extend(count, partial.left, |room| responses.take_into(room));
             }
             partial.left -= count as u64;
             if partial.left > 0 {
-                return Ok(false);
+                if self.responses.unreleased() >= self.piece {
+                    self.responses.release();
+                    self.wake();
+                    harvest.news = true;
+                }
+                return Ok(count < seen);
             }
             if let Some(partial) = self.partial.take() {
                 let kind = partial.kind;
                 let bytes = if kind == RecordKind::Bulk {
-                    RecordBytes::Bulk(partial.prefix, partial.bytes)
+                    RecordBytes::Bulk(partial.prefix, partial.memory)
                 } else {
-                    RecordBytes::Owned(partial.bytes)
+                    RecordBytes::Owned(partial.memory.into_bytes())
                 };
                 accept(slot, info, scheduler, harvest, kind, bytes)?;
             }
@@ -290,6 +298,7 @@ impl Wire {
             }
         }
         let mut prefix = [0; 8];
+        let mut element = 1;
         let mut size = size;
         let mut left = head.len;
         if head.kind == RecordKind::Bulk {
@@ -298,6 +307,7 @@ impl Wire {
             }
             self.responses.skip(size);
             self.responses.peek(&mut prefix);
+            element = protocol::take_element(&mut prefix);
             size = prefix.len();
             // It is long enough, or will be nobody's.
             left = left.saturating_sub(size as u64);
@@ -323,7 +333,7 @@ impl Wire {
                 kind: head.kind,
                 left,
                 prefix,
-                bytes: Vec::new(),
+                memory: Memory::new(element).ok_or(Corrupt)?,
             });
         }
         Ok(true)
@@ -387,7 +397,7 @@ const SMALL: u64 = 64;
 enum RecordBytes<'a> {
     Small(&'a [u8]),
     Owned(Vec<u8>),
-    Bulk([u8; 8], Vec<u8>),
+    Bulk([u8; 8], Memory),
 }
 
 impl RecordBytes<'_> {
@@ -403,7 +413,8 @@ impl RecordBytes<'_> {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Small(bytes) => bytes,
-            Self::Owned(bytes) | Self::Bulk(_, bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+            Self::Bulk(_, memory) => memory.as_slice(),
         }
     }
 }
@@ -454,7 +465,7 @@ fn accept(
         (RecordKind::Value, RecordBytes::Owned(bytes)) if matches!(outcomes, Outcomes::One(_)) => {
             *outcomes = Outcomes::One(Some(Ok(bytes.into())));
         }
-        (_, RecordBytes::Bulk(prefix, bytes)) => outcomes.push_bulk(prefix, bytes),
+        (_, RecordBytes::Bulk(prefix, memory)) => outcomes.push_bulk(prefix, memory),
         (RecordKind::Value, bytes) => outcomes.push_value(bytes.as_slice()),
         (_, bytes) => {
             outcomes.push_error(reported(bytes.as_slice()).with_worker(info.clone()));
@@ -537,6 +548,6 @@ mod tests {
         worker.publish();
         assert_eq!(harvest(&mut wire, &mut scheduler), Ok(true));
         let partial = wire.partial.expect("a record that goes on");
-        assert!(partial.bytes.len() <= 100 && partial.bytes.capacity() <= 4096);
+        assert!(partial.memory.as_slice().len() <= 100 && partial.memory.capacity() <= 4096);
     }
 }

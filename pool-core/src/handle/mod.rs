@@ -33,7 +33,7 @@ fn decode<R: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<R, TaskError> {
 /// The same where the value may have the memory of the bytes.
 fn decode_owned<R: DeserializeOwned + 'static>(bytes: Bytes) -> Result<R, TaskError> {
     match bytes.into_bulk() {
-        Ok((prefix, bytes)) => guarded(|| codec::decode_bulk(prefix, bytes)),
+        Ok((prefix, memory)) => guarded(|| codec::decode_bulk(prefix, memory)),
         Err(bytes) => decode(&bytes.as_slice()),
     }
 }
@@ -78,7 +78,9 @@ pub(crate) struct AllOrFirst<R>(Result<Vec<R>, TaskError>);
 impl<R> AllOrFirst<R> {
     /// With room for so many values.
     pub(crate) fn with_capacity(count: usize) -> Self {
-        Self(Ok(Vec::with_capacity(count)))
+        let mut values = Vec::with_capacity(count);
+        sys::expect_use(values.spare_capacity_mut());
+        Self(Ok(values))
     }
 
     pub(crate) fn into_result(self) -> Result<Vec<R>, TaskError> {

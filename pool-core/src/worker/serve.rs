@@ -9,7 +9,7 @@ use super::{WorkerInfo, current, panic};
 use crate::codec::{self, CodecError};
 use crate::entry::Entry;
 use crate::protocol::{
-    FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
+    self, FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
 };
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Producer};
@@ -224,7 +224,8 @@ impl Wire {
     }
 
     /// Puts a large bulk value into the response ring from where it lies.
-    pub(super) fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
+    pub(super) fn put_bulk(&mut self, mut prefix: [u8; 8], bytes: &[u8]) {
+        protocol::put_element(&mut prefix, bytes.len());
         let head = Head {
             kind: RecordKind::Bulk,
             len: 8 + bytes.len() as u64,

@@ -27,6 +27,10 @@ const PLACES: &[(&str, &str)] = &[
     ("examples/crash.rs", "crashes on purpose"),
     ("examples/recovery.rs", "measures a bare fork"),
     ("pool-core/src/codec/bulk.rs", "moves numbers as bytes"),
+    (
+        "pool-core/src/codec/memory.rs",
+        "memory that becomes a vector of numbers",
+    ),
     ("pool-core/src/codec/number.rs", "reads numbers from bytes"),
     (
         "pool-core/src/engine/models/",
