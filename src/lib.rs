@@ -77,9 +77,9 @@ pub use backend_spawn::{SpawnPool, SpawnPoolBuilder};
 pub use pool_core::ImapStream;
 pub use pool_core::{
     BuildError, BuildErrorKind, CallWith, CallWithReceipts, Cancel, Chunk, Collected, EndReason,
-    Executor, ExitStatus, Imap, ImapReceipts, JoinError, MapHandle, Pool, Receipt, ReceiptHandle,
-    Receipted, Resource, SerialPool, Stats, TaskError, TaskErrorKind, TaskHandle, TaskId,
-    WorkerEnd, WorkerInfo, worker,
+    Executor, ExitStatus, Imap, ImapReceipts, JoinError, MapHandle, Output, OutputLine,
+    OutputStream, Pool, Receipt, ReceiptHandle, Receipted, Resource, SerialPool, Stats, TaskError,
+    TaskErrorKind, TaskHandle, TaskId, WorkerEnd, WorkerInfo, worker,
 };
 
 /// The pool of processes to use unless there is a reason for another one.

@@ -10,7 +10,7 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 
 use crate::lineage::Lineage;
-use crate::message::{Reply, Request};
+use crate::message::{Outfit, Reply, Request};
 use crate::socket::{Received, Socket};
 
 /// One pool's connection to the fork server, shared by the launcher and its links. When the last
@@ -67,20 +67,24 @@ impl Connection {
         Self::open(Arc::clone(&self.lineage), Arc::clone(&self.notifier))
     }
 
-    /// Asks for a worker with this name, bell and memory, and answers the launch's number. The
-    /// server answers through the bell, or by closing it.
+    /// Asks for a worker with this name, and with the descriptors of its outfit, and answers the launch's
+    /// number. The server answers through the bell, or by closing it.
     pub(crate) fn launch(
         &self,
         name: String,
-        bell: OwnedFd,
-        memory: OwnedFd,
+        outfit: Outfit,
+        given: Vec<OwnedFd>,
     ) -> Result<u64, LaunchError> {
         self.lineage.hear();
         let mut state = self.lock();
         let launch = state.launches;
         state.launches += 1;
-        let request = Request::Launch { launch, name };
-        state.outbox.push_back((request, vec![bell, memory]));
+        let request = Request::Launch {
+            launch,
+            outfit,
+            name,
+        };
+        state.outbox.push_back((request, given));
         self.exchange(&mut state);
         if state.gone {
             drop(state);

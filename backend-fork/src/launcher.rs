@@ -9,6 +9,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use crate::connection::{Connection, make_notifier};
 use crate::lineage::Lineage;
 use crate::link::ForkLink;
+use crate::message::Outfit;
 
 /// Starts workers by asking a fork server to fork them: one pool's connection to it, see
 /// [`ForkServer::connect`](crate::ForkServer::connect).
@@ -55,7 +56,14 @@ impl Launcher for ForkLauncher {
             pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|errno| {
                 LaunchError::new(format!("cannot make the doorbell of {name}")).caused_by(errno)
             })?;
-        let launch = self.connection.launch(name, ringer, memory)?;
+        let (outfit, mut given) = (Outfit::of(spec), vec![ringer, memory]);
+        for outlet in [spec.stdout(), spec.stderr()].into_iter().flatten() {
+            let copied = outlet.try_clone_to_owned();
+            given.push(copied.map_err(|error| {
+                LaunchError::new(format!("cannot give {name} its output")).caused_by(error)
+            })?);
+        }
+        let launch = self.connection.launch(name, outfit, given)?;
         let connection = Arc::clone(&self.connection);
         Ok(Box::new(ForkLink::new(connection, launch, region, bell)))
     }

@@ -58,7 +58,7 @@
 //! moment are the end: launches fail, and say so.
 //!
 //! # What a worker inherits
-//! The server's memory, standard output and error, current directory, environment, limits, and the
+//! The server's memory, standard output and error (unless the pool has others for it), current directory, environment, limits, and the
 //! files that the program had open when it started the server. Not its standard input (that is
 //! `/dev/null`: a background process that reads the terminal would be stopped), signal handlers or
 //! signal mask. The state of random number generators is inherited as well, the same in every

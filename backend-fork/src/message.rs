@@ -2,7 +2,7 @@
 //!
 //! Both run the same image, so there is no version; but neither trusts the other not to be broken.
 
-use pool_core::ExitStatus;
+use pool_core::{ExitStatus, LaunchSpec};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
@@ -22,7 +22,7 @@ const STANDBY: &[u8] = b"standby";
 const NAME_BYTES: usize = 15;
 
 /// No message is longer.
-pub(crate) const MESSAGE_BYTES: usize = 9 + NAME_BYTES;
+pub(crate) const MESSAGE_BYTES: usize = 10 + NAME_BYTES;
 
 const LAUNCH: u8 = 1;
 const REAP: u8 = 2;
@@ -35,24 +35,67 @@ const LOST: u8 = 3;
 /// Parent to server, over a pool's connection. `launch` numbers the pool's launches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Fork a worker. Goes with two descriptors: the writing end of the bell, and the region's
-    /// memory. Answered by a [`Hello`](crate::hello::Hello) in the bell.
-    Launch { launch: u64, name: String },
+    /// Fork a worker. Goes with the descriptors of its [`Outfit`]. Answered by a
+    /// [`Hello`](crate::hello::Hello) in the bell.
+    Launch {
+        launch: u64,
+        outfit: Outfit,
+        name: String,
+    },
     /// Kill what is left of this worker's process group, reap it, and say how it ended.
     Reap { launch: u64 },
     /// The same without an answer; the worker may not even have been forked.
     Forget { launch: u64 },
 }
 
+/// Which descriptors a worker gets, in this order: the writing end of the bell, the region's memory,
+/// and those that are said here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Outfit {
+    /// What its standard output is to be.
+    pub(crate) stdout: bool,
+    /// What its standard error is to be.
+    pub(crate) stderr: bool,
+}
+
+/// The most descriptors that an [`Outfit`] has.
+pub(crate) const OUTFIT: usize = 4;
+
+impl Outfit {
+    pub(crate) fn of(spec: &LaunchSpec) -> Self {
+        Self {
+            stdout: spec.stdout().is_some(),
+            stderr: spec.stderr().is_some(),
+        }
+    }
+
+    fn encode(self) -> u8 {
+        u8::from(self.stdout) | u8::from(self.stderr) << 1
+    }
+
+    fn decode(byte: u8) -> Option<Self> {
+        let outfit = Self {
+            stdout: byte & 1 != 0,
+            stderr: byte & 2 != 0,
+        };
+        (outfit.encode() == byte).then_some(outfit)
+    }
+}
+
 impl Request {
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Launch { launch, name } => {
+            Self::Launch {
+                launch,
+                outfit,
+                name,
+            } => {
                 let mut end = name.len().min(NAME_BYTES);
                 while !name.is_char_boundary(end) {
                     end -= 1;
                 }
-                [&head(LAUNCH, *launch)[..], &name.as_bytes()[..end]].concat()
+                let head = head(LAUNCH, *launch);
+                [&head[..], &[outfit.encode()], &name.as_bytes()[..end]].concat()
             }
             Self::Reap { launch } => head(REAP, *launch).to_vec(),
             Self::Forget { launch } => head(FORGET, *launch).to_vec(),
@@ -63,8 +106,9 @@ impl Request {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (kind, launch, rest) = split(bytes)?;
         match (kind, rest) {
-            (LAUNCH, name) if name.len() <= NAME_BYTES => Some(Self::Launch {
+            (LAUNCH, [outfit, name @ ..]) if name.len() <= NAME_BYTES => Some(Self::Launch {
                 launch,
+                outfit: Outfit::decode(*outfit)?,
                 name: String::from_utf8(name.to_vec()).ok()?,
             }),
             (REAP, []) => Some(Self::Reap { launch }),
@@ -151,8 +195,13 @@ mod tests {
 
     fn request() -> impl Strategy<Value = Request> {
         prop_oneof![
-            (any::<u64>(), "[ -~]{0,15}")
-                .prop_map(|(launch, name)| Request::Launch { launch, name }),
+            (any::<u64>(), any::<(bool, bool)>(), "[ -~]{0,15}").prop_map(
+                |(launch, (stdout, stderr), name)| Request::Launch {
+                    launch,
+                    outfit: Outfit { stdout, stderr },
+                    name,
+                }
+            ),
             any::<u64>().prop_map(|launch| Request::Reap { launch }),
             any::<u64>().prop_map(|launch| Request::Forget { launch }),
         ]
@@ -210,7 +259,7 @@ mod tests {
 
         #[test]
         fn any_name_fits(name: String) {
-            let bytes = Request::Launch { launch: 1, name: name.clone() }.encode();
+            let bytes = Request::Launch { launch: 1, outfit: Outfit::default(), name: name.clone() }.encode();
             let Some(Request::Launch { name: carried, .. }) = Request::decode(&bytes) else {
                 panic!("a launch decodes to a launch");
             };

@@ -12,10 +12,10 @@ use rustix::net::{
     socketpair,
 };
 
-use crate::message::MESSAGE_BYTES;
+use crate::message::{MESSAGE_BYTES, OUTFIT};
 
 /// The most descriptors that go with one message.
-const DESCRIPTORS: usize = 2;
+const DESCRIPTORS: usize = OUTFIT;
 
 /// One end of a connection that keeps messages apart (SOCK_SEQPACKET), carries descriptors, and
 /// tells when the other end is closed. No call on it ever blocks.

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::PoisonError;
@@ -18,8 +19,8 @@ use crate::sys::{self, Process};
 
 /// Starts workers by executing this program again.
 ///
-/// A worker inherits the environment, the current folder, standard output and error, and
-/// whatever descriptors the program has made inheritable; its standard input is empty and its
+/// A worker inherits the environment, the current folder, standard output and error (unless the pool
+/// has others for it), and whatever descriptors the program has made inheritable; its standard input is empty and its
 /// only argument is the program's own name. Its `main` must begin with [`init`](crate::init()):
 /// see [`check_ready`](crate::check_ready()).
 #[derive(Debug)]
@@ -38,7 +39,12 @@ impl SpawnLauncher {
     }
 
     /// Starts the process. Returns when the program is executed.
-    fn start(&self, summons: &Summons, bell: PipeWriter) -> Result<Process, LaunchError> {
+    fn start(
+        &self,
+        spec: &LaunchSpec,
+        summons: &Summons,
+        bell: PipeWriter,
+    ) -> Result<Process, LaunchError> {
         // Nothing is to run between fork and exec, so that the standard library uses
         // `posix_spawn`: a fork copies page tables, which takes 34 ms for a program of 1 GiB.
         #[allow(clippy::disallowed_methods, reason = "this is the launcher")]
@@ -48,6 +54,18 @@ impl SpawnLauncher {
             .env(Summons::VARIABLE, summons.to_string())
             .stdin(bell)
             .process_group(0);
+        let copy = |outlet: BorrowedFd<'_>| {
+            let copied = outlet.try_clone_to_owned();
+            copied.map_err(|error| {
+                LaunchError::new("cannot give a worker its output").caused_by(error)
+            })
+        };
+        if let Some(stdout) = spec.stdout() {
+            command.stdout(copy(stdout)?);
+        }
+        if let Some(stderr) = spec.stderr() {
+            command.stderr(copy(stderr)?);
+        }
         let child = {
             let _together = INHERITABLE.read().unwrap_or_else(PoisonError::into_inner);
             command.spawn()
@@ -76,7 +94,7 @@ impl Launcher for SpawnLauncher {
         let (summons, secret, folder, ours, theirs) = prepare().map_err(|error| {
             LaunchError::new("cannot prepare to start a worker").caused_by(error)
         })?;
-        let started = self.start(&summons, theirs).and_then(|process| {
+        let started = self.start(spec, &summons, theirs).and_then(|process| {
             // Only now, for it takes a while, and the worker is busy starting meanwhile.
             let (handover, region) = Handover::new(spec.region_bytes(), secret.nonce)?;
             spec.prepare(&region);

@@ -9,6 +9,7 @@ use crate::build_error::{BuildError, BuildErrorKind};
 use crate::care::{Care, CheckedCare};
 use crate::codec;
 use crate::entry::Entry;
+use crate::output::Output;
 use crate::protocol;
 use crate::region::RING_BYTES;
 use crate::worker::catch;
@@ -23,6 +24,8 @@ pub struct PoolConfig {
     ring_capacity: usize,
     launch_timeout: Duration,
     pub(crate) care: Care,
+    stdout: Output,
+    stderr: Output,
 }
 
 /// A function to run first in each worker, with its argument.
@@ -43,6 +46,8 @@ pub(crate) struct Checked {
     pub(crate) ring_bytes: usize,
     pub(crate) launch_timeout: Duration,
     pub(crate) care: CheckedCare,
+    pub(crate) stdout: Output,
+    pub(crate) stderr: Output,
 }
 
 impl Default for PoolConfig {
@@ -55,6 +60,8 @@ impl Default for PoolConfig {
             ring_capacity: 256 * 1024,
             launch_timeout: Duration::from_secs(10),
             care: Care::default(),
+            stdout: Output::default(),
+            stderr: Output::default(),
         }
     }
 }
@@ -111,6 +118,16 @@ impl PoolConfig {
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_launch_timeout(&mut self, timeout: Duration) {
         self.launch_timeout = timeout;
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_stdout(&mut self, output: Output) {
+        self.stdout = output;
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_stderr(&mut self, output: Output) {
+        self.stderr = output;
     }
 
     pub(crate) fn check(self) -> Result<Checked, BuildError> {
@@ -170,6 +187,8 @@ impl PoolConfig {
             ring_bytes,
             launch_timeout: self.launch_timeout,
             care: self.care.check().map_err(invalid)?,
+            stdout: self.stdout,
+            stderr: self.stderr,
         })
     }
 }
@@ -231,6 +250,22 @@ macro_rules! builder_methods {
         #[must_use]
         pub fn launch_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.config.set_launch_timeout(timeout);
+            self
+        }
+
+        /// What becomes of what workers write to standard output: inherited, discarded, or captured line by line. Without
+        /// it, it goes where the program's goes.
+        #[must_use]
+        pub fn stdout(mut self, output: $crate::Output) -> Self {
+            self.config.set_stdout(output);
+            self
+        }
+
+        /// The same for standard error. Where it is captured, the error of a lost task has the last lines of it:
+        /// `Output::tee()` passes everything on and does that.
+        #[must_use]
+        pub fn stderr(mut self, output: $crate::Output) -> Self {
+            self.config.set_stderr(output);
             self
         }
 

@@ -37,6 +37,8 @@ struct Inner {
     resolved: OnceLock<String>,
     exit: Option<ExitStatus>,
     worker: Option<WorkerInfo>,
+    /// The last lines that the worker has written to standard error.
+    stderr: Option<String>,
 }
 
 /// The kinds of failure.
@@ -76,6 +78,7 @@ impl TaskError {
             resolved: OnceLock::new(),
             exit: None,
             worker: None,
+            stderr: None,
         }))
     }
 
@@ -134,13 +137,9 @@ impl TaskError {
         error
     }
 
-    pub(crate) fn worker_lost(exit: ExitStatus, worker: WorkerInfo) -> Self {
-        let mut error = Self::new(
-            TaskErrorKind::WorkerLost,
-            format!("the worker {exit} while it ran the task"),
-        );
-        error.inner_mut().exit = Some(exit);
-        error.with_worker(worker)
+    pub(crate) fn worker_lost(exit: ExitStatus) -> Self {
+        let message = format!("the worker {exit} while it ran the task");
+        Self::new(TaskErrorKind::WorkerLost, message).with_exit(exit)
     }
 
     pub(crate) fn timed_out(timeout: Option<Duration>) -> Self {
@@ -167,6 +166,11 @@ impl TaskError {
 
     pub(crate) fn with_exit(mut self, exit: ExitStatus) -> Self {
         self.inner_mut().exit = Some(exit);
+        self
+    }
+
+    pub(crate) fn with_stderr(mut self, stderr: Option<String>) -> Self {
+        self.inner_mut().stderr = stderr;
         self
     }
 
@@ -240,6 +244,16 @@ impl TaskError {
         self.0.worker.as_ref()
     }
 
+    /// The last lines that the worker wrote to standard error before it died under the task, killed or not: at most 20
+    /// lines and 4 KiB, as text. A worker that has run many tasks may have written some of them in earlier ones.
+    ///
+    /// `None` where the worker lives or wrote nothing, and in pools that do not capture
+    /// standard error: see [`Output`](crate::Output), of which [`tee`](crate::Output::tee) changes nothing else.
+    #[must_use]
+    pub fn stderr(&self) -> Option<&str> {
+        self.0.stderr.as_deref()
+    }
+
     /// Whether the function panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
@@ -281,6 +295,7 @@ impl PartialEq for TaskError {
             && this.panic == other.panic
             && this.exit == other.exit
             && this.worker == other.worker
+            && this.stderr == other.stderr
     }
 }
 
@@ -297,6 +312,9 @@ impl fmt::Display for TaskError {
         }
         if let Some(worker) = &self.0.worker {
             write!(f, ", in {worker}")?;
+        }
+        if let Some(stderr) = self.stderr() {
+            write!(f, "{}", LastLines(stderr))?;
         }
         Ok(())
     }
@@ -320,7 +338,22 @@ impl fmt::Debug for TaskError {
         if let Some(worker) = &self.0.worker {
             debug.field("worker", &worker.to_string());
         }
+        if let Some(stderr) = self.stderr() {
+            debug.field("stderr", &stderr);
+        }
         debug.finish_non_exhaustive()
+    }
+}
+
+/// The last lines of a worker's standard error, as the end of a message about its death.
+pub(crate) struct LastLines<'a>(pub(crate) &'a str);
+
+impl fmt::Display for LastLines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("; the last that it wrote to standard error:")?;
+        self.0
+            .lines()
+            .try_for_each(|line| write!(f, "\n    {line}"))
     }
 }
 

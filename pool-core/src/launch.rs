@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -25,6 +25,9 @@ use crate::region::Region;
 /// - The worker is the leader of a process group of its own: the terminal's Ctrl-C does not reach
 ///   it, and [`Link::kill`] reaches what its tasks have started.
 /// - The worker holds no descriptor of another worker's link.
+/// - The worker's standard output and standard error are [`LaunchSpec::stdout`] and
+///   [`LaunchSpec::stderr`], if there are such, and otherwise the program's. No other process has
+///   them, and once the worker is started, neither has the parent.
 pub trait Launcher: Send {
     /// The backend's name in messages: `"fork"`, `"spawn"`.
     fn backend(&self) -> &'static str;
@@ -160,6 +163,14 @@ pub struct LaunchSpec {
     pub(crate) generation: u32,
     pub(crate) request_bytes: usize,
     pub(crate) response_bytes: usize,
+    pub(crate) outlets: Outlets,
+}
+
+/// What a worker writes to, where that is not what the program writes to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outlets {
+    pub(crate) stdout: Option<Arc<OwnedFd>>,
+    pub(crate) stderr: Option<Arc<OwnedFd>>,
 }
 
 impl LaunchSpec {
@@ -183,6 +194,7 @@ impl LaunchSpec {
             generation,
             request_bytes,
             response_bytes,
+            outlets: Outlets::default(),
         }
     }
 
@@ -190,6 +202,18 @@ impl LaunchSpec {
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
+    }
+
+    /// What the worker's standard output is to be. `None`: the program's.
+    #[must_use]
+    pub fn stdout(&self) -> Option<BorrowedFd<'_>> {
+        self.outlets.stdout.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What the worker's standard error is to be. `None`: the program's.
+    #[must_use]
+    pub fn stderr(&self) -> Option<BorrowedFd<'_>> {
+        self.outlets.stderr.as_ref().map(AsFd::as_fd)
     }
 
     /// Writes into a zero-filled region what the worker will find there. To be called once,
@@ -264,6 +288,14 @@ impl LaunchError {
         self
     }
 
+    /// The same, with the last lines that the worker has written to standard error.
+    pub(crate) fn with_stderr(mut self, stderr: Option<String>) -> Self {
+        if let Some(stderr) = stderr {
+            self.message = format!("{}{}", self.message, crate::error::LastLines(&stderr));
+        }
+        self
+    }
+
     /// Whether the process died which was to start the worker, and another one took its place.
     #[must_use]
     pub fn is_lost_starter(&self) -> bool {
@@ -289,7 +321,8 @@ impl Error for LaunchError {}
 pub(crate) fn hint(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::MFILE | Errno::TOOMANYREFS) => {
-            "; a pool needs a dozen descriptors and each worker two more: raise the limit of open \
+            "; a pool needs a dozen descriptors and each worker two more, and \
+             one for each captured output: raise the limit of open \
              files (ulimit -n)"
         }
         Some(Errno::NFILE) => "; the system's limit of open files is reached (fs.file-max)",

@@ -21,6 +21,9 @@ pub struct Stats {
     /// Workers that did not leave in good order: they crashed, or were killed, also by the pool
     /// at an item's deadline.
     pub workers_lost: u64,
+    /// Lines of captured output that were lost because their handler was too slow: see
+    /// [`Output::lines`](crate::Output::lines).
+    pub lines_dropped: u64,
     /// The workers that are up now.
     pub workers: Vec<WorkerInfo>,
 }

@@ -32,6 +32,7 @@ mod hooks;
 mod hostile;
 mod lazy;
 mod life;
+mod output;
 mod peer;
 mod program;
 mod receipts;
@@ -137,6 +138,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("hostile", hostile::processes::<S>()),
         ("hooks", hooks::processes::<S>()),
         ("settings", settings::processes::<S>()),
+        ("output", output::processes::<S>()),
     ];
     let mut trials = every_pool::<S>();
     trials.extend(trial::trials(S::NAME, sections));
@@ -167,6 +169,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         remains::programs::<S>(),
         refused::programs::<S>(),
         hostile::programs::<S>(),
+        output::programs::<S>(),
     ]
     .concat()
 }

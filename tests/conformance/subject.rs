@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use procpool::{BuildError, Pool, Resource, SerialPool, WorkerEnd, WorkerInfo};
+use procpool::{BuildError, Output, Pool, Resource, SerialPool, WorkerEnd, WorkerInfo};
 #[cfg(feature = "fork")]
 use procpool::{ForkPool, ForkPoolBuilder};
 #[cfg(feature = "spawn")]
@@ -58,6 +58,8 @@ pub(crate) trait Builder: Sized {
     fn rlimit(self, resource: Resource, soft: u64, hard: u64) -> Self;
     fn pin_cpus(self) -> Self;
     fn pin_cpus_to(self, cpus: Vec<usize>) -> Self;
+    fn stdout(self, output: Output) -> Self;
+    fn stderr(self, output: Output) -> Self;
     fn try_build(self) -> Result<Self::Pool, BuildError>;
 
     fn build(self) -> Self::Pool {
@@ -178,6 +180,14 @@ macro_rules! subject {
 
             fn pin_cpus_to(self, cpus: Vec<usize>) -> Self {
                 self.pin_cpus_to(cpus)
+            }
+
+            fn stdout(self, output: Output) -> Self {
+                self.stdout(output)
+            }
+
+            fn stderr(self, output: Output) -> Self {
+                self.stderr(output)
             }
 
             fn try_build(self) -> Result<$pool, BuildError> {

@@ -9,9 +9,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::child::Child;
-use super::newborn::Newborn;
+use super::newborn::{Newborn, Outlets};
 use crate::hello::Hello;
-use crate::message::{Reply, Request};
+use crate::message::{Outfit, Reply, Request};
 use crate::socket::{Received, Socket};
 use crate::sys;
 
@@ -54,8 +54,12 @@ impl Client {
             Received::Nothing => {}
             Received::End => return Step::Closed,
             Received::Message { bytes, descriptors } => match Request::decode(&bytes) {
-                Some(Request::Launch { launch, name }) => {
-                    if let Some(newborn) = self.launch(launch, name, descriptors) {
+                Some(Request::Launch {
+                    launch,
+                    outfit,
+                    name,
+                }) => {
+                    if let Some(newborn) = self.launch(launch, outfit, name, descriptors) {
                         return Step::Forked(newborn);
                     }
                 }
@@ -100,10 +104,26 @@ impl Client {
     }
 
     /// Forks a worker and says hello for it. `Some`: this is the worker.
-    fn launch(&mut self, launch: u64, name: String, given: Vec<OwnedFd>) -> Option<Newborn> {
-        // If the process had no room for both of them, the bell is closed by now without a hello,
+    fn launch(
+        &mut self,
+        launch: u64,
+        outfit: Outfit,
+        name: String,
+        given: Vec<OwnedFd>,
+    ) -> Option<Newborn> {
+        // If the process had no room for all of them, the bell is closed by now without a hello,
         // and the pool knows what that means.
-        let [bell, memory] = <[OwnedFd; 2]>::try_from(given).ok()?;
+        let mut given = given.into_iter();
+        let (bell, memory) = (given.next()?, given.next()?);
+        let mut outlets = Outlets::default();
+        for (is_given, outlet) in [
+            (outfit.stdout, &mut outlets.stdout),
+            (outfit.stderr, &mut outlets.stderr),
+        ] {
+            if is_given {
+                *outlet = Some(given.next()?);
+            }
+        }
         if !has_listener(bell.as_fd()) {
             return None;
         }
@@ -122,7 +142,7 @@ impl Client {
         // SAFETY: the server never starts a thread. What the copy must not do is listed at
         // `sys::fork`; it returns from here straight to `settle::run` and leaves from there.
         let hello = match unsafe { sys::fork() } {
-            Ok(None) => return Some(Newborn::new(server, name, region, bell)),
+            Ok(None) => return Some(Newborn::new(server, name, region, bell, outlets)),
             Ok(Some(pid)) => {
                 let child = Child::new(pid);
                 let hello = Hello(Ok(child.pid().as_raw_pid().cast_unsigned()));

@@ -25,15 +25,30 @@ pub(super) struct Newborn {
     name: String,
     region: Region,
     bell: OwnedFd,
+    outlets: Outlets,
+}
+
+/// What a worker is to write to, where that is not what the server has.
+#[derive(Debug, Default)]
+pub(super) struct Outlets {
+    pub(super) stdout: Option<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
 }
 
 impl Newborn {
-    pub(super) fn new(server: Pid, name: String, region: Region, bell: OwnedFd) -> Self {
+    pub(super) fn new(
+        server: Pid,
+        name: String,
+        region: Region,
+        bell: OwnedFd,
+        outlets: Outlets,
+    ) -> Self {
         Self {
             server,
             name,
             region,
             bell,
+            outlets,
         }
     }
 
@@ -50,9 +65,22 @@ impl Newborn {
         if let Ok(name) = CString::new(self.name) {
             let _ = rustix::thread::set_name(&name);
         }
+        self.outlets.attach();
         let code = serve(self.region, self.bell);
         flush();
         code
+    }
+}
+
+impl Outlets {
+    /// Writes there from now on. It fails only where the system forbids it altogether.
+    fn attach(self) {
+        if let Some(stdout) = self.stdout {
+            let _ = rustix::stdio::dup2_stdout(stdout);
+        }
+        if let Some(stderr) = self.stderr {
+            let _ = rustix::stdio::dup2_stderr(stderr);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! their deaths and keeps time. A thread that waits for a result takes the [`driver`]'s seat, if it is
 //! free, and drains the rings itself. When the seat is empty, the supervisor drains them.
 
+mod capture;
 mod core;
 mod deferred;
 mod driver;
@@ -31,6 +32,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
+use self::capture::{Capture, Intake};
 use self::core::{Core, End, Founding};
 use self::deferred::Deferred;
 use self::driver::Seat;
@@ -76,6 +78,7 @@ struct Shared {
     events: Poller,
     alarm: Event,
     deferred: Deferred,
+    capture: Capture,
     backend: &'static str,
     fork_depth: usize,
 }
@@ -89,6 +92,8 @@ struct Linked {
     failure: Option<LaunchError>,
     /// Whether its death is being watched.
     is_watched: bool,
+    /// What it writes, if that is captured.
+    intake: Option<Intake>,
 }
 
 impl Linked {
@@ -99,6 +104,9 @@ impl Linked {
     fn learn_pid(&mut self, generation: u32) -> WorkerInfo {
         let pid = self.link.pid().unwrap_or(0);
         let info = WorkerInfo::new(self.number, generation, pid);
+        if let Some(intake) = &self.intake {
+            intake.introduce(info.clone());
+        }
         self.info.insert(info).clone()
     }
 }
@@ -180,6 +188,7 @@ impl Engine {
             let _ = supervisor.join();
         }
         self.shared.deferred.finish();
+        self.shared.capture.finish();
     }
 }
 
@@ -211,6 +220,7 @@ impl fmt::Debug for Engine {
 
 impl Shared {
     fn new(config: Checked, backend: &'static str) -> io::Result<Self> {
+        let capture = Capture::new(config.stdout.clone(), config.stderr.clone())?;
         let shared = Self {
             processes: config.processes,
             core: Mutex::new(Core::new(config)),
@@ -222,6 +232,7 @@ impl Shared {
             events: Poller::new()?,
             alarm: Event::new()?,
             deferred: Deferred::default(),
+            capture,
             backend,
             fork_depth: crate::fork::depth(),
         };
@@ -383,7 +394,7 @@ impl Executor for Shared {
     }
 
     fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
-        if self.deferred.is_current_thread() {
+        if self.deferred.is_current_thread() || self.capture.is_telling_here() {
             return Err(JoinError::from_inside());
         }
         if !self.is_ours() {
@@ -402,12 +413,15 @@ impl Executor for Shared {
             core = self.wait_for_change(core, deadline);
         }
         drop(core);
-        Ok(self.deferred.wait_until_idle(deadline))
+        Ok(self.deferred.wait_until_idle(deadline) && self.capture.wait_until_told(deadline))
     }
 
     fn stats(&self) -> Stats {
         if self.is_ours() {
-            self.lock().stats()
+            Stats {
+                lines_dropped: self.capture.lines_dropped(),
+                ..self.lock().stats()
+            }
         } else {
             Stats::default()
         }

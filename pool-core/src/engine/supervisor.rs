@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::core::End;
 use super::driver::{Attention, until};
-use super::{Linked, Shared, Token};
+use super::{Intake, Linked, Shared, Token};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{LaunchError, LaunchSpec, Launcher};
 use crate::sync::atomic::Ordering;
@@ -249,6 +249,15 @@ impl Supervisor {
 
     /// A worker's process has died.
     fn died(&mut self, worker: Token) {
+        let intake = {
+            let core = self.shared.lock();
+            core.linked(worker)
+                .and_then(|linked| linked.intake.as_ref().map(Intake::finisher))
+        };
+        if let Some(finish) = intake {
+            // All that it has written is in the pipes by now.
+            finish();
+        }
         let mut core = self.shared.lock();
         let Some(linked) = core.linked(worker) else {
             return;
@@ -278,7 +287,7 @@ impl Supervisor {
     fn launch_what_is_due(&mut self) {
         let due = self.shared.lock().due_launches();
         for (slot, spec) in due {
-            match self.launch(slot, &spec) {
+            match self.launch(slot, spec) {
                 Ok(linked) => {
                     let mut core = self.shared.lock();
                     core.launched(slot, linked);
@@ -294,12 +303,16 @@ impl Supervisor {
         }
     }
 
-    fn launch(&mut self, slot: usize, spec: &LaunchSpec) -> Result<Linked, LaunchError> {
+    fn launch(&mut self, slot: usize, mut spec: LaunchSpec) -> Result<Linked, LaunchError> {
         if !matches!(self.shared.lock().end, End::Open | End::Closing) {
             return Err(LaunchError::new("the pool has ended"));
         }
+        let (outlets, intake) = self.shared.capture.connect(&spec).map_err(|error| {
+            LaunchError::new("cannot make what a worker is to print to").caused_by(error)
+        })?;
+        spec.outlets = outlets;
         let launcher = &mut self.launcher;
-        let mut link = catch(|| launcher.launch(spec)).map_err(|panic| {
+        let mut link = catch(|| launcher.launch(&spec)).map_err(|panic| {
             LaunchError::new(format!("the launcher panicked: {}", panic.message))
         })??;
         let worker = Token {
@@ -320,6 +333,7 @@ impl Supervisor {
                 info: None,
                 failure: None,
                 is_watched,
+                intake,
             }),
             Err(error) => {
                 link.kill();

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::Linked;
 use super::core::{Core, End, Founding, nanoseconds};
 use super::load::Load;
 use super::prepare::died_in_preparation;
 use super::slot::{Initialized, Killed, Phase};
 use super::wire::Wire;
 use super::work::Delivery;
+use super::{Intake, Linked};
 use crate::call::Chunk;
 use crate::error::{TaskError, TaskErrorKind};
-use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Reaped};
+use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Outlets, Reaped};
 use crate::options::Timeout;
 use crate::sys;
 use crate::worker::WorkerInfo;
@@ -47,6 +47,7 @@ impl Core {
                         generation: slot.generation,
                         request_bytes: self.config.ring_bytes,
                         response_bytes: self.config.ring_bytes,
+                        outlets: Outlets::default(),
                     },
                 ));
             }
@@ -233,17 +234,19 @@ impl Core {
         let Some(info) = linked.info().cloned() else {
             return;
         };
+        let stderr = linked.intake.as_ref().and_then(Intake::last_words);
+        let death = Death { exit, info, stderr };
         let expected = self.scheduler.is_retiring(slot) && exit == ExitStatus::Code(0);
         if !expected {
             self.stats.workers_lost += 1;
         }
         let reason = self.reason_of_death(slot, expected);
-        self.tell_of_death(&info, WorkerEnd::new(exit, reason));
+        self.tell_of_death(&death.info, WorkerEnd::new(exit, reason));
         let killed = self.slots[slot].killed;
         // A rogue's records are not worth reading; what it had is lost or run again.
         if killed != Some(Killed::Rogue) {
             let mut harvest = std::mem::take(&mut self.harvest);
-            let _ = wire.harvest_remains(slot, &info, &mut self.scheduler, &mut harvest);
+            let _ = wire.harvest_remains(slot, &death.info, &mut self.scheduler, &mut harvest);
             for (done, took) in harvest.finished.drain(..) {
                 self.finished(slot, done, took);
             }
@@ -267,7 +270,7 @@ impl Core {
             stage @ (Initialized::Unset | Initialized::Pending) => {
                 // The initializer itself may be what was not begun.
                 self.scheduler.extract(|chunk| chunk.is_initializer);
-                let error = died_in_preparation(&stage, exit).with_worker(info);
+                let error = death.explain(died_in_preparation(&stage, exit));
                 if matches!(stage, Initialized::Unset) {
                     self.unfounded(&error);
                 }
@@ -277,15 +280,15 @@ impl Core {
                 Some(mut lost) => {
                     if let Some(ledger) = lost.ledger_mut() {
                         let begun = wire.region().item_started();
-                        ledger.lost(&info, begun, sys::now_ns());
+                        ledger.lost(&death.info, begun, sys::now_ns());
                     }
-                    self.lost(lost, exit, killed, info);
+                    self.lost(lost, killed, death);
                 }
                 None if expected
                     || killed.is_some()
                     || exit == ExitStatus::Orphaned
                     || self.slots[slot].has_worked => {}
-                None => self.died_idle(slot, exit, info),
+                None => self.died_idle(slot, death),
             },
         }
     }
@@ -337,15 +340,18 @@ impl Core {
 
     /// A worker died that had nothing to do and had never done anything. One may be killed by
     /// somebody; when all are, they do not survive in this place.
-    fn died_idle(&mut self, slot: usize, exit: ExitStatus, info: WorkerInfo) {
+    fn died_idle(&mut self, slot: usize, death: Death) {
         self.idle_deaths += 1;
         let limit = (4 * self.config.processes).max(16) as u32;
         if self.idle_deaths > limit {
             let error = TaskError::new(
                 TaskErrorKind::Launch,
-                format!("no worker lives long enough to run a task: the last one {exit}"),
+                format!(
+                    "no worker lives long enough to run a task: the last one {}",
+                    death.exit
+                ),
             );
-            self.end(error.with_exit(exit).with_worker(info));
+            self.end(death.explain(error));
         } else if self.idle_deaths as usize > self.config.processes
             && let Phase::Down { not_before } = &mut self.slots[slot].phase
         {
@@ -354,13 +360,7 @@ impl Core {
     }
 
     /// A worker died while it ran this item.
-    fn lost(
-        &mut self,
-        mut chunk: Chunk,
-        exit: ExitStatus,
-        killed: Option<Killed>,
-        info: WorkerInfo,
-    ) {
+    fn lost(&mut self, mut chunk: Chunk, killed: Option<Killed>, death: Death) {
         let error = match killed {
             Some(Killed::Deadline) => TaskError::timed_out(chunk.timeout.map(Timeout::as_duration)),
             Some(Killed::Stuck) if chunk.timeout.is_some() => {
@@ -372,10 +372,9 @@ impl Core {
                 "the worker wrote rubbish into the memory that it shares with the pool, and was \
                  killed",
             ),
-            _ => TaskError::worker_lost(exit, info.clone()),
-        }
-        .with_exit(exit)
-        .with_worker(info);
+            _ => TaskError::worker_lost(death.exit),
+        };
+        let error = death.explain(error);
         let again = chunk.retries > 0 && killed != Some(Killed::Cancelled);
         if again && !matches!(self.end, End::Ended(_)) && !chunk.is_abandoned() {
             chunk.retries -= 1;
@@ -391,9 +390,11 @@ impl Core {
     /// A worker died before it was reached.
     fn stillborn(&mut self, slot: usize, linked: Linked, exit: ExitStatus) {
         self.stats.workers_lost += 1;
+        let stderr = linked.intake.as_ref().and_then(Intake::last_words);
         let limit = self.config.launch_timeout;
-        let error =
-            linked.failure.unwrap_or_else(|| {
+        let error = linked
+            .failure
+            .unwrap_or_else(|| {
                 match self.slots[slot].killed {
             Some(Killed::Silent) => LaunchError::new(format!(
                 "the worker did not answer within {limit:?} after its launch; is procpool::init() \
@@ -402,8 +403,27 @@ impl Core {
             .from_missing_init(),
             _ => LaunchError::new(format!("the worker {exit} before it was ready")),
         }
-            });
+            })
+            .with_stderr(stderr);
         self.launch_failed(slot, &error);
+    }
+}
+
+/// What is known of a worker's death.
+struct Death {
+    exit: ExitStatus,
+    info: WorkerInfo,
+    /// The last lines that it has written to standard error.
+    stderr: Option<String>,
+}
+
+impl Death {
+    /// The error of what was lost by it.
+    fn explain(self, error: TaskError) -> TaskError {
+        error
+            .with_exit(self.exit)
+            .with_worker(self.info)
+            .with_stderr(self.stderr)
     }
 }
 

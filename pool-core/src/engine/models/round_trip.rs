@@ -89,6 +89,7 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
         info: None,
         failure: None,
         is_watched: true,
+        intake: None,
     };
     core.launched(slot, linked);
     assert!(core.advance(slot));

@@ -1,0 +1,248 @@
+//! What comes from one worker.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, PoisonError};
+
+use rustix::io::Errno;
+
+use super::lines::Lines;
+use super::reader::Hub;
+use super::tail::Tail;
+use super::teller::News;
+use crate::output::{Kind, OutputLine, OutputStream};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Mutex, MutexGuard};
+use crate::worker::WorkerInfo;
+
+/// How much is read at once.
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
+
+/// The parent's ends of one worker's pipes. When it is dropped, they are emptied and closed.
+pub(in super::super) struct Intake(pub(super) Arc<Pipes>);
+
+/// See [`Intake`].
+pub(super) struct Pipes {
+    pub(super) number: u32,
+    state: Mutex<State>,
+}
+
+struct State {
+    info: WorkerInfo,
+    sources: Vec<Source>,
+    /// Of standard error.
+    tail: Tail,
+    hub: Arc<Hub>,
+}
+
+/// One pipe.
+struct Source {
+    stream: OutputStream,
+    /// `None`: nothing more will come.
+    pipe: Option<OwnedFd>,
+    to: Kind,
+    lines: Lines,
+    /// How many lines were lost since the last one that was not.
+    dropped: u64,
+    /// It is not watched until there is room for what it has.
+    is_paused: bool,
+}
+
+impl Pipes {
+    pub(super) fn new(
+        info: WorkerInfo,
+        pipes: Vec<(OutputStream, OwnedFd, Kind)>,
+        hub: Arc<Hub>,
+    ) -> Self {
+        let source = |(stream, pipe, to)| Source {
+            stream,
+            pipe: Some(pipe),
+            to,
+            lines: Lines::default(),
+            dropped: 0,
+            is_paused: false,
+        };
+        Self {
+            number: info.number(),
+            state: Mutex::new(State {
+                info,
+                sources: pipes.into_iter().map(source).collect(),
+                tail: Tail::default(),
+                hub,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has them all watched.
+    pub(super) fn watch(&self) -> std::io::Result<()> {
+        let state = self.lock();
+        for (index, source) in state.sources.iter().enumerate() {
+            if let Some(pipe) = &source.pipe {
+                state.hub.poller.add(pipe, token(self.number, index))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a piece of what one of them has.
+    pub(super) fn read(&self, index: usize, piece: &mut [u8]) {
+        let state = &mut *self.lock();
+        let Some(source) = state.sources.get_mut(index) else {
+            return;
+        };
+        let Some(pipe) = &source.pipe else { return };
+        if matches!(source.to, Kind::Tee) && state.hub.queue.is_full() {
+            source.is_paused = true;
+            let _ = state.hub.poller.delete(pipe);
+            return;
+        }
+        match rustix::io::read(pipe, &mut *piece) {
+            Ok(0) => state.close(index),
+            Ok(count) => state.take(index, &piece[..count]),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => state.close(index),
+        }
+    }
+
+    /// There is room again.
+    pub(super) fn resume(&self) {
+        let state = &mut *self.lock();
+        for (index, source) in state.sources.iter_mut().enumerate() {
+            if let Some(pipe) = &source.pipe
+                && std::mem::take(&mut source.is_paused)
+            {
+                let _ = state.hub.poller.add(pipe, token(self.number, index));
+            }
+        }
+    }
+}
+
+impl State {
+    /// Passes on what was read.
+    fn take(&mut self, index: usize, bytes: &[u8]) {
+        let source = &mut self.sources[index];
+        if source.stream == OutputStream::Stderr {
+            self.tail.feed(bytes);
+        }
+        match &source.to {
+            Kind::Tee => {
+                // Whoever reads has seen to it that there is room, or this is the last there is.
+                let news = News::Pass(source.stream, bytes.to_vec());
+                self.hub.queue.push_anyway(news);
+            }
+            Kind::Lines(_) => {
+                let mut lines = std::mem::take(&mut source.lines);
+                lines.feed(bytes, |line, is_cut| self.tell(index, line, is_cut));
+                self.sources[index].lines = lines;
+            }
+            Kind::Inherit | Kind::Discard => {}
+        }
+    }
+
+    fn tell(&mut self, index: usize, bytes: Vec<u8>, is_cut: bool) {
+        let source = &mut self.sources[index];
+        let Kind::Lines(handler) = &source.to else {
+            return;
+        };
+        let line = OutputLine {
+            worker: self.info.clone(),
+            stream: source.stream,
+            bytes,
+            is_cut,
+            dropped: source.dropped,
+        };
+        if self.hub.queue.push(News::Line(handler.clone(), line)) {
+            source.dropped = 0;
+        } else {
+            source.dropped += 1;
+            self.hub.lines_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing more will come from there.
+    fn close(&mut self, index: usize) {
+        let source = &mut self.sources[index];
+        if let Some(pipe) = source.pipe.take() {
+            if !source.is_paused {
+                // It would go by itself only when all copies of the descriptor are closed, and a
+                // process that was forked from this one may have some.
+                let _ = self.hub.poller.delete(&pipe);
+            }
+            if let Some(last) = source.lines.finish() {
+                self.tell(index, last, false);
+            }
+        }
+    }
+
+    /// Reads what a dead worker has left in a pipe. That is no more than a pipe holds; others may
+    /// still write there, and have no end.
+    fn drain(&mut self, index: usize) {
+        let Some(pipe) = &self.sources[index].pipe else {
+            return;
+        };
+        let mut left = rustix::pipe::fcntl_getpipe_size(pipe).unwrap_or(PIECE_BYTES);
+        let mut piece = vec![0; PIECE_BYTES.min(left)];
+        while left > 0
+            && let Some(pipe) = &self.sources[index].pipe
+        {
+            let most = piece.len().min(left);
+            match rustix::io::read(pipe, &mut piece[..most]) {
+                Ok(0) => break,
+                Ok(count) => {
+                    left -= count;
+                    self.take(index, &piece[..count]);
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        self.close(index);
+    }
+}
+
+impl Intake {
+    /// The worker is known now.
+    pub(in super::super) fn introduce(&self, info: WorkerInfo) {
+        self.0.lock().info = info;
+    }
+
+    /// Takes in what the worker, which is dead, has left, and closes its pipes. To be called without the
+    /// pool's lock: there may be much.
+    pub(in super::super) fn finisher(&self) -> impl FnOnce() + use<> {
+        let pipes = self.0.clone();
+        move || finish(&pipes)
+    }
+
+    /// The last lines that it has written to standard error, as far as they were read.
+    pub(in super::super) fn last_words(&self) -> Option<String> {
+        self.0.lock().tail.text()
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        finish(&self.0);
+    }
+}
+
+/// Takes in what a dead worker has left, and closes its pipes.
+fn finish(pipes: &Pipes) {
+    let state = &mut *pipes.lock();
+    for index in 0..state.sources.len() {
+        state.drain(index);
+    }
+    state.hub.forget(pipes.number);
+}
+
+/// Names a pipe in the readiness of a descriptor.
+fn token(number: u32, index: usize) -> u64 {
+    u64::from(number) << 8 | index as u64
+}
+
+/// The worker's number and the pipe's index.
+pub(super) fn from_token(token: u64) -> (u32, usize) {
+    ((token >> 8) as u32, (token & 0xFF) as usize)
+}

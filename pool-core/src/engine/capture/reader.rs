@@ -1,0 +1,207 @@
+//! The thread that empties the workers' pipes.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::intake::{Intake, PIECE_BYTES, Pipes, from_token};
+use super::teller::{Queue, Teller};
+use crate::launch::{LaunchSpec, Outlets};
+use crate::output::{Kind, Output, OutputStream};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, MutexGuard};
+use crate::sys::{Event, Poller};
+use crate::worker::WorkerInfo;
+
+/// The token of the reader's alarm.
+const ALARM: u64 = u64::MAX;
+
+/// What becomes of a pool's workers' output.
+pub(in super::super) struct Capture {
+    stdout: Output,
+    stderr: Output,
+    /// In pools that capture something.
+    reader: Option<Reader>,
+}
+
+struct Reader {
+    hub: Arc<Hub>,
+    teller: Teller,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the reader's thread shares with the others.
+pub(super) struct Hub {
+    pub(super) poller: Poller,
+    /// Wakes the reader: there is room, or it is the end.
+    alarm: Arc<Event>,
+    /// The workers' pipes, by the workers' numbers.
+    pipes: Mutex<HashMap<u32, Arc<Pipes>>>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) lines_dropped: AtomicU64,
+    is_finished: AtomicBool,
+}
+
+impl Capture {
+    pub(in super::super) fn new(stdout: Output, stderr: Output) -> io::Result<Self> {
+        let reader = if stdout.is_captured() || stderr.is_captured() {
+            Some(Reader::start()?)
+        } else {
+            None
+        };
+        Ok(Self {
+            stdout,
+            stderr,
+            reader,
+        })
+    }
+
+    /// Makes what a worker is to write to, and what that is read from, if it is read at all.
+    pub(in super::super) fn connect(
+        &self,
+        spec: &LaunchSpec,
+    ) -> io::Result<(Outlets, Option<Intake>)> {
+        let mut pipes = Vec::new();
+        let mut outlet = |stream, output: &Output| match &output.0 {
+            Kind::Inherit => Ok(None),
+            Kind::Discard => {
+                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+                Ok(Some(Arc::new(open("/dev/null", flags, Mode::empty())?)))
+            }
+            Kind::Tee | Kind::Lines(_) => {
+                let (ours, theirs) = make_pipe()?;
+                pipes.push((stream, ours, output.0.clone()));
+                io::Result::Ok(Some(Arc::new(theirs)))
+            }
+        };
+        let outlets = Outlets {
+            stdout: outlet(OutputStream::Stdout, &self.stdout)?,
+            stderr: outlet(OutputStream::Stderr, &self.stderr)?,
+        };
+        let Some(reader) = &self.reader else {
+            return Ok((outlets, None));
+        };
+        let info = WorkerInfo::new(spec.number, spec.generation, 0);
+        let pipes = Arc::new(Pipes::new(info, pipes, reader.hub.clone()));
+        reader.hub.lock().insert(spec.number, pipes.clone());
+        // Dropped, and so forgotten, if they cannot be watched.
+        let intake = Intake(pipes);
+        intake.0.watch()?;
+        Ok((outlets, Some(intake)))
+    }
+
+    /// How many lines were lost because a handler was too slow.
+    pub(in super::super) fn lines_dropped(&self) -> u64 {
+        let dropped = |reader: &Reader| reader.hub.lines_dropped.load(Ordering::Relaxed);
+        self.reader.as_ref().map_or(0, dropped)
+    }
+
+    /// Whether this is the thread that the handlers run on.
+    pub(in super::super) fn is_telling_here(&self) -> bool {
+        let teller = self.reader.as_ref().map(|reader| &reader.teller);
+        teller.is_some_and(Teller::is_current_thread)
+    }
+
+    /// Waits until the handlers have seen everything that was read. `false`: they had not by the
+    /// deadline.
+    pub(in super::super) fn wait_until_told(&self, deadline: Option<Instant>) -> bool {
+        let teller = self.reader.as_ref().map(|reader| &reader.teller);
+        teller.is_none_or(|teller| teller.wait_until_told(deadline))
+    }
+
+    /// Ends the threads, when the handlers have seen everything. The workers are gone by now.
+    pub(in super::super) fn finish(&self) {
+        if let Some(reader) = &self.reader {
+            reader.hub.is_finished.store(true, Ordering::SeqCst);
+            reader.hub.alarm.set();
+            let mut thread = reader.thread.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(thread) = thread.take() {
+                // It runs nothing of the user's.
+                let _ = thread.join();
+            }
+            drop(thread);
+            reader.teller.finish();
+        }
+    }
+}
+
+impl Reader {
+    fn start() -> io::Result<Self> {
+        let alarm = Arc::new(Event::new()?);
+        let poller = Poller::new()?;
+        poller.add(&*alarm, ALARM)?;
+        let teller = Teller::start(alarm.clone())?;
+        let hub = Arc::new(Hub {
+            poller,
+            alarm,
+            pipes: Mutex::new(HashMap::new()),
+            queue: teller.queue().clone(),
+            lines_dropped: AtomicU64::new(0),
+            is_finished: AtomicBool::new(false),
+        });
+        let thread = thread::Builder::new()
+            .name("procpool-reader".into())
+            .spawn({
+                let hub = hub.clone();
+                move || hub.read()
+            });
+        match thread {
+            Ok(thread) => Ok(Self {
+                hub,
+                teller,
+                thread: Mutex::new(Some(thread)),
+            }),
+            Err(error) => {
+                teller.finish();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Arc<Pipes>>> {
+        self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker's pipes are closed.
+    pub(super) fn forget(&self, number: u32) {
+        self.lock().remove(&number);
+    }
+
+    fn read(&self) {
+        let mut ready = Vec::new();
+        let mut piece = vec![0; PIECE_BYTES];
+        while !self.is_finished.load(Ordering::SeqCst) {
+            // An error could only be a descriptor that is none, and this one is ours.
+            let _ = self.poller.wait(&mut ready, None);
+            for &token in &ready {
+                if token == ALARM {
+                    self.alarm.clear();
+                    let all: Vec<_> = self.lock().values().cloned().collect();
+                    all.iter().for_each(|pipes| pipes.resume());
+                } else {
+                    let (number, index) = from_token(token);
+                    let pipes = self.lock().get(&number).cloned();
+                    if let Some(pipes) = pipes {
+                        pipes.read(index, &mut piece);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A pipe whose reading end does not block, but whose writing end does: that is what programs
+/// expect of their output.
+fn make_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
+}
