@@ -109,7 +109,7 @@ fn lines_arrive_in_order_with_the_name_of_their_worker<S: Processes>() {
             assert!(pids.contains(&by.pid()));
             assert_eq!(by.name(), format!("PoolWorker-{}", by.number()));
             let last = &mut last[by.number() as usize - 1];
-            assert!(*last < Some(number), "{last:?} before {number}");
+            assert_eq!(number, last.map_or(0, |last| last + 1));
             *last = Some(number);
         }
     }
