@@ -115,7 +115,7 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
 /// These, and those that need processes.
 #[cfg(any(feature = "fork", feature = "spawn"))]
 fn pool_of_processes<S: Processes>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 22] = [
+    let sections: [(&str, Vec<Test>); 23] = [
         ("seeds", seeds::processes::<S>()),
         ("results", results::processes::<S>()),
         ("lazy", lazy::processes::<S>()),
