@@ -1,0 +1,221 @@
+//! Each line of docs/from-python.md, as it stands there, does what the page says.
+#![cfg(all(feature = "fork", feature = "spawn"))]
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use procpool::{
+    ForkPool, Pool, ProcessPool, SpawnPool, TaskError, TaskErrorKind, TaskHandle, worker,
+};
+
+procpool::test_support!();
+
+type Tested = Result<(), Box<dyn std::error::Error>>;
+
+/// Long enough on any machine.
+const LONG: Duration = Duration::from_secs(60);
+
+fn f(x: u64) -> u64 {
+    x + 1
+}
+
+fn g((x, y): (u64, u64)) -> u64 {
+    x * y
+}
+
+fn fail(_: u64) -> u64 {
+    std::process::abort()
+}
+
+/// Waits until it is asked to stop.
+fn stay(_: u64) -> u64 {
+    while !worker::is_cancelled() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    7
+}
+
+#[test]
+fn the_page_says_what_is_tested() {
+    let squeezed = |text: &str| {
+        let text: String = text.chars().filter(|it| !it.is_whitespace()).collect();
+        text.replace(",)", ")")
+    };
+    let here = squeezed(include_str!("from_python.rs"));
+    let page = include_str!("../docs/from-python.md");
+    let mut lines = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let column = row.split(" | ").nth(1).expect("a row has three columns");
+        for code in column.split('`').skip(1).step_by(2) {
+            assert!(here.contains(&squeezed(code)), "untested: {code}");
+            lines += 1;
+        }
+    }
+    assert!(lines > 50, "only {lines} pieces of code were found");
+}
+
+#[test]
+fn pools() -> Tested {
+    fn begin((a, b): (u64, u64)) {
+        assert_eq!((a, b), (1, 2), "the initializer's argument");
+    }
+    fn end() {}
+
+    procpool::init();
+    let pool = ProcessPool::new()?;
+    let processors = std::thread::available_parallelism()?;
+    assert_eq!(pool.processes(), processors.get());
+    drop(pool);
+    assert_eq!(ProcessPool::builder().processes(3).build()?.processes(), 3);
+    let (a, b) = (1, 2);
+    let pool = ProcessPool::builder()
+        .processes(1)
+        .initializer(begin, (a, b))
+        .max_tasks_per_child(2)
+        .finalizer(end)
+        .build()?;
+    let name = |_: u64| worker::current().expect("in a worker").name();
+    let names = pool.call(name).chunksize(1).map(0..4)?;
+    assert_eq!(names[0], names[1]);
+    assert_ne!(names[1], names[2]);
+    assert_eq!(SpawnPool::new()?.apply(f, 1)?, 2);
+    assert_eq!(ForkPool::new()?.apply(f, 1)?, 2);
+    assert!(worker::current().is_none());
+    Ok(())
+}
+
+#[test]
+fn calls() -> Tested {
+    let pool = ProcessPool::builder().processes(2).build()?;
+    let (x, y, d) = (3, 4, LONG);
+    let items = || 0..500_u64;
+    let expected: Vec<u64> = items().map(f).collect();
+    assert_eq!(pool.apply(f, x)?, 4);
+    assert_eq!(pool.apply(g, (x, y))?, 12);
+    let pairs = || items().map(|x| (x, 2));
+    let products: Vec<u64> = pairs().map(g).collect();
+    {
+        let pairs = pairs();
+        assert_eq!(pool.map(g, pairs)?, products);
+    }
+    {
+        let pairs = pairs();
+        assert_eq!(pool.map_async(g, pairs).get()?, products);
+    }
+    let items = items();
+    {
+        let items = items.clone();
+        assert_eq!(pool.map(f, items)?, expected);
+    }
+    {
+        let items = items.clone();
+        let outcomes = pool.try_map(f, items);
+        assert!(
+            outcomes
+                .into_iter()
+                .map(Result::unwrap)
+                .eq(expected.clone())
+        );
+    }
+    {
+        let items = items.clone();
+        assert_eq!(pool.call(f).chunksize(100).map(items)?, expected);
+    }
+    {
+        let items = items.clone();
+        assert_eq!(pool.map_async(f, items).get()?, expected);
+    }
+    {
+        let items = items.clone();
+        assert!(pool.imap(f, items).map(Result::unwrap).eq(expected.clone()));
+    }
+    {
+        let items = items.clone();
+        let mut results: Vec<u64> = pool.imap_unordered(f, items).collect::<Result<_, _>>()?;
+        results.sort_unstable();
+        assert_eq!(results, expected);
+    }
+    {
+        let items = items.clone();
+        let results = pool.call(f).timeout(d).imap(items);
+        assert!(results.map(Result::unwrap).eq(expected.clone()));
+    }
+    {
+        let items = items.clone();
+        let results = pool.call(f).chunksize(100).imap(items);
+        assert!(results.map(Result::unwrap).eq(expected.clone()));
+    }
+    {
+        let results = pool.call(f).buffer(8).imap(items);
+        assert!(results.map(Result::unwrap).eq(expected));
+    }
+    let (xs, ys) = (1..4, 4..7);
+    let products = pool.imap(g, xs.zip(ys));
+    assert!(products.map(Result::unwrap).eq([4, 10, 18]));
+    Ok(())
+}
+
+#[test]
+fn handles() -> Tested {
+    let pool = ProcessPool::builder().processes(2).build()?;
+    let (x, d) = (1, LONG);
+    let (sender, reports) = mpsc::channel();
+    let report = move |result: &Result<u64, TaskError>| {
+        let _ = sender.send(result.clone().unwrap_or_default());
+    };
+    {
+        let report = report.clone();
+        pool.apply_async(f, x).on_complete(report);
+    }
+    let handle = pool.apply_async(f, x);
+    handle.on_complete(report);
+    assert_eq!((reports.recv()?, reports.recv()?), (2, 2));
+    handle.wait();
+    assert!(handle.wait_timeout(d) && handle.is_ready());
+    assert_eq!(handle.is_successful(), Some(true));
+    assert_eq!(handle.get()?, 2);
+    let mut handle = pool.apply_async(f, x);
+    assert_eq!(handle.get_timeout(d).expect("it ends")?, 2);
+    let handle = pool.apply_async(f, x);
+    assert_eq!(smol::block_on(async { handle.await })?, 2);
+
+    let handle = pool.apply_async(stay, x);
+    assert!(handle.is_successful().is_none());
+    handle.cancel();
+    // It had begun and stopped early, or had not begun.
+    assert!(
+        handle
+            .get()
+            .map_or_else(|error| error.is_cancelled(), |seven| seven == 7)
+    );
+    let handle = pool.apply_async(stay, x);
+    handle.kill();
+    let error = handle.get().unwrap_err();
+    assert!(error.is_cancelled());
+    let error = pool.apply(fail, x).unwrap_err();
+    assert!(error.is_worker_lost());
+    assert_eq!(pool.apply(f, x)?, 2);
+    let handles: Vec<_> = (0..10).map(|x| pool.apply_async(f, x)).collect();
+    handles.iter().for_each(TaskHandle::wait);
+    assert!(handles.iter().all(TaskHandle::is_ready));
+    Ok(())
+}
+
+#[test]
+fn ends() -> Tested {
+    let d = LONG;
+    let pool = ProcessPool::builder().processes(2).build()?;
+    assert!(pool.join().is_err(), "it is open");
+    let handles: Vec<_> = (0..20).map(|x| pool.apply_async(stay, x)).collect();
+    handles.iter().for_each(TaskHandle::cancel);
+    pool.close();
+    assert_eq!(pool.apply(f, 1).unwrap_err().kind(), TaskErrorKind::Closed);
+    pool.join()?;
+    assert!(pool.join_timeout(d)?);
+
+    let pool = ProcessPool::builder().processes(2).build()?;
+    let handle = pool.apply_async(stay, 1);
+    pool.terminate();
+    assert!(handle.get().unwrap_err().is_cancelled());
+    Ok(())
+}
