@@ -177,7 +177,8 @@ fn handles() -> Tested {
     let mut handle = pool.apply_async(f, x);
     assert_eq!(handle.get_timeout(d).expect("it ends")?, 2);
     let handle = pool.apply_async(f, x);
-    assert_eq!(smol::block_on(async { handle.await })?, 2);
+    let text = async { handle.await.map(|two| two.to_string()) };
+    assert_eq!(smol::block_on(text)?, "2");
 
     let handle = pool.apply_async(stay, x);
     assert!(handle.is_successful().is_none());
