@@ -16,24 +16,66 @@
 //! Processes give what threads cannot: a crash (a segmentation fault in a C library, an abort,
 //! the kernel's out-of-memory killer) costs one task and not the program; a task can be killed at
 //! its deadline; libraries that are not thread-safe run side by side; memory is really given
-//! back.
+//! back. Who needs none of that is better served by threads, for instance those of rayon.
 //!
-//! # Ideas
-//! - A **pool** has **workers**, each a process. [`Pool`] is the trait that all pools share: [`map`](Pool::map),
-//!   [`apply_async`](Pool::apply_async), [`imap_unordered`](Pool::imap_unordered) and so on; it must be in scope.
-//! - The **function** is a function item or a closure that captures nothing; what it needs
-//!   besides its item, pass as part of the item. A closure that captures does not compile, and
-//!   the message says what to do.
+//! - [Concepts](#concepts)
+//! - [Calls](#calls)
+//! - [Failure](#failure)
+//! - [Choosing a backend](#choosing-a-backend)
+//! - [Workers](#workers)
+//! - [Performance](#performance)
+//! - [Testing your own code](#testing-your-own-code)
+//! - [Questions](#questions)
+//!
+//! # Concepts
+//! - A **pool** has **workers**, each a process. [`Pool`] is the trait that all pools share, and must be in
+//!   scope. Code that is generic over `P: Pool` runs on every kind of pool, also on [`SerialPool`], which has
+//!   no workers and runs everything in the caller.
+//! - A **task** is a function and its argument. The **function** is a function item or a closure that captures nothing, for
+//!   only its name travels; a closure that captures does not compile, and the message says what to
+//!   do: what it needs besides its item, pass as part of the item. Several arguments are a tuple.
 //! - **Arguments and results** are `Serialize + DeserializeOwned`. They travel through shared memory,
 //!   in a compact form without names: types with `#[serde(flatten)]`, `untagged` or an internal tag are refused with
-//!   an error that says so. A path that is not UTF-8 travels as an `OsString`.
+//!   an error that says so. A path that is not UTF-8 travels as an `OsString`. Vectors of numbers, of bytes, and
+//!   strings are copied as they are, without serde.
+//! - Many **items** with the same function travel in **chunks**, whose size follows the time that items take.
 //! - Every call **ends**: with its value, or with a [`TaskError`] that says why there is none.
+//!
+//! # Calls
+//! | | waits | in the background | lazily |
+//! |---|---|---|---|
+//! | one item | [`apply`](Pool::apply) | [`apply_async`](Pool::apply_async) | |
+//! | many, in order | [`map`](Pool::map), [`try_map`](Pool::try_map) | [`map_async`](Pool::map_async) | [`imap`](Pool::imap) |
+//! | many, as they finish | | | [`imap_unordered`](Pool::imap_unordered) |
+//!
+//! [`call`](Pool::call) takes options: a deadline, retries, the size of chunks, how far to read ahead, receipts.
+//!
+#![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
+#![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
+//! # use procpool::{Pool, ProcessPool};
+//! # use std::time::Duration;
+//! # procpool::init();
+//! # let pool = ProcessPool::new().unwrap();
+//! # fn parse(path: String) -> usize { path.len() }
+//! # let paths: Vec<String> = Vec::new();
+//! let call = pool.call(parse).timeout(Duration::from_secs(5)).retries(1);
+//! for outcome in call.imap_unordered(paths) {
+//!     match outcome {
+//!         Ok(document) => println!("{document}"),
+//!         Err(error) => eprintln!("{error}"), // this one; the others go on
+//!     }
+//! }
+//! ```
+//!
+//! Handles of the calls in the background are futures, under any runtime and without a thread for each call; with the feature
+//! `stream`, what `imap` returns becomes a stream (`into_stream`).
 //!
 //! # Failure
 //! A task that panics costs nothing: the error carries message, place and backtrace, and the worker
 //! prints nothing. A task whose
 //! worker dies (a crash, `exit`, a signal) ends as [`TaskErrorKind::WorkerLost`] with the signal or the exit
-//! code, the worker is replaced, and no other task notices. In [`map`](Pool::map) the error of
+//! code, the worker is replaced, and no other task notices: in a chunk of a hundred items of which one
+//! crashes, ninety-nine have values. A deadline counts from the start of an item's run, and kills. In [`map`](Pool::map) the error of
 //! the lowest failing index is returned; [`try_map`](Pool::try_map) gives each item's own result.
 //!
 #![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
@@ -48,7 +90,20 @@
 //! assert_eq!(error.exit_code(), Some(42));
 //! ```
 //!
-//! # Backends
+//! | [`kind`](TaskError::kind) | what happened | is tried again by `retries` |
+//! |---|---|---|
+//! | `Panicked` | the function panicked | no |
+//! | `WorkerLost` | its worker died while it ran | yes |
+//! | `TimedOut` | it ran longer than its `timeout`, and was killed | yes |
+//! | `Cancelled` | `cancel`, `kill`, or the pool was terminated | no |
+//! | `Encode`, `Decode` | the argument or the result cannot be carried | no |
+//! | `Closed` | the pool was closed before | no |
+//! | `Initializer`, `Launch` | no worker can be got going, so the pool has ended | no |
+//!
+//! A function that returns an `Err` returns a value, like any other. `docs/reliability.md` in the repository lists what is promised, how it
+//! is kept, and the test that proves it.
+//!
+//! # Choosing a backend
 //! | feature | pool | workers | choose it |
 //! |---|---|---|---|
 //! | `spawn` (default) | `SpawnPool` | this executable, executed again | by default: it does not matter what threads the program has |
@@ -61,10 +116,58 @@
 //! several such pools, starts the server first, as `let server = ForkServer::start()?` right after
 //! [`init`], and gives it to each builder: `ForkPool::builder().fork_server(&server)`.
 //!
-//! # Tests
-//! The harness of `#[test]` has a `main` of its own. Say [`test_support!`] once in the test file
-//! (or, for unit tests, in the crate root under `#[cfg(test)]`), and both backends work under
-//! `cargo test` and nextest.
+//! # Workers
+//! A builder has options for what workers are: an `initializer` and a `finalizer`; `env`, `current_dir`, `nice`, `rlimit`,
+//! `pin_cpus`; what becomes of what they print (`stdout`, `stderr`: see [`Output`]); when they are replaced
+//! (`max_tasks_per_child`); who is told of it (`on_worker_start`, `on_worker_death`). In a task, [`worker::current`] says which one runs it.
+//!
+//! Workers never outlive the program, however it ends, and take what their tasks have started with them. The
+//! terminal's Ctrl-C reaches the program alone.
+//!
+//! # Performance
+//! A task that is alone costs about a microsecond while both sides are awake, and two wake-ups by the kernel (some tens of
+//! microseconds) when they sleep. Tasks that are queued cost less, and items of a `map` some nanoseconds, since they
+//! travel in chunks: prefer one `map` to many `apply_async`. An item should take longer than a hundred nanoseconds to be
+//! worth sending to another process at all. A large vector of numbers costs two copies each way.
+//!
+//! An idle pool makes no context switch. A forked worker takes a hundred kilobytes and is ready in less than a
+//! millisecond; a spawned one takes two hundred and is ready in one or two. `docs/performance.md` in the repository says what things cost and why.
+//!
+//! # Testing your own code
+//! Write it for `P: Pool` and test it with [`SerialPool`], where a debugger and a coverage tool see everything. To test it with real
+//! processes, say [`test_support!`] once in the test file (or, for unit tests, in the crate root under `#[cfg(test)]`): the harness of
+//! `#[test]` has a `main` of its own. Both backends work then, under `cargo test` and nextest.
+//!
+//! ```
+//! use procpool::{Pool, SerialPool, TaskError};
+//!
+//! fn total<P: Pool>(pool: &P, items: Vec<u64>) -> Result<u64, TaskError> {
+//!     Ok(pool.map(|x: u64| x * x, items)?.into_iter().sum())
+//! }
+//!
+//! assert_eq!(total(&SerialPool::new(), vec![1, 2, 3]).unwrap(), 14);
+//! ```
+//!
+//! # Questions
+//! **Why does `build` say that `init()` is missing?** A `SpawnPool`'s workers are this program. Without [`init`] as the first line of
+//! `main` they would run `main` again instead of tasks; they find that out, and say so.
+//!
+//! **How do I give each task something large that does not change?** A `ForkPool`'s workers have what was there when its fork server was started.
+//! For a `SpawnPool`, load it in the `initializer` and keep it in a `static`.
+//!
+//! **How do I keep state between tasks?** In a `static` or a thread-local of the worker: tasks run on its main thread, one after the other. Which worker
+//! gets which task is not yours to say.
+//!
+//! **Can a task use the pool?** A worker has no access to the pool that it belongs to. It may build one of its own.
+//!
+//! **Can I send a closure that captures, a file, a socket, a channel?** No. Send what it takes to make it there.
+//!
+//! **Is this a sandbox?** A worker cannot harm the program by what it sends, nor other tasks by dying. But it is a process of the same user,
+//! with the same files and network.
+//!
+//! **What if the program forks itself, with `fork(2)`?** Pools belong to the process that built them. A child has copies that refuse tasks.
+//!
+//! **Where do I see what each method of Python is here?** In `docs/from-python.md` in the repository; `docs/comparison.md` is about other crates.
 //!
 //! # Platform
 //! Linux, 5.11 or later.
