@@ -178,6 +178,8 @@ pub use backend_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
 pub use backend_spawn::{SpawnPool, SpawnPoolBuilder};
 #[cfg(feature = "stream")]
 pub use pool_core::ImapStream;
+#[cfg(feature = "progress")]
+pub use pool_core::progress;
 pub use pool_core::{
     BuildError, BuildErrorKind, CallWith, CallWithReceipts, Cancel, Chunk, Collected, EndReason,
     Executor, ExitStatus, Imap, ImapReceipts, JoinError, MapHandle, Output, OutputLine,

@@ -263,6 +263,15 @@ impl Piece {
         ledger.map_or_else(Receipt::default, |it| it.receipt(index - self.first))
     }
 
+    /// How many of the items have failed, as far as can be seen without decoding them.
+    pub(crate) fn failures(&self) -> usize {
+        match &self.outcomes {
+            Outcomes::One(Some(Ok(_))) => 0,
+            Outcomes::Many { errors, .. } => errors.len(),
+            Outcomes::One(_) | Outcomes::All(_) => self.count as usize,
+        }
+    }
+
     /// Gives the outcome of each item from the index `from` on to `visit`, with its index. Items
     /// that the records do not tell of (a worker may have written rubbish) fail to decode.
     pub(crate) fn visit(

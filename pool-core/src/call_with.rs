@@ -18,6 +18,7 @@ use crate::feed::{CallSite, Feed, InOrder};
 use crate::handle::{AllOrFirst, Collector, MapHandle, Pending, TaskCell, TaskHandle, decode_all};
 use crate::imap::Imap;
 use crate::options::Options;
+use crate::progress::Progress;
 use crate::protocol;
 use crate::receipt::CallWithReceipts;
 
@@ -44,6 +45,7 @@ use crate::receipt::CallWithReceipts;
 pub struct CallWith<F> {
     executor: Arc<dyn Executor>,
     options: Options,
+    pub(crate) progress: Progress,
     function: PhantomData<fn() -> F>,
 }
 
@@ -52,6 +54,7 @@ impl<F> CallWith<F> {
         Self {
             executor,
             options: Options::default(),
+            progress: Progress::default(),
             function: PhantomData,
         }
     }
@@ -119,7 +122,10 @@ impl<F> CallWith<F> {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.submit(argument, true).get()
+        let progress = self.progress.clone();
+        let result = self.submit(argument, true).get();
+        progress.add(1, result.is_err().into());
+        result
     }
 
     /// See [`Pool::apply_async`](crate::Pool::apply_async).
@@ -129,7 +135,12 @@ impl<F> CallWith<F> {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.submit(argument, false)
+        let progress = self.progress.clone();
+        let handle = self.submit(argument, false);
+        if progress.is_shown() {
+            handle.on_end(move |outcome| progress.add(1, outcome.is_err().into()));
+        }
+        handle
     }
 
     fn submit<A, R>(self, argument: A, attended: bool) -> TaskHandle<R>
@@ -207,7 +218,7 @@ impl<F> CallWith<F> {
         R: Serialize + DeserializeOwned + 'static,
     {
         let site = self.site::<I::Item, R>()?;
-        let mut feed = Feed::new(self.executor, site, items);
+        let mut feed = Feed::new(self.executor, site, items, self.progress);
         let mut in_order = InOrder::default();
         loop {
             let pieces = feed.next_pieces();
@@ -242,7 +253,11 @@ impl<F> CallWith<F> {
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let collector = Arc::new(Collector::default());
+        let mut collector = Collector::default();
+        if self.progress.is_shown() {
+            collector.watch(self.executor.clone(), self.progress.clone());
+        }
+        let collector = Arc::new(collector);
         match self.site::<I::Item, R>() {
             Ok(site) => {
                 self.submit_all(&site, items.into_iter(), &collector);
@@ -329,7 +344,8 @@ impl<F> CallWith<F> {
         R: Serialize + DeserializeOwned + 'static,
     {
         let site = self.site::<I::Item, R>();
-        let feed = site.map(|site| Feed::new(self.executor, site, items.into_iter()));
+        let feed =
+            site.map(|site| Feed::new(self.executor, site, items.into_iter(), self.progress));
         Imap::new(feed, ordered)
     }
 

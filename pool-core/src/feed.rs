@@ -22,6 +22,7 @@ use crate::executor::{Cancel, Executor};
 use crate::extras::Extras;
 use crate::handle::Collector;
 use crate::options::CheckedOptions;
+use crate::progress::Progress;
 use crate::sys;
 
 /// How long an executor's thread takes and encodes items in one go. What else the executor runs
@@ -52,6 +53,7 @@ pub(crate) struct Feed<I: Iterator> {
     is_exhausted: bool,
     /// Whoever asks for pieces drives the pool until there are some.
     drives: bool,
+    progress: Progress,
 }
 
 /// What the chunks of one call have in common.
@@ -100,7 +102,12 @@ where
     A: Serialize + 'static,
     I: Iterator<Item = A>,
 {
-    pub(crate) fn new(executor: Arc<dyn Executor>, call: CallSite, input: I) -> Self {
+    pub(crate) fn new(
+        executor: Arc<dyn Executor>,
+        call: CallSite,
+        input: I,
+        progress: Progress,
+    ) -> Self {
         let chunker = Chunker::new(call.options.chunksize, executor.processes());
         Self {
             executor,
@@ -116,6 +123,7 @@ where
             ready: Vec::new(),
             is_exhausted: false,
             drives: true,
+            progress,
         }
     }
 
@@ -140,6 +148,7 @@ where
     /// Takes as many items from the input as there is room for, and hands them to the pool; `false`:
     /// there was no time for all.
     fn fill(&mut self, until: Option<Instant>) -> bool {
+        self.progress.begin(self.input.size_hint());
         while !self.is_exhausted {
             let room = self.room();
             let mut size = self.chunker.size(self.left()) as usize;
@@ -178,7 +187,10 @@ where
         }
         match stop {
             Stop::Full => {}
-            Stop::Exhausted => self.is_exhausted = true,
+            Stop::Exhausted => {
+                self.is_exhausted = true;
+                self.progress.end_known(self.taken);
+            }
             Stop::Failed(error) => {
                 let piece = Piece::failed(self.taken, 1, error);
                 self.taken += 1;
@@ -249,8 +261,14 @@ where
         for piece in &pieces {
             self.back += piece.count as usize;
             self.chunker.observe(piece.count, piece.took);
+            if self.progress.is_shown() {
+                (self.progress).add(piece.count.into(), piece.failures() as u64);
+            }
         }
         let is_over = self.is_exhausted && self.taken == self.back;
+        if is_over && self.panic.is_none() {
+            self.progress.finish();
+        }
         (is_over || !pieces.is_empty()).then_some(pieces)
     }
 
@@ -282,6 +300,7 @@ where
 
 impl<I: Iterator> Drop for Feed<I> {
     fn drop(&mut self) {
+        self.progress.abandon();
         if self.taken > self.back {
             crate::handle::Pending::new(self.collector.clone(), self.executor.clone())
                 .cancel(Cancel::Ask);

@@ -41,6 +41,11 @@ mod measure;
 mod options;
 mod output;
 mod pool;
+#[cfg(feature = "progress")]
+pub mod progress;
+#[cfg(not(feature = "progress"))]
+#[path = "no_progress.rs"]
+mod progress;
 mod protocol;
 mod receipt;
 mod region;

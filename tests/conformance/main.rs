@@ -35,6 +35,7 @@ mod life;
 mod output;
 mod peer;
 mod program;
+mod progress;
 mod receipts;
 mod recycling;
 mod refused;
@@ -99,13 +100,14 @@ fn trials() -> Vec<Trial> {
 
 /// The tests that make sense for every pool.
 fn every_pool<S: Subject>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 8] = [
+    let sections: [(&str, Vec<Test>); 9] = [
         ("seeds", seeds::every_pool::<S>()),
         ("results", results::every_pool::<S>()),
         ("lazy", lazy::every_pool::<S>()),
         ("futures", futures::every_pool::<S>()),
         ("failure", failure::every_pool::<S>()),
         ("receipts", receipts::every_pool::<S>()),
+        ("progress", progress::every_pool::<S>()),
         ("callback", callback::every_pool::<S>()),
         ("life", life::every_pool::<S>()),
     ];
@@ -125,6 +127,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("callback", callback::processes::<S>()),
         ("life", life::processes::<S>()),
         ("receipts", receipts::processes::<S>()),
+        ("progress", progress::processes::<S>()),
         ("recycling", recycling::processes::<S>()),
         ("start", start::processes::<S>()),
         ("storm", storm::processes::<S>()),

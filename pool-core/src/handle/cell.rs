@@ -3,9 +3,12 @@
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
+use super::watch::Watch;
 use crate::bytes::Bytes;
 use crate::call::{Piece, Sink};
 use crate::error::TaskError;
+use crate::executor::Executor;
+use crate::progress::Progress;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::worker::quietly;
@@ -252,6 +255,8 @@ impl Cell for TaskCell {
 pub(crate) struct Collector {
     state: Mutex<CollectorState>,
     is_abandoned: AtomicBool,
+    /// Whoever shows how far it is.
+    watch: Option<Box<Watch>>,
 }
 
 #[derive(Default)]
@@ -269,13 +274,22 @@ impl Collector {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Shows on `progress` how far it is; what may draw is run by `executor`.
+    pub(crate) fn watch(&mut self, executor: Arc<dyn Executor>, progress: Progress) {
+        self.watch = Some(Box::new(Watch::new(executor, progress)));
+    }
+
     /// So many more items are going to be submitted.
     pub(crate) fn expect(&self, items: usize) {
         self.lock().missing += items;
+        if let Some(watch) = &self.watch {
+            watch.begin(items);
+        }
     }
 
     /// The pieces that have arrived since the last time.
     pub(crate) fn take(&self) -> Vec<Arc<Piece>> {
+        self.show_end();
         std::mem::take(&mut self.lock().pieces)
     }
 
@@ -291,7 +305,17 @@ impl Collector {
 
     /// All pieces, in no order.
     pub(crate) fn pieces(&self) -> Vec<Arc<Piece>> {
+        self.show_end();
         self.lock().pieces.clone()
+    }
+
+    /// Before the results are read, for what is printed of them should come after the bar.
+    fn show_end(&self) {
+        if let Some(watch) = &self.watch
+            && self.is_ready()
+        {
+            watch.finish();
+        }
     }
 }
 
@@ -303,6 +327,9 @@ impl Sink for Collector {
                 ledger: piece.ledger.take(),
                 ..Piece::failed(piece.first, piece.count, TaskError::cancelled())
             };
+        }
+        if let Some(watch) = &self.watch {
+            watch.add(&piece);
         }
         let mut state = self.lock();
         state.missing = state.missing.saturating_sub(piece.count as usize);
@@ -316,7 +343,11 @@ impl Sink for Collector {
                 pieces.clone_from(&state.pieces);
             }
         }
+        let is_over = state.missing == 0;
         drop(state);
+        if is_over && let Some(watch) = &self.watch {
+            watch.finish_later();
+        }
         if let Some(waker) = taker {
             wake(waker);
         }

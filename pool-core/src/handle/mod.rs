@@ -4,6 +4,7 @@ mod cell;
 mod map;
 mod pending;
 mod task;
+mod watch;
 
 pub(crate) use cell::{Collector, TaskCell};
 pub use map::MapHandle;

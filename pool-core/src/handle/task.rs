@@ -107,6 +107,13 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
     }
 }
 
+impl<R> TaskHandle<R> {
+    /// As `on_complete`, with what is not decoded.
+    pub(crate) fn on_end(&self, callback: impl FnOnce(Result<Bytes, TaskError>) + Send + 'static) {
+        self.pending.on_complete(callback);
+    }
+}
+
 fn read<R: DeserializeOwned + 'static>(outcome: &Result<Bytes, TaskError>) -> Result<R, TaskError> {
     match outcome {
         Ok(bytes) => decode(&bytes.as_slice()),

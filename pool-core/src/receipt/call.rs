@@ -34,7 +34,10 @@ impl<F> CallWithReceipts<F> {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.submit(argument, true).get()
+        let progress = self.call.progress.clone();
+        let receipted = self.submit(argument, true).get();
+        progress.add(1, receipted.outcome.is_err().into());
+        receipted
     }
 
     /// See [`Pool::apply_async`](crate::Pool::apply_async).
@@ -44,7 +47,12 @@ impl<F> CallWithReceipts<F> {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.submit(argument, false)
+        let progress = self.call.progress.clone();
+        let handle = self.submit(argument, false);
+        if progress.is_shown() {
+            handle.on_end(move |failures| progress.add(1, failures));
+        }
+        handle
     }
 
     fn submit<A, R>(self, argument: A, attended: bool) -> ReceiptHandle<Receipted<R>>
@@ -138,7 +146,8 @@ impl<F> CallWithReceipts<F> {
     {
         let site = self.call.site::<I::Item, R>();
         let executor = self.call.executor().clone();
-        let feed = site.map(|site| Feed::new(executor, site, items.into_iter()));
+        let feed =
+            site.map(|site| Feed::new(executor, site, items.into_iter(), self.call.progress));
         ImapReceipts::new(feed, ordered)
     }
 }

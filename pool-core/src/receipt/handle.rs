@@ -115,6 +115,15 @@ impl<T: Collected> ReceiptHandle<T> {
     }
 }
 
+impl<T: Collected> ReceiptHandle<T> {
+    /// As `on_complete`, with how many items have failed.
+    pub(super) fn on_end(&self, callback: impl FnOnce(u64) + Send + 'static) {
+        self.pending.on_complete(move |pieces| {
+            callback(pieces.iter().map(|piece| piece.failures() as u64).sum());
+        });
+    }
+}
+
 impl<T: Collected> Future for ReceiptHandle<T> {
     type Output = T;
 

@@ -26,7 +26,7 @@ const CHAOS_SECONDS: &str = "60";
 const FEATURE_CHOICES: &[&str] = &["", "--features fork", "--features spawn"];
 
 /// Features that add methods. Tests have them all, so each is also built without tests.
-const FEATURES_APART: &[&str] = &["", "--features stream"];
+const FEATURES_APART: &[&str] = &["", "--features stream", "--features progress"];
 
 /// One thing that CI does.
 pub(super) struct Step {
@@ -139,7 +139,8 @@ fn clippy(setting: &Setting) -> Result<()> {
 }
 
 fn docs(setting: &Setting) -> Result<()> {
-    let mut command = setting.cargo("doc --workspace --no-deps");
+    let mut command =
+        setting.cargo("doc --workspace --no-deps --features procpool/progress,procpool/stream");
     command.env("RUSTDOCFLAGS", "-D warnings");
     watchdog::run(command, BUILD_LIMIT)
 }
