@@ -65,7 +65,6 @@ use crate::subject::Fork;
 use crate::subject::Spawn;
 use crate::subject::{Processes, Serial, Subject};
 use crate::threads::Threads;
-use crate::trial::Test;
 
 fn main() -> ExitCode {
     procpool::init();
@@ -100,7 +99,7 @@ fn trials() -> Vec<Trial> {
 
 /// The tests that make sense for every pool.
 fn every_pool<S: Subject>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 9] = [
+    let sections = [
         ("seeds", seeds::every_pool::<S>()),
         ("results", results::every_pool::<S>()),
         ("lazy", lazy::every_pool::<S>()),
@@ -117,7 +116,7 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
 /// These, and those that need processes.
 #[cfg(any(feature = "fork", feature = "spawn"))]
 fn pool_of_processes<S: Processes>() -> Vec<Trial> {
-    let sections: [(&str, Vec<Test>); 23] = [
+    let sections = [
         ("seeds", seeds::processes::<S>()),
         ("results", results::processes::<S>()),
         ("lazy", lazy::processes::<S>()),
