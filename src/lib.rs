@@ -181,10 +181,11 @@ pub use pool_core::ImapStream;
 #[cfg(feature = "progress")]
 pub use pool_core::progress;
 pub use pool_core::{
-    BuildError, BuildErrorKind, CallWith, CallWithReceipts, Cancel, Chunk, Collected, EndReason,
-    Executor, ExitStatus, Imap, ImapReceipts, JoinError, MapHandle, Output, OutputLine,
-    OutputStream, Pool, Receipt, ReceiptHandle, Receipted, Resource, SerialPool, Stats, TaskError,
-    TaskErrorKind, TaskHandle, TaskId, WorkerEnd, WorkerInfo, worker,
+    Broadcast, BroadcastError, BuildError, BuildErrorKind, CallWith, CallWithReceipts, Cancel,
+    Chunk, Collected, EndReason, Executor, ExitStatus, Imap, ImapReceipts, IntoBroadcast,
+    JoinError, MapHandle, Number, Output, OutputLine, OutputStream, Pool, Receipt, ReceiptHandle,
+    Receipted, Resource, SerialPool, Shareable, Stats, TaskError, TaskErrorKind, TaskHandle,
+    TaskId, WorkerEnd, WorkerInfo, worker,
 };
 
 /// The pool of processes to use unless there is a reason for another one.

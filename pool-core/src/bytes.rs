@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::broadcast::SharedMemory;
 use crate::codec::{Lent, Memory};
 use crate::protocol::{Head, MAX_HEAD};
 
@@ -23,6 +24,8 @@ pub(crate) enum Bytes {
     /// One item that is a large bulk value: its head and the length of the value, and the value
     /// where it lies.
     Lent(Arc<(Vec<u8>, Lent)>),
+    /// A value in which there may be handles of memory, and the memory.
+    Attached(Arc<(Bytes, Vec<Arc<SharedMemory>>)>),
 }
 
 impl Bytes {
@@ -47,6 +50,7 @@ impl Bytes {
             Self::Heap(bytes) => [bytes, &[]],
             Self::Bulk(bulk) => [&bulk.0, bulk.1.as_slice()],
             Self::Lent(lent) => [&lent.0, lent.1.bytes()],
+            Self::Attached(attached) => attached.0.parts(),
         }
     }
 
@@ -62,6 +66,15 @@ impl Bytes {
         match self.parts() {
             [all, []] => Cow::Borrowed(all),
             parts => Cow::Owned(parts.concat()),
+        }
+    }
+
+    /// The same bytes, with which the memory lives. A bulk value has no handles of any.
+    pub(crate) fn with(self, memory: Vec<Arc<SharedMemory>>) -> Self {
+        match self {
+            bulk @ Self::Bulk(_) => bulk,
+            bytes if memory.is_empty() => bytes,
+            bytes => Self::Attached(Arc::new((bytes, memory))),
         }
     }
 

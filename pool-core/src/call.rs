@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::broadcast::SharedMemory;
 use crate::bytes::Bytes;
 use crate::codec::Memory;
 use crate::entry::Entry;
@@ -118,6 +119,7 @@ impl Chunk {
         ));
         let piece = Piece {
             ledger,
+            attachments: self.take_attachments(),
             first: self.first,
             count: self.count,
             took: start.elapsed(),
@@ -132,6 +134,25 @@ impl Chunk {
         let ledger = self.take_ledger();
         let piece = Piece::failed(self.first, self.count, error.clone());
         self.sink.complete(Piece { ledger, ..piece });
+    }
+
+    /// The items have handles that mean this memory.
+    pub(crate) fn attach(&mut self, memory: Vec<Arc<SharedMemory>>) {
+        if !memory.is_empty() {
+            self.extras.get_or_insert_default().attachments = memory;
+        }
+    }
+
+    /// Whether the items have handles of memory.
+    pub(crate) fn has_attachments(&self) -> bool {
+        let extras = self.extras.as_ref();
+        extras.is_some_and(|extras| !extras.attachments.is_empty())
+    }
+
+    /// The memory that handles in the items mean, for whoever gets their outcomes.
+    pub(crate) fn take_attachments(&mut self) -> Vec<Arc<SharedMemory>> {
+        let extras = self.extras.as_mut();
+        extras.map_or_else(Vec::new, |extras| std::mem::take(&mut extras.attachments))
     }
 
     /// What is known of the items, if they are measured.
@@ -243,6 +264,8 @@ pub(crate) struct Piece {
     pub(crate) outcomes: Outcomes,
     /// What is known of the items, if they were measured.
     pub(crate) ledger: Option<Box<Ledger>>,
+    /// The memory that handles in the outcomes may mean.
+    pub(crate) attachments: Vec<Arc<SharedMemory>>,
 }
 
 impl Piece {
@@ -254,6 +277,7 @@ impl Piece {
             took: Duration::ZERO,
             outcomes: Outcomes::All(error),
             ledger: None,
+            attachments: Vec::new(),
         }
     }
 
@@ -320,6 +344,7 @@ impl Piece {
     /// The outcome of a piece of one item.
     pub(crate) fn into_single(self) -> Result<Bytes, TaskError> {
         match self.outcomes {
+            Outcomes::One(Some(Ok(bytes))) => Ok(bytes.with(self.attachments)),
             Outcomes::One(outcome) => outcome.unwrap_or_else(|| Err(rubbish())),
             Outcomes::All(error) => Err(error),
             Outcomes::Many { .. } => Err(rubbish()),

@@ -154,8 +154,9 @@ impl<F> CallWith<F> {
             .site::<A, R>()
             .and_then(|site| Ok((site, encode_one(argument)?)));
         match prepared {
-            Ok((site, items)) => {
-                let chunk = site.chunk(0, 1, items, attended, cell.clone());
+            Ok((site, (items, attachments))) => {
+                let mut chunk = site.chunk(0, 1, items, attended, cell.clone());
+                chunk.attach(attachments);
                 self.executor.submit(chunk);
             }
             Err(error) => cell.complete(Piece::failed(0, 1, error)),
@@ -305,6 +306,7 @@ impl<F> CallWith<F> {
                 rest = after;
                 let sink = collector.clone();
                 let mut chunk = site.chunk(next, count as u32, chunk.into(), false, sink);
+                chunk.attach(items.attachments.clone());
                 chunk.note_encoding(items.times.get(sent..sent + count).unwrap_or_default());
                 self.executor.submit(chunk);
                 next += count;

@@ -1,10 +1,12 @@
 //! What a pool is built from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::broadcast::SharedMemory;
 use crate::build_error::{BuildError, BuildErrorKind};
 use crate::care::{Care, CheckedCare};
 use crate::codec;
@@ -33,6 +35,8 @@ pub struct PoolConfig {
 struct Initializer {
     entry: Result<Entry, String>,
     argument: Result<Vec<u8>, String>,
+    /// The memory that handles in it mean.
+    attachments: Vec<Arc<SharedMemory>>,
 }
 
 /// A config whose values make sense.
@@ -41,6 +45,8 @@ pub(crate) struct Checked {
     pub(crate) processes: usize,
     /// The initializer and its argument as an item.
     pub(crate) initializer: Option<(Entry, Vec<u8>)>,
+    /// The memory that handles in that argument mean.
+    pub(crate) attachments: Vec<Arc<SharedMemory>>,
     pub(crate) finalizer: Option<Entry>,
     pub(crate) max_tasks_per_child: Option<u64>,
     pub(crate) ring_bytes: usize,
@@ -82,9 +88,12 @@ impl PoolConfig {
         A: Serialize + DeserializeOwned + 'static,
     {
         let mut item = Vec::new();
+        let mut attachments = Vec::new();
         let encoded = catch(|| {
-            protocol::append_item(&mut item, |out| codec::encode(argument, out))
-                .map_err(|error| error.to_string())
+            protocol::append_item(&mut item, |out| {
+                codec::encode_argument(argument, out, &mut attachments)
+            })
+            .map_err(|error| error.to_string())
         });
         self.initializer = Some(Initializer {
             entry: Entry::of::<F, A, ()>().map_err(|error| error.to_string()),
@@ -93,6 +102,7 @@ impl PoolConfig {
                 Ok(Err(error)) => Err(error),
                 Err(panic) => Err(panic.message),
             },
+            attachments,
         });
     }
 
@@ -168,20 +178,22 @@ impl PoolConfig {
                 "launch_timeout is 0: no worker starts in no time".into(),
             ));
         }
-        let initializer = match self.initializer {
-            None => None,
-            Some(initializer) => Some((
-                initializer.entry.map_err(&invalid)?,
-                initializer.argument.map_err(|error| {
+        let (initializer, attachments) = match self.initializer {
+            None => (None, Vec::new()),
+            Some(initializer) => {
+                let entry = initializer.entry.map_err(&invalid)?;
+                let argument = initializer.argument.map_err(|error| {
                     invalid(format!(
                         "cannot serialise the initializer's argument: {error}"
                     ))
-                })?,
-            )),
+                })?;
+                (Some((entry, argument)), initializer.attachments)
+            }
         };
         Ok(Checked {
             processes,
             initializer,
+            attachments,
             finalizer: self.finalizer.transpose().map_err(&invalid)?,
             max_tasks_per_child: self.max_tasks_per_child,
             ring_bytes,

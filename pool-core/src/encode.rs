@@ -4,10 +4,12 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::broadcast::SharedMemory;
 use crate::bytes::Bytes;
 use crate::codec::{self, CodecError};
 use crate::error::{TaskError, TaskErrorKind};
@@ -24,6 +26,8 @@ pub(crate) struct Items {
     pub(crate) is_timed: bool,
     /// How long each has taken, in nanoseconds, if that is noted.
     pub(crate) times: Vec<u64>,
+    /// The memory that handles in them mean.
+    pub(crate) attachments: Vec<Arc<SharedMemory>>,
 }
 
 /// How much is enough: whichever comes first.
@@ -90,7 +94,9 @@ impl Items {
                 is_encoding = true;
                 before = self.bytes.len();
                 let start = self.is_timed.then(sys::now_ns);
-                if let Err(error) = reporting(|| append(argument, &mut self.bytes)) {
+                if let Err(error) =
+                    reporting(|| append(argument, &mut self.bytes, &mut self.attachments))
+                {
                     return Stop::Failed(refused(&error));
                 }
                 self.count += 1;
@@ -111,9 +117,14 @@ impl Items {
 }
 
 /// The argument as an item; a small one without an allocation.
-pub(crate) fn encode_one<A: Serialize + 'static>(argument: A) -> Result<Bytes, TaskError> {
+///
+/// With it comes the memory that handles in it mean.
+pub(crate) fn encode_one<A: Serialize + 'static>(
+    argument: A,
+) -> Result<(Bytes, Vec<Arc<SharedMemory>>), TaskError> {
+    let mut attachments = Vec::new();
     let argument = match codec::lend(argument, LARGE_BYTES) {
-        Ok(large) => return Ok(Bytes::lent(large)),
+        Ok(large) => return Ok((Bytes::lent(large), attachments)),
         Err(argument) => argument,
     };
     thread_local! {
@@ -121,24 +132,30 @@ pub(crate) fn encode_one<A: Serialize + 'static>(argument: A) -> Result<Bytes, T
     }
     let mut item = SCRATCH.take();
     item.clear();
-    catch(|| append(argument, &mut item))
+    catch(|| append(argument, &mut item, &mut attachments))
         .map_err(panicked)?
         .map_err(|error| refused(&error))?;
     if item.len() > Bytes::INLINE {
-        return Ok(Bytes::from(item));
+        return Ok((Bytes::from(item), attachments));
     }
     let bytes = Bytes::from(&item[..]);
     SCRATCH.set(item);
-    Ok(bytes)
+    Ok((bytes, attachments))
 }
 
 #[inline]
-fn append<A: Serialize + 'static>(argument: A, items: &mut Vec<u8>) -> Result<(), CodecError> {
+fn append<A: Serialize + 'static>(
+    argument: A,
+    items: &mut Vec<u8>,
+    attachments: &mut Vec<Arc<SharedMemory>>,
+) -> Result<(), CodecError> {
     if let Some(bytes) = codec::number_bytes(&argument) {
         protocol::append_number(items, bytes);
         return Ok(());
     }
-    let encoded = protocol::append_item(items, |out| codec::encode(&argument, out));
+    let encoded = protocol::append_item(items, |out| {
+        codec::encode_argument(&argument, out, attachments)
+    });
     drop(argument);
     encoded
 }

@@ -182,6 +182,7 @@ where
             let count = items.count as u32;
             let sink = self.collector.clone();
             let mut chunk = (self.call).chunk(first, count, items.bytes.into(), self.drives, sink);
+            chunk.attach(items.attachments);
             chunk.note_encoding(&items.times);
             self.executor.submit(chunk);
         }

@@ -13,6 +13,7 @@
 //! reached; everything else about processes stands once, in [`Engine`].
 
 mod backtrace;
+mod broadcast;
 mod build_error;
 mod bytes;
 mod call;
@@ -59,9 +60,11 @@ mod sys;
 pub mod worker;
 mod worker_end;
 
+pub use broadcast::{Broadcast, BroadcastError, IntoBroadcast, Shareable};
 pub use build_error::{BuildError, BuildErrorKind, JoinError};
 pub use call::{Chunk, TaskId};
 pub use call_with::CallWith;
+pub use codec::Number;
 pub use config::PoolConfig;
 pub use engine::Engine;
 pub use entry::{Entry, ForeignFunction};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::broadcast::{Broadcast, BroadcastError, IntoBroadcast};
 use crate::build_error::JoinError;
 use crate::call_with::CallWith;
 use crate::error::TaskError;
@@ -137,6 +138,32 @@ pub trait Pool {
     /// A call with options: `pool.call(f).timeout(d).retries(2).map(items)`.
     fn call<F>(&self, function: F) -> CallWith<F> {
         CallWith::new(self.executor().clone(), function)
+    }
+
+    /// Puts a value into memory that all workers share, and gives a handle of it to be passed in
+    /// arguments: for large data that many tasks need. See [`Broadcast`].
+    ///
+    /// Vectors and slices of numbers and strings are read where they lie, without a copy in any worker;
+    /// other values are passed by reference, and each worker decodes them once.
+    ///
+    /// ```
+    /// use pool_core::{Broadcast, Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let words = pool.broadcast("one two three")?;
+    /// let find = |(words, word): (Broadcast<str>, String)| words.find(&word);
+    /// let found = pool.apply(find, (words.clone(), "two".to_owned()));
+    /// assert_eq!(found.unwrap(), Some(4));
+    /// # Ok::<(), pool_core::BroadcastError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the value cannot be serialised, or the system is out of memory or descriptors.
+    fn broadcast<V: IntoBroadcast>(
+        &self,
+        value: V,
+    ) -> Result<Broadcast<V::Shared>, BroadcastError> {
+        Broadcast::new(value)
     }
 
     /// How many tasks can run at the same time.

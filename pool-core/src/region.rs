@@ -109,6 +109,8 @@ pub(crate) struct Advice {
     pub(crate) may_spin: AtomicU32,
     /// The number, counted from 1, of the item that should stop early; 0 for none.
     pub(crate) cancelled: AtomicU64,
+    /// How often memory was freed of which the worker may hold some.
+    pub(crate) freed: AtomicU32,
     /// The parent cannot put barriers into other processes: see [`Region::begin_item`].
     fence_items: AtomicU32,
 }

@@ -19,6 +19,7 @@
 mod trial;
 
 mod balance;
+mod broadcast;
 mod bulk;
 mod callback;
 mod cancel;
@@ -109,6 +110,7 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
         ("progress", progress::every_pool::<S>()),
         ("callback", callback::every_pool::<S>()),
         ("life", life::every_pool::<S>()),
+        ("broadcast", broadcast::every_pool::<S>()),
     ];
     trial::trials(S::NAME, sections)
 }
@@ -138,6 +140,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("remains", remains::processes::<S>()),
         ("refused", refused::processes::<S>()),
         ("hostile", hostile::processes::<S>()),
+        ("broadcast", broadcast::processes::<S>()),
         ("hooks", hooks::processes::<S>()),
         ("settings", settings::processes::<S>()),
         ("output", output::processes::<S>()),

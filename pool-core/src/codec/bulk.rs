@@ -322,8 +322,19 @@ impl Bulk for String {
     }
 }
 
+/// The numbers that the bytes make where they lie. `None`: they lie wrong for that, or one is not whole.
 #[inline]
-fn as_bytes<N: Number>(numbers: &[N]) -> &[u8] {
+pub(crate) fn as_numbers<N: Number>(bytes: &[u8]) -> Option<&[N]> {
+    // SAFETY: whatever the bytes are, they make numbers (see `Number`).
+    match unsafe { bytes.align_to::<N>() } {
+        ([], numbers, []) => Some(numbers),
+        _ => None,
+    }
+}
+
+/// The memory of the numbers.
+#[inline]
+pub(crate) fn as_bytes<N: Number>(numbers: &[N]) -> &[u8] {
     // SAFETY: the memory is that of the slice, each byte of it is initialised (see `Number`), and
     // the reference keeps its lifetime.
     unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }

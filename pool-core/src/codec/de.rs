@@ -10,6 +10,7 @@ use super::bulk;
 use super::error::{Attempt, CodecError};
 use super::limits::Limits;
 use super::number::read_number;
+use crate::broadcast::{TICKET, arriving};
 
 /// Makes a value from all of `bytes`, which may come from a process that went wrong.
 ///
@@ -21,10 +22,31 @@ pub fn decode<T>(bytes: &[u8]) -> Result<T, CodecError>
 where
     T: DeserializeOwned + 'static,
 {
-    if let Some(number) = read_number(bytes) {
+    take(Decoder::new(bytes))
+}
+
+/// The same of what came from the parent: handles of memory in it are believed.
+///
+/// # Errors
+/// As [`decode`].
+#[inline]
+pub(crate) fn decode_argument<T>(bytes: &[u8]) -> Result<T, CodecError>
+where
+    T: DeserializeOwned + 'static,
+{
+    let mut decoder = Decoder::new(bytes);
+    decoder.from_parent = true;
+    take(decoder)
+}
+
+#[inline]
+fn take<T>(mut decoder: Decoder<'_>) -> Result<T, CodecError>
+where
+    T: DeserializeOwned + 'static,
+{
+    if let Some(number) = read_number(decoder.input) {
         return Ok(number);
     }
-    let mut decoder = Decoder::new(bytes);
     let value = match bulk::read(&mut decoder) {
         Ok(Some(value)) => Ok(value),
         Ok(None) => T::deserialize(&mut decoder),
@@ -53,6 +75,7 @@ pub(super) struct Decoder<'de> {
     limits: Limits,
     /// How many more elements containers may be told to reserve.
     hints: usize,
+    from_parent: bool,
 }
 
 impl<'de> Decoder<'de> {
@@ -62,6 +85,7 @@ impl<'de> Decoder<'de> {
             input,
             limits: Limits::new(),
             hints: input.len(),
+            from_parent: false,
         }
     }
 
@@ -280,9 +304,14 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     #[inline]
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, CodecError> {
+        if name == TICKET {
+            let from_parent = self.from_parent;
+            return self
+                .inside(|decoder| arriving(from_parent, || visitor.visit_newtype_struct(decoder)));
+        }
         self.inside(|decoder| visitor.visit_newtype_struct(decoder))
     }
 

@@ -60,12 +60,15 @@ mod ser;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bulk::{Lent, decode_bulk, is_bulk, lend, receive};
+pub(crate) use bulk::{Lent, as_bytes, as_numbers, decode_bulk, is_bulk, lend, receive};
 pub use bulk::{bulk_bytes, bulk_parts};
 pub use de::decode;
+pub(crate) use de::decode_argument;
 pub use error::CodecError;
 #[cfg(any(fuzzing, test))]
 pub(crate) use memory::AHEAD;
 pub(crate) use memory::Memory;
+pub use number::Number;
 pub(crate) use number::{MAX_NUMBER, number_bytes, number_size, read_number};
 pub use ser::encode;
+pub(crate) use ser::encode_argument;

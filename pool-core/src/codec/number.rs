@@ -7,12 +7,13 @@ use std::any::TypeId;
 use std::mem::needs_drop;
 use std::ptr;
 
-/// A number that is the same in memory as on the wire.
+/// A plain number: an integer of a fixed size, `f32` or `f64`, and where they have 64 bits `usize` and `isize`.
+/// It is the same in memory as on the wire.
 ///
 /// # Safety
 /// There must be no padding in it, every pattern of bits must be a value, and its bytes in memory
 /// must be those that the codec writes for it.
-pub(super) unsafe trait Number: Copy + Send + Sync + 'static {}
+pub unsafe trait Number: Copy + Send + Sync + 'static {}
 
 /// Calls a macro once for each type of number.
 macro_rules! for_each_number {

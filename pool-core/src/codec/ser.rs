@@ -1,6 +1,7 @@
 //! From a value to bytes.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::ser::{
@@ -12,6 +13,7 @@ use super::bulk;
 use super::error::{Attempt, CodecError};
 use super::limits::Limits;
 use super::number::number_bytes;
+use crate::broadcast::{SharedMemory, TICKET, leaving};
 
 /// Appends `value` to `out`.
 ///
@@ -20,6 +22,35 @@ use super::number::number_bytes;
 /// then as it was, and likewise when that `Serialize` panics.
 #[inline]
 pub fn encode<T>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>
+where
+    T: Serialize + ?Sized + 'static,
+{
+    append(value, out, None)
+}
+
+/// The same of what goes to a worker: the memory that handles in it mean is added to `attachments`,
+/// and must be kept until the worker is through with it.
+///
+/// # Errors
+/// As [`encode`].
+#[inline]
+pub(crate) fn encode_argument<T>(
+    value: &T,
+    out: &mut Vec<u8>,
+    attachments: &mut Vec<Arc<SharedMemory>>,
+) -> Result<(), CodecError>
+where
+    T: Serialize + ?Sized + 'static,
+{
+    append(value, out, Some(attachments))
+}
+
+#[inline]
+fn append<T>(
+    value: &T,
+    out: &mut Vec<u8>,
+    attachments: Option<&mut Vec<Arc<SharedMemory>>>,
+) -> Result<(), CodecError>
 where
     T: Serialize + ?Sized + 'static,
 {
@@ -41,6 +72,7 @@ where
     let mut encoder = Encoder {
         out: rewind.out,
         limits: Limits::new(),
+        attachments,
     };
     match value.serialize(&mut encoder) {
         Ok(()) => {
@@ -81,6 +113,8 @@ macro_rules! put_number {
 struct Encoder<'a> {
     out: &'a mut Vec<u8>,
     limits: Limits,
+    /// Where the memory goes that must live as long as what is encoded; nowhere: it lives anyway.
+    attachments: Option<&'a mut Vec<Arc<SharedMemory>>>,
 }
 
 impl<'a> Encoder<'a> {
@@ -107,6 +141,19 @@ impl<'a> Encoder<'a> {
         value.serialize(&mut *self)?;
         self.limits.leave();
         Ok(())
+    }
+
+    /// A handle of shared memory, which is to live.
+    #[cold]
+    fn handle<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
+        let (encoded, memory) = leaving(|| self.inside(value));
+        if let (Some(attachments), Some(memory)) = (&mut self.attachments, memory)
+            // Most often it is the same again.
+            && !attachments.iter().rev().take(8).any(|other| Arc::ptr_eq(other, &memory))
+        {
+            attachments.push(memory);
+        }
+        encoded
     }
 
     /// Goes into a tuple or struct.
@@ -222,9 +269,12 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
-        _: &'static str,
+        name: &'static str,
         value: &T,
     ) -> Result<(), CodecError> {
+        if name == TICKET {
+            return self.handle(value);
+        }
         self.inside(value)
     }
 

@@ -10,6 +10,7 @@ mod core;
 mod deferred;
 mod driver;
 mod ending;
+mod frees;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod glance;
@@ -28,7 +29,7 @@ mod workers;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -37,6 +38,7 @@ use self::core::{Core, End, Founding};
 use self::deferred::Deferred;
 use self::driver::Seat;
 use self::work::Delivery;
+use crate::broadcast::Listener;
 use crate::build_error::{BuildError, BuildErrorKind, JoinError};
 use crate::call::{Chunk, TaskId};
 use crate::config::{Checked, PoolConfig};
@@ -76,7 +78,9 @@ struct Shared {
     /// What the supervisor sleeps on: deaths, bells of starting workers, its own alarm, and the
     /// bells of all others while nobody is in the driver's seat.
     events: Poller,
-    alarm: Event,
+    alarm: Arc<Event>,
+    /// Hears of memory that was freed; none while no chunk had handles of any.
+    frees: OnceLock<Arc<Listener>>,
     deferred: Deferred,
     capture: Capture,
     backend: &'static str,
@@ -143,7 +147,11 @@ impl Engine {
             )
         };
         crate::entry::find_main_code().map_err(refused)?;
+        let has_attachments = !config.attachments.is_empty();
         let shared = Arc::new(Shared::new(config, launcher.backend()).map_err(refused)?);
+        if has_attachments {
+            shared.listen_for_frees();
+        }
         let supervisor = supervisor::start(shared.clone(), launcher).map_err(refused)?;
         let mut engine = Self {
             executor: shared.clone(),
@@ -230,7 +238,8 @@ impl Shared {
             seat: Seat::new()?,
             bells: Poller::new()?,
             events: Poller::new()?,
-            alarm: Event::new()?,
+            alarm: Arc::new(Event::new()?),
+            frees: OnceLock::new(),
             deferred: Deferred::default(),
             capture,
             backend,
@@ -321,6 +330,9 @@ impl Executor for Shared {
                 "this process is a fork of the one that the pool belongs to: build a pool of its own",
             ));
             return;
+        }
+        if chunk.has_attachments() {
+            self.listen_for_frees();
         }
         let attended = chunk.attended;
         let mut core = self.lock();

@@ -123,6 +123,7 @@ impl Supervisor {
         loop {
             self.launch_what_is_due();
             self.watch_notifier();
+            self.shared.tell_of_frees();
             let timeout = {
                 let mut core = self.shared.lock();
                 core.on_time();

@@ -158,6 +158,14 @@ impl Wire {
         }
     }
 
+    /// Tells the worker that memory was freed of which it may hold some.
+    pub(super) fn tell_of_frees(&self) {
+        let freed = &self.region.words().advice.freed;
+        let times = freed.load(Ordering::Relaxed);
+        freed.store(times.wrapping_add(1), Ordering::Release);
+        self.wake();
+    }
+
     /// Whether the worker has read all that it was sent.
     pub(super) fn is_drained(&mut self) -> Result<bool, Corrupt> {
         Ok(self.unsent.is_none() && self.requests.is_drained()?)

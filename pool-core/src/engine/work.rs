@@ -74,6 +74,7 @@ impl Delivery {
                 took,
                 outcomes,
                 ledger: load.take_ledger(),
+                attachments: load.take_attachments(),
             },
             sink: load.sink,
         })

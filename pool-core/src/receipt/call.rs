@@ -69,9 +69,10 @@ impl<F> CallWithReceipts<F> {
             .site::<A, R>()
             .and_then(|site| Ok((site, encode_one(argument)?)));
         match prepared {
-            Ok((site, item)) => {
+            Ok((site, (item, attachments))) => {
                 let took = sys::now_ns() - start;
                 let mut chunk = site.chunk(0, 1, item, attended, collector.clone());
+                chunk.attach(attachments);
                 chunk.note_encoding(&[took]);
                 self.call.executor().submit(chunk);
             }

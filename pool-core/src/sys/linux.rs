@@ -15,6 +15,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd
 use rustix::mm::{
     Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap, munmap,
 };
+use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::{MembarrierCommand, futex, membarrier};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -143,6 +144,16 @@ pub(crate) fn barrier_everywhere() {
 /// Accepts the barriers of other processes. `false`: that cannot be had.
 pub(crate) fn accept_barriers() -> bool {
     membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok()
+}
+
+/// A number that no other process, and no other call, is given.
+pub(crate) fn random_id() -> io::Result<u128> {
+    let mut id = [0; 16];
+    let mut filled = 0;
+    while filled < id.len() {
+        filled += getrandom(&mut id[filled..], GetRandomFlags::empty())?;
+    }
+    Ok(u128::from_ne_bytes(id))
 }
 
 /// Nanoseconds on the monotonic clock, the same in every process of this machine.

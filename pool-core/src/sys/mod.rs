@@ -8,9 +8,11 @@
 mod linux;
 #[cfg(any(loom, shuttle))]
 mod model;
+mod sealed;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+pub(crate) use sealed::{Place, Sealed};
 // In front of Linux's of the same names.
 #[cfg(shuttle)]
 pub(crate) use model::{Clock, park_timeout, processors, something_happened};

@@ -215,7 +215,7 @@ impl Exchange for OnWire<'_> {
     fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError> {
         let argument = match self.wire.take_bulk::<A>() {
             Some(argument) => argument,
-            None => self.wire.with_item(codec::decode::<A>),
+            None => self.wire.with_item(codec::decode_argument::<A>),
         };
         if let Some(meter) = &mut self.meter {
             meter.decoded();

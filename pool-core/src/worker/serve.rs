@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::chunk::{ChunkRun, Source};
 use super::{WorkerInfo, current, panic};
+use crate::broadcast::forget_freed;
 use crate::codec::{self, CodecError};
 use crate::entry::Entry;
 use crate::protocol::{
@@ -90,6 +91,8 @@ pub(super) struct Wire {
     spin: u64,
     /// Whether items begin with a fence; see [`Region::begin_item`].
     fenced: bool,
+    /// How often the parent had freed memory when that was last heeded.
+    freed: u32,
     /// The buffer for arguments that are not in one piece in the ring.
     argument: Vec<u8>,
 }
@@ -111,6 +114,7 @@ impl Wire {
             spin: MAX_SPIN_NS,
             fenced: region.prepare_items(),
             region,
+            freed: 0,
             argument: Vec::new(),
         }
     }
@@ -139,7 +143,20 @@ impl Wire {
         let took = sys::now_ns().saturating_sub(start);
         self.put_record(RecordKind::Time, &took.to_le_bytes());
         self.hand_over();
+        self.heed_frees();
         true
+    }
+
+    /// Lets go of memory that the parent has freed, if it has freed any. `false`: it has not.
+    #[inline]
+    fn heed_frees(&mut self) -> bool {
+        let freed = self.region.words().advice.freed.load(Ordering::Acquire);
+        let is_news = freed != self.freed;
+        if is_news {
+            self.freed = freed;
+            forget_freed();
+        }
+        is_news
     }
 
     /// Begins the next item. `false`: it and all after it in the ring were taken back.
@@ -401,6 +418,9 @@ impl Wire {
             if ready(self) {
                 asleep.store(0, Ordering::Relaxed);
                 return;
+            }
+            if self.heed_frees() {
+                continue;
             }
             sys::futex_wait(asleep, 1);
         }

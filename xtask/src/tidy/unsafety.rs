@@ -26,6 +26,10 @@ const PLACES: &[(&str, &str)] = &[
     ("backend-spawn/tests/launching/", "workers that do harm"),
     ("examples/crash.rs", "crashes on purpose"),
     ("examples/recovery.rs", "measures a bare fork"),
+    (
+        "pool-core/src/broadcast/memory.rs",
+        "text that was checked once",
+    ),
     ("pool-core/src/codec/bulk.rs", "moves numbers as bytes"),
     (
         "pool-core/src/codec/memory.rs",

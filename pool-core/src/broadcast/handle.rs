@@ -1,0 +1,191 @@
+//! The handle of a shared value.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::de::{Error as _, Visitor};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::error::BroadcastError;
+use super::memory::{SharedMemory, Ticket};
+use super::passage::{self, TICKET};
+use super::shareable::{IntoBroadcast, Shareable};
+
+/// A value that all workers share: an `Arc` that can be passed to other processes.
+///
+/// A large table, model or text that many tasks need is put into shared memory once, by
+/// [`Pool::broadcast`](crate::Pool::broadcast), and a handle of it goes into each argument, alone or
+/// inside of it. A handle is some forty bytes long when it travels. It derefs to the value, in the
+/// parent as in a worker.
+///
+/// ```
+/// use pool_core::{Broadcast, Pool, SerialPool};
+///
+/// fn sum((table, from, to): (Broadcast<[f64]>, usize, usize)) -> f64 {
+///     table[from..to].iter().sum()
+/// }
+///
+/// let pool = SerialPool::new();
+/// let table = pool.broadcast(vec![0.5; 1000])?;
+/// let halves = [(table.clone(), 0, 500), (table, 500, 1000)];
+/// assert_eq!(pool.map(sum, halves).unwrap(), [250.0, 250.0]);
+/// # Ok::<(), pool_core::BroadcastError>(())
+/// ```
+///
+/// # What is copied
+/// | what is broadcast | the handle | in the parent | in a worker |
+/// |---|---|---|---|
+/// | `Vec<f64>`, `&[u8]` and the like | `Broadcast<[f64]>` | copied once | read where it lies |
+/// | `String`, `&str` | `Broadcast<str>` | copied once | checked once to be UTF-8, read where it lies |
+/// | `&T` of any other type | `Broadcast<T>` | encoded once | decoded once, when the first handle comes |
+///
+/// A `&Vec<f64>` is a `&T` like any other; pass `&numbers[..]`.
+///
+/// A worker maps the memory when the first handle comes to it, also if thousands follow: the
+/// memory is there once, however many workers read it. It is sealed: nobody can change it, also no
+/// task that goes wrong.
+///
+/// # Lifetime
+/// The memory is freed when the last handle is gone, in the parent and in the workers. Arguments
+/// that are on their way count as handles of the parent until their result was read. What a worker
+/// keeps mapped for the next task, it lets go when the parent's last handle goes, or, while it runs a
+/// task, right after that; a handle that a task has put away keeps it. A worker that is started later, in place of a lost one,
+/// opens the memory anew. The handle does not belong to the pool: it is good for every pool of the process.
+/// A process that is forked while there is a handle has a copy of that, like of everything else:
+/// a [fork server](crate::Launcher) keeps the memory as long as it lives.
+///
+/// # Where it can go
+/// Into arguments, also of an initializer; from a worker back to the parent in results, if a handle is left
+/// there; from a worker to pools of its own. Anywhere else (a file, a socket) its bytes would mean nothing, so
+/// serialising it with another serde format is an error that says so.
+///
+/// # How
+/// The bytes lie in a memory file (`memfd_create`) that is sealed against writing and resizing. A
+/// worker opens it as `/proc/<parent>/fd/<n>` and checks that it is the right one and sealed. If that is not allowed
+/// (a parent that is not dumpable, a `/proc` that hides it) the task ends with an error of kind
+/// [`Decode`](crate::TaskErrorKind::Decode) that says what to do. Each broadcast takes one file descriptor in the parent and in each
+/// worker. The idea is that of Spark's broadcast variables.
+pub struct Broadcast<T: ?Sized> {
+    memory: Arc<SharedMemory>,
+    of: PhantomData<Box<T>>,
+}
+
+impl<T: Shareable + ?Sized> Broadcast<T> {
+    /// The same as [`Pool::broadcast`](crate::Pool::broadcast), for when there is no pool yet: for the
+    /// argument of an initializer, say.
+    ///
+    /// # Errors
+    /// When the value cannot be serialised, or the system is out of memory or descriptors.
+    pub fn new<V: IntoBroadcast<Shared = T>>(value: V) -> Result<Self, BroadcastError> {
+        Ok(Self::of(value.as_shared().share()?))
+    }
+
+    fn of(memory: Arc<SharedMemory>) -> Self {
+        Self {
+            memory,
+            of: PhantomData,
+        }
+    }
+
+    /// How many bytes of shared memory it takes.
+    #[must_use]
+    pub fn shared_bytes(&self) -> usize {
+        self.memory.bytes().len()
+    }
+}
+
+impl<T: Shareable + ?Sized> Deref for Broadcast<T> {
+    type Target = T;
+
+    /// # Panics
+    /// When the value's type does not deserialise what it has serialised, in the process that has made the
+    /// broadcast; elsewhere the handle would not have come to be.
+    fn deref(&self) -> &T {
+        match T::find(&self.memory, false) {
+            Ok(value) => value,
+            Err(error) => panic!("the broadcast value cannot be read back: {error}"),
+        }
+    }
+}
+
+impl<T: Shareable + ?Sized> AsRef<T> for Broadcast<T> {
+    fn as_ref(&self) -> &T {
+        self
+    }
+}
+
+impl<T: ?Sized> Clone for Broadcast<T> {
+    fn clone(&self) -> Self {
+        Self {
+            memory: self.memory.clone(),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Broadcast<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broadcast")
+            .field("shared_bytes", &self.memory.bytes().len())
+            .finish_non_exhaustive()
+    }
+}
+
+const NOT_TO_ANYWHERE: &str = "a Broadcast is a handle of this process's memory, and goes only to \
+     a pool's workers and back, in arguments and results; serialise the value that it derefs to";
+
+impl<T: ?Sized> Serialize for Broadcast<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(TICKET, &Leaving(&self.memory))
+    }
+}
+
+struct Leaving<'a>(&'a Arc<SharedMemory>);
+
+impl Serialize for Leaving<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !passage::leave(self.0) {
+            return Err(S::Error::custom(NOT_TO_ANYWHERE));
+        }
+        self.0.ticket().serialize(serializer)
+    }
+}
+
+impl<'de, T: Shareable + ?Sized> Deserialize<'de> for Broadcast<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Arriving<T: ?Sized>(PhantomData<Box<T>>);
+
+        impl<'de, T: Shareable + ?Sized> Visitor<'de> for Arriving<T> {
+            type Value = Broadcast<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a Broadcast from a pool's parent")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<Broadcast<T>, D::Error> {
+                let from_parent = passage::arrives_from_parent()
+                    .ok_or_else(|| D::Error::custom(NOT_TO_ANYWHERE))?;
+                let ticket = Ticket::deserialize(deserializer)?;
+                let memory = SharedMemory::claim(ticket, from_parent).map_err(D::Error::custom)?;
+                // Now, where an error is the task's and a panic is caught.
+                T::find(&memory, from_parent).map_err(D::Error::custom)?;
+                Ok(Broadcast::of(memory))
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(TICKET, Arriving(PhantomData))
+    }
+}
+
+const _: () = {
+    const fn assert<T: Send + Sync + Unpin>() {}
+    assert::<Broadcast<[f64]>>();
+    assert::<Broadcast<str>>();
+    assert::<Broadcast<Vec<String>>>();
+};

@@ -1,0 +1,124 @@
+//! What can be shared, and how it lies in the memory.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::BroadcastError;
+use super::memory::SharedMemory;
+use crate::codec::{self, CodecError, Number};
+
+/// A type that a [`Broadcast`](crate::Broadcast) can be of: `[u8]`, `[f64]` and the slices of the other
+/// numbers, `str`, and every type that can be an argument and be shared between threads.
+///
+/// Slices of numbers and `str` lie in the shared memory as they are, and are read there. Other
+/// values lie there encoded, and each process that gets a handle decodes them once.
+///
+/// It cannot be implemented by others, and need not be.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be shared with the workers of a pool",
+    note = "it must be a slice of numbers, `str`, or `Serialize + DeserializeOwned + Send + Sync + 'static`"
+)]
+pub trait Shareable: Send + Sync + 'static {
+    /// Puts it into memory.
+    #[doc(hidden)]
+    fn share(&self) -> Result<Arc<SharedMemory>, BroadcastError>;
+
+    /// Finds it in memory.
+    #[doc(hidden)]
+    fn find(memory: &SharedMemory, from_parent: bool) -> Result<&Self, CodecError>;
+}
+
+fn put(
+    bytes: &[u8],
+    attachments: Vec<Arc<SharedMemory>>,
+) -> Result<Arc<SharedMemory>, BroadcastError> {
+    SharedMemory::new(bytes, attachments).map_err(|error| BroadcastError::refused(&error))
+}
+
+impl<T> Shareable for T
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    fn share(&self) -> Result<Arc<SharedMemory>, BroadcastError> {
+        let mut bytes = Vec::new();
+        let mut attachments = Vec::new();
+        codec::encode_argument(self, &mut bytes, &mut attachments)
+            .map_err(|error| BroadcastError::not_encoded(&error))?;
+        put(&bytes, attachments)
+    }
+
+    fn find(memory: &SharedMemory, from_parent: bool) -> Result<&Self, CodecError> {
+        memory.decoded(from_parent)
+    }
+}
+
+impl<N: Number> Shareable for [N] {
+    fn share(&self) -> Result<Arc<SharedMemory>, BroadcastError> {
+        put(codec::as_bytes(self), Vec::new())
+    }
+
+    fn find(memory: &SharedMemory, _from_parent: bool) -> Result<&Self, CodecError> {
+        codec::as_numbers(memory.bytes())
+            .ok_or_else(|| CodecError::new("the broadcast is of another type"))
+    }
+}
+
+impl Shareable for str {
+    fn share(&self) -> Result<Arc<SharedMemory>, BroadcastError> {
+        put(self.as_bytes(), Vec::new())
+    }
+
+    fn find(memory: &SharedMemory, _from_parent: bool) -> Result<&Self, CodecError> {
+        memory.text()
+    }
+}
+
+/// What can be made a [`Broadcast`](crate::Broadcast): a reference to anything [`Shareable`], and
+/// owned vectors of numbers and strings, which are shared as slices.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be broadcast as it is",
+    note = "pass a reference, as in `pool.broadcast(&table)`; only vectors of numbers and strings are taken by value",
+    note = "what the reference points to must be a slice of numbers, `str`, or `Serialize + DeserializeOwned + Send + Sync + 'static`"
+)]
+pub trait IntoBroadcast {
+    /// What the workers see.
+    type Shared: Shareable + ?Sized;
+
+    /// The value to be shared.
+    #[doc(hidden)]
+    fn as_shared(&self) -> &Self::Shared;
+}
+
+impl<T: Shareable + ?Sized> IntoBroadcast for &T {
+    type Shared = T;
+
+    fn as_shared(&self) -> &T {
+        self
+    }
+}
+
+impl<N: Number> IntoBroadcast for Vec<N> {
+    type Shared = [N];
+
+    fn as_shared(&self) -> &[N] {
+        self
+    }
+}
+
+impl<N: Number> IntoBroadcast for Box<[N]> {
+    type Shared = [N];
+
+    fn as_shared(&self) -> &[N] {
+        self
+    }
+}
+
+impl IntoBroadcast for String {
+    type Shared = str;
+
+    fn as_shared(&self) -> &str {
+        self
+    }
+}

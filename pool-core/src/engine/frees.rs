@@ -1,0 +1,25 @@
+//! Shared memory that was freed: the workers that may have mapped it are told.
+
+use super::Shared;
+use super::slot::Phase;
+use crate::broadcast::Listener;
+
+impl Shared {
+    /// From now on, the workers are told of memory that is freed.
+    #[cold]
+    pub(super) fn listen_for_frees(&self) {
+        self.frees.get_or_init(|| Listener::new(self.alarm.clone()));
+    }
+
+    /// Tells the workers if memory was freed.
+    pub(super) fn tell_of_frees(&self) {
+        if self.frees.get().is_some_and(|frees| frees.take()) {
+            for slot in &self.lock().slots {
+                // Others have mapped nothing.
+                if let Phase::Up { wire, .. } = &slot.phase {
+                    wire.tell_of_frees();
+                }
+            }
+        }
+    }
+}

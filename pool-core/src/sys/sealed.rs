@@ -1,0 +1,199 @@
+//! Memory that nobody can change any more, in whatever process it is mapped.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+
+use rustix::fs::{
+    FileType, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
+    memfd_create, open, stat,
+};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// What makes a memory file's bytes the same for ever.
+const FROZEN: SealFlags = SealFlags::WRITE
+    .union(SealFlags::SHRINK)
+    .union(SealFlags::GROW);
+
+/// A sealed memory file, mapped. Its descriptor stays open, for others find the memory by it.
+pub(crate) struct Sealed {
+    file: OwnedFd,
+    inode: u64,
+    /// Page-aligned; dangling, and nothing is mapped, if there are no bytes.
+    address: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the memory can be read by any thread, and be written by none (see `Sealed::bytes`).
+unsafe impl Send for Sealed {}
+// SAFETY: as above.
+unsafe impl Sync for Sealed {}
+
+/// Where a process has a sealed memory file, and which one that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) pid: u32,
+    pub(crate) descriptor: i32,
+    pub(crate) inode: u64,
+}
+
+impl Place {
+    fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", self.pid, self.descriptor)
+    }
+
+    /// Whether the memory is still there, as far as this process may know.
+    pub(crate) fn has_it(&self) -> bool {
+        stat(self.path()).is_ok_and(|stat| stat.st_ino == self.inode)
+    }
+}
+
+impl Sealed {
+    /// A copy of these bytes.
+    pub(crate) fn copy_of(bytes: &[u8]) -> io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut file = File::from(memfd_create("procpool-shared", flags)?);
+        // To write is to copy once; a mapping would take a page fault for each page besides.
+        file.write_all(bytes)?;
+        fcntl_add_seals(&file, FROZEN | SealFlags::SEAL)?;
+        Self::map(file.into())?.ok_or_else(|| io::Error::other("the memory cannot be sealed"))
+    }
+
+    /// Opens the memory that another process has. `None`: what is there is something else.
+    ///
+    /// Nothing is believed: whatever the other process has there, this neither blocks nor makes
+    /// memory of it that can change.
+    pub(crate) fn open(place: Place) -> io::Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let sealed = Self::map(open(place.path(), flags, Mode::empty())?)?;
+        Ok(sealed.filter(|sealed| sealed.inode == place.inode))
+    }
+
+    /// `None`: this is no sealed memory file.
+    fn map(file: OwnedFd) -> io::Result<Option<Self>> {
+        let stat = fstat(&file)?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        // Files that are no memory have no seals, and an error here.
+        if !is_file || !fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(FROZEN)) {
+            return Ok(None);
+        }
+        let bytes = usize::try_from(stat.st_size).map_err(io::Error::other)?;
+        let address = if bytes == 0 {
+            NonNull::<u128>::dangling().cast()
+        } else {
+            // Private, since older kernels map nothing shared by a descriptor that could have
+            // written before the seal. Who only reads a private mapping sees the file's own pages.
+            //
+            // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
+            let address = unsafe {
+                mmap(
+                    std::ptr::null_mut(),
+                    bytes,
+                    ProtFlags::READ,
+                    MapFlags::PRIVATE,
+                    &file,
+                    0,
+                )?
+            };
+            NonNull::new(address.cast()).expect("the kernel maps nothing at address zero")
+        };
+        Ok(Some(Self {
+            file,
+            inode: stat.st_ino,
+            address,
+            bytes,
+        }))
+    }
+
+    /// The bytes, aligned for every kind of number.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is so long, readable, and lives as long as `self`. Its file was sealed
+        // against writing, shrinking and growing when it was mapped, and the kernel takes no
+        // seal back, so nobody changes these bytes or takes them away. Without bytes the address
+        // is not null and aligned.
+        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.bytes) }
+    }
+
+    /// Where other processes find it: in this one.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            pid: std::process::id(),
+            descriptor: self.file.as_fd().as_raw_fd(),
+            inode: self.inode,
+        }
+    }
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            // SAFETY: the mapping is ours alone, and whoever reads it borrows `self`.
+            let unmapped = unsafe { munmap(self.address.as_ptr().cast(), self.bytes) };
+            debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{SeekFrom, ftruncate, seek};
+
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_stays_as_it_is() {
+        let sealed = Sealed::copy_of(b"hello").expect("memory");
+        assert_eq!(sealed.bytes(), b"hello");
+        seek(&sealed.file, SeekFrom::Start(0)).expect("a file");
+        assert!(rustix::io::write(&sealed.file, b"J").is_err());
+        assert!(ftruncate(&sealed.file, 0).is_err());
+        assert!(ftruncate(&sealed.file, 1 << 20).is_err());
+        assert_eq!(sealed.bytes(), b"hello");
+    }
+
+    #[test]
+    fn who_opens_it_has_the_same_bytes_and_can_do_nothing_to_them() {
+        let sealed = Sealed::copy_of(&[7; 10_000]).expect("memory");
+        let opened = Sealed::open(sealed.place()).expect("it is there");
+        let opened = opened.expect("it is sealed");
+        assert_eq!(opened.bytes(), sealed.bytes());
+        assert!(rustix::io::write(&opened.file, b"x").is_err());
+        drop(sealed);
+        assert_eq!(opened.bytes(), [7; 10_000]);
+    }
+
+    #[test]
+    fn nothing_at_all_can_be_sealed() {
+        let sealed = Sealed::copy_of(&[]).expect("memory");
+        assert!(sealed.bytes().is_empty());
+        assert!(sealed.bytes().as_ptr().cast::<u128>().is_aligned());
+        assert!(sealed.place().has_it());
+    }
+
+    #[test]
+    fn what_is_not_sealed_memory_is_refused() {
+        let place = |file: &OwnedFd| Place {
+            pid: std::process::id(),
+            descriptor: file.as_raw_fd(),
+            inode: fstat(file).expect("open").st_ino,
+        };
+        // It could change, or be cut short, under the reader.
+        let open_memory = memfd_create("test", MemfdFlags::ALLOW_SEALING).expect("memory");
+        assert!(Sealed::open(place(&open_memory)).unwrap().is_none());
+        fcntl_add_seals(&open_memory, SealFlags::WRITE).expect("seals");
+        assert!(Sealed::open(place(&open_memory)).unwrap().is_none());
+        // A pipe that nobody writes to, which would block who opens it otherwise.
+        let (reader, _writer) = rustix::pipe::pipe().expect("a pipe");
+        assert!(Sealed::open(place(&reader)).unwrap().is_none());
+        let file = OwnedFd::from(File::open("/proc/self/exe").expect("this program"));
+        assert!(Sealed::open(place(&file)).unwrap().is_none());
+        // Another one than was meant.
+        let sealed = Sealed::copy_of(b"1").expect("memory");
+        let mut other = sealed.place();
+        other.inode += 1;
+        assert!(Sealed::open(other).unwrap().is_none());
+        assert!(!other.has_it());
+    }
+}
