@@ -184,8 +184,8 @@ pub use pool_core::{
     Broadcast, BroadcastError, BuildError, BuildErrorKind, CallWith, CallWithReceipts, Cancel,
     Chunk, Collected, EndReason, Executor, ExitStatus, Imap, ImapReceipts, IntoBroadcast,
     JoinError, MapHandle, Number, Output, OutputLine, OutputStream, Pool, Receipt, ReceiptHandle,
-    Receipted, Resource, SerialPool, Shareable, Stats, TaskError, TaskErrorKind, TaskHandle,
-    TaskId, WorkerEnd, WorkerInfo, worker,
+    Receipted, ResizeError, Resource, SerialPool, Shareable, Stats, TaskError, TaskErrorKind,
+    TaskHandle, TaskId, WorkerEnd, WorkerInfo, worker,
 };
 
 /// The pool of processes to use unless there is a reason for another one.

@@ -1,4 +1,4 @@
-//! How building a pool, or waiting for its end, can fail.
+//! How building a pool, resizing it, or waiting for its end can fail.
 
 use std::error::Error;
 use std::fmt;
@@ -91,3 +91,35 @@ impl fmt::Display for JoinError {
 }
 
 impl Error for JoinError {}
+
+/// Why a pool cannot be resized.
+#[derive(Debug, Clone)]
+pub struct ResizeError {
+    message: String,
+}
+
+impl ResizeError {
+    /// An error that says why not, for a [`Pool`](crate::Pool) of your own.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new("it is closed")
+    }
+
+    pub(crate) fn fixed() -> Self {
+        Self::new("a pool of this kind has always as many workers as in the beginning")
+    }
+}
+
+impl fmt::Display for ResizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot resize the pool: {}", self.message)
+    }
+}
+
+impl Error for ResizeError {}

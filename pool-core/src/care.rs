@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 
@@ -18,6 +19,10 @@ use crate::worker_end::WorkerEnd;
 pub(crate) struct Care {
     settings: Settings,
     pin: Option<Pin>,
+    max_memory: Option<u64>,
+    max_age: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    min_processes: Option<usize>,
     hooks: Hooks,
 }
 
@@ -54,12 +59,62 @@ impl fmt::Debug for Hooks {
 pub(crate) struct CheckedCare {
     /// What workers apply to themselves, and how they are told to, if there is anything.
     pub(crate) settings: Option<(Entry, Settings)>,
+    /// In bytes.
+    pub(crate) max_memory: Option<u64>,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    /// So many workers stay, however idle.
+    pub(crate) min_processes: usize,
     pub(crate) hooks: Hooks,
+}
+
+impl CheckedCare {
+    /// Whether there is something to look at when a worker has finished a load.
+    pub(crate) fn looks_after(&self) -> bool {
+        self.max_memory.is_some() || self.idle_timeout.is_some()
+    }
+
+    /// Whether workers come and go because time passes.
+    pub(crate) fn has_timers(&self) -> bool {
+        self.max_age.is_some() || self.idle_timeout.is_some()
+    }
 }
 
 impl Care {
     /// The error says what to do.
-    pub(crate) fn check(self) -> Result<CheckedCare, String> {
+    pub(crate) fn check(self, processes: usize) -> Result<CheckedCare, String> {
+        if self.max_memory == Some(0) {
+            return Err(
+                "max_memory_per_child is 0: no worker runs in that (leave the option out \
+                        for no limit)"
+                    .into(),
+            );
+        }
+        for (name, time) in [
+            ("max_age", self.max_age),
+            ("idle_timeout", self.idle_timeout),
+        ] {
+            if time == Some(Duration::ZERO) {
+                return Err(format!(
+                    "{name} is 0: workers would go as soon as they come (leave the option out for \
+                     no limit)"
+                ));
+            }
+        }
+        if let Some(least) = self.min_processes {
+            if self.idle_timeout.is_none() {
+                return Err(
+                    "min_processes says how many workers idle_timeout leaves: set that, \
+                            too"
+                    .into(),
+                );
+            }
+            if least > processes {
+                return Err(format!(
+                    "min_processes is {least}, which is more than all {processes} processes"
+                ));
+            }
+        }
         let mut settings = self.settings;
         for (key, value) in &settings.env {
             check_variable(key, value.as_deref())?;
@@ -86,6 +141,7 @@ impl Care {
         if let Some(pin) = self.pin {
             settings.cpus = pin.check()?;
         }
+        settings.watch_memory = self.max_memory.is_some();
         let settings = if settings == Settings::default() {
             None
         } else {
@@ -94,6 +150,10 @@ impl Care {
         };
         Ok(CheckedCare {
             settings,
+            max_memory: self.max_memory,
+            max_age: self.max_age,
+            idle_timeout: self.idle_timeout,
+            min_processes: self.min_processes.unwrap_or(1),
             hooks: self.hooks,
         })
     }
@@ -176,6 +236,26 @@ impl PoolConfig {
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_pin_cpus_to(&mut self, cpus: Vec<usize>) {
         self.care.pin = Some(Pin::To(cpus));
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_max_memory_per_child(&mut self, bytes: u64) {
+        self.care.max_memory = Some(bytes);
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_max_age(&mut self, age: Duration) {
+        self.care.max_age = Some(age);
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_idle_timeout(&mut self, timeout: Duration) {
+        self.care.idle_timeout = Some(timeout);
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_min_processes(&mut self, processes: usize) {
+        self.care.min_processes = Some(processes);
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
@@ -271,6 +351,45 @@ macro_rules! care_methods {
         #[must_use]
         pub fn pin_cpus_to(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
             self.config.set_pin_cpus_to(cpus.into_iter().collect());
+            self
+        }
+
+        /// How much memory a worker may hold, in bytes, before a new one takes its place.
+        ///
+        /// What counts is its resident set as top(1) shows it, shared memory included; for a forked worker also what was
+        /// there before the fork. It is looked at whenever a chunk of items is through, so a single task may
+        /// take more for a while ([`rlimit`](Self::rlimit) forbids that). A worker that holds more works on
+        /// until its replacement is ready, finishes what it runs, and goes. A limit that a worker exceeds before its
+        /// first task is an error.
+        #[must_use]
+        pub fn max_memory_per_child(mut self, bytes: u64) -> Self {
+            self.config.set_max_memory_per_child(bytes);
+            self
+        }
+
+        /// How long a worker lives before a new one takes its place, whether it works or not. It works on until
+        /// its replacement is ready, finishes what it runs, and goes.
+        #[must_use]
+        pub fn max_age(mut self, age: std::time::Duration) -> Self {
+            self.config.set_max_age(age);
+            self
+        }
+
+        /// After how long without work a worker goes, as long as there are more than
+        /// [`min_processes`](Self::min_processes). When there are more items than workers they come back, up to
+        /// [`processes`](Self::processes). Without it, they stay.
+        #[must_use]
+        pub fn idle_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.config.set_idle_timeout(timeout);
+            self
+        }
+
+        /// How many workers stay, however long they have been idle; see
+        /// [`idle_timeout`](Self::idle_timeout). Without it, one, so that a task need not wait for a
+        /// worker to start.
+        #[must_use]
+        pub fn min_processes(mut self, processes: usize) -> Self {
+            self.config.set_min_processes(processes);
             self
         }
 

@@ -146,14 +146,7 @@ impl PoolConfig {
             Some(processes) => processes,
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        if processes == 0 {
-            return Err(invalid("processes is 0: a pool needs at least one".into()));
-        }
-        if processes > MAX_PROCESSES {
-            return Err(invalid(format!(
-                "processes is {processes}: the most is {MAX_PROCESSES}"
-            )));
-        }
+        check_processes(processes).map_err(&invalid)?;
         if self.max_tasks_per_child == Some(0) {
             return Err(invalid(
                 "max_tasks_per_child is 0: a worker must run at least one task (leave the option \
@@ -198,10 +191,21 @@ impl PoolConfig {
             max_tasks_per_child: self.max_tasks_per_child,
             ring_bytes,
             launch_timeout: self.launch_timeout,
-            care: self.care.check().map_err(invalid)?,
+            care: self.care.check(processes).map_err(invalid)?,
             stdout: self.stdout,
             stderr: self.stderr,
         })
+    }
+}
+
+/// Whether a pool can have so many processes; the error says why not.
+pub(crate) fn check_processes(processes: usize) -> Result<(), String> {
+    match processes {
+        0 => Err("processes is 0: a pool needs at least one".into()),
+        1..=MAX_PROCESSES => Ok(()),
+        _ => Err(format!(
+            "processes is {processes}: the most is {MAX_PROCESSES}"
+        )),
     }
 }
 

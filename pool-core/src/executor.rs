@@ -3,7 +3,7 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::build_error::JoinError;
+use crate::build_error::{JoinError, ResizeError};
 use crate::call::{Chunk, TaskId};
 use crate::stats::Stats;
 
@@ -49,6 +49,19 @@ pub trait Executor: Send + Sync {
 
     /// How many tasks can run at the same time.
     fn processes(&self) -> usize;
+
+    /// Makes the pool larger or smaller; see [`Pool::resize`](crate::Pool::resize).
+    ///
+    /// # Errors
+    /// When the pool cannot be of that size; without a method of its own, of any other size than
+    /// it is.
+    fn resize(&self, processes: usize) -> Result<(), ResizeError> {
+        if processes == self.processes() {
+            Ok(())
+        } else {
+            Err(ResizeError::fixed())
+        }
+    }
 
     /// Takes no more tasks; those that there are will be finished, and then the workers retire.
     fn close(&self);

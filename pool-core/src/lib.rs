@@ -61,7 +61,7 @@ pub mod worker;
 mod worker_end;
 
 pub use broadcast::{Broadcast, BroadcastError, IntoBroadcast, Shareable};
-pub use build_error::{BuildError, BuildErrorKind, JoinError};
+pub use build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
 pub use call::{Chunk, TaskId};
 pub use call_with::CallWith;
 pub use codec::Number;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::broadcast::{Broadcast, BroadcastError, IntoBroadcast};
-use crate::build_error::JoinError;
+use crate::build_error::{JoinError, ResizeError};
 use crate::call_with::CallWith;
 use crate::error::TaskError;
 use crate::executor::Executor;
@@ -169,6 +169,19 @@ pub trait Pool {
     /// How many tasks can run at the same time.
     fn processes(&self) -> usize {
         self.executor().processes()
+    }
+
+    /// Makes the pool larger or smaller, and does not wait until it is.
+    ///
+    /// A pool that grows starts workers, in the background. If one of these cannot be started the pool stays
+    /// smaller, as [`processes`](Self::processes) then says. A pool that shrinks lets those workers go that have
+    /// least to do; each finishes what it runs, and what waits behind that goes to another one.
+    ///
+    /// # Errors
+    /// When `processes` is zero or beyond all limits, when the pool was closed, or when it is a pool that cannot be
+    /// resized, such as [`SerialPool`](crate::SerialPool).
+    fn resize(&self, processes: usize) -> Result<(), ResizeError> {
+        self.executor().resize(processes)
     }
 
     /// Takes no more tasks. Those that there are will be finished, and then the workers leave in

@@ -87,6 +87,8 @@ pub(crate) struct Progress {
     pub(crate) item_started: AtomicU64,
     /// The number, counted from 1, of the last item that it has begun, or was about to begin.
     begun: AtomicU64,
+    /// How much memory it holds, in bytes, at the end of the last frame. Kept only where that matters.
+    resident: AtomicU64,
 }
 
 /// See [`Words::recall`].
@@ -212,6 +214,19 @@ impl Region {
     /// The bytes that a region with rings of these capacities takes.
     pub(crate) fn bytes_for(request_bytes: usize, response_bytes: usize) -> usize {
         WORDS_BYTES + request_bytes + response_bytes
+    }
+
+    /// Worker: how much memory it holds, in bytes.
+    pub(crate) fn set_resident(&self, bytes: u64) {
+        self.words()
+            .progress
+            .resident
+            .store(bytes, Ordering::Relaxed);
+    }
+
+    /// Parent: how much memory the worker held when its last frame ended, as it says.
+    pub(crate) fn resident(&self) -> u64 {
+        self.words().progress.resident.load(Ordering::Relaxed)
     }
 
     /// Parent, before the launch: writes down who the worker will be.

@@ -23,6 +23,7 @@ mod broadcast;
 mod bulk;
 mod callback;
 mod cancel;
+mod care;
 mod deadline;
 mod death;
 mod failure;
@@ -143,6 +144,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("broadcast", broadcast::processes::<S>()),
         ("hooks", hooks::processes::<S>()),
         ("settings", settings::processes::<S>()),
+        ("care", care::processes::<S>()),
         ("output", output::processes::<S>()),
     ];
     let mut trials = every_pool::<S>();

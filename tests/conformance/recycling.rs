@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use procpool::{Pool, TaskErrorKind, worker};
+use rustix::process::Signal;
 
-use crate::gate::{self, Tally};
-use crate::peer::{wait_for_death, wait_until, workers};
+use crate::gate::{self, Gate, Tally};
+use crate::peer::{signal, wait_for_death, wait_until, workers};
 use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
@@ -19,6 +20,12 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         terminating_while_workers_are_replaced,
         a_finalizer_runs_in_every_worker_that_retires,
         a_replacement_that_cannot_start_fails_the_tasks,
+        a_replacement_is_ready_before_the_old_worker_goes,
+        a_replacement_that_is_killed_while_it_waits_is_replaced,
+        an_old_worker_that_is_killed_has_its_replacement,
+        terminating_while_a_replacement_gets_ready,
+        closing_while_a_replacement_waits,
+        slow_finalizers_do_not_pile_up,
     ]
 }
 
@@ -191,5 +198,148 @@ fn a_replacement_that_cannot_start_fails_the_tasks<S: Processes>() {
     for error in bad.into_iter().map(Result::unwrap_err).chain([late]) {
         assert_eq!(error.kind(), TaskErrorKind::Initializer, "{error}");
         assert_eq!(error.panic_message(), Some("no second generation"));
+    }
+}
+
+fn pass(ticket: String) -> u32 {
+    gate::pass(&ticket);
+    std::process::id()
+}
+
+/// A pool of one worker that is replaced after each task, and the tally of its workers' initializers.
+fn short_lived<S: Processes>() -> (S::Pool, Tally) {
+    let tally = Tally::new();
+    let builder = S::builder().processes(1).max_tasks_per_child(1);
+    let builder = builder.initializer(
+        |ticket: String| gate::add(&ticket, std::process::id()),
+        tally.ticket(),
+    );
+    (builder.build(), tally)
+}
+
+/// While the last task of a worker runs, the next worker starts and runs its initializer; then it waits, and
+/// has the next task as soon as the old one is through.
+fn a_replacement_is_ready_before_the_old_worker_goes<S: Processes>() {
+    let (pool, initialized) = short_lived::<S>();
+    let gates: Vec<Gate> = (0..4).map(|_| Gate::new()).collect();
+    let tasks: Vec<_> = (gates.iter().map(Gate::ticket))
+        .map(|ticket| pool.apply_async(pass, ticket))
+        .collect();
+    for (number, gate) in gates.iter().enumerate() {
+        let here = gate.wait_for(1);
+        if number + 1 < gates.len() {
+            wait_until(|| initialized.count() == number + 2);
+            assert_eq!(gates[number + 1].arrivals(), [], "one task at a time");
+        }
+        assert_eq!(initialized.lines()[number], here[0].to_string());
+        gate.open();
+    }
+    let pids: BTreeSet<u32> = tasks.into_iter().map(|task| task.get().unwrap()).collect();
+    assert_eq!(pids.len(), 4);
+    wait_until(|| workers(&pool).len() == 1);
+    assert_eq!(pool.stats().workers_lost, 0);
+}
+
+/// The pid of the worker that waits until this one is through.
+fn successor(pool: &impl Pool, of: u32, initialized: &Tally) -> u32 {
+    let mut found = None;
+    wait_until(|| {
+        let lines = initialized.lines();
+        found = workers(pool)
+            .into_iter()
+            .find(|pid| *pid != of && lines.contains(&pid.to_string()));
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+fn a_replacement_that_is_killed_while_it_waits_is_replaced<S: Processes>() {
+    let (pool, initialized) = short_lived::<S>();
+    let gate = Gate::new();
+    let tasks = [0, 1].map(|_| pool.apply_async(pass, gate.ticket()));
+    let here = gate.wait_for(1)[0];
+    let mut killed = Vec::new();
+    for _ in 0..5 {
+        let pid = successor(&pool, here, &initialized);
+        assert!(!killed.contains(&pid));
+        signal(pid, Signal::KILL);
+        wait_for_death(&[pid]);
+        wait_until(|| !workers(&pool).contains(&pid));
+        killed.push(pid);
+    }
+    let last = successor(&pool, here, &initialized);
+    gate.open();
+    assert_eq!(tasks.map(|task| task.get().unwrap()), [here, last]);
+}
+
+/// It is there already, so nobody waits for a launch.
+fn an_old_worker_that_is_killed_has_its_replacement<S: Processes>() {
+    let (pool, initialized) = short_lived::<S>();
+    let gate = Gate::new();
+    let tasks = [0, 1].map(|_| pool.apply_async(pass, gate.ticket()));
+    let here = gate.wait_for(1)[0];
+    let next = successor(&pool, here, &initialized);
+    signal(here, Signal::KILL);
+    assert_eq!(gate.wait_for(2)[1], next);
+    gate.open();
+    let [lost, kept] = tasks.map(|task| task.get());
+    assert!(lost.unwrap_err().is_worker_lost());
+    assert_eq!(kept.unwrap(), next);
+}
+
+fn terminating_while_a_replacement_gets_ready<S: Processes>() {
+    let gate = Gate::new();
+    let builder = S::builder().processes(1).max_tasks_per_child(1);
+    let builder = builder.initializer(
+        |ticket: String| {
+            if worker::current().is_some_and(|worker| worker.generation() > 0) {
+                gate::pass(&ticket);
+            }
+        },
+        gate.ticket(),
+    );
+    let pool = builder.build();
+    pool.apply(who, 1).unwrap();
+    let next = gate.wait_for(1);
+    pool.terminate();
+    pool.join().unwrap();
+    wait_for_death(&next);
+}
+
+/// It leaves as the others do, and nobody waits for it.
+fn closing_while_a_replacement_waits<S: Processes>() {
+    let (pool, initialized) = short_lived::<S>();
+    let gate = Gate::new();
+    let task = pool.apply_async(pass, gate.ticket());
+    let here = gate.wait_for(1)[0];
+    let next = successor(&pool, here, &initialized);
+    pool.close();
+    gate.open();
+    pool.join().unwrap();
+    assert_eq!(task.get().unwrap(), here);
+    wait_for_death(&[here, next]);
+    assert_eq!(pool.stats().workers_lost, 0);
+}
+
+/// There are never more than two processes for each place, one of them on its way out.
+fn slow_finalizers_do_not_pile_up<S: Processes>() {
+    static TICKET: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let gate = Gate::new();
+    let builder = S::builder().processes(1).max_tasks_per_child(1);
+    let builder = builder
+        .initializer(
+            |ticket: String| TICKET.set(ticket).expect("it runs once in a worker"),
+            gate.ticket(),
+        )
+        .finalizer(|| gate::pass(TICKET.get().unwrap()));
+    let pool = builder.build();
+    let tasks: Vec<_> = (0..4).map(|x| pool.apply_async(who, x)).collect();
+    // One goes on while the finalizer of another one is at the gate.
+    gate.wait_for(2);
+    assert_eq!(gate.arrivals().len(), 2);
+    assert_eq!(pool.stats().workers_started, 2);
+    gate.open();
+    for task in tasks {
+        task.get().unwrap();
     }
 }

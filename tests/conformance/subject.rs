@@ -1,6 +1,7 @@
 //! The kinds of pools that the suite is run for.
 
 use std::path::Path;
+use std::time::Duration;
 
 use procpool::{BuildError, Output, Pool, Resource, SerialPool, WorkerEnd, WorkerInfo};
 #[cfg(feature = "fork")]
@@ -60,6 +61,10 @@ pub(crate) trait Builder: Sized {
     fn pin_cpus_to(self, cpus: Vec<usize>) -> Self;
     fn stdout(self, output: Output) -> Self;
     fn stderr(self, output: Output) -> Self;
+    fn max_memory_per_child(self, bytes: u64) -> Self;
+    fn max_age(self, age: Duration) -> Self;
+    fn idle_timeout(self, timeout: Duration) -> Self;
+    fn min_processes(self, processes: usize) -> Self;
     fn try_build(self) -> Result<Self::Pool, BuildError>;
 
     fn build(self) -> Self::Pool {
@@ -188,6 +193,22 @@ macro_rules! subject {
 
             fn stderr(self, output: Output) -> Self {
                 self.stderr(output)
+            }
+
+            fn max_memory_per_child(self, bytes: u64) -> Self {
+                self.max_memory_per_child(bytes)
+            }
+
+            fn max_age(self, age: Duration) -> Self {
+                self.max_age(age)
+            }
+
+            fn idle_timeout(self, timeout: Duration) -> Self {
+                self.idle_timeout(timeout)
+            }
+
+            fn min_processes(self, processes: usize) -> Self {
+                self.min_processes(processes)
             }
 
             fn try_build(self) -> Result<$pool, BuildError> {

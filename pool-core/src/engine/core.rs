@@ -1,12 +1,14 @@
 //! The state of a pool behind its one lock, and what is done to it: the scheduler's decisions
 //! carried out on the workers' rings.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::deferred::Job;
 use super::driver::{Attention, SeatState};
 use super::glance::Glance;
 use super::load::{Done, Load};
+use super::places::Places;
 use super::scheduler::{Imbalance, Scheduler};
 use super::slot::{Initialized, Killed, Phase, Slot};
 use super::timers::GRACE_NS;
@@ -20,7 +22,7 @@ use crate::executor::Cancel;
 use crate::launch::LaunchError;
 use crate::ring::Corrupt;
 use crate::stats::Stats;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread;
 use crate::sys;
 use crate::worker::WorkerInfo;
@@ -31,6 +33,13 @@ pub(super) struct Core {
     pub(super) config: Checked,
     pub(super) scheduler: Scheduler<Chunk>,
     pub(super) slots: Vec<Slot>,
+    pub(super) places: Places,
+    /// How many of them are open, for who has not the lock.
+    pub(super) processes: Arc<AtomicUsize>,
+    /// Something has happened that may make it necessary to replace a worker.
+    pub(super) chores: bool,
+    /// A worker is to be launched that the supervisor does not know of.
+    pub(super) is_hiring: bool,
     pub(super) end: End,
     /// The first launches: what `build` waits for.
     pub(super) founding: Founding,
@@ -91,22 +100,14 @@ pub(super) enum Founding {
 
 impl Core {
     pub(super) fn new(config: Checked) -> Self {
-        let slots = (0..config.processes)
-            .map(|_| Slot {
-                phase: Phase::Down { not_before: 0 },
-                number: 0,
-                generation: 0,
-                initialized: Initialized::Pending,
-                deadline: None,
-                overdue: None,
-                has_worked: false,
-                killed: None,
-                retired: None,
-            })
-            .collect();
+        let slots = (0..config.processes).map(|place| Slot::new(Some(place)));
         Self {
             scheduler: Scheduler::new(config.processes, config.max_tasks_per_child),
-            slots,
+            slots: slots.collect(),
+            places: Places::new(config.processes),
+            processes: Arc::new(AtomicUsize::new(config.processes)),
+            chores: false,
+            is_hiring: false,
             end: End::Open,
             founding: Founding::Waiting(config.processes),
             last_number: 0,
@@ -360,12 +361,34 @@ impl Core {
             self.slots[slot].has_worked = true;
             self.idle_deaths = 0;
             self.deliver(Delivery::new(done, took));
+            if self.config.care.looks_after() {
+                self.look_after(slot);
+            }
         }
     }
 
     /// Hands out what waits, and lets go of workers that are not needed any more.
     pub(super) fn dispatch(&mut self) {
-        self.assign();
+        loop {
+            self.tend();
+            self.assign();
+            self.awaken();
+            self.balance();
+            let mut anew = false;
+            while let Some(slot) = self.scheduler.superfluous() {
+                if !self.retire(slot) {
+                    break;
+                }
+                anew |= self.succeed(slot);
+            }
+            if !anew && !self.chores {
+                break;
+            }
+        }
+    }
+
+    /// Takes back what waits for one worker while another one has nothing to do.
+    fn balance(&mut self) {
         self.rebalance_at = loop {
             match self.scheduler.imbalance(sys::now_ns) {
                 None => break None,
@@ -378,11 +401,6 @@ impl Core {
                 }
             }
         };
-        while let Some(slot) = self.scheduler.superfluous() {
-            if !self.retire(slot) {
-                break;
-            }
-        }
     }
 
     /// Hands out what waits.
@@ -390,6 +408,7 @@ impl Core {
         let mut abandoned = std::mem::take(&mut self.abandoned);
         while let Some(slot) = self.scheduler.assign(&mut abandoned) {
             self.send(slot);
+            self.chores |= self.scheduler.is_used_up(slot);
         }
         for chunk in abandoned.drain(..) {
             self.fail(chunk, TaskError::cancelled());
@@ -425,7 +444,7 @@ impl Core {
     }
 
     /// Takes back what a worker was handed and has not begun.
-    fn take_back(&mut self, slot: usize) {
+    pub(super) fn take_back(&mut self, slot: usize) {
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
             // Its worker is dead, and what it had comes back when it is buried.
             self.scheduler.doom(slot);
@@ -447,7 +466,9 @@ impl Core {
         };
         match wire.send_retire(finalizer) {
             Ok(true) => {
-                self.slots[slot].retired = Some(self.scheduler.reason_to_go(slot));
+                let why = self.slots[slot].recycle;
+                let why = why.unwrap_or_else(|| self.scheduler.reason_to_go(slot));
+                self.slots[slot].retired = Some(why);
                 self.scheduler.retiring(slot);
                 self.is_orphaned = true;
             }

@@ -17,7 +17,9 @@ mod glance;
 mod load;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
+mod places;
 mod prepare;
+mod recycle;
 mod scheduler;
 mod slot;
 mod supervisor;
@@ -39,9 +41,9 @@ use self::deferred::Deferred;
 use self::driver::Seat;
 use self::work::Delivery;
 use crate::broadcast::Listener;
-use crate::build_error::{BuildError, BuildErrorKind, JoinError};
+use crate::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
 use crate::call::{Chunk, TaskId};
-use crate::config::{Checked, PoolConfig};
+use crate::config::{Checked, PoolConfig, check_processes};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
 use crate::launch::{LaunchError, Launcher, Link, hint};
@@ -64,7 +66,8 @@ pub struct Engine {
 
 /// What the engine's threads share.
 struct Shared {
-    processes: usize,
+    /// As many as the core has open places.
+    processes: Arc<AtomicUsize>,
     core: Mutex<Core>,
     /// Told when the core's phase changes: workers reached, dead, everything over.
     changed: Condvar,
@@ -229,9 +232,10 @@ impl fmt::Debug for Engine {
 impl Shared {
     fn new(config: Checked, backend: &'static str) -> io::Result<Self> {
         let capture = Capture::new(config.stdout.clone(), config.stderr.clone())?;
+        let core = Core::new(config);
         let shared = Self {
-            processes: config.processes,
-            core: Mutex::new(Core::new(config)),
+            processes: core.processes.clone(),
+            core: Mutex::new(core),
             changed: Condvar::new(),
             delivering: AtomicUsize::new(0),
             is_ending: AtomicBool::new(false),
@@ -277,6 +281,9 @@ impl Shared {
 
     /// Unlocks, and tells what there is to tell.
     fn deliver(&self, mut core: MutexGuard<'_, Core>) {
+        if std::mem::take(&mut core.is_hiring) {
+            self.alarm.set();
+        }
         let has_notices = !core.notices.is_empty();
         if has_notices {
             // With the lock, so that they stay in order, and so that who joins knows of them.
@@ -380,7 +387,22 @@ impl Executor for Shared {
     }
 
     fn processes(&self) -> usize {
-        self.processes
+        self.processes.load(Ordering::Relaxed)
+    }
+
+    fn resize(&self, processes: usize) -> Result<(), ResizeError> {
+        check_processes(processes).map_err(ResizeError::new)?;
+        if !self.is_ours() {
+            return Err(ResizeError::closed());
+        }
+        let mut core = self.lock();
+        if !matches!(core.end, End::Open) {
+            return Err(ResizeError::closed());
+        }
+        core.resize(processes);
+        self.settle(&mut core);
+        self.deliver(core);
+        Ok(())
     }
 
     fn close(&self) {

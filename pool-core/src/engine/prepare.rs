@@ -18,7 +18,7 @@ impl Core {
         };
         let entry = *entry;
         let mut item = Vec::new();
-        let settings = settings.of_place(slot);
+        let settings = settings.of_place(self.slots[slot].place.unwrap_or(0));
         let encoded = protocol::append_item(&mut item, |out| codec::encode(&settings, out));
         debug_assert!(encoded.is_ok(), "settings can be encoded");
         self.run_first(slot, Chunk::initializer(entry, item));
@@ -28,27 +28,38 @@ impl Core {
     fn initialize(&mut self, slot: usize) {
         match &self.config.initializer {
             None => {
-                self.slots[slot].initialized = Initialized::Yes;
-                self.failures = 0;
+                self.is_ready_now(slot);
             }
             Some((entry, item)) => {
                 self.slots[slot].initialized = Initialized::Pending;
                 let chunk = Chunk::initializer(*entry, item.clone());
-                self.scheduler.prepare(slot, chunk);
-                self.send(slot);
+                self.run_first(slot, chunk);
             }
         }
     }
 
-    /// The same, but somebody has to hear of its end.
     fn run_first(&mut self, slot: usize, chunk: Chunk) {
         self.scheduler.prepare(slot, chunk);
-        self.listen_for_orphans();
+        if matches!(self.slots[slot].initialized, Initialized::Unset) || self.is_successor(slot) {
+            // Somebody waits for its end, but not in the seat.
+            self.listen_for_orphans();
+        }
         self.send(slot);
+    }
+
+    /// A worker could run a task.
+    fn is_ready_now(&mut self, slot: usize) {
+        self.slots[slot].initialized = Initialized::Yes;
+        self.failures = 0;
+        if self.is_successor(slot) {
+            self.chores = true;
+        }
+        self.is_idle_from_now(slot);
     }
 
     /// A worker is through with its settings or its initializer.
     pub(super) fn prepared(&mut self, slot: usize, failure: Option<TaskError>) {
+        let failure = failure.or_else(|| self.too_large(slot));
         match (&self.slots[slot].initialized, failure) {
             (Initialized::Unset, None) => {
                 self.founded();
@@ -67,14 +78,28 @@ impl Core {
                 self.unfounded(&error);
             }
             (_, None) => {
-                self.slots[slot].initialized = Initialized::Yes;
-                self.failures = 0;
+                self.is_ready_now(slot);
             }
             (_, Some(error)) => {
                 self.slots[slot].initialized = Initialized::Failed(TaskError::initializer(&error));
                 self.kill(slot, Killed::Uninitialized);
             }
         }
+    }
+
+    /// Why a worker that has done nothing yet would be replaced at once, and the next one as well.
+    fn too_large(&self, slot: usize) -> Option<TaskError> {
+        let limit = self.config.care.max_memory?;
+        let resident = self.resident(slot);
+        (resident > limit).then(|| {
+            TaskError::new(
+                TaskErrorKind::Initializer,
+                format!(
+                    "a worker holds {resident} bytes of memory before its first task, and \
+                     max_memory_per_child is {limit}: raise it"
+                ),
+            )
+        })
     }
 
     /// One of the first workers is there.

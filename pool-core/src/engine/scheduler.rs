@@ -37,6 +37,10 @@ struct Lane<L: Load> {
     choked: bool,
     /// Its worker is dead or as good as dead.
     doomed: bool,
+    /// Its worker waits for another one to go.
+    reserved: bool,
+    /// Its worker is to go when it is through with what it runs.
+    dismissed: bool,
     /// Smoothed time that one load takes it, in nanoseconds; 0 until measured.
     load_ns: u64,
     /// Since when its worker is not known to have got ahead, in nanoseconds; `None`: nobody has
@@ -63,6 +67,8 @@ impl<L: Load> Lane<L> {
             preparing: false,
             choked: false,
             doomed: false,
+            reserved: false,
+            dismissed: false,
             load_ns: 0,
             stands_since: None,
         }
@@ -78,6 +84,8 @@ impl<L: Load> Lane<L> {
             && !self.preparing
             && !self.choked
             && !self.doomed
+            && !self.reserved
+            && !self.dismissed
             && self.tasks_left != Some(0)
     }
 
@@ -175,6 +183,33 @@ impl<L: Load> Scheduler<L> {
             ..Lane::new()
         };
         self.idle.push(slot);
+    }
+
+    /// There is one more lane.
+    pub(crate) fn add_lane(&mut self) {
+        self.lanes.push(Lane::new());
+    }
+
+    /// The worker that came up gets nothing before it is released.
+    pub(crate) fn reserve(&mut self, slot: usize) {
+        self.lanes[slot].reserved = true;
+    }
+
+    /// The worker may work, if it is up.
+    pub(crate) fn release(&mut self, slot: usize) {
+        self.lanes[slot].reserved = false;
+    }
+
+    /// The worker gets nothing more, and is to go when it has nothing to do. Says whether it has
+    /// something that should be taken back for that.
+    pub(crate) fn dismiss(&mut self, slot: usize) -> bool {
+        let lane = &mut self.lanes[slot];
+        !std::mem::replace(&mut lane.dismissed, true) && !lane.revoked && lane.waiting() > 0
+    }
+
+    /// Whether a worker gets nothing more because it has had all that it may.
+    pub(crate) fn is_used_up(&self, slot: usize) -> bool {
+        self.lanes[slot].tasks_left == Some(0)
     }
 
     /// Puts a load into a lane that is not a task but must come before the first: the
@@ -372,7 +407,7 @@ impl<L: Load> Scheduler<L> {
             lane.state == LaneState::Up
                 && lane.is_idle()
                 && !lane.revoked
-                && (over || lane.tasks_left == Some(0))
+                && (over || lane.dismissed || lane.tasks_left == Some(0))
         })
     }
 
@@ -472,6 +507,20 @@ impl<L: Load> Scheduler<L> {
         let front = lane.flights.front();
         let known = front.map_or(lane.handed, |flight| flight.first + u64::from(flight.done));
         known.max(begun.min(lane.handed))
+    }
+
+    /// Whether there are more items than this without an outcome.
+    pub(crate) fn has_more_than(&self, count: usize) -> bool {
+        let lanes = self.lanes.iter().filter(|lane| !lane.preparing);
+        let flights = lanes.flat_map(|lane| &lane.flights);
+        let open = flights.map(|flight| flight.load.count() - flight.done);
+        let mut items = open.chain(self.queue.iter().map(Load::count));
+        let mut left = count as u64;
+        items.any(|items| {
+            let is_more = u64::from(items) > left;
+            left = left.saturating_sub(u64::from(items));
+            is_more
+        })
     }
 
     /// How many lanes have work.

@@ -1,16 +1,16 @@
-//! The pool's places for workers.
+//! What the parent has of each worker process.
 
 use super::Linked;
 use super::wire::Wire;
 use crate::worker_end::EndReason;
 
-/// One of the pool's places for a worker.
+/// Room for one worker process.
 pub(super) struct Slot {
     pub(super) phase: Phase,
+    /// Where its worker works or will; see [`Places`](super::places::Places).
+    pub(super) place: Option<usize>,
     /// The number of its worker, or of the last that it had.
     pub(super) number: u32,
-    /// How many workers it has had.
-    pub(super) generation: u32,
     /// Where the initializer stands: `Err` with the reason when it failed in this worker.
     pub(super) initialized: Initialized,
     /// When to look at the running item's deadline, in nanoseconds of the monotonic clock.
@@ -22,11 +22,41 @@ pub(super) struct Slot {
     pub(super) has_worked: bool,
     /// Why the worker was killed, if it was.
     pub(super) killed: Option<Killed>,
+    /// When it was reached, in nanoseconds of the monotonic clock.
+    pub(super) born: u64,
+    /// Since when it has been idle, if it is. Only kept where idle workers go.
+    pub(super) idle_since: u64,
+    /// The place that its worker had, if that is on the way out.
+    pub(super) leaves: Option<usize>,
+    /// There could be no successor for its worker.
+    pub(super) is_alone: bool,
+    /// Why the worker is to be replaced, if it is.
+    pub(super) recycle: Option<EndReason>,
     /// Why the worker was told to go, if it was.
     pub(super) retired: Option<EndReason>,
 }
 
 impl Slot {
+    /// One without a worker.
+    pub(super) fn new(place: Option<usize>) -> Self {
+        Self {
+            phase: Phase::Down { not_before: 0 },
+            place,
+            number: 0,
+            initialized: Initialized::Unset,
+            deadline: None,
+            overdue: None,
+            has_worked: false,
+            killed: None,
+            born: 0,
+            idle_since: 0,
+            leaves: None,
+            is_alone: false,
+            recycle: None,
+            retired: None,
+        }
+    }
+
     /// The running item's deadline is to be looked at then, or earlier.
     pub(super) fn look_at(&mut self, due: u64) {
         if self.deadline.is_none() {

@@ -20,12 +20,15 @@ impl Core {
     }
 
     fn timer(&self, launches: bool, rebalance: bool) -> Option<u64> {
+        let care = if launches { self.next_care() } else { None };
         let launches = launches && self.launches();
         self.slots
             .iter()
             .flat_map(|slot| {
                 let launch = match &slot.phase {
-                    Phase::Down { not_before } if launches => Some(*not_before),
+                    Phase::Down { not_before } if launches && slot.place.is_some() => {
+                        Some(*not_before)
+                    }
                     Phase::Starting { give_up, .. } if slot.killed.is_none() => Some(*give_up),
                     _ => None,
                 };
@@ -33,17 +36,18 @@ impl Core {
             })
             .flatten()
             .chain(self.rebalance_at.filter(|_| rebalance))
+            .chain(care)
             .min()
     }
 
-    /// When a worker must be launched, in nanoseconds.
+    /// When the supervisor alone has something to do, in nanoseconds: workers come and go.
     pub(super) fn next_launch(&self) -> Option<u64> {
         let slots = self.slots.iter().filter(|_| self.launches());
         let launches = slots.filter_map(|slot| match &slot.phase {
-            Phase::Down { not_before } => Some(*not_before),
+            Phase::Down { not_before } if slot.place.is_some() => Some(*not_before),
             _ => None,
         });
-        launches.min()
+        launches.chain(self.next_care()).min()
     }
 
     /// Whether slots without a worker get one.
@@ -58,6 +62,7 @@ impl Core {
             self.pump();
             self.dispatch();
         }
+        self.on_care(now);
         for slot in 0..self.slots.len() {
             if self.slots[slot].deadline.is_some_and(|due| due <= now) {
                 self.on_deadline(slot, now);

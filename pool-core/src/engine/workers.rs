@@ -33,10 +33,14 @@ impl Core {
         if matches!(self.end, End::Ended(_)) {
             return due;
         }
+        self.is_hiring = false;
         let now = sys::now_ns();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let ready = matches!(slot.phase, Phase::Down { not_before } if not_before <= now);
-            if ready && self.scheduler.wants_worker() {
+            if ready
+                && let Some(place) = slot.place
+                && self.scheduler.wants_worker()
+            {
                 self.last_number += 1;
                 slot.number = self.last_number;
                 slot.phase = Phase::Launching;
@@ -44,7 +48,7 @@ impl Core {
                     index,
                     LaunchSpec {
                         number: self.last_number,
-                        generation: slot.generation,
+                        generation: self.places.generation(place),
                         request_bytes: self.config.ring_bytes,
                         response_bytes: self.config.ring_bytes,
                         outlets: Outlets::default(),
@@ -65,6 +69,8 @@ impl Core {
         self.slots[slot].overdue = None;
         self.slots[slot].has_worked = false;
         self.slots[slot].killed = None;
+        self.slots[slot].is_alone = false;
+        self.slots[slot].recycle = None;
         self.slots[slot].retired = None;
         if matches!(self.end, End::Ended(_)) {
             self.kill(slot, Killed::Cancelled);
@@ -73,19 +79,25 @@ impl Core {
 
     /// A worker process could not be started.
     pub(super) fn launch_failed(&mut self, slot: usize, error: &LaunchError) {
+        self.slots[slot].phase = Phase::Down { not_before: 0 };
+        if self.slots[slot].place.is_none() {
+            // It was to go anyway.
+            self.make_way(slot);
+            return;
+        }
         if error.is_lost_starter() {
-            self.slots[slot].phase = Phase::Down { not_before: 0 };
             return;
         }
         if matches!(self.founding, Founding::Waiting(_)) {
             self.founding = Founding::Failed(error.clone());
             self.end(TaskError::new(TaskErrorKind::Launch, error.to_string()));
+        } else if self.do_without_successor(slot) || self.stay_smaller(slot) {
+            return;
         }
         let reason = TaskError::new(
             TaskErrorKind::Launch,
             format!("no worker can be started: {error}"),
         );
-        self.slots[slot].phase = Phase::Down { not_before: 0 };
         self.startup_failed(slot, reason);
     }
 
@@ -134,15 +146,24 @@ impl Core {
             self.slots[slot].phase = phase;
             return;
         };
-        let info = linked.learn_pid(self.slots[slot].generation);
+        let place = self.slots[slot].place;
+        let generation = place.map_or(0, |place| self.places.generation(place));
+        let info = linked.learn_pid(generation);
         self.tell_of_start(&info);
         let wire = Wire::new(linked.link.region(), bytes, bytes);
         self.slots[slot].phase = Phase::Up {
             linked,
             wire: Box::new(wire),
         };
-        self.slots[slot].generation += 1;
+        self.slots[slot].born = sys::now_ns();
         self.scheduler.up(slot);
+        match place {
+            Some(place) => self.places.generate(place),
+            None => self.send_away(slot),
+        }
+        if self.is_successor(slot) {
+            self.scheduler.reserve(slot);
+        }
         self.prepare(slot);
     }
 
@@ -224,6 +245,7 @@ impl Core {
                     Some(wire) => self.bury(slot, &linked, *wire, exit),
                     None => self.stillborn(slot, linked, exit),
                 }
+                self.make_way(slot);
                 true
             }
         }
@@ -342,7 +364,7 @@ impl Core {
     /// somebody; when all are, they do not survive in this place.
     fn died_idle(&mut self, slot: usize, death: Death) {
         self.idle_deaths += 1;
-        let limit = (4 * self.config.processes).max(16) as u32;
+        let limit = (4 * self.places.open()).max(16) as u32;
         if self.idle_deaths > limit {
             let error = TaskError::new(
                 TaskErrorKind::Launch,
@@ -352,7 +374,7 @@ impl Core {
                 ),
             );
             self.end(death.explain(error));
-        } else if self.idle_deaths as usize > self.config.processes
+        } else if self.idle_deaths as usize > self.places.open()
             && let Phase::Down { not_before } = &mut self.slots[slot].phase
         {
             *not_before = sys::now_ns() + back_off(self.idle_deaths);

@@ -2,6 +2,7 @@
 
 mod chunk;
 mod current;
+mod memory;
 mod panic;
 mod serve;
 mod settings;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::chunk::{ChunkRun, Source};
-use super::{WorkerInfo, current, panic};
+use super::{WorkerInfo, current, memory, panic};
 use crate::broadcast::forget_freed;
 use crate::codec::{self, CodecError};
 use crate::entry::Entry;
@@ -140,6 +140,9 @@ impl Wire {
                 measured: header.measured,
             },
         });
+        if let Some(bytes) = memory::resident() {
+            self.region.set_resident(bytes);
+        }
         let took = sys::now_ns().saturating_sub(start);
         self.put_record(RecordKind::Time, &took.to_le_bytes());
         self.hand_over();

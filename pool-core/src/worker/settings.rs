@@ -9,6 +9,7 @@ use rustix::process::{Rlimit, chdir, nice, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
+use super::memory;
 use crate::entry::{Entry, ForeignFunction};
 
 /// The settings of a pool's workers, or of one of them.
@@ -24,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Vec<(Resource, u64, u64)>,
     /// The processors to choose one from; of one worker's: that one.
     pub(crate) cpus: Vec<usize>,
+    /// It says at the end of each frame how much memory it holds.
+    pub(crate) watch_memory: bool,
 }
 
 /// What of the system's a worker may use so much of: see a builder's `rlimit`.
@@ -100,6 +103,9 @@ impl Settings {
             self.cpus.iter().for_each(|cpu| set.set(*cpu));
             let pinned = sched_setaffinity(None, &set);
             pinned.map_err(|error| refused(format!("run on processor {}", self.cpus[0]), error))?;
+        }
+        if self.watch_memory {
+            memory::watch().map_err(|error| refused("watch its memory".into(), error))?;
         }
         for &(resource, soft, hard) in &self.limits {
             let limit = |value| (value != u64::MAX).then_some(value);

@@ -56,6 +56,10 @@ struct Worker {
     answers: VecDeque<Answer>,
     /// The first frame is the initializer's, and not answered as far as the parent knows.
     preparing: bool,
+    /// It waits for another one to go.
+    reserved: bool,
+    /// It is to go when it is through.
+    dismissed: bool,
     /// It was told to go.
     retiring: bool,
     /// It is dead, or will be before it begins anything, and the parent has not buried it.
@@ -105,6 +109,10 @@ enum Step {
         retries: u32,
     },
     Up(usize),
+    /// The same for one that waits for another one to go.
+    UpInReserve(usize),
+    Release(usize),
+    Dismiss(usize),
     Begin(usize),
     Finish(usize),
     /// The parent reads so many answers.
@@ -155,7 +163,22 @@ impl World {
         self.now += 1000;
         match *step {
             Step::Submit { items, retries } => self.submit(items, retries),
-            Step::Up(slot) => self.up(slot),
+            Step::Up(slot) => self.up(slot, false),
+            Step::UpInReserve(slot) => self.up(slot, true),
+            Step::Release(slot) => {
+                self.scheduler.release(slot);
+                if let Some(worker) = &mut self.workers[slot] {
+                    worker.reserved = false;
+                }
+            }
+            Step::Dismiss(slot) => {
+                if let Some(worker) = &mut self.workers[slot] {
+                    worker.dismissed = true;
+                    if self.scheduler.dismiss(slot) {
+                        self.take_back(slot);
+                    }
+                }
+            }
             Step::Begin(slot) => self.begin(slot),
             Step::Finish(slot) => self.finish(slot),
             Step::Read(slot, count) => self.read(slot, count),
@@ -219,12 +242,18 @@ impl World {
         }
     }
 
-    fn up(&mut self, slot: usize) {
+    fn up(&mut self, slot: usize, reserved: bool) {
         if self.workers[slot].is_some() || !self.scheduler.wants_worker() {
             return;
         }
-        let mut worker = Worker::default();
+        let mut worker = Worker {
+            reserved,
+            ..Worker::default()
+        };
         self.scheduler.up(slot);
+        if reserved {
+            self.scheduler.reserve(slot);
+        }
         if self.has_initializer {
             let load = Named {
                 items: vec![INITIALIZER],
@@ -251,6 +280,8 @@ impl World {
                 !worker.preparing,
                 "nothing before the initializer is through"
             );
+            assert!(!worker.reserved, "nothing before it is its turn");
+            assert!(!worker.dismissed, "nothing after it was dismissed");
             assert!(!worker.retiring && worker.killed.is_none());
             worker.frames.push_back(load.items.into());
         }
@@ -262,6 +293,7 @@ impl World {
             self.scheduler.retiring(slot);
             let worker = self.workers[slot].as_mut().expect("a worker");
             assert!(worker.frames.is_empty() && worker.answers.is_empty());
+            assert!(worker.dismissed || self.is_closed || self.max_tasks.is_some());
             worker.retiring = true;
         }
     }
@@ -453,6 +485,7 @@ impl World {
         for _ in 0..100_000 {
             for slot in 0..LANES {
                 self.step(&Step::Up(slot));
+                self.step(&Step::Release(slot));
                 self.step(&Step::Choke(slot, false));
                 self.step(&Step::Begin(slot));
                 self.step(&Step::Finish(slot));
@@ -495,7 +528,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop_oneof![
             6 => (1_u32..12, 0_u32..3)
                 .prop_map(|(items, retries)| Step::Submit { items, retries }),
-            6 => slot.clone().prop_map(Step::Up),
+            5 => slot.clone().prop_map(Step::Up),
+            2 => slot.clone().prop_map(Step::UpInReserve),
+            4 => slot.clone().prop_map(Step::Release),
+            2 => slot.clone().prop_map(Step::Dismiss),
             24 => slot.clone().prop_map(Step::Begin),
             20 => slot.clone().prop_map(Step::Finish),
             16 => (slot.clone(), 1_usize..5).prop_map(|(slot, count)| Step::Read(slot, count)),

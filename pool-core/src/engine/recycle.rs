@@ -1,0 +1,298 @@
+//! Workers come and go: replaced before they go, when they are idle, when the pool is resized. See
+//! "Recycling" in `ARCHITECTURE.md`.
+
+use super::core::{Core, End, nanoseconds};
+use super::slot::{Initialized, Phase, Slot};
+use crate::sync::atomic::Ordering;
+use crate::sys;
+use crate::worker_end::EndReason;
+
+impl Core {
+    /// A slot's worker is to be replaced for this reason. It works until its successor is ready.
+    fn recycle(&mut self, slot: usize, reason: EndReason) {
+        self.slots[slot].recycle.get_or_insert(reason);
+        self.chores = true;
+    }
+
+    /// Sees to it that those who are to go have successors, and that they go when these are ready.
+    pub(super) fn tend(&mut self) {
+        if !std::mem::take(&mut self.chores) || !self.scheduler.wants_worker() {
+            return;
+        }
+        for place in self.places.all() {
+            let Some(holder) = self.places.holder(place) else {
+                continue;
+            };
+            let is_over = self.slots[holder].recycle.is_some();
+            if !is_over && !self.scheduler.is_used_up(holder) {
+                continue;
+            }
+            match self.places.successor(place) {
+                None if self.slots[holder].is_alone => self.dismiss(holder),
+                None if self.places.is_crowded(place) => {}
+                None => {
+                    self.occupy(place);
+                    if self.scheduler.is_retiring(holder) {
+                        self.succeed(holder);
+                    }
+                }
+                Some(successor) if is_over && self.is_ready(successor) => self.dismiss(holder),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// A slot that nobody needs gets a worker for this place.
+    fn occupy(&mut self, place: usize) {
+        let is_vacant =
+            |slot: &Slot| slot.place.is_none() && matches!(slot.phase, Phase::Down { .. });
+        let slot = self.slots.iter().position(is_vacant).unwrap_or_else(|| {
+            self.slots.push(Slot::new(None));
+            self.scheduler.add_lane();
+            self.slots.len() - 1
+        });
+        self.places.appoint(place, slot);
+        self.slots[slot].place = Some(place);
+        self.slots[slot].phase = Phase::Down { not_before: 0 };
+        self.is_hiring = true;
+    }
+
+    /// Whether a slot's worker could run a task.
+    fn is_ready(&self, slot: usize) -> bool {
+        let slot = &self.slots[slot];
+        matches!(slot.phase, Phase::Up { .. })
+            && matches!(slot.initialized, Initialized::Yes)
+            && slot.killed.is_none()
+    }
+
+    /// Whether a slot's worker waits for another one to go.
+    pub(super) fn is_successor(&self, slot: usize) -> bool {
+        let place = self.slots[slot].place;
+        place.is_some_and(|place| self.places.successor(place) == Some(slot))
+    }
+
+    /// A slot's worker finishes what it runs and then goes.
+    fn dismiss(&mut self, slot: usize) {
+        if self.scheduler.dismiss(slot) {
+            self.take_back(slot);
+        }
+    }
+
+    /// A slot's worker runs no more tasks: it was told to go, or is dead. Its successor, if it has
+    /// one, holds its place from now on; says whether it has.
+    pub(super) fn succeed(&mut self, slot: usize) -> bool {
+        let Some(place) = self.slots[slot].place else {
+            return false;
+        };
+        if self.places.holder(place) != Some(slot) {
+            return false;
+        }
+        let Some(successor) = self.places.succeed(place) else {
+            return false;
+        };
+        self.leave(slot, place);
+        self.scheduler.release(successor);
+        self.is_idle_from_now(successor);
+        // It may have been given everything that it may be given, or be too old already.
+        self.chores = true;
+        true
+    }
+
+    /// A slot's worker has no place any more.
+    fn leave(&mut self, slot: usize, place: usize) {
+        self.slots[slot].place = None;
+        if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
+            self.slots[slot].leaves = Some(place);
+            self.places.left(place);
+        }
+    }
+
+    /// A slot's worker is dead: its successor has its place, if it has one.
+    pub(super) fn make_way(&mut self, slot: usize) {
+        self.succeed(slot);
+        if let Some(place) = self.slots[slot].leaves.take() {
+            self.places.is_gone(place);
+            self.chores = true;
+        }
+    }
+
+    /// A successor cannot be started, for want of descriptors perhaps: then the worker that it was to replace
+    /// goes first, as its place is worth more than the time that is lost. `false`: it is none.
+    pub(super) fn do_without_successor(&mut self, slot: usize) -> bool {
+        let Some(place) = self.slots[slot].place.filter(|_| self.is_successor(slot)) else {
+            return false;
+        };
+        self.places.dismiss_successor(place);
+        self.slots[slot].place = None;
+        if let Some(holder) = self.places.holder(place) {
+            self.slots[holder].is_alone = true;
+        }
+        self.chores = true;
+        true
+    }
+
+    /// The workers of this place finish what they run and go, and no other ones come.
+    fn vacate(&mut self, place: usize, reason: EndReason) {
+        for slot in self.places.clear(place) {
+            self.leave(slot, place);
+            self.slots[slot].recycle = Some(reason);
+            // One that is still on its way goes when it has come.
+            self.dismiss(slot);
+        }
+    }
+
+    /// A worker has come that nobody needs any more.
+    pub(super) fn send_away(&mut self, slot: usize) {
+        self.slots[slot].recycle = Some(EndReason::Resized);
+        self.dismiss(slot);
+    }
+
+    /// A worker has finished a load, or has come so far that it could be given one.
+    pub(super) fn look_after(&mut self, slot: usize) {
+        if let Some(limit) = self.config.care.max_memory
+            && self.resident(slot) > limit
+        {
+            self.recycle(slot, EndReason::MaxMemory);
+        }
+        if !self.scheduler.is_busy(slot) {
+            self.is_idle_from_now(slot);
+        }
+    }
+
+    /// How much memory a slot's worker holds, in bytes, as it says itself.
+    pub(super) fn resident(&self, slot: usize) -> u64 {
+        match &self.slots[slot].phase {
+            Phase::Up { wire, .. } => wire.region().resident(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn is_idle_from_now(&mut self, slot: usize) {
+        if self.config.care.idle_timeout.is_some() {
+            self.slots[slot].idle_since = sys::now_ns();
+        }
+    }
+
+    /// When a worker is too old or has been idle for too long, in nanoseconds.
+    pub(super) fn next_care(&self) -> Option<u64> {
+        if !self.config.care.has_timers() || !matches!(self.end, End::Open) {
+            return None;
+        }
+        let ages = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let limit = nanoseconds(self.config.care.max_age?);
+            let counts =
+                self.is_ready(index) && slot.recycle.is_none() && !self.is_successor(index);
+            counts.then_some(slot.born.saturating_add(limit))
+        });
+        let idle = self.may_sleep().then(|| {
+            let ends = (0..self.slots.len()).filter_map(|slot| self.idle_until(slot));
+            ends.min()
+        });
+        ages.chain(idle.flatten()).min()
+    }
+
+    /// Whether there are more workers than there must be.
+    fn may_sleep(&self) -> bool {
+        self.config.care.idle_timeout.is_some()
+            && self.places.awake() > self.config.care.min_processes
+    }
+
+    /// When a slot's worker has been idle for too long, if it is idle.
+    fn idle_until(&self, slot: usize) -> Option<u64> {
+        let limit = nanoseconds(self.config.care.idle_timeout?);
+        let place = self.slots[slot].place?;
+        let is_idle = self.is_ready(slot)
+            && !self.scheduler.is_busy(slot)
+            && !self.scheduler.is_revoked(slot)
+            && self.slots[slot].recycle.is_none()
+            && !self.is_successor(slot)
+            && !self.places.is_crowded(place);
+        is_idle.then(|| self.slots[slot].idle_since.saturating_add(limit))
+    }
+
+    /// Replaces workers that are too old, and lets those go that have been idle for too long.
+    pub(super) fn on_care(&mut self, now: u64) {
+        if self.next_care().is_none_or(|due| due > now) {
+            return;
+        }
+        for slot in 0..self.slots.len() {
+            if let Some(limit) = self.config.care.max_age
+                && self.is_ready(slot)
+                && self.slots[slot].born.saturating_add(nanoseconds(limit)) <= now
+            {
+                self.recycle(slot, EndReason::MaxAge);
+            }
+            if self.may_sleep()
+                && self.idle_until(slot).is_some_and(|until| until <= now)
+                && let Some(place) = self.slots[slot].place
+            {
+                self.vacate(place, EndReason::Idle);
+            }
+        }
+        self.dispatch();
+    }
+
+    /// Wakes places that sleep, as many as there are items for.
+    pub(super) fn awaken(&mut self) {
+        while let Some(place) = self.places.asleep() {
+            let awake = self.places.awake();
+            if self.scheduler.has_more_than(awake) {
+                self.occupy(place);
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// Makes the pool larger or smaller.
+    pub(super) fn resize(&mut self, processes: usize) {
+        while self.places.open() < processes {
+            let place = self.places.add();
+            self.occupy(place);
+        }
+        while self.places.open() > processes {
+            let open = self
+                .places
+                .all()
+                .filter(|place| !self.places.is_closed(*place));
+            // Who does least goes first.
+            let Some(place) = open.rev().min_by_key(|place| self.activity(*place)) else {
+                break;
+            };
+            self.close_place(place);
+        }
+        self.tell_processes();
+        self.dispatch();
+    }
+
+    fn close_place(&mut self, place: usize) {
+        self.places.close(place);
+        self.vacate(place, EndReason::Resized);
+        self.tell_processes();
+    }
+
+    fn tell_processes(&self) {
+        self.processes.store(self.places.open(), Ordering::Relaxed);
+    }
+
+    /// How much would be lost with a place, for comparison.
+    fn activity(&self, place: usize) -> (bool, bool, usize) {
+        let Some(slot) = self.places.holder(place) else {
+            return (false, false, 0);
+        };
+        let loads = self.scheduler.flights(slot).count();
+        (true, self.is_ready(slot), loads)
+    }
+
+    /// The first worker of a place that the pool was given later cannot be started: then the pool stays smaller.
+    /// `false`: it is another one.
+    pub(super) fn stay_smaller(&mut self, slot: usize) -> bool {
+        let place = self.slots[slot].place;
+        let is_new = |place: &usize| self.places.generation(*place) == 0;
+        let Some(place) = place.filter(is_new).filter(|_| self.places.open() > 1) else {
+            return false;
+        };
+        self.close_place(place);
+        true
+    }
+}
