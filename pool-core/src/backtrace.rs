@@ -45,19 +45,23 @@ impl Backtrace {
         let mut text = String::new();
         // The worker says how many there are; each takes time to look up.
         for (number, frame) in self.frames.iter().take(MAX_FRAMES).enumerate() {
-            let mut is_known = false;
-            if let Some(address) = frame.and_then(|place| code.start.checked_add(place as usize)) {
-                backtrace::resolve(address as *mut c_void, |symbol| {
-                    is_known = true;
-                    append(&mut text, number, symbol);
-                });
-            }
-            if !is_known {
+            let address = frame.and_then(|place| code.start.checked_add(place as usize));
+            if !address.is_some_and(|address| describe(&mut text, number, address)) {
                 append_line(&mut text, number, "<in a library>");
             }
         }
         text
     }
+}
+
+/// Appends what this process knows of the code at an address, and says whether it knows anything.
+pub(crate) fn describe(text: &mut String, number: usize, address: usize) -> bool {
+    let mut is_known = false;
+    backtrace::resolve(address as *mut c_void, |symbol| {
+        is_known = true;
+        append(text, number, symbol);
+    });
+    is_known
 }
 
 fn append(text: &mut String, number: usize, symbol: &backtrace::Symbol) {
@@ -73,7 +77,7 @@ fn append(text: &mut String, number: usize, symbol: &backtrace::Symbol) {
 
 // Writing into a string does not fail.
 
-fn append_line(text: &mut String, number: usize, name: &str) {
+pub(crate) fn append_line(text: &mut String, number: usize, name: &str) {
     let _ = writeln!(text, "{number:>4}: {name}");
 }
 

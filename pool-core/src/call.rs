@@ -7,7 +7,7 @@ use crate::broadcast::SharedMemory;
 use crate::bytes::Bytes;
 use crate::codec::Memory;
 use crate::entry::Entry;
-use crate::error::TaskError;
+use crate::error::{TaskError, TaskErrorKind};
 use crate::extras::Extras;
 use crate::ledger::Ledger;
 use crate::measure::Measure;
@@ -84,11 +84,18 @@ impl Chunk {
 
     /// Runs the items one after the other in this thread, finishes the chunk, and says how many
     /// of its items have failed.
-    pub fn run_here(mut self) -> usize {
+    pub fn run_here(self) -> usize {
+        let mut failed = 0;
+        self.run_and_tell(|failures| failed = failures.len());
+        failed
+    }
+
+    /// The same, but `tell` hears of the failures before anybody else does.
+    pub(crate) fn run_and_tell(mut self, tell: impl FnOnce(&[TaskErrorKind])) {
         // A pool of somebody else's may be the first to run anything here.
         record_panics();
         let start = Instant::now();
-        let mut failed = 0;
+        let mut failures = Vec::new();
         let mut outcomes = Outcomes::with_capacity(self.count);
         let mut ledger = self.take_ledger();
         let is_measured = ledger.is_some();
@@ -105,8 +112,9 @@ impl Chunk {
                 }
             }
             RecordKind::Failure => {
-                failed += 1;
-                outcomes.push_error(reported(bytes));
+                let error = reported(bytes);
+                failures.push(error.kind());
+                outcomes.push_error(error);
                 if let Some(ledger) = &mut ledger {
                     ledger.ended(None, 0);
                 }
@@ -125,8 +133,8 @@ impl Chunk {
             took: start.elapsed(),
             outcomes,
         };
+        tell(&failures);
         self.sink.complete(piece);
-        failed
     }
 
     /// Finishes the chunk: every item of it fails with this error.
@@ -377,10 +385,7 @@ fn split_record<'a>(records: &'a [u8], errors: &[TaskError]) -> Option<(Record<'
 
 #[cold]
 fn rubbish() -> TaskError {
-    TaskError::new(
-        crate::TaskErrorKind::Decode,
-        "the worker's answer makes no sense",
-    )
+    TaskError::new(TaskErrorKind::Decode, "the worker's answer makes no sense")
 }
 
 /// A worker's failure record as an error.

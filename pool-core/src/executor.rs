@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::build_error::{JoinError, ResizeError};
 use crate::call::{Chunk, TaskId};
+use crate::dump::Dump;
 use crate::stats::Stats;
 
 /// Runs encoded calls. An object-safe trait, since handles keep their pool's executor without
@@ -76,6 +77,11 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// When the pool is still open, or the calling thread is one that would have to end.
     fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError>;
+
+    /// What every worker is doing right now; of none, where there are no workers.
+    fn dump(&self) -> Dump {
+        Dump::default()
+    }
 
     /// What happened so far.
     fn stats(&self) -> Stats;

@@ -23,6 +23,7 @@ mod chunker;
 #[doc(hidden)]
 pub mod codec;
 mod config;
+mod dump;
 mod encode;
 mod engine;
 mod entry;
@@ -66,6 +67,7 @@ pub use call::{Chunk, TaskId};
 pub use call_with::CallWith;
 pub use codec::Number;
 pub use config::PoolConfig;
+pub use dump::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
 pub use engine::Engine;
 pub use entry::{Entry, ForeignFunction};
 pub use error::{TaskError, TaskErrorKind};
@@ -79,7 +81,7 @@ pub use pool::Pool;
 pub use receipt::{CallWithReceipts, Collected, ImapReceipts, Receipt, ReceiptHandle, Receipted};
 pub use region::{PROTOCOL_VERSION, Region};
 pub use serial::SerialPool;
-pub use stats::Stats;
+pub use stats::{Stats, WorkerStats};
 #[cfg(feature = "stream")]
 pub use stream::ImapStream;
 pub use worker::{Resource, WorkerInfo};

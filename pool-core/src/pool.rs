@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::broadcast::{Broadcast, BroadcastError, IntoBroadcast};
 use crate::build_error::{JoinError, ResizeError};
 use crate::call_with::CallWith;
+use crate::dump::Dump;
 use crate::error::TaskError;
 use crate::executor::Executor;
 use crate::handle::{MapHandle, TaskHandle};
@@ -217,6 +218,18 @@ pub trait Pool {
     /// What happened so far.
     fn stats(&self) -> Stats {
         self.executor().stats()
+    }
+
+    /// What every worker is doing right now: its task, since when, what waits behind it, and where
+    /// in the program it is. To be printed, when something seems to be stuck.
+    ///
+    /// A worker that runs a task is asked for its stack by the signal `SIGURG`, which a program
+    /// ignores unless it says otherwise. As with any signal, a system call that the task sleeps in may end early
+    /// (`EINTR`), which the standard library does not let through. One that does not
+    /// answer within a fifth of a second (it has the signal blocked, is stopped, or sits in the kernel) has no stack, but
+    /// what the kernel says of it.
+    fn dump(&self) -> Dump {
+        self.executor().dump()
     }
 }
 

@@ -198,7 +198,7 @@ pub(crate) const FRAME_HEADER: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) kind: FrameKind,
-    /// The worker should note when each item begins, because the items have a deadline.
+    /// The worker should note when each item begins, because the items have a deadline or are measured.
     pub(crate) deadline: bool,
     /// Each result is to come behind a [`Measure`](crate::measure::Measure) of its item.
     pub(crate) measured: bool,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic;
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use crate::sync::{self, FutexWord};
@@ -63,6 +64,8 @@ pub(crate) struct Words {
     recall: Lines<Recall>,
     /// Parent: what the worker should know.
     pub(crate) advice: Lines<Advice>,
+    /// Worker: where it is, when the parent has asked.
+    pub(crate) stack: Lines<Stack>,
 }
 
 /// See [`Words::identity`].
@@ -85,6 +88,8 @@ pub(crate) struct Progress {
     /// When the running item began, on the monotonic clock in nanoseconds. Kept only for items
     /// that have a deadline. `ENDED` when its function has ended.
     pub(crate) item_started: AtomicU64,
+    /// When the frame began that it runs, on the monotonic clock in nanoseconds; 0: it runs none.
+    pub(crate) frame_started: AtomicU64,
     /// The number, counted from 1, of the last item that it has begun, or was about to begin.
     begun: AtomicU64,
     /// How much memory it holds, in bytes, at the end of the last frame. Kept only where that matters.
@@ -115,6 +120,41 @@ pub(crate) struct Advice {
     pub(crate) freed: AtomicU32,
     /// The parent cannot put barriers into other processes: see [`Region::begin_item`].
     fence_items: AtomicU32,
+}
+
+/// See [`Words::stack`]. A model has no use for it.
+#[derive(Debug, Default)]
+pub(crate) struct Stack {
+    /// Parent: the number of its question.
+    pub(crate) asked: atomic::AtomicU32,
+    /// Worker: the number of the question that was answered last.
+    pub(crate) answered: atomic::AtomicU32,
+    /// Where the worker's executable has its code.
+    pub(crate) code: atomic::AtomicU64,
+    /// How many frames there are.
+    pub(crate) count: atomic::AtomicU32,
+    pub(crate) frames: Frames,
+}
+
+/// Return addresses, the innermost first.
+#[derive(Debug)]
+pub(crate) struct Frames([atomic::AtomicU64; MAX_FRAMES]);
+
+/// How many frames of a stack are told.
+const MAX_FRAMES: usize = 64;
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self([const { atomic::AtomicU64::new(0) }; MAX_FRAMES])
+    }
+}
+
+impl std::ops::Deref for Frames {
+    type Target = [atomic::AtomicU64];
+
+    fn deref(&self) -> &[atomic::AtomicU64] {
+        &self.0
+    }
 }
 
 /// In `item_started`: later than any time.
@@ -367,6 +407,12 @@ impl Region {
     pub(crate) fn item_started(&self) -> Option<u64> {
         let started = self.words().progress.item_started.load(Ordering::Acquire);
         (started != 0 && started != ENDED).then_some(started)
+    }
+
+    /// Parent: when the worker began the frame that it is at. Not to be trusted.
+    pub(crate) fn frame_started(&self) -> Option<u64> {
+        let started = self.words().progress.frame_started.load(Ordering::Relaxed);
+        (started != 0).then_some(started)
     }
 
     /// Parent: how many items the worker has begun, ever. Not to be trusted beyond this worker.

@@ -1,13 +1,13 @@
 //! A pool that is none: it runs every task in the caller.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::build_error::JoinError;
 use crate::call::{Chunk, TaskId};
-use crate::error::TaskError;
+use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
 use crate::pool::Pool;
 use crate::stats::Stats;
@@ -61,23 +61,32 @@ impl std::fmt::Debug for SerialPool {
 #[derive(Default)]
 struct Serial {
     is_closed: AtomicBool,
-    submitted: AtomicU64,
-    succeeded: AtomicU64,
-    failed: AtomicU64,
+    stats: Mutex<Stats>,
+}
+
+impl Serial {
+    fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Executor for Serial {
     fn submit(&self, chunk: Chunk) {
         let count = chunk.count() as u64;
-        self.submitted.fetch_add(count, Ordering::Relaxed);
-        let failed = if self.is_closed.load(Ordering::Acquire) {
+        self.stats().submitted += count;
+        if self.is_closed.load(Ordering::Acquire) {
+            self.stats().fail(TaskErrorKind::Closed, count);
             chunk.finish(&TaskError::closed());
-            count
         } else {
-            chunk.run_here() as u64
-        };
-        self.failed.fetch_add(failed, Ordering::Relaxed);
-        self.succeeded.fetch_add(count - failed, Ordering::Relaxed);
+            // Counted before the outcome is known to anybody, as in the other pools.
+            chunk.run_and_tell(|failures| {
+                let mut stats = self.stats();
+                stats.succeeded += count - failures.len() as u64;
+                for kind in failures {
+                    stats.fail(*kind, 1);
+                }
+            });
+        }
     }
 
     fn drive(
@@ -118,11 +127,6 @@ impl Executor for Serial {
     }
 
     fn stats(&self) -> Stats {
-        Stats {
-            submitted: self.submitted.load(Ordering::Relaxed),
-            succeeded: self.succeeded.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
-            ..Stats::default()
-        }
+        Self::stats(self).clone()
     }
 }

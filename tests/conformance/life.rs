@@ -465,7 +465,7 @@ fn a_worker_knows_who_it_is<S: Processes>() {
     };
     let (first, pid) = pool.apply(who, ()).unwrap();
     assert_eq!(first, ("PoolWorker-1".to_owned(), 1, pid, 0));
-    assert_eq!(identity(&pool.stats().workers[0]), first);
+    assert_eq!(identity(&pool.stats().workers[0].info), first);
     assert!(
         pool.apply(|()| -> () { std::process::abort() }, ())
             .is_err()

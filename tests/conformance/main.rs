@@ -34,6 +34,7 @@ mod hooks;
 mod hostile;
 mod lazy;
 mod life;
+mod observe;
 mod output;
 mod peer;
 mod program;
@@ -109,6 +110,7 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
         ("failure", failure::every_pool::<S>()),
         ("receipts", receipts::every_pool::<S>()),
         ("progress", progress::every_pool::<S>()),
+        ("observe", observe::every_pool::<S>()),
         ("callback", callback::every_pool::<S>()),
         ("life", life::every_pool::<S>()),
         ("broadcast", broadcast::every_pool::<S>()),
@@ -130,6 +132,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("life", life::processes::<S>()),
         ("receipts", receipts::processes::<S>()),
         ("progress", progress::processes::<S>()),
+        ("observe", observe::processes::<S>()),
         ("recycling", recycling::processes::<S>()),
         ("start", start::processes::<S>()),
         ("storm", storm::processes::<S>()),

@@ -554,7 +554,11 @@ fn statistics_count_items<S: Processes>() {
         (11, 10, 1)
     );
     assert_eq!((stats.workers_started, stats.workers_lost), (2, 0));
-    let mut numbers: Vec<u32> = stats.workers.iter().map(|worker| worker.number()).collect();
+    let mut numbers: Vec<u32> = stats
+        .workers
+        .iter()
+        .map(|worker| worker.info.number())
+        .collect();
     numbers.sort_unstable();
     assert_eq!(numbers, [1, 2]);
 }

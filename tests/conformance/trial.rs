@@ -15,9 +15,9 @@ macro_rules! tests {
 }
 
 /// `spawn::results::map_equals_serial` and its like, each under the watchdog.
-pub(crate) fn trials<const N: usize>(
+pub(crate) fn trials<'a>(
     subject: &str,
-    sections: [(&str, Vec<Test>); N],
+    sections: impl IntoIterator<Item = (&'a str, Vec<Test>)>,
 ) -> Vec<Trial> {
     let mut trials = Vec::new();
     for (section, tests) in sections {

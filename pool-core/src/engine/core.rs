@@ -229,12 +229,11 @@ impl Core {
 
     pub(super) fn deliver(&mut self, delivery: Option<Delivery>) {
         if let Some(delivery) = delivery {
-            let (count, failed) = delivery.counts();
+            let (count, _) = delivery.counts();
             if !delivery.attended {
                 self.unattended -= count;
             }
-            self.stats.succeeded += count - failed;
-            self.stats.failed += failed;
+            delivery.count(&mut self.stats);
             self.deliveries.push(delivery);
         }
     }
@@ -347,6 +346,8 @@ impl Core {
 
     /// A worker is through with a load.
     pub(super) fn finished(&mut self, slot: usize, done: Done<Chunk>, took: Duration) {
+        let busy_ns = &mut self.slots[slot].tally.busy_ns;
+        *busy_ns = busy_ns.saturating_add(nanoseconds(took));
         if done.load.is_initializer {
             let failed = match done.outcomes {
                 Outcomes::One(Some(Ok(_))) => None,
@@ -358,6 +359,7 @@ impl Core {
             };
             self.prepared(slot, failed);
         } else {
+            self.slots[slot].tally.items += u64::from(done.load.count);
             self.slots[slot].has_worked = true;
             self.idle_deaths = 0;
             self.deliver(Delivery::new(done, took));
@@ -504,26 +506,6 @@ impl Core {
             }
             _ => None,
         }
-    }
-
-    pub(super) fn stats(&self) -> Stats {
-        let mut stats = self.stats.clone();
-        stats.queued = self
-            .scheduler
-            .queue()
-            .iter()
-            .map(|chunk| u64::from(chunk.count))
-            .sum();
-        stats.running = self.scheduler.running();
-        stats.workers = self
-            .slots
-            .iter()
-            .filter_map(|slot| match &slot.phase {
-                Phase::Up { linked, .. } => linked.info().cloned(),
-                _ => None,
-            })
-            .collect();
-        stats
     }
 
     /// Whether the awake parent may spin: there is a processor that no worker needs.

@@ -14,12 +14,14 @@ mod frees;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod glance;
+mod inspect;
 mod load;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
 mod places;
 mod prepare;
 mod recycle;
+mod report;
 mod scheduler;
 mod slot;
 mod supervisor;
@@ -44,6 +46,7 @@ use crate::broadcast::Listener;
 use crate::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
 use crate::call::{Chunk, TaskId};
 use crate::config::{Checked, PoolConfig, check_processes};
+use crate::dump::Dump;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
 use crate::launch::{LaunchError, Launcher, Link, hint};
@@ -450,12 +453,25 @@ impl Executor for Shared {
         Ok(self.deferred.wait_until_idle(deadline) && self.capture.wait_until_told(deadline))
     }
 
+    fn dump(&self) -> Dump {
+        if !self.is_ours() {
+            return Dump::default();
+        }
+        let (mut dump, regions) = self.lock().dump();
+        inspect::look_at(&mut dump.workers, &regions);
+        dump
+    }
+
     fn stats(&self) -> Stats {
         if self.is_ours() {
-            Stats {
+            let mut stats = Stats {
                 lines_dropped: self.capture.lines_dropped(),
                 ..self.lock().stats()
+            };
+            for worker in &mut stats.workers {
+                worker.rss = sys::rss(worker.pid());
             }
+            stats
         } else {
             Stats::default()
         }

@@ -334,6 +334,23 @@ impl<L: Load> Scheduler<L> {
         (number > flight.first).then_some(&flight.load)
     }
 
+    /// The load that a lane's item with this number belongs to, and its place there, counted from 0.
+    pub(crate) fn place_of(&self, slot: usize, number: u64) -> Option<(&L, u32)> {
+        let load = self.load_of(slot, number)?;
+        let mut flights = self.lanes[slot].flights.iter();
+        let flight = flights.find(|it| std::ptr::eq(&raw const it.load, load))?;
+        Some((load, (number - flight.first - 1) as u32))
+    }
+
+    /// How many items a lane has behind the one with this number.
+    pub(crate) fn items_behind(&self, slot: usize, number: u64) -> u64 {
+        let behind = |flight: &Flight<L>| {
+            let end = flight.first + u64::from(flight.load.count());
+            end.saturating_sub(number.max(flight.first))
+        };
+        self.lanes[slot].flights.iter().map(behind).sum()
+    }
+
     /// The next item of the lane's current load has an outcome. `false`: it has no open item, so
     /// the worker tells nonsense.
     pub(crate) fn item_done(&mut self, slot: usize) -> bool {
@@ -543,13 +560,17 @@ impl<L: Load> Scheduler<L> {
         self.queue.is_empty() && self.busy == 0
     }
 
-    /// How many items were handed out and have no outcome yet.
-    pub(crate) fn running(&self) -> u64 {
-        self.lanes
-            .iter()
-            .flat_map(|lane| &lane.flights)
+    /// How many items a lane was handed that have no outcome yet.
+    pub(crate) fn open_in(&self, slot: usize) -> u64 {
+        let flights = self.lanes[slot].flights.iter();
+        flights
             .map(|flight| u64::from(flight.load.count() - flight.done))
             .sum()
+    }
+
+    /// How many items were handed out and have no outcome yet.
+    pub(crate) fn running(&self) -> u64 {
+        (0..self.lanes.len()).map(|slot| self.open_in(slot)).sum()
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Slot {
     pub(super) overdue: Option<(u64, u64)>,
     /// Whether this worker has finished a load.
     pub(super) has_worked: bool,
+    /// What this worker has done.
+    pub(super) tally: Tally,
     /// Why the worker was killed, if it was.
     pub(super) killed: Option<Killed>,
     /// When it was reached, in nanoseconds of the monotonic clock.
@@ -47,6 +49,7 @@ impl Slot {
             deadline: None,
             overdue: None,
             has_worked: false,
+            tally: Tally::default(),
             killed: None,
             born: 0,
             idle_since: 0,
@@ -65,6 +68,15 @@ impl Slot {
         }
         self.deadline = Some(self.deadline.map_or(due, |earlier| earlier.min(due)));
     }
+}
+
+/// What a worker has done since it was reached.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    /// How long the loads took that it is through with, by its own word.
+    pub(super) busy_ns: u64,
+    /// Items of these loads.
+    pub(super) items: u64,
 }
 
 /// How far a worker's initializer is.

@@ -16,6 +16,7 @@ use crate::protocol::{
 };
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Corrupt, Producer};
+use crate::stats::Stats;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sys;
 use crate::worker::WorkerInfo;
@@ -169,6 +170,12 @@ impl Wire {
     /// Whether the worker has read all that it was sent.
     pub(super) fn is_drained(&mut self) -> Result<bool, Corrupt> {
         Ok(self.unsent.is_none() && self.requests.is_drained()?)
+    }
+
+    /// Counts the bytes that went either way.
+    pub(super) fn count(&self, stats: &mut Stats) {
+        stats.bytes_sent += self.requests.position();
+        stats.bytes_received += self.responses.last_seen();
     }
 
     /// The bytes of memory that the record takes which is only partly there.

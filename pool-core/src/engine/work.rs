@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::load::{Done, Load};
 use super::scheduler::Scheduler;
 use crate::call::{Chunk, Outcomes, Piece, Sink};
-use crate::error::TaskError;
+use crate::error::{TaskError, TaskErrorKind};
 use crate::ledger::Ledger;
 use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
+use crate::stats::Stats;
 
 impl Load for Chunk {
     type Outcomes = Outcomes;
@@ -37,6 +38,12 @@ impl Scheduler<Chunk> {
     }
 }
 
+/// Whether the worker notes when each item begins: for its deadline, or since something should be known of
+/// a measured item that is lost.
+pub(super) fn notes_beginnings(chunk: &Chunk) -> bool {
+    chunk.timeout.is_some() || chunk.ledger().is_some()
+}
+
 /// The header of the frame that brings a chunk to a worker.
 pub(super) fn header(chunk: &Chunk) -> [u8; FRAME_HEADER] {
     FrameHeader {
@@ -45,8 +52,7 @@ pub(super) fn header(chunk: &Chunk) -> [u8; FRAME_HEADER] {
         } else {
             FrameKind::Run
         },
-        // Of a measured item that is lost, its beginning is at least known.
-        deadline: chunk.timeout.is_some() || chunk.ledger().is_some(),
+        deadline: notes_beginnings(chunk),
         measured: chunk.ledger().is_some(),
         entry: chunk.entry.number(),
         items: chunk.count,
@@ -88,6 +94,25 @@ impl Delivery {
 
     pub(super) fn deliver(self) {
         self.sink.complete(self.piece);
+    }
+
+    /// Counts its items by their outcomes.
+    pub(super) fn count(&self, stats: &mut Stats) {
+        let (count, failed) = self.counts();
+        stats.succeeded += count - failed;
+        match &self.piece.outcomes {
+            _ if failed == 0 => {}
+            Outcomes::One(Some(Ok(_))) => {}
+            Outcomes::One(Some(Err(error))) | Outcomes::All(error) => {
+                stats.fail(error.kind(), count);
+            }
+            Outcomes::One(None) => stats.fail(TaskErrorKind::Decode, count),
+            Outcomes::Many { errors, .. } => {
+                for error in errors {
+                    stats.fail(error.kind(), 1);
+                }
+            }
+        }
     }
 
     /// How many items it tells of, and how many of those are known to have failed.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::core::{Core, End, Founding, nanoseconds};
 use super::load::Load;
 use super::prepare::died_in_preparation;
-use super::slot::{Initialized, Killed, Phase};
+use super::slot::{Initialized, Killed, Phase, Tally};
 use super::wire::Wire;
 use super::work::Delivery;
 use super::{Intake, Linked};
@@ -156,6 +156,7 @@ impl Core {
             wire: Box::new(wire),
         };
         self.slots[slot].born = sys::now_ns();
+        self.slots[slot].tally = Tally::default();
         self.scheduler.up(slot);
         match place {
             Some(place) => self.places.generate(place),
@@ -263,6 +264,7 @@ impl Core {
             self.stats.workers_lost += 1;
         }
         let reason = self.reason_of_death(slot, expected);
+        *self.stats.workers_ended.entry(reason).or_default() += 1;
         self.tell_of_death(&death.info, WorkerEnd::new(exit, reason));
         let killed = self.slots[slot].killed;
         // A rogue's records are not worth reading; what it had is lost or run again.
@@ -274,6 +276,7 @@ impl Core {
             }
             self.harvest = harvest;
         }
+        wire.count(&mut self.stats);
         self.slots[slot].deadline = None;
         let begun = self.begun_at_death(slot, &wire);
         let remains = self.scheduler.down(slot, begun);

@@ -162,6 +162,21 @@ pub(crate) fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Sleeps until a word is not what is expected any more, or that is over. Not for models.
+pub(crate) fn wait_for_change(word: &AtomicU32, expected: u32, timeout: Duration) {
+    let timeout = Timespec {
+        tv_sec: timeout.as_secs().cast_signed(),
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    };
+    // Whatever it says: the caller looks again.
+    let _ = futex::wait(word, futex::Flags::empty(), expected, Some(&timeout));
+}
+
+/// Wakes whoever waits for a change of this word; a signal handler may do that.
+pub(crate) fn tell_of_change(word: &AtomicU32) {
+    let _ = futex::wake(word, futex::Flags::empty(), 1);
+}
+
 /// Whose processor time is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CpuClock {
@@ -189,6 +204,13 @@ pub(crate) fn peak_rss() -> u64 {
     let seen = usage.map_or(0, |kib| kib.unsigned_abs() * 1024);
     let inherited = *INHERITED.get_or_init(|| if high_water() < seen { seen } else { 0 });
     if seen > inherited { seen } else { high_water() }
+}
+
+/// How many bytes of memory a process has resident.
+pub(crate) fn rss(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// The same by a slower way that counts this program alone; 0 where there is no `/proc`.

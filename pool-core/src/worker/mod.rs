@@ -6,6 +6,7 @@ mod memory;
 mod panic;
 mod serve;
 mod settings;
+mod stack;
 
 pub(crate) use chunk::ChunkRun;
 pub(crate) use current::name;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::chunk::{ChunkRun, Source};
-use super::{WorkerInfo, current, memory, panic};
+use super::{WorkerInfo, current, memory, panic, stack};
 use crate::broadcast::forget_freed;
 use crate::codec::{self, CodecError};
 use crate::entry::Entry;
@@ -49,6 +49,7 @@ pub fn serve(region: Region, bell: OwnedFd) -> i32 {
         return EXIT_CORRUPT;
     };
     panic::install_hook();
+    stack::answer_questions(&region);
     let identity = &region.words().identity;
     current::become_worker(
         WorkerInfo::new(
@@ -132,6 +133,7 @@ impl Wire {
             return false;
         };
         let start = sys::now_ns();
+        self.frame_started(start);
         entry(&mut ChunkRun {
             source: Source::Wire {
                 wire: self,
@@ -144,6 +146,7 @@ impl Wire {
             self.region.set_resident(bytes);
         }
         let took = sys::now_ns().saturating_sub(start);
+        self.frame_started(0);
         self.put_record(RecordKind::Time, &took.to_le_bytes());
         self.hand_over();
         self.heed_frees();
@@ -160,6 +163,11 @@ impl Wire {
             forget_freed();
         }
         is_news
+    }
+
+    fn frame_started(&self, time: u64) {
+        let started = &self.region.words().progress.frame_started;
+        started.store(time, Ordering::Relaxed);
     }
 
     /// Begins the next item. `false`: it and all after it in the ring were taken back.

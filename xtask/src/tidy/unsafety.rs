@@ -75,6 +75,10 @@ const PLACES: &[(&str, &str)] = &[
         "changes the environment of a process with one thread",
     ),
     (
+        "pool-core/src/worker/stack.rs",
+        "walks the stack in a signal handler",
+    ),
+    (
         "src/test_support.rs",
         "a function that the loader calls before main",
     ),

@@ -1,0 +1,224 @@
+//! How workers look from outside: what the kernel says of them, and their stacks.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::backtrace::{append_line, describe};
+use crate::dump::{KernelState, WorkerDump};
+use crate::entry::main_code;
+use crate::region::Region;
+use crate::sys;
+
+/// How long a worker has to tell where it is.
+const PATIENCE_NS: u64 = 200_000_000;
+
+/// Fills in what is to be seen of workers that run something. It takes no lock of the pool's; who dies meanwhile
+/// has nothing to tell.
+pub(super) fn look_at(workers: &mut [WorkerDump], regions: &[Option<Arc<Region>>]) {
+    // First the kernel's word, before the question disturbs.
+    for worker in &mut *workers {
+        worker.kernel = worker
+            .info
+            .as_ref()
+            .and_then(|info| kernel_state(info.pid()));
+    }
+    let asked: Vec<Option<(u32, &Region)>> = workers
+        .iter()
+        .zip(regions)
+        .map(|(worker, region)| {
+            let pid = worker.info.as_ref()?.pid();
+            let region = region.as_deref()?;
+            let asked = ask(pid, region)?;
+            Some((asked, region))
+        })
+        .collect();
+    let give_up = sys::now_ns() + PATIENCE_NS;
+    for (worker, question) in workers.iter_mut().zip(asked) {
+        if let (Some(info), Some((asked, region))) = (&worker.info, question)
+            && is_answered(region, asked, give_up)
+        {
+            worker.stack = Some(read_stack(info.pid(), region));
+        }
+    }
+}
+
+/// Waits until a worker has answered, and says whether it has.
+fn is_answered(region: &Region, asked: u32, give_up: u64) -> bool {
+    let word = &region.words().stack.answered;
+    loop {
+        let answered = word.load(Ordering::Acquire);
+        let left = give_up.saturating_sub(sys::now_ns());
+        if answered == asked || left == 0 {
+            return answered == asked;
+        }
+        sys::wait_for_change(word, answered, Duration::from_nanos(left));
+    }
+}
+
+/// Asks a worker where it is, and says what it will answer with.
+fn ask(pid: u32, region: &Region) -> Option<u32> {
+    let pid = Pid::from_raw(pid.cast_signed())?;
+    let asked = region.words().stack.asked.fetch_add(1, Ordering::AcqRel);
+    kill_process(pid, Signal::URG).ok()?;
+    Some(asked.wrapping_add(1))
+}
+
+/// What a worker has written down of its stack, with names. It is the worker's word, and may be anything.
+fn read_stack(pid: u32, region: &Region) -> String {
+    let stack = &region.words().stack;
+    let count = stack.count.load(Ordering::Relaxed) as usize;
+    let code = stack.code.load(Ordering::Relaxed);
+    let ours = main_code();
+    let theirs = Maps::of(&format!("/proc/{pid}/maps"));
+    let mine = Maps::of("/proc/self/maps");
+    let mut frames: Vec<String> = Vec::new();
+    for frame in stack.frames.iter().take(count) {
+        let address = frame.load(Ordering::Relaxed);
+        let offset = address.wrapping_sub(code);
+        let mut text = String::new();
+        // A return address is behind the call.
+        let is_known = if offset < ours.len() as u64 {
+            describe(&mut text, 0, ours.start + offset as usize - 1)
+        } else {
+            let here = theirs
+                .find(address)
+                .and_then(|(file, at)| mine.place(file, at));
+            here.is_some_and(|here| describe(&mut text, 0, here as usize - 1))
+        };
+        if !is_known {
+            let library = theirs
+                .find(address)
+                .map_or("unknown code", |(file, _)| file);
+            append_line(&mut text, 0, &format!("<in {library}>"));
+        }
+        frames.push(text);
+    }
+    // What runs tasks is no part of it, nor the handler itself and what called it.
+    let runs_tasks = |text: &String| text.contains(" pool_core::worker::chunk::");
+    frames.truncate(frames.iter().position(runs_tasks).unwrap_or(frames.len()));
+    let handler = frames
+        .iter()
+        .rposition(|text| text.contains("worker::stack::on_signal"));
+    let skip = handler.map_or(0, |handler| handler + 2);
+    let mut text = String::new();
+    for (number, frame) in frames.iter().skip(skip).enumerate() {
+        // One frame may be of several functions, of which one is inlined into the other.
+        for line in frame.lines() {
+            match line.strip_prefix("   0: ") {
+                Some(name) => append_line(&mut text, number, name),
+                None => {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+        }
+    }
+    text
+}
+
+/// The files that a process has mapped as code.
+struct Maps(Vec<Map>);
+
+struct Map {
+    start: u64,
+    end: u64,
+    offset: u64,
+    file: String,
+}
+
+impl Maps {
+    fn of(path: &str) -> Self {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        Self(text.lines().filter_map(Map::read).collect())
+    }
+
+    /// The file that an address is in, and where in the file.
+    fn find(&self, address: u64) -> Option<(&str, u64)> {
+        let map = self
+            .0
+            .iter()
+            .find(|it| (it.start..it.end).contains(&address))?;
+        Some((&map.file, address - map.start + map.offset))
+    }
+
+    /// Where a place in a file is mapped.
+    fn place(&self, file: &str, at: u64) -> Option<u64> {
+        let map = self.0.iter().find(|it| {
+            it.file == file && (it.offset..it.offset + (it.end - it.start)).contains(&at)
+        })?;
+        Some(at - map.offset + map.start)
+    }
+}
+
+impl Map {
+    /// Reads `start-end r-xp offset device inode   file`.
+    fn read(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let is_code = words.next()?.contains('x');
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        let offset = number(words.next()?)?;
+        let file = words.nth(2)?;
+        is_code.then_some(Self {
+            start: number(start)?,
+            end: number(end)?,
+            offset,
+            file: file.to_owned(),
+        })
+    }
+}
+
+/// What the kernel says of a process's main thread, as far as it lets us see.
+fn kernel_state(pid: u32) -> Option<KernelState> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    let status = read("status")?;
+    let state = status
+        .lines()
+        .find_map(|line| line.strip_prefix("State:"))?;
+    let waits_in = read("wchan").filter(|name| !name.is_empty() && name != "0");
+    let call = read("syscall").and_then(|line| line.split_whitespace().next()?.parse().ok());
+    Some(KernelState {
+        state: state.trim().to_owned(),
+        waits_in,
+        system_call: call,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_can_be_looked_at() {
+        let state = kernel_state(std::process::id()).expect("it is alive");
+        assert!(!state.state.is_empty());
+        assert_eq!(kernel_state(0), None);
+    }
+
+    #[test]
+    fn code_is_found_in_files() {
+        let maps = Maps::of("/proc/self/maps");
+        let here = main_code().start as u64;
+        let (file, at) = maps.find(here).expect("this code is mapped");
+        assert_eq!(maps.place(file, at), Some(here));
+        assert!(maps.find(0).is_none() && maps.place("no such file", 0).is_none());
+    }
+
+    /// Whatever a worker says of its stack, there is an end to it.
+    #[test]
+    fn a_stack_of_nonsense_is_survived() {
+        let (region, _file) = Region::create(Region::bytes_for(4096, 4096)).expect("memory");
+        let stack = &region.words().stack;
+        stack.count.store(u32::MAX, Ordering::Relaxed);
+        stack.code.store(u64::MAX - 1, Ordering::Relaxed);
+        for (place, frame) in stack.frames.iter().enumerate() {
+            frame.store((place as u64).wrapping_mul(u64::MAX / 7), Ordering::Relaxed);
+        }
+        let text = read_stack(std::process::id(), &region);
+        assert!(text.lines().count() <= 4 * stack.frames.len(), "{text}");
+    }
+}

@@ -1,0 +1,152 @@
+//! What the core tells of itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::Core;
+use super::slot::Phase;
+use super::work;
+use crate::dump::{Dump, RunningTask, WorkerDump, WorkerState};
+use crate::region::Region;
+use crate::stats::{Stats, WorkerStats};
+use crate::sys;
+
+impl Core {
+    /// What happened so far. How much memory the workers have is for the caller to ask, without the
+    /// lock.
+    pub(super) fn stats(&self) -> Stats {
+        let mut stats = self.stats.clone();
+        let queue = self.scheduler.queue().iter();
+        stats.queued = queue.map(|chunk| u64::from(chunk.count)).sum();
+        stats.running = self.scheduler.running();
+        let now = sys::now_ns();
+        for (index, slot) in self.slots.iter().enumerate() {
+            if let Phase::Up { wire, .. }
+            | Phase::Dying {
+                wire: Some(wire), ..
+            } = &slot.phase
+            {
+                wire.count(&mut stats);
+            }
+            let Phase::Up { linked, wire } = &slot.phase else {
+                continue;
+            };
+            let Some(info) = linked.info().cloned() else {
+                continue;
+            };
+            let up = now.saturating_sub(slot.born);
+            let at_work = self.at_work_since(index, wire.region(), now);
+            let busy = slot
+                .tally
+                .busy_ns
+                .saturating_add(at_work.map_or(0, |since| now - since));
+            let busy = busy.min(up);
+            stats.workers.push(WorkerStats {
+                info,
+                up: Duration::from_nanos(up),
+                busy: Duration::from_nanos(busy),
+                idle: Duration::from_nanos(up - busy),
+                items: slot.tally.items,
+                queued: self.scheduler.open_in(index),
+                rss: None,
+            });
+        }
+        stats
+    }
+
+    /// Since when a slot's worker is at its current load, by its own word, in nanoseconds.
+    fn at_work_since(&self, slot: usize, region: &Region, now: u64) -> Option<u64> {
+        let since = region
+            .frame_started()
+            .filter(|_| self.scheduler.is_busy(slot))?;
+        (self.slots[slot].born..=now)
+            .contains(&since)
+            .then_some(since)
+    }
+
+    /// What every worker is at. How it looks from outside is for the caller to ask, without the lock.
+    pub(super) fn dump(&self) -> (Dump, Vec<Option<Arc<Region>>>) {
+        let mut dump = Dump {
+            queued: self
+                .scheduler
+                .queue()
+                .iter()
+                .map(|it| u64::from(it.count))
+                .sum(),
+            ..Dump::default()
+        };
+        let mut regions = Vec::new();
+        let now = sys::now_ns();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let mut worker = WorkerDump {
+                info: None,
+                state: WorkerState::Absent,
+                task: None,
+                waiting: self.scheduler.open_in(index),
+                kernel: None,
+                stack: None,
+            };
+            let mut region = None;
+            match &slot.phase {
+                // Room that is kept for a later worker.
+                Phase::Down { .. } if slot.place.is_none() => continue,
+                Phase::Down { .. } => {}
+                Phase::Launching => worker.state = WorkerState::Starting,
+                Phase::Starting { linked, .. } => {
+                    worker.state = WorkerState::Starting;
+                    worker.info = linked.info().cloned();
+                }
+                Phase::Dying { linked, .. } => {
+                    worker.state = WorkerState::Dying;
+                    worker.info = linked.info().cloned();
+                }
+                Phase::Up { linked, wire } => {
+                    worker.info = linked.info().cloned();
+                    let begun = wire.region().items_begun();
+                    if let Some(number) = self.scheduler.running_item(index, begun) {
+                        worker.waiting = self.scheduler.items_behind(index, number);
+                        worker.task = self.running_task(index, number, wire.region(), now);
+                    }
+                    worker.state = match worker.task {
+                        _ if slot.killed.is_some() => WorkerState::Dying,
+                        _ if self.scheduler.is_retiring(index) => WorkerState::Leaving,
+                        Some(_) => WorkerState::Running,
+                        None => WorkerState::Idle,
+                    };
+                    region = worker.task.is_some().then(|| wire.last_seen().0);
+                }
+            }
+            dump.workers.push(worker);
+            regions.push(region);
+        }
+        (dump, regions)
+    }
+
+    /// The item that a slot's worker runs, which has this number.
+    fn running_task(
+        &self,
+        slot: usize,
+        number: u64,
+        region: &Region,
+        now: u64,
+    ) -> Option<RunningTask> {
+        let (chunk, place) = self.scheduler.place_of(slot, number)?;
+        let chunk_since = self.at_work_since(slot, region, now);
+        let noted = work::notes_beginnings(chunk)
+            .then(|| region.item_started())
+            .flatten();
+        let since = noted.filter(|since| (chunk_since.unwrap_or(0)..=now).contains(since));
+        Some(RunningTask {
+            function: if chunk.is_initializer {
+                "the initializer"
+            } else {
+                chunk.entry.name()
+            },
+            index: chunk.first + place as usize,
+            running_for: since.map(|since| Duration::from_nanos(now - since)),
+            chunk_running_for: chunk_since.map(|since| Duration::from_nanos(now - since)),
+            done_before: place,
+            chunk: chunk.count,
+        })
+    }
+}

@@ -1,0 +1,283 @@
+//! What a pool tells of itself: its statistics, and what its workers are at.
+
+use std::time::Duration;
+
+use procpool::{Dump, EndReason, Pool, TaskErrorKind, WorkerDump, WorkerState};
+use rustix::process::Signal;
+
+use crate::fate::{Fate, strike};
+use crate::gate::{self, Gate};
+use crate::peer::{signal, wait_until, workers};
+use crate::subject::{Builder, Processes, Subject};
+use crate::trial::Test;
+
+pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
+    tests![S:
+        a_pool_can_be_asked_at_any_time,
+    ]
+}
+
+pub(crate) fn processes<S: Processes>() -> Vec<Test> {
+    tests![S:
+        items_are_counted_by_outcome,
+        ends_are_counted_by_reason,
+        bytes_are_counted_both_ways,
+        each_worker_has_its_own_figures,
+        what_runs_counts_as_busy,
+        a_dump_says_who_is_idle,
+        a_dump_says_what_is_stuck,
+        a_dump_says_since_when,
+        a_stopped_worker_has_no_stack,
+        a_dump_harms_no_task,
+    ]
+}
+
+fn pass(ticket: String) {
+    gate::pass(&ticket);
+}
+
+/// Whatever it knows: nothing of it panics or hangs.
+fn a_pool_can_be_asked_at_any_time<S: Subject>() {
+    let pool = S::pool(2);
+    assert_eq!(pool.map(|x: u64| x, 0..100).unwrap().len(), 100);
+    let ask = || (pool.stats().to_string(), pool.dump().to_string());
+    let (stats, dump) = ask();
+    assert!(stats.contains("items"), "{stats}");
+    assert!(dump.contains("workers"), "{dump}");
+    pool.terminate();
+    ask();
+    pool.join().unwrap();
+    ask();
+}
+
+fn items_are_counted_by_outcome<S: Processes>() {
+    let pool = S::pool(2);
+    let task = |fate: Option<Fate>| {
+        if let Some(fate) = fate {
+            strike(fate).unwrap();
+        }
+    };
+    let fates = [None, Some(Fate::Panic), None, Some(Fate::Kill), None, None];
+    let _ = pool.try_map(task, fates);
+    let limit = Duration::from_millis(50);
+    let gate = Gate::new();
+    let late = pool.call(pass).timeout(limit).apply(gate.ticket());
+    assert!(late.unwrap_err().is_timeout());
+    let handle = pool.apply_async(pass, gate.ticket());
+    gate.wait_for(2);
+    handle.kill();
+    assert!(handle.get().unwrap_err().is_cancelled());
+    pool.close();
+    assert!(pool.apply(task, None).unwrap_err().is_closed());
+    pool.join().unwrap();
+    let stats = pool.stats();
+    assert_eq!((stats.submitted, stats.succeeded, stats.failed), (9, 4, 5));
+    for kind in [
+        TaskErrorKind::Panicked,
+        TaskErrorKind::WorkerLost,
+        TaskErrorKind::TimedOut,
+        TaskErrorKind::Cancelled,
+        TaskErrorKind::Closed,
+    ] {
+        assert_eq!(stats.failed_as(kind), 1, "{kind:?} in {stats}");
+    }
+    assert_eq!(stats.failures.values().sum::<u64>(), stats.failed);
+}
+
+fn ends_are_counted_by_reason<S: Processes>() {
+    let pool = S::builder().processes(1).max_tasks_per_child(2).build();
+    for _ in 0..4 {
+        pool.apply(|(): ()| (), ()).unwrap();
+    }
+    let crash = pool.apply(|(): ()| strike(Fate::Abort).is_ok(), ());
+    assert!(crash.unwrap_err().is_worker_lost());
+    let gate = Gate::new();
+    let limit = Duration::from_millis(50);
+    let late = pool.call(pass).timeout(limit).apply(gate.ticket());
+    assert!(late.unwrap_err().is_timeout());
+    pool.apply(|(): ()| (), ()).unwrap();
+    pool.close();
+    pool.join().unwrap();
+    let stats = pool.stats();
+    assert_eq!(stats.ended_for(EndReason::MaxTasks), 2, "{stats}");
+    assert_eq!(stats.ended_for(EndReason::Crashed), 1, "{stats}");
+    assert_eq!(stats.ended_for(EndReason::Deadline), 1, "{stats}");
+    assert_eq!(stats.ended_for(EndReason::Closed), 1, "{stats}");
+    assert_eq!(
+        stats.workers_ended.values().sum::<u64>(),
+        stats.workers_started
+    );
+}
+
+/// Also those of workers that are gone.
+fn bytes_are_counted_both_ways<S: Processes>() {
+    const LARGE: usize = 1 << 20;
+    let pool = S::pool(1);
+    pool.apply(|bytes: Vec<u8>| bytes.len(), vec![0; LARGE])
+        .unwrap();
+    let large = LARGE as u64;
+    let stats = pool.stats();
+    assert!((large..large + 4096).contains(&stats.bytes_sent), "{stats}");
+    assert!((1..4096).contains(&stats.bytes_received), "{stats}");
+    let _ = pool.apply(|(): ()| strike(Fate::Kill).is_ok(), ());
+    pool.apply(|count: usize| vec![0_u8; count], LARGE).unwrap();
+    pool.close();
+    pool.join().unwrap();
+    let stats = pool.stats();
+    assert!((large..large + 8192).contains(&stats.bytes_sent), "{stats}");
+    assert!(
+        (large..large + 8192).contains(&stats.bytes_received),
+        "{stats}"
+    );
+}
+
+fn each_worker_has_its_own_figures<S: Processes>() {
+    let pool = S::pool(2);
+    let items = 1000;
+    let pids = pool.map(|_: u64| std::process::id(), 0..items).unwrap();
+    let stats = pool.stats();
+    assert_eq!(stats.workers.len(), 2);
+    for worker in &stats.workers {
+        let done = pids.iter().filter(|pid| **pid == worker.pid()).count();
+        assert_eq!(worker.items, done as u64, "{stats}");
+        assert_eq!(worker.busy + worker.idle, worker.up, "{stats}");
+        assert_eq!(worker.busy > Duration::ZERO, done > 0, "{stats}");
+        assert_eq!(worker.queued, 0);
+        assert!(worker.rss > Some(100_000), "{stats}");
+    }
+    assert_eq!(stats.workers.iter().map(|it| it.items).sum::<u64>(), items);
+}
+
+/// While the item runs, not only afterwards.
+fn what_runs_counts_as_busy<S: Processes>() {
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let handles: Vec<_> = (0..3)
+        .map(|_| pool.apply_async(pass, gate.ticket()))
+        .collect();
+    gate.wait_for(1);
+    let limit = Duration::from_millis(20);
+    wait_until(|| pool.stats().workers[0].busy > limit);
+    let stats = pool.stats();
+    assert_eq!(stats.workers[0].queued + stats.queued, 3, "{stats}");
+    assert_eq!(stats.workers[0].items, 0, "{stats}");
+    gate.open();
+    for handle in handles {
+        handle.get().unwrap();
+    }
+    assert_eq!(pool.stats().workers[0].items, 3);
+}
+
+/// The dump of a pool's only worker.
+fn only(dump: &Dump) -> &WorkerDump {
+    assert_eq!(dump.workers.len(), 1, "{dump}");
+    &dump.workers[0]
+}
+
+fn a_dump_says_who_is_idle<S: Processes>() {
+    let pool = S::pool(2);
+    let pids = workers(&pool);
+    let dump = pool.dump();
+    assert_eq!(dump.queued, 0);
+    for (worker, pid) in dump.workers.iter().zip(pids) {
+        assert_eq!(worker.info.as_ref().map(|info| info.pid()), Some(pid));
+        assert_eq!(worker.state, WorkerState::Idle, "{dump}");
+        assert!(worker.task.is_none() && worker.stack.is_none(), "{dump}");
+    }
+    assert!(dump.to_string().contains("idle"), "{dump}");
+}
+
+#[inline(never)]
+fn stuck_in_here(ticket: String) -> usize {
+    gate::pass(&ticket);
+    ticket.len()
+}
+
+/// Its function, its item, what waits behind it, and the stack down to the function that is stuck.
+fn a_dump_says_what_is_stuck<S: Processes>() {
+    let pool = S::pool(1);
+    let (open, closed) = (Gate::new(), Gate::new());
+    open.open();
+    let items = [open.ticket(), open.ticket(), closed.ticket(), open.ticket()];
+    let handle = pool.call(stuck_in_here).chunksize(4).map_async(items);
+    closed.wait_for(1);
+    let dump = pool.dump();
+    let worker = only(&dump);
+    assert_eq!(worker.state, WorkerState::Running, "{dump}");
+    let task = worker.task.as_ref().expect("it runs one");
+    assert!(task.function.ends_with("stuck_in_here"), "{dump}");
+    assert_eq!((task.index, task.done_before, task.chunk), (2, 2, 4));
+    assert!(task.chunk_running_for.is_some(), "{dump}");
+    assert_eq!(worker.waiting, 1, "{dump}");
+    assert!(worker.kernel.is_some(), "{dump}");
+    let stack = worker.stack.as_deref().expect("it was asked");
+    assert!(stack.contains("stuck_in_here"), "{dump}");
+    assert!(!stack.contains("on_signal"), "{dump}");
+    closed.open();
+    assert_eq!(handle.get().unwrap().len(), 4);
+    assert_eq!(only(&pool.dump()).state, WorkerState::Idle);
+}
+
+/// Exactly, of an item with a timeout.
+fn a_dump_says_since_when<S: Processes>() {
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let long = Duration::from_secs(3600);
+    let handle = pool.call(pass).timeout(long).apply_async(gate.ticket());
+    gate.wait_for(1);
+    let running_for = || {
+        only(&pool.dump())
+            .task
+            .as_ref()
+            .unwrap()
+            .running_for
+            .unwrap()
+    };
+    let first = running_for();
+    wait_until(|| running_for() > first + Duration::from_millis(10));
+    gate.open();
+    handle.get().unwrap();
+}
+
+/// The wait for its stack has an end.
+fn a_stopped_worker_has_no_stack<S: Processes>() {
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let handle = pool.apply_async(pass, gate.ticket());
+    let pid = gate.wait_for(1)[0];
+    signal(pid, Signal::STOP);
+    let is_stopped = |worker: &WorkerDump| {
+        let kernel = worker.kernel.as_ref().expect("it is alive");
+        kernel.state.starts_with('T')
+    };
+    wait_until(|| is_stopped(only(&pool.dump())));
+    let dump = pool.dump();
+    assert!(only(&dump).stack.is_none(), "{dump}");
+    assert_eq!(only(&dump).state, WorkerState::Running);
+    signal(pid, Signal::CONT);
+    wait_until(|| only(&pool.dump()).stack.is_some());
+    gate.open();
+    handle.get().unwrap();
+}
+
+/// Tasks that allocate, sleep, wait for children and compute are asked again and again.
+fn a_dump_harms_no_task<S: Processes>() {
+    let pool = &S::pool(2);
+    let task = |x: u64| {
+        let words: Vec<String> = (0..200).map(|y| format!("{x} {y}")).collect();
+        std::thread::sleep(Duration::from_micros(300));
+        let total: usize = words.iter().map(String::len).sum();
+        let caught: Result<(), _> =
+            std::panic::catch_unwind(|| std::panic::resume_unwind(Box::new(1)));
+        total + usize::from(caught.is_err())
+    };
+    let expected: Vec<usize> = (0..300).map(task).collect();
+    let map = pool.map_async(task, 0..300);
+    while !map.is_ready() {
+        for worker in pool.dump().workers {
+            assert_ne!(worker.state, WorkerState::Dying);
+        }
+    }
+    assert_eq!(map.get().unwrap(), expected);
+    assert_eq!(pool.stats().workers_lost, 0);
+}
