@@ -14,6 +14,7 @@ use crate::measure::Measure;
 use crate::options::Timeout;
 use crate::protocol::{self, Failure, RecordKind};
 use crate::receipt::Receipt;
+use crate::trace::{Traced, Tracer};
 use crate::worker::{ChunkRun, record_panics};
 
 /// The name of one call of the user's within this process; a call of many items has one name.
@@ -125,7 +126,7 @@ impl Chunk {
             is_measured,
             &mut record,
         ));
-        let piece = Piece {
+        let mut piece = Piece {
             ledger,
             attachments: self.take_attachments(),
             first: self.first,
@@ -134,14 +135,17 @@ impl Chunk {
             outcomes,
         };
         tell(&failures);
+        piece.tell_tracer();
         self.sink.complete(piece);
     }
 
     /// Finishes the chunk: every item of it fails with this error.
     pub fn finish(mut self, error: &TaskError) {
         let ledger = self.take_ledger();
-        let piece = Piece::failed(self.first, self.count, error.clone());
-        self.sink.complete(Piece { ledger, ..piece });
+        let failed = Piece::failed(self.first, self.count, error.clone());
+        let mut piece = Piece { ledger, ..failed };
+        piece.tell_tracer();
+        self.sink.complete(piece);
     }
 
     /// The items have handles that mean this memory.
@@ -190,6 +194,24 @@ impl Chunk {
             let (item, after) = protocol::split_item(rest).unwrap_or_default();
             ledger.encoded(item.len() as u64, *time);
             rest = after;
+        }
+    }
+
+    /// Lets the items be measured, if they are not, and told to this tracer, if it is told of none.
+    pub(crate) fn trace(&mut self, tracer: &Tracer, submitted: u64) {
+        let extras = self.extras.get_or_insert_default();
+        let is_all = extras.ledger.is_none();
+        if is_all {
+            extras.ledger = Some(Ledger::since(submitted));
+            self.note_encoding(&vec![0; self.count as usize]);
+        }
+        let entry = (!self.is_initializer).then_some(self.entry);
+        if let Some(ledger) = self.ledger_mut() {
+            ledger.traced.get_or_insert_with(|| Traced {
+                tracer: tracer.clone(),
+                entry,
+                is_all,
+            });
         }
     }
 
@@ -286,6 +308,17 @@ impl Piece {
             outcomes: Outcomes::All(error),
             ledger: None,
             attachments: Vec::new(),
+        }
+    }
+
+    /// Tells the tracer of the items, if they are traced.
+    pub(crate) fn tell_tracer(&mut self) {
+        let traced = self.ledger.as_mut().and_then(|it| it.traced.take());
+        if let Some(traced) = traced {
+            traced.tell(self);
+            if traced.is_all {
+                self.ledger = None;
+            }
         }
     }
 

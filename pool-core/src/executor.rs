@@ -1,5 +1,6 @@
 //! What a pool is underneath: the seam that the typed methods of [`Pool`](crate::Pool) stand on.
 
+use std::io;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use crate::build_error::{JoinError, ResizeError};
 use crate::call::{Chunk, TaskId};
 use crate::dump::Dump;
 use crate::stats::Stats;
+use crate::trace::Tracer;
 
 /// Runs encoded calls. An object-safe trait, since handles keep their pool's executor without
 /// knowing its type.
@@ -82,6 +84,20 @@ pub trait Executor: Send + Sync {
     fn dump(&self) -> Dump {
         Dump::default()
     }
+
+    /// Tells what happens to this tracer from now on.
+    ///
+    /// # Errors
+    /// When this executor cannot, or there is a tracer already.
+    fn trace(&self, _tracer: &Tracer) -> io::Result<()> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this pool cannot be traced",
+        ))
+    }
+
+    /// Tells this tracer nothing any more.
+    fn untrace(&self, _tracer: &Tracer) {}
 
     /// What happened so far.
     fn stats(&self) -> Stats;

@@ -1,8 +1,10 @@
 //! What is known of items that are measured.
 
+use crate::error::TaskErrorKind;
 use crate::measure::Measure;
 use crate::receipt::Receipt;
 use crate::sys;
+use crate::trace::{Event, Traced};
 use crate::worker::WorkerInfo;
 
 /// What is known of the items of one measured chunk, in their order.
@@ -17,6 +19,8 @@ pub(crate) struct Ledger {
     pending: Option<Measure>,
     /// Of the first items, as far as a worker was at them.
     runs: Vec<Run>,
+    /// Where to tell of them, if they are traced.
+    pub(crate) traced: Option<Traced>,
 }
 
 /// What was noted of an item when it was encoded.
@@ -39,8 +43,13 @@ pub(crate) struct Run {
 impl Ledger {
     /// Of a chunk of which the caller wants receipts, and which is about to be submitted.
     pub(crate) fn for_receipts() -> Self {
+        Self::since(sys::now_ns())
+    }
+
+    /// Of a chunk that was submitted then; 0: that is not known.
+    pub(crate) fn since(submitted: u64) -> Self {
         Self {
-            submitted: sys::now_ns(),
+            submitted,
             ..Self::default()
         }
     }
@@ -101,6 +110,30 @@ impl Ledger {
             arguments: self.arguments.split_off(at),
             pending: None,
             runs: Vec::new(),
+            traced: self.traced.clone(),
+        }
+    }
+
+    /// What a trace tells of the item at this place.
+    pub(crate) fn event(
+        &self,
+        function: &'static str,
+        place: usize,
+        index: usize,
+        error: Option<TaskErrorKind>,
+        now: u64,
+    ) -> Event {
+        let run = self.runs.get(place).cloned();
+        let argument = self.arguments.get(place);
+        Event::Item {
+            function,
+            index,
+            error,
+            submitted: self.submitted,
+            attempt: self.losses + u32::from(run.is_some()),
+            argument_bytes: argument.map_or(0, |argument| argument.bytes),
+            run,
+            at: now,
         }
     }
 

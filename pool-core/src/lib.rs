@@ -58,6 +58,7 @@ mod stats;
 mod stream;
 mod sync;
 mod sys;
+mod trace;
 pub mod worker;
 mod worker_end;
 
@@ -84,6 +85,7 @@ pub use serial::SerialPool;
 pub use stats::{Stats, WorkerStats};
 #[cfg(feature = "stream")]
 pub use stream::ImapStream;
+pub use trace::{Trace, Tracer};
 pub use worker::{Resource, WorkerInfo};
 pub use worker_end::{EndReason, WorkerEnd};
 

@@ -1,5 +1,6 @@
 //! A pool that is none: it runs every task in the caller.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -11,6 +12,8 @@ use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
 use crate::pool::Pool;
 use crate::stats::Stats;
+use crate::sys;
+use crate::trace::{Tracer, already_traced};
 use crate::worker::quietly;
 
 /// Runs every task at once, in the thread that calls: the oracle for tests, and the way to step
@@ -62,16 +65,24 @@ impl std::fmt::Debug for SerialPool {
 struct Serial {
     is_closed: AtomicBool,
     stats: Mutex<Stats>,
+    tracer: Mutex<Option<Tracer>>,
 }
 
 impl Serial {
+    fn tracer(&self) -> MutexGuard<'_, Option<Tracer>> {
+        self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn stats(&self) -> MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Executor for Serial {
-    fn submit(&self, chunk: Chunk) {
+    fn submit(&self, mut chunk: Chunk) {
+        if let Some(tracer) = &*self.tracer() {
+            chunk.trace(tracer, sys::now_ns());
+        }
         let count = chunk.count() as u64;
         self.stats().submitted += count;
         if self.is_closed.load(Ordering::Acquire) {
@@ -124,6 +135,20 @@ impl Executor for Serial {
         } else {
             Err(JoinError::not_closed())
         }
+    }
+
+    fn trace(&self, tracer: &Tracer) -> io::Result<()> {
+        match &mut *self.tracer() {
+            Some(_) => Err(already_traced()),
+            none => {
+                *none = Some(tracer.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn untrace(&self, tracer: &Tracer) {
+        self.tracer().take_if(|it| it.is(tracer));
     }
 
     fn stats(&self) -> Stats {

@@ -54,6 +54,7 @@ mod start;
 mod storm;
 mod subject;
 mod threads;
+mod trace;
 mod transfer;
 mod watchdog;
 
@@ -89,6 +90,10 @@ fn main() -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let mut trials = every_pool::<Serial>();
+    trials.extend(trial::trials(
+        Serial::NAME,
+        [("trace", trace::traced_pool::<Serial>())],
+    ));
     trials.extend(every_pool::<Threads>());
     #[cfg(feature = "fork")]
     {
@@ -133,6 +138,8 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("receipts", receipts::processes::<S>()),
         ("progress", progress::processes::<S>()),
         ("observe", observe::processes::<S>()),
+        ("trace", trace::traced_pool::<S>()),
+        ("trace", trace::processes::<S>()),
         ("recycling", recycling::processes::<S>()),
         ("start", start::processes::<S>()),
         ("storm", storm::processes::<S>()),
@@ -179,6 +186,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         remains::programs::<S>(),
         refused::programs::<S>(),
         hostile::programs::<S>(),
+        trace::programs::<S>(),
         output::programs::<S>(),
     ]
     .concat()

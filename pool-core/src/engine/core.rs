@@ -15,7 +15,7 @@ use super::timers::GRACE_NS;
 use super::wire::Harvest;
 use super::work::Delivery;
 use super::{Linked, Token};
-use crate::call::{Chunk, Outcomes, TaskId};
+use crate::call::{Chunk, Outcomes, Piece, TaskId};
 use crate::config::Checked;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::Cancel;
@@ -25,6 +25,7 @@ use crate::stats::Stats;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread;
 use crate::sys;
+use crate::trace::{Event, Tracer};
 use crate::worker::WorkerInfo;
 use crate::worker_end::WorkerEnd;
 
@@ -60,6 +61,8 @@ pub(super) struct Core {
     /// Tasks that were cancelled in the queue and are still there, at most.
     stale: usize,
     pub(super) stats: Stats,
+    /// Where to tell what happens, while that is traced.
+    pub(super) tracer: Option<Tracer>,
     /// Processors of this machine.
     processors: usize,
     /// Who looks into the rings.
@@ -120,6 +123,7 @@ impl Core {
             abandoned: Vec::new(),
             stale: 0,
             stats: Stats::default(),
+            tracer: None,
             processors: thread::available_parallelism().map_or(1, usize::from),
             attention: Attention::Nobody,
             seat: SeatState::default(),
@@ -131,7 +135,10 @@ impl Core {
     }
 
     /// Takes a new chunk.
-    pub(super) fn submit(&mut self, chunk: Chunk) {
+    pub(super) fn submit(&mut self, mut chunk: Chunk) {
+        if let Some(tracer) = &self.tracer {
+            chunk.trace(tracer, sys::now_ns());
+        }
         self.stats.submitted += u64::from(chunk.count);
         if !chunk.attended {
             self.unattended += u64::from(chunk.count);
@@ -244,7 +251,14 @@ impl Core {
     }
 
     /// A worker answers: its process has started.
-    pub(super) fn tell_of_start(&mut self, info: &WorkerInfo) {
+    pub(super) fn tell_of_start(&mut self, place: usize, info: &WorkerInfo) {
+        if let Some(tracer) = &self.tracer {
+            tracer.tell(Event::WorkerUp {
+                worker: info.clone(),
+                place,
+                at: sys::now_ns(),
+            });
+        }
         if let Some(hook) = &self.config.care.hooks.start {
             let (hook, info) = (hook.clone(), info.clone());
             self.notices.push(Box::new(move || hook(&info)));
@@ -253,6 +267,13 @@ impl Core {
 
     /// A worker that was reached is gone.
     pub(super) fn tell_of_death(&mut self, info: &WorkerInfo, end: WorkerEnd) {
+        if let Some(tracer) = &self.tracer {
+            tracer.tell(Event::WorkerEnded {
+                worker: info.clone(),
+                reason: end.reason(),
+                at: sys::now_ns(),
+            });
+        }
         if let Some(hook) = &self.config.care.hooks.death {
             let (hook, info) = (hook.clone(), info.clone());
             self.notices.push(Box::new(move || hook(&info, &end)));
@@ -345,11 +366,20 @@ impl Core {
     }
 
     /// A worker is through with a load.
-    pub(super) fn finished(&mut self, slot: usize, done: Done<Chunk>, took: Duration) {
+    pub(super) fn finished(&mut self, slot: usize, mut done: Done<Chunk>, took: Duration) {
         let busy_ns = &mut self.slots[slot].tally.busy_ns;
         *busy_ns = busy_ns.saturating_add(nanoseconds(took));
         if done.load.is_initializer {
-            let failed = match done.outcomes {
+            let mut piece = Piece {
+                first: 0,
+                count: done.load.count,
+                took,
+                ledger: done.load.take_ledger(),
+                attachments: Vec::new(),
+                outcomes: done.outcomes,
+            };
+            piece.tell_tracer();
+            let failed = match piece.outcomes {
                 Outcomes::One(Some(Ok(_))) => None,
                 Outcomes::One(Some(Err(error))) => Some(error),
                 _ => Some(TaskError::new(
@@ -422,6 +452,12 @@ impl Core {
     pub(super) fn send(&mut self, slot: usize) {
         let busy = self.scheduler.busy();
         let attention = self.attention;
+        if let Some(tracer) = &self.tracer
+            && let Some(chunk) = self.scheduler.newest_mut(slot)
+        {
+            // It was submitted before the trace began.
+            chunk.trace(tracer, 0);
+        }
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
             return;
         };

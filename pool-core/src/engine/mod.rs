@@ -55,6 +55,7 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
+use crate::trace::Tracer;
 use crate::worker::{WorkerInfo, quietly};
 
 /// A pool of processes without the types: what a backend's pool has inside.
@@ -460,6 +461,20 @@ impl Executor for Shared {
         let (mut dump, regions) = self.lock().dump();
         inspect::look_at(&mut dump.workers, &regions);
         dump
+    }
+
+    fn trace(&self, tracer: &Tracer) -> io::Result<()> {
+        if self.is_ours() {
+            self.lock().trace(tracer)
+        } else {
+            Err(io::Error::other("this process is a fork of the pool's"))
+        }
+    }
+
+    fn untrace(&self, tracer: &Tracer) {
+        if self.is_ours() {
+            self.lock().untrace(tracer);
+        }
     }
 
     fn stats(&self) -> Stats {

@@ -1,5 +1,6 @@
 //! What the core tells of itself.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::dump::{Dump, RunningTask, WorkerDump, WorkerState};
 use crate::region::Region;
 use crate::stats::{Stats, WorkerStats};
 use crate::sys;
+use crate::trace::{Event, Tracer, already_traced};
 
 impl Core {
     /// What happened so far. How much memory the workers have is for the caller to ask, without the
@@ -52,6 +54,30 @@ impl Core {
             });
         }
         stats
+    }
+
+    /// Tells what happens to this tracer from now on, and who is there.
+    pub(super) fn trace(&mut self, tracer: &Tracer) -> io::Result<()> {
+        if self.tracer.is_some() {
+            return Err(already_traced());
+        }
+        self.tracer = Some(tracer.clone());
+        for (index, slot) in self.slots.iter().enumerate() {
+            if let Phase::Up { linked, .. } = &slot.phase
+                && let Some(worker) = linked.info()
+            {
+                tracer.tell(Event::WorkerUp {
+                    worker: worker.clone(),
+                    place: slot.place.or(slot.leaves).unwrap_or(index),
+                    at: slot.born,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn untrace(&mut self, tracer: &Tracer) {
+        self.tracer.take_if(|it| it.is(tracer));
     }
 
     /// Since when a slot's worker is at its current load, by its own word, in nanoseconds.

@@ -302,6 +302,11 @@ impl<L: Load> Scheduler<L> {
         Some(&mut flights.find(|flight| !flight.is_done())?.load)
     }
 
+    /// The load that was handed to a lane last, for who changes it before it is sent.
+    pub(crate) fn newest_mut(&mut self, slot: usize) -> Option<&mut L> {
+        Some(&mut self.lanes[slot].flights.back_mut()?.load)
+    }
+
     /// The load that was handed to a lane last.
     pub(crate) fn newest(&self, slot: usize) -> Option<&L> {
         self.lanes[slot].flights.back().map(|flight| &flight.load)

@@ -92,7 +92,8 @@ impl Delivery {
         Self::new(Done { load, outcomes }, Duration::ZERO)
     }
 
-    pub(super) fn deliver(self) {
+    pub(super) fn deliver(mut self) {
+        self.piece.tell_tracer();
         self.sink.complete(self.piece);
     }
 

@@ -149,7 +149,7 @@ impl Core {
         let place = self.slots[slot].place;
         let generation = place.map_or(0, |place| self.places.generation(place));
         let info = linked.learn_pid(generation);
-        self.tell_of_start(&info);
+        self.tell_of_start(place.unwrap_or(slot), &info);
         let wire = Wire::new(linked.link.region(), bytes, bytes);
         self.slots[slot].phase = Phase::Up {
             linked,
