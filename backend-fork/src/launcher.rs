@@ -57,7 +57,10 @@ impl Launcher for ForkLauncher {
                 LaunchError::new(format!("cannot make the doorbell of {name}")).caused_by(errno)
             })?;
         let (outfit, mut given) = (Outfit::of(spec), vec![ringer, memory]);
-        for outlet in [spec.stdout(), spec.stderr()].into_iter().flatten() {
+        for outlet in [spec.stdout(), spec.stderr(), spec.events()]
+            .into_iter()
+            .flatten()
+        {
             let copied = outlet.try_clone_to_owned();
             given.push(copied.map_err(|error| {
                 LaunchError::new(format!("cannot give {name} its output")).caused_by(error)

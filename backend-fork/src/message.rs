@@ -56,27 +56,31 @@ pub(crate) struct Outfit {
     pub(crate) stdout: bool,
     /// What its standard error is to be.
     pub(crate) stderr: bool,
+    /// Where its events go.
+    pub(crate) events: bool,
 }
 
 /// The most descriptors that an [`Outfit`] has.
-pub(crate) const OUTFIT: usize = 4;
+pub(crate) const OUTFIT: usize = 5;
 
 impl Outfit {
     pub(crate) fn of(spec: &LaunchSpec) -> Self {
         Self {
             stdout: spec.stdout().is_some(),
             stderr: spec.stderr().is_some(),
+            events: spec.events().is_some(),
         }
     }
 
     fn encode(self) -> u8 {
-        u8::from(self.stdout) | u8::from(self.stderr) << 1
+        u8::from(self.stdout) | u8::from(self.stderr) << 1 | u8::from(self.events) << 2
     }
 
     fn decode(byte: u8) -> Option<Self> {
         let outfit = Self {
             stdout: byte & 1 != 0,
             stderr: byte & 2 != 0,
+            events: byte & 4 != 0,
         };
         (outfit.encode() == byte).then_some(outfit)
     }
@@ -195,10 +199,14 @@ mod tests {
 
     fn request() -> impl Strategy<Value = Request> {
         prop_oneof![
-            (any::<u64>(), any::<(bool, bool)>(), "[ -~]{0,15}").prop_map(
-                |(launch, (stdout, stderr), name)| Request::Launch {
+            (any::<u64>(), any::<(bool, bool, bool)>(), "[ -~]{0,15}").prop_map(
+                |(launch, (stdout, stderr, events), name)| Request::Launch {
                     launch,
-                    outfit: Outfit { stdout, stderr },
+                    outfit: Outfit {
+                        stdout,
+                        stderr,
+                        events
+                    },
                     name,
                 }
             ),

@@ -128,6 +128,11 @@ fn serve(secret: &Secret) -> ! {
             "a worker cannot find the temporary folder: {error}"
         ))
     });
+    if let Some((number, inode)) = secret.events
+        && let Some(events) = sys::take_inherited(number, inode)
+    {
+        pool_core::worker::forward_events_to(events);
+    }
     let vigil = if_parent_lives(Vigil::begin(folder.path()));
     sys::ignore_signals_of_output();
     sys::unblock_signals();

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::PoisonError;
@@ -45,7 +45,7 @@ impl SpawnLauncher {
         summons: &Summons,
         bell: PipeWriter,
     ) -> Result<Process, LaunchError> {
-        // Nothing is to run between fork and exec, so that the standard library uses
+        // Nothing is to run between fork and exec (unless the worker's events need it), so that the standard library uses
         // `posix_spawn`: a fork copies page tables, which takes 34 ms for a program of 1 GiB.
         #[allow(clippy::disallowed_methods, reason = "this is the launcher")]
         let mut command = Command::new(EXECUTABLE);
@@ -65,6 +65,9 @@ impl SpawnLauncher {
         }
         if let Some(stderr) = spec.stderr() {
             command.stderr(copy(stderr)?);
+        }
+        if let Some(events) = spec.events() {
+            sys::inherit(&mut command, events);
         }
         let child = {
             let _together = INHERITABLE.read().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +94,7 @@ impl Launcher for SpawnLauncher {
     }
 
     fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
-        let (summons, secret, folder, ours, theirs) = prepare().map_err(|error| {
+        let (summons, secret, folder, ours, theirs) = prepare(spec).map_err(|error| {
             LaunchError::new("cannot prepare to start a worker").caused_by(error)
         })?;
         let started = self.start(spec, &summons, theirs).and_then(|process| {
@@ -122,11 +125,15 @@ impl Launcher for SpawnLauncher {
 
 /// What a worker is called with: the summons, its secret, the folder that it names, and the two
 /// ends of the doorbell.
-fn prepare() -> io::Result<(Summons, Secret, Folder, PipeReader, PipeWriter)> {
+fn prepare(spec: &LaunchSpec) -> io::Result<(Summons, Secret, Folder, PipeReader, PipeWriter)> {
     let (ours, theirs) = sys::make_bell()?;
     let secret = Secret {
         folder: u64::from_le_bytes(sys::random()?),
         nonce: u128::from_le_bytes(sys::random()?),
+        events: match spec.events() {
+            Some(events) => Some((events.as_raw_fd(), sys::inode(events)?)),
+            None => None,
+        },
     };
     let summons = Summons {
         version: PROTOCOL_VERSION,

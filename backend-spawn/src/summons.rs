@@ -26,6 +26,8 @@ pub(crate) struct Secret {
     pub(crate) folder: u64,
     /// By which the two know each other.
     pub(crate) nonce: u128,
+    /// The descriptor by which the worker has the pipe for its events, and the pipe's inode.
+    pub(crate) events: Option<(i32, u64)>,
 }
 
 impl Summons {
@@ -40,10 +42,17 @@ impl Summons {
         let bell = fields.next()?.parse().ok()?;
         let rest = fields.next()?;
         let secret = if version == pool_core::PROTOCOL_VERSION {
-            let (folder, nonce) = rest.split_once(':')?;
+            let mut fields = rest.splitn(4, ':');
+            let folder = u64::from_str_radix(fields.next()?, 16).ok()?;
+            let nonce = u128::from_str_radix(fields.next()?, 16).ok()?;
+            let events = match (fields.next(), fields.next()) {
+                (None, _) => None,
+                (Some(number), inode) => Some((number.parse().ok()?, inode?.parse().ok()?)),
+            };
             Some(Secret {
-                folder: u64::from_str_radix(folder, 16).ok()?,
-                nonce: u128::from_str_radix(nonce, 16).ok()?,
+                folder,
+                nonce,
+                events,
             })
         } else {
             None
@@ -61,7 +70,13 @@ impl fmt::Display for Summons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}:", self.version, self.parent, self.bell)?;
         match &self.secret {
-            Some(secret) => write!(f, "{:016x}:{:032x}", secret.folder, secret.nonce),
+            Some(secret) => {
+                write!(f, "{:016x}:{:032x}", secret.folder, secret.nonce)?;
+                match secret.events {
+                    Some((number, inode)) => write!(f, ":{number}:{inode}"),
+                    None => Ok(()),
+                }
+            }
             None => Ok(()),
         }
     }
@@ -74,12 +89,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(parent: u32, bell: u64, folder: u64, nonce: u128) {
+        fn what_was_written_is_read(
+            parent: u32,
+            bell: u64,
+            folder: u64,
+            nonce: u128,
+            events: Option<(i32, u64)>,
+        ) {
             let summons = Summons {
                 version: pool_core::PROTOCOL_VERSION,
                 parent,
                 bell,
-                secret: Some(Secret { folder, nonce }),
+                secret: Some(Secret { folder, nonce, events }),
             };
             prop_assert_eq!(Summons::parse(&summons.to_string()), Some(summons));
         }
@@ -105,7 +126,9 @@ mod tests {
     #[test]
     fn the_current_version_must_be_complete() {
         let version = pool_core::PROTOCOL_VERSION;
-        for rest in ["", "1", "1:", ":1", "x:1", "1:x"] {
+        for rest in [
+            "", "1", "1:", ":1", "x:1", "1:x", "1:1:", "1:1:3", "1:1:3:", "1:1:x:1",
+        ] {
             assert_eq!(Summons::parse(&format!("{version}:12:34:{rest}")), None);
         }
     }

@@ -28,6 +28,7 @@ pub struct PoolConfig {
     pub(crate) care: Care,
     stdout: Output,
     stderr: Output,
+    forward_events: bool,
 }
 
 /// A function to run first in each worker, with its argument.
@@ -54,6 +55,7 @@ pub(crate) struct Checked {
     pub(crate) care: CheckedCare,
     pub(crate) stdout: Output,
     pub(crate) stderr: Output,
+    pub(crate) forward_events: bool,
 }
 
 impl Default for PoolConfig {
@@ -68,6 +70,7 @@ impl Default for PoolConfig {
             care: Care::default(),
             stdout: Output::default(),
             stderr: Output::default(),
+            forward_events: false,
         }
     }
 }
@@ -140,6 +143,12 @@ impl PoolConfig {
         self.stderr = output;
     }
 
+    /// See [`builder_methods!`](crate::builder_methods).
+    #[cfg(feature = "tracing")]
+    pub fn set_forward_events(&mut self) {
+        self.forward_events = true;
+    }
+
     pub(crate) fn check(self) -> Result<Checked, BuildError> {
         let invalid = |message: String| BuildError::new(BuildErrorKind::InvalidConfig, message);
         let processes = match self.processes {
@@ -194,6 +203,7 @@ impl PoolConfig {
             care: self.care.check(processes).map_err(invalid)?,
             stdout: self.stdout,
             stderr: self.stderr,
+            forward_events: self.forward_events,
         })
     }
 }
@@ -282,6 +292,30 @@ macro_rules! builder_methods {
         #[must_use]
         pub fn stderr(mut self, output: $crate::Output) -> Self {
             self.config.set_stderr(output);
+            self
+        }
+
+        /// Tells the subscriber that is the current one where the pool is built (or, if there is none, the one that is for
+        /// all later) of the `tracing` events of workers, with the fields `worker`, `pid`, `task` (the function's name)
+        /// and `spans` (those that the event was in there, with their fields). Needs the feature `tracing`.
+        ///
+        /// Events have the level, target, place and fields that they had in the worker, so that filters work on them; as
+        /// events of no span. Those of a level that no subscriber of the program wants when a worker is
+        /// started are not even sent. Records of `log` come, too, if the worker has the usual bridge, `tracing_log::LogTracer`,
+        /// from the initializer, say.
+        ///
+        /// Tasks never wait for it. What does not fit into the worker's pipe, or while a few MiB of events wait for
+        /// the subscriber, is dropped and counted: an event of the target `procpool::worker` says how many were, and
+        /// `Stats::events_dropped` has the sum. Long texts are cut (the message at 2 KiB), and an event that has lost something
+        /// has the field `cut`.
+        ///
+        /// In the worker, this is the subscriber of the thread that tasks run on, before any global one; and the global one
+        /// as well, unless a forked worker has inherited one. An initializer must therefore not *insist* on a global one of
+        /// its own, as `tracing_subscriber`'s `init` does: `try_init`.
+        #[cfg(feature = "tracing")]
+        #[must_use]
+        pub fn forward_events(mut self) -> Self {
+            self.config.set_forward_events();
             self
         }
 

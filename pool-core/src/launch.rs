@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::region::Region;
+use crate::sync::atomic::Ordering;
 
 /// Starts worker processes: what a backend is.
 ///
@@ -27,7 +28,7 @@ use crate::region::Region;
 /// - The worker holds no descriptor of another worker's link.
 /// - The worker's standard output and standard error are [`LaunchSpec::stdout`] and
 ///   [`LaunchSpec::stderr`], if there are such, and otherwise the program's. No other process has
-///   them, and once the worker is started, neither has the parent.
+///   them, nor [`LaunchSpec::events`], and once the worker is started, neither has the parent.
 pub trait Launcher: Send {
     /// The backend's name in messages: `"fork"`, `"spawn"`.
     fn backend(&self) -> &'static str;
@@ -171,6 +172,9 @@ pub struct LaunchSpec {
 pub(crate) struct Outlets {
     pub(crate) stdout: Option<Arc<OwnedFd>>,
     pub(crate) stderr: Option<Arc<OwnedFd>>,
+    pub(crate) events: Option<Arc<OwnedFd>>,
+    /// The most detailed events to tell of; as in the region's words.
+    pub(crate) max_level: u32,
 }
 
 impl LaunchSpec {
@@ -216,6 +220,13 @@ impl LaunchSpec {
         self.outlets.stderr.as_ref().map(AsFd::as_fd)
     }
 
+    /// Where the worker's events go. Before it serves, the worker gives it to
+    /// [`worker::forward_events_to`](crate::worker::forward_events_to). `None`: nowhere.
+    #[must_use]
+    pub fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.outlets.events.as_ref().map(AsFd::as_fd)
+    }
+
     /// Writes into a zero-filled region what the worker will find there. To be called once,
     /// before the worker can see the region.
     ///
@@ -228,6 +239,8 @@ impl LaunchSpec {
             self.request_bytes,
             self.response_bytes,
         );
+        let max_level = &region.words().advice.max_level;
+        max_level.store(self.outlets.max_level, Ordering::Relaxed);
     }
 
     /// The worker's name, such as `PoolWorker-3`. Numbers are never used again within a pool.

@@ -28,6 +28,8 @@ mod encode;
 mod engine;
 mod entry;
 mod error;
+#[cfg(feature = "tracing")]
+mod events;
 mod executor;
 mod extras;
 mod feed;

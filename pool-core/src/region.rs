@@ -90,6 +90,13 @@ pub(crate) struct Progress {
     pub(crate) item_started: AtomicU64,
     /// When the frame began that it runs, on the monotonic clock in nanoseconds; 0: it runs none.
     pub(crate) frame_started: AtomicU64,
+    /// Both: how many `tracing` events there was no room for in the pipe, as far as the parent has not
+    /// counted them.
+    #[cfg_attr(
+        not(feature = "tracing"),
+        allow(dead_code, reason = "the layout is the same")
+    )]
+    pub(crate) events_dropped: AtomicU64,
     /// The number, counted from 1, of the last item that it has begun, or was about to begin.
     begun: AtomicU64,
     /// How much memory it holds, in bytes, at the end of the last frame. Kept only where that matters.
@@ -118,6 +125,8 @@ pub(crate) struct Advice {
     pub(crate) cancelled: AtomicU64,
     /// How often memory was freed of which the worker may hold some.
     pub(crate) freed: AtomicU32,
+    /// The most detailed `tracing` events that it should tell of: 1 for errors to 5 for all, 0 for none.
+    pub(crate) max_level: AtomicU32,
     /// The parent cannot put barriers into other processes: see [`Region::begin_item`].
     fence_items: AtomicU32,
 }

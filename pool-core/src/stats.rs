@@ -49,6 +49,8 @@ pub struct Stats {
     /// Lines of captured output that were lost because their handler was too slow: see
     /// [`Output::lines`](crate::Output::lines).
     pub lines_dropped: u64,
+    /// Events of workers that were dropped since there were too many at once: see the builders' `forward_events`.
+    pub events_dropped: u64,
     /// The workers that are up now.
     pub workers: Vec<WorkerStats>,
 }

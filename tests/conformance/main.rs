@@ -26,6 +26,7 @@ mod cancel;
 mod care;
 mod deadline;
 mod death;
+mod events;
 mod failure;
 mod fate;
 mod futures;
@@ -156,6 +157,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("settings", settings::processes::<S>()),
         ("care", care::processes::<S>()),
         ("output", output::processes::<S>()),
+        ("events", events::processes::<S>()),
     ];
     let mut trials = every_pool::<S>();
     trials.extend(trial::trials(S::NAME, sections));

@@ -65,6 +65,7 @@ pub(crate) trait Builder: Sized {
     fn max_age(self, age: Duration) -> Self;
     fn idle_timeout(self, timeout: Duration) -> Self;
     fn min_processes(self, processes: usize) -> Self;
+    fn forward_events(self) -> Self;
     fn try_build(self) -> Result<Self::Pool, BuildError>;
 
     fn build(self) -> Self::Pool {
@@ -209,6 +210,10 @@ macro_rules! subject {
 
             fn min_processes(self, processes: usize) -> Self {
                 self.min_processes(processes)
+            }
+
+            fn forward_events(self) -> Self {
+                self.forward_events()
             }
 
             fn try_build(self) -> Result<$pool, BuildError> {

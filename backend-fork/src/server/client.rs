@@ -119,10 +119,14 @@ impl Client {
         for (is_given, outlet) in [
             (outfit.stdout, &mut outlets.stdout),
             (outfit.stderr, &mut outlets.stderr),
+            (outfit.events, &mut outlets.events),
         ] {
             if is_given {
                 *outlet = Some(given.next()?);
             }
+        }
+        if given.next().is_some() {
+            return None;
         }
         if !has_listener(bell.as_fd()) {
             return None;

@@ -33,6 +33,7 @@ pub(super) struct Newborn {
 pub(super) struct Outlets {
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
+    pub(super) events: Option<OwnedFd>,
 }
 
 impl Newborn {
@@ -80,6 +81,9 @@ impl Outlets {
         }
         if let Some(stderr) = self.stderr {
             let _ = rustix::stdio::dup2_stderr(stderr);
+        }
+        if let Some(events) = self.events {
+            pool_core::worker::forward_events_to(events);
         }
     }
 }

@@ -98,7 +98,9 @@ fn rubbish() {
         vec![0; 9],
         message(REAP, 1, &[0]),
         message(FORGET, 1, &[0; 15]),
-        message(LAUNCH, 1, &[0xff, 0xfe]),
+        message(LAUNCH, 1, &[0, 0xff, 0xfe]),
+        message(LAUNCH, 1, &[0x80]),
+        message(LAUNCH, 1, &[]),
         message(4, 1, &[]),
         message(255, 1, &[0; 15]),
         b"connect".to_vec(),
@@ -131,7 +133,7 @@ fn too_long() {
     let (server, mut launcher, socket) = connected();
     let (link, pid) = worker(&mut launcher, 1);
     let death = watch(pid);
-    send(socket, &message(LAUNCH, 7, &[b'a'; 16]), &[]).expect("the server is there");
+    send(socket, &message(LAUNCH, 7, b"\0aaaaaaaaaaaaaaaa"), &[]).expect("the server is there");
     crate::processes::wait_readable(&death);
     drop(link);
     drop(launcher);
@@ -151,7 +153,10 @@ fn unwanted() {
             send(socket, &message(REAP, 1 << 40, &[]), &given).expect("the server is there");
             send(socket, &message(FORGET, 1 << 40, &[]), &given).expect("the server is there");
             if count != 2 {
-                send(socket, &message(LAUNCH, 1 << 40, b"a"), &given).expect("it is there");
+                send(socket, &message(LAUNCH, 1 << 40, b"\0a"), &given).expect("it is there");
+            }
+            if count != 4 {
+                send(socket, &message(LAUNCH, 1 << 40, b"\x03a"), &given).expect("it is there");
             }
         }
         // It takes the messages in order.
@@ -164,7 +169,7 @@ fn unwanted() {
         [null.as_fd(), null.as_fd()],
         [reader.as_fd(), writer.as_fd()],
     ] {
-        send(socket, &message(LAUNCH, 1 << 41, b"a"), &pair).expect("the server is there");
+        send(socket, &message(LAUNCH, 1 << 41, b"\0a"), &pair).expect("the server is there");
     }
     round(&mut launcher, 3);
     assert_eq!(descriptors(server.pid()), before);

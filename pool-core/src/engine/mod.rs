@@ -116,7 +116,7 @@ impl Linked {
         let pid = self.link.pid().unwrap_or(0);
         let info = WorkerInfo::new(self.number, generation, pid);
         if let Some(intake) = &self.intake {
-            intake.introduce(info.clone());
+            intake.introduce(info.clone(), self.link.region());
         }
         self.info.insert(info).clone()
     }
@@ -235,7 +235,7 @@ impl fmt::Debug for Engine {
 
 impl Shared {
     fn new(config: Checked, backend: &'static str) -> io::Result<Self> {
-        let capture = Capture::new(config.stdout.clone(), config.stderr.clone())?;
+        let capture = Capture::new(&config)?;
         let core = Core::new(config);
         let shared = Self {
             processes: core.processes.clone(),
@@ -481,6 +481,7 @@ impl Executor for Shared {
         if self.is_ours() {
             let mut stats = Stats {
                 lines_dropped: self.capture.lines_dropped(),
+                events_dropped: self.capture.events_dropped(),
                 ..self.lock().stats()
             };
             for worker in &mut stats.workers {

@@ -60,6 +60,8 @@ impl<'a> ChunkRun<'a> {
         A: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
+        #[cfg(feature = "tracing")]
+        crate::events::begin_task(std::any::type_name::<F>());
         reporting(|| match &mut self.source {
             Source::Wire {
                 wire,

@@ -14,6 +14,6 @@ pub use current::{WorkerInfo, current, is_cancelled};
 pub(crate) use panic::{
     catch, caught, install_hook as record_panics, quietly, report_for, reporting,
 };
-pub use serve::serve;
+pub use serve::{forward_events_to, serve};
 pub use settings::Resource;
 pub(crate) use settings::Settings;

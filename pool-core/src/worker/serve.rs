@@ -59,6 +59,8 @@ pub fn serve(region: Region, bell: OwnedFd) -> i32 {
         ),
         region.clone(),
     );
+    #[cfg(feature = "tracing")]
+    let _forwarding = crate::events::forward(&region);
     let mut wire = Wire::new(region, bell, request_bytes, response_bytes);
     loop {
         let Some(header) = wire.next_frame() else {
@@ -74,6 +76,15 @@ pub fn serve(region: Region, bell: OwnedFd) -> i32 {
             FrameKind::Initialize | FrameKind::Run => {}
         }
     }
+}
+
+/// Where this worker's events go: the writing end of a pipe that does not block. To be called by a
+/// backend before [`serve`]. Without the feature `tracing`, the pipe is closed.
+pub fn forward_events_to(pipe: OwnedFd) {
+    #[cfg(feature = "tracing")]
+    crate::events::set_channel(pipe);
+    #[cfg(not(feature = "tracing"))]
+    drop(pipe);
 }
 
 /// The worker's ends of everything.

@@ -26,7 +26,12 @@ const CHAOS_SECONDS: &str = "60";
 const FEATURE_CHOICES: &[&str] = &["", "--features fork", "--features spawn"];
 
 /// Features that add methods. Tests have them all, so each is also built without tests.
-const FEATURES_APART: &[&str] = &["", "--features stream", "--features progress"];
+const FEATURES_APART: &[&str] = &[
+    "",
+    "--features progress",
+    "--features stream",
+    "--features tracing",
+];
 
 /// One thing that CI does.
 pub(super) struct Step {

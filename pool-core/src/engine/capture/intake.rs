@@ -9,7 +9,11 @@ use super::lines::Lines;
 use super::reader::Hub;
 use super::tail::Tail;
 use super::teller::News;
-use crate::output::{Kind, OutputLine, OutputStream};
+#[cfg(feature = "tracing")]
+use crate::events::{Audience, Frames};
+use crate::output::{LineHandler, OutputLine, OutputStream};
+use crate::region::Region;
+#[cfg(feature = "tracing")]
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard};
 use crate::worker::WorkerInfo;
@@ -31,33 +35,36 @@ struct State {
     sources: Vec<Source>,
     /// Of standard error.
     tail: Tail,
+    /// Once the worker is known.
+    #[cfg(feature = "tracing")]
+    region: Option<Arc<Region>>,
     hub: Arc<Hub>,
 }
 
 /// One pipe.
 struct Source {
-    stream: OutputStream,
     /// `None`: nothing more will come.
     pipe: Option<OwnedFd>,
-    to: Kind,
-    lines: Lines,
-    /// How many lines were lost since the last one that was not.
+    to: Destination,
+    /// How many lines or events were lost since the last one that was not.
     dropped: u64,
     /// It is not watched until there is room for what it has.
     is_paused: bool,
 }
 
+/// What becomes of what comes out of a pipe.
+pub(super) enum Destination {
+    Pass(OutputStream),
+    Lines(OutputStream, Arc<LineHandler>, Lines),
+    #[cfg(feature = "tracing")]
+    Events(Audience, Frames),
+}
+
 impl Pipes {
-    pub(super) fn new(
-        info: WorkerInfo,
-        pipes: Vec<(OutputStream, OwnedFd, Kind)>,
-        hub: Arc<Hub>,
-    ) -> Self {
-        let source = |(stream, pipe, to)| Source {
-            stream,
+    pub(super) fn new(info: WorkerInfo, pipes: Vec<(OwnedFd, Destination)>, hub: Arc<Hub>) -> Self {
+        let source = |(pipe, to)| Source {
             pipe: Some(pipe),
             to,
-            lines: Lines::default(),
             dropped: 0,
             is_paused: false,
         };
@@ -67,6 +74,8 @@ impl Pipes {
                 info,
                 sources: pipes.into_iter().map(source).collect(),
                 tail: Tail::default(),
+                #[cfg(feature = "tracing")]
+                region: None,
                 hub,
             }),
         }
@@ -94,7 +103,7 @@ impl Pipes {
             return;
         };
         let Some(pipe) = &source.pipe else { return };
-        if matches!(source.to, Kind::Tee) && state.hub.queue.is_full() {
+        if matches!(source.to, Destination::Pass(_)) && state.hub.queue.is_full() {
             source.is_paused = true;
             let _ = state.hub.poller.delete(pipe);
             return;
@@ -123,42 +132,65 @@ impl Pipes {
 impl State {
     /// Passes on what was read.
     fn take(&mut self, index: usize, bytes: &[u8]) {
-        let source = &mut self.sources[index];
-        if source.stream == OutputStream::Stderr {
+        let Self {
+            info, sources, hub, ..
+        } = self;
+        let Source { to, dropped, .. } = &mut sources[index];
+        if let Destination::Pass(OutputStream::Stderr)
+        | Destination::Lines(OutputStream::Stderr, ..) = to
+        {
             self.tail.feed(bytes);
         }
-        match &source.to {
-            Kind::Tee => {
+        match to {
+            Destination::Pass(stream) => {
                 // Whoever reads has seen to it that there is room, or this is the last there is.
-                let news = News::Pass(source.stream, bytes.to_vec());
-                self.hub.queue.push_anyway(news);
+                hub.queue.push_anyway(News::Pass(*stream, bytes.to_vec()));
             }
-            Kind::Lines(_) => {
-                let mut lines = std::mem::take(&mut source.lines);
-                lines.feed(bytes, |line, is_cut| self.tell(index, line, is_cut));
-                self.sources[index].lines = lines;
+            Destination::Lines(stream, handler, lines) => {
+                lines.feed(bytes, |bytes, is_cut| {
+                    let line = OutputLine {
+                        worker: info.clone(),
+                        stream: *stream,
+                        bytes,
+                        is_cut,
+                        dropped: *dropped,
+                    };
+                    hub.tell_line(handler, line, dropped);
+                });
             }
-            Kind::Inherit | Kind::Discard => {}
+            #[cfg(feature = "tracing")]
+            Destination::Events(audience, frames) => {
+                frames.feed(bytes, |record, size| {
+                    let event = News::Event(audience.clone(), info.clone(), Box::new(record), size);
+                    hub.tell_event(event, dropped);
+                });
+                self.count_dropped(index, false);
+            }
         }
     }
 
-    fn tell(&mut self, index: usize, bytes: Vec<u8>, is_cut: bool) {
-        let source = &mut self.sources[index];
-        let Kind::Lines(handler) = &source.to else {
+    /// Tells how many events were lost, if some were, there and here.
+    #[cfg(feature = "tracing")]
+    fn count_dropped(&mut self, index: usize, is_over: bool) {
+        let Source { to, dropped, .. } = &mut self.sources[index];
+        let Destination::Events(audience, _) = to else {
             return;
         };
-        let line = OutputLine {
-            worker: self.info.clone(),
-            stream: source.stream,
-            bytes,
-            is_cut,
-            dropped: source.dropped,
-        };
-        if self.hub.queue.push(News::Line(handler.clone(), line)) {
-            source.dropped = 0;
-        } else {
-            source.dropped += 1;
-            self.hub.lines_dropped.fetch_add(1, Ordering::Relaxed);
+        if let Some(region) = &self.region {
+            let there = &region.words().progress.events_dropped;
+            // The worker counts, and may count wrong.
+            let there = there.swap(0, Ordering::Relaxed);
+            *dropped = dropped.saturating_add(there);
+            self.hub.events_dropped.fetch_add(there, Ordering::Relaxed);
+        }
+        if *dropped > 0 {
+            let news = News::Dropped(audience.clone(), self.info.clone(), *dropped);
+            if is_over {
+                self.hub.queue.push_anyway(news);
+                *dropped = 0;
+            } else if self.hub.queue.push(news) {
+                *dropped = 0;
+            }
         }
     }
 
@@ -171,8 +203,22 @@ impl State {
                 // process that was forked from this one may have some.
                 let _ = self.hub.poller.delete(&pipe);
             }
-            if let Some(last) = source.lines.finish() {
-                self.tell(index, last, false);
+            match &mut source.to {
+                Destination::Lines(stream, handler, lines) => {
+                    if let Some(bytes) = lines.finish() {
+                        let line = OutputLine {
+                            worker: self.info.clone(),
+                            stream: *stream,
+                            bytes,
+                            is_cut: false,
+                            dropped: source.dropped,
+                        };
+                        self.hub.tell_line(handler, line, &mut source.dropped);
+                    }
+                }
+                Destination::Pass(_) => {}
+                #[cfg(feature = "tracing")]
+                Destination::Events(..) => self.count_dropped(index, true),
             }
         }
     }
@@ -205,8 +251,13 @@ impl State {
 
 impl Intake {
     /// The worker is known now.
-    pub(in super::super) fn introduce(&self, info: WorkerInfo) {
-        self.0.lock().info = info;
+    pub(in super::super) fn introduce(&self, info: WorkerInfo, _region: Arc<Region>) {
+        let mut state = self.0.lock();
+        state.info = info;
+        #[cfg(feature = "tracing")]
+        {
+            state.region = Some(_region);
+        }
     }
 
     /// Takes in what the worker, which is dead, has left, and closes its pipes. To be called without the

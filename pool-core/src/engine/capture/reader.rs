@@ -9,10 +9,14 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::intake::{Intake, PIECE_BYTES, Pipes, from_token};
-use super::teller::{Queue, Teller};
+use super::intake::{Destination, Intake, PIECE_BYTES, Pipes, from_token};
+use super::lines::Lines;
+use super::teller::{News, Queue, Teller};
+use crate::config::Checked;
+#[cfg(feature = "tracing")]
+use crate::events::{Audience, Frames};
 use crate::launch::{LaunchSpec, Outlets};
-use crate::output::{Kind, Output, OutputStream};
+use crate::output::{Kind, LineHandler, Output, OutputLine, OutputStream};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, MutexGuard};
@@ -26,6 +30,9 @@ const ALARM: u64 = u64::MAX;
 pub(in super::super) struct Capture {
     stdout: Output,
     stderr: Output,
+    /// Whom the workers' events are told to.
+    #[cfg(feature = "tracing")]
+    audience: Option<Audience>,
     /// In pools that capture something.
     reader: Option<Reader>,
 }
@@ -44,20 +51,22 @@ pub(super) struct Hub {
     /// The workers' pipes, by the workers' numbers.
     pipes: Mutex<HashMap<u32, Arc<Pipes>>>,
     pub(super) queue: Arc<Queue>,
-    pub(super) lines_dropped: AtomicU64,
+    lines_dropped: AtomicU64,
+    #[cfg(feature = "tracing")]
+    pub(super) events_dropped: AtomicU64,
     is_finished: AtomicBool,
 }
 
 impl Capture {
-    pub(in super::super) fn new(stdout: Output, stderr: Output) -> io::Result<Self> {
-        let reader = if stdout.is_captured() || stderr.is_captured() {
-            Some(Reader::start()?)
-        } else {
-            None
-        };
+    pub(in super::super) fn new(config: &Checked) -> io::Result<Self> {
+        let (stdout, stderr) = (config.stdout.clone(), config.stderr.clone());
+        let reads = stdout.is_captured() || stderr.is_captured() || config.forward_events;
+        let reader = if reads { Some(Reader::start()?) } else { None };
         Ok(Self {
             stdout,
             stderr,
+            #[cfg(feature = "tracing")]
+            audience: config.forward_events.then(Audience::current),
             reader,
         })
     }
@@ -74,16 +83,36 @@ impl Capture {
                 let flags = OFlags::WRONLY | OFlags::CLOEXEC;
                 Ok(Some(Arc::new(open("/dev/null", flags, Mode::empty())?)))
             }
-            Kind::Tee | Kind::Lines(_) => {
+            Kind::Tee => {
                 let (ours, theirs) = make_pipe()?;
-                pipes.push((stream, ours, output.0.clone()));
+                pipes.push((ours, Destination::Pass(stream)));
+                Ok(Some(Arc::new(theirs)))
+            }
+            Kind::Lines(handler) => {
+                let (ours, theirs) = make_pipe()?;
+                let lines = Destination::Lines(stream, handler.clone(), Lines::default());
+                pipes.push((ours, lines));
                 io::Result::Ok(Some(Arc::new(theirs)))
             }
         };
-        let outlets = Outlets {
+        #[allow(unused_mut, reason = "without events there is nothing to add")]
+        let mut outlets = Outlets {
             stdout: outlet(OutputStream::Stdout, &self.stdout)?,
             stderr: outlet(OutputStream::Stderr, &self.stderr)?,
+            ..Outlets::default()
         };
+        #[cfg(feature = "tracing")]
+        if let Some(audience) = &self.audience {
+            let (ours, theirs) = make_pipe()?;
+            // Whoever has something to tell must not wait.
+            rustix::io::ioctl_fionbio(&theirs, true)?;
+            pipes.push((
+                ours,
+                Destination::Events(audience.clone(), Frames::default()),
+            ));
+            outlets.events = Some(Arc::new(theirs));
+            outlets.max_level = Audience::max_level();
+        }
         let Some(reader) = &self.reader else {
             return Ok((outlets, None));
         };
@@ -100,6 +129,15 @@ impl Capture {
     pub(in super::super) fn lines_dropped(&self) -> u64 {
         let dropped = |reader: &Reader| reader.hub.lines_dropped.load(Ordering::Relaxed);
         self.reader.as_ref().map_or(0, dropped)
+    }
+
+    /// How many events were dropped.
+    pub(in super::super) fn events_dropped(&self) -> u64 {
+        #[cfg(feature = "tracing")]
+        if let Some(reader) = &self.reader {
+            return reader.hub.events_dropped.load(Ordering::Relaxed);
+        }
+        0
     }
 
     /// Whether this is the thread that the handlers run on.
@@ -143,6 +181,8 @@ impl Reader {
             pipes: Mutex::new(HashMap::new()),
             queue: teller.queue().clone(),
             lines_dropped: AtomicU64::new(0),
+            #[cfg(feature = "tracing")]
+            events_dropped: AtomicU64::new(0),
             is_finished: AtomicBool::new(false),
         });
         let thread = thread::Builder::new()
@@ -173,6 +213,30 @@ impl Hub {
     /// A worker's pipes are closed.
     pub(super) fn forget(&self, number: u32) {
         self.lock().remove(&number);
+    }
+
+    /// Has a line told, or counts it.
+    pub(super) fn tell_line(
+        &self,
+        handler: &Arc<LineHandler>,
+        line: OutputLine,
+        dropped: &mut u64,
+    ) {
+        if self.queue.push(News::Line(handler.clone(), line)) {
+            *dropped = 0;
+        } else {
+            *dropped += 1;
+            self.lines_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Has an event told, or counts it.
+    #[cfg(feature = "tracing")]
+    pub(super) fn tell_event(&self, event: News, dropped: &mut u64) {
+        if !self.queue.push(event) {
+            *dropped = dropped.saturating_add(1);
+            self.events_dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn read(&self) {

@@ -9,10 +9,14 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+#[cfg(feature = "tracing")]
+use crate::events::{Audience, Record};
 use crate::output::{LineHandler, OutputLine, OutputStream};
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::{self, Event};
+#[cfg(feature = "tracing")]
+use crate::worker::WorkerInfo;
 use crate::worker::quietly;
 
 /// So many bytes of news may wait for the handlers.
@@ -26,6 +30,12 @@ pub(super) enum News {
     Line(Arc<LineHandler>, OutputLine),
     /// Bytes, to the program's own output.
     Pass(OutputStream, Vec<u8>),
+    /// A worker's event, which has taken so many bytes, to this subscriber.
+    #[cfg(feature = "tracing")]
+    Event(Audience, WorkerInfo, Box<Record>, usize),
+    /// That so many events of a worker were dropped.
+    #[cfg(feature = "tracing")]
+    Dropped(Audience, WorkerInfo, u64),
 }
 
 impl News {
@@ -34,6 +44,11 @@ impl News {
             + match self {
                 Self::Line(_, line) => line.bytes.capacity(),
                 Self::Pass(_, bytes) => bytes.capacity(),
+                // Each text is one of a memory of its own.
+                #[cfg(feature = "tracing")]
+                Self::Event(_, _, _, size) => 4 * size,
+                #[cfg(feature = "tracing")]
+                Self::Dropped(..) => 0,
             }
     }
 
@@ -42,6 +57,10 @@ impl News {
             Self::Line(handler, line) => handler(&line),
             Self::Pass(OutputStream::Stdout, bytes) => pass(rustix::stdio::stdout(), &bytes),
             Self::Pass(OutputStream::Stderr, bytes) => pass(rustix::stdio::stderr(), &bytes),
+            #[cfg(feature = "tracing")]
+            Self::Event(audience, worker, record, _) => audience.tell(&worker, *record),
+            #[cfg(feature = "tracing")]
+            Self::Dropped(audience, worker, count) => audience.tell_dropped(&worker, count),
         }
     }
 }

@@ -1,0 +1,240 @@
+//! Events as bytes.
+//!
+//! A frame is a length of two bytes and as many bytes of a [`Record`]. It is no longer than what a pipe takes at once or
+//! not at all, so that the frames of several threads and processes do not mix, and none is there in part.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+
+/// The kernel's `PIPE_BUF`.
+const MAX_FRAME: usize = 4096;
+const HEAD: usize = 2;
+
+/// The longest message.
+pub(super) const MAX_MESSAGE: usize = 2048;
+/// The longest other text.
+pub(super) const MAX_TEXT: usize = 256;
+/// So many fields of an event or a span, and so many spans, are told of at most.
+pub(super) const MAX_FIELDS: usize = 24;
+
+/// An event.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// 1 for an error to 5 for a trace.
+    pub(super) level: u8,
+    /// Something was left out, for it was too long.
+    pub(super) is_cut: bool,
+    pub(super) target: String,
+    pub(super) file: Option<String>,
+    pub(super) line: Option<u32>,
+    /// The name of the function that was running.
+    pub(super) task: Option<String>,
+    pub(super) fields: Vec<(String, Value)>,
+    /// The spans that it was in, from the outermost on.
+    pub(super) spans: Vec<SpanRecord>,
+}
+
+/// A span.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct SpanRecord {
+    pub(super) name: String,
+    pub(super) fields: Vec<(String, Value)>,
+}
+
+/// What a field is set to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Value {
+    Bool(bool),
+    I64(i64),
+    U64(u64),
+    F64(f64),
+    Text(String),
+}
+
+/// Shortens a text to so many bytes.
+pub(super) fn shorten(text: &mut String, most: usize) -> bool {
+    let is_long = text.len() > most;
+    if is_long {
+        let mut end = most;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+    is_long
+}
+
+impl Record {
+    /// The frame. What does not fit is left out: first what the spans' fields are, then the event's fields but for its
+    /// message, then the spans.
+    pub(super) fn into_frame(mut self) -> Option<Vec<u8>> {
+        for step in 0..4 {
+            let mut frame = vec![0; HEAD];
+            codec::encode(&self, &mut frame).ok()?;
+            if frame.len() <= MAX_FRAME {
+                let len = (frame.len() - HEAD) as u16;
+                frame[..HEAD].copy_from_slice(&len.to_le_bytes());
+                return Some(frame);
+            }
+            self.is_cut = true;
+            match step {
+                0 => self.spans.iter_mut().for_each(|span| span.fields.clear()),
+                1 => self.fields.truncate(1),
+                _ => self.spans.clear(),
+            }
+        }
+        None
+    }
+}
+
+/// Finds the records in what a worker has written, which may be anything.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    /// Less than a frame.
+    partial: Vec<u8>,
+    is_broken: bool,
+}
+
+impl Frames {
+    /// Takes the next bytes, and gives the records that they complete to `record`, with the bytes that each took. After
+    /// rubbish there are no more: nobody knows where the next one would begin.
+    pub(crate) fn feed(&mut self, bytes: &[u8], mut record: impl FnMut(Record, usize)) {
+        if self.is_broken {
+            return;
+        }
+        let joined;
+        let mut rest = if self.partial.is_empty() {
+            bytes
+        } else {
+            joined = [&std::mem::take(&mut self.partial), bytes].concat();
+            &joined
+        };
+        while let Some((head, after)) = rest.split_first_chunk::<HEAD>() {
+            let len = usize::from(u16::from_le_bytes(*head));
+            if len > MAX_FRAME - HEAD {
+                self.is_broken = true;
+                return;
+            }
+            let Some((body, after)) = after.split_at_checked(len) else {
+                break;
+            };
+            let Ok(found) = codec::decode::<Record>(body) else {
+                self.is_broken = true;
+                return;
+            };
+            record(found, HEAD + len);
+            rest = after;
+        }
+        self.partial = rest.to_vec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Frames, MAX_FIELDS, MAX_FRAME, MAX_MESSAGE, MAX_TEXT, Record, SpanRecord, Value};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::I64),
+            any::<u64>().prop_map(Value::U64),
+            (-1e9..1e9).prop_map(Value::F64),
+            "[ -~é]{0,100}".prop_map(Value::Text),
+        ]
+    }
+
+    fn fields() -> impl Strategy<Value = Vec<(String, Value)>> {
+        vec(("[a-z.]{1,20}", value()), 0..6)
+    }
+
+    fn record() -> impl Strategy<Value = Record> {
+        let spans = vec(
+            ("[a-z]{1,20}", fields()).prop_map(|(name, fields)| SpanRecord { name, fields }),
+            0..4,
+        );
+        (
+            1_u8..=5,
+            "[a-z:]{0,40}",
+            any::<Option<u32>>(),
+            fields(),
+            spans,
+        )
+            .prop_map(|(level, target, line, fields, spans)| Record {
+                level,
+                target,
+                file: line.map(|_| "src/main.rs".to_owned()),
+                line,
+                fields,
+                spans,
+                ..Record::default()
+            })
+    }
+
+    fn found(bytes: &[u8], piece: usize) -> Vec<Record> {
+        let (mut frames, mut found) = (Frames::default(), Vec::new());
+        for piece in bytes.chunks(piece) {
+            frames.feed(piece, |record, _| found.push(record));
+            assert!(frames.partial.len() < MAX_FRAME);
+        }
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_in_any_pieces(records in vec(record(), 0..8), piece in 1_usize..9000) {
+            let frames: Vec<Vec<u8>> = records
+                .iter()
+                .map(|record| record.clone().into_frame().expect("it is small"))
+                .collect();
+            prop_assert!(frames.iter().all(|frame| frame.len() <= MAX_FRAME));
+            let came: Vec<Record> = found(&frames.concat(), piece);
+            for (came, sent) in came.iter().zip(&records) {
+                prop_assert!(came == sent || came.is_cut);
+            }
+            prop_assert_eq!(came.len(), records.len());
+        }
+
+        #[test]
+        fn rubbish_is_survived(bytes: Vec<u8>, piece in 1_usize..100) {
+            found(&bytes, piece);
+        }
+
+        #[test]
+        fn a_damaged_frame_is_survived(record in record(), at: prop::sample::Index, byte: u8) {
+            let mut frame = record.into_frame().expect("it is small");
+            let at = at.index(frame.len());
+            frame[at] = byte;
+            prop_assert!(found(&frame, 4096).len() <= 1);
+            // Nor does it matter what follows.
+            found(&[frame, vec![byte; 100_000]].concat(), 4096);
+        }
+    }
+
+    #[test]
+    fn the_largest_record_fits_without_what_is_left_out() {
+        let field = ("n".repeat(MAX_TEXT), Value::Text("v".repeat(MAX_TEXT)));
+        let mut fields = vec![field; MAX_FIELDS];
+        fields[0].1 = Value::Text("m".repeat(MAX_MESSAGE));
+        let text = || "t".repeat(MAX_TEXT);
+        let span = SpanRecord {
+            name: text(),
+            fields: fields.clone(),
+        };
+        let record = Record {
+            target: text(),
+            file: Some(text()),
+            line: Some(1),
+            task: Some(text()),
+            fields,
+            spans: vec![span; MAX_FIELDS],
+            ..Record::default()
+        };
+        let frame = record.clone().into_frame().expect("it fits");
+        let came = &found(&frame, 100)[0];
+        assert!(came.is_cut);
+        assert_eq!(came.fields[0], record.fields[0]);
+    }
+}

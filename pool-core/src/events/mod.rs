@@ -1,0 +1,13 @@
+//! `tracing` events on their way from a worker to the parent's subscriber.
+//!
+//! In the worker, a small [`subscriber`] writes what happens as [frames](frame) into a pipe that it never waits
+//! for. In the parent, the pipe is read like captured output, and each event is [told again](retell) to the subscriber.
+
+mod frame;
+mod retell;
+mod site;
+mod subscriber;
+
+pub(crate) use frame::{Frames, Record};
+pub(crate) use retell::Audience;
+pub(crate) use subscriber::{begin_task, forward, set_channel};

@@ -1,0 +1,180 @@
+//! The parent's side.
+
+use std::fmt::Write;
+
+use tracing_core::dispatcher::{self, Dispatch};
+use tracing_core::field;
+use tracing_core::metadata::LevelFilter;
+use tracing_core::subscriber::NoSubscriber;
+use tracing_core::{Event, Level};
+
+use super::frame::{Record, SpanRecord, Value};
+use super::site::{Place, Site};
+use crate::worker::WorkerInfo;
+
+/// The target of what is told of the forwarding itself.
+const TARGET: &str = "procpool::worker";
+
+/// Whom a pool's events are told to.
+#[derive(Clone)]
+pub(crate) struct Audience(Dispatch);
+
+impl Audience {
+    /// The subscriber of the current thread.
+    pub(crate) fn current() -> Self {
+        Self(dispatcher::get_default(Clone::clone))
+    }
+
+    /// The most detailed level that any subscriber of this process wants, as a number.
+    pub(crate) fn max_level() -> u32 {
+        LevelFilter::current()
+            .into_level()
+            .map_or(0, |level| u32::from(number_of(level)))
+    }
+
+    /// Tells of a worker's event.
+    pub(crate) fn tell(&self, worker: &WorkerInfo, record: Record) {
+        let Record {
+            level,
+            is_cut,
+            target,
+            file,
+            line,
+            task,
+            fields,
+            spans,
+        } = record;
+        let Some(level) = filter_from_number(level.into()).into_level() else {
+            return;
+        };
+        let place = Place {
+            level,
+            target,
+            file,
+            line,
+            fields: Vec::new(),
+        };
+        let mut all = fields;
+        all.push(("worker".to_owned(), Value::Text(worker.name())));
+        all.push(("pid".to_owned(), Value::U64(worker.pid().into())));
+        all.extend(task.map(|task| ("task".to_owned(), Value::Text(task))));
+        if !spans.is_empty() {
+            all.push(("spans".to_owned(), Value::Text(describe(&spans))));
+        }
+        if is_cut {
+            all.push(("cut".to_owned(), Value::Bool(true)));
+        }
+        self.emit(place, &all);
+    }
+
+    /// Tells that so many events of a worker were not told.
+    pub(crate) fn tell_dropped(&self, worker: &WorkerInfo, count: u64) {
+        let place = Place {
+            level: Level::WARN,
+            target: TARGET.to_owned(),
+            file: None,
+            line: None,
+            fields: Vec::new(),
+        };
+        let all = [
+            (
+                "message".to_owned(),
+                Value::Text("events were dropped: there were too many at once".to_owned()),
+            ),
+            ("dropped".to_owned(), Value::U64(count)),
+            ("worker".to_owned(), Value::Text(worker.name())),
+            ("pid".to_owned(), Value::U64(worker.pid().into())),
+        ];
+        self.emit(place, &all);
+    }
+
+    fn emit(&self, mut place: Place, all: &[(String, Value)]) {
+        place.fields = all.iter().map(|field| field.0.clone()).collect();
+        let Some(metadata) = Site::metadata_of(place) else {
+            return;
+        };
+        // A message is shown as it is, other text in quotes.
+        let display: Vec<Option<field::DisplayValue<&String>>> = all
+            .iter()
+            .map(|(name, value)| match value {
+                Value::Text(text) if name == "message" => Some(field::display(text)),
+                _ => None,
+            })
+            .collect();
+        let values: Vec<Option<&dyn field::Value>> = all
+            .iter()
+            .zip(&display)
+            .map(|((_, value), message)| {
+                Some(match (message, value) {
+                    (Some(message), _) => message as &dyn field::Value,
+                    (None, Value::Text(text)) => text,
+                    (None, Value::Bool(value)) => value,
+                    (None, Value::I64(value)) => value,
+                    (None, Value::U64(value)) => value,
+                    (None, Value::F64(value)) => value,
+                })
+            })
+            .collect();
+        let values = metadata.fields().value_set_all(&values);
+        let tell = |dispatch: &Dispatch| {
+            if dispatch.enabled(metadata) {
+                dispatch.event(&Event::new_child_of(None, metadata, &values));
+            }
+        };
+        if self.0.is::<NoSubscriber>() {
+            // None was set when the pool was built; there may be one for all by now.
+            dispatcher::get_default(tell);
+        } else {
+            dispatcher::with_default(&self.0, || tell(&self.0));
+        }
+    }
+}
+
+/// Spans as a text: `load{path="a"}:parse{line=3}`.
+fn describe(spans: &[SpanRecord]) -> String {
+    let mut text = String::new();
+    for (index, span) in spans.iter().enumerate() {
+        if index > 0 {
+            text.push(':');
+        }
+        text.push_str(&span.name);
+        let mut separator = '{';
+        for (name, value) in &span.fields {
+            let _ = write!(text, "{separator}{name}=");
+            let _ = match value {
+                Value::Bool(value) => write!(text, "{value}"),
+                Value::I64(value) => write!(text, "{value}"),
+                Value::U64(value) => write!(text, "{value}"),
+                Value::F64(value) => write!(text, "{value}"),
+                Value::Text(value) => write!(text, "{value:?}"),
+            };
+            separator = ' ';
+        }
+        if separator == ' ' {
+            text.push('}');
+        }
+    }
+    text
+}
+
+/// 1 for an error to 5 for a trace.
+pub(super) fn number_of(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 1,
+        Level::WARN => 2,
+        Level::INFO => 3,
+        Level::DEBUG => 4,
+        Level::TRACE => 5,
+    }
+}
+
+pub(super) fn filter_from_number(number: u32) -> LevelFilter {
+    match number {
+        1 => LevelFilter::ERROR,
+        2 => LevelFilter::WARN,
+        3 => LevelFilter::INFO,
+        4 => LevelFilter::DEBUG,
+        5 => LevelFilter::TRACE,
+        _ => LevelFilter::OFF,
+    }
+}
