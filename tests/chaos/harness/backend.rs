@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use procpool::{BuildError, Pool};
+use procpool::{BuildError, Output, OutputLine, Pool};
 use serde::{Deserialize, Serialize};
 
 use super::deed::{self, Beginning};
@@ -43,6 +43,12 @@ pub(crate) struct Config {
     pub(crate) max_tasks_per_child: Option<u64>,
     pub(crate) beginning: Option<Beginning>,
     pub(crate) has_finalizer: bool,
+    pub(crate) max_memory_per_child: Option<u64>,
+    pub(crate) max_age: Option<Duration>,
+    /// How many workers stay that have been idle for so long.
+    pub(crate) idle: Option<(Duration, usize)>,
+    /// How long the handler of captured lines takes for each, if they are captured.
+    pub(crate) capture: Option<Duration>,
 }
 
 impl Config {
@@ -53,6 +59,10 @@ impl Config {
             max_tasks_per_child: None,
             beginning: None,
             has_finalizer: false,
+            max_memory_per_child: None,
+            max_age: None,
+            idle: None,
+            capture: None,
         }
     }
 }
@@ -101,6 +111,20 @@ macro_rules! build {
         if $config.has_finalizer {
             builder = builder.finalizer(deed::finish);
         }
+        if let Some(bytes) = $config.max_memory_per_child {
+            builder = builder.max_memory_per_child(bytes);
+        }
+        if let Some(age) = $config.max_age {
+            builder = builder.max_age(age);
+        }
+        if let Some((timeout, stay)) = $config.idle {
+            builder = builder.idle_timeout(timeout).min_processes(stay);
+        }
+        if let Some(pause) = $config.capture {
+            let output = Output::lines(move |_: &OutputLine| std::thread::sleep(pause));
+            builder = builder.stdout(output.clone()).stderr(output);
+            builder = builder.env(deed::TALK, "yes");
+        }
         builder.build()
     }};
 }
@@ -113,7 +137,7 @@ mod fork {
 
     use procpool::{ForkPool, ForkServer};
 
-    use super::{Backend, BuildError, Config, Duration, Kind, deed};
+    use super::{Backend, BuildError, Config, Duration, Kind, Output, OutputLine, deed};
     use crate::harness::kin;
 
     /// [`ForkPool`], with fork servers in store: none can be started once there are threads.
@@ -172,7 +196,7 @@ pub(crate) use spawn::Spawn;
 mod spawn {
     use procpool::SpawnPool;
 
-    use super::{Backend, BuildError, Config, Duration, Kind, deed};
+    use super::{Backend, BuildError, Config, Duration, Kind, Output, OutputLine, deed};
 
     /// [`SpawnPool`].
     pub(crate) struct Spawn;

@@ -184,5 +184,15 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
         token: rng.u64(1..),
         fails_in: one_in(rng, 8).then(|| rng.u32(2..6)),
     });
+    config.max_memory_per_child = one_in(rng, 4).then(|| {
+        let rings = 2 * config.ring_capacity.unwrap_or(256 << 10) as u64;
+        (32 << 20) + rings
+    });
+    config.max_age = one_in(rng, 4).then(|| Duration::from_millis(rng.u64(20..500)));
+    config.idle = one_in(rng, 3).then(|| {
+        let timeout = Duration::from_millis(rng.u64(1..100));
+        (timeout, rng.usize(1..=config.processes))
+    });
+    config.capture = one_in(rng, 4).then(|| Duration::from_micros(rng.u64(..50)));
     config
 }

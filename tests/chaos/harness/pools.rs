@@ -61,6 +61,11 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
                 .as_ref()
                 .is_some_and(|tenant| tenant.facts.is_dead.load(Ordering::SeqCst));
             if *end > Instant::now() && !is_dead {
+                if let Some(tenant) = &tenant
+                    && one_in(rng, 20)
+                {
+                    resize(storm, tenant, rng);
+                }
                 continue;
             }
             let lifetime = if one_in(rng, 4) { 4000 } else { 800 };
@@ -78,6 +83,24 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
             }
         }
         thread::sleep(Duration::from_millis(rng.u64(1..20)));
+    }
+}
+
+/// Makes a pool larger or smaller, whatever is going on there.
+fn resize<B: Backend>(storm: &Storm<B>, tenant: &Tenant<B>, rng: &mut Rng) {
+    let processes = rng.usize(1..=6);
+    let name = &tenant.facts.name;
+    let operation = storm
+        .ledger
+        .operation(format!("resize {name} to {processes}"));
+    let resized = tenant.pool.resize(processes);
+    drop(operation);
+    if let Err(error) = resized
+        && tenant.pool.apply(|()| (), ()).is_ok()
+    {
+        storm
+            .ledger
+            .violation(&format!("{name} cannot be resized, but works: {error}"));
     }
 }
 
