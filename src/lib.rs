@@ -20,6 +20,7 @@
 //!
 //! - [Concepts](#concepts)
 //! - [Calls](#calls)
+//! - [Large data](#large-data)
 //! - [Failure](#failure)
 //! - [Choosing a backend](#choosing-a-backend)
 //! - [Workers](#workers)
@@ -69,6 +70,23 @@
 //!
 //! Handles of the calls in the background are futures, under any runtime and without a thread for each call; with the feature
 //! `stream`, what `imap` returns becomes a stream (`into_stream`).
+//!
+//! # Large data
+//! What many tasks need, such as a table or a model, goes into shared memory once, and a handle of it into each argument:
+//!
+#![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
+#![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
+//! # use procpool::{Broadcast, Pool, ProcessPool};
+//! # procpool::init();
+//! # let pool = ProcessPool::new().unwrap();
+//! let table = pool.broadcast(vec![0.5; 1 << 27])?; // 1 GiB
+//! let look = |(table, at): (Broadcast<[f64]>, usize)| table[at];
+//! let found = pool.map(look, (0..1000).map(|at| (table.clone(), at)));
+//! # Ok::<(), procpool::BroadcastError>(())
+//! ```
+//!
+//! Numbers and text are read where they lie, without a copy in any worker; another type is decoded once in each. The memory is freed when the
+//! last handle goes: see [`Broadcast`]. What was built before a `ForkPool` needs none of this: it is simply there, and is not copied.
 //!
 //! # Failure
 //! A task that panics costs nothing: the error carries message, place and backtrace, and the worker

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use procpool::{
-    ForkPool, Pool, ProcessPool, SpawnPool, TaskError, TaskErrorKind, TaskHandle, worker,
+    Broadcast, ForkPool, Pool, ProcessPool, SpawnPool, TaskError, TaskErrorKind, TaskHandle, worker,
 };
 
 procpool::test_support!();
@@ -199,6 +199,22 @@ fn handles() -> Tested {
     let handles: Vec<_> = (0..10).map(|x| pool.apply_async(f, x)).collect();
     handles.iter().for_each(TaskHandle::wait);
     assert!(handles.iter().all(TaskHandle::is_ready));
+    Ok(())
+}
+
+#[test]
+fn large_data() -> Tested {
+    use std::collections::HashMap;
+
+    type Shared = (Broadcast<[f64]>, Broadcast<HashMap<String, usize>>);
+    fn look((table, names): Shared) -> (f64, usize) {
+        (table[0], names["one"])
+    }
+    let pool = ProcessPool::new()?;
+    let numbers = vec![0.5; 100_000];
+    let names = HashMap::from([("one".to_owned(), 1)]);
+    let (table, names) = (pool.broadcast(numbers)?, pool.broadcast(&names)?);
+    assert_eq!(pool.apply(look, (table, names))?, (0.5, 1));
     Ok(())
 }
 
