@@ -24,6 +24,8 @@
 //! - [Failure](#failure)
 //! - [Choosing a backend](#choosing-a-backend)
 //! - [Workers](#workers)
+//! - [Large data](#large-data)
+//! - [Watching](#watching)
 //! - [Performance](#performance)
 //! - [Testing your own code](#testing-your-own-code)
 //! - [Questions](#questions)
@@ -135,12 +137,48 @@
 //! [`init`], and gives it to each builder: `ForkPool::builder().fork_server(&server)`.
 //!
 //! # Workers
-//! A builder has options for what workers are: an `initializer` and a `finalizer`; `env`, `current_dir`, `nice`, `rlimit`,
-//! `pin_cpus`; what becomes of what they print (`stdout`, `stderr`: see [`Output`]); when they are replaced
-//! (`max_tasks_per_child`); who is told of it (`on_worker_start`, `on_worker_death`). In a task, [`worker::current`] says which one runs it.
+//! A builder has options for what workers are:
+//!
+//! | | |
+//! |---|---|
+//! | what they do first and last | `initializer`, `finalizer` |
+//! | what they live in | `env`, `env_remove`, `env_clear`, `current_dir`, `nice`, `rlimit` (see [`Resource`]), `pin_cpus` |
+//! | when they are replaced | `max_tasks_per_child`, `max_memory_per_child`, `max_age`; the new one is ready before the old one goes |
+//! | how many there are | `processes`, and with `idle_timeout` fewer, down to `min_processes`, while there is little to do; [`resize`](Pool::resize) |
+//! | what becomes of what they print | `stdout`, `stderr` (see [`Output`]) |
+//! | who is told | `on_worker_start`, `on_worker_death` (see [`EndReason`]) |
+//!
+//! In a task, [`worker::current`] says which worker runs it.
 //!
 //! Workers never outlive the program, however it ends, and take what their tasks have started with them. The
 //! terminal's Ctrl-C reaches the program alone.
+//!
+//! # Large data
+//! What many tasks need, [`broadcast`](Pool::broadcast) once: a [`Broadcast`] in an argument costs a few bytes, its data reaches each
+//! worker at most once, and slices of numbers and text are read where they lie, in sealed memory that all processes share.
+//! Or build it before a `ForkPool`: it is simply there.
+//!
+//! ```
+//! use procpool::{Broadcast, Pool, SerialPool};
+//!
+//! let pool = SerialPool::new();
+//! let weights: Broadcast<[f64]> = pool.broadcast(vec![0.5; 1000])?;
+//! let scaled = |(weights, x): (Broadcast<[f64]>, f64)| weights.iter().sum::<f64>() * x;
+//! let items = (0..3).map(|x| (weights.clone(), f64::from(x)));
+//! assert_eq!(pool.map(scaled, items)?, [0.0, 500.0, 1000.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Watching
+//! | to see | there is |
+//! |---|---|
+//! | how far a call is | `call(f).progress(bar)`, with the feature `progress` (indicatif) |
+//! | what tasks print | [`Output::lines`], each with its worker's name; [`TaskError::stderr`] has the last lines of a worker that crashed |
+//! | what tasks log | `forward_events` of a builder, with the feature `tracing`: events arrive in the program's subscriber |
+//! | what the pool did | [`stats`](Pool::stats): items by outcome, bytes, why workers ended, what each worker did |
+//! | what an item took | [`receipts`](CallWith::receipts): waiting, encoding, running, processor time, memory, worker, attempt |
+//! | what is going on now | [`dump`](Pool::dump): each worker's task, since when, and where in the kernel it is |
+//! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers |
 //!
 //! # Performance
 //! A task that is alone costs about a microsecond while both sides are awake, and two wake-ups by the kernel (some tens of
@@ -169,9 +207,6 @@
 //! # Questions
 //! **Why does `build` say that `init()` is missing?** A `SpawnPool`'s workers are this program. Without [`init`] as the first line of
 //! `main` they would run `main` again instead of tasks; they find that out, and say so.
-//!
-//! **How do I give each task something large that does not change?** A `ForkPool`'s workers have what was there when its fork server was started.
-//! For a `SpawnPool`, load it in the `initializer` and keep it in a `static`.
 //!
 //! **How do I keep state between tasks?** In a `static` or a thread-local of the worker: tasks run on its main thread, one after the other. Which worker
 //! gets which task is not yours to say.
