@@ -24,7 +24,6 @@
 //! - [Failure](#failure)
 //! - [Choosing a backend](#choosing-a-backend)
 //! - [Workers](#workers)
-//! - [Large data](#large-data)
 //! - [Watching](#watching)
 //! - [Performance](#performance)
 //! - [Testing your own code](#testing-your-own-code)
@@ -152,22 +151,6 @@
 //!
 //! Workers never outlive the program, however it ends, and take what their tasks have started with them. The
 //! terminal's Ctrl-C reaches the program alone.
-//!
-//! # Large data
-//! What many tasks need, [`broadcast`](Pool::broadcast) once: a [`Broadcast`] in an argument costs a few bytes, its data reaches each
-//! worker at most once, and slices of numbers and text are read where they lie, in sealed memory that all processes share.
-//! Or build it before a `ForkPool`: it is simply there.
-//!
-//! ```
-//! use procpool::{Broadcast, Pool, SerialPool};
-//!
-//! let pool = SerialPool::new();
-//! let weights: Broadcast<[f64]> = pool.broadcast(vec![0.5; 1000])?;
-//! let scaled = |(weights, x): (Broadcast<[f64]>, f64)| weights.iter().sum::<f64>() * x;
-//! let items = (0..3).map(|x| (weights.clone(), f64::from(x)));
-//! assert_eq!(pool.map(scaled, items)?, [0.0, 500.0, 1000.0]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 //!
 //! # Watching
 //! | to see | there is |
