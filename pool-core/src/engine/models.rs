@@ -1,5 +1,7 @@
 //! The concurrent parts under model checkers; see "Models" in `ARCHITECTURE.md`.
 
+#[cfg(shuttle)]
+mod care;
 mod fake;
 #[cfg(shuttle)]
 mod launcher;

@@ -11,6 +11,8 @@ pub(super) struct Slot {
     pub(super) place: Option<usize>,
     /// The number of its worker, or of the last that it had.
     pub(super) number: u32,
+    /// How many workers its place had had when it was launched.
+    pub(super) generation: u32,
     /// Where the initializer stands: `Err` with the reason when it failed in this worker.
     pub(super) initialized: Initialized,
     /// When to look at the running item's deadline, in nanoseconds of the monotonic clock.
@@ -45,6 +47,7 @@ impl Slot {
             phase: Phase::Down { not_before: 0 },
             place,
             number: 0,
+            generation: 0,
             initialized: Initialized::Unset,
             deadline: None,
             overdue: None,

@@ -43,12 +43,13 @@ impl Core {
             {
                 self.last_number += 1;
                 slot.number = self.last_number;
+                slot.generation = self.places.generation(place);
                 slot.phase = Phase::Launching;
                 due.push((
                     index,
                     LaunchSpec {
                         number: self.last_number,
-                        generation: self.places.generation(place),
+                        generation: slot.generation,
                         request_bytes: self.config.ring_bytes,
                         response_bytes: self.config.ring_bytes,
                         outlets: Outlets::default(),
@@ -147,8 +148,7 @@ impl Core {
             return;
         };
         let place = self.slots[slot].place;
-        let generation = place.map_or(0, |place| self.places.generation(place));
-        let info = linked.learn_pid(generation);
+        let info = linked.learn_pid(self.slots[slot].generation);
         self.tell_of_start(place.unwrap_or(slot), &info);
         let wire = Wire::new(linked.link.region(), bytes, bytes);
         self.slots[slot].phase = Phase::Up {

@@ -49,6 +49,11 @@ pub(crate) mod atomic {
                     self.0.swap(value, order)
                 }
 
+                pub(crate) fn fetch_add(&self, value: $number, order: Ordering) -> $number {
+                    interruption();
+                    self.0.fetch_add(value, order)
+                }
+
                 pub(crate) fn compare_exchange(
                     &self,
                     current: $number,

@@ -108,6 +108,11 @@ pub(crate) mod atomic {
                     self.0.swap(value, order)
                 }
 
+                pub(crate) fn fetch_add(&self, value: $number, order: Ordering) -> $number {
+                    live_or_die();
+                    self.0.fetch_add(value, order)
+                }
+
                 pub(crate) fn compare_exchange(
                     &self,
                     current: $number,

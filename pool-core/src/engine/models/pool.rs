@@ -37,7 +37,7 @@ use crate::sys::Clock;
 const NAP_NS: u64 = 50_000;
 
 /// Sees to it that nobody had to be saved by an alarm.
-fn awake() {
+pub(super) fn awake() {
     let waited = Clock::longest_wait();
     assert!(waited <= NAP_NS, "all slept, for {waited} ns");
 }
@@ -47,23 +47,23 @@ for_each_run! {
     static ref RUNS: Mutex<BTreeMap<u32, u32>> = Mutex::default();
 }
 
-fn counted(item: u32) -> u32 {
+pub(super) fn counted(item: u32) -> u32 {
     *RUNS.lock().expect("no panic").entry(item).or_default() += 1;
     item + 1000
 }
 
-fn runs(item: u32) -> u32 {
+pub(super) fn runs(item: u32) -> u32 {
     let runs = RUNS.lock().expect("no panic");
     runs.get(&item).copied().unwrap_or(0)
 }
 
-fn spawn(pool: &Arc<ModelPool>, body: fn(&ModelPool)) -> JoinHandle<()> {
+pub(super) fn spawn(pool: &Arc<ModelPool>, body: fn(&ModelPool)) -> JoinHandle<()> {
     let pool = pool.clone();
     let thread = thread::Builder::new().spawn(move || body(&pool));
     thread.expect("a thread")
 }
 
-fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+pub(super) fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     for thread in threads {
         thread.join().expect("no panic");
     }
@@ -330,7 +330,7 @@ fn workers_are_killed() {
     });
 }
 
-fn check_fates(pool: &ModelPool, first: u32) {
+pub(super) fn check_fates(pool: &ModelPool, first: u32) {
     let outcomes = pool.call(counted).chunksize(3).try_map(first..first + 5);
     assert_eq!(outcomes.len(), 5);
     for (item, outcome) in (first..).zip(outcomes) {
