@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+#[cfg(any(feature = "fork", feature = "spawn"))]
+use procpool::Output;
 use procpool::Pool;
 
 const LOOK_FOR: Duration = Duration::from_secs(10);
@@ -15,12 +17,17 @@ fn main() {
     procpool::init();
     #[cfg(feature = "fork")]
     {
-        let pool = procpool::ForkPool::builder().processes(2).build();
+        let builder = procpool::ForkPool::builder().processes(2);
+        // With all the threads that a pool can have.
+        let builder = builder.stdout(Output::lines(|_| {})).stderr(Output::tee());
+        let pool = builder.forward_events().build();
         stays_idle("fork", &pool.expect("a pool"));
     }
     #[cfg(feature = "spawn")]
     {
-        let pool = procpool::SpawnPool::builder().processes(2).build();
+        let builder = procpool::SpawnPool::builder().processes(2);
+        let builder = builder.stdout(Output::lines(|_| {})).stderr(Output::tee());
+        let pool = builder.forward_events().build();
         stays_idle("spawn", &pool.expect("a pool"));
     }
     println!("test result: ok. the idle pools made no context switches");
@@ -32,6 +39,8 @@ fn stays_idle<P: Pool>(backend: &str, pool: &P) {
     let squares = pool
         .map(|x: u64| x * x, 0..10_000)
         .expect("squares do not fail");
+    pool.apply(|()| println!("a line"), ())
+        .expect("to print does not fail");
     assert_eq!(squares.len(), 10_000);
     pool.apply_async(|x: u64| x, 1)
         .get()

@@ -12,6 +12,7 @@ use tracing_core::span::{Attributes, Id, Record};
 use tracing_core::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
 
 use crate::peer::wait_until;
+use crate::program::{Program, again, programs};
 use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 use crate::watchdog;
@@ -27,7 +28,12 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         records_of_log_say_where_they_were,
         a_flood_is_dropped_and_counted,
         without_forwarding_nothing_arrives,
+        more_places_than_any_program_has,
     ]
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    programs![S: tells_of_many_places]
 }
 
 /// An event as a subscriber sees it.
@@ -377,4 +383,35 @@ fn without_forwarding_nothing_arrives<S: Processes>() {
     end(&pool);
     wait_until(|| pool.stats().workers.is_empty());
     assert_eq!(memory.messages(), [""; 0]);
+}
+
+fn tells_of_many_places<S: Processes>() {
+    let memory = Memory::new(LevelFilter::TRACE);
+    let pool = memory.pool(S::builder().processes(1));
+    let task = |place: u64| {
+        // A record of `log` names its place at run time.
+        info!(target: "log", { log.target = "library", log.line = place }, "from log");
+    };
+    pool.map(task, 0..5000).unwrap();
+    end(&pool);
+    let seen = memory.seen();
+    assert_eq!(seen.len(), 5000);
+    let (ours, theirs): (Vec<_>, Vec<_>) =
+        seen.iter().partition(|it| it.target == "procpool::worker");
+    assert!(
+        ours.len() >= 5000 - 2048 && !theirs.is_empty(),
+        "{}",
+        ours.len()
+    );
+    assert!(ours.iter().all(|it| {
+        it.field("message")
+            .starts_with("from log worker=\"PoolWorker-1\"")
+    }));
+    assert!(ours.iter().all(|it| it.field("target") == "library"));
+}
+
+/// A worker that tells of ever new places gets no memory for all of them; its events arrive in another form.
+fn more_places_than_any_program_has<S: Processes>() {
+    // Not here, for the other tests' places are of the same process.
+    assert_eq!(again::<S>("tells_of_many_places").lines(), [""; 0]);
 }

@@ -190,6 +190,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         hostile::programs::<S>(),
         trace::programs::<S>(),
         output::programs::<S>(),
+        events::programs::<S>(),
     ]
     .concat()
 }

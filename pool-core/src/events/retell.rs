@@ -1,12 +1,12 @@
 //! The parent's side.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use tracing_core::dispatcher::{self, Dispatch};
 use tracing_core::field;
 use tracing_core::metadata::LevelFilter;
 use tracing_core::subscriber::NoSubscriber;
-use tracing_core::{Event, Level};
+use tracing_core::{Event, Level, Metadata};
 
 use super::frame::{Record, SpanRecord, Value};
 use super::site::{Place, Site};
@@ -64,18 +64,11 @@ impl Audience {
         if is_cut {
             all.push(("cut".to_owned(), Value::Bool(true)));
         }
-        self.emit(place, &all);
+        self.emit(place, &all, false);
     }
 
     /// Tells that so many events of a worker were not told.
     pub(crate) fn tell_dropped(&self, worker: &WorkerInfo, count: u64) {
-        let place = Place {
-            level: Level::WARN,
-            target: TARGET.to_owned(),
-            file: None,
-            line: None,
-            fields: Vec::new(),
-        };
         let all = [
             (
                 "message".to_owned(),
@@ -85,14 +78,41 @@ impl Audience {
             ("worker".to_owned(), Value::Text(worker.name())),
             ("pid".to_owned(), Value::U64(worker.pid().into())),
         ];
-        self.emit(place, &all);
+        self.emit(Place::ours(Level::WARN), &all, true);
     }
 
-    fn emit(&self, mut place: Place, all: &[(String, Value)]) {
-        place.fields = all.iter().map(|field| field.0.clone()).collect();
-        let Some(metadata) = Site::metadata_of(place) else {
-            return;
+    /// Emits an event of this place, or, if it cannot have metadata of its own, one of ours that says the same.
+    fn emit(&self, place: Place, all: &[(String, Value)], is_ours: bool) {
+        let names = |all: &[(String, Value)]| all.iter().map(|field| field.0.clone()).collect();
+        let (level, target) = (place.level, place.target.clone());
+        let fields = names(all);
+        if let Some(metadata) = Site::metadata_of(Place { fields, ..place }, is_ours) {
+            return self.emit_with(metadata, all);
+        }
+        let mut text = String::new();
+        for (name, value) in all {
+            let _ = match value {
+                Value::Text(message) if name == "message" => write!(text, "{message} "),
+                value => write!(text, "{name}={value} "),
+            };
+        }
+        let all = [
+            (
+                "message".to_owned(),
+                Value::Text(text.trim_end().to_owned()),
+            ),
+            ("target".to_owned(), Value::Text(target)),
+        ];
+        let place = Place {
+            fields: names(&all),
+            ..Place::ours(level)
         };
+        if let Some(metadata) = Site::metadata_of(place, true) {
+            self.emit_with(metadata, &all);
+        }
+    }
+
+    fn emit_with(&self, metadata: &'static Metadata<'static>, all: &[(String, Value)]) {
         // A message is shown as it is, other text in quotes.
         let display: Vec<Option<field::DisplayValue<&String>>> = all
             .iter()
@@ -140,14 +160,7 @@ fn describe(spans: &[SpanRecord]) -> String {
         text.push_str(&span.name);
         let mut separator = '{';
         for (name, value) in &span.fields {
-            let _ = write!(text, "{separator}{name}=");
-            let _ = match value {
-                Value::Bool(value) => write!(text, "{value}"),
-                Value::I64(value) => write!(text, "{value}"),
-                Value::U64(value) => write!(text, "{value}"),
-                Value::F64(value) => write!(text, "{value}"),
-                Value::Text(value) => write!(text, "{value:?}"),
-            };
+            let _ = write!(text, "{separator}{name}={value}");
             separator = ' ';
         }
         if separator == ' ' {
@@ -155,6 +168,31 @@ fn describe(spans: &[SpanRecord]) -> String {
         }
     }
     text
+}
+
+impl Place {
+    /// Of what this crate says itself.
+    fn ours(level: Level) -> Self {
+        Self {
+            level,
+            target: TARGET.to_owned(),
+            file: None,
+            line: None,
+            fields: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::I64(value) => value.fmt(f),
+            Self::U64(value) => value.fmt(f),
+            Self::F64(value) => value.fmt(f),
+            Self::Text(value) => write!(f, "{value:?}"),
+        }
+    }
 }
 
 /// 1 for an error to 5 for a trace.

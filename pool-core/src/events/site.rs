@@ -1,7 +1,8 @@
 //! Places in a worker's program, as the parent's subscriber knows places in a program.
 //!
 //! Subscribers know an event by metadata that live for ever. So those of each place are made once, when its first event
-//! arrives, and never freed; as many places as there are in a program, and not more than [`MAX_SITES`].
+//! arrives, and never freed; as many places as there are in a program, and not more than [`MAX_SITES`]: events of
+//! others share a few.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -13,8 +14,8 @@ use tracing_core::metadata::Kind;
 use tracing_core::subscriber::Interest;
 use tracing_core::{Level, Metadata};
 
-/// So many places are known by their own metadata; a worker that tells of more is not believed.
-const MAX_SITES: usize = 1024;
+/// So many places are known by their own metadata. More are not believed.
+const MAX_SITES: usize = 2048;
 
 /// What makes a place.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,15 +45,16 @@ impl Callsite for Site {
 }
 
 impl Site {
-    /// The metadata of this place. `None`: there are too many.
-    pub(super) fn metadata_of(place: Place) -> Option<&'static Metadata<'static>> {
+    /// The metadata of this place. `None`: there are too many. `ours`: it is one of this crate, of which there are
+    /// few.
+    pub(super) fn metadata_of(place: Place, ours: bool) -> Option<&'static Metadata<'static>> {
         static SITES: OnceLock<Mutex<HashMap<Place, &'static Site>>> = OnceLock::new();
         let sites = SITES.get_or_init(Mutex::default);
         let mut sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(site) = sites.get(&place) {
             return site.metadata.get();
         }
-        if sites.len() >= MAX_SITES {
+        if sites.len() >= MAX_SITES && !ours {
             return None;
         }
         let site = Self::make(place.clone());
