@@ -63,7 +63,7 @@ impl Output {
 
     /// As [`inherit`](Self::inherit), but by way of the pool, which keeps the last lines for the errors of
     /// lost tasks. Every byte is passed on, in order: where the program's own output does not take it, the workers
-    /// wait as if they wrote there themselves.
+    /// wait as if they wrote there themselves, and so does whoever drops the pool.
     ///
     /// ```
     /// # let stderr =

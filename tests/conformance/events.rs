@@ -392,7 +392,11 @@ fn tells_of_many_places<S: Processes>() {
         // A record of `log` names its place at run time.
         info!(target: "log", { log.target = "library", log.line = place }, "from log");
     };
-    pool.map(task, 0..5000).unwrap();
+    for first in (0..5000).step_by(100) {
+        pool.map(task, first..first + 100).unwrap();
+        // Or there would be too many at once.
+        wait_until(|| memory.seen.lock().unwrap().len() as u64 == first + 100);
+    }
     end(&pool);
     let seen = memory.seen();
     assert_eq!(seen.len(), 5000);

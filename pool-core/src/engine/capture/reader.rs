@@ -26,6 +26,9 @@ use crate::worker::WorkerInfo;
 /// The token of the reader's alarm.
 const ALARM: u64 = u64::MAX;
 
+/// How many bytes of events a worker can be ahead of the reader: of the order of a thousand events.
+const EVENT_PIPE_BYTES: usize = 256 * 1024;
+
 /// What becomes of a pool's workers' output.
 pub(in super::super) struct Capture {
     stdout: Output,
@@ -106,6 +109,8 @@ impl Capture {
             let (ours, theirs) = make_pipe()?;
             // Whoever has something to tell must not wait.
             rustix::io::ioctl_fionbio(&theirs, true)?;
+            // Where the system refuses more, it is less.
+            let _ = rustix::pipe::fcntl_setpipe_size(&theirs, EVENT_PIPE_BYTES);
             pipes.push((
                 ours,
                 Destination::Events(audience.clone(), Frames::default()),
@@ -156,15 +161,7 @@ impl Capture {
     /// Ends the threads, when the handlers have seen everything. The workers are gone by now.
     pub(in super::super) fn finish(&self) {
         if let Some(reader) = &self.reader {
-            reader.hub.is_finished.store(true, Ordering::SeqCst);
-            reader.hub.alarm.set();
-            let mut thread = reader.thread.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(thread) = thread.take() {
-                // It runs nothing of the user's.
-                let _ = thread.join();
-            }
-            drop(thread);
-            reader.teller.finish();
+            reader.finish();
         }
     }
 }
@@ -202,6 +199,27 @@ impl Reader {
                 Err(error)
             }
         }
+    }
+}
+
+impl Reader {
+    fn finish(&self) {
+        self.hub.is_finished.store(true, Ordering::SeqCst);
+        self.hub.alarm.set();
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // It runs nothing of the user's.
+            let _ = thread.join();
+        }
+        drop(thread);
+        self.teller.finish();
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // Of a pool that could not be built: of others it is done.
+        self.finish();
     }
 }
 
