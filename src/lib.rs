@@ -160,8 +160,8 @@
 //! | what tasks log | `forward_events` of a builder, with the feature `tracing`: events arrive in the program's subscriber |
 //! | what the pool did | [`stats`](Pool::stats): items by outcome, bytes, why workers ended, what each worker did |
 //! | what an item took | [`receipts`](CallWith::receipts): waiting, encoding, running, processor time, memory, worker, attempt |
-//! | what is going on now | [`dump`](Pool::dump): each worker's task, since when, and where in the kernel it is |
-//! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers |
+//! | what is going on now | [`dump`](Pool::dump): each worker's task, since when, and where in the program it is |
+//! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers, and for `cargo xtask timeline` |
 //!
 //! # Performance
 //! A task that is alone costs about a microsecond while both sides are awake, and two wake-ups by the kernel (some tens of

@@ -17,6 +17,7 @@ mod processes;
 mod sanitize;
 mod stacks;
 mod tidy;
+mod timeline;
 mod watchdog;
 
 use std::ffi::OsString;
@@ -48,6 +49,8 @@ enum Xtask {
     },
     /// Make random calls while workers and fork servers are killed, and check what became of each.
     Chaos(chaos::ChaosOptions),
+    /// Draw a trace that a pool has written, as SVG.
+    Timeline(timeline::Options),
     /// Make and drop pools and run tasks, and check that nothing grows.
     Soak(chaos::SoakOptions),
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Xtask::Model(options) => model::run(&root, &options),
         Xtask::Compare { arguments } => compare(&root, &arguments),
         Xtask::Chaos(options) => chaos::chaos(&root, &options),
+        Xtask::Timeline(options) => timeline::run(&options),
         Xtask::Soak(options) => chaos::soak(&root, &options),
     };
     match done {

@@ -100,6 +100,10 @@ fn read_stack(pid: u32, region: &Region) -> String {
     // What runs tasks is no part of it, nor the handler itself and what called it.
     let runs_tasks = |text: &String| text.contains(" pool_core::worker::chunk::");
     frames.truncate(frames.iter().position(runs_tasks).unwrap_or(frames.len()));
+    let calls_it = |text: &String| text.contains(" core::ops::function::Fn");
+    while frames.last().is_some_and(calls_it) {
+        frames.pop();
+    }
     let handler = frames
         .iter()
         .rposition(|text| text.contains("worker::stack::on_signal"));
