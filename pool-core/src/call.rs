@@ -388,7 +388,11 @@ impl Piece {
             Outcomes::One(Some(Ok(bytes))) => Ok(bytes.with(self.attachments)),
             Outcomes::One(outcome) => outcome.unwrap_or_else(|| Err(rubbish())),
             Outcomes::All(error) => Err(error),
-            Outcomes::Many { .. } => Err(rubbish()),
+            // The rest of what it was one of is in other pieces.
+            Outcomes::Many { records, errors } => match split_record(&records, &errors) {
+                Some((outcome, _)) => Ok(Bytes::from(outcome?).with(self.attachments)),
+                None => Err(rubbish()),
+            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procpool::{Pool, Receipted, TaskErrorKind};
+use procpool::{Pool, Receipted, TaskError, TaskErrorKind};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::fate::{Fate, strike};
@@ -31,6 +31,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         bulk_values_have_receipts,
         what_is_taken_back_keeps_its_receipts,
         a_cancelled_call_keeps_its_receipts,
+        one_item_that_is_left_of_many_has_its_value,
     ]
 }
 
@@ -297,4 +298,23 @@ fn a_cancelled_call_keeps_its_receipts<S: Processes>() {
     );
     assert_eq!(all[0].receipt.attempt, 1, "{}", all[0].receipt);
     assert_eq!(all[1].receipt.attempt, 0, "{}", all[1].receipt);
+}
+
+/// What is left of a chunk when its worker dies may be one item.
+fn one_item_that_is_left_of_many_has_its_value<S: Processes>() {
+    let pool = S::pool(1);
+    let die = |x: u64| if x == 1 { std::process::abort() } else { x };
+    let call = || pool.call(die).chunksize(3).receipts();
+    for all in [
+        call().map(0..3),
+        call().imap(0..3).collect(),
+        call().map_async(0..3).get(),
+    ] {
+        let [before, lost, after] = &all[..] else {
+            panic!("{} results", all.len());
+        };
+        assert_eq!(before.outcome.as_ref().ok(), Some(&0));
+        assert!(lost.outcome.as_ref().is_err_and(TaskError::is_worker_lost));
+        assert_eq!(after.outcome.as_ref().ok(), Some(&2));
+    }
 }
