@@ -86,7 +86,8 @@
 //! # Ok::<(), procpool::BroadcastError>(())
 //! ```
 //!
-//! Numbers and text are read where they lie, without a copy in any worker; another type is decoded once in each. The memory is freed when the
+//! Numbers and text are read where they lie, without a copy in any worker; another type is decoded once in each.
+//! [`Broadcast::filled`] has them written there in the first place. The memory is freed when the
 //! last handle goes: see [`Broadcast`]. What was built before a `ForkPool` needs none of this: it is simply there, and is not copied.
 //!
 //! # Failure

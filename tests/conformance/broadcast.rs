@@ -16,6 +16,7 @@ use crate::watchdog;
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
     tests![S:
         a_handle_is_its_value,
+        what_is_filled_in_place_is_shared,
         a_handle_may_be_anywhere_in_an_argument,
         nothing_at_all_can_be_shared,
         a_handle_that_was_given_away_comes_back,
@@ -131,6 +132,27 @@ fn a_handle_is_its_value<S: Subject>() {
     assert_eq!(*shared, table());
     let back = pool.apply(|table: Broadcast<Table>| Table::clone(&table), shared);
     assert_eq!(back.unwrap(), table());
+}
+
+/// No more than the numbers that were written, also if that is none at all or far too much.
+fn what_is_filled_in_place_is_shared<S: Subject>() {
+    let pool = S::pool(1);
+    let count = |numbers: &mut [u32]| {
+        for (x, number) in (1..).zip(numbers) {
+            *number = x;
+        }
+    };
+    for length in [0, 1, 5000] {
+        let shared = Broadcast::filled(length, count).unwrap();
+        let back = pool.apply(|shared: Broadcast<[u32]>| shared.to_vec(), shared);
+        assert_eq!(back.unwrap(), Vec::from_iter(1..=length as u32));
+    }
+    for length in [usize::MAX, usize::MAX / 4, 1 << 59] {
+        let error = Broadcast::filled(length, count).unwrap_err();
+        assert!(error.is_refused_by_system(), "{error}");
+    }
+    let panic = std::panic::catch_unwind(|| Broadcast::filled(5, |_: &mut [u8]| panic!("in vain")));
+    assert!(panic.is_err());
 }
 
 /// In a struct, an option, a list, a map; of every kind of call.

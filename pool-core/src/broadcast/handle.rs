@@ -1,6 +1,7 @@
 //! The handle of a shared value.
 
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::error::BroadcastError;
 use super::memory::{SharedMemory, Ticket};
 use super::passage::{self, TICKET};
 use super::shareable::{IntoBroadcast, Shareable};
+use crate::codec::{self, Number};
 
 /// A value that all workers share: an `Arc` that can be passed to other processes.
 ///
@@ -39,6 +41,7 @@ use super::shareable::{IntoBroadcast, Shareable};
 /// | what is broadcast | the handle | in the parent | in a worker |
 /// |---|---|---|---|
 /// | `Vec<f64>`, `&[u8]` and the like | `Broadcast<[f64]>` | copied once | read where it lies |
+/// | [`filled`](Broadcast::filled) in place | `Broadcast<[f64]>` | not copied | read where it lies |
 /// | `String`, `&str` | `Broadcast<str>` | copied once | checked once to be UTF-8, read where it lies |
 /// | `&T` of any other type | `Broadcast<T>` | encoded once | decoded once, when the first handle comes |
 ///
@@ -94,6 +97,41 @@ impl<T: Shareable + ?Sized> Broadcast<T> {
     #[must_use]
     pub fn shared_bytes(&self) -> usize {
         self.memory.bytes().len()
+    }
+}
+
+impl<N: Number> Broadcast<[N]> {
+    /// Shares `count` numbers that `fill` writes where they are to stay, so that not even the
+    /// parent copies them. They are zero before.
+    ///
+    /// ```
+    /// use pool_core::Broadcast;
+    ///
+    /// let squares = Broadcast::filled(1000, |squares: &mut [u64]| {
+    ///     for (x, square) in (0..).zip(squares) {
+    ///         *square = x * x;
+    ///     }
+    /// })?;
+    /// assert_eq!(squares[12], 144);
+    /// # Ok::<(), pool_core::BroadcastError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the system is out of memory, address space or descriptors; or when the process was forked
+    /// while `fill` ran, for then somebody else could still write.
+    pub fn filled(count: usize, fill: impl FnOnce(&mut [N])) -> Result<Self, BroadcastError> {
+        let too_many = || io::Error::from(io::ErrorKind::OutOfMemory);
+        count
+            .checked_mul(size_of::<N>())
+            .ok_or_else(too_many)
+            .and_then(|bytes| {
+                SharedMemory::filled(bytes, |bytes| {
+                    // A mapping begins with a page, and is as long as was asked for.
+                    fill(codec::as_numbers_mut(bytes).unwrap_or_default());
+                })
+            })
+            .map(Self::of)
+            .map_err(|error| BroadcastError::refused(&error))
     }
 }
 

@@ -56,10 +56,19 @@ fn known() -> MutexGuard<'static, BTreeMap<u128, Known>> {
 impl SharedMemory {
     /// Puts bytes into shared memory; handles in them mean the attachments.
     pub(super) fn new(bytes: &[u8], attachments: Vec<Arc<Self>>) -> io::Result<Arc<Self>> {
+        Self::of(Sealed::copy_of(bytes)?, attachments)
+    }
+
+    /// Makes so many zero bytes shared memory, as `fill` changes them.
+    pub(super) fn filled(bytes: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Arc<Self>> {
+        Self::of(Sealed::filled(bytes, fill)?, Vec::new())
+    }
+
+    fn of(sealed: Sealed, attachments: Vec<Arc<Self>>) -> io::Result<Arc<Self>> {
         let memory = Arc::new(Self {
             // Never the same twice, in no process, so that nothing is mistaken for something else.
             id: sys::random_id()?,
-            sealed: Some(Sealed::copy_of(bytes)?),
+            sealed: Some(sealed),
             source: None,
             decoded: OnceLock::new(),
             decoding: Mutex::new(()),

@@ -332,6 +332,16 @@ pub(crate) fn as_numbers<N: Number>(bytes: &[u8]) -> Option<&[N]> {
     }
 }
 
+/// The same to be changed.
+#[inline]
+pub(crate) fn as_numbers_mut<N: Number>(bytes: &mut [u8]) -> Option<&mut [N]> {
+    // SAFETY: whatever the bytes are, they make numbers, and the other way round (see `Number`).
+    match unsafe { bytes.align_to_mut::<N>() } {
+        ([], numbers, []) => Some(numbers),
+        _ => None,
+    }
+}
+
 /// The memory of the numbers.
 #[inline]
 pub(crate) fn as_bytes<N: Number>(numbers: &[N]) -> &[u8] {

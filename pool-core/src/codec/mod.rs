@@ -60,7 +60,9 @@ mod ser;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bulk::{Lent, as_bytes, as_numbers, decode_bulk, is_bulk, lend, receive};
+pub(crate) use bulk::{
+    Lent, as_bytes, as_numbers, as_numbers_mut, decode_bulk, is_bulk, lend, receive,
+};
 pub use bulk::{bulk_bytes, bulk_parts};
 pub use de::decode;
 pub(crate) use de::decode_argument;

@@ -8,9 +8,11 @@ use std::ptr::NonNull;
 
 use rustix::fs::{
     FileType, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
-    memfd_create, open, stat,
+    ftruncate, memfd_create, open, stat,
 };
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+
+use super::linux::{map_shared, unmap};
 
 /// What makes a memory file's bytes the same for ever.
 const FROZEN: SealFlags = SealFlags::WRITE
@@ -59,6 +61,23 @@ impl Sealed {
         file.write_all(bytes)?;
         fcntl_add_seals(&file, FROZEN | SealFlags::SEAL)?;
         Self::map(file.into())?.ok_or_else(|| io::Error::other("the memory cannot be sealed"))
+    }
+
+    /// So many bytes, all zero, as `fill` changes them where they lie.
+    pub(crate) fn filled(bytes: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = memfd_create("procpool-shared", flags)?;
+        ftruncate(&file, bytes as u64)?;
+        if bytes == 0 {
+            fill(&mut []);
+        } else {
+            let (address, bytes) = map_shared(file.as_fd())?;
+            let mut mapping = Writable { address, bytes };
+            fill(mapping.bytes());
+        }
+        // The mapping is gone, also from what `fill` may have started, or this is refused.
+        fcntl_add_seals(&file, FROZEN | SealFlags::SEAL)?;
+        Self::map(file)?.ok_or_else(|| io::Error::other("the memory cannot be sealed"))
     }
 
     /// Opens the memory that another process has. `None`: what is there is something else.
@@ -126,19 +145,39 @@ impl Sealed {
     }
 }
 
+/// A mapping of a memory file that nobody else has yet.
+struct Writable {
+    address: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Writable {
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is so long, writable, zero-filled, and lives as long as `self`, which is
+        // borrowed for as long as the bytes. Nobody else has the file or its descriptor's number.
+        unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.bytes) }
+    }
+}
+
+impl Drop for Writable {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours alone, and the bytes are not borrowed any more.
+        unsafe { unmap(self.address, self.bytes) };
+    }
+}
+
 impl Drop for Sealed {
     fn drop(&mut self) {
         if self.bytes > 0 {
             // SAFETY: the mapping is ours alone, and whoever reads it borrows `self`.
-            let unmapped = unsafe { munmap(self.address.as_ptr().cast(), self.bytes) };
-            debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+            unsafe { unmap(self.address, self.bytes) };
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{SeekFrom, ftruncate, seek};
+    use rustix::fs::{SeekFrom, seek};
 
     use super::*;
 
@@ -162,6 +201,31 @@ mod tests {
         assert!(rustix::io::write(&opened.file, b"x").is_err());
         drop(sealed);
         assert_eq!(opened.bytes(), [7; 10_000]);
+    }
+
+    #[test]
+    fn what_was_filled_in_place_is_sealed_afterwards() {
+        let sealed = Sealed::filled(10_000, |bytes| {
+            assert_eq!(bytes, [0; 10_000]);
+            bytes[9_999] = 7;
+        });
+        let sealed = sealed.expect("memory");
+        assert_eq!((sealed.bytes().len(), sealed.bytes()[9_999]), (10_000, 7));
+        assert!(rustix::io::write(&sealed.file, b"x").is_err());
+        let nothing = Sealed::filled(0, |bytes| assert!(bytes.is_empty()));
+        assert!(nothing.expect("memory").bytes().is_empty());
+    }
+
+    #[test]
+    fn what_somebody_may_still_write_is_not_shared() {
+        let mut held = None;
+        let refused = Sealed::filled(4096, |bytes| {
+            // As in a process that was forked in the meantime.
+            let address = NonNull::new(bytes.as_mut_ptr()).expect("mapped");
+            // SAFETY: it is the whole of a mapping, which stays mapped during the call.
+            held = Some(unsafe { crate::sys::map_again(address, 4096) });
+        });
+        assert!(held.is_some_and(|held| held.is_ok()) && refused.is_err());
     }
 
     #[test]
