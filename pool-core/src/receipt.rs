@@ -122,3 +122,24 @@ impl<R: DeserializeOwned + 'static> Receipted<R> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Outcomes;
+
+    /// What is left of a chunk that was taken back has one item, and its outcome as several have.
+    #[test]
+    fn a_piece_of_one_of_several_is_read() {
+        let mut outcomes = Outcomes::with_capacity(3);
+        outcomes.push_value(&7_u64.to_le_bytes());
+        let piece = Piece {
+            count: 1,
+            outcomes,
+            ..Piece::failed(2, 1, TaskError::closed())
+        };
+        let mut all: Vec<Receipted<u64>> = Vec::new();
+        Receipted::read_all(Arc::new(piece), &mut all);
+        assert_eq!(all[0].outcome, Ok(7));
+    }
+}

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::bytes::Bytes;
-use crate::call::Piece;
+use crate::call::{Outcomes, Piece};
 use crate::codec;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::protocol::PanicReport;
@@ -144,7 +144,8 @@ pub(crate) fn decode_measured<R: DeserializeOwned + 'static>(
 ) {
     // A single large value is taken, not copied.
     match Arc::try_unwrap(piece) {
-        Ok(piece) if piece.count == 1 => {
+        // A piece of one item may be what was left of a larger one, and its outcome among several.
+        Ok(piece) if matches!(piece.outcomes, Outcomes::One(_)) => {
             let (index, mut receipt) = (piece.first, piece.receipt(piece.first));
             let bytes = piece.into_single();
             let outcome = timed(&mut receipt, || bytes.and_then(decode_owned));
