@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::{self, Gate};
 use crate::peer::{signal, wait_until, workers};
+use crate::program::{Program, again, programs};
 use crate::subject::{Builder, Processes, Subject};
 use crate::trial::Test;
 use crate::watchdog;
@@ -40,8 +41,13 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         two_pools_share_one,
         a_worker_passes_it_on_to_its_own_pool,
         what_a_worker_shares_ends_with_its_task,
+        a_parent_that_cannot_be_reached,
         a_gibibyte_is_there_once,
     ]
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    programs![S: unreachable_parent]
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -543,6 +549,41 @@ fn what_a_worker_shares_ends_with_its_task<S: Processes>() {
     let error = error.unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::Decode);
     assert!(error.to_string().contains("made in a worker"), "{error}");
+}
+
+fn unreachable_parent<S: Processes>() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    use rustix::thread::set_thread_uid;
+
+    let pool = S::pool(1);
+    let shared = pool.broadcast("out of reach").unwrap();
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).unwrap();
+    // To root nothing is out of reach.
+    let give_up_rights = |()| {
+        if rustix::process::geteuid().is_root() {
+            set_thread_uid(rustix::process::Uid::from_raw(65_534)).unwrap();
+        }
+    };
+    pool.apply(give_up_rights, ()).unwrap();
+    for _ in 0..2 {
+        let error = pool.apply(|shared: Broadcast<str>| shared.len(), shared.clone());
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
+        for word in [
+            "Permission denied",
+            "PR_SET_DUMPABLE",
+            "pass the value itself",
+        ] {
+            assert!(error.to_string().contains(word), "no {word:?} in {error}");
+        }
+    }
+    assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
+    assert_eq!(pool.stats().workers_started, 1);
+}
+
+/// Where the worker may not open the parent's memory, the task fails and says what to do.
+fn a_parent_that_cannot_be_reached<S: Processes>() {
+    assert_eq!(again::<S>("unreachable_parent").lines(), [""; 0]);
 }
 
 /// The memory of the workers themselves does not grow by it, however much of it they read.

@@ -187,6 +187,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         death::programs::<S>(),
         remains::programs::<S>(),
         refused::programs::<S>(),
+        broadcast::programs::<S>(),
         hostile::programs::<S>(),
         trace::programs::<S>(),
         output::programs::<S>(),
