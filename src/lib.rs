@@ -72,6 +72,12 @@
 //! Handles of the calls in the background are futures, under any runtime and without a thread for each call; with the feature
 //! `stream`, what `imap` returns becomes a stream (`into_stream`).
 //!
+//! With the feature `progress`, a call of any kind shows on a bar of the crate indicatif how far it is:
+//! `pool.call(parse).progress(progress::bar()).map(paths)` prints, where there is a terminal,
+//! ```text
+//!  52% ━━━━━━━━━━━━━━━━━━━━━━━╸───────────────────── 790/1,500 579/s 0:01, 0:01 left  9 failed
+//! ```
+//!
 //! # Large data
 //! What many tasks need, such as a table or a model, goes into shared memory once, and a handle of it into each argument:
 //!
