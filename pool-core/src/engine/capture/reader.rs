@@ -27,6 +27,7 @@ use crate::worker::WorkerInfo;
 const ALARM: u64 = u64::MAX;
 
 /// How many bytes of events a worker can be ahead of the reader: of the order of a thousand events.
+#[cfg(feature = "tracing")]
 const EVENT_PIPE_BYTES: usize = 256 * 1024;
 
 /// What becomes of a pool's workers' output.
