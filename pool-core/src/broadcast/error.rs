@@ -16,8 +16,13 @@ pub struct BroadcastError {
 
 impl BroadcastError {
     pub(super) fn refused(error: &io::Error) -> Self {
+        // That one speaks of processes.
+        let hint = match error.kind() {
+            io::ErrorKind::OutOfMemory => "",
+            _ => hint(error),
+        };
         Self {
-            message: format!("the system refuses the memory: {error}{}", hint(error)),
+            message: format!("the system refuses the memory: {error}{hint}"),
             is_refused_by_system: true,
         }
     }

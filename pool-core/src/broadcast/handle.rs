@@ -58,7 +58,7 @@ use crate::codec::{self, Number};
 /// task, right after that; a handle that a task has put away keeps it. A worker that is started later, in place of a lost one,
 /// opens the memory anew. The handle does not belong to the pool: it is good for every pool of the process.
 /// A process that is forked while there is a handle has a copy of that, like of everything else:
-/// a [fork server](crate::Launcher) keeps the memory as long as it lives.
+/// the fork server of a `ForkPool` that is built then keeps the memory as long as it lives.
 ///
 /// # Where it can go
 /// Into arguments, also of an initializer; from a worker back to the parent in results, if a handle is left
