@@ -28,6 +28,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_pool_shrinks_by_those_who_do_least,
         a_pool_is_resized_again_and_again_under_load,
         a_pool_is_resized_while_its_workers_are_replaced,
+        a_pool_is_resized_while_its_workers_start,
         a_closed_pool_is_not_resized,
         sizes_that_make_no_sense_are_refused,
         options_that_make_no_sense_are_refused,
@@ -313,6 +314,31 @@ fn a_pool_is_resized_while_its_workers_are_replaced<S: Processes>() {
     wait_until(|| workers(&pool).len() == 3);
     pool.close();
     pool.join().unwrap();
+}
+
+/// A size that is overtaken by the next one leaves no trace.
+fn a_pool_is_resized_while_its_workers_start<S: Processes>() {
+    let pool = S::builder().processes(2).build();
+    for size in [16, 1, 8, 3, 20, 2, 1, 5] {
+        pool.resize(size).unwrap();
+        assert_eq!(pool.processes(), size);
+    }
+    // All five work at once, and then there is nobody else.
+    let gate = Gate::new();
+    let tasks: Vec<_> = (0..5)
+        .map(|_| pool.apply_async(pass, gate.ticket()))
+        .collect();
+    let busy: BTreeSet<u32> = gate.wait_for(5).into_iter().collect();
+    wait_until(|| workers(&pool).into_iter().collect::<BTreeSet<_>>() == busy);
+    gate.open();
+    for task in tasks {
+        assert!(busy.contains(&task.get().unwrap()));
+    }
+    wait_until(|| {
+        let ended: u64 = pool.stats().workers_ended.values().sum();
+        pool.stats().workers_started == ended + 5
+    });
+    assert_eq!(workers(&pool).len(), 5);
 }
 
 fn a_closed_pool_is_not_resized<S: Processes>() {

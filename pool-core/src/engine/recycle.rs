@@ -135,9 +135,12 @@ impl Core {
     fn vacate(&mut self, place: usize, reason: EndReason) {
         for slot in self.places.clear(place) {
             self.leave(slot, place);
-            self.slots[slot].recycle = Some(reason);
-            // One that is still on its way goes when it has come.
-            self.dismiss(slot);
+            // The reason is the worker's, and not that of the next one in this slot.
+            if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
+                self.slots[slot].recycle = Some(reason);
+                // One that is still on its way goes when it has come.
+                self.dismiss(slot);
+            }
         }
     }
 
