@@ -141,7 +141,8 @@ fn each_worker_has_its_own_figures<S: Processes>() {
         let done = pids.iter().filter(|pid| **pid == worker.pid()).count();
         assert_eq!(worker.items, done as u64, "{stats}");
         assert_eq!(worker.busy + worker.idle, worker.up, "{stats}");
-        assert_eq!(worker.busy > Duration::ZERO, done > 0, "{stats}");
+        // One that has done nothing may have passed over what was taken back.
+        assert!(worker.busy > Duration::ZERO || done == 0, "{stats}");
         assert_eq!(worker.queued, 0);
         assert!(worker.rss > Some(100_000), "{stats}");
     }
