@@ -36,25 +36,31 @@ const SEED: u64 = 2024;
 fn main() -> Result<(), Box<dyn Error>> {
     procpool::init();
     println!("{TRIALS} trials on a grid of {SIDE} x {SIDE} cells, seed {SEED}");
-    let mut estimates = vec![report("in this process", &SerialPool::new(), None)?];
-    #[cfg(any(feature = "fork", feature = "spawn"))]
-    for (workers, chunksize) in [
-        (1, None),
-        (2, None),
-        (3, None),
-        (3, Some(1)),
-        (4, Some(100)),
-    ] {
-        let pool = procpool::ProcessPool::builder()
-            .processes(workers)
-            .build()?;
-        let chunks = chunksize.map_or(String::new(), |size| format!(", chunks of {size}"));
-        let name = format!("{workers} workers{chunks}");
-        estimates.push(report(&name, &pool, chunksize)?);
-    }
+    let estimates = [
+        report("in this process", &SerialPool::new(), None)?,
+        #[cfg(any(feature = "fork", feature = "spawn"))]
+        by_workers(1, None)?,
+        #[cfg(any(feature = "fork", feature = "spawn"))]
+        by_workers(2, None)?,
+        #[cfg(any(feature = "fork", feature = "spawn"))]
+        by_workers(3, None)?,
+        #[cfg(any(feature = "fork", feature = "spawn"))]
+        by_workers(3, Some(1))?,
+        #[cfg(any(feature = "fork", feature = "spawn"))]
+        by_workers(4, Some(100))?,
+    ];
     assert!(estimates.iter().all(|bits| *bits == estimates[0]));
     println!("the same bits each time: {}", estimates.len());
     Ok(())
+}
+
+#[cfg(any(feature = "fork", feature = "spawn"))]
+fn by_workers(workers: usize, chunksize: Option<usize>) -> Result<[u64; 2], Box<dyn Error>> {
+    let pool = procpool::ProcessPool::builder()
+        .processes(workers)
+        .build()?;
+    let chunks = chunksize.map_or(String::new(), |size| format!(", chunks of {size}"));
+    report(&format!("{workers} workers{chunks}"), &pool, chunksize)
 }
 
 /// Prints the estimate, and returns its bits.
