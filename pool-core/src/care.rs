@@ -359,7 +359,8 @@ macro_rules! care_methods {
         /// What counts is its resident set as top(1) shows it, shared memory included; for a forked worker also what was
         /// there before the fork. It is looked at whenever a chunk of items is through, so a single task may
         /// take more for a while ([`rlimit`](Self::rlimit) forbids that). A worker that holds more works on
-        /// until its replacement is ready, finishes what it runs, and goes. A limit that a worker exceeds before its
+        /// until its replacement is ready, finishes what it runs, and goes; one that holds twice as much is given
+        /// nothing more at once. A limit that a worker exceeds before its
         /// first task is an error.
         #[must_use]
         pub fn max_memory_per_child(mut self, bytes: u64) -> Self {

@@ -17,6 +17,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_worker_that_leaks_is_replaced,
         a_worker_below_its_limit_stays,
         a_worker_too_large_works_until_its_replacement_is_ready,
+        a_worker_much_too_large_gets_nothing_more,
         a_limit_below_any_worker_fails_the_build,
         a_limit_below_what_the_initializer_needs_fails_the_tasks,
         an_old_worker_is_replaced_while_it_is_idle,
@@ -82,20 +83,24 @@ fn a_worker_below_its_limit_stays<S: Processes>() {
     assert_eq!(pool.stats().workers_started, 1);
 }
 
+/// A pool of one worker with a limit. The initializers of its replacements wait at the gate.
+fn slowly_replaced<S: Processes>(gate: &Gate) -> S::Pool {
+    let builder = S::builder().processes(1).max_memory_per_child(LIMIT);
+    let builder = builder.initializer(
+        |ticket: String| {
+            if worker::current().is_some_and(|worker| worker.generation() > 0) {
+                gate::pass(&ticket);
+            }
+        },
+        gate.ticket(),
+    );
+    builder.build()
+}
+
 /// While the replacement's initializer takes its time, tasks go on.
 fn a_worker_too_large_works_until_its_replacement_is_ready<S: Processes>() {
     let gate = Gate::new();
-    let builder = S::builder().processes(1).max_memory_per_child(LIMIT);
-    let pool = builder
-        .initializer(
-            |ticket: String| {
-                if worker::current().is_some_and(|worker| worker.generation() > 0) {
-                    gate::pass(&ticket);
-                }
-            },
-            gate.ticket(),
-        )
-        .build();
+    let pool = slowly_replaced::<S>(&gate);
     let first = pool.apply(leak, LIMIT as usize).unwrap();
     let next = gate.wait_for(1)[0];
     for _ in 0..20 {
@@ -104,6 +109,18 @@ fn a_worker_too_large_works_until_its_replacement_is_ready<S: Processes>() {
     gate.open();
     wait_for_death(&[first]);
     assert_eq!(pool.apply(who, ()).unwrap(), next);
+}
+
+/// It goes at once, and its work waits for the replacement.
+fn a_worker_much_too_large_gets_nothing_more<S: Processes>() {
+    let gate = Gate::new();
+    let pool = slowly_replaced::<S>(&gate);
+    let first = pool.apply(leak, 2 * LIMIT as usize).unwrap();
+    let task = pool.apply_async(who, ());
+    let next = gate.wait_for(1)[0];
+    wait_for_death(&[first]);
+    gate.open();
+    assert_eq!(task.get().unwrap(), next);
 }
 
 fn a_limit_below_any_worker_fails_the_build<S: Processes>() {

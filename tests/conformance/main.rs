@@ -188,6 +188,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         remains::programs::<S>(),
         refused::programs::<S>(),
         broadcast::programs::<S>(),
+        recycling::programs::<S>(),
         hostile::programs::<S>(),
         trace::programs::<S>(),
         output::programs::<S>(),

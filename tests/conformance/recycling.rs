@@ -1,12 +1,15 @@
 //! Workers that are replaced when they have run so many tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use procpool::{Pool, TaskErrorKind, worker};
-use rustix::process::Signal;
+use procpool::{EndReason, Pool, TaskErrorKind, worker};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::gate::{self, Gate, Tally};
+use crate::hooks::Diary;
 use crate::peer::{signal, wait_for_death, wait_until, workers};
+use crate::program::{Program, again, programs};
 use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
@@ -26,6 +29,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         terminating_while_a_replacement_gets_ready,
         closing_while_a_replacement_waits,
         slow_finalizers_do_not_pile_up,
+        descriptors_for_one_worker_are_enough,
     ]
 }
 
@@ -342,4 +346,53 @@ fn slow_finalizers_do_not_pile_up<S: Processes>() {
     for task in tasks {
         task.get().unwrap();
     }
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    programs![S: as_few_descriptors_as_can_be]
+}
+
+/// A pool with the lowest limit of descriptors with which there is one: it leaves none for another worker.
+fn with_few_descriptors<B: Builder>(builder: impl Fn() -> B) -> B::Pool {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let before = descriptors();
+    let mut limit = 8;
+    loop {
+        let few = Rlimit {
+            current: Some(limit),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, few).expect("a lower limit is always allowed");
+        if let Ok(pool) = builder().processes(1).try_build() {
+            return pool;
+        }
+        wait_until(|| descriptors() <= before);
+        limit += 1;
+    }
+}
+
+fn as_few_descriptors_as_can_be<S: Processes>() {
+    let pool = with_few_descriptors(|| S::builder().max_tasks_per_child(1));
+    // Long enough for several attempts to start another one meanwhile.
+    let slowly = |x: u64| {
+        std::thread::sleep(Duration::from_millis(150));
+        who(x).1
+    };
+    let pids: BTreeSet<u32> = (0..3).map(|x| pool.apply(slowly, x).unwrap()).collect();
+    assert_eq!(pids.len(), 3);
+    drop(pool);
+    let diary = Diary::default();
+    let age = Duration::from_millis(20);
+    let pool = with_few_descriptors(|| diary.of(S::builder().max_age(age)));
+    wait_until(|| {
+        let ends = diary.reasons();
+        ends.iter().filter(|end| **end == EndReason::MaxAge).count() == 3
+    });
+    pool.apply(who, 1).unwrap();
+}
+
+/// Where a worker's replacement cannot be started beside it, the worker goes first, as it would have to.
+fn descriptors_for_one_worker_are_enough<S: Processes>() {
+    assert_eq!(again::<S>("as_few_descriptors_as_can_be").lines(), [""; 0]);
 }

@@ -361,6 +361,8 @@ impl Core {
         if self.scheduler.is_revoked(slot) && wire.is_drained()? {
             self.scheduler.passed_over(slot);
             wire.region().reinstate();
+            // Its worker can have something else, or can go: whoever asked must see to that.
+            return Ok(true);
         }
         Ok(news)
     }

@@ -39,6 +39,10 @@ impl Core {
                 Some(successor) if is_over && self.is_ready(successor) => self.dismiss(holder),
                 Some(_) => {}
             }
+            if self.is_much_too_large(holder) {
+                // It must not grow while a slow initializer runs elsewhere.
+                self.dismiss(holder);
+            }
         }
     }
 
@@ -53,6 +57,8 @@ impl Core {
         });
         self.places.appoint(place, slot);
         self.slots[slot].place = Some(place);
+        // Of a worker that was not even launched.
+        self.slots[slot].recycle = None;
         self.slots[slot].phase = Phase::Down { not_before: 0 };
         self.is_hiring = true;
     }
@@ -73,6 +79,8 @@ impl Core {
 
     /// A slot's worker finishes what it runs and then goes.
     fn dismiss(&mut self, slot: usize) {
+        // Who waits for what it runs may not come to see that it is through.
+        self.listen_for_orphans();
         if self.scheduler.dismiss(slot) {
             self.take_back(slot);
         }
@@ -109,6 +117,7 @@ impl Core {
 
     /// A slot's worker is dead: its successor has its place, if it has one.
     pub(super) fn make_way(&mut self, slot: usize) {
+        self.slots[slot].recycle = None;
         self.succeed(slot);
         if let Some(place) = self.slots[slot].leaves.take() {
             self.places.is_gone(place);
@@ -160,6 +169,12 @@ impl Core {
         if !self.scheduler.is_busy(slot) {
             self.is_idle_from_now(slot);
         }
+    }
+
+    /// Whether a slot's worker holds twice as much memory as it may.
+    fn is_much_too_large(&self, slot: usize) -> bool {
+        let limit = self.config.care.max_memory;
+        limit.is_some_and(|limit| self.resident(slot) > limit.saturating_mul(2))
     }
 
     /// How much memory a slot's worker holds, in bytes, as it says itself.

@@ -128,6 +128,9 @@ impl Supervisor {
                 let mut core = self.shared.lock();
                 core.on_time();
                 core.bury_unborn();
+                if core.chores {
+                    core.dispatch();
+                }
                 self.shared.settle(&mut core);
                 if core.is_over() && !matches!(core.end, End::Open) {
                     self.shared.deliver(core);
