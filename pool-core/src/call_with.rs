@@ -178,7 +178,7 @@ impl<F> CallWith<F> {
         R: Serialize + DeserializeOwned + 'static,
     {
         let items = items.into_iter();
-        let mut all = AllOrFirst::with_capacity(reserve(&items));
+        let mut all = AllOrFirst::with_capacity(items.size_hint().0);
         self.for_each::<_, R>(items, |piece| decode_all(&piece, &mut all))?;
         all.into_result()
     }

@@ -46,6 +46,7 @@ impl Limit {
         until: None,
     };
 
+    #[inline(always)]
     fn is_reached(&self, items: &Items) -> bool {
         items.count >= self.items
             || items.bytes.len() >= self.bytes

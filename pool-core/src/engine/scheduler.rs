@@ -102,20 +102,16 @@ impl<L: Load> Lane<L> {
         loads.map_or(2, |loads| loads.clamp(2, MAX_FLIGHTS))
     }
 
-    /// How many items have not begun, as far as is known.
-    fn waiting(&self) -> u64 {
+    /// Whether there are items that have not begun, as far as is known.
+    fn is_waiting(&self) -> bool {
         let open = self.flights.iter().find(|flight| !flight.is_done());
-        let Some(open) = open else {
-            return 0;
+        let (Some(open), Some(last)) = (open, self.flights.back()) else {
+            return false;
         };
         // The first without an outcome is likely to run; where a look showed that the worker was
         // further on, that is known better.
         let begun = self.cut.max(open.first + u64::from(open.done) + 1);
-        let after = |flight: &Flight<L>| {
-            let end = flight.first + u64::from(flight.load.count());
-            end.saturating_sub(begun.max(flight.first))
-        };
-        self.flights.iter().map(after).sum()
+        last.first + u64::from(last.load.count()) > begun
     }
 }
 
@@ -204,7 +200,7 @@ impl<L: Load> Scheduler<L> {
     /// something that should be taken back for that.
     pub(crate) fn dismiss(&mut self, slot: usize) -> bool {
         let lane = &mut self.lanes[slot];
-        !std::mem::replace(&mut lane.dismissed, true) && !lane.revoked && lane.waiting() > 0
+        !std::mem::replace(&mut lane.dismissed, true) && !lane.revoked && lane.is_waiting()
     }
 
     /// Whether a worker gets nothing more because it has had all that it may.

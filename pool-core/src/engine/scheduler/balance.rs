@@ -18,7 +18,7 @@ impl<L: Load> Scheduler<L> {
         let mut first: Option<(u64, usize)> = None;
         for (slot, lane) in self.lanes.iter_mut().enumerate() {
             let may_give = lane.state == LaneState::Up && !lane.revoked && !lane.doomed;
-            if !may_give || lane.waiting() == 0 {
+            if !may_give || !lane.is_waiting() {
                 continue;
             }
             if lane.load_ns.saturating_mul(lane.flights.len() as u64) > CREDIT_NS {
