@@ -89,13 +89,14 @@ impl<S: Processes> Scene<S> {
         }
     }
 
-    /// The worker that is not at the gate. It may be on its way.
+    /// The worker that is not at the gate. It may be on its way, and the one before it may be dead
+    /// without the pool's having heard of it.
     fn idle(&self) -> u32 {
         let mut found = None;
         wait_until(|| {
             found = workers(&self.pool)
                 .into_iter()
-                .find(|pid| *pid != self.busy);
+                .find(|pid| *pid != self.busy && is_alive(*pid));
             found.is_some()
         });
         found.unwrap()
