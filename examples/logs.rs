@@ -1,25 +1,25 @@
 //! What workers say: the lines that they print, with who has printed them; the last words of a crash, in its
-//! error; and their `tracing` events, in this program's subscriber.
+//! error; and their `tracing` events, in this program's subscriber and in the span that the call was made in.
 //!
 //! ```text
 //! $ cargo run --release --example logs
 //! [PoolWorker-1] converting page 2
+//!  INFO job{id=7}: logs: done bytes=2000 worker="PoolWorker-1" pid=31554 task="logs::convert" spans="page{number=2}"
+//!  INFO job{id=7}: logs: done bytes=3000 worker="PoolWorker-1" pid=31554 task="logs::convert" spans="page{number=3}"
+//!  INFO job{id=7}: logs: done bytes=5000 worker="PoolWorker-1" pid=31554 task="logs::convert" spans="page{number=5}"
 //! [PoolWorker-1] converting page 3
 //! [PoolWorker-1] converting page 5
 //! [PoolWorker-1] converting page 6
 //! [PoolWorker-1] converting page 7
-//!  INFO logs: done bytes=2000 worker="PoolWorker-1" pid=2607 task="logs::convert" spans="page{number=2}"
-//!  INFO logs: done bytes=3000 worker="PoolWorker-1" pid=2607 task="logs::convert" spans="page{number=3}"
-//!  INFO logs: done bytes=5000 worker="PoolWorker-1" pid=2607 task="logs::convert" spans="page{number=5}"
-//!  INFO logs: done bytes=6000 worker="PoolWorker-1" pid=2607 task="logs::convert" spans="page{number=6}"
+//!  INFO job{id=7}: logs: done bytes=6000 worker="PoolWorker-1" pid=31554 task="logs::convert" spans="page{number=6}"
+//!  INFO job{id=7}: logs: done bytes=1000 worker="PoolWorker-2" pid=31557 task="logs::convert" spans="page{number=1}"
+//!  WARN job{id=7}: logs: no fonts embedded fonts=0 worker="PoolWorker-2" pid=31557 task="logs::convert" spans="page{number=4}"
+//!  INFO job{id=7}: logs: done bytes=4000 worker="PoolWorker-2" pid=31557 task="logs::convert" spans="page{number=4}"
+//!  WARN job{id=7}: logs: no fonts embedded fonts=0 worker="PoolWorker-2" pid=31557 task="logs::convert" spans="page{number=8}"
+//!  INFO job{id=7}: logs: done bytes=8000 worker="PoolWorker-2" pid=31557 task="logs::convert" spans="page{number=8}"
 //! [PoolWorker-2] converting page 1
-//!  INFO logs: done bytes=1000 worker="PoolWorker-2" pid=2609 task="logs::convert" spans="page{number=1}"
-//!  WARN logs: no fonts embedded fonts=0 worker="PoolWorker-2" pid=2609 task="logs::convert" spans="page{number=4}"
-//!  INFO logs: done bytes=4000 worker="PoolWorker-2" pid=2609 task="logs::convert" spans="page{number=4}"
 //! [PoolWorker-2] converting page 4
 //! [PoolWorker-2] converting page 8
-//!  WARN logs: no fonts embedded fonts=0 worker="PoolWorker-2" pid=2609 task="logs::convert" spans="page{number=8}"
-//!  INFO logs: done bytes=8000 worker="PoolWorker-2" pid=2609 task="logs::convert" spans="page{number=8}"
 //!
 //! page 1: 1000 bytes
 //! page 2: 2000 bytes
@@ -27,7 +27,7 @@
 //! page 4: 4000 bytes
 //! page 5: 5000 bytes
 //! page 6: 6000 bytes
-//! page 7: the worker was killed by signal 6 (SIGABRT) while it ran the task, item 6, in PoolWorker-1 (pid 2607); the last that it wrote to standard error:
+//! page 7: the worker was killed by signal 6 (SIGABRT) while it ran the task, item 6, in PoolWorker-1 (pid 31554); the last that it wrote to standard error:
 //!     libpages: page 7: xref table damaged
 //!     libpages: assertion `count > 0' failed
 //! page 8: 8000 bytes
@@ -75,7 +75,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .forward_events()
         .build()?;
 
-    let results = pool.try_map(convert, 1..=8);
+    let job = info_span!("job", id = 7);
+    let results = job.in_scope(|| pool.try_map(convert, 1..=8));
 
     // After this, everything that was said has been told.
     pool.close();

@@ -164,7 +164,7 @@
 //! |---|---|
 //! | how far a call is | `call(f).progress(bar)`, with the feature `progress` (indicatif) |
 //! | what tasks print | [`Output::lines`], each with its worker's name; [`TaskError::stderr`] has the last lines of a worker that crashed |
-//! | what tasks log | `forward_events` of a builder, with the feature `tracing`: events arrive in the program's subscriber |
+//! | what tasks log | `forward_events` of a builder, with the feature `tracing`: events arrive in the program's subscriber, in the span that the call was made in |
 //! | what the pool did | [`stats`](Pool::stats): items by outcome, bytes, why workers ended, what each worker did |
 //! | what an item took | [`receipts`](CallWith::receipts): waiting, encoding, running, processor time, memory, worker, attempt |
 //! | what is going on now | [`dump`](Pool::dump): each worker's task, since when, and where in the program it is |

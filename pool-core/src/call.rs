@@ -12,6 +12,7 @@ use crate::extras::Extras;
 use crate::ledger::Ledger;
 use crate::measure::Measure;
 use crate::options::Timeout;
+use crate::origin::Origin;
 use crate::protocol::{self, Failure, RecordKind};
 use crate::receipt::Receipt;
 use crate::trace::{Traced, Tracer};
@@ -165,6 +166,19 @@ impl Chunk {
     pub(crate) fn take_attachments(&mut self) -> Vec<Arc<SharedMemory>> {
         let extras = self.extras.as_mut();
         extras.map_or_else(Vec::new, |extras| std::mem::take(&mut extras.attachments))
+    }
+
+    /// The span that the call was made in, if its items' events are told as told in it.
+    #[cfg(feature = "tracing")]
+    #[inline]
+    pub(crate) fn origin(&self) -> Option<&Arc<Origin>> {
+        self.extras.as_ref()?.origin.as_ref()
+    }
+
+    /// The same for whoever gets the items' outcomes.
+    #[inline]
+    pub(crate) fn take_origin(&mut self) -> Option<Arc<Origin>> {
+        self.extras.as_mut()?.origin.take()
     }
 
     /// What is known of the items, if they are measured.

@@ -17,7 +17,7 @@ use crate::executor::Executor;
 use crate::feed::{CallSite, Feed, InOrder};
 use crate::handle::{AllOrFirst, Collector, MapHandle, Pending, TaskCell, TaskHandle, decode_all};
 use crate::imap::Imap;
-use crate::options::Options;
+use crate::options::{CheckedOptions, Options};
 use crate::progress::Progress;
 use crate::protocol;
 use crate::receipt::CallWithReceipts;
@@ -195,7 +195,7 @@ impl<F> CallWith<F> {
     {
         let items = items.into_iter();
         let mut outcomes = Vec::with_capacity(reserve(&items));
-        if let Err(error) = self.site::<I::Item, R>() {
+        if let Err(error) = self.check::<I::Item, R>() {
             // Nothing was run; each item fails for the same reason.
             return items
                 .enumerate()
@@ -358,12 +358,24 @@ impl<F> CallWith<F> {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let entry = Entry::of::<F, A, R>()
-            .map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?;
+        let (entry, options) = self.check::<A, R>()?;
         Ok(CallSite {
             entry,
-            options: self.options.check()?,
+            options,
+            origin: self.executor.origin(),
         })
+    }
+
+    /// Whether the call can be made.
+    pub(crate) fn check<A, R>(&self) -> Result<(Entry, CheckedOptions), TaskError>
+    where
+        F: Fn(A) -> R + 'static,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let entry = Entry::of::<F, A, R>()
+            .map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?;
+        Ok((entry, self.options.check()?))
     }
 }
 

@@ -299,8 +299,15 @@ macro_rules! builder_methods {
         /// all later) of the `tracing` events of workers, with the fields `worker`, `pid`, `task` (the function's name)
         /// and `spans` (those that the event was in there, with their fields). Needs the feature `tracing`.
         ///
-        /// Events have the level, target, place and fields that they had in the worker, so that filters work on them; as
-        /// events of no span. Those of a level that no subscriber of the program wants when a worker is
+        /// Events have the level, target, place and fields that they had in the worker, so that filters work on them. An
+        /// event of a task is one of the span that the call was made in, as if the caller had told it: within
+        /// `request{id=7}`, the usual subscriber prints `request{id=7}: …`. (That is the calling thread's current span in the subscriber
+        /// that is told; for `imap`, where `imap` was called. If none was current where the pool was built, it is told to the
+        /// span's own.) The pool keeps that span open until the call is through and its events are told, not longer. Threads that a
+        /// task starts have it where they are in a span of the task's. What is told when the task has its outcome,
+        /// by such a thread or since the task was killed, is of no span, like all that no task tells.
+        ///
+        /// Those of a level that no subscriber of the program wants when a worker is
         /// started are not even sent. Records of `log` come, too, if the worker has the usual bridge, `tracing_log::LogTracer`,
         /// from the initializer, say.
         ///

@@ -1,12 +1,14 @@
 //! What a pool is underneath: the seam that the typed methods of [`Pool`](crate::Pool) stand on.
 
 use std::io;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::build_error::{JoinError, ResizeError};
 use crate::call::{Chunk, TaskId};
 use crate::dump::Dump;
+use crate::origin::Origin;
 use crate::stats::Stats;
 use crate::trace::Tracer;
 
@@ -38,6 +40,13 @@ pub trait Executor: Send + Sync {
     /// instead, as a future does: the pool must look for them by itself. To do nothing is right for
     /// a pool that always does.
     fn hand_over(&self) {}
+
+    /// The span that the calling thread is in, if what tasks tell should be told as told inside of
+    /// it; by itself it is only where they run in that thread.
+    #[doc(hidden)]
+    fn origin(&self) -> Option<Arc<Origin>> {
+        None
+    }
 
     /// Ends a call early: what has not begun is not run, and what runs is asked to stop or killed.
     /// Says whether any of it runs.

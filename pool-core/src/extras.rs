@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::broadcast::SharedMemory;
 use crate::ledger::Ledger;
+use crate::origin::Origin;
 
 /// A part of a chunk that ordinary tasks are without, so that they do not pay for it.
 #[derive(Debug, Clone, Default)]
@@ -13,22 +14,35 @@ pub(crate) struct Extras {
     /// The memory that handles in the items mean. It lives as long as the chunk, and then as long
     /// as the results, in which there may be such handles again.
     pub(crate) attachments: Vec<Arc<SharedMemory>>,
+    /// The span that the call was made in, where workers' events are told.
+    pub(crate) origin: Option<Arc<Origin>>,
 }
 
 impl Extras {
-    /// Of a call that asks for receipts.
-    pub(crate) fn with_receipts() -> Box<Self> {
-        Box::new(Self {
-            ledger: Some(Ledger::for_receipts()),
-            ..Self::default()
+    /// Of a call, if it has any: it may ask for receipts, and may have been made in a span.
+    pub(crate) fn of_call(receipts: bool, origin: Option<&Arc<Origin>>) -> Option<Box<Self>> {
+        (receipts || origin.is_some()).then(|| {
+            Box::new(Self {
+                ledger: receipts.then(Ledger::for_receipts),
+                origin: origin.cloned(),
+                ..Self::default()
+            })
         })
     }
 
-    /// Those of the items from `at` on; the ones before keep the rest.
+    /// Those of the items from `at` on; the ones before keep the rest. If there are none before, nothing is kept
+    /// for them: an empty chunk may stay for long with a worker that has yet to pass over it.
     pub(crate) fn split_off(&mut self, at: u32) -> Self {
+        let ledger = self.ledger.as_mut().map(|ledger| ledger.split_off(at));
+        let (attachments, origin) = if at == 0 {
+            (std::mem::take(&mut self.attachments), self.origin.take())
+        } else {
+            (self.attachments.clone(), self.origin.clone())
+        };
         Self {
-            ledger: self.ledger.as_mut().map(|ledger| ledger.split_off(at)),
-            attachments: self.attachments.clone(),
+            ledger,
+            attachments,
+            origin,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::executor::{Cancel, Executor};
 use crate::extras::Extras;
 use crate::handle::Collector;
 use crate::options::CheckedOptions;
+use crate::origin::Origin;
 use crate::progress::Progress;
 use crate::sys;
 
@@ -57,10 +58,11 @@ pub(crate) struct Feed<I: Iterator> {
 }
 
 /// What the chunks of one call have in common.
-#[derive(Clone, Copy)]
 pub(crate) struct CallSite {
     pub(crate) entry: Entry,
     pub(crate) options: CheckedOptions,
+    /// The span that the call was made in, if it matters.
+    pub(crate) origin: Option<Arc<Origin>>,
 }
 
 impl CallSite {
@@ -91,7 +93,7 @@ impl CallSite {
             attended,
             is_initializer: false,
             deaths: 0,
-            extras: self.options.receipts.then(Extras::with_receipts),
+            extras: Extras::of_call(self.options.receipts, self.origin.as_ref()),
             sink,
         }
     }

@@ -43,6 +43,7 @@ mod launch;
 mod ledger;
 mod measure;
 mod options;
+mod origin;
 mod output;
 mod pool;
 #[cfg(feature = "progress")]
@@ -79,6 +80,8 @@ pub use fork::forked_child;
 pub use handle::{MapHandle, TaskHandle};
 pub use imap::Imap;
 pub use launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+#[doc(hidden)]
+pub use origin::Origin;
 pub use output::{Output, OutputLine, OutputStream};
 pub use pool::Pool;
 pub use receipt::{CallWithReceipts, Collected, ImapReceipts, Receipt, ReceiptHandle, Receipted};

@@ -48,6 +48,7 @@ mod results;
 mod rogue;
 mod seeds;
 mod settings;
+mod spans;
 mod stacks;
 #[cfg(feature = "fork")]
 mod standby;
@@ -158,6 +159,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("care", care::processes::<S>()),
         ("output", output::processes::<S>()),
         ("events", events::processes::<S>()),
+        ("events", spans::processes::<S>()),
     ];
     let mut trials = every_pool::<S>();
     trials.extend(trial::trials(S::NAME, sections));

@@ -394,7 +394,13 @@ impl Core {
             self.slots[slot].tally.items += u64::from(done.load.count);
             self.slots[slot].has_worked = true;
             self.idle_deaths = 0;
-            self.deliver(Delivery::new(done, took));
+            #[allow(unused_mut, reason = "events alone have origins")]
+            let mut delivery = Delivery::new(done, took);
+            #[cfg(feature = "tracing")]
+            if let Some(delivery) = &mut delivery {
+                self.settle_origin(slot, delivery);
+            }
+            self.deliver(delivery);
             if self.config.care.looks_after() {
                 self.look_after(slot);
             }
@@ -460,6 +466,8 @@ impl Core {
             // It was submitted before the trace began.
             chunk.trace(tracer, 0);
         }
+        #[cfg(feature = "tracing")]
+        self.note_origin(slot);
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
             return;
         };

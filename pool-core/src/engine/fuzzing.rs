@@ -236,7 +236,7 @@ impl Rig {
             is_initializer: false,
             deaths: 0,
             // Some are measured.
-            extras: (count == MEASURED).then(Extras::with_receipts),
+            extras: Extras::of_call(count == MEASURED, None),
             sink: self.ledger.clone(),
         }
     }

@@ -18,6 +18,8 @@ mod inspect;
 mod load;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
+#[cfg(feature = "tracing")]
+mod origins;
 mod places;
 mod prepare;
 mod recycle;
@@ -50,6 +52,8 @@ use crate::dump::Dump;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
 use crate::launch::{LaunchError, Launcher, Link, hint};
+#[cfg(feature = "tracing")]
+use crate::origin::Origin;
 use crate::stats::Stats;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -364,6 +368,11 @@ impl Executor for Shared {
         deadline: Option<Instant>,
     ) -> bool {
         self.drive_until(poll, deadline)
+    }
+
+    #[cfg(feature = "tracing")]
+    fn origin(&self) -> Option<Arc<Origin>> {
+        self.is_ours().then(|| self.capture.origin())?
     }
 
     fn hand_over(&self) {

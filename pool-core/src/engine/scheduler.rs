@@ -308,6 +308,12 @@ impl<L: Load> Scheduler<L> {
         self.lanes[slot].flights.back().map(|flight| &flight.load)
     }
 
+    /// How many items a lane was handed, ever.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn handed(&self, slot: usize) -> u64 {
+        self.lanes[slot].handed
+    }
+
     /// All loads of a lane, in order.
     pub(crate) fn flights(&self, slot: usize) -> impl Iterator<Item = &L> {
         self.lanes[slot].flights.iter().map(|flight| &flight.load)

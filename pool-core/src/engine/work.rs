@@ -8,6 +8,7 @@ use super::scheduler::Scheduler;
 use crate::call::{Chunk, Outcomes, Piece, Sink};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::ledger::Ledger;
+use crate::origin::Origin;
 use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
 use crate::stats::Stats;
 
@@ -66,6 +67,10 @@ pub(super) struct Delivery {
     pub(super) attended: bool,
     sink: Arc<dyn Sink>,
     piece: Piece,
+    /// The span that the call was made in, which may be closed when it is let go of.
+    origin: Option<Arc<Origin>>,
+    /// Takes in what was told of the items, before that.
+    settle: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Delivery {
@@ -74,6 +79,8 @@ impl Delivery {
         let Done { mut load, outcomes } = done;
         (load.count > 0 && !load.is_initializer).then(|| Self {
             attended: load.attended,
+            origin: load.take_origin(),
+            settle: None,
             piece: Piece {
                 first: load.first,
                 count: load.count,
@@ -95,6 +102,21 @@ impl Delivery {
     pub(super) fn deliver(mut self) {
         self.piece.tell_tracer();
         self.sink.complete(self.piece);
+        if let Some(settle) = self.settle {
+            settle();
+        }
+        drop(self.origin);
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(super) fn has_origin(&self) -> bool {
+        self.origin.is_some()
+    }
+
+    /// Does this when the outcomes are delivered, before the origin is let go of.
+    #[cfg(feature = "tracing")]
+    pub(super) fn settle_by(&mut self, settle: impl FnOnce() + Send + 'static) {
+        self.settle = Some(Box::new(settle));
     }
 
     /// Counts its items by their outcomes.

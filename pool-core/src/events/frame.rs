@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec;
 
 /// The kernel's `PIPE_BUF`.
-const MAX_FRAME: usize = 4096;
+pub(super) const MAX_FRAME: usize = 4096;
 const HEAD: usize = 2;
 
 /// The longest message.
@@ -30,6 +30,8 @@ pub(crate) struct Record {
     pub(super) line: Option<u32>,
     /// The name of the function that was running.
     pub(super) task: Option<String>,
+    /// The number of the item that was running, among all of the worker's.
+    pub(super) item: Option<u64>,
     pub(super) fields: Vec<(String, Value)>,
     /// The spans that it was in, from the outermost on.
     pub(super) spans: Vec<SpanRecord>,
@@ -66,6 +68,11 @@ pub(super) fn shorten(text: &mut String, most: usize) -> bool {
 }
 
 impl Record {
+    /// The number of the item that it tells of, by the worker's word.
+    pub(crate) fn item(&self) -> Option<u64> {
+        self.item
+    }
+
     /// The frame. What does not fit is left out: first what the spans' fields are, then the event's fields but for its
     /// message, then the spans.
     pub(super) fn into_frame(mut self) -> Option<Vec<u8>> {
@@ -128,6 +135,12 @@ impl Frames {
         }
         self.partial = rest.to_vec();
     }
+
+    /// How many bytes are kept for what is only partly there.
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn kept(&self) -> usize {
+        self.partial.capacity()
+    }
 }
 
 #[cfg(test)]
@@ -177,7 +190,7 @@ mod tests {
         let (mut frames, mut found) = (Frames::default(), Vec::new());
         for piece in bytes.chunks(piece) {
             frames.feed(piece, |record, _| found.push(record));
-            assert!(frames.partial.len() < MAX_FRAME);
+            assert!(frames.kept() < MAX_FRAME);
         }
         found
     }

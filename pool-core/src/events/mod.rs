@@ -4,10 +4,13 @@
 //! for. In the parent, the pipe is read like captured output, and each event is [told again](retell) to the subscriber.
 
 mod frame;
+mod origin;
 mod retell;
 mod site;
 mod subscriber;
 
 pub(crate) use frame::{Frames, Record};
+pub use origin::Origin;
+pub(crate) use origin::{LetGo, OpenSpan};
 pub(crate) use retell::Audience;
 pub(crate) use subscriber::{begin_task, forward, set_channel};

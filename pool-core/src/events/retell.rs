@@ -5,10 +5,12 @@ use std::fmt::{self, Write};
 use tracing_core::dispatcher::{self, Dispatch};
 use tracing_core::field;
 use tracing_core::metadata::LevelFilter;
+use tracing_core::span::Id;
 use tracing_core::subscriber::NoSubscriber;
 use tracing_core::{Event, Level, Metadata};
 
 use super::frame::{Record, SpanRecord, Value};
+use super::origin::{OpenSpan, Origin};
 use super::site::{Place, Site};
 use crate::worker::WorkerInfo;
 
@@ -32,8 +34,18 @@ impl Audience {
             .map_or(0, |level| u32::from(number_of(level)))
     }
 
-    /// Tells of a worker's event.
-    pub(crate) fn tell(&self, worker: &WorkerInfo, record: Record) {
+    /// The span that this thread is in. Where no subscriber was set when the pool was built, that is one of the
+    /// thread's own.
+    pub(crate) fn current_span(&self) -> Option<OpenSpan> {
+        if self.0.is::<NoSubscriber>() {
+            dispatcher::get_default(OpenSpan::current)
+        } else {
+            OpenSpan::current(&self.0)
+        }
+    }
+
+    /// Tells of a worker's event, as one of the span that the call was made in.
+    pub(crate) fn tell(&self, worker: &WorkerInfo, record: Record, origin: Option<&Origin>) {
         let Record {
             level,
             is_cut,
@@ -41,6 +53,7 @@ impl Audience {
             file,
             line,
             task,
+            item: _,
             fields,
             spans,
         } = record;
@@ -64,7 +77,7 @@ impl Audience {
         if is_cut {
             all.push(("cut".to_owned(), Value::Bool(true)));
         }
-        self.emit(place, &all, false);
+        self.emit(place, &all, false, origin);
     }
 
     /// Tells that so many events of a worker were not told.
@@ -78,16 +91,16 @@ impl Audience {
             ("worker".to_owned(), Value::Text(worker.name())),
             ("pid".to_owned(), Value::U64(worker.pid().into())),
         ];
-        self.emit(Place::ours(Level::WARN), &all, true);
+        self.emit(Place::ours(Level::WARN), &all, true, None);
     }
 
     /// Emits an event of this place, or, if it cannot have metadata of its own, one of ours that says the same.
-    fn emit(&self, place: Place, all: &[(String, Value)], is_ours: bool) {
+    fn emit(&self, place: Place, all: &[(String, Value)], is_ours: bool, origin: Option<&Origin>) {
         let names = |all: &[(String, Value)]| all.iter().map(|field| field.0.clone()).collect();
         let (level, target) = (place.level, place.target.clone());
         let fields = names(all);
         if let Some(metadata) = Site::metadata_of(Place { fields, ..place }, is_ours) {
-            return self.emit_with(metadata, all);
+            return self.emit_with(metadata, all, origin);
         }
         let mut text = String::new();
         for (name, value) in all {
@@ -108,11 +121,16 @@ impl Audience {
             ..Place::ours(level)
         };
         if let Some(metadata) = Site::metadata_of(place, true) {
-            self.emit_with(metadata, &all);
+            self.emit_with(metadata, &all, origin);
         }
     }
 
-    fn emit_with(&self, metadata: &'static Metadata<'static>, all: &[(String, Value)]) {
+    fn emit_with(
+        &self,
+        metadata: &'static Metadata<'static>,
+        all: &[(String, Value)],
+        origin: Option<&Origin>,
+    ) {
         // A message is shown as it is, other text in quotes.
         let display: Vec<Option<field::DisplayValue<&String>>> = all
             .iter()
@@ -136,16 +154,21 @@ impl Audience {
             })
             .collect();
         let values = metadata.fields().value_set_all(&values);
-        let tell = |dispatch: &Dispatch| {
+        // A span's name means something to its own subscriber only, which is this one, if there is one.
+        let (subscriber, parent) = match origin.and_then(Origin::span) {
+            Some((subscriber, span)) => (subscriber, Some(span.clone())),
+            None => (&self.0, None),
+        };
+        let tell = |dispatch: &Dispatch, parent: Option<Id>| {
             if dispatch.enabled(metadata) {
-                dispatch.event(&Event::new_child_of(None, metadata, &values));
+                dispatch.event(&Event::new_child_of(parent, metadata, &values));
             }
         };
-        if self.0.is::<NoSubscriber>() {
+        if subscriber.is::<NoSubscriber>() {
             // None was set when the pool was built; there may be one for all by now.
-            dispatcher::get_default(tell);
+            dispatcher::get_default(|dispatch| tell(dispatch, None));
         } else {
-            dispatcher::with_default(&self.0, || tell(&self.0));
+            dispatcher::with_default(subscriber, || tell(subscriber, parent));
         }
     }
 }

@@ -25,6 +25,8 @@ thread_local! {
     static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     /// The name of the function whose items this thread runs.
     static TASK: Cell<Option<&'static str>> = const { Cell::new(None) };
+    /// This is the thread that runs the worker's items.
+    static RUNS_ITEMS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The pipe to write events to.
@@ -53,6 +55,7 @@ pub(crate) fn forward(region: &Arc<Region>) -> Option<DefaultGuard> {
         spans: Mutex::default(),
     };
     let dispatch = Dispatch::new(forwarder);
+    RUNS_ITEMS.set(true);
     let _ = dispatcher::set_global_default(dispatch.clone());
     Some(dispatcher::set_default(&dispatch))
 }
@@ -70,6 +73,8 @@ struct Forwarder {
 struct Span {
     metadata: &'static Metadata<'static>,
     parent: Option<u64>,
+    /// The number of the item that it is of.
+    item: Option<u64>,
     /// Handles of it.
     handles: usize,
     record: SpanRecord,
@@ -93,6 +98,15 @@ impl Forwarder {
         }
         found.reverse();
         found
+    }
+
+    /// The number of the item that this thread runs, or, if it runs none, of the one that this span is of: a task may
+    /// have started the thread.
+    fn item(&self, span: Option<u64>) -> Option<u64> {
+        if RUNS_ITEMS.try_with(Cell::get).unwrap_or(false) {
+            return Some(self.region.items_begun());
+        }
+        self.spans().get(&span?)?.item
     }
 
     fn write(&self, record: Record) {
@@ -137,6 +151,7 @@ impl Subscriber for Forwarder {
         let span = Span {
             metadata: attributes.metadata(),
             parent,
+            item: self.item(parent),
             handles: 1,
             record: SpanRecord {
                 name,
@@ -186,6 +201,7 @@ impl Subscriber for Forwarder {
             file: metadata.file().map(text),
             line: metadata.line(),
             task: TASK.try_with(Cell::get).ok().flatten().map(text),
+            item: self.item(span),
             spans: self.spans_down_to(span),
             fields: fields.all,
         };

@@ -93,7 +93,7 @@ impl<F> CallWithReceipts<F> {
     {
         let items = items.into_iter();
         let mut all = Vec::with_capacity(reserve(&items));
-        match self.call.site::<I::Item, R>() {
+        match self.call.check::<I::Item, R>() {
             Ok(_) => {
                 let done = self
                     .call

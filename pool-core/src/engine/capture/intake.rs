@@ -6,11 +6,15 @@ use std::sync::{Arc, PoisonError};
 use rustix::io::Errno;
 
 use super::lines::Lines;
+#[cfg(feature = "tracing")]
+use super::origins::Origins;
+#[cfg(feature = "tracing")]
+use super::reader::EVENT_PIPE_BYTES;
 use super::reader::Hub;
 use super::tail::Tail;
 use super::teller::News;
 #[cfg(feature = "tracing")]
-use crate::events::{Audience, Frames};
+use crate::events::{Audience, Frames, Origin};
 use crate::output::{LineHandler, OutputLine, OutputStream};
 use crate::region::Region;
 #[cfg(feature = "tracing")]
@@ -28,6 +32,8 @@ pub(in super::super) struct Intake(pub(super) Arc<Pipes>);
 pub(super) struct Pipes {
     pub(super) number: u32,
     state: Mutex<State>,
+    #[cfg(feature = "tracing")]
+    origins: Arc<Origins>,
 }
 
 struct State {
@@ -38,6 +44,9 @@ struct State {
     /// Once the worker is known.
     #[cfg(feature = "tracing")]
     region: Option<Arc<Region>>,
+    /// Of its items.
+    #[cfg(feature = "tracing")]
+    origins: Arc<Origins>,
     hub: Arc<Hub>,
 }
 
@@ -68,14 +77,20 @@ impl Pipes {
             dropped: 0,
             is_paused: false,
         };
+        #[cfg(feature = "tracing")]
+        let origins = Arc::<Origins>::default();
         Self {
             number: info.number(),
+            #[cfg(feature = "tracing")]
+            origins: origins.clone(),
             state: Mutex::new(State {
                 info,
                 sources: pipes.into_iter().map(source).collect(),
                 tail: Tail::default(),
                 #[cfg(feature = "tracing")]
                 region: None,
+                #[cfg(feature = "tracing")]
+                origins,
                 hub,
             }),
         }
@@ -116,6 +131,35 @@ impl Pipes {
         }
     }
 
+    /// Reads the events that are there, no more than a pipe holds: others may go on writing.
+    #[cfg(feature = "tracing")]
+    fn read_events(&self) {
+        let state = &mut *self.lock();
+        let is_events = |source: &Source| matches!(source.to, Destination::Events(..));
+        let Some(index) = state.sources.iter().position(is_events) else {
+            return;
+        };
+        let mut piece = [0; 4096];
+        let mut left = EVENT_PIPE_BYTES;
+        while left > 0
+            && let Some(pipe) = &state.sources[index].pipe
+        {
+            match rustix::io::read(pipe, &mut piece) {
+                Ok(0) => state.close(index),
+                Ok(count) => {
+                    state.take(index, &piece[..count]);
+                    if count < piece.len() {
+                        return;
+                    }
+                    left = left.saturating_sub(count);
+                }
+                Err(Errno::INTR) => {}
+                // The reader sees to it, if it is an error.
+                Err(_) => return,
+            }
+        }
+    }
+
     /// There is room again.
     pub(super) fn resume(&self) {
         let state = &mut *self.lock();
@@ -135,6 +179,8 @@ impl State {
         let Self {
             info, sources, hub, ..
         } = self;
+        #[cfg(feature = "tracing")]
+        let origins = &self.origins;
         let Source { to, dropped, .. } = &mut sources[index];
         if let Destination::Pass(OutputStream::Stderr)
         | Destination::Lines(OutputStream::Stderr, ..) = to
@@ -161,7 +207,9 @@ impl State {
             #[cfg(feature = "tracing")]
             Destination::Events(audience, frames) => {
                 frames.feed(bytes, |record, size| {
-                    let event = News::Event(audience.clone(), info.clone(), Box::new(record), size);
+                    let origin = record.item().and_then(|item| origins.find(item));
+                    let (to, record) = (audience.clone(), Box::new(record));
+                    let event = News::Event(to, info.clone(), record, size, origin);
                     hub.tell_event(event, dropped);
                 });
                 self.count_dropped(index, false);
@@ -265,6 +313,23 @@ impl Intake {
     pub(in super::super) fn finisher(&self) -> impl FnOnce() + use<> {
         let pipes = self.0.clone();
         move || finish(&pipes)
+    }
+
+    /// The worker is handed these items, which come from there.
+    #[cfg(feature = "tracing")]
+    pub(in super::super) fn handed(&self, first: u64, last: u64, origin: &Arc<Origin>) {
+        self.0.origins.add(first, last, origin);
+    }
+
+    /// Takes in what the worker has told of its first `through` items, for which it is through with them. To be called
+    /// without the pool's lock, and before their origins are let go of.
+    #[cfg(feature = "tracing")]
+    pub(in super::super) fn settler(&self, through: u64) -> impl FnOnce() + use<> {
+        let pipes = self.0.clone();
+        move || {
+            pipes.read_events();
+            pipes.origins.forget(through);
+        }
     }
 
     /// The last lines that it has written to standard error, as far as they were read.

@@ -7,6 +7,8 @@
 
 mod intake;
 mod lines;
+#[cfg(feature = "tracing")]
+mod origins;
 mod reader;
 mod tail;
 mod teller;

@@ -14,7 +14,7 @@ use super::lines::Lines;
 use super::teller::{News, Queue, Teller};
 use crate::config::Checked;
 #[cfg(feature = "tracing")]
-use crate::events::{Audience, Frames};
+use crate::events::{Audience, Frames, Origin};
 use crate::launch::{LaunchSpec, Outlets};
 use crate::output::{Kind, LineHandler, Output, OutputLine, OutputStream};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,7 @@ const ALARM: u64 = u64::MAX;
 
 /// How many bytes of events a worker can be ahead of the reader: of the order of a thousand events.
 #[cfg(feature = "tracing")]
-const EVENT_PIPE_BYTES: usize = 256 * 1024;
+pub(super) const EVENT_PIPE_BYTES: usize = 256 * 1024;
 
 /// What becomes of a pool's workers' output.
 pub(in super::super) struct Capture {
@@ -73,6 +73,14 @@ impl Capture {
             audience: config.forward_events.then(Audience::current),
             reader,
         })
+    }
+
+    /// The span that the calling thread is in, if events are told.
+    #[cfg(feature = "tracing")]
+    pub(in super::super) fn origin(&self) -> Option<Arc<Origin>> {
+        let span = self.audience.as_ref()?.current_span()?;
+        let keeper = self.reader.as_ref()?.hub.queue.clone();
+        Some(Arc::new(Origin::new(span, keeper)))
     }
 
     /// Makes what a worker is to write to, and what that is read from, if it is read at all.

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 #[cfg(feature = "tracing")]
-use crate::events::{Audience, Record};
+use crate::events::{Audience, LetGo, OpenSpan, Origin, Record};
 use crate::output::{LineHandler, OutputLine, OutputStream};
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -30,12 +30,21 @@ pub(super) enum News {
     Line(Arc<LineHandler>, OutputLine),
     /// Bytes, to the program's own output.
     Pass(OutputStream, Vec<u8>),
-    /// A worker's event, which has taken so many bytes, to this subscriber.
+    /// A worker's event, which has taken so many bytes, to this subscriber; and where it comes from.
     #[cfg(feature = "tracing")]
-    Event(Audience, WorkerInfo, Box<Record>, usize),
+    Event(
+        Audience,
+        WorkerInfo,
+        Box<Record>,
+        usize,
+        Option<Arc<Origin>>,
+    ),
     /// That so many events of a worker were dropped.
     #[cfg(feature = "tracing")]
     Dropped(Audience, WorkerInfo, u64),
+    /// That this span is not needed any more: by dropping it.
+    #[cfg(feature = "tracing")]
+    Span(OpenSpan),
 }
 
 impl News {
@@ -46,9 +55,9 @@ impl News {
                 Self::Pass(_, bytes) => bytes.capacity(),
                 // Each text is one of a memory of its own.
                 #[cfg(feature = "tracing")]
-                Self::Event(_, _, _, size) => 4 * size,
+                Self::Event(_, _, _, size, _) => 4 * size,
                 #[cfg(feature = "tracing")]
-                Self::Dropped(..) => 0,
+                Self::Dropped(..) | Self::Span(_) => 0,
             }
     }
 
@@ -58,9 +67,13 @@ impl News {
             Self::Pass(OutputStream::Stdout, bytes) => pass(rustix::stdio::stdout(), &bytes),
             Self::Pass(OutputStream::Stderr, bytes) => pass(rustix::stdio::stderr(), &bytes),
             #[cfg(feature = "tracing")]
-            Self::Event(audience, worker, record, _) => audience.tell(&worker, *record),
+            Self::Event(audience, worker, record, _, origin) => {
+                audience.tell(&worker, *record, origin.as_deref());
+            }
             #[cfg(feature = "tracing")]
             Self::Dropped(audience, worker, count) => audience.tell_dropped(&worker, count),
+            #[cfg(feature = "tracing")]
+            Self::Span(span) => drop(span),
         }
     }
 }
@@ -166,6 +179,21 @@ impl Queue {
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
             }
+        }
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl LetGo for Queue {
+    /// Whether there is room or not: a span is more than what it takes here, and will be less.
+    fn let_go(&self, span: OpenSpan) {
+        let mut state = self.lock();
+        if state.is_finished {
+            // The pool is no more, and the caller has no lock of it.
+            drop(state);
+            quietly(|| drop(span));
+        } else {
+            self.add(&mut state, News::Span(span));
         }
     }
 }
