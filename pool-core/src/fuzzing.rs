@@ -7,6 +7,8 @@ use std::path::Path;
 
 pub use crate::codec::fuzzing::values;
 pub use crate::engine::fuzzing::harvest;
+#[cfg(feature = "tracing")]
+pub use crate::events::fuzzing::events;
 
 /// Takes an input apart. What is missing at its end reads as zero.
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
@@ -75,6 +77,12 @@ mod tests {
     #[test]
     fn the_corpus_of_harvest_is_survived() {
         assert!(replay(corpus(), "harvest", harvest) > 0);
+    }
+
+    #[cfg(feature = "tracing")]
+    #[test]
+    fn the_corpus_of_events_is_survived() {
+        assert!(replay(corpus(), "events", events) > 0);
     }
 
     #[test]

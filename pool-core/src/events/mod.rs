@@ -4,6 +4,8 @@
 //! for. In the parent, the pipe is read like captured output, and each event is [told again](retell) to the subscriber.
 
 mod frame;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod origin;
 mod retell;
 mod site;
