@@ -34,6 +34,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_value_that_cannot_be_read_back_fails_the_task,
         idle_workers_let_go_of_what_is_freed,
         a_busy_worker_lets_go_when_it_is_through,
+        a_worker_that_never_rests_lets_go_between_tasks,
         a_handle_on_its_way_keeps_the_memory,
         a_task_may_keep_a_handle,
         replacements_open_it_anew,
@@ -404,6 +405,36 @@ fn a_busy_worker_lets_go_when_it_is_through<S: Processes>() {
     gate.open();
     busy.get().unwrap();
     wait_for_release(pid, inode);
+    assert_eq!(workers(&pool), [pid]);
+}
+
+/// It looks for what was freed before it sleeps; but there may always be a task waiting in its ring.
+fn a_worker_that_never_rests_lets_go_between_tasks<S: Processes>() {
+    let pool = S::pool(1);
+    let shared = pool.broadcast(vec![1_u8; 4096]).unwrap();
+    let inode = inode_of(&shared[0]);
+    let first = |shared: Broadcast<[u8]>| shared[0];
+    assert_eq!(pool.apply(first, shared.clone()).unwrap(), 1);
+    let next = || {
+        let gate = Gate::new();
+        let handle = pool.apply_async(|gate: String| gate::pass(&gate), gate.ticket());
+        (gate, handle)
+    };
+    let (mut running, mut waiting) = (next(), next());
+    let pid = running.0.wait_for(1)[0];
+    drop(shared);
+    while holdings(&pid.to_string(), inode) != (0, 0) {
+        // It is handed to the worker when the first one is through, and so before the second one is.
+        let behind = next();
+        running.0.open();
+        running.1.get().unwrap();
+        waiting.0.wait_for(1);
+        (running, waiting) = (waiting, behind);
+    }
+    for (gate, handle) in [running, waiting] {
+        gate.open();
+        handle.get().unwrap();
+    }
     assert_eq!(workers(&pool), [pid]);
 }
 
