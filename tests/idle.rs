@@ -3,80 +3,140 @@
 //!
 //! `cargo test --test idle -- --nocapture`; a main of its own, for a test harness has threads
 //! that switch.
+#![cfg_attr(
+    not(any(feature = "fork", feature = "spawn")),
+    allow(
+        dead_code,
+        unused_imports,
+        unused_macros,
+        unused_mut,
+        reason = "without a backend there is no pool that could be idle"
+    )
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-#[cfg(any(feature = "fork", feature = "spawn"))]
-use procpool::Output;
-use procpool::Pool;
+use procpool::{Output, Pool};
 
 const LOOK_FOR: Duration = Duration::from_secs(10);
+/// What is due then does not tick until then.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A pool that has become idle.
+struct Idle {
+    name: String,
+    /// The processes of its workers.
+    workers: Box<dyn Fn() -> Vec<u32>>,
+    /// How many there are when it has come to rest.
+    least: usize,
+}
+
+/// Pools of a backend, each with other things that it could wake up for.
+macro_rules! idle_pools {
+    ($backend:literal, $pool:ty) => {{
+        let builder = || <$pool>::builder().processes(2);
+        // With all the threads that a pool can have.
+        let captured = builder()
+            .stdout(Output::lines(|_| {}))
+            .stderr(Output::tee())
+            .forward_events();
+        let soon = Duration::from_millis(50);
+        [
+            ("captured", captured, 2),
+            ("with an age", builder().max_age(HOUR), 2),
+            ("with an idle timeout", builder().idle_timeout(HOUR), 2),
+            (
+                "at its least",
+                builder().idle_timeout(soon).min_processes(1),
+                1,
+            ),
+        ]
+        .map(|(what, builder, least)| {
+            let pool = builder.build().expect("a pool");
+            Idle::new(format!("{} {what}", $backend), pool, least)
+        })
+    }};
+}
 
 fn main() {
     procpool::init();
+    // While there is one thread.
     #[cfg(feature = "fork")]
-    {
-        let builder = procpool::ForkPool::builder().processes(2);
-        // With all the threads that a pool can have.
-        let builder = builder.stdout(Output::lines(|_| {})).stderr(Output::tee());
-        let pool = builder.forward_events().build();
-        stays_idle("fork", &pool.expect("a pool"));
-    }
+    procpool::ForkServer::start()
+        .expect("a fork server")
+        .set_global()
+        .expect("it is the first");
+    // Calls are made in a span of its.
+    tracing_subscriber::fmt().with_writer(std::io::sink).init();
+    let mut pools: Vec<Idle> = Vec::new();
+    #[cfg(feature = "fork")]
+    pools.extend(idle_pools!("fork", procpool::ForkPool));
     #[cfg(feature = "spawn")]
-    {
-        let builder = procpool::SpawnPool::builder().processes(2);
-        let builder = builder.stdout(Output::lines(|_| {})).stderr(Output::tee());
-        let pool = builder.forward_events().build();
-        stays_idle("spawn", &pool.expect("a pool"));
+    pools.extend(idle_pools!("spawn", procpool::SpawnPool));
+    for pool in &pools {
+        while (pool.workers)().len() > pool.least {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
-    println!("test result: ok. the idle pools made no context switches");
-}
-
-#[cfg_attr(not(any(feature = "fork", feature = "spawn")), expect(dead_code))]
-fn stays_idle<P: Pool>(backend: &str, pool: &P) {
-    // Some work first, so that an idle pool is one that has become idle.
-    let squares = pool
-        .map(|x: u64| x * x, 0..10_000)
-        .expect("squares do not fail");
-    pool.apply(|()| println!("a line"), ())
-        .expect("to print does not fail");
-    assert_eq!(squares.len(), 10_000);
-    pool.apply_async(|x: u64| x, 1)
-        .get()
-        .expect("an echo does not fail");
     // Whoever still spins or naps goes to sleep.
     std::thread::sleep(Duration::from_millis(500));
 
-    let before = context_switches(pool);
+    let before = context_switches(&pools);
     std::thread::sleep(LOOK_FOR);
-    let after = context_switches(pool);
+    let after = context_switches(&pools);
     for (thread, switches) in &before {
-        println!(
-            "{backend}: {thread}: {switches} before, {} after",
-            after[thread]
-        );
+        println!("{thread}: {switches} before, {} after", after[thread]);
     }
-    assert_eq!(
-        before, after,
-        "an idle {backend} pool made context switches"
-    );
+    assert_eq!(before, after, "an idle pool made context switches");
+    println!("test result: ok. the idle pools made no context switches");
 }
 
-/// How often each thread of the pool has gone to sleep or was put to sleep, ever. The main
+impl Idle {
+    fn new<P: Pool + 'static>(name: String, pool: P, least: usize) -> Self {
+        // Some work first, so that an idle pool is one that has become idle.
+        let _span = tracing::info_span!("work").entered();
+        let squares = pool
+            .map(|x: u64| x * x, 0..10_000)
+            .expect("squares do not fail");
+        let talk = |()| {
+            println!("a line");
+            tracing::info!("an event");
+        };
+        pool.apply(talk, ()).expect("to print does not fail");
+        assert_eq!(squares.len(), 10_000);
+        pool.apply_async(|x: u64| x, 1)
+            .get()
+            .expect("an echo does not fail");
+        let pids = move || {
+            let workers = pool.stats().workers;
+            workers.iter().map(|worker| worker.pid()).collect()
+        };
+        Self {
+            name,
+            workers: Box::new(pids),
+            least,
+        }
+    }
+}
+
+/// How often each thread of the pools has gone to sleep or was put to sleep, ever. The main
 /// thread, which only waits for this test, is left out.
-fn context_switches<P: Pool>(pool: &P) -> BTreeMap<String, u64> {
+fn context_switches(pools: &[Idle]) -> BTreeMap<String, u64> {
     let parent = std::process::id();
-    let workers = pool.stats().workers;
-    assert_eq!(workers.len(), pool.processes());
-    let mut switches = BTreeMap::new();
+    let mut pids: BTreeMap<u32, &str> = BTreeMap::new();
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
     let children = children.unwrap_or_default();
-    let children = children
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok());
-    let pids = workers.iter().map(|worker| worker.pid()).chain(children);
-    for pid in pids.chain([parent]) {
+    let children = children.split_whitespace();
+    pids.extend(children.filter_map(|pid| Some((pid.parse().ok()?, "child"))));
+    pids.insert(parent, "parent");
+    for pool in pools {
+        let workers = (pool.workers)();
+        assert_eq!(workers.len(), pool.least, "{}", pool.name);
+        pids.extend(workers.into_iter().map(|pid| (pid, &*pool.name)));
+    }
+    let mut switches = BTreeMap::new();
+    for (pid, whose) in pids {
         for task in std::fs::read_dir(format!("/proc/{pid}/task")).expect("a living process") {
             let task = task.expect("a living thread");
             if task.file_name().to_str() == Some(&parent.to_string()) {
@@ -89,7 +149,7 @@ fn context_switches<P: Pool>(pool: &P) -> BTreeMap<String, u64> {
                     .expect("a field")
             };
             let count = |name: &str| field(name).parse::<u64>().expect("a number");
-            let thread = format!("{} {}", field("Name:"), field("Pid:"));
+            let thread = format!("{whose}: {} {}", field("Name:"), field("Pid:"));
             let sum = count("voluntary_ctxt_switches:") + count("nonvoluntary_ctxt_switches:");
             switches.insert(thread, sum);
         }
