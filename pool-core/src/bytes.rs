@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::broadcast::SharedMemory;
+use crate::buffer::Buffer;
 use crate::codec::{Lent, Memory};
 use crate::protocol::{Head, MAX_HEAD};
 
@@ -18,7 +19,7 @@ pub(crate) enum Bytes {
         len: u8,
         bytes: [u8; INLINE],
     },
-    Heap(Arc<Vec<u8>>),
+    Heap(Arc<Buffer>),
     /// A large bulk value from a worker: its length as it stood before it, and its memory.
     Bulk(Arc<([u8; 8], Memory)>),
     /// One item that is a large bulk value: its head and the length of the value, and the value
@@ -97,13 +98,19 @@ impl From<&[u8]> for Bytes {
                 bytes,
             }
         } else {
-            Self::Heap(Arc::new(slice.to_vec()))
+            Self::Heap(Arc::new(slice.to_vec().into()))
         }
     }
 }
 
 impl From<Vec<u8>> for Bytes {
     fn from(bytes: Vec<u8>) -> Self {
+        Buffer::from(bytes).into()
+    }
+}
+
+impl From<Buffer> for Bytes {
+    fn from(bytes: Buffer) -> Self {
         if bytes.len() <= INLINE {
             Self::from(&bytes[..])
         } else {

@@ -1,9 +1,10 @@
 //! Calls as the pools see them: encoded items for one function, and what comes back.
 
+use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::broadcast::SharedMemory;
+use crate::buffer::Buffer;
 use crate::bytes::Bytes;
 use crate::codec::Memory;
 use crate::entry::Entry;
@@ -12,9 +13,11 @@ use crate::extras::Extras;
 use crate::ledger::Ledger;
 use crate::measure::Measure;
 use crate::options::Timeout;
+#[cfg(feature = "tracing")]
 use crate::origin::Origin;
 use crate::protocol::{self, Failure, RecordKind};
 use crate::receipt::Receipt;
+use crate::sys;
 use crate::trace::{Traced, Tracer};
 use crate::worker::{ChunkRun, record_panics};
 
@@ -96,10 +99,11 @@ impl Chunk {
     pub(crate) fn run_and_tell(mut self, tell: impl FnOnce(&[TaskErrorKind])) {
         // A pool of somebody else's may be the first to run anything here.
         record_panics();
-        let start = Instant::now();
+        let start = sys::now_ns();
         let mut failures = Vec::new();
         let mut outcomes = Outcomes::with_capacity(self.count);
-        let mut ledger = self.take_ledger();
+        let mut extras = self.extras.take();
+        let mut ledger = extras.as_mut().and_then(|it| it.ledger.as_mut());
         let is_measured = ledger.is_some();
         let mut record = |kind: RecordKind, bytes: &[u8]| match kind {
             RecordKind::Time => {
@@ -128,11 +132,10 @@ impl Chunk {
             &mut record,
         ));
         let mut piece = Piece {
-            ledger,
-            attachments: self.take_attachments(),
+            extras,
             first: self.first,
             count: self.count,
-            took: start.elapsed(),
+            took_ns: sys::now_ns().saturating_sub(start),
             outcomes,
         };
         tell(&failures);
@@ -142,9 +145,9 @@ impl Chunk {
 
     /// Finishes the chunk: every item of it fails with this error.
     pub fn finish(mut self, error: &TaskError) {
-        let ledger = self.take_ledger();
+        let extras = self.extras.take();
         let failed = Piece::failed(self.first, self.count, error.clone());
-        let mut piece = Piece { ledger, ..failed };
+        let mut piece = Piece { extras, ..failed };
         piece.tell_tracer();
         self.sink.complete(piece);
     }
@@ -162,23 +165,11 @@ impl Chunk {
         extras.is_some_and(|extras| !extras.attachments.is_empty())
     }
 
-    /// The memory that handles in the items mean, for whoever gets their outcomes.
-    pub(crate) fn take_attachments(&mut self) -> Vec<Arc<SharedMemory>> {
-        let extras = self.extras.as_mut();
-        extras.map_or_else(Vec::new, |extras| std::mem::take(&mut extras.attachments))
-    }
-
     /// The span that the call was made in, if its items' events are told as told in it.
     #[cfg(feature = "tracing")]
     #[inline]
     pub(crate) fn origin(&self) -> Option<&Arc<Origin>> {
         self.extras.as_ref()?.origin.as_ref()
-    }
-
-    /// The same for whoever gets the items' outcomes.
-    #[inline]
-    pub(crate) fn take_origin(&mut self) -> Option<Arc<Origin>> {
-        self.extras.as_mut()?.origin.take()
     }
 
     /// What is known of the items, if they are measured.
@@ -227,12 +218,6 @@ impl Chunk {
                 is_all,
             });
         }
-    }
-
-    /// What is known of the items, for whoever gets their outcomes.
-    pub(crate) fn take_ledger(&mut self) -> Option<Box<Ledger>> {
-        let ledger = self.extras.as_mut()?.ledger.take();
-        ledger.map(Box::new)
     }
 
     /// The items before and from `at` on, as chunks of their own.
@@ -303,13 +288,11 @@ impl Sink for Nobody {
 pub(crate) struct Piece {
     pub(crate) first: usize,
     pub(crate) count: u32,
-    /// How long the worker took for them; zero where that is not known.
-    pub(crate) took: Duration,
+    /// How long the worker took for them, in nanoseconds; zero where that is not known.
+    pub(crate) took_ns: u64,
     pub(crate) outcomes: Outcomes,
-    /// What is known of the items, if they were measured.
-    pub(crate) ledger: Option<Box<Ledger>>,
-    /// The memory that handles in the outcomes may mean.
-    pub(crate) attachments: Vec<Arc<SharedMemory>>,
+    /// Those of the chunk.
+    pub(crate) extras: Option<Box<Extras>>,
 }
 
 impl Piece {
@@ -318,27 +301,33 @@ impl Piece {
         Self {
             first,
             count,
-            took: Duration::ZERO,
+            took_ns: 0,
             outcomes: Outcomes::All(error),
-            ledger: None,
-            attachments: Vec::new(),
+            extras: None,
         }
     }
 
     /// Tells the tracer of the items, if they are traced.
     pub(crate) fn tell_tracer(&mut self) {
-        let traced = self.ledger.as_mut().and_then(|it| it.traced.take());
-        if let Some(traced) = traced {
+        let ledger = self.extras.as_mut().and_then(|it| it.ledger.as_mut());
+        if let Some(traced) = ledger.and_then(|it| it.traced.take()) {
             traced.tell(self);
-            if traced.is_all {
-                self.ledger = None;
+            if traced.is_all
+                && let Some(extras) = &mut self.extras
+            {
+                extras.ledger = None;
             }
         }
     }
 
+    /// What is known of the items, if they were measured.
+    pub(crate) fn ledger(&self) -> Option<&Ledger> {
+        self.extras.as_ref()?.ledger.as_ref()
+    }
+
     /// The receipt of the item with this index in its call, which is one of these.
     pub(crate) fn receipt(&self, index: usize) -> Receipt {
-        let ledger = self.ledger.as_ref();
+        let ledger = self.ledger();
         ledger.map_or_else(Receipt::default, |it| it.receipt(index - self.first))
     }
 
@@ -390,21 +379,25 @@ impl Piece {
             return None;
         };
         let all = records.chunks_exact(4 + size);
-        let head = protocol::Head::value(size).word()?.to_le_bytes();
         let is_whole = records.len() == self.count as usize * (4 + size);
-        (is_whole && all.clone().all(|record| record[..4] == head))
+        (is_whole && protocol::are_values(records, 4 + size))
             .then(|| all.map(|record| &record[4..]))
     }
 
     /// The outcome of a piece of one item.
     pub(crate) fn into_single(self) -> Result<Bytes, TaskError> {
+        let attachments = self.extras.map(|extras| extras.attachments);
+        let with = |bytes: Bytes| match attachments {
+            Some(attachments) => bytes.with(attachments),
+            None => bytes,
+        };
         match self.outcomes {
-            Outcomes::One(Some(Ok(bytes))) => Ok(bytes.with(self.attachments)),
+            Outcomes::One(Some(Ok(bytes))) => Ok(with(bytes)),
             Outcomes::One(outcome) => outcome.unwrap_or_else(|| Err(rubbish())),
             Outcomes::All(error) => Err(error),
             // The rest of what it was one of is in other pieces.
             Outcomes::Many { records, errors } => match split_record(&records, &errors) {
-                Some((outcome, _)) => Ok(Bytes::from(outcome?).with(self.attachments)),
+                Some((outcome, _)) => Ok(with(Bytes::from(outcome?))),
                 None => Err(rubbish()),
             },
         }
@@ -454,12 +447,29 @@ pub(crate) enum Outcomes {
     One(Option<Result<Bytes, TaskError>>),
     /// Of several: for each a head, and the bytes of a value. The length of an error's head is
     /// its place in `errors`.
-    Many {
-        records: Vec<u8>,
-        errors: Vec<TaskError>,
-    },
+    Many { records: Buffer, errors: Errors },
     /// The same for all.
     All(TaskError),
+}
+
+/// The errors among the outcomes of several items: most have none, and what becomes of an item is
+/// moved often.
+#[derive(Debug, Default)]
+#[allow(clippy::box_collection)]
+pub(crate) struct Errors(Option<Box<Vec<TaskError>>>);
+
+impl Errors {
+    fn push(&mut self, error: TaskError) {
+        self.0.get_or_insert_default().push(error);
+    }
+}
+
+impl Deref for Errors {
+    type Target = [TaskError];
+
+    fn deref(&self) -> &[TaskError] {
+        self.0.as_ref().map_or(&[], |errors| errors)
+    }
 }
 
 impl Outcomes {
@@ -469,8 +479,8 @@ impl Outcomes {
             Self::One(None)
         } else {
             Self::Many {
-                records: Vec::new(),
-                errors: Vec::new(),
+                records: Buffer::default(),
+                errors: Errors::default(),
             }
         }
     }

@@ -7,9 +7,7 @@ use std::iter::Fuse;
 use std::sync::Arc;
 #[cfg(feature = "stream")]
 use std::task::{Context, Poll};
-#[cfg(feature = "stream")]
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -263,7 +261,8 @@ where
         pieces.extend(self.collector.take());
         for piece in &pieces {
             self.back += piece.count as usize;
-            self.chunker.observe(piece.count, piece.took);
+            let took = Duration::from_nanos(piece.took_ns);
+            self.chunker.observe(piece.count, took);
             if self.progress.is_shown() {
                 (self.progress).add(piece.count.into(), piece.failures() as u64);
             }

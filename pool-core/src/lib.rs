@@ -14,6 +14,7 @@
 
 mod backtrace;
 mod broadcast;
+mod buffer;
 mod build_error;
 mod bytes;
 mod call;

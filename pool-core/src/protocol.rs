@@ -158,6 +158,46 @@ pub(crate) fn append_number(chunk: &mut Vec<u8>, bytes: &[u8]) {
     chunk.extend_from_slice(&item[..end]);
 }
 
+/// How many of these records, all of this size with their heads, are values before one is not.
+pub(crate) fn count_values(records: &[u8], size: usize) -> usize {
+    if are_values(records, size) {
+        return records.len() / size;
+    }
+    let Some(word) = size.checked_sub(4).and_then(|len| Head::value(len).word()) else {
+        return 0;
+    };
+    let is_value = |record: &&[u8]| record.first_chunk() == Some(&word.to_le_bytes());
+    records.chunks_exact(size).take_while(is_value).count()
+}
+
+/// Whether records, all of this size with their heads, are values. The common sizes are compared
+/// many at a time.
+pub(crate) fn are_values(records: &[u8], size: usize) -> bool {
+    fn differ<'a>(heads: impl Iterator<Item = &'a [u8; 4]>, word: u32) -> bool {
+        let differences = heads.map(|head| u32::from_le_bytes(*head) ^ word);
+        differences.fold(0, std::ops::BitOr::bitor) != 0
+    }
+    fn differ_in<const SIZE: usize>(records: &[u8], word: u32) -> bool {
+        let (records, _) = records.as_chunks::<SIZE>();
+        differ(
+            records.iter().filter_map(|record| record.first_chunk()),
+            word,
+        )
+    }
+    let Some(word) = size.checked_sub(4).and_then(|len| Head::value(len).word()) else {
+        return false;
+    };
+    let differ = match size {
+        8 => differ_in::<8>(records, word),
+        12 => differ_in::<12>(records, word),
+        _ => {
+            let records = records.chunks_exact(size);
+            differ(records.filter_map(|record| record.first_chunk()), word)
+        }
+    };
+    !differ && records.len().is_multiple_of(size)
+}
+
 /// The item is of a gigabyte or more: its bytes move up by the rest of the head.
 #[cold]
 fn insert_long_head(chunk: &mut Vec<u8>, start: usize, head: Head) {
@@ -302,6 +342,28 @@ pub(crate) struct PanicReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_counted() {
+        for len in [1, 4, 8, 16] {
+            let mut records = Vec::new();
+            for value in 0..20_u8 {
+                append_number(&mut records, &vec![value; len]);
+            }
+            let size = 4 + len;
+            assert!(are_values(&records, size));
+            assert_eq!(count_values(&records, size), 20);
+            assert!(!are_values(&records[1..], size));
+            for wrong in 0..20 {
+                let mut records = records.clone();
+                records[wrong * size] ^= RecordKind::Failure as u8;
+                assert!(!are_values(&records, size));
+                assert_eq!(count_values(&records, size), wrong);
+            }
+        }
+        assert!(are_values(&[], 12) && !are_values(&[], 3));
+        assert_eq!(count_values(&[1, 2], 0), 0);
+    }
     use proptest::prelude::*;
 
     #[test]

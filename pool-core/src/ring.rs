@@ -208,6 +208,27 @@ impl Producer {
         true
     }
 
+    /// The free space that is in one piece, from the next byte on.
+    ///
+    /// # Safety
+    /// The space is not used after more was put in than [`advance`](Self::advance) was told of.
+    #[inline]
+    pub(crate) unsafe fn room<'a>(&mut self) -> Result<&'a mut [u8], Corrupt> {
+        let free = self.free()?;
+        let (place, before_end) = self.memory.place(self.tail);
+        // SAFETY: within the ring, whose memory was zero when it was made, and free: nobody else touches
+        // it, the consumer because it has said so and this side by the contract.
+        let room = unsafe { std::slice::from_raw_parts_mut(place.as_ptr(), free.min(before_end)) };
+        Ok(room)
+    }
+
+    /// So many bytes were written into the [`room`](Self::room), from its beginning or where the last ended.
+    #[inline]
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.memory.writes(self.tail, count);
+        self.tail += count as u64;
+    }
+
     /// Lets the consumer have all that was put in. `false`: it had it already.
     #[inline]
     pub(crate) fn publish(&mut self) -> bool {
@@ -395,6 +416,19 @@ impl Consumer {
         // SAFETY: within the ring, initialised by the producer, and left alone by it until
         // `release`, after which the caller does not use them.
         Some(unsafe { std::slice::from_raw_parts(place.as_ptr(), count) })
+    }
+
+    /// The bytes that were seen and not taken, as far as they are in one piece.
+    ///
+    /// # Safety
+    /// As for [`take_in_place`](Self::take_in_place).
+    #[inline]
+    pub(crate) unsafe fn in_place<'a>(&self) -> &'a [u8] {
+        let (place, before_end) = self.memory.place(self.head);
+        let count = self.seen().min(before_end);
+        self.memory.reads(self.head, count);
+        // SAFETY: as in `take_in_place`.
+        unsafe { std::slice::from_raw_parts(place.as_ptr(), count) }
     }
 
     /// Drops the next `count` bytes.

@@ -131,7 +131,7 @@ pub(crate) struct Traced {
 impl Traced {
     /// Tells of the items of a piece that is about to be delivered.
     pub(crate) fn tell(&self, piece: &Piece) {
-        let Some(ledger) = &piece.ledger else {
+        let Some(ledger) = piece.ledger() else {
             return;
         };
         let function = self.entry.map_or("initializer", Entry::name);

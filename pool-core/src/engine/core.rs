@@ -9,8 +9,8 @@ use super::driver::{Attention, SeatState};
 use super::glance::Glance;
 use super::load::{Done, Load};
 use super::places::Places;
-use super::scheduler::{Imbalance, Scheduler};
-use super::slot::{Initialized, Killed, Phase, Slot};
+use super::scheduler::Scheduler;
+use super::slot::{Killed, Phase, Slot};
 use super::timers::GRACE_NS;
 use super::wire::Harvest;
 use super::work::Delivery;
@@ -57,19 +57,23 @@ pub(super) struct Core {
     /// What is to be told of workers.
     pub(super) notices: Vec<Job>,
     pub(super) harvest: Harvest,
-    abandoned: Vec<Chunk>,
+    pub(super) abandoned: Vec<Chunk>,
     /// Tasks that were cancelled in the queue and are still there, at most.
     stale: usize,
     pub(super) stats: Stats,
     /// Where to tell what happens, while that is traced.
     pub(super) tracer: Option<Tracer>,
     /// Processors of this machine.
-    processors: usize,
+    pub(super) processors: usize,
     /// Who looks into the rings.
-    attention: Attention,
+    pub(super) attention: Attention,
     pub(super) seat: SeatState,
     /// Items without an outcome whose submitter does not come to look for it.
     unattended: u64,
+    /// Tasks that were submitted, unless they are attended, since a submitter has looked into the rings.
+    pub(super) submitted: u32,
+    /// A submitter has found something there since the supervisor has asked.
+    pub(super) gleaned: bool,
     /// The submitter of something that still runs will not come any more.
     is_orphaned: bool,
     /// When the scheduler wants to look for an imbalance again, in nanoseconds.
@@ -128,6 +132,8 @@ impl Core {
             attention: Attention::Nobody,
             seat: SeatState::default(),
             unattended: 0,
+            submitted: 0,
+            gleaned: false,
             is_orphaned: false,
             rebalance_at: None,
             config,
@@ -287,14 +293,19 @@ impl Core {
     /// Takes in what the workers have put into their rings, and hands out what waits. Says
     /// whether anything arrived.
     pub(super) fn pump(&mut self) -> bool {
+        let news = self.take_in();
+        if news || !self.scheduler.queue().is_empty() {
+            self.dispatch();
+        }
+        news
+    }
+
+    pub(super) fn take_in(&mut self) -> bool {
         let mut news = false;
         for slot in 0..self.slots.len() {
             if self.is_active(slot) {
                 news |= self.pump_slot(slot);
             }
-        }
-        if news || !self.scheduler.queue().is_empty() {
-            self.dispatch();
         }
         news
     }
@@ -345,8 +356,8 @@ impl Core {
         let mut harvest = std::mem::take(&mut self.harvest);
         let taken = wire.harvest(slot, info, &mut self.scheduler, &mut harvest);
         let news = std::mem::take(&mut harvest.news);
-        for (done, took) in harvest.finished.drain(..) {
-            self.finished(slot, done, took);
+        for (done, took_ns) in harvest.finished.drain(..) {
+            self.finished(slot, done, took_ns);
         }
         self.harvest = harvest;
         taken?;
@@ -368,16 +379,15 @@ impl Core {
     }
 
     /// A worker is through with a load.
-    pub(super) fn finished(&mut self, slot: usize, mut done: Done<Chunk>, took: Duration) {
+    pub(super) fn finished(&mut self, slot: usize, mut done: Done<Chunk>, took_ns: u64) {
         let busy_ns = &mut self.slots[slot].tally.busy_ns;
-        *busy_ns = busy_ns.saturating_add(nanoseconds(took));
+        *busy_ns = busy_ns.saturating_add(took_ns);
         if done.load.is_initializer {
             let mut piece = Piece {
                 first: 0,
                 count: done.load.count,
-                took,
-                ledger: done.load.take_ledger(),
-                attachments: Vec::new(),
+                took_ns,
+                extras: done.load.extras.take(),
                 outcomes: done.outcomes,
             };
             piece.tell_tracer();
@@ -395,7 +405,7 @@ impl Core {
             self.slots[slot].has_worked = true;
             self.idle_deaths = 0;
             #[allow(unused_mut, reason = "events alone have origins")]
-            let mut delivery = Delivery::new(done, took);
+            let mut delivery = Delivery::new(done, took_ns);
             #[cfg(feature = "tracing")]
             if let Some(delivery) = &mut delivery {
                 self.settle_origin(slot, delivery);
@@ -405,128 +415,6 @@ impl Core {
                 self.look_after(slot);
             }
         }
-    }
-
-    /// Hands out what waits, and lets go of workers that are not needed any more.
-    pub(super) fn dispatch(&mut self) {
-        loop {
-            self.tend();
-            self.assign();
-            self.awaken();
-            self.balance();
-            let mut anew = false;
-            while let Some(slot) = self.scheduler.superfluous() {
-                if !self.retire(slot) {
-                    break;
-                }
-                anew |= self.succeed(slot);
-            }
-            if !anew && !self.chores {
-                break;
-            }
-        }
-    }
-
-    /// Takes back what waits for one worker while another one has nothing to do.
-    fn balance(&mut self) {
-        self.rebalance_at = loop {
-            match self.scheduler.imbalance(sys::now_ns) {
-                None => break None,
-                Some(Imbalance::AskAgain(when)) => break Some(when),
-                Some(Imbalance::TakeBack(slot)) => {
-                    // Once for each lane at most: one that was taken back from is not asked again
-                    // before it has passed over that.
-                    self.take_back(slot);
-                    self.assign();
-                }
-            }
-        };
-    }
-
-    /// Hands out what waits.
-    fn assign(&mut self) {
-        let mut abandoned = std::mem::take(&mut self.abandoned);
-        while let Some(slot) = self.scheduler.assign(&mut abandoned) {
-            self.send(slot);
-            self.chores |= self.scheduler.is_used_up(slot);
-        }
-        for chunk in abandoned.drain(..) {
-            self.fail(chunk, TaskError::cancelled());
-        }
-        self.abandoned = abandoned;
-    }
-
-    /// Puts the newest load of a lane into its ring.
-    pub(super) fn send(&mut self, slot: usize) {
-        let busy = self.scheduler.busy();
-        let attention = self.attention;
-        if let Some(tracer) = &self.tracer
-            && let Some(chunk) = self.scheduler.newest_mut(slot)
-        {
-            // It was submitted before the trace began.
-            chunk.trace(tracer, 0);
-        }
-        #[cfg(feature = "tracing")]
-        self.note_origin(slot);
-        let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
-            return;
-        };
-        let Some(chunk) = self.scheduler.newest(slot) else {
-            return;
-        };
-        let timed = chunk.timeout;
-        // A spinning worker must not take the processor from one that has work, or from us.
-        wire.let_spin(busy < self.processors);
-        // The wish is written before the work, so that whoever sees the work sees the wish.
-        wire.listen(attention.wants_bells(), true);
-        match wire.send(chunk) {
-            Ok(all) => {
-                self.scheduler.choke(slot, !all);
-                if let Some(timeout) = timed {
-                    // At the earliest then; whether the item began later is looked up then.
-                    self.slots[slot].look_at(sys::now_ns() + timeout.as_ns());
-                }
-            }
-            Err(Corrupt) => self.kill(slot, Killed::Rogue),
-        }
-    }
-
-    /// Takes back what a worker was handed and has not begun.
-    pub(super) fn take_back(&mut self, slot: usize) {
-        let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
-            // Its worker is dead, and what it had comes back when it is buried.
-            self.scheduler.doom(slot);
-            return;
-        };
-        let begun = wire.region().revoke();
-        self.scheduler.taken_back(slot, begun);
-        wire.listen(self.attention.wants_bells(), true);
-    }
-
-    /// Tells a worker to go.
-    fn retire(&mut self, slot: usize) -> bool {
-        let finalizer = match self.slots[slot].initialized {
-            Initialized::Yes => self.config.finalizer.map(crate::Entry::number),
-            _ => None,
-        };
-        let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
-            return false;
-        };
-        match wire.send_retire(finalizer) {
-            Ok(true) => {
-                let why = self.slots[slot].recycle;
-                let why = why.unwrap_or_else(|| self.scheduler.reason_to_go(slot));
-                self.slots[slot].retired = Some(why);
-                self.scheduler.retiring(slot);
-                self.is_orphaned = true;
-            }
-            Ok(false) => return false,
-            Err(Corrupt) => {
-                self.scheduler.retiring(slot);
-                self.kill(slot, Killed::Rogue);
-            }
-        }
-        true
     }
 
     /// Says to every worker with work whether to ring; there is no need while somebody is awake.

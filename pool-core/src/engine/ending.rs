@@ -1,7 +1,5 @@
 //! The end of a pool: closed, or given up.
 
-use std::time::Duration;
-
 use super::core::{Core, End, Founding};
 use super::slot::{Killed, Phase};
 use super::work::Delivery;
@@ -42,7 +40,7 @@ impl Core {
             let was_retiring = self.scheduler.is_retiring(slot);
             let remains = self.scheduler.down(slot, begun);
             for done in remains.finished {
-                self.deliver(Delivery::new(done, Duration::ZERO));
+                self.deliver(Delivery::new(done, 0));
             }
             let requeued: Vec<Chunk> = self.scheduler.drain_queue().collect();
             for chunk in remains.lost.into_iter().chain(requeued) {

@@ -1,7 +1,6 @@
 //! A worker that writes anything into its region, at any time, as an input says.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use super::scheduler::Scheduler;
 use super::wire::{Harvest, Wire};
@@ -207,7 +206,8 @@ impl Rig {
         let mut abandoned = Vec::new();
         while self.scheduler.assign(&mut abandoned).is_some() {
             let chunk = self.scheduler.newest(SLOT).expect("it was just assigned");
-            let all = self.wire.send(chunk)?;
+            let all = self.wire.put(chunk)?;
+            self.wire.publish();
             self.scheduler.choke(SLOT, !all);
         }
         Ok(())
@@ -255,7 +255,7 @@ impl Rig {
         }
         let remains = self.scheduler.down(SLOT, self.region.items_begun());
         for done in remains.finished {
-            deliver(Delivery::new(done, Duration::ZERO));
+            deliver(Delivery::new(done, 0));
         }
         if let Some(lost) = remains.lost {
             assert_eq!(lost.count(), 1, "one item is lost at most");

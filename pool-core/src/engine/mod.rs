@@ -8,6 +8,7 @@
 mod capture;
 mod core;
 mod deferred;
+mod dispatch;
 mod driver;
 mod ending;
 mod frees;
@@ -352,11 +353,13 @@ impl Executor for Shared {
         let attended = chunk.attended;
         let mut core = self.lock();
         core.submit(chunk);
-        core.dispatch();
         if attended {
+            core.dispatch();
             // This thread is going to drive at once.
             self.keep_time(&core);
-        } else {
+        } else if !core.may_wait() {
+            core.glean();
+            core.dispatch();
             self.settle(&mut core);
         }
         self.deliver(core);

@@ -16,6 +16,9 @@ const CREDIT_NS: u64 = 400_000;
 const STUCK_NS: u64 = 300_000;
 /// What it costs to wake a worker, in nanoseconds.
 const WAKE_NS: u64 = 20_000;
+/// With so many loads a worker does not run dry while a few more are collected: only one that takes
+/// little time for each gets so many.
+const WELL_FED: usize = 4;
 /// The most loads that a worker may have at a time.
 const MAX_FLIGHTS: u64 = 256;
 
@@ -254,6 +257,13 @@ impl<L: Load> Scheduler<L> {
             .filter(|(_, lane)| lane.may_take() && (lane.flights.len() as u64) < lane.credit())
             .min_by_key(|(_, lane)| lane.flights.len())
             .map(|(slot, _)| slot)
+    }
+
+    /// Whether the lane that was handed something last has enough of what it is seen to be quick at.
+    pub(crate) fn is_well_fed(&self) -> bool {
+        self.lanes
+            .get(self.latest)
+            .is_some_and(|lane| lane.may_take() && lane.flights.len() >= WELL_FED)
     }
 
     fn hand(&mut self, slot: usize, load: L) {

@@ -30,6 +30,8 @@ const NOTIFIER: u64 = u64::MAX - 2;
 const HECTIC: Duration = Duration::from_micros(500);
 /// How long results may wait in hectic times.
 const NAP: Duration = Duration::from_micros(50);
+/// The same where a submitter takes them in, who has to go on with that.
+const LONG_NAP: Duration = Duration::from_micros(200);
 
 /// What a worker's descriptor says when it is readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +202,9 @@ impl Supervisor {
             self.shared.answer_bells(&mut core, &ready);
             ready.clear();
             core.attend(Attention::Napping);
-            let news = core.pump();
+            let gleaned = std::mem::take(&mut core.gleaned);
+            let nap = if gleaned { LONG_NAP } else { NAP };
+            let news = core.pump() || gleaned;
             // Time must be kept, too.
             let is_due = core
                 .next_timer(true)
@@ -212,7 +216,7 @@ impl Supervisor {
                 break;
             }
             self.shared.deliver(core);
-            is_hectic = self.shared.events.wait(&mut self.later, Some(NAP)).is_ok();
+            is_hectic = self.shared.events.wait(&mut self.later, Some(nap)).is_ok();
             if !self.later.is_empty() {
                 is_hectic = false;
             }

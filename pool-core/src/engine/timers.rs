@@ -22,22 +22,28 @@ impl Core {
     fn timer(&self, launches: bool, rebalance: bool) -> Option<u64> {
         let care = if launches { self.next_care() } else { None };
         let launches = launches && self.launches();
-        self.slots
-            .iter()
-            .flat_map(|slot| {
-                let launch = match &slot.phase {
-                    Phase::Down { not_before } if launches && slot.place.is_some() => {
-                        Some(*not_before)
-                    }
-                    Phase::Starting { give_up, .. } if slot.killed.is_none() => Some(*give_up),
-                    _ => None,
-                };
-                [launch, slot.deadline.filter(|_| slot.killed.is_none())]
-            })
-            .flatten()
-            .chain(self.rebalance_at.filter(|_| rebalance))
-            .chain(care)
-            .min()
+        // A plain loop: this is asked after every task that is submitted.
+        let mut next = u64::MAX;
+        for slot in &self.slots {
+            if slot.killed.is_none() {
+                if let Some(deadline) = slot.deadline {
+                    next = next.min(deadline);
+                }
+                if let Phase::Starting { give_up, .. } = &slot.phase {
+                    next = next.min(*give_up);
+                }
+            }
+            if let Phase::Down { not_before } = &slot.phase
+                && launches
+                && slot.place.is_some()
+            {
+                next = next.min(*not_before);
+            }
+        }
+        for time in [self.rebalance_at.filter(|_| rebalance), care] {
+            next = next.min(time.unwrap_or(u64::MAX));
+        }
+        (next < u64::MAX).then_some(next)
     }
 
     /// When the supervisor alone has something to do, in nanoseconds: workers come and go.

@@ -2,7 +2,6 @@
 //! that the worker wrote.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::load::Done;
 use super::scheduler::Scheduler;
@@ -61,9 +60,12 @@ struct Partial {
 pub(super) struct Harvest {
     /// Something arrived.
     pub(super) news: bool,
-    /// Loads that are through, with the time that they took.
-    pub(super) finished: Vec<(Done<Chunk>, Duration)>,
+    /// Loads that are through, with the nanoseconds that they took.
+    pub(super) finished: Vec<(Done<Chunk>, u64)>,
 }
+
+/// What is longer is worth a look of the worker's while the rest is put into the ring.
+const PUBLISH_BYTES: usize = 512;
 
 impl Wire {
     pub(super) fn new(region: Arc<Region>, request_bytes: usize, response_bytes: usize) -> Self {
@@ -88,8 +90,9 @@ impl Wire {
         (self.region.clone(), self.responses.last_seen())
     }
 
-    /// Begins to send a load, and returns whether all of it is in the ring.
-    pub(super) fn send(&mut self, chunk: &Chunk) -> Result<bool, Corrupt> {
+    /// Puts a load into the ring, and returns whether all of it is there. The worker gets it when it is
+    /// published, for which a small one may wait until others are there.
+    pub(super) fn put(&mut self, chunk: &Chunk) -> Result<bool, Corrupt> {
         let header = work::header(chunk);
         let items = &chunk.items;
         let sent = put_frame(&mut self.requests, &header, items, 0)?;
@@ -100,7 +103,9 @@ impl Wire {
                 sent,
             });
         }
-        self.publish();
+        if sent > PUBLISH_BYTES {
+            self.publish();
+        }
         Ok(self.unsent.is_none())
     }
 
@@ -141,7 +146,8 @@ impl Wire {
         Ok(true)
     }
 
-    fn publish(&mut self) {
+    /// Lets the worker have what was put into the ring.
+    pub(super) fn publish(&mut self) {
         if self.requests.publish() {
             self.wake();
         }
@@ -383,6 +389,7 @@ impl Wire {
     /// bytes each, with their heads, as the one before was.
     fn take_run(&mut self, slot: usize, scheduler: &mut Scheduler<Chunk>, size: usize) {
         let open = scheduler.open_items(slot);
+        let mut done = 0;
         if scheduler.ledger_mut(slot).is_some() {
             // Each comes behind what was measured of it.
             return;
@@ -390,21 +397,35 @@ impl Wire {
         let Some(Outcomes::Many { records, .. }) = scheduler.outcomes_mut(slot) else {
             return;
         };
-        let count = self.responses.seen().min(open as usize * size) / size * size;
-        let start = records.len();
-        // Copied first and looked at then: the worker may go on writing into its ring.
-        self.responses.copy(count, records);
-        let word = Head::value(size - 4).word();
-        let done = records[start..]
-            .chunks_exact(size)
-            .take_while(|record| record.first_chunk().map(|word| u32::from_le_bytes(*word)) == word)
-            .count();
-        records.truncate(start + done * size);
-        self.responses.skip(done * size);
-        let done = done as u32;
+        // More and more at a time, since results of changing sizes would be copied in vain again and
+        // again.
+        let mut left = self.responses.seen().min(open as usize * size) / size;
+        let mut step = FIRST_RUN;
+        while left > 0 {
+            let start = records.len();
+            // For what is likely to come, too.
+            records.make_room((left * size).min(ROOM));
+            // Copied first and looked at then: the worker may go on writing into its ring.
+            self.responses.copy(left.min(step) * size, records);
+            let taken = protocol::count_values(&records[start..], size);
+            records.truncate(start + taken * size);
+            self.responses.skip(taken * size);
+            done += taken as u32;
+            if taken < step {
+                break;
+            }
+            left -= taken;
+            step *= 8;
+        }
         scheduler.items_done(slot, done);
     }
 }
+
+/// So many values are looked for first behind one that has come.
+const FIRST_RUN: usize = 8;
+
+/// How much room is made for the results of a chunk when the first of them come.
+const ROOM: usize = 64 * 1024;
 
 /// The longest record that is copied by way of the stack.
 const SMALL: u64 = 64;
@@ -457,9 +478,9 @@ fn accept(
             return ledger.expect(measure).then_some(()).ok_or(Corrupt);
         }
         let time: [u8; 8] = bytes.as_slice().try_into().map_err(|_| Corrupt)?;
-        let took = u64::from_le_bytes(time);
-        let done = scheduler.load_done(slot, took).ok_or(Corrupt)?;
-        harvest.finished.push((done, Duration::from_nanos(took)));
+        let took_ns = u64::from_le_bytes(time);
+        let done = scheduler.load_done(slot, took_ns).ok_or(Corrupt)?;
+        harvest.finished.push((done, took_ns));
         return Ok(());
     }
     if !scheduler.item_done(slot) {

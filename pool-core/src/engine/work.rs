@@ -1,14 +1,12 @@
 //! A chunk on its way through the engine.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::load::{Done, Load};
+use super::load::{Done, Flight, Load};
 use super::scheduler::Scheduler;
 use crate::call::{Chunk, Outcomes, Piece, Sink};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::ledger::Ledger;
-use crate::origin::Origin;
 use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
 use crate::stats::Stats;
 
@@ -67,27 +65,25 @@ pub(super) struct Delivery {
     pub(super) attended: bool,
     sink: Arc<dyn Sink>,
     piece: Piece,
-    /// The span that the call was made in, which may be closed when it is let go of.
-    origin: Option<Arc<Origin>>,
-    /// Takes in what was told of the items, before that.
-    settle: Option<Box<dyn FnOnce() + Send>>,
+    /// Takes in what was told of the items, before the span that the call was made in is let go of.
+    settle: Option<Box<Settle>>,
 }
+
+type Settle = Box<dyn FnOnce() + Send>;
 
 impl Delivery {
     /// `None`: there are no items, or nobody waits for them.
-    pub(super) fn new(done: Done<Chunk>, took: Duration) -> Option<Self> {
+    pub(super) fn new(done: Done<Chunk>, took_ns: u64) -> Option<Self> {
         let Done { mut load, outcomes } = done;
         (load.count > 0 && !load.is_initializer).then(|| Self {
             attended: load.attended,
-            origin: load.take_origin(),
             settle: None,
             piece: Piece {
                 first: load.first,
                 count: load.count,
-                took,
+                took_ns,
                 outcomes,
-                ledger: load.take_ledger(),
-                attachments: load.take_attachments(),
+                extras: load.extras.take(),
             },
             sink: load.sink,
         })
@@ -96,27 +92,30 @@ impl Delivery {
     /// The same where every item fails for the same reason.
     pub(super) fn failed(load: Chunk, error: TaskError) -> Option<Self> {
         let outcomes = Outcomes::All(error);
-        Self::new(Done { load, outcomes }, Duration::ZERO)
+        Self::new(Done { load, outcomes }, 0)
     }
 
     pub(super) fn deliver(mut self) {
         self.piece.tell_tracer();
+        // The span that the call was made in may be closed when it is let go of.
+        let origin = self.piece.extras.as_mut().and_then(|it| it.origin.take());
         self.sink.complete(self.piece);
         if let Some(settle) = self.settle {
             settle();
         }
-        drop(self.origin);
+        drop(origin);
     }
 
     #[cfg(feature = "tracing")]
     pub(super) fn has_origin(&self) -> bool {
-        self.origin.is_some()
+        let extras = self.piece.extras.as_ref();
+        extras.is_some_and(|extras| extras.origin.is_some())
     }
 
     /// Does this when the outcomes are delivered, before the origin is let go of.
     #[cfg(feature = "tracing")]
     pub(super) fn settle_by(&mut self, settle: impl FnOnce() + Send + 'static) {
-        self.settle = Some(Box::new(settle));
+        self.settle = Some(Box::new(Box::new(settle)));
     }
 
     /// Counts its items by their outcomes.
@@ -131,7 +130,7 @@ impl Delivery {
             }
             Outcomes::One(None) => stats.fail(TaskErrorKind::Decode, count),
             Outcomes::Many { errors, .. } => {
-                for error in errors {
+                for error in errors.iter() {
                     stats.fail(error.kind(), 1);
                 }
             }
@@ -152,3 +151,6 @@ impl Delivery {
 
 /// A chunk in the pool's queue is most of what a waiting task costs.
 const _: () = assert!(size_of::<Chunk>() <= 88);
+
+/// What is longer is moved by a call. (With its place in the lane, it is moved in and out once.)
+const _: () = assert!(size_of::<Delivery>() <= 96 && size_of::<Flight<Chunk>>() <= 136);

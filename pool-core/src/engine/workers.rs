@@ -281,7 +281,7 @@ impl Core {
         let begun = self.begun_at_death(slot, &wire);
         let remains = self.scheduler.down(slot, begun);
         for done in remains.finished {
-            self.deliver(Delivery::new(done, Duration::ZERO));
+            self.deliver(Delivery::new(done, 0));
         }
         if matches!(self.end, End::Ended(_)) {
             return;

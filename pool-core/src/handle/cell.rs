@@ -324,7 +324,7 @@ impl Sink for Collector {
         if self.is_abandoned() {
             // As in a single task. The errors among them nobody has asked for.
             piece = Piece {
-                ledger: piece.ledger.take(),
+                extras: piece.extras.take(),
                 ..Piece::failed(piece.first, piece.count, TaskError::cancelled())
             };
         }

@@ -47,12 +47,12 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
     /// # Errors
     /// When the task failed.
     pub fn get(self) -> Result<R, TaskError> {
-        self.pending.wait();
-        match self.pending.cell.take() {
-            Some(Ok(bytes)) => decode_owned(bytes),
-            Some(Err(error)) => Err(error),
-            None => Err(TaskError::closed()),
-        }
+        let cell = &self.pending.cell;
+        let outcome = cell.take().or_else(|| {
+            self.pending.wait();
+            cell.take()
+        });
+        decode_owned(outcome.unwrap_or_else(|| Err(TaskError::closed()))?)
     }
 
     /// The same, but no longer than `timeout`; `None`: it was not there by then. A result can be

@@ -101,6 +101,10 @@ trait Exchange {
     /// Begins the next item. `false`: there is none, or it was taken back with all after it.
     fn begin(&mut self) -> bool;
 
+    /// Begins and ends as many of the next items as can be had at once, if argument and result are numbers.
+    #[inline(always)]
+    fn run_numbers<A: 'static, R: 'static>(&mut self, _function: &impl Fn(A) -> R) {}
+
     /// The argument of the item that was begun. Its bytes are not needed after this: their space
     /// can be used while the function runs.
     fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError>;
@@ -126,8 +130,13 @@ where
     // Once more for each item that panics, from behind that item: to catch once for many items
     // leaves the values of small ones in registers.
     while let Err(panic) = caught(|| {
-        while exchange.begin() {
+        loop {
+            stage.set(Stage::Run);
+            exchange.run_numbers(function);
             stage.set(Stage::DecodeArgument);
+            if !exchange.begin() {
+                break;
+            }
             let argument = match exchange.argument::<A>() {
                 Ok(argument) => argument,
                 Err(error) => {
@@ -211,6 +220,13 @@ impl Exchange for OnWire<'_> {
             meter.begin();
         }
         begins
+    }
+
+    #[inline(always)]
+    fn run_numbers<A: 'static, R: 'static>(&mut self, function: &impl Fn(A) -> R) {
+        if self.left > 1 && !self.deadline && self.meter.is_none() {
+            self.wire.run_numbers(&mut self.left, function);
+        }
     }
 
     #[inline(always)]

@@ -194,6 +194,53 @@ impl Wire {
         begins
     }
 
+    /// Runs items whose arguments and results are numbers, one after the other, as long as they lie in
+    /// the ring in one piece and their results have space in one piece. Whatever it leaves, for whatever reason,
+    /// goes the ordinary way, which takes three times as long.
+    #[inline(always)]
+    pub(super) fn run_numbers<A: 'static, R: 'static>(
+        &mut self,
+        left: &mut u32,
+        function: &impl Fn(A) -> R,
+    ) {
+        let (Some(argument), Some(result)) = (codec::number_size::<A>(), codec::number_size::<R>())
+        else {
+            return;
+        };
+        let heads = [argument, result].map(|size| Head::value(size).word().unwrap_or_default());
+        let [expected, head] = heads.map(u32::to_le_bytes);
+        // SAFETY: the producer of this ring is the parent, and nothing is released before the end.
+        let arguments = unsafe { self.requests.in_place() };
+        // SAFETY: nothing else is put in before the end; a panic leaves the rest of it alone.
+        let Ok(room) = (unsafe { self.responses.room() }) else {
+            corrupt();
+        };
+        let items = arguments.chunks_exact(4 + argument);
+        let places = room.chunks_exact_mut(4 + result);
+        let most = (*left as usize).min(self.release_at / (4 + argument));
+        for (item, place) in items.zip(places).take(most) {
+            let (word, bytes) = item.split_at(4);
+            let Some(number) = codec::read_number(bytes).filter(|_| *word == expected) else {
+                break;
+            };
+            if !self.begin_item(false) {
+                break;
+            }
+            *left -= 1;
+            self.requests.skip(4 + argument);
+            let value = function(number);
+            let bytes = codec::number_bytes(&value).unwrap_or_default();
+            let (first, rest) = place.split_at_mut(4);
+            first.copy_from_slice(&head);
+            rest.copy_from_slice(bytes);
+            self.responses.advance(4 + result);
+            self.stage();
+        }
+        if self.requests.unreleased() >= self.release_at {
+            self.release();
+        }
+    }
+
     /// Gives the bytes of the next item to `look`: where they are in the ring if they are there
     /// in one piece, and otherwise in a buffer.
     #[inline(always)]

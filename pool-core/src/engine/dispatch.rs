@@ -1,0 +1,176 @@
+//! From the queue into the workers' rings, and back.
+
+use super::core::Core;
+use super::scheduler::Imbalance;
+use super::slot::{Initialized, Killed, Phase};
+use crate::error::TaskError;
+use crate::ring::Corrupt;
+use crate::sys;
+
+/// So many small tasks are handed out together where a worker has enough of them.
+const BATCH: u32 = 16;
+
+impl Core {
+    /// Hands out what waits, and lets go of workers that are not needed any more.
+    pub(super) fn dispatch(&mut self) {
+        loop {
+            self.tend();
+            self.assign();
+            self.awaken();
+            self.balance();
+            let mut anew = false;
+            while let Some(slot) = self.scheduler.superfluous() {
+                if !self.retire(slot) {
+                    break;
+                }
+                anew |= self.succeed(slot);
+            }
+            if !anew && !self.chores {
+                break;
+            }
+        }
+    }
+
+    /// Takes back what waits for one worker while another one has nothing to do.
+    fn balance(&mut self) {
+        self.rebalance_at = loop {
+            match self.scheduler.imbalance(sys::now_ns) {
+                None => break None,
+                Some(Imbalance::AskAgain(when)) => break Some(when),
+                Some(Imbalance::TakeBack(slot)) => {
+                    // Once for each lane at most: one that was taken back from is not asked again
+                    // before it has passed over that.
+                    self.take_back(slot);
+                    self.assign();
+                }
+            }
+        };
+    }
+
+    /// Hands out what waits.
+    fn assign(&mut self) {
+        let mut abandoned = std::mem::take(&mut self.abandoned);
+        let mut fed = None;
+        while let Some(slot) = self.scheduler.assign(&mut abandoned) {
+            if let Some(before) = fed.replace(slot)
+                && before != slot
+            {
+                self.publish(before);
+            }
+            self.put(slot);
+            self.chores |= self.scheduler.is_used_up(slot);
+        }
+        if let Some(slot) = fed {
+            self.publish(slot);
+        }
+        for chunk in abandoned.drain(..) {
+            self.fail(chunk, TaskError::cancelled());
+        }
+        self.abandoned = abandoned;
+    }
+
+    /// Sends the newest load of a lane.
+    pub(super) fn send(&mut self, slot: usize) {
+        self.put(slot);
+        self.publish(slot);
+    }
+
+    /// Lets a worker have what was put into its ring.
+    fn publish(&mut self, slot: usize) {
+        if let Phase::Up { wire, .. } = &mut self.slots[slot].phase {
+            wire.publish();
+        }
+    }
+
+    /// Puts the newest load of a lane into its ring.
+    fn put(&mut self, slot: usize) {
+        let busy = self.scheduler.busy();
+        let attention = self.attention;
+        if let Some(tracer) = &self.tracer
+            && let Some(chunk) = self.scheduler.newest_mut(slot)
+        {
+            // It was submitted before the trace began.
+            chunk.trace(tracer, 0);
+        }
+        #[cfg(feature = "tracing")]
+        self.note_origin(slot);
+        let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
+            return;
+        };
+        let Some(chunk) = self.scheduler.newest(slot) else {
+            return;
+        };
+        let timed = chunk.timeout;
+        // A spinning worker must not take the processor from one that has work, or from us.
+        wire.let_spin(busy < self.processors);
+        // The wish is written before the work, so that whoever sees the work sees the wish.
+        wire.listen(attention.wants_bells(), true);
+        match wire.put(chunk) {
+            Ok(all) => {
+                self.scheduler.choke(slot, !all);
+                if let Some(timeout) = timed {
+                    // At the earliest then; whether the item began later is looked up then.
+                    self.slots[slot].look_at(sys::now_ns() + timeout.as_ns());
+                }
+            }
+            Err(Corrupt) => self.kill(slot, Killed::Rogue),
+        }
+    }
+
+    /// Takes back what a worker was handed and has not begun.
+    pub(super) fn take_back(&mut self, slot: usize) {
+        let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
+            // Its worker is dead, and what it had comes back when it is buried.
+            self.scheduler.doom(slot);
+            return;
+        };
+        let begun = wire.region().revoke();
+        self.scheduler.taken_back(slot, begun);
+        wire.listen(self.attention.wants_bells(), true);
+    }
+
+    /// Tells a worker to go.
+    fn retire(&mut self, slot: usize) -> bool {
+        let finalizer = match self.slots[slot].initialized {
+            Initialized::Yes => self.config.finalizer.map(crate::Entry::number),
+            _ => None,
+        };
+        let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
+            return false;
+        };
+        match wire.send_retire(finalizer) {
+            Ok(true) => {
+                let why = self.slots[slot].recycle;
+                let why = why.unwrap_or_else(|| self.scheduler.reason_to_go(slot));
+                self.slots[slot].retired = Some(why);
+                self.scheduler.retiring(slot);
+                self.orphan();
+            }
+            Ok(false) => return false,
+            Err(Corrupt) => {
+                self.scheduler.retiring(slot);
+                self.kill(slot, Killed::Rogue);
+            }
+        }
+        true
+    }
+
+    /// Whether what was submitted just now may stay in the queue for a moment, until there are a few
+    /// to be handed out together: a worker has enough of the small tasks that it is at, and when it
+    /// is through with one, or a few more were submitted, the queue is looked at.
+    pub(super) fn may_wait(&mut self) -> bool {
+        self.submitted += 1;
+        self.submitted < BATCH && self.scheduler.is_well_fed()
+    }
+
+    /// Takes in what has arrived, every so often: a submitter has all that it needs for that in its
+    /// processor's cache. While it goes on like that, nobody else finds anything left to do.
+    pub(super) fn glean(&mut self) {
+        if self.submitted >= BATCH {
+            self.submitted = 0;
+            if !self.seat.taken {
+                self.gleaned |= self.take_in();
+            }
+        }
+    }
+}
