@@ -74,6 +74,9 @@ fn main() {
     pools.extend(idle_pools!("fork", procpool::ForkPool));
     #[cfg(feature = "spawn")]
     pools.extend(idle_pools!("spawn", procpool::SpawnPool));
+    if pools.is_empty() {
+        return;
+    }
     for pool in &pools {
         while (pool.workers)().len() > pool.least {
             std::thread::sleep(Duration::from_millis(10));
