@@ -28,6 +28,8 @@ use crate::sys::{self, Event};
 /// How long a thread in the seat looks for news before it sleeps, at most: a little longer than
 /// it costs to wake a sleeper, which is the most that looking can save.
 const MAX_SPIN_NS: u32 = 50_000;
+/// What is over after that, sleep and waking included, would have been found by looking.
+const SHORT_WAIT: Duration = Duration::from_nanos(2 * MAX_SPIN_NS as u64);
 /// The same at least, where looking has been in vain for a while: because tasks take longer, or
 /// because others need the processor that the worker should run on.
 const MIN_SPIN_NS: u32 = 1_000;
@@ -298,14 +300,16 @@ impl Shared {
                     core = self.lock();
                     continue;
                 }
-                self.seat.looked(false);
             }
             let sleeper = sleeper.get_or_insert_with(|| Sleeper::new(&self.seat.horn));
             if poll(Some(&sleeper.waker)) {
                 return true;
             }
             self.sleep_on_bells(sleeper, deadline);
-            idle_since = None;
+            if let Some(since) = idle_since.take() {
+                // Whether to look longer would have been better is known only now.
+                self.seat.looked(sys::now() - since < SHORT_WAIT);
+            }
             core = self.lock();
         }
     }
