@@ -93,7 +93,8 @@
 //! ```
 //!
 //! Numbers and text are read where they lie, without a copy in any worker; another type is decoded once in each.
-//! [`Broadcast::filled`] has them written there in the first place. The memory is freed when the
+//! [`Broadcast::filled`] has them written there in the first place; a task that returns such a handle gives a large result to the parent
+//! without a copy. The memory is freed when the
 //! last handle goes: see [`Broadcast`]. What was built before a `ForkPool` needs none of this: it is simply there, and is not copied.
 //!
 //! # Failure

@@ -215,6 +215,11 @@ fn large_data() -> Tested {
     let names = HashMap::from([("one".to_owned(), 1)]);
     let (table, names) = (pool.broadcast(numbers)?, pool.broadcast(&names)?);
     assert_eq!(pool.apply(look, (table, names))?, (0.5, 1));
+    fn column(rows: usize) -> Broadcast<[f64]> {
+        Broadcast::new(vec![0.5; rows]).expect("there is memory")
+    }
+    let table = pool.apply(column, 1000)?;
+    assert_eq!((table.len(), table[0]), (1000, 0.5));
     Ok(())
 }
 

@@ -105,13 +105,14 @@ impl Chunk {
         let mut extras = self.extras.take();
         let mut ledger = extras.as_mut().and_then(|it| it.ledger.as_mut());
         let is_measured = ledger.is_some();
+        let mut offered = Vec::new();
         let mut record = |kind: RecordKind, bytes: &[u8]| match kind {
             RecordKind::Time => {
                 if let (Some(ledger), Some(measure)) = (&mut ledger, Measure::read(bytes)) {
                     ledger.expect(measure);
                 }
             }
-            RecordKind::Value | RecordKind::Bulk => {
+            RecordKind::Value | RecordKind::Bulk | RecordKind::Offering => {
                 outcomes.push_value(bytes);
                 if let Some(ledger) = &mut ledger {
                     ledger.ended(None, bytes.len() as u64);
@@ -130,7 +131,11 @@ impl Chunk {
             &self.items.as_slice(),
             is_measured,
             &mut record,
+            &mut offered,
         ));
+        if !offered.is_empty() {
+            extras.get_or_insert_default().offered = offered;
+        }
         let mut piece = Piece {
             extras,
             first: self.first,
@@ -163,6 +168,11 @@ impl Chunk {
     pub(crate) fn has_attachments(&self) -> bool {
         let extras = self.extras.as_ref();
         extras.is_some_and(|extras| !extras.attachments.is_empty())
+    }
+
+    /// Where the memory is put that comes with results.
+    pub(crate) fn offered_mut(&mut self) -> &mut Vec<Arc<SharedMemory>> {
+        &mut self.extras.get_or_insert_default().offered
     }
 
     /// The span that the call was made in, if its items' events are told as told in it.
@@ -386,9 +396,8 @@ impl Piece {
 
     /// The outcome of a piece of one item.
     pub(crate) fn into_single(self) -> Result<Bytes, TaskError> {
-        let attachments = self.extras.map(|extras| extras.attachments);
-        let with = |bytes: Bytes| match attachments {
-            Some(attachments) => bytes.with(attachments),
+        let with = |bytes: Bytes| match self.extras {
+            Some(extras) => bytes.with(extras.into_memory()),
             None => bytes,
         };
         match self.outcomes {

@@ -94,7 +94,7 @@ impl PoolConfig {
         let mut attachments = Vec::new();
         let encoded = catch(|| {
             protocol::append_item(&mut item, |out| {
-                codec::encode_argument(argument, out, &mut attachments)
+                codec::encode_attached(argument, out, &mut attachments)
             })
             .map_err(|error| error.to_string())
         });

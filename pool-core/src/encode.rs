@@ -225,7 +225,7 @@ fn append<A: Serialize + 'static>(
         return Ok(());
     }
     let encoded = protocol::append_item(items, |out| {
-        codec::encode_argument(&argument, out, attachments)
+        codec::encode_attached(&argument, out, attachments)
     });
     drop(argument);
     encoded

@@ -16,6 +16,8 @@ pub(crate) struct Extras {
     pub(crate) attachments: Vec<Arc<SharedMemory>>,
     /// The span that the call was made in, where workers' events are told.
     pub(crate) origin: Option<Arc<Origin>>,
+    /// The memory that came with results. It lives as long as these.
+    pub(crate) offered: Vec<Arc<SharedMemory>>,
 }
 
 impl Extras {
@@ -30,8 +32,15 @@ impl Extras {
         })
     }
 
-    /// Those of the items from `at` on; the ones before keep the rest. If there are none before, nothing is kept
-    /// for them: an empty chunk may stay for long with a worker that has yet to pass over it.
+    /// The memory that handles in outcomes may mean.
+    pub(crate) fn into_memory(self) -> Vec<Arc<SharedMemory>> {
+        let mut memory = self.attachments;
+        memory.extend(self.offered);
+        memory
+    }
+
+    /// Those of the items from `at` on; the ones before keep the rest, and all results. If there are none before, nothing is
+    /// kept for them: an empty chunk may stay for long with a worker that has yet to pass over it.
     pub(crate) fn split_off(&mut self, at: u32) -> Self {
         let ledger = self.ledger.as_mut().map(|ledger| ledger.split_off(at));
         let (attachments, origin) = if at == 0 {
@@ -43,6 +52,7 @@ impl Extras {
             ledger,
             attachments,
             origin,
+            offered: Vec::new(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! request ring   frame*   frame  = header (32 bytes) item*
 //!                         item   = length, bytes of the encoded argument
 //! response ring  record*  record = kind and length, bytes: of the encoded result, a failure, a time
+//!                                  or of the encoded result and what it offers
 //! ```
 //!
 //! Records carry no names: a worker runs its items in the order in which it got them, so the
@@ -20,6 +21,10 @@ use crate::codec::MAX_NUMBER;
 /// The two low bits are free for the record's kind.
 const LONG: u32 = u32::MAX >> 2;
 
+/// In the eight bytes of a long length: it is an [`Offering`](RecordKind::Offering). That kind is so
+/// rare that its length is always a long one.
+const OFFERS: u64 = 1 << 63;
+
 /// From how many bytes on a bulk value goes into a ring, or comes out of it, without a stop in
 /// between.
 pub(crate) const LARGE_BYTES: usize = 16 * 1024;
@@ -35,7 +40,7 @@ pub(crate) struct Head {
 }
 
 /// What a record says. Items are always `Value`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) enum RecordKind {
     /// The encoded result of the item whose turn it is.
     Value = 0,
@@ -47,6 +52,9 @@ pub(crate) enum RecordKind {
     /// A `Value` that is a large bulk value: eight bytes of its length and element, see [`put_element`], and
     /// its memory.
     Bulk = 3,
+    /// A `Value` with handles of memory that the worker offers, and behind it what it offers, see
+    /// `broadcast`. The worker begins nothing else before the parent has taken that.
+    Offering = 4,
 }
 
 impl Head {
@@ -62,7 +70,8 @@ impl Head {
     /// The head as one word, if it is short.
     #[inline]
     pub(crate) fn word(self) -> Option<u32> {
-        (self.len < u64::from(LONG)).then_some((self.len as u32) << 2 | self.kind as u32)
+        (self.len < u64::from(LONG) && self.kind != RecordKind::Offering)
+            .then_some((self.len as u32) << 2 | self.kind as u32)
     }
 
     /// The length after a word that is the head of a value; `None`: it is something else.
@@ -78,9 +87,13 @@ impl Head {
             bytes[..4].copy_from_slice(&word.to_le_bytes());
             4
         } else {
-            let word = LONG << 2 | self.kind as u32;
+            let (kind, len) = match self.kind {
+                RecordKind::Offering => (RecordKind::Value, self.len | OFFERS),
+                kind => (kind, self.len),
+            };
+            let word = LONG << 2 | kind as u32;
             bytes[..4].copy_from_slice(&word.to_le_bytes());
-            bytes[4..].copy_from_slice(&self.len.to_le_bytes());
+            bytes[4..].copy_from_slice(&len.to_le_bytes());
             12
         }
     }
@@ -111,6 +124,10 @@ impl Head {
             12 => u64::from_le_bytes(bytes[4..].try_into().ok()?),
             _ => return None,
         };
+        if kind == RecordKind::Value && len & OFFERS != 0 {
+            let (kind, len) = (RecordKind::Offering, len & !OFFERS);
+            return Some(Self { kind, len });
+        }
         Some(Self { kind, len })
     }
 }
@@ -375,13 +392,14 @@ mod tests {
             u64::from(LONG) - 1,
             u64::from(LONG),
             u64::from(LONG) + 1,
-            u64::MAX,
+            u64::MAX >> 1,
         ] {
             for kind in [
                 RecordKind::Value,
                 RecordKind::Failure,
                 RecordKind::Time,
                 RecordKind::Bulk,
+                RecordKind::Offering,
             ] {
                 let head = Head { kind, len };
                 let mut bytes = [0; MAX_HEAD];

@@ -29,6 +29,7 @@ mod death;
 mod events;
 mod failure;
 mod fate;
+mod forged;
 mod futures;
 mod gate;
 mod hooks;
@@ -36,6 +37,7 @@ mod hostile;
 mod lazy;
 mod life;
 mod observe;
+mod offering;
 mod output;
 mod peer;
 mod program;
@@ -121,6 +123,7 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
         ("callback", callback::every_pool::<S>()),
         ("life", life::every_pool::<S>()),
         ("broadcast", broadcast::every_pool::<S>()),
+        ("offering", offering::every_pool::<S>()),
     ];
     trial::trials(S::NAME, sections)
 }
@@ -154,6 +157,8 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("refused", refused::processes::<S>()),
         ("hostile", hostile::processes::<S>()),
         ("broadcast", broadcast::processes::<S>()),
+        ("offering", offering::processes::<S>()),
+        ("forged", forged::processes::<S>()),
         ("hooks", hooks::processes::<S>()),
         ("settings", settings::processes::<S>()),
         ("care", care::processes::<S>()),
@@ -190,6 +195,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         remains::programs::<S>(),
         refused::programs::<S>(),
         broadcast::programs::<S>(),
+        offering::programs::<S>(),
         recycling::programs::<S>(),
         hostile::programs::<S>(),
         trace::programs::<S>(),

@@ -20,7 +20,8 @@ use crate::codec::{self, Number};
 ///
 /// A large table, model or text that many tasks need is put into shared memory once, by
 /// [`Pool::broadcast`](crate::Pool::broadcast), and a handle of it goes into each argument, alone or
-/// inside of it. A handle is some forty bytes long when it travels. It derefs to the value, in the
+/// inside of it. A large result that a task makes need not be copied either: the task shares it and returns
+/// the handle. A handle is forty bytes long when it travels. It derefs to the value, in the
 /// parent as in a worker.
 ///
 /// ```
@@ -37,8 +38,23 @@ use crate::codec::{self, Number};
 /// # Ok::<(), pool_core::BroadcastError>(())
 /// ```
 ///
+/// A task that returns numbers where it has written them, for the parent to read them there:
+///
+/// ```
+/// use pool_core::{Broadcast, Pool, SerialPool};
+///
+/// fn column(count: usize) -> Broadcast<[f64]> {
+///     let fill = |numbers: &mut [f64]| numbers.fill(0.5);
+///     Broadcast::filled(count, fill).expect("there is memory")
+/// }
+///
+/// let pool = SerialPool::new();
+/// let columns = pool.map(column, [1000, 2000]).unwrap();
+/// assert_eq!(columns[1][1999], 0.5);
+/// ```
+///
 /// # What is copied
-/// | what is broadcast | the handle | in the parent | in a worker |
+/// | what is broadcast | the handle | who makes it | who gets a handle |
 /// |---|---|---|---|
 /// | `Vec<f64>`, `&[u8]` and the like | `Broadcast<[f64]>` | copied once | read where it lies |
 /// | [`filled`](Broadcast::filled) in place | `Broadcast<[f64]>` | not copied | read where it lies |
@@ -49,7 +65,7 @@ use crate::codec::{self, Number};
 ///
 /// A worker maps the memory when the first handle comes to it, also if thousands follow: the
 /// memory is there once, however many workers read it. It is sealed: nobody can change it, also no
-/// task that goes wrong.
+/// task that goes wrong. What a task returns, the parent maps when it reads the result.
 ///
 /// # Lifetime
 /// The memory is freed when the last handle is gone, in the parent and in the workers. Arguments
@@ -57,20 +73,26 @@ use crate::codec::{self, Number};
 /// keeps mapped for the next task, it lets go when the parent's last handle goes, or, while it runs a
 /// task, right after that; a handle that a task has put away keeps it. A worker that is started later, in place of a lost one,
 /// opens the memory anew. The handle does not belong to the pool: it is good for every pool of the process.
+/// What a worker has made outlives it, from the moment at which its result has arrived.
 /// A process that is forked while there is a handle has a copy of that, like of everything else:
 /// the fork server of a `ForkPool` that is built then keeps the memory as long as it lives.
 ///
 /// # Where it can go
-/// Into arguments, also of an initializer; from a worker back to the parent in results, if a handle is left
-/// there; from a worker to pools of its own. Anywhere else (a file, a socket) its bytes would mean nothing, so
+/// Into arguments, also of an initializer; from a worker back to the parent in results, whoever has made it, and
+/// from there to other workers; from a worker to pools of its own. Anywhere else (a file, a socket) its bytes would mean nothing, so
 /// serialising it with another serde format is an error that says so.
+///
+/// One result can bring at most 64 that the parent does not have. More than that fails the task with an error of kind
+/// [`Encode`](crate::TaskErrorKind::Encode): share all of it as one, or return several results.
 ///
 /// # How
 /// The bytes lie in a memory file (`memfd_create`) that is sealed against writing and resizing. A
-/// worker opens it as `/proc/<parent>/fd/<n>` and checks that it is the right one and sealed. If that is not allowed
-/// (a parent that is not dumpable, a `/proc` that hides it) the task ends with an error of kind
+/// worker opens it as `/proc/<parent>/fd/<n>` and checks that it is the right one and sealed. What a worker returns, the parent
+/// opens in the same way when it takes in the result, and believes as little of it; until then that worker begins no other task,
+/// so that a crash of the next one cannot cost this one its result. If that is not allowed
+/// (a process that is not dumpable, a `/proc` that hides it), or the parent has no descriptor left, the task ends with an error of kind
 /// [`Decode`](crate::TaskErrorKind::Decode) that says what to do. Each broadcast takes one file descriptor in the parent and in each
-/// worker. The idea is that of Spark's broadcast variables.
+/// worker that has it. The idea is that of Spark's broadcast variables.
 pub struct Broadcast<T: ?Sized> {
     memory: Arc<SharedMemory>,
     of: PhantomData<Box<T>>,
@@ -96,7 +118,7 @@ impl<T: Shareable + ?Sized> Broadcast<T> {
     /// How many bytes of shared memory it takes.
     #[must_use]
     pub fn shared_bytes(&self) -> usize {
-        self.memory.bytes().len()
+        self.memory.len()
     }
 }
 
@@ -167,7 +189,7 @@ impl<T: ?Sized> Clone for Broadcast<T> {
 impl<T: ?Sized> fmt::Debug for Broadcast<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broadcast")
-            .field("shared_bytes", &self.memory.bytes().len())
+            .field("shared_bytes", &self.memory.len())
             .finish_non_exhaustive()
     }
 }
@@ -210,7 +232,7 @@ impl<'de, T: Shareable + ?Sized> Deserialize<'de> for Broadcast<T> {
                 let from_parent = passage::arrives_from_parent()
                     .ok_or_else(|| D::Error::custom(NOT_TO_ANYWHERE))?;
                 let ticket = Ticket::deserialize(deserializer)?;
-                let memory = SharedMemory::claim(ticket, from_parent).map_err(D::Error::custom)?;
+                let memory = SharedMemory::claim(&ticket, from_parent).map_err(D::Error::custom)?;
                 // Now, where an error is the task's and a panic is caught.
                 T::find(&memory, from_parent).map_err(D::Error::custom)?;
                 Ok(Broadcast::of(memory))

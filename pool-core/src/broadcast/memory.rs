@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use serde::de::DeserializeOwned;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::listener;
 use crate::codec::{self, CodecError};
 use crate::sys::{self, Place, Sealed};
-use crate::worker::quietly;
+use crate::worker::{self, quietly};
 
 /// The bytes of one shared value. What is mapped here stays so until the last handle in this
 /// process is gone.
@@ -22,23 +23,62 @@ pub struct SharedMemory {
     id: u128,
     /// `None` while it is dropped.
     sealed: Option<Sealed>,
-    /// Where it was opened; `None`: it was made here.
-    source: Option<Place>,
+    origin: Origin,
+    /// The item in whose argument a handle of it came last; see [`worker::running_item`].
+    arrived: AtomicU64,
     /// The value, where that is not the bytes themselves.
     decoded: OnceLock<Box<dyn Any + Send + Sync>>,
     decoding: Mutex<()>,
-    /// SharedMemory that handles in the value mean.
-    _attachments: Vec<Arc<SharedMemory>>,
+    /// SharedMemory that handles in the value mean, as far as this process answers for it.
+    inner: Vec<Arc<SharedMemory>>,
+}
+
+/// Where memory is from.
+enum Origin {
+    /// It was made in this process.
+    Here,
+    /// It was opened in the parent, there.
+    Parent(Place),
+    /// It was opened in a worker, which may be gone.
+    Worker,
 }
 
 /// A handle on its way: what it means, and where that can be had.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Ticket {
     id: u128,
     pid: u32,
     descriptor: i32,
     inode: u64,
+    /// What handles in the value mean, where that is said elsewhere than in these themselves.
+    pub(super) inner: Vec<Ticket>,
 }
+
+impl Ticket {
+    fn key(&self) -> Key {
+        (self.id, self.inode)
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            pid: self.pid,
+            descriptor: self.descriptor,
+            inode: self.inode,
+        }
+    }
+
+    /// Opens the memory in the process with this number, whatever the ticket says.
+    pub(super) fn open_in(&self, pid: u32) -> io::Result<Option<Sealed>> {
+        Sealed::open(Place {
+            pid,
+            ..self.place()
+        })
+    }
+}
+
+/// Names memory in every process that has it: the number that was given to it, and its inode. The
+/// number alone would be the word of who says it.
+type Key = (u128, u64);
 
 /// SharedMemory that handles in this process mean.
 struct Known {
@@ -47,94 +87,168 @@ struct Known {
     kept: Option<Arc<SharedMemory>>,
 }
 
-static KNOWN: Mutex<BTreeMap<u128, Known>> = Mutex::new(BTreeMap::new());
+static KNOWN: Mutex<BTreeMap<Key, Known>> = Mutex::new(BTreeMap::new());
 
-fn known() -> MutexGuard<'static, BTreeMap<u128, Known>> {
+fn known() -> MutexGuard<'static, BTreeMap<Key, Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn find(known: &BTreeMap<Key, Known>, key: Key) -> Option<Arc<SharedMemory>> {
+    known.get(&key)?.memory.upgrade()
+}
+
 impl SharedMemory {
-    /// Puts bytes into shared memory; handles in them mean the attachments.
-    pub(super) fn new(bytes: &[u8], attachments: Vec<Arc<Self>>) -> io::Result<Arc<Self>> {
-        Self::of(Sealed::copy_of(bytes)?, attachments)
+    /// Puts bytes into shared memory; handles in them mean the inner memory.
+    pub(super) fn new(bytes: &[u8], inner: Vec<Arc<Self>>) -> io::Result<Arc<Self>> {
+        Self::made(Sealed::copy_of(bytes)?, inner)
     }
 
     /// Makes so many zero bytes shared memory, as `fill` changes them.
     pub(super) fn filled(bytes: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Arc<Self>> {
-        Self::of(Sealed::filled(bytes, fill)?, Vec::new())
+        Self::made(Sealed::filled(bytes, fill)?, Vec::new())
     }
 
-    fn of(sealed: Sealed, attachments: Vec<Arc<Self>>) -> io::Result<Arc<Self>> {
+    fn made(sealed: Sealed, inner: Vec<Arc<Self>>) -> io::Result<Arc<Self>> {
+        // Never the same twice, in no process, so that nothing is mistaken for something else.
+        let id = sys::random_id()?;
+        Ok(Self::enter(&mut known(), id, sealed, Origin::Here, inner))
+    }
+
+    /// Enters what is new in this process among what is known.
+    fn enter(
+        known: &mut BTreeMap<Key, Known>,
+        id: u128,
+        sealed: Sealed,
+        origin: Origin,
+        inner: Vec<Arc<Self>>,
+    ) -> Arc<Self> {
+        let key = (id, sealed.place().inode);
+        let is_kept = matches!(origin, Origin::Parent(_));
         let memory = Arc::new(Self {
-            // Never the same twice, in no process, so that nothing is mistaken for something else.
-            id: sys::random_id()?,
+            id,
             sealed: Some(sealed),
-            source: None,
+            origin,
+            arrived: AtomicU64::new(0),
             decoded: OnceLock::new(),
             decoding: Mutex::new(()),
-            _attachments: attachments,
+            inner,
         });
         let entry = Known {
             memory: Arc::downgrade(&memory),
-            kept: None,
+            kept: is_kept.then(|| memory.clone()),
         };
-        known().insert(memory.id, entry);
-        Ok(memory)
+        known.insert(key, entry);
+        memory
     }
 
     /// The memory that a handle means which came from the parent or from a worker.
     ///
-    /// Only what the parent has sent is looked for in another process: a worker cannot make its
-    /// parent open anything.
-    pub(super) fn claim(ticket: Ticket, from_parent: bool) -> Result<Arc<Self>, CodecError> {
+    /// Only what the parent has sent is looked for in another process. What a worker has made is
+    /// known when its result is read, or never: see [`offering`](super::offering).
+    pub(super) fn claim(ticket: &Ticket, from_parent: bool) -> Result<Arc<Self>, CodecError> {
+        let found = find(&known(), ticket.key());
+        if !from_parent {
+            return found.ok_or_else(|| {
+                CodecError::new(
+                    "this process has not the memory of this broadcast: a handle comes from a \
+                     worker only in the result that the worker returns",
+                )
+            });
+        }
+        let memory = match found {
+            Some(memory) => memory,
+            None => Self::fetch(ticket)?,
+        };
+        memory
+            .arrived
+            .store(worker::running_item(), Ordering::Relaxed);
+        Ok(memory)
+    }
+
+    /// Opens what the parent has.
+    fn fetch(ticket: &Ticket) -> Result<Arc<Self>, CodecError> {
+        let inner: Result<_, _> = ticket
+            .inner
+            .iter()
+            .map(|it| Self::claim(it, true))
+            .collect();
+        let inner = inner?;
         // Held until the memory is there, so that nobody maps it a second time.
         let mut known = known();
-        if let Some(memory) = known.get(&ticket.id).and_then(|it| it.memory.upgrade()) {
+        if let Some(memory) = find(&known, ticket.key()) {
             return Ok(memory);
         }
-        if !from_parent {
-            return Err(CodecError::new(
-                "no handle of this broadcast is left in this process, or it was made in a worker: \
-                 keep a clone of the handle here, or return the value itself",
-            ));
-        }
-        let place = Place {
-            pid: ticket.pid,
-            descriptor: ticket.descriptor,
-            inode: ticket.inode,
-        };
+        let place = ticket.place();
         let sealed = Sealed::open(place)
             .map_err(|error| unreachable_memory(place, &error))?
             .ok_or_else(|| CodecError::new("the broadcast was freed while it was on its way"))?;
-        let memory = Arc::new(Self {
-            id: ticket.id,
-            sealed: Some(sealed),
-            source: Some(place),
-            decoded: OnceLock::new(),
-            decoding: Mutex::new(()),
-            _attachments: Vec::new(),
-        });
-        let entry = Known {
-            memory: Arc::downgrade(&memory),
-            kept: Some(memory.clone()),
-        };
-        known.insert(memory.id, entry);
-        Ok(memory)
+        let origin = Origin::Parent(place);
+        Ok(Self::enter(&mut known, ticket.id, sealed, origin, inner))
+    }
+
+    /// Memory that a worker has, unless this process has it already.
+    pub(super) fn adopt(ticket: &Ticket, sealed: Sealed, inner: Vec<Arc<Self>>) -> Arc<Self> {
+        let mut known = known();
+        // By its own inode, whatever the ticket says.
+        let key = (ticket.id, sealed.place().inode);
+        match find(&known, key) {
+            Some(memory) => memory,
+            None => Self::enter(&mut known, ticket.id, sealed, Origin::Worker, inner),
+        }
     }
 
     /// How a handle of it travels. Who gets it may open what this process has.
     pub(super) fn ticket(&self) -> Ticket {
+        match self.origin {
+            // The handles in it say the same.
+            Origin::Here => self.ticket_with(Vec::new()),
+            // They speak of a process that may be gone.
+            Origin::Parent(_) | Origin::Worker => {
+                self.ticket_with(self.inner.iter().map(|it| it.ticket()).collect())
+            }
+        }
+    }
+
+    /// The same for the parent, which believes no handle.
+    pub(super) fn offer(&self) -> Ticket {
+        self.ticket_with(self.inner.iter().map(|it| it.offer()).collect())
+    }
+
+    fn ticket_with(&self, inner: Vec<Ticket>) -> Ticket {
         let place = self.sealed().place();
         Ticket {
             id: self.id,
             pid: place.pid,
             descriptor: place.descriptor,
             inode: place.inode,
+            inner,
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.sealed().bytes()
+    /// How much an offer of it would offer.
+    pub(super) fn offers(&self) -> usize {
+        let inner = self.inner.iter().map(|it| it.offers());
+        inner.fold(1, usize::saturating_add)
+    }
+
+    /// Whether a handle of it came with the item that runs, so that the parent has it.
+    pub(super) fn has_just_arrived(&self) -> bool {
+        let item = worker::running_item();
+        item != 0 && item == self.arrived.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes there are.
+    pub(super) fn len(&self) -> usize {
+        self.sealed().len()
+    }
+
+    pub(super) fn bytes(&self) -> Result<&[u8], CodecError> {
+        self.sealed().bytes().map_err(|error| {
+            CodecError::new(format_args!(
+                "the broadcast's {} bytes cannot be mapped: {error}",
+                self.len()
+            ))
+        })
     }
 
     fn sealed(&self) -> &Sealed {
@@ -150,9 +264,9 @@ impl SharedMemory {
             let _once = self.decoding.lock().unwrap_or_else(PoisonError::into_inner);
             if self.decoded.get().is_none() {
                 let value: T = if from_parent {
-                    codec::decode_argument(self.bytes())?
+                    codec::decode_argument(self.bytes()?)?
                 } else {
-                    codec::decode(self.bytes())?
+                    codec::decode(self.bytes()?)?
                 };
                 let _ = self.decoded.set(Box::new(value));
             }
@@ -167,7 +281,7 @@ impl SharedMemory {
         struct IsText;
 
         if self.decoded.get().is_none() {
-            std::str::from_utf8(self.bytes())
+            std::str::from_utf8(self.bytes()?)
                 .map_err(|_| CodecError::new("the broadcast is no text"))?;
             let _ = self.decoded.set(Box::new(IsText));
         }
@@ -175,25 +289,26 @@ impl SharedMemory {
             return Err(CodecError::new("the broadcast is of another type"));
         }
         // SAFETY: these very bytes were checked above, now or earlier, and nobody can change them.
-        Ok(unsafe { std::str::from_utf8_unchecked(self.bytes()) })
+        Ok(unsafe { std::str::from_utf8_unchecked(self.bytes()?) })
     }
 }
 
 impl fmt::Debug for SharedMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} shared bytes", self.bytes().len())
+        write!(f, "{} shared bytes", self.len())
     }
 }
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
+        let key = (self.id, self.sealed().place().inode);
         let mut known = known();
         // Somebody may have opened it again in the meantime.
         if known
-            .get(&self.id)
+            .get(&key)
             .is_some_and(|it| std::ptr::eq(it.memory.as_ptr(), self))
         {
-            known.remove(&self.id);
+            known.remove(&key);
         }
         drop(known);
         if let Some(value) = self.decoded.take() {
@@ -210,10 +325,9 @@ impl Drop for SharedMemory {
 pub(crate) fn forget_freed() {
     let kept: Vec<Arc<SharedMemory>> = known().values().filter_map(|it| it.kept.clone()).collect();
     for memory in kept {
-        if !memory.source.is_some_and(|source| source.has_it()) {
-            let forgotten = known()
-                .get_mut(&memory.id)
-                .map(|it| mem::take(&mut it.kept));
+        if !matches!(memory.origin, Origin::Parent(place) if place.has_it()) {
+            let key = (memory.id, memory.sealed().place().inode);
+            let forgotten = known().get_mut(&key).map(|it| mem::take(&mut it.kept));
             // Not before the lock is free: this may be the last of it.
             drop(forgotten);
         }

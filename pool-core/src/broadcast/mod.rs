@@ -5,12 +5,15 @@
 //! encoding process has it; a worker opens it there, by `/proc`, the first time, and keeps it until
 //! its parent says that some memory was freed (the word `freed` in the region), when it looks which.
 //!
-//! What an encoded handle needs to live, travels with the chunk as an attachment.
+//! What an encoded handle needs to live, travels with the chunk as an attachment. What a worker has
+//! made, and returns a handle of, it offers behind its result; the parent opens it when it takes that in, and it
+//! travels with the outcome from then on.
 
 mod error;
 mod handle;
 mod listener;
 mod memory;
+mod offering;
 mod passage;
 mod shareable;
 
@@ -18,5 +21,6 @@ pub use error::BroadcastError;
 pub use handle::Broadcast;
 pub(crate) use listener::Listener;
 pub(crate) use memory::{SharedMemory, forget_freed};
+pub(crate) use offering::{Offering, offer};
 pub(crate) use passage::{TICKET, arriving, leaving};
 pub use shareable::{IntoBroadcast, Shareable};

@@ -44,7 +44,7 @@ where
     fn share(&self) -> Result<Arc<SharedMemory>, BroadcastError> {
         let mut bytes = Vec::new();
         let mut attachments = Vec::new();
-        codec::encode_argument(self, &mut bytes, &mut attachments)
+        codec::encode_attached(self, &mut bytes, &mut attachments)
             .map_err(|error| BroadcastError::not_encoded(&error))?;
         put(&bytes, attachments)
     }
@@ -60,7 +60,7 @@ impl<N: Number> Shareable for [N] {
     }
 
     fn find(memory: &SharedMemory, _from_parent: bool) -> Result<&Self, CodecError> {
-        codec::as_numbers(memory.bytes())
+        codec::as_numbers(memory.bytes()?)
             .ok_or_else(|| CodecError::new("the broadcast is of another type"))
     }
 }

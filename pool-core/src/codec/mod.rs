@@ -73,4 +73,4 @@ pub(crate) use memory::Memory;
 pub use number::Number;
 pub(crate) use number::{MAX_NUMBER, number_bytes, number_size, read_number};
 pub use ser::encode;
-pub(crate) use ser::encode_argument;
+pub(crate) use ser::encode_attached;

@@ -28,13 +28,13 @@ where
     append(value, out, None)
 }
 
-/// The same of what goes to a worker: the memory that handles in it mean is added to `attachments`,
-/// and must be kept until the worker is through with it.
+/// The same of what goes to another process: the memory that handles in it mean is added to
+/// `attachments`, and must be kept until that process has read it.
 ///
 /// # Errors
 /// As [`encode`].
 #[inline]
-pub(crate) fn encode_argument<T>(
+pub(crate) fn encode_attached<T>(
     value: &T,
     out: &mut Vec<u8>,
     attachments: &mut Vec<Arc<SharedMemory>>,

@@ -8,6 +8,7 @@ use super::deferred::Job;
 use super::driver::{Attention, SeatState};
 use super::glance::Glance;
 use super::load::{Done, Load};
+use super::peer::Peer;
 use super::places::Places;
 use super::scheduler::Scheduler;
 use super::slot::{Killed, Phase, Slot};
@@ -354,7 +355,8 @@ impl Core {
             return Ok(false);
         };
         let mut harvest = std::mem::take(&mut self.harvest);
-        let taken = wire.harvest(slot, info, &mut self.scheduler, &mut harvest);
+        let peer = Peer::alive(info, &*linked.link);
+        let taken = wire.harvest(slot, peer, &mut self.scheduler, &mut harvest);
         let news = std::mem::take(&mut harvest.news);
         for (done, took_ns) in harvest.finished.drain(..) {
             self.finished(slot, done, took_ns);

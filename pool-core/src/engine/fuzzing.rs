@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use super::peer::Peer;
 use super::scheduler::Scheduler;
 use super::wire::{Harvest, Wire};
 use super::work::Delivery;
@@ -90,10 +91,11 @@ impl Rig {
                 self.write(bytes);
             }
             1 => {
-                let kind = match input.byte() % 6 {
+                let kind = match input.byte() % 7 {
                     0 => RecordKind::Failure,
                     1 => RecordKind::Time,
                     2 => RecordKind::Bulk,
+                    6 => RecordKind::Offering,
                     _ => RecordKind::Value,
                 };
                 let count = usize::from(input.byte());
@@ -163,7 +165,8 @@ impl Rig {
         self.harvests += 1;
         let mut harvest = Harvest::default();
         let scheduler = &mut self.scheduler;
-        let taken = self.wire.harvest(SLOT, &self.info, scheduler, &mut harvest);
+        let peer = Peer::dead(&self.info);
+        let taken = self.wire.harvest(SLOT, peer, scheduler, &mut harvest);
         self.finished(harvest);
         taken?;
         self.check_memory();
@@ -247,9 +250,10 @@ impl Rig {
             self.harvests += 2;
             let mut harvest = Harvest::default();
             let scheduler = &mut self.scheduler;
+            let peer = Peer::dead(&self.info);
             let _ = self
                 .wire
-                .harvest_remains(SLOT, &self.info, scheduler, &mut harvest);
+                .harvest_remains(SLOT, peer, scheduler, &mut harvest);
             self.finished(harvest);
             self.check_memory();
         }

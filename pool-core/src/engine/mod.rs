@@ -21,8 +21,10 @@ mod load;
 mod models;
 #[cfg(feature = "tracing")]
 mod origins;
+mod peer;
 mod places;
 mod prepare;
+mod record;
 mod recycle;
 mod report;
 mod scheduler;

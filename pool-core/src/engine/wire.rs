@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use super::load::Done;
+use super::peer::Peer;
+use super::record::RecordBytes;
 use super::scheduler::Scheduler;
 use super::work;
 use crate::bytes::Bytes;
@@ -18,7 +20,6 @@ use crate::ring::{Consumer, Corrupt, Producer};
 use crate::stats::Stats;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sys;
-use crate::worker::WorkerInfo;
 
 /// The parent's side of one running worker.
 pub(super) struct Wire {
@@ -215,14 +216,14 @@ impl Wire {
     pub(super) fn harvest(
         &mut self,
         slot: usize,
-        info: &WorkerInfo,
+        peer: Peer<'_>,
         scheduler: &mut Scheduler<Chunk>,
         harvest: &mut Harvest,
     ) -> Result<(), Corrupt> {
         if self.responses.available()? == 0 {
             return Ok(());
         }
-        while self.take_record(slot, info, scheduler, harvest)? {}
+        while self.take_record(slot, peer, scheduler, harvest)? {}
         if self.responses.release() {
             // Only then: a part of a head that is there and cannot be taken is no news.
             harvest.news = true;
@@ -236,15 +237,15 @@ impl Wire {
     pub(super) fn harvest_remains(
         &mut self,
         slot: usize,
-        info: &WorkerInfo,
+        peer: Peer<'_>,
         scheduler: &mut Scheduler<Chunk>,
         harvest: &mut Harvest,
     ) -> Result<(), Corrupt> {
         self.responses.available()?;
-        while self.take_record(slot, info, scheduler, harvest)? {}
+        while self.take_record(slot, peer, scheduler, harvest)? {}
         let staged = self.region.words().progress.staged.load(Ordering::Acquire);
         self.responses.accept(staged)?;
-        while self.take_record(slot, info, scheduler, harvest)? {}
+        while self.take_record(slot, peer, scheduler, harvest)? {}
         Ok(())
     }
 
@@ -252,7 +253,7 @@ impl Wire {
     fn take_record(
         &mut self,
         slot: usize,
-        info: &WorkerInfo,
+        peer: Peer<'_>,
         scheduler: &mut Scheduler<Chunk>,
         harvest: &mut Harvest,
     ) -> Result<bool, Corrupt> {
@@ -281,13 +282,25 @@ impl Wire {
                 return Ok(count < seen);
             }
             if let Some(partial) = self.partial.take() {
-                let kind = partial.kind;
-                let bytes = if kind == RecordKind::Bulk {
-                    RecordBytes::Bulk(partial.prefix, partial.memory)
-                } else {
-                    RecordBytes::Owned(partial.memory.into_bytes())
+                let bytes = match partial.kind {
+                    RecordKind::Offering if !scheduler.is_retiring(slot) => {
+                        let load = scheduler.front_mut(slot).ok_or(Corrupt)?;
+                        let Some(value) = peer.take_offering(partial.memory.as_slice(), load)?
+                        else {
+                            // It stays here, and the item is the one that was lost.
+                            self.partial = Some(partial);
+                            return Ok(false);
+                        };
+                        RecordBytes::Offered(value.map(|length| {
+                            let mut bytes = partial.memory.into_bytes();
+                            bytes.truncate(length);
+                            bytes
+                        }))
+                    }
+                    RecordKind::Bulk => RecordBytes::Bulk(partial.prefix, partial.memory),
+                    _ => RecordBytes::Owned(partial.memory.into_bytes()),
                 };
-                accept(slot, info, scheduler, harvest, kind, bytes)?;
+                accept(slot, peer, scheduler, harvest, partial.kind, bytes)?;
             }
             return Ok(true);
         }
@@ -309,7 +322,9 @@ impl Wire {
                     scheduler.ledger_mut(slot).is_some() && scheduler.open_items(slot) > 0
                 }
                 RecordKind::Time => head.len == 8,
-                RecordKind::Value | RecordKind::Failure => scheduler.open_items(slot) > 0,
+                RecordKind::Value | RecordKind::Failure | RecordKind::Offering => {
+                    scheduler.open_items(slot) > 0
+                }
                 RecordKind::Bulk => {
                     head.len >= LARGE_BYTES as u64 && scheduler.open_items(slot) > 0
                 }
@@ -335,14 +350,14 @@ impl Wire {
         }
         self.responses.skip(size);
         let available = (seen - size) as u64;
-        if head.len <= SMALL && head.len <= available && head.kind != RecordKind::Bulk {
+        if head.len <= SMALL && head.len <= available && head.kind < RecordKind::Bulk {
             let mut small = [0; SMALL as usize];
             let small = &mut small[..head.len as usize];
             self.responses.peek(small);
             self.responses.skip(small.len());
             accept(
                 slot,
-                info,
+                peer,
                 scheduler,
                 harvest,
                 head.kind,
@@ -430,36 +445,11 @@ const ROOM: usize = 64 * 1024;
 /// The longest record that is copied by way of the stack.
 const SMALL: u64 = 64;
 
-enum RecordBytes<'a> {
-    Small(&'a [u8]),
-    Owned(Vec<u8>),
-    Bulk([u8; 8], Memory),
-}
-
-impl RecordBytes<'_> {
-    fn len(&self) -> u64 {
-        let prefix = if let Self::Bulk(prefix, _) = self {
-            prefix.len()
-        } else {
-            0
-        };
-        (prefix + self.as_slice().len()) as u64
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Small(bytes) => bytes,
-            Self::Owned(bytes) => bytes,
-            Self::Bulk(_, memory) => memory.as_slice(),
-        }
-    }
-}
-
 /// Books one whole record.
 #[inline]
 fn accept(
     slot: usize,
-    info: &WorkerInfo,
+    peer: Peer<'_>,
     scheduler: &mut Scheduler<Chunk>,
     harvest: &mut Harvest,
     kind: RecordKind,
@@ -492,19 +482,25 @@ fn accept(
         } else {
             bytes.len()
         };
-        if !ledger.ended(Some(info), result_bytes) {
+        if !ledger.ended(Some(peer.info), result_bytes) {
             return Err(Corrupt);
         }
     }
     let outcomes = scheduler.outcomes_mut(slot).ok_or(Corrupt)?;
     match (kind, bytes) {
-        (RecordKind::Value, RecordBytes::Owned(bytes)) if matches!(outcomes, Outcomes::One(_)) => {
+        (RecordKind::Value, RecordBytes::Owned(bytes)) | (_, RecordBytes::Offered(Ok(bytes)))
+            if matches!(outcomes, Outcomes::One(_)) =>
+        {
             *outcomes = Outcomes::One(Some(Ok(bytes.into())));
         }
+        (_, RecordBytes::Offered(Err(error))) => outcomes.push_error(error),
         (_, RecordBytes::Bulk(prefix, memory)) => outcomes.push_bulk(prefix, memory),
-        (RecordKind::Value, bytes) => outcomes.push_value(bytes.as_slice()),
+        (RecordKind::Value | RecordKind::Offering, bytes) => {
+            outcomes.push_value(bytes.as_slice());
+        }
         (_, bytes) => {
-            outcomes.push_error(reported(bytes.as_slice()).with_worker(info.clone()));
+            let error = reported(bytes.as_slice());
+            outcomes.push_error(error.with_worker(peer.info.clone()));
         }
     }
     Ok(())
@@ -514,6 +510,7 @@ fn accept(
 mod tests {
     use super::*;
     use crate::region::Region;
+    use crate::worker::WorkerInfo;
 
     const BYTES: usize = 4096;
 
@@ -531,7 +528,7 @@ mod tests {
     fn harvest(wire: &mut Wire, scheduler: &mut Scheduler<Chunk>) -> Result<bool, Corrupt> {
         let mut harvest = Harvest::default();
         let info = WorkerInfo::new(1, 0, 1);
-        wire.harvest(0, &info, scheduler, &mut harvest)?;
+        wire.harvest(0, Peer::dead(&info), scheduler, &mut harvest)?;
         Ok(harvest.news)
     }
 
@@ -552,6 +549,7 @@ mod tests {
         for (kind, bytes) in [
             (RecordKind::Value, &[0; 8][..]),
             (RecordKind::Failure, &[0; 8]),
+            (RecordKind::Offering, &[0; 8]),
             (RecordKind::Time, &[0; 8]),
             (RecordKind::Time, &[0; 3]),
         ] {

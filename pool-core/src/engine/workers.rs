@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::core::{Core, End, Founding, nanoseconds};
 use super::load::Load;
+use super::peer::Peer;
 use super::prepare::died_in_preparation;
 use super::slot::{Initialized, Killed, Phase, Tally};
 use super::wire::Wire;
@@ -270,7 +271,12 @@ impl Core {
         // A rogue's records are not worth reading; what it had is lost or run again.
         if killed != Some(Killed::Rogue) {
             let mut harvest = std::mem::take(&mut self.harvest);
-            let _ = wire.harvest_remains(slot, &death.info, &mut self.scheduler, &mut harvest);
+            let _ = wire.harvest_remains(
+                slot,
+                Peer::dead(&death.info),
+                &mut self.scheduler,
+                &mut harvest,
+            );
             for (done, took) in harvest.finished.drain(..) {
                 self.finished(slot, done, took);
             }

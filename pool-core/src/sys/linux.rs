@@ -10,8 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use rustix::event::{EventfdFlags, epoll, eventfd};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
+use rustix::fs::{
+    MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create, readlink,
+};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{
     Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap, munmap,
 };
@@ -55,6 +58,20 @@ pub(crate) unsafe fn map_again(address: NonNull<u8>, bytes: usize) -> io::Result
     // of the same pages; the caller vouches for the old one.
     let again = unsafe { mremap(address.as_ptr().cast(), 0, bytes, MremapFlags::MAYMOVE)? };
     Ok(NonNull::new(again.cast()).expect("the kernel maps nothing at address zero"))
+}
+
+/// Whether the process with this number is being taken down, or is dead: its memory goes before its
+/// descriptors do, and both before anybody hears of its death.
+pub(crate) fn is_leaving(pid: u32) -> bool {
+    let program = readlink(format!("/proc/{pid}/exe"), Vec::new());
+    matches!(program, Err(Errno::NOENT | Errno::SRCH))
+}
+
+/// Whether the process has ended of which this is a pidfd.
+pub(crate) fn has_ended(process: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut watched = [PollFd::new(&process, PollFlags::IN)];
+    let count = retry_on_intr(|| poll(&mut watched, Some(&Timespec::default())))?;
+    Ok(count > 0)
 }
 
 /// Unmaps memory.

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 use rustix::fs::{
-    FileType, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
-    ftruncate, memfd_create, open, stat,
+    AtFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags, Statx, StatxFlags, fcntl_add_seals,
+    fcntl_get_seals, fstat, ftruncate, memfd_create, open, stat, statx,
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
@@ -17,15 +18,17 @@ use super::linux::{map_shared, unmap};
 /// What makes a memory file's bytes the same for ever.
 const FROZEN: SealFlags = SealFlags::WRITE
     .union(SealFlags::SHRINK)
-    .union(SealFlags::GROW);
+    .union(SealFlags::GROW)
+    .union(SealFlags::SEAL);
 
-/// A sealed memory file, mapped. Its descriptor stays open, for others find the memory by it.
+/// A sealed memory file, mapped when its bytes are first asked for. Its descriptor stays open, for
+/// others find the memory by it.
 pub(crate) struct Sealed {
     file: OwnedFd,
     inode: u64,
+    len: usize,
     /// Page-aligned; dangling, and nothing is mapped, if there are no bytes.
-    address: NonNull<u8>,
-    bytes: usize,
+    address: OnceLock<NonNull<u8>>,
 }
 
 // SAFETY: the memory can be read by any thread, and be written by none (see `Sealed::bytes`).
@@ -52,6 +55,26 @@ impl Place {
     }
 }
 
+/// The device that memory files are on, and no other file.
+fn memory_device() -> io::Result<(u32, u32)> {
+    static DEVICE: OnceLock<(u32, u32)> = OnceLock::new();
+    if let Some(device) = DEVICE.get() {
+        return Ok(*device);
+    }
+    let device = device_of(&look_at(memfd_create("procpool", MemfdFlags::CLOEXEC)?)?);
+    Ok(*DEVICE.get_or_init(|| device))
+}
+
+fn device_of(stat: &Statx) -> (u32, u32) {
+    (stat.stx_dev_major, stat.stx_dev_minor)
+}
+
+/// What is known of a file. Nobody is asked who may take his time, such as a file system's server.
+fn look_at(file: impl AsFd) -> io::Result<Statx> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Ok(statx(file, "", flags, StatxFlags::BASIC_STATS)?)
+}
+
 impl Sealed {
     /// A copy of these bytes.
     pub(crate) fn copy_of(bytes: &[u8]) -> io::Result<Self> {
@@ -59,8 +82,7 @@ impl Sealed {
         let mut file = File::from(memfd_create("procpool-shared", flags)?);
         // To write is to copy once; a mapping would take a page fault for each page besides.
         file.write_all(bytes)?;
-        fcntl_add_seals(&file, FROZEN | SealFlags::SEAL)?;
-        Self::map(file.into())?.ok_or_else(|| io::Error::other("the memory cannot be sealed"))
+        Self::freeze(file.into())
     }
 
     /// So many bytes, all zero, as `fill` changes them where they lie.
@@ -76,63 +98,98 @@ impl Sealed {
             fill(mapping.bytes());
         }
         // The mapping is gone, also from what `fill` may have started, or this is refused.
-        fcntl_add_seals(&file, FROZEN | SealFlags::SEAL)?;
-        Self::map(file)?.ok_or_else(|| io::Error::other("the memory cannot be sealed"))
+        Self::freeze(file)
+    }
+
+    fn freeze(file: OwnedFd) -> io::Result<Self> {
+        fcntl_add_seals(&file, FROZEN)?;
+        let sealed = Self::of(file)?;
+        let sealed = sealed.ok_or_else(|| io::Error::other("the memory cannot be sealed"))?;
+        // Now, where there is somebody to be told that it fails.
+        sealed.bytes()?;
+        Ok(sealed)
     }
 
     /// Opens the memory that another process has. `None`: what is there is something else.
     ///
-    /// Nothing is believed: whatever the other process has there, this neither blocks nor makes
-    /// memory of it that can change.
+    /// Nothing is believed: whatever the other process has there, this neither blocks, nor does
+    /// anything to it, nor makes memory of it that can change.
     pub(crate) fn open(place: Place) -> io::Result<Option<Self>> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let sealed = Self::map(open(place.path(), flags, Mode::empty())?)?;
-        Ok(sealed.filter(|sealed| sealed.inode == place.inode))
+        // Not opened before it is known to be memory: to open a pipe or a device is to do something.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let seen = open(place.path(), flags, Mode::empty())?;
+        let stat = look_at(&seen)?;
+        if stat.stx_ino != place.inode || device_of(&stat) != memory_device()? {
+            return Ok(None);
+        }
+        let path = format!("/proc/self/fd/{}", seen.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Self::of(open(path, flags, Mode::empty())?)
     }
 
     /// `None`: this is no sealed memory file.
-    fn map(file: OwnedFd) -> io::Result<Option<Self>> {
+    fn of(file: OwnedFd) -> io::Result<Option<Self>> {
         let stat = fstat(&file)?;
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         // Files that are no memory have no seals, and an error here.
         if !is_file || !fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(FROZEN)) {
             return Ok(None);
         }
-        let bytes = usize::try_from(stat.st_size).map_err(io::Error::other)?;
-        let address = if bytes == 0 {
-            NonNull::<u128>::dangling().cast()
-        } else {
-            // Private, since older kernels map nothing shared by a descriptor that could have
-            // written before the seal. Who only reads a private mapping sees the file's own pages.
-            //
-            // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
-            let address = unsafe {
-                mmap(
-                    std::ptr::null_mut(),
-                    bytes,
-                    ProtFlags::READ,
-                    MapFlags::PRIVATE,
-                    &file,
-                    0,
-                )?
-            };
-            NonNull::new(address.cast()).expect("the kernel maps nothing at address zero")
-        };
         Ok(Some(Self {
             file,
             inode: stat.st_ino,
-            address,
-            bytes,
+            len: usize::try_from(stat.st_size).map_err(io::Error::other)?,
+            address: OnceLock::new(),
         }))
     }
 
+    fn map(&self) -> io::Result<NonNull<u8>> {
+        if self.len == 0 {
+            return Ok(NonNull::<u128>::dangling().cast());
+        }
+        // Private, since older kernels map nothing shared by a descriptor that could have
+        // written before the seal. Who only reads a private mapping sees the file's own pages.
+        //
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
+        let address = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                self.len,
+                ProtFlags::READ,
+                MapFlags::PRIVATE,
+                &self.file,
+                0,
+            )?
+        };
+        Ok(NonNull::new(address.cast()).expect("the kernel maps nothing at address zero"))
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The bytes, aligned for every kind of number.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    ///
+    /// # Errors
+    /// The first time, when there is no room for them among the addresses.
+    pub(crate) fn bytes(&self) -> io::Result<&[u8]> {
+        let address = match self.address.get() {
+            Some(address) => *address,
+            None => {
+                let mapped = self.map()?;
+                if self.address.set(mapped).is_err() && self.len > 0 {
+                    // SAFETY: somebody else was faster, and nobody knows of this mapping.
+                    unsafe { unmap(mapped, self.len) };
+                }
+                *self.address.get().unwrap_or(&mapped)
+            }
+        };
         // SAFETY: the mapping is so long, readable, and lives as long as `self`. Its file was sealed
         // against writing, shrinking and growing when it was mapped, and the kernel takes no
         // seal back, so nobody changes these bytes or takes them away. Without bytes the address
         // is not null and aligned.
-        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.bytes) }
+        Ok(unsafe { std::slice::from_raw_parts(address.as_ptr(), self.len) })
     }
 
     /// Where other processes find it: in this one.
@@ -168,9 +225,11 @@ impl Drop for Writable {
 
 impl Drop for Sealed {
     fn drop(&mut self) {
-        if self.bytes > 0 {
+        if let Some(address) = self.address.take()
+            && self.len > 0
+        {
             // SAFETY: the mapping is ours alone, and whoever reads it borrows `self`.
-            unsafe { unmap(self.address, self.bytes) };
+            unsafe { unmap(address, self.len) };
         }
     }
 }
@@ -184,12 +243,12 @@ mod tests {
     #[test]
     fn what_is_sealed_stays_as_it_is() {
         let sealed = Sealed::copy_of(b"hello").expect("memory");
-        assert_eq!(sealed.bytes(), b"hello");
+        assert_eq!(sealed.bytes().unwrap(), b"hello");
         seek(&sealed.file, SeekFrom::Start(0)).expect("a file");
         assert!(rustix::io::write(&sealed.file, b"J").is_err());
         assert!(ftruncate(&sealed.file, 0).is_err());
         assert!(ftruncate(&sealed.file, 1 << 20).is_err());
-        assert_eq!(sealed.bytes(), b"hello");
+        assert_eq!(sealed.bytes().unwrap(), b"hello");
     }
 
     #[test]
@@ -197,10 +256,10 @@ mod tests {
         let sealed = Sealed::copy_of(&[7; 10_000]).expect("memory");
         let opened = Sealed::open(sealed.place()).expect("it is there");
         let opened = opened.expect("it is sealed");
-        assert_eq!(opened.bytes(), sealed.bytes());
+        assert_eq!(opened.bytes().unwrap(), sealed.bytes().unwrap());
         assert!(rustix::io::write(&opened.file, b"x").is_err());
         drop(sealed);
-        assert_eq!(opened.bytes(), [7; 10_000]);
+        assert_eq!(opened.bytes().unwrap(), [7; 10_000]);
     }
 
     #[test]
@@ -210,10 +269,16 @@ mod tests {
             bytes[9_999] = 7;
         });
         let sealed = sealed.expect("memory");
-        assert_eq!((sealed.bytes().len(), sealed.bytes()[9_999]), (10_000, 7));
+        assert_eq!(
+            (
+                sealed.bytes().unwrap().len(),
+                sealed.bytes().unwrap()[9_999]
+            ),
+            (10_000, 7)
+        );
         assert!(rustix::io::write(&sealed.file, b"x").is_err());
         let nothing = Sealed::filled(0, |bytes| assert!(bytes.is_empty()));
-        assert!(nothing.expect("memory").bytes().is_empty());
+        assert!(nothing.expect("memory").bytes().unwrap().is_empty());
     }
 
     #[test]
@@ -231,8 +296,8 @@ mod tests {
     #[test]
     fn nothing_at_all_can_be_sealed() {
         let sealed = Sealed::copy_of(&[]).expect("memory");
-        assert!(sealed.bytes().is_empty());
-        assert!(sealed.bytes().as_ptr().cast::<u128>().is_aligned());
+        assert!(sealed.bytes().unwrap().is_empty());
+        assert!(sealed.bytes().unwrap().as_ptr().cast::<u128>().is_aligned());
         assert!(sealed.place().has_it());
     }
 

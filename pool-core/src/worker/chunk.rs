@@ -1,12 +1,15 @@
 //! Running the items of one chunk, in the worker.
 
 use std::cell::Cell;
+use std::mem::take;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::serve::{KEEP_BYTES, Wire};
 use super::{caught, reporting};
+use crate::broadcast::{SharedMemory, offer};
 use crate::codec::{self, CodecError};
 use crate::measure::Meter;
 use crate::protocol::{self, Failure, LARGE_BYTES, RecordKind, Stage};
@@ -31,21 +34,26 @@ pub(super) enum Source<'a> {
         items: &'a [u8],
         measured: bool,
         record: &'a mut dyn FnMut(RecordKind, &[u8]),
+        /// The memory that handles in results mean.
+        attachments: &'a mut Vec<Arc<SharedMemory>>,
     },
 }
 
 impl<'a> ChunkRun<'a> {
-    /// Items in the memory of this process; `record` gets each one's result.
+    /// Items in the memory of this process; `record` gets each one's result, and `attachments` the memory
+    /// that handles in these mean.
     pub(crate) fn in_memory(
         items: &'a [u8],
         measured: bool,
         record: &'a mut dyn FnMut(RecordKind, &[u8]),
+        attachments: &'a mut Vec<Arc<SharedMemory>>,
     ) -> Self {
         Self {
             source: Source::Memory {
                 items,
                 measured,
                 record,
+                attachments,
             },
         }
     }
@@ -83,11 +91,13 @@ impl<'a> ChunkRun<'a> {
                 items,
                 measured,
                 record,
+                attachments,
             } => {
                 let meter = measured.then(|| Meter::new(CpuClock::Thread));
                 let mut exchange = InMemory {
                     items,
                     record,
+                    attachments,
                     meter,
                 };
                 run(function, &mut exchange);
@@ -117,6 +127,13 @@ trait Exchange {
 
     /// A result that is the bulk value which these are the parts of.
     fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]);
+
+    /// The encoded result of the item, in which there are handles of this memory.
+    fn put_with(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        memory: Vec<Arc<SharedMemory>>,
+    ) -> Result<(), CodecError>;
 }
 
 fn run<F, A, R>(function: &F, exchange: &mut impl Exchange)
@@ -126,6 +143,8 @@ where
     R: Serialize + 'static,
 {
     let mut out = SCRATCH.take();
+    // Of memory that handles in a result mean, which are rare.
+    let mut memory = Vec::new();
     let stage = Cell::new(Stage::DecodeArgument);
     // Once more for each item that panics, from behind that item: to catch once for many items
     // leaves the values of small ones in registers.
@@ -159,12 +178,18 @@ where
             exchange.returned();
             stage.set(Stage::EncodeResult);
             out.clear();
-            let encoded = codec::encode(&result, &mut out);
+            memory.clear();
+            let encoded = codec::encode_attached(&result, &mut out, &mut memory);
             // A destructor is the task's code: its panic is a panic of the task.
             stage.set(Stage::Run);
             drop(result);
             match encoded {
-                Ok(()) => exchange.put(RecordKind::Value, &out),
+                Ok(()) if memory.is_empty() => exchange.put(RecordKind::Value, &out),
+                Ok(()) => {
+                    if let Err(error) = exchange.put_with(&mut out, take(&mut memory)) {
+                        fail(exchange, Stage::EncodeResult, error);
+                    }
+                }
                 Err(error) => fail(exchange, Stage::EncodeResult, error),
             }
         }
@@ -260,11 +285,31 @@ impl Exchange for OnWire<'_> {
         self.put_measure();
         self.wire.put_bulk(prefix, bytes);
     }
+
+    #[cold]
+    fn put_with(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        memory: Vec<Arc<SharedMemory>>,
+    ) -> Result<(), CodecError> {
+        if !offer(&memory, bytes)? {
+            self.put(RecordKind::Value, bytes);
+            return Ok(());
+        }
+        self.put(RecordKind::Offering, bytes);
+        self.wire.offer(memory);
+        if self.left > 0 {
+            // Should the next item end this process, this one must not be lost with it.
+            self.wire.wait_until_taken();
+        }
+        Ok(())
+    }
 }
 
 struct InMemory<'a, 'b> {
     items: &'a [u8],
     record: &'b mut dyn FnMut(RecordKind, &[u8]),
+    attachments: &'b mut Vec<Arc<SharedMemory>>,
     meter: Option<Meter>,
 }
 
@@ -302,5 +347,15 @@ impl Exchange for InMemory<'_, '_> {
 
     fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
         self.put(RecordKind::Value, &[&prefix, bytes].concat());
+    }
+
+    fn put_with(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        mut memory: Vec<Arc<SharedMemory>>,
+    ) -> Result<(), CodecError> {
+        self.attachments.append(&mut memory);
+        self.put(RecordKind::Value, bytes);
+        Ok(())
     }
 }

@@ -96,6 +96,15 @@ pub fn is_cancelled() -> bool {
     })
 }
 
+/// A name for the item that runs; 0 outside of a worker.
+pub(crate) fn running_item() -> u64 {
+    let myself = myself().read().unwrap_or_else(|poison| poison.into_inner());
+    myself.as_ref().map_or(0, |myself| {
+        // A worker of this worker may have inherited what is named by this.
+        u64::from(myself.info.pid) << 32 | myself.region.items_begun() & u64::from(u32::MAX)
+    })
+}
+
 /// This process is a worker from now on.
 pub(super) fn become_worker(info: WorkerInfo, region: Arc<Region>) {
     if crate::sync::IS_MODEL {

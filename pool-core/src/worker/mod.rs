@@ -9,8 +9,8 @@ mod settings;
 mod stack;
 
 pub(crate) use chunk::ChunkRun;
-pub(crate) use current::name;
 pub use current::{WorkerInfo, current, is_cancelled};
+pub(crate) use current::{name, running_item};
 pub(crate) use panic::{
     catch, caught, install_hook as record_panics, quietly, report_for, reporting,
 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::chunk::{ChunkRun, Source};
 use super::{WorkerInfo, current, memory, panic, stack};
-use crate::broadcast::forget_freed;
+use crate::broadcast::{SharedMemory, forget_freed};
 use crate::codec::{self, CodecError};
 use crate::entry::Entry;
 use crate::protocol::{
@@ -107,6 +107,8 @@ pub(super) struct Wire {
     freed: u32,
     /// The buffer for arguments that are not in one piece in the ring.
     argument: Vec<u8>,
+    /// What was offered to the parent, which may not have taken it yet.
+    offered: Vec<Arc<SharedMemory>>,
 }
 
 impl Wire {
@@ -128,6 +130,7 @@ impl Wire {
             region,
             freed: 0,
             argument: Vec::new(),
+            offered: Vec::new(),
         }
     }
 
@@ -160,6 +163,9 @@ impl Wire {
         self.frame_started(0);
         self.put_record(RecordKind::Time, &took.to_le_bytes());
         self.hand_over();
+        if !self.offered.is_empty() {
+            self.wait_until_taken();
+        }
         self.heed_frees();
         true
     }
@@ -365,6 +371,22 @@ impl Wire {
             self.put_long_record(head, bytes);
         }
         self.stage();
+    }
+
+    /// This memory stays until the parent has taken what was put last.
+    pub(super) fn offer(&mut self, memory: Vec<Arc<SharedMemory>>) {
+        self.offered = memory;
+    }
+
+    /// Waits until the parent has taken everything that was put, and has opened what was offered.
+    #[cold]
+    pub(super) fn wait_until_taken(&mut self) {
+        self.hand_over();
+        self.wait(|wire| match wire.responses.is_drained() {
+            Ok(is_drained) => is_drained,
+            Err(_) => corrupt(),
+        });
+        self.offered.clear();
     }
 
     #[inline]

@@ -1,0 +1,71 @@
+//! The worker whose records are taken in, and what it offers with them.
+
+use std::io;
+
+use crate::broadcast::Offering;
+use crate::call::Chunk;
+use crate::error::{TaskError, TaskErrorKind};
+use crate::launch::Link;
+use crate::ring::Corrupt;
+use crate::sys;
+use crate::worker::WorkerInfo;
+
+/// See the module.
+#[derive(Clone, Copy)]
+pub(super) struct Peer<'a> {
+    pub(super) info: &'a WorkerInfo,
+    /// `None`: it is dead.
+    link: Option<&'a dyn Link>,
+}
+
+impl<'a> Peer<'a> {
+    pub(super) fn alive(info: &'a WorkerInfo, link: &'a dyn Link) -> Self {
+        let link = Some(link);
+        Self { info, link }
+    }
+
+    pub(super) fn dead(info: &'a WorkerInfo) -> Self {
+        Self { info, link: None }
+    }
+
+    /// Opens what the worker offers with an item's result, and gives it to the load. Says how many bytes
+    /// of the record are the result, or why there is none. `None`: the worker is dead, and took it with it.
+    pub(super) fn take_offering(
+        self,
+        record: &[u8],
+        load: &mut Chunk,
+    ) -> Result<Option<Result<usize, TaskError>>, Corrupt> {
+        let offering = Offering::read(record).ok_or(Corrupt)?;
+        if load.is_initializer {
+            return Err(Corrupt);
+        }
+        let pid = self.info.pid();
+        let opened = offering.open(pid);
+        // Who is on its way out loses its descriptors before it is dead.
+        let is_leaving = opened.is_err() && sys::is_leaving(pid);
+        // Only who is alive after all that had its number during that.
+        let opened = match self.has_ended() {
+            _ if is_leaving => return Ok(None),
+            Ok(true) => return Ok(None),
+            Ok(false) => opened,
+            Err(error) => Err(format!("cannot ask whether the worker is alive: {error}")),
+        };
+        Ok(Some(match opened {
+            Ok(opened) => {
+                for opened in opened {
+                    opened.enter(load.offered_mut());
+                }
+                Ok(offering.value)
+            }
+            Err(message) => {
+                let error = TaskError::new(TaskErrorKind::Decode, message);
+                Err(error.with_worker(self.info.clone()))
+            }
+        }))
+    }
+
+    fn has_ended(self) -> io::Result<bool> {
+        let process = self.link.and_then(Link::death);
+        process.map_or(Ok(true), sys::has_ended)
+    }
+}

@@ -1,0 +1,346 @@
+//! What a worker offers that means harm: it costs its own result, and its parent does nothing to what
+//! is offered.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use procpool::{Broadcast, Pool, TaskError, TaskErrorKind};
+use rustix::fs::{
+    CWD, MemfdFlags, Mode, SealFlags, fcntl_add_seals, ftruncate, inotify, memfd_create, mkfifoat,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::broadcast::{holdings, inode_of};
+use crate::gate::{self, Gate};
+use crate::peer::{is_alive, wait_until, workers};
+use crate::rogue::{Memory, PROGRESS, RESPONSE_TAIL, RINGS, bell};
+use crate::subject::Processes;
+use crate::trial::Test;
+
+pub(crate) fn processes<S: Processes>() -> Vec<Test> {
+    tests![S:
+        an_honest_forgery_is_taken,
+        a_pipe_is_not_opened,
+        a_descriptor_that_is_closed,
+        a_descriptor_that_is_something_else_by_now,
+        memory_that_can_change,
+        memory_of_somebody_else,
+        a_handle_of_what_was_not_offered,
+        offers_that_make_no_sense,
+        what_was_staged_by_who_died_is_lost,
+    ]
+}
+
+/// A file as a worker may offer it.
+#[derive(Debug, Clone, Copy)]
+struct Offer {
+    pid: u32,
+    descriptor: i32,
+    inode: u64,
+}
+
+impl Offer {
+    fn of(file: &impl AsRawFd) -> Self {
+        let descriptor = file.as_raw_fd();
+        let link = format!("/proc/self/fd/{descriptor}");
+        Self {
+            pid: std::process::id(),
+            descriptor,
+            inode: fs::metadata(link).expect("it is open").ino(),
+        }
+    }
+
+    /// As a handle of it travels: see `pool-core/src/broadcast`.
+    fn ticket(self) -> Vec<u8> {
+        let mut ticket = 7_u128.to_le_bytes().to_vec();
+        ticket.extend(self.pid.to_le_bytes());
+        ticket.extend(self.descriptor.to_le_bytes());
+        ticket.extend(self.inode.to_le_bytes());
+        ticket.extend(0_u64.to_le_bytes());
+        ticket
+    }
+
+    /// A result that is a handle of it, and what is offered with that.
+    fn record(self) -> Vec<u8> {
+        let offers = [&1_u64.to_le_bytes()[..], &self.ticket()].concat();
+        let length = (offers.len() as u32).to_le_bytes();
+        record(&[self.ticket(), offers, length.to_vec()].concat())
+    }
+}
+
+/// The head that says that something is offered, and the rest.
+fn record(bytes: &[u8]) -> Vec<u8> {
+    let length = bytes.len() as u64 | 1 << 63;
+    [
+        &(u32::MAX << 2).to_le_bytes()[..],
+        &length.to_le_bytes(),
+        bytes,
+    ]
+    .concat()
+}
+
+/// Puts bytes into the ring, where the parent finds them, and says where they end.
+fn put(bytes: &[u8]) -> u64 {
+    let memory = Memory::find();
+    let capacity = (memory.bytes - RINGS) / 2;
+    let tail = memory.get(RESPONSE_TAIL);
+    let (before, after) = bytes.split_at(bytes.len().min((capacity - tail % capacity) as usize));
+    memory.write(RINGS + capacity + tail % capacity, before);
+    memory.write(RINGS + capacity, after);
+    tail + bytes.len() as u64
+}
+
+/// Answers with a forged record, and then with the time that ends its frame, as if it were done.
+fn answer(record: &[u8]) -> ! {
+    let time = [&(8_u32 << 2 | 2).to_le_bytes()[..], &[0; 8]].concat();
+    let end = put(&[record, &time].concat());
+    Memory::find().set(RESPONSE_TAIL, end);
+    let _ = bell().write(&[1]);
+    loop {
+        std::thread::park();
+    }
+}
+
+/// What becomes of a task that answers so, in a pool that is as good as before afterwards.
+fn outcome<S, F, A>(task: F, argument: A) -> Result<Broadcast<[u8]>, TaskError>
+where
+    S: Processes,
+    F: Fn(A) -> Broadcast<[u8]> + 'static,
+    A: Serialize + DeserializeOwned + 'static,
+{
+    let pool = S::pool(2);
+    let gate = Gate::new();
+    let bystander = pool.apply_async(|gate: String| gate::pass(&gate), gate.ticket());
+    let busy = gate.wait_for(1)[0];
+    let rogue = workers(&pool).into_iter().find(|pid| *pid != busy).unwrap();
+    let outcome = pool.apply(task, argument);
+    // It takes nothing more.
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(rogue.cast_signed()).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    wait_until(|| !is_alive(rogue));
+    gate.open();
+    bystander.get().unwrap();
+    let bytes = |x: u8| Broadcast::new(vec![x; 10]).unwrap();
+    for (x, shared) in (0..).zip(pool.map(bytes, 0..20).unwrap()) {
+        assert_eq!(*shared, [x; 10]);
+    }
+    outcome
+}
+
+fn assert_refused(outcome: Result<Broadcast<[u8]>, TaskError>, words: &str) {
+    let error = outcome.unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
+    assert!(error.to_string().contains(words), "{error}");
+}
+
+/// Memory as the pool would have made it.
+fn sealed(bytes: &[u8], seals: SealFlags) -> OwnedFd {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = memfd_create("procpool-shared", flags).unwrap();
+    rustix::io::write(&file, bytes).unwrap();
+    fcntl_add_seals(&file, seals).unwrap();
+    file
+}
+
+const ALL: SealFlags = SealFlags::WRITE
+    .union(SealFlags::GROW)
+    .union(SealFlags::SHRINK)
+    .union(SealFlags::SEAL);
+
+/// Or the others would be refused for another reason than they should.
+fn an_honest_forgery_is_taken<S: Processes>() {
+    let forge = |()| {
+        let file = sealed(b"honest", ALL);
+        answer(&Offer::of(&file).record())
+    };
+    assert_eq!(*outcome::<S, _, _>(forge, ()).unwrap(), *b"honest");
+}
+
+/// To open it would tell who waits for that, or block.
+fn a_pipe_is_not_opened<S: Processes>() {
+    fn forge(path: String) -> Broadcast<[u8]> {
+        const O_PATH: i32 = 0o10_000_000;
+        // Not open for reading or writing: it is named only.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(O_PATH)
+            .open(path);
+        answer(&Offer::of(&file.unwrap()).record())
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+    let watch = |path: &Path| {
+        let flags = inotify::CreateFlags::NONBLOCK;
+        let watch = inotify::init(flags).unwrap();
+        inotify::add_watch(&watch, path, inotify::WatchFlags::OPEN).unwrap();
+        watch
+    };
+    let opened = watch(&path);
+    let name = path.to_str().unwrap().to_owned();
+    assert_refused(outcome::<S, _, _>(forge, name), "not sealed");
+    let read = || rustix::io::read(&opened, &mut [0; 256]);
+    assert_eq!(
+        read().unwrap_err(),
+        rustix::io::Errno::AGAIN,
+        "somebody has opened it"
+    );
+    // That would be seen.
+    drop(
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap(),
+    );
+    assert!(read().unwrap() > 0);
+}
+
+fn a_descriptor_that_is_closed<S: Processes>() {
+    let forge = |()| {
+        // The number that it had, others may have by now.
+        let offer = Offer {
+            descriptor: 1 << 20,
+            ..Offer::of(&sealed(b"gone", ALL))
+        };
+        answer(&offer.record())
+    };
+    assert_refused(outcome::<S, _, _>(forge, ()), "No such file");
+}
+
+/// The number was given to another file in the meantime.
+fn a_descriptor_that_is_something_else_by_now<S: Processes>() {
+    let forge = |()| {
+        let (file, other) = (sealed(b"one", ALL), sealed(b"other", ALL));
+        let offer = Offer {
+            inode: Offer::of(&other).inode,
+            ..Offer::of(&file)
+        };
+        answer(&offer.record())
+    };
+    assert_refused(outcome::<S, _, _>(forge, ()), "not sealed");
+    // A file that is no memory, by its own inode.
+    let forge = |()| {
+        let file = File::open("/proc/self/exe").unwrap();
+        answer(&Offer::of(&file).record())
+    };
+    assert_refused(outcome::<S, _, _>(forge, ()), "not sealed");
+}
+
+/// It could be changed or cut short under the parent's eyes.
+fn memory_that_can_change<S: Processes>() {
+    let forge = |seals: u32| {
+        let file = sealed(b"loose", SealFlags::from_bits_retain(seals));
+        ftruncate(&file, 5).unwrap();
+        answer(&Offer::of(&file).record())
+    };
+    for missing in [SealFlags::WRITE, SealFlags::GROW, SealFlags::SHRINK, ALL] {
+        let seals = ALL.difference(missing | SealFlags::SEAL).bits();
+        assert_refused(outcome::<S, _, _>(forge, seals), "not sealed");
+    }
+}
+
+/// It is looked for in the worker, whatever process the worker names.
+fn memory_of_somebody_else<S: Processes>() {
+    fn forge((pid, descriptor, inode): (u32, i32, u64)) -> Broadcast<[u8]> {
+        let offer = Offer {
+            pid,
+            descriptor,
+            inode,
+        };
+        answer(&offer.record())
+    }
+    let secret = sealed(b"secret", ALL);
+    // A number that workers do not have.
+    let high = rustix::io::fcntl_dupfd_cloexec(&secret, 900).unwrap();
+    let offer = Offer::of(&high);
+    let named = (offer.pid, offer.descriptor, offer.inode);
+    assert_refused(outcome::<S, _, _>(forge, named), "No such file");
+    assert_eq!(holdings("self", offer.inode), (0, 2));
+}
+
+/// What the parent has is its own, if the worker does not know it well.
+fn a_handle_of_what_was_not_offered<S: Processes>() {
+    fn forge(inode: u64) -> Broadcast<[u8]> {
+        let file = sealed(b"mine", ALL);
+        let offers = [&1_u64.to_le_bytes()[..], &Offer::of(&file).ticket()].concat();
+        let length = (offers.len() as u32).to_le_bytes();
+        let handle = Offer {
+            inode,
+            ..Offer::of(&file)
+        };
+        answer(&record(
+            &[handle.ticket(), offers, length.to_vec()].concat(),
+        ))
+    }
+    let secret = Broadcast::new(&b"secret"[..]).unwrap();
+    let forged = outcome::<S, _, _>(forge, inode_of(&secret[0]));
+    assert_refused(forged, "has not the memory");
+}
+
+/// Its worker is a rogue, at once.
+fn offers_that_make_no_sense<S: Processes>() {
+    let forge = |bytes: Vec<u8>| -> u32 { answer(&record(&bytes)) };
+    let none = [&0_u64.to_le_bytes()[..], &8_u32.to_le_bytes()].concat();
+    let ticket = Offer {
+        pid: 1,
+        descriptor: 1,
+        inode: 1,
+    }
+    .ticket();
+    let long = [&65_u64.to_le_bytes()[..], &ticket.repeat(65)].concat();
+    let length = (long.len() as u32).to_le_bytes();
+    let long = [&long[..], &length].concat();
+    let pool = S::pool(1);
+    for bytes in [vec![], vec![1], vec![255; 100], none, long] {
+        let error = pool.call(forge).apply(bytes).unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+        assert!(error.to_string().contains("rubbish"), "{error}");
+    }
+    // One without end has a deadline like every other.
+    let endless = |()| -> u32 {
+        let head = [&(u32::MAX << 2).to_le_bytes()[..], &[255; 8]].concat();
+        answer(&head)
+    };
+    let call = pool.call(endless).timeout(Duration::from_millis(100));
+    assert!(call.apply(()).unwrap_err().is_timeout());
+    assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
+}
+
+/// Its number may be another process's by the time at which the parent could look for what it has
+/// offered: that result is lost with its worker, and run again if that was asked for.
+fn what_was_staged_by_who_died_is_lost<S: Processes>() {
+    fn die((tally, turns): (String, usize)) -> Broadcast<[u8]> {
+        gate::add(&tally, "turn");
+        if fs::read_to_string(&tally).unwrap().lines().count() > turns {
+            return Broadcast::new(&b"well"[..]).unwrap();
+        }
+        let memory = Memory::find();
+        let tail = memory.get(RESPONSE_TAIL);
+        let staged = PROGRESS
+            .into_iter()
+            .filter(|word| memory.get(*word) == tail);
+        let file = sealed(b"ill", ALL);
+        let end = put(&Offer::of(&file).record());
+        // Whole, but not published: what the parent finds when this process is dead.
+        staged.for_each(|word| memory.set(word, end));
+        std::process::abort()
+    }
+    let pool = S::pool(1);
+    let tally = gate::Tally::new();
+    assert_eq!(pool.apply(|x: u64| x, 1).unwrap(), 1);
+    let error = pool.apply(die, (tally.ticket(), 1)).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+    assert!(error.signal().is_some());
+    let again = pool.call(die).retries(2).apply((tally.ticket(), 3));
+    assert_eq!(*again.unwrap(), *b"well");
+    assert_eq!(tally.count(), 4);
+}
