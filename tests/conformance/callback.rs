@@ -4,6 +4,7 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
+use std::{iter, thread};
 
 use procpool::{Pool, TaskErrorKind};
 
@@ -27,6 +28,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
         a_callback_waits_for_its_task,
+        a_callback_waits_for_no_slow_input,
         a_callback_submits_more_work_and_waits_for_it,
         a_callback_that_blocks_holds_up_no_task,
         a_callback_drops_the_pool_under_running_tasks,
@@ -75,6 +77,49 @@ fn a_callback_runs_once_for_a_value_and_for_an_error<S: Subject>() {
             assert_eq!(receiver.recv().unwrap(), expected);
         }
         assert_silent(sender, &receiver);
+    }
+}
+
+/// Inputs that keep their `imap`s waiting keep those from hearing of what they have submitted. A task that
+/// comes behind that must not wait for them.
+fn a_callback_waits_for_no_slow_input<S: Processes>() {
+    const INPUTS: usize = 3;
+    let pool = S::pool(1);
+    let double = |x: u64| 2 * x;
+    for _ in 0..20 {
+        // So that the worker is known to be quick, and gets many at a time.
+        for x in 0..100 {
+            assert_eq!(pool.apply(double, x).unwrap(), 2 * x);
+        }
+        let (entered, is_waiting) = mpsc::channel();
+        let gate = Mutex::new(());
+        let closed = gate.lock().unwrap();
+        thread::scope(|scope| {
+            let slow = |_| {
+                scope.spawn(|| {
+                    let last = iter::from_fn(|| {
+                        entered.send(()).unwrap();
+                        drop(gate.lock());
+                        None
+                    });
+                    let items = (0..2).chain(last);
+                    pool.call(double).chunksize(1).imap(items).count()
+                })
+            };
+            let inputs = Vec::from_iter((0..INPUTS).map(slow));
+            for _ in 0..INPUTS {
+                is_waiting.recv().unwrap();
+            }
+            let (sender, receiver) = channel();
+            let said = sender();
+            let task = pool.apply_async(double, 21);
+            task.on_complete(move |result| said.send(result.clone().ok()).unwrap());
+            assert_eq!(receiver.recv().unwrap(), Some(42));
+            drop(closed);
+            for input in inputs {
+                assert_eq!(input.join().unwrap(), 2);
+            }
+        });
     }
 }
 

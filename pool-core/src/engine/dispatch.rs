@@ -160,7 +160,9 @@ impl Core {
     /// is through with one, or a few more were submitted, the queue is looked at.
     pub(super) fn may_wait(&mut self) -> bool {
         self.submitted += 1;
-        self.submitted < BATCH && self.scheduler.is_well_fed()
+        // Whoever has submitted what the worker has may not come to hear of its end before long.
+        let is_heard = self.seat.taken || (self.seat.supervised && self.is_supervised());
+        self.submitted < BATCH && self.scheduler.is_well_fed() && is_heard
     }
 
     /// Takes in what has arrived, every so often: a submitter has all that it needs for that in its

@@ -73,7 +73,7 @@ pub(super) struct SeatState {
     /// Threads that wait for something and could drive.
     waiting: Vec<Arc<Parker>>,
     /// Whether the supervisor hears the bells.
-    supervised: bool,
+    pub(super) supervised: bool,
     /// When the supervisor wakes by itself, in nanoseconds.
     pub(super) supervisor_wakes: Option<u64>,
 }
