@@ -92,7 +92,12 @@ impl From<&[u8]> for Bytes {
     fn from(slice: &[u8]) -> Self {
         if slice.len() <= INLINE {
             let mut bytes = [0; INLINE];
-            bytes[..slice.len()].copy_from_slice(slice);
+            // A number, or one with its head, without a call.
+            match slice.len() {
+                8 => bytes[..8].copy_from_slice(&slice[..8]),
+                12 => bytes[..12].copy_from_slice(&slice[..12]),
+                len => bytes[..len].copy_from_slice(slice),
+            }
             Self::Inline {
                 len: slice.len() as u8,
                 bytes,

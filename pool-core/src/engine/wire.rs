@@ -307,14 +307,23 @@ impl Wire {
         if seen < 4 {
             return Ok(false);
         }
-        let mut head = [0; MAX_HEAD];
-        self.responses.peek(&mut head[..4]);
-        let size = Head::size([head[0], head[1], head[2], head[3]]);
+        let mut bytes = [0; 4];
+        match self.responses.peek_word() {
+            Some(word) => bytes = word.to_le_bytes(),
+            None => self.responses.peek(&mut bytes),
+        }
+        let size = Head::size(bytes);
         if seen < size {
             return Ok(false);
         }
-        self.responses.peek(&mut head[..size]);
-        let head = Head::read(&head[..size]).ok_or(Corrupt)?;
+        let head = if size == bytes.len() {
+            Head::read(&bytes)
+        } else {
+            let mut bytes = [0; MAX_HEAD];
+            self.responses.peek(&mut bytes);
+            Head::read(&bytes)
+        };
+        let head = head.ok_or(Corrupt)?;
         if !scheduler.is_retiring(slot) {
             // Refused before its bytes come: there may be no end to them.
             let is_due = match head.kind {
