@@ -185,7 +185,7 @@ pub(crate) fn main_code() -> &'static Range<usize> {
     find_main_code().unwrap_or(&(0..0))
 }
 
-/// Finds out where the main executable's code is. That takes two descriptors, the first time.
+/// Finds out where the main executable's code is.
 pub(crate) fn find_main_code() -> io::Result<&'static Range<usize>> {
     static CODE: OnceLock<Range<usize>> = OnceLock::new();
     match CODE.get() {
