@@ -228,9 +228,9 @@ pub use pool_core::{
     Broadcast, BroadcastError, BuildError, BuildErrorKind, CallWith, CallWithReceipts, Cancel,
     Chunk, Collected, Dump, EndReason, Executor, ExitStatus, Imap, ImapReceipts, IntoBroadcast,
     JoinError, KernelState, MapHandle, Number, Output, OutputLine, OutputStream, Pool, Receipt,
-    ReceiptHandle, Receipted, ResizeError, Resource, RunningTask, SerialPool, Shareable, Stats,
-    TaskError, TaskErrorKind, TaskHandle, TaskId, Trace, Tracer, WorkerDump, WorkerEnd, WorkerInfo,
-    WorkerState, WorkerStats, worker,
+    ReceiptHandle, Receipted, ResizeError, Resource, RunningTask, SerialPool, Shareable, Stateless,
+    Stats, TaskError, TaskErrorKind, TaskHandle, TaskId, Trace, Tracer, WorkerDump, WorkerEnd,
+    WorkerInfo, WorkerState, WorkerStats, worker,
 };
 
 /// The pool of processes to use unless there is a reason for another one.

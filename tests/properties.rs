@@ -6,7 +6,7 @@ use std::fmt::Debug;
 #[cfg(any(feature = "fork", feature = "spawn"))]
 use std::sync::{Mutex, PoisonError};
 
-use procpool::{CallWith, Pool, SerialPool, TaskError, TaskErrorKind};
+use procpool::{CallWith, Pool, SerialPool, Stateless, TaskError, TaskErrorKind};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::{Config, TestCaseError};
@@ -135,7 +135,7 @@ type Outcomes<R> = Vec<(usize, Result<R, TaskError>)>;
 fn ask<P, F, A, R>(pool: &P, way: Way, function: F, items: &[A]) -> Outcomes<R>
 where
     P: Pool,
-    F: Fn((usize, A)) -> (usize, R) + Copy + 'static,
+    F: Fn((usize, A)) -> (usize, R) + Stateless,
     A: Value,
     R: Value,
 {
@@ -203,7 +203,7 @@ where
 /// Asks the pool that the way names.
 fn ask_the_right_one<F, A, R>(way: Way, function: F, items: &[A]) -> Outcomes<R>
 where
-    F: Fn((usize, A)) -> (usize, R) + Copy + 'static,
+    F: Fn((usize, A)) -> (usize, R) + Stateless,
     A: Value,
     R: Value,
 {
@@ -232,7 +232,7 @@ fn check<F, A, R>(
     expected: &[Option<R>],
 ) -> Result<(), TestCaseError>
 where
-    F: Fn((usize, A)) -> (usize, R) + Copy + 'static,
+    F: Fn((usize, A)) -> (usize, R) + Stateless,
     A: Value,
     R: Value,
 {

@@ -1,7 +1,6 @@
 //! Calls with options, and the one implementation of every kind of call.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::call::{Piece, Sink};
 use crate::chunker::guided;
 use crate::encode::{Limit, Stop, encode_one};
-use crate::entry::Entry;
+use crate::entry::{Entry, Stateless};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::Executor;
 use crate::feed::{CallSite, Feed, InOrder};
@@ -46,16 +45,16 @@ pub struct CallWith<F> {
     executor: Arc<dyn Executor>,
     options: Options,
     pub(crate) progress: Progress,
-    function: PhantomData<fn() -> F>,
+    function: F,
 }
 
 impl<F> CallWith<F> {
-    pub(crate) fn new(executor: Arc<dyn Executor>, _function: F) -> Self {
+    pub(crate) fn new(executor: Arc<dyn Executor>, function: F) -> Self {
         Self {
             executor,
             options: Options::default(),
             progress: Progress::default(),
-            function: PhantomData,
+            function,
         }
     }
 
@@ -118,7 +117,7 @@ impl<F> CallWith<F> {
     /// When the task fails.
     pub fn apply<A, R>(self, argument: A) -> Result<R, TaskError>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -131,7 +130,7 @@ impl<F> CallWith<F> {
     /// See [`Pool::apply_async`](crate::Pool::apply_async).
     pub fn apply_async<A, R>(self, argument: A) -> TaskHandle<R>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -145,7 +144,7 @@ impl<F> CallWith<F> {
 
     fn submit<A, R>(self, argument: A, attended: bool) -> TaskHandle<R>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -173,7 +172,7 @@ impl<F> CallWith<F> {
     /// When the iterator panics.
     pub fn map<I, R>(self, items: I) -> Result<Vec<R>, TaskError>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -189,7 +188,7 @@ impl<F> CallWith<F> {
     /// When the iterator panics.
     pub fn try_map<I, R>(self, items: I) -> Vec<Result<R, TaskError>>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -214,7 +213,7 @@ impl<F> CallWith<F> {
         mut receive: impl FnMut(Arc<Piece>),
     ) -> Result<(), TaskError>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: Iterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -241,7 +240,7 @@ impl<F> CallWith<F> {
     /// See [`Pool::map_async`](crate::Pool::map_async).
     pub fn map_async<I, R>(self, items: I) -> MapHandle<R>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -250,7 +249,7 @@ impl<F> CallWith<F> {
 
     pub(crate) fn submit_map<I, R>(self, items: I) -> Pending<Collector>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -322,7 +321,7 @@ impl<F> CallWith<F> {
     /// See [`Pool::imap`](crate::Pool::imap).
     pub fn imap<I, R>(self, items: I) -> Imap<I::IntoIter, R>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -332,7 +331,7 @@ impl<F> CallWith<F> {
     /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered).
     pub fn imap_unordered<I, R>(self, items: I) -> Imap<I::IntoIter, R>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -341,7 +340,7 @@ impl<F> CallWith<F> {
 
     fn lazily<I, R>(self, items: I, ordered: bool) -> Imap<I::IntoIter, R>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -354,7 +353,7 @@ impl<F> CallWith<F> {
     /// What the chunks of this call have in common.
     pub(crate) fn site<A, R>(&self) -> Result<CallSite, TaskError>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -369,11 +368,11 @@ impl<F> CallWith<F> {
     /// Whether the call can be made.
     pub(crate) fn check<A, R>(&self) -> Result<(Entry, CheckedOptions), TaskError>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let entry = Entry::of::<F, A, R>()
+        let entry = Entry::of::<F, A, R>(&self.function)
             .map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?;
         Ok((entry, self.options.check()?))
     }

@@ -10,7 +10,7 @@ use crate::broadcast::SharedMemory;
 use crate::build_error::{BuildError, BuildErrorKind};
 use crate::care::{Care, CheckedCare};
 use crate::codec;
-use crate::entry::Entry;
+use crate::entry::{Entry, Stateless};
 use crate::output::Output;
 use crate::protocol;
 use crate::region::RING_BYTES;
@@ -85,9 +85,9 @@ impl PoolConfig {
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
-    pub fn set_initializer<F, A>(&mut self, _initializer: F, argument: &A)
+    pub fn set_initializer<F, A>(&mut self, initializer: F, argument: &A)
     where
-        F: Fn(A) + 'static,
+        F: Fn(A) + Stateless,
         A: Serialize + DeserializeOwned + 'static,
     {
         let mut item = Vec::new();
@@ -99,7 +99,7 @@ impl PoolConfig {
             .map_err(|error| error.to_string())
         });
         self.initializer = Some(Initializer {
-            entry: Entry::of::<F, A, ()>().map_err(|error| error.to_string()),
+            entry: Entry::of::<F, A, ()>(&initializer).map_err(|error| error.to_string()),
             argument: match encoded {
                 Ok(Ok(())) => Ok(item),
                 Ok(Err(error)) => Err(error),
@@ -110,10 +110,10 @@ impl PoolConfig {
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
-    pub fn set_finalizer<F: Fn() + 'static>(&mut self, finalizer: F) {
+    pub fn set_finalizer<F: Fn() + Stateless>(&mut self, finalizer: F) {
         // Called through a closure that captures it, which is of no size if `finalizer` is.
-        fn entry<F: Fn(()) + 'static>(_: &F) -> Result<Entry, String> {
-            Entry::of::<F, (), ()>().map_err(|error| error.to_string())
+        fn entry<F: Fn(()) + Stateless>(function: &F) -> Result<Entry, String> {
+            Entry::of::<F, (), ()>(function).map_err(|error| error.to_string())
         }
         self.finalizer = Some(entry(&move |()| finalizer()));
     }
@@ -240,7 +240,7 @@ macro_rules! builder_methods {
         #[must_use]
         pub fn initializer<F, A>(mut self, initializer: F, argument: A) -> Self
         where
-            F: Fn(A) + 'static,
+            F: Fn(A) + $crate::Stateless,
             A: $crate::serde::Serialize + $crate::serde::de::DeserializeOwned + 'static,
         {
             self.config.set_initializer(initializer, &argument);
@@ -250,7 +250,7 @@ macro_rules! builder_methods {
         /// A function to run in a worker that leaves in good order: because the pool was
         /// closed or the worker has used up its tasks. Not in one that is killed.
         #[must_use]
-        pub fn finalizer<F: Fn() + 'static>(mut self, finalizer: F) -> Self {
+        pub fn finalizer<F: Fn() + $crate::Stateless>(mut self, finalizer: F) -> Self {
             self.config.set_finalizer(finalizer);
             self
         }

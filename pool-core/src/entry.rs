@@ -35,13 +35,18 @@ struct Function {
 impl Function {
     const fn of<F, A, R>() -> &'static Self
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
         const {
             &Self {
-                run: |chunk| chunk.run_all::<F, A, R>(&conjure::<F>()),
+                run: |chunk| {
+                    // SAFETY: whoever has this entry has it from `Entry::of`, whose caller in the
+                    // pool was given a value, or from its number, by the contract of `resolve`.
+                    let function = unsafe { conjure::<F>() };
+                    chunk.run_all::<F, A, R>(&function);
+                },
                 name: type_name::<F>,
             }
         }
@@ -49,14 +54,15 @@ impl Function {
 }
 
 impl Entry {
-    /// The entry of a function that takes `A` and gives `R`.
+    /// The entry of a function that takes `A` and gives `R`. It wants to see the function, for
+    /// there are types without a value.
     ///
     /// # Errors
     /// [`ForeignFunction`] when the function is not part of the main executable.
     #[inline]
-    pub fn of<F, A, R>() -> Result<Self, ForeignFunction>
+    pub fn of<F, A, R>(_function: &F) -> Result<Self, ForeignFunction>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -92,24 +98,24 @@ impl Entry {
 
     /// The function with a number that came from the parent. `None`: there is no code at that place.
     ///
-    /// The number must come from [`Entry::of`] in a process that runs the same executable, which
-    /// the bootstrap's build identity makes sure of; the check of the range keeps a torn number
-    /// from becoming a jump out of the program.
-    pub(crate) fn resolve(number: u64) -> Option<EntryFn> {
+    /// The check of the range keeps a torn number from becoming a jump out of the program.
+    ///
+    /// # Safety
+    /// The number comes from [`number`](Self::number) in a process that runs the same executable.
+    pub(crate) unsafe fn resolve(number: u64) -> Option<EntryFn> {
         let code = main_code();
         let address = code.start.checked_add(usize::try_from(number).ok()?)?;
         if !code.contains(&address) {
             return None;
         }
-        // SAFETY: the number was made by `of` from a function of this type in the same
-        // executable (see above), so there is such a function at this address.
+        // SAFETY: by the contract, there is a function of this type at this address.
         Some(unsafe { std::mem::transmute::<*const (), EntryFn>(address as *const ()) })
     }
 
     /// A function that does nothing.
     #[cfg(any(fuzzing, test))]
     pub(crate) fn of_nothing() -> Self {
-        fn entry<F: Fn(()) + 'static>(_: F) -> Entry {
+        fn entry<F: Fn(()) + Stateless>(_: F) -> Entry {
             Entry(Function::of::<F, (), ()>())
         }
         entry(|()| ())
@@ -155,6 +161,43 @@ impl fmt::Display for ForeignFunction {
 
 impl std::error::Error for ForeignFunction {}
 
+/// A function that can run in another process: a function item, or a closure that captures nothing.
+///
+/// A worker makes the function from its type alone, so there must be nothing else to it. That is
+/// checked in two steps, both at compile time. This trait stands for `Copy + Send + Sync + 'static`,
+/// which every function item and every closure without captures is; it need not and cannot be
+/// implemented. And when the call is compiled, the function must have no bytes.
+///
+/// # Captures without bytes
+/// What has no bytes passes the second step, and some such values prove something: that they were
+/// made on this thread, or that there is only one of them. `Copy`, `Send` and `Sync` refuse these.
+/// One kind remains, which Rust gives no way to tell from a closure without captures: a `move`
+/// closure can capture a token that is `Copy + Send + Sync` and proves that this *process* has done
+/// something, for instance that it has initialised a library. The closure then has that token in
+/// a process that may not have done so. A token that is trusted by `unsafe` code must therefore
+/// not be captured: make it where it is used, in the task or in the
+/// [initializer](crate::builder_methods). What is captured with bytes never compiles.
+///
+/// ```compile_fail,E0277
+/// use pool_core::{Pool, SerialPool};
+///
+/// let prefix = String::from("no. ");
+/// // The error says: pass what it captures as part of each argument instead.
+/// SerialPool::new().map(move |n: u64| format!("{prefix}{n}"), 0..3);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "the function runs in another process, so it must be a function item or a closure \
+               that captures nothing",
+    label = "this captures something, or may do so",
+    note = "pass what it captures as part of each argument instead: \
+            `pool.map(|(x, k)| x * k, items.map(|x| (x, k)))`",
+    note = "a function must be `Copy + Send + Sync + 'static`, which all functions without captures are"
+)]
+pub trait Stateless: Copy + Send + Sync + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<F: Copy + Send + Sync + 'static> Stateless for F {}
+
 /// Checks, when `F` is known, that a value of it is nothing but its type.
 struct CapturesNothing<F>(PhantomData<F>);
 
@@ -170,11 +213,23 @@ impl<F> CapturesNothing<F> {
 }
 
 /// A value of a type that is nothing but its type.
-fn conjure<F>() -> F {
+///
+/// What Rust could say of a function and does not: that it captures nothing. `fn(A) -> R` as the
+/// parameter's type would say so, since only such closures become one; but it would cost each item
+/// a call that cannot be inlined, the functions' names in every report, and closures that call
+/// another function without bytes (`move |x| f(x) + 1`), and a function pointer can be handed out as
+/// a proof as well as any value.
+///
+/// # Safety
+/// The caller of a pool has passed a value of `F`, in this process or in the parent that runs the
+/// same executable.
+unsafe fn conjure<F: Stateless>() -> F {
     let () = CapturesNothing::<F>::CHECK;
-    // SAFETY: `F` has no bytes (checked above, at compile time), so a read of it reads nothing;
-    // and it has a value, for the caller of the pool had to pass one to name the type. It has no
-    // destructor, so a second value of it does no harm.
+    // SAFETY: `F` has no bytes (checked above, at compile time), so a read of it reads nothing.
+    // It has a value, by the contract. In the process where that was passed, this is a copy of it
+    // (`F: Copy`) on a thread that may have one (`F: Send`). In a worker it is what a copy of the
+    // whole process would have: a value that means anything only by what it means to this process'
+    // state is excluded by the rule in the documentation of `Stateless`.
     unsafe { std::ptr::dangling::<F>().read() }
 }
 
@@ -205,14 +260,15 @@ mod tests {
         x * 2
     }
 
-    fn entry_of<F: Fn(u64) -> u64 + 'static>(_: F) -> Entry {
-        Entry::of::<F, u64, u64>().expect("a function of this executable")
+    fn entry_of<F: Fn(u64) -> u64 + Stateless>(function: F) -> Entry {
+        Entry::of::<F, u64, u64>(&function).expect("a function of this executable")
     }
 
     #[test]
     fn an_entry_resolves_to_itself() {
         let entry = entry_of(double);
-        let resolved = Entry::resolve(entry.number()).expect("code");
+        // SAFETY: the number is from this very process.
+        let resolved = unsafe { Entry::resolve(entry.number()) }.expect("code");
         assert_eq!(
             resolved as usize - main_code().start,
             entry.number() as usize
@@ -234,7 +290,9 @@ mod tests {
     #[test]
     fn a_number_outside_the_code_is_no_function() {
         let beyond = main_code().len() as u64;
-        assert!(Entry::resolve(beyond).is_none());
-        assert!(Entry::resolve(u64::MAX).is_none());
+        for number in [beyond, u64::MAX] {
+            // SAFETY: there is no code at either, so neither becomes a function.
+            assert!(unsafe { Entry::resolve(number) }.is_none());
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::broadcast::{Broadcast, BroadcastError, IntoBroadcast};
 use crate::build_error::{JoinError, ResizeError};
 use crate::call_with::CallWith;
 use crate::dump::Dump;
+use crate::entry::Stateless;
 use crate::error::TaskError;
 use crate::executor::Executor;
 use crate::handle::{MapHandle, TaskHandle};
@@ -27,8 +28,8 @@ use crate::trace::Trace;
 ///
 /// # Functions and values
 /// A function is a function item or a closure that captures nothing; that is checked at compile
-/// time, since the function runs in another process, to which only its *name* travels. What
-/// a closure would capture, pass as part of the argument. Several arguments are a tuple. Arguments and
+/// time (see [`Stateless`]), since the function runs in another process, to which only its *name*
+/// travels. What a closure would capture, pass as part of the argument. Several arguments are a tuple. Arguments and
 /// results are `Serialize + DeserializeOwned`; they travel in a compact binary form that is not
 /// self-describing, so types with `#[serde(flatten)]` or `#[serde(untagged)]` are refused with an
 /// error that says so.
@@ -60,7 +61,7 @@ pub trait Pool {
     /// When the task fails.
     fn apply<F, A, R>(&self, function: F, argument: A) -> Result<R, TaskError>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -70,7 +71,7 @@ pub trait Pool {
     /// Runs `function` on one argument in the background.
     fn apply_async<F, A, R>(&self, function: F, argument: A) -> TaskHandle<R>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -87,7 +88,7 @@ pub trait Pool {
     /// When the iterator panics.
     fn map<F, I, R>(&self, function: F, items: I) -> Result<Vec<R>, TaskError>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -100,7 +101,7 @@ pub trait Pool {
     /// When the iterator panics.
     fn try_map<F, I, R>(&self, function: F, items: I) -> Vec<Result<R, TaskError>>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -111,7 +112,7 @@ pub trait Pool {
     /// and encoded before the call returns.
     fn map_async<F, I, R>(&self, function: F, items: I) -> MapHandle<R>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -122,7 +123,7 @@ pub trait Pool {
     /// items, that reads a bounded number of items ahead. The input may be endless.
     fn imap<F, I, R>(&self, function: F, items: I) -> Imap<I::IntoIter, R>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -132,7 +133,7 @@ pub trait Pool {
     /// The same in the order in which the items finish.
     fn imap_unordered<F, I, R>(&self, function: F, items: I) -> Imap<I::IntoIter, R>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {

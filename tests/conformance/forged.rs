@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use procpool::{Broadcast, Pool, TaskError, TaskErrorKind};
+use procpool::{Broadcast, Pool, Stateless, TaskError, TaskErrorKind};
 use rustix::fs::{
     CWD, MemfdFlags, Mode, SealFlags, fcntl_add_seals, ftruncate, inotify, memfd_create, mkfifoat,
 };
@@ -110,7 +110,7 @@ fn answer(record: &[u8]) -> ! {
 fn outcome<S, F, A>(task: F, argument: A) -> Result<Broadcast<[u8]>, TaskError>
 where
     S: Processes,
-    F: Fn(A) -> Broadcast<[u8]> + 'static,
+    F: Fn(A) -> Broadcast<[u8]> + Stateless,
     A: Serialize + DeserializeOwned + 'static,
 {
     let pool = S::pool(2);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use procpool::{CallWith, Pool, TaskErrorKind};
+use procpool::{CallWith, Pool, Stateless, TaskErrorKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::gate::{self, Gate, Tally};
@@ -195,7 +195,7 @@ fn an_empty_input_ends_at_once<S: Subject>() {
 /// Says that every kind of this call fails as invalid, and why.
 fn assert_refused<F>(call: impl Fn() -> CallWith<F>, reason: &str)
 where
-    F: Fn(u64) -> String + 'static,
+    F: Fn(u64) -> String + Stateless,
 {
     let errors = [
         call().apply(1).unwrap_err(),

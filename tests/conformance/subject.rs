@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use procpool::{BuildError, Output, Pool, Resource, SerialPool, WorkerEnd, WorkerInfo};
+use procpool::{BuildError, Output, Pool, Resource, SerialPool, Stateless, WorkerEnd, WorkerInfo};
 #[cfg(feature = "fork")]
 use procpool::{ForkPool, ForkPoolBuilder};
 #[cfg(feature = "spawn")]
@@ -40,9 +40,9 @@ pub(crate) trait Builder: Sized {
     fn processes(self, processes: usize) -> Self;
     fn initializer<F, A>(self, initializer: F, argument: A) -> Self
     where
-        F: Fn(A) + 'static,
+        F: Fn(A) + Stateless,
         A: Serialize + DeserializeOwned + 'static;
-    fn finalizer<F: Fn() + 'static>(self, finalizer: F) -> Self;
+    fn finalizer<F: Fn() + Stateless>(self, finalizer: F) -> Self;
     fn max_tasks_per_child(self, tasks: u64) -> Self;
     fn ring_capacity(self, bytes: usize) -> Self;
     fn launch_timeout(self, timeout: std::time::Duration) -> Self;
@@ -123,13 +123,13 @@ macro_rules! subject {
 
             fn initializer<F, A>(self, initializer: F, argument: A) -> Self
             where
-                F: Fn(A) + 'static,
+                F: Fn(A) + Stateless,
                 A: Serialize + DeserializeOwned + 'static,
             {
                 self.initializer(initializer, argument)
             }
 
-            fn finalizer<F: Fn() + 'static>(self, finalizer: F) -> Self {
+            fn finalizer<F: Fn() + Stateless>(self, finalizer: F) -> Self {
                 self.finalizer(finalizer)
             }
 

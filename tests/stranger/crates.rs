@@ -121,6 +121,88 @@ fn main() {
     )],
 );
 
+/// Captures what has a destructor.
+pub(crate) const OWNER: Crate = Crate::program(
+    "owner",
+    &[(
+        "src/main.rs",
+        r#"
+use procpool::{Pool, ProcessPool};
+
+fn main() {
+    procpool::init();
+    let prefix = String::from("no. ");
+    let pool = ProcessPool::new().unwrap();
+    println!("{:?}", pool.map(move |n: u64| format!("{prefix}{n}"), 0..10));
+}
+"#,
+    )],
+);
+
+/// Captures a value without bytes of which there is only one.
+pub(crate) const TOKEN: Crate = Crate::program(
+    "token",
+    &[(
+        "src/main.rs",
+        r#"
+use procpool::{Pool, ProcessPool};
+
+struct Token(());
+
+fn main() {
+    procpool::init();
+    let token = Token(());
+    let pool = ProcessPool::new().unwrap();
+    println!("{:?}", pool.apply_async(move |n: u64| { let Token(()) = &token; n }, 3).get());
+}
+"#,
+    )],
+);
+
+/// Captures a value without bytes that must stay on its thread.
+pub(crate) const MARKER: Crate = Crate::program(
+    "marker",
+    &[(
+        "src/main.rs",
+        r#"
+use std::marker::PhantomData;
+
+use procpool::{Pool, ProcessPool, SerialPool};
+
+#[derive(Clone, Copy)]
+struct Marker(PhantomData<*const ()>);
+
+impl Marker {
+    fn id(self) -> u64 { 7 }
+}
+
+fn serial(marker: Marker) {
+    let _ = SerialPool::new().map(move |n: u64| n + marker.id(), 0..3);
+}
+
+fn initializer(marker: Marker) {
+    let _ = ProcessPool::builder().initializer(move |n: u64| assert_eq!(n, marker.id()), 7);
+}
+
+fn finalizer(marker: Marker) {
+    let _ = ProcessPool::builder().finalizer(move || assert_eq!(7, marker.id()));
+}
+
+fn call(marker: Marker) {
+    let _ = ProcessPool::new().unwrap().call(move |n: u64| n + marker.id()).receipts().apply(3);
+}
+
+fn main() {
+    let marker = Marker(PhantomData);
+    serial(marker);
+    initializer(marker);
+    finalizer(marker);
+    call(marker);
+}
+"#,
+    )],
+);
+
 pub(crate) const POINTER: Crate = Crate::program(
     "pointer",
     &[(

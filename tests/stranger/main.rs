@@ -7,7 +7,7 @@ mod scratch;
 
 use crate::crates::{
     CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, HOST, LATE,
-    PLUGIN, POINTER, TESTED,
+    MARKER, OWNER, PLUGIN, POINTER, TESTED, TOKEN,
 };
 use crate::scratch::{Scratch, Told};
 
@@ -25,20 +25,33 @@ fn tests_of_a_stranger_can_use_pools() {
 /// A closure that captures does not compile, and the compiler says what to do.
 #[test]
 fn a_closure_that_captures_does_not_compile() {
-    assert_does_not_compile(CAPTURES);
+    for case in [CAPTURES, OWNER] {
+        assert_does_not_compile(case, 1);
+    }
+}
+
+/// Nor does one that captures a value without bytes: one of which there must not be a second one,
+/// or one that must not be on another thread.
+#[test]
+fn a_token_that_is_captured_does_not_compile() {
+    assert_does_not_compile(TOKEN, 1);
+    // By any kind of pool, as a task, an initializer or a finalizer.
+    assert_does_not_compile(MARKER, 4);
 }
 
 /// Nor does a function pointer, of which only an address would travel.
 #[test]
 fn a_function_pointer_does_not_compile() {
-    assert_does_not_compile(POINTER);
+    assert_does_not_compile(POINTER, 1);
 }
 
-fn assert_does_not_compile(case: Crate) {
+/// The compiler refuses this many places, and says what to do.
+fn assert_does_not_compile(case: Crate, places: usize) {
     let told = scratch(&[case]).cargo(&format!("build --package {}", case.name));
     assert!(!told.is_success, "{told}");
     for words in ["captures nothing", "instead"] {
-        assert!(told.stderr.contains(words), "no {words:?} in {told}");
+        let count = told.stderr.matches(words).count();
+        assert!(count >= places, "{count} times {words:?} in {told}");
     }
 }
 

@@ -10,6 +10,7 @@ use super::{ImapReceipts, ReceiptHandle, Receipted};
 use crate::call::{Piece, Sink};
 use crate::call_with::{CallWith, reserve};
 use crate::encode::encode_one;
+use crate::entry::Stateless;
 use crate::feed::Feed;
 use crate::handle::{Collector, Pending};
 use crate::sys;
@@ -30,7 +31,7 @@ impl<F> CallWithReceipts<F> {
     /// See [`Pool::apply`](crate::Pool::apply).
     pub fn apply<A, R>(self, argument: A) -> Receipted<R>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -43,7 +44,7 @@ impl<F> CallWithReceipts<F> {
     /// See [`Pool::apply_async`](crate::Pool::apply_async).
     pub fn apply_async<A, R>(self, argument: A) -> ReceiptHandle<Receipted<R>>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -57,7 +58,7 @@ impl<F> CallWithReceipts<F> {
 
     fn submit<A, R>(self, argument: A, attended: bool) -> ReceiptHandle<Receipted<R>>
     where
-        F: Fn(A) -> R + 'static,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -87,7 +88,7 @@ impl<F> CallWithReceipts<F> {
     /// When the iterator panics.
     pub fn map<I, R>(self, items: I) -> Vec<Receipted<R>>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -112,7 +113,7 @@ impl<F> CallWithReceipts<F> {
     /// See [`Pool::map_async`](crate::Pool::map_async).
     pub fn map_async<I, R>(self, items: I) -> ReceiptHandle<Vec<Receipted<R>>>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -122,7 +123,7 @@ impl<F> CallWithReceipts<F> {
     /// See [`Pool::imap`](crate::Pool::imap).
     pub fn imap<I, R>(self, items: I) -> ImapReceipts<I::IntoIter, R>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -132,7 +133,7 @@ impl<F> CallWithReceipts<F> {
     /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered).
     pub fn imap_unordered<I, R>(self, items: I) -> ImapReceipts<I::IntoIter, R>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -141,7 +142,7 @@ impl<F> CallWithReceipts<F> {
 
     fn lazily<I, R>(self, items: I, ordered: bool) -> ImapReceipts<I::IntoIter, R>
     where
-        F: Fn(I::Item) -> R + 'static,
+        F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {

@@ -10,7 +10,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use super::memory;
-use crate::entry::{Entry, ForeignFunction};
+use crate::entry::{Entry, ForeignFunction, Stateless};
 
 /// The settings of a pool's workers, or of one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +67,8 @@ impl Resource {
 impl Settings {
     /// How a worker is told to apply its settings.
     pub(crate) fn entry() -> Result<Entry, ForeignFunction> {
-        fn entry<F: Fn(Settings) + 'static>(_: F) -> Result<Entry, ForeignFunction> {
-            Entry::of::<F, Settings, ()>()
+        fn entry<F: Fn(Settings) + Stateless>(function: F) -> Result<Entry, ForeignFunction> {
+            Entry::of::<F, Settings, ()>(&function)
         }
         entry(|settings: Settings| {
             if let Err(refused) = settings.apply() {

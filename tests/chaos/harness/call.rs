@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use procpool::{CallWith, Pool};
+use procpool::{CallWith, Pool, Stateless};
 
 use super::backend::Backend;
 use super::job::{Bulk, Item, Job, Outcome, Quick, Unit, Work};
@@ -180,7 +180,7 @@ fn make<B: Backend, J: Job>(
 fn with<J: Job>(
     pool: &impl Pool,
     options: &Options,
-) -> CallWith<impl Fn(J::Argument) -> J::Answer + 'static> {
+) -> CallWith<impl Fn(J::Argument) -> J::Answer + Stateless> {
     let mut call = pool.call(J::run).retries(options.retries);
     if let Some(timeout) = options.timeout {
         call = call.timeout(timeout);
@@ -214,7 +214,7 @@ fn afterwards<B: Backend>(rng: &mut Rng, tenant: &Arc<Tenant<B>>) -> Option<Afte
 
 /// Asks a lazy map for some or all of its results.
 fn lazily<J: Job>(
-    with: CallWith<impl Fn(J::Argument) -> J::Answer + 'static>,
+    with: CallWith<impl Fn(J::Argument) -> J::Answer + Stateless>,
     call: &Call,
     items: &[Item],
     rng: &mut Rng,
