@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
-use pool_core::ExitStatus;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use pool_core::{ExitStatus, poll};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 

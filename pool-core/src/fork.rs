@@ -4,7 +4,7 @@
 //! all not dropped, for they would kill the parent's workers. Each pool notes the depth that it
 //! was built at and is dead at any other.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::sys;
 
@@ -12,7 +12,7 @@ static DEPTH: AtomicUsize = AtomicUsize::new(0);
 
 /// To be called by a backend in each process that it forks, before anything else of the crate.
 ///
-/// Forks by others are noticed as well, where the kernel can tell (Linux 4.14 or later).
+/// Forks by others are noticed as well.
 pub fn forked_child() {
     if !notice_fork() {
         DEPTH.fetch_add(1, Ordering::Relaxed);
@@ -26,10 +26,21 @@ pub(crate) fn depth() -> usize {
 
 /// Whether this process is a fork and nobody had noticed.
 fn notice_fork() -> bool {
-    let mark = sys::fork_mark();
-    let is_new = mark.load(Ordering::Relaxed) == 0 && mark.swap(1, Ordering::AcqRel) == 0;
+    let is_new = match sys::fork_mark() {
+        Some(mark) => mark.load(Ordering::Relaxed) == 0 && mark.swap(1, Ordering::AcqRel) == 0,
+        None => is_another_process(),
+    };
     if is_new {
         DEPTH.fetch_add(1, Ordering::Relaxed);
     }
     is_new
+}
+
+/// The same where memory cannot say it: whether this process has another number than the last one
+/// that asked.
+fn is_another_process() -> bool {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id();
+    let last = LAST.swap(own, Ordering::AcqRel);
+    last != 0 && last != own
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use crate::sys::{FailedCall, errno_of};
+
 use crate::region::Region;
 use crate::sync::atomic::Ordering;
 
@@ -332,7 +334,14 @@ impl Error for LaunchError {}
 
 /// What to do about an error of the system, where that is known.
 pub(crate) fn hint(error: &io::Error) -> &'static str {
-    match Errno::from_io_error(error) {
+    if FailedCall::of(error).is_some_and(FailedCall::is_refused) {
+        return "; the kernel, or a sandbox (a seccomp filter), refuses this system call, which \
+                pools cannot do without: allow it (docs/system-calls.md has all of them)";
+    }
+    match errno_of(error) {
+        Some(Errno::FBIG) => {
+            "; the limit of file sizes counts for shared memory, too: raise it (ulimit -f)"
+        }
         Some(Errno::MFILE | Errno::TOOMANYREFS) => {
             "; a pool needs a dozen descriptors and each worker two more, and \
              one for each captured output: raise the limit of open \

@@ -91,6 +91,8 @@ pub use serial::SerialPool;
 pub use stats::{Stats, WorkerStats};
 #[cfg(feature = "stream")]
 pub use stream::ImapStream;
+#[doc(hidden)]
+pub use sys::{failed, poll};
 pub use trace::{Trace, Tracer};
 pub use worker::{Resource, WorkerInfo};
 pub use worker_end::{EndReason, WorkerEnd};

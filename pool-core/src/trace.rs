@@ -39,7 +39,7 @@ impl Trace {
         executor.trace(&tracer)?;
         let writer = thread::Builder::new()
             .name("procpool-trace".into())
-            .spawn(move || queue.write(writer));
+            .spawn(move || sys::without_size_signal(|| queue.write(writer)));
         if writer.is_err() {
             executor.untrace(&tracer);
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
-use procpool::{BuildError, BuildErrorKind, Pool, TaskErrorKind};
+use procpool::{Broadcast, BuildError, BuildErrorKind, Pool, TaskErrorKind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -22,6 +22,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_call_after_a_refused_one_works,
         too_few_descriptors,
         a_temporary_folder_that_cannot_be_used,
+        a_limit_of_file_sizes,
     ];
     #[cfg(feature = "fork")]
     if S::NAME == "fork" {
@@ -38,7 +39,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    let programs = programs![S: sixteen_descriptors, odd_temporary_folder];
+    let programs = programs![S: sixteen_descriptors, odd_temporary_folder, small_files, tiny_files];
     #[cfg(feature = "fork")]
     if S::NAME == "fork" {
         let mut programs = programs;
@@ -227,6 +228,55 @@ fn a_temporary_folder_that_cannot_be_used<S: Processes>() {
     for folder in ["/nonexistent/folder", "/dev/null", "/proc", ""] {
         let program = again::<S>("odd_temporary_folder").env("TMPDIR", folder);
         assert_eq!(program.lines(), [""; 0], "TMPDIR={folder}");
+    }
+}
+
+fn limit_files(bytes: u64) {
+    let limit = Rlimit {
+        current: Some(bytes),
+        maximum: getrlimit(Resource::Fsize).maximum,
+    };
+    setrlimit(Resource::Fsize, limit).expect("a lower limit is always allowed");
+}
+
+fn small_files<S: Processes>() {
+    limit_files(4 << 20);
+    let says = |error: &str| assert!(error.contains("ulimit -f"), "{error}");
+    let pool = S::pool(2);
+    let too_large = vec![1_u64; 1 << 20];
+    says(&pool.broadcast(too_large).unwrap_err().to_string());
+    let shared = pool.broadcast(vec![1_u64; 1 << 10]).expect("it is small");
+    let in_worker = |words: usize| {
+        let filled = Broadcast::filled(words, |words: &mut [u64]| words.fill(2));
+        filled.map_err(|error| error.to_string())
+    };
+    says(&pool.apply(in_worker, 1 << 20).unwrap().unwrap_err());
+    assert_eq!(pool.apply(in_worker, 1 << 10).unwrap().unwrap()[1023], 2);
+    let last = |shared: Broadcast<[u64]>| shared[1023];
+    assert_eq!(pool.apply(last, shared).unwrap(), 1);
+
+    limit_files(64 << 10);
+    let file = std::env::temp_dir().join("trace");
+    let trace = pool.trace_to(&file).expect("there is a temporary folder");
+    pool.call(square).chunksize(1).map(0..2_000).unwrap();
+    trace.finish().expect_err("it is too long");
+    fs::remove_file(file).expect("it is there");
+    assert_eq!(pool.stats().workers_lost, 0);
+    assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
+}
+
+fn tiny_files<S: Processes>() {
+    limit_files(64 << 10);
+    let error = S::builder().processes(2).try_build().map(|_| ());
+    assert_says(&error.unwrap_err(), BuildErrorKind::Launch, &["ulimit -f"]);
+}
+
+/// The limit of file sizes counts for shared memory. Whoever reaches it, in the program or in a worker,
+/// gets an error, and nobody dies of SIGXFSZ.
+fn a_limit_of_file_sizes<S: Processes>() {
+    assert_eq!(again::<S>("small_files").lines(), [""; 0]);
+    if S::NAME == "fork" {
+        assert_eq!(again::<S>("tiny_files").lines(), [""; 0]);
     }
 }
 

@@ -4,8 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use pool_core::Region;
-use rustix::event::{PollFd, PollFlags, poll};
+use pool_core::{Region, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::child::Child;

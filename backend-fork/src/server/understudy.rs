@@ -2,7 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use pool_core::poll;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::event_loop::EventLoop;

@@ -34,6 +34,9 @@ const SHORT_WAIT: Duration = Duration::from_nanos(2 * MAX_SPIN_NS as u64);
 /// because others need the processor that the worker should run on.
 const MIN_SPIN_NS: u32 = 1_000;
 
+/// How often a thread looks for results that cannot be told of them.
+const BLIND_NAP: Duration = Duration::from_millis(1);
+
 /// How often whoever leaves the rings to the supervisor looks for news before, at most.
 const MAX_LOOKS: u32 = 16;
 
@@ -341,8 +344,10 @@ impl Shared {
                 (timer, deadline) => timer.or(deadline),
             };
         }
-        // An error could only be a descriptor that is none, and these are ours.
-        let _ = self.bells.wait(ready, timeout);
+        if self.bells.wait(ready, timeout).is_err() {
+            // A sandbox was put up around this thread. It looks by itself, then, now and then.
+            sys::nap(timeout.map_or(BLIND_NAP, |timeout| timeout.min(BLIND_NAP)));
+        }
         parker.take();
         let mut core = self.lock();
         self.answer_bells(&mut core, ready);

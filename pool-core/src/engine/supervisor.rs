@@ -13,7 +13,7 @@ use super::core::End;
 use super::driver::{Attention, until};
 use super::{Intake, Linked, Shared, Token};
 use crate::error::{TaskError, TaskErrorKind};
-use crate::launch::{LaunchError, LaunchSpec, Launcher};
+use crate::launch::{LaunchError, LaunchSpec, Launcher, hint};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sys::{self, Poller};
@@ -82,9 +82,18 @@ pub(super) fn start(
         .spawn(move || {
             let mut supervisor = Supervisor::new(shared, launcher);
             let shared = supervisor.shared.clone();
-            if let Err(panic) = catch(|| supervisor.run()) {
-                // A defect of ours. Nobody must wait for ever because of it.
-                let reason = format!("the pool's supervisor panicked: {}", panic.message);
+            let reason = match catch(|| supervisor.run()) {
+                Ok(Ok(())) => None,
+                // It could when the pool was built: a sandbox was put up in the meantime.
+                Ok(Err(error)) => Some(format!(
+                    "the pool can no longer wait for its workers: {error}{}",
+                    hint(&error)
+                )),
+                // A defect of ours.
+                Err(panic) => Some(format!("the pool's supervisor panicked: {}", panic.message)),
+            };
+            if let Some(reason) = reason {
+                // Nobody must wait for ever because of it.
                 let mut core = shared.lock();
                 core.give_up(TaskError::new(TaskErrorKind::Launch, reason));
                 shared.is_ending.store(true, Ordering::SeqCst);
@@ -120,7 +129,10 @@ impl Supervisor {
     }
 
     /// Ends when the pool has ended and all its workers are dead.
-    fn run(&mut self) {
+    ///
+    /// # Errors
+    /// When the system does not say any more what happens.
+    fn run(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         loop {
             self.launch_what_is_due();
@@ -150,24 +162,29 @@ impl Supervisor {
             };
             // Also of what was heard a moment ago, by whoever began to listen.
             self.shared.changed.notify_all();
-            self.sleep(&mut ready, timeout);
+            self.sleep(&mut ready, timeout)?;
         }
         self.shared.changed.notify_all();
+        Ok(())
     }
 
     /// Sleeps until something happens, and does what is to be done about it.
-    pub(super) fn sleep(&mut self, ready: &mut Vec<u64>, timeout: Option<Duration>) {
-        // An error could only be a descriptor that is none, and this one is ours.
-        let _ = self.shared.events.wait(ready, timeout);
+    pub(super) fn sleep(
+        &mut self,
+        ready: &mut Vec<u64>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        self.shared.events.wait(ready, timeout)?;
         for &token in &*ready {
-            self.handle(token);
+            self.handle(token)?;
         }
+        Ok(())
     }
 
-    fn handle(&mut self, token: u64) {
+    fn handle(&mut self, token: u64) -> io::Result<()> {
         match token {
             ALARM => self.shared.alarm.clear(),
-            BELLS => self.answer_bells(),
+            BELLS => self.answer_bells()?,
             NOTIFIER => self.is_unhappy = true,
             token => match Token::unpack(token) {
                 (worker, Kind::Bell) => self.advance(worker),
@@ -177,6 +194,7 @@ impl Supervisor {
         if self.is_unhappy {
             self.ask_again();
         }
+        Ok(())
     }
 
     /// Some of the workers rang, and nobody is in the driver's seat, or was a moment ago.
@@ -184,12 +202,9 @@ impl Supervisor {
     /// Where rings follow each other closely, the next ones are not waited for but, as network
     /// drivers do, looked for after a short nap, many at a time: a ring costs the worker a system
     /// call and this thread a wake-up.
-    fn answer_bells(&mut self) {
+    fn answer_bells(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
-        let now = Some(Duration::ZERO);
-        if self.shared.bells.wait(&mut ready, now).is_err() {
-            return;
-        }
+        self.shared.bells.wait(&mut ready, Some(Duration::ZERO))?;
         let mut is_hectic = sys::now() - self.last_ring < HECTIC;
         loop {
             let mut core = self.shared.lock();
@@ -222,6 +237,7 @@ impl Supervisor {
             }
         }
         self.last_ring = sys::now();
+        Ok(())
     }
 
     /// A worker that is starting has written to its bell.

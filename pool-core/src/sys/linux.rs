@@ -1,7 +1,8 @@
 //! Linux: sealed memory files, shared futexes, epoll, event descriptors, the monotonic clock.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::resource::{UsageWho, getrusage};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd};
 use rustix::fs::{
     MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create, readlink,
 };
@@ -23,13 +24,29 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::{MembarrierCommand, futex, membarrier};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use super::file_size::without_size_signal;
+use super::refused::failed;
+use super::waiting::{poll, wait_in_epoll};
+
 /// Creates a zero-filled memory file whose size nobody can change any more: a process that
 /// shrank it would make every other one that maps it die of SIGBUS.
 pub(crate) fn memory_file(bytes: usize) -> io::Result<OwnedFd> {
-    let file = memfd_create("procpool", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    ftruncate(&file, bytes as u64)?;
-    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let file = memory_file_to_size("procpool")?;
+    give_size(&file, bytes)?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+        .map_err(failed("fcntl(F_ADD_SEALS)"))?;
     Ok(file)
+}
+
+/// Creates an empty memory file that can be sealed.
+pub(super) fn memory_file_to_size(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    memfd_create(name, flags).map_err(failed("memfd_create"))
+}
+
+/// Makes a memory file so large.
+pub(super) fn give_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
+    without_size_signal(|| ftruncate(file, bytes as u64).map_err(failed("ftruncate")))
 }
 
 /// Maps a whole memory file, shared and writable.
@@ -118,28 +135,27 @@ pub(crate) fn futex_wake(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), 1);
 }
 
-/// A word that is 1 in this process, and 0 in each one forked from it until that sets it.
-pub(crate) fn fork_mark() -> &'static AtomicU32 {
-    static MARK: OnceLock<&'static AtomicU32> = OnceLock::new();
-    /// Where it stays 1 if the kernel does not do that.
-    static UNMARKED: AtomicU32 = AtomicU32::new(1);
-    MARK.get_or_init(|| {
+/// A word that is 1 in this process, and 0 in each one forked from it until that sets it. `None`: the
+/// kernel, or a sandbox, does not do that.
+pub(crate) fn fork_mark() -> Option<&'static AtomicU32> {
+    static MARK: OnceLock<Option<&'static AtomicU32>> = OnceLock::new();
+    *MARK.get_or_init(|| {
         let page = rustix::param::page_size();
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
         let mapped =
             unsafe { mmap_anonymous(std::ptr::null_mut(), page, protection, MapFlags::PRIVATE) };
-        let Ok(address) = mapped else {
-            return &UNMARKED;
-        };
+        let address = mapped.ok()?;
         // SAFETY: it is the mapping made above, in which nothing is kept but the mark.
         if unsafe { madvise(address, page, Advice::LinuxWipeOnFork) }.is_err() {
-            return &UNMARKED;
+            // SAFETY: nobody knows of the mapping.
+            let _ = unsafe { munmap(address, page) };
+            return None;
         }
         // SAFETY: the mapping is large enough, aligned to a page, zero-filled, and never unmapped.
         let mark = unsafe { &*address.cast::<AtomicU32>() };
         mark.store(1, Ordering::Relaxed);
-        mark
+        Some(mark)
     })
 }
 
@@ -153,11 +169,19 @@ pub(crate) fn has_barriers() -> bool {
 /// in this one.
 pub(crate) fn barrier_everywhere() {
     fence(Ordering::SeqCst);
-    if has_barriers() {
-        let done = membarrier(MembarrierCommand::GlobalExpedited);
-        debug_assert!(done.is_ok(), "membarrier: {done:?}");
+    if has_barriers() && membarrier(MembarrierCommand::GlobalExpedited).is_err() {
+        // The kernel is out of memory, or a sandbox was put up in the meantime. What is left is
+        // time: a store that a processor has executed is seen by all within nanoseconds.
+        let start = Instant::now();
+        while start.elapsed() < DRAIN {
+            std::hint::spin_loop();
+        }
+        fence(Ordering::SeqCst);
     }
 }
+
+/// How long a store may take, by far, from its execution until every processor sees it.
+const DRAIN: Duration = Duration::from_micros(100);
 
 /// Accepts the barriers of other processes. `false`: that cannot be had.
 pub(crate) fn accept_barriers() -> bool {
@@ -169,7 +193,17 @@ pub(crate) fn random_id() -> io::Result<u128> {
     let mut id = [0; 16];
     let mut filled = 0;
     while filled < id.len() {
-        filled += getrandom(&mut id[filled..], GetRandomFlags::empty())?;
+        match getrandom(&mut id[filled..], GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => {
+                // The older way to the same numbers.
+                let device = File::open("/dev/urandom");
+                let read = device.and_then(|mut device| device.read_exact(&mut id));
+                read.map_err(|_| failed("getrandom")(errno))?;
+                break;
+            }
+        }
     }
     Ok(u128::from_ne_bytes(id))
 }
@@ -188,6 +222,11 @@ pub(crate) fn wait_for_change(word: &AtomicU32, expected: u32, timeout: Duration
     };
     // Whatever it says: the caller looks again.
     let _ = futex::wait(word, futex::Flags::empty(), expected, Some(&timeout));
+}
+
+/// Sleeps for about so long, without anything that a sandbox refuses which lets threads live.
+pub(crate) fn nap(time: Duration) {
+    wait_for_change(&AtomicU32::new(0), 0, time);
 }
 
 /// Wakes whoever waits for a change of this word; a signal handler may do that.
@@ -251,7 +290,11 @@ pub(crate) struct Poller(OwnedFd);
 
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+        let instance = epoll::create(epoll::CreateFlags::CLOEXEC);
+        let poller = Self(instance.map_err(failed("epoll_create1"))?);
+        // Whether one can wait is known here, where there is somebody to be told that one cannot.
+        poller.wait(&mut Vec::new(), Some(Duration::ZERO))?;
+        Ok(poller)
     }
 
     pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
@@ -267,22 +310,11 @@ impl Poller {
     /// left empty when the time is over or a signal came.
     pub(crate) fn wait(&self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
         ready.clear();
-        let mut events = [epoll::Event {
-            flags: epoll::EventFlags::empty(),
-            data: epoll::EventData::new_u64(0),
-        }; 64];
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: timeout.as_secs().min(i32::MAX as u64) as i64,
             tv_nsec: i64::from(timeout.subsec_nanos()),
         });
-        match epoll::wait(&self.0, &mut events[..], timeout.as_ref()) {
-            Ok(count) => {
-                ready.extend(events[..count].iter().map(|event| event.data.u64()));
-                Ok(())
-            }
-            Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        wait_in_epoll(self.0.as_fd(), ready, timeout.as_ref())
     }
 }
 
@@ -298,10 +330,8 @@ pub(crate) struct Event(OwnedFd);
 
 impl Event {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(
-            0,
-            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-        )?))
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(eventfd(0, flags).map_err(failed("eventfd2"))?))
     }
 
     pub(crate) fn set(&self) {

@@ -1,5 +1,6 @@
 //! The operating system, chosen once. Everything above this module is portable.
 
+mod file_size;
 #[cfg(target_os = "linux")]
 #[cfg_attr(
     any(loom, shuttle),
@@ -8,11 +9,17 @@
 mod linux;
 #[cfg(any(loom, shuttle))]
 mod model;
+mod refused;
 mod sealed;
+mod waiting;
 
+pub(crate) use file_size::without_size_signal;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+pub use refused::failed;
+pub(crate) use refused::{FailedCall, errno_of};
 pub(crate) use sealed::{Place, Sealed};
+pub use waiting::poll;
 // In front of Linux's of the same names.
 #[cfg(shuttle)]
 pub(crate) use model::{Clock, park_timeout, processors, something_happened};

@@ -3,17 +3,20 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use rustix::fs::{
-    AtFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags, Statx, StatxFlags, fcntl_add_seals,
-    fcntl_get_seals, fstat, ftruncate, memfd_create, open, stat, statx,
+    AtFlags, FileType, Mode, OFlags, SealFlags, StatxFlags, fcntl_add_seals, fcntl_get_seals,
+    fstat, open, readlink, stat, statx,
 };
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-use super::linux::{map_shared, unmap};
+use super::file_size::without_size_signal;
+use super::linux::{give_size, map_shared, memory_file_to_size, unmap};
+use super::refused::{failed, is_refusal};
 
 /// What makes a memory file's bytes the same for ever.
 const FROZEN: SealFlags = SealFlags::WRITE
@@ -56,40 +59,59 @@ impl Place {
 }
 
 /// The device that memory files are on, and no other file.
-fn memory_device() -> io::Result<(u32, u32)> {
-    static DEVICE: OnceLock<(u32, u32)> = OnceLock::new();
+fn memory_device() -> io::Result<Device> {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
     if let Some(device) = DEVICE.get() {
         return Ok(*device);
     }
-    let device = device_of(&look_at(memfd_create("procpool", MemfdFlags::CLOEXEC)?)?);
+    let (device, _) = look_at(memory_file_to_size("procpool")?)?;
     Ok(*DEVICE.get_or_init(|| device))
 }
 
-fn device_of(stat: &Statx) -> (u32, u32) {
-    (stat.stx_dev_major, stat.stx_dev_minor)
+/// Its major and minor number.
+type Device = (u32, u32);
+
+/// Where a file is: its device and its inode. Nobody is asked who may take his time, such as a file
+/// system's server.
+fn look_at(file: impl AsFd) -> io::Result<(Device, u64)> {
+    let file = file.as_fd();
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    match statx(file, "", flags, StatxFlags::BASIC_STATS) {
+        Ok(stat) => Ok(((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino)),
+        Err(errno) if is_refusal(errno) => look_by_name(file),
+        Err(errno) => Err(failed("statx")(errno)),
+    }
 }
 
-/// What is known of a file. Nobody is asked who may take his time, such as a file system's server.
-fn look_at(file: impl AsFd) -> io::Result<Statx> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    Ok(statx(file, "", flags, StatxFlags::BASIC_STATS)?)
+/// The same where a sandbox refuses `statx`. The name tells first whether it is memory, of which the
+/// kernel itself is asked.
+fn look_by_name(file: BorrowedFd<'_>) -> io::Result<(Device, u64)> {
+    let name = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new())?;
+    if !name.as_bytes().starts_with(b"/memfd:") {
+        return Ok(((0, 0), 0));
+    }
+    let stat = fstat(file).map_err(failed("fstat"))?;
+    let device = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    Ok((device, stat.st_ino))
 }
 
 impl Sealed {
     /// A copy of these bytes.
     pub(crate) fn copy_of(bytes: &[u8]) -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let mut file = File::from(memfd_create("procpool-shared", flags)?);
+        let mut file = File::from(memory_file_to_size("procpool-shared")?);
         // To write is to copy once; a mapping would take a page fault for each page besides.
-        file.write_all(bytes)?;
+        without_size_signal(|| file.write_all(bytes))
+            .map_err(|error| Errno::from_io_error(&error).map_or(error, failed("write")))?;
         Self::freeze(file.into())
     }
 
     /// So many bytes, all zero, as `fill` changes them where they lie.
     pub(crate) fn filled(bytes: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = memfd_create("procpool-shared", flags)?;
-        ftruncate(&file, bytes as u64)?;
+        let file = memory_file_to_size("procpool-shared")?;
+        give_size(&file, bytes)?;
         if bytes == 0 {
             fill(&mut []);
         } else {
@@ -102,7 +124,7 @@ impl Sealed {
     }
 
     fn freeze(file: OwnedFd) -> io::Result<Self> {
-        fcntl_add_seals(&file, FROZEN)?;
+        fcntl_add_seals(&file, FROZEN).map_err(failed("fcntl(F_ADD_SEALS)"))?;
         let sealed = Self::of(file)?;
         let sealed = sealed.ok_or_else(|| io::Error::other("the memory cannot be sealed"))?;
         // Now, where there is somebody to be told that it fails.
@@ -118,8 +140,8 @@ impl Sealed {
         // Not opened before it is known to be memory: to open a pipe or a device is to do something.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let seen = open(place.path(), flags, Mode::empty())?;
-        let stat = look_at(&seen)?;
-        if stat.stx_ino != place.inode || device_of(&stat) != memory_device()? {
+        let (device, inode) = look_at(&seen)?;
+        if inode != place.inode || device != memory_device()? {
             return Ok(None);
         }
         let path = format!("/proc/self/fd/{}", seen.as_raw_fd());
@@ -236,7 +258,7 @@ impl Drop for Sealed {
 
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{SeekFrom, seek};
+    use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
 
     use super::*;
 
@@ -291,6 +313,17 @@ mod tests {
             held = Some(unsafe { crate::sys::map_again(address, 4096) });
         });
         assert!(held.is_some_and(|held| held.is_ok()) && refused.is_err());
+    }
+
+    #[test]
+    fn the_name_tells_the_same_as_the_newest_call() {
+        let memory = memory_file_to_size("test").expect("memory");
+        let looked = look_by_name(memory.as_fd()).expect("it is open");
+        assert_eq!(looked, look_at(&memory).expect("it is open"));
+        assert_eq!(looked.0, memory_device().expect("there is memory"));
+        let file = OwnedFd::from(File::open("/proc/self/exe").expect("this program"));
+        let (device, _) = look_by_name(file.as_fd()).expect("it is open");
+        assert_ne!(device, memory_device().expect("there is memory"));
     }
 
     #[test]

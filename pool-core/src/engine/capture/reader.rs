@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -20,11 +20,17 @@ use crate::output::{Kind, LineHandler, Output, OutputLine, OutputStream};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, MutexGuard};
-use crate::sys::{Event, Poller};
+use crate::sys::{self, Event, Poller};
 use crate::worker::WorkerInfo;
 
 /// The token of the reader's alarm.
 const ALARM: u64 = u64::MAX;
+
+/// The most pipes that a worker has: its output, its error output, its events.
+const MAX_PIPES: usize = 3;
+
+/// How often the reader looks for output where it cannot be told of it.
+const BLIND_NAP: Duration = Duration::from_millis(10);
 
 /// How many bytes of events a worker can be ahead of the reader: of the order of a thousand events.
 #[cfg(feature = "tracing")]
@@ -270,8 +276,15 @@ impl Hub {
         let mut ready = Vec::new();
         let mut piece = vec![0; PIECE_BYTES];
         while !self.is_finished.load(Ordering::SeqCst) {
-            // An error could only be a descriptor that is none, and this one is ours.
-            let _ = self.poller.wait(&mut ready, None);
+            if self.poller.wait(&mut ready, None).is_err() {
+                // A sandbox was put up in the meantime. Whoever writes must not wait for ever.
+                sys::nap(BLIND_NAP);
+                let all: Vec<_> = self.lock().values().cloned().collect();
+                for pipes in all {
+                    (0..MAX_PIPES).for_each(|index| pipes.read(index, &mut piece));
+                }
+                continue;
+            }
             for &token in &ready {
                 if token == ALARM {
                     self.alarm.clear();

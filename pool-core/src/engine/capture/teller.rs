@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 #[cfg(feature = "tracing")]
@@ -82,14 +82,19 @@ impl News {
 /// since whoever has them may be waiting for the pool.
 fn pass(output: BorrowedFd<'_>, mut bytes: &[u8]) {
     while !bytes.is_empty() {
-        match rustix::io::write(output, bytes) {
+        // A file at its limit is no reason for the program to die: it loses what its workers say.
+        let written = sys::without_size_signal(|| {
+            rustix::io::write(output, bytes).map_err(sys::failed("write"))
+        });
+        match written.map_err(|error| sys::errno_of(&error)) {
             Ok(count) => bytes = &bytes[count..],
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                let _ = poll(
-                    &mut [PollFd::from_borrowed_fd(output, PollFlags::OUT)],
-                    None,
-                );
+            Err(Some(Errno::INTR)) => {}
+            Err(Some(Errno::AGAIN)) => {
+                let mut room = [PollFd::from_borrowed_fd(output, PollFlags::OUT)];
+                match sys::poll(&mut room, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(_) => return,
+                }
             }
             // It is closed, and nobody misses it.
             Err(_) => return,

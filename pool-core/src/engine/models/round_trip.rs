@@ -122,7 +122,7 @@ fn the_supervisor_hears_of_a_result() {
         let handle = pool.apply_async(|x: u8| x + 1, 4);
         let mut ready = Vec::new();
         while !handle.is_ready() {
-            supervisor.sleep(&mut ready, None);
+            supervisor.sleep(&mut ready, None).expect("it is a poller");
         }
         assert_eq!(handle.get().expect("a value"), 5);
         pool.close();

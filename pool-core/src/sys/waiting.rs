@@ -1,0 +1,261 @@
+//! Waiting for descriptors, also where the kernel or a sandbox refuses the newest calls for that.
+//!
+//! `epoll_pwait2` (Linux 5.11) and `ppoll` know nanoseconds. What they are replaced by, where they
+//! are refused, knows milliseconds; these are rounded up, for nothing may come too early.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::libc;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
+use rustix::io::Errno;
+
+use super::refused::{failed, is_refusal};
+
+/// How many events are taken at once.
+const EVENTS: usize = 64;
+
+/// Calls that were refused once, and are not made again.
+#[derive(Debug, Default)]
+struct Refused {
+    epoll_pwait2: AtomicBool,
+    epoll_wait: AtomicBool,
+    ppoll: AtomicBool,
+}
+
+static REFUSED: Refused = Refused {
+    epoll_pwait2: AtomicBool::new(false),
+    epoll_wait: AtomicBool::new(false),
+    ppoll: AtomicBool::new(false),
+};
+
+/// Makes the call unless it was refused before. `None`: there must be another way.
+fn unless_refused<T>(
+    refused: &AtomicBool,
+    call: impl FnOnce() -> Result<T, Errno>,
+) -> Option<Result<T, Errno>> {
+    if refused.load(Ordering::Relaxed) {
+        return None;
+    }
+    match call() {
+        Err(errno) if is_refusal(errno) => {
+            refused.store(true, Ordering::Relaxed);
+            None
+        }
+        outcome => Some(outcome),
+    }
+}
+
+/// Waits until something in an epoll instance is ready, and adds the tokens. A signal ends the wait as
+/// well.
+///
+/// # Errors
+/// They name the call. One that is no refusal cannot happen with a descriptor that is an epoll
+/// instance.
+pub(super) fn wait_in_epoll(
+    instance: BorrowedFd<'_>,
+    ready: &mut Vec<u64>,
+    timeout: Option<&Timespec>,
+) -> io::Result<()> {
+    REFUSED.wait_in_epoll(instance, ready, timeout)
+}
+
+/// Waits until one of these is ready: `rustix::event::poll`, also where only the older call is
+/// allowed.
+///
+/// # Errors
+/// Those of `ppoll` and `poll`. A signal that comes is one of them.
+pub fn poll(sources: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> Result<usize, Errno> {
+    REFUSED.poll(sources, timeout)
+}
+
+impl Refused {
+    fn wait_in_epoll(
+        &self,
+        instance: BorrowedFd<'_>,
+        ready: &mut Vec<u64>,
+        timeout: Option<&Timespec>,
+    ) -> io::Result<()> {
+        let mut events = [epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        }; EVENTS];
+        let newest = || epoll::wait(instance, &mut events[..], timeout);
+        match unless_refused(&self.epoll_pwait2, newest) {
+            Some(Ok(count)) => {
+                ready.extend(events[..count].iter().map(|event| event.data.u64()));
+                Ok(())
+            }
+            Some(Err(Errno::INTR)) => Ok(()),
+            Some(Err(errno)) => Err(failed("epoll_pwait2")(errno)),
+            None => self.wait_by_older_calls(instance, ready, timeout),
+        }
+    }
+
+    #[cold]
+    fn wait_by_older_calls(
+        &self,
+        instance: BorrowedFd<'_>,
+        ready: &mut Vec<u64>,
+        timeout: Option<&Timespec>,
+    ) -> io::Result<()> {
+        let mut milliseconds = round_up(timeout);
+        if timeout.is_some_and(|timeout| timeout.tv_nsec % 1_000_000 != 0) {
+            // An epoll instance can be waited for like any other descriptor, by the nanosecond.
+            let mut source = [PollFd::from_borrowed_fd(instance, PollFlags::IN)];
+            match self.poll(&mut source, timeout) {
+                Ok(_) => milliseconds = 0,
+                Err(Errno::INTR) => return Ok(()),
+                // Somewhat later, then.
+                Err(_) => {}
+            }
+        }
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
+        let (to, room) = (events.as_mut_ptr(), EVENTS as c_int);
+        let instance = instance.as_raw_fd();
+        // SAFETY: the kernel writes at most so many events, for which there is room.
+        let wait = || count(unsafe { libc::epoll_wait(instance, to, room, milliseconds) });
+        let outcome = unless_refused(&self.epoll_wait, wait).unwrap_or_else(|| {
+            // SAFETY: as above; the signal mask is left alone.
+            count(unsafe { libc::epoll_pwait(instance, to, room, milliseconds, ptr::null()) })
+        });
+        match outcome {
+            Ok(count) => ready.extend(events[..count].iter().map(|event| event.u64)),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed("epoll_pwait2, epoll_wait and epoll_pwait")(errno)),
+        }
+        Ok(())
+    }
+
+    fn poll(&self, sources: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> Result<usize, Errno> {
+        let newest = || rustix::event::poll(sources, timeout);
+        if let Some(outcome) = unless_refused(&self.ppoll, newest) {
+            return outcome;
+        }
+        const { assert!(size_of::<PollFd<'_>>() == size_of::<libc::pollfd>()) };
+        let number = libc::nfds_t::try_from(sources.len()).map_err(|_| Errno::INVAL)?;
+        // SAFETY: rustix's type is the kernel's `pollfd`, to which it hands it just so, with a lifetime.
+        count(unsafe { libc::poll(sources.as_mut_ptr().cast(), number, round_up(timeout)) })
+    }
+}
+
+/// What a call of the C library's says.
+fn count(outcome: c_int) -> Result<usize, Errno> {
+    usize::try_from(outcome).map_err(|_| {
+        let error = io::Error::last_os_error();
+        Errno::from_io_error(&error).unwrap_or(Errno::IO)
+    })
+}
+
+/// In milliseconds; -1 stands for ever. Who waits for longer than these can say is woken early, finds that
+/// it is, and waits again.
+fn round_up(timeout: Option<&Timespec>) -> c_int {
+    let Some(timeout) = timeout else { return -1 };
+    let seconds = Duration::from_secs(timeout.tv_sec.try_into().unwrap_or(0));
+    let rest = Duration::from_nanos(timeout.tv_nsec.try_into().unwrap_or(0));
+    let milliseconds = (seconds + rest).as_nanos().div_ceil(1_000_000);
+    c_int::try_from(milliseconds).unwrap_or(c_int::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::time::Instant;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    /// Every combination of refusals that leaves a way.
+    fn ways() -> impl Iterator<Item = Refused> {
+        (0..8_u32).map(|bits| Refused {
+            epoll_pwait2: AtomicBool::new(bits & 1 != 0),
+            epoll_wait: AtomicBool::new(bits & 2 != 0),
+            ppoll: AtomicBool::new(bits & 4 != 0),
+        })
+    }
+
+    #[test]
+    fn every_way_tells_what_is_ready() {
+        let instance = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an instance");
+        let mut events = Vec::new();
+        for token in 1..=100 {
+            let event = eventfd(1, EventfdFlags::CLOEXEC).expect("an event");
+            let data = epoll::EventData::new_u64(token);
+            epoll::add(&instance, &event, data, epoll::EventFlags::IN).expect("room for it");
+            events.push(event);
+        }
+        for way in ways() {
+            for timeout in [None, Some(Duration::ZERO), Some(Duration::from_micros(50))] {
+                let timeout = timeout.map(|time| Timespec::try_from(time).expect("it is short"));
+                let mut ready = vec![7];
+                let waited = way.wait_in_epoll(instance.as_fd(), &mut ready, timeout.as_ref());
+                waited.expect("something is ready");
+                assert_eq!(ready.len(), 1 + EVENTS, "{way:?}");
+                assert!(ready[1..].iter().all(|token| (1..=100).contains(token)));
+                let mut sources = [PollFd::new(&instance, PollFlags::IN)];
+                assert_eq!(way.poll(&mut sources, timeout.as_ref()), Ok(1), "{way:?}");
+                assert_eq!(sources[0].revents(), PollFlags::IN, "{way:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_way_comes_too_early() {
+        let instance = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an instance");
+        for way in ways() {
+            for time in [1, 50_000, 1_000_000, 1_000_001].map(Duration::from_nanos) {
+                let timeout = Timespec::try_from(time).expect("it is short");
+                let (mut ready, start) = (Vec::new(), Instant::now());
+                while start.elapsed() < time {
+                    let before = Instant::now();
+                    let waited = way.wait_in_epoll(instance.as_fd(), &mut ready, Some(&timeout));
+                    waited.expect("it is an instance");
+                    assert!(ready.is_empty());
+                    assert!(before.elapsed() >= time, "{way:?} after {time:?}");
+                }
+                let (mut sources, start) =
+                    ([PollFd::new(&instance, PollFlags::IN)], Instant::now());
+                assert_eq!(way.poll(&mut sources, Some(&timeout)), Ok(0), "{way:?}");
+                assert!(start.elapsed() >= time, "{way:?} after {time:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_refused_is_not_made_again() {
+        let refused = AtomicBool::new(false);
+        let mut calls = 0;
+        let mut ask = |outcome| {
+            let call = || {
+                calls += 1;
+                outcome
+            };
+            unless_refused(&refused, call)
+        };
+        assert_eq!(ask(Ok(1)), Some(Ok(1)));
+        assert_eq!(ask(Err(Errno::INTR)), Some(Err(Errno::INTR)));
+        assert_eq!(ask(Err(Errno::PERM)), None);
+        assert_eq!(ask(Ok(1)), None);
+        assert_eq!(calls, 3);
+    }
+
+    #[test]
+    fn times_are_rounded_up() {
+        let in_milliseconds = |time: Duration| {
+            let time = Timespec::try_from(time).expect("it is no longer than a lifetime");
+            round_up(Some(&time))
+        };
+        assert_eq!(round_up(None), -1);
+        assert_eq!(in_milliseconds(Duration::ZERO), 0);
+        assert_eq!(in_milliseconds(Duration::from_nanos(1)), 1);
+        assert_eq!(in_milliseconds(Duration::from_millis(5)), 5);
+        assert_eq!(in_milliseconds(Duration::from_nanos(5_000_001)), 6);
+        assert_eq!(in_milliseconds(Duration::from_secs(1 << 40)), c_int::MAX);
+    }
+}
