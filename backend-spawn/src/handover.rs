@@ -137,7 +137,7 @@ fn make(bytes: usize) -> io::Result<(IpcSharedMemory, Region)> {
     let mut memory = guard(|| IpcSharedMemory::from_byte(0, bytes)).map_err(io::Error::other)?;
     let (address, bytes) = whole(&mut memory);
     // SAFETY: `whole` gives all of one shared mapping; the reference it was made from is gone, and
-    // nothing below makes another.
+    // nothing below makes another. This mapping is for the parent's side alone.
     let region = unsafe {
         // `from_byte` has written to all of it; a ring is rarely used to its end.
         sys::release_pages(address, bytes)?;
@@ -186,7 +186,7 @@ impl fmt::Debug for Handover {
 pub(crate) fn adopt(mut memory: IpcSharedMemory) -> io::Result<Region> {
     let (address, bytes) = whole(&mut memory);
     // SAFETY: `whole` gives all of one shared mapping; the reference it was made from is gone,
-    // and the mapping itself ends with this function.
+    // and the mapping itself ends with this function. Only the parent has made and mapped it, too.
     unsafe { Region::adopt(address, bytes) }
 }
 

@@ -1,4 +1,5 @@
 //! What `main` begins with.
+#![allow(unsafe_code)]
 
 use std::env;
 use std::error::Error;
@@ -142,7 +143,10 @@ fn serve(secret: &Secret) -> ! {
     match bootstrap(&mut bell, secret, &folder) {
         Ok(region) => {
             if_parent_lives(vigil.end().map(|lives| lives.then_some(())));
-            leave(pool_core::worker::serve(region, bell.into()))
+            // SAFETY: the parent has made and prepared this region for this worker, to which it sent
+            // it because of its nonce and its build identity, and gives its own side to the engine
+            // alone. Nobody else is sent it.
+            leave(unsafe { pool_core::worker::serve(region, bell.into()) })
         }
         Err(reason) => {
             // If this fails, the parent is gone.

@@ -22,8 +22,9 @@ use crate::sync::atomic::Ordering;
 /// # Contract
 /// - `launch` does not wait for the worker: it returns as soon as the process is on its way, and
 ///   whatever goes wrong afterwards is said by the [`Link`].
-/// - The worker, once it has the region and the bell, calls [`worker::serve`](crate::worker::serve)
-///   and leaves the process with the code that it returns.
+/// - The worker runs the same executable as the parent. Once it has the region and the bell, it calls
+///   [`worker::serve`](crate::worker::serve), whose contract it keeps, and leaves the process with
+///   the code that this returns.
 /// - The worker dies with the parent, even with one killed by SIGKILL.
 /// - The worker is the leader of a process group of its own: the terminal's Ctrl-C does not reach
 ///   it, and [`Link::kill`] reaches what its tasks have started.
@@ -53,7 +54,8 @@ pub trait Launcher: Send {
 /// Dropping it releases everything; the engine drops it only after [`reap`](Self::reap) or when
 /// the worker could not be started.
 pub trait Link: Send {
-    /// The memory shared with the worker.
+    /// The memory shared with the worker: made by [`Region::create`] for this launch alone, and
+    /// prepared by [`LaunchSpec::prepare`].
     fn region(&self) -> Arc<Region>;
 
     /// The reading end of the worker's doorbell, a non-blocking pipe of which the worker alone

@@ -74,7 +74,7 @@ pub use codec::Number;
 pub use config::PoolConfig;
 pub use dump::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
 pub use engine::Engine;
-pub use entry::{Entry, ForeignFunction, Stateless};
+pub use entry::{Entry, ForeignFunction, Stateless, build_identity};
 pub use error::{TaskError, TaskErrorKind};
 pub use executor::{Cancel, Executor};
 pub use fork::forked_child;

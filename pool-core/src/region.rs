@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic;
+use std::sync::atomic::{self, AtomicBool};
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use crate::sync::{self, FutexWord};
@@ -73,6 +73,8 @@ pub(crate) struct Words {
 pub(crate) struct Identity {
     magic: AtomicU64,
     version: AtomicU32,
+    /// The two halves of the parent's [`build_identity`](crate::build_identity).
+    build: [AtomicU64; 2],
     pub(crate) number: AtomicU32,
     pub(crate) generation: AtomicU32,
     request_bytes: AtomicU64,
@@ -183,6 +185,8 @@ const _: () = assert!(size_of::<Words>() <= WORDS_BYTES);
 pub struct Region {
     address: NonNull<u8>,
     bytes: usize,
+    /// Whether this process has its side of the rings already.
+    is_claimed: AtomicBool,
 }
 
 // SAFETY: a region is owned memory; what is shared with the other process is reached through
@@ -198,16 +202,32 @@ impl Region {
     /// When the system is out of descriptors or memory.
     pub fn create(bytes: usize) -> io::Result<(Self, OwnedFd)> {
         let file = sys::memory_file(bytes)?;
-        Ok((Self::map(file.as_fd())?, file))
+        // SAFETY: it is the first mapping of memory that was just made.
+        let region = unsafe { Self::map(file.as_fd())? };
+        Ok((region, file))
     }
 
-    /// Maps the region behind a descriptor that [`create`](Self::create) made.
+    /// Maps the region behind a descriptor that [`create`](Self::create) made, in another process.
     ///
     /// # Errors
     /// When the system is out of memory, or this is no descriptor of a region.
-    pub fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
+    ///
+    /// # Safety
+    /// The memory is that of a `create`, whose size nobody can change. This process has no other
+    /// mapping of it that it uses, and when it has handed the mapping to
+    /// [`worker::serve`](crate::worker::serve), nobody writes into the memory but that and the
+    /// engine of the parent.
+    pub unsafe fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
         let (address, bytes) = sys::map_shared(file)?;
-        Ok(Self { address, bytes })
+        Ok(Self::new(address, bytes))
+    }
+
+    fn new(address: NonNull<u8>, bytes: usize) -> Self {
+        Self {
+            address,
+            bytes,
+            is_claimed: AtomicBool::new(false),
+        }
     }
 
     /// Maps memory a second time that is shared already, and keeps it mapped when the first
@@ -218,18 +238,18 @@ impl Region {
     ///
     /// # Safety
     /// `address..address + bytes` is the whole of one shared, writable mapping, to which this
-    /// process holds no Rust reference, now or later.
+    /// process holds no Rust reference, now or later; and what [`map`](Self::map) asks for.
     pub unsafe fn adopt(address: NonNull<u8>, bytes: usize) -> io::Result<Self> {
         // SAFETY: the caller vouches for the mapping.
         let address = unsafe { sys::map_again(address, bytes)? };
-        Ok(Self { address, bytes })
+        Ok(Self::new(address, bytes))
     }
 
     /// In a model, where both sides are in this process: a region for both.
     #[cfg(any(loom, shuttle))]
     pub(crate) fn for_model(bytes: usize) -> Self {
         let address = sys::private_memory(bytes, Words::default());
-        let region = Self { address, bytes };
+        let region = Self::new(address, bytes);
         sync::watch(region.request_ring(), bytes - WORDS_BYTES);
         region
     }
@@ -238,7 +258,7 @@ impl Region {
     #[cfg(any(loom, shuttle))]
     pub(crate) fn again(&self) -> Self {
         sys::share(self.address);
-        Self { ..*self }
+        Self::new(self.address, self.bytes)
     }
 
     /// In a model: whoever sleeps on a word here wakes, to be killed.
@@ -301,10 +321,20 @@ impl Region {
             .response_bytes
             .store(response_bytes as u64, Ordering::Relaxed);
         identity.version.store(PROTOCOL_VERSION, Ordering::Relaxed);
+        for (half, word) in halves(crate::build_identity()).zip(&identity.build) {
+            word.store(half, Ordering::Relaxed);
+        }
         let fence_items = u32::from(!sys::has_barriers());
         let advice = &self.words().advice;
         advice.fence_items.store(fence_items, Ordering::Relaxed);
         identity.magic.store(MAGIC, Ordering::Release);
+    }
+
+    /// Parent: takes its side of the rings, which have these capacities. `false`: they do not fill the
+    /// region, or somebody has that side already. Two would write over each other.
+    pub(crate) fn claim(&self, request_bytes: usize, response_bytes: usize) -> bool {
+        self.bytes == Self::bytes_for(request_bytes, response_bytes)
+            && !self.is_claimed.swap(true, Ordering::AcqRel)
     }
 
     /// Worker, first thing: the capacities of the two rings, or why this is no region of ours.
@@ -318,6 +348,13 @@ impl Region {
         }
         if identity.version.load(Ordering::Relaxed) != PROTOCOL_VERSION {
             return Err("the region is of another version of procpool");
+        }
+        // An entry's number means something else in another program.
+        if halves(crate::build_identity())
+            .zip(&identity.build)
+            .any(|(half, word)| word.load(Ordering::Relaxed) != half)
+        {
+            return Err("the region is of another program, or of another build of this one");
         }
         let request = identity.request_bytes.load(Ordering::Relaxed) as usize;
         let response = identity.response_bytes.load(Ordering::Relaxed) as usize;
@@ -405,6 +442,13 @@ impl Region {
         recall.state.store(NOTHING_RECALLED, Ordering::Release);
     }
 
+    /// A parent that is another program.
+    #[cfg(test)]
+    pub(crate) fn pretend_another_build(&self) {
+        let build = &self.words().identity.build;
+        build[1].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A worker that lies: what [`items_begun`](Self::items_begun) says from now on.
     #[cfg(any(fuzzing, test))]
     pub(crate) fn lie_about_begun(&self, begun: u64) {
@@ -428,6 +472,10 @@ impl Region {
     pub(crate) fn items_begun(&self) -> u64 {
         self.words().progress.begun.load(Ordering::Acquire)
     }
+}
+
+fn halves(identity: u128) -> impl Iterator<Item = u64> {
+    [identity as u64, (identity >> 64) as u64].into_iter()
 }
 
 impl Drop for Region {
@@ -468,6 +516,21 @@ mod tests {
         assert!(region.capacities().is_err(), "the rings do not fill it");
         identity.magic.store(0, Ordering::Relaxed);
         assert!(region.capacities().is_err(), "no region");
+    }
+
+    #[test]
+    fn a_region_of_another_build_is_none() {
+        let region = region();
+        region.pretend_another_build();
+        assert!(region.capacities().is_err());
+    }
+
+    #[test]
+    fn each_side_of_a_region_is_had_once() {
+        let region = region();
+        assert!(!region.claim(4096, 8192), "not its rings");
+        assert!(region.claim(4096, 4096));
+        assert!(!region.claim(4096, 4096), "a second time");
     }
 
     /// Both sides must agree on every item: whatever the parent took to have begun is run, and

@@ -132,7 +132,9 @@ impl Client {
             return None;
         }
         // Mapped here rather than in the worker, so that an error can be said.
-        let region = match Region::map(memory.as_fd()) {
+        // SAFETY: the parent has made this memory by `Region::create`, for this worker alone. The
+        // server uses the mapping for nothing, and gives it up when the worker has its copy.
+        let region = match unsafe { Region::map(memory.as_fd()) } {
             Ok(region) => region,
             Err(error) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::NOMEM);

@@ -1,4 +1,5 @@
 //! What a worker does between the fork and its work.
+#![allow(unsafe_code)]
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -11,8 +12,9 @@ use rustix::process::{Pid, Signal};
 use crate::sys;
 use crate::threads;
 
-/// What a worker does: [`pool_core::worker::serve`], or something else in tests.
-pub type Serve = fn(Region, OwnedFd) -> i32;
+/// What a worker does: [`pool_core::worker::serve`], or something else in tests. Its contract is the
+/// contract of that.
+pub type Serve = unsafe fn(Region, OwnedFd) -> i32;
 
 /// How long a worker that ends waits for its output to be written, if its tasks have left threads
 /// behind.
@@ -67,7 +69,10 @@ impl Newborn {
             let _ = rustix::thread::set_name(&name);
         }
         self.outlets.attach();
-        let code = serve(self.region, self.bell);
+        // SAFETY: the memory came over a pool's connection, one end of which only the parent has had.
+        // Its launcher makes and prepares a region for each worker alone, and gives its side to the
+        // engine alone. This process is a copy of that parent, and so runs the same executable.
+        let code = unsafe { serve(self.region, self.bell) };
         flush();
         code
     }

@@ -57,6 +57,7 @@ use crate::executor::{Cancel, Executor};
 use crate::launch::{LaunchError, Launcher, Link, hint};
 #[cfg(feature = "tracing")]
 use crate::origin::Origin;
+use crate::region::Region;
 use crate::stats::Stats;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -119,11 +120,11 @@ impl Linked {
         self.info.as_ref()
     }
 
-    fn learn_pid(&mut self, generation: u32) -> WorkerInfo {
+    fn learn_pid(&mut self, generation: u32, region: &Arc<Region>) -> WorkerInfo {
         let pid = self.link.pid().unwrap_or(0);
         let info = WorkerInfo::new(self.number, generation, pid);
         if let Some(intake) = &self.intake {
-            intake.introduce(info.clone(), self.link.region());
+            intake.introduce(info.clone(), region.clone());
         }
         self.info.insert(info).clone()
     }

@@ -1,5 +1,6 @@
 //! The life of a pool's workers: launched, reached, dead, replaced.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::{Core, End, Founding, nanoseconds};
@@ -14,6 +15,7 @@ use crate::call::Chunk;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Outlets, Reaped};
 use crate::options::Timeout;
+use crate::region::Region;
 use crate::sys;
 use crate::worker::WorkerInfo;
 use crate::worker_end::{EndReason, WorkerEnd};
@@ -130,8 +132,19 @@ impl Core {
         match linked.link.advance() {
             Ok(Advance::Pending) => false,
             Ok(Advance::Reached) => {
-                self.reached(slot);
-                true
+                // Once and for all: the link may say something else the next time.
+                let region = linked.link.region();
+                let bytes = self.config.ring_bytes;
+                if region.claim(bytes, bytes) {
+                    self.reached(slot, region);
+                    return true;
+                }
+                linked.failure = Some(LaunchError::new(
+                    "the backend has given a region that is not of the size of this launch, or that \
+                     another worker has",
+                ));
+                self.kill(slot, Killed::Silent);
+                false
             }
             Err(error) => {
                 linked.failure = Some(error);
@@ -141,7 +154,7 @@ impl Core {
         }
     }
 
-    fn reached(&mut self, slot: usize) {
+    fn reached(&mut self, slot: usize, region: Arc<Region>) {
         let bytes = self.config.ring_bytes;
         let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
         let Phase::Starting { mut linked, .. } = phase else {
@@ -149,9 +162,9 @@ impl Core {
             return;
         };
         let place = self.slots[slot].place;
-        let info = linked.learn_pid(self.slots[slot].generation);
+        let info = linked.learn_pid(self.slots[slot].generation, &region);
         self.tell_of_start(place.unwrap_or(slot), &info);
-        let wire = Wire::new(linked.link.region(), bytes, bytes);
+        let wire = Wire::new(region, bytes, bytes);
         self.slots[slot].phase = Phase::Up {
             linked,
             wire: Box::new(wire),

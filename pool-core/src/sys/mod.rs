@@ -1,6 +1,7 @@
 //! The operating system, chosen once. Everything above this module is portable.
 
 mod file_size;
+mod image;
 #[cfg(target_os = "linux")]
 #[cfg_attr(
     any(loom, shuttle),
@@ -14,6 +15,7 @@ mod sealed;
 mod waiting;
 
 pub(crate) use file_size::without_size_signal;
+pub(crate) use image::build_identity;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 pub use refused::failed;

@@ -42,8 +42,27 @@ const EXIT_CORRUPT: i32 = 113;
 /// soon as it has the region and the writing end of the bell. It never unwinds. It does not
 /// return while the parent has work or may have; a parent that dies ends the process by the
 /// parent-death signal that the backend has asked for.
+///
+/// What lies in the region is trusted: which function to call, and that the bytes of its argument do not change
+/// while they are read. A region that another program has prepared, or another build of this
+/// one, is noticed and refused with an exit code of its own, as far as
+/// [`build_identity`](crate::build_identity) can tell them apart.
+///
+/// ```compile_fail,E0133
+/// # fn backend(region: pool_core::Region, bell: std::os::fd::OwnedFd) -> i32 {
+/// // Not without `unsafe`: whoever can write into the region says what is called.
+/// pool_core::worker::serve(region, bell)
+/// # }
+/// ```
+///
+/// # Safety
+/// - The region was prepared by [`LaunchSpec::prepare`](crate::LaunchSpec::prepare) in the parent of
+///   this process, which runs the same executable.
+/// - From then on nobody has written into it but the engine that the parent's
+///   [`Link`](crate::Link) gives it to, and nobody else does while this runs.
+/// - It is served once, here.
 #[must_use]
-pub fn serve(region: Region, bell: OwnedFd) -> i32 {
+pub unsafe fn serve(region: Region, bell: OwnedFd) -> i32 {
     let region = Arc::new(region);
     let Ok((request_bytes, response_bytes)) = region.capacities() else {
         return EXIT_CORRUPT;
@@ -143,8 +162,8 @@ impl Wire {
 
     /// Runs a frame's items. `false`: there is no such function.
     fn run(&mut self, header: &FrameHeader) -> bool {
-        // SAFETY: frames come from the parent, and the backend has seen to it that the parent runs
-        // the same executable.
+        // SAFETY: by the contract of `serve`, the frame comes from the engine in a process that runs
+        // the same executable, and that writes only what `Entry::number` says.
         let Some(entry) = (unsafe { Entry::resolve(header.entry) }) else {
             return false;
         };
@@ -529,4 +548,20 @@ fn corrupt() -> ! {
     }
     #[allow(clippy::disallowed_methods, clippy::exit)]
     std::process::exit(EXIT_CORRUPT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_of_another_build_is_not_served() {
+        let spec = crate::LaunchSpec::for_tests(1, 0, 4096, 4096);
+        let (region, _file) = Region::create(spec.region_bytes()).expect("memory");
+        spec.prepare(&region);
+        region.pretend_another_build();
+        let (_hear, ring) = std::io::pipe().expect("descriptors");
+        // SAFETY: it is refused before anything in it is looked at.
+        assert_eq!(unsafe { serve(region, ring.into()) }, EXIT_CORRUPT);
+    }
 }

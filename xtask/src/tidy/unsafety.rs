@@ -15,12 +15,20 @@ const PLACES: &[(&str, &str)] = &[
     ),
     ("backend-fork/src/lineage.rs", "forks the fork server"),
     ("backend-fork/src/server/client.rs", "forks a worker"),
+    (
+        "backend-fork/src/server/newborn.rs",
+        "vouches for what the worker serves",
+    ),
     ("backend-fork/src/server/standby.rs", "forks the standby"),
     ("backend-fork/src/sys/", "system calls, the fork among them"),
     ("backend-fork/tests/fork/", "workers that do harm"),
     (
         "backend-spawn/src/handover.rs",
         "takes over ipc-channel's shared memory",
+    ),
+    (
+        "backend-spawn/src/init.rs",
+        "vouches for what the worker serves",
     ),
     ("backend-spawn/src/sys/", "system calls"),
     ("backend-spawn/tests/launching/", "workers that do harm"),

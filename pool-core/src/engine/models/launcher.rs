@@ -36,7 +36,9 @@ impl Process {
         self.life.live();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             sys::ring_bell(bell.as_fd());
-            serve(region, bell)
+            // SAFETY: the region is this process' alone, which is parent and worker; it was
+            // prepared for this thread, and the engine has its other side.
+            unsafe { serve(region, bell) }
         }));
         // This is the kernel's, who is not killed.
         Arc::new(Life::default()).live();

@@ -73,7 +73,11 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
     let (hear, ring) = bell();
     let worker = thread::Builder::new()
         .stack_size(1 << 19)
-        .spawn(move || serve(theirs, ring))
+        .spawn(move || {
+            // SAFETY: the region was prepared above for this thread, and the engine has its other
+            // side.
+            unsafe { serve(theirs, ring) }
+        })
         .expect("a thread");
     let token = Token {
         slot,
