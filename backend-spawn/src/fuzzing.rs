@@ -2,14 +2,11 @@
 
 use std::io::{self, Read};
 
-use ipc_channel::ipc::IpcOneShotServer;
-use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
-};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
-use crate::handover::{Setup, adopt, guard};
-use crate::hello::{FRAME_BYTES, Heard, Inbox, Message};
-use crate::summons::Summons;
+use crate::bootstrap_env::BootstrapEnv;
+use crate::channel::{ControlMessage, Receiver, Side, prepare};
+use crate::doorbell::{FRAME_BYTES, Heard, Inbox, Message};
 
 /// A doorbell that gives its bytes in pieces, and then has no more for now.
 struct Bell<'a> {
@@ -34,7 +31,7 @@ impl Read for Bell<'_> {
 ///
 /// # Panics
 /// When a message comes out that is written in another way, or one takes too much memory.
-pub fn hello(input: &[u8]) {
+pub fn doorbell(input: &[u8]) {
     let (piece, bytes) = input.split_first().unwrap_or((&0, &[]));
     let mut bell = Bell {
         bytes,
@@ -62,60 +59,51 @@ pub fn hello(input: &[u8]) {
 /// The variable by which a process is called to be a worker.
 ///
 /// # Panics
-/// When a summons comes out that is written in another way.
-pub fn summons(input: &[u8]) {
+/// When a call comes out that is written in another way.
+pub fn bootstrap_env(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
-    if let Some(summons) = Summons::parse(text)
-        && summons.secret.is_some()
+    if let Some(called) = BootstrapEnv::parse(text)
+        && called.launch.is_some()
     {
-        assert_eq!(Summons::parse(&summons.to_string()), Some(summons));
+        assert_eq!(BootstrapEnv::parse(&called.to_string()), Some(called));
     }
 }
 
-/// What a stranger sends to a worker's server: messages, each with its length in a byte before it.
-/// (Without descriptors: ipc-channel believes every length in a message that has some.)
+/// What a worker sends in place of a hello: messages, each with its length in a byte before it.
 ///
 /// # Panics
-/// When the system refuses a socket, or a region comes out.
-pub fn setup(input: &[u8]) {
-    let (server, name) = IpcOneShotServer::<Setup>::new().expect("a server");
-    {
-        let stranger = socket_with(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .expect("a socket");
-        let address = SocketAddrUnix::new(&*name).expect("a short path");
-        connect(&stranger, &address).expect("it listens");
-        let mut rest = input;
-        while let Some((length, after)) = rest.split_first() {
-            let (message, after) = after.split_at(usize::from(*length).min(after.len()));
-            rest = after;
-            if !message.is_empty() {
-                // What there is no room for is not sent; but it is little.
-                let _ = send(
-                    &stranger,
-                    message,
-                    SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-                );
-            }
+/// When the system refuses a socket.
+pub fn hello(input: &[u8]) {
+    prepare(Side::Worker).expect("sockets");
+    let (stranger, socket) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .expect("sockets");
+    let receiver = Receiver::over(socket, false).expect("sockets");
+    let mut rest = input;
+    while let Some((length, after)) = rest.split_first() {
+        let (message, after) = after.split_at(usize::from(*length).min(after.len()));
+        rest = after;
+        // What there is no room for is not sent; but it is little.
+        let _ = send(
+            &stranger,
+            message,
+            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        );
+    }
+    drop(stranger);
+    for _ in 0..=input.len() {
+        match receiver.try_recv() {
+            Ok(Some(ControlMessage::Setup(..))) => panic!("no descriptor was sent"),
+            Ok(Some(ControlMessage::Mark(_) | ControlMessage::Hello(_)) | None) => {}
+            // The link gives up at the first one.
+            Err(_) => break,
         }
-    }
-    let hook = cfg!(fuzzing).then(std::panic::take_hook);
-    if hook.is_some() {
-        std::panic::set_hook(Box::new(|_| {}));
-    }
-    let met = guard(|| server.accept());
-    if let Some(hook) = hook {
-        std::panic::set_hook(hook);
-    }
-    if let Ok(Ok((_connection, setup))) = met {
-        // Its nonce may be right only if it is the parent's. Its memory is none.
-        assert!(adopt(setup.memory).is_err(), "no memory was sent");
     }
 }
 
@@ -138,17 +126,17 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus_of_doorbell_is_survived() {
+        replay("doorbell", doorbell);
+    }
+
+    #[test]
+    fn the_corpus_of_bootstrap_env_is_survived() {
+        replay("bootstrap_env", bootstrap_env);
+    }
+
+    #[test]
     fn the_corpus_of_hello_is_survived() {
         replay("hello", hello);
-    }
-
-    #[test]
-    fn the_corpus_of_summons_is_survived() {
-        replay("summons", summons);
-    }
-
-    #[test]
-    fn the_corpus_of_setup_is_survived() {
-        replay("setup", setup);
     }
 }

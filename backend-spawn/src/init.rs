@@ -4,14 +4,16 @@
 use std::env;
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, PipeWriter, Write};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::bootstrap::{bootstrap, say};
-use crate::folder::Folder;
-use crate::hello::Message;
-use crate::summons::{Secret, Summons};
-use crate::sys::{self, Vigil};
+use pool_core::{PROTOCOL_VERSION, Region, build_identity};
+
+use crate::bootstrap_env::{BootstrapEnv, Launch};
+use crate::channel::{ControlMessage, Hello, Receiver, Sender, Side, prepare};
+use crate::doorbell::Message;
+use crate::sys;
 
 /// How far [`init`] is in this process.
 static STATE: AtomicU8 = AtomicU8::new(NOT_CALLED);
@@ -37,12 +39,12 @@ const NOT_SET_UP: i32 = 1;
 /// before `main`, started by a C library's constructors, say: then nobody may change the
 /// environment. What the variable says concerns no other process, though.)
 pub fn init() {
-    // Without a secret it is of another copy of this crate, whose `init` comes next.
-    if let Some(summons) = summons()
-        && let Some(secret) = &summons.secret
+    // If the version is another one, it is for another copy of this crate, whose `init` comes next.
+    if let Some(called) = called()
+        && let Some(launch) = &called.launch
     {
-        match standing(&summons) {
-            Standing::Called => serve(secret),
+        match standing(&called) {
+            Standing::Called => serve(launch),
             Standing::Orphaned => leave(NOT_SET_UP),
             Standing::Unconcerned => {}
         }
@@ -58,11 +60,11 @@ pub fn init() {
 pub fn check_ready() -> Result<(), MissingInit> {
     let state = STATE.load(Ordering::Acquire);
     if state != WORKER
-        && let Some(summons) = summons()
-        && standing(&summons) != Standing::Unconcerned
+        && let Some(called) = called()
+        && standing(&called) != Standing::Unconcerned
     {
         // The parent waits for a hello until its deadline, and can say at once what is wrong.
-        if sys::stdin_is_bell(summons.bell) {
+        if sys::stdin_is_bell(called.bell) {
             sys::write_to_stdin(&Message::MissingInit.encode());
         }
         return Err(MissingInit { passed_by: true });
@@ -94,7 +96,7 @@ impl fmt::Display for MissingInit {
 
 impl Error for MissingInit {}
 
-/// What a summons in the environment has to do with this process.
+/// What a call in the environment has to do with this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// It calls this process.
@@ -105,9 +107,9 @@ enum Standing {
     Unconcerned,
 }
 
-fn standing(summons: &Summons) -> Standing {
+fn standing(called: &BootstrapEnv) -> Standing {
     let parent = sys::parent();
-    match (sys::stdin_is_bell(summons.bell), parent == summons.parent) {
+    match (sys::stdin_is_bell(called.bell), parent == called.parent) {
         (true, true) => Standing::Called,
         // The parent is in another process namespace, and its error should say so.
         (true, false) if parent == 0 => Standing::Called,
@@ -116,39 +118,32 @@ fn standing(summons: &Summons) -> Standing {
     }
 }
 
-fn summons() -> Option<Summons> {
-    Summons::parse(env::var_os(Summons::VARIABLE)?.to_str()?)
+fn called() -> Option<BootstrapEnv> {
+    BootstrapEnv::parse(env::var_os(BootstrapEnv::VARIABLE)?.to_str()?)
 }
 
 /// Becomes a worker, and ends the process.
-fn serve(secret: &Secret) -> ! {
+fn serve(launch: &Launch) -> ! {
     STATE.store(WORKER, Ordering::Release);
-    sys::remove_variable(Summons::VARIABLE);
-    let folder = Folder::new(secret.folder).unwrap_or_else(|error| {
-        fail_early(&format!(
-            "a worker cannot find the temporary folder: {error}"
-        ))
-    });
-    if let Some((number, inode)) = secret.events
-        && let Some(events) = sys::take_inherited(number, inode)
-    {
-        pool_core::worker::forward_events_to(events);
+    match sys::die_with_parent() {
+        Ok(true) => {}
+        Ok(false) => leave(NOT_SET_UP),
+        Err(error) => fail_early(&format!(
+            "a worker cannot tie itself to its parent: {error}"
+        )),
     }
-    let vigil = if_parent_lives(Vigil::begin(folder.path()));
+    sys::remove_variable(BootstrapEnv::VARIABLE);
     sys::ignore_signals_of_output();
-    sys::unblock_signals();
     sys::name_process(&env::args_os().next().unwrap_or_default());
     let mut bell = sys::take_stdin()
         .unwrap_or_else(|error| fail_early(&format!("a worker cannot be set up: {error}")));
-    match bootstrap(&mut bell, secret, &folder) {
-        Ok(region) => {
-            if_parent_lives(vigil.end().map(|lives| lives.then_some(())));
-            // SAFETY: the parent has made and prepared this region for this worker, to which it sent
-            // it because of its nonce and its build identity, and gives its own side to the engine
-            // alone. Nobody else is sent it.
-            leave(unsafe { pool_core::worker::serve(region, bell.into()) })
-        }
-        Err(reason) => {
+    match set_up(launch, &mut bell) {
+        // SAFETY: the parent has made and prepared this region for this worker, which has it by an
+        // inherited descriptor and a nonce, and runs the same executable. The parent gives its own
+        // side to the engine alone, and nobody else is given any.
+        Ok(region) => leave(unsafe { pool_core::worker::serve(region, bell.into()) }),
+        Err(error) => {
+            let reason = format!("a worker cannot be set up: {error}");
             // If this fails, the parent is gone.
             let _ = say(&mut bell, &Message::Failed(reason));
             leave(NOT_SET_UP)
@@ -156,15 +151,42 @@ fn serve(secret: &Secret) -> ! {
     }
 }
 
-/// What ties this process to its parent, or else its end.
-fn if_parent_lives<T>(tie: io::Result<Option<T>>) -> T {
-    match tie {
-        Ok(Some(tie)) => tie,
-        Ok(None) => leave(NOT_SET_UP),
-        Err(error) => fail_early(&format!(
-            "a worker cannot tie itself to its parent: {error}"
-        )),
+/// Takes what the parent has left, says hello and that this worker is ready, and returns the
+/// region. Nothing else of what was inherited is held any more then.
+fn set_up(launch: &Launch, bell: &mut PipeWriter) -> io::Result<Region> {
+    if let Some(events) = launch.events {
+        pool_core::worker::forward_events_to(sys::take_inherited(events)?);
     }
+    let memory = sys::take_inherited(launch.memory)?;
+    // SAFETY: the parent has made it by `create` for this worker, and its size is sealed. This is
+    // the only mapping here, and it goes to `serve`.
+    let region = unsafe { Region::map(memory.as_fd())? };
+    drop(memory);
+    prepare(Side::Worker)?;
+    let control = Receiver::over(sys::take_inherited(launch.control)?, true)?;
+    let nonce = launch.nonce.to_le_bytes();
+    let hello = match control.try_recv()? {
+        Some(ControlMessage::Setup(for_whom, hello)) if for_whom == nonce => hello,
+        _ => {
+            return Err(io::Error::other(
+                "its parent has not said where to say hello",
+            ));
+        }
+    };
+    Sender::of_setup(hello).send(ControlMessage::Hello(Hello {
+        version: PROTOCOL_VERSION,
+        pid: std::process::id(),
+        nonce,
+        identity: build_identity(),
+    }))?;
+    drop(control);
+    say(bell, &Message::Ready)?;
+    Ok(region)
+}
+
+/// Writes a message in one piece.
+fn say(bell: &mut PipeWriter, message: &Message) -> io::Result<()> {
+    bell.write_all(&message.encode())
 }
 
 /// Tells the parent by the doorbell that is still the standard input.

@@ -1,84 +1,88 @@
 //! How workers are started.
 
 use std::env;
-use std::ffi::OsString;
-use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-use std::sync::PoisonError;
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION};
+use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region};
 
-use crate::folder::Folder;
-use crate::handover::{Handover, INHERITABLE};
-use crate::identity::EXECUTABLE;
+use crate::bootstrap_env::{BootstrapEnv, Launch};
+use crate::channel::{Nonce, Receiver, Side, prepare};
 use crate::link::SpawnLink;
-use crate::summons::{Secret, Summons};
 use crate::sys::{self, Process};
+
+/// This program's own file, even when it was renamed or deleted.
+const EXECUTABLE: &str = "/proc/self/exe";
 
 /// Starts workers by executing this program again.
 ///
-/// A worker inherits the environment, the current folder, standard output and error (unless the pool
-/// has others for it), and whatever descriptors the program has made inheritable; its standard input is empty and its
-/// only argument is the program's own name. Its `main` must begin with [`init`](crate::init()):
-/// see [`check_ready`](crate::check_ready()).
+/// A worker has the program's command line and environment, the current folder, standard output
+/// and error (unless the pool has others for it), and whatever descriptors the program has made
+/// inheritable. Its standard input is empty, all its signals are at their defaults, and none is
+/// blocked. Its `main` must begin with [`init`](crate::init()): see
+/// [`check_ready`](crate::check_ready()).
 #[derive(Debug)]
 pub struct SpawnLauncher {
-    /// What this program was called by, for the worker to be called by the same.
-    name: OsString,
+    /// This program's command line, for the worker to have the same.
+    arguments: Vec<CString>,
 }
 
 impl SpawnLauncher {
     /// A launcher. It holds nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            name: env::args_os().next().unwrap_or_else(|| EXECUTABLE.into()),
+        let mut arguments: Vec<_> = env::args_os().filter_map(|it| c_string(it).ok()).collect();
+        if arguments.is_empty() {
+            arguments.extend(c_string(EXECUTABLE.into()));
         }
+        Self { arguments }
     }
 
     /// Starts the process. Returns when the program is executed.
-    fn start(
-        &self,
-        spec: &LaunchSpec,
-        summons: &Summons,
-        bell: PipeWriter,
-    ) -> Result<Process, LaunchError> {
-        // Nothing is to run between fork and exec (unless the worker's events need it), so that the standard library uses
-        // `posix_spawn`: a fork copies page tables, which takes 34 ms for a program of 1 GiB.
-        #[allow(clippy::disallowed_methods, reason = "this is the launcher")]
-        let mut command = Command::new(EXECUTABLE);
-        command
-            .arg0(&self.name)
-            .env(Summons::VARIABLE, summons.to_string())
-            .stdin(bell)
-            .process_group(0);
-        let copy = |outlet: BorrowedFd<'_>| {
-            let copied = outlet.try_clone_to_owned();
-            copied.map_err(|error| {
-                LaunchError::new("cannot give a worker its output").caused_by(error)
-            })
+    fn start(&self, spec: &LaunchSpec, offer: &Offer) -> Result<Process, LaunchError> {
+        let prepared = || -> io::Result<_> {
+            let mut streams = vec![(Above::new(offer.bell.as_fd())?, 0)];
+            for (stream, number) in [(spec.stdout(), 1), (spec.stderr(), 2)] {
+                if let Some(stream) = stream {
+                    streams.push((Above::new(stream)?, number));
+                }
+            }
+            let mut inherited = vec![
+                Above::new(offer.memory.as_fd())?,
+                Above::new(offer.control.as_fd())?,
+            ];
+            let mut launch = Launch {
+                nonce: u128::from_le_bytes(offer.nonce),
+                memory: sys::announce(inherited[0].as_fd())?,
+                control: sys::announce(inherited[1].as_fd())?,
+                events: None,
+            };
+            if let Some(events) = spec.events() {
+                let events = Above::new(events)?;
+                launch.events = Some(sys::announce(events.as_fd())?);
+                inherited.push(events);
+            }
+            let called = BootstrapEnv {
+                version: PROTOCOL_VERSION,
+                parent: std::process::id(),
+                bell: sys::inode(&offer.bell)?,
+                launch: Some(launch),
+            };
+            Ok((streams, inherited, environment(&called)?))
         };
-        if let Some(stdout) = spec.stdout() {
-            command.stdout(copy(stdout)?);
-        }
-        if let Some(stderr) = spec.stderr() {
-            command.stderr(copy(stderr)?);
-        }
-        if let Some(events) = spec.events() {
-            sys::inherit(&mut command, events);
-        }
-        let child = {
-            let _together = INHERITABLE.read().unwrap_or_else(PoisonError::into_inner);
-            command.spawn()
-        };
-        let child = child.map_err(|error| {
-            LaunchError::new(format!("cannot execute this program ({EXECUTABLE}) again"))
-                .caused_by(error)
-        })?;
-        Process::new(child)
-            .map_err(|error| LaunchError::new("cannot watch a new worker").caused_by(error))
+        let (streams, inherited, environment) = prepared().map_err(cannot_prepare)?;
+        let streams: Vec<_> = streams.iter().map(|(it, n)| (it.as_fd(), *n)).collect();
+        let inherited: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
+        Process::start(
+            &c_string(EXECUTABLE.into()).map_err(cannot_prepare)?,
+            &self.arguments,
+            &environment,
+            &streams,
+            &inherited,
+        )
+        .map_err(cannot_execute)
     }
 }
 
@@ -94,52 +98,106 @@ impl Launcher for SpawnLauncher {
     }
 
     fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
-        let (summons, secret, folder, ours, theirs) = prepare(spec).map_err(|error| {
-            LaunchError::new("cannot prepare to start a worker").caused_by(error)
+        let (region, memory) = Region::create(spec.region_bytes()).map_err(|error| {
+            LaunchError::new("cannot make the memory that a worker shares with its parent")
+                .caused_by(error)
         })?;
-        let started = self.start(spec, &summons, theirs).and_then(|process| {
-            // Only now, for it takes a while, and the worker is busy starting meanwhile.
-            let (handover, region) = Handover::new(spec.region_bytes(), secret.nonce)?;
-            spec.prepare(&region);
-            Ok((process, handover, region))
-        });
-        match started {
-            Ok((process, handover, region)) => Ok(Box::new(SpawnLink::new(
-                process,
-                ours,
-                region,
-                handover,
-                secret.nonce,
-                folder,
-            ))),
-            Err(error) => {
-                // The process is gone, but may have come so far as to make it. And looking for it
-                // takes a descriptor, of which there may be none but this one.
-                drop(ours);
-                folder.sweep();
-                Err(error)
-            }
+        spec.prepare(&region);
+        let (bell, theirs) = sys::make_bell().map_err(cannot_prepare)?;
+        let (hello, nonce, control) = make_control().map_err(cannot_prepare)?;
+        let offer = Offer {
+            nonce,
+            memory,
+            control,
+            bell: theirs.into(),
+        };
+        let process = self.start(spec, &offer)?;
+        let link = SpawnLink::new(process, bell, region, hello, nonce);
+        Ok(Box::new(link))
+    }
+}
+
+/// What a worker gets from its parent and nobody else, as the parent has it until the worker is
+/// started.
+struct Offer {
+    nonce: Nonce,
+    memory: OwnedFd,
+    control: OwnedFd,
+    bell: OwnedFd,
+}
+
+/// Where a worker will say hello, the nonce by which it does, and the socket in which it finds
+/// both: they are in there before it is started, so neither side waits.
+fn make_control() -> io::Result<(Receiver, Nonce, OwnedFd)> {
+    prepare(Side::Parent)?;
+    let nonce = sys::random()?;
+    let (to_hello, hello) = Receiver::new()?;
+    let (to_worker, worker) = Receiver::new()?;
+    to_worker.send(to_hello.into_setup(nonce))?;
+    Ok((hello, nonce, worker.duplicate()?))
+}
+
+/// A descriptor that is none of the standard three, where it would be in the way of what a worker
+/// has there. It may be one if the program has closed them.
+enum Above<'a> {
+    As(BorrowedFd<'a>),
+    Copied(OwnedFd),
+}
+
+impl<'a> Above<'a> {
+    fn new(descriptor: BorrowedFd<'a>) -> io::Result<Self> {
+        Ok(if descriptor.as_raw_fd() > 2 {
+            Self::As(descriptor)
+        } else {
+            Self::Copied(sys::duplicate(descriptor)?)
+        })
+    }
+}
+
+impl AsFd for Above<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::As(descriptor) => *descriptor,
+            Self::Copied(descriptor) => descriptor.as_fd(),
         }
     }
 }
 
-/// What a worker is called with: the summons, its secret, the folder that it names, and the two
-/// ends of the doorbell.
-fn prepare(spec: &LaunchSpec) -> io::Result<(Summons, Secret, Folder, PipeReader, PipeWriter)> {
-    let (ours, theirs) = sys::make_bell()?;
-    let secret = Secret {
-        folder: u64::from_le_bytes(sys::random()?),
-        nonce: u128::from_le_bytes(sys::random()?),
-        events: match spec.events() {
-            Some(events) => Some((events.as_raw_fd(), sys::inode(events)?)),
-            None => None,
-        },
+/// This program's environment, with what calls a worker.
+fn environment(called: &BootstrapEnv) -> io::Result<Vec<CString>> {
+    let called = called.to_string();
+    let variables = env::vars_os()
+        .filter(|(name, _)| name != BootstrapEnv::VARIABLE)
+        .chain([(BootstrapEnv::VARIABLE.into(), called.into())]);
+    let joined = |(name, value): (OsString, OsString)| {
+        let text = [name.as_bytes(), b"=", value.as_bytes()].concat();
+        c_string(OsStr::from_bytes(&text).to_owned())
     };
-    let summons = Summons {
-        version: PROTOCOL_VERSION,
-        parent: std::process::id(),
-        bell: sys::inode(&ours)?,
-        secret: Some(secret),
+    variables.map(joined).collect()
+}
+
+fn c_string(text: OsString) -> io::Result<CString> {
+    Ok(CString::new(text.into_vec())?)
+}
+
+fn cannot_prepare(error: io::Error) -> LaunchError {
+    LaunchError::new("cannot prepare to start a worker").caused_by(error)
+}
+
+fn cannot_execute(error: io::Error) -> LaunchError {
+    if error.kind() == io::ErrorKind::NotFound && std::fs::symlink_metadata(EXECUTABLE).is_err() {
+        return LaunchError::new(format!(
+            "there is no {EXECUTABLE} here, by which workers are started: mount /proc"
+        ))
+        .caused_by(error);
+    }
+    let permission = if error.kind() == io::ErrorKind::PermissionDenied {
+        " (this process's user may not execute its file)"
+    } else {
+        ""
     };
-    Ok((summons, secret, Folder::new(secret.folder)?, ours, theirs))
+    LaunchError::new(format!(
+        "cannot execute this program ({EXECUTABLE}) again{permission}"
+    ))
+    .caused_by(error)
 }

@@ -5,40 +5,35 @@
 //! to [`init()`], which is therefore its first line.
 //!
 //! # The bootstrap
-//! It is arranged so that the parent, whose one thread serves many workers, never waits for any:
+//! The worker finds all that it needs when it begins, so neither side ever waits for the other:
 //!
-//! 1. The parent makes a pipe, the doorbell, and executes `/proc/self/exe` with its writing end
-//!    as standard input and a variable in the environment that says who called, by which
-//!    doorbell, and a nonce.
-//! 2. In the worker, [`init()`] finds itself called. It opens an ipc-channel one-shot server and
-//!    writes a hello to the doorbell: versions, process, nonce, build identity, the server's name.
-//! 3. The parent reads the hello when the doorbell is readable, checks it, connects to the server
-//!    and sends the nonce and the region. Neither makes it wait: the server listens already, and
-//!    where strangers fill its queue, a thread that is made for it waits instead.
-//! 4. The worker accepts, refuses whoever does not know the nonce (with a new server and a new
-//!    hello), maps the region, closes everything but the doorbell and says so on it. From then on
-//!    [`pool_core::worker::serve`] has the process.
+//! 1. The parent makes a sealed memory file for the region, a pipe, the doorbell, and two channels
+//!    of ipc-channel's: one for the worker's hello, and one through which it sends the worker the
+//!    other one's sender. It executes `/proc/self/exe` with the doorbell's writing end as standard
+//!    input, and the memory and the control socket as inherited descriptors. A variable in the
+//!    environment says who calls, by which doorbell, which descriptors those are, and a nonce.
+//! 2. In the worker, [`init()`] finds itself called. It ties itself to its parent, maps the
+//!    region, takes the sender out of the control socket, says hello (versions, process, nonce,
+//!    build identity), and rings. From then on [`pool_core::worker::serve`] has the process.
+//! 3. The parent reads the hello when the doorbell rings, and checks it.
 //!
 //! A worker that fails on the way writes the reason to the doorbell; one that dies closes it.
-//! A deadline for all of this is the engine's, which kills; the worker itself waits without one,
-//! but dies with its parent.
+//! A deadline for all of this is the engine's, which kills.
 //!
-//! Afterwards neither side holds a descriptor of the region. That memory cannot be sealed (it is
-//! ipc-channel's), and a descriptor would let a task shrink it and kill the parent by SIGBUS.
+//! Nothing of all that has a name that somebody else could find, or that could be left behind.
+//! Afterwards neither side holds a descriptor of the region, and nobody could resize it with one:
+//! it is sealed.
 
-mod bootstrap;
-mod folder;
+mod bootstrap_env;
+mod channel;
+mod doorbell;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod handover;
-mod hello;
-mod identity;
 mod init;
 mod launcher;
 mod link;
 mod pool;
-mod summons;
 mod sys;
 
 pub use init::{MissingInit, check_ready, init};

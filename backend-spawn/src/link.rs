@@ -1,17 +1,16 @@
 //! The parent's connection to one worker.
 
-use std::io::{self, PipeReader};
+use std::io::PipeReader;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pool_core::{Advance, ExitStatus, LaunchError, Link, PROTOCOL_VERSION, Reaped, Region};
+use pool_core::{
+    Advance, ExitStatus, LaunchError, Link, PROTOCOL_VERSION, Reaped, Region, build_identity,
+};
 
-use crate::folder::{Folder, remove_socket};
-use crate::handover::Handover;
-use crate::hello::{Heard, Hello, Inbox, Message};
-use crate::identity::identity;
+use crate::channel::{ControlMessage, Hello, Nonce, Receiver};
+use crate::doorbell::{Heard, Inbox, Message};
 use crate::sys::Process;
 
 /// See [`Link`].
@@ -20,7 +19,7 @@ pub(crate) struct SpawnLink {
     process: Process,
     bell: PipeReader,
     region: Arc<Region>,
-    /// What the bootstrap needs. `None` once the worker has the region.
+    /// What the bootstrap needs. `None` once the worker is ready.
     launching: Option<Launching>,
 }
 
@@ -28,12 +27,9 @@ pub(crate) struct SpawnLink {
 #[derive(Debug)]
 struct Launching {
     inbox: Inbox,
-    handover: Handover,
-    nonce: u128,
-    /// Where the worker makes its socket.
-    folder: Folder,
-    /// The worker's last socket: in the folder, unless the worker had threads when it made it.
-    socket: Option<PathBuf>,
+    /// Where the worker says hello.
+    hello: Receiver,
+    nonce: Nonce,
 }
 
 /// How long a process may take to die after it has closed its doorbell, in the course of which a
@@ -47,9 +43,8 @@ impl SpawnLink {
         process: Process,
         bell: PipeReader,
         region: Region,
-        handover: Handover,
-        nonce: u128,
-        folder: Folder,
+        hello: Receiver,
+        nonce: Nonce,
     ) -> Self {
         Self {
             process,
@@ -57,10 +52,8 @@ impl SpawnLink {
             region: Arc::new(region),
             launching: Some(Launching {
                 inbox: Inbox::default(),
-                handover,
+                hello,
                 nonce,
-                folder,
-                socket: None,
             }),
         }
     }
@@ -79,30 +72,20 @@ impl Link for SpawnLink {
         let Some(launching) = &mut self.launching else {
             return Ok(Advance::Reached);
         };
-        loop {
-            match launching.inbox.listen(&self.bell) {
-                Ok(Heard::Nothing) => return Ok(Advance::Pending),
-                Ok(Heard::Message(Message::Hello(hello))) => {
-                    launching.answer(hello, &self.process)?;
-                }
-                Ok(Heard::Message(Message::Received)) => {
-                    self.launching = None;
-                    return Ok(Advance::Reached);
-                }
-                Ok(Heard::Message(Message::Failed(reason))) => {
-                    return Err(LaunchError::new(reason));
-                }
-                Ok(Heard::Message(Message::MissingInit)) => {
-                    return Err(LaunchError::new(format!(
-                        "the worker process passed by procpool::init(): {HINT}"
-                    ))
-                    .from_missing_init());
-                }
-                Ok(Heard::Closed) => return Err(launching.closed(&self.process)),
-                Err(error) => {
-                    return Err(LaunchError::new("cannot hear a new worker").caused_by(error));
-                }
+        match launching.inbox.listen(&self.bell) {
+            Ok(Heard::Nothing) => Ok(Advance::Pending),
+            Ok(Heard::Message(Message::Ready)) => {
+                launching.check_hello(&self.process)?;
+                self.launching = None;
+                Ok(Advance::Reached)
             }
+            Ok(Heard::Message(Message::Failed(reason))) => Err(LaunchError::new(reason)),
+            Ok(Heard::Message(Message::MissingInit)) => Err(LaunchError::new(format!(
+                "the worker process passed by procpool::init(): {HINT}"
+            ))
+            .from_missing_init()),
+            Ok(Heard::Closed) => Err(launching.closed(&self.process)),
+            Err(error) => Err(LaunchError::new("cannot hear a new worker").caused_by(error)),
         }
     }
 
@@ -120,9 +103,7 @@ impl Link for SpawnLink {
 
     fn reap(&mut self) -> Reaped {
         let status = self.process.reap();
-        if let Some(launching) = self.launching.take() {
-            launching.clean_up(&self.bell);
-        }
+        self.launching = None;
         Reaped::Exited(status)
     }
 }
@@ -134,14 +115,19 @@ impl Drop for SpawnLink {
 }
 
 impl Launching {
-    /// Checks a hello and sends the region to whoever said it.
-    fn answer(&mut self, hello: Hello, process: &Process) -> Result<(), LaunchError> {
+    /// Takes the hello of a worker that says that it is ready, and checks it.
+    fn check_hello(&self, process: &Process) -> Result<(), LaunchError> {
+        let hello = self.hello.try_recv().map_err(|error| {
+            LaunchError::new("cannot understand a new worker's hello").caused_by(error)
+        })?;
+        let Some(ControlMessage::Hello(hello)) = hello else {
+            return Err(LaunchError::new("the worker did not say hello"));
+        };
         let Hello {
             version,
             pid,
             nonce,
             identity: theirs,
-            server,
         } = hello;
         if version != PROTOCOL_VERSION {
             return Err(LaunchError::new(format!(
@@ -159,30 +145,23 @@ impl Launching {
         if nonce != self.nonce {
             return Err(LaunchError::new("the worker answered with a wrong nonce"));
         }
-        if theirs != identity() {
+        if theirs != build_identity() {
             return Err(LaunchError::new(
                 "the worker is another build of the program than its parent",
             ));
         }
-        self.socket = Some(PathBuf::from(&server));
-        match self.handover.send(&server) {
-            // The worker closed this server: it has died, or it has refused a stranger and is
-            // about to say hello again. The doorbell will tell.
-            Err(error) if is_gone(&error) => Ok(()),
-            Err(error) => Err(LaunchError::new("cannot send a worker its memory").caused_by(error)),
-            Ok(()) => Ok(()),
-        }
+        Ok(())
     }
 
     /// Why the worker's doorbell is closed.
     fn closed(&self, process: &Process) -> LaunchError {
         let status = process.ended_within(LAST_MOMENT);
-        if self.socket.is_some() {
+        if let Ok(Some(ControlMessage::Hello(_))) = self.hello.try_recv() {
             return match status {
                 Some(status) => {
-                    LaunchError::new(format!("the worker process {status} before it was set up"))
+                    LaunchError::new(format!("the worker process {status} before it was ready"))
                 }
-                None => LaunchError::new("the worker closed its doorbell before it was set up"),
+                None => LaunchError::new("the worker closed its doorbell before it was ready"),
             };
         }
         match status {
@@ -203,30 +182,4 @@ impl Launching {
             .from_missing_init(),
         }
     }
-
-    /// Removes the files of a worker that is gone.
-    fn clean_up(mut self, bell: &PipeReader) {
-        // It may have said more than was heard.
-        while let Ok(Heard::Message(message)) = self.inbox.listen(bell) {
-            match message {
-                Message::Hello(hello) => self.socket = Some(PathBuf::from(hello.server)),
-                Message::Received => break,
-                Message::Failed(_) | Message::MissingInit => {}
-            }
-        }
-        if let Some(socket) = &self.socket {
-            remove_socket(socket);
-        }
-        self.folder.sweep();
-    }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe
-    )
 }

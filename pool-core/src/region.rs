@@ -230,21 +230,6 @@ impl Region {
         }
     }
 
-    /// Maps memory a second time that is shared already, and keeps it mapped when the first
-    /// mapping and its descriptor are gone.
-    ///
-    /// # Errors
-    /// When the system is out of memory.
-    ///
-    /// # Safety
-    /// `address..address + bytes` is the whole of one shared, writable mapping, to which this
-    /// process holds no Rust reference, now or later; and what [`map`](Self::map) asks for.
-    pub unsafe fn adopt(address: NonNull<u8>, bytes: usize) -> io::Result<Self> {
-        // SAFETY: the caller vouches for the mapping.
-        let address = unsafe { sys::map_again(address, bytes)? };
-        Ok(Self::new(address, bytes))
-    }
-
     /// In a model, where both sides are in this process: a region for both.
     #[cfg(any(loom, shuttle))]
     pub(crate) fn for_model(bytes: usize) -> Self {

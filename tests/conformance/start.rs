@@ -1,5 +1,7 @@
 //! How workers begin: initializers, what workers inherit, and beginnings that fail.
 
+use std::ffi::OsStr;
+
 use procpool::{Pool, TaskErrorKind};
 use rustix::process::{Pid, Signal, getpgid, getpid, kill_process};
 
@@ -18,13 +20,27 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         an_initializer_that_fails_sometimes_is_tried_again,
         an_initializer_that_never_returns_can_be_terminated,
         a_worker_begins_with_a_clean_slate,
+        a_worker_has_the_programs_command_line,
         only_forked_workers_have_what_was_set_up_before,
         a_replacement_that_the_system_refuses_fails_the_tasks,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: sets_up, out_of_descriptors]
+    programs![S: sets_up, out_of_descriptors, command_line]
+}
+
+fn command_line<S: Processes>() {
+    let arguments = |()| std::env::args_os().collect::<Vec<_>>();
+    let ours = arguments(());
+    assert_eq!(ours[1..], ["--first", "", "two words", "-"]);
+    assert_eq!(S::pool(1).apply(arguments, ()).unwrap(), ours);
+}
+
+/// As the environment, and as after a fork.
+fn a_worker_has_the_programs_command_line<S: Processes>() {
+    let arguments = ["--first", "", "two words", "-"].map(OsStr::new);
+    again::<S>("command_line").args(&arguments).lines();
 }
 
 /// Each worker, replacements included, runs the initializer once, and before its first task.

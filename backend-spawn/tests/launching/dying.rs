@@ -27,10 +27,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         ),
         Scenario::new("a_worker_dies_with_its_parent", dies_with_its_parent),
         Scenario::new(
-            "a_stopped_worker_that_waits_dies_with_its_parent",
-            dies_while_it_waits,
-        ),
-        Scenario::new(
             "a_parent_killed_at_any_moment_leaves_nothing",
             parent_killed_at_any_moment,
         ),
@@ -150,23 +146,6 @@ fn dies_with_its_parent() {
     assert_dies(&worker);
 }
 
-/// It has its socket and waits there. The harness finds it, if it is left behind.
-fn dies_while_it_waits() {
-    if is_second_parent() {
-        let link = launch();
-        assert!(is_readable(link.bell(), LONG), "the worker says nothing");
-        println!("{}", link.pid().expect("a process"));
-        sleep();
-    }
-    let folder = || fs::read_dir(env::temp_dir()).expect("a folder").count();
-    let (mut parent, worker) = second_parent("a_stopped_worker_that_waits_dies_with_its_parent");
-    assert_eq!(folder(), 1, "this tests nothing");
-    pidfd_send_signal(&worker, Signal::STOP).expect("a living process");
-    parent.kill().expect("a process");
-    parent.wait().expect("a process");
-    assert_dies(&worker);
-}
-
 /// Names one run of a parent, and with it all processes that come of it.
 const MARK: &str = "LAUNCHING_MARK";
 
@@ -239,8 +218,8 @@ fn parent_killed_at_any_moment() {
 
 /// Comes to `init` only when the parent is dead.
 fn outlive_parent() {
-    let summons = env::var("PROCPOOL_WORKER").expect("a summons");
-    let parent = summons.split(':').nth(1).expect("the parent's number");
+    let called = env::var("PROCPOOL_WORKER").expect("a call");
+    let parent = called.split(':').nth(1).expect("the parent's number");
     let parent = Pid::from_raw(parent.parse().expect("a number")).expect("a process");
     if let Ok(parent) = pidfd_open(parent, PidfdFlags::empty()) {
         is_readable(parent.as_fd(), LONG);

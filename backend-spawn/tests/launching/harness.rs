@@ -86,8 +86,8 @@ pub(crate) fn is_worker() -> bool {
     env::var_os("PROCPOOL_WORKER").is_some_and(|value| value != STALE)
 }
 
-/// A summons for another process.
-pub(crate) const STALE: &str = "1:4294967295:1:2:3";
+/// A call of another process.
+pub(crate) const STALE: &str = "1:4294967295:1:2:3/4:5/6";
 
 /// Long enough for the slowest machine; reached only by a test that fails.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -164,13 +164,18 @@ pub(crate) fn descriptors(pid: &str) -> Vec<String> {
         .collect()
 }
 
-/// The files behind the regions that a process has mapped.
+/// The inodes of the memory files behind the regions that a process has mapped.
 pub(crate) fn regions(pid: &str) -> Vec<String> {
     fs::read_to_string(format!("/proc/{pid}/maps"))
         .expect("a process")
         .lines()
         .filter(|line| line.contains(MEMORY))
-        .map(|line| line.split_once(MEMORY).expect("a name").1.to_owned())
+        .map(|line| {
+            line.split_ascii_whitespace()
+                .nth(4)
+                .expect("an inode")
+                .to_owned()
+        })
         .collect()
 }
 
@@ -182,8 +187,8 @@ pub(crate) fn assert_shares_region(link: &dyn Link) {
     assert!(regions("self").contains(&theirs[0]), "a region of its own");
 }
 
-/// What ipc-channel's shared memory is called.
-pub(crate) const MEMORY: &str = "ipc-channel-shared-memory";
+/// What the memory of a region is called.
+pub(crate) const MEMORY: &str = "/memfd:procpool";
 
 /// A place for files beside those of the workers; to be removed.
 pub(crate) fn note(name: &str) -> PathBuf {

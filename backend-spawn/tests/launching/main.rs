@@ -5,7 +5,7 @@ mod dying;
 mod failing;
 mod harness;
 mod reaching;
-mod strangers;
+mod rubbish;
 
 use std::env;
 
@@ -39,5 +39,5 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         .into_iter()
         .chain(failing::scenarios())
         .chain(dying::scenarios())
-        .chain(strangers::scenarios())
+        .chain(rubbish::scenarios())
 }

@@ -17,9 +17,7 @@ use rustix::fs::{
     MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create, readlink,
 };
 use rustix::io::{Errno, retry_on_intr};
-use rustix::mm::{
-    Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap, munmap,
-};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::{MembarrierCommand, futex, membarrier};
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -65,17 +63,6 @@ pub(crate) fn map_shared(file: BorrowedFd<'_>) -> io::Result<(NonNull<u8>, usize
     };
     let address = NonNull::new(address.cast()).expect("the kernel maps nothing at address zero");
     Ok((address, bytes))
-}
-
-/// Maps the memory behind an existing shared mapping a second time, without its descriptor.
-///
-/// # Safety
-/// `address..address + bytes` is one shared mapping, and stays mapped during the call.
-pub(crate) unsafe fn map_again(address: NonNull<u8>, bytes: usize) -> io::Result<NonNull<u8>> {
-    // SAFETY: an old size of zero makes `mremap` leave the old mapping alone and make a new one
-    // of the same pages; the caller vouches for the old one.
-    let again = unsafe { mremap(address.as_ptr().cast(), 0, bytes, MremapFlags::MAYMOVE)? };
-    Ok(NonNull::new(again.cast()).expect("the kernel maps nothing at address zero"))
 }
 
 /// Whether the process with this number is being taken down, or is dead: its memory goes before its

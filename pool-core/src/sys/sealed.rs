@@ -305,12 +305,15 @@ mod tests {
 
     #[test]
     fn what_somebody_may_still_write_is_not_shared() {
+        use rustix::mm::{MremapFlags, mremap};
         let mut held = None;
         let refused = Sealed::filled(4096, |bytes| {
             // As in a process that was forked in the meantime.
             let address = NonNull::new(bytes.as_mut_ptr()).expect("mapped");
-            // SAFETY: it is the whole of a mapping, which stays mapped during the call.
-            held = Some(unsafe { crate::sys::map_again(address, 4096) });
+            let flags = MremapFlags::MAYMOVE;
+            // SAFETY: it is the whole of a shared mapping, which stays mapped during the call. An
+            // old size of zero leaves it alone, and makes another one of the same pages.
+            held = Some(unsafe { mremap(address.as_ptr().cast(), 0, 4096, flags) });
         });
         assert!(held.is_some_and(|held| held.is_ok()) && refused.is_err());
     }

@@ -23,8 +23,8 @@ const PLACES: &[(&str, &str)] = &[
     ("backend-fork/src/sys/", "system calls, the fork among them"),
     ("backend-fork/tests/fork/", "workers that do harm"),
     (
-        "backend-spawn/src/handover.rs",
-        "takes over ipc-channel's shared memory",
+        "backend-spawn/src/channel.rs",
+        "knows the descriptors of ipc-channel's sockets",
     ),
     (
         "backend-spawn/src/init.rs",

@@ -1,7 +1,6 @@
 //! The doorbell: a pipe.
 
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -12,11 +11,6 @@ use rustix::stdio::{dup2_stdin, stdin};
 pub(crate) fn make_bell() -> io::Result<(PipeReader, PipeWriter)> {
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     Ok((ours.into(), theirs.into()))
-}
-
-/// The number that both ends of a pipe share.
-pub(crate) fn inode(pipe: impl AsFd) -> io::Result<u64> {
-    Ok(fstat(pipe)?.st_ino)
 }
 
 /// Whether standard input is an end of this pipe.

@@ -1,9 +1,12 @@
 //! A child process.
 
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Child;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
+
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::{SigSet, Signal as NixSignal};
 
 use pool_core::ExitStatus;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -25,12 +28,47 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Takes charge of a child that is the leader of its process group.
+    /// Executes a program as the leader of a process group of its own, with all signals at their
+    /// defaults and none blocked. Returns when that is done.
+    ///
+    /// The program gets each of `streams` under the number that is given with it, and `inherited`
+    /// under their own numbers; no descriptor among them is one of the standard three here. That
+    /// is never a `fork`, which would copy the page tables of all of this process's memory, and no
+    /// other process can inherit anything of it meanwhile.
     ///
     /// # Errors
-    /// When the system is out of descriptors; the child is gone then.
-    pub(crate) fn new(mut child: Child) -> io::Result<Self> {
-        let pid = Pid::from_child(&child);
+    /// When the program cannot be executed, or the system is out of processes or descriptors;
+    /// nothing runs then.
+    pub(crate) fn start(
+        program: &CStr,
+        arguments: &[CString],
+        environment: &[CString],
+        streams: &[(BorrowedFd<'_>, RawFd)],
+        inherited: &[BorrowedFd<'_>],
+    ) -> io::Result<Self> {
+        let mut actions = PosixSpawnFileActions::init()?;
+        for (stream, number) in streams {
+            actions.add_dup2(stream.as_raw_fd(), *number)?;
+        }
+        for descriptor in inherited {
+            // The same number twice means: let it be inherited.
+            actions.add_dup2(descriptor.as_raw_fd(), descriptor.as_raw_fd())?;
+        }
+        let mut attributes = PosixSpawnAttr::init()?;
+        attributes.set_flags(
+            PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
+        )?;
+        attributes.set_pgroup(nix::unistd::Pid::from_raw(0))?;
+        let mut defaults = SigSet::all();
+        // Of these two nobody may say so.
+        defaults.remove(NixSignal::SIGKILL);
+        defaults.remove(NixSignal::SIGSTOP);
+        attributes.set_sigdefault(&defaults)?;
+        attributes.set_sigmask(&SigSet::empty())?;
+        let pid = posix_spawn(program, &actions, &attributes, arguments, environment)?;
+        let pid = Pid::from_raw(pid.as_raw()).ok_or(Errno::SRCH)?;
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => Ok(Self {
                 pid,
@@ -38,8 +76,10 @@ impl Process {
                 ended: None,
             }),
             Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
+                // It is ours and was not reaped, unless this program ignores SIGCHLD; its group
+                // has its number, and nobody else can have it as long as a member lives.
+                let _ = kill_process_group(pid, Signal::KILL);
+                let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
                 Err(error.into())
             }
         }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::signal::{SigHandler, Signal};
 use rustix::process::{getppid, set_parent_process_death_signal};
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -31,7 +31,7 @@ pub(crate) fn parent() -> u32 {
 }
 
 /// Makes this process be killed when the thread that started it ends. `false`: it has already.
-pub(super) fn die_with_parent() -> io::Result<bool> {
+pub(crate) fn die_with_parent() -> io::Result<bool> {
     let before = parent();
     set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     Ok(parent() == before)
@@ -44,11 +44,6 @@ pub(crate) fn ignore_signals_of_output() {
         // SAFETY: it installs no handler.
         let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) };
     }
-}
-
-/// Lets signals through that the thread which started this process blocked for itself.
-pub(crate) fn unblock_signals() {
-    let _ = SigSet::empty().thread_set_mask();
 }
 
 /// Names the process after its program: an executed `/proc/self/exe` is called `exe` in listings.
@@ -68,28 +63,6 @@ pub(crate) fn remove_variable(name: &str) {
         // SAFETY: there is no thread that could read the environment meanwhile.
         unsafe { env::remove_var(name) };
     }
-}
-
-/// Calls `f`, with this variable in the environment if this process has a single thread.
-/// Afterwards it is what it was.
-pub(crate) fn with_variable<T>(name: &str, value: &OsStr, f: impl FnOnce() -> T) -> T {
-    if !is_alone() {
-        return f();
-    }
-    let before = env::var_os(name);
-    // SAFETY: there is no thread that could read the environment meanwhile.
-    unsafe { env::set_var(name, value) };
-    let result = f();
-    // Should `f` have started a thread, then there is no way back.
-    if is_alone() {
-        match before {
-            // SAFETY: as above.
-            Some(before) => unsafe { env::set_var(name, before) },
-            // SAFETY: as above.
-            None => unsafe { env::remove_var(name) },
-        }
-    }
-    result
 }
 
 /// Whether this process has a single thread.

@@ -1,4 +1,4 @@
-//! What a worker says through its doorbell before it is one: the hello and its like.
+//! What a worker says through its doorbell before it is one.
 //!
 //! The bytes come from another process and are validated: no bytes make the parent panic, or hold
 //! more than [`FRAME_BYTES`].
@@ -10,29 +10,13 @@ use std::io::{self, Read};
 /// A message from a worker that is being launched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// The worker waits at its server.
-    Hello(Hello),
-    /// The worker has the region. The last message: what follows are the rings of the doorbell.
-    Received,
+    /// The worker has the region and has said hello. The last message: what follows are the rings
+    /// of the doorbell.
+    Ready,
     /// The bootstrap failed, and this is why.
     Failed(String),
     /// The process came to build a pool of its own without having met `init`.
     MissingInit,
-}
-
-/// Who a worker is, and where it waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hello {
-    /// The worker's [`pool_core::PROTOCOL_VERSION`].
-    pub(crate) version: u32,
-    /// The worker's process identifier, as it sees it.
-    pub(crate) pid: u32,
-    /// The nonce that the parent put into the summons.
-    pub(crate) nonce: u128,
-    /// The worker's [`identity`](crate::identity::identity).
-    pub(crate) identity: u128,
-    /// The name of its one-shot server: a path without NUL.
-    pub(crate) server: String,
 }
 
 /// The longest message in bytes. Below what a pipe takes in one piece (`PIPE_BUF`, 4096), so that
@@ -46,32 +30,17 @@ const BODY_BYTES: usize = 2048;
 /// Begins every message. Not text, and unlike the rings of the doorbell.
 const MARK: [u8; 4] = [0xf1, b'p', b'p', 0];
 
-const HELLO: u8 = 1;
-const RECEIVED: u8 = 2;
-const FAILED: u8 = 3;
-const MISSING_INIT: u8 = 4;
-
-/// A hello without its server.
-const HELLO_BYTES: usize = 4 + 4 + 16 + 16;
-/// The longest server name: `sun_path` less its NUL.
-pub(crate) const SERVER_BYTES: usize = 107;
+const READY: u8 = 1;
+const FAILED: u8 = 2;
+const MISSING_INIT: u8 = 3;
 
 impl Message {
     /// The bytes to write, in one piece. Text that is too long is cut.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let (kind, body) = match self {
-            Self::Hello(hello) => {
-                let mut body = Vec::with_capacity(HELLO_BYTES + hello.server.len());
-                body.extend(hello.version.to_le_bytes());
-                body.extend(hello.pid.to_le_bytes());
-                body.extend(hello.nonce.to_le_bytes());
-                body.extend(hello.identity.to_le_bytes());
-                body.extend(hello.server.as_bytes());
-                (HELLO, body)
-            }
-            Self::Received => (RECEIVED, Vec::new()),
-            Self::Failed(reason) => (FAILED, reason.as_bytes().to_vec()),
-            Self::MissingInit => (MISSING_INIT, Vec::new()),
+        let (kind, body): (_, &[u8]) = match self {
+            Self::Ready => (READY, &[]),
+            Self::Failed(reason) => (FAILED, reason.as_bytes()),
+            Self::MissingInit => (MISSING_INIT, &[]),
         };
         let body = &body[..body.len().min(BODY_BYTES)];
         let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
@@ -84,32 +53,11 @@ impl Message {
 
     fn decode(kind: u8, body: &[u8]) -> Result<Self, Malformed> {
         match kind {
-            HELLO => Hello::decode(body).map(Self::Hello).ok_or(Malformed),
-            RECEIVED if body.is_empty() => Ok(Self::Received),
+            READY if body.is_empty() => Ok(Self::Ready),
             FAILED => Ok(Self::Failed(String::from_utf8_lossy(body).into_owned())),
             MISSING_INIT if body.is_empty() => Ok(Self::MissingInit),
             _ => Err(Malformed),
         }
-    }
-}
-
-impl Hello {
-    fn decode(body: &[u8]) -> Option<Self> {
-        let (version, rest) = body.split_first_chunk()?;
-        let (pid, rest) = rest.split_first_chunk()?;
-        let (nonce, rest) = rest.split_first_chunk()?;
-        let (identity, rest) = rest.split_first_chunk()?;
-        let server = std::str::from_utf8(rest).ok()?;
-        if server.is_empty() || server.len() > SERVER_BYTES || server.contains('\0') {
-            return None;
-        }
-        Some(Self {
-            version: u32::from_le_bytes(*version),
-            pid: u32::from_le_bytes(*pid),
-            nonce: u128::from_le_bytes(*nonce),
-            identity: u128::from_le_bytes(*identity),
-            server: server.to_owned(),
-        })
     }
 }
 
@@ -203,7 +151,7 @@ impl From<Malformed> for io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{BODY_BYTES, FRAME_BYTES, Heard, Hello, Inbox, MARK, Message, SERVER_BYTES};
+    use super::{BODY_BYTES, FRAME_BYTES, Heard, Inbox, MARK, Message};
     use proptest::prelude::*;
     use std::io::{self, Read};
 
@@ -229,23 +177,7 @@ mod tests {
 
     fn messages() -> impl Strategy<Value = Message> {
         prop_oneof![
-            (
-                any::<u32>(),
-                any::<u32>(),
-                any::<u128>(),
-                any::<u128>(),
-                "[a-z/.]{1,107}"
-            )
-                .prop_map(|(version, pid, nonce, identity, server)| Message::Hello(
-                    Hello {
-                        version,
-                        pid,
-                        nonce,
-                        identity,
-                        server,
-                    }
-                )),
-            Just(Message::Received),
+            Just(Message::Ready),
             "\\PC{0,100}".prop_map(Message::Failed),
             Just(Message::MissingInit),
         ]
@@ -295,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_before_the_hello_is_an_error() {
+    fn a_ring_before_any_message_is_an_error() {
         let mut pipe = Pipe {
             bytes: &[1],
             piece: 1,
@@ -307,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_long_length_is_refused_before_it_is_believed() {
-        let mut bytes = Message::Received.encode();
+        let mut bytes = Message::Ready.encode();
         let length = bytes.len();
         bytes[length - 2..].copy_from_slice(&(BODY_BYTES as u16 + 1).to_le_bytes());
         let mut pipe = Pipe {
@@ -332,30 +264,6 @@ mod tests {
             heard,
             Heard::Message(Message::Failed("ä".repeat(BODY_BYTES / 2)))
         );
-    }
-
-    #[test]
-    fn a_server_that_no_socket_can_have_is_refused() {
-        for server in [
-            "".to_owned(),
-            "a\0b".to_owned(),
-            "a".repeat(SERVER_BYTES + 1),
-        ] {
-            let hello = Hello {
-                version: 1,
-                pid: 1,
-                nonce: 1,
-                identity: 1,
-                server,
-            };
-            let bytes = Message::Hello(hello).encode();
-            let mut pipe = Pipe {
-                bytes: &bytes,
-                piece: 64,
-                taken: 0,
-            };
-            Inbox::default().listen(&mut pipe).expect_err("no message");
-        }
     }
 
     #[test]

@@ -1,0 +1,189 @@
+//! The environment variable by which a parent calls a worker.
+
+use std::fmt;
+use std::os::fd::RawFd;
+
+/// What a worker finds in its environment.
+///
+/// The first three fields are the same in every version of the protocol, so that a copy of this
+/// crate in another version, linked into the same program, can tell that a process is a worker,
+/// although not its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BootstrapEnv {
+    /// The protocol's version, [`pool_core::PROTOCOL_VERSION`] of the parent.
+    pub(crate) version: u32,
+    /// The process that calls.
+    pub(crate) parent: u32,
+    /// The inode of the doorbell, whose writing end the worker has as standard input.
+    pub(crate) bell: u64,
+    /// What this version of the protocol says beyond that. `None`: it is another version.
+    pub(crate) launch: Option<Launch>,
+}
+
+/// See [`BootstrapEnv::launch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Launch {
+    /// By which parent and worker know each other's messages.
+    pub(crate) nonce: u128,
+    /// The memory that they share.
+    pub(crate) memory: Inherited,
+    /// The socket in which the worker finds where to say hello.
+    pub(crate) control: Inherited,
+    /// The pipe for the worker's events, if they are to be forwarded.
+    pub(crate) events: Option<Inherited>,
+}
+
+/// A descriptor that a worker has from its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inherited {
+    /// Its number, in both processes.
+    pub(crate) number: RawFd,
+    /// The inode of what it refers to: whoever merely has the same environment has something else,
+    /// or nothing, under that number.
+    pub(crate) inode: u64,
+}
+
+impl BootstrapEnv {
+    /// The variable's name.
+    pub(crate) const VARIABLE: &str = "PROCPOOL_WORKER";
+
+    /// Reads the variable's value. `None`: nothing that a parent wrote.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.splitn(4, ':');
+        let version = fields.next()?.parse().ok()?;
+        let parent = fields.next()?.parse().ok()?;
+        let bell = fields.next()?.parse().ok()?;
+        let rest = fields.next()?;
+        let launch = if version == pool_core::PROTOCOL_VERSION {
+            Some(Launch::parse(rest)?)
+        } else {
+            None
+        };
+        Some(Self {
+            version,
+            parent,
+            bell,
+            launch,
+        })
+    }
+}
+
+impl Launch {
+    fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.split(':');
+        let launch = Self {
+            nonce: u128::from_str_radix(fields.next()?, 16).ok()?,
+            memory: Inherited::parse(fields.next()?)?,
+            control: Inherited::parse(fields.next()?)?,
+            events: match fields.next() {
+                Some(events) => Some(Inherited::parse(events)?),
+                None => None,
+            },
+        };
+        fields.next().is_none().then_some(launch)
+    }
+}
+
+impl Inherited {
+    fn parse(text: &str) -> Option<Self> {
+        let (number, inode) = text.split_once('/')?;
+        Some(Self {
+            number: number.parse().ok()?,
+            inode: inode.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for BootstrapEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}:", self.version, self.parent, self.bell)?;
+        let Some(launch) = &self.launch else {
+            return Ok(());
+        };
+        write!(f, "{:032x}", launch.nonce)?;
+        write!(f, ":{}:{}", launch.memory, launch.control)?;
+        match launch.events {
+            Some(events) => write!(f, ":{events}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Inherited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.inode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BootstrapEnv, Inherited, Launch};
+    use proptest::prelude::*;
+
+    fn inherited() -> impl Strategy<Value = Inherited> {
+        (any::<i32>(), any::<u64>()).prop_map(|(number, inode)| Inherited { number, inode })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(
+            parent: u32,
+            bell: u64,
+            nonce: u128,
+            memory in inherited(),
+            control in inherited(),
+            events in prop::option::of(inherited()),
+        ) {
+            let called = BootstrapEnv {
+                version: pool_core::PROTOCOL_VERSION,
+                parent,
+                bell,
+                launch: Some(Launch { nonce, memory, control, events }),
+            };
+            prop_assert_eq!(BootstrapEnv::parse(&called.to_string()), Some(called));
+        }
+
+        #[test]
+        fn any_text_is_survived(text in "\\PC*") {
+            let _ = BootstrapEnv::parse(&text);
+        }
+
+        #[test]
+        fn text_of_the_right_shape_is_survived(text in "[0-9:/a-f+-]{0,80}") {
+            let _ = BootstrapEnv::parse(&text);
+        }
+    }
+
+    #[test]
+    fn another_version_is_known_as_one() {
+        let called = BootstrapEnv::parse("4294967295:12:34:who knows:what").expect("a call");
+        assert_eq!((called.parent, called.bell), (12, 34));
+        assert_eq!(called.launch, None);
+    }
+
+    #[test]
+    fn the_current_version_must_be_complete() {
+        let version = pool_core::PROTOCOL_VERSION;
+        let whole = format!("{version}:12:34:1f:3/4:5/6");
+        assert!(BootstrapEnv::parse(&whole).is_some());
+        for rest in [
+            "",
+            "1",
+            "1:",
+            ":1",
+            "1:3/4",
+            "1:3/4:5",
+            "1:3/4:5/",
+            "x:3/4:5/6",
+            "1:3/x:5/6",
+            "1:3/4:5/6:",
+            "1:3/4:5/6:7",
+            "1:3/4:5/6:7/8:9",
+        ] {
+            assert_eq!(
+                BootstrapEnv::parse(&format!("{version}:12:34:{rest}")),
+                None
+            );
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! ipc-channel between a parent and its worker, over sockets that the worker inherits.
+//!
+//! ipc-channel connects strangers by a one-shot server, which is a socket with a name in the
+//! temporary folder: files that a process which is killed leaves behind, a wait in `accept`, and
+//! other users at the door. A parent and its child do not need that, for a child inherits
+//! descriptors. But ipc-channel makes no channel from a descriptor, and gives none away.
+//!
+//! Two facts help. Its channels are pairs of connected sockets of the type `SEQPACKET`, and what
+//! is sent waits in the receiving socket. So a message that nobody else can have written is sent
+//! through a new channel, and the descriptor behind which it is waiting is the receiver's
+//! ([`Receiver::new`]). The receiver's text for debugging says where to look first; should a later
+//! version of ipc-channel say nothing there, all descriptors are tried, so that nothing depends on
+//! that text but speed. With the number known,
+//! - the parent duplicates the descriptor, and the worker inherits the duplicate;
+//! - the worker makes a channel of its own and puts what it has inherited in the place of the
+//!   receiver's socket, by `dup3`. ipc-channel keeps nothing of a socket but its number, and only
+//!   the owner of a receiver closes it or changes what is behind that number. Here that is
+//!   [`Receiver`], and nobody else.
+//!
+//! ipc-channel asserts much of what should be an error. What it would panic of is looked for
+//! before ([`prepare`], [`Receiver::try_recv`]), and what is left is caught: no panic of its becomes
+//! the text of an error.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use ipc_channel::platform::OsIpcSender;
+use ipc_channel::{IpcError, TryRecvError};
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+/// What is sent between a parent and a worker that is being launched.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ControlMessage {
+    /// To oneself, to find a receiver's socket.
+    Mark(Nonce),
+    /// To the worker: where to say hello.
+    Setup(Nonce, IpcSender<ControlMessage>),
+    /// To the parent.
+    Hello(Hello),
+}
+
+/// A number that nobody can guess, as bytes, which stay together when they are encoded.
+pub(crate) type Nonce = [u8; 16];
+
+/// Who a worker is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// The worker's [`pool_core::PROTOCOL_VERSION`].
+    pub(crate) version: u32,
+    /// The worker's process identifier, as it sees it.
+    pub(crate) pid: u32,
+    /// The nonce that the parent put into the environment.
+    pub(crate) nonce: Nonce,
+    /// The worker's [`pool_core::build_identity`].
+    pub(crate) identity: u128,
+}
+
+/// The sending side of a channel.
+pub(crate) struct Sender(IpcSender<ControlMessage>);
+
+impl Sender {
+    /// What tells a worker of this nonce to say hello here.
+    pub(crate) fn into_setup(self, nonce: Nonce) -> ControlMessage {
+        ControlMessage::Setup(nonce, self.0)
+    }
+
+    /// Where a message of [`into_setup`](Self::into_setup) says.
+    pub(crate) fn of_setup(sender: IpcSender<ControlMessage>) -> Self {
+        Self(sender)
+    }
+
+    /// Sends a message. A message of ours fits into the socket, so this does not wait.
+    pub(crate) fn send(&self, message: ControlMessage) -> io::Result<()> {
+        caught(|| self.0.send(message))?.map_err(|error| match error {
+            IpcError::Io(error) => error,
+            error => io::Error::other(error.to_string()),
+        })
+    }
+}
+
+/// The receiving side of a channel, of which the descriptor is known.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    ipc: IpcReceiver<ControlMessage>,
+    /// The descriptor of its socket, which `ipc` owns.
+    number: RawFd,
+    /// Whether messages may bring descriptors along.
+    trusts_sender: bool,
+}
+
+impl Receiver {
+    /// A new channel.
+    ///
+    /// # Errors
+    /// When the system is out of descriptors.
+    pub(crate) fn new() -> io::Result<(Sender, Self)> {
+        let (sender, ipc) = ipc::channel()?;
+        let sender = Sender(sender);
+        let mark: Nonce = sys::random()?;
+        sender.send(ControlMessage::Mark(mark))?;
+        let number = numbers(&format!("{ipc:?}"))
+            .chain(0..sys::most_descriptors())
+            .find(|&number| sys::has_message(number, &mark))
+            .ok_or_else(|| io::Error::other("ipc-channel's socket cannot be found"))?;
+        let receiver = Self {
+            ipc,
+            number,
+            trusts_sender: false,
+        };
+        match receiver.try_recv()? {
+            Some(ControlMessage::Mark(found)) if found == mark => Ok((sender, receiver)),
+            _ => Err(io::Error::other("ipc-channel's socket is not where it was")),
+        }
+    }
+
+    /// The receiver of the channel of which this is the receiving socket. Its messages may bring
+    /// descriptors along if their sender is trusted, as a worker trusts its parent.
+    pub(crate) fn over(socket: OwnedFd, trusts_sender: bool) -> io::Result<Self> {
+        let (_, mut receiver) = Self::new()?;
+        // SAFETY: the descriptor belongs to the receiver, which is ours, and which takes one
+        // connected socket of this type like another.
+        unsafe { sys::replace(receiver.number, socket)? };
+        receiver.trusts_sender = trusts_sender;
+        Ok(receiver)
+    }
+
+    /// A copy of the socket for a worker to inherit.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        sys::duplicate(self.socket())
+    }
+
+    /// The next message, if it has arrived.
+    ///
+    /// # Errors
+    /// When nobody can send one any more, or something else was sent.
+    pub(crate) fn try_recv(&self) -> io::Result<Option<ControlMessage>> {
+        // ipc-channel believes the lengths in what it reads, and makes channels or mappings of
+        // the descriptors that come along.
+        sys::check_message(self.socket(), self.trusts_sender)?;
+        match caught(|| self.ipc.try_recv())? {
+            Ok(message) => Ok(Some(message)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::IpcError(IpcError::Io(error))) => Err(error),
+            Err(TryRecvError::IpcError(IpcError::Disconnected)) => {
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+            Err(error) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                error.to_string(),
+            )),
+        }
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        // SAFETY: the receiver has it open as long as it lives.
+        unsafe { BorrowedFd::borrow_raw(self.number) }
+    }
+}
+
+/// The numbers in a text that can be those of descriptors.
+fn numbers(text: &str) -> impl Iterator<Item = RawFd> {
+    text.split(|character: char| !character.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+}
+
+/// Where a process uses ipc-channel for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Beside other threads, which open descriptors.
+    Parent,
+    /// Alone, before anything else.
+    Worker,
+}
+
+/// To be called before the rest of this module: makes ipc-channel find out how large a message may
+/// be. It does so once in a process, with a socket pair, and should it get none, then it panics,
+/// and does so again whenever it is asked to send or receive anything.
+///
+/// So it is made to do it at a moment at which there are sockets: a few are made and closed just
+/// before. In a parent a thread does that which has a table of descriptors of its own, so that
+/// nobody else uses up what the limit of open files leaves.
+///
+/// # Errors
+/// When there are none; the next call tries again.
+pub(crate) fn prepare(side: Side) -> io::Result<()> {
+    static IS_DONE: AtomicBool = AtomicBool::new(false);
+    if IS_DONE.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    match side {
+        Side::Worker => first_use()?,
+        Side::Parent => thread::Builder::new()
+            .name("procpool-channel".into())
+            .spawn(|| {
+                // Where a sandbox forbids that, it is done among the others.
+                let _ = sys::own_descriptors();
+                first_use()
+            })?
+            .join()
+            .unwrap_or_else(|_| Err(unusable()))?,
+    }
+    IS_DONE.store(true, Ordering::Release);
+    Ok(())
+}
+
+fn first_use() -> io::Result<()> {
+    /// More than it takes, since other processes take from the system's limit at the same time.
+    const PAIRS: usize = 4;
+    let pairs: io::Result<Vec<_>> = (0..PAIRS).map(|_| UnixStream::pair()).collect();
+    drop(pairs?);
+    caught(OsIpcSender::get_max_fragment_size)?;
+    Ok(())
+}
+
+/// Calls ipc-channel, which asserts much of what it should answer as an error.
+fn caught<T>(f: impl FnOnce() -> T) -> io::Result<T> {
+    // What `f` leaves behind when it panics is thread-local and empty.
+    catch_unwind(AssertUnwindSafe(f)).map_err(|_| unusable())
+}
+
+fn unusable() -> io::Error {
+    io::Error::other(
+        "ipc-channel got no socket at its first use and cannot be used in this process any more; \
+         start the program again",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::{ControlMessage, Hello, Receiver, Sender, Side, numbers, prepare};
+
+    fn channel() -> (Sender, Receiver) {
+        prepare(Side::Parent).expect("sockets");
+        Receiver::new().expect("sockets")
+    }
+
+    /// Otherwise all descriptors are looked at for each worker.
+    #[test]
+    fn the_socket_is_where_its_text_says() {
+        let (_sender, receiver) = channel();
+        let text = format!("{:?}", receiver.ipc);
+        assert_eq!(numbers(&text).next(), Some(receiver.number), "{text}");
+    }
+
+    #[test]
+    fn the_socket_is_found_among_all_descriptors() {
+        let (sender, receiver) = channel();
+        let mark = crate::sys::random().expect("numbers");
+        sender.send(ControlMessage::Mark(mark)).expect("room");
+        let has_it = |&number: &i32| crate::sys::has_message(number, &mark);
+        let mut all = 0..crate::sys::most_descriptors();
+        assert_eq!(all.find(has_it), Some(receiver.number));
+        assert_eq!(all.find(has_it), None);
+    }
+
+    #[test]
+    fn an_inherited_socket_takes_the_place_of_the_receivers() {
+        let (sender, receiver) = channel();
+        let inherited = receiver.duplicate().expect("a descriptor");
+        assert!(inherited.as_raw_fd() > 2);
+        drop(receiver);
+        let (hello_to, hello_here) = channel();
+        let setup = hello_to.into_setup([7; 16]);
+        sender.send(setup).expect("room");
+        drop(sender);
+        let receiver = Receiver::over(inherited, true).expect("sockets");
+        let Some(ControlMessage::Setup(nonce, hello)) = receiver.try_recv().expect("a message")
+        else {
+            panic!("no setup");
+        };
+        assert_eq!(nonce, [7; 16]);
+        // All that sent is gone.
+        receiver.try_recv().expect_err("nobody sends");
+        assert!(hello_here.try_recv().expect("somebody can").is_none());
+        let said = Hello {
+            version: 1,
+            pid: 2,
+            nonce,
+            identity: 4,
+        };
+        let message = ControlMessage::Hello(said.clone());
+        Sender::of_setup(hello).send(message).expect("room");
+        match hello_here.try_recv().expect("a message") {
+            Some(ControlMessage::Hello(heard)) => assert_eq!(heard, said),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn descriptors_are_taken_from_the_parent_alone() {
+        let (sender, receiver) = channel();
+        let (other, _receiver) = channel();
+        let setup = other.into_setup([0; 16]);
+        sender.send(setup).expect("room");
+        let error = receiver.try_recv().expect_err("a descriptor");
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    }
+}
