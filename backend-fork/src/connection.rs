@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pool_core::{ExitStatus, LaunchError, Reaped};
+use pool_core::{ExitStatus, LaunchError, Reaped, failed};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
@@ -51,7 +51,7 @@ impl Connection {
     /// A connection to whoever serves now. The notifier is readable when [`reap`](Self::reap)
     /// should be asked again.
     pub(crate) fn open(lineage: Arc<Lineage>, notifier: Arc<OwnedFd>) -> Result<Self, LaunchError> {
-        let (socket, theirs) = Socket::pair().map_err(refused)?;
+        let (socket, theirs) = Socket::pair().map_err(|(call, errno)| refused(call)(errno))?;
         let reign = lineage.connect(&theirs)?;
         Ok(Self {
             socket,
@@ -97,7 +97,10 @@ impl Connection {
             && state.asked.is_empty()
         {
             state.outbox.pop_back();
-            return Err(LaunchError::new("the fork server takes no launch").caused_by(errno));
+            return Err(
+                LaunchError::new("the fork server takes no launch")
+                    .caused_by(failed("sendmsg")(errno)),
+            );
         }
         Ok(launch)
     }
@@ -273,9 +276,11 @@ impl Drop for Connection {
 
 /// The launchers' notifier: see [`Connection::open`].
 pub(crate) fn make_notifier() -> Result<OwnedFd, LaunchError> {
-    epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused)
+    epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused("epoll_create1"))
 }
 
-fn refused(errno: Errno) -> LaunchError {
-    LaunchError::new("cannot connect a pool to the fork server").caused_by(errno)
+fn refused(call: &'static str) -> impl Fn(Errno) -> LaunchError {
+    move |errno| {
+        LaunchError::new("cannot connect a pool to the fork server").caused_by(failed(call)(errno))
+    }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use pool_core::{LaunchError, LaunchSpec, Launcher, Link, Region};
+use pool_core::{LaunchError, LaunchSpec, Launcher, Link, Region, failed};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::connection::{Connection, make_notifier};
@@ -54,7 +54,11 @@ impl Launcher for ForkLauncher {
         spec.prepare(&region);
         let (bell, ringer) =
             pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|errno| {
-                LaunchError::new(format!("cannot make the doorbell of {name}")).caused_by(errno)
+                LaunchError::new(format!("cannot make the doorbell of {name}")).caused_by(failed(
+                    "pipe2",
+                )(
+                    errno
+                ))
             })?;
         let (outfit, mut given) = (Outfit::of(spec), vec![ringer, memory]);
         for outlet in [spec.stdout(), spec.stderr(), spec.events()]

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pool_core::{ExitStatus, LaunchError};
+use pool_core::{ExitStatus, LaunchError, failed};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, kill_process_group, pidfd_open, setpgid,
@@ -54,16 +54,18 @@ impl Lineage {
     /// Either this process has one thread, or the caller answers for it that the server and the
     /// workers take no lock and read no memory that another thread was at.
     pub(crate) unsafe fn start(serve: Serve) -> Result<Self, StartError> {
-        let refused = |errno| StartError::of_system("cannot start the fork server", errno);
+        let refused = |call| {
+            move |errno| StartError::of_system("cannot start the fork server", failed(call)(errno))
+        };
         let owner = getpid();
-        let parent = pidfd_open(owner, PidfdFlags::empty()).map_err(refused)?;
-        let (ours, theirs) = Socket::pair().map_err(refused)?;
+        let parent = pidfd_open(owner, PidfdFlags::empty()).map_err(refused("pidfd_open"))?;
+        let (ours, theirs) = Socket::pair().map_err(|(call, errno)| refused(call)(errno))?;
         sys::flush_streams();
         // No handler of the program's runs in the server before it has taken them off.
         let blocked = sys::block_signals();
         // SAFETY: handed on to the caller. What the copy must not do is listed at `sys::fork`; it
         // goes straight into `run`, which does not return.
-        let Some(pid) = (unsafe { sys::fork() }).map_err(refused)? else {
+        let Some(pid) = (unsafe { sys::fork() }).map_err(refused("fork"))? else {
             drop(ours);
             server::run(parent, theirs, serve)
         };
@@ -89,7 +91,7 @@ impl Lineage {
                 drop((ours, theirs));
                 wait::reap(WaitId::Pid(pid), WaitIdOptions::empty());
                 wait::reap_group(pid, WaitIdOptions::empty());
-                Err(refused(errno))
+                Err(refused("pidfd_open")(errno))
             }
         }
     }
@@ -133,7 +135,7 @@ impl Lineage {
                 }
                 Err(errno) => {
                     let error = LaunchError::new("cannot reach the fork server");
-                    return Err(error.caused_by(errno));
+                    return Err(error.caused_by(failed("sendmsg")(errno)));
                 }
             }
         }
@@ -217,7 +219,7 @@ impl Lineage {
                 let fate = describe("and its standby", &standby);
                 format!("{fate} as well")
             }
-            Some(Err(errno)) => format!("it could not make a standby: {errno}"),
+            Some(Err(errno)) => format!("it could not make a standby (clone, socketpair): {errno}"),
             None => "it had no standby yet".to_owned(),
         };
         let error = LaunchError::new(format!(

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use pool_core::{Advance, ExitStatus, LaunchError, Link, Reaped, Region};
+use pool_core::{Advance, ExitStatus, LaunchError, Link, Reaped, Region, failed};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 
@@ -91,9 +91,8 @@ impl ForkLink {
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}
                 Err(errno) => {
-                    return Err(
-                        LaunchError::new("cannot read a worker's doorbell").caused_by(errno)
-                    );
+                    return Err(LaunchError::new("cannot read a worker's doorbell")
+                        .caused_by(failed("read")(errno)));
                 }
             }
         }
@@ -101,12 +100,14 @@ impl ForkLink {
 
     /// Gets hold of the process of which the server has said hello.
     fn take_hold(&self, Hello(outcome): Hello) -> Result<Worker, LaunchError> {
-        let pid =
-            outcome.map_err(|errno| LaunchError::new("cannot fork a worker").caused_by(errno))?;
+        let pid = outcome.map_err(|errno| {
+            LaunchError::new("cannot fork a worker").caused_by(failed("fork")(errno))
+        })?;
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pid = pid.expect("a hello holds a positive number");
         let death = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
-            LaunchError::new("cannot watch a worker's process").caused_by(errno)
+            LaunchError::new("cannot watch a worker's process")
+                .caused_by(failed("pidfd_open")(errno))
         })?;
         // If the server is alive now, it was alive when the pidfd was opened, and so the process
         // was not reaped then and the number was the worker's.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use pool_core::{ExitStatus, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, pidfd_send_signal};
 
 use crate::message::{Announcement, CONNECT, SERVE};
 use crate::socket::{Received, Socket};
@@ -105,8 +105,10 @@ impl ServerProcess {
 
     /// Kills it, and waits until it is dead.
     pub(crate) fn kill(&self) {
-        // It may be dead.
-        let _ = pidfd_send_signal(&self.death, Signal::KILL);
+        // It may be dead. It is a child that is not reaped, so its number is its own.
+        if pidfd_send_signal(&self.death, Signal::KILL).is_err() {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
         wait::wait_for_death(&self.death, None);
     }
 

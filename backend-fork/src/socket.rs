@@ -24,14 +24,24 @@ const DESCRIPTORS: usize = OUTFIT;
 pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
-    /// Both ends of a new connection. Neither survives an `exec`.
-    pub(crate) fn pair() -> Result<(Self, Self), Errno> {
-        let (one, other) = socketpair(
+    /// Both ends of a new connection. Neither survives an `exec`. An error comes with the call that it
+    /// is of.
+    pub(crate) fn pair() -> Result<(Self, Self), (&'static str, Errno)> {
+        let pair = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
             None,
-        )?;
+        );
+        let (one, other) = pair.map_err(|errno| ("socketpair", errno))?;
+        // Who cannot receive is known here, where there is somebody to be told. Later it would look as if
+        // the other end were closed.
+        let parts = &mut [IoSliceMut::new(&mut [])];
+        let nothing = &mut RecvAncillaryBuffer::default();
+        match recvmsg(&one, parts, nothing, RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN | Errno::INTR) | Ok(_) => {}
+            Err(errno) => return Err(("recvmsg", errno)),
+        }
         Ok((Self(one), Self(other)))
     }
 

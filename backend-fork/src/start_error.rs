@@ -3,8 +3,7 @@
 use pool_core::LaunchError;
 use std::error::Error;
 use std::fmt;
-
-use rustix::io::Errno;
+use std::io;
 
 /// Why a [`ForkServer`](crate::ForkServer) could not be started.
 #[derive(Debug, Clone)]
@@ -32,8 +31,8 @@ impl StartError {
         }
     }
 
-    pub(crate) fn of_system(what: &str, errno: Errno) -> Self {
-        Self::of_reason(LaunchError::new(what).caused_by(errno).to_string())
+    pub(crate) fn of_system(what: &str, error: io::Error) -> Self {
+        Self::of_reason(LaunchError::new(what).caused_by(error).to_string())
     }
 
     pub(crate) fn of_reason(message: impl Into<String>) -> Self {

@@ -79,7 +79,7 @@ impl Standby {
     }
 
     fn make(&mut self) -> Result<Option<Socket>, Errno> {
-        let (parents, own) = Socket::pair()?;
+        let (parents, own) = Socket::pair().map_err(|(_, errno)| errno)?;
         self.made = Some(Instant::now());
         // SAFETY: the server never starts a thread. What the copy must not do is listed at
         // `sys::fork`; it returns from here straight to `settle::run` and leaves from there. It

@@ -77,7 +77,7 @@ pub(super) fn start(
     shared: Arc<Shared>,
     launcher: Box<dyn Launcher>,
 ) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("procpool-supervisor".into())
         .spawn(move || {
             let mut supervisor = Supervisor::new(shared, launcher);
@@ -100,7 +100,8 @@ pub(super) fn start(
                 shared.deliver(core);
                 shared.changed.notify_all();
             }
-        })
+        });
+    thread.map_err(sys::failed_in(sys::THREAD_CALL))
 }
 
 pub(super) struct Supervisor {

@@ -26,6 +26,9 @@ use super::file_size::without_size_signal;
 use super::refused::failed;
 use super::waiting::{poll, wait_in_epoll};
 
+/// What a thread is started by, for an error's text.
+pub(crate) const THREAD_CALL: &str = "clone3 (a thread)";
+
 /// Creates a zero-filled memory file whose size nobody can change any more: a process that
 /// shrank it would make every other one that maps it die of SIGBUS.
 pub(crate) fn memory_file(bytes: usize) -> io::Result<OwnedFd> {
@@ -286,7 +289,7 @@ impl Poller {
 
     pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
         let data = epoll::EventData::new_u64(token);
-        Ok(epoll::add(&self.0, source, data, epoll::EventFlags::IN)?)
+        epoll::add(&self.0, source, data, epoll::EventFlags::IN).map_err(failed("epoll_ctl"))
     }
 
     pub(crate) fn delete(&self, source: impl AsFd) -> io::Result<()> {

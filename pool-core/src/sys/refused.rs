@@ -18,6 +18,14 @@ pub fn failed(call: &'static str) -> impl Fn(Errno) -> io::Error {
     move |errno| io::Error::new(errno.kind(), FailedCall { call, errno })
 }
 
+/// Makes an error of the system name the call that it is of.
+pub(crate) fn failed_in(call: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| match Errno::from_io_error(&error) {
+        Some(errno) => failed(call)(errno),
+        None => error,
+    }
+}
+
 /// Whether this is what a kernel says that does not know a call, or a sandbox (a seccomp filter) that
 /// does not allow it: to ask again would be in vain.
 pub(crate) fn is_refusal(errno: Errno) -> bool {

@@ -11,12 +11,11 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, SealFlags, StatxFlags, fcntl_add_seals, fcntl_get_seals,
     fstat, open, readlink, stat, statx,
 };
-use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use super::file_size::without_size_signal;
 use super::linux::{give_size, map_shared, memory_file_to_size, unmap};
-use super::refused::{failed, is_refusal};
+use super::refused::{failed, failed_in, is_refusal};
 
 /// What makes a memory file's bytes the same for ever.
 const FROZEN: SealFlags = SealFlags::WRITE
@@ -103,8 +102,7 @@ impl Sealed {
     pub(crate) fn copy_of(bytes: &[u8]) -> io::Result<Self> {
         let mut file = File::from(memory_file_to_size("procpool-shared")?);
         // To write is to copy once; a mapping would take a page fault for each page besides.
-        without_size_signal(|| file.write_all(bytes))
-            .map_err(|error| Errno::from_io_error(&error).map_or(error, failed("write")))?;
+        without_size_signal(|| file.write_all(bytes)).map_err(failed_in("write"))?;
         Self::freeze(file.into())
     }
 

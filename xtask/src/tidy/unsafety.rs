@@ -97,6 +97,10 @@ const PLACES: &[(&str, &str)] = &[
         "tests/conformance/hostile.rs",
         "tasks that mean harm to their worker",
     ),
+    (
+        "tests/syscalls/sandbox.rs",
+        "puts up a sandbox that refuses a system call",
+    ),
 ];
 
 /// `unsafe` stands only in the places whose purpose it is.

@@ -211,7 +211,7 @@ impl Reader {
             }),
             Err(error) => {
                 teller.finish();
-                Err(error)
+                Err(sys::failed_in(sys::THREAD_CALL)(error))
             }
         }
     }
@@ -305,7 +305,7 @@ impl Hub {
 /// A pipe whose reading end does not block, but whose writing end does: that is what programs
 /// expect of their output.
 fn make_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-    rustix::io::ioctl_fionbio(&ours, true)?;
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(sys::failed("pipe2"))?;
+    rustix::io::ioctl_fionbio(&ours, true).map_err(sys::failed("ioctl"))?;
     Ok((ours, theirs))
 }

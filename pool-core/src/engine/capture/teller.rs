@@ -222,7 +222,8 @@ impl Teller {
             .spawn({
                 let queue = queue.clone();
                 move || queue.work()
-            })?;
+            })
+            .map_err(sys::failed_in(sys::THREAD_CALL))?;
         Ok(Self {
             queue,
             thread: Mutex::new(Some(thread)),

@@ -1,0 +1,242 @@
+//! A pool that does a little of everything.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use procpool::{Broadcast, BuildError, Output, OutputLine, Pool, TaskError, TaskErrorKind};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::sandbox::{CALLS, refuse};
+
+/// How long the pool may take to end once it is closed. It takes milliseconds.
+const JOIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Lines of the workers' error output that have arrived.
+static LINES: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs it with a pool of this kind. Two more words are a call and the number of an error: that call
+/// is refused. Says a line for each step: its name, a colon, and `right`, `error` with the error's
+/// text, or `WRONG` and in what way. The exit code is a failure if anything was wrong.
+pub(crate) fn run(backend: &str, refused: &[String]) -> ExitCode {
+    // Of tasks that abort.
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, none);
+    if let [call, errno] = refused {
+        let call = CALLS.iter().find(|known| known.name == *call);
+        let errno = errno.parse().map(Errno::from_raw_os_error);
+        let refused = call
+            .zip(errno.ok())
+            .map(|(call, errno)| refuse(*call, errno));
+        if !matches!(refused, Some(Ok(()))) {
+            println!("sandbox: WRONG {refused:?}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let open = descriptors();
+    let mut steps = Steps::default();
+    let hear = |_: &OutputLine| {
+        LINES.fetch_add(1, Ordering::Relaxed);
+    };
+    match backend {
+        #[cfg(feature = "fork")]
+        "fork" => {
+            let builder = procpool::ForkPool::builder().processes(2);
+            steps.all(builder.stderr(Output::lines(hear)).build());
+        }
+        #[cfg(feature = "spawn")]
+        "spawn" => {
+            let builder = procpool::SpawnPool::builder().processes(2);
+            steps.all(builder.stderr(Output::lines(hear)).build());
+        }
+        other => steps.say("backend", &format!("WRONG there is no {other}")),
+    }
+    steps.leftovers(open.as_deref());
+    steps.outcome
+}
+
+#[derive(Debug)]
+struct Steps {
+    outcome: ExitCode,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self {
+            outcome: ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl Steps {
+    fn say(&mut self, step: &str, what: &str) {
+        if what.starts_with("WRONG") {
+            self.outcome = ExitCode::FAILURE;
+        }
+        println!("{step}: {}", what.replace('\n', " "));
+    }
+
+    /// A step that brings a value, or an error whose text says something.
+    fn value<T>(
+        &mut self,
+        step: &str,
+        outcome: Result<T, impl Display>,
+        is_right: impl FnOnce(&T) -> bool,
+    ) {
+        match outcome {
+            Ok(value) if is_right(&value) => self.say(step, "right"),
+            Ok(_) => self.say(step, "WRONG value"),
+            Err(error) if error.to_string().trim().is_empty() => {
+                self.say(step, "WRONG error without a text");
+            }
+            Err(error) => self.say(step, &format!("error {error}")),
+        }
+    }
+
+    /// A step that ends with an error of this kind.
+    fn failure<T>(&mut self, step: &str, outcome: Result<T, TaskError>, kind: TaskErrorKind) {
+        match outcome {
+            Ok(_) => self.say(step, "WRONG success"),
+            Err(error) if error.kind() == kind => self.say(step, "right"),
+            Err(error) => self.value(step, Err::<(), _>(error), |()| false),
+        }
+    }
+
+    fn all(&mut self, pool: Result<impl Pool + Send, BuildError>) {
+        match pool {
+            // On a thread of its own, with which what a thread keeps for itself goes as well.
+            Ok(pool) => {
+                std::thread::scope(|scope| scope.spawn(|| self.with(pool)).join())
+                    .unwrap_or_else(|_| self.say("scenario", "WRONG panic"));
+            }
+            Err(error) => self.value("build", Err::<(), _>(error), |()| false),
+        }
+    }
+
+    fn with(&mut self, pool: impl Pool) {
+        self.value("apply", pool.apply(|x: u64| x + 1, 1), |x| *x == 2);
+        let doubled = pool.map(|x: u64| x * 2, 0..2_000);
+        self.value("map", doubled, |all| {
+            all.iter().copied().eq((0..4_000).step_by(2))
+        });
+        let died = pool.apply(|()| abort(), ());
+        self.failure("death", died, TaskErrorKind::WorkerLost);
+        let doubled = pool.map(|x: u64| x * 2, 0..100);
+        self.value("after death", doubled, |all| {
+            all.iter().copied().eq((0..200).step_by(2))
+        });
+        let late = pool.call(hang).timeout(Duration::from_millis(50)).apply(());
+        self.failure("deadline", late, TaskErrorKind::TimedOut);
+        self.shared(&pool);
+        let bulk = pool.apply(|bytes: usize| vec![7_u8; bytes], 3 << 20);
+        self.value("bulk", bulk, |all| {
+            all.len() == 3 << 20 && all.iter().all(|byte| *byte == 7)
+        });
+        let killed = pool.apply_async(hang, ());
+        let begun = Instant::now();
+        while pool.stats().running == 0 && begun.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        killed.kill();
+        self.failure("kill", killed.get(), TaskErrorKind::Cancelled);
+        let handles: Vec<_> = (0..50).map(|x| pool.apply_async(|x: u64| x, x)).collect();
+        let all: Result<Vec<u64>, _> = handles.into_iter().map(|handle| handle.get()).collect();
+        self.value("asynchronous", all, |all| all.iter().copied().eq(0..50));
+        let dump = pool.dump().to_string();
+        self.value("dump", Ok::<_, TaskError>(dump), |text| !text.is_empty());
+        pool.close();
+        match pool.join_timeout(JOIN_LIMIT) {
+            Ok(true) => self.say("join", "right"),
+            outcome => self.say("join", &format!("WRONG {outcome:?}")),
+        }
+        drop(pool);
+        let heard = LINES.load(Ordering::Relaxed) > 0;
+        self.say(
+            "output",
+            if heard {
+                "right"
+            } else {
+                "error nothing was heard"
+            },
+        );
+    }
+
+    fn shared(&mut self, pool: &impl Pool) {
+        match pool.broadcast(vec![1.5_f64; 10_000]) {
+            Ok(numbers) => {
+                let indices = (0..20).map(|index| (numbers.clone(), index));
+                let got = pool.map(|(all, at): (Broadcast<[f64]>, usize)| all[at], indices);
+                self.value("broadcast", got, |all| *all == [1.5; 20]);
+            }
+            Err(error) => self.value("broadcast", Err::<(), _>(error), |()| false),
+        }
+        let made = pool.apply(
+            |numbers: usize| {
+                let filled = Broadcast::filled(numbers, |numbers: &mut [u64]| numbers.fill(3));
+                filled.map_err(|error| error.to_string())
+            },
+            50_000,
+        );
+        match made {
+            Ok(made) => self.value("shared result", made, |all| {
+                all.len() == 50_000 && all.iter().all(|number| *number == 3)
+            }),
+            Err(error) => self.value("shared result", Err::<(), _>(error), |()| false),
+        }
+    }
+
+    /// What is left when the pool is gone. The fork server ends with the last pool.
+    fn leftovers(&mut self, before: Option<&[String]>) {
+        let threads = || std::fs::read_dir("/proc/self/task").map(Iterator::count);
+        let limit = Instant::now() + JOIN_LIMIT;
+        // The kernel tears threads down after they were joined.
+        while threads().is_ok_and(|count| count > 1) && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        match threads() {
+            Ok(1) | Err(_) => self.say("threads", "right"),
+            Ok(count) => self.say("threads", &format!("WRONG {count}")),
+        }
+        match (before, descriptors()) {
+            (Some(before), Some(after)) if before.len() != after.len() => {
+                self.say("descriptors", &format!("WRONG {before:?} became {after:?}"));
+            }
+            _ => self.say("descriptors", "right"),
+        }
+    }
+}
+
+/// Dies, and says something before.
+fn abort() {
+    eprintln!("last words");
+    std::process::abort();
+}
+
+/// Waits for nothing.
+fn hang(_: ()) {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// What the open descriptors of this process stand for. `None`: it cannot be seen.
+fn descriptors() -> Option<Vec<String>> {
+    let entries = Path::new("/proc/self/fd").read_dir().ok()?;
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.path().read_link().ok());
+    let mut names: Vec<_> = names
+        .map(|name| name.display().to_string())
+        // That of the folder itself; and what the standard library keeps, where its maps find no
+        // other random numbers.
+        .filter(|name| !name.starts_with("/proc/") && name != "/dev/urandom")
+        .collect();
+    names.sort();
+    Some(names)
+}
