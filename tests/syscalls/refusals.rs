@@ -17,12 +17,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for backend in [
-        #[cfg(feature = "fork")]
-        "fork",
-        #[cfg(feature = "spawn")]
-        "spawn",
-    ] {
+    for backend in ["fork", "spawn"] {
         let test = move || judge(backend, None);
         trials.push(Trial::test(format!("{backend}::nothing_is_refused"), test));
         for call in CALLS {

@@ -45,12 +45,10 @@ pub(crate) fn run(backend: &str, refused: &[String]) -> ExitCode {
         LINES.fetch_add(1, Ordering::Relaxed);
     };
     match backend {
-        #[cfg(feature = "fork")]
         "fork" => {
             let builder = procpool::ForkPool::builder().processes(2);
             steps.all(builder.stderr(Output::lines(hear)).build());
         }
-        #[cfg(feature = "spawn")]
         "spawn" => {
             let builder = procpool::SpawnPool::builder().processes(2);
             steps.all(builder.stderr(Output::lines(hear)).build());
