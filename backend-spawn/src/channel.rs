@@ -29,10 +29,12 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use ipc_channel::platform::OsIpcSender;
 use ipc_channel::{IpcError, TryRecvError};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::sys;
@@ -125,7 +127,7 @@ impl Receiver {
     /// The receiver of the channel of which this is the receiving socket. Its messages may bring
     /// descriptors along if their sender is trusted, as a worker trusts its parent.
     pub(crate) fn over(socket: OwnedFd, trusts_sender: bool) -> io::Result<Self> {
-        let (_, mut receiver) = Self::new()?;
+        let (_, mut receiver) = patiently(Self::new)?;
         // SAFETY: the descriptor belongs to the receiver, which is ours, and which takes one
         // connected socket of this type like another.
         unsafe { sys::replace(receiver.number, socket)? };
@@ -185,9 +187,10 @@ pub(crate) enum Side {
 /// be. It does so once in a process, with a socket pair, and should it get none, then it panics,
 /// and does so again whenever it is asked to send or receive anything.
 ///
-/// So it is made to do it at a moment at which there are sockets: a few are made and closed just
-/// before. In a parent a thread does that which has a table of descriptors of its own, so that
-/// nobody else uses up what the limit of open files leaves.
+/// So it is made to do it at a moment at which there are sockets: some are made and closed just
+/// before. In a parent, which would be lost to all later pools, a thread does that which has a
+/// table of descriptors of its own, so that nobody else uses up what the limit of open files
+/// leaves. Of a worker it would be the end of a launch, and nothing more.
 ///
 /// # Errors
 /// When there are none; the next call tries again.
@@ -197,13 +200,14 @@ pub(crate) fn prepare(side: Side) -> io::Result<()> {
         return Ok(());
     }
     match side {
-        Side::Worker => first_use()?,
+        Side::Worker => first_use(1)?,
         Side::Parent => thread::Builder::new()
             .name("procpool-channel".into())
             .spawn(|| {
                 // Where a sandbox forbids that, it is done among the others.
                 let _ = sys::own_descriptors();
-                first_use()
+                // Other processes take from the system's limit of open files at the same time.
+                first_use(16)
             })?
             .join()
             .unwrap_or_else(|_| Err(unusable()))?,
@@ -212,13 +216,32 @@ pub(crate) fn prepare(side: Side) -> io::Result<()> {
     Ok(())
 }
 
-fn first_use() -> io::Result<()> {
-    /// More than it takes, since other processes take from the system's limit at the same time.
-    const PAIRS: usize = 4;
-    let pairs: io::Result<Vec<_>> = (0..PAIRS).map(|_| UnixStream::pair()).collect();
-    drop(pairs?);
+fn first_use(spare_pairs: usize) -> io::Result<()> {
+    patiently(|| {
+        let pairs: io::Result<Vec<_>> = (0..spare_pairs).map(|_| UnixStream::pair()).collect();
+        pairs.map(drop)
+    })?;
     caught(OsIpcSender::get_max_fragment_size)?;
     Ok(())
+}
+
+/// Tries what a passing lack of descriptors or memory may have made fail a few times more.
+pub(crate) fn patiently<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for pause in PAUSES {
+        match f() {
+            Err(error) if is_passing(&error) => thread::sleep(pause),
+            done => return done,
+        }
+    }
+    f()
+}
+
+/// How long to wait for others to give back what they have: not so long that anybody notices.
+const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(4)];
+
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [Errno::NFILE, Errno::MFILE, Errno::NOMEM, Errno::NOBUFS];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
 
 /// Calls ipc-channel, which asserts much of what it should answer as an error.

@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
-use crate::channel::{Nonce, Receiver, Side, prepare};
+use crate::channel::{Nonce, Receiver, Side, patiently, prepare};
 use crate::link::SpawnLink;
 use crate::sys::{self, Process};
 
@@ -104,7 +104,7 @@ impl Launcher for SpawnLauncher {
         })?;
         spec.prepare(&region);
         let (bell, theirs) = sys::make_bell().map_err(cannot_prepare)?;
-        let (hello, nonce, control) = make_control().map_err(cannot_prepare)?;
+        let (hello, nonce, control) = patiently(make_control).map_err(cannot_prepare)?;
         let offer = Offer {
             nonce,
             memory,

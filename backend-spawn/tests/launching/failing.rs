@@ -36,7 +36,7 @@ fn limit(resource: Resource, value: u64) {
 }
 
 fn give_up_descriptors() {
-    limit(Resource::Nofile, 6);
+    limit(Resource::Nofile, 4);
 }
 
 fn no_descriptors() {

@@ -1,15 +1,17 @@
 //! Launches that succeed.
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use backend_spawn::{SpawnLauncher, check_ready};
-use pool_core::{Advance, ExitStatus, Launcher};
+use pool_core::{Advance, Engine, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, PoolConfig};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::harness::{
-    MEMORY, STALE, Scenario, assert_shares_region, descriptors, is_worker, launch, launch_with,
-    reach, reached, reap, regions, sleep, try_launch,
+    LONG, MEMORY, STALE, Scenario, assert_shares_region, descriptors, is_readable, is_worker,
+    launch, launch_with, reach, reached, reap, regions, sleep, try_launch,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -28,6 +30,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .variable("PROCPOOL_WORKER", STALE),
         Scenario::new("a_program_that_called_init_is_ready", check_is_passed),
         Scenario::new("few_descriptors_are_no_panic", few_descriptors),
+        Scenario::new("a_lack_of_descriptors_passes", lack_of_descriptors),
+        Scenario::new("an_answer_is_heard_although_its_time_is_over", late_answer),
     ]
 }
 
@@ -107,6 +111,62 @@ fn a_hundred_launches() {
     // A child that nobody reaped would be one still.
     let children = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
     assert_eq!(children.err(), Some(rustix::io::Errno::CHILD));
+}
+
+/// Whatever was missing for the first launch, and for all before the last one.
+fn lack_of_descriptors() {
+    let held = descriptors("self").len() as u64;
+    let maximum = Some(held + 30);
+    for spare in 0..20 {
+        let current = Some(held + 1 + spare);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).expect("a lower limit");
+        if let Err(error) = try_launch(4096) {
+            assert!(error.to_string().contains("os error 24"), "{error}");
+        }
+    }
+    let current = maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).expect("a limit");
+    drop(reached());
+}
+
+/// Starts its second worker only when the first one has answered and its time is over, as if the
+/// program had been stopped in between.
+#[derive(Debug)]
+struct Stopped {
+    launcher: SpawnLauncher,
+    first: Option<(OwnedFd, Instant)>,
+}
+
+const LIMIT: Duration = Duration::from_secs(4);
+
+impl Launcher for Stopped {
+    fn backend(&self) -> &'static str {
+        self.launcher.backend()
+    }
+
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+        if let Some((bell, launched)) = &self.first {
+            assert!(is_readable(bell.as_fd(), LONG), "no answer");
+            while launched.elapsed() <= LIMIT {
+                std::thread::sleep(LIMIT.saturating_sub(launched.elapsed()));
+            }
+        }
+        let link = self.launcher.launch(spec)?;
+        let bell = link.bell().try_clone_to_owned().expect("a descriptor");
+        self.first.get_or_insert((bell, Instant::now()));
+        Ok(link)
+    }
+}
+
+fn late_answer() {
+    let mut config = PoolConfig::default();
+    config.set_processes(2);
+    config.set_launch_timeout(LIMIT);
+    let launcher = Box::new(Stopped {
+        launcher: SpawnLauncher::new(),
+        first: None,
+    });
+    drop(Engine::start(config, launcher).expect("both have answered"));
 }
 
 /// As the constructors of some C libraries do.

@@ -139,8 +139,15 @@ impl Supervisor {
             self.launch_what_is_due();
             self.watch_notifier();
             self.shared.tell_of_frees();
+            let hears_silence = self.shared.lock().has_silent_worker();
+            if hears_silence {
+                self.hear_everybody(&mut ready)?;
+            }
             let timeout = {
                 let mut core = self.shared.lock();
+                if hears_silence {
+                    core.kill_silent_workers();
+                }
                 core.on_time();
                 core.bury_unborn();
                 if core.chores {
@@ -166,6 +173,16 @@ impl Supervisor {
             self.sleep(&mut ready, timeout)?;
         }
         self.shared.changed.notify_all();
+        Ok(())
+    }
+
+    /// Takes in what has happened by now.
+    fn hear_everybody(&mut self, ready: &mut Vec<u64>) -> io::Result<()> {
+        // Each look takes in dozens, of which a worker has two.
+        let looks = self.shared.lock().slots.len() / 16 + 1;
+        for _ in 0..looks {
+            self.sleep(ready, Some(Duration::ZERO))?;
+        }
         Ok(())
     }
 

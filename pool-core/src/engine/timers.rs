@@ -14,12 +14,13 @@ impl Core {
     }
 
     /// The same for the driver, who keeps all times but those of launches: only the supervisor
-    /// launches.
+    /// launches, and hears whom it has launched.
     pub(super) fn next_driver_timer(&self) -> Option<u64> {
         self.timer(false, true)
     }
 
     fn timer(&self, launches: bool, rebalance: bool) -> Option<u64> {
+        let starts = launches;
         let care = if launches { self.next_care() } else { None };
         let launches = launches && self.launches();
         // A plain loop: this is asked after every task that is submitted.
@@ -29,7 +30,9 @@ impl Core {
                 if let Some(deadline) = slot.deadline {
                     next = next.min(deadline);
                 }
-                if let Phase::Starting { give_up, .. } = &slot.phase {
+                if let Phase::Starting { give_up, .. } = &slot.phase
+                    && starts
+                {
                     next = next.min(*give_up);
                 }
             }
@@ -48,9 +51,10 @@ impl Core {
 
     /// When the supervisor alone has something to do, in nanoseconds: workers come and go.
     pub(super) fn next_launch(&self) -> Option<u64> {
-        let slots = self.slots.iter().filter(|_| self.launches());
-        let launches = slots.filter_map(|slot| match &slot.phase {
-            Phase::Down { not_before } if slot.place.is_some() => Some(*not_before),
+        let launches = self.launches();
+        let launches = self.slots.iter().filter_map(|slot| match &slot.phase {
+            Phase::Down { not_before } if launches && slot.place.is_some() => Some(*not_before),
+            Phase::Starting { give_up, .. } if slot.killed.is_none() => Some(*give_up),
             _ => None,
         });
         launches.chain(self.next_care()).min()
@@ -61,7 +65,7 @@ impl Core {
         !matches!(self.end, End::Ended(_)) && self.scheduler.wants_worker()
     }
 
-    /// Does what is due: looks for an imbalance, kills items at their deadline and workers that never answered.
+    /// Does what is due: looks for an imbalance, and kills items at their deadline.
     pub(super) fn on_time(&mut self) {
         let now = sys::now_ns();
         if self.rebalance_at.is_some_and(|due| due <= now) {
@@ -73,13 +77,31 @@ impl Core {
             if self.slots[slot].deadline.is_some_and(|due| due <= now) {
                 self.on_deadline(slot, now);
             }
-            if let Phase::Starting { give_up, .. } = self.slots[slot].phase
-                && give_up <= now
-                && self.slots[slot].killed.is_none()
-            {
+        }
+    }
+
+    /// Whether a worker that is starting has had its time.
+    pub(super) fn has_silent_worker(&self) -> bool {
+        let now = sys::now_ns();
+        (0..self.slots.len()).any(|slot| self.is_silent(slot, now))
+    }
+
+    /// Kills the workers that have not answered in time. For the supervisor, when it has heard all
+    /// that there is to hear: a program that was stopped for a while finds the time over, and the
+    /// answer as well.
+    pub(super) fn kill_silent_workers(&mut self) {
+        let now = sys::now_ns();
+        for slot in 0..self.slots.len() {
+            if self.is_silent(slot, now) {
                 self.kill(slot, Killed::Silent);
             }
         }
+    }
+
+    fn is_silent(&self, slot: usize, now: u64) -> bool {
+        let slot = &self.slots[slot];
+        matches!(slot.phase, Phase::Starting { give_up, .. } if give_up <= now)
+            && slot.killed.is_none()
     }
 
     /// An item of the slot may have had its time.
