@@ -12,8 +12,8 @@ use procpool::{Broadcast, Pool, Stateless, TaskError, TaskErrorKind};
 use rustix::fs::{
     CWD, MemfdFlags, Mode, SealFlags, fcntl_add_seals, ftruncate, inotify, memfd_create, mkfifoat,
 };
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::broadcast::{holdings, inode_of};
 use crate::gate::{self, Gate};
@@ -33,6 +33,10 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_handle_of_what_was_not_offered,
         offers_that_make_no_sense,
         what_was_staged_by_who_died_is_lost,
+        a_handle_that_is_inside_of_itself,
+        handles_inside_each_other_are_not_too_deep,
+        offers_inside_each_other_are_not_too_many,
+        a_handle_that_lies_about_its_type,
     ]
 }
 
@@ -57,20 +61,32 @@ impl Offer {
 
     /// As a handle of it travels: see `pool-core/src/broadcast`.
     fn ticket(self) -> Vec<u8> {
+        self.ticket_with(&[])
+    }
+
+    /// The same, with the tickets of what is inside.
+    fn ticket_with(self, inner: &[Vec<u8>]) -> Vec<u8> {
         let mut ticket = 7_u128.to_le_bytes().to_vec();
         ticket.extend(self.pid.to_le_bytes());
         ticket.extend(self.descriptor.to_le_bytes());
         ticket.extend(self.inode.to_le_bytes());
-        ticket.extend(0_u64.to_le_bytes());
+        ticket.extend((inner.len() as u64).to_le_bytes());
+        ticket.extend(inner.concat());
         ticket
     }
 
     /// A result that is a handle of it, and what is offered with that.
     fn record(self) -> Vec<u8> {
-        let offers = [&1_u64.to_le_bytes()[..], &self.ticket()].concat();
-        let length = (offers.len() as u32).to_le_bytes();
-        record(&[self.ticket(), offers, length.to_vec()].concat())
+        offering(&self.ticket(), &[self.ticket()])
     }
+}
+
+/// The record of an encoded result, with which this is offered.
+fn offering(result: &[u8], tickets: &[Vec<u8>]) -> Vec<u8> {
+    let count = (tickets.len() as u64).to_le_bytes();
+    let offers = [&count[..], &tickets.concat()].concat();
+    let length = (offers.len() as u32).to_le_bytes();
+    record(&[result, &offers, &length].concat())
 }
 
 /// The head that says that something is offered, and the rest.
@@ -107,11 +123,12 @@ fn answer(record: &[u8]) -> ! {
 }
 
 /// What becomes of a task that answers so, in a pool that is as good as before afterwards.
-fn outcome<S, F, A>(task: F, argument: A) -> Result<Broadcast<[u8]>, TaskError>
+fn outcome<S, F, A, R>(task: F, argument: A) -> Result<R, TaskError>
 where
     S: Processes,
-    F: Fn(A) -> Broadcast<[u8]> + Stateless,
+    F: Fn(A) -> R + Stateless,
     A: Serialize + DeserializeOwned + 'static,
+    R: Serialize + DeserializeOwned + 'static,
 {
     let pool = S::pool(2);
     let gate = Gate::new();
@@ -135,19 +152,27 @@ where
     outcome
 }
 
-fn assert_refused(outcome: Result<Broadcast<[u8]>, TaskError>, words: &str) {
-    let error = outcome.unwrap_err();
+fn assert_refused<R>(outcome: Result<R, TaskError>, words: &str) {
+    let error = outcome.map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
     assert!(error.to_string().contains(words), "{error}");
 }
 
 /// Memory as the pool would have made it.
 fn sealed(bytes: &[u8], seals: SealFlags) -> OwnedFd {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = memfd_create("procpool-shared", flags).unwrap();
-    rustix::io::write(&file, bytes).unwrap();
-    fcntl_add_seals(&file, seals).unwrap();
+    let file = unsealed();
+    seal(&file, bytes, seals);
     file
+}
+
+fn unsealed() -> OwnedFd {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    memfd_create("procpool-shared", flags).unwrap()
+}
+
+fn seal(file: &OwnedFd, bytes: &[u8], seals: SealFlags) {
+    rustix::io::write(file, bytes).unwrap();
+    fcntl_add_seals(file, seals).unwrap();
 }
 
 const ALL: SealFlags = SealFlags::WRITE
@@ -161,7 +186,10 @@ fn an_honest_forgery_is_taken<S: Processes>() {
         let file = sealed(b"honest", ALL);
         answer(&Offer::of(&file).record())
     };
-    assert_eq!(*outcome::<S, _, _>(forge, ()).unwrap(), *b"honest");
+    assert_eq!(
+        *outcome::<S, _, _, Broadcast<[u8]>>(forge, ()).unwrap(),
+        *b"honest"
+    );
 }
 
 /// To open it would tell who waits for that, or block.
@@ -186,7 +214,10 @@ fn a_pipe_is_not_opened<S: Processes>() {
     };
     let opened = watch(&path);
     let name = path.to_str().unwrap().to_owned();
-    assert_refused(outcome::<S, _, _>(forge, name), "not sealed");
+    assert_refused(
+        outcome::<S, _, _, Broadcast<[u8]>>(forge, name),
+        "not sealed",
+    );
     let read = || rustix::io::read(&opened, &mut [0; 256]);
     assert_eq!(
         read().unwrap_err(),
@@ -213,7 +244,10 @@ fn a_descriptor_that_is_closed<S: Processes>() {
         };
         answer(&offer.record())
     };
-    assert_refused(outcome::<S, _, _>(forge, ()), "No such file");
+    assert_refused(
+        outcome::<S, _, _, Broadcast<[u8]>>(forge, ()),
+        "No such file",
+    );
 }
 
 /// The number was given to another file in the meantime.
@@ -226,13 +260,13 @@ fn a_descriptor_that_is_something_else_by_now<S: Processes>() {
         };
         answer(&offer.record())
     };
-    assert_refused(outcome::<S, _, _>(forge, ()), "not sealed");
+    assert_refused(outcome::<S, _, _, Broadcast<[u8]>>(forge, ()), "not sealed");
     // A file that is no memory, by its own inode.
     let forge = |()| {
         let file = File::open("/proc/self/exe").unwrap();
         answer(&Offer::of(&file).record())
     };
-    assert_refused(outcome::<S, _, _>(forge, ()), "not sealed");
+    assert_refused(outcome::<S, _, _, Broadcast<[u8]>>(forge, ()), "not sealed");
 }
 
 /// It could be changed or cut short under the parent's eyes.
@@ -244,7 +278,10 @@ fn memory_that_can_change<S: Processes>() {
     };
     for missing in [SealFlags::WRITE, SealFlags::GROW, SealFlags::SHRINK, ALL] {
         let seals = ALL.difference(missing | SealFlags::SEAL).bits();
-        assert_refused(outcome::<S, _, _>(forge, seals), "not sealed");
+        assert_refused(
+            outcome::<S, _, _, Broadcast<[u8]>>(forge, seals),
+            "not sealed",
+        );
     }
 }
 
@@ -263,7 +300,10 @@ fn memory_of_somebody_else<S: Processes>() {
     let high = rustix::io::fcntl_dupfd_cloexec(&secret, 900).unwrap();
     let offer = Offer::of(&high);
     let named = (offer.pid, offer.descriptor, offer.inode);
-    assert_refused(outcome::<S, _, _>(forge, named), "No such file");
+    assert_refused(
+        outcome::<S, _, _, Broadcast<[u8]>>(forge, named),
+        "No such file",
+    );
     assert_eq!(holdings("self", offer.inode), (0, 2));
 }
 
@@ -271,18 +311,14 @@ fn memory_of_somebody_else<S: Processes>() {
 fn a_handle_of_what_was_not_offered<S: Processes>() {
     fn forge(inode: u64) -> Broadcast<[u8]> {
         let file = sealed(b"mine", ALL);
-        let offers = [&1_u64.to_le_bytes()[..], &Offer::of(&file).ticket()].concat();
-        let length = (offers.len() as u32).to_le_bytes();
         let handle = Offer {
             inode,
             ..Offer::of(&file)
         };
-        answer(&record(
-            &[handle.ticket(), offers, length.to_vec()].concat(),
-        ))
+        answer(&offering(&handle.ticket(), &[Offer::of(&file).ticket()]))
     }
     let secret = Broadcast::new(&b"secret"[..]).unwrap();
-    let forged = outcome::<S, _, _>(forge, inode_of(&secret[0]));
+    let forged = outcome::<S, _, _, Broadcast<[u8]>>(forge, inode_of(&secret[0]));
     assert_refused(forged, "has not the memory");
 }
 
@@ -343,4 +379,191 @@ fn what_was_staged_by_who_died_is_lost<S: Processes>() {
     let again = pool.call(die).retries(2).apply((tally.ticket(), 3));
     assert_eq!(*again.unwrap(), *b"well");
     assert_eq!(tally.count(), 4);
+}
+
+/// A value with broadcasts inside.
+#[derive(Debug, Serialize, Deserialize)]
+enum Tree {
+    Leaf,
+    Node(Box<Tree>),
+    Shared(Broadcast<Tree>),
+    Each(Vec<Broadcast<Tree>>),
+}
+
+/// A `Tree` as it is encoded: so many nodes inside each other, and in the innermost a handle of that.
+fn tree(nodes: usize, handle: Option<&[u8]>) -> Vec<u8> {
+    let mut bytes = 1_u32.to_le_bytes().repeat(nodes);
+    match handle {
+        Some(handle) => bytes.extend([&2_u32.to_le_bytes()[..], handle].concat()),
+        None => bytes.extend(0_u32.to_le_bytes()),
+    }
+    bytes
+}
+
+fn a_handle_that_is_inside_of_itself<S: Processes>() {
+    let alone = |()| {
+        let file = unsealed();
+        seal(&file, &tree(3, Some(&Offer::of(&file).ticket())), ALL);
+        answer(&Offer::of(&file).record())
+    };
+    assert_refused(
+        outcome::<S, _, _, Broadcast<Tree>>(alone, ()),
+        "handle of itself",
+    );
+    let by_others = |count: usize| {
+        let files: Vec<OwnedFd> = (0..count).map(|_| unsealed()).collect();
+        let tickets: Vec<_> = files.iter().map(|file| Offer::of(file).ticket()).collect();
+        for (file, next) in files.iter().zip(tickets.iter().cycle().skip(1)) {
+            seal(file, &tree(0, Some(next)), ALL);
+        }
+        answer(&offering(&tickets[0], &tickets))
+    };
+    for count in [2, 5] {
+        assert_refused(
+            outcome::<S, _, _, Broadcast<Tree>>(by_others, count),
+            "handle of itself",
+        );
+    }
+}
+
+/// A thread's stack is enough for whatever is accepted, wherever its levels are.
+fn handles_inside_each_other_are_not_too_deep<S: Processes>() {
+    /// The innermost first.
+    fn chain((count, nodes): (usize, usize)) -> Vec<OwnedFd> {
+        let mut files: Vec<OwnedFd> = Vec::new();
+        for _ in 0..count {
+            let inner = files.last().map(|file| Offer::of(file).ticket());
+            files.push(sealed(&tree(nodes, inner.as_deref()), ALL));
+        }
+        files
+    }
+    fn nested(shape: (usize, usize)) -> Tree {
+        let files = chain(shape);
+        let tickets: Vec<_> = files.iter().map(|file| Offer::of(file).ticket()).collect();
+        answer(&offering(
+            &tree(0, tickets.last().map(Vec::as_slice)),
+            &tickets,
+        ))
+    }
+    /// Each is decoded before the one that it is in.
+    fn one_by_one(shape: (usize, usize)) -> Tree {
+        let files = chain(shape);
+        let tickets: Vec<_> = files.iter().map(|file| Offer::of(file).ticket()).collect();
+        let count = (tickets.len() as u64).to_le_bytes();
+        let result = [&3_u32.to_le_bytes()[..], &count, &tickets.concat()].concat();
+        answer(&offering(&result, &tickets))
+    }
+    fn innermost(tree: &Tree) -> usize {
+        match tree {
+            Tree::Leaf => 0,
+            Tree::Node(inner) => 1 + innermost(inner),
+            Tree::Shared(inner) => 1 + innermost(inner),
+            Tree::Each(all) => all.iter().map(|it| innermost(it)).max().unwrap_or(0),
+        }
+    }
+    let in_small_thread = || {
+        for shape in [(60, 250), (64, 20), (2, 130), (64, 0)] {
+            assert_refused(outcome::<S, _, _, _>(nested, shape), "inside each other");
+            assert_refused(
+                outcome::<S, _, _, _>(one_by_one, shape),
+                "inside each other",
+            );
+        }
+        for shape in [(1, 240), (12, 10), (20, 1)] {
+            let levels = shape.0 * (shape.1 + 1) - 1;
+            assert_eq!(
+                innermost(&outcome::<S, _, _, _>(nested, shape).unwrap()),
+                levels + 1
+            );
+            assert_eq!(
+                innermost(&outcome::<S, _, _, _>(one_by_one, shape).unwrap()),
+                levels
+            );
+        }
+    };
+    std::thread::scope(|scope| {
+        let small = std::thread::Builder::new().stack_size(2 << 20);
+        small.spawn_scoped(scope, in_small_thread).unwrap();
+    });
+    // Where they are made, too: the error comes from there.
+    let honest = |(count, nodes): (usize, usize)| -> Result<Broadcast<Tree>, String> {
+        let mut handle = None;
+        for _ in 0..count {
+            let mut tree = handle.map_or(Tree::Leaf, Tree::Shared);
+            for _ in 0..nodes {
+                tree = Tree::Node(Box::new(tree));
+            }
+            handle = Some(Broadcast::new(&tree).map_err(|error| error.to_string())?);
+        }
+        Ok(handle.expect("one at least"))
+    };
+    let pool = S::pool(1);
+    let error = pool.apply(honest, (60, 250)).unwrap().unwrap_err();
+    assert!(error.contains("inside each other"), "{error}");
+    let tree = pool.apply(honest, (12, 10)).unwrap().unwrap();
+    assert_eq!(innermost(&tree), 12 * 11 - 1);
+    // And it goes on to other workers.
+    let count = |tree: Broadcast<Tree>| innermost(&tree);
+    assert_eq!(pool.apply(count, tree).unwrap(), 12 * 11 - 1);
+}
+
+fn offers_inside_each_other_are_not_too_many<S: Processes>() {
+    let forge = |count: usize| {
+        let files: Vec<OwnedFd> = (0..count).map(|_| sealed(b"inner", ALL)).collect();
+        let mut tickets = Vec::new();
+        for file in &files {
+            tickets = vec![Offer::of(file).ticket_with(&tickets)];
+        }
+        answer(&offering(&Offer::of(&files[count - 1]).ticket(), &tickets))
+    };
+    assert_eq!(
+        *outcome::<S, _, _, Broadcast<[u8]>>(forge, 30).unwrap(),
+        *b"inner"
+    );
+    assert_refused(
+        outcome::<S, _, _, Broadcast<[u8]>>(forge, 40),
+        "broadcasts inside each other",
+    );
+}
+
+/// Nobody else sees it as what it is not.
+fn a_handle_that_lies_about_its_type<S: Processes>() {
+    type Honest = Broadcast<(u64, u64)>;
+    /// Goes as the one, and comes as the other.
+    enum Lie {
+        Goes(Honest),
+        Comes(Broadcast<[u64; 2]>),
+    }
+    impl Serialize for Lie {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self {
+                Self::Goes(handle) => handle.serialize(serializer),
+                Self::Comes(handle) => handle.serialize(serializer),
+            }
+        }
+    }
+    impl<'de> Deserialize<'de> for Lie {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            Broadcast::deserialize(deserializer).map(Self::Comes)
+        }
+    }
+    let pool = S::pool(1);
+    let mine = pool.broadcast(&(1_u64, 2_u64)).unwrap();
+    // Before the parent has read its own.
+    assert_refused(pool.apply(Lie::Goes, mine.clone()), "another type");
+    assert_eq!(*mine, (1, 2));
+    assert_eq!(
+        pool.apply(|it: Honest| it.0 + it.1, mine.clone()).unwrap(),
+        3
+    );
+    assert_refused(pool.apply(Lie::Goes, mine.clone()), "another type");
+    // Of what a worker has made, the parent knows what handles say: each has the value as it says.
+    let both = |()| {
+        let it = Broadcast::new(&(3_u64, 4_u64)).unwrap();
+        (Lie::Goes(it.clone()), it)
+    };
+    let (lie, honest) = pool.apply(both, ()).unwrap();
+    let Lie::Comes(lie) = lie else { unreachable!() };
+    assert_eq!((*lie, *honest), ([3, 4], (3, 4)));
+    assert_eq!(pool.apply(|it: Honest| it.0 + it.1, honest).unwrap(), 7);
 }

@@ -11,7 +11,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::BroadcastError;
-use super::memory::{SharedMemory, Ticket};
+use super::memory::{Reading, SharedMemory, Ticket};
 use super::passage::{self, TICKET};
 use super::shareable::{IntoBroadcast, Shareable};
 use crate::codec::{self, Number};
@@ -85,6 +85,10 @@ use crate::codec::{self, Number};
 /// One result can bring at most 64 that the parent does not have. More than that fails the task with an error of kind
 /// [`Encode`](crate::TaskErrorKind::Encode): share all of it as one, or return several results.
 ///
+/// A value can have broadcasts inside, and these others: at most 32 inside each other. Values inside each other
+/// are counted through all of them, as if they were one value, and at most 256 may be, each handle as eight of them; more is an error, where the
+/// value is shared as where it arrives.
+///
 /// # How
 /// The bytes lie in a memory file (`memfd_create`) that is sealed against writing and resizing. A
 /// worker opens it as `/proc/<parent>/fd/<n>` and checks that it is the right one and sealed. What a worker returns, the parent
@@ -147,7 +151,7 @@ impl<N: Number> Broadcast<[N]> {
             .checked_mul(size_of::<N>())
             .ok_or_else(too_many)
             .and_then(|bytes| {
-                SharedMemory::filled(bytes, |bytes| {
+                SharedMemory::filled::<N>(bytes, |bytes| {
                     // A mapping begins with a page, and is as long as was asked for.
                     fill(codec::as_numbers_mut(bytes).unwrap_or_default());
                 })
@@ -164,7 +168,7 @@ impl<T: Shareable + ?Sized> Deref for Broadcast<T> {
     /// When the value's type does not deserialise what it has serialised, in the process that has made the
     /// broadcast; elsewhere the handle would not have come to be.
     fn deref(&self) -> &T {
-        match T::find(&self.memory, false) {
+        match T::find(&self.memory, Reading::Here) {
             Ok(value) => value,
             Err(error) => panic!("the broadcast value cannot be read back: {error}"),
         }
@@ -229,12 +233,14 @@ impl<'de, T: Shareable + ?Sized> Deserialize<'de> for Broadcast<T> {
                 self,
                 deserializer: D,
             ) -> Result<Broadcast<T>, D::Error> {
-                let from_parent = passage::arrives_from_parent()
-                    .ok_or_else(|| D::Error::custom(NOT_TO_ANYWHERE))?;
+                let arrival =
+                    passage::arrival().ok_or_else(|| D::Error::custom(NOT_TO_ANYWHERE))?;
                 let ticket = Ticket::deserialize(deserializer)?;
-                let memory = SharedMemory::claim(&ticket, from_parent).map_err(D::Error::custom)?;
+                let memory = SharedMemory::claim(&ticket, arrival.from_parent)
+                    .and_then(|memory| memory.can_be::<T>().map(|()| memory))
+                    .map_err(D::Error::custom)?;
                 // Now, where an error is the task's and a panic is caught.
-                T::find(&memory, from_parent).map_err(D::Error::custom)?;
+                T::find(&memory, Reading::Arriving(arrival)).map_err(D::Error::custom)?;
                 Ok(Broadcast::of(memory))
             }
         }

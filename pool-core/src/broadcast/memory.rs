@@ -1,19 +1,21 @@
 //! A value's bytes in sealed memory, and which memory this process has.
 #![allow(unsafe_code)]
 
-use std::any::Any;
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::decoded::{Decoded, decoding};
 use super::listener;
-use crate::codec::{self, CodecError};
+use super::passage::{self, Arrival};
+use crate::codec::{self, CodecError, MAX_DEPTH, Number};
 use crate::sys::{self, Place, Sealed};
 use crate::worker::{self, quietly};
 
@@ -27,16 +29,37 @@ pub struct SharedMemory {
     /// The item in whose argument a handle of it came last; see [`worker::running_item`].
     arrived: AtomicU64,
     /// The value, where that is not the bytes themselves.
-    decoded: OnceLock<Box<dyn Any + Send + Sync>>,
-    decoding: Mutex<()>,
+    decoded: Decoded,
     /// SharedMemory that handles in the value mean, as far as this process answers for it.
     inner: Vec<Arc<SharedMemory>>,
+    /// How much memory has memory inside: 1 if there is none in this.
+    rank: u32,
+}
+
+/// How much memory can have memory inside, with the innermost. A ticket has as many levels, and
+/// whoever goes through all of it needs stack for each.
+const MAX_RANK: u32 = 32;
+
+/// The value that was put into memory in this process.
+pub(super) struct Shared {
+    pub(super) of: TypeId,
+    /// How many values stand inside each other in it.
+    pub(super) height: u32,
+}
+
+/// How a value is asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Reading {
+    /// By a handle that was decoded here, or was never anywhere else.
+    Here,
+    /// By a handle that is being decoded.
+    Arriving(Arrival),
 }
 
 /// Where memory is from.
 enum Origin {
-    /// It was made in this process.
-    Here,
+    /// It was made in this process, of this.
+    Here(Shared),
     /// It was opened in the parent, there.
     Parent(Place),
     /// It was opened in a worker, which may be gone.
@@ -99,19 +122,32 @@ fn find(known: &BTreeMap<Key, Known>, key: Key) -> Option<Arc<SharedMemory>> {
 
 impl SharedMemory {
     /// Puts bytes into shared memory; handles in them mean the inner memory.
-    pub(super) fn new(bytes: &[u8], inner: Vec<Arc<Self>>) -> io::Result<Arc<Self>> {
-        Self::made(Sealed::copy_of(bytes)?, inner)
+    pub(super) fn new(
+        bytes: &[u8],
+        inner: Vec<Arc<Self>>,
+        shared: Shared,
+    ) -> io::Result<Arc<Self>> {
+        Self::made(Sealed::copy_of(bytes)?, inner, shared)
     }
 
     /// Makes so many zero bytes shared memory, as `fill` changes them.
-    pub(super) fn filled(bytes: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Arc<Self>> {
-        Self::made(Sealed::filled(bytes, fill)?, Vec::new())
+    pub(super) fn filled<N: Number>(
+        bytes: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> io::Result<Arc<Self>> {
+        let shared = Shared {
+            of: TypeId::of::<[N]>(),
+            height: 0,
+        };
+        Self::made(Sealed::filled(bytes, fill)?, Vec::new(), shared)
     }
 
-    fn made(sealed: Sealed, inner: Vec<Arc<Self>>) -> io::Result<Arc<Self>> {
+    fn made(sealed: Sealed, inner: Vec<Arc<Self>>, shared: Shared) -> io::Result<Arc<Self>> {
         // Never the same twice, in no process, so that nothing is mistaken for something else.
         let id = sys::random_id()?;
-        Ok(Self::enter(&mut known(), id, sealed, Origin::Here, inner))
+        let rank = rank_above(&inner).map_err(io::Error::other)?;
+        let origin = Origin::Here(shared);
+        Ok(Self::enter(&mut known(), id, sealed, origin, inner, rank))
     }
 
     /// Enters what is new in this process among what is known.
@@ -121,6 +157,7 @@ impl SharedMemory {
         sealed: Sealed,
         origin: Origin,
         inner: Vec<Arc<Self>>,
+        rank: u32,
     ) -> Arc<Self> {
         let key = (id, sealed.place().inode);
         let is_kept = matches!(origin, Origin::Parent(_));
@@ -129,9 +166,9 @@ impl SharedMemory {
             sealed: Some(sealed),
             origin,
             arrived: AtomicU64::new(0),
-            decoded: OnceLock::new(),
-            decoding: Mutex::new(()),
+            decoded: Decoded::default(),
             inner,
+            rank,
         });
         let entry = Known {
             memory: Arc::downgrade(&memory),
@@ -167,12 +204,13 @@ impl SharedMemory {
 
     /// Opens what the parent has.
     fn fetch(ticket: &Ticket) -> Result<Arc<Self>, CodecError> {
-        let inner: Result<_, _> = ticket
+        let inner: Result<Vec<_>, _> = ticket
             .inner
             .iter()
             .map(|it| Self::claim(it, true))
             .collect();
         let inner = inner?;
+        let rank = rank_above(&inner).map_err(CodecError::new)?;
         // Held until the memory is there, so that nobody maps it a second time.
         let mut known = known();
         if let Some(memory) = find(&known, ticket.key()) {
@@ -183,25 +221,38 @@ impl SharedMemory {
             .map_err(|error| unreachable_memory(place, &error))?
             .ok_or_else(|| CodecError::new("the broadcast was freed while it was on its way"))?;
         let origin = Origin::Parent(place);
-        Ok(Self::enter(&mut known, ticket.id, sealed, origin, inner))
+        Ok(Self::enter(
+            &mut known, ticket.id, sealed, origin, inner, rank,
+        ))
     }
 
     /// Memory that a worker has, unless this process has it already.
-    pub(super) fn adopt(ticket: &Ticket, sealed: Sealed, inner: Vec<Arc<Self>>) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// In words, when there is too much memory inside of memory.
+    pub(super) fn adopt(
+        ticket: &Ticket,
+        sealed: Sealed,
+        inner: Vec<Arc<Self>>,
+    ) -> Result<Arc<Self>, String> {
+        let rank = rank_above(&inner)?;
         let mut known = known();
         // By its own inode, whatever the ticket says.
         let key = (ticket.id, sealed.place().inode);
-        match find(&known, key) {
+        Ok(match find(&known, key) {
             Some(memory) => memory,
-            None => Self::enter(&mut known, ticket.id, sealed, Origin::Worker, inner),
-        }
+            None => {
+                let origin = Origin::Worker;
+                Self::enter(&mut known, ticket.id, sealed, origin, inner, rank)
+            }
+        })
     }
 
     /// How a handle of it travels. Who gets it may open what this process has.
     pub(super) fn ticket(&self) -> Ticket {
         match self.origin {
             // The handles in it say the same.
-            Origin::Here => self.ticket_with(Vec::new()),
+            Origin::Here(_) => self.ticket_with(Vec::new()),
             // They speak of a process that may be gone.
             Origin::Parent(_) | Origin::Worker => {
                 self.ticket_with(self.inner.iter().map(|it| it.ticket()).collect())
@@ -255,24 +306,67 @@ impl SharedMemory {
         self.sealed.as_ref().expect("only dropping takes it")
     }
 
-    /// The value that the bytes encode, decoded once in each process.
-    pub(super) fn decoded<T>(&self, from_parent: bool) -> Result<&T, CodecError>
+    /// Whether a handle of this type can mean it, as far as this process knows. It does if the memory
+    /// was made here; a handle of another type is a lie, by whoever had it.
+    pub(super) fn can_be<T: ?Sized + 'static>(&self) -> Result<(), CodecError> {
+        match &self.origin {
+            Origin::Here(shared) if shared.of != TypeId::of::<T>() => Err(CodecError::new(
+                "the broadcast is of another type than its handle",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many values stand inside each other in the value, as far as that is known here.
+    pub(crate) fn height(&self) -> u32 {
+        match &self.origin {
+            Origin::Here(shared) => shared.height,
+            Origin::Parent(_) | Origin::Worker => self.decoded.height(),
+        }
+    }
+
+    /// The value that the bytes encode, decoded once in each process, unless several threads want it
+    /// at the same time for the first time.
+    #[inline]
+    pub(super) fn decoded<T>(&self, reading: Reading) -> Result<&T, CodecError>
     where
         T: DeserializeOwned + Send + Sync + 'static,
     {
-        if self.decoded.get().is_none() {
-            let _once = self.decoding.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.decoded.get().is_none() {
-                let value: T = if from_parent {
-                    codec::decode_argument(self.bytes()?)?
-                } else {
-                    codec::decode(self.bytes()?)?
-                };
-                let _ = self.decoded.set(Box::new(value));
-            }
+        match (self.decoded.get(), reading) {
+            (Some((value, _)), Reading::Here) => Ok(value),
+            (decoded, _) => self.decode(decoded, reading),
         }
-        let decoded = self.decoded.get().and_then(|value| value.downcast_ref());
-        decoded.ok_or_else(|| CodecError::new("the broadcast is of another type"))
+    }
+
+    #[cold]
+    fn decode<'a, T>(
+        &'a self,
+        decoded: Option<(&'a T, u32)>,
+        reading: Reading,
+    ) -> Result<&'a T, CodecError>
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        let arrival = match reading {
+            Reading::Here => Arrival {
+                from_parent: false,
+                depth: MAX_DEPTH,
+            },
+            Reading::Arriving(arrival) => arrival,
+        };
+        let (value, height) = match decoded {
+            Some(decoded) => decoded,
+            None => decoding(self, || {
+                let bytes = self.bytes()?;
+                let (value, height) =
+                    codec::decode_shared::<T>(bytes, arrival.from_parent, arrival.depth)?;
+                Ok(self.decoded.add(value, height))
+            })?,
+        };
+        if matches!(reading, Reading::Arriving(_)) {
+            passage::arrived(height);
+        }
+        Ok(value)
     }
 
     /// The bytes as text; they are checked once in each process.
@@ -280,17 +374,25 @@ impl SharedMemory {
         /// The bytes were found to be text.
         struct IsText;
 
-        if self.decoded.get().is_none() {
+        if self.decoded.get::<IsText>().is_none() {
             std::str::from_utf8(self.bytes()?)
                 .map_err(|_| CodecError::new("the broadcast is no text"))?;
-            let _ = self.decoded.set(Box::new(IsText));
-        }
-        if !self.decoded.get().is_some_and(|value| value.is::<IsText>()) {
-            return Err(CodecError::new("the broadcast is of another type"));
+            self.decoded.add(IsText, 0);
         }
         // SAFETY: these very bytes were checked above, now or earlier, and nobody can change them.
         Ok(unsafe { std::str::from_utf8_unchecked(self.bytes()?) })
     }
+}
+
+/// The rank of memory that has this inside. The error says that it is too much.
+fn rank_above(inner: &[Arc<SharedMemory>]) -> Result<u32, String> {
+    let rank = 1 + inner.iter().map(|it| it.rank).max().unwrap_or(0);
+    if rank > MAX_RANK {
+        return Err(format!(
+            "more than {MAX_RANK} broadcasts inside each other: share the value in fewer"
+        ));
+    }
+    Ok(rank)
 }
 
 impl fmt::Debug for SharedMemory {

@@ -9,6 +9,7 @@
 //! made, and returns a handle of, it offers behind its result; the parent opens it when it takes that in, and it
 //! travels with the outcome from then on.
 
+mod decoded;
 mod error;
 mod handle;
 mod listener;
@@ -22,5 +23,5 @@ pub use handle::Broadcast;
 pub(crate) use listener::Listener;
 pub(crate) use memory::{SharedMemory, forget_freed};
 pub(crate) use offering::{Offering, offer};
-pub(crate) use passage::{TICKET, arriving, leaving};
+pub(crate) use passage::{Arrival, TICKET, arriving, leaving};
 pub use shareable::{IntoBroadcast, Shareable};

@@ -107,11 +107,17 @@ fn open(tickets: &[Ticket], pid: u32) -> Result<Vec<Opened<'_>>, String> {
 impl Opened<'_> {
     /// Makes it known in this process, where handles find it as long as `keep` has it and all that is
     /// inside of it.
-    pub(crate) fn enter(self, keep: &mut Vec<Arc<SharedMemory>>) -> Arc<SharedMemory> {
-        let inner = self.inner.into_iter().map(|it| it.enter(keep)).collect();
-        let memory = SharedMemory::adopt(self.ticket, self.sealed, inner);
+    ///
+    /// # Errors
+    /// In words, when there is too much memory inside of memory.
+    pub(crate) fn enter(
+        self,
+        keep: &mut Vec<Arc<SharedMemory>>,
+    ) -> Result<Arc<SharedMemory>, String> {
+        let inner: Result<Vec<_>, _> = self.inner.into_iter().map(|it| it.enter(keep)).collect();
+        let memory = SharedMemory::adopt(self.ticket, self.sealed, inner?)?;
         keep.push(memory.clone());
-        memory
+        Ok(memory)
     }
 }
 
@@ -136,10 +142,17 @@ fn unreachable_memory(pid: u32, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::any::TypeId;
+
     use super::*;
+    use crate::broadcast::memory::Shared;
 
     fn share(inner: Vec<Arc<SharedMemory>>) -> Arc<SharedMemory> {
-        SharedMemory::new(b"shared", inner).expect("memory")
+        let shared = Shared {
+            of: TypeId::of::<()>(),
+            height: 0,
+        };
+        SharedMemory::new(b"shared", inner, shared).expect("memory")
     }
 
     /// What `memory` offers behind a result of five bytes.
@@ -159,7 +172,7 @@ mod tests {
         let mut kept = Vec::new();
         let opened = offering.open(std::process::id()).expect("it is there");
         for opened in opened {
-            opened.enter(&mut kept);
+            opened.enter(&mut kept).expect("not too much");
         }
         // Once more as they are inside, and all of them were known here.
         let expected = [&first, &first, &second, &outer];

@@ -15,7 +15,18 @@ enum Passage {
     /// A handle is being encoded; which one, once that is known.
     Leaving(Option<Arc<SharedMemory>>),
     /// A handle is being decoded.
-    Arriving { from_parent: bool },
+    Arriving(Arrival),
+    /// A handle was decoded, behind which so many values stand inside each other.
+    Arrived { height: u32 },
+}
+
+/// How a handle comes to be decoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// Whether it came from the parent; otherwise, from a worker.
+    pub(crate) from_parent: bool,
+    /// How many values may stand inside each other behind it.
+    pub(crate) depth: u32,
 }
 
 thread_local! {
@@ -51,14 +62,18 @@ pub(crate) fn leaving<R>(encode: impl FnOnce() -> R) -> (R, Option<Arc<SharedMem
     let encoded = encode();
     match restore.now() {
         Passage::Leaving(memory) => (encoded, memory),
-        Passage::Closed | Passage::Arriving { .. } => (encoded, None),
+        _ => (encoded, None),
     }
 }
 
-/// The codec decodes a handle, which came from the parent or from a worker.
-pub(crate) fn arriving<R>(from_parent: bool, decode: impl FnOnce() -> R) -> R {
-    let _restore = Restore::after(Passage::Arriving { from_parent });
-    decode()
+/// The codec decodes a handle; how many values stand inside each other behind that comes back with it.
+pub(crate) fn arriving<R>(arrival: Arrival, decode: impl FnOnce() -> R) -> (R, u32) {
+    let restore = Restore::after(Passage::Arriving(arrival));
+    let decoded = decode();
+    match restore.now() {
+        Passage::Arrived { height } => (decoded, height),
+        _ => (decoded, 0),
+    }
 }
 
 /// The handle that is being encoded is one of this memory. `false`: not by our codec.
@@ -75,11 +90,16 @@ pub(super) fn leave(memory: &Arc<SharedMemory>) -> bool {
     }
 }
 
-/// Whether the handle that is being decoded came from the parent; to be asked once. `None`: it is
-/// not our codec that decodes it.
-pub(super) fn arrives_from_parent() -> Option<bool> {
+/// So many values stand inside each other behind the handle that was decoded.
+pub(super) fn arrived(height: u32) {
+    PASSAGE.set(Passage::Arrived { height });
+}
+
+/// How the handle that is being decoded arrives; to be asked once. `None`: it is not our codec that
+/// decodes it.
+pub(super) fn arrival() -> Option<Arrival> {
     match PASSAGE.replace(Passage::Closed) {
-        Passage::Arriving { from_parent } => Some(from_parent),
+        Passage::Arriving(arrival) => Some(arrival),
         other => {
             PASSAGE.set(other);
             None

@@ -1,12 +1,13 @@
 //! What can be shared, and how it lies in the memory.
 
+use std::any::TypeId;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::BroadcastError;
-use super::memory::SharedMemory;
+use super::memory::{Reading, Shared, SharedMemory};
 use crate::codec::{self, CodecError, Number};
 
 /// A type that a [`Broadcast`](crate::Broadcast) can be of: `[u8]`, `[f64]` and the slices of the other
@@ -27,14 +28,18 @@ pub trait Shareable: Send + Sync + 'static {
 
     /// Finds it in memory.
     #[doc(hidden)]
-    fn find(memory: &SharedMemory, from_parent: bool) -> Result<&Self, CodecError>;
+    fn find(memory: &SharedMemory, reading: Reading) -> Result<&Self, CodecError>;
 }
 
-fn put(
+/// Puts the bytes of a `T` into memory.
+fn put<T: ?Sized + 'static>(
     bytes: &[u8],
     attachments: Vec<Arc<SharedMemory>>,
+    height: u32,
 ) -> Result<Arc<SharedMemory>, BroadcastError> {
-    SharedMemory::new(bytes, attachments).map_err(|error| BroadcastError::refused(&error))
+    let of = TypeId::of::<T>();
+    SharedMemory::new(bytes, attachments, Shared { of, height })
+        .map_err(|error| BroadcastError::refused(&error))
 }
 
 impl<T> Shareable for T
@@ -44,22 +49,22 @@ where
     fn share(&self) -> Result<Arc<SharedMemory>, BroadcastError> {
         let mut bytes = Vec::new();
         let mut attachments = Vec::new();
-        codec::encode_attached(self, &mut bytes, &mut attachments)
+        let height = codec::encode_shared(self, &mut bytes, &mut attachments)
             .map_err(|error| BroadcastError::not_encoded(&error))?;
-        put(&bytes, attachments)
+        put::<T>(&bytes, attachments, height)
     }
 
-    fn find(memory: &SharedMemory, from_parent: bool) -> Result<&Self, CodecError> {
-        memory.decoded(from_parent)
+    fn find(memory: &SharedMemory, reading: Reading) -> Result<&Self, CodecError> {
+        memory.decoded(reading)
     }
 }
 
 impl<N: Number> Shareable for [N] {
     fn share(&self) -> Result<Arc<SharedMemory>, BroadcastError> {
-        put(codec::as_bytes(self), Vec::new())
+        put::<Self>(codec::as_bytes(self), Vec::new(), 0)
     }
 
-    fn find(memory: &SharedMemory, _from_parent: bool) -> Result<&Self, CodecError> {
+    fn find(memory: &SharedMemory, _: Reading) -> Result<&Self, CodecError> {
         codec::as_numbers(memory.bytes()?)
             .ok_or_else(|| CodecError::new("the broadcast is of another type"))
     }
@@ -67,10 +72,10 @@ impl<N: Number> Shareable for [N] {
 
 impl Shareable for str {
     fn share(&self) -> Result<Arc<SharedMemory>, BroadcastError> {
-        put(self.as_bytes(), Vec::new())
+        put::<Self>(self.as_bytes(), Vec::new(), 0)
     }
 
-    fn find(memory: &SharedMemory, _from_parent: bool) -> Result<&Self, CodecError> {
+    fn find(memory: &SharedMemory, _: Reading) -> Result<&Self, CodecError> {
         memory.text()
     }
 }

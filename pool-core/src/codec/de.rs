@@ -10,7 +10,7 @@ use super::bulk;
 use super::error::{Attempt, CodecError};
 use super::limits::Limits;
 use super::number::read_number;
-use crate::broadcast::{TICKET, arriving};
+use crate::broadcast::{Arrival, TICKET, arriving};
 
 /// Makes a value from all of `bytes`, which may come from a process that went wrong.
 ///
@@ -39,17 +39,45 @@ where
     take(decoder)
 }
 
+/// The same of what lies in shared memory, and may have so many values inside each other; with how many
+/// it has.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_shared<T>(
+    bytes: &[u8],
+    from_parent: bool,
+    depth: u32,
+) -> Result<(T, u32), CodecError>
+where
+    T: DeserializeOwned + 'static,
+{
+    let mut decoder = Decoder::new(bytes);
+    decoder.from_parent = from_parent;
+    decoder.limits = Limits::within(depth);
+    let value = take_from(&mut decoder)?;
+    Ok((value, decoder.limits.height(depth)))
+}
+
 #[inline]
 fn take<T>(mut decoder: Decoder<'_>) -> Result<T, CodecError>
+where
+    T: DeserializeOwned + 'static,
+{
+    take_from(&mut decoder)
+}
+
+#[inline]
+fn take_from<T>(decoder: &mut Decoder<'_>) -> Result<T, CodecError>
 where
     T: DeserializeOwned + 'static,
 {
     if let Some(number) = read_number(decoder.input) {
         return Ok(number);
     }
-    let value = match bulk::read(&mut decoder) {
+    let value = match bulk::read(decoder) {
         Ok(Some(value)) => Ok(value),
-        Ok(None) => T::deserialize(&mut decoder),
+        Ok(None) => T::deserialize(&mut *decoder),
         Err(error) => Err(error),
     };
     match value.and_then(|value| decoder.finish().map(|()| value)) {
@@ -163,6 +191,22 @@ impl<'de> Decoder<'de> {
         self.limits.enter()?;
         let value = read(self)?;
         self.limits.leave();
+        Ok(value)
+    }
+
+    /// A handle of shared memory.
+    #[cold]
+    fn handle<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, CodecError> {
+        let arrival = Arrival {
+            from_parent: self.from_parent,
+            depth: self.limits.behind_handle()?,
+        };
+        let limits = self.limits.clone();
+        let (value, height) = arriving(arrival, || visitor.visit_newtype_struct(&mut *self));
+        let value = value?;
+        // The levels of the ticket are not those of the value.
+        self.limits = limits;
+        self.limits.pass_handle(height)?;
         Ok(value)
     }
 
@@ -308,9 +352,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         visitor: V,
     ) -> Result<V::Value, CodecError> {
         if name == TICKET {
-            let from_parent = self.from_parent;
-            return self
-                .inside(|decoder| arriving(from_parent, || visitor.visit_newtype_struct(decoder)));
+            return self.inside(|decoder| decoder.handle(visitor));
         }
         self.inside(|decoder| visitor.visit_newtype_struct(decoder))
     }

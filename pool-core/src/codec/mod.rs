@@ -38,7 +38,8 @@
 //! The decoder trusts nothing: every length is checked against what is left, every `bool`, `char`,
 //! string and tag is validated, and bytes left over are an error. It never panics by itself, and
 //! three limits keep it from taking the process down:
-//! - depth: `MAX_DEPTH` values inside each other, since each takes stack;
+//! - depth: `MAX_DEPTH` values inside each other, since each takes stack; what stands in shared memory
+//!   counts from where a handle of it stands;
 //! - capacity: all that it ever tells containers to reserve is together no more elements than
 //!   the input has bytes;
 //! - elements without bytes: nothing in the input pays for the elements of a `Vec<()>`, so all of
@@ -65,12 +66,13 @@ pub(crate) use bulk::{
 };
 pub use bulk::{bulk_bytes, bulk_parts};
 pub use de::decode;
-pub(crate) use de::decode_argument;
+pub(crate) use de::{decode_argument, decode_shared};
 pub use error::CodecError;
+pub(crate) use limits::MAX_DEPTH;
 #[cfg(any(fuzzing, test))]
 pub(crate) use memory::AHEAD;
 pub(crate) use memory::Memory;
 pub use number::Number;
 pub(crate) use number::{MAX_NUMBER, number_bytes, number_size, read_number};
 pub use ser::encode;
-pub(crate) use ser::encode_attached;
+pub(crate) use ser::{encode_attached, encode_shared};

@@ -11,7 +11,7 @@ use serde::ser::{
 
 use super::bulk;
 use super::error::{Attempt, CodecError};
-use super::limits::Limits;
+use super::limits::{HANDLE_DEPTH, Limits, MAX_DEPTH};
 use super::number::number_bytes;
 use crate::broadcast::{SharedMemory, TICKET, leaving};
 
@@ -45,6 +45,22 @@ where
     append(value, out, Some(attachments))
 }
 
+/// The same of what is put into shared memory; with how many values stand inside each other.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_shared<T>(
+    value: &T,
+    out: &mut Vec<u8>,
+    attachments: &mut Vec<Arc<SharedMemory>>,
+) -> Result<u32, CodecError>
+where
+    T: Serialize + ?Sized + 'static,
+{
+    // A handle of it must have a place where it can stand.
+    append_within(MAX_DEPTH - HANDLE_DEPTH - 1, value, out, Some(attachments))
+}
+
 #[inline]
 fn append<T>(
     value: &T,
@@ -54,15 +70,28 @@ fn append<T>(
 where
     T: Serialize + ?Sized + 'static,
 {
+    append_within(MAX_DEPTH, value, out, attachments).map(|_| ())
+}
+
+#[inline]
+fn append_within<T>(
+    depth: u32,
+    value: &T,
+    out: &mut Vec<u8>,
+    attachments: Option<&mut Vec<Arc<SharedMemory>>>,
+) -> Result<u32, CodecError>
+where
+    T: Serialize + ?Sized + 'static,
+{
     if let Some(bytes) = number_bytes(value) {
         out.extend_from_slice(bytes);
-        return Ok(());
+        return Ok(0);
     }
     if let Some((prefix, bytes)) = bulk::bulk_parts(value) {
         out.reserve(prefix.len() + bytes.len());
         out.extend_from_slice(&prefix);
         out.extend_from_slice(bytes);
-        return Ok(());
+        return Ok(0);
     }
     let mut rewind = Rewind {
         start: out.len(),
@@ -71,13 +100,14 @@ where
     };
     let mut encoder = Encoder {
         out: rewind.out,
-        limits: Limits::new(),
+        limits: Limits::within(depth),
         attachments,
     };
     match value.serialize(&mut encoder) {
         Ok(()) => {
+            let height = encoder.limits.height(depth);
             rewind.armed = false;
-            Ok(())
+            Ok(height)
         }
         Err(error) => Err(error.at::<T>(Attempt::Encode)),
     }
@@ -146,14 +176,23 @@ impl<'a> Encoder<'a> {
     /// A handle of shared memory, which is to live.
     #[cold]
     fn handle<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
+        let before = self.limits.clone();
         let (encoded, memory) = leaving(|| self.inside(value));
+        encoded?;
+        // The levels of the ticket are not those of the value.
+        self.limits = before;
+        if let Some(memory) = &memory {
+            self.limits.enter()?;
+            self.limits.pass_handle(memory.height())?;
+            self.limits.leave();
+        }
         if let (Some(attachments), Some(memory)) = (&mut self.attachments, memory)
             // Most often it is the same again.
             && !attachments.iter().rev().take(8).any(|other| Arc::ptr_eq(other, &memory))
         {
             attachments.push(memory);
         }
-        encoded
+        Ok(())
     }
 
     /// Goes into a tuple or struct.

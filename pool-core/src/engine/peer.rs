@@ -50,13 +50,12 @@ impl<'a> Peer<'a> {
             Ok(false) => opened,
             Err(error) => Err(format!("cannot ask whether the worker is alive: {error}")),
         };
-        Ok(Some(match opened {
-            Ok(opened) => {
-                for opened in opened {
-                    opened.enter(load.offered_mut());
-                }
-                Ok(offering.value)
-            }
+        let entered = opened.and_then(|all| {
+            all.into_iter()
+                .try_for_each(|it| it.enter(load.offered_mut()).map(|_| ()))
+        });
+        Ok(Some(match entered {
+            Ok(()) => Ok(offering.value),
             Err(message) => {
                 let error = TaskError::new(TaskErrorKind::Decode, message);
                 Err(error.with_worker(self.info.clone()))

@@ -329,11 +329,11 @@ fn depth_is_limited_alike_on_both_sides() {
         decode::<Tree>(&bytes).unwrap();
 
         let limit = format!("more than {MAX_DEPTH} values inside each other");
-        assert!(refused(&tree(MAX_DEPTH + 1)).ends_with(&limit));
+        assert!(refused(&tree(MAX_DEPTH + 1)).contains(&limit));
         let one_more: Vec<u8> = [&1u32.to_le_bytes()[..], &bytes].concat();
-        assert!(failed::<Tree>(&one_more).ends_with(&limit));
+        assert!(failed::<Tree>(&one_more).contains(&limit));
         let endless: Vec<u8> = 1u32.to_le_bytes().repeat(1 << 20);
-        assert!(failed::<Tree>(&endless).ends_with(&limit));
+        assert!(failed::<Tree>(&endless).contains(&limit));
     });
 }
 
