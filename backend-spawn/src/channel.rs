@@ -29,7 +29,6 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use ipc_channel::platform::OsIpcSender;
@@ -225,19 +224,18 @@ fn first_use(spare_pairs: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries what a passing lack of descriptors or memory may have made fail a few times more.
+/// Tries what a passing lack of descriptors or memory may have made fail a few times more, each
+/// time after others had a chance to give back what they have.
 pub(crate) fn patiently<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    for pause in PAUSES {
+    const TRIES: u32 = 3;
+    for _ in 1..TRIES {
         match f() {
-            Err(error) if is_passing(&error) => thread::sleep(pause),
+            Err(error) if is_passing(&error) => thread::yield_now(),
             done => return done,
         }
     }
     f()
 }
-
-/// How long to wait for others to give back what they have: not so long that anybody notices.
-const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(4)];
 
 fn is_passing(error: &io::Error) -> bool {
     let passing = [Errno::NFILE, Errno::MFILE, Errno::NOMEM, Errno::NOBUFS];
