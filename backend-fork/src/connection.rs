@@ -122,11 +122,14 @@ impl Connection {
             state.outbox.push_back((request, Vec::new()));
         }
         let watching = self.exchange(&mut state);
+        // For want of memory, say. Nobody would say when to try again, so nobody waits for the answer;
+        // the request goes with the next one.
+        let is_unsent = state.blocked.is_some_and(|errno| errno != Errno::AGAIN);
         let status = match state.asked[&launch] {
             None if state.gone => Some(ExitStatus::Orphaned),
             status => status,
         };
-        if status.is_none() && watching {
+        if status.is_none() && watching && !is_unsent {
             return Reaped::Pending;
         }
         state.asked.remove(&launch);

@@ -61,18 +61,15 @@ const DISPENSABLE: &[&str] = &[
 
 /// The bootstrap of spawned workers has no other way, and does not name them.
 const UNNAMED_BY_SPAWN: &[&str] = &[
-    "ftruncate",
-    "memfd_create",
-    "mremap",
     "getrandom",
     "pidfd_open",
+    "prlimit64",
     "waitid",
     "setpgid",
     "prctl(PR_SET_PDEATHSIG)",
     "execve",
+    "dup3",
     "socketpair",
-    "bind",
-    "connect",
     "sendmsg",
     "recvmsg",
 ];

@@ -1,9 +1,12 @@
 //! A pool that does a little of everything.
 
 use std::fmt::Display;
+use std::io::IoSlice;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use procpool::{Broadcast, BuildError, Output, OutputLine, Pool, TaskError, TaskErrorKind};
@@ -39,8 +42,9 @@ pub(crate) fn run(backend: &str, refused: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    let open = descriptors();
     let mut steps = Steps::default();
+    steps.say("begin", "right");
+    let open = descriptors();
     let hear = |_: &OutputLine| {
         LINES.fetch_add(1, Ordering::Relaxed);
     };
@@ -56,6 +60,7 @@ pub(crate) fn run(backend: &str, refused: &[String]) -> ExitCode {
         other => steps.say("backend", &format!("WRONG there is no {other}")),
     }
     steps.leftovers(open.as_deref());
+    steps.say("end", "right");
     steps.outcome
 }
 
@@ -77,7 +82,9 @@ impl Steps {
         if what.starts_with("WRONG") {
             self.outcome = ExitCode::FAILURE;
         }
-        println!("{step}: {}", what.replace('\n', " "));
+        // Not by `write`, which may be what fails.
+        let line = format!("{step}: {}\n", what.replace('\n', " "));
+        let _ = rustix::io::writev(rustix::stdio::stdout(), &[IoSlice::new(line.as_bytes())]);
     }
 
     /// A step that brings a value, or an error whose text says something.
@@ -110,8 +117,23 @@ impl Steps {
         match pool {
             // On a thread of its own, with which what a thread keeps for itself goes as well.
             Ok(pool) => {
-                std::thread::scope(|scope| scope.spawn(|| self.with(pool)).join())
-                    .unwrap_or_else(|_| self.say("scenario", "WRONG panic"));
+                let pool = Mutex::new(Some(pool));
+                let steps = Mutex::new(&mut *self);
+                let all = || {
+                    let pool = pool.lock().expect("nobody panics with it").take();
+                    let mut steps = steps.lock().expect("nobody panics with it");
+                    pool.into_iter().for_each(|pool| steps.with(pool));
+                };
+                let ended = std::thread::scope(|scope| {
+                    // The fault may hit this thread, too.
+                    let mut tries = (0..3).map(|_| Builder::new().spawn_scoped(scope, all));
+                    tries.find_map(Result::ok).map(|thread| thread.join())
+                });
+                match ended {
+                    Some(Ok(())) => {}
+                    Some(Err(_)) => self.say("scenario", "WRONG panic"),
+                    None => self.say("scenario", "error there is no thread"),
+                }
             }
             Err(error) => self.value("build", Err::<(), _>(error), |()| false),
         }

@@ -12,6 +12,7 @@ mod cargo;
 mod chaos;
 mod ci;
 mod fuzz;
+mod inject;
 mod model;
 mod processes;
 mod sanitize;
@@ -49,6 +50,8 @@ enum Xtask {
     },
     /// Make random calls while workers and fork servers are killed, and check what became of each.
     Chaos(chaos::ChaosOptions),
+    /// Let system calls of a pool fail, one after the other, and check how it ends.
+    Inject(inject::Options),
     /// Draw a trace that a pool has written, as SVG.
     Timeline(timeline::Options),
     /// Make and drop pools and run tasks, and check that nothing grows.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Xtask::Model(options) => model::run(&root, &options),
         Xtask::Compare { arguments } => compare(&root, &arguments),
         Xtask::Chaos(options) => chaos::chaos(&root, &options),
+        Xtask::Inject(options) => inject::run(&root, &options),
         Xtask::Timeline(options) => timeline::run(&options),
         Xtask::Soak(options) => chaos::soak(&root, &options),
     };

@@ -23,9 +23,17 @@ const GRACE: Duration = Duration::from_secs(5);
 /// - When it takes longer than `limit`: then the stacks of all processes are printed, and they
 ///   are killed.
 /// - When it leaves a process behind; those are killed as well.
-pub(crate) fn run(mut command: Command, limit: Duration) -> Result<()> {
+pub(crate) fn run(command: Command, limit: Duration) -> Result<()> {
     let line = describe(&command);
     println!("$ {line}");
+    watch(command, &line, limit)
+}
+
+/// The same without a word, unless it takes longer than `limit`; messages call it by that name.
+///
+/// # Errors
+/// As for [`run`].
+pub(crate) fn watch(mut command: Command, line: &str, limit: Duration) -> Result<()> {
     let before: HashSet<i32> = living()?;
     let mut child = command
         .spawn()

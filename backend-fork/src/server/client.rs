@@ -187,9 +187,16 @@ impl Client {
         while let Some(reply) = self.replies.front() {
             match self.socket.send(&reply.encode(), &[]) {
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return,
-                // If the pool is gone, the next `receive` says so.
-                Ok(()) | Err(_) => self.replies.pop_front(),
-            };
+                Ok(()) => {
+                    self.replies.pop_front();
+                }
+                // Either the pool is gone, or it must not wait for an answer that never comes. The
+                // next `receive` says that this is the end.
+                Err(_) => {
+                    self.socket.shut_down();
+                    self.replies.clear();
+                }
+            }
         }
     }
 }

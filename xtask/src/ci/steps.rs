@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::examples;
 use super::leftovers::Leftovers;
-use crate::{cargo, chaos, model, tidy, watchdog};
+use crate::{cargo, chaos, inject, model, tidy, watchdog};
 
 /// For what only compiles: all dependencies, from nothing, on the slowest machine we care for.
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -71,6 +71,11 @@ pub(super) const STEPS: &[Step] = &[
         name: "model",
         purpose: "do the concurrent parts hold under model checkers?",
         run: |setting| model::run(&setting.root, &model::Options::default()),
+    },
+    Step {
+        name: "inject",
+        purpose: "does every task end once, whatever system call fails?",
+        run: |setting| inject::run(&setting.root, &inject::Options::short()),
     },
     Step {
         name: "chaos",

@@ -1,0 +1,75 @@
+//! What the scenario says of itself.
+
+use anyhow::{Result, bail, ensure};
+
+use super::faults::Expected;
+
+/// The scenario's first and last line.
+const BEGIN: &str = "begin: right";
+const END: &str = "end: right";
+
+/// Whether the scenario's program has come as far as its first line: before, the fault has hit the loader or the
+/// standard library.
+pub(super) fn has_begun(said: &str) -> bool {
+    said.lines().any(|line| line == BEGIN)
+}
+
+/// Whether that is what was expected.
+pub(super) fn check(said: &str, expected: Expected) -> Result<()> {
+    if !has_begun(said) {
+        return Ok(());
+    }
+    ensure!(
+        said.lines().any(|line| line == END),
+        "it did not come to its end:\n{said}"
+    );
+    for line in said.lines() {
+        if line.ends_with(": right") {
+            continue;
+        }
+        let is_error = line.contains(": error ");
+        let is_fine = match expected {
+            Expected::Right => false,
+            Expected::Ends => is_error,
+            Expected::NoPool(word) => line.starts_with("build: error ") && line.contains(word),
+        };
+        if !is_fine {
+            bail!("expected was {expected:?}, but\n{line}\nin\n{said}");
+        }
+    }
+    if let Expected::NoPool(_) = expected {
+        let is_refused = said.lines().any(|line| line.starts_with("build: error "));
+        ensure!(is_refused, "there is a pool all the same:\n{said}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_judged() {
+        let is_fine = |lines: &str, expected| {
+            let said = format!("{BEGIN}\n{lines}\n{END}\n");
+            check(&said, expected).is_ok()
+        };
+        assert!(is_fine("map: right", Expected::Right));
+        assert!(!is_fine("map: error it broke", Expected::Right));
+        assert!(is_fine("map: error it broke", Expected::Ends));
+        assert!(!is_fine("map: WRONG value", Expected::Ends));
+        assert!(!is_fine("thread 'main' panicked at here", Expected::Ends));
+        let none = Expected::NoPool("pipe2");
+        assert!(is_fine("build: error pipe2: no", none));
+        assert!(!is_fine("build: error no", none));
+        assert!(!is_fine("map: right", none));
+        assert!(!is_fine("map: error pipe2", none));
+    }
+
+    #[test]
+    fn a_program_that_stops_half_way_is_seen() {
+        assert!(check(BEGIN, Expected::Ends).is_err());
+        // Its loader failed.
+        assert!(check("cannot open shared object file", Expected::Ends).is_ok());
+    }
+}
