@@ -60,7 +60,10 @@ impl Launcher for ForkLauncher {
                     errno
                 ))
             })?;
-        let (outfit, mut given) = (Outfit::of(spec), vec![ringer, memory]);
+        let tie = spec.tie().try_clone_to_owned().map_err(|error| {
+            LaunchError::new(format!("cannot tie {name} to this process")).caused_by(error)
+        })?;
+        let (outfit, mut given) = (Outfit::of(spec), vec![ringer, memory, tie]);
         for outlet in [spec.stdout(), spec.stderr(), spec.events()]
             .into_iter()
             .flatten()

@@ -49,7 +49,7 @@ pub(crate) enum Request {
 }
 
 /// Which descriptors a worker gets, in this order: the writing end of the bell, the region's memory,
-/// and those that are said here.
+/// its tie to the parent, and those that are said here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Outfit {
     /// What its standard output is to be.
@@ -61,7 +61,7 @@ pub(crate) struct Outfit {
 }
 
 /// The most descriptors that an [`Outfit`] has.
-pub(crate) const OUTFIT: usize = 5;
+pub(crate) const OUTFIT: usize = 6;
 
 impl Outfit {
     pub(crate) fn of(spec: &LaunchSpec) -> Self {

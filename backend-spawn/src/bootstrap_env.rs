@@ -29,6 +29,8 @@ pub(crate) struct Launch {
     pub(crate) memory: Inherited,
     /// The socket in which the worker finds where to say hello.
     pub(crate) control: Inherited,
+    /// The worker's tie to its parent.
+    pub(crate) tie: Inherited,
     /// The pipe for the worker's events, if they are to be forwarded.
     pub(crate) events: Option<Inherited>,
 }
@@ -75,6 +77,7 @@ impl Launch {
             nonce: u128::from_str_radix(fields.next()?, 16).ok()?,
             memory: Inherited::parse(fields.next()?)?,
             control: Inherited::parse(fields.next()?)?,
+            tie: Inherited::parse(fields.next()?)?,
             events: match fields.next() {
                 Some(events) => Some(Inherited::parse(events)?),
                 None => None,
@@ -101,7 +104,7 @@ impl fmt::Display for BootstrapEnv {
             return Ok(());
         };
         write!(f, "{:032x}", launch.nonce)?;
-        write!(f, ":{}:{}", launch.memory, launch.control)?;
+        write!(f, ":{}:{}:{}", launch.memory, launch.control, launch.tie)?;
         match launch.events {
             Some(events) => write!(f, ":{events}"),
             None => Ok(()),
@@ -132,13 +135,14 @@ mod tests {
             nonce: u128,
             memory in inherited(),
             control in inherited(),
+            tie in inherited(),
             events in prop::option::of(inherited()),
         ) {
             let called = BootstrapEnv {
                 version: pool_core::PROTOCOL_VERSION,
                 parent,
                 bell,
-                launch: Some(Launch { nonce, memory, control, events }),
+                launch: Some(Launch { nonce, memory, control, tie, events }),
             };
             prop_assert_eq!(BootstrapEnv::parse(&called.to_string()), Some(called));
         }
@@ -164,7 +168,7 @@ mod tests {
     #[test]
     fn the_current_version_must_be_complete() {
         let version = pool_core::PROTOCOL_VERSION;
-        let whole = format!("{version}:12:34:1f:3/4:5/6");
+        let whole = format!("{version}:12:34:1f:3/4:5/6:7/8");
         assert!(BootstrapEnv::parse(&whole).is_some());
         for rest in [
             "",
@@ -172,13 +176,14 @@ mod tests {
             "1:",
             ":1",
             "1:3/4",
-            "1:3/4:5",
-            "1:3/4:5/",
-            "x:3/4:5/6",
-            "1:3/x:5/6",
-            "1:3/4:5/6:",
+            "1:3/4:5/6",
             "1:3/4:5/6:7",
+            "1:3/4:5/6:7/",
+            "x:3/4:5/6:7/8",
+            "1:3/x:5/6:7/8",
+            "1:3/4:5/6:7/8:",
             "1:3/4:5/6:7/8:9",
+            "1:3/4:5/6:7/8:9/10:11",
         ] {
             assert_eq!(
                 BootstrapEnv::parse(&format!("{version}:12:34:{rest}")),

@@ -132,6 +132,13 @@ fn serve(launch: &Launch) -> ! {
             "a worker cannot tie itself to its parent: {error}"
         )),
     }
+    let tie = sys::take_inherited(launch.tie)
+        .unwrap_or_else(|error| fail_early(&format!("a worker cannot be set up: {error}")));
+    match pool_core::worker::bind_to_parent(tie) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => leave(NOT_SET_UP),
+        // Where a sandbox does not allow it, the signal above remains.
+        Ok(()) | Err(_) => {}
+    }
     sys::remove_variable(BootstrapEnv::VARIABLE);
     sys::ignore_signals_of_output();
     sys::name_process(&env::args_os().next().unwrap_or_default());

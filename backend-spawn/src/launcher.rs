@@ -52,11 +52,13 @@ impl SpawnLauncher {
             let mut inherited = vec![
                 Above::new(offer.memory.as_fd())?,
                 Above::new(offer.control.as_fd())?,
+                Above::new(spec.tie())?,
             ];
             let mut launch = Launch {
                 nonce: u128::from_le_bytes(offer.nonce),
                 memory: sys::announce(inherited[0].as_fd())?,
                 control: sys::announce(inherited[1].as_fd())?,
+                tie: sys::announce(inherited[2].as_fd())?,
                 events: None,
             };
             if let Some(events) = spec.events() {

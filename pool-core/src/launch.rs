@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 
@@ -12,6 +12,7 @@ use crate::sys::{FailedCall, errno_of};
 
 use crate::region::Region;
 use crate::sync::atomic::Ordering;
+use crate::tie::Tie;
 
 /// Starts worker processes: what a backend is.
 ///
@@ -25,13 +26,18 @@ use crate::sync::atomic::Ordering;
 /// - The worker runs the same executable as the parent. Once it has the region and the bell, it calls
 ///   [`worker::serve`](crate::worker::serve), whose contract it keeps, and leaves the process with
 ///   the code that this returns.
-/// - The worker dies with the parent, even with one killed by SIGKILL.
+/// - The worker dies with the parent, even with one killed by SIGKILL. It has two ties, since user
+///   code cuts one easily: the parent-death signal, which the kernel clears when a process changes
+///   its credentials, and the worker's end of [`LaunchSpec::tie`]. It gives that to
+///   [`worker::bind_to_parent`](crate::worker::bind_to_parent) as soon as it leads its process
+///   group, and before anything of the user's runs in it.
 /// - The worker is the leader of a process group of its own: the terminal's Ctrl-C does not reach
 ///   it, and [`Link::kill`] reaches what its tasks have started.
 /// - The worker holds no descriptor of another worker's link.
 /// - The worker's standard output and standard error are [`LaunchSpec::stdout`] and
 ///   [`LaunchSpec::stderr`], if there are such, and otherwise the program's. No other process has
-///   them, nor [`LaunchSpec::events`], and once the worker is started, neither has the parent.
+///   them, nor [`LaunchSpec::events`] and [`LaunchSpec::tie`], and once the worker is started,
+///   neither has the parent.
 pub trait Launcher: Send {
     /// The backend's name in messages: `"fork"`, `"spawn"`.
     fn backend(&self) -> &'static str;
@@ -79,6 +85,9 @@ pub trait Link: Send {
 
     /// Kills the worker and its process group with SIGKILL. Does nothing to a process that was
     /// reaped, and never reaches one that merely got the same number later.
+    ///
+    /// Where the system refuses it (the worker or the parent has another user by now), there is
+    /// nothing more to do: the engine cuts the [`tie`](LaunchSpec::tie) as well.
     fn kill(&mut self);
 
     /// Takes the exit status of a process that has died, killing what is left of its process
@@ -169,6 +178,7 @@ pub struct LaunchSpec {
     pub(crate) request_bytes: usize,
     pub(crate) response_bytes: usize,
     pub(crate) outlets: Outlets,
+    pub(crate) tie: Arc<OwnedFd>,
 }
 
 /// What a worker writes to, where that is not what the program writes to.
@@ -203,6 +213,7 @@ impl LaunchSpec {
             request_bytes,
             response_bytes,
             outlets: Outlets::default(),
+            tie: tie_for_tests(),
         }
     }
 
@@ -231,6 +242,13 @@ impl LaunchSpec {
         self.outlets.events.as_ref().map(AsFd::as_fd)
     }
 
+    /// The worker's end of its second tie to the parent, which keeps the other end. The worker
+    /// gives it to [`worker::bind_to_parent`](crate::worker::bind_to_parent).
+    #[must_use]
+    pub fn tie(&self) -> BorrowedFd<'_> {
+        self.tie.as_fd()
+    }
+
     /// Writes into a zero-filled region what the worker will find there. To be called once,
     /// before the worker can see the region.
     ///
@@ -252,6 +270,16 @@ impl LaunchSpec {
     pub fn name(&self) -> String {
         crate::worker::name(self.number)
     }
+}
+
+/// The tie of workers that no pool has started: it holds as long as this process.
+fn tie_for_tests() -> Arc<OwnedFd> {
+    static TIE: OnceLock<(Tie, Arc<OwnedFd>)> = OnceLock::new();
+    let (_, theirs) = TIE.get_or_init(|| {
+        let (ours, theirs) = Tie::new().expect("the system has descriptors");
+        (ours, Arc::new(theirs))
+    });
+    Arc::clone(theirs)
 }
 
 /// Why a worker could not be started.

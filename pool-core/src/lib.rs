@@ -62,6 +62,7 @@ mod stats;
 mod stream;
 mod sync;
 mod sys;
+mod tie;
 mod trace;
 pub mod worker;
 mod worker_end;

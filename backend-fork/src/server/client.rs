@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::child::Child;
-use super::newborn::{Newborn, Outlets};
+use super::newborn::{Belongings, Newborn, Outlets};
 use crate::hello::Hello;
 use crate::message::{Outfit, Reply, Request};
 use crate::socket::{Received, Socket};
@@ -114,7 +114,7 @@ impl Client {
         // If the process had no room for all of them, the bell is closed by now without a hello,
         // and the pool knows what that means.
         let mut given = given.into_iter();
-        let (bell, memory) = (given.next()?, given.next()?);
+        let (bell, memory, tie) = (given.next()?, given.next()?, given.next()?);
         let mut outlets = Outlets::default();
         for (is_given, outlet) in [
             (outfit.stdout, &mut outlets.stdout),
@@ -148,7 +148,10 @@ impl Client {
         // SAFETY: the server never starts a thread. What the copy must not do is listed at
         // `sys::fork`; it returns from here straight to `settle::run` and leaves from there.
         let hello = match unsafe { sys::fork() } {
-            Ok(None) => return Some(Newborn::new(server, name, region, bell, outlets)),
+            Ok(None) => {
+                let belongings = Belongings { region, bell, tie };
+                return Some(Newborn::new(server, name, belongings, outlets));
+            }
             Ok(Some(pid)) => {
                 let child = Child::new(pid);
                 let hello = Hello(Ok(child.pid().as_raw_pid().cast_unsigned()));

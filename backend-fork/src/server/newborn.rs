@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -25,9 +26,17 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct Newborn {
     server: Pid,
     name: String,
-    region: Region,
-    bell: OwnedFd,
+    belongings: Belongings,
     outlets: Outlets,
+}
+
+/// What every worker gets.
+#[derive(Debug)]
+pub(super) struct Belongings {
+    pub(super) region: Region,
+    pub(super) bell: OwnedFd,
+    /// To the parent.
+    pub(super) tie: OwnedFd,
 }
 
 /// What a worker is to write to, where that is not what the server has.
@@ -39,18 +48,11 @@ pub(super) struct Outlets {
 }
 
 impl Newborn {
-    pub(super) fn new(
-        server: Pid,
-        name: String,
-        region: Region,
-        bell: OwnedFd,
-        outlets: Outlets,
-    ) -> Self {
+    pub(super) fn new(server: Pid, name: String, belongings: Belongings, outlets: Outlets) -> Self {
         Self {
             server,
             name,
-            region,
-            bell,
+            belongings,
             outlets,
         }
     }
@@ -65,6 +67,12 @@ impl Newborn {
         if rustix::process::getppid() != Some(self.server) {
             sys::leave(0);
         }
+        let Belongings { region, bell, tie } = self.belongings;
+        let bound = pool_core::worker::bind_to_parent(tie);
+        // Where a sandbox does not allow it, the signal above remains.
+        if bound.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+            sys::leave(0);
+        }
         if let Ok(name) = CString::new(self.name) {
             let _ = rustix::thread::set_name(&name);
         }
@@ -72,7 +80,7 @@ impl Newborn {
         // SAFETY: the memory came over a pool's connection, one end of which only the parent has had.
         // Its launcher makes and prepares a region for each worker alone, and gives its side to the
         // engine alone. This process is a copy of that parent, and so runs the same executable.
-        let code = unsafe { serve(self.region, self.bell) };
+        let code = unsafe { serve(region, bell) };
         flush();
         code
     }

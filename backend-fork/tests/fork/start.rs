@@ -174,6 +174,8 @@ fn held_stdout() {
 }
 
 fn one_after_the_other() {
+    // What ties the workers of all tests to this process is made once.
+    let _ = pool_core::LaunchSpec::for_tests(1, 0, 4096, 4096);
     let before = descriptors(std::process::id());
     for _ in 0..100 {
         let server = ForkServer::start_serving(orders::serve).expect("there is one thread");

@@ -63,6 +63,7 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
+use crate::tie::Tie;
 use crate::trace::Tracer;
 use crate::worker::{WorkerInfo, quietly};
 
@@ -105,6 +106,8 @@ struct Shared {
 /// A worker process that belongs to a slot.
 struct Linked {
     link: Box<dyn Link>,
+    /// The other way to kill it. Kept until it is reaped.
+    tie: Tie,
     number: u32,
     info: Option<WorkerInfo>,
     /// Why its launch failed.
@@ -118,6 +121,13 @@ struct Linked {
 impl Linked {
     fn info(&self) -> Option<&WorkerInfo> {
         self.info.as_ref()
+    }
+
+    /// Kills the worker and its process group. Either way may fail, the link's where the system
+    /// refuses the signal, and the tie where the worker has lost its end; so both are taken.
+    fn kill(&mut self) {
+        self.link.kill();
+        self.tie.cut();
     }
 
     fn learn_pid(&mut self, generation: u32, region: &Arc<Region>) -> WorkerInfo {

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use super::core::End;
 use super::driver::{Attention, until};
+use super::workers::Due;
 use super::{Intake, Linked, Shared, Token};
 use crate::error::{TaskError, TaskErrorKind};
-use crate::launch::{LaunchError, LaunchSpec, Launcher, hint};
+use crate::launch::{LaunchError, Launcher, hint};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sys::{self, Poller};
+use crate::tie::Tie;
 use crate::worker::catch;
 
 /// The token of a thread's own alarm.
@@ -328,8 +330,9 @@ impl Supervisor {
 
     fn launch_what_is_due(&mut self) {
         let due = self.shared.lock().due_launches();
-        for (slot, spec) in due {
-            match self.launch(slot, spec) {
+        for due in due {
+            let slot = due.slot;
+            match self.launch(&due) {
                 Ok(linked) => {
                     let mut core = self.shared.lock();
                     core.launched(slot, linked);
@@ -345,21 +348,24 @@ impl Supervisor {
         }
     }
 
-    fn launch(&mut self, slot: usize, mut spec: LaunchSpec) -> Result<Linked, LaunchError> {
+    fn launch(&mut self, due: &Due) -> Result<Linked, LaunchError> {
         if !matches!(self.shared.lock().end, End::Open | End::Closing) {
             return Err(LaunchError::new("the pool has ended"));
         }
-        let (outlets, intake) = self.shared.capture.connect(&spec).map_err(|error| {
+        let (tie, theirs) = Tie::new().map_err(|error| {
+            LaunchError::new("cannot make what ties a worker to this process").caused_by(error)
+        })?;
+        let (outlets, intake) = self.shared.capture.connect(due).map_err(|error| {
             LaunchError::new("cannot make what a worker is to print to").caused_by(error)
         })?;
-        spec.outlets = outlets;
+        let spec = due.spec(outlets, theirs);
         let launcher = &mut self.launcher;
         let mut link = catch(|| launcher.launch(&spec)).map_err(|panic| {
             LaunchError::new(format!("the launcher panicked: {}", panic.message))
         })??;
         let worker = Token {
-            slot,
-            number: spec.number(),
+            slot: due.slot,
+            number: due.number,
         };
         let watch = |poller: &Poller, source: Option<BorrowedFd<'_>>, token| match source {
             None => Ok(false),
@@ -371,7 +377,8 @@ impl Supervisor {
         match watched {
             Ok(is_watched) => Ok(Linked {
                 link,
-                number: spec.number(),
+                tie,
+                number: due.number,
                 info: None,
                 failure: None,
                 is_watched,
@@ -379,6 +386,7 @@ impl Supervisor {
             }),
             Err(error) => {
                 link.kill();
+                tie.cut();
                 Err(LaunchError::new("the system refuses to watch a worker").caused_by(error))
             }
         }

@@ -1,5 +1,6 @@
 //! The life of a pool's workers: launched, reached, dead, replaced.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ const BACK_OFF: Duration = Duration::from_millis(10);
 
 impl Core {
     /// The launches that are due, each with the slot that it is for.
-    pub(super) fn due_launches(&mut self) -> Vec<(usize, LaunchSpec)> {
+    pub(super) fn due_launches(&mut self) -> Vec<Due> {
         let mut due = Vec::new();
         if matches!(self.end, End::Ended(_)) {
             return due;
@@ -48,16 +49,12 @@ impl Core {
                 slot.number = self.last_number;
                 slot.generation = self.places.generation(place);
                 slot.phase = Phase::Launching;
-                due.push((
-                    index,
-                    LaunchSpec {
-                        number: self.last_number,
-                        generation: slot.generation,
-                        request_bytes: self.config.ring_bytes,
-                        response_bytes: self.config.ring_bytes,
-                        outlets: Outlets::default(),
-                    },
-                ));
+                due.push(Due {
+                    slot: index,
+                    number: self.last_number,
+                    generation: slot.generation,
+                    ring_bytes: self.config.ring_bytes,
+                });
             }
         }
         due
@@ -187,7 +184,7 @@ impl Core {
         if let Phase::Starting { linked, .. } | Phase::Up { linked, .. } =
             &mut self.slots[slot].phase
         {
-            linked.link.kill();
+            linked.kill();
             self.slots[slot].killed.get_or_insert(why);
             self.scheduler.doom(slot);
         }
@@ -199,7 +196,7 @@ impl Core {
         if !self.scheduler.is_retiring(slot)
             && let Phase::Up { linked, .. } = &mut self.slots[slot].phase
         {
-            linked.link.kill();
+            linked.kill();
         }
     }
 
@@ -450,6 +447,30 @@ impl Core {
             })
             .with_stderr(stderr);
         self.launch_failed(slot, &error);
+    }
+}
+
+/// A launch that is due.
+#[derive(Debug)]
+pub(super) struct Due {
+    /// What it is for.
+    pub(super) slot: usize,
+    pub(super) number: u32,
+    pub(super) generation: u32,
+    pub(super) ring_bytes: usize,
+}
+
+impl Due {
+    /// What the launcher is told; with the worker's end of its tie.
+    pub(super) fn spec(&self, outlets: Outlets, tie: OwnedFd) -> LaunchSpec {
+        LaunchSpec {
+            number: self.number,
+            generation: self.generation,
+            request_bytes: self.ring_bytes,
+            response_bytes: self.ring_bytes,
+            outlets,
+            tie: Arc::new(tie),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -14,10 +14,12 @@ use nix::libc;
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd};
 use rustix::fs::{
-    MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create, readlink,
+    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_getfl, fstat, ftruncate, memfd_create, readlink,
 };
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+use rustix::process::{getpgid, getpid};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::{MembarrierCommand, futex, membarrier};
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -28,6 +30,73 @@ use super::waiting::{poll, wait_in_epoll};
 
 /// What a thread is started by, for an error's text.
 pub(crate) const THREAD_CALL: &str = "clone3 (a thread)";
+
+/// The same descriptor under a number that is not one of the standard streams'. A program may have
+/// closed one of those, and then a descriptor that is opened gets its number: what the program or
+/// a task prints would go there.
+pub(crate) fn off_standard(descriptor: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
+    let descriptor = descriptor.into();
+    if descriptor.as_raw_fd() > 2 {
+        return Ok(descriptor);
+    }
+    Ok(fcntl_dupfd_cloexec(&descriptor, 3)?)
+}
+
+/// Both ends of a new connection.
+pub(crate) fn connected_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok((off_standard(one)?, off_standard(other)?))
+}
+
+/// Ends a connection, even if other processes hold copies of this end.
+pub(crate) fn hang_up(end: impl AsFd) {
+    // It fails when the other end is closed already.
+    let _ = shutdown(end, Shutdown::Both);
+}
+
+/// The kernel's `F_SETSIG`, the same on all machines.
+const F_SETSIG: libc::c_int = 10;
+
+/// From now on, whatever happens at this end of a connection, a hang-up at least, makes the kernel
+/// kill this process, and all of its process group if it leads one. The kernel remembers with what
+/// credentials this was asked for, and asks for no others then; and it keeps the group itself and
+/// not its number.
+pub(crate) fn die_by(end: BorrowedFd<'_>) -> io::Result<()> {
+    let me = getpid();
+    let leads = getpgid(None)? == me;
+    let owner = me.as_raw_nonzero().get();
+    // A negative number stands for a process group.
+    let owner = if leads { -owner } else { owner };
+    let set = |what, value: libc::c_int| {
+        // SAFETY: the descriptor is open, and these take a number each.
+        let done = unsafe { libc::fcntl(end.as_raw_fd(), what, value) };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    set(F_SETSIG, libc::SIGKILL)?;
+    set(libc::F_SETOWN, owner)?;
+    let flags = fcntl_getfl(end)?.bits().cast_signed();
+    set(libc::F_SETFL, flags | libc::O_ASYNC)
+}
+
+/// Whether the other end of a connection is closed.
+pub(crate) fn is_hung_up(end: BorrowedFd<'_>) -> io::Result<bool> {
+    // Nothing is asked for: a hang-up is always told.
+    let mut end = [PollFd::new(&end, PollFlags::empty())];
+    retry_on_intr(|| poll(&mut end, Some(&Timespec::default())))?;
+    Ok(end[0].revents().contains(PollFlags::HUP))
+}
+
+/// The same descriptor under a number of this or above, if there is such a one.
+pub(crate) fn move_up(descriptor: OwnedFd, number: i32) -> OwnedFd {
+    match fcntl_dupfd_cloexec(&descriptor, number) {
+        Ok(moved) => moved,
+        Err(_) => descriptor,
+    }
+}
 
 /// Creates a zero-filled memory file whose size nobody can change any more: a process that
 /// shrank it would make every other one that maps it die of SIGBUS.

@@ -4,6 +4,7 @@ mod chunk;
 mod current;
 mod memory;
 mod panic;
+mod parent;
 mod serve;
 mod settings;
 mod stack;
@@ -14,6 +15,7 @@ pub(crate) use current::{name, running_item};
 pub(crate) use panic::{
     catch, caught, install_hook as record_panics, quietly, report_for, reporting,
 };
+pub use parent::bind_to_parent;
 pub use serve::{forward_events_to, serve};
 pub use settings::Resource;
 pub(crate) use settings::Settings;

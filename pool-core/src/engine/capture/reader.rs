@@ -13,9 +13,10 @@ use super::intake::{Destination, Intake, PIECE_BYTES, Pipes, from_token};
 use super::lines::Lines;
 use super::teller::{News, Queue, Teller};
 use crate::config::Checked;
+use crate::engine::workers::Due;
 #[cfg(feature = "tracing")]
 use crate::events::{Audience, Frames, Origin};
-use crate::launch::{LaunchSpec, Outlets};
+use crate::launch::Outlets;
 use crate::output::{Kind, LineHandler, Output, OutputLine, OutputStream};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -90,10 +91,7 @@ impl Capture {
     }
 
     /// Makes what a worker is to write to, and what that is read from, if it is read at all.
-    pub(in super::super) fn connect(
-        &self,
-        spec: &LaunchSpec,
-    ) -> io::Result<(Outlets, Option<Intake>)> {
+    pub(in super::super) fn connect(&self, due: &Due) -> io::Result<(Outlets, Option<Intake>)> {
         let mut pipes = Vec::new();
         let mut outlet = |stream, output: &Output| match &output.0 {
             Kind::Inherit => Ok(None),
@@ -136,9 +134,9 @@ impl Capture {
         let Some(reader) = &self.reader else {
             return Ok((outlets, None));
         };
-        let info = WorkerInfo::new(spec.number, spec.generation, 0);
+        let info = WorkerInfo::new(due.number, due.generation, 0);
         let pipes = Arc::new(Pipes::new(info, pipes, reader.hub.clone()));
-        reader.hub.lock().insert(spec.number, pipes.clone());
+        reader.hub.lock().insert(due.number, pipes.clone());
         // Dropped, and so forgotten, if they cannot be watched.
         let intake = Intake(pipes);
         intake.0.watch()?;

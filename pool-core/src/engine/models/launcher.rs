@@ -1,4 +1,5 @@
 //! A launcher whose workers are threads that can be killed at any of their steps.
+#![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

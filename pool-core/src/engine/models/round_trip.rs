@@ -9,6 +9,7 @@
 //!
 //! Not caught, since it makes no difference but for speed: a bell that rings for space alone. What
 //! the worker holds it gives back, and rings for, before it sleeps.
+#![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -18,10 +19,13 @@ use super::super::{Linked, Shared, Token};
 use super::explore;
 use super::fake::{ModelPool, bell};
 use crate::config::PoolConfig;
-use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+use crate::launch::{
+    Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Outlets, Reaped,
+};
 use crate::pool::Pool;
 use crate::region::Region;
 use crate::sync::thread::{self, JoinHandle};
+use crate::tie::Tie;
 use crate::worker::serve;
 
 /// A worker that was reached from the beginning, and never dies.
@@ -66,7 +70,9 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
     let config = config.check().expect("a config that makes sense");
     let shared = Arc::new(Shared::new(config, "model").expect("descriptors"));
     let mut core = shared.lock();
-    let (slot, spec) = core.due_launches().remove(0);
+    let due = core.due_launches().remove(0);
+    let (tie, end) = Tie::new().expect("descriptors");
+    let (slot, spec) = (due.slot, due.spec(Outlets::default(), end));
     let region = Region::for_model(spec.region_bytes());
     spec.prepare(&region);
     let theirs = region.again();
@@ -89,6 +95,7 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
             region: Arc::new(region),
             bell: hear,
         }),
+        tie,
         number: spec.number(),
         info: None,
         failure: None,

@@ -1,0 +1,33 @@
+//! The second tie between the parent and a worker, beside the parent-death signal.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::sys;
+
+/// The parent's end of a connection whose other end the worker has bound to its process group:
+/// see [`bind_to_parent`](crate::worker::bind_to_parent). When this end is closed, by whatever end
+/// of the parent, the kernel kills the group.
+///
+/// It does what [`Link::kill`](crate::Link::kill) does, in two cases in which that cannot: the
+/// parent may not signal the worker any more, because it has dropped its privileges; and the
+/// group's leader is reaped, so that its number is somebody else's perhaps. The kernel keeps the
+/// group itself, and not its number.
+#[derive(Debug)]
+pub(crate) struct Tie(OwnedFd);
+
+impl Tie {
+    /// A tie, and the worker's end of it.
+    pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = sys::connected_pair()?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// Kills the worker's process group, or lets the worker leave if it has not bound itself yet.
+    ///
+    /// Unlike dropping, this does so even if another process has a copy of this end: one that the
+    /// program has forked without executing anything.
+    pub(crate) fn cut(&self) {
+        sys::hang_up(&self.0);
+    }
+}
