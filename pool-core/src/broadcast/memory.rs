@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::decoded::{Decoded, decoding};
 use super::listener;
 use super::passage::{self, Arrival};
-use crate::codec::{self, CodecError, MAX_DEPTH, Number};
+use crate::codec::{self, CodecError, MAX_DEPTH, MAX_EXCESS, Number};
 use crate::sys::{self, Place, Sealed};
 use crate::worker::{self, quietly};
 
@@ -351,20 +351,26 @@ impl SharedMemory {
             Reading::Here => Arrival {
                 from_parent: false,
                 depth: MAX_DEPTH,
+                excess: MAX_EXCESS,
             },
             Reading::Arriving(arrival) => arrival,
         };
-        let (value, height) = match decoded {
-            Some(decoded) => decoded,
+        let (value, height, excess) = match decoded {
+            Some((value, height)) => (value, height, arrival.excess),
             None => decoding(self, || {
-                let bytes = self.bytes()?;
-                let (value, height) =
-                    codec::decode_shared::<T>(bytes, arrival.from_parent, arrival.depth)?;
-                Ok(self.decoded.add(value, height))
+                let Arrival {
+                    from_parent,
+                    depth,
+                    excess,
+                } = arrival;
+                let decoded = codec::decode_shared(self.bytes()?, from_parent, depth, excess)?;
+                let (value, height, excess) = decoded;
+                let (value, height) = self.decoded.add(value, height);
+                Ok((value, height, excess))
             })?,
         };
         if matches!(reading, Reading::Arriving(_)) {
-            passage::arrived(height);
+            passage::arrived(height, excess);
         }
         Ok(value)
     }

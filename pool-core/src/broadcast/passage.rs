@@ -17,7 +17,7 @@ enum Passage {
     /// A handle is being decoded.
     Arriving(Arrival),
     /// A handle was decoded, behind which so many values stand inside each other.
-    Arrived { height: u32 },
+    Arrived { height: u32, excess: usize },
 }
 
 /// How a handle comes to be decoded.
@@ -27,6 +27,8 @@ pub struct Arrival {
     pub(crate) from_parent: bool,
     /// How many values may stand inside each other behind it.
     pub(crate) depth: u32,
+    /// How much memory they may take beyond what their bytes allow.
+    pub(crate) excess: usize,
 }
 
 thread_local! {
@@ -66,13 +68,14 @@ pub(crate) fn leaving<R>(encode: impl FnOnce() -> R) -> (R, Option<Arc<SharedMem
     }
 }
 
-/// The codec decodes a handle; how many values stand inside each other behind that comes back with it.
-pub(crate) fn arriving<R>(arrival: Arrival, decode: impl FnOnce() -> R) -> (R, u32) {
+/// The codec decodes a handle. With it comes back how many values stand inside each other behind that,
+/// and how much excess is left.
+pub(crate) fn arriving<R>(arrival: Arrival, decode: impl FnOnce() -> R) -> (R, u32, usize) {
     let restore = Restore::after(Passage::Arriving(arrival));
     let decoded = decode();
     match restore.now() {
-        Passage::Arrived { height } => (decoded, height),
-        _ => (decoded, 0),
+        Passage::Arrived { height, excess } => (decoded, height, excess),
+        _ => (decoded, 0, arrival.excess),
     }
 }
 
@@ -90,9 +93,9 @@ pub(super) fn leave(memory: &Arc<SharedMemory>) -> bool {
     }
 }
 
-/// So many values stand inside each other behind the handle that was decoded.
-pub(super) fn arrived(height: u32) {
-    PASSAGE.set(Passage::Arrived { height });
+/// So many values stand inside each other behind the handle that was decoded, and so much excess is left.
+pub(super) fn arrived(height: u32, excess: usize) {
+    PASSAGE.set(Passage::Arrived { height, excess });
 }
 
 /// How the handle that is being decoded arrives; to be asked once. `None`: it is not our codec that

@@ -39,8 +39,8 @@ where
     take(decoder)
 }
 
-/// The same of what lies in shared memory, and may have so many values inside each other; with how many
-/// it has.
+/// The same of what lies in shared memory, for which there is so much left of the limits. With it comes
+/// how many values it has inside each other, and how much excess is left.
 ///
 /// # Errors
 /// As [`decode`].
@@ -48,15 +48,17 @@ pub(crate) fn decode_shared<T>(
     bytes: &[u8],
     from_parent: bool,
     depth: u32,
-) -> Result<(T, u32), CodecError>
+    excess: usize,
+) -> Result<(T, u32, usize), CodecError>
 where
     T: DeserializeOwned + 'static,
 {
     let mut decoder = Decoder::new(bytes);
     decoder.from_parent = from_parent;
-    decoder.limits = Limits::within(depth);
+    decoder.limits = Limits::within(depth, excess);
     let value = take_from(&mut decoder)?;
-    Ok((value, decoder.limits.height(depth)))
+    let limits = &decoder.limits;
+    Ok((value, limits.height(depth), limits.excess()))
 }
 
 #[inline]
@@ -200,13 +202,15 @@ impl<'de> Decoder<'de> {
         let arrival = Arrival {
             from_parent: self.from_parent,
             depth: self.limits.behind_handle()?,
+            excess: self.limits.excess(),
         };
         let limits = self.limits.clone();
-        let (value, height) = arriving(arrival, || visitor.visit_newtype_struct(&mut *self));
+        let (value, height, excess) =
+            arriving(arrival, || visitor.visit_newtype_struct(&mut *self));
         let value = value?;
         // The levels of the ticket are not those of the value.
         self.limits = limits;
-        self.limits.pass_handle(height)?;
+        self.limits.pass_handle(height, excess)?;
         Ok(value)
     }
 
@@ -218,12 +222,29 @@ impl<'de> Decoder<'de> {
         count: usize,
         visitor: V,
     ) -> Result<V::Value, CodecError> {
-        self.inside(|decoder| {
-            visitor.visit_seq(Fields {
-                decoder,
-                left: count,
-            })
-        })
+        // Straight on, with one place for the value: each level of a deep one is in here.
+        let (left, before) = (self.input.len(), self.limits.excess());
+        self.limits.enter()?;
+        let value = visitor.visit_seq(Fields {
+            decoder: self,
+            left: count,
+        });
+        if value.is_ok() {
+            self.limits.leave();
+            self.weigh_boxed::<V::Value>(left, before)?;
+        }
+        value
+    }
+
+    /// Counts the memory of a value that may lie in a box of its own, and of which `left` and `before` is what was
+    /// left before it.
+    #[inline]
+    fn weigh_boxed<T>(&mut self, left: usize, before: usize) -> Result<(), CodecError> {
+        if const { size_of::<T>() <= LIGHT } {
+            return Ok(());
+        }
+        let used = left - self.input.len();
+        self.limits.weigh(size_of::<T>(), used, before)
     }
 
     /// Goes into a sequence or map.
@@ -403,9 +424,17 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, CodecError> {
-        visitor.visit_enum(self)
+        let (left, before) = (self.input.len(), self.limits.excess());
+        let value = visitor.visit_enum(&mut *self);
+        if value.is_ok() {
+            self.weigh_boxed::<V::Value>(left, before)?;
+        }
+        value
     }
 }
+
+/// Values of so many bytes may lie in a box of their own without being counted.
+const LIGHT: usize = 64;
 
 /// An enum: the index of the variant, then the variant.
 impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
@@ -515,10 +544,11 @@ impl<'de> Elements<'_, 'de> {
     /// Reads the rest of the entry.
     #[inline]
     fn take_more<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, CodecError> {
+        let before = self.decoder.limits.excess();
         let value = seed.deserialize(&mut *self.decoder)?;
-        if self.decoder.input.len() == self.entry_at {
-            self.decoder.limits.charge(size_of::<S::Value>())?;
-        }
+        let used = self.entry_at - self.decoder.input.len();
+        let size = size_of::<S::Value>();
+        self.decoder.limits.weigh_element(size, used, before)?;
         Ok(value)
     }
 }

@@ -15,7 +15,14 @@ pub(super) const HANDLE_DEPTH: u32 = 8;
 /// How many bytes of memory all elements together may take that themselves take none on the wire.
 pub(super) const MAX_FREE: usize = 1 << 22;
 
-/// What is left of the limits. Both count down from a constant, so that for types without
+/// A value may take so many bytes of memory for each of its bytes, ..
+pub(super) const FACTOR: usize = 8;
+
+/// .. and those that take more may take this many bytes more than that, all together. An option of something
+/// large takes one byte when there is nothing in it, and all of its memory.
+pub(crate) const MAX_EXCESS: usize = if cfg!(fuzzing) { 1 << 16 } else { 64 << 20 };
+
+/// What is left of the limits. All count down from a constant, so that for types without
 /// recursion the compiler sees that no check can fail.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
@@ -23,22 +30,30 @@ pub(super) struct Limits {
     /// The least that `depth` has been.
     lowest: u32,
     free: usize,
+    excess: usize,
 }
 
 impl Limits {
     #[inline]
     pub(super) const fn new() -> Self {
-        Self::within(MAX_DEPTH)
+        Self::within(MAX_DEPTH, MAX_EXCESS)
     }
 
-    /// For a value that stands inside of others, which have left so much depth to it.
+    /// For a value that stands inside of others, which have left so much to it.
     #[inline]
-    pub(super) const fn within(depth: u32) -> Self {
+    pub(super) const fn within(depth: u32, excess: usize) -> Self {
         Self {
             depth,
             lowest: depth,
             free: MAX_FREE,
+            excess,
         }
+    }
+
+    /// How much memory values may still take beyond what their bytes allow.
+    #[inline]
+    pub(super) fn excess(&self) -> usize {
+        self.excess
     }
 
     /// How many more values may stand inside each other behind a handle that stands here.
@@ -46,8 +61,10 @@ impl Limits {
         self.depth.checked_sub(HANDLE_DEPTH).ok_or_else(too_deep)
     }
 
-    /// Takes account of a handle that stands here, behind which so many values stand inside each other.
-    pub(super) fn pass_handle(&mut self, height: u32) -> Result<(), CodecError> {
+    /// Takes account of a handle that stands here, behind which so many values stand inside each other, and
+    /// which has left so much excess.
+    pub(super) fn pass_handle(&mut self, height: u32, excess: usize) -> Result<(), CodecError> {
+        self.excess = self.excess.min(excess);
         let depth = self.behind_handle()?;
         let lowest = depth.checked_sub(height).ok_or_else(too_deep)?;
         self.lowest = self.lowest.min(lowest);
@@ -77,11 +94,57 @@ impl Limits {
         self.depth += 1;
     }
 
-    /// Counts an element of `size` bytes of memory and none on the wire, as one byte if it takes
-    /// none at all: it still takes time.
+    /// Counts a value of `size` bytes of memory and `used` on the wire; `before` is how much excess was
+    /// left before it, so that what stands inside of it is not counted twice.
     #[inline]
+    pub(super) fn weigh(
+        &mut self,
+        size: usize,
+        used: usize,
+        before: usize,
+    ) -> Result<(), CodecError> {
+        if size > used.saturating_mul(FACTOR) {
+            self.weigh_excess(size, used, before)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The same of an element or an entry. If it has no bytes at all, there may be any number of it, and it
+    /// is counted as one byte at least: it still takes time.
+    #[inline]
+    pub(super) fn weigh_element(
+        &mut self,
+        size: usize,
+        used: usize,
+        before: usize,
+    ) -> Result<(), CodecError> {
+        if size.max(1) <= used.saturating_mul(FACTOR) {
+            Ok(())
+        } else if used == 0 {
+            self.charge(size.max(1))
+        } else {
+            self.weigh_excess(size, used, before)
+        }
+    }
+
+    #[cold]
+    fn weigh_excess(&mut self, size: usize, used: usize, before: usize) -> Result<(), CodecError> {
+        let counted = before.saturating_sub(self.excess);
+        let more = (size - used * FACTOR).saturating_sub(counted);
+        match self.excess.checked_sub(more) {
+            Some(excess) => {
+                self.excess = excess;
+                Ok(())
+            }
+            None => Err(too_heavy()),
+        }
+    }
+
+    /// Counts so many bytes of elements without any.
+    #[cold]
     pub(super) fn charge(&mut self, size: usize) -> Result<(), CodecError> {
-        match self.free.checked_sub(size.max(1)) {
+        match self.free.checked_sub(size) {
             Some(free) => {
                 self.free = free;
                 Ok(())
@@ -96,6 +159,16 @@ fn too_deep() -> CodecError {
     CodecError::new(format_args!(
         "more than {MAX_DEPTH} values inside each other (those in broadcasts that have handles in \
          it are among them, and each such handle counts as {HANDLE_DEPTH}); send it in a flatter form"
+    ))
+}
+
+#[cold]
+fn too_heavy() -> CodecError {
+    CodecError::new(format_args!(
+        "the value takes far more memory than bytes: values that take more than {FACTOR} times their \
+         bytes may take {} MiB more than that; box what is large and mostly not there \
+         (`Option<Box<T>>`), or send what is there with its index",
+        MAX_EXCESS >> 20
     ))
 }
 

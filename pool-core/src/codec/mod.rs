@@ -43,10 +43,13 @@
 //! - capacity: all that it ever tells containers to reserve is together no more elements than
 //!   the input has bytes;
 //! - elements without bytes: nothing in the input pays for the elements of a `Vec<()>`, so all of
-//!   them together may take `MAX_FREE` bytes of memory, and at least one each.
+//!   them together may take `MAX_FREE` bytes of memory, and at least one each;
+//! - values that are larger in memory than on the wire, such as options of large types that hold nothing: the input
+//!   pays for `FACTOR` times its bytes, and all that such values take beyond that may be `MAX_EXCESS` together.
 //!
 //! The encoder keeps the same limits, so that what cannot be decoded fails where it was made. Only
-//! the memory of elements without bytes it does not see, and counts each as one byte.
+//! the memory of elements it does not see, since they are references there; it counts each element
+//! without bytes as one byte.
 
 mod bulk;
 mod de;
@@ -68,7 +71,7 @@ pub use bulk::{bulk_bytes, bulk_parts};
 pub use de::decode;
 pub(crate) use de::{decode_argument, decode_shared};
 pub use error::CodecError;
-pub(crate) use limits::MAX_DEPTH;
+pub(crate) use limits::{MAX_DEPTH, MAX_EXCESS};
 #[cfg(any(fuzzing, test))]
 pub(crate) use memory::AHEAD;
 pub(crate) use memory::Memory;

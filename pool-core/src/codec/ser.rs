@@ -11,7 +11,7 @@ use serde::ser::{
 
 use super::bulk;
 use super::error::{Attempt, CodecError};
-use super::limits::{HANDLE_DEPTH, Limits, MAX_DEPTH};
+use super::limits::{HANDLE_DEPTH, Limits, MAX_DEPTH, MAX_EXCESS};
 use super::number::number_bytes;
 use crate::broadcast::{SharedMemory, TICKET, leaving};
 
@@ -100,7 +100,7 @@ where
     };
     let mut encoder = Encoder {
         out: rewind.out,
-        limits: Limits::within(depth),
+        limits: Limits::within(depth, MAX_EXCESS),
         attachments,
     };
     match value.serialize(&mut encoder) {
@@ -183,7 +183,7 @@ impl<'a> Encoder<'a> {
         self.limits = before;
         if let Some(memory) = &memory {
             self.limits.enter()?;
-            self.limits.pass_handle(memory.height())?;
+            self.limits.pass_handle(memory.height(), MAX_EXCESS)?;
             self.limits.leave();
         }
         if let (Some(attachments), Some(memory)) = (&mut self.attachments, memory)

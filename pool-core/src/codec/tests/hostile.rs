@@ -10,7 +10,7 @@ use proptest::prelude::{Just, any, prop_oneof, proptest};
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::super::limits::{MAX_DEPTH, MAX_FREE};
+use super::super::limits::{FACTOR, MAX_DEPTH, MAX_EXCESS, MAX_FREE};
 use super::model::{Any, Struct, any_value};
 use super::{decode, encoded, failed, refused};
 
@@ -181,6 +181,51 @@ fn elements_without_bytes_are_limited() {
     // The encoder sees the elements, not their memory.
     assert_eq!(encoded(&vec![Heavy { memory: zeros() }; many]).len(), 8);
     assert!(refused(&vec![(); MAX_FREE + 1]).contains(limit));
+}
+
+/// Large, and mostly not there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Sparse {
+    Nothing,
+    Much([u64; 32]),
+}
+
+#[test]
+fn memory_beyond_the_bytes_is_limited() {
+    let limit = "far more memory than bytes";
+    // What one byte, or the four of a variant, does not pay for.
+    let option = size_of::<Option<[u64; 32]>>() - FACTOR;
+    let variant = size_of::<Sparse>() - 4 * FACTOR;
+    let options = |count: usize| [&count.to_le_bytes()[..], &vec![0; count]].concat();
+    let variants = |count: usize| [&count.to_le_bytes()[..], &vec![0; 4 * count]].concat();
+
+    decode::<Vec<Option<[u64; 32]>>>(&options(MAX_EXCESS / option)).unwrap();
+    let too_many = options(MAX_EXCESS / option + 1);
+    assert!(failed::<Vec<Option<[u64; 32]>>>(&too_many).contains(limit));
+    // What stands inside of something is counted once, and what stands in a box as well.
+    decode::<Vec<Sparse>>(&variants(MAX_EXCESS / variant)).unwrap();
+    decode::<Vec<(u64, Vec<Sparse>)>>(
+        &[
+            &1_u64.to_le_bytes()[..],
+            &[0; 8],
+            &variants(MAX_EXCESS / variant),
+        ]
+        .concat(),
+    )
+    .unwrap();
+    let too_many = variants(MAX_EXCESS / variant + 1);
+    assert!(failed::<Vec<Sparse>>(&too_many).contains(limit));
+    assert!(failed::<Vec<Box<Sparse>>>(&too_many).contains(limit));
+    // All together, not each.
+    let half = options(MAX_EXCESS / option / 2 + 1);
+    type Two = (Vec<Option<[u64; 32]>>, Vec<Option<[u64; 32]>>);
+    assert!(failed::<Two>(&[&half[..], &half].concat()).contains(limit));
+    // What pays for itself is not counted.
+    decode::<Vec<Option<u64>>>(&options(4 << 20)).unwrap();
+    decode::<Vec<Option<String>>>(&options(1 << 20)).unwrap();
+    decode::<Vec<String>>(&[&(1_u64 << 20).to_le_bytes()[..], &vec![0; 8 << 20]].concat()).unwrap();
+    let full = vec![Sparse::Much([7; 32]); MAX_EXCESS / size_of::<Sparse>() + 1000];
+    assert!(decode::<Vec<Sparse>>(&encoded(&full)).unwrap() == full);
 }
 
 thread_local! {
