@@ -199,7 +199,7 @@ pub(crate) fn prepare(side: Side) -> io::Result<()> {
         return Ok(());
     }
     match side {
-        Side::Worker => first_use(1)?,
+        Side::Worker => without_hook(|| first_use(1))?,
         Side::Parent => thread::Builder::new()
             .name("procpool-channel".into())
             .spawn(|| {
@@ -222,6 +222,15 @@ fn first_use(spare_pairs: usize) -> io::Result<()> {
     })?;
     caught(OsIpcSender::get_max_fragment_size)?;
     Ok(())
+}
+
+/// In a process that is alone in its hook for panics: calls what may panic without a word.
+fn without_hook<T>(f: impl FnOnce() -> T) -> T {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = f();
+    std::panic::set_hook(hook);
+    result
 }
 
 /// Tries what a passing lack of descriptors or memory may have made fail a few times more, each
@@ -250,8 +259,7 @@ fn caught<T>(f: impl FnOnce() -> T) -> io::Result<T> {
 
 fn unusable() -> io::Error {
     io::Error::other(
-        "ipc-channel got no socket at its first use and cannot be used in this process any more; \
-         start the program again",
+        "ipc-channel got no socket at its first use and cannot be used in this process any more",
     )
 }
 
