@@ -5,6 +5,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region};
 
@@ -25,19 +26,23 @@ const EXECUTABLE: &str = "/proc/self/exe";
 /// [`check_ready`](crate::check_ready()).
 #[derive(Debug)]
 pub struct SpawnLauncher {
-    /// This program's command line, for the worker to have the same.
-    arguments: Vec<CString>,
+    /// This program's command line, for the worker to have the same; or why it is not known.
+    arguments: Result<Vec<CString>, LaunchError>,
 }
 
 impl SpawnLauncher {
     /// A launcher. It holds nothing.
     #[must_use]
     pub fn new() -> Self {
-        let mut arguments: Vec<_> = env::args_os().filter_map(|it| c_string(it).ok()).collect();
-        if arguments.is_empty() {
-            arguments.extend(c_string(EXECUTABLE.into()));
+        Self {
+            arguments: arguments().map_err(|error| {
+                LaunchError::new(
+                    "this program was started by naming it to its loader (ld-linux.so), and \
+                     cannot be started again, because where it is cannot be found out",
+                )
+                .caused_by(error)
+            }),
         }
-        Self { arguments }
     }
 
     /// Starts the process. Returns when the program is executed.
@@ -74,12 +79,13 @@ impl SpawnLauncher {
             };
             Ok((streams, inherited, environment(&called)?))
         };
+        let arguments = self.arguments.as_ref().map_err(LaunchError::clone)?;
         let (streams, inherited, environment) = prepared().map_err(cannot_prepare)?;
         let streams: Vec<_> = streams.iter().map(|(it, n)| (it.as_fd(), *n)).collect();
         let inherited: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
         Process::start(
             &c_string(EXECUTABLE.into()).map_err(cannot_prepare)?,
-            &self.arguments,
+            arguments,
             &environment,
             &streams,
             &inherited,
@@ -163,6 +169,22 @@ impl AsFd for Above<'_> {
             Self::Copied(descriptor) => descriptor.as_fd(),
         }
     }
+}
+
+/// What this program is to be executed with so that it has the same command line again.
+fn arguments() -> io::Result<Vec<CString>> {
+    let mut arguments: Vec<OsString> = env::args_os().collect();
+    if let Some(program) = sys::program_of_loader(Path::new(EXECUTABLE))? {
+        // The loader takes its second argument for the program, and hands on the others.
+        arguments.splice(
+            ..arguments.len().min(1),
+            [EXECUTABLE.into(), program.into()],
+        );
+    }
+    if arguments.is_empty() {
+        arguments.push(EXECUTABLE.into());
+    }
+    arguments.into_iter().map(c_string).collect()
 }
 
 /// This program's environment, with what calls a worker.

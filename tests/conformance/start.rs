@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, getpgid, getpid, kill_process};
 use crate::fate::{Fate, strike};
 use crate::gate::{self, Gate, Tally};
 use crate::peer::{self, wait_for_death};
-use crate::program::{Program, again, programs};
+use crate::program::{Program, again, again_at, programs};
 use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
@@ -21,13 +21,15 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         an_initializer_that_never_returns_can_be_terminated,
         a_worker_begins_with_a_clean_slate,
         a_worker_has_the_programs_command_line,
+        a_program_may_be_started_by_its_loader,
+        a_program_may_have_dropped_its_privileges,
         only_forked_workers_have_what_was_set_up_before,
         a_replacement_that_the_system_refuses_fails_the_tasks,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: sets_up, out_of_descriptors, command_line]
+    programs![S: sets_up, out_of_descriptors, command_line, started_by_its_loader, without_privileges]
 }
 
 fn command_line<S: Processes>() {
@@ -41,6 +43,51 @@ fn command_line<S: Processes>() {
 fn a_worker_has_the_programs_command_line<S: Processes>() {
     let arguments = ["--first", "", "two words", "-"].map(OsStr::new);
     again::<S>("command_line").args(&arguments).lines();
+}
+
+fn started_by_its_loader<S: Processes>() {
+    let executed = std::env::current_exe().expect("there is a /proc");
+    let name = executed.file_name().expect("a name").to_string_lossy();
+    assert!(name.starts_with("ld-"), "this tests nothing: {name}");
+    let arguments = |()| std::env::args_os().skip(1).collect::<Vec<_>>();
+    assert_eq!(S::pool(2).apply(arguments, ()).unwrap(), arguments(()));
+}
+
+/// What the kernel has executed, and what `/proc/self/exe` is, is the loader then.
+fn a_program_may_be_started_by_its_loader<S: Processes>() {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("there is a /proc");
+    let paths = maps
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(5));
+    let mut loaders = paths.filter(|path| path.rsplit('/').next().unwrap().starts_with("ld-"));
+    // A program that is linked statically has none.
+    let Some(loader) = loaders.next() else { return };
+    let this = std::env::current_exe().expect("there is a /proc");
+    let arguments = [this.as_os_str(), OsStr::new("--more")];
+    let again = again_at::<S>(loader.as_ref(), "started_by_its_loader");
+    again.args(&arguments).lines();
+}
+
+fn without_privileges<S: Processes>() {
+    use rustix::process::{DumpableBehavior, Gid, Uid, geteuid, set_dumpable_behavior};
+    use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
+    if geteuid().is_root() {
+        let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
+        set_thread_res_gid(group, group, group).expect("root may be anybody");
+        set_thread_res_uid(user, user, user).expect("root may be anybody");
+    }
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).expect("anybody may");
+    // That is what is hard about it.
+    std::fs::read("/proc/self/auxv").expect_err("it is somebody else's");
+    let pool = S::pool(2);
+    assert_eq!(pool.map(|x: u64| x * x, 0..3).unwrap(), [0, 1, 4]);
+    let panics = pool.apply(|()| -> u8 { panic!("it has a place") }, ());
+    assert!(panics.unwrap_err().to_string().contains("it has a place"));
+}
+
+/// As daemons do. The process may not look into `/proc/self` then.
+fn a_program_may_have_dropped_its_privileges<S: Processes>() {
+    again::<S>("without_privileges").lines();
 }
 
 /// Each worker, replacements included, runs the initializer once, and before its first task.

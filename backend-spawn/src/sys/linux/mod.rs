@@ -2,12 +2,14 @@
 
 mod bell;
 mod inherited;
+mod loader;
 mod process;
 mod socket;
 mod worker;
 
 pub(crate) use bell::{make_bell, stdin_is_bell, take_stdin, write_to_stdin};
 pub(crate) use inherited::{announce, inode, take_inherited};
+pub(crate) use loader::program_of_loader;
 pub(crate) use process::Process;
 pub(crate) use socket::{
     check_message, duplicate, has_message, most_descriptors, own_descriptors, replace,
