@@ -121,21 +121,17 @@ impl Connection {
             let request = Request::Reap { launch };
             state.outbox.push_back((request, Vec::new()));
         }
-        let watching = self.exchange(&mut state);
-        // For want of memory, say. Nobody would say when to try again, so nobody waits for the answer;
-        // the request goes with the next one.
-        let is_unsent = state.blocked.is_some_and(|errno| errno != Errno::AGAIN);
+        self.exchange(&mut state);
         let status = match state.asked[&launch] {
             None if state.gone => Some(ExitStatus::Orphaned),
             status => status,
         };
-        if status.is_none() && watching && !is_unsent {
+        let Some(status) = status else {
             return Reaped::Pending;
-        }
+        };
         state.asked.remove(&launch);
         self.watch(&mut state);
-        // Without an answer and without the means to learn of it, nobody would ask again.
-        Reaped::Exited(status.unwrap_or(ExitStatus::Unknown))
+        Reaped::Exited(status)
     }
 
     /// Gives a launch up: kills and reaps the worker, however far it is, about which nobody wants
@@ -182,9 +178,8 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends what can be sent, takes the answers that are there, and sets the notifier. `false`:
-    /// the system refuses the latter.
-    fn exchange(&self, state: &mut State) -> bool {
+    /// Sends what can be sent, takes the answers that are there, and sets the notifier.
+    fn exchange(&self, state: &mut State) {
         self.send(state);
         // After sending, since an error of that means that the server has closed the connection,
         // and what it had sent before is all that will come.
@@ -193,7 +188,7 @@ impl Connection {
             // The bells among it are closed, and so those who wait for a hello learn of it.
             state.outbox.clear();
         }
-        self.watch(state)
+        self.watch(state);
     }
 
     fn send(&self, state: &mut State) {
@@ -238,9 +233,9 @@ impl Connection {
         }
     }
 
-    /// Makes the notifier readable exactly when asking again makes sense. `false`: the system
-    /// refuses that.
-    fn watch(&self, state: &mut State) -> bool {
+    /// Makes the notifier readable exactly when asking again makes sense. If the system refuses
+    /// that, it is tried again with the next exchange: the engine asks now and then anyway.
+    fn watch(&self, state: &mut State) {
         let wanted = if state.asked.is_empty() {
             None
         } else if state.blocked == Some(Errno::AGAIN) || state.asked.values().any(Option::is_some) {
@@ -261,7 +256,6 @@ impl Connection {
         if done.is_ok() {
             state.watched = wanted;
         }
-        done.is_ok()
     }
 }
 

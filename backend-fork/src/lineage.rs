@@ -5,9 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pool_core::{ExitStatus, LaunchError, failed};
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, kill_process_group, pidfd_open, setpgid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process_group, pidfd_open, setpgid};
 
 use crate::server::{self, Serve};
 use crate::server_process::ServerProcess;
@@ -89,8 +87,8 @@ impl Lineage {
                 // It ends by itself as soon as both sockets are closed, and so does its standby,
                 // of which nobody was told.
                 drop((ours, theirs));
-                wait::reap(WaitId::Pid(pid), WaitIdOptions::empty());
-                wait::reap_group(pid, WaitIdOptions::empty());
+                let _ = kill_process_group(pid, Signal::KILL);
+                wait::reap_whole_group(pid);
                 Err(refused("pidfd_open")(errno))
             }
         }
@@ -209,7 +207,7 @@ impl Lineage {
                 if state.fruitless < MAX_FRUITLESS {
                     // The dead one, and any standby of which nobody was told; this one stays, and
                     // so the number is theirs.
-                    wait::reap_group(self.family, WaitIdOptions::NOHANG);
+                    wait::reap_group(self.family);
                     return Ok(());
                 }
                 format!("the {MAX_FRUITLESS} before it had not started a worker either")
@@ -244,7 +242,7 @@ impl Lineage {
         if state.server.fate() != ExitStatus::Unknown {
             let _ = kill_process_group(family, Signal::KILL);
         }
-        wait::reap_group(family, WaitIdOptions::empty());
+        wait::reap_whole_group(family);
     }
 }
 

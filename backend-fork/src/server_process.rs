@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, pidfd_se
 
 use crate::message::{Announcement, CONNECT, SERVE};
 use crate::socket::{Received, Socket};
-use crate::wait;
+use crate::wait::{self, NOW};
 
 /// How long a server may take to kill and reap its workers before it is killed itself. It takes
 /// milliseconds, unless somebody has stopped it.
@@ -21,11 +21,6 @@ const GRACE: Timespec = Timespec {
 /// How long the rest of a dying process may take, once something of it is closed: microseconds,
 /// unless others need the processor.
 const LAST_MOMENT: Timespec = GRACE;
-
-const NOW: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 0,
-};
 
 /// A process of the fork server: the one that serves, or its standby. A child of this process.
 #[derive(Debug)]
@@ -103,13 +98,13 @@ impl ServerProcess {
         }
     }
 
-    /// Kills it, and waits until it is dead.
+    /// Kills it, and waits until it is dead, unless something keeps it from dying.
     pub(crate) fn kill(&self) {
         // It may be dead. It is a child that is not reaped, so its number is its own.
         if pidfd_send_signal(&self.death, Signal::KILL).is_err() {
             let _ = kill_process(self.pid, Signal::KILL);
         }
-        wait::wait_for_death(&self.death, None);
+        wait::wait_for_death(&self.death, Some(&LAST_MOMENT));
     }
 
     /// How it ended, once it is dead; it stays to be reaped. `Unknown`: somebody else has done so.

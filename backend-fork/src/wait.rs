@@ -1,6 +1,7 @@
 //! Reaping a process.
 
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use pool_core::{ExitStatus, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -25,17 +26,37 @@ pub(crate) fn reap(child: WaitId<'_>, options: WaitIdOptions) -> Option<ExitStat
     }
 }
 
-/// Reaps the children in a process group: those that are dead, or, if `options` do not say
-/// otherwise, all, waiting for them.
-pub(crate) fn reap_group(group: Pid, options: WaitIdOptions) {
+/// Reaps the children in a process group that are dead. `true`: there are no others.
+pub(crate) fn reap_group(group: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     loop {
-        match waitid(WaitId::Pgid(Some(group)), options | WaitIdOptions::EXITED) {
+        match waitid(WaitId::Pgid(Some(group)), options) {
             Ok(Some(_)) | Err(Errno::INTR) => {}
-            // None is dead, or there is none.
-            Ok(None) | Err(_) => return,
+            Ok(None) => return false,
+            Err(_) => return true,
         }
     }
 }
+
+/// Reaps all children in a process group, which were killed. One that does not die, or that
+/// somebody traces, is not waited for longer than [`LAST_MOMENT`].
+pub(crate) fn reap_whole_group(group: Pid) {
+    let end = Instant::now() + LAST_MOMENT;
+    let mut pause = Duration::from_micros(50);
+    while !reap_group(group) && Instant::now() < end {
+        // They are dying, and some of them may be such of which nobody here has a pidfd to wait for.
+        let _ = poll(&mut [], Timespec::try_from(pause).ok().as_ref());
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
+/// How long the rest of a dying process may take: microseconds, unless others need the processor.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+pub(crate) const NOW: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 
 /// Waits until a process has died. `false`: it has not.
 pub(crate) fn wait_for_death(death: impl AsFd, timeout: Option<&Timespec>) -> bool {

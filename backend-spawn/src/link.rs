@@ -102,15 +102,11 @@ impl Link for SpawnLink {
     }
 
     fn reap(&mut self) -> Reaped {
-        let status = self.process.reap();
+        let Some(status) = self.process.reap() else {
+            return Reaped::Pending;
+        };
         self.launching = None;
         Reaped::Exited(status)
-    }
-}
-
-impl Drop for SpawnLink {
-    fn drop(&mut self) {
-        self.reap();
     }
 }
 

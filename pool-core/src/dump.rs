@@ -59,7 +59,9 @@ pub enum WorkerState {
     Running,
     /// It was told to go, and runs its finalizer.
     Leaving,
-    /// It was killed or has died, and the system has not said how.
+    /// It was killed or has died, and is not gone yet. If that takes longer than a moment, it has no
+    /// place any more, and another worker has: something keeps it, such as a debugger or a system
+    /// call that cannot be interrupted, and what the kernel says of it may show what.
     Dying,
 }
 
@@ -125,11 +127,14 @@ impl fmt::Display for WorkerDump {
             1 => f.write_str("; 1 item waits behind it")?,
             waiting => write!(f, "; {waiting} items wait behind it")?,
         }
-        if self.task.is_none() {
+        if self.task.is_none() && self.state != WorkerState::Dying {
             return Ok(());
         }
         if let Some(kernel) = &self.kernel {
             write!(f, "\n    the kernel says: {kernel}")?;
+        }
+        if self.task.is_none() {
+            return Ok(());
         }
         match &self.stack {
             Some(stack) => {

@@ -137,9 +137,10 @@ impl TaskError {
         error
     }
 
-    pub(crate) fn worker_lost(exit: ExitStatus) -> Self {
-        let message = format!("the worker {exit} while it ran the task");
-        Self::new(TaskErrorKind::WorkerLost, message).with_exit(exit)
+    /// What became of the worker completes "the worker …".
+    pub(crate) fn worker_lost(fate: &str) -> Self {
+        let message = format!("the worker {fate} while it ran the task");
+        Self::new(TaskErrorKind::WorkerLost, message)
     }
 
     pub(crate) fn timed_out(timeout: Option<Duration>) -> Self {

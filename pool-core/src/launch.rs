@@ -49,7 +49,8 @@ pub trait Launcher: Send {
     fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError>;
 
     /// A descriptor that is readable when a [`Link::reap`] that answered [`Reaped::Pending`]
-    /// should be asked again. `None`: this backend's `reap` never answers so.
+    /// should be asked again. Those that answered so are also asked now and then without that, ever
+    /// more seldom. `None`: there is no such descriptor.
     fn notifier(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -57,8 +58,9 @@ pub trait Launcher: Send {
 
 /// The parent's connection to one worker process.
 ///
-/// Dropping it releases everything; the engine drops it only after [`reap`](Self::reap) or when
-/// the worker could not be started.
+/// Dropping it releases everything, and never waits longer than a moment. The engine drops it after
+/// [`reap`](Self::reap), when the worker could not be started, or when the pool ends and the worker,
+/// which was killed, does not die: then the backend reaps it later.
 pub trait Link: Send {
     /// The memory shared with the worker: made by [`Region::create`] for this launch alone, and
     /// prepared by [`LaunchSpec::prepare`].
@@ -91,7 +93,8 @@ pub trait Link: Send {
     fn kill(&mut self);
 
     /// Takes the exit status of a process that has died, killing what is left of its process
-    /// group first. Never blocks.
+    /// group first. Never blocks: where the process is not dead, or the status is not to be had
+    /// yet (it goes to a debugger first), it answers [`Reaped::Pending`].
     fn reap(&mut self) -> Reaped;
 }
 
@@ -107,7 +110,7 @@ pub enum Advance {
 /// The answer of [`Link::reap`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaped {
-    /// The backend is asking; see [`Launcher::notifier`].
+    /// It is not known yet; see [`Launcher::notifier`].
     Pending,
     /// How the process ended.
     Exited(ExitStatus),

@@ -44,6 +44,10 @@ pub struct Stats {
     /// Workers that did not leave in good order: they crashed, or were killed, also by the pool
     /// at an item's deadline.
     pub workers_lost: u64,
+    /// Workers that were killed, or have died, and are not gone: something keeps them, such as a
+    /// debugger, a frozen control group, or a system call that cannot be interrupted. They run no
+    /// task any more and others have their places; [`dump`](crate::Pool::dump) names them.
+    pub workers_terminating: u64,
     /// Why workers have ended, those reasons that there were: what replacements were for, and the end.
     pub workers_ended: BTreeMap<EndReason, u64>,
     /// Lines of captured output that were lost because their handler was too slow: see
@@ -123,6 +127,9 @@ impl fmt::Display for Stats {
             self.workers_lost
         )?;
         in_brackets(f, &self.workers_ended)?;
+        if self.workers_terminating > 0 {
+            write!(f, ", {} not gone", self.workers_terminating)?;
+        }
         if self.workers.is_empty() {
             return Ok(());
         }

@@ -36,6 +36,7 @@ mod hooks;
 mod hostile;
 mod lazy;
 mod life;
+mod lingering;
 mod observe;
 mod offering;
 mod output;
@@ -151,6 +152,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("death", death::processes::<S>()),
         ("transfer", transfer::processes::<S>()),
         ("deadline", deadline::processes::<S>()),
+        ("lingering", lingering::processes::<S>()),
         ("cancel", cancel::processes::<S>()),
         ("bulk", bulk::processes::<S>()),
         ("remains", remains::processes::<S>()),
@@ -192,6 +194,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         start::programs::<S>(),
         storm::programs::<S>(),
         death::programs::<S>(),
+        lingering::programs::<S>(),
         remains::programs::<S>(),
         refused::programs::<S>(),
         broadcast::programs::<S>(),

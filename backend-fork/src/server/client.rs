@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use pool_core::{Region, poll};
 use rustix::event::{PollFd, PollFlags};
@@ -92,6 +93,12 @@ impl Client {
         };
         std::iter::once(PollFd::from_borrowed_fd(self.socket.as_fd(), wanted))
             .chain(self.dying.iter().filter_map(|(_, child)| child.source()))
+    }
+
+    /// How long to wait at most before [`step`](Self::step) has something to do.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        let dying = self.dying.iter();
+        dying.filter_map(|(_, child)| child.wait()).min()
     }
 
     /// Kills all workers, and says which are still to be reaped.

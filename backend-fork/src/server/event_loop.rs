@@ -1,6 +1,7 @@
 //! The fork server's loop.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use pool_core::poll;
 use rustix::event::{PollFd, PollFlags};
@@ -106,6 +107,11 @@ impl EventLoop {
         }
         sources.extend(self.orphans.iter().filter_map(Child::source));
         sources.extend(self.clients.iter().flat_map(Client::sources));
+        let orphans = self.orphans.iter().filter_map(Child::wait);
+        let dying = self.clients.iter().filter_map(Client::wait);
+        let timeout = orphans.chain(dying).chain(timeout).min();
+        // Rounded up, or the last moment would be spent awake.
+        let timeout = timeout.and_then(|it| (it + Duration::from_millis(1)).try_into().ok());
         poll(&mut sources, timeout.as_ref())?;
         Ok(ParentAlive(sources[0].revents().is_empty()))
     }

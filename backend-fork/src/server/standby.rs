@@ -70,12 +70,8 @@ impl Standby {
     }
 
     /// After which time it has in any case.
-    pub(super) fn timeout(&self) -> Option<Timespec> {
-        match self.death {
-            Some(_) => None,
-            // Rounded up, or the last moment would be spent awake.
-            None => Timespec::try_from(self.wait() + Duration::from_millis(1)).ok(),
-        }
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.death.is_none().then(|| self.wait())
     }
 
     fn make(&mut self) -> Result<Option<Socket>, Errno> {

@@ -135,7 +135,7 @@ pub(crate) fn reap(link: &mut dyn Link) -> ExitStatus {
     );
     match link.reap() {
         Reaped::Exited(status) => status,
-        Reaped::Pending => panic!("this backend never answers so"),
+        Reaped::Pending => panic!("it is dead, and nobody traces it"),
     }
 }
 

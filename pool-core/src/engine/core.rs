@@ -12,6 +12,7 @@ use super::peer::Peer;
 use super::places::Places;
 use super::scheduler::Scheduler;
 use super::slot::{Killed, Phase, Slot};
+use super::terminating::Terminating;
 use super::timers::GRACE_NS;
 use super::wire::Harvest;
 use super::work::Delivery;
@@ -35,13 +36,16 @@ pub(super) struct Core {
     pub(super) config: Checked,
     pub(super) scheduler: Scheduler<Chunk>,
     pub(super) slots: Vec<Slot>,
+    /// Workers that are in no slot any more, and not gone.
+    pub(super) terminating: Vec<Terminating>,
     pub(super) places: Places,
     /// How many of them are open, for who has not the lock.
     pub(super) processes: Arc<AtomicUsize>,
     /// Something has happened that may make it necessary to replace a worker.
     pub(super) chores: bool,
-    /// A worker is to be launched that the supervisor does not know of.
-    pub(super) is_hiring: bool,
+    /// The supervisor does not know yet that it has something to do: a worker is to be launched,
+    /// or was killed.
+    pub(super) has_errand: bool,
     pub(super) end: End,
     /// The first launches: what `build` waits for.
     pub(super) founding: Founding,
@@ -112,10 +116,11 @@ impl Core {
         Self {
             scheduler: Scheduler::new(config.processes, config.max_tasks_per_child),
             slots: slots.collect(),
+            terminating: Vec::new(),
             places: Places::new(config.processes),
             processes: Arc::new(AtomicUsize::new(config.processes)),
             chores: false,
-            is_hiring: false,
+            has_errand: false,
             end: End::Open,
             founding: Founding::Waiting(config.processes),
             last_number: 0,
@@ -432,16 +437,15 @@ impl Core {
 
     /// The worker in a slot, if it is this one.
     pub(super) fn linked(&self, token: Token) -> Option<&Linked> {
-        match &self.slots.get(token.slot)?.phase {
-            Phase::Starting { linked, .. }
-            | Phase::Up { linked, .. }
-            | Phase::Dying { linked, .. }
-                if linked.number == token.number =>
-            {
-                Some(linked)
-            }
-            _ => None,
-        }
+        let linked = self.slots.get(token.slot)?.phase.linked()?;
+        (linked.number == token.number).then_some(linked)
+    }
+
+    /// This worker, also if it is in no slot any more.
+    pub(super) fn worker(&self, token: Token) -> Option<&Linked> {
+        let terminating = self.terminating.iter().map(|it| &it.linked);
+        let mut terminating = terminating.filter(|linked| linked.number == token.number);
+        self.linked(token).or_else(|| terminating.next())
     }
 
     /// Whether the awake parent may spin: there is a processor that no worker needs.

@@ -336,7 +336,7 @@ impl Shared {
             }
             self.hear_bells(&mut core, false);
             // A launch that is due is not ours to wait for: it would be due again and again.
-            self.alarm_before(&core, core.next_launch());
+            self.alarm_before(&core, core.next_errand());
             let timer = core.next_driver_timer().map(until);
             let deadline = deadline.map(|deadline| deadline.saturating_duration_since(sys::now()));
             timeout = match (timer, deadline) {

@@ -61,6 +61,7 @@ impl Core {
         for slot in &mut self.slots {
             slot.phase = Phase::Down { not_before: 0 };
         }
+        self.terminating.clear();
     }
 
     /// Whether everything has ended: tasks and workers.
@@ -68,6 +69,7 @@ impl Core {
         let closing = !matches!(self.end, End::Open);
         closing
             && self.scheduler.is_empty()
+            && self.terminating.is_empty()
             && self
                 .slots
                 .iter()

@@ -30,6 +30,7 @@ mod report;
 mod scheduler;
 mod slot;
 mod supervisor;
+mod terminating;
 mod timers;
 mod wire;
 mod work;
@@ -46,6 +47,7 @@ use self::capture::{Capture, Intake};
 use self::core::{Core, End, Founding};
 use self::deferred::Deferred;
 use self::driver::Seat;
+use self::terminating::AskAgain;
 use self::work::Delivery;
 use crate::broadcast::Listener;
 use crate::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
@@ -114,6 +116,8 @@ struct Linked {
     failure: Option<LaunchError>,
     /// Whether its death is being watched.
     is_watched: bool,
+    /// When to ask again how it ended, if that has been asked in vain.
+    ask_again: Option<AskAgain>,
     /// What it writes, if that is captured.
     intake: Option<Intake>,
 }
@@ -121,6 +125,11 @@ struct Linked {
 impl Linked {
     fn info(&self) -> Option<&WorkerInfo> {
         self.info.as_ref()
+    }
+
+    /// The last lines that it has written to standard error, as far as they were read.
+    fn last_words(&self) -> Option<String> {
+        self.intake.as_ref().and_then(Intake::last_words)
     }
 
     /// Kills the worker and its process group. Either way may fail, the link's where the system
@@ -303,7 +312,7 @@ impl Shared {
 
     /// Unlocks, and tells what there is to tell.
     fn deliver(&self, mut core: MutexGuard<'_, Core>) {
-        if std::mem::take(&mut core.is_hiring) {
+        if std::mem::take(&mut core.has_errand) {
             self.alarm.set();
         }
         let has_notices = !core.notices.is_empty();

@@ -2,6 +2,7 @@
 
 use super::core::{Core, Founding};
 use super::slot::{Initialized, Killed};
+use super::workers::fate;
 use crate::call::Chunk;
 use crate::codec;
 use crate::error::{TaskError, TaskErrorKind};
@@ -122,7 +123,7 @@ impl Core {
 }
 
 /// A worker died while it was at this.
-pub(super) fn died_in_preparation(stage: &Initialized, exit: ExitStatus) -> TaskError {
+pub(super) fn died_in_preparation(stage: &Initialized, exit: Option<ExitStatus>) -> TaskError {
     let (kind, what) = match stage {
         Initialized::Unset => (
             TaskErrorKind::Launch,
@@ -130,5 +131,5 @@ pub(super) fn died_in_preparation(stage: &Initialized, exit: ExitStatus) -> Task
         ),
         _ => (TaskErrorKind::Initializer, "the initializer failed"),
     };
-    TaskError::new(kind, format!("{what}: the worker {exit}")).with_exit(exit)
+    TaskError::new(kind, format!("{what}: the worker {}", fate(exit)))
 }

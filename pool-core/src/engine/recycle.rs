@@ -60,7 +60,7 @@ impl Core {
         // Of a worker that was not even launched.
         self.slots[slot].recycle = None;
         self.slots[slot].phase = Phase::Down { not_before: 0 };
-        self.is_hiring = true;
+        self.has_errand = true;
     }
 
     /// Whether a slot's worker could run a task.
@@ -118,6 +118,7 @@ impl Core {
     /// A slot's worker is dead: its successor has its place, if it has one.
     pub(super) fn make_way(&mut self, slot: usize) {
         self.slots[slot].recycle = None;
+        self.slots[slot].death_due = None;
         self.succeed(slot);
         if let Some(place) = self.slots[slot].leaves.take() {
             self.places.is_gone(place);

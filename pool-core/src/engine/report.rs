@@ -21,6 +21,7 @@ impl Core {
         let queue = self.scheduler.queue().iter();
         stats.queued = queue.map(|chunk| u64::from(chunk.count)).sum();
         stats.running = self.scheduler.running();
+        stats.workers_terminating = self.terminating.len() as u64;
         let now = sys::now_ns();
         for (index, slot) in self.slots.iter().enumerate() {
             if let Phase::Up { wire, .. }
@@ -144,6 +145,17 @@ impl Core {
             }
             dump.workers.push(worker);
             regions.push(region);
+        }
+        for worker in &self.terminating {
+            dump.workers.push(WorkerDump {
+                info: worker.linked.info().cloned(),
+                state: WorkerState::Dying,
+                task: None,
+                waiting: 0,
+                kernel: None,
+                stack: None,
+            });
+            regions.push(None);
         }
         (dump, regions)
     }

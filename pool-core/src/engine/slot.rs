@@ -26,6 +26,9 @@ pub(super) struct Slot {
     pub(super) tally: Tally,
     /// Why the worker was killed, if it was.
     pub(super) killed: Option<Killed>,
+    /// When its tasks get their outcomes even if the worker is not gone, which was killed or has
+    /// died, in nanoseconds of the monotonic clock.
+    pub(super) death_due: Option<u64>,
     /// When it was reached, in nanoseconds of the monotonic clock.
     pub(super) born: u64,
     /// Since when it has been idle, if it is. Only kept where idle workers go.
@@ -54,6 +57,7 @@ impl Slot {
             has_worked: false,
             tally: Tally::default(),
             killed: None,
+            death_due: None,
             born: 0,
             idle_since: 0,
             leaves: None,
@@ -110,6 +114,18 @@ pub(super) enum Phase {
         linked: Linked,
         wire: Option<Box<Wire>>,
     },
+}
+
+impl Phase {
+    /// The worker process, if there is one.
+    pub(super) fn linked(&self) -> Option<&Linked> {
+        match self {
+            Self::Starting { linked, .. }
+            | Self::Up { linked, .. }
+            | Self::Dying { linked, .. } => Some(linked),
+            Self::Down { .. } | Self::Launching => None,
+        }
+    }
 }
 
 /// Why the parent killed a worker.

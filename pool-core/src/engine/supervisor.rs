@@ -111,8 +111,6 @@ pub(super) struct Supervisor {
     launcher: Box<dyn Launcher>,
     /// The launcher's notifier, if it is being watched.
     notifier: Option<RawFd>,
-    /// A worker's exit status is on its way.
-    is_unhappy: bool,
     /// When bells were last answered.
     last_ring: Instant,
     /// What became ready during a nap; it still is when the nap is over.
@@ -125,7 +123,6 @@ impl Supervisor {
             shared,
             launcher,
             notifier: None,
-            is_unhappy: false,
             last_ring: sys::now(),
             later: Vec::new(),
         }
@@ -145,6 +142,7 @@ impl Supervisor {
             if hears_silence {
                 self.hear_everybody(&mut ready)?;
             }
+            self.say_farewell();
             let timeout = {
                 let mut core = self.shared.lock();
                 if hears_silence {
@@ -205,14 +203,11 @@ impl Supervisor {
         match token {
             ALARM => self.shared.alarm.clear(),
             BELLS => self.answer_bells()?,
-            NOTIFIER => self.is_unhappy = true,
+            NOTIFIER => self.ask_again(),
             token => match Token::unpack(token) {
                 (worker, Kind::Bell) => self.advance(worker),
                 (worker, Kind::Death) => self.died(worker),
             },
-        }
-        if self.is_unhappy {
-            self.ask_again();
         }
         Ok(())
     }
@@ -274,15 +269,15 @@ impl Supervisor {
                 let moved = self.shared.events.delete(bell);
                 let moved = moved.and_then(|()| self.shared.bells.add(bell, worker.bell()));
                 let watched = linked.is_watched || self.watch_death(worker, linked.link.death());
+                core.watched(worker.slot, watched);
                 if moved.is_err() || !watched {
                     // Out of kernel memory: a worker that cannot be heard is of no use.
                     core.lost_bell(worker.slot);
                 }
             }
-            core.watched(worker.slot);
             core.dispatch();
         } else if was_killed && let Some(linked) = core.linked(worker) {
-            let _ = self.shared.events.delete(linked.link.bell());
+            forget(&self.shared.events, linked.link.bell());
         }
         self.shared.deliver(core);
     }
@@ -292,10 +287,10 @@ impl Supervisor {
     }
 
     /// A worker's process has died.
-    fn died(&mut self, worker: Token) {
+    fn died(&self, worker: Token) {
         let intake = {
             let core = self.shared.lock();
-            core.linked(worker)
+            core.worker(worker)
                 .and_then(|linked| linked.intake.as_ref().map(Intake::finisher))
         };
         if let Some(finish) = intake {
@@ -303,28 +298,71 @@ impl Supervisor {
             finish();
         }
         let mut core = self.shared.lock();
-        let Some(linked) = core.linked(worker) else {
+        let Some(linked) = core.worker(worker) else {
             return;
         };
-        if let Some(death) = linked.link.death() {
-            let _ = self.shared.events.delete(death);
-        }
-        // The bell is in one of them; it goes from both by itself only when all copies of the
-        // descriptor are closed, and there is a copy in every task's own children.
-        let _ = self.shared.events.delete(linked.link.bell());
-        let _ = self.shared.bells.delete(linked.link.bell());
-        if !core.died(worker.slot) {
-            self.is_unhappy = true;
+        self.shared.unwatch(linked);
+        if core.linked(worker).is_some() {
+            core.died(worker.slot);
+        } else {
+            core.died_late(worker.number);
         }
         core.dispatch();
         self.shared.deliver(core);
     }
 
     /// Asks once more how the workers ended of which that is not known.
-    fn ask_again(&mut self) {
+    fn ask_again(&self) {
         let mut core = self.shared.lock();
-        self.is_unhappy = !core.ask_the_dying();
+        core.ask_the_dying(u64::MAX);
         core.dispatch();
+        self.shared.deliver(core);
+    }
+
+    /// Parts from workers that should be gone by now.
+    fn say_farewell(&self) {
+        let now = sys::now_ns();
+        let (overdue, left) = {
+            let mut core = self.shared.lock();
+            if core.next_farewell() > now {
+                return;
+            }
+            core.ask_the_dying(now);
+            let overdue = core.overdue(now);
+            let left = core.leave_behind(now);
+            for worker in &left {
+                self.shared.unwatch(&worker.linked);
+            }
+            core.dispatch();
+            self.shared.deliver(core);
+            (overdue, left)
+        };
+        // Outside of the lock: their pipes are emptied.
+        drop(left);
+        for worker in overdue {
+            self.part_from(worker);
+        }
+        self.shared.changed.notify_all();
+    }
+
+    fn part_from(&self, worker: Token) {
+        let is_dead = {
+            let core = self.shared.lock();
+            let death = core.linked(worker).and_then(|linked| linked.link.death());
+            death.is_some_and(|death| sys::has_ended(death).unwrap_or(false))
+        };
+        if is_dead {
+            // It may be that nobody was told of it.
+            self.died(worker);
+        }
+        let mut core = self.shared.lock();
+        let Some(linked) = core.linked(worker) else {
+            return;
+        };
+        self.shared.unwatch_bell(linked);
+        core.part_from(worker.slot);
+        core.dispatch();
+        self.shared.settle(&mut core);
         self.shared.deliver(core);
     }
 
@@ -382,6 +420,7 @@ impl Supervisor {
                 info: None,
                 failure: None,
                 is_watched,
+                ask_again: None,
                 intake,
             }),
             Err(error) => {
@@ -397,10 +436,34 @@ impl Supervisor {
         let notifier = self.launcher.notifier();
         let descriptor = notifier.as_ref().map(AsRawFd::as_raw_fd);
         if descriptor != self.notifier {
-            if let Some(notifier) = notifier {
-                let _ = self.shared.events.add(notifier, NOTIFIER);
-            }
-            self.notifier = descriptor;
+            // If it is refused, that is tried again the next time. Until then those that are to be
+            // asked again have a timer.
+            let is_watched =
+                notifier.is_none_or(|notifier| self.shared.events.add(notifier, NOTIFIER).is_ok());
+            self.notifier = descriptor.filter(|_| is_watched);
         }
     }
+}
+
+impl Shared {
+    /// Nothing of this worker's is heard any more.
+    fn unwatch(&self, linked: &Linked) {
+        if let Some(death) = linked.link.death() {
+            forget(&self.events, death);
+        }
+        self.unwatch_bell(linked);
+    }
+
+    /// The bell is in one of the pollers. It goes from both by itself only when all copies of the
+    /// descriptor are closed, and there is a copy in every task's own children.
+    fn unwatch_bell(&self, linked: &Linked) {
+        forget(&self.events, linked.link.bell());
+        forget(&self.bells, linked.link.bell());
+    }
+}
+
+/// Takes a descriptor out of a poller, if it is there.
+fn forget(poller: &Poller, source: BorrowedFd<'_>) {
+    // The one reason why that could fail is that it is not.
+    let _ = poller.delete(source);
 }

@@ -1,8 +1,9 @@
 //! What a pool does because time has passed: deadlines of items and of launches, and the look at
 //! an imbalance. Whoever has the lock acts; the supervisor wakes for it.
 
-use super::core::{Core, End};
+use super::core::{Core, End, nanoseconds};
 use super::slot::{Killed, Phase};
+use crate::options::Timeout;
 use crate::sync::atomic::Ordering;
 use crate::sys;
 
@@ -13,16 +14,15 @@ impl Core {
         self.timer(true, rebalance)
     }
 
-    /// The same for the driver, who keeps all times but those of launches: only the supervisor
-    /// launches, and hears whom it has launched.
+    /// The same for the driver, who keeps all times but those of launches and of deaths, which are
+    /// the supervisor's.
     pub(super) fn next_driver_timer(&self) -> Option<u64> {
         self.timer(false, true)
     }
 
-    fn timer(&self, launches: bool, rebalance: bool) -> Option<u64> {
-        let starts = launches;
-        let care = if launches { self.next_care() } else { None };
-        let launches = launches && self.launches();
+    fn timer(&self, supervisor: bool, rebalance: bool) -> Option<u64> {
+        let care = if supervisor { self.next_care() } else { None };
+        let launches = supervisor && self.launches();
         // A plain loop: this is asked after every task that is submitted.
         let mut next = u64::MAX;
         for slot in &self.slots {
@@ -31,10 +31,15 @@ impl Core {
                     next = next.min(deadline);
                 }
                 if let Phase::Starting { give_up, .. } = &slot.phase
-                    && starts
+                    && supervisor
                 {
                     next = next.min(*give_up);
                 }
+            }
+            if let Some(due) = slot.death_due
+                && supervisor
+            {
+                next = next.min(due).min(slot.phase.asked_at());
             }
             if let Phase::Down { not_before } = &slot.phase
                 && launches
@@ -43,6 +48,9 @@ impl Core {
                 next = next.min(*not_before);
             }
         }
+        if supervisor && !self.terminating.is_empty() {
+            next = next.min(self.next_farewell());
+        }
         for time in [self.rebalance_at.filter(|_| rebalance), care] {
             next = next.min(time.unwrap_or(u64::MAX));
         }
@@ -50,14 +58,15 @@ impl Core {
     }
 
     /// When the supervisor alone has something to do, in nanoseconds: workers come and go.
-    pub(super) fn next_launch(&self) -> Option<u64> {
+    pub(super) fn next_errand(&self) -> Option<u64> {
         let launches = self.launches();
         let launches = self.slots.iter().filter_map(|slot| match &slot.phase {
             Phase::Down { not_before } if launches && slot.place.is_some() => Some(*not_before),
             Phase::Starting { give_up, .. } if slot.killed.is_none() => Some(*give_up),
             _ => None,
         });
-        launches.chain(self.next_care()).min()
+        let farewell = Some(self.next_farewell()).filter(|&due| due < u64::MAX);
+        launches.chain(self.next_care()).chain(farewell).min()
     }
 
     /// Whether slots without a worker get one.
@@ -91,9 +100,17 @@ impl Core {
     /// answer as well.
     pub(super) fn kill_silent_workers(&mut self) {
         let now = sys::now_ns();
+        let limit = nanoseconds(self.config.launch_timeout);
         for slot in 0..self.slots.len() {
-            if self.is_silent(slot, now) {
-                self.kill(slot, Killed::Silent);
+            if !self.is_silent(slot, now) {
+                continue;
+            }
+            let Phase::Starting { give_up, .. } = &mut self.slots[slot].phase else {
+                continue;
+            };
+            match respite(*give_up, now, limit) {
+                Some(respite) => *give_up = now + respite,
+                None => self.kill(slot, Killed::Silent),
             }
         }
     }
@@ -108,7 +125,7 @@ impl Core {
     fn on_deadline(&mut self, slot: usize, now: u64) {
         // What has ended in the meantime needs no killing.
         self.pump_slot(slot);
-        self.slots[slot].deadline = None;
+        let due = self.slots[slot].deadline.take().unwrap_or(now);
         let Phase::Up { wire, .. } = &self.slots[slot].phase else {
             return;
         };
@@ -119,6 +136,14 @@ impl Core {
         // The time of an item behind others has not begun: it cannot be over before this.
         let waiting = self.scheduler.flights(slot);
         let waiting = waiting.filter_map(|chunk| chunk.timeout).min();
+        let limit = waiting.map_or(GRACE_NS, Timeout::as_ns);
+        if let Some(respite) = respite(due, now, limit) {
+            if let Some((_, since)) = &mut self.slots[slot].overdue {
+                *since += now - due;
+            }
+            self.slots[slot].deadline = Some(now + respite);
+            return;
+        }
         let mut due = waiting.map(|timeout| now + timeout.as_ns());
         let running = self.scheduler.running_item(slot, begun).and_then(|item| {
             let timeout = self.scheduler.load_of(slot, item)?.timeout?;
@@ -161,6 +186,18 @@ impl Core {
         Some(chunk.timeout?.as_ns() + GRACE_NS)
     }
 }
+
+/// Time in which nobody could run is nobody's: where somebody who keeps the time wakes long after
+/// the time that was due, the machine, the container or this process was stopped, and so may the
+/// others have been. Then they get as much time as this is late, but no more than they had from the
+/// beginning, in nanoseconds. `None`: it is not late.
+fn respite(due: u64, now: u64, limit: u64) -> Option<u64> {
+    let late = now.saturating_sub(due);
+    (late > LATE_NS).then_some(late.min(limit))
+}
+
+/// How late is no accident of scheduling any more, in nanoseconds.
+const LATE_NS: u64 = 200_000_000;
 
 /// How long after it should have said something a worker is taken to be stuck, in nanoseconds:
 /// long enough for a machine on which it is not its turn.

@@ -1,9 +1,11 @@
 //! The life of a pool's workers: launched, reached, dead, replaced.
 
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Linked;
 use super::core::{Core, End, Founding, nanoseconds};
 use super::load::Load;
 use super::peer::Peer;
@@ -11,7 +13,6 @@ use super::prepare::died_in_preparation;
 use super::slot::{Initialized, Killed, Phase, Tally};
 use super::wire::Wire;
 use super::work::Delivery;
-use super::{Intake, Linked};
 use crate::call::Chunk;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Outlets, Reaped};
@@ -37,7 +38,7 @@ impl Core {
         if matches!(self.end, End::Ended(_)) {
             return due;
         }
-        self.is_hiring = false;
+        self.has_errand = false;
         let now = sys::now_ns();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let ready = matches!(slot.phase, Phase::Down { not_before } if not_before <= now);
@@ -70,6 +71,7 @@ impl Core {
         self.slots[slot].overdue = None;
         self.slots[slot].has_worked = false;
         self.slots[slot].killed = None;
+        self.slots[slot].death_due = None;
         self.slots[slot].is_alone = false;
         self.slots[slot].recycle = None;
         self.slots[slot].retired = None;
@@ -179,7 +181,8 @@ impl Core {
         self.prepare(slot);
     }
 
-    /// Kills a slot's worker; its death will tell what becomes of its tasks.
+    /// Kills a slot's worker. What becomes of its tasks is told when it is dead, or when it should
+    /// be.
     pub(super) fn kill(&mut self, slot: usize, why: Killed) {
         if let Phase::Starting { linked, .. } | Phase::Up { linked, .. } =
             &mut self.slots[slot].phase
@@ -187,6 +190,7 @@ impl Core {
             linked.kill();
             self.slots[slot].killed.get_or_insert(why);
             self.scheduler.doom(slot);
+            self.expect_death(slot);
         }
     }
 
@@ -197,13 +201,15 @@ impl Core {
             && let Phase::Up { linked, .. } = &mut self.slots[slot].phase
         {
             linked.kill();
+            self.scheduler.doom(slot);
+            self.expect_death(slot);
         }
     }
 
-    /// The death of a slot's worker is watched from now on.
-    pub(super) fn watched(&mut self, slot: usize) {
+    /// Whether the death of a slot's worker is watched from now on.
+    pub(super) fn watched(&mut self, slot: usize, is_watched: bool) {
         if let Phase::Up { linked, .. } = &mut self.slots[slot].phase {
-            linked.is_watched = true;
+            linked.is_watched = is_watched;
         }
     }
 
@@ -219,19 +225,8 @@ impl Core {
         }
     }
 
-    /// Asks how those ended that died; `true`: that is known of all now.
-    pub(super) fn ask_the_dying(&mut self) -> bool {
-        let mut all = true;
-        for slot in 0..self.slots.len() {
-            if matches!(self.slots[slot].phase, Phase::Dying { .. }) {
-                all &= self.died(slot);
-            }
-        }
-        all
-    }
-
-    /// A worker process has died. `false`: how is not known yet, ask again.
-    pub(super) fn died(&mut self, slot: usize) -> bool {
+    /// A worker process has died. How it ended may not be known yet.
+    pub(super) fn died(&mut self, slot: usize) {
         let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
         let (mut linked, wire) = match phase {
             Phase::Starting { linked, .. } => (linked, None),
@@ -239,54 +234,72 @@ impl Core {
             Phase::Dying { linked, wire } => (linked, wire),
             Phase::Down { .. } | Phase::Launching => {
                 self.slots[slot].phase = phase;
-                return true;
+                return;
             }
         };
         if wire.is_none() && linked.failure.is_none() && self.slots[slot].killed.is_none() {
             // Its last words may still be in the bell.
             linked.failure = linked.link.advance().err();
         }
-        match linked.link.reap() {
+        match linked.reap() {
             Reaped::Pending => {
                 self.scheduler.doom(slot);
                 self.slots[slot].phase = Phase::Dying { linked, wire };
-                false
+                self.expect_death(slot);
             }
             Reaped::Exited(exit) => {
                 match wire {
                     Some(wire) => self.bury(slot, &linked, *wire, exit),
-                    None => self.stillborn(slot, linked, exit),
+                    None => self.stillborn(slot, &mut linked, Some(exit)),
                 }
                 self.make_way(slot);
-                true
             }
         }
     }
 
     /// A worker died that had been reached.
-    fn bury(&mut self, slot: usize, linked: &Linked, mut wire: Wire, exit: ExitStatus) {
+    fn bury(&mut self, slot: usize, linked: &Linked, wire: Wire, exit: ExitStatus) {
         let Some(info) = linked.info().cloned() else {
             return;
         };
-        let stderr = linked.intake.as_ref().and_then(Intake::last_words);
-        let death = Death { exit, info, stderr };
         let expected = self.scheduler.is_retiring(slot) && exit == ExitStatus::Code(0);
         if !expected {
             self.stats.workers_lost += 1;
         }
         let reason = self.reason_of_death(slot, expected);
+        self.count_end(&info, exit, reason);
+        let death = Death {
+            exit: Some(exit),
+            stderr: linked.last_words(),
+            info: info.clone(),
+        };
+        let begun = wire.region().items_begun();
+        self.settle_items(slot, wire, Peer::dead(&info), begun, death, expected);
+    }
+
+    /// A worker that was reached is gone.
+    pub(super) fn count_end(&mut self, info: &WorkerInfo, exit: ExitStatus, reason: EndReason) {
         *self.stats.workers_ended.entry(reason).or_default() += 1;
-        self.tell_of_death(&death.info, WorkerEnd::new(exit, reason));
+        self.tell_of_death(info, WorkerEnd::new(exit, reason));
+    }
+
+    /// Decides what becomes of all that a worker had, which runs nothing any more and had begun so
+    /// many items. What it has finished is taken in first.
+    pub(super) fn settle_items(
+        &mut self,
+        slot: usize,
+        mut wire: Wire,
+        peer: Peer<'_>,
+        begun: u64,
+        death: Death,
+        expected: bool,
+    ) {
         let killed = self.slots[slot].killed;
         // A rogue's records are not worth reading; what it had is lost or run again.
         if killed != Some(Killed::Rogue) {
             let mut harvest = std::mem::take(&mut self.harvest);
-            let _ = wire.harvest_remains(
-                slot,
-                Peer::dead(&death.info),
-                &mut self.scheduler,
-                &mut harvest,
-            );
+            // What comes behind nonsense is lost with the worker.
+            let _ = wire.harvest_remains(slot, peer, &mut self.scheduler, &mut harvest);
             for (done, took) in harvest.finished.drain(..) {
                 self.finished(slot, done, took);
             }
@@ -294,7 +307,7 @@ impl Core {
         }
         wire.count(&mut self.stats);
         self.slots[slot].deadline = None;
-        let begun = self.begun_at_death(slot, &wire);
+        let begun = self.begun_at_death(slot, begun);
         let remains = self.scheduler.down(slot, begun);
         for done in remains.finished {
             self.deliver(Delivery::new(done, 0));
@@ -302,16 +315,18 @@ impl Core {
         if matches!(self.end, End::Ended(_)) {
             return;
         }
+        let is_orphan = death.exit == Some(ExitStatus::Orphaned);
         match self.slots[slot].initialized.clone() {
             Initialized::Failed(error) => self.startup_failed(slot, error),
             // Not the initializer's fault, as far as anybody knows.
-            Initialized::Unset | Initialized::Pending if exit == ExitStatus::Orphaned => {
+            Initialized::Unset | Initialized::Pending if is_orphan => {
                 self.scheduler.extract(|chunk| chunk.is_initializer);
             }
             stage @ (Initialized::Unset | Initialized::Pending) => {
                 // The initializer itself may be what was not begun.
                 self.scheduler.extract(|chunk| chunk.is_initializer);
-                let error = death.explain(died_in_preparation(&stage, exit));
+                let error = died_in_preparation(&stage, death.exit);
+                let error = death.explain(error);
                 if matches!(stage, Initialized::Unset) {
                     self.unfounded(&error);
                 }
@@ -327,7 +342,7 @@ impl Core {
                 }
                 None if expected
                     || killed.is_some()
-                    || exit == ExitStatus::Orphaned
+                    || is_orphan
                     || self.slots[slot].has_worked => {}
                 None => self.died_idle(slot, death),
             },
@@ -335,7 +350,7 @@ impl Core {
     }
 
     /// Why a worker is dead that had been reached.
-    fn reason_of_death(&self, slot: usize, expected: bool) -> EndReason {
+    pub(super) fn reason_of_death(&self, slot: usize, expected: bool) -> EndReason {
         let slot = &self.slots[slot];
         match slot.killed {
             _ if expected => slot.retired.unwrap_or(EndReason::Closed),
@@ -354,12 +369,11 @@ impl Core {
         }
     }
 
-    /// How many items a worker had begun that is dead now.
+    /// How many items a worker had begun that runs nothing any more.
     ///
     /// That is its own word, and a task may have changed it. If what was next had not begun, it is run
     /// again, but not for ever: what hides from this would take one worker after another with it.
-    fn begun_at_death(&mut self, slot: usize, wire: &Wire) -> u64 {
-        let begun = wire.region().items_begun();
+    fn begun_at_death(&mut self, slot: usize, begun: u64) -> u64 {
         if self.scheduler.running_item(slot, begun).is_some() {
             return begun;
         }
@@ -389,7 +403,7 @@ impl Core {
                 TaskErrorKind::Launch,
                 format!(
                     "no worker lives long enough to run a task: the last one {}",
-                    death.exit
+                    fate(death.exit)
                 ),
             );
             self.end(death.explain(error));
@@ -413,7 +427,7 @@ impl Core {
                 "the worker wrote rubbish into the memory that it shares with the pool, and was \
                  killed",
             ),
-            _ => TaskError::worker_lost(death.exit),
+            _ => TaskError::worker_lost(&fate(death.exit)),
         };
         let error = death.explain(error);
         let again = chunk.retries > 0 && killed != Some(Killed::Cancelled);
@@ -429,12 +443,13 @@ impl Core {
     }
 
     /// A worker died before it was reached.
-    fn stillborn(&mut self, slot: usize, linked: Linked, exit: ExitStatus) {
+    pub(super) fn stillborn(&mut self, slot: usize, linked: &mut Linked, exit: Option<ExitStatus>) {
         self.stats.workers_lost += 1;
-        let stderr = linked.intake.as_ref().and_then(Intake::last_words);
+        let stderr = linked.last_words();
         let limit = self.config.launch_timeout;
         let error = linked
             .failure
+            .take()
             .unwrap_or_else(|| {
                 match self.slots[slot].killed {
             Some(Killed::Silent) => LaunchError::new(format!(
@@ -442,7 +457,7 @@ impl Core {
                  the first line of main? (builder().launch_timeout(..) sets the limit)"
             ))
             .from_missing_init(),
-            _ => LaunchError::new(format!("the worker {exit} before it was ready")),
+            _ => LaunchError::new(format!("the worker {} before it was ready", fate(exit))),
         }
             })
             .with_stderr(stderr);
@@ -475,23 +490,33 @@ impl Due {
 }
 
 /// What is known of a worker's death.
-struct Death {
-    exit: ExitStatus,
-    info: WorkerInfo,
+pub(super) struct Death {
+    /// `None`: it was killed, and is not dead yet.
+    pub(super) exit: Option<ExitStatus>,
+    pub(super) info: WorkerInfo,
     /// The last lines that it has written to standard error.
-    stderr: Option<String>,
+    pub(super) stderr: Option<String>,
 }
 
 impl Death {
     /// The error of what was lost by it.
     fn explain(self, error: TaskError) -> TaskError {
-        error
-            .with_exit(self.exit)
-            .with_worker(self.info)
-            .with_stderr(self.stderr)
+        let error = match self.exit {
+            Some(exit) => error.with_exit(exit),
+            None => error,
+        };
+        error.with_worker(self.info).with_stderr(self.stderr)
     }
 }
 
-fn back_off(failures: u32) -> u64 {
+/// What became of a worker; completes "the worker …".
+pub(super) fn fate(exit: Option<ExitStatus>) -> Cow<'static, str> {
+    match exit {
+        Some(exit) => exit.to_string().into(),
+        None => "was killed (the system has yet to let go of it)".into(),
+    }
+}
+
+pub(super) fn back_off(failures: u32) -> u64 {
     nanoseconds(BACK_OFF) << (failures - 1).min(8)
 }

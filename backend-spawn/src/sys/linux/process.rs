@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
@@ -16,13 +17,17 @@ use rustix::process::{
     pidfd_send_signal, waitid,
 };
 
+/// How long somebody who drops a process that was killed waits for its death, which takes
+/// microseconds as a rule.
+const LAST_MOMENT: Duration = Duration::from_millis(20);
+
 /// A child process of this one that leads a process group.
 ///
-/// Dropping it kills and reaps it.
+/// Dropping it kills and reaps it. If it does not die, it is reaped when another one comes or goes.
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: Pid,
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
     /// How it ended, once it is reaped; from then on its number may be somebody else's.
     ended: Option<ExitStatus>,
 }
@@ -46,6 +51,7 @@ impl Process {
         streams: &[(BorrowedFd<'_>, RawFd)],
         inherited: &[BorrowedFd<'_>],
     ) -> io::Result<Self> {
+        ask_the_undead();
         let mut actions = PosixSpawnFileActions::init()?;
         for (stream, number) in streams {
             actions.add_dup2(stream.as_raw_fd(), *number)?;
@@ -72,14 +78,14 @@ impl Process {
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => Ok(Self {
                 pid,
-                pidfd,
+                pidfd: Arc::new(pidfd),
                 ended: None,
             }),
             Err(error) => {
                 // It is ours and was not reaped, unless this program ignores SIGCHLD; its group
                 // has its number, and nobody else can have it as long as a member lives.
                 let _ = kill_process_group(pid, Signal::KILL);
-                let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
+                leave_behind(Undead::Unwatched(pid));
                 Err(error.into())
             }
         }
@@ -99,7 +105,7 @@ impl Process {
         let timeout = Timespec::try_from(time).ok();
         // Whatever this answers, the next line looks for itself.
         let _ = poll(
-            &mut [PollFd::new(&self.pidfd, PollFlags::IN)],
+            &mut [PollFd::new(&*self.pidfd, PollFlags::IN)],
             timeout.as_ref(),
         );
         self.peek()
@@ -123,37 +129,77 @@ impl Process {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
-    /// Kills what is left of it and its group, and takes its status. Waits for it to die, which
-    /// takes no time if it already has.
-    pub(crate) fn reap(&mut self) -> ExitStatus {
-        if let Some(status) = self.ended {
-            return status;
+    /// Kills what is left of it and its group, and takes its status, if it is dead. `None`: it is
+    /// not, or is being traced, so that its status is the tracer's for now.
+    pub(crate) fn reap(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            // Before the number is given free, and with it the group's.
+            self.kill();
+            self.ended = self.wait(WaitIdOptions::NOHANG);
         }
-        // Before the number is given free, and with it the group's.
-        self.kill();
-        let status = self
-            .wait(WaitIdOptions::empty())
-            .unwrap_or(ExitStatus::Unknown);
-        self.ended = Some(status);
-        status
+        self.ended
     }
 
     /// `None`: it lives, and the options say not to wait.
     fn wait(&self, options: WaitIdOptions) -> Option<ExitStatus> {
-        let options = options | WaitIdOptions::EXITED;
-        match retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options)) {
-            Ok(status) => status.as_ref().map(exit_status),
-            Err(error) => {
-                debug_assert_eq!(error, Errno::CHILD, "waitid");
-                Some(ExitStatus::Unknown)
-            }
-        }
+        wait(WaitId::PidFd(self.pidfd.as_fd()), options)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.reap();
+        if self.ended.is_none() {
+            self.kill();
+            // One that dies is dead by then, and nobody else would reap it soon.
+            let _ = self.ended_within(LAST_MOMENT);
+        }
+        if self.reap().is_none() {
+            leave_behind(Undead::Watched(self.pidfd.clone()));
+        }
+    }
+}
+
+/// A child that was killed and nobody has reaped: it does not die, or its status is a tracer's.
+#[derive(Debug)]
+enum Undead {
+    Watched(Arc<OwnedFd>),
+    /// Without a pidfd.
+    Unwatched(Pid),
+}
+
+impl Undead {
+    /// Whether it is reaped now.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Watched(pidfd) => {
+                wait(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::NOHANG).is_some()
+            }
+            Self::Unwatched(pid) => wait(WaitId::Pid(*pid), WaitIdOptions::NOHANG).is_some(),
+        }
+    }
+}
+
+/// Those that are left of pools that have ended. They are asked whenever a worker comes or goes.
+static UNDEAD: Mutex<Vec<Undead>> = Mutex::new(Vec::new());
+
+fn leave_behind(undead: Undead) {
+    let mut all = UNDEAD.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(undead);
+    all.retain(|undead| !undead.is_over());
+}
+
+fn ask_the_undead() {
+    let mut all = UNDEAD.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|undead| !undead.is_over());
+}
+
+/// How a child ended. `None`: it lives, and the options say not to wait.
+fn wait(child: WaitId<'_>, options: WaitIdOptions) -> Option<ExitStatus> {
+    let options = options | WaitIdOptions::EXITED;
+    match retry_on_intr(|| waitid(child.clone(), options)) {
+        Ok(status) => status.as_ref().map(exit_status),
+        // Somebody else has reaped it, or the system does not say (a sandbox).
+        Err(_) => Some(ExitStatus::Unknown),
     }
 }
 

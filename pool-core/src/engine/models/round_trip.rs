@@ -99,6 +99,7 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
         number: spec.number(),
         info: None,
         failure: None,
+        ask_again: None,
         is_watched: true,
         intake: None,
     };

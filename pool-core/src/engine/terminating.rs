@@ -1,0 +1,232 @@
+//! Workers that do not die when they should: an outcome does not wait for a death.
+//!
+//! SIGKILL ends a process within microseconds, as a rule. One that is traced, frozen, or in a
+//! system call that cannot be interrupted takes until somebody lets it go; and one that is dead
+//! may be reaped late, by whoever has to do it. What was decided is told in time all the same,
+//! and the worker's place gets another one. See "Deaths and outcomes" in `ARCHITECTURE.md`.
+
+use super::core::{Core, End};
+use super::peer::Peer;
+use super::slot::Phase;
+use super::workers::{Death, back_off};
+use super::{Linked, Token};
+use crate::launch::{ExitStatus, Reaped};
+use crate::sys;
+use crate::worker_end::EndReason;
+
+/// How long after it was killed, or is known to be dead, a worker may take to be gone before its
+/// tasks get their outcomes without that, in nanoseconds.
+const TELL_AFTER_NS: u64 = 100_000_000;
+/// How long after that a pool that ends waits for it, in nanoseconds.
+const WAIT_NS: u64 = 3_000_000_000;
+/// How soon a worker is asked again how it ended, in nanoseconds, first and at most.
+const ASK_AGAIN_NS: u64 = 1_000_000;
+const ASK_SELDOM_NS: u64 = 1_000_000_000;
+
+/// A worker whose tasks have their outcomes, and that is not gone. It runs nothing any more.
+pub(super) struct Terminating {
+    pub(super) linked: Linked,
+    /// Why it ends. `None`: it was never reached.
+    reason: Option<EndReason>,
+    /// When a pool that ends does not wait for it any more, in nanoseconds.
+    pub(super) give_up: u64,
+}
+
+/// When somebody is asked again who has had no answer, in nanoseconds: ever more seldom.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AskAgain {
+    pub(super) at: u64,
+    pause: u64,
+}
+
+impl AskAgain {
+    /// After one more answer that was none.
+    fn after(last: Option<Self>, now: u64) -> Self {
+        let pause = last.map_or(ASK_AGAIN_NS, |last| (last.pause * 2).min(ASK_SELDOM_NS));
+        Self {
+            at: now + pause,
+            pause,
+        }
+    }
+}
+
+impl Linked {
+    /// Takes the exit status, if it is there; otherwise it will be asked for again.
+    pub(super) fn reap(&mut self) -> Reaped {
+        let reaped = self.link.reap();
+        self.ask_again = match reaped {
+            Reaped::Pending => Some(AskAgain::after(self.ask_again, sys::now_ns())),
+            Reaped::Exited(_) => None,
+        };
+        reaped
+    }
+
+    /// When it is to be asked how it ended, in nanoseconds; `u64::MAX`: not yet.
+    fn asked_at(&self) -> u64 {
+        self.ask_again.map_or(u64::MAX, |again| again.at)
+    }
+}
+
+impl Phase {
+    /// When a slot's worker is to be asked how it ended, in nanoseconds; `u64::MAX`: not yet.
+    pub(super) fn asked_at(&self) -> u64 {
+        self.linked().map_or(u64::MAX, Linked::asked_at)
+    }
+}
+
+impl Core {
+    /// A slot's worker was killed, or is dead: it should be gone soon.
+    pub(super) fn expect_death(&mut self, slot: usize) {
+        let due = sys::now_ns() + TELL_AFTER_NS;
+        self.slots[slot].death_due.get_or_insert(due);
+        // The supervisor keeps this time.
+        self.has_errand = true;
+    }
+
+    /// When the supervisor has to see to workers that do not die, in nanoseconds; `u64::MAX`:
+    /// there are none.
+    pub(super) fn next_farewell(&self) -> u64 {
+        let ends = !matches!(self.end, End::Open);
+        let terminating = self.terminating.iter().map(|it| {
+            let asked = it.linked.asked_at();
+            if ends { asked.min(it.give_up) } else { asked }
+        });
+        let slots = self.slots.iter().filter_map(|slot| {
+            let due = slot.death_due?;
+            Some(due.min(slot.phase.asked_at()))
+        });
+        slots.chain(terminating).min().unwrap_or(u64::MAX)
+    }
+
+    /// The workers that should be gone by now.
+    pub(super) fn overdue(&self, now: u64) -> Vec<Token> {
+        let slots = self.slots.iter().enumerate();
+        let overdue = slots.filter(|(_, slot)| slot.death_due.is_some_and(|due| due <= now));
+        overdue
+            .filter_map(|(index, slot)| {
+                let number = slot.phase.linked()?.number;
+                Some(Token {
+                    slot: index,
+                    number,
+                })
+            })
+            .collect()
+    }
+
+    /// Asks how those ended of which that is to be asked by this time, in nanoseconds.
+    pub(super) fn ask_the_dying(&mut self, by: u64) {
+        let is_due = |linked: &Linked| linked.ask_again.is_some_and(|again| again.at <= by);
+        for slot in 0..self.slots.len() {
+            if let Phase::Dying { linked, .. } = &self.slots[slot].phase
+                && is_due(linked)
+            {
+                self.died(slot);
+            }
+        }
+        let asked: Vec<u32> = self
+            .terminating
+            .iter()
+            .filter(|it| is_due(&it.linked))
+            .map(|it| it.linked.number)
+            .collect();
+        for number in asked {
+            self.died_late(number);
+        }
+    }
+
+    /// A slot's worker is not gone though it should be. What it had gets its outcomes, and its
+    /// place another worker; from now on it is one of those that are [`Terminating`].
+    ///
+    /// It runs nothing any more. A signal that kills is delivered before a process runs again,
+    /// whatever holds it; and should the kill have been refused, it finds that all it had was
+    /// taken back.
+    pub(super) fn part_from(&mut self, slot: usize) {
+        let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
+        let (mut linked, wire, exit) = match phase {
+            Phase::Starting { linked, .. } => (linked, None, None),
+            Phase::Up { linked, wire } => (linked, Some(wire), None),
+            Phase::Dying { linked, wire } => (linked, wire, Some(ExitStatus::Unknown)),
+            Phase::Down { .. } | Phase::Launching => {
+                self.slots[slot].phase = phase;
+                return;
+            }
+        };
+        let was_told_to_go = self.scheduler.is_retiring(slot) && self.slots[slot].killed.is_none();
+        let reason = match (wire, linked.info().cloned()) {
+            (Some(wire), Some(info)) => {
+                self.stats.workers_lost += u64::from(!was_told_to_go);
+                let reason = self.reason_of_death(slot, was_told_to_go);
+                let begun = if self.scheduler.is_revoked(slot) {
+                    wire.region().items_begun()
+                } else {
+                    wire.region().revoke()
+                };
+                let death = Death {
+                    exit,
+                    stderr: linked.last_words(),
+                    info: info.clone(),
+                };
+                // It has its descriptors as long as it is not dead.
+                let peer = Peer::alive(&info, &*linked.link);
+                self.settle_items(slot, *wire, peer, begun, death, was_told_to_go);
+                Some(reason)
+            }
+            _ => {
+                self.stillborn(slot, &mut linked, exit);
+                None
+            }
+        };
+        if exit.is_none() && !linked.is_watched {
+            // Nobody will be told of its death.
+            linked.ask_again = Some(AskAgain::after(None, sys::now_ns()));
+        }
+        self.terminating.push(Terminating {
+            linked,
+            reason,
+            give_up: sys::now_ns() + WAIT_NS,
+        });
+        self.make_way(slot);
+        // Tasks that nothing can end would fill the machine with such workers.
+        let many = self.terminating.len().saturating_sub(self.places.open());
+        if many > 0
+            && let Phase::Down { not_before } = &mut self.slots[slot].phase
+        {
+            *not_before = (*not_before).max(sys::now_ns() + back_off(many as u32));
+        }
+    }
+
+    /// A worker that is [`Terminating`] may be gone.
+    pub(super) fn died_late(&mut self, number: u32) {
+        let Some(at) = self
+            .terminating
+            .iter()
+            .position(|it| it.linked.number == number)
+        else {
+            return;
+        };
+        if let Reaped::Exited(exit) = self.terminating[at].linked.reap() {
+            let gone = self.terminating.swap_remove(at);
+            self.tell_of_late_death(&gone, exit);
+        }
+    }
+
+    /// Those for which a pool that ends does not wait any longer. Their links see to what is left
+    /// of them when they are dropped.
+    pub(super) fn leave_behind(&mut self, now: u64) -> Vec<Terminating> {
+        if matches!(self.end, End::Open) {
+            return Vec::new();
+        }
+        let left = self.terminating.extract_if(.., |it| it.give_up <= now);
+        let left: Vec<Terminating> = left.collect();
+        for worker in &left {
+            self.tell_of_late_death(worker, ExitStatus::Unknown);
+        }
+        left
+    }
+
+    fn tell_of_late_death(&mut self, worker: &Terminating, exit: ExitStatus) {
+        if let (Some(reason), Some(info)) = (worker.reason, worker.linked.info()) {
+            self.count_end(info, exit, reason);
+        }
+    }
+}
