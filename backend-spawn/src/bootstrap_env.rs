@@ -27,8 +27,8 @@ pub(crate) struct Launch {
     pub(crate) nonce: u128,
     /// The memory that they share.
     pub(crate) memory: Inherited,
-    /// The socket in which the worker finds where to say hello.
-    pub(crate) control: Inherited,
+    /// The socket in which the worker says hello.
+    pub(crate) hello: Inherited,
     /// The worker's tie to its parent.
     pub(crate) tie: Inherited,
     /// The pipe for the worker's events, if they are to be forwarded.
@@ -76,7 +76,7 @@ impl Launch {
         let launch = Self {
             nonce: u128::from_str_radix(fields.next()?, 16).ok()?,
             memory: Inherited::parse(fields.next()?)?,
-            control: Inherited::parse(fields.next()?)?,
+            hello: Inherited::parse(fields.next()?)?,
             tie: Inherited::parse(fields.next()?)?,
             events: match fields.next() {
                 Some(events) => Some(Inherited::parse(events)?),
@@ -104,7 +104,7 @@ impl fmt::Display for BootstrapEnv {
             return Ok(());
         };
         write!(f, "{:032x}", launch.nonce)?;
-        write!(f, ":{}:{}:{}", launch.memory, launch.control, launch.tie)?;
+        write!(f, ":{}:{}:{}", launch.memory, launch.hello, launch.tie)?;
         match launch.events {
             Some(events) => write!(f, ":{events}"),
             None => Ok(()),
@@ -134,7 +134,7 @@ mod tests {
             bell: u64,
             nonce: u128,
             memory in inherited(),
-            control in inherited(),
+            hello in inherited(),
             tie in inherited(),
             events in prop::option::of(inherited()),
         ) {
@@ -142,7 +142,7 @@ mod tests {
                 version: pool_core::PROTOCOL_VERSION,
                 parent,
                 bell,
-                launch: Some(Launch { nonce, memory, control, tie, events }),
+                launch: Some(Launch { nonce, memory, hello, tie, events }),
             };
             prop_assert_eq!(BootstrapEnv::parse(&called.to_string()), Some(called));
         }

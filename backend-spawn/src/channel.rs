@@ -3,24 +3,26 @@
 //! ipc-channel connects strangers by a one-shot server, which is a socket with a name in the
 //! temporary folder: files that a process which is killed leaves behind, a wait in `accept`, and
 //! other users at the door. A parent and its child do not need that, for a child inherits
-//! descriptors. But ipc-channel makes no channel from a descriptor, and gives none away.
+//! descriptors. But ipc-channel makes no channel from a descriptor, and gives none away. (One may
+//! send it through another channel; but as long as a descriptor is on its way, the kernel looks
+//! for cycles of such with each socket that is closed, which all workers do when they start.)
 //!
-//! Two facts help. Its channels are pairs of connected sockets of the type `SEQPACKET`, and what
-//! is sent waits in the receiving socket. So a message that nobody else can have written is sent
-//! through a new channel, and the descriptor behind which it is waiting is the receiver's
-//! ([`Receiver::new`]). The receiver's text for debugging says where to look first; should a later
-//! version of ipc-channel say nothing there, all descriptors are tried, so that nothing depends on
-//! that text but speed. With the number known,
-//! - the parent duplicates the descriptor, and the worker inherits the duplicate;
+//! Two facts help. Its channels are pairs of connected sockets of the type `SEQPACKET`, each of
+//! which goes both ways, and what is sent waits in the receiving socket. So a message that nobody
+//! else can have written is sent through a new channel, and the descriptor behind which it is
+//! waiting is the receiver's; another one that is sent from there waits behind the sender's
+//! ([`channel`]). Their texts for debugging say where to look first; should a later version of
+//! ipc-channel say nothing there, all descriptors are tried, so that nothing depends on these
+//! texts but speed. With the numbers known,
+//! - the parent duplicates the sender's descriptor, and the worker inherits the duplicate;
 //! - the worker makes a channel of its own and puts what it has inherited in the place of the
-//!   receiver's socket, by `dup3`. ipc-channel keeps nothing of a socket but its number, and only
-//!   the owner of a receiver closes it or changes what is behind that number. Here that is
-//!   [`Receiver`], and nobody else.
+//!   sender's socket, by `dup3`. ipc-channel keeps nothing of a socket but its number, and only
+//!   the owner of a sender closes it or changes what is behind that number. Here that is
+//!   [`Sender`], and nobody else.
 //!
 //! ipc-channel asserts much of what should be an error. What it would panic of is looked for
 //! before ([`prepare`], [`Receiver::try_recv`]), and what is left is caught: no panic of its becomes
 //! the text of an error.
-
 #![allow(unsafe_code)]
 
 use std::io;
@@ -38,17 +40,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys;
 
-/// What is sent between a parent and a worker that is being launched.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum ControlMessage {
-    /// To oneself, to find a receiver's socket.
-    Mark(Nonce),
-    /// To the worker: where to say hello.
-    Setup(Nonce, IpcSender<ControlMessage>),
-    /// To the parent.
-    Hello(Hello),
-}
-
 /// A number that nobody can guess, as bytes, which stay together when they are encoded.
 pub(crate) type Nonce = [u8; 16];
 
@@ -65,73 +56,68 @@ pub(crate) struct Hello {
     pub(crate) identity: u128,
 }
 
+/// A new channel for hellos, of which both descriptors are known.
+///
+/// # Errors
+/// When the system is out of descriptors.
+pub(crate) fn channel() -> io::Result<(Sender, Receiver)> {
+    let (sender, receiver) = ipc::channel()?;
+    let mut sender = Sender {
+        ipc: sender,
+        number: -1,
+    };
+    let mut receiver = Receiver {
+        ipc: receiver,
+        number: -1,
+    };
+    let mark: Nonce = sys::random()?;
+    sender.send(Hello {
+        version: 0,
+        pid: 0,
+        nonce: mark,
+        identity: 0,
+    })?;
+    receiver.number = find(&format!("{:?}", receiver.ipc), &mark)?;
+    sys::send_back(receiver.socket(), &mark)?;
+    sender.number = find(&format!("{:?}", sender.ipc), &mark)?;
+    // Nobody else is to find them there.
+    sys::drop_message(receiver.socket())?;
+    sys::drop_message(sender.socket())?;
+    Ok((sender, receiver))
+}
+
+/// The number of the descriptor at which this mark waits; the text says where to look first.
+fn find(text: &str, mark: &Nonce) -> io::Result<RawFd> {
+    numbers(text)
+        .chain(0..sys::most_descriptors())
+        .find(|&number| sys::has_message(number, mark))
+        .ok_or_else(|| io::Error::other("ipc-channel's socket cannot be found"))
+}
+
 /// The sending side of a channel.
-pub(crate) struct Sender(IpcSender<ControlMessage>);
+#[derive(Debug)]
+pub(crate) struct Sender {
+    ipc: IpcSender<Hello>,
+    /// The descriptor of its socket, which `ipc` owns.
+    number: RawFd,
+}
 
 impl Sender {
-    /// What tells a worker of this nonce to say hello here.
-    pub(crate) fn into_setup(self, nonce: Nonce) -> ControlMessage {
-        ControlMessage::Setup(nonce, self.0)
+    /// In a worker: the sender of the channel of which it has inherited the sending socket.
+    pub(crate) fn over(socket: OwnedFd) -> io::Result<Self> {
+        let (sender, _) = patiently(channel)?;
+        // SAFETY: the descriptor belongs to the sender, which is ours, and which takes one
+        // connected socket of this type like another.
+        unsafe { sys::replace(sender.number, socket)? };
+        Ok(sender)
     }
 
-    /// Where a message of [`into_setup`](Self::into_setup) says.
-    pub(crate) fn of_setup(sender: IpcSender<ControlMessage>) -> Self {
-        Self(sender)
-    }
-
-    /// Sends a message. A message of ours fits into the socket, so this does not wait.
-    pub(crate) fn send(&self, message: ControlMessage) -> io::Result<()> {
-        caught(|| self.0.send(message))?.map_err(|error| match error {
+    /// Sends a hello. It fits into the socket, so this does not wait.
+    pub(crate) fn send(&self, hello: Hello) -> io::Result<()> {
+        caught(|| self.ipc.send(hello))?.map_err(|error| match error {
             IpcError::Io(error) => error,
             error => io::Error::other(error.to_string()),
         })
-    }
-}
-
-/// The receiving side of a channel, of which the descriptor is known.
-#[derive(Debug)]
-pub(crate) struct Receiver {
-    ipc: IpcReceiver<ControlMessage>,
-    /// The descriptor of its socket, which `ipc` owns.
-    number: RawFd,
-    /// Whether messages may bring descriptors along.
-    trusts_sender: bool,
-}
-
-impl Receiver {
-    /// A new channel.
-    ///
-    /// # Errors
-    /// When the system is out of descriptors.
-    pub(crate) fn new() -> io::Result<(Sender, Self)> {
-        let (sender, ipc) = ipc::channel()?;
-        let sender = Sender(sender);
-        let mark: Nonce = sys::random()?;
-        sender.send(ControlMessage::Mark(mark))?;
-        let number = numbers(&format!("{ipc:?}"))
-            .chain(0..sys::most_descriptors())
-            .find(|&number| sys::has_message(number, &mark))
-            .ok_or_else(|| io::Error::other("ipc-channel's socket cannot be found"))?;
-        let receiver = Self {
-            ipc,
-            number,
-            trusts_sender: false,
-        };
-        match receiver.try_recv()? {
-            Some(ControlMessage::Mark(found)) if found == mark => Ok((sender, receiver)),
-            _ => Err(io::Error::other("ipc-channel's socket is not where it was")),
-        }
-    }
-
-    /// The receiver of the channel of which this is the receiving socket. Its messages may bring
-    /// descriptors along if their sender is trusted, as a worker trusts its parent.
-    pub(crate) fn over(socket: OwnedFd, trusts_sender: bool) -> io::Result<Self> {
-        let (_, mut receiver) = patiently(Self::new)?;
-        // SAFETY: the descriptor belongs to the receiver, which is ours, and which takes one
-        // connected socket of this type like another.
-        unsafe { sys::replace(receiver.number, socket)? };
-        receiver.trusts_sender = trusts_sender;
-        Ok(receiver)
     }
 
     /// A copy of the socket for a worker to inherit.
@@ -139,16 +125,31 @@ impl Receiver {
         sys::duplicate(self.socket())
     }
 
-    /// The next message, if it has arrived.
+    fn socket(&self) -> BorrowedFd<'_> {
+        // SAFETY: the sender has it open as long as it lives.
+        unsafe { BorrowedFd::borrow_raw(self.number) }
+    }
+}
+
+/// The receiving side of a channel.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    ipc: IpcReceiver<Hello>,
+    /// The descriptor of its socket, which `ipc` owns.
+    number: RawFd,
+}
+
+impl Receiver {
+    /// The next hello, if it has arrived.
     ///
     /// # Errors
     /// When nobody can send one any more, or something else was sent.
-    pub(crate) fn try_recv(&self) -> io::Result<Option<ControlMessage>> {
+    pub(crate) fn try_recv(&self) -> io::Result<Option<Hello>> {
         // ipc-channel believes the lengths in what it reads, and makes channels or mappings of
         // the descriptors that come along.
-        sys::check_message(self.socket(), self.trusts_sender)?;
+        sys::check_message(self.socket())?;
         match caught(|| self.ipc.try_recv())? {
-            Ok(message) => Ok(Some(message)),
+            Ok(hello) => Ok(Some(hello)),
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::IpcError(IpcError::Io(error))) => Err(error),
             Err(TryRecvError::IpcError(IpcError::Disconnected)) => {
@@ -265,28 +266,50 @@ fn unusable() -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
+    use std::io::{self, IoSlice};
+    use std::mem::MaybeUninit;
+    use std::os::fd::{AsFd, AsRawFd};
 
-    use super::{ControlMessage, Hello, Receiver, Sender, Side, numbers, prepare};
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+    use super::{Hello, Receiver, Sender, Side, numbers, prepare};
 
     fn channel() -> (Sender, Receiver) {
         prepare(Side::Parent).expect("sockets");
-        Receiver::new().expect("sockets")
+        super::channel().expect("sockets")
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            version: 1,
+            pid: 300,
+            nonce: [7; 16],
+            identity: 4,
+        }
     }
 
     /// Otherwise all descriptors are looked at for each worker.
     #[test]
-    fn the_socket_is_where_its_text_says() {
-        let (_sender, receiver) = channel();
-        let text = format!("{:?}", receiver.ipc);
-        assert_eq!(numbers(&text).next(), Some(receiver.number), "{text}");
+    fn the_sockets_are_where_their_texts_say() {
+        let (sender, receiver) = channel();
+        for (text, number) in [
+            (format!("{:?}", sender.ipc), sender.number),
+            (format!("{:?}", receiver.ipc), receiver.number),
+        ] {
+            assert_eq!(numbers(&text).next(), Some(number), "{text}");
+        }
     }
 
     #[test]
-    fn the_socket_is_found_among_all_descriptors() {
+    fn a_socket_is_found_among_all_descriptors() {
         let (sender, receiver) = channel();
         let mark = crate::sys::random().expect("numbers");
-        sender.send(ControlMessage::Mark(mark)).expect("room");
+        sender
+            .send(Hello {
+                nonce: mark,
+                ..hello()
+            })
+            .expect("room");
         let has_it = |&number: &i32| crate::sys::has_message(number, &mark);
         let mut all = 0..crate::sys::most_descriptors();
         assert_eq!(all.find(has_it), Some(receiver.number));
@@ -294,45 +317,32 @@ mod tests {
     }
 
     #[test]
-    fn an_inherited_socket_takes_the_place_of_the_receivers() {
+    fn an_inherited_socket_takes_the_place_of_the_senders() {
         let (sender, receiver) = channel();
-        let inherited = receiver.duplicate().expect("a descriptor");
+        let inherited = sender.duplicate().expect("a descriptor");
         assert!(inherited.as_raw_fd() > 2);
-        drop(receiver);
-        let (hello_to, hello_here) = channel();
-        let setup = hello_to.into_setup([7; 16]);
-        sender.send(setup).expect("room");
         drop(sender);
-        let receiver = Receiver::over(inherited, true).expect("sockets");
-        let Some(ControlMessage::Setup(nonce, hello)) = receiver.try_recv().expect("a message")
-        else {
-            panic!("no setup");
-        };
-        assert_eq!(nonce, [7; 16]);
-        // All that sent is gone.
-        receiver.try_recv().expect_err("nobody sends");
-        assert!(hello_here.try_recv().expect("somebody can").is_none());
-        let said = Hello {
-            version: 1,
-            pid: 2,
-            nonce,
-            identity: 4,
-        };
-        let message = ControlMessage::Hello(said.clone());
-        Sender::of_setup(hello).send(message).expect("room");
-        match hello_here.try_recv().expect("a message") {
-            Some(ControlMessage::Hello(heard)) => assert_eq!(heard, said),
-            other => panic!("{other:?}"),
-        }
+        assert_eq!(receiver.try_recv().expect("it is open"), None);
+        let sender = Sender::over(inherited).expect("sockets");
+        sender.send(hello()).expect("room");
+        assert_eq!(receiver.try_recv().expect("a hello"), Some(hello()));
+        assert_eq!(receiver.try_recv().expect("it is open"), None);
+        drop(sender);
+        receiver.try_recv().expect_err("nobody can send any more");
     }
 
     #[test]
-    fn descriptors_are_taken_from_the_parent_alone() {
+    fn descriptors_are_not_taken() {
         let (sender, receiver) = channel();
-        let (other, _receiver) = channel();
-        let setup = other.into_setup([0; 16]);
-        sender.send(setup).expect("room");
+        let bytes = [&22_u64.to_ne_bytes()[..], &6_u64.to_ne_bytes(), &[0; 6]].concat();
+        let mut space = [MaybeUninit::uninit(); 64];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        let nothing = io::stdout();
+        let descriptors = [nothing.as_fd()];
+        assert!(along.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let bytes = [IoSlice::new(&bytes)];
+        sendmsg(sender.socket(), &bytes, &mut along, SendFlags::NOSIGNAL).expect("room");
         let error = receiver.try_recv().expect_err("a descriptor");
-        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use pool_core::{PROTOCOL_VERSION, Region, build_identity};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
-use crate::channel::{ControlMessage, Hello, Receiver, Sender, Side, prepare};
+use crate::channel::{Hello, Sender, Side, prepare};
 use crate::doorbell::Message;
 use crate::sys;
 
@@ -170,23 +170,14 @@ fn set_up(launch: &Launch, bell: &mut PipeWriter) -> io::Result<Region> {
     let region = unsafe { Region::map(memory.as_fd())? };
     drop(memory);
     prepare(Side::Worker)?;
-    let control = Receiver::over(sys::take_inherited(launch.control)?, true)?;
-    let nonce = launch.nonce.to_le_bytes();
-    let hello = match control.try_recv()? {
-        Some(ControlMessage::Setup(for_whom, hello)) if for_whom == nonce => hello,
-        _ => {
-            return Err(io::Error::other(
-                "its parent has not said where to say hello",
-            ));
-        }
-    };
-    Sender::of_setup(hello).send(ControlMessage::Hello(Hello {
+    let to_parent = Sender::over(sys::take_inherited(launch.hello)?)?;
+    to_parent.send(Hello {
         version: PROTOCOL_VERSION,
         pid: std::process::id(),
-        nonce,
+        nonce: launch.nonce.to_le_bytes(),
         identity: build_identity(),
-    }))?;
-    drop(control);
+    })?;
+    drop(to_parent);
     say(bell, &Message::Ready)?;
     Ok(region)
 }

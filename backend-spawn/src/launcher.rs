@@ -10,7 +10,7 @@ use std::path::Path;
 use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
-use crate::channel::{Nonce, Receiver, Side, patiently, prepare};
+use crate::channel::{Nonce, Receiver, Side, channel, patiently, prepare};
 use crate::link::SpawnLink;
 use crate::sys::{self, Process};
 
@@ -56,13 +56,13 @@ impl SpawnLauncher {
             }
             let mut inherited = vec![
                 Above::new(offer.memory.as_fd())?,
-                Above::new(offer.control.as_fd())?,
+                Above::new(offer.hello.as_fd())?,
                 Above::new(spec.tie())?,
             ];
             let mut launch = Launch {
                 nonce: u128::from_le_bytes(offer.nonce),
                 memory: sys::announce(inherited[0].as_fd())?,
-                control: sys::announce(inherited[1].as_fd())?,
+                hello: sys::announce(inherited[1].as_fd())?,
                 tie: sys::announce(inherited[2].as_fd())?,
                 events: None,
             };
@@ -112,11 +112,12 @@ impl Launcher for SpawnLauncher {
         })?;
         spec.prepare(&region);
         let (bell, theirs) = sys::make_bell().map_err(cannot_prepare)?;
-        let (hello, nonce, control) = patiently(make_control).map_err(cannot_prepare)?;
+        let nonce = sys::random().map_err(cannot_prepare)?;
+        let (to_hello, hello) = patiently(make_channel).map_err(cannot_prepare)?;
         let offer = Offer {
             nonce,
             memory,
-            control,
+            hello: to_hello,
             bell: theirs.into(),
         };
         let process = self.start(spec, &offer)?;
@@ -130,19 +131,15 @@ impl Launcher for SpawnLauncher {
 struct Offer {
     nonce: Nonce,
     memory: OwnedFd,
-    control: OwnedFd,
+    hello: OwnedFd,
     bell: OwnedFd,
 }
 
-/// Where a worker will say hello, the nonce by which it does, and the socket in which it finds
-/// both: they are in there before it is started, so neither side waits.
-fn make_control() -> io::Result<(Receiver, Nonce, OwnedFd)> {
+/// The socket in which a worker says hello, and where that is heard.
+fn make_channel() -> io::Result<(OwnedFd, Receiver)> {
     prepare(Side::Parent)?;
-    let nonce = sys::random()?;
-    let (to_hello, hello) = Receiver::new()?;
-    let (to_worker, worker) = Receiver::new()?;
-    to_worker.send(to_hello.into_setup(nonce))?;
-    Ok((hello, nonce, worker.duplicate()?))
+    let (sender, receiver) = channel()?;
+    Ok((sender.duplicate()?, receiver))
 }
 
 /// A descriptor that is none of the standard three, where it would be in the way of what a worker

@@ -7,14 +7,14 @@
 //! # The bootstrap
 //! The worker finds all that it needs when it begins, so neither side ever waits for the other:
 //!
-//! 1. The parent makes a sealed memory file for the region, a pipe, the doorbell, and two channels
-//!    of ipc-channel's: one for the worker's hello, and one through which it sends the worker the
-//!    other one's sender. It executes `/proc/self/exe` with the doorbell's writing end as standard
-//!    input, and the memory and the control socket as inherited descriptors. A variable in the
-//!    environment says who calls, by which doorbell, which descriptors those are, and a nonce.
+//! 1. The parent makes a sealed memory file for the region, a pipe, the doorbell, and a channel of
+//!    ipc-channel's for the worker's hello. It executes `/proc/self/exe` with the doorbell's
+//!    writing end as standard input, and the memory, the channel's sending socket and what ties
+//!    the worker to it as inherited descriptors. A variable in the environment says who calls, by
+//!    which doorbell, which descriptors those are, and a nonce.
 //! 2. In the worker, [`init()`] finds itself called. It ties itself to its parent, maps the
-//!    region, takes the sender out of the control socket, says hello (versions, process, nonce,
-//!    build identity), and rings. From then on [`pool_core::worker::serve`] has the process.
+//!    region, says hello through the socket (versions, process, nonce, build identity), and rings.
+//!    From then on [`pool_core::worker::serve`] has the process.
 //! 3. The parent reads the hello when the doorbell rings, and checks it.
 //!
 //! A worker that fails on the way writes the reason to the doorbell; one that dies closes it.

@@ -9,7 +9,7 @@ use pool_core::{
     Advance, ExitStatus, LaunchError, Link, PROTOCOL_VERSION, Reaped, Region, build_identity,
 };
 
-use crate::channel::{ControlMessage, Hello, Nonce, Receiver};
+use crate::channel::{Hello, Nonce, Receiver};
 use crate::doorbell::{Heard, Inbox, Message};
 use crate::sys::Process;
 
@@ -116,7 +116,7 @@ impl Launching {
         let hello = self.hello.try_recv().map_err(|error| {
             LaunchError::new("cannot understand a new worker's hello").caused_by(error)
         })?;
-        let Some(ControlMessage::Hello(hello)) = hello else {
+        let Some(hello) = hello else {
             return Err(LaunchError::new("the worker did not say hello"));
         };
         let Hello {
@@ -152,7 +152,7 @@ impl Launching {
     /// Why the worker's doorbell is closed.
     fn closed(&self, process: &Process) -> LaunchError {
         let status = process.ended_within(LAST_MOMENT);
-        if let Ok(Some(ControlMessage::Hello(_))) = self.hello.try_recv() {
+        if let Ok(Some(_)) = self.hello.try_recv() {
             return match status {
                 Some(status) => {
                     LaunchError::new(format!("the worker process {status} before it was ready"))

@@ -12,7 +12,8 @@ pub(crate) use inherited::{announce, inode, take_inherited};
 pub(crate) use loader::program_of_loader;
 pub(crate) use process::Process;
 pub(crate) use socket::{
-    check_message, duplicate, has_message, most_descriptors, own_descriptors, replace,
+    check_message, drop_message, duplicate, has_message, most_descriptors, own_descriptors,
+    replace, send_back,
 };
 pub(crate) use worker::{
     die_with_parent, ignore_signals_of_output, name_process, parent, random, remove_variable,

@@ -9,7 +9,8 @@ use nix::libc;
 use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SocketType, recvmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketType, recv,
+    recvmsg, send,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -43,12 +44,26 @@ pub(crate) fn has_message(number: RawFd, bytes: &[u8; 16]) -> bool {
     })
 }
 
+/// Sends a few bytes from a socket to its peer.
+pub(crate) fn send_back(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    rustix::io::retry_on_intr(|| send(socket, bytes, flags))?;
+    Ok(())
+}
+
+/// Takes a message out of a socket where one waits.
+pub(crate) fn drop_message(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let nothing: &mut [u8] = &mut [0];
+    rustix::io::retry_on_intr(|| recv(socket, &mut *nothing, RecvFlags::DONTWAIT))?;
+    Ok(())
+}
+
 /// Whether ipc-channel can be trusted with the message that waits at a socket, if one does: it has
-/// the lengths that it says it has, and brings descriptors along only if it may.
+/// the lengths that it says it has, and brings no descriptors along.
 ///
 /// # Errors
 /// Of kind `InvalidData` when it cannot.
-pub(crate) fn check_message(socket: BorrowedFd<'_>, may_bring: bool) -> io::Result<()> {
+pub(crate) fn check_message(socket: BorrowedFd<'_>) -> io::Result<()> {
     const WORD: usize = size_of::<usize>();
     // The length with this head, and that without it.
     let mut head = [0; 2 * WORD];
@@ -66,15 +81,13 @@ pub(crate) fn check_message(socket: BorrowedFd<'_>, may_bring: bool) -> io::Resu
         length.is_some_and(|length| bytes == length.to_ne_bytes())
     };
     let brings = peeked.flags.contains(ReturnFlags::CTRUNC);
-    if is(whole, Some(peeked.bytes))
-        && is(content, peeked.bytes.checked_sub(head.len()))
-        && (may_bring || !brings)
+    if is(whole, Some(peeked.bytes)) && is(content, peeked.bytes.checked_sub(head.len())) && !brings
     {
         Ok(())
     } else {
         Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "what came through the control socket is no message",
+            "what came in place of a hello is no message",
         ))
     }
 }
