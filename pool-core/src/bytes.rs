@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::broadcast::SharedMemory;
 use crate::buffer::Buffer;
-use crate::codec::{Lent, Memory};
+use crate::codec::{CodecError, Lent, Memory};
 use crate::protocol::{Head, MAX_HEAD};
 
 /// How many bytes are kept inline: a number or two.
@@ -68,6 +68,23 @@ impl Bytes {
             [all, []] => Cow::Borrowed(all),
             parts => Cow::Owned(parts.concat()),
         }
+    }
+
+    /// The same of a result, of whose size a worker was master.
+    ///
+    /// # Errors
+    /// When there is no memory to have it in one piece.
+    pub(crate) fn to_slice(&self) -> Result<Cow<'_, [u8]>, CodecError> {
+        let [first, second] = self.parts();
+        if second.is_empty() {
+            return Ok(Cow::Borrowed(first));
+        }
+        let mut all = Vec::new();
+        all.try_reserve_exact(first.len() + second.len())
+            .map_err(|_| CodecError::no_memory(self.len() as u64))?;
+        all.extend_from_slice(first);
+        all.extend_from_slice(second);
+        Ok(Cow::Owned(all))
     }
 
     /// The same bytes, with which the memory lives. A bulk value has no handles of any.

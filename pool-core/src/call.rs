@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::broadcast::SharedMemory;
 use crate::buffer::Buffer;
 use crate::bytes::Bytes;
-use crate::codec::Memory;
+use crate::codec::{CodecError, Memory};
 use crate::entry::Entry;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::extras::Extras;
@@ -374,7 +374,10 @@ impl Piece {
         }
         for index in index.max(from)..end {
             match &self.outcomes {
-                Outcomes::One(Some(Ok(bytes))) => visit(index, Ok(&bytes.as_slice())),
+                Outcomes::One(Some(Ok(bytes))) => match bytes.to_slice() {
+                    Ok(bytes) => visit(index, Ok(&bytes)),
+                    Err(error) => visit(index, Err(no_memory(&error))),
+                },
                 Outcomes::One(Some(Err(error))) | Outcomes::All(error) => {
                     visit(index, Err(error.clone()));
                 }
@@ -441,6 +444,14 @@ fn rubbish() -> TaskError {
     TaskError::new(TaskErrorKind::Decode, "the worker's answer makes no sense")
 }
 
+#[cold]
+fn no_memory(error: &CodecError) -> TaskError {
+    TaskError::new(
+        TaskErrorKind::Decode,
+        format!("the result cannot be kept: {error}"),
+    )
+}
+
 /// A worker's failure record as an error.
 pub(crate) fn reported(bytes: &[u8]) -> TaskError {
     match crate::codec::decode::<Failure>(bytes) {
@@ -498,11 +509,28 @@ impl Outcomes {
         match self {
             Self::One(outcome) => *outcome = Some(Ok(Bytes::from(bytes))),
             Self::Many { records, .. } => {
+                if !has_room(records, bytes.len()) {
+                    return self.push_no_memory(bytes.len());
+                }
                 push_head(records, RecordKind::Value, bytes.len());
                 records.extend_from_slice(bytes);
             }
             Self::All(_) => {}
         }
+    }
+
+    /// There is no memory for the bytes of a value.
+    #[cold]
+    fn push_no_memory(&mut self, bytes: usize) {
+        let error = no_memory(&CodecError::no_memory(bytes as u64));
+        if let Self::Many { records, .. } = self
+            && !has_room(records, 0)
+        {
+            // Not even to say so.
+            *self = Self::All(error);
+            return;
+        }
+        self.push_error(error);
     }
 
     /// The parts of a large bulk value.
@@ -511,6 +539,11 @@ impl Outcomes {
             Self::One(outcome) => *outcome = Some(Ok(Bytes::Bulk(Arc::new((prefix, memory))))),
             Self::Many { records, .. } => {
                 let bytes = memory.as_slice();
+                if !has_room(records, prefix.len() + bytes.len()) {
+                    let bytes = bytes.len();
+                    drop(memory);
+                    return self.push_no_memory(bytes);
+                }
                 push_head(records, RecordKind::Value, prefix.len() + bytes.len());
                 records.extend_from_slice(&prefix);
                 records.extend_from_slice(bytes);
@@ -529,6 +562,18 @@ impl Outcomes {
             Self::All(_) => {}
         }
     }
+}
+
+/// Whether there is room for a value of so many bytes, with its head, or could be made.
+#[inline]
+fn has_room(records: &mut Vec<u8>, bytes: usize) -> bool {
+    let more = protocol::MAX_HEAD + bytes;
+    records.capacity() - records.len() >= more || make_room(records, more)
+}
+
+#[cold]
+fn make_room(records: &mut Vec<u8>, more: usize) -> bool {
+    records.try_reserve(more).is_ok() || records.try_reserve_exact(more).is_ok()
 }
 
 fn push_head(records: &mut Vec<u8>, kind: RecordKind, len: usize) {

@@ -24,6 +24,7 @@ pub struct PoolConfig {
     finalizer: Option<Result<Entry, String>>,
     max_tasks_per_child: Option<u64>,
     ring_capacity: usize,
+    max_result_bytes: u64,
     launch_timeout: Duration,
     pub(crate) care: Care,
     stdout: Output,
@@ -51,6 +52,7 @@ pub(crate) struct Checked {
     pub(crate) finalizer: Option<Entry>,
     pub(crate) max_tasks_per_child: Option<u64>,
     pub(crate) ring_bytes: usize,
+    pub(crate) max_result_bytes: u64,
     pub(crate) launch_timeout: Duration,
     pub(crate) care: CheckedCare,
     pub(crate) stdout: Output,
@@ -66,6 +68,7 @@ impl Default for PoolConfig {
             finalizer: None,
             max_tasks_per_child: None,
             ring_capacity: 256 * 1024,
+            max_result_bytes: 4 << 30,
             launch_timeout: Duration::from_secs(10),
             care: Care::default(),
             stdout: Output::default(),
@@ -129,6 +132,11 @@ impl PoolConfig {
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
+    pub fn set_max_result_bytes(&mut self, bytes: u64) {
+        self.max_result_bytes = bytes;
+    }
+
+    /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_launch_timeout(&mut self, timeout: Duration) {
         self.launch_timeout = timeout;
     }
@@ -175,6 +183,13 @@ impl PoolConfig {
                     RING_BYTES.end()
                 ))
             })?;
+        if self.max_result_bytes == 0 {
+            return Err(invalid(
+                "max_result_bytes is 0: no task could return anything (leave the option out for \
+                 the default)"
+                    .into(),
+            ));
+        }
         if self.launch_timeout.is_zero() {
             return Err(invalid(
                 "launch_timeout is 0: no worker starts in no time".into(),
@@ -199,6 +214,7 @@ impl PoolConfig {
             finalizer: self.finalizer.transpose().map_err(&invalid)?,
             max_tasks_per_child: self.max_tasks_per_child,
             ring_bytes,
+            max_result_bytes: self.max_result_bytes,
             launch_timeout: self.launch_timeout,
             care: self.care.check(processes).map_err(invalid)?,
             stdout: self.stdout,
@@ -269,6 +285,17 @@ macro_rules! builder_methods {
         #[must_use]
         pub fn ring_capacity(mut self, bytes: usize) -> Self {
             self.config.set_ring_capacity(bytes);
+            self
+        }
+
+        /// How many bytes the encoded result of one task may have. Without it, 4 GiB.
+        ///
+        /// A longer result is an error of kind `Encode`; the task runs, and its worker lives on. The limit protects the
+        /// parent from tasks that return too much by mistake, and from workers that went wrong. A result in shared memory (a
+        /// [`Broadcast`]($crate::Broadcast)) counts with the bytes of its handle.
+        #[must_use]
+        pub fn max_result_bytes(mut self, bytes: u64) -> Self {
+            self.config.set_max_result_bytes(bytes);
             self
         }
 

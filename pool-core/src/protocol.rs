@@ -340,6 +340,9 @@ impl Failure {
     }
 }
 
+/// How many bytes the record of a failure has at most: its texts are cut where it is made.
+pub(crate) const MAX_FAILURE_BYTES: u64 = 1 << 20;
+
 /// What the worker was doing for the item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stage {

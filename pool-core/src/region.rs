@@ -129,6 +129,8 @@ pub(crate) struct Advice {
     pub(crate) freed: AtomicU32,
     /// The most detailed `tracing` events that it should tell of: 1 for errors to 5 for all, 0 for none.
     pub(crate) max_level: AtomicU32,
+    /// How many bytes a result may have; 0: any number.
+    pub(crate) max_result: AtomicU64,
     /// The parent cannot put barriers into other processes: see [`Region::begin_item`].
     fence_items: AtomicU32,
 }

@@ -19,7 +19,7 @@ use crate::broadcast::{holdings, inode_of};
 use crate::gate::{self, Gate};
 use crate::peer::{is_alive, wait_until, workers};
 use crate::rogue::{Memory, PROGRESS, RESPONSE_TAIL, RINGS, bell};
-use crate::subject::Processes;
+use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -37,6 +37,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         handles_inside_each_other_are_not_too_deep,
         offers_inside_each_other_are_not_too_many,
         a_handle_that_lies_about_its_type,
+        a_result_beyond_the_limit_is_refused_at_its_head,
     ]
 }
 
@@ -341,10 +342,10 @@ fn offers_that_make_no_sense<S: Processes>() {
         assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
         assert!(error.to_string().contains("rubbish"), "{error}");
     }
-    // One without end has a deadline like every other.
+    // One that does not go on has a deadline like every other.
     let endless = |()| -> u32 {
-        let head = [&(u32::MAX << 2).to_le_bytes()[..], &[255; 8]].concat();
-        answer(&head)
+        let length = 1_u64 << 63 | 1 << 30;
+        answer(&[&(u32::MAX << 2).to_le_bytes()[..], &length.to_le_bytes()].concat())
     };
     let call = pool.call(endless).timeout(Duration::from_millis(100));
     assert!(call.apply(()).unwrap_err().is_timeout());
@@ -566,4 +567,19 @@ fn a_handle_that_lies_about_its_type<S: Processes>() {
     let Lie::Comes(lie) = lie else { unreachable!() };
     assert_eq!((*lie, *honest), ([3, 4], (3, 4)));
     assert_eq!(pool.apply(|it: Honest| it.0 + it.1, honest).unwrap(), 7);
+}
+
+/// There may be no end to it, and an honest worker would not have begun.
+fn a_result_beyond_the_limit_is_refused_at_its_head<S: Processes>() {
+    fn announce(length: u64) -> Vec<u8> {
+        let word = (u32::MAX << 2).to_le_bytes();
+        answer(&[&word[..], &length.to_le_bytes(), &[0; 64]].concat())
+    }
+    let pool = S::builder().processes(1).max_result_bytes(1000).build();
+    for length in [1001, 1 << 40] {
+        let error = pool.apply(announce, length).unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+        assert!(error.to_string().contains("rubbish"), "{error}");
+    }
+    assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
 }

@@ -280,8 +280,9 @@ fn answer_endlessly(step: u64) -> u32 {
     let (memory, mut bell) = (Memory::find(), bell());
     let capacity = (memory.bytes - RINGS) / 2;
     let mut tail = memory.get(RESPONSE_TAIL);
-    // A value, with a length of twelve bytes that says: as long as can be.
-    let head = [&(u32::MAX << 2).to_le_bytes()[..], &[0xff; 8]].concat();
+    // A value, with a head of twelve bytes that says: as long as may be without an option.
+    let length = 4_u64 << 30;
+    let head = [&(u32::MAX << 2).to_le_bytes()[..], &length.to_le_bytes()].concat();
     memory.write(RINGS + capacity + tail % capacity, &head);
     tail += head.len() as u64;
     let [published, taken] = [RESPONSE_TAIL, RESPONSE_HEAD].map(|word| {

@@ -36,6 +36,7 @@ mod hooks;
 mod hostile;
 mod lazy;
 mod life;
+mod limits;
 mod lingering;
 mod observe;
 mod offering;
@@ -161,6 +162,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("broadcast", broadcast::processes::<S>()),
         ("offering", offering::processes::<S>()),
         ("forged", forged::processes::<S>()),
+        ("limits", limits::processes::<S>()),
         ("hooks", hooks::processes::<S>()),
         ("settings", settings::processes::<S>()),
         ("care", care::processes::<S>()),
@@ -199,6 +201,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         refused::programs::<S>(),
         broadcast::programs::<S>(),
         offering::programs::<S>(),
+        limits::programs::<S>(),
         recycling::programs::<S>(),
         hostile::programs::<S>(),
         trace::programs::<S>(),

@@ -70,6 +70,7 @@ fn options_that_make_no_sense<S: Processes>() {
         (S::builder().processes(usize::MAX), "processes is"),
         (builder().max_tasks_per_child(0), "max_tasks_per_child is 0"),
         (builder().ring_capacity(0), "ring_capacity is 0"),
+        (builder().max_result_bytes(0), "max_result_bytes is 0"),
         (builder().ring_capacity(usize::MAX), "ring_capacity is"),
         (
             builder().launch_timeout(Duration::ZERO),

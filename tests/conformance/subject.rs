@@ -45,6 +45,7 @@ pub(crate) trait Builder: Sized {
     fn finalizer<F: Fn() + Stateless>(self, finalizer: F) -> Self;
     fn max_tasks_per_child(self, tasks: u64) -> Self;
     fn ring_capacity(self, bytes: usize) -> Self;
+    fn max_result_bytes(self, bytes: u64) -> Self;
     fn launch_timeout(self, timeout: std::time::Duration) -> Self;
     fn on_worker_start(self, hook: impl Fn(&WorkerInfo) + Send + Sync + 'static) -> Self;
     fn on_worker_death(
@@ -139,6 +140,10 @@ macro_rules! subject {
 
             fn ring_capacity(self, bytes: usize) -> Self {
                 self.ring_capacity(bytes)
+            }
+
+            fn max_result_bytes(self, bytes: u64) -> Self {
+                self.max_result_bytes(bytes)
             }
 
             fn launch_timeout(self, timeout: std::time::Duration) -> Self {

@@ -22,6 +22,6 @@ pub use error::BroadcastError;
 pub use handle::Broadcast;
 pub(crate) use listener::Listener;
 pub(crate) use memory::{SharedMemory, forget_freed};
-pub(crate) use offering::{Offering, offer};
+pub(crate) use offering::{MAX_OFFERED_BYTES, Offering, offer};
 pub(crate) use passage::{Arrival, TICKET, arriving, leaving};
 pub use shareable::{IntoBroadcast, Shareable};

@@ -19,6 +19,9 @@ const MAX_OFFERS: usize = 64;
 /// How many bytes a ticket takes, without those inside of it.
 const TICKET_BYTES: usize = 40;
 
+/// How many bytes an offering has at most beyond those of the result.
+pub(crate) const MAX_OFFERED_BYTES: u64 = (8 + MAX_OFFERS * TICKET_BYTES + 4) as u64;
+
 /// Worker: adds to an encoded result what the parent has yet to get of the memory that handles in
 /// the result mean. `false`: nothing, it has all of it.
 ///

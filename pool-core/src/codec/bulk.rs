@@ -210,7 +210,11 @@ fn decode_parts<T: DeserializeOwned + 'static>(
     prefix: [u8; 8],
     memory: &Memory,
 ) -> Result<T, CodecError> {
-    super::decode(&[&prefix, memory.as_slice()].concat())
+    let parts = [&prefix, memory.as_slice()];
+    let mut bytes = with_capacity(parts[0].len() + parts[1].len())?;
+    bytes.extend_from_slice(parts[0]);
+    bytes.extend_from_slice(parts[1]);
+    super::decode(&bytes)
 }
 
 /// Calls a macro once for each bulk type.
@@ -228,6 +232,16 @@ macro_rules! for_each_bulk {
 }
 use for_each_bulk;
 
+/// An empty vector with room for so many numbers, which somebody else has asked for.
+#[inline]
+fn with_capacity<N: Number>(count: usize) -> Result<Vec<N>, CodecError> {
+    let mut numbers = Vec::new();
+    match numbers.try_reserve_exact(count) {
+        Ok(()) => Ok(numbers),
+        Err(_) => Err(CodecError::no_memory((count * size_of::<N>()) as u64)),
+    }
+}
+
 impl<N: Number> Bulk for Vec<N> {
     #[inline]
     fn count(&self) -> usize {
@@ -243,7 +257,7 @@ impl<N: Number> Bulk for Vec<N> {
     fn read(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
         let count = decoder.take_length()?;
         let bytes = decoder.take_elements(count, size_of::<N>())?;
-        let mut numbers = Self::with_capacity(count);
+        let mut numbers: Self = with_capacity(count)?;
         // SAFETY: there is room for `count` numbers, which are `bytes.len()` bytes; the new memory
         // overlaps nothing; and whatever the bytes are, they make numbers (see `Number`).
         unsafe {
@@ -310,7 +324,11 @@ impl Bulk for String {
 
     #[inline]
     fn read(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
-        decoder.take_str().map(str::to_owned)
+        let text = decoder.take_str()?;
+        let mut bytes = with_capacity(text.len())?;
+        bytes.extend_from_slice(text.as_bytes());
+        // SAFETY: these are the bytes of a text.
+        Ok(unsafe { Self::from_utf8_unchecked(bytes) })
     }
 
     fn receive(count: usize, fill: Fill<'_>) -> Option<Self> {

@@ -1,11 +1,14 @@
 //! From bytes to a value.
 
+mod access;
+
 use serde::de::value::U32Deserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess,
-    SeqAccess, VariantAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, VariantAccess,
+    Visitor,
 };
 
+use self::access::{Elements, Fields};
 use super::bulk;
 use super::error::{Attempt, CodecError};
 use super::limits::Limits;
@@ -79,12 +82,25 @@ where
     }
     let value = match bulk::read(decoder) {
         Ok(Some(value)) => Ok(value),
-        Ok(None) => T::deserialize(&mut *decoder),
+        Ok(None) if decoder.input.len() < PROBED => T::deserialize(&mut *decoder),
+        Ok(None) => probe(decoder.input.len()).and_then(|()| T::deserialize(&mut *decoder)),
         Err(error) => Err(error),
     };
     match value.and_then(|value| decoder.finish().map(|()| value)) {
         Ok(value) => Ok(value),
         Err(error) => Err(error.at::<T>(Attempt::Decode)),
+    }
+}
+
+/// From so many bytes on, it is looked whether there is memory for as many, before serde asks for it
+/// and ends the process if there is none.
+const PROBED: usize = 1 << 20;
+
+#[cold]
+fn probe(bytes: usize) -> Result<(), CodecError> {
+    match Vec::<u8>::new().try_reserve_exact(bytes) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(CodecError::no_memory(bytes as u64)),
     }
 }
 
@@ -485,113 +501,6 @@ impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
         visitor: V,
     ) -> Result<V::Value, CodecError> {
         self.fields(fields.len(), visitor)
-    }
-}
-
-/// The fields of a tuple or struct. There are as many as the type says.
-struct Fields<'d, 'de> {
-    decoder: &'d mut Decoder<'de>,
-    left: usize,
-}
-
-impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
-    type Error = CodecError;
-
-    #[inline]
-    fn next_element_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, CodecError> {
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                seed.deserialize(&mut *self.decoder).map(Some)
-            }
-            None => Ok(None),
-        }
-    }
-
-    #[inline]
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
-    }
-}
-
-/// The elements of a sequence or the entries of a map. There are as many as the input says.
-struct Elements<'d, 'de> {
-    decoder: &'d mut Decoder<'de>,
-    left: usize,
-    /// How many elements may be reserved.
-    hint: usize,
-    /// How much input was left where the current entry of a map begins.
-    entry_at: usize,
-}
-
-impl<'de> Elements<'_, 'de> {
-    /// Reads an element or key.
-    #[inline]
-    fn take<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, CodecError> {
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                self.entry_at = self.decoder.input.len();
-                self.take_more(seed).map(Some)
-            }
-            None => Ok(None),
-        }
-    }
-
-    /// Reads the rest of the entry.
-    #[inline]
-    fn take_more<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, CodecError> {
-        let before = self.decoder.limits.excess();
-        let value = seed.deserialize(&mut *self.decoder)?;
-        let used = self.entry_at - self.decoder.input.len();
-        let size = size_of::<S::Value>();
-        self.decoder.limits.weigh_element(size, used, before)?;
-        Ok(value)
-    }
-}
-
-impl<'de> SeqAccess<'de> for &mut Elements<'_, 'de> {
-    type Error = CodecError;
-
-    #[inline]
-    fn next_element_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, CodecError> {
-        self.take(seed)
-    }
-
-    #[inline]
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left.min(self.hint))
-    }
-}
-
-impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
-    type Error = CodecError;
-
-    #[inline]
-    fn next_key_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, CodecError> {
-        self.take(seed)
-    }
-
-    #[inline]
-    fn next_value_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<S::Value, CodecError> {
-        self.take_more(seed)
-    }
-
-    #[inline]
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left.min(self.hint))
     }
 }
 

@@ -34,6 +34,14 @@ impl CodecError {
         }))
     }
 
+    /// For so many bytes that there is no memory for.
+    #[cold]
+    pub(crate) fn no_memory(bytes: u64) -> Self {
+        Self::new(format_args!(
+            "there is no memory for its {bytes} bytes (ulimit -v, ulimit -d, a control group?)"
+        ))
+    }
+
     /// Names the type that the caller asked to encode or decode.
     #[cold]
     pub(super) fn at<T: ?Sized>(mut self, attempt: Attempt) -> Self {

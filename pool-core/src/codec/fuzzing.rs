@@ -101,11 +101,13 @@ fn exact<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(bytes: &
     };
     for element in [1, 2, 4, 8, 16] {
         let mut memory = Memory::new(element).expect("numbers are of that size");
-        memory.extend(rest.len(), 0, |room| {
-            for (to, from) in room.iter_mut().zip(rest) {
-                to.write(*from);
-            }
-        });
+        memory
+            .extend(rest.len(), 0, |room| {
+                for (to, from) in room.iter_mut().zip(rest) {
+                    to.write(*from);
+                }
+            })
+            .expect("there is memory");
         match (&value, decode_bulk::<T>(*prefix, memory)) {
             (Ok(value), Ok(owned)) => assert_eq!(*value, owned, "both ways to decode agree"),
             (Err(_), Err(_)) => {}

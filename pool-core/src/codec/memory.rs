@@ -1,6 +1,7 @@
 //! The memory of a large bulk value that arrives before it is known what it is.
 #![allow(unsafe_code)]
 
+use std::collections::TryReserveError;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr;
 
@@ -75,17 +76,21 @@ impl Memory {
 
     /// Appends `count` bytes, all of which `fill` writes, of `left` that are to come. That so many will come is
     /// somebody's word: what gets room before it is there is at most [`AHEAD`], or as much as there is.
+    ///
+    /// # Errors
+    /// When there is no memory for them; nothing is filled then.
     pub(crate) fn extend(
         &mut self,
         count: usize,
         left: u64,
         fill: impl FnOnce(&mut [MaybeUninit<u8>]),
-    ) {
+    ) -> Result<(), TryReserveError> {
         let more = left.min(AHEAD.max(self.bytes as u64)) as usize;
         let room = self.bytes + more.max(count);
         let is_all = more as u64 == left;
-        with_words!(&mut self.words, words => extend(words, self.bytes, count, room, is_all, fill));
+        with_words!(&mut self.words, words => extend(words, self.bytes, count, room, is_all, fill))?;
         self.bytes += count;
+        Ok(())
     }
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
@@ -127,7 +132,7 @@ impl std::fmt::Debug for Memory {
 }
 
 /// Appends `count` bytes to the `bytes` that the words have. Where there is no room for them, there will be for
-/// `room` in all, and that `is_all` that is ever needed, or not.
+/// `room` in all if that can be had, and that `is_all` that is ever needed, or not.
 fn extend<N: Number>(
     words: &mut Vec<N>,
     bytes: usize,
@@ -135,12 +140,14 @@ fn extend<N: Number>(
     room: usize,
     is_all: bool,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]),
-) {
+) -> Result<(), TryReserveError> {
     let size = size_of::<N>();
     let end = bytes + count;
     let needed = end.div_ceil(size);
     if words.capacity() < needed {
-        words.reserve_exact(room.div_ceil(size) - words.len());
+        words
+            .try_reserve_exact(room.div_ceil(size) - words.len())
+            .or_else(|_| words.try_reserve_exact(needed - words.len()))?;
         if is_all {
             // Not before: a mapping that is partly of huge pages cannot be made larger where it is.
             sys::expect_use(words.spare_capacity_mut());
@@ -156,6 +163,7 @@ fn extend<N: Number>(
     // SAFETY: there is room, every byte is written (`fill` does so, the callers are this
     // crate's), and whatever they are, they make numbers (see `Number`).
     unsafe { words.set_len(needed) };
+    Ok(())
 }
 
 /// The same memory for numbers of another type of that size.
@@ -178,11 +186,13 @@ mod tests {
     fn filled(element: usize, bytes: &[u8], piece: usize) -> Memory {
         let mut memory = Memory::new(element).expect("numbers are of that size");
         for piece in bytes.chunks(piece) {
-            memory.extend(piece.len(), 1 << 20, |room| {
-                for (to, from) in room.iter_mut().zip(piece) {
-                    to.write(*from);
-                }
-            });
+            memory
+                .extend(piece.len(), 1 << 20, |room| {
+                    for (to, from) in room.iter_mut().zip(piece) {
+                        to.write(*from);
+                    }
+                })
+                .expect("there is memory");
         }
         memory
     }

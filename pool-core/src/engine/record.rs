@@ -1,7 +1,16 @@
 //! A record from a worker, on its way to the outcomes.
 
-use crate::codec::Memory;
-use crate::error::TaskError;
+use super::peer::Peer;
+use super::scheduler::Scheduler;
+use super::wire::Harvest;
+use crate::call::{Chunk, Outcomes, reported};
+use crate::codec::{CodecError, Memory};
+use crate::error::{TaskError, TaskErrorKind};
+use crate::measure::Measure;
+use crate::protocol::RecordKind;
+use crate::ring::Corrupt;
+use crate::sys;
+use crate::worker::WorkerInfo;
 
 /// The bytes of a whole record.
 pub(super) enum RecordBytes<'a> {
@@ -32,4 +41,72 @@ impl RecordBytes<'_> {
             Self::Offered(Err(_)) => &[],
         }
     }
+}
+
+/// Books one whole record.
+#[inline]
+pub(super) fn accept(
+    slot: usize,
+    peer: Peer<'_>,
+    scheduler: &mut Scheduler<Chunk>,
+    harvest: &mut Harvest,
+    kind: RecordKind,
+    bytes: RecordBytes<'_>,
+) -> Result<(), Corrupt> {
+    if scheduler.is_retiring(slot) {
+        // Of the finalizer, whose outcome is nobody's.
+        return Ok(());
+    }
+    if kind == RecordKind::Time {
+        if let Some(measure) = Measure::read(bytes.as_slice()) {
+            let open = scheduler.open_items(slot);
+            let ledger = scheduler.ledger_mut(slot).filter(|_| open > 0);
+            let ledger = ledger.ok_or(Corrupt)?;
+            let measure = measure.within(ledger.submitted, sys::now_ns());
+            return ledger.expect(measure).then_some(()).ok_or(Corrupt);
+        }
+        let time: [u8; 8] = bytes.as_slice().try_into().map_err(|_| Corrupt)?;
+        let took_ns = u64::from_le_bytes(time);
+        let done = scheduler.load_done(slot, took_ns).ok_or(Corrupt)?;
+        harvest.finished.push((done, took_ns));
+        return Ok(());
+    }
+    if !scheduler.item_done(slot) {
+        return Err(Corrupt);
+    }
+    if let Some(ledger) = scheduler.ledger_mut(slot) {
+        let result_bytes = if kind == RecordKind::Failure {
+            0
+        } else {
+            bytes.len()
+        };
+        if !ledger.ended(Some(peer.info), result_bytes) {
+            return Err(Corrupt);
+        }
+    }
+    let outcomes = scheduler.outcomes_mut(slot).ok_or(Corrupt)?;
+    match (kind, bytes) {
+        (RecordKind::Value, RecordBytes::Owned(bytes)) | (_, RecordBytes::Offered(Ok(bytes)))
+            if matches!(outcomes, Outcomes::One(_)) =>
+        {
+            *outcomes = Outcomes::One(Some(Ok(bytes.into())));
+        }
+        (_, RecordBytes::Offered(Err(error))) => outcomes.push_error(error),
+        (_, RecordBytes::Bulk(prefix, memory)) => outcomes.push_bulk(prefix, memory),
+        (RecordKind::Value | RecordKind::Offering, bytes) => {
+            outcomes.push_value(bytes.as_slice());
+        }
+        (_, bytes) => {
+            let error = reported(bytes.as_slice());
+            outcomes.push_error(error.with_worker(peer.info.clone()));
+        }
+    }
+    Ok(())
+}
+
+#[cold]
+pub(super) fn no_memory(bytes: u64, worker: &WorkerInfo) -> TaskError {
+    let error = CodecError::no_memory(bytes);
+    let message = format!("the result cannot be taken: {error}");
+    TaskError::new(TaskErrorKind::Decode, message).with_worker(worker.clone())
 }

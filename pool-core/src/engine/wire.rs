@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use super::load::Done;
 use super::peer::Peer;
-use super::record::RecordBytes;
+use super::record::{RecordBytes, accept, no_memory};
 use super::scheduler::Scheduler;
 use super::work;
+use crate::broadcast::MAX_OFFERED_BYTES;
 use crate::bytes::Bytes;
-use crate::call::{Chunk, Outcomes, reported};
+use crate::call::{Chunk, Outcomes};
 use crate::codec::Memory;
 use crate::measure::Measure;
 use crate::protocol::{
-    self, FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
+    self, FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_FAILURE_BYTES, MAX_HEAD,
+    RecordKind,
 };
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Corrupt, Producer};
@@ -30,6 +32,8 @@ pub(super) struct Wire {
     unsent: Option<Unsent>,
     /// The record that is only partly there.
     partial: Option<Partial>,
+    /// How many bytes a result may have.
+    max_result: u64,
     /// How many bytes of a long record are taken and given back at a time.
     piece: usize,
     /// What the parent asked to be rung for and was not, as far as it knows.
@@ -53,7 +57,10 @@ struct Partial {
     left: u64,
     /// The length that stands before the memory of a bulk value.
     prefix: [u8; 8],
-    memory: Memory,
+    /// `None`: there was no memory for it, and it is passed over.
+    memory: Option<Memory>,
+    /// All bytes of it, as they were announced.
+    len: u64,
 }
 
 /// What a look into the response ring brought.
@@ -76,10 +83,16 @@ impl Wire {
             region,
             unsent: None,
             partial: None,
+            max_result: u64::MAX,
             piece: response_bytes / 8,
             wants: 0,
             may_spin: false,
         }
+    }
+
+    /// From now on, results may have this many bytes. The worker keeps to that if it is honest.
+    pub(super) fn limit_results(&mut self, bytes: u64) {
+        self.max_result = bytes;
     }
 
     pub(super) fn region(&self) -> &Region {
@@ -188,7 +201,18 @@ impl Wire {
     /// The bytes of memory that the record takes which is only partly there.
     #[cfg(any(fuzzing, test))]
     pub(super) fn memory(&self) -> usize {
-        self.partial.as_ref().map_or(0, |it| it.memory.capacity())
+        let memory = self.partial.as_ref().and_then(|it| it.memory.as_ref());
+        memory.map_or(0, Memory::capacity)
+    }
+
+    /// How many bytes a record of this kind may have, from a worker that keeps to what it was told.
+    fn longest(&self, kind: RecordKind) -> u64 {
+        match kind {
+            RecordKind::Time => Measure::BYTES as u64,
+            RecordKind::Value | RecordKind::Bulk => self.max_result,
+            RecordKind::Offering => self.max_result.saturating_add(MAX_OFFERED_BYTES),
+            RecordKind::Failure => MAX_FAILURE_BYTES,
+        }
     }
 
     /// Says what to ring for: nothing, or results and, where needed, space.
@@ -261,16 +285,20 @@ impl Wire {
         if let Some(partial) = &mut self.partial {
             // In pieces, so that the worker can fill one while the other is copied.
             let count = (partial.left).min(seen.min(self.piece) as u64) as usize;
-            if scheduler.is_retiring(slot) {
+            match &mut partial.memory {
                 // Of the finalizer, whose outcome is nobody's.
-                self.responses.skip(count);
-            } else {
+                Some(_) if scheduler.is_retiring(slot) => self.responses.skip(count),
                 // The length is the worker's word: memory grows with what arrives, not with that,
-                // but not beyond it.
-                let responses = &mut self.responses;
-                partial
-                    .memory
-                    .extend(count, partial.left, |room| responses.take_into(room));
+                // but not beyond it. And there may be none.
+                Some(memory) => {
+                    let responses = &mut self.responses;
+                    let fill = |room: &mut [_]| responses.take_into(room);
+                    if memory.extend(count, partial.left, fill).is_err() {
+                        partial.memory = None;
+                        self.responses.skip(count);
+                    }
+                }
+                None => self.responses.skip(count),
             }
             partial.left -= count as u64;
             if partial.left > 0 {
@@ -282,25 +310,27 @@ impl Wire {
                 return Ok(count < seen);
             }
             if let Some(partial) = self.partial.take() {
-                let bytes = match partial.kind {
-                    RecordKind::Offering if !scheduler.is_retiring(slot) => {
+                let kind = partial.kind;
+                let bytes = match (kind, partial.memory) {
+                    (_, None) => RecordBytes::Offered(Err(no_memory(partial.len, peer.info))),
+                    (RecordKind::Offering, Some(memory)) if !scheduler.is_retiring(slot) => {
                         let load = scheduler.front_mut(slot).ok_or(Corrupt)?;
-                        let Some(value) = peer.take_offering(partial.memory.as_slice(), load)?
-                        else {
+                        let Some(value) = peer.take_offering(memory.as_slice(), load)? else {
                             // It stays here, and the item is the one that was lost.
-                            self.partial = Some(partial);
+                            let memory = Some(memory);
+                            self.partial = Some(Partial { memory, ..partial });
                             return Ok(false);
                         };
                         RecordBytes::Offered(value.map(|length| {
-                            let mut bytes = partial.memory.into_bytes();
+                            let mut bytes = memory.into_bytes();
                             bytes.truncate(length);
                             bytes
                         }))
                     }
-                    RecordKind::Bulk => RecordBytes::Bulk(partial.prefix, partial.memory),
-                    _ => RecordBytes::Owned(partial.memory.into_bytes()),
+                    (RecordKind::Bulk, Some(memory)) => RecordBytes::Bulk(partial.prefix, memory),
+                    (_, Some(memory)) => RecordBytes::Owned(memory.into_bytes()),
                 };
-                accept(slot, peer, scheduler, harvest, partial.kind, bytes)?;
+                accept(slot, peer, scheduler, harvest, kind, bytes)?;
             }
             return Ok(true);
         }
@@ -331,13 +361,9 @@ impl Wire {
                     scheduler.ledger_mut(slot).is_some() && scheduler.open_items(slot) > 0
                 }
                 RecordKind::Time => head.len == 8,
-                RecordKind::Value | RecordKind::Failure | RecordKind::Offering => {
-                    scheduler.open_items(slot) > 0
-                }
-                RecordKind::Bulk => {
-                    head.len >= LARGE_BYTES as u64 && scheduler.open_items(slot) > 0
-                }
-            };
+                _ => scheduler.open_items(slot) > 0,
+            } && head.len <= self.longest(head.kind)
+                && (head.kind != RecordKind::Bulk || head.len >= LARGE_BYTES as u64);
             if !is_due {
                 return Err(Corrupt);
             }
@@ -378,7 +404,8 @@ impl Wire {
                 kind: head.kind,
                 left,
                 prefix,
-                memory: Memory::new(element).ok_or(Corrupt)?,
+                memory: Some(Memory::new(element).ok_or(Corrupt)?),
+                len: head.len,
             });
         }
         Ok(true)
@@ -453,67 +480,6 @@ const ROOM: usize = 64 * 1024;
 
 /// The longest record that is copied by way of the stack.
 const SMALL: u64 = 64;
-
-/// Books one whole record.
-#[inline]
-fn accept(
-    slot: usize,
-    peer: Peer<'_>,
-    scheduler: &mut Scheduler<Chunk>,
-    harvest: &mut Harvest,
-    kind: RecordKind,
-    bytes: RecordBytes<'_>,
-) -> Result<(), Corrupt> {
-    if scheduler.is_retiring(slot) {
-        // Of the finalizer, whose outcome is nobody's.
-        return Ok(());
-    }
-    if kind == RecordKind::Time {
-        if let Some(measure) = Measure::read(bytes.as_slice()) {
-            let open = scheduler.open_items(slot);
-            let ledger = scheduler.ledger_mut(slot).filter(|_| open > 0);
-            let ledger = ledger.ok_or(Corrupt)?;
-            let measure = measure.within(ledger.submitted, sys::now_ns());
-            return ledger.expect(measure).then_some(()).ok_or(Corrupt);
-        }
-        let time: [u8; 8] = bytes.as_slice().try_into().map_err(|_| Corrupt)?;
-        let took_ns = u64::from_le_bytes(time);
-        let done = scheduler.load_done(slot, took_ns).ok_or(Corrupt)?;
-        harvest.finished.push((done, took_ns));
-        return Ok(());
-    }
-    if !scheduler.item_done(slot) {
-        return Err(Corrupt);
-    }
-    if let Some(ledger) = scheduler.ledger_mut(slot) {
-        let result_bytes = if kind == RecordKind::Failure {
-            0
-        } else {
-            bytes.len()
-        };
-        if !ledger.ended(Some(peer.info), result_bytes) {
-            return Err(Corrupt);
-        }
-    }
-    let outcomes = scheduler.outcomes_mut(slot).ok_or(Corrupt)?;
-    match (kind, bytes) {
-        (RecordKind::Value, RecordBytes::Owned(bytes)) | (_, RecordBytes::Offered(Ok(bytes)))
-            if matches!(outcomes, Outcomes::One(_)) =>
-        {
-            *outcomes = Outcomes::One(Some(Ok(bytes.into())));
-        }
-        (_, RecordBytes::Offered(Err(error))) => outcomes.push_error(error),
-        (_, RecordBytes::Bulk(prefix, memory)) => outcomes.push_bulk(prefix, memory),
-        (RecordKind::Value | RecordKind::Offering, bytes) => {
-            outcomes.push_value(bytes.as_slice());
-        }
-        (_, bytes) => {
-            let error = reported(bytes.as_slice());
-            outcomes.push_error(error.with_worker(peer.info.clone()));
-        }
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {
@@ -591,6 +557,7 @@ mod tests {
         worker.publish();
         assert_eq!(harvest(&mut wire, &mut scheduler), Ok(true));
         let partial = wire.partial.expect("a record that goes on");
-        assert!(partial.memory.as_slice().len() <= 100 && partial.memory.capacity() <= 4096);
+        let memory = partial.memory.expect("there is memory for it");
+        assert!(memory.as_slice().len() <= 100 && memory.capacity() <= 4096);
     }
 }

@@ -18,6 +18,7 @@ use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Outlets, Reaped};
 use crate::options::Timeout;
 use crate::region::Region;
+use crate::sync::atomic::Ordering;
 use crate::sys;
 use crate::worker::WorkerInfo;
 use crate::worker_end::{EndReason, WorkerEnd};
@@ -135,6 +136,8 @@ impl Core {
                 let region = linked.link.region();
                 let bytes = self.config.ring_bytes;
                 if region.claim(bytes, bytes) {
+                    let limit = &region.words().advice.max_result;
+                    limit.store(self.config.max_result_bytes, Ordering::Relaxed);
                     self.reached(slot, region);
                     return true;
                 }
@@ -163,7 +166,8 @@ impl Core {
         let place = self.slots[slot].place;
         let info = linked.learn_pid(self.slots[slot].generation, &region);
         self.tell_of_start(place.unwrap_or(slot), &info);
-        let wire = Wire::new(region, bytes, bytes);
+        let mut wire = Wire::new(region, bytes, bytes);
+        wire.limit_results(self.config.max_result_bytes);
         self.slots[slot].phase = Phase::Up {
             linked,
             wire: Box::new(wire),

@@ -31,11 +31,16 @@ fn decode<R: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<R, TaskError> {
     guarded(|| codec::decode(bytes))
 }
 
+/// The same of bytes that need not be in one piece.
+fn decode_bytes<R: DeserializeOwned + 'static>(bytes: &Bytes) -> Result<R, TaskError> {
+    decode(&bytes.to_slice().map_err(|error| undecodable(&error))?)
+}
+
 /// The same where the value may have the memory of the bytes.
 fn decode_owned<R: DeserializeOwned + 'static>(bytes: Bytes) -> Result<R, TaskError> {
     match bytes.into_bulk() {
         Ok((prefix, memory)) => guarded(|| codec::decode_bulk(prefix, memory)),
-        Err(bytes) => decode(&bytes.as_slice()),
+        Err(bytes) => decode_bytes(&bytes),
     }
 }
 

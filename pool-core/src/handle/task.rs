@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::cell::TaskCell;
-use super::{Pending, decode, decode_owned};
+use super::{Pending, decode_bytes, decode_owned};
 use crate::bytes::Bytes;
 use crate::error::TaskError;
 use crate::executor::Cancel;
@@ -116,7 +116,7 @@ impl<R> TaskHandle<R> {
 
 fn read<R: DeserializeOwned + 'static>(outcome: &Result<Bytes, TaskError>) -> Result<R, TaskError> {
     match outcome {
-        Ok(bytes) => decode(&bytes.as_slice()),
+        Ok(bytes) => decode_bytes(bytes),
         Err(error) => Err(error.clone()),
     }
 }

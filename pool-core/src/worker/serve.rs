@@ -1,6 +1,7 @@
 //! The worker's loop: frames in, records out.
 #![allow(unsafe_code)]
 
+use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use crate::broadcast::{SharedMemory, forget_freed};
 use crate::codec::{self, CodecError};
 use crate::entry::Entry;
 use crate::protocol::{
-    self, FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
+    self, FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
+    Stage,
 };
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Producer};
@@ -111,6 +113,8 @@ pub(super) struct Wire {
     region: Arc<Region>,
     requests: Consumer,
     responses: Producer,
+    /// How many bytes a result may have.
+    max_result: u64,
     /// How many taken bytes are given back at the latest.
     release_at: usize,
     bell: OwnedFd,
@@ -140,6 +144,7 @@ impl Wire {
         Self {
             requests: Consumer::requests(region.clone(), request_bytes),
             responses: Producer::responses(region.clone(), request_bytes, response_bytes),
+            max_result: u64::MAX,
             release_at: request_bytes / 8,
             bell,
             items: 0,
@@ -167,6 +172,13 @@ impl Wire {
         let Some(entry) = (unsafe { Entry::resolve(header.entry) }) else {
             return false;
         };
+        let max_result = self
+            .region
+            .words()
+            .advice
+            .max_result
+            .load(Ordering::Relaxed);
+        self.max_result = NonZero::new(max_result).map_or(u64::MAX, NonZero::get);
         let start = sys::now_ns();
         self.frame_started(start);
         entry(&mut ChunkRun {
@@ -343,6 +355,9 @@ impl Wire {
             kind: RecordKind::Bulk,
             len: 8 + bytes.len() as u64,
         };
+        if head.len > self.max_result {
+            return self.put_too_long(head.len);
+        }
         let mut first = [0; MAX_HEAD];
         let size = head.write(&mut first);
         self.write(&first[..size]);
@@ -385,6 +400,9 @@ impl Wire {
             kind,
             len: bytes.len() as u64,
         };
+        if head.len > self.max_result && matches!(kind, RecordKind::Value | RecordKind::Offering) {
+            return self.put_too_long(head.len);
+        }
         if !head
             .word()
             .is_some_and(|word| self.responses.put_small(word, bytes))
@@ -392,6 +410,21 @@ impl Wire {
             self.put_long_record(head, bytes);
         }
         self.stage();
+    }
+
+    /// Puts the failure of an item whose result has too many bytes for the parent.
+    #[cold]
+    fn put_too_long(&mut self, bytes: u64) {
+        let message = format!(
+            "it has {bytes} bytes, and a result may have {}: raise the limit \
+             (builder().max_result_bytes(..)), return it in parts, or share it and return the \
+             Broadcast",
+            self.max_result
+        );
+        let mut failure = Vec::new();
+        codec::encode(&Failure::error(Stage::EncodeResult, message), &mut failure)
+            .expect("text can always be encoded");
+        self.put_record(RecordKind::Failure, &failure);
     }
 
     /// This memory stays until the parent has taken what was put last.

@@ -184,6 +184,7 @@ fn elements_without_bytes_are_limited() {
 }
 
 /// Large, and mostly not there.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Sparse {
     Nothing,
