@@ -19,7 +19,7 @@ use crate::protocol::{self, Failure, RecordKind};
 use crate::receipt::Receipt;
 use crate::sys;
 use crate::trace::{Traced, Tracer};
-use crate::worker::{ChunkRun, record_panics};
+use crate::worker::{ChunkRun, with_tasks};
 
 /// The name of one call of the user's within this process; a call of many items has one name.
 /// Names are used again when all chunks and handles of a call are gone.
@@ -97,8 +97,6 @@ impl Chunk {
 
     /// The same, but `tell` hears of the failures before anybody else does.
     pub(crate) fn run_and_tell(mut self, tell: impl FnOnce(&[TaskErrorKind])) {
-        // A pool of somebody else's may be the first to run anything here.
-        record_panics();
         let start = sys::now_ns();
         let mut failures = Vec::new();
         let mut outcomes = Outcomes::with_capacity(self.count);
@@ -127,12 +125,14 @@ impl Chunk {
                 }
             }
         };
-        self.entry.function()(&mut ChunkRun::in_memory(
-            &self.items.as_slice(),
-            is_measured,
-            &mut record,
-            &mut offered,
-        ));
+        with_tasks(|| {
+            self.entry.function()(&mut ChunkRun::in_memory(
+                &self.items.as_slice(),
+                is_measured,
+                &mut record,
+                &mut offered,
+            ));
+        });
         if !offered.is_empty() {
             extras.get_or_insert_default().offered = offered;
         }

@@ -88,7 +88,7 @@ pub(crate) struct Progress {
     /// worker that dies in the middle of a chunk leaves behind.
     pub(crate) staged: AtomicU64,
     /// When the running item began, on the monotonic clock in nanoseconds. Kept only for items
-    /// that have a deadline. `ENDED` when its function has ended.
+    /// that have a deadline.
     pub(crate) item_started: AtomicU64,
     /// When the frame began that it runs, on the monotonic clock in nanoseconds; 0: it runs none.
     pub(crate) frame_started: AtomicU64,
@@ -169,9 +169,6 @@ impl std::ops::Deref for Frames {
         &self.0
     }
 }
-
-/// In `item_started`: later than any time.
-pub(crate) const ENDED: u64 = u64::MAX;
 
 /// In `parent_wants`: ring when there is a result.
 pub(crate) const WANT_RESULTS: u32 = 1;
@@ -443,10 +440,10 @@ impl Region {
     }
 
     /// Parent: when the running item began, in nanoseconds of the monotonic clock, if the worker was
-    /// asked to note it and its function has not ended. Not to be trusted.
+    /// asked to note it. Not to be trusted.
     pub(crate) fn item_started(&self) -> Option<u64> {
         let started = self.words().progress.item_started.load(Ordering::Acquire);
-        (started != 0 && started != ENDED).then_some(started)
+        (started != 0).then_some(started)
     }
 
     /// Parent: when the worker began the frame that it is at. Not to be trusted.

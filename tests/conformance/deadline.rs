@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use procpool::{Pool, TaskErrorKind};
+use procpool::{EndReason, Pool, TaskErrorKind};
 use rustix::process::Signal;
 
 use crate::fate::{Fate, strike};
@@ -30,6 +30,8 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_task_that_ran_out_of_time_is_run_again,
         a_task_that_panicked_is_not_run_again,
         only_the_lost_item_is_run_again,
+        a_caught_panic_moves_no_deadline,
+        a_panic_that_hangs_meets_its_deadline,
     ]
 }
 
@@ -325,4 +327,45 @@ fn only_the_lost_item_is_run_again<S: Processes>() {
     let mut expected = Vec::from_iter(0..20);
     expected.insert(7, 7);
     assert_eq!(runs, expected);
+}
+
+/// The deadline itself comes, and not what ends workers that lie about their items.
+fn assert_deadline<S: Processes>(task: impl Fn(u64) -> u64 + Copy + Send + Sync + 'static) {
+    let pool = S::pool(1);
+    let call = pool.call(task).timeout(LIMIT).chunksize(10);
+    for (x, result) in (0..).zip(call.try_map(0..10)) {
+        match result {
+            Ok(y) => assert!(x == y && x != 5),
+            Err(error) => assert!(error.is_timeout() && x == 5, "{error}"),
+        }
+    }
+    let stats = pool.stats();
+    assert_eq!(stats.ended_for(EndReason::Deadline), 1, "{stats}");
+    assert_eq!(stats.ended_for(EndReason::Stuck), 0, "{stats}");
+}
+
+/// A task that catches a panic goes on, and so does its time.
+fn a_caught_panic_moves_no_deadline<S: Processes>() {
+    assert_deadline::<S>(|x| {
+        let caught = std::panic::catch_unwind(|| panic!("caught"));
+        assert!(caught.is_err());
+        if x == 5 { never(x) } else { x }
+    });
+}
+
+/// A task has not ended as long as its values are being dropped.
+fn a_panic_that_hangs_meets_its_deadline<S: Processes>() {
+    struct Slow;
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            never(0);
+        }
+    }
+    assert_deadline::<S>(|x| {
+        if x == 5 {
+            let _slow = Slow;
+            panic!("and then hang");
+        }
+        x
+    });
 }

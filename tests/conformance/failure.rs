@@ -1,5 +1,8 @@
 //! What the error of a task that panicked says.
 
+use std::panic::{catch_unwind, panic_any, resume_unwind};
+use std::thread;
+
 use procpool::{Pool, TaskError, TaskErrorKind, worker};
 
 use crate::subject::{Processes, Subject};
@@ -12,6 +15,11 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         a_huge_panic_message_arrives_whole,
         a_panic_in_a_destructor_is_a_panic_of_the_task,
         a_payload_that_panics_is_survived,
+        a_caught_panic_is_not_told_of_a_later_one,
+        a_panic_that_is_thrown_again_keeps_its_place,
+        a_panic_of_a_helper_thread_has_its_place,
+        a_panic_outlives_those_in_destructors,
+        a_backtrace_is_the_tasks,
         an_error_that_a_function_returns_is_a_value,
         an_error_can_be_sent_around,
     ]
@@ -54,7 +62,7 @@ fn a_panic_arrives_with_message_place_and_backtrace<S: Subject>() {
         match error.backtrace() {
             None => assert!(switched_off, "there is no backtrace"),
             Some(backtrace) => {
-                assert!(backtrace.lines().count() > 3, "{backtrace}");
+                assert!(!backtrace.is_empty());
                 // Where functions are not inlined.
                 if cfg!(debug_assertions) {
                     assert!(backtrace.contains("panic_here"), "{backtrace}");
@@ -125,6 +133,158 @@ fn a_payload_that_panics_is_survived<S: Subject>() {
     let error: TaskError = error.map(|(): ()| ()).unwrap_err();
     assert!(error.is_panic());
     assert_eq!(pool.apply(|x: u32| x, 5).unwrap(), 5);
+}
+
+/// Like a decoder that guards itself.
+fn guarded(x: u32) -> bool {
+    catch_unwind(|| panic!("decoder: file {x} is broken")).is_err()
+        && catch_unwind(|| panic!("decoder: broken")).is_err()
+        && catch_unwind(|| panic_any(x)).is_err()
+}
+
+/// An error says of its panic what it knows of that one, or nothing; whatever was caught before, in the
+/// same task or in another one.
+fn a_caught_panic_is_not_told_of_a_later_one<S: Subject>() {
+    let pool = S::pool(1);
+    let throw = |text: bool| -> u32 {
+        if text {
+            resume_unwind(Box::new("by hand"))
+        } else {
+            resume_unwind(Box::new(7_u32))
+        }
+    };
+    let guarded_throw = |text: bool| -> u32 {
+        assert!(guarded(7));
+        if text {
+            resume_unwind(Box::new("by hand"))
+        } else {
+            resume_unwind(Box::new(7_u32))
+        }
+    };
+    for text in [true, false] {
+        assert!(pool.apply(guarded, 7).unwrap());
+        let errors = [
+            pool.apply(throw, text).unwrap_err(),
+            pool.apply(guarded_throw, text).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.is_panic());
+            let message = error.panic_message().expect("every panic has one");
+            assert!(message == "by hand" || !text, "{message}");
+            assert_eq!((error.panic_location(), error.backtrace()), (None, None));
+        }
+    }
+    // What follows is told as ever.
+    let error = pool.apply(panic_here, 7).unwrap_err();
+    assert_eq!(error.panic_message(), Some("7 is not to my liking"));
+    assert_at(&error, LINE);
+}
+
+fn assert_at(error: &TaskError, line: u32) {
+    let place = format!("{PLACE}{line}:");
+    let location = error.panic_location().expect("a place");
+    assert!(location.starts_with(&place), "{location} is not {place}");
+}
+
+fn throws_again(x: u32) -> u32 {
+    let payload = catch_unwind(|| panic_here(x)).unwrap_err();
+    assert!(guarded(x));
+    resume_unwind(payload)
+}
+
+/// Who cleans up after a panic and lets it go on has not panicked himself.
+fn a_panic_that_is_thrown_again_keeps_its_place<S: Subject>() {
+    let pool = S::pool(1);
+    for x in 0..20 {
+        let error = pool.apply(throws_again, x).unwrap_err();
+        let message = format!("{x} is not to my liking");
+        assert_eq!(error.panic_message(), Some(message.as_str()));
+        assert_at(&error, LINE);
+    }
+}
+
+/// Like rayon, and like tasks of a runtime: the panic of a helper is carried on in the task.
+fn with_helper(x: u32) -> u32 {
+    match thread::spawn(move || panic_here(x)).join() {
+        Ok(value) => value,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+fn with_scope(x: u32) -> u32 {
+    thread::scope(|scope| {
+        scope.spawn(move || panic_here(x));
+    });
+    x
+}
+
+/// Its own message, place and backtrace, also of the second one and after panics that were caught.
+fn a_panic_of_a_helper_thread_has_its_place<S: Subject>() {
+    let pool = S::pool(1);
+    for x in 0..20 {
+        let error = pool.apply(with_helper, x).unwrap_err();
+        let message = format!("{x} is not to my liking");
+        assert_eq!(error.panic_message(), Some(message.as_str()));
+        assert_at(&error, LINE);
+        assert!(pool.apply(guarded, x).unwrap());
+    }
+    let error = pool.apply(with_helper, 7).unwrap_err();
+    if let Some(backtrace) = error.backtrace() {
+        assert!(!backtrace.contains("guarded"), "{backtrace}");
+        assert!(!backtrace.contains("start_thread"), "{backtrace}");
+        if cfg!(debug_assertions) {
+            assert!(backtrace.contains("panic_here"), "{backtrace}");
+        }
+    }
+    // The end of a scope is a panic of its own.
+    let error = pool.apply(with_scope, 7).unwrap_err();
+    assert_eq!(error.panic_message(), Some("a scoped thread panicked"));
+    let location = error.panic_location().expect("a place");
+    assert!(
+        !location.starts_with(&format!("{PLACE}{LINE}")),
+        "{location}"
+    );
+}
+
+/// Values that are dropped because of a panic may catch others.
+fn a_panic_outlives_those_in_destructors<S: Subject>() {
+    struct Careful;
+    impl Drop for Careful {
+        fn drop(&mut self) {
+            assert!(guarded(1));
+        }
+    }
+    fn with_careful(x: u32) -> u32 {
+        let _careful = Careful;
+        panic_here(x)
+    }
+    let pool = S::pool(1);
+    let error = pool.apply(with_careful, 7).unwrap_err();
+    assert_eq!(error.panic_message(), Some("7 is not to my liking"));
+    assert_at(&error, LINE);
+}
+
+/// It begins with the function that panicked and ends with the task's.
+fn a_backtrace_is_the_tasks<S: Subject>() {
+    fn index(x: usize) -> usize {
+        [1, 2, 3][std::hint::black_box(x)]
+    }
+    let pool = S::pool(1);
+    for error in [
+        pool.apply(panic_here, 7).unwrap_err(),
+        pool.apply(index, 7).unwrap_err(),
+    ] {
+        let Some(backtrace) = error.backtrace() else {
+            return; // They are switched off.
+        };
+        let first = backtrace.lines().next().expect("it has frames");
+        if cfg!(debug_assertions) {
+            assert!(first.contains("conformance::failure"), "{backtrace}");
+        }
+        for foreign in ["pool_core::", "std::", "rust_begin_unwind", "main"] {
+            assert!(!backtrace.contains(foreign), "{foreign} in {backtrace}");
+        }
+    }
 }
 
 /// A function that returns a `Result` has returned a value.

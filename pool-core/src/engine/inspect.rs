@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::backtrace::{append_line, describe};
+use crate::backtrace::Functions;
 use crate::dump::{KernelState, WorkerDump};
 use crate::entry::main_code;
 use crate::region::Region;
@@ -75,53 +75,28 @@ fn read_stack(pid: u32, region: &Region) -> String {
     let ours = main_code();
     let theirs = Maps::of(&format!("/proc/{pid}/maps"));
     let mine = Maps::of("/proc/self/maps");
-    let mut frames: Vec<String> = Vec::new();
+    let mut functions = Functions::default();
     for frame in stack.frames.iter().take(count) {
         let address = frame.load(Ordering::Relaxed);
         let offset = address.wrapping_sub(code);
-        let mut text = String::new();
-        // A return address is behind the call.
         let is_known = if offset < ours.len() as u64 {
-            describe(&mut text, 0, ours.start + offset as usize - 1)
+            functions.describe(ours.start + offset as usize)
         } else {
             let here = theirs
                 .find(address)
                 .and_then(|(file, at)| mine.place(file, at));
-            here.is_some_and(|here| describe(&mut text, 0, here as usize - 1))
+            here.is_some_and(|here| functions.describe(here as usize))
         };
         if !is_known {
             let library = theirs
                 .find(address)
                 .map_or("unknown code", |(file, _)| file);
-            append_line(&mut text, 0, &format!("<in {library}>"));
-        }
-        frames.push(text);
-    }
-    // What runs tasks is no part of it, nor the handler itself and what called it.
-    let runs_tasks = |text: &String| text.contains(" pool_core::worker::chunk::");
-    frames.truncate(frames.iter().position(runs_tasks).unwrap_or(frames.len()));
-    let calls_it = |text: &String| text.contains(" core::ops::function::Fn");
-    while frames.last().is_some_and(calls_it) {
-        frames.pop();
-    }
-    let handler = frames
-        .iter()
-        .rposition(|text| text.contains("worker::stack::on_signal"));
-    let skip = handler.map_or(0, |handler| handler + 2);
-    let mut text = String::new();
-    for (number, frame) in frames.iter().skip(skip).enumerate() {
-        // One frame may be of several functions, of which one is inlined into the other.
-        for line in frame.lines() {
-            match line.strip_prefix("   0: ") {
-                Some(name) => append_line(&mut text, number, name),
-                None => {
-                    text.push_str(line);
-                    text.push('\n');
-                }
-            }
+            functions.push_unknown(format!("<in {library}>"));
         }
     }
-    text
+    functions.skip_handler();
+    functions.end_at_pool();
+    functions.to_string()
 }
 
 /// The files that a process has mapped as code.

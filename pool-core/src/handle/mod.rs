@@ -24,7 +24,7 @@ use crate::error::{TaskError, TaskErrorKind};
 use crate::protocol::PanicReport;
 use crate::receipt::Receipt;
 use crate::sys;
-use crate::worker::{catch, caught, reporting};
+use crate::worker::catch;
 
 /// A worker's encoded result as a value.
 fn decode<R: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<R, TaskError> {
@@ -131,20 +131,17 @@ pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
         return;
     }
     let mut next = piece.first;
-    reporting(|| {
-        // Once more for each item whose deserialisation panics, from behind that item.
-        while let Err(panic) = caught(|| {
-            piece.visit(next, |index, outcome| {
-                next = index + 1;
-                let value = outcome.and_then(|bytes| {
-                    codec::decode::<R>(bytes).map_err(|error| undecodable(&error))
-                });
-                receiver.put(value.map_err(|error| error.at_index(index)));
-            });
-        }) {
-            receiver.put(Err(panicked(panic).at_index(next - 1)));
-        }
-    });
+    // Once more for each item whose deserialisation panics, from behind that item.
+    while let Err(panic) = catch(|| {
+        piece.visit(next, |index, outcome| {
+            next = index + 1;
+            let value = outcome
+                .and_then(|bytes| codec::decode::<R>(bytes).map_err(|error| undecodable(&error)));
+            receiver.put(value.map_err(|error| error.at_index(index)));
+        });
+    }) {
+        receiver.put(Err(panicked(panic).at_index(next - 1)));
+    }
 }
 
 /// Gives the outcome of each item of a piece to `put`, with its index and its receipt.

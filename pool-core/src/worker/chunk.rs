@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::catch;
 use super::serve::{KEEP_BYTES, Wire};
-use super::{caught, reporting};
 use crate::broadcast::{SharedMemory, offer};
 use crate::codec::{self, CodecError};
 use crate::measure::Meter;
@@ -70,7 +70,7 @@ impl<'a> ChunkRun<'a> {
     {
         #[cfg(feature = "tracing")]
         crate::events::begin_task(std::any::type_name::<F>());
-        reporting(|| match &mut self.source {
+        match &mut self.source {
             Source::Wire {
                 wire,
                 items,
@@ -102,7 +102,7 @@ impl<'a> ChunkRun<'a> {
                 };
                 run(function, &mut exchange);
             }
-        });
+        }
     }
 }
 
@@ -148,7 +148,7 @@ where
     let stage = Cell::new(Stage::DecodeArgument);
     // Once more for each item that panics, from behind that item: to catch once for many items
     // leaves the values of small ones in registers.
-    while let Err(panic) = caught(|| {
+    while let Err(panic) = catch(|| {
         loop {
             stage.set(Stage::Run);
             exchange.run_numbers(function);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
 
-use crate::region::{ENDED, Region};
+use crate::region::Region;
 use crate::sync::atomic::Ordering;
 
 /// A worker process of a pool.
@@ -114,14 +114,4 @@ pub(super) fn become_worker(info: WorkerInfo, region: Arc<Region>) {
     *myself()
         .write()
         .unwrap_or_else(|poison| poison.into_inner()) = Some(Myself { info, region });
-}
-
-/// The running item's function has ended, by a panic that is being reported: what is left takes
-/// no time of the item's.
-pub(super) fn has_panicked() {
-    let myself = myself().read().unwrap_or_else(|poison| poison.into_inner());
-    if let Some(myself) = myself.as_ref() {
-        let started = &myself.region.words().progress.item_started;
-        started.store(ENDED, Ordering::Relaxed);
-    }
 }

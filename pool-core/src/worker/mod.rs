@@ -8,13 +8,12 @@ mod parent;
 mod serve;
 mod settings;
 mod stack;
+mod unwind;
 
 pub(crate) use chunk::ChunkRun;
 pub use current::{WorkerInfo, current, is_cancelled};
 pub(crate) use current::{name, running_item};
-pub(crate) use panic::{
-    catch, caught, install_hook as record_panics, quietly, report_for, reporting,
-};
+pub(crate) use panic::{catch, quietly, report_for, reporting, with_tasks};
 pub use parent::bind_to_parent;
 pub use serve::{forward_events_to, serve};
 pub use settings::Resource;

@@ -69,7 +69,7 @@ pub unsafe fn serve(region: Region, bell: OwnedFd) -> i32 {
     let Ok((request_bytes, response_bytes)) = region.capacities() else {
         return EXIT_CORRUPT;
     };
-    panic::install_hook();
+    panic::expect_tasks();
     stack::answer_questions(&region);
     let identity = &region.words().identity;
     current::become_worker(

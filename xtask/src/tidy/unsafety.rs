@@ -90,6 +90,10 @@ const PLACES: &[(&str, &str)] = &[
         "walks the stack in a signal handler",
     ),
     (
+        "pool-core/src/worker/unwind.rs",
+        "asks the unwinder who would catch a panic",
+    ),
+    (
         "src/test_support.rs",
         "a function that the loader calls before main",
     ),
