@@ -39,7 +39,7 @@ fn explore<P: Pool>(pool: &P) -> Result<Findings, TaskError> {
     // item: what a closure would capture, such as `points`, is a part of that.
     let (tasks, points) = (50, 400_000);
     let mut hits = 0;
-    for inside in pool.imap_unordered(hit_circle, (0..tasks).map(|seed| (seed, points))) {
+    for inside in pool.imap_unordered(hit_circle, (0..tasks).map(move |seed| (seed, points))) {
         hits += inside?;
     }
 

@@ -81,7 +81,7 @@ fn count(batch: Batch) -> (Vec<(String, u64)>, usize) {
 fn count_in<P: Pool>(pool: &P, batches: &[Batch]) -> Result<Counts, TaskError> {
     let mut counts = Counts::default();
     // Not `map`, which would keep the lists of all batches until the last one has come.
-    for counted in pool.imap_unordered(count, batches.iter().cloned()) {
+    for counted in pool.imap_unordered(count, batches.to_vec()) {
         let (words, files) = counted?;
         counts.files += files;
         for (word, count) in words {

@@ -180,8 +180,15 @@ where
             let results = call().try_map(numbered());
             results.into_iter().enumerate().map(ordered).collect()
         }
-        Verb::Imap => call().imap(numbered()).enumerate().map(ordered).collect(),
-        Verb::ImapUnordered => call().imap_unordered(numbered()).map(unordered).collect(),
+        Verb::Imap => call()
+            .imap_local(numbered())
+            .enumerate()
+            .map(ordered)
+            .collect(),
+        Verb::ImapUnordered => call()
+            .imap_unordered_local(numbered())
+            .map(unordered)
+            .collect(),
         Verb::Apply => {
             let handles: Vec<_> = numbered().map(|item| call().apply_async(item)).collect();
             let results = handles.into_iter().map(|handle| handle.get());

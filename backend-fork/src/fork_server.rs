@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use pool_core::LaunchError;
 
@@ -47,6 +48,8 @@ impl ForkServer {
     /// Like [`start`](Self::start), with something else for the workers to do.
     #[doc(hidden)]
     pub fn start_serving(serve: Serve) -> Result<Self, StartError> {
+        // Those of lazy maps that were dropped are on their way out.
+        pool_core::wait_for_feeders(Duration::from_secs(1));
         match threads::count() {
             // SAFETY: this thread is the only one.
             Ok(1) => unsafe { Self::start_anyhow(serve) },

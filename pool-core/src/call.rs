@@ -50,6 +50,8 @@ pub struct Chunk {
     pub(crate) attended: bool,
     /// It is no task of the user's but a worker's initializer.
     pub(crate) is_initializer: bool,
+    /// The submitting thread goes on to ask an input for more, which may keep it waiting.
+    pub(crate) is_fed: bool,
     /// How many workers have died when this was next, though it had not begun, as they said.
     pub(crate) deaths: u8,
     pub(crate) sink: Arc<dyn Sink>,
@@ -81,6 +83,7 @@ impl Chunk {
             retries: 0,
             attended: false,
             is_initializer: true,
+            is_fed: false,
             deaths: 0,
             sink: Arc::new(Nobody),
             extras: None,

@@ -13,9 +13,10 @@ use crate::encode::{Limit, Stop, encode_one};
 use crate::entry::{Entry, Stateless};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::Executor;
-use crate::feed::{CallSite, Feed, InOrder};
+use crate::feed::{CallSite, Feed, InOrder, Source};
+use crate::feeder::Fed;
 use crate::handle::{AllOrFirst, Collector, MapHandle, Pending, TaskCell, TaskHandle, decode_all};
-use crate::imap::Imap;
+use crate::imap::{Imap, ImapLocal};
 use crate::options::{CheckedOptions, Options};
 use crate::progress::Progress;
 use crate::protocol;
@@ -83,6 +84,7 @@ impl<F> CallWith<F> {
 
     /// How many items at most `imap` and `imap_unordered` have taken from their input beyond
     /// those whose result they have given. Without it, enough to keep every worker at work.
+    /// A result counts as given when the next one is asked for.
     pub fn buffer(mut self, items: usize) -> Self {
         self.options.buffer = Some(items);
         self
@@ -281,7 +283,7 @@ impl<F> CallWith<F> {
         let mut failed = Vec::new();
         loop {
             match items.extend(&mut input, Limit::NONE) {
-                Stop::Full | Stop::Exhausted => break,
+                Stop::Full | Stop::Wanted | Stop::Exhausted => break,
                 // The item has an index, but no bytes.
                 Stop::Failed(error) => failed.push((items.count + failed.len(), error)),
                 Stop::Panicked(panic) => std::panic::resume_unwind(panic),
@@ -319,35 +321,78 @@ impl<F> CallWith<F> {
     }
 
     /// See [`Pool::imap`](crate::Pool::imap).
-    pub fn imap<I, R>(self, items: I) -> Imap<I::IntoIter, R>
+    pub fn imap<I, R>(self, items: I) -> Imap<R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.lazily(items, true)
+        Imap::new(self.source::<I, R>(items), true)
     }
 
     /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered).
-    pub fn imap_unordered<I, R>(self, items: I) -> Imap<I::IntoIter, R>
+    pub fn imap_unordered<I, R>(self, items: I) -> Imap<R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.lazily(items, false)
+        Imap::new(self.source::<I, R>(items), false)
     }
 
-    fn lazily<I, R>(self, items: I, ordered: bool) -> Imap<I::IntoIter, R>
+    /// See [`Pool::imap_local`](crate::Pool::imap_local).
+    pub fn imap_local<I, R>(self, items: I) -> ImapLocal<I::IntoIter, R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let site = self.site::<I::Item, R>();
-        let feed =
-            site.map(|site| Feed::new(self.executor, site, items.into_iter(), self.progress));
-        Imap::new(feed, ordered)
+        ImapLocal::new(self.feed::<I, R>(items), true)
+    }
+
+    /// See [`Pool::imap_unordered_local`](crate::Pool::imap_unordered_local).
+    pub fn imap_unordered_local<I, R>(self, items: I) -> ImapLocal<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        ImapLocal::new(self.feed::<I, R>(items), false)
+    }
+
+    /// What gives a lazy map its outcomes.
+    pub(crate) fn source<I, R>(self, items: I) -> Result<Box<dyn Source + Send>, TaskError>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        if self.executor.runs_in_caller() {
+            return Ok(Box::new(self.feed::<I, R>(items)?));
+        }
+        let site = self.site::<I::Item, R>()?;
+        let fed = Fed::new(self.executor, site, items.into_iter(), self.progress);
+        Ok(Box::new(fed))
+    }
+
+    /// The same for an input that is read by the caller.
+    pub(crate) fn feed<I, R>(self, items: I) -> Result<Feed<I::IntoIter>, TaskError>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let site = self.site::<I::Item, R>()?;
+        let is_one_by_one = self.executor.runs_in_caller();
+        let feed = Feed::new(self.executor, site, items.into_iter(), self.progress);
+        Ok(if is_one_by_one {
+            feed.one_by_one()
+        } else {
+            feed
+        })
     }
 
     /// What the chunks of this call have in common.

@@ -15,7 +15,7 @@ const GROWTH: u32 = 8;
 const MAX_ITEMS: u32 = 1 << 16;
 
 /// Sizes the chunks of one call: as the caller says, or else by the time that items take.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Chunker {
     fixed: Option<u32>,
     workers: u32,

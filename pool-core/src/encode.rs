@@ -48,12 +48,12 @@ impl Limit {
     };
 
     #[inline(always)]
-    fn is_reached(&self, items: &Items) -> bool {
-        items.count >= self.items
-            || items.bytes.len() >= self.bytes
+    pub(crate) fn is_reached(&self, count: usize, bytes: usize) -> bool {
+        count >= self.items
+            || bytes >= self.bytes
             || self
                 .until
-                .is_some_and(|until| items.count > 0 && until <= sys::now())
+                .is_some_and(|until| count > 0 && until <= sys::now())
     }
 }
 
@@ -61,6 +61,8 @@ impl Limit {
 pub(crate) enum Stop {
     /// There is enough.
     Full,
+    /// What there is, is wanted now.
+    Wanted,
     /// The input has no more.
     Exhausted,
     /// The next argument cannot be encoded.
@@ -89,7 +91,7 @@ impl Items {
                 }
             }
             loop {
-                if limit.is_reached(self) {
+                if limit.is_reached(self.count, self.bytes.len()) {
                     return Stop::Full;
                 }
                 is_encoding = false;
@@ -215,7 +217,7 @@ pub(crate) fn encode_one<A: Serialize + 'static>(
 }
 
 #[inline]
-fn append<A: Serialize + 'static>(
+pub(crate) fn append<A: Serialize + 'static>(
     argument: A,
     items: &mut Vec<u8>,
     attachments: &mut Vec<Arc<SharedMemory>>,
@@ -232,7 +234,7 @@ fn append<A: Serialize + 'static>(
 }
 
 #[cold]
-fn refused(error: &CodecError) -> TaskError {
+pub(crate) fn refused(error: &CodecError) -> TaskError {
     TaskError::new(
         TaskErrorKind::Encode,
         format!("cannot serialise the argument: {error}"),
@@ -240,6 +242,6 @@ fn refused(error: &CodecError) -> TaskError {
 }
 
 #[cold]
-fn panicked(panic: PanicReport) -> TaskError {
+pub(crate) fn panicked(panic: PanicReport) -> TaskError {
     TaskError::panicked(TaskErrorKind::Encode, "the argument's serialisation", panic)
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::build_error::{JoinError, ResizeError};
 use crate::call::{Chunk, TaskId};
 use crate::dump::Dump;
+use crate::open::OpenChunk;
 use crate::origin::Origin;
 use crate::stats::Stats;
 use crate::trace::Tracer;
@@ -40,6 +41,27 @@ pub trait Executor: Send + Sync {
     /// instead, as a future does: the pool must look for them by itself. To do nothing is right for
     /// a pool that always does.
     fn hand_over(&self) {}
+
+    /// The calling thread is about to read an input that may keep it waiting, and collects items in this
+    /// chunk: whenever a worker has nothing to do, the executor takes out what is there
+    /// ([`OpenChunk::ask`]) and submits it, until [`unwatch_input`](Self::unwatch_input). `false`: it
+    /// does not, so that every item must be submitted by itself.
+    fn watch_input(&self, _open: &Arc<OpenChunk>) -> bool {
+        false
+    }
+
+    /// The input of this chunk does not keep anybody waiting any more.
+    fn unwatch_input(&self, _open: &Arc<OpenChunk>) {}
+
+    /// Whether a worker has nothing to do, and nothing waits in the queue for it.
+    fn has_idle_worker(&self) -> bool {
+        true
+    }
+
+    /// Whether `submit` runs the chunk, in the thread that calls.
+    fn runs_in_caller(&self) -> bool {
+        false
+    }
 
     /// The span that the calling thread is in, if what tasks tell should be told as told inside of
     /// it; by itself it is only where they run in that thread.

@@ -12,6 +12,7 @@
 //! [`Executor`] that takes encoded calls. [`Launcher`] is how one worker process is started and
 //! reached; everything else about processes stands once, in [`Engine`].
 
+mod append_log;
 mod backtrace;
 mod broadcast;
 mod buffer;
@@ -34,6 +35,7 @@ mod events;
 mod executor;
 mod extras;
 mod feed;
+mod feeder;
 mod fork;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
@@ -43,6 +45,7 @@ mod imap;
 mod launch;
 mod ledger;
 mod measure;
+mod open;
 mod options;
 mod origin;
 mod output;
@@ -78,20 +81,24 @@ pub use engine::Engine;
 pub use entry::{Entry, ForeignFunction, Stateless, build_identity};
 pub use error::{TaskError, TaskErrorKind};
 pub use executor::{Cancel, Executor};
+pub use feeder::wait_for_feeders;
 pub use fork::forked_child;
 pub use handle::{MapHandle, TaskHandle};
-pub use imap::Imap;
+pub use imap::{Imap, ImapLocal};
 pub use launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+pub use open::OpenChunk;
 #[doc(hidden)]
 pub use origin::Origin;
 pub use output::{Output, OutputLine, OutputStream};
 pub use pool::Pool;
-pub use receipt::{CallWithReceipts, Collected, ImapReceipts, Receipt, ReceiptHandle, Receipted};
+pub use receipt::{
+    CallWithReceipts, Collected, ImapReceipts, ImapReceiptsLocal, Receipt, ReceiptHandle, Receipted,
+};
 pub use region::{PROTOCOL_VERSION, Region};
 pub use serial::SerialPool;
 pub use stats::{Stats, WorkerStats};
 #[cfg(feature = "stream")]
-pub use stream::ImapStream;
+pub use stream::{ImapLocalStream, ImapStream};
 #[doc(hidden)]
 pub use sys::{failed, poll};
 pub use trace::{Trace, Tracer};

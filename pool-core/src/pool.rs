@@ -16,7 +16,7 @@ use crate::entry::Stateless;
 use crate::error::TaskError;
 use crate::executor::Executor;
 use crate::handle::{MapHandle, TaskHandle};
-use crate::imap::Imap;
+use crate::imap::{Imap, ImapLocal};
 use crate::stats::Stats;
 use crate::trace::Trace;
 
@@ -121,23 +121,71 @@ pub trait Pool {
 
     /// Runs `function` on every item lazily: an iterator over the results, in the order of the
     /// items, that reads a bounded number of items ahead. The input may be endless.
-    fn imap<F, I, R>(&self, function: F, items: I) -> Imap<I::IntoIter, R>
+    ///
+    /// The input may also be one that waits, such as standard input or a channel, and may even wait for
+    /// results of this call: an item begins when the input has returned it and a worker has nothing to
+    /// do, and a result is given when it is ready. For that the input is read by a thread of its own; see
+    /// [`Imap`]. An input that is not `Send`, or borrows, is for [`imap_local`](Self::imap_local).
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use pool_core::{Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let (ask, questions) = mpsc::channel();
+    /// ask.send(1).unwrap();
+    /// let mut answers = Vec::new();
+    /// for answer in pool.imap(|x: u64| 3 * x, questions) {
+    ///     let answer = answer.unwrap();
+    ///     answers.push(answer);
+    ///     if answers.len() == 4 {
+    ///         break;
+    ///     }
+    ///     ask.send(answer + 1).unwrap();
+    /// }
+    /// assert_eq!(answers, [3, 12, 39, 120]);
+    /// ```
+    fn imap<F, I, R>(&self, function: F, items: I) -> Imap<R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
         self.call(function).imap(items)
     }
 
     /// The same in the order in which the items finish.
-    fn imap_unordered<F, I, R>(&self, function: F, items: I) -> Imap<I::IntoIter, R>
+    fn imap_unordered<F, I, R>(&self, function: F, items: I) -> Imap<R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).imap_unordered(items)
+    }
+
+    /// Like [`imap`](Self::imap) over an input that is not `Send`, or borrows: it is read in the caller's
+    /// thread, while that asks for a result. A result that is ready then is given only when the
+    /// input has answered; see [`ImapLocal`].
+    fn imap_local<F, I, R>(&self, function: F, items: I) -> ImapLocal<I::IntoIter, R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.call(function).imap_unordered(items)
+        self.call(function).imap_local(items)
+    }
+
+    /// The same in the order in which the items finish.
+    fn imap_unordered_local<F, I, R>(&self, function: F, items: I) -> ImapLocal<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).imap_unordered_local(items)
     }
 
     /// A call with options: `pool.call(f).timeout(d).retries(2).map(items)`.

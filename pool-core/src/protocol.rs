@@ -231,6 +231,17 @@ pub(crate) fn split_item(chunk: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::try_from(head.len).ok()?)
 }
 
+/// How many items there are in an encoded chunk.
+pub(crate) fn count_items(chunk: &[u8]) -> usize {
+    let mut rest = chunk;
+    let mut count = 0;
+    while let Some((_, after)) = split_item(rest) {
+        rest = after;
+        count += 1;
+    }
+    count
+}
+
 /// The bytes of the first `count` items of an encoded chunk, and what follows.
 pub(crate) fn split_items(chunk: &[u8], count: usize) -> (&[u8], &[u8]) {
     let mut rest = chunk;

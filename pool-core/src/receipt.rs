@@ -17,7 +17,7 @@ use crate::worker::WorkerInfo;
 
 pub use self::call::CallWithReceipts;
 pub use self::handle::{Collected, ReceiptHandle};
-pub use self::imap::ImapReceipts;
+pub use self::imap::{ImapReceipts, ImapReceiptsLocal};
 
 /// What one item took, and who ran it: see [`CallWith::receipts`](crate::CallWith::receipts).
 ///

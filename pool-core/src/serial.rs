@@ -10,6 +10,7 @@ use crate::build_error::JoinError;
 use crate::call::{Chunk, TaskId};
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
+use crate::open::OpenChunk;
 use crate::pool::Pool;
 use crate::stats::Stats;
 use crate::sys;
@@ -21,7 +22,8 @@ use crate::worker::quietly;
 ///
 /// It is faithful where it can be: arguments and results go through the same encoding, and a
 /// panic is the same error. It has no process of its own, though: a task that crashes takes the
-/// program with it, and a timeout cannot be kept.
+/// program with it, and a timeout cannot be kept. An item of an `imap` runs when its result is asked for, and the
+/// result is given before the input is asked for another item.
 ///
 /// ```
 /// use pool_core::{Pool, SerialPool};
@@ -107,6 +109,19 @@ impl Executor for Serial {
     ) -> bool {
         // Whatever was submitted has ended.
         poll(None)
+    }
+
+    /// There is no worker that could take anything while the caller is elsewhere.
+    fn watch_input(&self, _open: &Arc<OpenChunk>) -> bool {
+        true
+    }
+
+    fn has_idle_worker(&self) -> bool {
+        false
+    }
+
+    fn runs_in_caller(&self) -> bool {
+        true
     }
 
     fn cancel(&self, _task: TaskId, _how: Cancel, _queue: bool) -> bool {

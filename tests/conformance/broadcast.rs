@@ -194,7 +194,7 @@ fn a_handle_may_be_anywhere_in_an_argument<S: Subject>() {
     assert_eq!(pool.apply_async(look, job(4)).get().unwrap(), expected(4));
     assert_eq!(pool.map(look, jobs()).unwrap(), all);
     assert_eq!(pool.map_async(look, jobs()).get().unwrap(), all);
-    let lazily = pool.imap(look, jobs()).collect::<Result<Vec<_>, _>>();
+    let lazily = pool.imap_local(look, jobs()).collect::<Result<Vec<_>, _>>();
     assert_eq!(lazily.unwrap(), all);
     let tried = pool.call(look).chunksize(7).try_map(jobs());
     assert_eq!(tried.into_iter().collect::<Result<Vec<_>, _>>(), Ok(all));

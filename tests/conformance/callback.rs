@@ -103,7 +103,7 @@ fn a_callback_waits_for_no_slow_input<S: Processes>() {
                         None
                     });
                     let items = (0..2).chain(last);
-                    pool.call(double).chunksize(1).imap(items).count()
+                    pool.call(double).chunksize(1).imap_local(items).count()
                 })
             };
             let inputs = Vec::from_iter((0..INPUTS).map(slow));

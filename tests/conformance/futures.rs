@@ -291,7 +291,7 @@ fn a_stream_lets_others_run<S: Subject>() {
     assert_eq!(results, 2000);
 }
 
-/// A poll takes one item from an input that is slower than the thread may be kept.
+/// A poll takes one item from an input in its own thread that is slower than the thread may be kept.
 fn a_slow_input_does_not_keep_the_thread<S: Subject>() {
     let pool = S::pool(2);
     let taken = Cell::new(0);
@@ -299,7 +299,8 @@ fn a_slow_input_does_not_keep_the_thread<S: Subject>() {
         taken.set(taken.get() + 1);
         std::thread::sleep(Duration::from_millis(1));
     });
-    let mut stream = pool.call(square).chunksize(10).imap(input).into_stream();
+    let call = pool.call(square).chunksize(10);
+    let mut stream = call.imap_local(input).into_stream();
     let results = block_on(poll_fn(|context| {
         let mut results = 0;
         loop {
@@ -495,6 +496,7 @@ fn the_end_of_the_pool_wakes_everybody<S: Processes>() {
         poll_until_it_waits(&mut stream, &bells[2]);
         let before = bells.each_ref().map(|bell| bell.rung());
         gate.wait_for(1);
+        wait_until(|| pool.stats().submitted == 3);
         if drops {
             drop(pool);
         } else {
@@ -522,7 +524,8 @@ fn dropping_a_stream_abandons_what_has_not_begun<S: Processes>() {
         let tally = Tally::new();
         let gate = Gate::new();
         let bell = Bell::new();
-        let items = std::iter::repeat_with(|| (tally.ticket(), gate.ticket()));
+        let item = (tally.ticket(), gate.ticket());
+        let items = std::iter::repeat(item);
         let call = pool.call(note).chunksize(1);
         let mut stream = if ordered {
             call.imap(items).into_stream()
@@ -551,7 +554,7 @@ fn a_stream_goes_on_where_the_iterator_was<S: Processes>() {
     let mut results = pool.call(wait_or_not).chunksize(1).imap(items);
     assert!(!results.next().unwrap().unwrap());
     gate.wait_for(1);
-    assert_eq!(pool.stats().submitted, 3, "all are handed out");
+    wait_until(|| pool.stats().submitted == 3);
     let mut stream = results.into_stream();
     let bell = Bell::new();
     poll_until_it_waits(&mut stream, &bell);

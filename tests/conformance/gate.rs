@@ -50,6 +50,12 @@ pub(crate) fn add(ticket: &str, line: impl std::fmt::Display) {
         .expect("the tally can be written");
 }
 
+/// How many lines a tally, or the arrivals of a gate, have, by its ticket.
+pub(crate) fn lines(ticket: &str) -> usize {
+    let text = fs::read_to_string(ticket).unwrap_or_default();
+    text.lines().count()
+}
+
 /// A gate that tasks wait at until the test opens it.
 pub(crate) struct Gate {
     arrivals: Tally,
@@ -84,8 +90,13 @@ impl Gate {
 
     /// Lets them pass, and all who come later.
     pub(crate) fn open(&self) {
-        fs::write(door(&self.ticket()), "").expect("the gate can be opened");
+        open(&self.ticket());
     }
+}
+
+/// Opens the gate with this ticket.
+pub(crate) fn open(ticket: &str) {
+    fs::write(door(ticket), "").expect("the gate can be opened");
 }
 
 /// Waits at the gate with this ticket until it is open, or gone.

@@ -38,6 +38,7 @@ mod lazy;
 mod life;
 mod limits;
 mod lingering;
+mod live;
 mod observe;
 mod offering;
 mod output;
@@ -117,6 +118,7 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
         ("seeds", seeds::every_pool::<S>()),
         ("results", results::every_pool::<S>()),
         ("lazy", lazy::every_pool::<S>()),
+        ("live", live::every_pool::<S>()),
         ("futures", futures::every_pool::<S>()),
         ("failure", failure::every_pool::<S>()),
         ("receipts", receipts::every_pool::<S>()),
@@ -137,6 +139,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("seeds", seeds::processes::<S>()),
         ("results", results::processes::<S>()),
         ("lazy", lazy::processes::<S>()),
+        ("live", live::processes::<S>()),
         ("futures", futures::processes::<S>()),
         ("failure", failure::processes::<S>()),
         ("balance", balance::processes::<S>()),

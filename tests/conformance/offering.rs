@@ -334,7 +334,7 @@ fn results_that_nobody_reads_leave_nothing<S: Processes>() {
     gate.wait_for(1);
     // It comes when nobody has asked for it any more.
     drop(running);
-    let mut lazily = pool.imap(tell, (0..50).map(|_| job(&open)));
+    let mut lazily = pool.imap(tell, vec![job(&open); 50]);
     assert!(lazily.next().is_some());
     drop(lazily);
     drop(arrived);

@@ -270,14 +270,15 @@ fn try_map_gives_each_item_its_own<S: Subject>() {
         let tally = Tally::new();
         let items = || (0..50).map(|x| (tally.ticket(), x));
         let call = || in_chunks(pool.call(fail_on_sevens), chunk);
-        let mut unordered: Vec<_> = call().imap_unordered(items()).collect();
+        let mut unordered: Vec<_> = call().imap_unordered_local(items()).collect();
         unordered.sort_by_key(|result| match result {
             Ok(x) => *x as usize,
             Err(error) => error.index().unwrap(),
         });
         for results in [
             call().try_map(items()),
-            call().imap(items()).collect(),
+            call().imap_local(items()).collect(),
+            call().imap(Vec::from_iter(items())).collect(),
             unordered,
         ] {
             assert_eq!(results.len(), 50);
@@ -371,10 +372,14 @@ fn an_argument_is_freed_when_it_is_sent<S: Subject>() {
     assert_eq!(Arc::strong_count(&held), 1, "map_async");
     pool.map(|_: Held| (), items()).unwrap();
     assert_eq!(Arc::strong_count(&held), 1, "map");
-    for result in pool.imap(|_: Held| (), items()) {
+    for result in pool.imap_local(|_: Held| (), items()) {
         result.unwrap();
-        assert_eq!(Arc::strong_count(&held), 1, "imap");
+        assert_eq!(Arc::strong_count(&held), 1, "imap_local");
     }
+    let theirs = held.clone();
+    let items = std::iter::repeat_with(move || Held(Some(theirs.clone()))).take(100);
+    assert_eq!(pool.imap(|_: Held| (), items).count(), 100);
+    assert_eq!(Arc::strong_count(&held), 1, "imap, and its input");
     handle.get().unwrap();
     assert_eq!(map.get().unwrap().len(), 100);
 }

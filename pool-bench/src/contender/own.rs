@@ -66,7 +66,7 @@ impl<P: Pool + Sync> Runner for OwnPool<P> {
     }
 
     fn imap_spins(&self, steps: u64, visit: &mut dyn FnMut(u64) -> bool) -> Result<()> {
-        let items = (0_u64..).map(|index| even_item(index, steps));
+        let items = (0_u64..).map(move |index| even_item(index, steps));
         for result in self.0.imap(spin, items) {
             if !visit(result?) {
                 break;

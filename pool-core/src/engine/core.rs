@@ -22,6 +22,7 @@ use crate::config::Checked;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::Cancel;
 use crate::launch::LaunchError;
+use crate::open::OpenChunk;
 use crate::ring::Corrupt;
 use crate::stats::Stats;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -73,6 +74,8 @@ pub(super) struct Core {
     /// Who looks into the rings.
     pub(super) attention: Attention,
     pub(super) seat: SeatState,
+    /// The chunks that are being filled from inputs that may keep whoever does that waiting.
+    pub(super) open: Vec<Arc<OpenChunk>>,
     /// Items without an outcome whose submitter does not come to look for it.
     unattended: u64,
     /// Tasks that were submitted, unless they are attended, since a submitter has looked into the rings.
@@ -137,6 +140,7 @@ impl Core {
             processors: thread::available_parallelism().map_or(1, usize::from),
             attention: Attention::Nobody,
             seat: SeatState::default(),
+            open: Vec::new(),
             unattended: 0,
             submitted: 0,
             gleaned: false,
@@ -448,6 +452,33 @@ impl Core {
         self.linked(token).or_else(|| terminating.next())
     }
 
+    /// Whether a worker could begin an item at once, if there was one.
+    pub(super) fn is_hungry(&self) -> bool {
+        self.scheduler.is_hungry()
+            || (self.scheduler.queue().is_empty() && self.places.asleep().is_some())
+    }
+
+    /// The open chunks, if a worker could begin an item of one.
+    pub(super) fn open_for_idle(&self) -> Vec<Arc<OpenChunk>> {
+        if self.open.is_empty() || !self.is_hungry() {
+            return Vec::new();
+        }
+        self.open.clone()
+    }
+
+    /// The same for the supervisor, if nobody else looks after them.
+    pub(super) fn open_for_supervisor(&self) -> Vec<Arc<OpenChunk>> {
+        let is_theirs = if self.seat.taken {
+            self.is_awake()
+        } else {
+            !self.seat.is_relieved && !self.is_supervised()
+        };
+        if is_theirs {
+            return Vec::new();
+        }
+        self.open_for_idle()
+    }
+
     /// Whether the awake parent may spin: there is a processor that no worker needs.
     pub(super) fn may_spin(&self) -> bool {
         self.scheduler.busy() < self.processors
@@ -456,7 +487,10 @@ impl Core {
     /// Whether somebody must look into the rings even if no thread comes to do so.
     pub(super) fn needs_supervision(&mut self) -> bool {
         self.is_orphaned &= self.is_busy();
-        self.unattended > 0 || self.is_orphaned || !matches!(self.end, End::Open)
+        self.unattended > 0
+            || self.is_orphaned
+            || self.seat.is_relieved
+            || !matches!(self.end, End::Open)
     }
 
     /// Something runs whose end must be heard of, though no thread waits for it.

@@ -21,6 +21,8 @@ use super::core::Core;
 use super::glance::Glance;
 use super::supervisor::{ALARM, BELLS};
 use super::{Shared, Token};
+use crate::executor::Executor;
+use crate::open::OpenChunk;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sync::{MutexGuard, thread, thread_local};
 use crate::sys::{self, Event};
@@ -36,6 +38,10 @@ const MIN_SPIN_NS: u32 = 1_000;
 
 /// How often a thread looks for results that cannot be told of them.
 const BLIND_NAP: Duration = Duration::from_millis(1);
+
+/// How long the seat may be empty while somebody fills a chunk, or is going to come for results: after
+/// that the supervisor looks into the rings.
+const ABSENCE_NS: u64 = 500_000;
 
 /// How often whoever leaves the rings to the supervisor looks for news before, at most.
 const MAX_LOOKS: u32 = 16;
@@ -79,6 +85,36 @@ pub(super) struct SeatState {
     pub(super) supervised: bool,
     /// When the supervisor wakes by itself, in nanoseconds.
     pub(super) supervisor_wakes: Option<u64>,
+    /// When the supervisor asks whether anybody was in the seat, in nanoseconds.
+    pub(super) relief_at: Option<u64>,
+    /// Somebody was, since that was set.
+    was_taken: bool,
+    /// The supervisor stands in for those who should come, until one does.
+    pub(super) is_relieved: bool,
+}
+
+impl SeatState {
+    fn take(&mut self) {
+        self.taken = true;
+        self.was_taken = true;
+        self.is_relieved = false;
+    }
+
+    /// Supervisor: stands in for those who should be in the seat, if it is time for that.
+    pub(super) fn relieve(&mut self, now: u64) {
+        if self.relief_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.relief_at = None;
+        if self.taken {
+            // Whoever leaves it sees to what comes then.
+        } else if self.was_taken {
+            self.relief_at = Some(now + ABSENCE_NS);
+            self.was_taken = false;
+        } else {
+            self.is_relieved = true;
+        }
+    }
 }
 
 impl Seat {
@@ -223,7 +259,7 @@ impl Shared {
         loop {
             let mut core = self.lock();
             if !core.seat.taken {
-                core.seat.taken = true;
+                core.seat.take();
                 // Whatever happens, the seat must not stay taken.
                 let _leave = Leave(self);
                 return self.drive(core, poll, deadline);
@@ -322,6 +358,7 @@ impl Shared {
     fn sleep_on_bells(&self, sleeper: &mut Sleeper, deadline: Option<Instant>) {
         let Sleeper { parker, ready, .. } = sleeper;
         let timeout;
+        let open;
         {
             let mut core = self.lock();
             // Asked first and looked then, as the workers publish first and look for the wish
@@ -335,6 +372,7 @@ impl Shared {
                 return;
             }
             self.hear_bells(&mut core, false);
+            open = core.open_for_idle();
             // A launch that is due is not ours to wait for: it would be due again and again.
             self.alarm_before(&core, core.next_errand());
             let timer = core.next_driver_timer().map(until);
@@ -344,6 +382,7 @@ impl Shared {
                 (timer, deadline) => timer.or(deadline),
             };
         }
+        self.ask_for_items(&open);
         if self.bells.wait(ready, timeout).is_err() {
             // A sandbox was put up around this thread. It looks by itself, then, now and then.
             sys::nap(timeout.map_or(BLIND_NAP, |timeout| timeout.min(BLIND_NAP)));
@@ -368,11 +407,15 @@ impl Shared {
     /// Keeps the invariant of the module. To be called with the lock, after everything that
     /// gives a worker something to do or empties the seat.
     pub(super) fn settle(&self, core: &mut Core) {
+        if !core.seat.taken && !core.is_busy() && !core.open.is_empty() {
+            self.await_absence(core);
+        }
         if !core.seat.taken && core.is_busy() {
             if let Some(parker) = core.seat.waiting.pop() {
                 parker.notify();
             } else if !core.needs_supervision() {
                 core.attend(Attention::Nobody);
+                self.await_absence(core);
             } else if !(core.seat.supervised && core.is_supervised()) {
                 self.hear_bells(core, true);
                 // What comes after a worker has seen the wish rings, so that one look is enough
@@ -389,6 +432,24 @@ impl Shared {
             }
         }
         self.keep_time(core);
+    }
+
+    /// Somebody should come to the seat, but may be kept by an input, or by what the program does with
+    /// results: the supervisor looks after a while whether that was so.
+    fn await_absence(&self, core: &mut Core) {
+        let seat = &mut core.seat;
+        if !seat.is_relieved && seat.relief_at.is_none() {
+            seat.relief_at = Some(sys::now_ns() + ABSENCE_NS);
+            seat.was_taken = false;
+        }
+    }
+
+    /// Takes what is there of the chunks that are being filled, for a worker that has nothing to do,
+    /// and sees to it that what comes next is submitted at once.
+    pub(super) fn ask_for_items(&self, open: &[Arc<OpenChunk>]) {
+        for chunk in open.iter().filter_map(|open| open.ask()) {
+            self.submit(chunk);
+        }
     }
 
     /// Sees to it that the supervisor wakes when the next timer is due.

@@ -237,6 +237,7 @@ impl Rig {
             retries: 0,
             attended: true,
             is_initializer: false,
+            is_fed: false,
             deaths: 0,
             // Some are measured.
             extras: Extras::of_call(count == MEASURED, None),

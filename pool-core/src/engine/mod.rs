@@ -57,6 +57,7 @@ use crate::dump::Dump;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::executor::{Cancel, Executor};
 use crate::launch::{LaunchError, Launcher, Link, hint};
+use crate::open::OpenChunk;
 #[cfg(feature = "tracing")]
 use crate::origin::Origin;
 use crate::region::Region;
@@ -186,6 +187,8 @@ impl Engine {
         if has_attachments {
             shared.listen_for_frees();
         }
+        // While there may be one thread, which makes it quick.
+        sys::accept_own_barriers();
         let supervisor = supervisor::start(shared.clone(), launcher).map_err(refused)?;
         let mut engine = Self {
             executor: shared.clone(),
@@ -372,10 +375,13 @@ impl Executor for Shared {
         if chunk.has_attachments() {
             self.listen_for_frees();
         }
-        let attended = chunk.attended;
+        let (attended, is_fed) = (chunk.attended, chunk.is_fed);
         let mut core = self.lock();
         core.submit(chunk);
-        if attended {
+        if is_fed {
+            core.dispatch();
+            self.settle(&mut core);
+        } else if attended {
             core.dispatch();
             // This thread is going to drive at once.
             self.keep_time(&core);
@@ -393,6 +399,30 @@ impl Executor for Shared {
         deadline: Option<Instant>,
     ) -> bool {
         self.drive_until(poll, deadline)
+    }
+
+    fn watch_input(&self, open: &Arc<OpenChunk>) -> bool {
+        if self.is_ours() {
+            let mut core = self.lock();
+            core.open.push(open.clone());
+            self.settle(&mut core);
+            // Whoever looks after the workers may have gone to sleep without it.
+            if !core.open_for_supervisor().is_empty() {
+                open.interrupt();
+            }
+            self.deliver(core);
+        }
+        true
+    }
+
+    fn unwatch_input(&self, open: &Arc<OpenChunk>) {
+        if self.is_ours() {
+            self.lock().open.retain(|other| !Arc::ptr_eq(other, open));
+        }
+    }
+
+    fn has_idle_worker(&self) -> bool {
+        self.is_ours() && self.lock().is_hungry()
     }
 
     #[cfg(feature = "tracing")]

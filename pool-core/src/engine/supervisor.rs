@@ -143,12 +143,14 @@ impl Supervisor {
                 self.hear_everybody(&mut ready)?;
             }
             self.say_farewell();
+            let open;
             let timeout = {
                 let mut core = self.shared.lock();
                 if hears_silence {
                     core.kill_silent_workers();
                 }
                 core.on_time();
+                core.seat.relieve(sys::now_ns());
                 core.bury_unborn();
                 if core.chores {
                     core.dispatch();
@@ -158,6 +160,7 @@ impl Supervisor {
                     self.shared.deliver(core);
                     break;
                 }
+                open = core.open_for_supervisor();
                 let timer = core.next_timer(true);
                 core.seat.supervisor_wakes = timer;
                 let busy = core.has_deliveries();
@@ -170,6 +173,7 @@ impl Supervisor {
             };
             // Also of what was heard a moment ago, by whoever began to listen.
             self.shared.changed.notify_all();
+            self.shared.ask_for_items(&open);
             self.sleep(&mut ready, timeout)?;
         }
         self.shared.changed.notify_all();
@@ -245,7 +249,9 @@ impl Supervisor {
                 self.shared.deliver(core);
                 break;
             }
+            let open = core.open_for_idle();
             self.shared.deliver(core);
+            self.shared.ask_for_items(&open);
             is_hectic = self.shared.events.wait(&mut self.later, Some(nap)).is_ok();
             if !self.later.is_empty() {
                 is_hectic = false;

@@ -51,7 +51,8 @@ impl Core {
         if supervisor && !self.terminating.is_empty() {
             next = next.min(self.next_farewell());
         }
-        for time in [self.rebalance_at.filter(|_| rebalance), care] {
+        let relief = self.seat.relief_at.filter(|_| supervisor);
+        for time in [self.rebalance_at.filter(|_| rebalance), care, relief] {
             next = next.min(time.unwrap_or(u64::MAX));
         }
         (next < u64::MAX).then_some(next)

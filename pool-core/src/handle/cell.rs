@@ -264,6 +264,8 @@ struct CollectorState {
     pieces: Vec<Arc<Piece>>,
     /// Items that have been submitted and whose outcome is not there.
     missing: usize,
+    /// More may be submitted at any time.
+    is_open: bool,
     /// Whoever takes the pieces as they come: there is one at most.
     taker: Option<Waker>,
     waiters: Waiters<Vec<Arc<Piece>>>,
@@ -287,6 +289,24 @@ impl Collector {
         }
     }
 
+    /// More will be submitted, nobody knows when.
+    pub(crate) fn keep_open(&self) {
+        self.lock().is_open = true;
+    }
+
+    /// No more will be.
+    pub(crate) fn close(&self) {
+        let taker = {
+            let mut state = self.lock();
+            state.is_open = false;
+            // Otherwise whoever waits still does.
+            (state.missing == 0).then(|| state.taker.take()).flatten()
+        };
+        if let Some(waker) = taker {
+            wake(waker);
+        }
+    }
+
     /// The pieces that have arrived since the last time.
     pub(crate) fn take(&self) -> Vec<Arc<Piece>> {
         self.show_end();
@@ -296,7 +316,9 @@ impl Collector {
     /// Whether any pieces have arrived since they were last taken; if not, the waker, if any, is
     /// woken when one does, and no other that was given before.
     pub(crate) fn poll_any(&self, waker: Option<&Waker>) -> bool {
-        let any = |state: &CollectorState| !state.pieces.is_empty() || state.missing == 0;
+        let any = |state: &CollectorState| {
+            !state.pieces.is_empty() || (state.missing == 0 && !state.is_open)
+        };
         match waker {
             None => any(&self.lock()),
             Some(waker) => replace(|| self.lock(), any, |state| &mut state.taker, waker),

@@ -6,7 +6,7 @@ mod pending;
 mod task;
 mod watch;
 
-pub(crate) use cell::{Collector, TaskCell};
+pub(crate) use cell::{Cell, Collector, TaskCell};
 pub use map::MapHandle;
 pub(crate) use pending::Pending;
 pub use task::TaskHandle;

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ImapReceipts, ReceiptHandle, Receipted};
+use super::{ImapReceipts, ImapReceiptsLocal, ReceiptHandle, Receipted};
 use crate::call::{Piece, Sink};
 use crate::call_with::{CallWith, reserve};
 use crate::encode::encode_one;
 use crate::entry::Stateless;
-use crate::feed::Feed;
 use crate::handle::{Collector, Pending};
 use crate::sys;
 
@@ -121,36 +120,45 @@ impl<F> CallWithReceipts<F> {
     }
 
     /// See [`Pool::imap`](crate::Pool::imap).
-    pub fn imap<I, R>(self, items: I) -> ImapReceipts<I::IntoIter, R>
+    pub fn imap<I, R>(self, items: I) -> ImapReceipts<R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.lazily(items, true)
+        ImapReceipts::new(self.call.source::<I, R>(items), true)
     }
 
     /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered).
-    pub fn imap_unordered<I, R>(self, items: I) -> ImapReceipts<I::IntoIter, R>
+    pub fn imap_unordered<I, R>(self, items: I) -> ImapReceipts<R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.lazily(items, false)
+        ImapReceipts::new(self.call.source::<I, R>(items), false)
     }
 
-    fn lazily<I, R>(self, items: I, ordered: bool) -> ImapReceipts<I::IntoIter, R>
+    /// See [`Pool::imap_local`](crate::Pool::imap_local).
+    pub fn imap_local<I, R>(self, items: I) -> ImapReceiptsLocal<I::IntoIter, R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let site = self.call.site::<I::Item, R>();
-        let executor = self.call.executor().clone();
-        let feed =
-            site.map(|site| Feed::new(executor, site, items.into_iter(), self.call.progress));
-        ImapReceipts::new(feed, ordered)
+        ImapReceiptsLocal::new(self.call.feed::<I, R>(items), true)
+    }
+
+    /// See [`Pool::imap_unordered_local`](crate::Pool::imap_unordered_local).
+    pub fn imap_unordered_local<I, R>(self, items: I) -> ImapReceiptsLocal<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        ImapReceiptsLocal::new(self.call.feed::<I, R>(items), false)
     }
 }
 

@@ -72,6 +72,8 @@ pub(crate) fn accept_barriers() -> bool {
     true
 }
 
+pub(crate) fn accept_own_barriers() {}
+
 /// Every operation on an atomic is sequentially consistent.
 #[cfg(shuttle)]
 pub(crate) fn barrier_everywhere() {}

@@ -1,9 +1,8 @@
 //! One call of a random kind.
 
-use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -220,15 +219,16 @@ fn lazily<J: Job>(
     rng: &mut Rng,
     in_order: bool,
 ) {
-    let taken = Cell::new(0);
+    let taken = Arc::new(AtomicUsize::new(0));
     // Some inputs panic half-way.
     let breaks_at = one_in(rng, 20).then(|| rng.usize(..=items.len()));
-    let input = items.iter().map(|item| {
-        if breaks_at == Some(taken.get()) {
+    let (theirs, counted) = (items.to_vec(), taken.clone());
+    let input = theirs.into_iter().map(move |item| {
+        if breaks_at == Some(counted.load(Ordering::SeqCst)) {
             break_off();
         }
-        taken.set(taken.get() + 1);
-        J::argument(item)
+        counted.fetch_add(1, Ordering::SeqCst);
+        J::argument(&item)
     });
     let count = breaks_at.unwrap_or(items.len());
     let mut results: Box<dyn Iterator<Item = Outcome<J>> + '_> = if in_order {
@@ -247,9 +247,9 @@ fn lazily<J: Job>(
             break;
         };
         if let Some(buffer) = call.options.buffer
-            && taken.get() > given + buffer
+            && taken.load(Ordering::SeqCst) > given + buffer
         {
-            let taken = taken.get();
+            let taken = taken.load(Ordering::SeqCst);
             call.ledger.violation(&format!(
                 "{} with a buffer of {buffer} took {taken} items and had given {given} results",
                 call.kind

@@ -38,6 +38,10 @@ const PLACES: &[(&str, &str)] = &[
     ("examples/service/", "crashes on purpose"),
     ("examples/test_isolation.rs", "crashes on purpose"),
     (
+        "pool-core/src/append_log.rs",
+        "memory that one thread writes while others read what is there",
+    ),
+    (
         "pool-core/src/broadcast/memory.rs",
         "text that was checked once",
     ),

@@ -4,6 +4,11 @@ use super::{CREDIT_NS, Imbalance, LaneState, STUCK_NS, Scheduler};
 use crate::engine::load::{Flight, Load};
 
 impl<L: Load> Scheduler<L> {
+    /// Whether a worker has nothing to do, and nothing waits for it.
+    pub(crate) fn is_hungry(&self) -> bool {
+        self.queue.is_empty() && self.idle.iter().any(|&slot| self.lanes[slot].may_take())
+    }
+
     /// Whether a worker has nothing to do while items wait behind others: then the lane whose
     /// waiting items should be taken back, or the time at which to ask again. The clock, in
     /// nanoseconds, is asked only where it matters: it costs as much as a small item does.

@@ -1,0 +1,306 @@
+//! Inputs that wait: standard input, a channel, an input that is fed by the results.
+//!
+//! That a result or the beginning of an item does not wait for the input is shown by inputs that wait
+//! for just that. Who gets it wrong hangs, and the watchdog says so.
+
+use std::iter;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use procpool::Pool;
+
+use crate::gate::{self, Gate, Tally};
+use crate::peer::wait_until;
+use crate::subject::{Processes, Subject};
+use crate::trial::Test;
+
+pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
+    tests![S:
+        results_feed_the_input,
+        each_answer_comes_before_the_next_question,
+        an_input_that_waits_is_dropped_when_it_has_answered,
+        an_input_that_panics_after_a_wait,
+    ]
+}
+
+pub(crate) fn processes<S: Processes>() -> Vec<Test> {
+    tests![S:
+        an_item_begins_while_the_input_waits,
+        an_item_begins_while_nobody_asks_for_results,
+        a_worker_that_becomes_idle_takes_what_is_there,
+        a_map_begins_what_is_there,
+        a_map_goes_on_while_its_input_waits,
+    ]
+}
+
+fn triple(x: u64) -> u64 {
+    3 * x
+}
+
+/// The options that decide how many items travel together, and how many are taken.
+const WAYS: [(Option<usize>, Option<usize>); 8] = [
+    (None, None),
+    (Some(1), None),
+    (Some(2), None),
+    (None, Some(1)),
+    (None, Some(7)),
+    (None, Some(1000)),
+    (Some(2), Some(7)),
+    (Some(1), Some(1)),
+];
+
+fn call<P: Pool, F>(
+    pool: &P,
+    function: F,
+    (buffer, chunk): (Option<usize>, Option<usize>),
+) -> procpool::CallWith<F>
+where
+    F: procpool::Stateless,
+{
+    let mut call = pool.call(function);
+    if let Some(items) = buffer {
+        call = call.buffer(items);
+    }
+    if let Some(items) = chunk {
+        call = call.chunksize(items);
+    }
+    call
+}
+
+/// A crawler: what is to be done next follows from the results.
+fn results_feed_the_input<S: Subject>() {
+    /// A page links to two others.
+    fn links(page: u64) -> Vec<u64> {
+        let below = [2 * page, 2 * page + 1];
+        below.into_iter().filter(|page| *page < 64).collect()
+    }
+    let pool = S::pool(2);
+    for way in WAYS {
+        for ordered in [true, false] {
+            let (sender, pages) = mpsc::channel();
+            sender.send(1).unwrap();
+            let mut open = 1;
+            let mut seen = 0;
+            let call = call(&pool, links, way);
+            let mut results = if ordered {
+                call.imap(pages)
+            } else {
+                call.imap_unordered(pages)
+            };
+            while open > 0 {
+                for page in results.next().unwrap().unwrap() {
+                    sender.send(page).unwrap();
+                    open += 1;
+                }
+                open -= 1;
+                seen += 1;
+            }
+            assert_eq!(seen, 63, "{way:?}");
+            drop(sender);
+            assert!(results.next().is_none());
+        }
+    }
+}
+
+/// Somebody who asks a question when the one before is answered.
+fn asks_one_by_one(questions: Sender<u64>, answers: Receiver<u64>, count: u64) {
+    for x in 0..count {
+        questions.send(x).unwrap();
+        assert_eq!(answers.recv().unwrap(), triple(x));
+    }
+}
+
+/// Questions on a channel: each answer is there before the next question is asked.
+fn each_answer_comes_before_the_next_question<S: Subject>() {
+    let pool = S::pool(2);
+    for way in WAYS {
+        for ordered in [true, false] {
+            let (asked, questions) = mpsc::channel();
+            let (answer, answers) = mpsc::channel();
+            let asker = thread::spawn(move || asks_one_by_one(asked, answers, 30));
+            let call = call(&pool, triple, way);
+            let results = if ordered {
+                call.imap(questions)
+            } else {
+                call.imap_unordered(questions)
+            };
+            for result in results {
+                answer.send(result.unwrap()).unwrap();
+            }
+            asker.join().unwrap();
+        }
+    }
+}
+
+/// An iterator is dropped while its input waits. It is not waited for; the input is dropped as soon
+/// as it has answered, and nothing more is asked of it.
+fn an_input_that_waits_is_dropped_when_it_has_answered<S: Subject>() {
+    let pool = S::pool(2);
+    for way in WAYS {
+        let (sender, receiver) = mpsc::channel();
+        let (dropped, is_dropped) = mpsc::channel::<()>();
+        let input = receiver.into_iter().inspect(move |_| {
+            // Dropped with the input.
+            let _ = &dropped;
+        });
+        let mut results = call(&pool, triple, way).imap(input);
+        sender.send(5).unwrap();
+        assert_eq!(results.next().unwrap().unwrap(), 15);
+        drop(results);
+        // It may have ended already, or it takes this one and ends.
+        let _ = sender.send(6);
+        assert!(is_dropped.recv().is_err(), "dropped");
+        assert!(sender.send(7).is_err(), "nobody takes it");
+    }
+    assert_eq!(pool.apply(triple, 2).unwrap(), 6);
+}
+
+/// The results of the items before the panic are there while the input waits, the panic comes when it does.
+fn an_input_that_panics_after_a_wait<S: Subject>() {
+    let pool = S::pool(2);
+    for way in WAYS {
+        let (sender, receiver) = mpsc::channel::<Option<u64>>();
+        let input = receiver
+            .into_iter()
+            .map(|item| item.unwrap_or_else(|| resume_unwind(Box::new("no more of this"))));
+        let mut results = call(&pool, triple, way).imap(input);
+        for x in 0..3 {
+            sender.send(Some(x)).unwrap();
+            assert_eq!(results.next().unwrap().unwrap(), triple(x));
+        }
+        sender.send(None).unwrap();
+        let panic = catch_unwind(AssertUnwindSafe(|| results.next().is_some()));
+        let panic = panic.expect_err("the input has panicked");
+        assert_eq!(panic.downcast_ref(), Some(&"no more of this"));
+        assert!(results.next().is_none());
+    }
+}
+
+/// Adds a line to a tally.
+fn note(tally: String) {
+    gate::add(&tally, "run");
+}
+
+/// Some items, and then an input that waits until all of them have begun.
+fn until_all_begin(items: usize) -> (Tally, impl Iterator<Item = String> + Send + 'static) {
+    let tally = Tally::new();
+    let ticket = tally.ticket();
+    let begun = ticket.clone();
+    let wait = iter::from_fn(move || {
+        wait_until(|| gate::lines(&begun) == items);
+        None
+    });
+    (tally, iter::repeat_n(ticket, items).chain(wait))
+}
+
+/// Items begin although the input keeps the next one back, in a pool that has not worked yet and in one
+/// that knows items to be quick, so that it collects many.
+fn an_item_begins_while_the_input_waits<S: Processes>() {
+    for warm in [false, true] {
+        let pool = S::pool(2);
+        if warm {
+            let tickets = vec![Tally::new().ticket(); 500];
+            assert_eq!(pool.imap(|_: String| (), tickets).count(), 500);
+        }
+        for way in WAYS {
+            for items in [1, 2, 3, 8] {
+                if way.0.is_some_and(|buffer| buffer < items) {
+                    continue;
+                }
+                let (tally, input) = until_all_begin(items);
+                assert_eq!(call(&pool, note, way).imap(input).count(), items);
+                let (other, input) = until_all_begin(items);
+                let results = call(&pool, note, way).imap_unordered_local(input);
+                assert_eq!(results.count(), items);
+                assert_eq!((tally.count(), other.count()), (items, items));
+            }
+        }
+    }
+}
+
+/// The same while whoever has the iterator is at something else.
+fn an_item_begins_while_nobody_asks_for_results<S: Processes>() {
+    let pool = S::pool(2);
+    for way in [(None, None), (None, Some(50)), (Some(40), Some(3))] {
+        let (sender, receiver) = mpsc::channel();
+        let tally = Tally::new();
+        let mut results = call(&pool, note, way).imap(receiver);
+        sender.send(tally.ticket()).unwrap();
+        results.next().unwrap().unwrap();
+        // No more than are taken ahead of the results.
+        for count in 2..7 {
+            sender.send(tally.ticket()).unwrap();
+            wait_until(|| tally.count() == count);
+        }
+        drop(sender);
+        assert_eq!(results.count(), 5);
+    }
+}
+
+/// Items that were collected while all workers were at work begin when one of them has nothing to do,
+/// although the input waits.
+fn a_worker_that_becomes_idle_takes_what_is_there<S: Processes>() {
+    fn pass_or_note((gate, tally): (Option<String>, String)) {
+        if let Some(gate) = gate {
+            gate::pass(&gate);
+        }
+        gate::add(&tally, "run");
+    }
+    for (chunk, local) in [(1000, false), (1000, true), (3, false), (3, true)] {
+        let pool = S::pool(2);
+        let (gate, tally) = (Gate::new(), Tally::new());
+        let (ticket, run) = (gate.ticket(), tally.ticket());
+        // Two that keep the workers, and eight more when both are kept.
+        let held = iter::repeat_n((Some(ticket.clone()), run.clone()), 2);
+        let (arrivals, mut left) = (ticket.clone(), 8);
+        let notes = run.clone();
+        let others = iter::from_fn(move || {
+            if left == 8 {
+                wait_until(|| gate::lines(&arrivals) == 2);
+            }
+            if left == 0 {
+                gate::open(&arrivals);
+                wait_until(|| gate::lines(&notes) == 10);
+                return None;
+            }
+            left -= 1;
+            Some((None, notes.clone()))
+        });
+        let call = pool.call(pass_or_note).chunksize(chunk);
+        let count = if local {
+            call.imap_local(held.chain(others)).count()
+        } else {
+            call.imap(held.chain(others)).count()
+        };
+        assert_eq!((count, tally.count()), (10, 10));
+    }
+}
+
+/// `map` and `try_map` begin what is there while their input waits.
+fn a_map_begins_what_is_there<S: Processes>() {
+    let pool = S::pool(2);
+    for chunk in [None, Some(1), Some(7), Some(1000)] {
+        for items in [1, 2, 8, 150] {
+            let (tally, input) = until_all_begin(items);
+            let results = call(&pool, note, (None, chunk)).map(input).unwrap();
+            assert_eq!((results.len(), tally.count()), (items, items));
+            let (tally, input) = until_all_begin(items);
+            let results = call(&pool, note, (None, chunk)).try_map(input);
+            assert_eq!((results.len(), tally.count()), (items, items));
+        }
+    }
+}
+
+/// What waits in the queue behind what workers have goes on while the caller of `map` is with its input.
+fn a_map_goes_on_while_its_input_waits<S: Processes>() {
+    let pool = S::pool(1);
+    for warm in [0, 1000] {
+        // So many that a worker is not given all of them.
+        let (tally, input) = until_all_begin(600);
+        let before = iter::repeat_n(String::from("/dev/null"), warm);
+        let results = pool.call(note).chunksize(1).map(before.chain(input));
+        assert_eq!(results.unwrap().len(), warm + 600);
+        assert_eq!(tally.count(), 600);
+    }
+}
