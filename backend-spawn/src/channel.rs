@@ -103,9 +103,11 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// In a worker: the sender of the channel of which it has inherited the sending socket.
+    /// In a worker, which is still alone: the sender of the channel of which it has inherited the
+    /// sending socket. (Should ipc-channel be lost for want of a socket, then only to this worker:
+    /// that is not worth what [`prepare`] costs.)
     pub(crate) fn over(socket: OwnedFd) -> io::Result<Self> {
-        let (sender, _) = patiently(channel)?;
+        let (sender, _) = without_hook(|| patiently(channel))?;
         // SAFETY: the descriptor belongs to the sender, which is ours, and which takes one
         // connected socket of this type like another.
         unsafe { sys::replace(sender.number, socket)? };
@@ -174,54 +176,38 @@ fn numbers(text: &str) -> impl Iterator<Item = RawFd> {
         .filter_map(|digits| digits.parse().ok())
 }
 
-/// Where a process uses ipc-channel for the first time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// Beside other threads, which open descriptors.
-    Parent,
-    /// Alone, before anything else.
-    Worker,
-}
-
-/// To be called before the rest of this module: makes ipc-channel find out how large a message may
+/// To be called in a parent before [`channel`]: makes ipc-channel find out how large a message may
 /// be. It does so once in a process, with a socket pair, and should it get none, then it panics,
-/// and does so again whenever it is asked to send or receive anything.
+/// and does so again whenever it is asked to send or receive anything: no pool could be built any
+/// more.
 ///
-/// So it is made to do it at a moment at which there are sockets: some are made and closed just
-/// before. In a parent, which would be lost to all later pools, a thread does that which has a
-/// table of descriptors of its own, so that nobody else uses up what the limit of open files
-/// leaves. Of a worker it would be the end of a launch, and nothing more.
+/// So it is made to do it at a moment at which there are sockets: many are made and closed just
+/// before, by a thread that has a table of descriptors of its own, so that nobody else uses up
+/// what the limit of open files leaves.
 ///
 /// # Errors
 /// When there are none; the next call tries again.
-pub(crate) fn prepare(side: Side) -> io::Result<()> {
+pub(crate) fn prepare() -> io::Result<()> {
+    /// Other processes take from the system's limit of open files at the same time.
+    const SPARE_PAIRS: usize = 16;
     static IS_DONE: AtomicBool = AtomicBool::new(false);
     if IS_DONE.load(Ordering::Acquire) {
         return Ok(());
     }
-    match side {
-        Side::Worker => without_hook(|| first_use(1))?,
-        Side::Parent => thread::Builder::new()
-            .name("procpool-channel".into())
-            .spawn(|| {
-                // Where a sandbox forbids that, it is done among the others.
-                let _ = sys::own_descriptors();
-                // Other processes take from the system's limit of open files at the same time.
-                first_use(16)
-            })?
-            .join()
-            .unwrap_or_else(|_| Err(unusable()))?,
-    }
+    thread::Builder::new()
+        .name("procpool-channel".into())
+        .spawn(|| {
+            // Where a sandbox forbids that, it is done among the others.
+            let _ = sys::own_descriptors();
+            patiently(|| {
+                let pairs = (0..SPARE_PAIRS).map(|_| UnixStream::pair());
+                pairs.collect::<io::Result<Vec<_>>>().map(drop)
+            })?;
+            caught(OsIpcSender::get_max_fragment_size)
+        })?
+        .join()
+        .unwrap_or_else(|_| Err(unusable()))?;
     IS_DONE.store(true, Ordering::Release);
-    Ok(())
-}
-
-fn first_use(spare_pairs: usize) -> io::Result<()> {
-    patiently(|| {
-        let pairs: io::Result<Vec<_>> = (0..spare_pairs).map(|_| UnixStream::pair()).collect();
-        pairs.map(drop)
-    })?;
-    caught(OsIpcSender::get_max_fragment_size)?;
     Ok(())
 }
 
@@ -272,10 +258,10 @@ mod tests {
 
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-    use super::{Hello, Receiver, Sender, Side, numbers, prepare};
+    use super::{Hello, Receiver, Sender, numbers, prepare};
 
     fn channel() -> (Sender, Receiver) {
-        prepare(Side::Parent).expect("sockets");
+        prepare().expect("sockets");
         super::channel().expect("sockets")
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use rustix::net::{SendFlags, send};
 
 use crate::bootstrap_env::BootstrapEnv;
-use crate::channel::{Side, channel, prepare};
+use crate::channel::{channel, prepare};
 use crate::doorbell::{FRAME_BYTES, Heard, Inbox, Message};
 
 /// A doorbell that gives its bytes in pieces, and then has no more for now.
@@ -76,7 +76,7 @@ pub fn bootstrap_env(input: &[u8]) {
 /// # Panics
 /// When the system refuses a socket.
 pub fn hello(input: &[u8]) {
-    prepare(Side::Worker).expect("sockets");
+    prepare().expect("sockets");
     let (sender, receiver) = channel().expect("sockets");
     let stranger = sender.duplicate().expect("a descriptor");
     drop(sender);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use pool_core::{PROTOCOL_VERSION, Region, build_identity};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
-use crate::channel::{Hello, Sender, Side, prepare};
+use crate::channel::{Hello, Sender};
 use crate::doorbell::Message;
 use crate::sys;
 
@@ -169,7 +169,6 @@ fn set_up(launch: &Launch, bell: &mut PipeWriter) -> io::Result<Region> {
     // the only mapping here, and it goes to `serve`.
     let region = unsafe { Region::map(memory.as_fd())? };
     drop(memory);
-    prepare(Side::Worker)?;
     let to_parent = Sender::over(sys::take_inherited(launch.hello)?)?;
     to_parent.send(Hello {
         version: PROTOCOL_VERSION,

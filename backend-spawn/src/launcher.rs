@@ -10,7 +10,7 @@ use std::path::Path;
 use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
-use crate::channel::{Nonce, Receiver, Side, channel, patiently, prepare};
+use crate::channel::{Nonce, Receiver, channel, patiently, prepare};
 use crate::link::SpawnLink;
 use crate::sys::{self, Process};
 
@@ -137,7 +137,7 @@ struct Offer {
 
 /// The socket in which a worker says hello, and where that is heard.
 fn make_channel() -> io::Result<(OwnedFd, Receiver)> {
-    prepare(Side::Parent)?;
+    prepare()?;
     let (sender, receiver) = channel()?;
     Ok((sender.duplicate()?, receiver))
 }
