@@ -91,7 +91,7 @@ fn find(text: &str, mark: &Nonce) -> io::Result<RawFd> {
     numbers(text)
         .chain(0..sys::most_descriptors())
         .find(|&number| sys::has_message(number, mark))
-        .ok_or_else(|| io::Error::other("ipc-channel's socket cannot be found"))
+        .ok_or_else(|| io::Error::other("ipc-channel's socket cannot be found by recvmsg"))
 }
 
 /// The sending side of a channel.

@@ -129,11 +129,14 @@ fn serve(launch: &Launch) -> ! {
         Ok(true) => {}
         Ok(false) => leave(NOT_SET_UP),
         Err(error) => fail_early(&format!(
-            "a worker cannot tie itself to its parent: {error}"
+            "a worker cannot tie itself to its parent (prctl, fcntl): {error}"
         )),
     }
-    let tie = sys::take_inherited(launch.tie)
-        .unwrap_or_else(|error| fail_early(&format!("a worker cannot be set up: {error}")));
+    let tie = sys::take_inherited(launch.tie).unwrap_or_else(|error| {
+        fail_early(&format!(
+            "a worker cannot be set up (dup3, socketpair, sendmsg, recvmsg): {error}"
+        ))
+    });
     match pool_core::worker::bind_to_parent(tie) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => leave(NOT_SET_UP),
         // Where a sandbox does not allow it, the signal above remains.
@@ -142,15 +145,19 @@ fn serve(launch: &Launch) -> ! {
     sys::remove_variable(BootstrapEnv::VARIABLE);
     sys::ignore_signals_of_output();
     sys::name_process(&env::args_os().next().unwrap_or_default());
-    let mut bell = sys::take_stdin()
-        .unwrap_or_else(|error| fail_early(&format!("a worker cannot be set up: {error}")));
+    let mut bell = sys::take_stdin().unwrap_or_else(|error| {
+        fail_early(&format!(
+            "a worker cannot be set up (dup3, socketpair, sendmsg, recvmsg): {error}"
+        ))
+    });
     match set_up(launch, &mut bell) {
         // SAFETY: the parent has made and prepared this region for this worker, which has it by an
         // inherited descriptor and a nonce, and runs the same executable. The parent gives its own
         // side to the engine alone, and nobody else is given any.
         Ok(region) => leave(unsafe { pool_core::worker::serve(region, bell.into()) }),
         Err(error) => {
-            let reason = format!("a worker cannot be set up: {error}");
+            let reason =
+                format!("a worker cannot be set up (dup3, socketpair, sendmsg, recvmsg): {error}");
             // If this fails, the parent is gone.
             let _ = say(&mut bell, &Message::Failed(reason));
             leave(NOT_SET_UP)

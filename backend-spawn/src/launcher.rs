@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region};
+use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region, failed_in};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
 use crate::channel::{Nonce, Receiver, channel, patiently, prepare};
@@ -113,7 +113,9 @@ impl Launcher for SpawnLauncher {
         spec.prepare(&region);
         let (bell, theirs) = sys::make_bell().map_err(cannot_prepare)?;
         let nonce = sys::random().map_err(cannot_prepare)?;
-        let (to_hello, hello) = patiently(make_channel).map_err(cannot_prepare)?;
+        let (to_hello, hello) = patiently(make_channel)
+            .map_err(failed_in("socketpair, sendmsg or recvmsg"))
+            .map_err(cannot_prepare)?;
         let offer = Offer {
             nonce,
             memory,
@@ -218,7 +220,8 @@ fn cannot_execute(error: io::Error) -> LaunchError {
         ""
     };
     LaunchError::new(format!(
-        "cannot execute this program ({EXECUTABLE}) again{permission}"
+        "cannot execute this program ({EXECUTABLE}) again by posix_spawn (clone, setpgid, dup3, \
+         execve){permission}"
     ))
     .caused_by(error)
 }

@@ -100,7 +100,7 @@ pub use stats::{Stats, WorkerStats};
 #[cfg(feature = "stream")]
 pub use stream::{ImapLocalStream, ImapStream};
 #[doc(hidden)]
-pub use sys::{failed, poll};
+pub use sys::{failed, failed_in, poll};
 pub use trace::{Trace, Tracer};
 pub use worker::{Resource, WorkerInfo};
 pub use worker_end::{EndReason, WorkerEnd};

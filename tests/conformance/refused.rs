@@ -276,9 +276,7 @@ fn tiny_files<S: Processes>() {
 /// gets an error, and nobody dies of SIGXFSZ.
 fn a_limit_of_file_sizes<S: Processes>() {
     assert_eq!(again::<S>("small_files").lines(), [""; 0]);
-    if S::NAME == "fork" {
-        assert_eq!(again::<S>("tiny_files").lines(), [""; 0]);
-    }
+    assert_eq!(again::<S>("tiny_files").lines(), [""; 0]);
 }
 
 /// Forking a program with threads.

@@ -21,9 +21,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         let test = move || judge(backend, None);
         trials.push(Trial::test(format!("{backend}::nothing_is_refused"), test));
         for call in CALLS {
-            if backend == "spawn" && UNNAMED_BY_SPAWN.contains(&call.name) {
-                continue;
-            }
             for errno in [Errno::PERM, Errno::NOSYS] {
                 let name = format!("{backend}::{}_{}", call.name, errno.raw_os_error());
                 let test = move || judge(backend, Some((call.name, errno)));
@@ -59,27 +56,17 @@ const DISPENSABLE: &[&str] = &[
     "sigaltstack",
 ];
 
-/// The bootstrap of spawned workers has no other way, and does not name them.
-const UNNAMED_BY_SPAWN: &[&str] = &[
-    "getrandom",
-    "pidfd_open",
-    "prlimit64",
-    "waitid",
-    "setpgid",
-    "prctl(PR_SET_PDEATHSIG)",
-    "execve",
-    "dup3",
-    "socketpair",
-    "sendmsg",
-    "recvmsg",
-];
+/// These are different for who starts workers by executing the program again.
+const NEEDED_TO_SPAWN: &[&str] = &["setpgid", "prctl(PR_SET_PDEATHSIG)"];
 
 /// Every step is right, or ends with an error that names the call, and that only if there is no
 /// other way.
 fn judge(backend: &str, refused: Option<(&str, Errno)>) -> Result<(), Failed> {
     let said = run(backend, refused)?;
     let name = refused.map(|(call, _)| call.split('(').next().unwrap_or(call));
-    let is_dispensable = refused.is_none_or(|(call, _)| DISPENSABLE.contains(&call));
+    let is_dispensable = refused.is_none_or(|(call, _)| {
+        DISPENSABLE.contains(&call) && !(backend == "spawn" && NEEDED_TO_SPAWN.contains(&call))
+    });
     for line in said.lines() {
         let is_right = line.ends_with(": right");
         let is_named = line.contains(": error ") && name.is_some_and(|name| line.contains(name));

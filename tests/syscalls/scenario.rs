@@ -248,10 +248,12 @@ fn hang(_: ()) {
 /// What the open descriptors of this process stand for. `None`: it cannot be seen.
 fn descriptors() -> Option<Vec<String>> {
     let entries = Path::new("/proc/self/fd").read_dir().ok()?;
-    let names = entries
-        .flatten()
-        .filter_map(|entry| entry.path().read_link().ok());
+    let names: Result<Vec<_>, _> = entries
+        .map(|entry| entry.and_then(|entry| entry.path().read_link()))
+        .collect();
     let mut names: Vec<_> = names
+        .ok()?
+        .iter()
         .map(|name| name.display().to_string())
         // That of the folder itself; and what the standard library keeps, where its maps find no
         // other random numbers.

@@ -45,7 +45,8 @@ pub(crate) fn off_standard(descriptor: impl Into<OwnedFd>) -> io::Result<OwnedFd
 /// Both ends of a new connection.
 pub(crate) fn connected_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(failed("socketpair"))?;
     Ok((off_standard(one)?, off_standard(other)?))
 }
 

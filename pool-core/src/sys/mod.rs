@@ -18,8 +18,8 @@ pub(crate) use file_size::without_size_signal;
 pub(crate) use image::build_identity;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
-pub use refused::failed;
-pub(crate) use refused::{FailedCall, errno_of, failed_in};
+pub(crate) use refused::{FailedCall, errno_of};
+pub use refused::{failed, failed_in};
 pub(crate) use sealed::{Place, Sealed};
 pub use waiting::poll;
 // In front of Linux's of the same names.

@@ -1,6 +1,6 @@
 //! The kinds of pools that the storm is made for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use procpool::{BuildError, Output, OutputLine, Pool};
@@ -228,5 +228,25 @@ pub(crate) fn nested(kind: Kind, items: u64) -> Result<Vec<u64>, String> {
         Kind::Fork => squares(procpool::ForkPool::builder().processes(2).build(), items),
         #[cfg(feature = "spawn")]
         Kind::Spawn => squares(procpool::SpawnPool::builder().processes(2).build(), items),
+    }
+}
+
+/// Dumps a pool of its own. What that reads of the program's debugging information stays in memory for
+/// the next dump: once, and not for each.
+pub(crate) fn dump_once(kind: Kind) {
+    fn dump(pool: Result<impl Pool, BuildError>) {
+        let Ok(pool) = pool else { return };
+        let _busy = pool.apply_async(deed::stay, ());
+        let end = Instant::now() + Duration::from_secs(20);
+        // It may have no stack yet.
+        while !pool.dump().to_string().contains("deed::stay") && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    match kind {
+        #[cfg(feature = "fork")]
+        Kind::Fork => dump(procpool::ForkPool::builder().processes(1).build()),
+        #[cfg(feature = "spawn")]
+        Kind::Spawn => dump(procpool::SpawnPool::builder().processes(1).build()),
     }
 }

@@ -2,17 +2,22 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::panic::{catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Uid;
 use procpool::worker;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::backend::{self, Kind};
 use super::load::Trap;
+
+/// The user who has no rights.
+const NOBODY: Uid = Uid::from_raw(65_534);
 
 /// Names the file in which tasks write down that they run.
 pub(crate) const RUNS: &str = "CHAOS_RUNS";
@@ -31,6 +36,12 @@ pub(crate) enum Deed {
     /// Works until it is asked to stop.
     UntilCancelled,
     Panic,
+    /// Fails with a panic's payload, without a panic, after one that it has caught.
+    Resume,
+    /// Catches a panic, and sleeps until it is killed.
+    CatchAndStay,
+    /// Becomes another user for good, if it may.
+    DropPrivileges,
     Exit(u8),
     Abort,
     Segfault,
@@ -72,9 +83,15 @@ impl Deed {
             Self::Nothing
                 | Self::SleepMs(_)
                 | Self::SpinUs(_)
+                | Self::DropPrivileges
                 | Self::Child { .. }
                 | Self::Nested(_)
         )
+    }
+
+    /// Whether it ends with a panic of its own.
+    pub(crate) fn panics(self) -> bool {
+        matches!(self, Self::Panic | Self::Resume)
     }
 
     /// The signal, or the exit code, that it ends its worker with.
@@ -111,9 +128,19 @@ impl Deed {
             Self::Nothing | Self::Argument(_) | Self::Answer(_) => {}
             Self::SleepMs(ms) => std::thread::sleep(Duration::from_millis(ms.into())),
             Self::SpinUs(us) => spin(Duration::from_micros(us.into())),
-            Self::Forever => loop {
-                std::thread::sleep(Duration::from_secs(1000));
-            },
+            Self::Forever => stay(()),
+            Self::Resume => {
+                let _ = catch_unwind(|| panic!("caught by {id}"));
+                resume_unwind(Box::new(format!("as ordered by {id}")));
+            }
+            Self::CatchAndStay => {
+                let _ = catch_unwind(|| panic!("caught by {id}"));
+                stay(());
+            }
+            Self::DropPrivileges => {
+                // It fails where it is nobody already.
+                let _ = nix::unistd::setuid(NOBODY);
+            }
             Self::UntilCancelled => {
                 while !worker::is_cancelled() {
                     std::thread::sleep(Duration::from_micros(200));
@@ -126,6 +153,8 @@ impl Deed {
             Self::Segfault => die_of(Signal::SEGV),
             Self::Kill => die_of(Signal::KILL),
             Self::Child { seconds, ms, leave } => have_child(seconds, ms, leave),
+            // Another user may not reach what a pool of its own needs.
+            Self::Nested(_) if nix::unistd::geteuid() == NOBODY => {}
             Self::Nested(kind) => {
                 let squares = backend::nested(kind, 20)?;
                 if !squares.into_iter().eq((0..20).map(|x| x * x)) {
@@ -134,6 +163,13 @@ impl Deed {
             }
         }
         Ok(())
+    }
+}
+
+/// Sleeps until it is killed.
+pub(crate) fn stay((): ()) {
+    loop {
+        std::thread::sleep(Duration::from_secs(1000));
     }
 }
 

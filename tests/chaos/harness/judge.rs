@@ -8,11 +8,14 @@ use procpool::{TaskError, TaskErrorKind};
 use rustix::process::Signal;
 
 use super::backend::Config;
-use super::deed::Deed;
 use super::job::{Item, Job};
 use super::killer::Victims;
 use super::ledger::{Ledger, Runs};
 use super::plan::Options;
+
+/// The outcome of an item that was to kill its worker, which the killer has killed as well: nobody
+/// knows who was first.
+pub(crate) const DIED_OR_KILLED: &str = "died-or-killed";
 
 /// What is known of a pool.
 pub(crate) struct Facts {
@@ -164,6 +167,10 @@ impl Call {
                 return match J::nested_failure(answer) {
                     None => verdict("ok", 1, most),
                     Some(_) if self.victims.any_since(self.begun) => verdict("nested", 1, most),
+                    // Workers that were started then have few descriptors for ever.
+                    Some(_) if self.victims.was_short_since(self.pool.since) => {
+                        verdict("nested", 1, most)
+                    }
                     Some(why) => Err(format!("its own pool failed: {why}")),
                 };
             }
@@ -178,7 +185,7 @@ impl Call {
         match error.kind() {
             TaskErrorKind::Panicked => {
                 let order = format!("as ordered by {}", item.id);
-                if item.deed == Deed::Panic && error.panic_message() == Some(&order) {
+                if item.deed.panics() && error.panic_message() == Some(&order) {
                     verdict("panicked", 1, most)
                 } else {
                     Err("it was not to panic".into())
@@ -187,8 +194,10 @@ impl Call {
             TaskErrorKind::WorkerLost => {
                 if item.deed.own_death() == Some((error.signal(), error.exit_code())) {
                     // The killer may have been there first, before it could note that it ran.
-                    let least = u8::from(self.was_killed(error).is_err());
-                    verdict("died", least, most)
+                    match self.was_killed(error) {
+                        Ok(()) => verdict(DIED_OR_KILLED, 0, most),
+                        Err(_) => verdict("died", 1, most),
+                    }
                 } else {
                     self.was_killed(error)?;
                     verdict("killed", 0, most)
@@ -274,7 +283,12 @@ impl Call {
             .checked_sub(Duration::from_secs(10))
             .unwrap_or(self.begun);
         let since = since.max(self.pool.since);
-        if by_signal && self.victims.is_worker(worker.pid(), since)
+        // Nor of one that died too late because somebody held it, or that nobody could ask about.
+        let is_unknown_for_good = unknown
+            && (self.victims.was_held_since(self.begun)
+                || self.victims.was_short_since(self.begun));
+        if is_unknown_for_good
+            || by_signal && self.victims.is_worker(worker.pid(), since)
             || (by_signal || unknown) && self.victims.servers_since(self.pool.since) > 0
         {
             Ok(())

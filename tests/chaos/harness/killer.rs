@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,14 +15,19 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::backend::Backend;
 use super::kin;
+use super::meddling::{self, Held};
 use super::plan::one_in;
+use super::pools::Tenant;
 use super::storm::Storm;
 
 /// A fork server has a standby, which has one of its own some time later. So only two deaths this
 /// soon after each other explain the end of a pool.
 const BOTH: Duration = Duration::from_secs(2);
 
-/// How long somebody is stopped at most.
+/// How long descriptors are short, and somewhat more: what came of it may be noticed later.
+const LONGEST_SHORTAGE: Duration = Duration::from_secs(1);
+
+/// How long somebody is stopped at most, in milliseconds.
 const LONGEST_STOP: u64 = 1500;
 
 /// Whom the killer has killed.
@@ -39,6 +45,11 @@ struct Dead {
     /// The same, of all of them.
     times: Vec<Instant>,
     servers: Vec<Instant>,
+    /// When somebody was stopped, traced or frozen: a worker, or the fork server that knows how a worker
+    /// has ended.
+    holds: Vec<Instant>,
+    /// When there were too few descriptors.
+    shortages: Vec<Instant>,
 }
 
 impl Victims {
@@ -84,6 +95,25 @@ impl Victims {
             .count()
     }
 
+    /// Whether somebody may have been held who was to die, so that how he ended came too late.
+    pub(crate) fn was_held_since(&self, since: Instant) -> bool {
+        let longest = Duration::from_millis(LONGEST_STOP);
+        let since = since.checked_sub(longest).unwrap_or(since);
+        self.dead().holds.iter().any(|at| *at >= since)
+    }
+
+    /// Descriptors are short at this moment.
+    fn add_shortage(&self) {
+        self.dead().shortages.push(Instant::now());
+    }
+
+    /// Whether descriptors were short.
+    pub(crate) fn was_short_since(&self, since: Instant) -> bool {
+        // It may have begun before.
+        let since = since.checked_sub(LONGEST_SHORTAGE).unwrap_or(since);
+        self.dead().shortages.iter().any(|at| *at >= since)
+    }
+
     /// Whether two fork servers, or one and its standby, were killed together.
     pub(crate) fn both_servers_since(&self, since: Instant) -> bool {
         // The pool may have been built between the two deaths.
@@ -95,7 +125,7 @@ impl Victims {
 
     /// Whether this end of a pool, by no fault of its tasks, has an explanation.
     pub(crate) fn explain_end(&self, since: Instant, reason: &str) -> Result<(), String> {
-        if self.both_servers_since(since) {
+        if self.both_servers_since(since) || self.was_short_since(since) {
             return Ok(());
         }
         if reason.contains("fork server") {
@@ -109,15 +139,15 @@ impl Victims {
     }
 }
 
-/// Somebody who is stopped.
-struct Stopped {
-    process: OwnedFd,
+/// Somebody who is held up.
+struct Holding {
+    _held: Held,
     until: Instant,
 }
 
 /// Kills and stops until the storm is over, and then continues all that are stopped.
 pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
-    let mut stopped: Vec<Stopped> = Vec::new();
+    let mut held: Vec<Holding> = Vec::new();
     let mut server_at = Instant::now() + Duration::from_secs(2);
     while !storm.ledger.is_over() {
         // Quick and slow times, and some without any harm.
@@ -126,7 +156,7 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
             1..6 => rng.u64(..10),
             _ => rng.u64(10..80),
         };
-        wait(storm, &mut stopped, Duration::from_millis(pause));
+        wait(storm, &mut held, Duration::from_millis(pause));
         let now = Instant::now();
         if now >= server_at
             && let Some(server) = storm.backend.expendable_server()
@@ -146,26 +176,60 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
             kill_all_of_one(storm, rng);
             continue;
         }
+        if one_in(rng, 40) {
+            meddle(storm, rng);
+            continue;
+        }
         let server = storm.backend.server().filter(|_| one_in(rng, 20));
         let Some(pid) = server.or_else(|| victim(storm, rng)) else {
             continue;
         };
         let is_ours = B::NESTED_MAY_BE_KILLED || kin::parent(pid) == Some(std::process::id());
         if server.is_some() || !is_ours || one_in(rng, 3) {
-            if let Some(process) = open(pid)
-                && pidfd_send_signal(&process, Signal::STOP).is_ok()
-            {
+            if let Some(one) = hold(pid, rng) {
+                storm.victims.dead().holds.push(Instant::now());
                 storm.victims.stops.fetch_add(1, Ordering::Relaxed);
                 let longest = if one_in(rng, 4) { LONGEST_STOP } else { 100 };
                 let until = now + Duration::from_millis(rng.u64(..longest));
-                stopped.push(Stopped { process, until });
+                held.push(Holding { _held: one, until });
             }
         } else {
             kill(storm, pid);
         }
     }
-    for one in stopped {
-        let _ = pidfd_send_signal(&one.process, Signal::CONT);
+}
+
+/// Stops a process, or has it traced or frozen.
+fn hold(pid: u32, rng: &mut Rng) -> Option<Held> {
+    let process = open(pid)?;
+    match rng.u32(..12) {
+        0 => Held::traced(pid, true),
+        1 => Held::traced(pid, false),
+        2 => Held::frozen(pid),
+        _ => {
+            pidfd_send_signal(&process, Signal::STOP).ok()?;
+            Some(Held::Stopped(process))
+        }
+    }
+}
+
+/// Does something to this program itself.
+fn meddle<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
+    let _operation = storm.ledger.operation("meddle");
+    match rng.u32(..4) {
+        0 => meddling::stop_this_program(Duration::from_millis(rng.u64(1..300))),
+        1 => {
+            storm.victims.add_shortage();
+            let time = Duration::from_millis(rng.u64(1..LONGEST_SHORTAGE.as_millis() as u64 / 4));
+            meddling::with_few_descriptors(rng.u64(..8), time);
+            storm.victims.add_shortage();
+        }
+        _ => {
+            let tenant: Option<Arc<Tenant<B>>> = storm.pools.random(rng);
+            if let Some(tenant) = tenant {
+                drop(tenant.pool.dump().to_string());
+            }
+        }
     }
 }
 
@@ -195,20 +259,15 @@ fn kill_server<B: Backend>(storm: &Storm<B>, server: u32, rng: &mut Rng) {
 }
 
 /// Sleeps, and continues those whose time has come.
-fn wait<B: Backend>(storm: &Storm<B>, stopped: &mut Vec<Stopped>, time: Duration) {
+fn wait<B: Backend>(storm: &Storm<B>, held: &mut Vec<Holding>, time: Duration) {
     let end = Instant::now() + time;
     loop {
         let now = Instant::now();
-        stopped.retain(|one| {
-            if one.until <= now {
-                let _ = pidfd_send_signal(&one.process, Signal::CONT);
-            }
-            one.until > now
-        });
+        held.retain(|one| one.until > now);
         if now >= end || storm.ledger.is_over() {
             return;
         }
-        let next = stopped.iter().map(|one| one.until).min().unwrap_or(end);
+        let next = held.iter().map(|one| one.until).min().unwrap_or(end);
         thread::sleep(next.min(end) - now);
     }
 }

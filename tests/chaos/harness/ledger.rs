@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::judge::DIED_OR_KILLED;
+
 /// After so many violations the rest would say the same.
 const ENOUGH: u64 = 20;
 
@@ -214,12 +216,17 @@ impl Ledger {
             (runs, std::mem::take(&mut entries.endings))
         };
         let mut unknown = runs.clone();
+        let (mut ambiguous, mut killed_first) = (0_u64, 0_u64);
         for (id, expected) in expected.iter().enumerate() {
             let Expected { least, most, .. } = *expected;
             let count = runs.get(&(id as u64)).copied().unwrap_or(0);
             unknown.remove(&(id as u64));
+            let ending = endings.get(usize::from(expected.ending));
+            if most > 0 && ending.is_some_and(|ending| ending.1 == DIED_OR_KILLED) {
+                ambiguous += 1;
+                killed_first += u64::from(count == 0);
+            }
             if count < least || count > most {
-                let ending = endings.get(usize::from(expected.ending));
                 self.violation(&format!(
                     "item {id} ran {count} times, and not {least} to {most}; it ended so: {ending:?}"
                 ));
@@ -227,6 +234,12 @@ impl Ledger {
         }
         if !unknown.is_empty() {
             self.violation(&format!("items ran that nobody sent: {unknown:?}"));
+        }
+        if ambiguous > 0 {
+            println!(
+                "{ambiguous} items were to kill workers that the killer has killed, too; \
+                 {killed_first} of them had not begun"
+            );
         }
         (notes.len() / 8) as u64
     }

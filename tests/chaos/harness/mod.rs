@@ -12,6 +12,7 @@ mod killer;
 mod kin;
 mod ledger;
 mod load;
+pub(crate) mod meddling;
 mod plan;
 mod pools;
 mod soak;

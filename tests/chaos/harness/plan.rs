@@ -136,8 +136,9 @@ fn random(
     stop: Option<Stop>,
     long: &mut u32,
 ) -> Deed {
-    let deed = match rng.u32(..18) {
-        0..4 => Deed::Panic,
+    let deed = match rng.u32(..20) {
+        0..3 => Deed::Panic,
+        3 => Deed::Resume,
         4 => Deed::Exit(0),
         5 => Deed::Exit(42),
         6 => Deed::Abort,
@@ -152,9 +153,12 @@ fn random(
         },
         12 if one_in(rng, 4) => climate.nested.map_or(Deed::Nothing, Deed::Nested),
         13 => Deed::SleepMs(rng.u16(50..400)),
-        14.. => match stop {
+        14 => Deed::DropPrivileges,
+        15.. => match stop {
             Some(Stop::Cancel) => Deed::UntilCancelled,
+            Some(Stop::Kill) if one_in(rng, 3) => Deed::CatchAndStay,
             Some(Stop::Kill) => Deed::Forever,
+            None if options.timeout.is_some() && one_in(rng, 3) => Deed::CatchAndStay,
             None if options.timeout.is_some() => Deed::Forever,
             None => Deed::Nothing,
         },
@@ -162,7 +166,11 @@ fn random(
     };
     let is_long = matches!(
         deed,
-        Deed::Forever | Deed::UntilCancelled | Deed::Nested(_) | Deed::SleepMs(50..)
+        Deed::Forever
+            | Deed::CatchAndStay
+            | Deed::UntilCancelled
+            | Deed::Nested(_)
+            | Deed::SleepMs(50..)
     );
     if is_long {
         if *long == 0 {

@@ -132,6 +132,7 @@ fn build<B: Backend>(storm: &Storm<B>, rng: &mut Rng) -> Option<Arc<Tenant<B>>> 
         Err(error) => {
             storm.pools.failed.fetch_add(1, Ordering::Relaxed);
             let is_explained = storm.victims.any_since(facts.since)
+                || storm.victims.was_short_since(facts.since)
                 || storm.victims.both_servers_since(facts.since);
             let fails_to_begin = facts
                 .config

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::backend::Backend;
+use super::backend::{self, Backend};
 use super::call;
 use super::command::StormOptions;
 use super::deed::RUNS;
@@ -41,7 +41,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Lets it blow. `false`: something happened that must not.
 pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
     hush();
-    let before = Holdings::now();
+    let mut before = Holdings::now();
     let spares = if options.spare_servers {
         options.seconds / SECONDS_PER_SERVER + 2
     } else {
@@ -49,6 +49,10 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
     };
     // While there is one thread.
     let backend = B::prepare(spares as usize);
+    let without = Holdings::now().private;
+    // After the fork servers were made, whose workers are not to be so large.
+    backend::dump_once(B::KIND);
+    before.private += Holdings::now().private.saturating_sub(without);
     let has_expendable = backend.expendable_server().is_some();
     let ledger = Arc::new(Ledger::new(seed));
     let storm = Storm {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 
-use pool_core::ExitStatus;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use pool_core::{ExitStatus, failed, poll};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
@@ -86,7 +86,7 @@ impl Process {
                 // has its number, and nobody else can have it as long as a member lives.
                 let _ = kill_process_group(pid, Signal::KILL);
                 leave_behind(Undead::Unwatched(pid));
-                Err(error.into())
+                Err(failed("pidfd_open")(error))
             }
         }
     }

@@ -6,18 +6,20 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketType, recv,
     recvmsg, send,
 };
-use rustix::process::{Resource, getrlimit};
 
 /// No descriptor of this process has this number or a higher one.
 pub(crate) fn most_descriptors() -> RawFd {
-    let limit = getrlimit(Resource::Nofile).current;
-    // Without a limit: the highest that the kernel allows unless it is told otherwise.
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(current, _)| current);
+    // Without a limit, or where nobody says it: the highest that the kernel allows unless it is told
+    // otherwise.
+    let limit = limit.ok().filter(|limit| *limit != RLIM_INFINITY);
     limit.map_or(1 << 20, |limit| {
         RawFd::try_from(limit).unwrap_or(RawFd::MAX)
     })

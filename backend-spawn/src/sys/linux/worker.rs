@@ -3,11 +3,12 @@
 
 use std::env;
 use std::ffi::{CString, OsStr};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::sys::signal::{SigHandler, Signal};
+use pool_core::failed;
 use rustix::process::{getppid, set_parent_process_death_signal};
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -19,7 +20,13 @@ pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
         match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
             Ok(count) => filled += count,
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            // The older way to the same numbers.
+            Err(errno) => {
+                let device = std::fs::File::open("/dev/urandom");
+                let read = device.and_then(|mut device| device.read_exact(&mut bytes));
+                read.map_err(|_| failed("getrandom")(errno))?;
+                break;
+            }
         }
     }
     Ok(bytes)
