@@ -5,11 +5,16 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::foreign_text::Shown;
 use crate::launch::ExitStatus;
 use crate::protocol::{Failure, PanicReport, Stage};
 use crate::worker::WorkerInfo;
 
 /// Why a task has no result.
+///
+/// What it shows, by `Display`, goes into a terminal or a log as it is: control characters that were in a panic's message
+/// or in what a worker printed are escaped, lines after the first are indented, and a text is cut after 8 KiB. The methods
+/// give the texts as they are, a panic's message up to 4 MiB of it.
 ///
 /// It is cheap to clone, and says all that is known: what [kind](Self::kind) of failure it was,
 /// the [index](Self::index) of the item in its call, the panic's message, place and backtrace, how
@@ -304,9 +309,9 @@ impl Eq for TaskError {}
 
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
+        write!(f, "{}", Shown(&self.0.message))?;
         if let Some(location) = self.panic_location() {
-            write!(f, " (at {location})")?;
+            write!(f, " (at {})", Shown(location))?;
         }
         if let Some(index) = self.0.index {
             write!(f, ", item {index}")?;
@@ -326,7 +331,7 @@ impl fmt::Debug for TaskError {
         let mut debug = f.debug_struct("TaskError");
         debug
             .field("kind", &self.0.kind)
-            .field("message", &self.0.message);
+            .field("message", &Shown(&self.0.message).to_string());
         if let Some(index) = &self.0.index {
             debug.field("index", index);
         }
@@ -354,7 +359,7 @@ impl fmt::Display for LastLines<'_> {
         f.write_str("; the last that it wrote to standard error:")?;
         self.0
             .lines()
-            .try_for_each(|line| write!(f, "\n    {line}"))
+            .try_for_each(|line| write!(f, "\n    {}", Shown(line)))
     }
 }
 

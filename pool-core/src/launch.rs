@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::sys::{FailedCall, errno_of};
 
+use crate::foreign_text::Shown;
 use crate::region::Region;
 use crate::sync::atomic::Ordering;
 use crate::tie::Tie;
@@ -353,7 +354,8 @@ impl LaunchError {
 
 impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        // A worker may have said so.
+        write!(f, "{}", Shown(&self.message))?;
         if let Some(source) = &self.source {
             write!(f, ": {source}{}", hint(source))?;
         }

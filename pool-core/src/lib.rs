@@ -36,6 +36,7 @@ mod executor;
 mod extras;
 mod feed;
 mod feeder;
+mod foreign_text;
 mod fork;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backtrace::Backtrace;
 use crate::codec::MAX_NUMBER;
+use crate::foreign_text::cut;
 
 /// A length as it stands before an item or in a record: 4 bytes, or 12 for what is too long.
 /// The two low bits are free for the record's kind.
@@ -337,12 +338,14 @@ impl Failure {
     pub(crate) fn error(stage: Stage, error: impl std::fmt::Display) -> Self {
         Self {
             stage,
-            message: error.to_string(),
+            message: cut(error.to_string()),
             panic: None,
         }
     }
 
-    pub(crate) fn panic(stage: Stage, report: PanicReport) -> Self {
+    pub(crate) fn panic(stage: Stage, mut report: PanicReport) -> Self {
+        report.message = cut(report.message);
+        report.location = report.location.map(cut);
         Self {
             stage,
             message: report.message.clone(),
@@ -352,7 +355,7 @@ impl Failure {
 }
 
 /// How many bytes the record of a failure has at most: its texts are cut where it is made.
-pub(crate) const MAX_FAILURE_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_FAILURE_BYTES: u64 = 16 << 20;
 
 /// What the worker was doing for the item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

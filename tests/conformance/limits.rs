@@ -1,10 +1,10 @@
 //! Results that are too large, or larger than what the parent has memory for: each is the item's
-//! error, and nothing else.
+//! error, and nothing else. And what is shown of texts that a worker has chosen.
 
 use std::fs;
 use std::process;
 
-use procpool::{Broadcast, Pool, TaskError, TaskErrorKind};
+use procpool::{Broadcast, Output, Pool, TaskError, TaskErrorKind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_result_at_the_limit,
         a_result_that_grows_when_it_is_decoded,
         a_parent_without_memory,
+        text_of_a_worker_does_nothing_to_a_terminal,
+        long_text_of_a_worker_is_cut,
     ]
 }
 
@@ -145,4 +147,71 @@ fn little_memory<S: Processes>() {
 /// It ends nobody: each is the error of its item.
 fn a_parent_without_memory<S: Processes>() {
     assert_eq!(again::<S>("little_memory").lines(), [""; 0]);
+}
+
+/// Clears the screen, sets the title, and turns what follows round.
+const HARMFUL: &str = "\x1b[2J\x1b]0;title\x07\u{202e}txt.exe\r";
+
+fn assert_harmless(text: &str) {
+    let harmful = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+    assert!(!text.contains(harmful), "{text:?}");
+    assert!(text.contains("\\u{1b}[2J"), "{text:?}");
+}
+
+fn text_of_a_worker_does_nothing_to_a_terminal<S: Processes>() {
+    let builder = S::builder().processes(1).stderr(Output::lines(|_| {}));
+    let pool = builder.build();
+    let panics = |text: String| -> u8 { panic!("{text}\nERROR of somebody else") };
+    let error = pool.apply(panics, HARMFUL.to_owned()).unwrap_err();
+    assert_harmless(&error.to_string());
+    assert_harmless(&format!("{error:?}").replace("\\\\", "\\"));
+    assert!(
+        !error
+            .to_string()
+            .lines()
+            .any(|line| line.starts_with("ERROR")),
+        "{error}"
+    );
+    // Who wants it as it is can have it.
+    let text = format!("{HARMFUL}\nERROR of somebody else");
+    assert_eq!(error.panic_message(), Some(&text[..]));
+
+    let dies = |text: String| -> u8 {
+        eprintln!("{text}");
+        process::abort()
+    };
+    let error = pool.apply(dies, HARMFUL.to_owned()).unwrap_err();
+    assert_harmless(&error.to_string());
+    assert!(
+        error.stderr().unwrap().contains("\x1b[2J"),
+        "{:?}",
+        error.stderr()
+    );
+
+    let builder = S::builder().processes(1);
+    let refused = builder
+        .initializer(|text: String| panic!("{text}"), HARMFUL.to_owned())
+        .try_build();
+    let error = match refused {
+        Err(error) => error.to_string(),
+        Ok(pool) => pool.apply(|x: u8| x, 1).unwrap_err().to_string(),
+    };
+    assert_harmless(&error);
+}
+
+fn long_text_of_a_worker_is_cut<S: Processes>() {
+    let pool = S::pool(1);
+    let panics = |count: usize| -> u8 { panic!("{}", "p".repeat(count)) };
+    let error = pool.apply(panics, 5000).unwrap_err();
+    assert_eq!(error.panic_message().map(str::len), Some(5000));
+    assert!(error.to_string().contains(&"p".repeat(5000)));
+    let error = pool.apply(panics, 100 * MEBIBYTE).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Panicked);
+    let kept = error.panic_message().unwrap();
+    assert!(
+        kept.starts_with(&"p".repeat(4 << 20)) && kept.len() < 5 << 20,
+        "{}",
+        kept.len()
+    );
+    assert!(error.to_string().len() < 10_000 && format!("{error:?}").len() < 10_000);
 }
