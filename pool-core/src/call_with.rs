@@ -62,6 +62,15 @@ impl<F> CallWith<F> {
     /// How long one item may run, from its own beginning. One that takes longer is killed with
     /// its worker, and ends as `TimedOut`; other items are not affected. Without it, for ever.
     ///
+    /// The outcome comes when the worker is dead, or 100 ms after it was killed: a process that is
+    /// being debugged, frozen, or in a system call that cannot be interrupted dies later. Its kill
+    /// is pending then, and it runs nothing more of the task; only that system call may still have
+    /// its effect. [`Stats::workers_terminating`](crate::Stats::workers_terminating) counts such.
+    ///
+    /// Time in which the whole program was stopped, or its machine frozen, is not held against an
+    /// item: one that is over by the clock then gets as much time again as the deadline was noticed
+    /// late, but no more than `timeout`.
+    ///
     /// A pool without processes of its own ([`SerialPool`](crate::SerialPool)) cannot keep it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
@@ -69,7 +78,8 @@ impl<F> CallWith<F> {
     }
 
     /// How often an item is run again whose worker died under it, or which ran out of time.
-    /// Without it, never: the item may have had effects.
+    /// Without it, never: the item may have had effects. It may run again while its last worker,
+    /// which runs nothing any more, is not gone: see [`timeout`](Self::timeout).
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
         self

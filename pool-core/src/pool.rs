@@ -246,6 +246,11 @@ pub trait Pool {
     /// Waits until all tasks have ended, their callbacks have run and all workers are gone, after
     /// [`close`](Self::close) or [`terminate`](Self::terminate).
     ///
+    /// A worker that was killed and does not die (it is being debugged, frozen, or in a system call
+    /// that cannot be interrupted) is waited for no longer than three seconds. Dropping a pool
+    /// waits for the same. Such a worker is reaped later: when another one is started, by the fork
+    /// server, or by whoever inherits it when the program ends.
+    ///
     /// # Errors
     /// When the pool is still open, for then the wait could take for ever; or when it is called
     /// on the thread that the callbacks run on, which would wait for itself.

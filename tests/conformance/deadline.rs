@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use crate::fate::{Fate, strike};
 use crate::gate::{self, Gate, Tally};
 use crate::peer::{self, wait_for_death, workers};
+use crate::program::{Program, again, programs};
 use crate::subject::Processes;
 use crate::trial::Test;
 
@@ -24,6 +25,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         what_a_child_of_a_task_has_started_is_killed_as_well,
         a_deadline_is_never_early,
         a_worker_that_is_stopped_costs_no_task,
+        time_in_which_nobody_runs_is_nobodys,
         a_timeout_of_zero_is_refused,
         a_lost_task_is_run_again,
         a_task_is_run_again_as_often_as_allowed,
@@ -33,6 +35,10 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_caught_panic_moves_no_deadline,
         a_panic_that_hangs_meets_its_deadline,
     ]
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    programs![S: is_frozen]
 }
 
 /// Long enough for a quick task on the slowest machine, and for nobody to wait for it.
@@ -368,4 +374,38 @@ fn a_panic_that_hangs_meets_its_deadline<S: Processes>() {
         }
         x
     });
+}
+
+/// The time of an item that runs while everything is stopped.
+const FROZEN_LIMIT: Duration = Duration::from_secs(2);
+/// Where its gate is.
+const GATE: &str = "CONFORMANCE_GATE";
+
+/// The program and its worker are stopped for longer than an item has, as by a container that is
+/// frozen. Then the item needs a moment more, and gets it.
+fn time_in_which_nobody_runs_is_nobodys<S: Processes>() {
+    let gate = Gate::new();
+    let mut program = again::<S>("is_frozen").env(GATE, &gate.ticket()).start();
+    let worker = gate.wait_for(1)[0];
+    let stopped = Instant::now();
+    for pid in [program.id(), worker] {
+        peer::signal(pid, Signal::STOP);
+    }
+    peer::wait_until(|| stopped.elapsed() > FROZEN_LIMIT + Duration::from_secs(1));
+    gate.open();
+    // Whoever keeps the time comes first.
+    for pid in [program.id(), worker] {
+        peer::signal(pid, Signal::CONT);
+    }
+    assert_eq!(program.line(), "a value");
+}
+
+fn is_frozen<S: Processes>() {
+    let pool = S::pool(1);
+    let ticket = std::env::var(GATE).unwrap();
+    let call = pool.call(|ticket: String| gate::pass(&ticket));
+    match call.timeout(FROZEN_LIMIT).apply(ticket) {
+        Ok(()) => println!("a value"),
+        Err(error) => println!("{error}"),
+    }
 }

@@ -199,6 +199,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         start::programs::<S>(),
         storm::programs::<S>(),
         death::programs::<S>(),
+        deadline::programs::<S>(),
         lingering::programs::<S>(),
         remains::programs::<S>(),
         refused::programs::<S>(),

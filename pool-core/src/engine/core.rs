@@ -48,6 +48,8 @@ pub(super) struct Core {
     /// or was killed.
     pub(super) has_errand: bool,
     pub(super) end: End,
+    /// The supervisor has ended.
+    pub(super) has_no_supervisor: bool,
     /// The first launches: what `build` waits for.
     pub(super) founding: Founding,
     /// The number of the last worker that was launched.
@@ -125,6 +127,7 @@ impl Core {
             chores: false,
             has_errand: false,
             end: End::Open,
+            has_no_supervisor: false,
             founding: Founding::Waiting(config.processes),
             last_number: 0,
             failures: 0,

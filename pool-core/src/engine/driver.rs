@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::glance::Glance;
-use super::supervisor::{ALARM, BELLS};
+use super::supervisor::{ALARM, BELLS, forget};
 use super::{Shared, Token};
 use crate::executor::Executor;
 use crate::open::OpenChunk;
@@ -35,6 +35,9 @@ const SHORT_WAIT: Duration = Duration::from_nanos(2 * MAX_SPIN_NS as u64);
 /// The same at least, where looking has been in vain for a while: because tasks take longer, or
 /// because others need the processor that the worker should run on.
 const MIN_SPIN_NS: u32 = 1_000;
+
+/// How soon the supervisor looks again for what it should hear and cannot, in nanoseconds.
+const HEAR_AGAIN_NS: u64 = 1_000_000;
 
 /// How often a thread looks for results that cannot be told of them.
 const BLIND_NAP: Duration = Duration::from_millis(1);
@@ -83,6 +86,8 @@ pub(super) struct SeatState {
     waiting: Vec<Arc<Parker>>,
     /// Whether the supervisor hears the bells.
     pub(super) supervised: bool,
+    /// When to try again what could not be changed in that, in nanoseconds.
+    pub(super) hear_again: Option<u64>,
     /// When the supervisor wakes by itself, in nanoseconds.
     pub(super) supervisor_wakes: Option<u64>,
     /// When the supervisor asks whether anybody was in the seat, in nanoseconds.
@@ -473,14 +478,21 @@ impl Shared {
 
     /// Lets the supervisor hear the bells, or not.
     pub(super) fn hear_bells(&self, core: &mut Core, supervised: bool) {
-        if core.seat.supervised != supervised {
-            core.seat.supervised = supervised;
-            // Neither fails: the one descriptor is there, the other was or was not added.
-            let _ = if supervised {
-                self.events.add(&self.bells, BELLS)
-            } else {
-                self.events.delete(&self.bells)
-            };
+        if core.seat.supervised == supervised {
+            return;
+        }
+        let done = if supervised {
+            self.events.add(&self.bells, BELLS)
+        } else {
+            self.events.delete(&self.bells)
+        };
+        match done {
+            Ok(()) => {
+                core.seat.supervised = supervised;
+                core.seat.hear_again = None;
+            }
+            // For want of memory. Until that is over, the supervisor looks by itself now and then.
+            Err(_) => core.seat.hear_again = Some(sys::now_ns() + HEAR_AGAIN_NS),
         }
     }
 
@@ -497,7 +509,7 @@ impl Shared {
             };
             if !sys::silence_bell(linked.link.bell()) {
                 // Its other end is closed: it is dying, or has closed what it should not.
-                let _ = self.bells.delete(linked.link.bell());
+                forget(&self.bells, linked.link.bell());
                 core.lost_bell(token.slot);
             }
         }

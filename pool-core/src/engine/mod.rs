@@ -41,7 +41,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::capture::{Capture, Intake};
 use self::core::{Core, End, Founding};
@@ -64,7 +64,7 @@ use crate::region::Region;
 use crate::stats::Stats;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Condvar, Mutex, MutexGuard, thread_local};
+use crate::sync::{Condvar, IS_MODEL, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
 use crate::tie::Tie;
 use crate::trace::Tracer;
@@ -223,19 +223,34 @@ impl Engine {
         }
     }
 
-    /// Ends when all workers are dead, which SIGKILL has seen to.
+    /// Ends when all workers are gone, which SIGKILL has seen to, or a few seconds after that: see
+    /// [`terminating`]. Nor does it wait longer for a supervisor that the system holds in the middle
+    /// of a launch. Then it waits for the callbacks that run.
     fn finish(&mut self) {
         self.shared.terminate();
         if let Some(supervisor) = self.supervisor.take()
             && supervisor.thread().id() != thread::current().id()
         {
-            // It does not panic; if it did, there is nothing left to wait for.
-            let _ = supervisor.join();
+            // A model has no such systems, and a wait that is over would hide a wake-up that is lost.
+            let give_up = (!IS_MODEL).then(|| sys::now() + terminating::WAIT + GRACE);
+            let mut core = self.shared.lock();
+            while !core.has_no_supervisor && give_up.is_none_or(|give_up| sys::now() < give_up) {
+                core = self.shared.wait_for_change(core, give_up);
+            }
+            let has_ended = core.has_no_supervisor;
+            drop(core);
+            if has_ended {
+                // It does not panic; if it did, there is nothing left to wait for.
+                let _ = supervisor.join();
+            }
         }
         self.shared.deferred.finish();
         self.shared.capture.finish();
     }
 }
+
+/// How long it may take a supervisor that has nothing to wait for to come to its end.
+const GRACE: Duration = Duration::from_secs(5);
 
 impl Drop for Engine {
     fn drop(&mut self) {

@@ -6,6 +6,8 @@ mod fake;
 #[cfg(shuttle)]
 mod launcher;
 #[cfg(shuttle)]
+mod lingering;
+#[cfg(shuttle)]
 mod pool;
 #[cfg(loom)]
 mod recall;

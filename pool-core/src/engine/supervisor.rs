@@ -5,7 +5,7 @@
 //! that started it.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,8 +100,11 @@ pub(super) fn start(
                 core.give_up(TaskError::new(TaskErrorKind::Launch, reason));
                 shared.is_ending.store(true, Ordering::SeqCst);
                 shared.deliver(core);
-                shared.changed.notify_all();
             }
+            // The launcher goes with it, and what that has to end.
+            drop(supervisor);
+            shared.lock().has_no_supervisor = true;
+            shared.changed.notify_all();
         });
     thread.map_err(sys::failed_in(sys::THREAD_CALL))
 }
@@ -152,6 +155,8 @@ impl Supervisor {
                 core.on_time();
                 core.seat.relieve(sys::now_ns());
                 core.bury_unborn();
+                // Whoever still needs it tries again.
+                core.seat.hear_again = None;
                 if core.chores {
                     core.dispatch();
                 }
@@ -469,7 +474,7 @@ impl Shared {
 }
 
 /// Takes a descriptor out of a poller, if it is there.
-fn forget(poller: &Poller, source: BorrowedFd<'_>) {
-    // The one reason why that could fail is that it is not.
+pub(super) fn forget(poller: &Poller, source: impl AsFd) {
+    // The kernel needs no memory for that: the one reason why it could fail is that it is not there.
     let _ = poller.delete(source);
 }

@@ -5,7 +5,9 @@
 //! may be reaped late, by whoever has to do it. What was decided is told in time all the same,
 //! and the worker's place gets another one. See "Deaths and outcomes" in `ARCHITECTURE.md`.
 
-use super::core::{Core, End};
+use std::time::Duration;
+
+use super::core::{Core, End, nanoseconds};
 use super::peer::Peer;
 use super::slot::Phase;
 use super::workers::{Death, back_off};
@@ -14,11 +16,14 @@ use crate::launch::{ExitStatus, Reaped};
 use crate::sys;
 use crate::worker_end::EndReason;
 
-/// How long after it was killed, or is known to be dead, a worker may take to be gone before its
-/// tasks get their outcomes without that, in nanoseconds.
-const TELL_AFTER_NS: u64 = 100_000_000;
-/// How long after that a pool that ends waits for it, in nanoseconds.
-const WAIT_NS: u64 = 3_000_000_000;
+/// How long after it was killed a worker may take to be gone before its tasks get their outcomes
+/// without that, in nanoseconds.
+pub(super) const AFTER_KILL_NS: u64 = 100_000_000;
+/// The same after it has died by itself. How it ended is what its tasks' errors have to say, and on
+/// a busy machine it takes a while until everybody who has to tell of that had a processor.
+pub(super) const AFTER_DEATH_NS: u64 = 1_000_000_000;
+/// How long after that a pool that ends waits for it.
+pub(super) const WAIT: Duration = Duration::from_secs(3);
 /// How soon a worker is asked again how it ended, in nanoseconds, first and at most.
 const ASK_AGAIN_NS: u64 = 1_000_000;
 const ASK_SELDOM_NS: u64 = 1_000_000_000;
@@ -76,9 +81,10 @@ impl Phase {
 
 impl Core {
     /// A slot's worker was killed, or is dead: it should be gone soon.
-    pub(super) fn expect_death(&mut self, slot: usize) {
-        let due = sys::now_ns() + TELL_AFTER_NS;
-        self.slots[slot].death_due.get_or_insert(due);
+    pub(super) fn expect_death(&mut self, slot: usize, within_ns: u64) {
+        let due = sys::now_ns() + within_ns;
+        let death_due = &mut self.slots[slot].death_due;
+        *death_due = Some(death_due.map_or(due, |earlier| earlier.min(due)));
         // The supervisor keeps this time.
         self.has_errand = true;
     }
@@ -183,7 +189,7 @@ impl Core {
         self.terminating.push(Terminating {
             linked,
             reason,
-            give_up: sys::now_ns() + WAIT_NS,
+            give_up: sys::now_ns() + nanoseconds(WAIT),
         });
         self.make_way(slot);
         // Tasks that nothing can end would fill the machine with such workers.

@@ -48,8 +48,11 @@ impl Core {
                 next = next.min(*not_before);
             }
         }
-        if supervisor && !self.terminating.is_empty() {
-            next = next.min(self.next_farewell());
+        if supervisor {
+            if !self.terminating.is_empty() {
+                next = next.min(self.next_farewell());
+            }
+            next = next.min(self.seat.hear_again.unwrap_or(u64::MAX));
         }
         let relief = self.seat.relief_at.filter(|_| supervisor);
         for time in [self.rebalance_at.filter(|_| rebalance), care, relief] {

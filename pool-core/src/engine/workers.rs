@@ -11,6 +11,7 @@ use super::load::Load;
 use super::peer::Peer;
 use super::prepare::died_in_preparation;
 use super::slot::{Initialized, Killed, Phase, Tally};
+use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use super::wire::Wire;
 use super::work::Delivery;
 use crate::call::Chunk;
@@ -194,7 +195,7 @@ impl Core {
             linked.kill();
             self.slots[slot].killed.get_or_insert(why);
             self.scheduler.doom(slot);
-            self.expect_death(slot);
+            self.expect_death(slot, AFTER_KILL_NS);
         }
     }
 
@@ -206,7 +207,7 @@ impl Core {
         {
             linked.kill();
             self.scheduler.doom(slot);
-            self.expect_death(slot);
+            self.expect_death(slot, AFTER_DEATH_NS);
         }
     }
 
@@ -249,7 +250,7 @@ impl Core {
             Reaped::Pending => {
                 self.scheduler.doom(slot);
                 self.slots[slot].phase = Phase::Dying { linked, wire };
-                self.expect_death(slot);
+                self.expect_death(slot, AFTER_DEATH_NS);
             }
             Reaped::Exited(exit) => {
                 match wire {

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -423,13 +423,13 @@ impl Event {
     }
 
     pub(crate) fn set(&self) {
-        // It fails only when the counter is full, and then it is set.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        // If it is refused both ways, there is nothing left but the timers of whoever sleeps.
+        let _ = write_to_wake(self.0.as_fd(), &1_u64.to_ne_bytes());
     }
 
     pub(crate) fn clear(&self) {
-        // It fails only when it was not set.
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        // Nothing to read means that it was not set.
+        let _ = read_away(self.0.as_fd(), &mut [0; 8]);
     }
 }
 
@@ -440,15 +440,40 @@ impl AsFd for Event {
 }
 
 /// Writes one byte to a doorbell. A full pipe means that it rings already; a closed one, that
-/// nobody listens any more.
-pub(crate) fn ring_bell(bell: BorrowedFd<'_>) {
-    let _ = rustix::io::write(bell, &[1]);
+/// nobody listens any more. `false`: it cannot be rung.
+pub(crate) fn ring_bell(bell: BorrowedFd<'_>) -> bool {
+    matches!(write_to_wake(bell, &[1]), Ok(()) | Err(Errno::PIPE))
 }
 
-/// Empties a doorbell. `false`: its other end is closed.
+/// Empties a doorbell. `false`: its other end is closed, or it cannot be emptied, so that it would
+/// ring for ever.
 pub(crate) fn silence_bell(bell: BorrowedFd<'_>) -> bool {
-    let mut rings = [0; 64];
-    !matches!(rustix::io::read(bell, &mut rings), Ok(0))
+    matches!(read_away(bell, &mut [0; 64]), Ok(1..) | Err(Errno::AGAIN))
+}
+
+/// Writes a few bytes, for somebody to wake who may sleep without an end. What is full will wake
+/// it. An error that such a descriptor never has (a sandbox, a fault that is injected) may be that
+/// of one system call and not of another.
+fn write_to_wake(to: BorrowedFd<'_>, bytes: &[u8]) -> rustix::io::Result<()> {
+    let written = match retry_on_intr(|| rustix::io::write(to, bytes)) {
+        Ok(_) | Err(Errno::AGAIN) => return Ok(()),
+        Err(Errno::PIPE) => return Err(Errno::PIPE),
+        Err(_) => retry_on_intr(|| rustix::io::writev(to, &[IoSlice::new(bytes)])),
+    };
+    match written {
+        Ok(_) | Err(Errno::AGAIN) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Reads what woke somebody, so that it does not do so again.
+fn read_away(from: BorrowedFd<'_>, into: &mut [u8]) -> rustix::io::Result<usize> {
+    match retry_on_intr(|| rustix::io::read(from, &mut *into)) {
+        Err(errno) if errno != Errno::AGAIN => {
+            retry_on_intr(|| rustix::io::readv(from, &mut [IoSliceMut::new(into)]))
+        }
+        read => read,
+    }
 }
 
 /// The address range of the main executable's code: its executable segments.

@@ -176,10 +176,11 @@ impl AsFd for Event {
     }
 }
 
-pub(crate) fn ring_bell(bell: BorrowedFd<'_>) {
+pub(crate) fn ring_bell(bell: BorrowedFd<'_>) -> bool {
     let _kernel = kernel();
-    linux::ring_bell(bell);
+    let rings = linux::ring_bell(bell);
     WORLD.changed.notify_all();
+    rings
 }
 
 pub(crate) fn silence_bell(bell: BorrowedFd<'_>) -> bool {

@@ -1,6 +1,7 @@
 //! The worker's side: what runs in the other process.
 
 mod chunk;
+mod corrupt;
 mod current;
 mod memory;
 mod panic;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::chunk::{ChunkRun, Source};
+use super::corrupt::{EXIT_CORRUPT, corrupt};
 use super::{WorkerInfo, current, memory, panic, stack};
 use crate::broadcast::{SharedMemory, forget_freed};
 use crate::codec::{self, CodecError};
@@ -33,9 +34,6 @@ pub(super) const KEEP_BYTES: usize = 1 << 20;
 const EXIT_RETIRED: i32 = 0;
 /// The exit code of a worker whose initializer panicked.
 const EXIT_UNINITIALIZED: i32 = 112;
-/// The exit code of a worker whose region makes no sense. The parent never writes such a thing,
-/// so something else in this process did.
-const EXIT_CORRUPT: i32 = 113;
 
 /// Serves as a worker until the parent says that it is enough, and returns the exit code to
 /// leave the process with.
@@ -494,7 +492,10 @@ impl Wire {
         let wants = words.parent_wants.load(Ordering::Relaxed);
         if wants & reasons != 0 {
             words.parent_wants.store(0, Ordering::Relaxed);
-            sys::ring_bell(self.bell.as_fd());
+            if !sys::ring_bell(self.bell.as_fd()) {
+                // The parent may sleep, and would not hear of what is there. It hears of a death.
+                corrupt();
+            }
         }
     }
 
@@ -570,17 +571,6 @@ impl Wire {
             sys::futex_wait(asleep, 1);
         }
     }
-}
-
-/// The region makes no sense any more, since something in this process wrote into it. There is
-/// nobody to tell but the parent, by the exit code.
-fn corrupt() -> ! {
-    if sync::IS_MODEL {
-        // The worker is a thread there, and the process would end without a word.
-        unreachable!("the worker's region makes no sense");
-    }
-    #[allow(clippy::disallowed_methods, clippy::exit)]
-    std::process::exit(EXIT_CORRUPT)
 }
 
 #[cfg(test)]

@@ -142,7 +142,17 @@ impl Process {
 
     /// `None`: it lives, and the options say not to wait.
     fn wait(&self, options: WaitIdOptions) -> Option<ExitStatus> {
-        wait(WaitId::PidFd(self.pidfd.as_fd()), options)
+        match wait(WaitId::PidFd(self.pidfd.as_fd()), options) {
+            Ok(status) => status,
+            // Somebody else has reaped it.
+            Err(Errno::CHILD) => Some(ExitStatus::Unknown),
+            // A sandbox. The pidfd still tells whether it is dead.
+            Err(_) => {
+                let mut death = [PollFd::new(&*self.pidfd, PollFlags::IN)];
+                let is_dead = poll(&mut death, Some(&Timespec::default())) != Ok(0);
+                is_dead.then_some(ExitStatus::Unknown)
+            }
+        }
     }
 }
 
@@ -170,12 +180,12 @@ enum Undead {
 impl Undead {
     /// Whether it is reaped now.
     fn is_over(&self) -> bool {
-        match self {
-            Self::Watched(pidfd) => {
-                wait(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::NOHANG).is_some()
-            }
-            Self::Unwatched(pid) => wait(WaitId::Pid(*pid), WaitIdOptions::NOHANG).is_some(),
-        }
+        let child = match self {
+            Self::Watched(pidfd) => WaitId::PidFd(pidfd.as_fd()),
+            Self::Unwatched(pid) => WaitId::Pid(*pid),
+        };
+        // An error means that somebody else has reaped it.
+        !matches!(wait(child, WaitIdOptions::NOHANG), Ok(None))
     }
 }
 
@@ -194,13 +204,10 @@ fn ask_the_undead() {
 }
 
 /// How a child ended. `None`: it lives, and the options say not to wait.
-fn wait(child: WaitId<'_>, options: WaitIdOptions) -> Option<ExitStatus> {
+fn wait(child: WaitId<'_>, options: WaitIdOptions) -> Result<Option<ExitStatus>, Errno> {
     let options = options | WaitIdOptions::EXITED;
-    match retry_on_intr(|| waitid(child.clone(), options)) {
-        Ok(status) => status.as_ref().map(exit_status),
-        // Somebody else has reaped it, or the system does not say (a sandbox).
-        Err(_) => Some(ExitStatus::Unknown),
-    }
+    let status = retry_on_intr(|| waitid(child.clone(), options))?;
+    Ok(status.as_ref().map(exit_status))
 }
 
 fn exit_status(status: &WaitIdStatus) -> ExitStatus {

@@ -119,9 +119,11 @@ impl Pipes {
         };
         let Some(pipe) = &source.pipe else { return };
         if matches!(source.to, Destination::Pass(_)) && state.hub.queue.is_full() {
-            source.is_paused = true;
-            let _ = state.hub.poller.delete(pipe);
-            return;
+            source.is_paused = state.hub.poller.delete(pipe).is_ok();
+            if source.is_paused {
+                return;
+            }
+            // What goes on being heard has to be read.
         }
         match rustix::io::read(pipe, &mut *piece) {
             Ok(0) => state.close(index),
@@ -160,16 +162,18 @@ impl Pipes {
         }
     }
 
-    /// There is room again.
-    pub(super) fn resume(&self) {
+    /// There is room again. `false`: the system refuses to watch one of them for now.
+    pub(super) fn resume(&self) -> bool {
         let state = &mut *self.lock();
         for (index, source) in state.sources.iter_mut().enumerate() {
             if let Some(pipe) = &source.pipe
-                && std::mem::take(&mut source.is_paused)
+                && source.is_paused
             {
-                let _ = state.hub.poller.add(pipe, token(self.number, index));
+                let watched = state.hub.poller.add(pipe, token(self.number, index));
+                source.is_paused = watched.is_err();
             }
         }
+        !state.sources.iter().any(|source| source.is_paused)
     }
 }
 

@@ -273,8 +273,9 @@ impl Hub {
     fn read(&self) {
         let mut ready = Vec::new();
         let mut piece = vec![0; PIECE_BYTES];
+        let mut again = None;
         while !self.is_finished.load(Ordering::SeqCst) {
-            if self.poller.wait(&mut ready, None).is_err() {
+            if self.poller.wait(&mut ready, again).is_err() {
                 // A sandbox was put up in the meantime. Whoever writes must not wait for ever.
                 sys::nap(BLIND_NAP);
                 let all: Vec<_> = self.lock().values().cloned().collect();
@@ -283,12 +284,14 @@ impl Hub {
                 }
                 continue;
             }
+            if again.take().is_some() || ready.contains(&ALARM) {
+                self.alarm.clear();
+                let all: Vec<_> = self.lock().values().cloned().collect();
+                let refused = all.iter().filter(|pipes| !pipes.resume()).count();
+                again = (refused > 0).then_some(BLIND_NAP);
+            }
             for &token in &ready {
-                if token == ALARM {
-                    self.alarm.clear();
-                    let all: Vec<_> = self.lock().values().cloned().collect();
-                    all.iter().for_each(|pipes| pipes.resume());
-                } else {
+                if token != ALARM {
                     let (number, index) = from_token(token);
                     let pipes = self.lock().get(&number).cloned();
                     if let Some(pipes) = pipes {

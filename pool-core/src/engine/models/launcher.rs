@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -24,7 +25,22 @@ struct Process {
     exit: Mutex<Option<ExitStatus>>,
     /// Its pidfd.
     death: Event,
+    lingers: Lingers,
 }
+
+/// What keeps a worker that was killed. It runs nothing any more in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Lingers {
+    #[default]
+    Not,
+    /// It is not dead for a while.
+    Alive,
+    /// It is dead, and nobody is told how for a while.
+    Unreaped,
+}
+
+/// That while.
+const LONG: Duration = Duration::from_secs(1);
 
 impl Process {
     fn kill(&self) {
@@ -36,7 +52,7 @@ impl Process {
     fn run(&self, region: Region, bell: OwnedFd) {
         self.life.live();
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            sys::ring_bell(bell.as_fd());
+            assert!(sys::ring_bell(bell.as_fd()), "a pipe");
             // SAFETY: the region is this process' alone, which is parent and worker; it was
             // prepared for this thread, and the engine has its other side.
             unsafe { serve(region, bell) }
@@ -45,11 +61,21 @@ impl Process {
         Arc::new(Life::default()).live();
         // The bell is closed.
         sys::something_happened();
-        *self.exit.lock().expect("no panic") = Some(match ended {
+        let exit = match ended {
             Ok(code) => ExitStatus::Code(code),
             Err(payload) if payload.is::<WasKilled>() => ExitStatus::Signal(9),
             Err(payload) => resume_unwind(payload),
-        });
+        };
+        if exit == ExitStatus::Signal(9) && self.lingers != Lingers::Not {
+            if self.lingers == Lingers::Unreaped {
+                self.death.set();
+            }
+            let end = sys::now() + LONG;
+            while sys::now() < end {
+                sys::park_timeout(LONG);
+            }
+        }
+        *self.exit.lock().expect("no panic") = Some(exit);
         self.death.set();
     }
 }
@@ -98,9 +124,14 @@ impl Link for ThreadLink {
 
 /// The processes that a pool has started, for who wants to kill one.
 #[derive(Clone, Default)]
-pub(super) struct Processes(Arc<Mutex<Vec<Arc<Process>>>>);
+pub(super) struct Processes(Arc<Mutex<Vec<Arc<Process>>>>, Lingers);
 
 impl Processes {
+    /// Such that linger when they are killed.
+    pub(super) fn that_linger(lingers: Lingers) -> Self {
+        Self(Arc::default(), lingers)
+    }
+
     /// Kills one of those that were started last, some of which may be dead.
     pub(super) fn kill_one(&self) {
         let processes = self.0.lock().expect("no panic");
@@ -127,6 +158,7 @@ impl Launcher for Processes {
             region: region.again(),
             exit: Mutex::default(),
             death: Event::new().expect("descriptors"),
+            lingers: self.1,
         });
         let (hear, ring) = bell();
         let body = process.clone();

@@ -118,6 +118,7 @@ enum Step {
     /// The parent reads so many answers.
     Read(usize, usize),
     Die(usize, Death),
+    /// The worker is dead, or the parent does not wait for that any more.
     Bury(usize),
     Leave(usize),
     TakeBack(usize),
@@ -185,7 +186,7 @@ impl World {
             Step::Die(slot, death) => {
                 if let Some(worker) = &mut self.workers[slot] {
                     worker.killed.get_or_insert(death);
-                    self.scheduler.choke(slot, true);
+                    self.scheduler.doom(slot);
                 }
             }
             Step::Bury(slot) => self.bury(slot),
@@ -282,7 +283,7 @@ impl World {
             );
             assert!(!worker.reserved, "nothing before it is its turn");
             assert!(!worker.dismissed, "nothing after it was dismissed");
-            assert!(!worker.retiring && worker.killed.is_none());
+            assert!(!worker.retiring && worker.killed.is_none(), "it is doomed");
             worker.frames.push_back(load.items.into());
         }
         for load in abandoned {
@@ -418,7 +419,7 @@ impl World {
             let load = item.and_then(|item| self.scheduler.load_of(slot, item));
             if kill && load.is_some_and(is_here) {
                 worker.killed = Some(Death::Cancelled);
-                self.scheduler.choke(slot, true);
+                self.scheduler.doom(slot);
             }
         }
         for load in self
