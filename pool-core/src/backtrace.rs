@@ -107,14 +107,6 @@ impl Functions {
         }
     }
 
-    /// Takes away the handler that has written the stack down, and what has called it.
-    pub(crate) fn skip_handler(&mut self) {
-        let is_handler = |it: &Function| it.name.contains("worker::stack::on_signal");
-        if let Some(handler) = self.0.iter().rposition(is_handler) {
-            self.0.drain(..(handler + 2).min(self.0.len()));
-        }
-    }
-
     /// Takes away what runs tasks, and what starts threads.
     pub(crate) fn end_at_pool(&mut self) {
         let starts =

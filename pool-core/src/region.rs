@@ -13,12 +13,19 @@ use crate::sys;
 
 /// The version of everything that a parent and its worker must agree on: the region's layout,
 /// the frames in its rings and the order of the bootstrap.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"procpool");
 
-/// Where the rings begin: one page for the words.
+/// One page for the words.
 const WORDS_BYTES: usize = if sync::IS_MODEL { 1 << 14 } else { 4096 };
+
+/// Behind them, a piece of the worker's stack, when the parent has asked. It takes no memory until
+/// then. A model has no use for it.
+const STACK_BYTES: usize = if sync::IS_MODEL { 0 } else { 64 * 1024 };
+
+/// Where the rings begin.
+const RINGS: usize = WORDS_BYTES + STACK_BYTES;
 
 /// The smallest and the largest capacity of a ring, in bytes.
 pub(crate) const RING_BYTES: std::ops::RangeInclusive<usize> =
@@ -144,30 +151,14 @@ pub(crate) struct Stack {
     pub(crate) answered: atomic::AtomicU32,
     /// Where the worker's executable has its code.
     pub(crate) code: atomic::AtomicU64,
-    /// How many frames there are.
+    /// Where the thread that runs tasks was interrupted, and its stack and frame pointers; on some
+    /// processors also where it would return to.
+    pub(crate) instruction: atomic::AtomicU64,
+    pub(crate) stack: atomic::AtomicU64,
+    pub(crate) frame: atomic::AtomicU64,
+    pub(crate) link: atomic::AtomicU64,
+    /// How many words of the stack were copied, from the stack pointer on: see [`Region::stack`].
     pub(crate) count: atomic::AtomicU32,
-    pub(crate) frames: Frames,
-}
-
-/// Return addresses, the innermost first.
-#[derive(Debug)]
-pub(crate) struct Frames([atomic::AtomicU64; MAX_FRAMES]);
-
-/// How many frames of a stack are told.
-const MAX_FRAMES: usize = 64;
-
-impl Default for Frames {
-    fn default() -> Self {
-        Self([const { atomic::AtomicU64::new(0) }; MAX_FRAMES])
-    }
-}
-
-impl std::ops::Deref for Frames {
-    type Target = [atomic::AtomicU64];
-
-    fn deref(&self) -> &[atomic::AtomicU64] {
-        &self.0
-    }
 }
 
 /// In `parent_wants`: ring when there is a result.
@@ -234,7 +225,7 @@ impl Region {
     pub(crate) fn for_model(bytes: usize) -> Self {
         let address = sys::private_memory(bytes, Words::default());
         let region = Self::new(address, bytes);
-        sync::watch(region.request_ring(), bytes - WORDS_BYTES);
+        sync::watch(region.request_ring(), bytes - RINGS);
         region
     }
 
@@ -266,7 +257,7 @@ impl Region {
 
     /// The bytes that a region with rings of these capacities takes.
     pub(crate) fn bytes_for(request_bytes: usize, response_bytes: usize) -> usize {
-        WORDS_BYTES + request_bytes + response_bytes
+        RINGS + request_bytes + response_bytes
     }
 
     /// Worker: how much memory it holds, in bytes.
@@ -323,7 +314,7 @@ impl Region {
 
     /// Worker, first thing: the capacities of the two rings, or why this is no region of ours.
     pub(crate) fn capacities(&self) -> Result<(usize, usize), &'static str> {
-        if self.bytes < WORDS_BYTES {
+        if self.bytes < RINGS {
             return Err("the shared memory is too small to be a region");
         }
         let identity = &self.words().identity;
@@ -357,16 +348,25 @@ impl Region {
         unsafe { self.address.cast::<Words>().as_ref() }
     }
 
+    /// Worker: a copy of a part of its stack, when the parent has asked for it.
+    pub(crate) fn stack(&self) -> &[atomic::AtomicU64] {
+        // SAFETY: between the words and the rings, see `words`, and aligned like a page.
+        unsafe {
+            let start = self.address.add(WORDS_BYTES).cast();
+            std::slice::from_raw_parts(start.as_ptr(), STACK_BYTES / size_of::<u64>())
+        }
+    }
+
     /// The first byte of the request ring.
     pub(crate) fn request_ring(&self) -> NonNull<u8> {
         // SAFETY: within the mapping, see `introduce` and `capacities`.
-        unsafe { self.address.add(WORDS_BYTES) }
+        unsafe { self.address.add(RINGS) }
     }
 
     /// The first byte of the response ring, which follows the request ring.
     pub(crate) fn response_ring(&self, request_bytes: usize) -> NonNull<u8> {
         // SAFETY: within the mapping, see `introduce` and `capacities`.
-        unsafe { self.address.add(WORDS_BYTES + request_bytes) }
+        unsafe { self.address.add(RINGS + request_bytes) }
     }
 
     /// Worker: begins the item with this number, counted from 1. `false`: it was taken back and

@@ -29,6 +29,8 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_dump_says_since_when,
         a_stopped_worker_has_no_stack,
         a_dump_harms_no_task,
+        a_dump_harms_no_task_that_unwinds,
+        a_dump_leaves_system_calls_and_errors_alone,
     ]
 }
 
@@ -281,4 +283,61 @@ fn a_dump_harms_no_task<S: Processes>() {
     }
     assert_eq!(map.get().unwrap(), expected);
     assert_eq!(pool.stats().workers_lost, 0);
+}
+
+/// Nor those that panic, walk their own stacks and start threads: what a dump interrupts may be the
+/// unwinder itself.
+fn a_dump_harms_no_task_that_unwinds<S: Processes>() {
+    let pool = &S::pool(2);
+    let task = |x: u64| {
+        for round in 0..40 {
+            let caught = std::panic::catch_unwind(|| {
+                let trace = std::backtrace::Backtrace::force_capture();
+                std::hint::black_box(&trace);
+                panic!("{x}")
+            });
+            assert!(caught.is_err());
+            if round % 10 == 0 {
+                std::thread::spawn(move || vec![x; 100]).join().unwrap();
+            }
+        }
+        x
+    };
+    let map = pool.call(task).chunksize(5).map_async(0..400);
+    let mut stacks = 0;
+    while !map.is_ready() {
+        for worker in pool.dump().workers {
+            assert_ne!(worker.state, WorkerState::Dying);
+            stacks += u32::from(worker.stack.is_some());
+        }
+    }
+    assert_eq!(map.get().unwrap(), Vec::from_iter(0..400));
+    assert_eq!(pool.stats().workers_lost, 0);
+    assert!(stacks > 0, "nobody was asked while at it");
+}
+
+/// What a task waits for goes on, and what went wrong last is still that.
+fn a_dump_leaves_system_calls_and_errors_alone<S: Processes>() {
+    let pool = S::pool(1);
+    let task = |ticket: String| {
+        let missing = std::fs::File::open("/no/such/file");
+        assert!(missing.is_err());
+        let mut changed = 0;
+        let until = std::time::Instant::now() + Duration::from_millis(300);
+        while std::time::Instant::now() < until {
+            let last = std::io::Error::last_os_error().raw_os_error();
+            changed += u32::from(last != Some(rustix::io::Errno::NOENT.raw_os_error()));
+        }
+        gate::pass(&ticket);
+        changed
+    };
+    let gate = Gate::new();
+    let handle = pool.apply_async(task, gate.ticket());
+    let mut asked = 0;
+    while gate.arrivals().is_empty() {
+        asked += u32::from(only(&pool.dump()).stack.is_some());
+    }
+    gate.open();
+    assert_eq!(handle.get().unwrap(), 0);
+    assert!(asked > 0);
 }

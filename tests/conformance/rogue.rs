@@ -13,7 +13,7 @@ pub(crate) const PROGRESS: [u64; 6] = [640, 648, 656, 664, 672, 680];
 /// All of them have their places below this.
 const WORDS: u64 = 1920;
 /// The rings begin here; both have the same size.
-pub(crate) const RINGS: u64 = 4096;
+pub(crate) const RINGS: u64 = 4096 + 65536;
 
 /// The region of this worker.
 pub(crate) struct Memory {

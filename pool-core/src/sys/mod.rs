@@ -10,6 +10,11 @@ mod image;
 mod linux;
 #[cfg(any(loom, shuttle))]
 mod model;
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+mod objects;
 mod refused;
 mod sealed;
 mod waiting;
@@ -18,6 +23,11 @@ pub(crate) use file_size::without_size_signal;
 pub(crate) use image::build_identity;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub(crate) use objects::{Table, loaded_objects};
 pub(crate) use refused::{FailedCall, errno_of};
 pub use refused::{failed, failed_in};
 pub(crate) use sealed::{Place, Sealed};

@@ -1,41 +1,58 @@
 //! Where this worker is: told when the parent asks.
 //!
-//! The parent asks by a signal, for a task that is stuck answers nothing else. The handler walks the stack of
-//! the thread that it interrupts and writes the return addresses into the region; what they mean, the
-//! parent looks up.
+//! The parent asks by a signal, for a task that is stuck answers nothing else. It comes between any two
+//! instructions, where no unwinder may run: the interrupted code may be the unwinder itself, or be about to
+//! change what it reads. So the handler copies the registers and a part of the stack into the region, and
+//! nothing else; the parent walks the copy.
 #![allow(unsafe_code)]
 
-use std::os::raw::c_int;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::os::raw::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use crate::entry::main_code;
 use crate::region::Region;
 use crate::sys;
 
-/// Where the answers go; never freed once set.
-static REGION: AtomicPtr<Region> = AtomicPtr::new(ptr::null_mut());
+/// What the handler needs to know; never freed once set.
+static ASKED: AtomicPtr<Asked> = AtomicPtr::new(ptr::null_mut());
 
-/// From now on this worker tells where it is when `SIGURG` comes and its region says that it was asked. The
+struct Asked {
+    region: Arc<Region>,
+    /// Where the program has its code.
+    code: u64,
+    /// The thread that runs tasks, and the part of its stack that they have for themselves.
+    thread: libc::pthread_t,
+    stack: Range<usize>,
+}
+
+/// From now on this worker tells where it is when `SIGURG` comes and its region says that it was asked. To be
+/// called by the thread that runs tasks, from a frame that holds `region` itself and below which they run. The
 /// signal is one that a process ignores unless it says otherwise; where a library has said so before us, it
 /// keeps it, and there are no answers.
 pub(super) fn answer_questions(region: &Arc<Region>) {
     if crate::sync::IS_MODEL {
         return;
     }
-    // Known before the handler asks for it.
-    main_code();
+    let asked = Box::new(Asked {
+        region: region.clone(),
+        code: main_code().start as u64,
+        // SAFETY: it has no preconditions.
+        thread: unsafe { libc::pthread_self() },
+        stack: stack_below(ptr::from_ref(region).addr()),
+    });
     // One for each time that this process becomes a worker, which is once, or once more in a fork.
-    let region = Arc::into_raw(region.clone()).cast_mut();
-    REGION.store(region, Ordering::Release);
-    let action = SigAction::new(
-        SigHandler::Handler(on_signal),
-        SaFlags::SA_RESTART,
-        SigSet::empty(),
-    );
+    ASKED.store(Box::into_raw(asked), Ordering::Release);
+    // On the stack for signals, where there is one: a task may have used up its own. Nothing else
+    // interrupts it there.
+    let flags = SaFlags::SA_RESTART | SaFlags::SA_ONSTACK;
+    let action = SigAction::new(SigHandler::SigAction(on_signal), flags, SigSet::all());
     // SAFETY: the handler does only what a handler may; see there.
     let before = unsafe { sigaction(Signal::SIGURG, &action) };
     if let Ok(before) = before
@@ -46,34 +63,115 @@ pub(super) fn answer_questions(region: &Arc<Region>) {
     }
 }
 
-/// Interrupts a task anywhere. It takes no lock and no memory: it reads the tables of the unwinder, which are
-/// there as long as the code is, and the thread's own stack, and stores into atomics. (To find a library's tables, an old
-/// libc, before 2.35, takes a lock that the same thread may take twice, but that another thread could hold while it
-/// loads a library; then the answer waits until it is through.)
-extern "C" fn on_signal(_: c_int) {
-    // SAFETY: null, or a region that is never freed.
-    let Some(region) = (unsafe { REGION.load(Ordering::Acquire).as_ref() }) else {
+/// The part of this thread's stack below an address; empty if it is not known where it ends.
+fn stack_below(here: usize) -> Range<usize> {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut start, mut bytes) = (ptr::null_mut(), 0);
+    // SAFETY: the attributes are made before they are read, and destroyed once.
+    let known = unsafe {
+        let attributes = attributes.as_mut_ptr();
+        libc::pthread_getattr_np(libc::pthread_self(), attributes) == 0 && {
+            let known = libc::pthread_attr_getstack(attributes, &raw mut start, &raw mut bytes);
+            libc::pthread_attr_destroy(attributes);
+            known == 0
+        }
+    };
+    let start = start.addr();
+    // As far as the system lets it grow, but for pages that guard it.
+    let guard = 16 * rustix::param::page_size();
+    if known && (start..start.saturating_add(bytes)).contains(&here) {
+        (start + guard).min(here)..here
+    } else {
+        here..here
+    }
+}
+
+/// Interrupts a task anywhere. It takes no lock and no memory, calls nothing that could be interrupted, and
+/// leaves `errno` alone: it copies words of its own thread's stack, which are there from the stack pointer up, into
+/// atomics.
+extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: null, or what is never freed.
+    let Some(asked) = (unsafe { ASKED.load(Ordering::Acquire).as_ref() }) else {
         return;
     };
-    let stack = &region.words().stack;
-    let asked = stack.asked.load(Ordering::Acquire);
-    if stack.answered.load(Ordering::Relaxed) == asked {
+    let told = &asked.region.words().stack;
+    let question = told.asked.load(Ordering::Acquire);
+    // SAFETY: it may be called in handlers, and only reads a register.
+    let is_ours = unsafe { libc::pthread_self() } == asked.thread;
+    if !is_ours || told.answered.load(Ordering::Relaxed) == question {
         return;
     }
+    // SAFETY: the kernel gives the handler the context of what it interrupted.
+    let registers = registers(unsafe { &*context.cast::<libc::ucontext_t>() });
+    let start = registers.stack as usize;
     let mut count = 0;
-    // SAFETY: "unsynchronized" is about looking up names, which is not done here.
-    unsafe {
-        backtrace::trace_unsynchronized(|frame| {
-            if let Some(room) = stack.frames.get(count) {
-                room.store(frame.ip() as u64, Ordering::Relaxed);
-                count += 1;
-            }
-            count < stack.frames.len()
-        });
+    if asked.stack.contains(&start) && start.is_multiple_of(size_of::<u64>()) {
+        let there = (asked.stack.end - start) / size_of::<u64>();
+        let copy = asked.region.stack();
+        count = there.min(copy.len());
+        for (place, word) in copy.iter().take(count).enumerate() {
+            let from = ptr::with_exposed_provenance::<u64>(start).wrapping_add(place);
+            // SAFETY: it lies in the stack of this thread, above the stack pointer. Whatever is
+            // there, nobody else writes it while this thread is here.
+            word.store(unsafe { from.read_volatile() }, Ordering::Relaxed);
+        }
     }
-    let code = main_code().start as u64;
-    stack.code.store(code, Ordering::Relaxed);
-    stack.count.store(count as u32, Ordering::Relaxed);
-    stack.answered.store(asked, Ordering::Release);
-    sys::tell_of_change(&stack.answered);
+    let tell = |to: &AtomicU64, value| to.store(value, Ordering::Relaxed);
+    tell(&told.code, asked.code);
+    tell(&told.instruction, registers.instruction);
+    tell(&told.stack, registers.stack);
+    tell(&told.frame, registers.frame);
+    tell(&told.link, registers.link);
+    told.count.store(count as u32, Ordering::Relaxed);
+    told.answered.store(question, Ordering::Release);
+    // SAFETY: it is this thread's, and stays.
+    let errno = unsafe { &mut *libc::__errno_location() };
+    let before = *errno;
+    sys::tell_of_change(&told.answered);
+    *errno = before;
+}
+
+/// What is needed of the interrupted thread's registers.
+struct Registers {
+    instruction: u64,
+    stack: u64,
+    frame: u64,
+    link: u64,
+}
+
+#[cfg(target_arch = "x86_64")]
+fn registers(context: &libc::ucontext_t) -> Registers {
+    // In the order of the kernel's structure, whatever the C library calls them.
+    const RBP: usize = 10;
+    const RSP: usize = 15;
+    const RIP: usize = 16;
+    let register = |number: usize| context.uc_mcontext.gregs[number].cast_unsigned();
+    Registers {
+        instruction: register(RIP),
+        stack: register(RSP),
+        frame: register(RBP),
+        link: 0,
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn registers(context: &libc::ucontext_t) -> Registers {
+    let machine = &context.uc_mcontext;
+    Registers {
+        instruction: machine.pc,
+        stack: machine.sp,
+        frame: machine.regs[29],
+        link: machine.regs[30],
+    }
+}
+
+/// On other processors nobody walks stacks.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn registers(_: &libc::ucontext_t) -> Registers {
+    Registers {
+        instruction: 0,
+        stack: 0,
+        frame: 0,
+        link: 0,
+    }
 }

@@ -91,7 +91,7 @@ const PLACES: &[(&str, &str)] = &[
     ),
     (
         "pool-core/src/worker/stack.rs",
-        "walks the stack in a signal handler",
+        "copies the stack in a signal handler",
     ),
     (
         "pool-core/src/worker/unwind.rs",

@@ -1,0 +1,119 @@
+//! Walks the stack of another process, of which there is a copy.
+
+use crate::region::Region;
+use crate::sync::atomic::Ordering;
+
+/// More frames than this are of no use to a reader.
+const MAX_FRAMES: usize = 128;
+
+/// What a worker has copied: it may be anything.
+pub(super) struct Copied {
+    instruction: u64,
+    stack: u64,
+    frame: u64,
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
+    link: u64,
+    words: Vec<u64>,
+}
+
+impl Copied {
+    pub(super) fn of(region: &Region) -> Self {
+        let told = &region.words().stack;
+        let count = told.count.load(Ordering::Relaxed) as usize;
+        let words = region.stack().iter().take(count);
+        Self {
+            instruction: told.instruction.load(Ordering::Relaxed),
+            stack: told.stack.load(Ordering::Relaxed),
+            frame: told.frame.load(Ordering::Relaxed),
+            link: told.link.load(Ordering::Relaxed),
+            words: words.map(|word| word.load(Ordering::Relaxed)).collect(),
+        }
+    }
+
+    fn word(&self, address: u64) -> Option<u64> {
+        let offset = address.checked_sub(self.stack)?;
+        let place = usize::try_from(offset / 8).ok()?;
+        offset
+            .is_multiple_of(8)
+            .then(|| self.words.get(place).copied())?
+    }
+}
+
+/// A place in the code of another process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame {
+    pub(super) address: u64,
+    /// Where this process has the same code; behind it, as return addresses are.
+    pub(super) here: Option<u64>,
+}
+
+/// The frames of the stack, the innermost first, as far as the code is this process's as well. `there` says where
+/// in the other process the code is that is at some address here.
+///
+/// The tables are ours; what they are asked about is not, and no more than numbers: what is read lies in the copy, and
+/// each step is one of at most [`MAX_FRAMES`].
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) fn walk(copied: &Copied, there: impl Fn(u64) -> Option<u64>) -> Vec<Frame> {
+    use std::sync::Arc;
+
+    use framehop::{
+        CacheNative, ExplicitModuleSectionInfo, MayAllocateDuringUnwind, Module, UnwindRegsNative,
+        Unwinder, UnwinderNative,
+    };
+
+    let mut unwinder = UnwinderNative::<Arc<[u8]>, MayAllocateDuringUnwind>::new();
+    let mut code = Vec::new();
+    for object in crate::sys::loaded_objects() {
+        let Some(start) = there(object.code.start) else {
+            continue;
+        };
+        let moved = start.wrapping_sub(object.code.start);
+        let Some(end) = start.checked_add(object.code.end - object.code.start) else {
+            continue;
+        };
+        let section =
+            |table: &crate::sys::Table| (Some(table.range.clone()), Some(table.bytes.clone()));
+        let (eh_frame_svma, eh_frame) = section(&object.frames);
+        let (eh_frame_hdr_svma, eh_frame_hdr) = section(&object.index);
+        unwinder.add_module(Module::new(
+            String::new(),
+            start..end,
+            object.base.wrapping_add(moved),
+            ExplicitModuleSectionInfo {
+                eh_frame_svma,
+                eh_frame,
+                eh_frame_hdr_svma,
+                eh_frame_hdr,
+                ..ExplicitModuleSectionInfo::default()
+            },
+        ));
+        code.push((start..end, moved));
+    }
+    #[cfg(target_arch = "x86_64")]
+    let registers = UnwindRegsNative::new(copied.instruction, copied.stack, copied.frame);
+    #[cfg(target_arch = "aarch64")]
+    let registers = UnwindRegsNative::new(copied.link, copied.stack, copied.frame);
+    let mut frames = Vec::new();
+    // Whatever it makes of them.
+    crate::worker::quietly(|| {
+        let mut cache = CacheNative::<MayAllocateDuringUnwind>::new();
+        let mut read = |address| copied.word(address).ok_or(());
+        let mut walk = unwinder.iter_frames(copied.instruction, registers, &mut cache, &mut read);
+        while let Ok(Some(frame)) = walk.next() {
+            let address = frame.address_for_lookup();
+            let known = code.iter().find(|(range, _)| range.contains(&address));
+            let here = known.map(|(_, moved)| address.wrapping_sub(*moved).wrapping_add(1));
+            frames.push(Frame { address, here });
+            // Of code without tables one can only guess.
+            if here.is_none() || frames.len() >= MAX_FRAMES {
+                break;
+            }
+        }
+    });
+    frames
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) fn walk(_: &Copied, _: impl Fn(u64) -> Option<u64>) -> Vec<Frame> {
+    Vec::new()
+}
