@@ -35,6 +35,7 @@ use std::thread;
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use ipc_channel::platform::OsIpcSender;
 use ipc_channel::{IpcError, TryRecvError};
+use pool_core::failed;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +62,7 @@ pub(crate) struct Hello {
 /// # Errors
 /// When the system is out of descriptors.
 pub(crate) fn channel() -> io::Result<(Sender, Receiver)> {
-    let (sender, receiver) = ipc::channel()?;
+    let (sender, receiver) = patiently(ipc::channel)?;
     let mut sender = Sender {
         ipc: sender,
         number: -1,
@@ -86,6 +87,14 @@ pub(crate) fn channel() -> io::Result<(Sender, Receiver)> {
     Ok((sender, receiver))
 }
 
+/// An error that names its system call.
+fn named(call: &'static str, error: io::Error) -> io::Error {
+    match Errno::from_io_error(&error) {
+        Some(errno) => failed(call)(errno),
+        None => error,
+    }
+}
+
 /// The number of the descriptor at which this mark waits; the text says where to look first.
 fn find(text: &str, mark: &Nonce) -> io::Result<RawFd> {
     numbers(text)
@@ -107,7 +116,7 @@ impl Sender {
     /// sending socket. (Should ipc-channel be lost for want of a socket, then only to this worker:
     /// that is not worth what [`prepare`] costs.)
     pub(crate) fn over(socket: OwnedFd) -> io::Result<Self> {
-        let (sender, _) = without_hook(|| patiently(channel))?;
+        let (sender, _) = without_hook(channel)?;
         // SAFETY: the descriptor belongs to the sender, which is ours, and which takes one
         // connected socket of this type like another.
         unsafe { sys::replace(sender.number, socket)? };
@@ -117,7 +126,7 @@ impl Sender {
     /// Sends a hello. It fits into the socket, so this does not wait.
     pub(crate) fn send(&self, hello: Hello) -> io::Result<()> {
         caught(|| self.ipc.send(hello))?.map_err(|error| match error {
-            IpcError::Io(error) => error,
+            IpcError::Io(error) => named("sendmsg", error),
             error => io::Error::other(error.to_string()),
         })
     }
@@ -220,17 +229,17 @@ fn without_hook<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Tries what a passing lack of descriptors or memory may have made fail a few times more, each
-/// time after others had a chance to give back what they have.
-pub(crate) fn patiently<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+/// Tries to get sockets a few times more if it fails for what others may give back, each time
+/// after they had a chance to.
+fn patiently<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     const TRIES: u32 = 3;
     for _ in 1..TRIES {
         match f() {
             Err(error) if is_passing(&error) => thread::yield_now(),
-            done => return done,
+            done => return done.map_err(|error| named("socketpair", error)),
         }
     }
-    f()
+    f().map_err(|error| named("socketpair", error))
 }
 
 fn is_passing(error: &io::Error) -> bool {

@@ -125,22 +125,20 @@ fn called() -> Option<BootstrapEnv> {
 /// Becomes a worker, and ends the process.
 fn serve(launch: &Launch) -> ! {
     STATE.store(WORKER, Ordering::Release);
-    match sys::die_with_parent() {
-        Ok(true) => {}
-        Ok(false) => leave(NOT_SET_UP),
-        Err(error) => fail_early(&format!(
-            "a worker cannot tie itself to its parent (prctl, fcntl): {error}"
-        )),
-    }
+    let signal = sys::die_with_parent();
     let tie = sys::take_inherited(launch.tie).unwrap_or_else(|error| {
         fail_early(&format!(
             "a worker cannot be set up (dup3, socketpair, sendmsg, recvmsg): {error}"
         ))
     });
-    match pool_core::worker::bind_to_parent(tie) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => leave(NOT_SET_UP),
-        // Where a sandbox does not allow it, the signal above remains.
-        Ok(()) | Err(_) => {}
+    match (signal, pool_core::worker::bind_to_parent(tie)) {
+        (Ok(false), _) => leave(NOT_SET_UP),
+        (_, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => leave(NOT_SET_UP),
+        // Where a sandbox does not allow the one, the other remains.
+        (Ok(true), _) | (_, Ok(())) => {}
+        (Err(error), Err(_)) => fail_early(&format!(
+            "a worker cannot tie itself to its parent (prctl, fcntl): {error}"
+        )),
     }
     sys::remove_variable(BootstrapEnv::VARIABLE);
     sys::ignore_signals_of_output();

@@ -10,7 +10,7 @@ use std::path::Path;
 use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region, failed_in};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
-use crate::channel::{Nonce, Receiver, channel, patiently, prepare};
+use crate::channel::{Nonce, Receiver, channel, prepare};
 use crate::link::SpawnLink;
 use crate::sys::{self, Process};
 
@@ -113,7 +113,7 @@ impl Launcher for SpawnLauncher {
         spec.prepare(&region);
         let (bell, theirs) = sys::make_bell().map_err(cannot_prepare)?;
         let nonce = sys::random().map_err(cannot_prepare)?;
-        let (to_hello, hello) = patiently(make_channel)
+        let (to_hello, hello) = make_channel()
             .map_err(failed_in("socketpair, sendmsg or recvmsg"))
             .map_err(cannot_prepare)?;
         let offer = Offer {

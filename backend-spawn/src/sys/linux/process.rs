@@ -119,13 +119,15 @@ impl Process {
 
     /// Kills it and its process group, if it has not been reaped.
     pub(crate) fn kill(&self) {
-        // A process that somebody else has reaped has no number any more, and then the group of
-        // this number may be another. (That happens where a program ignores SIGCHLD.)
-        if self.ended.is_some() || self.peek() == Some(ExitStatus::Unknown) {
+        if self.ended.is_some() {
             return;
         }
-        // An error means that nobody is left to kill.
-        let _ = kill_process_group(self.pid, Signal::KILL);
+        // A process that somebody else has reaped has no number any more, and then the group of
+        // this number may be another. (That happens where a program ignores SIGCHLD.)
+        if self.peek() != Some(ExitStatus::Unknown) {
+            // An error means that nobody is left to kill.
+            let _ = kill_process_group(self.pid, Signal::KILL);
+        }
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
