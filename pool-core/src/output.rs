@@ -50,6 +50,11 @@ pub(crate) type LineHandler = dyn Fn(&OutputLine) + Send + Sync;
 impl Output {
     /// It goes where the program's own goes (for forked workers: went when their server was
     /// started), without passing through the pool. The default.
+    ///
+    /// A worker then shares the program's open files, as any child process does. What a task changes about these
+    /// is changed for the program as well: if it makes its standard output non-blocking (`O_NONBLOCK`), a `println!` of the program
+    /// can panic because a pipe is full. A pool does not open these anew for workers: that is not possible for a socket, and
+    /// for the others only where `/proc` and their permissions allow it. Where tasks cannot be trusted, or run programs that do so (`node`, `ssh`), use [`tee`](Self::tee): workers have a pipe then.
     #[must_use]
     pub fn inherit() -> Self {
         Self(Kind::Inherit)
