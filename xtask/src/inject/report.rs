@@ -26,12 +26,18 @@ pub(super) fn check(said: &str, expected: Expected) -> Result<()> {
         said.lines().any(|line| line == END),
         "it did not come to its end:\n{said}"
     );
+    // ipc-channel panics where it gets no socket. That is caught, and the build's error says it; what is
+    // written of it are other lines than those of the steps.
+    let has_foreign_panic = said.contains("'procpool-channel'");
     for line in said.lines() {
         // What a task says whose output could not be taken elsewhere.
         if line.ends_with(": right") || line == LAST_WORDS {
             continue;
         }
         let is_error = line.contains(": error ");
+        if has_foreign_panic && !is_error && !line.contains(": WRONG") {
+            continue;
+        }
         let is_fine = match expected {
             Expected::Right => false,
             Expected::Ends => is_error,
