@@ -18,7 +18,7 @@ use crate::protocol::{
 use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
 use crate::ring::{Consumer, Producer};
 use crate::sync::atomic::{Ordering, fence};
-use crate::sync::{self, thread};
+use crate::sync::thread;
 use crate::sys;
 
 /// How long a worker that may spin looks for work before it sleeps, at most: a little longer than
