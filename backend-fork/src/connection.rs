@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::lineage::Lineage;
 use crate::message::{Outfit, Reply, Request};
-use crate::socket::{Received, Socket};
+use crate::socket::{Received, Socket, above};
 
 /// One pool's connection to the fork server, shared by the launcher and its links. When the last
 /// of them is dropped, the server kills what is left of the pool's workers.
@@ -273,7 +273,8 @@ impl Drop for Connection {
 
 /// The launchers' notifier: see [`Connection::open`].
 pub(crate) fn make_notifier() -> Result<OwnedFd, LaunchError> {
-    epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused("epoll_create1"))
+    let instance = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused("epoll_create1"))?;
+    above(instance).map_err(refused("fcntl(F_DUPFD_CLOEXEC)"))
 }
 
 fn refused(call: &'static str) -> impl Fn(Errno) -> LaunchError {

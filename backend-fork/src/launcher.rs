@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use pool_core::{LaunchError, LaunchSpec, Launcher, Link, Region, failed};
+use pool_core::{LaunchError, LaunchSpec, Launcher, Link, Region, failed, off_standard};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::connection::{Connection, make_notifier};
@@ -59,6 +59,11 @@ impl Launcher for ForkLauncher {
                 )(
                     errno
                 ))
+            })?;
+        let (bell, ringer) = off_standard(bell)
+            .and_then(|bell| Ok((bell, off_standard(ringer)?)))
+            .map_err(|error| {
+                LaunchError::new(format!("cannot make the doorbell of {name}")).caused_by(error)
             })?;
         let tie = spec.tie().try_clone_to_owned().map_err(|error| {
             LaunchError::new(format!("cannot tie {name} to this process")).caused_by(error)

@@ -40,6 +40,10 @@
 //! - A worker dies with the server: the kernel kills it (`PR_SET_PDEATHSIG`).
 //! - The server dies with the parent, even with one killed by SIGKILL: it watches the parent's
 //!   pidfd. It first kills the workers' process groups, so that what tasks have started goes too.
+//! - A worker dies with the parent by a tie of its own, with all of its process group, whatever
+//!   becomes of the server: [`bind_to_parent`](pool_core::worker::bind_to_parent).
+//! - A server that somebody has stopped is continued when the parent dies, by the parent-death
+//!   signal and by a tie like that.
 //! - A pool's workers die with its connection; other pools on the same server do not notice.
 //! - The standby dies with the parent, like the server and by the same means. It does not die with
 //!   the server, but takes its place; see below.
@@ -48,7 +52,7 @@
 //! Another one cannot be started from the parent, which has threads by then. So the server, before
 //! it does anything else, makes a *standby*: a copy of itself, as pristine as itself, that sleeps.
 //! It is a child of the parent (`CLONE_PARENT`), in the server's process group, and holds nothing
-//! but the parent's pidfd and a socket, of which the server has sent the other end to the parent. A
+//! but the parent's pidfd, the tie to it and a socket, of which the server has sent the other end to the parent. A
 //! standby that dies is made again by the server.
 //!
 //! When the server has died, the next launch of each pool connects to the standby, which makes one

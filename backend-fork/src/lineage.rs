@@ -7,9 +7,9 @@ use pool_core::{ExitStatus, LaunchError, failed};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process_group, pidfd_open, setpgid};
 
-use crate::server::{self, Serve};
+use crate::server::{self, Parent, Serve};
 use crate::server_process::ServerProcess;
-use crate::socket::Socket;
+use crate::socket::{Socket, above};
 use crate::start_error::StartError;
 use crate::sys;
 use crate::wait;
@@ -27,6 +27,8 @@ pub(crate) struct Lineage {
     /// The process group of all servers and standbys, named after the first. The number is theirs
     /// as long as one of them is not reaped.
     family: Pid,
+    /// Makes the kernel continue the whole family when it is closed.
+    tie: Socket,
     state: Mutex<State>,
 }
 
@@ -56,24 +58,31 @@ impl Lineage {
             move |errno| StartError::of_system("cannot start the fork server", failed(call)(errno))
         };
         let owner = getpid();
-        let parent = pidfd_open(owner, PidfdFlags::empty()).map_err(refused("pidfd_open"))?;
+        let death = pidfd_open(owner, PidfdFlags::empty()).map_err(refused("pidfd_open"))?;
+        let death = above(death).map_err(refused("fcntl"))?;
         let (ours, theirs) = Socket::pair().map_err(|(call, errno)| refused(call)(errno))?;
+        let (tie, their_tie) = Socket::pair().map_err(|(call, errno)| refused(call)(errno))?;
+        let parent = Parent {
+            death,
+            tie: their_tie,
+        };
         sys::flush_streams();
         // No handler of the program's runs in the server before it has taken them off.
         let blocked = sys::block_signals();
         // SAFETY: handed on to the caller. What the copy must not do is listed at `sys::fork`; it
         // goes straight into `run`, which does not return.
         let Some(pid) = (unsafe { sys::fork() }).map_err(refused("fork"))? else {
-            drop(ours);
+            drop((ours, tie));
             server::run(parent, theirs, serve)
         };
-        drop(blocked);
+        drop((blocked, parent));
         // The server does so itself as well, but perhaps later than the next Ctrl-C.
         let _ = setpgid(Some(pid), Some(pid));
-        match pidfd_open(pid, PidfdFlags::empty()) {
+        match pidfd_open(pid, PidfdFlags::empty()).and_then(above) {
             Ok(death) => Ok(Self {
                 owner,
                 family: pid,
+                tie,
                 state: Mutex::new(State {
                     server: ServerProcess::new(ours, pid, death),
                     standby: None,
@@ -86,7 +95,7 @@ impl Lineage {
             Err(errno) => {
                 // It ends by itself as soon as both sockets are closed, and so does its standby,
                 // of which nobody was told.
-                drop((ours, theirs));
+                drop((ours, theirs, tie));
                 let _ = kill_process_group(pid, Signal::KILL);
                 wait::reap_whole_group(pid);
                 Err(refused("pidfd_open")(errno))
@@ -226,12 +235,17 @@ impl Lineage {
             state.past
         ));
         state.end = Some(error.clone());
-        Self::bury(self.family, state);
+        self.bury(state);
         Err(error)
     }
 
     /// Kills and reaps the whole family.
-    fn bury(family: Pid, state: &mut State) {
+    ///
+    /// If this process may not signal it any more, for it has dropped its privileges since, the
+    /// family ends by itself, all of its sockets being closed; it is continued first, should
+    /// somebody have stopped it.
+    fn bury(&self, state: &mut State) {
+        self.tie.shut_down();
         state.server.kill();
         // One that the parent has not heard of yet.
         state.hear();
@@ -240,9 +254,9 @@ impl Lineage {
         }
         // Unless somebody else has reaped it, so that the number may be another group's.
         if state.server.fate() != ExitStatus::Unknown {
-            let _ = kill_process_group(family, Signal::KILL);
+            let _ = kill_process_group(self.family, Signal::KILL);
         }
-        wait::reap_whole_group(family);
+        wait::reap_whole_group(self.family);
     }
 }
 
@@ -263,11 +277,11 @@ impl Drop for Lineage {
         if self.is_inherited() {
             return;
         }
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if state.end.is_none() {
             // It is to kill its workers in good order. A standby has none.
             state.server.end();
-            Self::bury(self.family, state);
+            self.bury(&mut state);
         }
     }
 }

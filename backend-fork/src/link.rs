@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, p
 
 use crate::connection::Connection;
 use crate::hello::{Hello, HelloReader, NoHello};
+use crate::socket::above;
 use crate::sys;
 
 /// The parent's connection to one forked worker.
@@ -108,6 +109,9 @@ impl ForkLink {
         let death = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
             LaunchError::new("cannot watch a worker's process")
                 .caused_by(failed("pidfd_open")(errno))
+        })?;
+        let death = above(death).map_err(|errno| {
+            LaunchError::new("cannot watch a worker's process").caused_by(errno)
         })?;
         // If the server is alive now, it was alive when the pidfd was opened, and so the process
         // was not reaped then and the number was the worker's.

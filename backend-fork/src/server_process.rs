@@ -100,6 +100,9 @@ impl ServerProcess {
 
     /// Kills it, and waits until it is dead, unless something keeps it from dying.
     pub(crate) fn kill(&self) {
+        // It ends by itself without its socket, should this process have dropped its privileges
+        // and not be allowed to kill it.
+        self.main.shut_down();
         // It may be dead. It is a child that is not reaped, so its number is its own.
         if pidfd_send_signal(&self.death, Signal::KILL).is_err() {
             let _ = kill_process(self.pid, Signal::KILL);

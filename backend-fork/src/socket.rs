@@ -4,7 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use pool_core::poll;
+use pool_core::{off_standard, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
@@ -17,6 +17,11 @@ use crate::message::{MESSAGE_BYTES, OUTFIT};
 
 /// The most descriptors that go with one message.
 const DESCRIPTORS: usize = OUTFIT;
+
+/// See [`off_standard`].
+pub(crate) fn above(descriptor: OwnedFd) -> Result<OwnedFd, Errno> {
+    off_standard(descriptor).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))
+}
 
 /// One end of a connection that keeps messages apart (SOCK_SEQPACKET), carries descriptors, and
 /// tells when the other end is closed. No call on it ever blocks.
@@ -42,7 +47,8 @@ impl Socket {
             Err(Errno::AGAIN | Errno::INTR) | Ok(_) => {}
             Err(errno) => return Err(("recvmsg", errno)),
         }
-        Ok((Self(one), Self(other)))
+        let above = |end| above(end).map_err(|errno| ("fcntl", errno));
+        Ok((Self(above(one)?), Self(above(other)?)))
     }
 
     /// Sends one message with copies of these descriptors.
@@ -92,6 +98,7 @@ impl Socket {
                 _ => None,
             })
             .flatten()
+            .filter_map(|descriptor| above(descriptor).ok())
             .collect();
         Received::Message { bytes, descriptors }
     }

@@ -141,7 +141,7 @@ fn serve(launch: &Launch) -> ! {
         )),
     }
     sys::remove_variable(BootstrapEnv::VARIABLE);
-    sys::ignore_signals_of_output();
+    pool_core::worker::settle();
     sys::name_process(&env::args_os().next().unwrap_or_default());
     let mut bell = sys::take_stdin().unwrap_or_else(|error| {
         fail_early(&format!(

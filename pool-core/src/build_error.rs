@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::fork::OF_FORK;
 use crate::launch::LaunchError;
 
 /// Why a pool could not be built. The text says what to do about it.
@@ -75,6 +76,11 @@ impl JoinError {
         Self {
             message: "the pool is still open: call close() or terminate() before join()",
         }
+    }
+
+    /// This process is a fork of the one that the pool belongs to.
+    pub(crate) fn of_fork() -> Self {
+        Self { message: OF_FORK }
     }
 
     pub(crate) fn from_inside() -> Self {

@@ -213,8 +213,8 @@ impl<F> CallWith<F> {
                 .map(|(index, _)| Err(error.clone().at_index(index)))
                 .collect();
         }
-        let checked = self.for_each::<_, R>(items, |piece| decode_all(&piece, &mut outcomes));
-        debug_assert!(checked.is_ok(), "checked above");
+        let ended = self.for_each::<_, R>(items, |piece| decode_all(&piece, &mut outcomes));
+        outcomes.extend(ended.err().map(Err));
         outcomes
     }
 
@@ -246,7 +246,8 @@ impl<F> CallWith<F> {
             }
         }
         feed.rethrow();
-        Ok(())
+        // An input may fork, and return in both.
+        feed.error().map_or(Ok(()), Err)
     }
 
     /// See [`Pool::map_async`](crate::Pool::map_async).
@@ -427,6 +428,9 @@ impl<F> CallWith<F> {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
+        if self.executor.is_foreign() {
+            return Err(TaskError::of_fork());
+        }
         let entry = Entry::of::<F, A, R>(&self.function)
             .map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?;
         Ok((entry, self.options.check()?))

@@ -97,6 +97,10 @@ impl TaskError {
         Self::new(TaskErrorKind::Closed, "the pool is closed")
     }
 
+    pub(crate) fn of_fork() -> Self {
+        Self::new(TaskErrorKind::Closed, crate::fork::OF_FORK)
+    }
+
     pub(crate) fn cancelled() -> Self {
         Self::new(TaskErrorKind::Cancelled, "the task was cancelled")
     }

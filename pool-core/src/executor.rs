@@ -42,6 +42,14 @@ pub trait Executor: Send + Sync {
     /// a pool that always does.
     fn hand_over(&self) {}
 
+    /// Whether this process is a fork of the one that this executor belongs to. Then nothing that
+    /// was submitted ever ends here, and every call on a handle is answered with an error at once,
+    /// without asking for what another thread may have held at the moment of the fork. `false` is
+    /// right for an executor that does not mind being copied.
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
     /// The calling thread is about to read an input that may keep it waiting, and collects items in this
     /// chunk: whenever a worker has nothing to do, the executor takes out what is there
     /// ([`OpenChunk::ask`]) and submits it, until [`unwatch_input`](Self::unwatch_input). `false`: it

@@ -455,6 +455,9 @@ where
     I: Iterator<Item = A>,
 {
     fn next_pieces(&mut self) -> Vec<Arc<Piece>> {
+        if self.executor.is_foreign() {
+            return Vec::new();
+        }
         loop {
             self.fill(None);
             if let Some(pieces) = self.take() {
@@ -472,6 +475,9 @@ where
 
     #[cfg(feature = "stream")]
     fn poll_pieces(&mut self, context: &mut Context<'_>, fill: bool) -> Poll<Vec<Arc<Piece>>> {
+        if self.executor.is_foreign() {
+            return Poll::Ready(Vec::new());
+        }
         let is_full = fill && self.fill(Some(sys::now() + FILL_FOR));
         loop {
             if let Some(pieces) = self.take() {
@@ -510,6 +516,10 @@ where
 
     fn give(&mut self, items: usize) {
         self.flow.given += items;
+    }
+
+    fn error(&mut self) -> Option<TaskError> {
+        self.executor.is_foreign().then(TaskError::of_fork)
     }
 
     fn rethrow(&mut self) {

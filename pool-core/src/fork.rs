@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::sys;
 
+/// What is said to whoever uses a copy of a pool.
+pub(crate) const OF_FORK: &str =
+    "this process is a fork of the one that the pool belongs to: build a pool of its own";
+
 static DEPTH: AtomicUsize = AtomicUsize::new(0);
 
 /// To be called by a backend in each process that it forks, before anything else of the crate.
@@ -26,7 +30,7 @@ pub(crate) fn depth() -> usize {
 
 /// Whether this process is a fork and nobody had noticed.
 fn notice_fork() -> bool {
-    let is_new = match sys::fork_mark() {
+    let is_new = match sys::fork_marks().map(|marks| &marks.process) {
         Some(mark) => mark.load(Ordering::Relaxed) == 0 && mark.swap(1, Ordering::AcqRel) == 0,
         None => is_another_process(),
     };

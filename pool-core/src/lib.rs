@@ -101,7 +101,7 @@ pub use stats::{Stats, WorkerStats};
 #[cfg(feature = "stream")]
 pub use stream::{ImapLocalStream, ImapStream};
 #[doc(hidden)]
-pub use sys::{failed, failed_in, poll};
+pub use sys::{be_signalled_by, failed, failed_in, off_standard, poll};
 pub use trace::{Trace, Tracer};
 pub use worker::{Resource, WorkerInfo};
 pub use worker_end::{EndReason, WorkerEnd};

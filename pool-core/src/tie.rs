@@ -9,10 +9,17 @@ use crate::sys;
 /// see [`bind_to_parent`](crate::worker::bind_to_parent). When this end is closed, by whatever end
 /// of the parent, the kernel kills the group.
 ///
-/// It does what [`Link::kill`](crate::Link::kill) does, in two cases in which that cannot: the
-/// parent may not signal the worker any more, because it has dropped its privileges; and the
-/// group's leader is reaped, so that its number is somebody else's perhaps. The kernel keeps the
-/// group itself, and not its number.
+/// It does what [`Link::kill`](crate::Link::kill) does, in cases in which that cannot: the parent
+/// may not signal the worker any more, because it has dropped its privileges; the parent is gone;
+/// the worker is gone and what it has started is left, so that the group's number is somebody
+/// else's perhaps. The kernel keeps the group itself, and not its number.
+///
+/// What the worker has bound is the open connection and not its descriptor of it. A copy of that
+/// end lies unread in the queue of this one, so that it lasts as long as this one and a moment
+/// longer: the kernel tells of a hang-up before it throws the queue away. Therefore the worker can
+/// neither lose the tie, nor does it end with the worker. That matters when the parent dies: its
+/// threads end one after the other, and the parent-death signal, which comes with the end of one of
+/// them, kills the worker before the last one has closed this end.
 #[derive(Debug)]
 pub(crate) struct Tie(OwnedFd);
 
@@ -20,6 +27,7 @@ impl Tie {
     /// A tie, and the worker's end of it.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = sys::connected_pair()?;
+        sys::leave_with_other_end(&theirs)?;
         Ok((Self(ours), theirs))
     }
 

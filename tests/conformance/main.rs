@@ -61,6 +61,7 @@ mod start;
 mod storm;
 mod subject;
 mod threads;
+mod ties;
 mod trace;
 mod transfer;
 mod watchdog;
@@ -160,6 +161,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("cancel", cancel::processes::<S>()),
         ("bulk", bulk::processes::<S>()),
         ("remains", remains::processes::<S>()),
+        ("ties", ties::processes::<S>()),
         ("refused", refused::processes::<S>()),
         ("hostile", hostile::processes::<S>()),
         ("broadcast", broadcast::processes::<S>()),
@@ -202,6 +204,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         deadline::programs::<S>(),
         lingering::programs::<S>(),
         remains::programs::<S>(),
+        ties::programs::<S>(),
         refused::programs::<S>(),
         broadcast::programs::<S>(),
         offering::programs::<S>(),

@@ -1,6 +1,5 @@
 //! The fork server's loop.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use pool_core::poll;
@@ -10,6 +9,7 @@ use rustix::io::Errno;
 use super::child::Child;
 use super::client::{Client, Step};
 use super::newborn::Newborn;
+use super::settle::Parent;
 use super::standby::Standby;
 use super::understudy::Understudy;
 use crate::message::CONNECT;
@@ -18,8 +18,7 @@ use crate::socket::{Received, Socket};
 /// What the fork server holds.
 #[derive(Debug)]
 pub(super) struct EventLoop {
-    /// The parent's pidfd.
-    parent: OwnedFd,
+    parent: Parent,
     /// The socket over which pools are connected, until the parent closes it.
     main: Option<Socket>,
     /// The connected pools.
@@ -41,7 +40,7 @@ pub(super) enum Left {
 }
 
 impl EventLoop {
-    pub(super) fn new(parent: OwnedFd, main: Socket) -> Self {
+    pub(super) fn new(parent: Parent, main: Socket) -> Self {
         Self {
             parent,
             main: Some(main),
@@ -93,7 +92,7 @@ impl EventLoop {
 
     /// Sleeps until there may be something to do.
     fn wait(&self) -> Result<ParentAlive, Errno> {
-        let mut sources = vec![PollFd::new(&self.parent, PollFlags::IN)];
+        let mut sources = vec![PollFd::new(&self.parent.death, PollFlags::IN)];
         let mut timeout = None;
         if let Some(main) = &self.main {
             let wanted = if self.standby.is_announced() {

@@ -15,4 +15,4 @@ mod understudy;
 #[cfg(any(fuzzing, test))]
 pub(crate) use client::serve_client;
 pub use newborn::Serve;
-pub(crate) use settle::run;
+pub(crate) use settle::{Parent, run};

@@ -73,6 +73,7 @@ impl Newborn {
         if bound.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
             sys::leave(0);
         }
+        pool_core::worker::settle();
         if let Ok(name) = CString::new(self.name) {
             let _ = rustix::thread::set_name(&name);
         }

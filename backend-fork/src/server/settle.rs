@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::mem::ManuallyDrop;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::fs::{Mode, OFlags};
@@ -16,11 +16,11 @@ use crate::sys;
 /// The exit code of a server or a worker that panicked where nothing should.
 const PANICKED: i32 = 101;
 
-/// Everything that happens in a forked process, the server's or a worker's. `parent` is the pidfd
-/// of the process that was copied, `main` the server's end of the socket to it.
-pub(crate) fn run(parent: OwnedFd, main: Socket, serve: Serve) -> ! {
+/// Everything that happens in a forked process, the server's or a worker's. `parent` stands for
+/// the process that was copied, `main` the server's end of the socket to it.
+pub(crate) fn run(parent: Parent, main: Socket, serve: Serve) -> ! {
     let code = catch_unwind(AssertUnwindSafe(|| {
-        settle();
+        settle(&parent);
         let mut server = EventLoop::new(parent, main);
         loop {
             // In a worker and in a standby, the loop is left with everything of the server's closed.
@@ -43,13 +43,27 @@ pub(crate) fn run(parent: OwnedFd, main: Socket, serve: Serve) -> ! {
 
 /// Makes a copy of the program a process of its own. All of this fails only where the system forbids
 /// it altogether (a seccomp filter, say); the server is then merely easier to disturb.
-fn settle() {
+fn settle(parent: &Parent) {
     pool_core::forked_child();
+    open_standard_streams();
     heed_parent();
     let _ = rustix::process::setpgid(None, None);
+    // The first server does so for the whole family, which has copies of the descriptor.
+    let _ = pool_core::be_signalled_by(parent.tie.as_fd(), Signal::CONT.as_raw());
     let _ = rustix::thread::set_name(SERVER_NAME);
     sys::reset_signals();
     let _ = replace_stdin();
+}
+
+/// What stands for the parent in a server and in a standby. A worker has its own.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    /// Its pidfd.
+    pub(crate) death: OwnedFd,
+    /// What makes the kernel continue the whole family when the parent ends, in whatever way: one
+    /// that somebody has stopped would not look at the pidfd. The parent-death signal does so as
+    /// well, but when the *thread* ends that started the server.
+    pub(crate) tie: Socket,
 }
 
 /// What a server's thread is called in listings.
@@ -63,6 +77,21 @@ pub(super) fn heed_parent() {
     // have started; and the kernel sends this signal already when the *thread* ends that started
     // the server.)
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::CONT));
+}
+
+/// Sees to it that nothing that is opened from now on becomes standard input, output or error,
+/// which the program may have closed: what tasks print would go there.
+fn open_standard_streams() {
+    loop {
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty());
+        match null {
+            Ok(null) if null.as_raw_fd() <= 2 => {
+                let _for_good = null.into_raw_fd();
+            }
+            // All are open, or it is a system without the file.
+            Ok(_) | Err(_) => return,
+        }
+    }
 }
 
 /// Reads from `/dev/null` from now on. The terminal belongs to the parent, and stops a background

@@ -1,13 +1,11 @@
 //! What runs in a standby.
 
-use std::os::fd::OwnedFd;
-
 use pool_core::poll;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::event_loop::EventLoop;
-use super::settle::{SERVER_NAME, heed_parent};
+use super::settle::{Parent, SERVER_NAME, heed_parent};
 use crate::message::SERVE;
 use crate::socket::{Received, Socket};
 
@@ -15,13 +13,12 @@ use crate::socket::{Received, Socket};
 /// it or is gone.
 #[derive(Debug)]
 pub(super) struct Understudy {
-    /// The parent's pidfd.
-    parent: OwnedFd,
+    parent: Parent,
     main: Socket,
 }
 
 impl Understudy {
-    pub(super) fn new(parent: OwnedFd, main: Socket) -> Self {
+    pub(super) fn new(parent: Parent, main: Socket) -> Self {
         Self { parent, main }
     }
 
@@ -43,7 +40,7 @@ impl Understudy {
                 }
             }
             let mut sources = [
-                PollFd::new(&self.parent, PollFlags::IN),
+                PollFd::new(&self.parent.death, PollFlags::IN),
                 PollFd::new(&self.main, PollFlags::IN),
             ];
             match poll(&mut sources, None) {

@@ -227,8 +227,9 @@ fn hasty() {
 
 /// Where pools are connected, nothing is taken for a pool that is none.
 fn main_socket() {
+    // The second one is the tie.
     let (server, sockets) = opened(server);
-    assert_eq!(sockets.len(), 1);
+    assert_eq!(sockets.len(), 2);
     let mut launcher = server.connect().expect("the server runs");
     round(&mut launcher, 1);
     let before = descriptors(server.pid());

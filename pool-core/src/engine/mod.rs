@@ -55,8 +55,9 @@ use crate::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
 use crate::call::{Chunk, TaskId};
 use crate::config::{Checked, PoolConfig, check_processes};
 use crate::dump::Dump;
-use crate::error::{TaskError, TaskErrorKind};
+use crate::error::TaskError;
 use crate::executor::{Cancel, Executor};
+use crate::fork::OF_FORK;
 use crate::launch::{LaunchError, Launcher, Link, hint};
 use crate::open::OpenChunk;
 #[cfg(feature = "tracing")]
@@ -382,10 +383,7 @@ impl Shared {
 impl Executor for Shared {
     fn submit(&self, chunk: Chunk) {
         if !self.is_ours() {
-            chunk.finish(&TaskError::new(
-                TaskErrorKind::Closed,
-                "this process is a fork of the one that the pool belongs to: build a pool of its own",
-            ));
+            chunk.finish(&TaskError::of_fork());
             return;
         }
         if chunk.has_attachments() {
@@ -441,6 +439,10 @@ impl Executor for Shared {
         self.is_ours() && self.lock().is_hungry()
     }
 
+    fn is_foreign(&self) -> bool {
+        !self.is_ours()
+    }
+
     #[cfg(feature = "tracing")]
     fn origin(&self) -> Option<Arc<Origin>> {
         self.is_ours().then(|| self.capture.origin())?
@@ -477,7 +479,7 @@ impl Executor for Shared {
     fn resize(&self, processes: usize) -> Result<(), ResizeError> {
         check_processes(processes).map_err(ResizeError::new)?;
         if !self.is_ours() {
-            return Err(ResizeError::closed());
+            return Err(ResizeError::new(OF_FORK));
         }
         let mut core = self.lock();
         if !matches!(core.end, End::Open) {
@@ -512,12 +514,12 @@ impl Executor for Shared {
     }
 
     fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
-        if self.deferred.is_current_thread() || self.capture.is_telling_here() {
-            return Err(JoinError::from_inside());
-        }
         if !self.is_ours() {
             // Its lock may be held by a thread that this process does not have.
-            return Ok(true);
+            return Err(JoinError::of_fork());
+        }
+        if self.deferred.is_current_thread() || self.capture.is_telling_here() {
+            return Err(JoinError::from_inside());
         }
         let mut core = self.lock();
         if matches!(core.end, End::Open) {
@@ -547,7 +549,7 @@ impl Executor for Shared {
         if self.is_ours() {
             self.lock().trace(tracer)
         } else {
-            Err(io::Error::other("this process is a fork of the pool's"))
+            Err(io::Error::other(OF_FORK))
         }
     }
 

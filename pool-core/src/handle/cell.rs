@@ -18,6 +18,9 @@ pub(crate) trait Cell: Sink {
     /// What a completion callback looks at.
     type Outcome: Clone + Send + 'static;
 
+    /// The outcome of what failed as a whole.
+    fn failed(error: TaskError) -> Self::Outcome;
+
     /// Whether all outcomes are there; if not, the waker of the thread that waits, if any, is
     /// woken when they are.
     fn poll(&self, waker: Option<&Waker>) -> bool;
@@ -194,6 +197,10 @@ impl Sink for TaskCell {
 
 impl Cell for TaskCell {
     type Outcome = Result<Bytes, TaskError>;
+
+    fn failed(error: TaskError) -> Self::Outcome {
+        Err(error)
+    }
 
     fn poll(&self, waker: Option<&Waker>) -> bool {
         let mut state = self.lock();
@@ -383,6 +390,10 @@ impl Sink for Collector {
 
 impl Cell for Collector {
     type Outcome = Vec<Arc<Piece>>;
+
+    fn failed(error: TaskError) -> Self::Outcome {
+        vec![Arc::new(Piece::failed(0, 1, error))]
+    }
 
     fn poll(&self, waker: Option<&Waker>) -> bool {
         let mut state = self.lock();

@@ -101,7 +101,7 @@ impl<R: DeserializeOwned + 'static> MapHandle<R> {
     }
 
     fn read(&self) -> Result<Vec<R>, TaskError> {
-        read(self.pending.cell.pieces())
+        read(self.pending.pieces())
     }
 }
 

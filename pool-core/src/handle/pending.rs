@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use super::cell::Cell;
-use crate::call::TaskId;
+use super::cell::{Cell, Collector};
+use crate::call::{Piece, TaskId};
 use crate::error::TaskError;
 use crate::executor::{Cancel, Executor};
 use crate::sys;
@@ -27,8 +27,10 @@ impl<C: Cell + 'static> Pending<C> {
         }
     }
 
-    pub(crate) fn cell(&self) -> &C {
-        &self.cell
+    /// What every call is answered with in a fork of the process that the pool belongs to: there,
+    /// no outcome ever arrives, and another thread may have had the cell at the moment of the fork.
+    pub(crate) fn refusal(&self) -> Option<TaskError> {
+        self.executor.is_foreign().then(TaskError::of_fork)
     }
 
     /// Waits for the outcome. It ends with the task, or with the pool.
@@ -41,7 +43,7 @@ impl<C: Cell + 'static> Pending<C> {
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
-        if self.cell.is_ready() {
+        if self.is_ready() {
             return true;
         }
         let cell = &*self.cell;
@@ -49,16 +51,19 @@ impl<C: Cell + 'static> Pending<C> {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.cell.is_ready()
+        self.executor.is_foreign() || self.cell.is_ready()
     }
 
     pub(crate) fn poll(&mut self, context: &Context<'_>) -> bool {
+        if self.executor.is_foreign() {
+            return true;
+        }
         self.was_polled = true;
         self.cell.poll_as_future(context.waker())
     }
 
     pub(crate) fn cancel(&self, how: Cancel) {
-        if self.cell.is_ready() {
+        if self.is_ready() {
             return;
         }
         self.cell.abandon();
@@ -69,6 +74,10 @@ impl<C: Cell + 'static> Pending<C> {
     }
 
     pub(crate) fn on_complete(&self, callback: impl FnOnce(C::Outcome) + Send + 'static) {
+        if let Some(error) = self.refusal() {
+            // The thread that callbacks run on is not in this process.
+            return callback(C::failed(error));
+        }
         let executor = self.executor.clone();
         self.cell.on_complete(Box::new(move |outcome| {
             executor.defer(Box::new(move || callback(outcome)));
@@ -76,10 +85,28 @@ impl<C: Cell + 'static> Pending<C> {
     }
 }
 
+impl Pending<Collector> {
+    /// All pieces that are there, in no order.
+    pub(crate) fn pieces(&self) -> Vec<Arc<Piece>> {
+        match self.refusal() {
+            Some(error) => Collector::failed(error),
+            None => self.cell.pieces(),
+        }
+    }
+
+    /// The same for the last who asks.
+    pub(crate) fn take(&self) -> Vec<Arc<Piece>> {
+        match self.refusal() {
+            Some(error) => Collector::failed(error),
+            None => self.cell.take(),
+        }
+    }
+}
+
 impl<C: Cell + 'static> Drop for Pending<C> {
     fn drop(&mut self) {
         // The task goes on, perhaps for long, and whoever has polled need not stay in memory.
-        if self.was_polled {
+        if self.was_polled && !self.executor.is_foreign() {
             self.cell.forget_future();
         }
     }

@@ -47,6 +47,9 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
     /// # Errors
     /// When the task failed.
     pub fn get(self) -> Result<R, TaskError> {
+        if let Some(error) = self.pending.refusal() {
+            return Err(error);
+        }
         let cell = &self.pending.cell;
         let outcome = cell.take().or_else(|| {
             self.pending.wait();
@@ -59,7 +62,7 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
     /// read again.
     pub fn get_timeout(&mut self, timeout: Duration) -> Option<Result<R, TaskError>> {
         self.pending.wait_timeout(timeout);
-        self.pending.cell.outcome().map(|outcome| read(&outcome))
+        self.outcome().map(|outcome| read(&outcome))
     }
 
     /// Waits until the task has ended.
@@ -82,7 +85,7 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
     /// to find out.
     #[must_use]
     pub fn is_successful(&self) -> Option<bool> {
-        let outcome = self.pending.cell.outcome()?;
+        let outcome = self.outcome()?;
         Some(read::<R>(&outcome).is_ok())
     }
 
@@ -108,6 +111,14 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
 }
 
 impl<R> TaskHandle<R> {
+    /// The outcome, if it is there.
+    fn outcome(&self) -> Option<Result<Bytes, TaskError>> {
+        match self.pending.refusal() {
+            Some(error) => Some(Err(error)),
+            None => self.pending.cell.outcome(),
+        }
+    }
+
     /// As `on_complete`, with what is not decoded.
     pub(crate) fn on_end(&self, callback: impl FnOnce(Result<Bytes, TaskError>) + Send + 'static) {
         self.pending.on_complete(callback);
@@ -126,7 +137,7 @@ impl<R: DeserializeOwned + 'static> Future for TaskHandle<R> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.pending.poll(context)
-            && let Some(outcome) = self.pending.cell.outcome()
+            && let Some(outcome) = self.outcome()
         {
             Poll::Ready(read(&outcome))
         } else {

@@ -98,7 +98,11 @@ impl<F> CallWithReceipts<F> {
                 let done = self
                     .call
                     .for_each::<_, R>(items, |piece| Receipted::read_all(piece, &mut all));
-                debug_assert!(done.is_ok(), "checked above");
+                // An input may fork, and return in both.
+                all.extend(done.err().map(|error| Receipted {
+                    outcome: Err(error),
+                    receipt: super::Receipt::default(),
+                }));
             }
             // Nothing was run; each item fails for the same reason.
             Err(error) => all.extend(items.enumerate().map(|(index, _)| Receipted {

@@ -72,13 +72,13 @@ impl<T: Collected> ReceiptHandle<T> {
     /// Waits for everything, and returns it.
     pub fn get(self) -> T {
         self.pending.wait();
-        T::read(self.pending.cell().take())
+        T::read(self.pending.take())
     }
 
     /// The same, but waits no longer than `timeout`; `None`: it was not all there by then.
     pub fn get_timeout(&mut self, timeout: Duration) -> Option<T> {
         let is_ready = self.pending.wait_timeout(timeout);
-        is_ready.then(|| T::read(self.pending.cell().pieces()))
+        is_ready.then(|| T::read(self.pending.pieces()))
     }
 
     /// Waits until everything is there.
@@ -129,7 +129,7 @@ impl<T: Collected> Future for ReceiptHandle<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         if self.pending.poll(context) {
-            Poll::Ready(T::read(self.pending.cell().pieces()))
+            Poll::Ready(T::read(self.pending.pieces()))
         } else {
             Poll::Pending
         }

@@ -14,12 +14,10 @@ use nix::libc;
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd};
 use rustix::fs::{
-    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_getfl, fstat, ftruncate, memfd_create, readlink,
+    MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create, readlink,
 };
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
-use rustix::process::{getpgid, getpid};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::{MembarrierCommand, futex, membarrier};
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -34,69 +32,15 @@ pub(crate) const THREAD_CALL: &str = "clone3 (a thread)";
 /// The same descriptor under a number that is not one of the standard streams'. A program may have
 /// closed one of those, and then a descriptor that is opened gets its number: what the program or
 /// a task prints would go there.
-pub(crate) fn off_standard(descriptor: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
+///
+/// # Errors
+/// When there is none left.
+pub fn off_standard(descriptor: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
     let descriptor = descriptor.into();
     if descriptor.as_raw_fd() > 2 {
         return Ok(descriptor);
     }
-    Ok(fcntl_dupfd_cloexec(&descriptor, 3)?)
-}
-
-/// Both ends of a new connection.
-pub(crate) fn connected_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(failed("socketpair"))?;
-    Ok((off_standard(one)?, off_standard(other)?))
-}
-
-/// Ends a connection, even if other processes hold copies of this end.
-pub(crate) fn hang_up(end: impl AsFd) {
-    // It fails when the other end is closed already.
-    let _ = shutdown(end, Shutdown::Both);
-}
-
-/// The kernel's `F_SETSIG`, the same on all machines.
-const F_SETSIG: libc::c_int = 10;
-
-/// From now on, whatever happens at this end of a connection, a hang-up at least, makes the kernel
-/// kill this process, and all of its process group if it leads one. The kernel remembers with what
-/// credentials this was asked for, and asks for no others then; and it keeps the group itself and
-/// not its number.
-pub(crate) fn die_by(end: BorrowedFd<'_>) -> io::Result<()> {
-    let me = getpid();
-    let leads = getpgid(None)? == me;
-    let owner = me.as_raw_nonzero().get();
-    // A negative number stands for a process group.
-    let owner = if leads { -owner } else { owner };
-    let set = |what, value: libc::c_int| {
-        // SAFETY: the descriptor is open, and these take a number each.
-        let done = unsafe { libc::fcntl(end.as_raw_fd(), what, value) };
-        if done < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
-    };
-    set(F_SETSIG, libc::SIGKILL)?;
-    set(libc::F_SETOWN, owner)?;
-    let flags = fcntl_getfl(end)?.bits().cast_signed();
-    set(libc::F_SETFL, flags | libc::O_ASYNC)
-}
-
-/// Whether the other end of a connection is closed.
-pub(crate) fn is_hung_up(end: BorrowedFd<'_>) -> io::Result<bool> {
-    // Nothing is asked for: a hang-up is always told.
-    let mut end = [PollFd::new(&end, PollFlags::empty())];
-    retry_on_intr(|| poll(&mut end, Some(&Timespec::default())))?;
-    Ok(end[0].revents().contains(PollFlags::HUP))
-}
-
-/// The same descriptor under a number of this or above, if there is such a one.
-pub(crate) fn move_up(descriptor: OwnedFd, number: i32) -> OwnedFd {
-    match fcntl_dupfd_cloexec(&descriptor, number) {
-        Ok(moved) => moved,
-        Err(_) => descriptor,
-    }
+    fcntl_dupfd_cloexec(&descriptor, 3).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))
 }
 
 /// Creates a zero-filled memory file whose size nobody can change any more: a process that
@@ -112,7 +56,7 @@ pub(crate) fn memory_file(bytes: usize) -> io::Result<OwnedFd> {
 /// Creates an empty memory file that can be sealed.
 pub(super) fn memory_file_to_size(name: &str) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    memfd_create(name, flags).map_err(failed("memfd_create"))
+    off_standard(memfd_create(name, flags).map_err(failed("memfd_create"))?)
 }
 
 /// Makes a memory file so large.
@@ -195,28 +139,43 @@ pub(crate) fn futex_wake(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), 1);
 }
 
-/// A word that is 1 in this process, and 0 in each one forked from it until that sets it. `None`: the
-/// kernel, or a sandbox, does not do that.
-pub(crate) fn fork_mark() -> Option<&'static AtomicU32> {
-    static MARK: OnceLock<Option<&'static AtomicU32>> = OnceLock::new();
-    *MARK.get_or_init(|| {
+/// Two words that are each 0 in a process that was just forked, until it sets them.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct ForkMarks {
+    /// 1 in this process, once it was asked for.
+    pub(crate) process: AtomicU32,
+    /// 1 in a worker that serves.
+    pub(crate) worker: AtomicU32,
+}
+
+/// See [`ForkMarks`]. `None`: this kernel does not clear memory in a fork.
+pub(crate) fn fork_marks() -> Option<&'static ForkMarks> {
+    static MARKS: OnceLock<Option<&'static ForkMarks>> = OnceLock::new();
+    *MARKS.get_or_init(|| {
         let page = rustix::param::page_size();
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
         let mapped =
             unsafe { mmap_anonymous(std::ptr::null_mut(), page, protection, MapFlags::PRIVATE) };
         let address = mapped.ok()?;
-        // SAFETY: it is the mapping made above, in which nothing is kept but the mark.
+        // SAFETY: it is the mapping made above, in which nothing is kept but the marks.
         if unsafe { madvise(address, page, Advice::LinuxWipeOnFork) }.is_err() {
             // SAFETY: nobody knows of the mapping.
             let _ = unsafe { munmap(address, page) };
             return None;
         }
         // SAFETY: the mapping is large enough, aligned to a page, zero-filled, and never unmapped.
-        let mark = unsafe { &*address.cast::<AtomicU32>() };
-        mark.store(1, Ordering::Relaxed);
-        Some(mark)
+        let marks = unsafe { &*address.cast::<ForkMarks>() };
+        marks.process.store(1, Ordering::Relaxed);
+        Some(marks)
     })
+}
+
+/// Ends this process at once: no `atexit` functions, no destructors.
+pub(crate) fn leave(code: i32) -> ! {
+    // SAFETY: always sound; nothing of this process runs afterwards.
+    unsafe { libc::_exit(code) }
 }
 
 /// Whether [`barrier_everywhere`] works here. It may not in an old kernel or in a sandbox.
@@ -379,7 +338,7 @@ pub(crate) struct Poller(OwnedFd);
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let instance = epoll::create(epoll::CreateFlags::CLOEXEC);
-        let poller = Self(instance.map_err(failed("epoll_create1"))?);
+        let poller = Self(off_standard(instance.map_err(failed("epoll_create1"))?)?);
         // Whether one can wait is known here, where there is somebody to be told that one cannot.
         poller.wait(&mut Vec::new(), Some(Duration::ZERO))?;
         Ok(poller)
@@ -419,7 +378,8 @@ pub(crate) struct Event(OwnedFd);
 impl Event {
     pub(crate) fn new() -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        Ok(Self(eventfd(0, flags).map_err(failed("eventfd2"))?))
+        let event = eventfd(0, flags).map_err(failed("eventfd2"))?;
+        Ok(Self(off_standard(event)?))
     }
 
     pub(crate) fn set(&self) {

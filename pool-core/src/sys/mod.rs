@@ -1,5 +1,7 @@
 //! The operating system, chosen once. Everything above this module is portable.
 
+#[cfg(target_os = "linux")]
+mod bonds;
 mod file_size;
 mod image;
 #[cfg(target_os = "linux")]
@@ -19,8 +21,17 @@ mod refused;
 mod sealed;
 mod waiting;
 
+#[cfg(target_os = "linux")]
+pub use bonds::be_signalled_by;
+#[cfg(target_os = "linux")]
+pub(crate) use bonds::{
+    connected_pair, die_with_starter, hang_up, ignore_signals_of_files, is_hung_up,
+    leave_with_other_end, raise_oom_score, starter,
+};
 pub(crate) use file_size::without_size_signal;
 pub(crate) use image::build_identity;
+#[cfg(target_os = "linux")]
+pub use linux::off_standard;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 #[cfg(all(

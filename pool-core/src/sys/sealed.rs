@@ -14,7 +14,7 @@ use rustix::fs::{
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use super::file_size::without_size_signal;
-use super::linux::{give_size, map_shared, memory_file_to_size, unmap};
+use super::linux::{give_size, map_shared, memory_file_to_size, off_standard, unmap};
 use super::refused::{failed, failed_in, is_refusal};
 
 /// What makes a memory file's bytes the same for ever.
@@ -144,7 +144,7 @@ impl Sealed {
         }
         let path = format!("/proc/self/fd/{}", seen.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        Self::of(open(path, flags, Mode::empty())?)
+        Self::of(off_standard(open(path, flags, Mode::empty())?)?)
     }
 
     /// `None`: this is no sealed memory file.

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
+use crate::sys;
+
 /// `/proc/self/statm`, where it is asked for.
 static STATM: OnceLock<File> = OnceLock::new();
 
@@ -14,7 +16,7 @@ static STATM: OnceLock<File> = OnceLock::new();
 /// When `/proc` cannot be read.
 pub(super) fn watch() -> io::Result<()> {
     if STATM.get().is_none() {
-        let file = File::open("/proc/self/statm")?;
+        let file = File::from(sys::off_standard(File::open("/proc/self/statm")?)?);
         read(&file)?;
         STATM.get_or_init(|| file);
     }

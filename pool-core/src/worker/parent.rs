@@ -1,13 +1,12 @@
 //! What ties a worker to its parent.
 
 use std::io;
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::Signal;
 
 use crate::sys;
-
-/// Where the tie is kept: out of the way of code that closes the first few descriptors, and no
-/// further up than a small table of descriptors reaches.
-const PLACE: i32 = 200;
 
 /// Ties this process, and all of its process group, to the parent: from now on the kernel kills
 /// them when the parent ends, in whatever way, and when it wants them dead. `tie` is
@@ -15,23 +14,57 @@ const PLACE: i32 = 200;
 ///
 /// To be called by a backend, in the worker process, as soon as that leads its process group, and
 /// before anything of the user's runs in it; and besides the parent-death signal, for user code
-/// cuts either by accident. This tie holds whatever becomes of the worker's user and of its signal
-/// dispositions. It ends when all copies of the descriptor are closed, and is therefore kept under
-/// a high number, for the rest of the process's life. Programs that tasks execute do not inherit
-/// it; they are in the process group.
+/// cuts that one by accident: the kernel clears it when a process changes its credentials. This tie
+/// holds whatever becomes of the worker's user, of its signal dispositions and of its descriptors,
+/// for the process keeps none of it. It holds programs that tasks execute as well, as long as they
+/// stay in the process group.
 ///
 /// # Errors
 /// When the parent is gone or has given this worker up ([`BrokenPipe`](io::ErrorKind::BrokenPipe)):
 /// the process is to leave. Other errors are the system's, a sandbox's perhaps; then there is one
 /// tie.
 pub fn bind_to_parent(tie: OwnedFd) -> io::Result<()> {
-    let tie = sys::move_up(tie, PLACE);
-    sys::die_by(tie.as_fd())?;
+    STARTER.store(sys::starter(), Ordering::Relaxed);
+    sys::be_signalled_by(tie.as_fd(), Signal::KILL.as_raw())?;
     // What was there before is not told.
     let is_cut = sys::is_hung_up(tie.as_fd())?;
-    let _for_good = tie.into_raw_fd();
     if is_cut {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     Ok(())
+}
+
+/// The process that has started this one, as its number was then; 0: it has not bound itself.
+static STARTER: AtomicU32 = AtomicU32::new(0);
+
+/// Asks for the parent-death signal again, which the kernel has cleared if the initializer has
+/// changed this process's credentials. It ends the process if the one that started it has died
+/// meanwhile, which nobody would tell any more.
+pub(super) fn bind_again() {
+    let starter = STARTER.load(Ordering::Relaxed);
+    // A third party's worker may have ties of its own.
+    if starter != 0 {
+        sys::die_with_starter();
+        if sys::starter() != starter {
+            sys::leave(0);
+        }
+    }
+}
+
+/// How much sooner than its parent a worker is chosen by the system when memory runs out, as if it
+/// held so many thousandths of it more.
+const OOM_SCORE: i32 = 300;
+
+/// What every worker does to itself. To be called by a backend, in the worker process, before
+/// anything of the user's runs in it.
+///
+/// - Of a closed pipe it hears by an error, and not by SIGPIPE.
+/// - Neither it nor what its tasks start is stopped by the terminal, which belongs to the program
+///   and not to a process group in the background: there, to read is an error (EIO) and to write
+///   is allowed.
+/// - When memory runs out, the system ends it rather than its parent. (Nobody needs a privilege
+///   for that; where there is no `/proc`, it cannot be had.)
+pub fn settle() {
+    sys::ignore_signals_of_files();
+    sys::raise_oom_score(OOM_SCORE);
 }

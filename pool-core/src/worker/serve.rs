@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::chunk::{ChunkRun, Source};
+use super::copy::Original;
 use super::corrupt::{EXIT_CORRUPT, corrupt};
-use super::{WorkerInfo, current, memory, panic, stack};
+use super::{WorkerInfo, current, memory, panic, parent, stack};
 use crate::broadcast::{SharedMemory, forget_freed};
 use crate::codec::{self, CodecError};
 use crate::entry::Entry;
@@ -92,7 +93,8 @@ pub unsafe fn serve(region: Region, bell: OwnedFd) -> i32 {
             FrameKind::Retire => return EXIT_RETIRED,
             // What follows in the ring must not run here.
             FrameKind::Initialize if wire.has_failed => return EXIT_UNINITIALIZED,
-            FrameKind::Initialize | FrameKind::Run => {}
+            FrameKind::Initialize => parent::bind_again(),
+            FrameKind::Run => {}
         }
     }
 }
@@ -128,6 +130,7 @@ pub(super) struct Wire {
     freed: u32,
     /// The buffer for arguments that are not in one piece in the ring.
     argument: Vec<u8>,
+    original: Original,
     /// What was offered to the parent, which may not have taken it yet.
     offered: Vec<Arc<SharedMemory>>,
 }
@@ -152,6 +155,7 @@ impl Wire {
             region,
             freed: 0,
             argument: Vec::new(),
+            original: Original::here(),
             offered: Vec::new(),
         }
     }
@@ -266,6 +270,7 @@ impl Wire {
             *left -= 1;
             self.requests.skip(4 + argument);
             let value = function(number);
+            self.original.leave_if_copy();
             let bytes = codec::number_bytes(&value).unwrap_or_default();
             let (first, rest) = place.split_at_mut(4);
             first.copy_from_slice(&head);
@@ -348,6 +353,7 @@ impl Wire {
 
     /// Puts a large bulk value into the response ring from where it lies.
     pub(super) fn put_bulk(&mut self, mut prefix: [u8; 8], bytes: &[u8]) {
+        self.original.leave_if_copy();
         protocol::put_element(&mut prefix, bytes.len());
         let head = Head {
             kind: RecordKind::Bulk,
@@ -393,6 +399,7 @@ impl Wire {
     /// die after that, the parent still finds it.
     #[inline]
     pub(super) fn put_record(&mut self, kind: RecordKind, bytes: &[u8]) {
+        self.original.leave_if_copy();
         self.has_failed |= kind == RecordKind::Failure;
         let head = Head {
             kind,

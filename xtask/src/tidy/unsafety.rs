@@ -106,6 +106,10 @@ const PLACES: &[(&str, &str)] = &[
         "tasks that mean harm to their worker",
     ),
     (
+        "tests/conformance/ties.rs",
+        "forks in tasks, and closes standard streams",
+    ),
+    (
         "tests/syscalls/sandbox.rs",
         "puts up a sandbox that refuses a system call",
     ),

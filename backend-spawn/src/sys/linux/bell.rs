@@ -2,6 +2,7 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 
+use pool_core::off_standard;
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -10,7 +11,7 @@ use rustix::stdio::{dup2_stdin, stdin};
 /// A new doorbell, of which neither end blocks.
 pub(crate) fn make_bell() -> io::Result<(PipeReader, PipeWriter)> {
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    Ok((ours.into(), theirs.into()))
+    Ok((off_standard(ours)?.into(), off_standard(theirs)?.into()))
 }
 
 /// Whether standard input is an end of this pipe.

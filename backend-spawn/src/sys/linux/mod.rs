@@ -15,6 +15,4 @@ pub(crate) use socket::{
     check_message, drop_message, duplicate, has_message, most_descriptors, own_descriptors,
     replace, send_back,
 };
-pub(crate) use worker::{
-    die_with_parent, ignore_signals_of_output, name_process, parent, random, remove_variable,
-};
+pub(crate) use worker::{die_with_parent, name_process, parent, random, remove_variable};

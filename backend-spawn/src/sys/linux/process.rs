@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 
-use pool_core::{ExitStatus, failed, poll};
+use pool_core::{ExitStatus, failed, off_standard, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
@@ -75,7 +75,8 @@ impl Process {
         attributes.set_sigmask(&SigSet::empty())?;
         let pid = posix_spawn(program, &actions, &attributes, arguments, environment)?;
         let pid = Pid::from_raw(pid.as_raw()).ok_or(Errno::SRCH)?;
-        match pidfd_open(pid, PidfdFlags::empty()) {
+        let pidfd = pidfd_open(pid, PidfdFlags::empty());
+        match pidfd.map_err(failed("pidfd_open")).and_then(off_standard) {
             Ok(pidfd) => Ok(Self {
                 pid,
                 pidfd: Arc::new(pidfd),
@@ -86,7 +87,7 @@ impl Process {
                 // has its number, and nobody else can have it as long as a member lives.
                 let _ = kill_process_group(pid, Signal::KILL);
                 leave_behind(Undead::Unwatched(pid));
-                Err(failed("pidfd_open")(error))
+                Err(error)
             }
         }
     }

@@ -7,7 +7,6 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::sys::signal::{SigHandler, Signal};
 use pool_core::failed;
 use rustix::process::{getppid, set_parent_process_death_signal};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -42,15 +41,6 @@ pub(crate) fn die_with_parent() -> io::Result<bool> {
     let before = parent();
     set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     Ok(parent() == before)
-}
-
-/// Makes writing to a closed pipe an error (Rust does so itself before `main`, but this may run
-/// earlier), and lets a worker write to a terminal that stops background processes which do so.
-pub(crate) fn ignore_signals_of_output() {
-    for signal in [Signal::SIGPIPE, Signal::SIGTTOU] {
-        // SAFETY: it installs no handler.
-        let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) };
-    }
 }
 
 /// Names the process after its program: an executed `/proc/self/exe` is called `exe` in listings.

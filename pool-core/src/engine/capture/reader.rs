@@ -97,7 +97,8 @@ impl Capture {
             Kind::Inherit => Ok(None),
             Kind::Discard => {
                 let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-                Ok(Some(Arc::new(open("/dev/null", flags, Mode::empty())?)))
+                let null = sys::off_standard(open("/dev/null", flags, Mode::empty())?)?;
+                Ok(Some(Arc::new(null)))
             }
             Kind::Tee => {
                 let (ours, theirs) = make_pipe()?;
@@ -307,6 +308,7 @@ impl Hub {
 /// expect of their output.
 fn make_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(sys::failed("pipe2"))?;
+    let (ours, theirs) = (sys::off_standard(ours)?, sys::off_standard(theirs)?);
     rustix::io::ioctl_fionbio(&ours, true).map_err(sys::failed("ioctl"))?;
     Ok((ours, theirs))
 }

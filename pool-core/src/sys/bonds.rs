@@ -1,0 +1,115 @@
+//! Linux: what binds a process to another one, and to its terminal.
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::libc;
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::fcntl_getfl;
+use rustix::io::retry_on_intr;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
+    SocketType, sendmsg, shutdown, socketpair,
+};
+use rustix::process::{Signal, getpgid, getpid, getppid, set_parent_process_death_signal};
+use rustix::time::Timespec;
+
+use super::linux::off_standard;
+use super::refused::failed;
+use super::waiting::poll;
+
+/// Both ends of a new connection.
+pub(crate) fn connected_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(failed("socketpair"))?;
+    Ok((off_standard(one)?, off_standard(other)?))
+}
+
+/// Sends a copy of this end of a connection to the other end, where nobody is going to read it.
+pub(crate) fn leave_with_other_end(end: &OwnedFd) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let copies = [end.as_fd()];
+    let fits = ancillary.push(SendAncillaryMessage::ScmRights(&copies));
+    debug_assert!(fits, "there is space for one");
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let parts = [IoSlice::new(&[0])];
+    retry_on_intr(|| sendmsg(end, &parts, &mut ancillary, flags)).map_err(failed("sendmsg"))?;
+    Ok(())
+}
+
+/// Ends a connection, even if other processes hold copies of this end.
+pub(crate) fn hang_up(end: impl AsFd) {
+    // It fails when the other end is closed already.
+    let _ = shutdown(end, Shutdown::Both);
+}
+
+/// The kernel's `F_SETSIG`, the same on all machines.
+const F_SETSIG: libc::c_int = 10;
+
+/// From now on, whatever happens at this end of a connection, a hang-up at least, makes the kernel
+/// send this signal to this process, or to all of its process group if it leads one. The kernel
+/// remembers with what credentials this was asked for, and asks for no others then; and it keeps
+/// the group itself and not its number.
+///
+/// # Errors
+/// When the system, a sandbox perhaps, refuses it.
+pub fn be_signalled_by(end: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let me = getpid();
+    let leads = getpgid(None)? == me;
+    let owner = me.as_raw_nonzero().get();
+    // A negative number stands for a process group.
+    let owner = if leads { -owner } else { owner };
+    let set = |what, value: libc::c_int| {
+        // SAFETY: the descriptor is open, and these take a number each.
+        let done = unsafe { libc::fcntl(end.as_raw_fd(), what, value) };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    set(F_SETSIG, signal)?;
+    set(libc::F_SETOWN, owner)?;
+    let flags = fcntl_getfl(end)?.bits().cast_signed();
+    set(libc::F_SETFL, flags | libc::O_ASYNC)
+}
+
+/// The process that this one is a child of; 0 if that is in another process namespace.
+pub(crate) fn starter() -> u32 {
+    getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// Asks the kernel to kill this process when the thread ends that has started it.
+pub(crate) fn die_with_starter() {
+    // It fails only where a sandbox forbids it; then there is the other tie.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+}
+
+/// Makes errors of what SIGPIPE, SIGTTIN and SIGTTOU stand for.
+pub(crate) fn ignore_signals_of_files() {
+    for signal in [libc::SIGPIPE, libc::SIGTTIN, libc::SIGTTOU] {
+        // SAFETY: it installs no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Lets the system end this process rather than others when memory runs out.
+pub(crate) fn raise_oom_score(by: i32) {
+    let path = "/proc/self/oom_score_adj";
+    let score = std::fs::read_to_string(path).ok();
+    if let Some(score) = score.and_then(|score| score.trim().parse::<i32>().ok()) {
+        // The kernel's limit. It fails where `/proc` is read-only.
+        let _ = std::fs::write(path, (score + by).min(1000).to_string());
+    }
+}
+
+/// Whether the other end of a connection is closed.
+pub(crate) fn is_hung_up(end: BorrowedFd<'_>) -> io::Result<bool> {
+    // Nothing is asked for: a hang-up is always told.
+    let mut end = [PollFd::new(&end, PollFlags::empty())];
+    retry_on_intr(|| poll(&mut end, Some(&Timespec::default())))?;
+    Ok(end[0].revents().contains(PollFlags::HUP))
+}
