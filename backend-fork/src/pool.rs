@@ -12,6 +12,13 @@ use crate::start_error::StartError;
 /// A worker is a copy of the program as it was when its server started: what had been set up
 /// before is simply there, at no cost. Dropping the pool terminates it.
 ///
+/// That is so of everything, wanted or not:
+/// - A generator of random numbers that was used before gives the same numbers in every worker.
+///   Seed it in the initializer, from the system or from the number and the process identifier
+///   of [`worker::current`](pool_core::worker::current).
+/// - What was open then (a pipe, a port, the lock of a file) stays open in the server and its workers
+///   until the pool has ended: start the server before you open such things.
+///
 /// ```no_run
 /// use backend_fork::ForkPool;
 /// use pool_core::Pool;
