@@ -126,6 +126,8 @@ pub trait Pool {
     /// results of this call: an item begins when the input has returned it and a worker has nothing to
     /// do, and a result is given when it is ready. For that the input is read by a thread of its own; see
     /// [`Imap`]. An input that is not `Send`, or borrows, is for [`imap_local`](Self::imap_local).
+    /// (The lines of standard input are `BufReader::new(io::stdin()).lines()`: those of
+    /// `io::stdin().lines()` hold a lock, which cannot go to another thread.)
     ///
     /// ```
     /// use std::sync::mpsc;

@@ -170,3 +170,28 @@ impl Executor for Serial {
         Self::stats(self).clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// An item runs when its result is asked for, and no other is taken before that was given.
+    #[test]
+    fn one_item_is_taken_for_each_result() {
+        let pool = SerialPool::new();
+        let taken = Cell::new(0);
+        let input = || (0..10_u64).inspect(|_| taken.set(taken.get() + 1));
+        for chunk in [1, 4] {
+            taken.set(0);
+            let call = pool.call(|x: u64| x + 1).chunksize(chunk);
+            let mut results = call.imap_local(input());
+            for x in 0..10 {
+                assert_eq!(results.next(), Some(Ok(x + 1)));
+                assert_eq!(taken.get(), x + 1);
+            }
+            assert_eq!(results.next(), None);
+        }
+    }
+}

@@ -84,7 +84,7 @@ impl Wake for Bell {
 }
 
 /// Waits for a future as the simplest of executors.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let bell = Bell::new();
     let waker = Waker::from(bell.clone());
     let mut future = pin!(future);
@@ -104,7 +104,7 @@ fn poll<F: Future + Unpin>(future: &mut F, bell: &Arc<Bell>) -> Poll<F::Output> 
     Pin::new(future).poll(&mut Context::from_waker(&waker))
 }
 
-async fn next<T: Stream + Unpin>(stream: &mut T) -> Option<T::Item> {
+pub(crate) async fn next<T: Stream + Unpin>(stream: &mut T) -> Option<T::Item> {
     poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
 }
 

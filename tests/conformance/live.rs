@@ -3,6 +3,7 @@
 //! That a result or the beginning of an item does not wait for the input is shown by inputs that wait
 //! for just that. Who gets it wrong hangs, and the watchdog says so.
 
+use std::io::{self, BufRead, BufReader, Write};
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,8 +11,10 @@ use std::thread;
 
 use procpool::Pool;
 
+use crate::futures::{block_on, next};
 use crate::gate::{self, Gate, Tally};
 use crate::peer::wait_until;
+use crate::program::{self, Program, programs};
 use crate::subject::{Processes, Subject};
 use crate::trial::Test;
 
@@ -19,6 +22,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
     tests![S:
         results_feed_the_input,
         each_answer_comes_before_the_next_question,
+        a_stream_gives_answers_before_the_next_question,
         an_input_that_waits_is_dropped_when_it_has_answered,
         an_input_that_panics_after_a_wait,
     ]
@@ -31,7 +35,13 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_worker_that_becomes_idle_takes_what_is_there,
         a_map_begins_what_is_there,
         a_map_goes_on_while_its_input_waits,
+        a_filter_answers_line_by_line,
+        no_thread_is_left_by_an_iterator,
     ]
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    programs![S: filter, iterators_and_pools]
 }
 
 fn triple(x: u64) -> u64 {
@@ -130,6 +140,23 @@ fn each_answer_comes_before_the_next_question<S: Subject>() {
             }
             asker.join().unwrap();
         }
+    }
+}
+
+/// The same of a stream.
+fn a_stream_gives_answers_before_the_next_question<S: Subject>() {
+    let pool = S::pool(2);
+    for way in WAYS {
+        let (asked, questions) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        let asker = thread::spawn(move || asks_one_by_one(asked, answers, 30));
+        let mut stream = call(&pool, triple, way).imap(questions).into_stream();
+        block_on(async {
+            while let Some(result) = next(&mut stream).await {
+                answer.send(result.unwrap()).unwrap();
+            }
+        });
+        asker.join().unwrap();
     }
 }
 
@@ -292,15 +319,53 @@ fn a_map_begins_what_is_there<S: Processes>() {
     }
 }
 
-/// What waits in the queue behind what workers have goes on while the caller of `map` is with its input.
+/// What waits in the queue behind what workers were given goes on while the caller of `map` is with its
+/// input: new workers get two chunks each, and the map has handed in three for each.
 fn a_map_goes_on_while_its_input_waits<S: Processes>() {
-    let pool = S::pool(1);
-    for warm in [0, 1000] {
-        // So many that a worker is not given all of them.
-        let (tally, input) = until_all_begin(600);
-        let before = iter::repeat_n(String::from("/dev/null"), warm);
-        let results = pool.call(note).chunksize(1).map(before.chain(input));
-        assert_eq!(results.unwrap().len(), warm + 600);
-        assert_eq!(tally.count(), 600);
+    for items in [6, 7, 8] {
+        let pool = S::pool(2);
+        for _ in 0..5 {
+            let (tally, input) = until_all_begin(items);
+            let results = pool.call(note).chunksize(1).map(input);
+            assert_eq!((results.unwrap().len(), tally.count()), (items, items));
+        }
     }
+}
+
+/// A program that answers each line of its standard input.
+fn filter<S: Processes>() {
+    let pool = S::pool(2);
+    let lines = BufReader::new(io::stdin()).lines().map(Result::unwrap);
+    for answer in pool.imap(|line: String| line.to_uppercase(), lines) {
+        println!("{}", answer.unwrap());
+    }
+}
+
+/// A program whose input is a pipe answers each line before the next one is written.
+fn a_filter_answers_line_by_line<S: Processes>() {
+    let (mut program, mut input) = program::again::<S>("filter").start_with_input();
+    for line in ["one", "two", "three", "four", "five", "six", "seven"] {
+        writeln!(input, "{line}").unwrap();
+        assert_eq!(program.line(), line.to_uppercase());
+    }
+    drop(input);
+    assert_eq!(program.line(), "");
+    assert!(program.status().success());
+}
+
+/// A program that makes pools after iterators, those that fork among them, which must be alone in it.
+fn iterators_and_pools<S: Processes>() {
+    for round in 0..20 {
+        let pool = S::pool(2);
+        let results = pool.imap(triple, 0..);
+        assert_eq!(results.take(round).count(), round);
+        let results = pool.imap(triple, 0..round as u64);
+        assert_eq!(results.count(), round);
+        drop(pool);
+    }
+    println!("done");
+}
+
+fn no_thread_is_left_by_an_iterator<S: Processes>() {
+    assert_eq!(program::again::<S>("iterators_and_pools").lines(), ["done"]);
 }

@@ -198,6 +198,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
     [
         seeds::programs::<S>(),
         life::programs::<S>(),
+        live::programs::<S>(),
         start::programs::<S>(),
         storm::programs::<S>(),
         death::programs::<S>(),

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -127,6 +127,14 @@ impl Again {
             lines: BufReader::new(stdout),
             again: self,
         }
+    }
+
+    /// The same with something to read.
+    pub(crate) fn start_with_input(mut self) -> (Started, ChildStdin) {
+        self.command.stdin(Stdio::piped());
+        let mut started = self.start();
+        let stdin = started.child.stdin.take().expect("it was asked for");
+        (started, stdin)
     }
 
     /// The living processes that come of it.
