@@ -30,7 +30,6 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_stopped_worker_has_no_stack,
         a_dump_harms_no_task,
         a_dump_harms_no_task_that_unwinds,
-        a_dump_leaves_system_calls_and_errors_alone,
     ]
 }
 
@@ -314,30 +313,4 @@ fn a_dump_harms_no_task_that_unwinds<S: Processes>() {
     assert_eq!(map.get().unwrap(), Vec::from_iter(0..400));
     assert_eq!(pool.stats().workers_lost, 0);
     assert!(stacks > 0, "nobody was asked while at it");
-}
-
-/// What a task waits for goes on, and what went wrong last is still that.
-fn a_dump_leaves_system_calls_and_errors_alone<S: Processes>() {
-    let pool = S::pool(1);
-    let task = |ticket: String| {
-        let missing = std::fs::File::open("/no/such/file");
-        assert!(missing.is_err());
-        let mut changed = 0;
-        let until = std::time::Instant::now() + Duration::from_millis(300);
-        while std::time::Instant::now() < until {
-            let last = std::io::Error::last_os_error().raw_os_error();
-            changed += u32::from(last != Some(rustix::io::Errno::NOENT.raw_os_error()));
-        }
-        gate::pass(&ticket);
-        changed
-    };
-    let gate = Gate::new();
-    let handle = pool.apply_async(task, gate.ticket());
-    let mut asked = 0;
-    while gate.arrivals().is_empty() {
-        asked += u32::from(only(&pool.dump()).stack.is_some());
-    }
-    gate.open();
-    assert_eq!(handle.get().unwrap(), 0);
-    assert!(asked > 0);
 }
