@@ -99,7 +99,14 @@ pub(crate) fn holdings(process: &str, inode: u64) -> (usize, usize) {
     let open = descriptors.into_iter().flatten().filter(|entry| {
         use std::os::unix::fs::MetadataExt;
         let path = entry.as_ref().map(|entry| entry.path());
-        path.is_ok_and(|path| fs::metadata(path).is_ok_and(|file| file.ino() == inode))
+        // Files on disks may have the same number.
+        let is_memory = |path: &std::path::PathBuf| {
+            fs::read_link(path)
+                .is_ok_and(|name| name.to_string_lossy().contains("memfd:procpool-shared"))
+        };
+        path.is_ok_and(|path| {
+            is_memory(&path) && fs::metadata(path).is_ok_and(|file| file.ino() == inode)
+        })
     });
     (mapped, open.count())
 }
