@@ -52,7 +52,7 @@ pub trait Executor: Send + Sync {
 
     /// The calling thread is about to read an input that may keep it waiting, and collects items in this
     /// chunk: whenever a worker has nothing to do, the executor takes out what is there
-    /// ([`OpenChunk::ask`]) and submits it, until [`unwatch_input`](Self::unwatch_input). `false`: it
+    /// and submits it, until [`unwatch_input`](Self::unwatch_input). `false`: it
     /// does not, so that every item must be submitted by itself.
     fn watch_input(&self, _open: &Arc<OpenChunk>) -> bool {
         false

@@ -401,7 +401,7 @@ fn a_task_that_forks_has_one_answer<S: Processes>() {
 
 fn forks_itself<S: Processes>() {
     let pool = S::pool(2);
-    let some = |x: u64| if x % 2 == 0 { x } else { never(x) };
+    let some = |x: u64| if x.is_multiple_of(2) { x } else { never(x) };
     let mut task = pool.apply_async(never, 0);
     let mut all = pool.call(some).chunksize(1).map_async(0..6);
     let mut finished = pool.apply_async(square, 3);
