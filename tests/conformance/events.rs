@@ -274,7 +274,10 @@ fn events_of_replacements_and_initializers_arrive<S: Processes>() {
         .map(|number| format!("PoolWorker-{number}"))
         .collect();
     assert_eq!(of("work"), workers);
-    assert_eq!(of("hello")[..4], workers);
+    // A successor's pipe is another one than its predecessor's, and there may be two of them.
+    let mut hello = of("hello");
+    hello.sort_unstable();
+    assert_eq!(hello[..4], workers);
 }
 
 /// Where the parent has a subscriber for everything at the same time, everything may be sent; but what the

@@ -27,27 +27,32 @@ pub(super) fn look_at(workers: &mut [WorkerDump], regions: &[Option<Arc<Region>>
             .as_ref()
             .and_then(|info| kernel_state(info.pid()));
     }
-    // A worker has one answer at a time.
-    static ASKING: Mutex<()> = Mutex::new(());
-    let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let asked: Vec<Option<(u32, &Region)>> = workers
-        .iter()
-        .zip(regions)
-        .map(|(worker, region)| {
-            let pid = worker.info.as_ref()?.pid();
-            let region = region.as_deref()?;
-            let asked = ask(pid, region)?;
-            Some((asked, region))
-        })
-        .collect();
-    let give_up = sys::now_ns() + PATIENCE_NS;
-    for (worker, question) in workers.iter_mut().zip(asked) {
-        if let (Some(info), Some((asked, region))) = (&worker.info, question)
-            && is_answered(region, asked, give_up)
-        {
-            worker.stack = Some(read_stack(info.pid(), region));
+    let answers = answers(workers, regions);
+    for (worker, answer) in workers.iter_mut().zip(answers) {
+        if let (Some(info), Some(copied)) = (&worker.info, answer) {
+            worker.stack = Some(read_stack(info.pid(), &copied));
         }
     }
+}
+
+/// What the workers that run something have copied of their stacks, as far as they answer.
+fn answers(workers: &[WorkerDump], regions: &[Option<Arc<Region>>]) -> Vec<Option<Copied>> {
+    // A worker has room for one answer at a time. The lock ends before names are looked up: that may
+    // take a second, and other dumps should not wait for it.
+    static ASKING: Mutex<()> = Mutex::new(());
+    let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let questions = workers.iter().zip(regions).map(|(worker, region)| {
+        let pid = worker.info.as_ref()?.pid();
+        let region = region.as_deref()?;
+        Some((ask(pid, region)?, region))
+    });
+    let questions: Vec<Option<(u32, &Region)>> = questions.collect();
+    let give_up = sys::now_ns() + PATIENCE_NS;
+    let answers = questions.into_iter().map(|question| {
+        let (asked, region) = question?;
+        is_answered(region, asked, give_up).then(|| Copied::of(region))
+    });
+    answers.collect()
 }
 
 /// Waits until a worker has answered, and says whether it has.
@@ -73,11 +78,10 @@ fn ask(pid: u32, region: &Region) -> Option<u32> {
 
 /// Where a worker is, by the registers and the piece of its stack that it has copied, with names. They are the
 /// worker's word, and may be anything.
-fn read_stack(pid: u32, region: &Region) -> String {
+fn read_stack(pid: u32, copied: &Copied) -> String {
     let theirs = Maps::of(&format!("/proc/{pid}/maps"));
     let mine = Maps::of("/proc/self/maps");
-    let told = &region.words().stack;
-    let code = told.code.load(Ordering::Relaxed);
+    let code = copied.code();
     let ours = main_code();
     // Where something that is in this process at an address is in the worker.
     let there = |here: u64| {
@@ -89,7 +93,7 @@ fn read_stack(pid: u32, region: &Region) -> String {
         theirs.place(file, at)
     };
     let mut functions = Functions::default();
-    for frame in walk(&Copied::of(region), there) {
+    for frame in walk(copied, there) {
         let is_known = frame
             .here
             .is_some_and(|here| functions.describe(here as usize));
@@ -231,7 +235,7 @@ mod tests {
             assert!(frames.len() <= 128);
         }
         told.code.store(u64::MAX - 1, Ordering::Relaxed);
-        let text = read_stack(std::process::id(), &region);
+        let text = read_stack(std::process::id(), &Copied::of(&region));
         assert!(text.lines().count() < 1000, "{text}");
     }
 }

@@ -8,6 +8,7 @@ const MAX_FRAMES: usize = 128;
 
 /// What a worker has copied: it may be anything.
 pub(super) struct Copied {
+    code: u64,
     instruction: u64,
     stack: u64,
     frame: u64,
@@ -22,12 +23,18 @@ impl Copied {
         let count = told.count.load(Ordering::Relaxed) as usize;
         let words = region.stack().iter().take(count);
         Self {
+            code: told.code.load(Ordering::Relaxed),
             instruction: told.instruction.load(Ordering::Relaxed),
             stack: told.stack.load(Ordering::Relaxed),
             frame: told.frame.load(Ordering::Relaxed),
             link: told.link.load(Ordering::Relaxed),
             words: words.map(|word| word.load(Ordering::Relaxed)).collect(),
         }
+    }
+
+    /// Where the worker has the program's code.
+    pub(super) fn code(&self) -> u64 {
+        self.code
     }
 
     fn word(&self, address: u64) -> Option<u64> {
