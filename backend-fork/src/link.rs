@@ -3,14 +3,18 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use pool_core::{Advance, ExitStatus, LaunchError, Link, Reaped, Region, failed};
+use pool_core::{Advance, ExitStatus, LaunchError, Link, Orphans, Reaped, Region, failed};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
+    pidfd_send_signal,
+};
 
 use crate::connection::Connection;
 use crate::hello::{Hello, HelloReader, NoHello};
 use crate::socket::above;
 use crate::sys;
+use crate::wait::{self, NOW};
 
 /// The parent's connection to one forked worker.
 ///
@@ -44,6 +48,33 @@ enum Stage {
 struct Worker {
     pid: Pid,
     death: OwnedFd,
+    /// What it has left to this process. The server takes no orphans.
+    orphans: Orphans,
+}
+
+impl Worker {
+    /// Reaps its orphans before the server is asked to reap itself, and kills them before that.
+    fn reap_orphans(&mut self) {
+        if wait::wait_for_death(&self.death, Some(&NOW)) {
+            let _ = kill_process_group(self.pid, Signal::KILL);
+            self.orphans.reap(self.pid);
+        } else {
+            self.orphans.give_up();
+        }
+    }
+
+    /// The same once the server has died. Where this process takes orphans, the worker is one.
+    fn reap_as_orphan(&mut self) {
+        sys::kill_group_of(self.death.as_fd());
+        let options = WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let found = wait::reap(WaitId::PidFd(self.death.as_fd()), options);
+        if found == Some(ExitStatus::Unknown) {
+            // It is somebody else's, and its number may be so as well.
+            self.orphans.give_up();
+        } else {
+            self.orphans = Orphans::default();
+        }
+    }
 }
 
 impl ForkLink {
@@ -118,7 +149,11 @@ impl ForkLink {
         if !self.connection.is_open() {
             return Err(self.connection.gone());
         }
-        Ok(Worker { pid, death })
+        Ok(Worker {
+            pid,
+            death,
+            orphans: Orphans::default(),
+        })
     }
 
     /// Has the server kill and reap whatever there is, without waiting for an answer.
@@ -198,21 +233,39 @@ impl Link for ForkLink {
                 self.give_up();
                 Reaped::Exited(ExitStatus::Unknown)
             }
-            Stage::Reached(worker) | Stage::Reaping(worker) => {
-                let reaped = self.connection.reap(self.launch);
-                if reaped == Reaped::Exited(ExitStatus::Orphaned) {
-                    // The server did not live to do it.
-                    sys::kill_group_of(worker.death.as_fd());
+            Stage::Reached(mut worker) => {
+                if self.connection.is_open() {
+                    worker.reap_orphans();
+                } else {
+                    worker.orphans.give_up();
                 }
-                self.stage = match reaped {
-                    Reaped::Pending => Stage::Reaping(worker),
-                    Reaped::Exited(status) => Stage::Over(Some(worker), status),
-                };
-                reaped
+                self.stage = Stage::Reaping(worker);
+                self.reap()
             }
-            Stage::Over(worker, status) => {
+            Stage::Reaping(mut worker) => match self.connection.reap(self.launch) {
+                Reaped::Pending => {
+                    self.stage = Stage::Reaping(worker);
+                    Reaped::Pending
+                }
+                Reaped::Exited(status) => {
+                    if status == ExitStatus::Orphaned {
+                        // The server did not live to do it.
+                        worker.reap_as_orphan();
+                    }
+                    self.stage = Stage::Over(Some(worker), status);
+                    self.reap()
+                }
+            },
+            Stage::Over(mut worker, status) => {
+                let are_over = worker
+                    .as_mut()
+                    .is_none_or(|worker| worker.orphans.reap(worker.pid));
                 self.stage = Stage::Over(worker, status);
-                Reaped::Exited(status)
+                if are_over {
+                    Reaped::Exited(status)
+                } else {
+                    Reaped::Pending
+                }
             }
         }
     }

@@ -49,6 +49,7 @@ mod measure;
 mod open;
 mod options;
 mod origin;
+mod orphans;
 mod output;
 mod pool;
 #[cfg(feature = "progress")]
@@ -90,6 +91,8 @@ pub use launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, R
 pub use open::OpenChunk;
 #[doc(hidden)]
 pub use origin::Origin;
+#[doc(hidden)]
+pub use orphans::Orphans;
 pub use output::{Output, OutputLine, OutputStream};
 pub use pool::Pool;
 pub use receipt::{

@@ -6,14 +6,15 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::IntoRawFd;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::unistd::{ForkResult, Gid, Uid, setgid, setuid};
 use procpool::{Pool, TaskErrorKind};
 use rustix::process::{
-    Pid, Signal, getuid, parent_process_death_signal, set_parent_process_death_signal,
-    test_kill_process, waitpid,
+    Pid, Signal, getpid, getuid, parent_process_death_signal, set_child_subreaper,
+    set_parent_process_death_signal, test_kill_process, waitpid,
 };
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -36,11 +37,12 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_task_that_forks_has_one_answer,
         a_forked_copy_of_the_parent_gets_errors,
         the_system_ends_workers_first,
+        what_is_killed_with_a_worker_is_reaped,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: runs_programs, runs_programs_and_exits, runs_programs_in_pools_in_pools, cuts_the_first_tie, changes_its_users, drops_its_privileges, reads_the_terminal, closes_streams, forks_in_tasks, forks_itself]
+    programs![S: runs_programs, runs_programs_and_exits, runs_programs_in_pools_in_pools, cuts_the_first_tie, changes_its_users, drops_its_privileges, reads_the_terminal, closes_streams, forks_in_tasks, forks_itself, takes_orphans]
 }
 
 fn square(x: u64) -> u64 {
@@ -481,4 +483,48 @@ fn the_system_ends_workers_first<S: Processes>() {
     let pool = S::pool(1);
     let expected = (oom_score(0) + 300).min(1000);
     assert_eq!(pool.apply(oom_score, 0).unwrap(), expected);
+}
+
+/// Dies when the program that it has started does not.
+fn run_program_and_die(_: u64) {
+    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+    let started = Command::new("sleep").arg("1000000").spawn();
+    let _ = started.expect("it can be started");
+    std::process::abort();
+}
+
+fn takes_orphans<S: Processes>() {
+    set_child_subreaper(Some(getpid())).expect("it can be asked for");
+    // The program's own children, in its group and in another.
+    #[allow(clippy::disallowed_methods, reason = "what programs do")]
+    let mut children = [
+        Command::new("true").spawn().expect("it can be started"),
+        Command::new("true")
+            .process_group(0)
+            .spawn()
+            .expect("it can be started"),
+    ];
+    let pool = S::pool(2);
+    for _ in 0..5 {
+        let handle = pool.apply_async(run_program, 0);
+        wait_for_programs(1);
+        handle.kill();
+        handle.get().unwrap_err();
+        let died = pool.apply(run_program_and_die, 0).unwrap_err();
+        assert_eq!(died.kind(), TaskErrorKind::WorkerLost, "{died}");
+        // Zombies have names as well.
+        wait_for_programs(0);
+    }
+    drop(pool);
+    wait_until(|| peer::below(std::process::id()).len() == children.len());
+    for child in &mut children {
+        assert!(child.wait().expect("it is still there").success());
+    }
+    println!("reaped");
+}
+
+/// A program that takes orphans, as process 1 of a container does, keeps no zombies of what its
+/// tasks have started; and it keeps its own.
+fn what_is_killed_with_a_worker_is_reaped<S: Processes>() {
+    assert_eq!(again::<S>("takes_orphans").lines(), ["reaped"]);
 }

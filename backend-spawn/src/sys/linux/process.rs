@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 
-use pool_core::{ExitStatus, failed, off_standard, poll};
+use pool_core::{ExitStatus, Orphans, failed, off_standard, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
@@ -30,6 +30,8 @@ pub(crate) struct Process {
     pidfd: Arc<OwnedFd>,
     /// How it ended, once it is reaped; from then on its number may be somebody else's.
     ended: Option<ExitStatus>,
+    /// What it has left to this process.
+    orphans: Orphans,
 }
 
 impl Process {
@@ -81,6 +83,7 @@ impl Process {
                 pid,
                 pidfd: Arc::new(pidfd),
                 ended: None,
+                orphans: Orphans::default(),
             }),
             Err(error) => {
                 // It is ours and was not reaped, unless this program ignores SIGCHLD; its group
@@ -133,14 +136,24 @@ impl Process {
     }
 
     /// Kills what is left of it and its group, and takes its status, if it is dead. `None`: it is
-    /// not, or is being traced, so that its status is the tracer's for now.
+    /// not, or is being traced, so that its status is the tracer's for now; or somebody that was
+    /// killed with it and is this process's child by now is still dying.
     pub(crate) fn reap(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             // Before the number is given free, and with it the group's.
             self.kill();
-            self.ended = self.wait(WaitIdOptions::NOHANG);
+            let ended = self.peek()?;
+            if ended == ExitStatus::Unknown {
+                // The number may be somebody else's.
+                self.orphans.give_up();
+            }
+            // It is one of the group, and so this may reap it as well.
+            self.orphans.reap(self.pid);
+            let _ = self.wait(WaitIdOptions::NOHANG);
+            self.ended = Some(ended);
+            return self.ended.filter(|_| self.orphans.are_over());
         }
-        self.ended
+        self.ended.filter(|_| self.orphans.reap(self.pid))
     }
 
     /// `None`: it lives, and the options say not to wait.
@@ -166,7 +179,7 @@ impl Drop for Process {
             // One that dies is dead by then, and nobody else would reap it soon.
             let _ = self.ended_within(LAST_MOMENT);
         }
-        if self.reap().is_none() {
+        if self.reap().is_none() && self.ended.is_none() {
             leave_behind(Undead::Watched(self.pidfd.clone()));
         }
     }
