@@ -46,7 +46,9 @@ pub fn bulk_parts<T: ?Sized + 'static>(value: &T) -> Option<([u8; 8], &[u8])> {
 
 /// Reads a bulk value; nothing is read for other types.
 #[inline]
-pub(super) fn read<T: 'static>(decoder: &mut Decoder<'_>) -> Result<Option<T>, CodecError> {
+pub(super) fn read<T: 'static, const M: bool>(
+    decoder: &mut Decoder<'_, M>,
+) -> Result<Option<T>, CodecError> {
     let mut slot: Option<T> = None;
     if !const { needs_drop::<T>() } {
         return Ok(slot);
@@ -80,7 +82,7 @@ trait Bulk: Send + Sync + Sized + 'static {
     /// The elements on the wire.
     fn bytes(&self) -> &[u8];
 
-    fn read(decoder: &mut Decoder<'_>) -> Result<Self, CodecError>;
+    fn read<const M: bool>(decoder: &mut Decoder<'_, M>) -> Result<Self, CodecError>;
 
     /// Makes a value of `count` elements whose bytes `fill` writes, all of them. `None`: these
     /// bytes make no value.
@@ -254,7 +256,7 @@ impl<N: Number> Bulk for Vec<N> {
     }
 
     #[inline]
-    fn read(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
+    fn read<const M: bool>(decoder: &mut Decoder<'_, M>) -> Result<Self, CodecError> {
         let count = decoder.take_length()?;
         let bytes = decoder.take_elements(count, size_of::<N>())?;
         let mut numbers: Self = with_capacity(count)?;
@@ -298,7 +300,7 @@ impl<N: Number> Bulk for Box<[N]> {
     }
 
     #[inline]
-    fn read(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
+    fn read<const M: bool>(decoder: &mut Decoder<'_, M>) -> Result<Self, CodecError> {
         <Vec<N> as Bulk>::read(decoder).map(Vec::into_boxed_slice)
     }
 
@@ -323,7 +325,7 @@ impl Bulk for String {
     }
 
     #[inline]
-    fn read(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
+    fn read<const M: bool>(decoder: &mut Decoder<'_, M>) -> Result<Self, CodecError> {
         let text = decoder.take_str()?;
         let mut bytes = with_capacity(text.len())?;
         bytes.extend_from_slice(text.as_bytes());

@@ -56,7 +56,7 @@ pub(crate) fn decode_shared<T>(
 where
     T: DeserializeOwned + 'static,
 {
-    let mut decoder = Decoder::new(bytes);
+    let mut decoder = Decoder::<true>::new(bytes);
     decoder.from_parent = from_parent;
     decoder.limits = Limits::within(depth, excess);
     let value = take_from(&mut decoder)?;
@@ -65,7 +65,7 @@ where
 }
 
 #[inline]
-fn take<T>(mut decoder: Decoder<'_>) -> Result<T, CodecError>
+fn take<T>(mut decoder: Decoder<'_, false>) -> Result<T, CodecError>
 where
     T: DeserializeOwned + 'static,
 {
@@ -73,7 +73,7 @@ where
 }
 
 #[inline]
-fn take_from<T>(decoder: &mut Decoder<'_>) -> Result<T, CodecError>
+fn take_from<T, const M: bool>(decoder: &mut Decoder<'_, M>) -> Result<T, CodecError>
 where
     T: DeserializeOwned + 'static,
 {
@@ -114,17 +114,17 @@ macro_rules! take_number {
     };
 }
 
-/// serde's way out of the format.
-pub(super) struct Decoder<'de> {
+/// serde's way out of the format, which measures how many values stand inside each other, or not.
+pub(super) struct Decoder<'de, const M: bool> {
     /// What is left.
     input: &'de [u8],
-    limits: Limits,
+    limits: Limits<M>,
     /// How many more elements containers may be told to reserve.
     hints: usize,
     from_parent: bool,
 }
 
-impl<'de> Decoder<'de> {
+impl<'de, const M: bool> Decoder<'de, M> {
     #[inline]
     pub(super) fn new(input: &'de [u8]) -> Self {
         Self {
@@ -267,7 +267,7 @@ impl<'de> Decoder<'de> {
     #[inline]
     fn elements<T>(
         &mut self,
-        read: impl FnOnce(&mut Elements<'_, 'de>) -> Result<T, CodecError>,
+        read: impl FnOnce(&mut Elements<'_, 'de, M>) -> Result<T, CodecError>,
     ) -> Result<T, CodecError> {
         self.inside(|decoder| {
             let left = decoder.take_length()?;
@@ -289,7 +289,7 @@ impl<'de> Decoder<'de> {
     }
 }
 
-impl<'de> Deserializer<'de> for &mut Decoder<'de> {
+impl<'de, const M: bool> Deserializer<'de> for &mut Decoder<'de, M> {
     type Error = CodecError;
 
     #[inline]
@@ -453,7 +453,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
 const LIGHT: usize = 64;
 
 /// An enum: the index of the variant, then the variant.
-impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
+impl<'de, const M: bool> EnumAccess<'de> for &mut Decoder<'de, M> {
     type Error = CodecError;
     type Variant = Self;
 
@@ -469,7 +469,7 @@ impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
 }
 
 /// What a variant holds. As in the encoder, a variant that holds nothing adds no depth.
-impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
+impl<'de, const M: bool> VariantAccess<'de> for &mut Decoder<'de, M> {
     type Error = CodecError;
 
     #[inline]

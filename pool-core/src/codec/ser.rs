@@ -58,7 +58,7 @@ where
     T: Serialize + ?Sized + 'static,
 {
     // A handle of it must have a place where it can stand.
-    append_within(MAX_DEPTH - HANDLE_DEPTH - 1, value, out, Some(attachments))
+    append_within::<T, true>(MAX_DEPTH - HANDLE_DEPTH - 1, value, out, Some(attachments))
 }
 
 #[inline]
@@ -70,11 +70,11 @@ fn append<T>(
 where
     T: Serialize + ?Sized + 'static,
 {
-    append_within(MAX_DEPTH, value, out, attachments).map(|_| ())
+    append_within::<T, false>(MAX_DEPTH, value, out, attachments).map(|_| ())
 }
 
 #[inline]
-fn append_within<T>(
+fn append_within<T, const M: bool>(
     depth: u32,
     value: &T,
     out: &mut Vec<u8>,
@@ -98,7 +98,7 @@ where
         out,
         armed: true,
     };
-    let mut encoder = Encoder {
+    let mut encoder = Encoder::<'_, M> {
         out: rewind.out,
         limits: Limits::within(depth, MAX_EXCESS),
         attachments,
@@ -139,15 +139,15 @@ macro_rules! put_number {
     };
 }
 
-/// serde's way into the format.
-struct Encoder<'a> {
+/// serde's way into the format, which measures how many values stand inside each other, or not.
+struct Encoder<'a, const M: bool> {
     out: &'a mut Vec<u8>,
-    limits: Limits,
+    limits: Limits<M>,
     /// Where the memory goes that must live as long as what is encoded; nowhere: it lives anyway.
     attachments: Option<&'a mut Vec<Arc<SharedMemory>>>,
 }
 
-impl<'a> Encoder<'a> {
+impl<'a, const M: bool> Encoder<'a, M> {
     #[inline]
     fn put<const N: usize>(&mut self, bytes: [u8; N]) -> Result<(), CodecError> {
         self.out.extend_from_slice(&bytes);
@@ -197,7 +197,7 @@ impl<'a> Encoder<'a> {
 
     /// Goes into a tuple or struct.
     #[inline]
-    fn fields(&mut self, owner: &'static str) -> Result<Fields<'_, 'a>, CodecError> {
+    fn fields(&mut self, owner: &'static str) -> Result<Fields<'_, 'a, M>, CodecError> {
         self.limits.enter()?;
         Ok(Fields {
             encoder: self,
@@ -208,7 +208,7 @@ impl<'a> Encoder<'a> {
     /// Goes into a sequence or map. Its length follows when all elements are there: an announced
     /// one may be missing, and need not be believed.
     #[inline]
-    fn elements(&mut self) -> Result<Elements<'_, 'a>, CodecError> {
+    fn elements(&mut self) -> Result<Elements<'_, 'a, M>, CodecError> {
         self.limits.enter()?;
         let length_at = self.out.len();
         self.put_length(0);
@@ -222,16 +222,16 @@ impl<'a> Encoder<'a> {
     }
 }
 
-impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
+impl<'e, 'a, const M: bool> Serializer for &'e mut Encoder<'a, M> {
     type Ok = ();
     type Error = CodecError;
-    type SerializeSeq = Elements<'e, 'a>;
-    type SerializeTuple = Fields<'e, 'a>;
-    type SerializeTupleStruct = Fields<'e, 'a>;
-    type SerializeTupleVariant = Fields<'e, 'a>;
-    type SerializeMap = Elements<'e, 'a>;
-    type SerializeStruct = Fields<'e, 'a>;
-    type SerializeStructVariant = Fields<'e, 'a>;
+    type SerializeSeq = Elements<'e, 'a, M>;
+    type SerializeTuple = Fields<'e, 'a, M>;
+    type SerializeTupleStruct = Fields<'e, 'a, M>;
+    type SerializeTupleVariant = Fields<'e, 'a, M>;
+    type SerializeMap = Elements<'e, 'a, M>;
+    type SerializeStruct = Fields<'e, 'a, M>;
+    type SerializeStructVariant = Fields<'e, 'a, M>;
 
     #[inline]
     fn is_human_readable(&self) -> bool {
@@ -330,12 +330,12 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     }
 
     #[inline]
-    fn serialize_seq(self, _: Option<usize>) -> Result<Elements<'e, 'a>, CodecError> {
+    fn serialize_seq(self, _: Option<usize>) -> Result<Elements<'e, 'a, M>, CodecError> {
         self.elements()
     }
 
     #[inline]
-    fn serialize_tuple(self, _: usize) -> Result<Fields<'e, 'a>, CodecError> {
+    fn serialize_tuple(self, _: usize) -> Result<Fields<'e, 'a, M>, CodecError> {
         self.fields("a tuple")
     }
 
@@ -344,7 +344,7 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
         self,
         name: &'static str,
         _: usize,
-    ) -> Result<Fields<'e, 'a>, CodecError> {
+    ) -> Result<Fields<'e, 'a, M>, CodecError> {
         self.fields(name)
     }
 
@@ -355,18 +355,22 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
         index: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Fields<'e, 'a>, CodecError> {
+    ) -> Result<Fields<'e, 'a, M>, CodecError> {
         self.put(index.to_le_bytes())?;
         self.fields(name)
     }
 
     #[inline]
-    fn serialize_map(self, _: Option<usize>) -> Result<Elements<'e, 'a>, CodecError> {
+    fn serialize_map(self, _: Option<usize>) -> Result<Elements<'e, 'a, M>, CodecError> {
         self.elements()
     }
 
     #[inline]
-    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Fields<'e, 'a>, CodecError> {
+    fn serialize_struct(
+        self,
+        name: &'static str,
+        _: usize,
+    ) -> Result<Fields<'e, 'a, M>, CodecError> {
         self.fields(name)
     }
 
@@ -377,7 +381,7 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
         index: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Fields<'e, 'a>, CodecError> {
+    ) -> Result<Fields<'e, 'a, M>, CodecError> {
         self.put(index.to_le_bytes())?;
         self.fields(variant)
     }
@@ -407,13 +411,13 @@ impl Write for Text<'_> {
 }
 
 /// The fields of a tuple or struct, which need no length.
-struct Fields<'e, 'a> {
-    encoder: &'e mut Encoder<'a>,
+struct Fields<'e, 'a, const M: bool> {
+    encoder: &'e mut Encoder<'a, M>,
     /// The struct or variant, for errors.
     owner: &'static str,
 }
 
-impl Fields<'_, '_> {
+impl<const M: bool> Fields<'_, '_, M> {
     #[inline]
     fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
         value.serialize(&mut *self.encoder)
@@ -427,8 +431,8 @@ impl Fields<'_, '_> {
 }
 
 /// The elements of a sequence or the entries of a map, which are counted.
-struct Elements<'e, 'a> {
-    encoder: &'e mut Encoder<'a>,
+struct Elements<'e, 'a, const M: bool> {
+    encoder: &'e mut Encoder<'a, M>,
     /// Where the length goes.
     length_at: usize,
     /// Where the current entry of a map begins.
@@ -436,7 +440,7 @@ struct Elements<'e, 'a> {
     count: usize,
 }
 
-impl Elements<'_, '_> {
+impl<const M: bool> Elements<'_, '_, M> {
     /// Writes an element or key.
     #[inline]
     fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
@@ -464,7 +468,7 @@ impl Elements<'_, '_> {
     }
 }
 
-impl SerializeTuple for Fields<'_, '_> {
+impl<const M: bool> SerializeTuple for Fields<'_, '_, M> {
     type Ok = ();
     type Error = CodecError;
 
@@ -479,7 +483,7 @@ impl SerializeTuple for Fields<'_, '_> {
     }
 }
 
-impl SerializeTupleStruct for Fields<'_, '_> {
+impl<const M: bool> SerializeTupleStruct for Fields<'_, '_, M> {
     type Ok = ();
     type Error = CodecError;
 
@@ -494,7 +498,7 @@ impl SerializeTupleStruct for Fields<'_, '_> {
     }
 }
 
-impl SerializeTupleVariant for Fields<'_, '_> {
+impl<const M: bool> SerializeTupleVariant for Fields<'_, '_, M> {
     type Ok = ();
     type Error = CodecError;
 
@@ -509,7 +513,7 @@ impl SerializeTupleVariant for Fields<'_, '_> {
     }
 }
 
-impl SerializeSeq for Elements<'_, '_> {
+impl<const M: bool> SerializeSeq for Elements<'_, '_, M> {
     type Ok = ();
     type Error = CodecError;
 
@@ -524,7 +528,7 @@ impl SerializeSeq for Elements<'_, '_> {
     }
 }
 
-impl SerializeMap for Elements<'_, '_> {
+impl<const M: bool> SerializeMap for Elements<'_, '_, M> {
     type Ok = ();
     type Error = CodecError;
 
@@ -544,7 +548,7 @@ impl SerializeMap for Elements<'_, '_> {
     }
 }
 
-impl SerializeStruct for Fields<'_, '_> {
+impl<const M: bool> SerializeStruct for Fields<'_, '_, M> {
     type Ok = ();
     type Error = CodecError;
 
@@ -569,7 +573,7 @@ impl SerializeStruct for Fields<'_, '_> {
     }
 }
 
-impl SerializeStructVariant for Fields<'_, '_> {
+impl<const M: bool> SerializeStructVariant for Fields<'_, '_, M> {
     type Ok = ();
     type Error = CodecError;
 

@@ -5,12 +5,12 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess};
 use super::{CodecError, Decoder};
 
 /// The fields of a tuple or struct. There are as many as the type says.
-pub(super) struct Fields<'d, 'de> {
-    pub(super) decoder: &'d mut Decoder<'de>,
+pub(super) struct Fields<'d, 'de, const M: bool> {
+    pub(super) decoder: &'d mut Decoder<'de, M>,
     pub(super) left: usize,
 }
 
-impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
+impl<'de, const M: bool> SeqAccess<'de> for Fields<'_, 'de, M> {
     type Error = CodecError;
 
     #[inline]
@@ -34,8 +34,8 @@ impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
 }
 
 /// The elements of a sequence or the entries of a map. There are as many as the input says.
-pub(super) struct Elements<'d, 'de> {
-    pub(super) decoder: &'d mut Decoder<'de>,
+pub(super) struct Elements<'d, 'de, const M: bool> {
+    pub(super) decoder: &'d mut Decoder<'de, M>,
     pub(super) left: usize,
     /// How many elements may be reserved.
     pub(super) hint: usize,
@@ -43,7 +43,7 @@ pub(super) struct Elements<'d, 'de> {
     pub(super) entry_at: usize,
 }
 
-impl<'de> Elements<'_, 'de> {
+impl<'de, const M: bool> Elements<'_, 'de, M> {
     /// Reads an element or key.
     #[inline]
     fn take<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, CodecError> {
@@ -69,7 +69,7 @@ impl<'de> Elements<'_, 'de> {
     }
 }
 
-impl<'de> SeqAccess<'de> for &mut Elements<'_, 'de> {
+impl<'de, const M: bool> SeqAccess<'de> for &mut Elements<'_, 'de, M> {
     type Error = CodecError;
 
     #[inline]
@@ -86,7 +86,7 @@ impl<'de> SeqAccess<'de> for &mut Elements<'_, 'de> {
     }
 }
 
-impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
+impl<'de, const M: bool> MapAccess<'de> for &mut Elements<'_, 'de, M> {
     type Error = CodecError;
 
     #[inline]

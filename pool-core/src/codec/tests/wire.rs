@@ -155,7 +155,7 @@ fn displayed_values_are_strings() {
 #[test]
 fn the_decoder_lends_from_its_input() {
     let bytes = encoded(&("text", vec![1u8, 2]));
-    let mut decoder = Decoder::new(black_box(&bytes));
+    let mut decoder = Decoder::<false>::new(black_box(&bytes));
     let (text, data) = <(&str, &[u8])>::deserialize(&mut decoder).unwrap();
     decoder.finish().unwrap();
     assert_eq!((text, data), ("text", &[1, 2][..]));
