@@ -157,6 +157,30 @@
 //!
 //! In a task, [`worker::current`] says which worker runs it.
 //!
+//! A forked worker is a copy of the program as it was when its server started, and a generator of random numbers that
+//! had been used by then draws the same numbers in all of them. The initializer runs in each new worker, on either
+//! backend, and [`WorkerInfo::seed`] is another number in each:
+//!
+#![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
+#![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
+//! use procpool::{Pool, ProcessPool, worker};
+//! use std::cell::Cell;
+//!
+//! thread_local!(static GENERATOR: Cell<u64> = const { Cell::new(1) });
+//!
+//! fn seed_generator(_: ()) {
+//!     // In a `SerialPool` there is no worker, and any seed will do.
+//!     GENERATOR.set(worker::current().map_or(1, |worker| worker.seed()));
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     procpool::init();
+//!     let pool = ProcessPool::builder().initializer(seed_generator, ()).build()?;
+//!     // ...
+//!     Ok(())
+//! }
+//! ```
+//!
 //! Workers never outlive the program, however it ends, and take what their tasks have started with them. The
 //! terminal's Ctrl-C reaches the program alone.
 //!

@@ -66,7 +66,7 @@
 //! files that the program had open when it started the server. Not its standard input (that is
 //! `/dev/null`: a background process that reads the terminal would be stopped), signal handlers or
 //! signal mask. The state of random number generators is inherited as well, the same in every
-//! worker: seed them in the initializer.
+//! worker: seed them in the initializer, with [`WorkerInfo::seed`](pool_core::WorkerInfo::seed).
 #![cfg(target_os = "linux")]
 
 mod connection;

@@ -179,6 +179,7 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 pub struct LaunchSpec {
     pub(crate) number: u32,
     pub(crate) generation: u32,
+    pub(crate) seed: u64,
     pub(crate) request_bytes: usize,
     pub(crate) response_bytes: usize,
     pub(crate) outlets: Outlets,
@@ -214,6 +215,7 @@ impl LaunchSpec {
         Self {
             number,
             generation,
+            seed: 0,
             request_bytes,
             response_bytes,
             outlets: Outlets::default(),
@@ -265,6 +267,8 @@ impl LaunchSpec {
             self.request_bytes,
             self.response_bytes,
         );
+        let seed = &region.words().identity.seed;
+        seed.store(self.seed, Ordering::Relaxed);
         let max_level = &region.words().advice.max_level;
         max_level.store(self.outlets.max_level, Ordering::Relaxed);
     }

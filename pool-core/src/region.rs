@@ -84,6 +84,8 @@ pub(crate) struct Identity {
     build: [AtomicU64; 2],
     pub(crate) number: AtomicU32,
     pub(crate) generation: AtomicU32,
+    /// [`WorkerInfo::seed`](crate::WorkerInfo::seed).
+    pub(crate) seed: AtomicU64,
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
 }

@@ -2,6 +2,8 @@
 //! its terminal, its standard streams, and the copies that a fork makes of either.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::unistd::{ForkResult, Gid, Uid, setgid, setuid};
-use procpool::{Pool, TaskErrorKind};
+use procpool::{Pool, TaskErrorKind, worker};
 use rustix::process::{
     Pid, Signal, getpid, getuid, parent_process_death_signal, set_child_subreaper,
     set_parent_process_death_signal, test_kill_process, waitpid,
@@ -38,6 +40,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_forked_copy_of_the_parent_gets_errors,
         the_system_ends_workers_first,
         what_is_killed_with_a_worker_is_reaped,
+        each_worker_has_a_seed_of_its_own,
     ]
 }
 
@@ -527,4 +530,39 @@ fn takes_orphans<S: Processes>() {
 /// tasks have started; and it keeps its own.
 fn what_is_killed_with_a_worker_is_reaped<S: Processes>() {
     assert_eq!(again::<S>("takes_orphans").lines(), ["reaped"]);
+}
+
+thread_local!(static GENERATOR: Cell<u64> = const { Cell::new(0) });
+
+fn seed_generator((): ()) {
+    let worker = worker::current().expect("an initializer runs in a worker");
+    GENERATOR.set(worker.seed());
+}
+
+fn draw(_: u64) -> (u32, u64) {
+    let worker = worker::current().expect("a task runs in a worker");
+    assert_eq!(GENERATOR.get(), worker.seed(), "it stays the same");
+    (worker.number(), worker.seed())
+}
+
+/// Also the replacements, and the workers of other pools. The parent knows the seeds as well.
+fn each_worker_has_a_seed_of_its_own<S: Processes>() {
+    let mut seeds = BTreeSet::new();
+    for _ in 0..2 {
+        let builder = S::builder().processes(2).max_tasks_per_child(1);
+        let pool = builder.initializer(seed_generator, ()).build();
+        let drawn = pool.call(draw).chunksize(1).map(0..6).unwrap();
+        let numbers: BTreeSet<u32> = drawn.iter().map(|drawn| drawn.0).collect();
+        assert_eq!(numbers.len(), 6, "this tests nothing");
+        seeds.extend(drawn.iter().map(|drawn| drawn.1));
+    }
+    assert_eq!(seeds.len(), 12, "{seeds:?}");
+    let pool = S::pool(1);
+    let (_, seed) = pool.call(own_seed).apply(0).unwrap();
+    assert_eq!(pool.stats().workers[0].info.seed(), seed);
+}
+
+fn own_seed(_: u64) -> (u32, u64) {
+    let worker = worker::current().expect("a task runs in a worker");
+    (worker.number(), worker.seed())
 }

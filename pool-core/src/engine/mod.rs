@@ -114,6 +114,7 @@ struct Linked {
     /// The other way to kill it. Kept until it is reaped.
     tie: Tie,
     number: u32,
+    seed: u64,
     info: Option<WorkerInfo>,
     /// Why its launch failed.
     failure: Option<LaunchError>,
@@ -144,7 +145,7 @@ impl Linked {
 
     fn learn_pid(&mut self, generation: u32, region: &Arc<Region>) -> WorkerInfo {
         let pid = self.link.pid().unwrap_or(0);
-        let info = WorkerInfo::new(self.number, generation, pid);
+        let info = WorkerInfo::new(self.number, generation, pid).with_seed(self.seed);
         if let Some(intake) = &self.intake {
             intake.introduce(info.clone(), region.clone());
         }

@@ -428,6 +428,7 @@ impl Supervisor {
                 link,
                 tie,
                 number: due.number,
+                seed: spec.seed,
                 info: None,
                 failure: None,
                 is_watched,

@@ -486,6 +486,7 @@ impl Due {
         LaunchSpec {
             number: self.number,
             generation: self.generation,
+            seed: sys::random_seed(),
             request_bytes: self.ring_bytes,
             response_bytes: self.ring_bytes,
             outlets,

@@ -255,6 +255,16 @@ pub(crate) fn random_id() -> io::Result<u128> {
     Ok(u128::from_ne_bytes(id))
 }
 
+/// A number that is another one each time, as far as that can be had.
+pub(crate) fn random_seed() -> u64 {
+    let id = random_id().unwrap_or_else(|_| {
+        // A sandbox. The clock goes on between any two calls; what follows spreads the difference.
+        let differs = u128::from(now_ns()) << 32 | u128::from(std::process::id());
+        differs.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+    });
+    (id >> 64) as u64 ^ id as u64
+}
+
 /// Nanoseconds on the monotonic clock, the same in every process of this machine.
 pub(crate) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);

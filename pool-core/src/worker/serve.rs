@@ -76,7 +76,8 @@ pub unsafe fn serve(region: Region, bell: OwnedFd) -> i32 {
             identity.number.load(Ordering::Relaxed),
             identity.generation.load(Ordering::Relaxed),
             std::process::id(),
-        ),
+        )
+        .with_seed(identity.seed.load(Ordering::Relaxed)),
         region.clone(),
     );
     #[cfg(feature = "tracing")]

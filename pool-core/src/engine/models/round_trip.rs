@@ -97,6 +97,7 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
         }),
         tie,
         number: spec.number(),
+        seed: spec.seed,
         info: None,
         failure: None,
         ask_again: None,
