@@ -41,11 +41,12 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         the_system_ends_workers_first,
         what_is_killed_with_a_worker_is_reaped,
         each_worker_has_a_seed_of_its_own,
+        a_program_may_ignore_its_children,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: runs_programs, runs_programs_and_exits, runs_programs_in_pools_in_pools, cuts_the_first_tie, changes_its_users, drops_its_privileges, reads_the_terminal, closes_streams, forks_in_tasks, forks_itself, takes_orphans]
+    programs![S: runs_programs, runs_programs_and_exits, runs_programs_in_pools_in_pools, cuts_the_first_tie, changes_its_users, drops_its_privileges, reads_the_terminal, closes_streams, forks_in_tasks, forks_itself, takes_orphans, ignores_children]
 }
 
 fn square(x: u64) -> u64 {
@@ -565,4 +566,56 @@ fn each_worker_has_a_seed_of_its_own<S: Processes>() {
 fn own_seed(_: u64) -> (u32, u64) {
     let worker = worker::current().expect("a task runs in a worker");
     (worker.number(), worker.seed())
+}
+
+/// The exit code of a program that a task runs.
+fn run_and_ask(code: i32) -> Option<i32> {
+    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+    let status = Command::new("sh")
+        .args(["-c", &format!("exit {code}")])
+        .status();
+    status.expect("it can be run and waited for").code()
+}
+
+/// Whether the system tells how a process ended that it has reaped by itself.
+fn tells_of_the_reaped() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("there is a /proc");
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse::<u32>());
+    let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
+    (next(), next()) >= (6, 15)
+}
+
+fn ignores_children<S: Processes>() {
+    // SAFETY: no handler is installed.
+    unsafe { nix::libc::signal(nix::libc::SIGCHLD, nix::libc::SIG_IGN) };
+    let pool = S::pool(2);
+    assert_eq!(
+        pool.map(run_and_ask, [0, 3, 7]).unwrap(),
+        [Some(0), Some(3), Some(7)]
+    );
+    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+    let exited = pool
+        .apply(|code: i32| -> () { std::process::exit(code) }, 7)
+        .unwrap_err();
+    let aborted = pool
+        .apply(|_: i32| -> () { std::process::abort() }, 0)
+        .unwrap_err();
+    let has_cause = S::NAME == "fork" || tells_of_the_reaped();
+    if has_cause {
+        assert_eq!(exited.exit_code(), Some(7), "{exited}");
+        assert_eq!(aborted.signal(), Some(6), "{aborted}");
+    }
+    assert_eq!(exited.kind(), TaskErrorKind::WorkerLost, "{exited}");
+    assert_eq!(aborted.kind(), TaskErrorKind::WorkerLost, "{aborted}");
+    pool.close();
+    pool.join().unwrap();
+    println!("ignored");
+}
+
+/// Tasks see how the programs end that they run, and their errors say how workers died, though the
+/// program ignores SIGCHLD.
+fn a_program_may_ignore_its_children<S: Processes>() {
+    assert_eq!(again::<S>("ignores_children").lines(), ["ignored"]);
 }

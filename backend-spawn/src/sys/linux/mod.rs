@@ -1,6 +1,7 @@
 //! Linux: pipes, sockets and pidfds, `/proc`, and what a process does to itself to be a worker.
 
 mod bell;
+mod exit_info;
 mod inherited;
 mod loader;
 mod process;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 
+use super::exit_info::exit_info;
 use pool_core::{ExitStatus, Orphans, failed, off_standard, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
@@ -128,7 +129,7 @@ impl Process {
         }
         // A process that somebody else has reaped has no number any more, and then the group of
         // this number may be another. (That happens where a program ignores SIGCHLD.)
-        if self.peek() != Some(ExitStatus::Unknown) {
+        if self.has_number() {
             // An error means that nobody is left to kill.
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
@@ -143,8 +144,8 @@ impl Process {
             // Before the number is given free, and with it the group's.
             self.kill();
             let ended = self.peek()?;
-            if ended == ExitStatus::Unknown {
-                // The number may be somebody else's.
+            if !self.has_number() {
+                // It may be somebody else's.
                 self.orphans.give_up();
             }
             // It is one of the group, and so this may reap it as well.
@@ -156,12 +157,19 @@ impl Process {
         self.ended.filter(|_| self.orphans.reap(self.pid))
     }
 
+    /// Whether its number stands for it: nobody has reaped it.
+    fn has_number(&self) -> bool {
+        let options = WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        wait(WaitId::PidFd(self.pidfd.as_fd()), options) != Err(Errno::CHILD)
+    }
+
     /// `None`: it lives, and the options say not to wait.
     fn wait(&self, options: WaitIdOptions) -> Option<ExitStatus> {
         match wait(WaitId::PidFd(self.pidfd.as_fd()), options) {
             Ok(status) => status,
-            // Somebody else has reaped it.
-            Err(Errno::CHILD) => Some(ExitStatus::Unknown),
+            // Somebody else has reaped it: a `wait` for any child in the program, or the system,
+            // because the program ignores SIGCHLD.
+            Err(Errno::CHILD) => exit_info(self.pidfd.as_fd()).unwrap_or(Some(ExitStatus::Unknown)),
             // A sandbox. The pidfd still tells whether it is dead.
             Err(_) => {
                 let mut death = [PollFd::new(&*self.pidfd, PollFlags::IN)];
