@@ -143,6 +143,12 @@
 //! several such pools, starts the server first, as `let server = ForkServer::start()?` right after
 //! [`init`], and gives it to each builder: `ForkPool::builder().fork_server(&server)`.
 //!
+//! What is open when the server starts, it has open as well, and so have its workers, until the last pool that uses it
+//! has ended: the reader of a pipe sees no end of file though the program has closed its end, a port cannot be bound
+//! again, a file stays locked (`flock`). To close it in the program does not help. So start the server before you open such things, or
+//! use a `SpawnPool`, whose workers have none of them (unless a descriptor is without the flag close-on-exec, which the
+//! standard library sets).
+//!
 //! # Workers
 //! A builder has options for what workers are:
 //!
@@ -229,6 +235,11 @@
 //! **Can a task use the pool?** A worker has no access to the pool that it belongs to. It may build one of its own.
 //!
 //! **Can I send a closure that captures, a file, a socket, a channel?** No. Send what it takes to make it there.
+//!
+//! **Why does nobody see that I have closed a pipe, a socket, a lock?** Where a fork server was started while it was open, the server
+//! has it open: see [Choosing a backend](#choosing-a-backend).
+//!
+//! **Why do all workers draw the same random numbers?** They are copies: see [Workers](#workers).
 //!
 //! **Is this a sandbox?** A worker cannot harm the program by what it sends, nor other tasks by dying. But it is a process of the same user,
 //! with the same files and network.

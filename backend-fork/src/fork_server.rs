@@ -25,6 +25,9 @@ static GLOBAL: OnceLock<ForkServer> = OnceLock::new();
 /// a pool that uses it; then it ends, which the last owner's drop waits for (some milliseconds; at
 /// most a second).
 ///
+/// What is open at the start (a pipe, a port, the lock of a file) it has open as well, and so have
+/// its workers, as long as it lives, whatever this process closes: open such things later.
+///
 /// It belongs to the process that started it: start it after daemonizing, and not before `fork`s of
 /// your own whose copies are to use it.
 #[derive(Debug, Clone)]
