@@ -256,12 +256,15 @@ pub(crate) const CONDITION_BUILDS: Crate = Crate::program(
         "src/main.rs",
         r#"
 fn main() {
-    if std::env::args().count() > 1 {
+    let is_worker = std::env::var_os("SEEN").is_some();
+    // SAFETY: there is one thread. A worker has the program's arguments, and its environment.
+    unsafe { std::env::set_var("SEEN", "yes") };
+    if !is_worker {
         procpool::init();
     }
     // The workers come here too. What they print would be seen.
     let error = procpool::SpawnPool::builder().processes(2).build().unwrap_err();
-    if std::env::args().count() > 1 {
+    if !is_worker {
         println!("{:?}: {error}", error.kind());
     }
 }
@@ -275,7 +278,10 @@ pub(crate) const CONDITION_ENDS: Crate = Crate::program(
         "src/main.rs",
         r#"
 fn main() {
-    if std::env::args().count() == 1 {
+    let is_worker = std::env::var_os("SEEN").is_some();
+    // SAFETY: there is one thread. A worker has the program's arguments, and its environment.
+    unsafe { std::env::set_var("SEEN", "yes") };
+    if is_worker {
         std::process::exit(7);
     }
     procpool::init();
@@ -292,7 +298,10 @@ pub(crate) const CONDITION_STAYS: Crate = Crate::program(
         "src/main.rs",
         r#"
 fn main() {
-    if std::env::args().count() == 1 {
+    let is_worker = std::env::var_os("SEEN").is_some();
+    // SAFETY: there is one thread. A worker has the program's arguments, and its environment.
+    unsafe { std::env::set_var("SEEN", "yes") };
+    if is_worker {
         loop { std::thread::park(); }
     }
     procpool::init();

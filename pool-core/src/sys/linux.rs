@@ -48,8 +48,7 @@ pub fn off_standard(descriptor: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
 pub(crate) fn memory_file(bytes: usize) -> io::Result<OwnedFd> {
     let file = memory_file_to_size("procpool")?;
     give_size(&file, bytes)?;
-    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-        .map_err(failed("fcntl(F_ADD_SEALS)"))?;
+    fcntl_add_seals(&file, SealFlags::SEAL).map_err(failed("fcntl(F_ADD_SEALS)"))?;
     Ok(file)
 }
 
@@ -59,9 +58,30 @@ pub(super) fn memory_file_to_size(name: &str) -> io::Result<OwnedFd> {
     off_standard(memfd_create(name, flags).map_err(failed("memfd_create"))?)
 }
 
-/// Makes a memory file so large.
+/// Makes a memory file so large, for good. It must not be mapped before: a process of the same user
+/// may have opened it by `/proc` already, and could cut it short.
+///
+/// # Errors
+/// When the system refuses it, or another process has changed the size meanwhile.
 pub(super) fn give_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
-    without_size_signal(|| ftruncate(file, bytes as u64).map_err(failed("ftruncate")))
+    without_size_signal(|| ftruncate(file, bytes as u64).map_err(failed("ftruncate")))?;
+    fcntl_add_seals(file, SealFlags::SHRINK | SealFlags::GROW)
+        .map_err(failed("fcntl(F_ADD_SEALS)"))?;
+    has_size(file, bytes)
+}
+
+/// Checks the size of a memory file that nobody can change any more.
+///
+/// # Errors
+/// When it is another one.
+pub(super) fn has_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
+    if fstat(file)?.st_size.cast_unsigned() == bytes as u64 {
+        Ok(())
+    } else {
+        Err(io::Error::other(
+            "another process of this user has changed the size of shared memory while it was made",
+        ))
+    }
 }
 
 /// Maps a whole memory file, shared and writable.

@@ -14,7 +14,7 @@ use rustix::fs::{
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use super::file_size::without_size_signal;
-use super::linux::{give_size, map_shared, memory_file_to_size, off_standard, unmap};
+use super::linux::{give_size, has_size, map_shared, memory_file_to_size, off_standard, unmap};
 use super::refused::{failed, failed_in, is_refusal};
 
 /// What makes a memory file's bytes the same for ever.
@@ -103,7 +103,7 @@ impl Sealed {
         let mut file = File::from(memory_file_to_size("procpool-shared")?);
         // To write is to copy once; a mapping would take a page fault for each page besides.
         without_size_signal(|| file.write_all(bytes)).map_err(failed_in("write"))?;
-        Self::freeze(file.into())
+        Self::freeze(file.into(), bytes.len())
     }
 
     /// So many bytes, all zero, as `fill` changes them where they lie.
@@ -118,11 +118,12 @@ impl Sealed {
             fill(mapping.bytes());
         }
         // The mapping is gone, also from what `fill` may have started, or this is refused.
-        Self::freeze(file)
+        Self::freeze(file, bytes)
     }
 
-    fn freeze(file: OwnedFd) -> io::Result<Self> {
+    fn freeze(file: OwnedFd, bytes: usize) -> io::Result<Self> {
         fcntl_add_seals(&file, FROZEN).map_err(failed("fcntl(F_ADD_SEALS)"))?;
+        has_size(&file, bytes)?;
         let sealed = Self::of(file)?;
         let sealed = sealed.ok_or_else(|| io::Error::other("the memory cannot be sealed"))?;
         // Now, where there is somebody to be told that it fails.
@@ -259,6 +260,18 @@ mod tests {
     use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
 
     use super::*;
+
+    /// One that somebody else has made of another size, before it was sealed, is not used.
+    #[test]
+    fn a_size_that_was_changed_is_noticed() {
+        let file = memory_file_to_size("test").expect("memory");
+        give_size(&file, 4096).expect("nobody else has it");
+        has_size(&file, 4096).expect("it is so large");
+        let error = has_size(&file, 8192).expect_err("it is not so large");
+        assert!(error.to_string().contains("changed the size"), "{error}");
+        // And nobody can change it after that.
+        rustix::fs::ftruncate(&file, 0).expect_err("its size is sealed");
+    }
 
     #[test]
     fn what_is_sealed_stays_as_it_is() {

@@ -32,6 +32,7 @@ pub(super) enum Handler {
 
 /// Visits the frames of this thread, the innermost first, until `visit` says `false` or there are no
 /// more. `visit` must not panic.
+#[inline(never)]
 pub(super) fn walk(mut visit: impl FnMut(Frame) -> bool) {
     let mut visit: &mut dyn FnMut(Frame) -> bool = &mut visit;
     // SAFETY: the unwinder calls `on_frame` only before it returns, with this argument, which is the
@@ -47,11 +48,16 @@ struct Context {
 
 // The interface that the platform's unwinders have in common (the "C++ ABI: exception handling"). The
 // standard library links one of them.
-unsafe extern "C" {
+// It is called as something that may unwind, although it does not: a call that cannot has no entry in the
+// table of the caller, which is among the frames and would then be one that nothing may unwind out of.
+unsafe extern "C-unwind" {
     fn _Unwind_Backtrace(
         visit: extern "C" fn(*mut Context, *mut c_void) -> c_int,
         argument: *mut c_void,
     ) -> c_int;
+}
+
+unsafe extern "C" {
     fn _Unwind_GetIPInfo(context: *mut Context, is_exact: *mut c_int) -> usize;
     fn _Unwind_GetCFA(context: *mut Context) -> usize;
     fn _Unwind_GetLanguageSpecificData(context: *mut Context) -> *const u8;

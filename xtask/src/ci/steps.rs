@@ -160,6 +160,10 @@ fn tests(setting: &Setting) -> Result<()> {
     setting.build("test --workspace --no-run")?;
     // To the letter what the README tells people to type.
     setting.execute(setting.cargo("test --workspace"), TEST_LIMIT)?;
+    // What reads the compiler's tables must also know them of optimised code.
+    let optimised = "test --release --package pool-core --lib worker::";
+    setting.build(&format!("{optimised} --no-run"))?;
+    setting.execute(setting.cargo(optimised), TEST_LIMIT)?;
     for features in FEATURE_CHOICES {
         // What one backend does by itself it has done above; here it is seen that it can.
         let command = format!(
