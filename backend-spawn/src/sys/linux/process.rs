@@ -113,7 +113,9 @@ impl Process {
             &mut [PollFd::new(&*self.pidfd, PollFlags::IN)],
             timeout.as_ref(),
         );
-        self.peek()
+        // The system may be about to reap it, because this program ignores SIGCHLD.
+        let is_gone = || (!self.has_number()).then_some(ExitStatus::Unknown);
+        self.peek().or_else(is_gone)
     }
 
     /// How it ended, if it has. It keeps its number until [`reap`](Self::reap).
