@@ -119,7 +119,7 @@
 //!
 //! | [`kind`](TaskError::kind) | what happened | is tried again by `retries` |
 //! |---|---|---|
-//! | `Panicked` | the function panicked | no |
+//! | `Panicked` | the function panicked; its worker lives on, unless the panic could not be unwound | no |
 //! | `WorkerLost` | its worker died while it ran | yes |
 //! | `TimedOut` | it ran longer than its `timeout`, and was killed | yes |
 //! | `Cancelled` | `cancel`, `kill`, or the pool was terminated | no |

@@ -50,7 +50,9 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TaskErrorKind {
-    /// The function panicked. The worker lives on.
+    /// The function panicked. The worker lives on, unless the panic could not be unwound: a second
+    /// one while destructors ran for the first, one in an `extern "C"` function, any with
+    /// `panic = "abort"`. Then it was lost by it: see [`TaskError::signal`].
     Panicked,
     /// The worker died while it ran this item: it crashed, was killed, or called `exit`.
     WorkerLost,
@@ -150,6 +152,14 @@ impl TaskError {
     pub(crate) fn worker_lost(fate: &str) -> Self {
         let message = format!("the worker {fate} while it ran the task");
         Self::new(TaskErrorKind::WorkerLost, message)
+    }
+
+    /// A panic that ended the worker. What became of that completes "the worker …".
+    pub(crate) fn aborted(panic: PanicReport, fate: &str) -> Self {
+        let message = format!("the task panicked and the worker {fate}: {}", panic.message);
+        let mut error = Self::new(TaskErrorKind::Panicked, message);
+        error.inner_mut().panic = Some(panic);
+        error
     }
 
     pub(crate) fn timed_out(timeout: Option<Duration>) -> Self {

@@ -74,7 +74,7 @@ pub(crate) fn cut(mut text: String) -> String {
 }
 
 /// The beginning of a text, no longer than this, and how much of it is left.
-fn split(text: &str, at: usize) -> (&str, usize) {
+pub(crate) fn split(text: &str, at: usize) -> (&str, usize) {
     let mut end = at.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

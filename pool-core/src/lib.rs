@@ -43,6 +43,7 @@ mod fork;
 pub mod fuzzing;
 mod handle;
 mod imap;
+mod last_panic;
 mod launch;
 mod ledger;
 mod measure;

@@ -7,13 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{self, AtomicBool};
 
+use crate::last_panic::LastPanic;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use crate::sync::{self, FutexWord};
 use crate::sys;
 
 /// The version of everything that a parent and its worker must agree on: the region's layout,
 /// the frames in its rings and the order of the bootstrap.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"procpool");
 
@@ -73,6 +74,8 @@ pub(crate) struct Words {
     pub(crate) advice: Lines<Advice>,
     /// Worker: where it is, when the parent has asked.
     pub(crate) stack: Lines<Stack>,
+    /// Worker: the panic that may end it.
+    pub(crate) last_panic: Lines<LastPanic>,
 }
 
 /// See [`Words::identity`].

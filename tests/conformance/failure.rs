@@ -3,9 +3,12 @@
 use std::panic::{catch_unwind, panic_any, resume_unwind};
 use std::thread;
 
-use procpool::{Pool, TaskError, TaskErrorKind, worker};
+use procpool::{Pool, SerialPool, TaskError, TaskErrorKind, worker};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 
-use crate::subject::{Processes, Subject};
+use crate::gate::{self, Tally};
+use crate::subject::{Builder, Processes, Subject};
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -26,7 +29,15 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
 }
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
-    tests![S: a_panic_costs_no_worker, a_panic_says_where_it_was]
+    tests![S:
+        a_panic_costs_no_worker,
+        a_panic_says_where_it_was,
+        a_panic_that_ends_the_worker_is_told,
+        a_panic_that_ends_the_worker_is_not_run_again,
+        a_long_panic_that_ends_the_worker_is_cut,
+        an_initializer_whose_panic_ends_the_worker_is_told,
+        an_abort_after_a_caught_panic_is_a_death,
+    ]
 }
 
 fn panic_here(x: u32) -> u32 {
@@ -330,4 +341,152 @@ fn a_panic_says_where_it_was<S: Processes>() {
         .unwrap();
     assert_eq!((place.pid(), place.number()), (me, 1));
     assert!(error.to_string().contains("PoolWorker-1"), "{error}");
+}
+
+/// How a panic ends its process.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum End {
+    /// A destructor that runs for it panics.
+    Twice,
+    /// A destructor that runs for it aborts.
+    DestructorAborts,
+    /// It is in a function that C calls.
+    InC,
+    /// It is in a function that C calls, in a thread of the task's.
+    InCOfThread,
+}
+
+/// The line in which it panics, after it.
+const ENDS: [(End, u32); 4] = [
+    (End::Twice, line!() + 25),
+    (End::DestructorAborts, line!() + 24),
+    (End::InC, line!() + 17),
+    (End::InCOfThread, line!() + 16),
+];
+
+fn panic_to_the_end((end, tally): (End, String)) {
+    struct OnDrop(End);
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            if matches!(self.0, End::DestructorAborts) {
+                // One that is caught in the meantime is not the cause.
+                assert!(SerialPool::new().apply(panic_here, 7).is_err());
+                std::process::abort();
+            }
+            panic!("the second");
+        }
+    }
+    extern "C" fn callback() {
+        panic!("the {}", "cause");
+    }
+    gate::add(&tally, "run");
+    match end {
+        End::Twice | End::DestructorAborts => {
+            let _value = OnDrop(end);
+            panic!("the {}", "cause");
+        }
+        End::InC => callback(),
+        End::InCOfThread => thread::spawn(callback_in_thread).join().unwrap(),
+    }
+    fn callback_in_thread() {
+        callback();
+    }
+}
+
+/// A panic that cannot be unwound takes the process along. The error is that of a panic all the same, with
+/// its message and place, and with what became of the worker; the second panic is no cause.
+fn a_panic_that_ends_the_worker_is_told<S: Processes>() {
+    let pool = S::pool(1);
+    for (lost, (end, line)) in (1..).zip(ENDS) {
+        let tally = Tally::new();
+        // After other items, of which some panic and are caught by the pool.
+        assert!(pool.map(panic_here, 1..4).unwrap_err().is_panic());
+        let error = pool
+            .apply(panic_to_the_end, (end, tally.ticket()))
+            .unwrap_err();
+        assert!(error.is_panic(), "{end:?}: {error}");
+        let message = error.panic_message().expect("a panic has a message");
+        let expected = match end {
+            End::Twice => "the cause; then, while unwinding: the second (at ",
+            _ => "the cause",
+        };
+        assert!(message.starts_with(expected), "{end:?}: {message}");
+        let is_alone = !matches!(end, End::Twice);
+        assert_eq!(message == "the cause", is_alone, "{end:?}: {message}");
+        let place = format!("{PLACE}{line}:");
+        let location = error.panic_location().expect("a panic has a place");
+        assert!(
+            location.starts_with(&place),
+            "{end:?}: {location} is not {place}"
+        );
+        assert_eq!(error.signal(), Some(Signal::ABORT.as_raw()), "{error}");
+        let text = error.to_string();
+        for words in ["the cause", &place, "killed by signal 6 (SIGABRT)"] {
+            assert!(text.contains(words), "{end:?}: no {words:?} in {text}");
+        }
+        assert!(error.worker().is_some());
+        assert_eq!(pool.apply(|x: u32| x, lost).unwrap(), lost);
+        assert_eq!(pool.stats().workers_lost, u64::from(lost));
+    }
+}
+
+/// It would panic again: retries are for what was lost.
+fn a_panic_that_ends_the_worker_is_not_run_again<S: Processes>() {
+    let pool = S::pool(1);
+    for (end, _) in ENDS {
+        let tally = Tally::new();
+        let call = pool.call(panic_to_the_end).retries(5);
+        let error = call.apply((end, tally.ticket())).unwrap_err();
+        assert!(error.is_panic(), "{end:?}: {error}");
+        assert_eq!(tally.count(), 1, "{end:?}");
+    }
+}
+
+/// There is little room for what a worker leaves, and the cause comes first.
+fn a_long_panic_that_ends_the_worker_is_cut<S: Processes>() {
+    extern "C" fn callback() {
+        panic!("{}", "\u{1b}long ".repeat(10_000));
+    }
+    let pool = S::pool(1);
+    let error = pool.apply(|()| callback(), ()).unwrap_err();
+    assert!(error.is_panic(), "{error}");
+    let message = error.panic_message().expect("a panic has a message");
+    assert!(message.starts_with("\u{1b}long \u{1b}long "), "{message}");
+    assert!(message.len() < 4096 && message.ends_with(".."), "{message}");
+    assert!(!error.to_string().contains('\u{1b}'), "{error}");
+}
+
+/// An initializer is told of like any other function.
+fn an_initializer_whose_panic_ends_the_worker_is_told<S: Processes>() {
+    extern "C" fn callback() {
+        panic!("the {}", "cause");
+    }
+    let builder = S::builder().processes(1);
+    let text = match builder.initializer(|()| callback(), ()).try_build() {
+        Ok(pool) => pool.apply(|x: u32| x, 1).unwrap_err().to_string(),
+        Err(error) => error.to_string(),
+    };
+    for words in ["initializer", "the cause", "killed by signal 6 (SIGABRT)"] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
+}
+
+/// What was caught is past, whoever caught it: the task, or the pool in an earlier item.
+fn an_abort_after_a_caught_panic_is_a_death<S: Processes>() {
+    fn task(catches: bool) {
+        if catches {
+            assert!(catch_unwind(|| panic!("caught")).is_err());
+            assert!(thread::spawn(|| panic!("caught")).join().is_err());
+            assert!(SerialPool::new().apply(panic_here, 7).is_err());
+        }
+        std::process::abort();
+    }
+    let pool = S::pool(1);
+    for catches in [true, false] {
+        assert!(pool.apply(panic_here, 7).unwrap_err().is_panic());
+        let error = pool.apply(task, catches).unwrap_err();
+        assert!(error.is_worker_lost(), "{error}");
+        assert_eq!(error.panic_message(), None, "{error}");
+        assert_eq!(error.signal(), Some(Signal::ABORT.as_raw()), "{error}");
+    }
 }

@@ -222,6 +222,38 @@ fn main() {
     )],
 );
 
+/// Built with `panic = "abort"`: nothing is caught.
+pub(crate) const ABORTS: Crate = Crate::program(
+    "aborts",
+    &[(
+        "src/main.rs",
+        r#"
+use procpool::{ForkPool, Pool, SpawnPool};
+
+fn main() {
+    procpool::init();
+    assert!(cfg!(panic = "abort"));
+    check("fork", ForkPool::builder().processes(1).build().unwrap());
+    check("spawn", SpawnPool::builder().processes(1).build().unwrap());
+}
+
+fn check(name: &str, pool: impl Pool) {
+    let call = pool.call(|x: u32| 1 / x).retries(3);
+    let error = call.apply(0).unwrap_err();
+    println!(
+        "{name}: {:?}, {:?}, {}, {:?}",
+        error.kind(),
+        error.panic_message().unwrap(),
+        error.panic_location().unwrap(),
+        error.signal(),
+    );
+    assert_eq!(pool.apply(|x: u32| 1 / x, 1), Ok(1));
+    assert_eq!(pool.stats().workers_lost, 1);
+}
+"#,
+    )],
+);
+
 pub(crate) const FORGETS: Crate = Crate::program(
     "forgets",
     &[(

@@ -6,8 +6,8 @@ mod crates;
 mod scratch;
 
 use crate::crates::{
-    CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, HOST, LATE,
-    MARKER, OWNER, PLUGIN, POINTER, TESTED, TOKEN,
+    ABORTS, CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, HOST,
+    LATE, MARKER, OWNER, PLUGIN, POINTER, TESTED, TOKEN,
 };
 use crate::scratch::{Scratch, Told};
 
@@ -114,6 +114,22 @@ fn a_function_of_a_shared_library_is_refused() {
             let line = format!("{pool} {option}: InvalidConfig, as it must be");
             assert!(told.stdout.contains(&line), "no {line:?} in {told}");
         }
+    }
+}
+
+/// Where panics abort, the error of a task that panicked still says so, and it is not run again.
+#[test]
+fn a_panic_that_aborts_is_a_panic() {
+    let scratch = scratch(&[ABORTS]);
+    let built = scratch.cargo("build --package aborts --config profile.dev.panic='abort'");
+    built.assert_success();
+    let told = scratch.run("aborts", "argument");
+    told.assert_success();
+    for pool in ["fork", "spawn"] {
+        let line = format!(
+            "{pool}: Panicked, \"attempt to divide by zero\", aborts/src/main.rs:12:35, Some(6)"
+        );
+        assert!(told.stdout.contains(&line), "no {line:?} in {told}");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::call::Chunk;
 use crate::codec;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{ExitStatus, LaunchError};
-use crate::protocol;
+use crate::protocol::{self, PanicReport};
 
 impl Core {
     /// A worker was reached: it is told what comes first.
@@ -122,8 +122,15 @@ impl Core {
     }
 }
 
-/// A worker died while it was at this.
-pub(super) fn died_in_preparation(stage: &Initialized, exit: Option<ExitStatus>) -> TaskError {
+/// A worker died while it was at this; of a panic, if there is one.
+pub(super) fn died_in_preparation(
+    stage: &Initialized,
+    exit: Option<ExitStatus>,
+    panic: Option<PanicReport>,
+) -> TaskError {
+    if let (Initialized::Pending, Some(panic)) = (stage, panic) {
+        return TaskError::initializer(&TaskError::aborted(panic, &fate(exit)));
+    }
     let (kind, what) = match stage {
         Initialized::Unset => (
             TaskErrorKind::Launch,

@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::Linked;
 use super::core::{Core, End, Founding, nanoseconds};
 use super::load::Load;
@@ -18,6 +20,7 @@ use crate::call::Chunk;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Outlets, Reaped};
 use crate::options::Timeout;
+use crate::protocol::PanicReport;
 use crate::region::Region;
 use crate::sync::atomic::Ordering;
 use crate::sys;
@@ -32,6 +35,8 @@ const MAX_DEATHS: u8 = 4;
 /// How long the first replacement of a worker that failed to start waits; the next ones wait
 /// twice as long each.
 const BACK_OFF: Duration = Duration::from_millis(10);
+/// How a process ends that aborts.
+const SIGABRT: ExitStatus = ExitStatus::Signal(Signal::ABORT.as_raw());
 
 impl Core {
     /// The launches that are due, each with the slot that it is for.
@@ -320,6 +325,11 @@ impl Core {
         if matches!(self.end, End::Ended(_)) {
             return;
         }
+        // A process that was ended by a panic was not killed.
+        let has_aborted = killed.is_none() && death.exit == Some(SIGABRT);
+        let panic = has_aborted
+            .then(|| wire.region().words().last_panic.read(begun))
+            .flatten();
         let is_orphan = death.exit == Some(ExitStatus::Orphaned);
         match self.slots[slot].initialized.clone() {
             Initialized::Failed(error) => self.startup_failed(slot, error),
@@ -330,7 +340,7 @@ impl Core {
             stage @ (Initialized::Unset | Initialized::Pending) => {
                 // The initializer itself may be what was not begun.
                 self.scheduler.extract(|chunk| chunk.is_initializer);
-                let error = died_in_preparation(&stage, death.exit);
+                let error = died_in_preparation(&stage, death.exit, panic);
                 let error = death.explain(error);
                 if matches!(stage, Initialized::Unset) {
                     self.unfounded(&error);
@@ -343,7 +353,7 @@ impl Core {
                         let begun = wire.region().item_started();
                         ledger.lost(&death.info, begun, sys::now_ns());
                     }
-                    self.lost(lost, killed, death);
+                    self.lost(lost, killed, panic, death);
                 }
                 None if expected
                     || killed.is_some()
@@ -420,7 +430,16 @@ impl Core {
     }
 
     /// A worker died while it ran this item.
-    fn lost(&mut self, mut chunk: Chunk, killed: Option<Killed>, death: Death) {
+    ///
+    /// `panic` is the one that ended the worker, if one did. It would do so again.
+    fn lost(
+        &mut self,
+        mut chunk: Chunk,
+        killed: Option<Killed>,
+        panic: Option<PanicReport>,
+        death: Death,
+    ) {
+        let has_panicked = panic.is_some();
         let error = match killed {
             Some(Killed::Deadline) => TaskError::timed_out(chunk.timeout.map(Timeout::as_duration)),
             Some(Killed::Stuck) if chunk.timeout.is_some() => {
@@ -432,10 +451,13 @@ impl Core {
                 "the worker wrote rubbish into the memory that it shares with the pool, and was \
                  killed",
             ),
-            _ => TaskError::worker_lost(&fate(death.exit)),
+            _ => match panic {
+                Some(panic) => TaskError::aborted(panic, &fate(death.exit)),
+                None => TaskError::worker_lost(&fate(death.exit)),
+            },
         };
         let error = death.explain(error);
-        let again = chunk.retries > 0 && killed != Some(Killed::Cancelled);
+        let again = chunk.retries > 0 && killed != Some(Killed::Cancelled) && !has_panicked;
         if again && !matches!(self.end, End::Ended(_)) && !chunk.is_abandoned() {
             chunk.retries -= 1;
             if let Some(ledger) = chunk.ledger_mut() {

@@ -142,6 +142,16 @@ pub(crate) fn running_item() -> u64 {
     })
 }
 
+/// Gives the region of the worker that this process is; not that of one which it is a mere copy of.
+pub(super) fn with_region(body: impl FnOnce(&Region)) {
+    if let Ok(myself) = myself().try_read()
+        && let Some(myself) = &*myself
+        && myself.info.pid == std::process::id()
+    {
+        body(&myself.region);
+    }
+}
+
 /// This process is a worker from now on.
 pub(super) fn become_worker(info: WorkerInfo, region: Arc<Region>) {
     if crate::sync::IS_MODEL {

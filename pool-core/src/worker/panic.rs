@@ -5,6 +5,7 @@
 //! catch it: see [`Course`]. A report is used only for the panic that it is of.
 
 mod recent;
+mod record;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -95,6 +96,7 @@ fn take_arrived(payload: Payload) -> Option<PanicReport> {
     let mut coming = COMING.take();
     let is_past = |it: &mut Coming| inside == 0 || it.inside < inside;
     let arrived: Vec<Coming> = coming.extract_if(.., is_past).collect();
+    record::withdraw(&coming);
     COMING.set(coming);
     let last = arrived.into_iter().next_back()?;
     (last.payload == payload).then_some(last.report)
@@ -189,10 +191,23 @@ fn on_panic(info: &PanicHookInfo<'_>, previous: &dyn Fn(&PanicHookInfo<'_>)) {
                         payload,
                         report,
                     });
+                    // A destructor that runs for it may abort.
+                    record::leave(&coming, None);
                 }
             });
         }
         Course::Abort => {
+            let report = PanicReport {
+                message: message(info.payload()),
+                ..report
+            };
+            let coming = COMING.try_with(|coming| {
+                let coming = coming.try_borrow();
+                record::leave(coming.as_deref().map_or(&[], Vec::as_slice), Some(&report));
+            });
+            if coming.is_err() {
+                record::leave(&[], Some(&report));
+            }
             if inside != 0 {
                 print_coming();
                 previous(info);
