@@ -4,7 +4,8 @@
 //! Look at the times. Both cores of this machine count, but one of them must also add up what comes
 //! back, so it is not twice as fast as a plain loop; `SerialPool` shows what the batches and the
 //! encoding alone cost. A folder of a few megabytes (the default: the sources in the current
-//! folder) is done in milliseconds, and needs no pool. All counts are compared with those of the loop.
+//! folder) is done in milliseconds, and needs no pool. All counts are compared with those of the
+//! loop.
 //!
 //! ```text
 //! $ cargo run --release --example wordcount ~/.cargo/registry/src

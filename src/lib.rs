@@ -282,7 +282,8 @@ pub mod test_support;
 ///
 /// The workers of a `SpawnPool` are this executable, executed again. In a worker this function
 /// becomes the worker and never returns; in the program itself it returns at once. Whatever
-/// stands before it in `main` runs in every worker too. Without the feature `spawn` it does nothing.
+/// stands before it in `main` runs in every worker too. Without the feature `spawn` it does
+/// nothing.
 ///
 /// ```
 /// // fn main() {

@@ -67,8 +67,8 @@ impl Connection {
         Self::open(Arc::clone(&self.lineage), Arc::clone(&self.notifier))
     }
 
-    /// Asks for a worker with this name, and with the descriptors of its outfit, and answers the launch's
-    /// number. The server answers through the bell, or by closing it.
+    /// Asks for a worker with this name, and with the descriptors of its outfit, and answers the
+    /// launch's number. The server answers through the bell, or by closing it.
     pub(crate) fn launch(
         &self,
         name: String,

@@ -18,8 +18,8 @@ static GLOBAL: OnceLock<ForkServer> = OnceLock::new();
 /// A fork server: a process that is a copy of this one as it was at the start, from which workers
 /// are forked.
 ///
-/// It has a *standby*, a sleeping copy of itself, which takes its place if somebody kills it: then the
-/// workers of that moment are lost, and their tasks with them, but the pools go on.
+/// It has a *standby*, a sleeping copy of itself, which takes its place if somebody kills it: then
+/// the workers of that moment are lost, and their tasks with them, but the pools go on.
 ///
 /// It is a handle, and clones stand for the same server. The server lives as long as one of them or
 /// a pool that uses it; then it ends, which the last owner's drop waits for (some milliseconds; at
@@ -98,8 +98,8 @@ impl ForkServer {
     /// Connects one more pool.
     ///
     /// # Errors
-    /// When the server and its standby have died, the system refuses descriptors, or this handle was inherited from
-    /// the process that this one was forked from.
+    /// When the server and its standby have died, the system refuses descriptors, or this handle
+    /// was inherited from the process that this one was forked from.
     pub fn connect(&self) -> Result<ForkLauncher, LaunchError> {
         ForkLauncher::new(Arc::clone(&self.lineage))
     }

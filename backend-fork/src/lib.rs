@@ -52,21 +52,22 @@
 //! Another one cannot be started from the parent, which has threads by then. So the server, before
 //! it does anything else, makes a *standby*: a copy of itself, as pristine as itself, that sleeps.
 //! It is a child of the parent (`CLONE_PARENT`), in the server's process group, and holds nothing
-//! but the parent's pidfd, the tie to it and a socket, of which the server has sent the other end to the parent. A
-//! standby that dies is made again by the server.
+//! but the parent's pidfd, the tie to it and a socket, of which the server has sent the other end
+//! to the parent. A standby that dies is made again by the server.
 //!
 //! When the server has died, the next launch of each pool connects to the standby, which makes one
 //! of its own and serves. The pools do not fail: workers that had been asked for are asked for
 //! again, those that were there are lost, and how they ended nobody can say any more
-//! ([`ExitStatus::Orphaned`](pool_core::ExitStatus::Orphaned)). Server and standby killed at the same
-//! moment are the end: launches fail, and say so.
+//! ([`ExitStatus::Orphaned`](pool_core::ExitStatus::Orphaned)). Server and standby killed at the
+//! same moment are the end: launches fail, and say so.
 //!
 //! # What a worker inherits
-//! The server's memory, standard output and error (unless the pool has others for it), current directory, environment, limits, and the
-//! files that the program had open when it started the server. Not its standard input (that is
-//! `/dev/null`: a background process that reads the terminal would be stopped), signal handlers or
-//! signal mask. The state of random number generators is inherited as well, the same in every
-//! worker: seed them in the initializer, with [`WorkerInfo::seed`](pool_core::WorkerInfo::seed).
+//! The server's memory, standard output and error (unless the pool has others for it), current
+//! directory, environment, limits, and the files that the program had open when it started the
+//! server. Not its standard input (that is `/dev/null`: a background process that reads the
+//! terminal would be stopped), signal handlers or signal mask. The state of random number
+//! generators is inherited as well, the same in every worker: seed them in the initializer, with
+//! [`WorkerInfo::seed`](pool_core::WorkerInfo::seed).
 #![cfg(target_os = "linux")]
 
 mod connection;

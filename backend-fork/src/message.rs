@@ -48,8 +48,8 @@ pub(crate) enum Request {
     Forget { launch: u64 },
 }
 
-/// Which descriptors a worker gets, in this order: the writing end of the bell, the region's memory,
-/// its tie to the parent, and those that are said here.
+/// Which descriptors a worker gets, in this order: the writing end of the bell, the region's
+/// memory, its tie to the parent, and those that are said here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Outfit {
     /// What its standard output is to be.

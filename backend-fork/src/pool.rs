@@ -16,8 +16,8 @@ use crate::start_error::StartError;
 /// - A generator of random numbers that was used before gives the same numbers in every worker.
 ///   Seed it in the initializer, which runs in each new worker, from the system or with
 ///   [`WorkerInfo::seed`](pool_core::WorkerInfo::seed).
-/// - What was open then (a pipe, a port, the lock of a file) stays open in the server and its workers
-///   until the pool has ended: start the server before you open such things.
+/// - What was open then (a pipe, a port, the lock of a file) stays open in the server and its
+///   workers until the pool has ended: start the server before you open such things.
 ///
 /// ```no_run
 /// use backend_fork::ForkPool;

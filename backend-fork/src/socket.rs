@@ -29,8 +29,8 @@ pub(crate) fn above(descriptor: OwnedFd) -> Result<OwnedFd, Errno> {
 pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
-    /// Both ends of a new connection. Neither survives an `exec`. An error comes with the call that it
-    /// is of.
+    /// Both ends of a new connection. Neither survives an `exec`. An error comes with the call that
+    /// it is of.
     pub(crate) fn pair() -> Result<(Self, Self), (&'static str, Errno)> {
         let pair = socketpair(
             AddressFamily::UNIX,
@@ -39,8 +39,8 @@ impl Socket {
             None,
         );
         let (one, other) = pair.map_err(|errno| ("socketpair", errno))?;
-        // Who cannot receive is known here, where there is somebody to be told. Later it would look as if
-        // the other end were closed.
+        // Who cannot receive is known here, where there is somebody to be told. Later it would look
+        // as if the other end were closed.
         let parts = &mut [IoSliceMut::new(&mut [])];
         let nothing = &mut RecvAncillaryBuffer::default();
         match recvmsg(&one, parts, nothing, RecvFlags::DONTWAIT) {

@@ -44,7 +44,8 @@ pub(crate) fn reap_whole_group(group: Pid) {
     let end = Instant::now() + LAST_MOMENT;
     let mut pause = Duration::from_micros(50);
     while !reap_group(group) && Instant::now() < end {
-        // They are dying, and some of them may be such of which nobody here has a pidfd to wait for.
+        // They are dying, and some of them may be such of which nobody here has a pidfd to wait
+        // for.
         let _ = poll(&mut [], Timespec::try_from(pause).ok().as_ref());
         pause = (pause * 2).min(Duration::from_millis(10));
     }

@@ -21,8 +21,8 @@
 //!   [`Sender`], and nobody else.
 //!
 //! ipc-channel asserts much of what should be an error. What it would panic of is looked for
-//! before ([`prepare`], [`Receiver::try_recv`]), and what is left is caught: no panic of its becomes
-//! the text of an error.
+//! before ([`prepare`], [`Receiver::try_recv`]), and what is left is caught: no panic of its
+//! becomes the text of an error.
 #![allow(unsafe_code)]
 
 use std::io;

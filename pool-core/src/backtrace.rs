@@ -69,8 +69,8 @@ struct Function {
 }
 
 impl Functions {
-    /// Appends what this process knows of the code before a return address, and says whether it knows
-    /// anything.
+    /// Appends what this process knows of the code before a return address, and says whether it
+    /// knows anything.
     pub(crate) fn describe(&mut self, address: usize) -> bool {
         let before = self.0.len();
         backtrace::resolve(address as *mut c_void, |symbol| {

@@ -100,8 +100,9 @@ impl<F> CallWith<F> {
         self
     }
 
-    /// Lets each result come with a [`Receipt`](crate::Receipt): how long the item waited and ran, what it took
-    /// in processor time and memory, which worker had it. To be called behind all options.
+    /// Lets each result come with a [`Receipt`](crate::Receipt): how long the item waited and ran,
+    /// what it took in processor time and memory, which worker had it. To be called behind all
+    /// options.
     ///
     /// To measure an item costs a microsecond or two; calls without receipts do not pay for it.
     ///

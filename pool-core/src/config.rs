@@ -290,62 +290,69 @@ macro_rules! builder_methods {
 
         /// How many bytes the encoded result of one task may have. Without it, 4 GiB.
         ///
-        /// A longer result is an error of kind `Encode`; the task runs, and its worker lives on. The limit protects the
-        /// parent from tasks that return too much by mistake, and from workers that went wrong. A result in shared memory (a
-        /// [`Broadcast`]($crate::Broadcast)) counts with the bytes of its handle.
+        /// A longer result is an error of kind `Encode`; the task runs, and its worker lives on.
+        /// The limit protects the parent from tasks that return too much by mistake, and from
+        /// workers that went wrong. A result in shared memory (a [`Broadcast`]($crate::Broadcast))
+        /// counts with the bytes of its handle.
         #[must_use]
         pub fn max_result_bytes(mut self, bytes: u64) -> Self {
             self.config.set_max_result_bytes(bytes);
             self
         }
 
-        /// How long a worker may take to start before the launch counts as failed. Without it, 10 seconds.
+        /// How long a worker may take to start before the launch counts as failed. Without it, 10
+        /// seconds.
         #[must_use]
         pub fn launch_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.config.set_launch_timeout(timeout);
             self
         }
 
-        /// What becomes of what workers write to standard output: inherited, discarded, or captured line by line. Without
-        /// it, it goes where the program's goes.
+        /// What becomes of what workers write to standard output: inherited, discarded, or captured
+        /// line by line. Without it, it goes where the program's goes.
         #[must_use]
         pub fn stdout(mut self, output: $crate::Output) -> Self {
             self.config.set_stdout(output);
             self
         }
 
-        /// The same for standard error. Where it is captured, the error of a lost task has the last lines of it:
-        /// `Output::tee()` passes everything on and does that.
+        /// The same for standard error. Where it is captured, the error of a lost task has the last
+        /// lines of it: `Output::tee()` passes everything on and does that.
         #[must_use]
         pub fn stderr(mut self, output: $crate::Output) -> Self {
             self.config.set_stderr(output);
             self
         }
 
-        /// Tells the subscriber that is the current one where the pool is built (or, if there is none, the one that is for
-        /// all later) of the `tracing` events of workers, with the fields `worker`, `pid`, `task` (the function's name)
-        /// and `spans` (those that the event was in there, with their fields). Needs the feature `tracing`.
+        /// Tells the subscriber that is the current one where the pool is built (or, if there is
+        /// none, the one that is for all later) of the `tracing` events of workers, with the fields
+        /// `worker`, `pid`, `task` (the function's name) and `spans` (those that the event was in
+        /// there, with their fields). Needs the feature `tracing`.
         ///
-        /// Events have the level, target, place and fields that they had in the worker, so that filters work on them. An
-        /// event of a task is one of the span that the call was made in, as if the caller had told it: within
-        /// `request{id=7}`, the usual subscriber prints `request{id=7}: …`. (That is the calling thread's current span in the subscriber
-        /// that is told; for `imap`, where `imap` was called. If none was current where the pool was built, it is told to the
-        /// span's own.) The pool keeps that span open until the call is through and its events are told, not longer. Threads that a
-        /// task starts have it where they are in a span of the task's. What is told when the task has its outcome,
-        /// by such a thread or since the task was killed, is of no span, like all that no task tells.
+        /// Events have the level, target, place and fields that they had in the worker, so that
+        /// filters work on them. An event of a task is one of the span that the call was made in,
+        /// as if the caller had told it: within `request{id=7}`, the usual subscriber prints
+        /// `request{id=7}: …`. (That is the calling thread's current span in the subscriber that is
+        /// told; for `imap`, where `imap` was called. If none was current where the pool was built,
+        /// it is told to the span's own.) The pool keeps that span open until the call is through
+        /// and its events are told, not longer. Threads that a task starts have it where they are
+        /// in a span of the task's. What is told when the task has its outcome, by such a thread or
+        /// since the task was killed, is of no span, like all that no task tells.
         ///
         /// Those of a level that no subscriber of the program wants when a worker is
-        /// started are not even sent. Records of `log` come, too, if the worker has the usual bridge, `tracing_log::LogTracer`,
-        /// from the initializer, say.
+        /// started are not even sent. Records of `log` come, too, if the worker has the usual
+        /// bridge, `tracing_log::LogTracer`, from the initializer, say.
         ///
-        /// Tasks never wait for it. What does not fit into the worker's pipe, or while a few MiB of events wait for
-        /// the subscriber, is dropped and counted: an event of the target `procpool::worker` says how many were, and
-        /// `Stats::events_dropped` has the sum. Long texts are cut (the message at 2 KiB), and an event that has lost something
-        /// has the field `cut`.
+        /// Tasks never wait for it. What does not fit into the worker's pipe, or while a few MiB of
+        /// events wait for the subscriber, is dropped and counted: an event of the target
+        /// `procpool::worker` says how many were, and `Stats::events_dropped` has the sum. Long
+        /// texts are cut (the message at 2 KiB), and an event that has lost something has the field
+        /// `cut`.
         ///
-        /// In the worker, this is the subscriber of the thread that tasks run on, before any global one; and the global one
-        /// as well, unless a forked worker has inherited one. An initializer must therefore not *insist* on a global one of
-        /// its own, as `tracing_subscriber`'s `init` does: `try_init`.
+        /// In the worker, this is the subscriber of the thread that tasks run on, before any global
+        /// one; and the global one as well, unless a forked worker has inherited one. An
+        /// initializer must therefore not *insist* on a global one of its own, as
+        /// `tracing_subscriber`'s `init` does: `try_init`.
         #[cfg(feature = "tracing")]
         #[must_use]
         pub fn forward_events(mut self) -> Self {

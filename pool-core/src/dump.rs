@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::worker::WorkerInfo;
 
-/// What every worker of a pool is doing right now: what [`Pool::dump`](crate::Pool::dump) returns. To be
-/// printed:
+/// What every worker of a pool is doing right now: what [`Pool::dump`](crate::Pool::dump) returns.
+/// To be printed:
 ///
 /// ```text
 /// 2 workers, 3 items queued
@@ -40,8 +40,9 @@ pub struct WorkerDump {
     pub waiting: u64,
     /// What the kernel says of its main thread, on which tasks run.
     pub kernel: Option<KernelState>,
-    /// Where in the program it is, with names, the innermost function first; `None`: it runs nothing, or has
-    /// not answered. In a build without debug information the names of inlined functions and the lines are missing.
+    /// Where in the program it is, with names, the innermost function first; `None`: it runs
+    /// nothing, or has not answered. In a build without debug information the names of inlined
+    /// functions and the lines are missing.
     pub stack: Option<String>,
 }
 
@@ -59,9 +60,9 @@ pub enum WorkerState {
     Running,
     /// It was told to go, and runs its finalizer.
     Leaving,
-    /// It was killed or has died, and is not gone yet. If that takes longer than a moment, it has no
-    /// place any more, and another worker has: something keeps it, such as a debugger or a system
-    /// call that cannot be interrupted, and what the kernel says of it may show what.
+    /// It was killed or has died, and is not gone yet. If that takes longer than a moment, it has
+    /// no place any more, and another worker has: something keeps it, such as a debugger or a
+    /// system call that cannot be interrupted, and what the kernel says of it may show what.
     Dying,
 }
 
@@ -73,8 +74,9 @@ pub struct RunningTask {
     pub function: &'static str,
     /// Which item of its call it is, counted from 0.
     pub index: usize,
-    /// How long it has been running, by the worker's word. That is noted only of items with a timeout or receipts, and
-    /// while a trace is on; otherwise see [`chunk_running_for`](Self::chunk_running_for).
+    /// How long it has been running, by the worker's word. That is noted only of items with a
+    /// timeout or receipts, and while a trace is on; otherwise see
+    /// [`chunk_running_for`](Self::chunk_running_for).
     pub running_for: Option<Duration>,
     /// How long its chunk has been running: of a first item, the same.
     pub chunk_running_for: Option<Duration>,

@@ -96,7 +96,8 @@ impl Entry {
         (self.0.name)()
     }
 
-    /// The function with a number that came from the parent. `None`: there is no code at that place.
+    /// The function with a number that came from the parent. `None`: there is no code at that
+    /// place.
     ///
     /// The check of the range keeps a torn number from becoming a jump out of the program.
     ///
@@ -164,9 +165,9 @@ impl std::error::Error for ForeignFunction {}
 /// A function that can run in another process: a function item, or a closure that captures nothing.
 ///
 /// A worker makes the function from its type alone, so there must be nothing else to it. That is
-/// checked in two steps, both at compile time. This trait stands for `Copy + Send + Sync + 'static`,
-/// which every function item and every closure without captures is; it need not and cannot be
-/// implemented. And when the call is compiled, the function must have no bytes.
+/// checked in two steps, both at compile time. This trait stands for `Copy + Send + Sync +
+/// 'static`, which every function item and every closure without captures is; it need not and
+/// cannot be implemented. And when the call is compiled, the function must have no bytes.
 ///
 /// # Captures without bytes
 /// What has no bytes passes the second step, and some such values prove something: that they were
@@ -217,8 +218,8 @@ impl<F> CapturesNothing<F> {
 /// What Rust could say of a function and does not: that it captures nothing. `fn(A) -> R` as the
 /// parameter's type would say so, since only such closures become one; but it would cost each item
 /// a call that cannot be inlined, the functions' names in every report, and closures that call
-/// another function without bytes (`move |x| f(x) + 1`), and a function pointer can be handed out as
-/// a proof as well as any value.
+/// another function without bytes (`move |x| f(x) + 1`), and a function pointer can be handed out
+/// as a proof as well as any value.
 ///
 /// # Safety
 /// The caller of a pool has passed a value of `F`, in this process or in the parent that runs the

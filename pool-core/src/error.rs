@@ -12,9 +12,10 @@ use crate::worker::WorkerInfo;
 
 /// Why a task has no result.
 ///
-/// What it shows, by `Display`, goes into a terminal or a log as it is: control characters that were in a panic's message
-/// or in what a worker printed are escaped, lines after the first are indented, and a text is cut after 8 KiB. The methods
-/// give the texts as they are, a panic's message up to 4 MiB of it.
+/// What it shows, by `Display`, goes into a terminal or a log as it is: control characters that
+/// were in a panic's message or in what a worker printed are escaped, lines after the first are
+/// indented, and a text is cut after 8 KiB. The methods give the texts as they are, a panic's
+/// message up to 4 MiB of it.
 ///
 /// It is cheap to clone, and says all that is known: what [kind](Self::kind) of failure it was,
 /// the [index](Self::index) of the item in its call, the panic's message, place and backtrace, how
@@ -264,11 +265,13 @@ impl TaskError {
         self.0.worker.as_ref()
     }
 
-    /// The last lines that the worker wrote to standard error before it died under the task, killed or not: at most 20
-    /// lines and 4 KiB, as text. A worker that has run many tasks may have written some of them in earlier ones.
+    /// The last lines that the worker wrote to standard error before it died under the task, killed
+    /// or not: at most 20 lines and 4 KiB, as text. A worker that has run many tasks may have
+    /// written some of them in earlier ones.
     ///
     /// `None` where the worker lives or wrote nothing, and in pools that do not capture
-    /// standard error: see [`Output`](crate::Output), of which [`tee`](crate::Output::tee) changes nothing else.
+    /// standard error: see [`Output`](crate::Output), of which [`tee`](crate::Output::tee) changes
+    /// nothing else.
     #[must_use]
     pub fn stderr(&self) -> Option<&str> {
         self.0.stderr.as_deref()

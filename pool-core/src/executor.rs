@@ -19,8 +19,8 @@ use crate::trace::Tracer;
 /// # Contract
 /// - Every item of every submitted chunk gets exactly one outcome, an error included, whatever
 ///   happens to workers and pool; after `terminate` that is prompt.
-/// - `submit` does not wait for a task. After `close` and after `terminate` it finishes the chunk with an
-///   error of kind [`Closed`](crate::TaskErrorKind::Closed).
+/// - `submit` does not wait for a task. After `close` and after `terminate` it finishes the chunk
+///   with an error of kind [`Closed`](crate::TaskErrorKind::Closed).
 /// - No call waits for ever: `drive` and `join` end at their deadline, and without one when the
 ///   tasks that they wait for have ended.
 /// - All methods can be called from any thread, also from inside a completion callback.
@@ -50,10 +50,10 @@ pub trait Executor: Send + Sync {
         false
     }
 
-    /// The calling thread is about to read an input that may keep it waiting, and collects items in this
-    /// chunk: whenever a worker has nothing to do, the executor takes out what is there
-    /// and submits it, until [`unwatch_input`](Self::unwatch_input). `false`: it
-    /// does not, so that every item must be submitted by itself.
+    /// The calling thread is about to read an input that may keep it waiting, and collects items in
+    /// this chunk: whenever a worker has nothing to do, the executor takes out what is there and
+    /// submits it, until [`unwatch_input`](Self::unwatch_input). `false`: it does not, so that
+    /// every item must be submitted by itself.
     fn watch_input(&self, _open: &Arc<OpenChunk>) -> bool {
         false
     }

@@ -141,7 +141,8 @@ impl CallSite {
 pub(crate) struct Flow {
     chunker: Chunker,
     buffer: Option<usize>,
-    /// The most items in a chunk: a share of the buffer that leaves something for the other workers.
+    /// The most items in a chunk: a share of the buffer that leaves something for the other
+    /// workers.
     share: usize,
     /// The most items under way.
     most: usize,
@@ -397,8 +398,8 @@ where
         self
     }
 
-    /// Takes as many items from the input as there is room for, and hands them to the pool; `false`:
-    /// there was no time for all.
+    /// Takes as many items from the input as there is room for, and hands them to the pool;
+    /// `false`: there was no time for all.
     fn fill(&mut self, until: Option<Instant>) -> bool {
         if self.is_exhausted {
             return true;
@@ -427,7 +428,8 @@ where
         true
     }
 
-    /// The pieces that are there, none of them when all are through; `None`: they must be waited for.
+    /// The pieces that are there, none of them when all are through; `None`: they must be waited
+    /// for.
     fn take(&mut self) -> Option<Vec<Arc<Piece>>> {
         let pieces = self.collector.take();
         self.flow.observe(&pieces);

@@ -23,8 +23,8 @@ use crate::worker::quietly;
 
 /// Gives the outcomes of a call whose input is read by a feeder.
 ///
-/// Dropping it cancels what is under way. If the input keeps the feeder waiting just then, the thread
-/// ends when the input has answered.
+/// Dropping it cancels what is under way. If the input keeps the feeder waiting just then, the
+/// thread ends when the input has answered.
 pub(crate) struct Fed {
     executor: Arc<dyn Executor>,
     collector: Arc<Collector>,
@@ -180,7 +180,8 @@ impl Fed {
         }
     }
 
-    /// The pieces that are there, none of them when all are through; `None`: they must be waited for.
+    /// The pieces that are there, none of them when all are through; `None`: they must be waited
+    /// for.
     fn take(&mut self) -> Option<Vec<Arc<Piece>>> {
         let pieces = self.collector.take();
         let mut state = self.tap.lock();
@@ -405,7 +406,8 @@ struct Thread {
 impl Thread {
     /// Sees to it that it ends, if it is one that nobody wants.
     fn end(&self) {
-        // Not the checkers' lock: it is in a static, and nothing that they know of happens under it.
+        // Not the checkers' lock: it is in a static, and nothing that they know of happens under
+        // it.
         let _left = left();
         self.is_over.store(true, Ordering::SeqCst);
         ONE_HAS_ENDED.notify_all();
@@ -451,8 +453,9 @@ fn join_ended(mut all: std::sync::MutexGuard<'static, Vec<Arc<Thread>>>) -> usiz
     count
 }
 
-/// Waits until the feeders of lazy maps that were dropped are gone, but no longer than `timeout`: one
-/// whose input keeps it waiting stays. For backends that fork, which must be alone in the process.
+/// Waits until the feeders of lazy maps that were dropped are gone, but no longer than `timeout`:
+/// one whose input keeps it waiting stays. For backends that fork, which must be alone in the
+/// process.
 pub fn wait_for_feeders(timeout: Duration) {
     let deadline = Instant::now() + timeout;
     while join_ended(left()) > 0 {

@@ -9,8 +9,8 @@ pub(crate) const MAX_KEPT: usize = 4 << 20;
 const MAX_SHOWN: usize = 8 * 1024;
 
 /// Shows a text so that a terminal does nothing but print it, and a log has its lines where they
-/// belong: control characters, and those that turn the direction of what follows, are escaped; lines
-/// after the first are indented. A long text is cut.
+/// belong: control characters, and those that turn the direction of what follows, are escaped;
+/// lines after the first are indented. A long text is cut.
 pub(crate) struct Shown<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Shown<'_> {

@@ -16,19 +16,19 @@ use crate::handle::decode_all;
 /// An iterator over the results of a lazy map: what [`imap`](crate::Pool::imap) and
 /// [`imap_unordered`](crate::Pool::imap_unordered) return.
 ///
-/// Like every iterator it does nothing until it is asked for an item. From then on a thread of its own,
-/// the feeder, takes items from the input ahead of the results that are given, so many that no
+/// Like every iterator it does nothing until it is asked for an item. From then on a thread of its
+/// own, the feeder, takes items from the input ahead of the results that are given, so many that no
 /// worker waits, or as many as [`buffer`](crate::CallWith::buffer) says.
 ///
 /// # Inputs that wait
-/// The input may be one that waits: standard input, a channel, a socket. It may even wait for results
-/// of the same call. An item begins when the input has returned it and a worker has nothing to do. A result
-/// is given when it is ready. Neither waits for the item that comes next.
+/// The input may be one that waits: standard input, a channel, a socket. It may even wait for
+/// results of the same call. An item begins when the input has returned it and a worker has nothing
+/// to do. A result is given when it is ready. Neither waits for the item that comes next.
 ///
 /// # The end
-/// Dropping the iterator cancels what is under way. If the input keeps the feeder waiting at that moment, the
-/// feeder ends, and drops the input, as soon as the input has returned. An input that never returns keeps
-/// that one thread for as long as the program runs.
+/// Dropping the iterator cancels what is under way. If the input keeps the feeder waiting at that
+/// moment, the feeder ends, and drops the input, as soon as the input has returned. An input that
+/// never returns keeps that one thread for as long as the program runs.
 ///
 /// An input that panics is heard of after the results of all items before.
 ///
@@ -77,9 +77,9 @@ impl<R> fmt::Debug for Imap<R> {
 /// [`imap_local`](crate::Pool::imap_local) and
 /// [`imap_unordered_local`](crate::Pool::imap_unordered_local) return.
 ///
-/// It asks its input for items while it is asked for a result. An item still begins when the input has
-/// returned it and a worker has nothing to do. But a result that is ready meanwhile is given only
-/// when the input has answered: over an input that waits for results, this waits for ever.
+/// It asks its input for items while it is asked for a result. An item still begins when the input
+/// has returned it and a worker has nothing to do. But a result that is ready meanwhile is given
+/// only when the input has answered: over an input that waits for results, this waits for ever.
 #[must_use = "iterators do nothing until they are asked for an item"]
 pub struct ImapLocal<I: Iterator, R> {
     pub(crate) lazy: Lazy<Feed<I>, Result<R, TaskError>>,

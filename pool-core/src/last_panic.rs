@@ -15,8 +15,8 @@ const CUT: &str = "..";
 /// In `lengths`: there is a panic.
 const PRESENT: u64 = 1 << 63;
 
-/// A part of the words of a region, which the worker writes. Most workers never do. The parent reads
-/// it when the worker is dead, and trusts nothing in it.
+/// A part of the words of a region, which the worker writes. Most workers never do. The parent
+/// reads it when the worker is dead, and trusts nothing in it.
 #[derive(Debug)]
 pub(crate) struct LastPanic {
     /// `PRESENT`, and how many bytes of the text are the place (upper half) and the message.

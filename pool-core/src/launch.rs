@@ -24,9 +24,9 @@ use crate::tie::Tie;
 /// # Contract
 /// - `launch` does not wait for the worker: it returns as soon as the process is on its way, and
 ///   whatever goes wrong afterwards is said by the [`Link`].
-/// - The worker runs the same executable as the parent. Once it has the region and the bell, it calls
-///   [`worker::serve`](crate::worker::serve), whose contract it keeps, and leaves the process with
-///   the code that this returns.
+/// - The worker runs the same executable as the parent. Once it has the region and the bell, it
+///   calls [`worker::serve`](crate::worker::serve), whose contract it keeps, and leaves the process
+///   with the code that this returns.
 /// - The worker dies with the parent, even with one killed by SIGKILL. It has two ties, since user
 ///   code cuts one easily: the parent-death signal, which the kernel clears when a process changes
 ///   its credentials, and the worker's end of [`LaunchSpec::tie`]. It gives that to
@@ -60,8 +60,8 @@ pub trait Launcher: Send {
 /// The parent's connection to one worker process.
 ///
 /// Dropping it releases everything, and never waits longer than a moment. The engine drops it after
-/// [`reap`](Self::reap), when the worker could not be started, or when the pool ends and the worker,
-/// which was killed, does not die: then the backend reaps it later.
+/// [`reap`](Self::reap), when the worker could not be started, or when the pool ends and the
+/// worker, which was killed, does not die: then the backend reaps it later.
 pub trait Link: Send {
     /// The memory shared with the worker: made by [`Region::create`] for this launch alone, and
     /// prepared by [`LaunchSpec::prepare`].

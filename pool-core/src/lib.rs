@@ -1,5 +1,6 @@
 //! The heart of `procpool`: the [`Pool`] trait and its handles, and the engine that every pool of
-//! processes shares. Users depend on the facade crate `procpool`; who writes a backend depends on this one.
+//! processes shares. Users depend on the facade crate `procpool`; who writes a backend depends on
+//! this one.
 //!
 //! ```
 //! use pool_core::{Pool, SerialPool};

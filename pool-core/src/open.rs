@@ -164,7 +164,8 @@ pub(crate) struct Filler {
     is_timed: bool,
 }
 
-/// A log is made for so many bytes at least, and copied when a chunk has less than a quarter of them.
+/// A log is made for so many bytes at least, and copied when a chunk has less than a quarter of
+/// them.
 const LOG_BYTES: usize = 4096;
 
 impl Filler {

@@ -19,21 +19,22 @@ use crate::worker::WorkerInfo;
 /// # let _ = (quiet, named);
 /// ```
 ///
-/// It holds for everything that is written to the descriptor: by tasks, by C code in them, and by the
-/// programs that they start.
+/// It holds for everything that is written to the descriptor: by tasks, by C code in them, and by
+/// the programs that they start.
 ///
 /// # Buffers
-/// What a library holds back in the worker is not written yet, and a crash loses it. Rust's `println!`
-/// writes whole lines at once and `eprintln!` everything. C's `printf` writes only when its buffer is
-/// full, unless the output is a terminal: call `fflush` or `setvbuf`. Both are flushed when a worker leaves
-/// in good order.
+/// What a library holds back in the worker is not written yet, and a crash loses it. Rust's
+/// `println!` writes whole lines at once and `eprintln!` everything. C's `printf` writes only when
+/// its buffer is full, unless the output is a terminal: call `fflush` or `setvbuf`. Both are
+/// flushed when a worker leaves in good order.
 ///
 /// # Captured output
-/// With [`lines`](Self::lines) and [`tee`](Self::tee), the worker writes into a pipe, which a thread
-/// of the pool empties all the time. What was written before a worker died, however it died, is there,
-/// and the error of the task that it was running has the [last lines](crate::TaskError::stderr) of its
-/// standard error. When a worker is dead its pipes are closed, whoever else may have them: what a program
-/// that it has left behind writes after that is an error there (`EPIPE`).
+/// With [`lines`](Self::lines) and [`tee`](Self::tee), the worker writes into a pipe, which a
+/// thread of the pool empties all the time. What was written before a worker died, however it died,
+/// is there, and the error of the task that it was running has the [last
+/// lines](crate::TaskError::stderr) of its standard error. When a worker is dead its pipes are
+/// closed, whoever else may have them: what a program that it has left behind writes after that is
+/// an error there (`EPIPE`).
 #[derive(Clone)]
 pub struct Output(pub(crate) Kind);
 
@@ -51,10 +52,12 @@ impl Output {
     /// It goes where the program's own goes (for forked workers: went when their server was
     /// started), without passing through the pool. The default.
     ///
-    /// A worker then shares the program's open files, as any child process does. What a task changes about these
-    /// is changed for the program as well: if it makes its standard output non-blocking (`O_NONBLOCK`), a `println!` of the program
-    /// can panic because a pipe is full. A pool does not open these anew for workers: that is not possible for a socket, and
-    /// for the others only where `/proc` and their permissions allow it. Where tasks cannot be trusted, or run programs that do so (`node`, `ssh`), use [`tee`](Self::tee): workers have a pipe then.
+    /// A worker then shares the program's open files, as any child process does. What a task
+    /// changes about these is changed for the program as well: if it makes its standard output
+    /// non-blocking (`O_NONBLOCK`), a `println!` of the program can panic because a pipe is full. A
+    /// pool does not open these anew for workers: that is not possible for a socket, and for the
+    /// others only where `/proc` and their permissions allow it. Where tasks cannot be trusted, or
+    /// run programs that do so (`node`, `ssh`), use [`tee`](Self::tee): workers have a pipe then.
     #[must_use]
     pub fn inherit() -> Self {
         Self(Kind::Inherit)
@@ -66,9 +69,10 @@ impl Output {
         Self(Kind::Discard)
     }
 
-    /// As [`inherit`](Self::inherit), but by way of the pool, which keeps the last lines for the errors of
-    /// lost tasks. Every byte is passed on, in order: where the program's own output does not take it, the workers
-    /// wait as if they wrote there themselves, and so does whoever drops the pool.
+    /// As [`inherit`](Self::inherit), but by way of the pool, which keeps the last lines for the
+    /// errors of lost tasks. Every byte is passed on, in order: where the program's own output does
+    /// not take it, the workers wait as if they wrote there themselves, and so does whoever drops
+    /// the pool.
     ///
     /// ```
     /// # let stderr =
@@ -81,11 +85,12 @@ impl Output {
 
     /// `handler` is given each line, with the worker that wrote it.
     ///
-    /// The lines of one worker's stream come in order. All come on one thread of the pool's, `procpool-output`,
-    /// which does nothing else: the handler may block, panic (which is ignored) or use the pool. Tasks do not wait for
-    /// it. Lines that come while a few MiB of them wait for the handler are lost instead, and
-    /// [counted](OutputLine::dropped); `Stats::lines_dropped` has the sum. [`Pool::join`](crate::Pool::join), and dropping the pool, wait
-    /// until the handler has seen all others.
+    /// The lines of one worker's stream come in order. All come on one thread of the pool's,
+    /// `procpool-output`, which does nothing else: the handler may block, panic (which is ignored)
+    /// or use the pool. Tasks do not wait for it. Lines that come while a few MiB of them wait for
+    /// the handler are lost instead, and [counted](OutputLine::dropped); `Stats::lines_dropped` has
+    /// the sum. [`Pool::join`](crate::Pool::join), and dropping the pool, wait until the handler
+    /// has seen all others.
     #[must_use]
     pub fn lines(handler: impl Fn(&OutputLine) + Send + Sync + 'static) -> Self {
         Self(Kind::Lines(Arc::new(handler)))
@@ -160,8 +165,8 @@ impl OutputLine {
         String::from_utf8_lossy(&self.bytes)
     }
 
-    /// Whether this is a piece of a line longer than [`MAX_BYTES`](Self::MAX_BYTES), and the next line of the stream
-    /// goes on with it.
+    /// Whether this is a piece of a line longer than [`MAX_BYTES`](Self::MAX_BYTES), and the next
+    /// line of the stream goes on with it.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.is_cut

@@ -29,14 +29,15 @@ use crate::trace::Trace;
 /// # Functions and values
 /// A function is a function item or a closure that captures nothing; that is checked at compile
 /// time (see [`Stateless`]), since the function runs in another process, to which only its *name*
-/// travels. What a closure would capture, pass as part of the argument. Several arguments are a tuple. Arguments and
-/// results are `Serialize + DeserializeOwned`; they travel in a compact binary form that is not
-/// self-describing, so types with `#[serde(flatten)]` or `#[serde(untagged)]` are refused with an
-/// error that says so.
+/// travels. What a closure would capture, pass as part of the argument. Several arguments are a
+/// tuple. Arguments and results are `Serialize + DeserializeOwned`; they travel in a compact binary
+/// form that is not self-describing, so types with `#[serde(flatten)]` or `#[serde(untagged)]` are
+/// refused with an error that says so.
 ///
 /// # Contract
-/// - Every call ends: with its value, or with a [`TaskError`] that says why there is none, also when
-///   a worker is killed, the function never returns and the pool is terminated, or no worker can be started.
+/// - Every call ends: with its value, or with a [`TaskError`] that says why there is none, also
+///   when a worker is killed, the function never returns and the pool is terminated, or no worker
+///   can be started.
 /// - What fails, fails alone: an item that panics or takes its worker down affects no other item.
 /// - After [`close`](Self::close) a call fails as `Closed`; it neither panics nor hangs.
 /// - Dropping a pool terminates it.
@@ -122,12 +123,13 @@ pub trait Pool {
     /// Runs `function` on every item lazily: an iterator over the results, in the order of the
     /// items, that reads a bounded number of items ahead. The input may be endless.
     ///
-    /// The input may also be one that waits, such as standard input or a channel, and may even wait for
-    /// results of this call: an item begins when the input has returned it and a worker has nothing to
-    /// do, and a result is given when it is ready. For that the input is read by a thread of its own; see
-    /// [`Imap`]. An input that is not `Send`, or borrows, is for [`imap_local`](Self::imap_local).
-    /// (The lines of standard input are `BufReader::new(io::stdin()).lines()`: those of
-    /// `io::stdin().lines()` hold a lock, which cannot go to another thread.)
+    /// The input may also be one that waits, such as standard input or a channel, and may even wait
+    /// for results of this call: an item begins when the input has returned it and a worker has
+    /// nothing to do, and a result is given when it is ready. For that the input is read by a
+    /// thread of its own; see [`Imap`]. An input that is not `Send`, or borrows, is for
+    /// [`imap_local`](Self::imap_local). (The lines of standard input are
+    /// `BufReader::new(io::stdin()).lines()`: those of `io::stdin().lines()` hold a lock, which
+    /// cannot go to another thread.)
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -168,9 +170,9 @@ pub trait Pool {
         self.call(function).imap_unordered(items)
     }
 
-    /// Like [`imap`](Self::imap) over an input that is not `Send`, or borrows: it is read in the caller's
-    /// thread, while that asks for a result. A result that is ready then is given only when the
-    /// input has answered; see [`ImapLocal`].
+    /// Like [`imap`](Self::imap) over an input that is not `Send`, or borrows: it is read in the
+    /// caller's thread, while that asks for a result. A result that is ready then is given only
+    /// when the input has answered; see [`ImapLocal`].
     fn imap_local<F, I, R>(&self, function: F, items: I) -> ImapLocal<I::IntoIter, R>
     where
         F: Fn(I::Item) -> R + Stateless,
@@ -198,8 +200,8 @@ pub trait Pool {
     /// Puts a value into memory that all workers share, and gives a handle of it to be passed in
     /// arguments: for large data that many tasks need. See [`Broadcast`].
     ///
-    /// Vectors and slices of numbers and strings are read where they lie, without a copy in any worker;
-    /// other values are passed by reference, and each worker decodes them once.
+    /// Vectors and slices of numbers and strings are read where they lie, without a copy in any
+    /// worker; other values are passed by reference, and each worker decodes them once.
     ///
     /// ```
     /// use pool_core::{Broadcast, Pool, SerialPool};
@@ -228,13 +230,14 @@ pub trait Pool {
 
     /// Makes the pool larger or smaller, and does not wait until it is.
     ///
-    /// A pool that grows starts workers, in the background. If one of these cannot be started the pool stays
-    /// smaller, as [`processes`](Self::processes) then says. A pool that shrinks lets those workers go that have
-    /// least to do; each finishes what it runs, and what waits behind that goes to another one.
+    /// A pool that grows starts workers, in the background. If one of these cannot be started the
+    /// pool stays smaller, as [`processes`](Self::processes) then says. A pool that shrinks lets
+    /// those workers go that have least to do; each finishes what it runs, and what waits behind
+    /// that goes to another one.
     ///
     /// # Errors
-    /// When `processes` is zero or beyond all limits, when the pool was closed, or when it is a pool that cannot be
-    /// resized, such as [`SerialPool`](crate::SerialPool).
+    /// When `processes` is zero or beyond all limits, when the pool was closed, or when it is a
+    /// pool that cannot be resized, such as [`SerialPool`](crate::SerialPool).
     fn resize(&self, processes: usize) -> Result<(), ResizeError> {
         self.executor().resize(processes)
     }
@@ -279,13 +282,15 @@ pub trait Pool {
         self.executor().stats()
     }
 
-    /// Writes what every worker does from now on into a file, until the returned [`Trace`] is finished or dropped: each
-    /// item with its worker, function, index, outcome, waiting, times and bytes, and the beginnings and
-    /// ends of workers. Of items that have begun before, it tells nothing.
+    /// Writes what every worker does from now on into a file, until the returned [`Trace`] is
+    /// finished or dropped: each item with its worker, function, index, outcome, waiting, times and
+    /// bytes, and the beginnings and ends of workers. Of items that have begun before, it tells
+    /// nothing.
     ///
-    /// The file is for the trace viewers of Chrome (`chrome://tracing`) and Perfetto (<https://ui.perfetto.dev>), and
-    /// for `cargo xtask timeline`, which draws it as a picture. A thread of its own writes it; what that cannot follow is
-    /// dropped, counted, and noted in the file. If the program is killed, what was written can be read.
+    /// The file is for the trace viewers of Chrome (`chrome://tracing`) and Perfetto
+    /// (<https://ui.perfetto.dev>), and for `cargo xtask timeline`, which draws it as a picture. A
+    /// thread of its own writes it; what that cannot follow is dropped, counted, and noted in the
+    /// file. If the program is killed, what was written can be read.
     ///
     /// While a trace is on, each item is measured, which costs a few microseconds.
     ///
@@ -313,10 +318,10 @@ pub trait Pool {
     /// in the program it is. To be printed, when something seems to be stuck.
     ///
     /// A worker that runs a task is asked for its stack by the signal `SIGURG`, which a program
-    /// ignores unless it says otherwise. As with any signal, a system call that the task sleeps in may end early
-    /// (`EINTR`), which the standard library does not let through. One that does not
-    /// answer within a fifth of a second (it has the signal blocked, is stopped, or sits in the kernel) has no stack, but
-    /// what the kernel says of it.
+    /// ignores unless it says otherwise. As with any signal, a system call that the task sleeps in
+    /// may end early (`EINTR`), which the standard library does not let through. One that does not
+    /// answer within a fifth of a second (it has the signal blocked, is stopped, or sits in the
+    /// kernel) has no stack, but what the kernel says of it.
     fn dump(&self) -> Dump {
         self.executor().dump()
     }

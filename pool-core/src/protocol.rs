@@ -22,8 +22,8 @@ use crate::foreign_text::cut;
 /// The two low bits are free for the record's kind.
 const LONG: u32 = u32::MAX >> 2;
 
-/// In the eight bytes of a long length: it is an [`Offering`](RecordKind::Offering). That kind is so
-/// rare that its length is always a long one.
+/// In the eight bytes of a long length: it is an [`Offering`](RecordKind::Offering). That kind is
+/// so rare that its length is always a long one.
 const OFFERS: u64 = 1 << 63;
 
 /// From how many bytes on a bulk value goes into a ring, or comes out of it, without a stop in
@@ -50,8 +50,8 @@ pub(crate) enum RecordKind {
     /// Eight bytes: how many nanoseconds the frame that ends here took. Or, in a measured frame
     /// and before each result, the bytes of a [`Measure`](crate::measure::Measure).
     Time = 2,
-    /// A `Value` that is a large bulk value: eight bytes of its length and element, see [`put_element`], and
-    /// its memory.
+    /// A `Value` that is a large bulk value: eight bytes of its length and element, see
+    /// [`put_element`], and its memory.
     Bulk = 3,
     /// A `Value` with handles of memory that the worker offers, and behind it what it offers, see
     /// `broadcast`. The worker begins nothing else before the parent has taken that.
@@ -267,7 +267,8 @@ pub(crate) const FRAME_HEADER: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) kind: FrameKind,
-    /// The worker should note when each item begins, because the items have a deadline or are measured.
+    /// The worker should note when each item begins, because the items have a deadline or are
+    /// measured.
     pub(crate) deadline: bool,
     /// Each result is to come behind a [`Measure`](crate::measure::Measure) of its item.
     pub(crate) measured: bool,

@@ -66,7 +66,8 @@ pub(crate) struct Words {
     pub(crate) progress: Lines<Progress>,
     /// Both: 1 while the worker sleeps on it (a futex). See `ARCHITECTURE.md`, "Sleeping".
     pub(crate) worker_asleep: Lines<FutexWord>,
-    /// Both: the parent says what it wants to be rung for (`WANT_*`), the worker clears it and rings.
+    /// Both: the parent says what it wants to be rung for (`WANT_*`), the worker clears it and
+    /// rings.
     pub(crate) parent_wants: Lines<AtomicU32>,
     /// Parent: whether what has not begun is taken back. See [`Region::begin_item`].
     recall: Lines<Recall>,
@@ -104,8 +105,8 @@ pub(crate) struct Progress {
     pub(crate) item_started: AtomicU64,
     /// When the frame began that it runs, on the monotonic clock in nanoseconds; 0: it runs none.
     pub(crate) frame_started: AtomicU64,
-    /// Both: how many `tracing` events there was no room for in the pipe, as far as the parent has not
-    /// counted them.
+    /// Both: how many `tracing` events there was no room for in the pipe, as far as the parent has
+    /// not counted them.
     #[cfg_attr(
         not(feature = "tracing"),
         allow(dead_code, reason = "the layout is the same")
@@ -113,7 +114,8 @@ pub(crate) struct Progress {
     pub(crate) events_dropped: AtomicU64,
     /// The number, counted from 1, of the last item that it has begun, or was about to begin.
     begun: AtomicU64,
-    /// How much memory it holds, in bytes, at the end of the last frame. Kept only where that matters.
+    /// How much memory it holds, in bytes, at the end of the last frame. Kept only where that
+    /// matters.
     resident: AtomicU64,
 }
 
@@ -139,7 +141,8 @@ pub(crate) struct Advice {
     pub(crate) cancelled: AtomicU64,
     /// How often memory was freed of which the worker may hold some.
     pub(crate) freed: AtomicU32,
-    /// The most detailed `tracing` events that it should tell of: 1 for errors to 5 for all, 0 for none.
+    /// The most detailed `tracing` events that it should tell of: 1 for errors to 5 for all, 0 for
+    /// none.
     pub(crate) max_level: AtomicU32,
     /// How many bytes a result may have; 0: any number.
     pub(crate) max_result: AtomicU64,
@@ -310,8 +313,8 @@ impl Region {
         identity.magic.store(MAGIC, Ordering::Release);
     }
 
-    /// Parent: takes its side of the rings, which have these capacities. `false`: they do not fill the
-    /// region, or somebody has that side already. Two would write over each other.
+    /// Parent: takes its side of the rings, which have these capacities. `false`: they do not fill
+    /// the region, or somebody has that side already. Two would write over each other.
     pub(crate) fn claim(&self, request_bytes: usize, response_bytes: usize) -> bool {
         self.bytes == Self::bytes_for(request_bytes, response_bytes)
             && !self.is_claimed.swap(true, Ordering::AcqRel)
@@ -379,10 +382,10 @@ impl Region {
     ///
     /// The worker writes down what it begins and then looks whether items are taken back; the
     /// parent says that it takes items back and then looks what has begun. So one of the two sees
-    /// the other, given a barrier between the two steps on each side. The worker's would cost more than
-    /// a small item does, so the parent, which takes back rarely, executes both by
-    /// `membarrier`; `fenced` says that it cannot. A worker that sees the parent at it waits
-    /// for the decision, which is the next thing that the parent does.
+    /// the other, given a barrier between the two steps on each side. The worker's would cost more
+    /// than a small item does, so the parent, which takes back rarely, executes both by
+    /// `membarrier`; `fenced` says that it cannot. A worker that sees the parent at it waits for
+    /// the decision, which is the next thing that the parent does.
     #[inline]
     pub(crate) fn begin_item(&self, number: u64, fenced: bool) -> bool {
         let words = self.words();
@@ -444,8 +447,8 @@ impl Region {
         self.words().progress.begun.store(begun, Ordering::Release);
     }
 
-    /// Parent: when the running item began, in nanoseconds of the monotonic clock, if the worker was
-    /// asked to note it. Not to be trusted.
+    /// Parent: when the running item began, in nanoseconds of the monotonic clock, if the worker
+    /// was asked to note it. Not to be trusted.
     pub(crate) fn item_started(&self) -> Option<u64> {
         let started = self.words().progress.item_started.load(Ordering::Acquire);
         (started != 0).then_some(started)

@@ -22,8 +22,8 @@ use crate::worker::quietly;
 ///
 /// It is faithful where it can be: arguments and results go through the same encoding, and a
 /// panic is the same error. It has no process of its own, though: a task that crashes takes the
-/// program with it, and a timeout cannot be kept. An item of an `imap` runs when its result is asked for, and the
-/// result is given before the input is asked for another item.
+/// program with it, and a timeout cannot be kept. An item of an `imap` runs when its result is
+/// asked for, and the result is given before the input is asked for another item.
 ///
 /// ```
 /// use pool_core::{Pool, SerialPool};

@@ -8,10 +8,11 @@ use crate::error::TaskErrorKind;
 use crate::worker::WorkerInfo;
 use crate::worker_end::EndReason;
 
-/// A snapshot of a pool's counters: what [`Pool::stats`](crate::Pool::stats) returns. Items are counted, not calls.
+/// A snapshot of a pool's counters: what [`Pool::stats`](crate::Pool::stats) returns. Items are
+/// counted, not calls.
 ///
-/// To count costs nothing that could be measured; what has to be asked of the system is asked when the
-/// snapshot is taken. Its `Display` is a table:
+/// To count costs nothing that could be measured; what has to be asked of the system is asked when
+/// the snapshot is taken. Its `Display` is a table:
 ///
 /// ```text
 /// 1000 items: 998 succeeded, 2 failed (1 Panicked, 1 TimedOut), 0 queued, 0 running
@@ -48,12 +49,14 @@ pub struct Stats {
     /// debugger, a frozen control group, or a system call that cannot be interrupted. They run no
     /// task any more and others have their places; [`dump`](crate::Pool::dump) names them.
     pub workers_terminating: u64,
-    /// Why workers have ended, those reasons that there were: what replacements were for, and the end.
+    /// Why workers have ended, those reasons that there were: what replacements were for, and the
+    /// end.
     pub workers_ended: BTreeMap<EndReason, u64>,
     /// Lines of captured output that were lost because their handler was too slow: see
     /// [`Output::lines`](crate::Output::lines).
     pub lines_dropped: u64,
-    /// Events of workers that were dropped since there were too many at once: see the builders' `forward_events`.
+    /// Events of workers that were dropped since there were too many at once: see the builders'
+    /// `forward_events`.
     pub events_dropped: u64,
     /// The workers that are up now.
     pub workers: Vec<WorkerStats>,
@@ -95,9 +98,11 @@ pub struct WorkerStats {
     pub idle: Duration,
     /// Items that it has done, whatever their outcome.
     pub items: u64,
-    /// Items that it was handed and that have no outcome: the one that it is at, and those that wait behind it.
+    /// Items that it was handed and that have no outcome: the one that it is at, and those that
+    /// wait behind it.
     pub queued: u64,
-    /// Bytes of memory that it has resident, shared memory included; `None` where the system does not say.
+    /// Bytes of memory that it has resident, shared memory included; `None` where the system does
+    /// not say.
     pub rss: Option<u64>,
 }
 

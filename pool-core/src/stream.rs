@@ -20,10 +20,10 @@ const STREAK: u8 = 128;
 /// A stream of the results of a lazy map: what [`Imap::into_stream`] returns, `T` being a `Result`.
 /// Needs the feature `stream`.
 ///
-/// It runs under any executor. The input is read by a thread of its own, as that of an [`Imap`], and
-/// may wait as long as it likes. The pool's one thread wakes the task that has polled last when there
-/// are results. A poll neither waits nor keeps the thread for long: it decodes what one worker had for
-/// one chunk. After 128 results in a row it lets the executor run something else.
+/// It runs under any executor. The input is read by a thread of its own, as that of an [`Imap`],
+/// and may wait as long as it likes. The pool's one thread wakes the task that has polled last when
+/// there are results. A poll neither waits nor keeps the thread for long: it decodes what one
+/// worker had for one chunk. After 128 results in a row it lets the executor run something else.
 ///
 /// Dropping it cancels what is under way, as dropping an [`Imap`] does: items that have not begun
 /// are not run, and those that run are asked to stop
@@ -63,9 +63,9 @@ pub struct ImapStream<T> {
 /// A stream of the results of a lazy map whose input must be read in the thread that polls: what
 /// [`ImapLocal::into_stream`] returns. Needs the feature `stream`.
 ///
-/// A poll neither waits nor keeps the thread for long, unless the input does: it takes items from the
-/// input and encodes them for 100 µs at most, or for one item if that takes longer. In all else it
-/// is like [`ImapStream`].
+/// A poll neither waits nor keeps the thread for long, unless the input does: it takes items from
+/// the input and encodes them for 100 µs at most, or for one item if that takes longer. In all else
+/// it is like [`ImapStream`].
 #[must_use = "streams do nothing until they are polled"]
 pub struct ImapLocalStream<I: Iterator, T> {
     polled: Polled<Feed<I>, T>,

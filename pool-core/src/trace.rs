@@ -20,7 +20,8 @@ use crate::sys;
 /// So many events may wait to be written; those beyond are counted, and not kept.
 const MAX_EVENTS: usize = 1 << 16;
 
-/// A trace that is being written: what [`Pool::trace_to`](crate::Pool::trace_to) returns. It ends when this is dropped.
+/// A trace that is being written: what [`Pool::trace_to`](crate::Pool::trace_to) returns. It ends
+/// when this is dropped.
 #[must_use = "a trace ends when it is dropped"]
 pub struct Trace {
     executor: Arc<dyn Executor>,

@@ -417,7 +417,8 @@ fn a_busy_worker_lets_go_when_it_is_through<S: Processes>() {
     assert_eq!(workers(&pool), [pid]);
 }
 
-/// It looks for what was freed before it sleeps; but there may always be a task waiting in its ring.
+/// It looks for what was freed before it sleeps; but there may always be a task waiting in its
+/// ring.
 fn a_worker_that_never_rests_lets_go_between_tasks<S: Processes>() {
     let pool = S::pool(1);
     let shared = pool.broadcast(vec![1_u8; 4096]).unwrap();
@@ -433,7 +434,8 @@ fn a_worker_that_never_rests_lets_go_between_tasks<S: Processes>() {
     let pid = running.0.wait_for(1)[0];
     drop(shared);
     while holdings(&pid.to_string(), inode) != (0, 0) {
-        // It is handed to the worker when the first one is through, and so before the second one is.
+        // It is handed to the worker when the first one is through, and so before the second one
+        // is.
         let behind = next();
         running.0.open();
         running.1.get().unwrap();

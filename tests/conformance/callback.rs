@@ -80,8 +80,8 @@ fn a_callback_runs_once_for_a_value_and_for_an_error<S: Subject>() {
     }
 }
 
-/// Inputs that keep their `imap`s waiting keep those from hearing of what they have submitted. A task that
-/// comes behind that must not wait for them.
+/// Inputs that keep their `imap`s waiting keep those from hearing of what they have submitted. A
+/// task that comes behind that must not wait for them.
 fn a_callback_waits_for_no_slow_input<S: Processes>() {
     const INPUTS: usize = 3;
     let pool = S::pool(1);

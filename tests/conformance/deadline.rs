@@ -197,8 +197,8 @@ fn what_a_child_of_a_task_has_started_is_killed_as_well<S: Processes>() {
     wait_for_death(&pids);
 }
 
-/// From the moment at which a task was begun, it has all of its time. How much more it got is printed
-/// (`-- --nocapture`), and asserted nowhere: on a busy machine, any time may pass.
+/// From the moment at which a task was begun, it has all of its time. How much more it got is
+/// printed (`-- --nocapture`), and asserted nowhere: on a busy machine, any time may pass.
 fn a_deadline_is_never_early<S: Processes>() {
     let pool = S::pool(1);
     let mut late: Vec<Duration> = Vec::new();

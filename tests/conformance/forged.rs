@@ -1,5 +1,5 @@
-//! What a worker offers that means harm: it costs its own result, and its parent does nothing to what
-//! is offered.
+//! What a worker offers that means harm: it costs its own result, and its parent does nothing to
+//! what is offered.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -391,7 +391,8 @@ enum Tree {
     Each(Vec<Broadcast<Tree>>),
 }
 
-/// A `Tree` as it is encoded: so many nodes inside each other, and in the innermost a handle of that.
+/// A `Tree` as it is encoded: so many nodes inside each other, and in the innermost a handle of
+/// that.
 fn tree(nodes: usize, handle: Option<&[u8]>) -> Vec<u8> {
     let mut bytes = 1_u32.to_le_bytes().repeat(nodes);
     match handle {

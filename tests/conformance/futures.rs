@@ -291,7 +291,8 @@ fn a_stream_lets_others_run<S: Subject>() {
     assert_eq!(results, 2000);
 }
 
-/// A poll takes one item from an input in its own thread that is slower than the thread may be kept.
+/// A poll takes one item from an input in its own thread that is slower than the thread may be
+/// kept.
 fn a_slow_input_does_not_keep_the_thread<S: Subject>() {
     let pool = S::pool(2);
     let taken = Cell::new(0);

@@ -120,8 +120,8 @@ impl<S: Processes> Scene<S> {
             bystander,
             busy,
         } = self;
-        // Not to the last rogue, which may be dead without the pool's having heard of it: what it has
-        // left in its region may say that it has begun whatever is handed to it.
+        // Not to the last rogue, which may be dead without the pool's having heard of it: what it
+        // has left in its region may say that it has begun whatever is handed to it.
         wait_until(|| {
             let here = workers(&pool);
             here.len() == 2 && here.iter().all(|pid| is_alive(*pid))

@@ -144,8 +144,8 @@ fn no_more_is_taken_than_the_buffer_allows<S: Subject>() {
     }
 }
 
-/// While nothing has been given, exactly as many items have been taken as the buffer allows, and all
-/// of them run at the same time.
+/// While nothing has been given, exactly as many items have been taken as the buffer allows, and
+/// all of them run at the same time.
 fn a_small_buffer_is_used_up<S: Processes>() {
     let pool = &S::pool(2);
     for buffer in [1, 2] {

@@ -120,7 +120,8 @@ fn little_memory<S: Processes>() {
             // What came fits, and what it is decoded to does not.
             pool.apply(words, 75 * MEBIBYTE).map(|_| ()),
         ];
-        // The same of one item among several; and what came fits, but not among the others' results.
+        // The same of one item among several; and what came fits, but not among the others'
+        // results.
         for count in [160, 75] {
             let mixed = pool.call(bytes).chunksize(3);
             let mixed = mixed.try_map([10, count * MEBIBYTE, 20]);

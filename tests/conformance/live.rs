@@ -1,7 +1,7 @@
 //! Inputs that wait: standard input, a channel, an input that is fed by the results.
 //!
-//! That a result or the beginning of an item does not wait for the input is shown by inputs that wait
-//! for just that. Who gets it wrong hangs, and the watchdog says so.
+//! That a result or the beginning of an item does not wait for the input is shown by inputs that
+//! wait for just that. Who gets it wrong hangs, and the watchdog says so.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::iter;
@@ -183,7 +183,8 @@ fn an_input_that_waits_is_dropped_when_it_has_answered<S: Subject>() {
     assert_eq!(pool.apply(triple, 2).unwrap(), 6);
 }
 
-/// The results of the items before the panic are there while the input waits, the panic comes when it does.
+/// The results of the items before the panic are there while the input waits, the panic comes when
+/// it does.
 fn an_input_that_panics_after_a_wait<S: Subject>() {
     let pool = S::pool(2);
     for way in WAYS {
@@ -221,8 +222,8 @@ fn until_all_begin(items: usize) -> (Tally, impl Iterator<Item = String> + Send 
     (tally, iter::repeat_n(ticket, items).chain(wait))
 }
 
-/// Items begin although the input keeps the next one back, in a pool that has not worked yet and in one
-/// that knows items to be quick, so that it collects many.
+/// Items begin although the input keeps the next one back, in a pool that has not worked yet and in
+/// one that knows items to be quick, so that it collects many.
 fn an_item_begins_while_the_input_waits<S: Processes>() {
     for warm in [false, true] {
         let pool = S::pool(2);
@@ -265,8 +266,8 @@ fn an_item_begins_while_nobody_asks_for_results<S: Processes>() {
     }
 }
 
-/// Items that were collected while all workers were at work begin when one of them has nothing to do,
-/// although the input waits.
+/// Items that were collected while all workers were at work begin when one of them has nothing to
+/// do, although the input waits.
 fn a_worker_that_becomes_idle_takes_what_is_there<S: Processes>() {
     fn pass_or_note((gate, tally): (Option<String>, String)) {
         if let Some(gate) = gate {
@@ -319,8 +320,8 @@ fn a_map_begins_what_is_there<S: Processes>() {
     }
 }
 
-/// What waits in the queue behind what workers were given goes on while the caller of `map` is with its
-/// input: new workers get two chunks each, and the map has handed in three for each.
+/// What waits in the queue behind what workers were given goes on while the caller of `map` is with
+/// its input: new workers get two chunks each, and the map has handed in three for each.
 fn a_map_goes_on_while_its_input_waits<S: Processes>() {
     for items in [6, 7, 8] {
         let pool = S::pool(2);
@@ -353,7 +354,8 @@ fn a_filter_answers_line_by_line<S: Processes>() {
     assert!(program.status().success());
 }
 
-/// A program that makes pools after iterators, those that fork among them, which must be alone in it.
+/// A program that makes pools after iterators, those that fork among them, which must be alone in
+/// it.
 fn iterators_and_pools<S: Processes>() {
     for round in 0..20 {
         let pool = S::pool(2);

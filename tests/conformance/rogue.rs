@@ -1,5 +1,5 @@
-//! What a hostile task can lay its hands on: the memory and the doorbell that its worker shares with
-//! the pool. All of it by way of `/proc`, so that nothing here is unsafe for the test itself.
+//! What a hostile task can lay its hands on: the memory and the doorbell that its worker shares
+//! with the pool. All of it by way of `/proc`, so that nothing here is unsafe for the test itself.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

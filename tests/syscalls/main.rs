@@ -1,9 +1,9 @@
 //! What becomes of a pool when the system refuses it something.
 //!
 //! Without more words, this program is a test: it runs itself again, in sandboxes that refuse one
-//! system call each, and judges what that says. With `scenario fork` or `scenario spawn` it is what is run:
-//! a pool that does a little of everything and says how each step ended. `cargo xtask inject`
-//! runs that under `strace`, which lets single calls fail.
+//! system call each, and judges what that says. With `scenario fork` or `scenario spawn` it is what
+//! is run: a pool that does a little of everything and says how each step ended. `cargo xtask
+//! inject` runs that under `strace`, which lets single calls fail.
 
 mod refusals;
 mod sandbox;

@@ -99,7 +99,8 @@ fn run(backend: &str, refused: Option<(&str, Errno)>) -> Result<String, Failed> 
         let read = output.read_to_end(&mut said);
         let _ = end.send(read.map(|_| said));
     });
-    // The pipe ends with the last process that has it: with everything that the scenario has started.
+    // The pipe ends with the last process that has it: with everything that the scenario has
+    // started.
     let said = ended.recv_timeout(LIMIT);
     if said.is_err() {
         let group = Pid::from_child(&child);

@@ -21,9 +21,9 @@ const JOIN_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of the workers' error output that have arrived.
 static LINES: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs it with a pool of this kind. Two more words are a call and the number of an error: that call
-/// is refused. Says a line for each step: its name, a colon, and `right`, `error` with the error's
-/// text, or `WRONG` and in what way. The exit code is a failure if anything was wrong.
+/// Runs it with a pool of this kind. Two more words are a call and the number of an error: that
+/// call is refused. Says a line for each step: its name, a colon, and `right`, `error` with the
+/// error's text, or `WRONG` and in what way. The exit code is a failure if anything was wrong.
 pub(crate) fn run(backend: &str, refused: &[String]) -> ExitCode {
     // Of tasks that abort.
     let none = Rlimit {

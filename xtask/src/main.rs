@@ -1,4 +1,5 @@
-//! What one would otherwise do by hand in this workspace: `cargo xtask` and a command, see `--help`.
+//! What one would otherwise do by hand in this workspace: `cargo xtask` and a command, see
+//! `--help`.
 //!
 //! Programs are started through `std::process::Command`, not through a shell-like crate: a step
 //! that hangs must be seen, its processes asked for their stacks, and killed, for which the

@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal};
 use crate::sys;
 use crate::threads;
 
-/// What a worker does: [`pool_core::worker::serve`], or something else in tests. Its contract is the
-/// contract of that.
+/// What a worker does: [`pool_core::worker::serve`], or something else in tests. Its contract is
+/// the contract of that.
 pub type Serve = unsafe fn(Region, OwnedFd) -> i32;
 
 /// How long a worker that ends waits for its output to be written, if its tasks have left threads
@@ -78,9 +78,10 @@ impl Newborn {
             let _ = rustix::thread::set_name(&name);
         }
         self.outlets.attach();
-        // SAFETY: the memory came over a pool's connection, one end of which only the parent has had.
-        // Its launcher makes and prepares a region for each worker alone, and gives its side to the
-        // engine alone. This process is a copy of that parent, and so runs the same executable.
+        // SAFETY: the memory came over a pool's connection, one end of which only the parent has
+        // had. Its launcher makes and prepares a region for each worker alone, and gives its side
+        // to the engine alone. This process is a copy of that parent, and so runs the same
+        // executable.
         let code = unsafe { serve(region, bell) };
         flush();
         code

@@ -23,7 +23,8 @@ pub(crate) fn run(parent: Parent, main: Socket, serve: Serve) -> ! {
         settle(&parent);
         let mut server = EventLoop::new(parent, main);
         loop {
-            // In a worker and in a standby, the loop is left with everything of the server's closed.
+            // In a worker and in a standby, the loop is left with everything of the server's
+            // closed.
             match server.run() {
                 Left::Over => return 0,
                 Left::Worker(newborn) => return newborn.run(serve),
@@ -41,8 +42,8 @@ pub(crate) fn run(parent: Parent, main: Socket, serve: Serve) -> ! {
     }))
 }
 
-/// Makes a copy of the program a process of its own. All of this fails only where the system forbids
-/// it altogether (a seccomp filter, say); the server is then merely easier to disturb.
+/// Makes a copy of the program a process of its own. All of this fails only where the system
+/// forbids it altogether (a seccomp filter, say); the server is then merely easier to disturb.
 fn settle(parent: &Parent) {
     pool_core::forked_child();
     open_standard_streams();

@@ -1,4 +1,5 @@
-//! Rubbish in the fork server's sockets: it costs the connection that it came over, and nothing else.
+//! Rubbish in the fork server's sockets: it costs the connection that it came over, and nothing
+//! else.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;

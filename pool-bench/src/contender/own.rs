@@ -125,8 +125,8 @@ impl Gate {
         path.join("gate").to_string_lossy().into_owned()
     }
 
-    /// Lets everybody through for as long as the file is open. For both reading and writing, so that it
-    /// does not wait itself when nobody is there.
+    /// Lets everybody through for as long as the file is open. For both reading and writing, so
+    /// that it does not wait itself when nobody is there.
     fn open(&self) -> Result<std::fs::File> {
         let file = OpenOptions::new().read(true).write(true).open(self.path());
         file.context("the gate cannot be opened")

@@ -9,7 +9,8 @@ use crate::codec::CodecError;
 use crate::worker::quietly;
 
 /// The values that some bytes were decoded to: one for each type that a handle has had in this
-/// process, which is more than one only if somebody lied. A value stays where it is as long as this.
+/// process, which is more than one only if somebody lied. A value stays where it is as long as
+/// this.
 #[derive(Default)]
 pub(super) struct Decoded(OnceLock<Box<Entry>>);
 

@@ -19,10 +19,10 @@ use crate::codec::{self, Number};
 /// A value that all workers share: an `Arc` that can be passed to other processes.
 ///
 /// A large table, model or text that many tasks need is put into shared memory once, by
-/// [`Pool::broadcast`](crate::Pool::broadcast), and a handle of it goes into each argument, alone or
-/// inside of it. A large result that a task makes need not be copied either: the task shares it and returns
-/// the handle. A handle is forty bytes long when it travels. It derefs to the value, in the
-/// parent as in a worker.
+/// [`Pool::broadcast`](crate::Pool::broadcast), and a handle of it goes into each argument, alone
+/// or inside of it. A large result that a task makes need not be copied either: the task shares it
+/// and returns the handle. A handle is forty bytes long when it travels. It derefs to the value, in
+/// the parent as in a worker.
 ///
 /// ```
 /// use pool_core::{Broadcast, Pool, SerialPool};
@@ -70,41 +70,47 @@ use crate::codec::{self, Number};
 /// # Lifetime
 /// The memory is freed when the last handle is gone, in the parent and in the workers. Arguments
 /// that are on their way count as handles of the parent until their result was read. What a worker
-/// keeps mapped for the next task, it lets go when the parent's last handle goes, or, while it runs a
-/// task, right after that; a handle that a task has put away keeps it. A worker that is started later, in place of a lost one,
-/// opens the memory anew. The handle does not belong to the pool: it is good for every pool of the process.
-/// What a worker has made outlives it, from the moment at which its result has arrived.
-/// A process that is forked while there is a handle has a copy of that, like of everything else:
-/// the fork server of a `ForkPool` that is built then keeps the memory as long as it lives.
+/// keeps mapped for the next task, it lets go when the parent's last handle goes, or, while it runs
+/// a task, right after that; a handle that a task has put away keeps it. A worker that is started
+/// later, in place of a lost one, opens the memory anew. The handle does not belong to the pool: it
+/// is good for every pool of the process. What a worker has made outlives it, from the moment at
+/// which its result has arrived. A process that is forked while there is a handle has a copy of
+/// that, like of everything else: the fork server of a `ForkPool` that is built then keeps the
+/// memory as long as it lives.
 ///
 /// # Where it can go
-/// Into arguments, also of an initializer; from a worker back to the parent in results, whoever has made it, and
-/// from there to other workers; from a worker to pools of its own. Anywhere else (a file, a socket) its bytes would mean nothing, so
-/// serialising it with another serde format is an error that says so.
+/// Into arguments, also of an initializer; from a worker back to the parent in results, whoever has
+/// made it, and from there to other workers; from a worker to pools of its own. Anywhere else (a
+/// file, a socket) its bytes would mean nothing, so serialising it with another serde format is an
+/// error that says so.
 ///
-/// One result can bring at most 64 that the parent does not have. More than that fails the task with an error of kind
-/// [`Encode`](crate::TaskErrorKind::Encode): share all of it as one, or return several results.
+/// One result can bring at most 64 that the parent does not have. More than that fails the task
+/// with an error of kind [`Encode`](crate::TaskErrorKind::Encode): share all of it as one, or
+/// return several results.
 ///
-/// A value can have broadcasts inside, and these others: at most 32 inside each other. Values inside each other
-/// are counted through all of them, as if they were one value, and at most 256 may be, each handle as eight of them; more is an error, where the
-/// value is shared as where it arrives.
+/// A value can have broadcasts inside, and these others: at most 32 inside each other. Values
+/// inside each other are counted through all of them, as if they were one value, and at most 256
+/// may be, each handle as eight of them; more is an error, where the value is shared as where it
+/// arrives.
 ///
 /// # How
 /// The bytes lie in a memory file (`memfd_create`) that is sealed against writing and resizing. A
-/// worker opens it as `/proc/<parent>/fd/<n>` and checks that it is the right one and sealed. What a worker returns, the parent
-/// opens in the same way when it takes in the result, and believes as little of it; until then that worker begins no other task,
-/// so that a crash of the next one cannot cost this one its result. If that is not allowed
-/// (a process that is not dumpable, a `/proc` that hides it), or the parent has no descriptor left, the task ends with an error of kind
-/// [`Decode`](crate::TaskErrorKind::Decode) that says what to do. Each broadcast takes one file descriptor in the parent and in each
-/// worker that has it. The idea is that of Spark's broadcast variables.
+/// worker opens it as `/proc/<parent>/fd/<n>` and checks that it is the right one and sealed. What
+/// a worker returns, the parent opens in the same way when it takes in the result, and believes as
+/// little of it; until then that worker begins no other task, so that a crash of the next one
+/// cannot cost this one its result. If that is not allowed (a process that is not dumpable, a
+/// `/proc` that hides it), or the parent has no descriptor left, the task ends with an error of
+/// kind [`Decode`](crate::TaskErrorKind::Decode) that says what to do. Each broadcast takes one
+/// file descriptor in the parent and in each worker that has it. The idea is that of Spark's
+/// broadcast variables.
 pub struct Broadcast<T: ?Sized> {
     memory: Arc<SharedMemory>,
     of: PhantomData<Box<T>>,
 }
 
 impl<T: Shareable + ?Sized> Broadcast<T> {
-    /// The same as [`Pool::broadcast`](crate::Pool::broadcast), for when there is no pool yet: for the
-    /// argument of an initializer, say.
+    /// The same as [`Pool::broadcast`](crate::Pool::broadcast), for when there is no pool yet: for
+    /// the argument of an initializer, say.
     ///
     /// # Errors
     /// When the value cannot be serialised, or the system is out of memory or descriptors.
@@ -143,8 +149,8 @@ impl<N: Number> Broadcast<[N]> {
     /// ```
     ///
     /// # Errors
-    /// When the system is out of memory, address space or descriptors; or when the process was forked
-    /// while `fill` ran, for then somebody else could still write.
+    /// When the system is out of memory, address space or descriptors; or when the process was
+    /// forked while `fill` ran, for then somebody else could still write.
     pub fn filled(count: usize, fill: impl FnOnce(&mut [N])) -> Result<Self, BroadcastError> {
         let too_many = || io::Error::from(io::ErrorKind::OutOfMemory);
         count
@@ -165,8 +171,8 @@ impl<T: Shareable + ?Sized> Deref for Broadcast<T> {
     type Target = T;
 
     /// # Panics
-    /// When the value's type does not deserialise what it has serialised, in the process that has made the
-    /// broadcast; elsewhere the handle would not have come to be.
+    /// When the value's type does not deserialise what it has serialised, in the process that has
+    /// made the broadcast; elsewhere the handle would not have come to be.
     fn deref(&self) -> &T {
         match T::find(&self.memory, Reading::Here) {
             Ok(value) => value,

@@ -306,8 +306,8 @@ impl SharedMemory {
         self.sealed.as_ref().expect("only dropping takes it")
     }
 
-    /// Whether a handle of this type can mean it, as far as this process knows. It does if the memory
-    /// was made here; a handle of another type is a lie, by whoever had it.
+    /// Whether a handle of this type can mean it, as far as this process knows. It does if the
+    /// memory was made here; a handle of another type is a lie, by whoever had it.
     pub(super) fn can_be<T: ?Sized + 'static>(&self) -> Result<(), CodecError> {
         match &self.origin {
             Origin::Here(shared) if shared.of != TypeId::of::<T>() => Err(CodecError::new(
@@ -325,8 +325,8 @@ impl SharedMemory {
         }
     }
 
-    /// The value that the bytes encode, decoded once in each process, unless several threads want it
-    /// at the same time for the first time.
+    /// The value that the bytes encode, decoded once in each process, unless several threads want
+    /// it at the same time for the first time.
     #[inline]
     pub(super) fn decoded<T>(&self, reading: Reading) -> Result<&T, CodecError>
     where

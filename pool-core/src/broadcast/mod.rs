@@ -3,11 +3,12 @@
 //! A [`SharedMemory`] is a value's bytes in a memory file that nobody can change any more, and a
 //! [`Broadcast`] is a handle of it. Encoded, a handle says which memory it means and where the
 //! encoding process has it; a worker opens it there, by `/proc`, the first time, and keeps it until
-//! its parent says that some memory was freed (the word `freed` in the region), when it looks which.
+//! its parent says that some memory was freed (the word `freed` in the region), when it looks
+//! which.
 //!
 //! What an encoded handle needs to live, travels with the chunk as an attachment. What a worker has
-//! made, and returns a handle of, it offers behind its result; the parent opens it when it takes that in, and it
-//! travels with the outcome from then on.
+//! made, and returns a handle of, it offers behind its result; the parent opens it when it takes
+//! that in, and it travels with the outcome from then on.
 
 mod decoded;
 mod error;

@@ -1,5 +1,5 @@
-//! Memory that a worker has made and gives to its parent, with the result in which there are handles
-//! of it.
+//! Memory that a worker has made and gives to its parent, with the result in which there are
+//! handles of it.
 //!
 //! ```text
 //! offering = bytes of the encoded result, what is offered, its length (4 bytes)
@@ -108,8 +108,8 @@ fn open(tickets: &[Ticket], pid: u32) -> Result<Vec<Opened<'_>>, String> {
 }
 
 impl Opened<'_> {
-    /// Makes it known in this process, where handles find it as long as `keep` has it and all that is
-    /// inside of it.
+    /// Makes it known in this process, where handles find it as long as `keep` has it and all that
+    /// is inside of it.
     ///
     /// # Errors
     /// In words, when there is too much memory inside of memory.

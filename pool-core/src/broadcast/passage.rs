@@ -68,8 +68,8 @@ pub(crate) fn leaving<R>(encode: impl FnOnce() -> R) -> (R, Option<Arc<SharedMem
     }
 }
 
-/// The codec decodes a handle. With it comes back how many values stand inside each other behind that,
-/// and how much excess is left.
+/// The codec decodes a handle. With it comes back how many values stand inside each other behind
+/// that, and how much excess is left.
 pub(crate) fn arriving<R>(arrival: Arrival, decode: impl FnOnce() -> R) -> (R, u32, usize) {
     let restore = Restore::after(Passage::Arriving(arrival));
     let decoded = decode();
@@ -93,7 +93,8 @@ pub(super) fn leave(memory: &Arc<SharedMemory>) -> bool {
     }
 }
 
-/// So many values stand inside each other behind the handle that was decoded, and so much excess is left.
+/// So many values stand inside each other behind the handle that was decoded, and so much excess is
+/// left.
 pub(super) fn arrived(height: u32, excess: usize) {
     PASSAGE.set(Passage::Arrived { height, excess });
 }

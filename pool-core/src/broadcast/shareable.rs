@@ -10,8 +10,8 @@ use super::error::BroadcastError;
 use super::memory::{Reading, Shared, SharedMemory};
 use crate::codec::{self, CodecError, Number};
 
-/// A type that a [`Broadcast`](crate::Broadcast) can be of: `[u8]`, `[f64]` and the slices of the other
-/// numbers, `str`, and every type that can be an argument and be shared between threads.
+/// A type that a [`Broadcast`](crate::Broadcast) can be of: `[u8]`, `[f64]` and the slices of the
+/// other numbers, `str`, and every type that can be an argument and be shared between threads.
 ///
 /// Slices of numbers and `str` lie in the shared memory as they are, and are read there. Other
 /// values lie there encoded, and each process that gets a handle decodes them once.

@@ -206,7 +206,8 @@ pub(crate) fn decode_bulk<T: DeserializeOwned + 'static>(
     decode_parts(prefix, &memory)
 }
 
-/// The memory is not what the value needs: it is of another type, or what its worker says makes no sense.
+/// The memory is not what the value needs: it is of another type, or what its worker says makes no
+/// sense.
 #[cold]
 fn decode_parts<T: DeserializeOwned + 'static>(
     prefix: [u8; 8],
@@ -342,7 +343,8 @@ impl Bulk for String {
     }
 }
 
-/// The numbers that the bytes make where they lie. `None`: they lie wrong for that, or one is not whole.
+/// The numbers that the bytes make where they lie. `None`: they lie wrong for that, or one is not
+/// whole.
 #[inline]
 pub(crate) fn as_numbers<N: Number>(bytes: &[u8]) -> Option<&[N]> {
     // SAFETY: whatever the bytes are, they make numbers (see `Number`).

@@ -42,8 +42,8 @@ where
     take(decoder)
 }
 
-/// The same of what lies in shared memory, for which there is so much left of the limits. With it comes
-/// how many values it has inside each other, and how much excess is left.
+/// The same of what lies in shared memory, for which there is so much left of the limits. With it
+/// comes how many values it has inside each other, and how much excess is left.
 ///
 /// # Errors
 /// As [`decode`].
@@ -92,8 +92,8 @@ where
     }
 }
 
-/// From so many bytes on, it is looked whether there is memory for as many, before serde asks for it
-/// and ends the process if there is none.
+/// From so many bytes on, it is looked whether there is memory for as many, before serde asks for
+/// it and ends the process if there is none.
 const PROBED: usize = 1 << 20;
 
 #[cold]
@@ -252,8 +252,8 @@ impl<'de, const M: bool> Decoder<'de, M> {
         value
     }
 
-    /// Counts the memory of a value that may lie in a box of its own, and of which `left` and `before` is what was
-    /// left before it.
+    /// Counts the memory of a value that may lie in a box of its own, and of which `left` and
+    /// `before` is what was left before it.
     #[inline]
     fn weigh_boxed<T>(&mut self, left: usize, before: usize) -> Result<(), CodecError> {
         if const { size_of::<T>() <= LIGHT } {

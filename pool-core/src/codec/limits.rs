@@ -18,16 +18,16 @@ pub(super) const MAX_FREE: usize = 1 << 22;
 /// A value may take so many bytes of memory for each of its bytes, ..
 pub(super) const FACTOR: usize = 8;
 
-/// .. and those that take more may take this many bytes more than that, all together. An option of something
-/// large takes one byte when there is nothing in it, and all of its memory.
+/// .. and those that take more may take this many bytes more than that, all together. An option of
+/// something large takes one byte when there is nothing in it, and all of its memory.
 pub(crate) const MAX_EXCESS: usize = if cfg!(fuzzing) { 1 << 16 } else { 64 << 20 };
 
 /// What is left of the limits. All count down from a constant, so that for types without
 /// recursion the compiler sees that no check can fail.
 ///
 /// How many values stand inside each other is known at the end if it `MEASURES` that. Only shared
-/// memory needs it: the compiler no longer sees that going in and out changes nothing then, which costs
-/// half a nanosecond for each tuple.
+/// memory needs it: the compiler no longer sees that going in and out changes nothing then, which
+/// costs half a nanosecond for each tuple.
 #[derive(Debug, Clone)]
 pub(super) struct Limits<const MEASURES: bool> {
     depth: u32,
@@ -65,8 +65,8 @@ impl<const MEASURES: bool> Limits<MEASURES> {
         self.depth.checked_sub(HANDLE_DEPTH).ok_or_else(too_deep)
     }
 
-    /// Takes account of a handle that stands here, behind which so many values stand inside each other, and
-    /// which has left so much excess.
+    /// Takes account of a handle that stands here, behind which so many values stand inside each
+    /// other, and which has left so much excess.
     pub(super) fn pass_handle(&mut self, height: u32, excess: usize) -> Result<(), CodecError> {
         self.excess = self.excess.min(excess);
         let depth = self.behind_handle()?;
@@ -82,8 +82,8 @@ impl<const MEASURES: bool> Limits<MEASURES> {
         }
     }
 
-    /// How many values stand inside each other at most, of those that were gone into; 0 if that is not
-    /// measured.
+    /// How many values stand inside each other at most, of those that were gone into; 0 if that is
+    /// not measured.
     pub(super) fn height(&self, depth: u32) -> u32 {
         depth - self.lowest
     }
@@ -106,8 +106,8 @@ impl<const MEASURES: bool> Limits<MEASURES> {
         self.depth += 1;
     }
 
-    /// Counts a value of `size` bytes of memory and `used` on the wire; `before` is how much excess was
-    /// left before it, so that what stands inside of it is not counted twice.
+    /// Counts a value of `size` bytes of memory and `used` on the wire; `before` is how much excess
+    /// was left before it, so that what stands inside of it is not counted twice.
     #[inline]
     pub(super) fn weigh(
         &mut self,
@@ -122,8 +122,8 @@ impl<const MEASURES: bool> Limits<MEASURES> {
         }
     }
 
-    /// The same of an element or an entry. If it has no bytes at all, there may be any number of it, and it
-    /// is counted as one byte at least: it still takes time.
+    /// The same of an element or an entry. If it has no bytes at all, there may be any number of
+    /// it, and it is counted as one byte at least: it still takes time.
     #[inline]
     pub(super) fn weigh_element(
         &mut self,

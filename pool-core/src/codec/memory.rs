@@ -14,7 +14,8 @@ pub(crate) struct Memory {
     bytes: usize,
 }
 
-/// So many bytes may get room before they are there. Room that is not touched takes addresses, not memory.
+/// So many bytes may get room before they are there. Room that is not touched takes addresses, not
+/// memory.
 pub(crate) const AHEAD: u64 = if cfg!(any(fuzzing, test)) {
     1 << 10
 } else {
@@ -74,8 +75,9 @@ impl Memory {
         with_words!(&self.words, words => bytes(words))
     }
 
-    /// Appends `count` bytes, all of which `fill` writes, of `left` that are to come. That so many will come is
-    /// somebody's word: what gets room before it is there is at most [`AHEAD`], or as much as there is.
+    /// Appends `count` bytes, all of which `fill` writes, of `left` that are to come. That so many
+    /// will come is somebody's word: what gets room before it is there is at most [`AHEAD`], or as
+    /// much as there is.
     ///
     /// # Errors
     /// When there is no memory for them; nothing is filled then.
@@ -131,8 +133,8 @@ impl std::fmt::Debug for Memory {
     }
 }
 
-/// Appends `count` bytes to the `bytes` that the words have. Where there is no room for them, there will be for
-/// `room` in all if that can be had, and that `is_all` that is ever needed, or not.
+/// Appends `count` bytes to the `bytes` that the words have. Where there is no room for them, there
+/// will be for `room` in all if that can be had, and that `is_all` that is ever needed, or not.
 fn extend<N: Number>(
     words: &mut Vec<N>,
     bytes: usize,

@@ -38,14 +38,15 @@
 //! The decoder trusts nothing: every length is checked against what is left, every `bool`, `char`,
 //! string and tag is validated, and bytes left over are an error. It never panics by itself, and
 //! three limits keep it from taking the process down:
-//! - depth: `MAX_DEPTH` values inside each other, since each takes stack; what stands in shared memory
-//!   counts from where a handle of it stands;
+//! - depth: `MAX_DEPTH` values inside each other, since each takes stack; what stands in shared
+//!   memory counts from where a handle of it stands;
 //! - capacity: all that it ever tells containers to reserve is together no more elements than
 //!   the input has bytes;
 //! - elements without bytes: nothing in the input pays for the elements of a `Vec<()>`, so all of
 //!   them together may take `MAX_FREE` bytes of memory, and at least one each;
-//! - values that are larger in memory than on the wire, such as options of large types that hold nothing: the input
-//!   pays for `FACTOR` times its bytes, and all that such values take beyond that may be `MAX_EXCESS` together.
+//! - values that are larger in memory than on the wire, such as options of large types that hold
+//!   nothing: the input pays for `FACTOR` times its bytes, and all that such values take beyond
+//!   that may be `MAX_EXCESS` together.
 //!
 //! The encoder keeps the same limits, so that what cannot be decoded fails where it was made. Only
 //! the memory of elements it does not see, since they are references there; it counts each element

@@ -80,7 +80,8 @@ pub(super) struct Core {
     pub(super) open: Vec<Arc<OpenChunk>>,
     /// Items without an outcome whose submitter does not come to look for it.
     unattended: u64,
-    /// Tasks that were submitted, unless they are attended, since a submitter has looked into the rings.
+    /// Tasks that were submitted, unless they are attended, since a submitter has looked into the
+    /// rings.
     pub(super) submitted: u32,
     /// A submitter has found something there since the supervisor has asked.
     pub(super) gleaned: bool,

@@ -42,8 +42,8 @@ const HEAR_AGAIN_NS: u64 = 1_000_000;
 /// How often a thread looks for results that cannot be told of them.
 const BLIND_NAP: Duration = Duration::from_millis(1);
 
-/// How long the seat may be empty while somebody fills a chunk, or is going to come for results: after
-/// that the supervisor looks into the rings.
+/// How long the seat may be empty while somebody fills a chunk, or is going to come for results:
+/// after that the supervisor looks into the rings.
 const ABSENCE_NS: u64 = 500_000;
 
 /// How often whoever leaves the rings to the supervisor looks for news before, at most.
@@ -439,8 +439,8 @@ impl Shared {
         self.keep_time(core);
     }
 
-    /// Somebody should come to the seat, but may be kept by an input, or by what the program does with
-    /// results: the supervisor looks after a while whether that was so.
+    /// Somebody should come to the seat, but may be kept by an input, or by what the program does
+    /// with results: the supervisor looks after a while whether that was so.
     fn await_absence(&self, core: &mut Core) {
         let seat = &mut core.seat;
         if !seat.is_relieved && seat.relief_at.is_none() {
@@ -449,8 +449,8 @@ impl Shared {
         }
     }
 
-    /// Takes what is there of the chunks that are being filled, for a worker that has nothing to do,
-    /// and sees to it that what comes next is submitted at once.
+    /// Takes what is there of the chunks that are being filled, for a worker that has nothing to
+    /// do, and sees to it that what comes next is submitted at once.
     pub(super) fn ask_for_items(&self, open: &[Arc<OpenChunk>]) {
         for chunk in open.iter().filter_map(|open| open.ask()) {
             self.submit(chunk);

@@ -377,7 +377,8 @@ mod tests {
         }
     }
 
-    /// A worker that was asked to measure puts what it measured before each result, and nothing else.
+    /// A worker that was asked to measure puts what it measured before each result, and nothing
+    /// else.
     #[test]
     fn measures_come_one_before_each_result() {
         let measure = |rig: &mut Rig| rig.record(RecordKind::Time, &[255; Measure::BYTES]);

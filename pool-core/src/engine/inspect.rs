@@ -17,8 +17,8 @@ use crate::sys;
 /// How long a worker has to tell where it is.
 const PATIENCE_NS: u64 = 200_000_000;
 
-/// Fills in what is to be seen of workers that run something. It takes no lock of the pool's; who dies meanwhile
-/// has nothing to tell.
+/// Fills in what is to be seen of workers that run something. It takes no lock of the pool's; who
+/// dies meanwhile has nothing to tell.
 pub(super) fn look_at(workers: &mut [WorkerDump], regions: &[Option<Arc<Region>>]) {
     // First the kernel's word, before the question disturbs.
     for worker in &mut *workers {
@@ -37,8 +37,8 @@ pub(super) fn look_at(workers: &mut [WorkerDump], regions: &[Option<Arc<Region>>
 
 /// What the workers that run something have copied of their stacks, as far as they answer.
 fn answers(workers: &[WorkerDump], regions: &[Option<Arc<Region>>]) -> Vec<Option<Copied>> {
-    // A worker has room for one answer at a time. The lock ends before names are looked up: that may
-    // take a second, and other dumps should not wait for it.
+    // A worker has room for one answer at a time. The lock ends before names are looked up: that
+    // may take a second, and other dumps should not wait for it.
     static ASKING: Mutex<()> = Mutex::new(());
     let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
     let questions = workers.iter().zip(regions).map(|(worker, region)| {
@@ -76,8 +76,8 @@ fn ask(pid: u32, region: &Region) -> Option<u32> {
     Some(asked.wrapping_add(1))
 }
 
-/// Where a worker is, by the registers and the piece of its stack that it has copied, with names. They are the
-/// worker's word, and may be anything.
+/// Where a worker is, by the registers and the piece of its stack that it has copied, with names.
+/// They are the worker's word, and may be anything.
 fn read_stack(pid: u32, copied: &Copied) -> String {
     let theirs = Maps::of(&format!("/proc/{pid}/maps"));
     let mine = Maps::of("/proc/self/maps");

@@ -2,8 +2,8 @@
 //!
 //! One lock guards the [`core`]: the pure [`scheduler`] and the parent's ends of the rings. Two
 //! kinds of threads work on it. The [`supervisor`], one for each pool, starts workers, learns of
-//! their deaths and keeps time. A thread that waits for a result takes the [`driver`]'s seat, if it is
-//! free, and drains the rings itself. When the seat is empty, the supervisor drains them.
+//! their deaths and keeps time. A thread that waits for a result takes the [`driver`]'s seat, if it
+//! is free, and drains the rings itself. When the seat is empty, the supervisor drains them.
 
 mod capture;
 mod core;
@@ -227,14 +227,15 @@ impl Engine {
     }
 
     /// Ends when all workers are gone, which SIGKILL has seen to, or a few seconds after that: see
-    /// [`terminating`]. Nor does it wait longer for a supervisor that the system holds in the middle
-    /// of a launch. Then it waits for the callbacks that run.
+    /// [`terminating`]. Nor does it wait longer for a supervisor that the system holds in the
+    /// middle of a launch. Then it waits for the callbacks that run.
     fn finish(&mut self) {
         self.shared.terminate();
         if let Some(supervisor) = self.supervisor.take()
             && supervisor.thread().id() != thread::current().id()
         {
-            // A model has no such systems, and a wait that is over would hide a wake-up that is lost.
+            // A model has no such systems, and a wait that is over would hide a wake-up that is
+            // lost.
             let give_up = (!IS_MODEL).then(|| sys::now() + terminating::WAIT + GRACE);
             let mut core = self.shared.lock();
             while !core.has_no_supervisor && give_up.is_none_or(|give_up| sys::now() < give_up) {

@@ -28,8 +28,9 @@ impl<'a> Peer<'a> {
         Self { info, link: None }
     }
 
-    /// Opens what the worker offers with an item's result, and gives it to the load. Says how many bytes
-    /// of the record are the result, or why there is none. `None`: the worker is dead, and took it with it.
+    /// Opens what the worker offers with an item's result, and gives it to the load. Says how many
+    /// bytes of the record are the result, or why there is none. `None`: the worker is dead, and
+    /// took it with it.
     pub(super) fn take_offering(
         self,
         record: &[u8],

@@ -126,8 +126,9 @@ impl Core {
         }
     }
 
-    /// A successor cannot be started, for want of descriptors perhaps: then the worker that it was to replace
-    /// goes first, as its place is worth more than the time that is lost. `false`: it is none.
+    /// A successor cannot be started, for want of descriptors perhaps: then the worker that it was
+    /// to replace goes first, as its place is worth more than the time that is lost. `false`: it is
+    /// none.
     pub(super) fn do_without_successor(&mut self, slot: usize) -> bool {
         let Some(place) = self.slots[slot].place.filter(|_| self.is_successor(slot)) else {
             return false;
@@ -303,8 +304,8 @@ impl Core {
         (true, self.is_ready(slot), loads)
     }
 
-    /// The first worker of a place that the pool was given later cannot be started: then the pool stays smaller.
-    /// `false`: it is another one.
+    /// The first worker of a place that the pool was given later cannot be started: then the pool
+    /// stays smaller. `false`: it is another one.
     pub(super) fn stay_smaller(&mut self, slot: usize) -> bool {
         let place = self.slots[slot].place;
         let is_new = |place: &usize| self.places.generation(*place) == 0;

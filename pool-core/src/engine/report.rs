@@ -91,7 +91,8 @@ impl Core {
             .then_some(since)
     }
 
-    /// What every worker is at. How it looks from outside is for the caller to ask, without the lock.
+    /// What every worker is at. How it looks from outside is for the caller to ask, without the
+    /// lock.
     pub(super) fn dump(&self) -> (Dump, Vec<Option<Arc<Region>>>) {
         let mut dump = Dump {
             queued: self

@@ -54,11 +54,11 @@ pub(super) struct Frame {
     pub(super) here: Option<u64>,
 }
 
-/// The frames of the stack, the innermost first, as far as the code is this process's as well. `there` says where
-/// in the other process the code is that is at some address here.
+/// The frames of the stack, the innermost first, as far as the code is this process's as well.
+/// `there` says where in the other process the code is that is at some address here.
 ///
-/// The tables are ours; what they are asked about is not, and no more than numbers: what is read lies in the copy, and
-/// each step is one of at most [`MAX_FRAMES`].
+/// The tables are ours; what they are asked about is not, and no more than numbers: what is read
+/// lies in the copy, and each step is one of at most [`MAX_FRAMES`].
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) fn walk(copied: &Copied, there: impl Fn(u64) -> Option<u64>) -> Vec<Frame> {
     use std::sync::Arc;

@@ -476,6 +476,7 @@ impl Shared {
 
 /// Takes a descriptor out of a poller, if it is there.
 pub(super) fn forget(poller: &Poller, source: impl AsFd) {
-    // The kernel needs no memory for that: the one reason why it could fail is that it is not there.
+    // The kernel needs no memory for that: the one reason why it could fail is that it is not
+    // there.
     let _ = poller.delete(source);
 }

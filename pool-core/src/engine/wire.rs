@@ -104,8 +104,8 @@ impl Wire {
         (self.region.clone(), self.responses.last_seen())
     }
 
-    /// Puts a load into the ring, and returns whether all of it is there. The worker gets it when it is
-    /// published, for which a small one may wait until others are there.
+    /// Puts a load into the ring, and returns whether all of it is there. The worker gets it when
+    /// it is published, for which a small one may wait until others are there.
     pub(super) fn put(&mut self, chunk: &Chunk) -> Result<bool, Corrupt> {
         let header = work::header(chunk);
         let items = &chunk.items;
@@ -448,8 +448,8 @@ impl Wire {
         let Some(Outcomes::Many { records, .. }) = scheduler.outcomes_mut(slot) else {
             return;
         };
-        // More and more at a time, since results of changing sizes would be copied in vain again and
-        // again.
+        // More and more at a time, since results of changing sizes would be copied in vain again
+        // and again.
         let mut left = self.responses.seen().min(open as usize * size) / size;
         let mut step = FIRST_RUN;
         while left > 0 {

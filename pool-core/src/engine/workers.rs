@@ -223,7 +223,8 @@ impl Core {
         }
     }
 
-    /// Gives up launches that were ended before there was a process, of whose death nobody will hear.
+    /// Gives up launches that were ended before there was a process, of whose death nobody will
+    /// hear.
     pub(super) fn bury_unborn(&mut self) {
         for slot in 0..self.slots.len() {
             if self.slots[slot].killed.is_some()
@@ -386,8 +387,9 @@ impl Core {
 
     /// How many items a worker had begun that runs nothing any more.
     ///
-    /// That is its own word, and a task may have changed it. If what was next had not begun, it is run
-    /// again, but not for ever: what hides from this would take one worker after another with it.
+    /// That is its own word, and a task may have changed it. If what was next had not begun, it is
+    /// run again, but not for ever: what hides from this would take one worker after another with
+    /// it.
     fn begun_at_death(&mut self, slot: usize, begun: u64) -> u64 {
         if self.scheduler.running_item(slot, begun).is_some() {
             return begun;
@@ -396,8 +398,8 @@ impl Core {
         match self.scheduler.next_mut(slot) {
             Some(next) if killed == Some(Killed::Rogue) || next.deaths == MAX_DEATHS => u64::MAX,
             Some(next) => {
-                // One that was stopped from outside has begun nothing. If the next one is stuck before
-                // the same item, the item does it.
+                // One that was stopped from outside has begun nothing. If the next one is stuck
+                // before the same item, the item does it.
                 next.deaths = match killed {
                     Some(Killed::Stuck) => MAX_DEATHS,
                     _ => next.deaths + 1,

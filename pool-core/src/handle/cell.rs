@@ -79,8 +79,8 @@ fn wake(waker: Waker) {
     quietly(|| waker.wake());
 }
 
-/// Puts a clone of `waker` where `place` says, unless `is_ready`, and says whether it is. To clone or
-/// drop a waker is to run what the user has written, so the cell is not locked meanwhile.
+/// Puts a clone of `waker` where `place` says, unless `is_ready`, and says whether it is. To clone
+/// or drop a waker is to run what the user has written, so the cell is not locked meanwhile.
 fn replace<'a, S: 'a>(
     lock: impl Fn() -> MutexGuard<'a, S>,
     is_ready: impl Fn(&S) -> bool,

@@ -82,8 +82,8 @@ impl<R: DeserializeOwned + 'static> MapHandle<R> {
     }
 
     /// Ends the map early. Items that have not begun are not run and end as `Cancelled`; those
-    /// that run are asked: [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to them, and
-    /// whatever they return, they end as `Cancelled` too.
+    /// that run are asked: [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to
+    /// them, and whatever they return, they end as `Cancelled` too.
     pub fn cancel(&self) {
         self.pending.cancel(Cancel::Ask);
     }

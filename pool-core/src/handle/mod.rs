@@ -78,14 +78,16 @@ impl<R> Receiver<R> for VecDeque<Result<R, TaskError>> {
     }
 }
 
-/// So many bytes of room are made for values beforehand. As long as it is not touched it takes addresses, not memory.
+/// So many bytes of room are made for values beforehand. As long as it is not touched it takes
+/// addresses, not memory.
 const MAX_ROOM: usize = 1 << 30;
 
 /// All values, or the first error.
 pub(crate) struct AllOrFirst<R>(Result<Vec<R>, TaskError>);
 
 impl<R> AllOrFirst<R> {
-    /// With room for so many values, unless that is more than there could be: an iterator may claim anything.
+    /// With room for so many values, unless that is more than there could be: an iterator may claim
+    /// anything.
     pub(crate) fn with_capacity(count: usize) -> Self {
         let mut values = Vec::new();
         if count <= MAX_ROOM / size_of::<R>().max(1) && values.try_reserve_exact(count).is_ok() {

@@ -90,8 +90,8 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
     }
 
     /// Ends the task early. One that has not begun is not run and ends as `Cancelled` at once; one
-    /// that runs is asked: [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to it, and
-    /// when it returns it ends as `Cancelled` too, whatever it returns.
+    /// that runs is asked: [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to it,
+    /// and when it returns it ends as `Cancelled` too, whatever it returns.
     pub fn cancel(&self) {
         self.pending.cancel(Cancel::Ask);
     }

@@ -52,9 +52,9 @@ impl<R: DeserializeOwned + 'static> private::Read for Vec<Receipted<R>> {
     }
 }
 
-/// A call with receipts that runs in the background. `T` is what it gives: a [`Receipted`], or a vector
-/// of them. See [`TaskHandle`](crate::TaskHandle), which it is like in all else: dropping it changes nothing for
-/// the call.
+/// A call with receipts that runs in the background. `T` is what it gives: a [`Receipted`], or a
+/// vector of them. See [`TaskHandle`](crate::TaskHandle), which it is like in all else: dropping it
+/// changes nothing for the call.
 #[must_use = "a handle is how the result is read; `drop` it to say that nobody wants it"]
 pub struct ReceiptHandle<T> {
     pending: Pending<Collector>,

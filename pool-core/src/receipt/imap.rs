@@ -14,8 +14,8 @@ use crate::error::TaskError;
 use crate::feed::{Feed, Source};
 use crate::imap::{Given, Lazy};
 
-/// An iterator over the results of a lazy map, with receipts; see [`Imap`](crate::Imap), which it is
-/// like in all else.
+/// An iterator over the results of a lazy map, with receipts; see [`Imap`](crate::Imap), which it
+/// is like in all else.
 #[must_use = "iterators do nothing until they are asked for an item"]
 pub struct ImapReceipts<R> {
     pub(crate) lazy: Lazy<Box<dyn Source + Send>, Receipted<R>>,
@@ -64,8 +64,8 @@ impl<R> fmt::Debug for ImapReceipts<R> {
     }
 }
 
-/// The same over an input that is read in the caller's thread; see [`ImapLocal`](crate::ImapLocal), which it
-/// is like in all else.
+/// The same over an input that is read in the caller's thread; see [`ImapLocal`](crate::ImapLocal),
+/// which it is like in all else.
 #[must_use = "iterators do nothing until they are asked for an item"]
 pub struct ImapReceiptsLocal<I: Iterator, R> {
     lazy: Lazy<Feed<I>, Receipted<R>>,

@@ -88,7 +88,8 @@ unsafe extern "C" fn add_image(
     1
 }
 
-/// Whether all bytes of `part` lie in the bytes of the file that one read-only segment is loaded from.
+/// Whether all bytes of `part` lie in the bytes of the file that one read-only segment is loaded
+/// from.
 fn is_mapped(part: &libc::Elf64_Phdr, segments: &[libc::Elf64_Phdr]) -> bool {
     segments.iter().any(|it| {
         let rights = it.p_flags & (libc::PF_R | libc::PF_W);

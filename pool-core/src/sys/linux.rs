@@ -129,8 +129,9 @@ pub(crate) unsafe fn unmap(address: NonNull<u8>, bytes: usize) {
 /// From so many bytes on, memory that is going to be filled is asked for in huge pages.
 const HUGE: usize = 2 << 20;
 
-/// Says that this memory is going to be filled: the kernel may take it from huge pages, as far as it holds
-/// whole ones, instead of finding and clearing each page of four kilobytes when it is first touched.
+/// Says that this memory is going to be filled: the kernel may take it from huge pages, as far as
+/// it holds whole ones, instead of finding and clearing each page of four kilobytes when it is
+/// first touched.
 pub(crate) fn expect_use<T>(room: &mut [MaybeUninit<T>]) {
     let bytes = size_of_val(room);
     if bytes < HUGE {

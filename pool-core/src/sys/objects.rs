@@ -95,7 +95,8 @@ unsafe fn look_at(object: &libc::dl_phdr_info, known: &mut Known) -> Option<Load
     }
     // SAFETY: it is a segment of a loaded object.
     let index = unsafe { copy(base, index)? };
-    // Version, and how the place of `.eh_frame` is written: all linkers write it relative to itself.
+    // Version, and how the place of `.eh_frame` is written: all linkers write it relative to
+    // itself.
     let head: [u8; 8] = *index.bytes.first_chunk()?;
     if head[0] != 1 || head[1] != 0x1b {
         return None;

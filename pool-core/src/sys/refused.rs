@@ -26,8 +26,8 @@ pub fn failed_in(call: &'static str) -> impl Fn(io::Error) -> io::Error {
     }
 }
 
-/// Whether this is what a kernel says that does not know a call, or a sandbox (a seccomp filter) that
-/// does not allow it: to ask again would be in vain.
+/// Whether this is what a kernel says that does not know a call, or a sandbox (a seccomp filter)
+/// that does not allow it: to ask again would be in vain.
 pub(crate) fn is_refusal(errno: Errno) -> bool {
     matches!(errno, Errno::NOSYS | Errno::PERM | Errno::ACCESS)
 }

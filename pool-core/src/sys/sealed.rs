@@ -82,8 +82,8 @@ fn look_at(file: impl AsFd) -> io::Result<(Device, u64)> {
     }
 }
 
-/// The same where a sandbox refuses `statx`. The name tells first whether it is memory, of which the
-/// kernel itself is asked.
+/// The same where a sandbox refuses `statx`. The name tells first whether it is memory, of which
+/// the kernel itself is asked.
 fn look_by_name(file: BorrowedFd<'_>) -> io::Result<(Device, u64)> {
     let name = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new())?;
     if !name.as_bytes().starts_with(b"/memfd:") {
@@ -136,7 +136,8 @@ impl Sealed {
     /// Nothing is believed: whatever the other process has there, this neither blocks, nor does
     /// anything to it, nor makes memory of it that can change.
     pub(crate) fn open(place: Place) -> io::Result<Option<Self>> {
-        // Not opened before it is known to be memory: to open a pipe or a device is to do something.
+        // Not opened before it is known to be memory: to open a pipe or a device is to do
+        // something.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let seen = open(place.path(), flags, Mode::empty())?;
         let (device, inode) = look_at(&seen)?;
@@ -206,10 +207,10 @@ impl Sealed {
                 *self.address.get().unwrap_or(&mapped)
             }
         };
-        // SAFETY: the mapping is so long, readable, and lives as long as `self`. Its file was sealed
-        // against writing, shrinking and growing when it was mapped, and the kernel takes no
-        // seal back, so nobody changes these bytes or takes them away. Without bytes the address
-        // is not null and aligned.
+        // SAFETY: the mapping is so long, readable, and lives as long as `self`. Its file was
+        // sealed against writing, shrinking and growing when it was mapped, and the kernel takes no
+        // seal back, so nobody changes these bytes or takes them away. Without bytes the address is
+        // not null and aligned.
         Ok(unsafe { std::slice::from_raw_parts(address.as_ptr(), self.len) })
     }
 
@@ -231,8 +232,9 @@ struct Writable {
 
 impl Writable {
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is so long, writable, zero-filled, and lives as long as `self`, which is
-        // borrowed for as long as the bytes. Nobody else has the file or its descriptor's number.
+        // SAFETY: the mapping is so long, writable, zero-filled, and lives as long as `self`, which
+        // is borrowed for as long as the bytes. Nobody else has the file or its descriptor's
+        // number.
         unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.bytes) }
     }
 }

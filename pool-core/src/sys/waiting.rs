@@ -51,8 +51,8 @@ fn unless_refused<T>(
     }
 }
 
-/// Waits until something in an epoll instance is ready, and adds the tokens. A signal ends the wait as
-/// well.
+/// Waits until something in an epoll instance is ready, and adds the tokens. A signal ends the wait
+/// as well.
 ///
 /// # Errors
 /// They name the call. One that is no refusal cannot happen with a descriptor that is an epoll
@@ -139,7 +139,8 @@ impl Refused {
         }
         const { assert!(size_of::<PollFd<'_>>() == size_of::<libc::pollfd>()) };
         let number = libc::nfds_t::try_from(sources.len()).map_err(|_| Errno::INVAL)?;
-        // SAFETY: rustix's type is the kernel's `pollfd`, to which it hands it just so, with a lifetime.
+        // SAFETY: rustix's type is the kernel's `pollfd`, to which it hands it just so, with a
+        // lifetime.
         count(unsafe { libc::poll(sources.as_mut_ptr().cast(), number, round_up(timeout)) })
     }
 }
@@ -152,8 +153,8 @@ fn count(outcome: c_int) -> Result<usize, Errno> {
     })
 }
 
-/// In milliseconds; -1 stands for ever. Who waits for longer than these can say is woken early, finds that
-/// it is, and waits again.
+/// In milliseconds; -1 stands for ever. Who waits for longer than these can say is woken early,
+/// finds that it is, and waits again.
 fn round_up(timeout: Option<&Timespec>) -> c_int {
     let Some(timeout) = timeout else { return -1 };
     let seconds = Duration::from_secs(timeout.tv_sec.try_into().unwrap_or(0));

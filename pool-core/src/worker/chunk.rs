@@ -40,8 +40,8 @@ pub(super) enum Source<'a> {
 }
 
 impl<'a> ChunkRun<'a> {
-    /// Items in the memory of this process; `record` gets each one's result, and `attachments` the memory
-    /// that handles in these mean.
+    /// Items in the memory of this process; `record` gets each one's result, and `attachments` the
+    /// memory that handles in these mean.
     pub(crate) fn in_memory(
         items: &'a [u8],
         measured: bool,
@@ -111,7 +111,8 @@ trait Exchange {
     /// Begins the next item. `false`: there is none, or it was taken back with all after it.
     fn begin(&mut self) -> bool;
 
-    /// Begins and ends as many of the next items as can be had at once, if argument and result are numbers.
+    /// Begins and ends as many of the next items as can be had at once, if argument and result are
+    /// numbers.
     #[inline(always)]
     fn run_numbers<A: 'static, R: 'static>(&mut self, _function: &impl Fn(A) -> R) {}
 

@@ -7,7 +7,8 @@ use crate::sync::IS_MODEL;
 pub(super) const EXIT_CORRUPT: i32 = 113;
 
 /// The region makes no sense any more, since something in this process wrote into it, or the parent
-/// cannot be rung for. There is nobody to tell but the parent, by the exit code: it hears of a death.
+/// cannot be rung for. There is nobody to tell but the parent, by the exit code: it hears of a
+/// death.
 pub(super) fn corrupt() -> ! {
     if IS_MODEL {
         // The worker is a thread there, and the process would end without a word.

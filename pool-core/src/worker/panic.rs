@@ -78,7 +78,8 @@ pub(crate) fn reporting<T>(body: impl FnOnce() -> T) -> T {
 #[cold]
 pub(crate) fn report_for(payload: Box<dyn Any + Send>) -> PanicReport {
     let known = Payload::of(payload.as_ref());
-    // What was inside of it is past. It may have come from another thread, or have been made by hand.
+    // What was inside of it is past. It may have come from another thread, or have been made by
+    // hand.
     let report = take_arrived(known)
         .or_else(|| recent::find(known))
         .unwrap_or_default();

@@ -44,9 +44,9 @@ const EXIT_UNINITIALIZED: i32 = 112;
 /// return while the parent has work or may have; a parent that dies ends the process by the
 /// parent-death signal that the backend has asked for.
 ///
-/// What lies in the region is trusted: which function to call, and that the bytes of its argument do not change
-/// while they are read. A region that another program has prepared, or another build of this
-/// one, is noticed and refused with an exit code of its own, as far as
+/// What lies in the region is trusted: which function to call, and that the bytes of its argument
+/// do not change while they are read. A region that another program has prepared, or another build
+/// of this one, is noticed and refused with an exit code of its own, as far as
 /// [`build_identity`](crate::build_identity) can tell them apart.
 ///
 /// ```compile_fail,E0133
@@ -57,8 +57,8 @@ const EXIT_UNINITIALIZED: i32 = 112;
 /// ```
 ///
 /// # Safety
-/// - The region was prepared by [`LaunchSpec::prepare`](crate::LaunchSpec::prepare) in the parent of
-///   this process, which runs the same executable.
+/// - The region was prepared by [`LaunchSpec::prepare`](crate::LaunchSpec::prepare) in the parent
+///   of this process, which runs the same executable.
 /// - From then on nobody has written into it but the engine that the parent's
 ///   [`Link`](crate::Link) gives it to, and nobody else does while this runs.
 /// - It is served once, here.
@@ -170,8 +170,8 @@ impl Wire {
 
     /// Runs a frame's items. `false`: there is no such function.
     fn run(&mut self, header: &FrameHeader) -> bool {
-        // SAFETY: by the contract of `serve`, the frame comes from the engine in a process that runs
-        // the same executable, and that writes only what `Entry::number` says.
+        // SAFETY: by the contract of `serve`, the frame comes from the engine in a process that
+        // runs the same executable, and that writes only what `Entry::number` says.
         let Some(entry) = (unsafe { Entry::resolve(header.entry) }) else {
             return false;
         };
@@ -236,9 +236,9 @@ impl Wire {
         begins
     }
 
-    /// Runs items whose arguments and results are numbers, one after the other, as long as they lie in
-    /// the ring in one piece and their results have space in one piece. Whatever it leaves, for whatever reason,
-    /// goes the ordinary way, which takes three times as long.
+    /// Runs items whose arguments and results are numbers, one after the other, as long as they lie
+    /// in the ring in one piece and their results have space in one piece. Whatever it leaves, for
+    /// whatever reason, goes the ordinary way, which takes three times as long.
     #[inline(always)]
     pub(super) fn run_numbers<A: 'static, R: 'static>(
         &mut self,

@@ -33,18 +33,18 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Resource {
-    /// Virtual memory, in bytes (`RLIMIT_AS`): beyond it, allocations fail, which ends a Rust program
-    /// by an abort.
+    /// Virtual memory, in bytes (`RLIMIT_AS`): beyond it, allocations fail, which ends a Rust
+    /// program by an abort.
     AddressSpace,
-    /// Time on a processor, in seconds, for the worker's whole life (`RLIMIT_CPU`): beyond the soft limit it is
-    /// killed by `SIGXCPU`, and replaced.
+    /// Time on a processor, in seconds, for the worker's whole life (`RLIMIT_CPU`): beyond the soft
+    /// limit it is killed by `SIGXCPU`, and replaced.
     CpuTime,
     /// The size of a core file, in bytes (`RLIMIT_CORE`); 0: none is written.
     CoreSize,
     /// Memory for data and the heap, in bytes (`RLIMIT_DATA`).
     DataSize,
-    /// The size of a file that is written, in bytes (`RLIMIT_FSIZE`): beyond it, the worker is killed by
-    /// `SIGXFSZ`.
+    /// The size of a file that is written, in bytes (`RLIMIT_FSIZE`): beyond it, the worker is
+    /// killed by `SIGXFSZ`.
     FileSize,
     /// One more than the highest number of a descriptor (`RLIMIT_NOFILE`).
     OpenFiles,
@@ -135,8 +135,8 @@ impl Settings {
         let inherited = std::env::vars_os().filter(|_| self.env_clear);
         let cleared = inherited.map(|(key, _)| (key, None));
         for (key, value) in cleared.chain(self.env.iter().cloned()) {
-            // SAFETY: this is the process's only thread, as was seen above, and starts no other one in
-            // here. So nobody else reads or writes the environment, by whatever means.
+            // SAFETY: this is the process's only thread, as was seen above, and starts no other one
+            // in here. So nobody else reads or writes the environment, by whatever means.
             unsafe {
                 match value {
                     Some(value) => std::env::set_var(key, value),

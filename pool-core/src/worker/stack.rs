@@ -1,9 +1,9 @@
 //! Where this worker is: told when the parent asks.
 //!
-//! The parent asks by a signal, for a task that is stuck answers nothing else. It comes between any two
-//! instructions, where no unwinder may run: the interrupted code may be the unwinder itself, or be about to
-//! change what it reads. So the handler copies the registers and a part of the stack into the region, and
-//! nothing else; the parent walks the copy.
+//! The parent asks by a signal, for a task that is stuck answers nothing else. It comes between any
+//! two instructions, where no unwinder may run: the interrupted code may be the unwinder itself, or
+//! be about to change what it reads. So the handler copies the registers and a part of the stack
+//! into the region, and nothing else; the parent walks the copy.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -32,10 +32,10 @@ struct Asked {
     stack: Range<usize>,
 }
 
-/// From now on this worker tells where it is when `SIGURG` comes and its region says that it was asked. To be
-/// called by the thread that runs tasks, from a frame that holds `region` itself and below which they run. The
-/// signal is one that a process ignores unless it says otherwise; where a library has said so before us, it
-/// keeps it, and there are no answers.
+/// From now on this worker tells where it is when `SIGURG` comes and its region says that it was
+/// asked. To be called by the thread that runs tasks, from a frame that holds `region` itself and
+/// below which they run. The signal is one that a process ignores unless it says otherwise; where a
+/// library has said so before us, it keeps it, and there are no answers.
 pub(super) fn answer_questions(region: &Arc<Region>) {
     if crate::sync::IS_MODEL {
         return;
@@ -86,9 +86,9 @@ fn stack_below(here: usize) -> Range<usize> {
     }
 }
 
-/// Interrupts a task anywhere. It takes no lock and no memory, calls nothing that could be interrupted, and
-/// leaves `errno` alone: it copies words of its own thread's stack, which are there from the stack pointer up, into
-/// atomics.
+/// Interrupts a task anywhere. It takes no lock and no memory, calls nothing that could be
+/// interrupted, and leaves `errno` alone: it copies words of its own thread's stack, which are
+/// there from the stack pointer up, into atomics.
 extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: null, or what is never freed.
     let Some(asked) = (unsafe { ASKED.load(Ordering::Acquire).as_ref() }) else {

@@ -30,13 +30,13 @@ pub(super) enum Handler {
     Abort,
 }
 
-/// Visits the frames of this thread, the innermost first, until `visit` says `false` or there are no
-/// more. `visit` must not panic.
+/// Visits the frames of this thread, the innermost first, until `visit` says `false` or there are
+/// no more. `visit` must not panic.
 #[inline(never)]
 pub(super) fn walk(mut visit: impl FnMut(Frame) -> bool) {
     let mut visit: &mut dyn FnMut(Frame) -> bool = &mut visit;
-    // SAFETY: the unwinder calls `on_frame` only before it returns, with this argument, which is the
-    // reference that is meant there.
+    // SAFETY: the unwinder calls `on_frame` only before it returns, with this argument, which is
+    // the reference that is meant there.
     unsafe { _Unwind_Backtrace(on_frame, (&raw mut visit).cast()) };
 }
 
@@ -46,10 +46,10 @@ struct Context {
     _opaque: [u8; 0],
 }
 
-// The interface that the platform's unwinders have in common (the "C++ ABI: exception handling"). The
-// standard library links one of them.
-// It is called as something that may unwind, although it does not: a call that cannot has no entry in the
-// table of the caller, which is among the frames and would then be one that nothing may unwind out of.
+// The interface that the platform's unwinders have in common (the "C++ ABI: exception handling").
+// The standard library links one of them. It is called as something that may unwind, although it
+// does not: a call that cannot has no entry in the table of the caller, which is among the frames
+// and would then be one that nothing may unwind out of.
 unsafe extern "C-unwind" {
     fn _Unwind_Backtrace(
         visit: extern "C" fn(*mut Context, *mut c_void) -> c_int,
@@ -78,8 +78,8 @@ extern "C" fn on_frame(context: *mut Context, visit: *mut c_void) -> c_int {
             _Unwind_GetRegionStart(context),
         )
     };
-    // A return address is behind the call, which may have been the last instruction of a range. Only
-    // where a signal came, it is the instruction itself.
+    // A return address is behind the call, which may have been the last instruction of a range.
+    // Only where a signal came, it is the instruction itself.
     let at = address.saturating_sub(usize::from(is_exact == 0));
     let handler = if table.is_null() {
         Handler::None
@@ -97,8 +97,8 @@ extern "C" fn on_frame(context: *mut Context, visit: *mut c_void) -> c_int {
     if goes_on { GO_ON } else { STOP }
 }
 
-/// What a function's table (its "language-specific data area", in the format of GCC and LLVM) says of
-/// an address in it.
+/// What a function's table (its "language-specific data area", in the format of GCC and LLVM) says
+/// of an address in it.
 ///
 /// # Safety
 /// It is the table of that function, and `function` is where its code begins.

@@ -231,8 +231,8 @@ pub(crate) fn nested(kind: Kind, items: u64) -> Result<Vec<u64>, String> {
     }
 }
 
-/// Dumps a pool of its own. What that reads of the program's debugging information stays in memory for
-/// the next dump: once, and not for each.
+/// Dumps a pool of its own. What that reads of the program's debugging information stays in memory
+/// for the next dump: once, and not for each.
 pub(crate) fn dump_once(kind: Kind) {
     fn dump(pool: Result<impl Pool, BuildError>) {
         let Ok(pool) = pool else { return };

@@ -45,8 +45,8 @@ struct Dead {
     /// The same, of all of them.
     times: Vec<Instant>,
     servers: Vec<Instant>,
-    /// When somebody was stopped, traced or frozen: a worker, or the fork server that knows how a worker
-    /// has ended.
+    /// When somebody was stopped, traced or frozen: a worker, or the fork server that knows how a
+    /// worker has ended.
     holds: Vec<Instant>,
     /// When there were too few descriptors.
     shortages: Vec<Instant>,

@@ -1,5 +1,5 @@
-//! Harm that lasts for a while: a process that is stopped, traced or frozen, this program being stopped, too
-//! few descriptors.
+//! Harm that lasts for a while: a process that is stopped, traced or frozen, this program being
+//! stopped, too few descriptors.
 
 use std::env;
 use std::fs;
@@ -100,7 +100,8 @@ impl Drop for Held {
     }
 }
 
-/// Whether this program is run as a tracer. It is one until it is killed, or who is traced has died.
+/// Whether this program is run as a tracer. It is one until it is killed, or who is traced has
+/// died.
 pub(crate) fn is_tracer() -> bool {
     let Some((pid, how)) = env::var(TRACED).ok().and_then(|traced| {
         let (pid, how) = traced.split_once(' ')?;

@@ -11,8 +11,8 @@ const fn fault(calls: &'static str, errors: &'static [&'static str]) -> Fault {
     Fault { calls, errors }
 }
 
-/// What the kernel says of these calls in bad times, and what a sandbox says. What is missing here, the C
-/// library or the standard library cannot do without.
+/// What the kernel says of these calls in bad times, and what a sandbox says. What is missing here,
+/// the C library or the standard library cannot do without.
 pub(super) const FAULTS: &[Fault] = &[
     fault("epoll_create1", &["EMFILE", "ENOMEM"]),
     fault("epoll_ctl", &["ENOMEM", "ENOSPC"]),
@@ -70,8 +70,8 @@ pub(super) const FAULTS: &[Fault] = &[
 pub(super) enum Expected {
     /// Every step is right.
     Right,
-    /// Every step is right, or ends with an error of a type of ours that has a text; the pool ends, and
-    /// nothing is left.
+    /// Every step is right, or ends with an error of a type of ours that has a text; the pool ends,
+    /// and nothing is left.
     Ends,
     /// The pool cannot be built, and the error has this in its text.
     NoPool(&'static str),

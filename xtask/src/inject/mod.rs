@@ -1,8 +1,8 @@
 //! `cargo xtask inject`: a pool of each kind while single system calls fail.
 //!
-//! `strace` lets them fail, in one thread after the other at the same time of asking: the third `epoll_ctl`
-//! of each, say, or that and all later ones. What runs is the scenario of tests/syscalls, which does
-//! a little of everything and says how each step ended.
+//! `strace` lets them fail, in one thread after the other at the same time of asking: the third
+//! `epoll_ctl` of each, say, or that and all later ones. What runs is the scenario of
+//! tests/syscalls, which does a little of everything and says how each step ended.
 
 mod faults;
 mod report;
@@ -27,7 +27,8 @@ const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// For one run of the scenario, which takes a second. It waits for ten where it waits for an end.
 const RUN_LIMIT: Duration = Duration::from_secs(30);
 
-/// At most so many times of failing are tried of each call and error, spread over all that there are.
+/// At most so many times of failing are tried of each call and error, spread over all that there
+/// are.
 const TIMES: u32 = 12;
 
 /// So many of the calls that failed are shown.
@@ -47,10 +48,12 @@ pub(crate) struct Options {
     /// Only this error.
     #[arg(long)]
     error: Option<String>,
-    /// Only these times of asking, separated by commas: `3` for the third alone, `3+` for all from then on.
+    /// Only these times of asking, separated by commas: `3` for the third alone, `3+` for all from
+    /// then on.
     #[arg(long)]
     when: Option<String>,
-    /// Try as many as this time allows, in an order that follows from the seed; all, if it is not given.
+    /// Try as many as this time allows, in an order that follows from the seed; all, if it is not
+    /// given.
     #[arg(long)]
     seconds: Option<u64>,
     /// What the order follows from; taken from the clock, and printed, if it is not given.
@@ -109,8 +112,8 @@ impl When {
 /// Runs the scenario with one fault after the other.
 ///
 /// # Errors
-/// When a run hangs, leaves something or ends otherwise than expected; when there is no strace and it
-/// cannot be installed.
+/// When a run hangs, leaves something or ends otherwise than expected; when there is no strace and
+/// it cannot be installed.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     processes::adopt_orphans()?;
     install_strace()?;
@@ -267,8 +270,8 @@ fn injections(
         };
         for error in *errors {
             if options.error.as_deref().is_none_or(|only| only == *error) {
-                // Signals do not come so often that a call never gets done, and what has written to a
-                // pipe or a counter once can do so later.
+                // Signals do not come so often that a call never gets done, and what has written to
+                // a pipe or a counter once can do so later.
                 let passes = *error == "EINTR" || *calls == "write";
                 let times = times.iter().filter(|when| !when.and_later || !passes);
                 plan.extend(times.map(|&when| Injection {

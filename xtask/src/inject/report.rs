@@ -11,8 +11,8 @@ const END: &str = "end: right";
 /// What a task of the scenario writes to standard error before it dies.
 const LAST_WORDS: &str = "last words";
 
-/// Whether the scenario's program has come as far as its first line: before, the fault has hit the loader or the
-/// standard library.
+/// Whether the scenario's program has come as far as its first line: before, the fault has hit the
+/// loader or the standard library.
 pub(super) fn has_begun(said: &str) -> bool {
     said.lines().any(|line| line == BEGIN)
 }
@@ -26,8 +26,8 @@ pub(super) fn check(said: &str, expected: Expected) -> Result<()> {
         said.lines().any(|line| line == END),
         "it did not come to its end:\n{said}"
     );
-    // ipc-channel panics where it gets no socket. That is caught, and the build's error says it; what is
-    // written of it are other lines than those of the steps.
+    // ipc-channel panics where it gets no socket. That is caught, and the build's error says it;
+    // what is written of it are other lines than those of the steps.
     let has_foreign_panic = said.contains("'procpool-channel'");
     for line in said.lines() {
         // What a task says whose output could not be taken elsewhere.

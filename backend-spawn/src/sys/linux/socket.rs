@@ -17,8 +17,8 @@ use rustix::net::{
 /// No descriptor of this process has this number or a higher one.
 pub(crate) fn most_descriptors() -> RawFd {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(current, _)| current);
-    // Without a limit, or where nobody says it: the highest that the kernel allows unless it is told
-    // otherwise.
+    // Without a limit, or where nobody says it: the highest that the kernel allows unless it is
+    // told otherwise.
     let limit = limit.ok().filter(|limit| *limit != RLIM_INFINITY);
     limit.map_or(1 << 20, |limit| {
         RawFd::try_from(limit).unwrap_or(RawFd::MAX)

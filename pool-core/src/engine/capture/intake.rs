@@ -312,8 +312,8 @@ impl Intake {
         }
     }
 
-    /// Takes in what the worker, which is dead, has left, and closes its pipes. To be called without the
-    /// pool's lock: there may be much.
+    /// Takes in what the worker, which is dead, has left, and closes its pipes. To be called
+    /// without the pool's lock: there may be much.
     pub(in super::super) fn finisher(&self) -> impl FnOnce() + use<> {
         let pipes = self.0.clone();
         move || finish(&pipes)
@@ -325,8 +325,8 @@ impl Intake {
         self.0.origins.add(first, last, origin);
     }
 
-    /// Takes in what the worker has told of its first `through` items, for which it is through with them. To be called
-    /// without the pool's lock, and before their origins are let go of.
+    /// Takes in what the worker has told of its first `through` items, for which it is through with
+    /// them. To be called without the pool's lock, and before their origins are let go of.
     #[cfg(feature = "tracing")]
     pub(in super::super) fn settler(&self, through: u64) -> impl FnOnce() + use<> {
         let pipes = self.0.clone();

@@ -30,7 +30,8 @@ pub(super) enum News {
     Line(Arc<LineHandler>, OutputLine),
     /// Bytes, to the program's own output.
     Pass(OutputStream, Vec<u8>),
-    /// A worker's event, which has taken so many bytes, to this subscriber; and where it comes from.
+    /// A worker's event, which has taken so many bytes, to this subscriber; and where it comes
+    /// from.
     #[cfg(feature = "tracing")]
     Event(
         Audience,
@@ -78,8 +79,8 @@ impl News {
     }
 }
 
-/// Writes to the program's own output as the worker would have: past the standard library's lock and buffer,
-/// since whoever has them may be waiting for the pool.
+/// Writes to the program's own output as the worker would have: past the standard library's lock
+/// and buffer, since whoever has them may be waiting for the pool.
 fn pass(output: BorrowedFd<'_>, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         // A file at its limit is no reason for the program to die: it loses what its workers say.

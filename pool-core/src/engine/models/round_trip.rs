@@ -1,11 +1,12 @@
-//! loom: one thread in the driver's seat, or one that supervises, one worker, rings that are smaller than the messages:
-//! the worker's sleep and the driver's, each with the look that must not miss what the other has
-//! published. Both run what they run in a pool, from `apply` to `serve`.
+//! loom: one thread in the driver's seat, or one that supervises, one worker, rings that are
+//! smaller than the messages: the worker's sleep and the driver's, each with the look that must not
+//! miss what the other has published. Both run what they run in a pool, from `apply` to `serve`.
 //!
 //! Caught when broken on purpose: any of the five fences left out (the worker's before it sleeps
 //! and before it looks whether to ring, the parent's before it looks whether to wake, before the
-//! driver sleeps, and before the supervisor may); the worker, or the driver, does not look again before it sleeps; the driver looks
-//! before it asks to be rung; a worker that waits for space for its results is not woken.
+//! driver sleeps, and before the supervisor may); the worker, or the driver, does not look again
+//! before it sleeps; the driver looks before it asks to be rung; a worker that waits for space for
+//! its results is not woken.
 //!
 //! Not caught, since it makes no difference but for speed: a bell that rings for space alone. What
 //! the worker holds it gives back, and rings for, before it sleeps.

@@ -44,8 +44,8 @@ impl<L: Load> Scheduler<L> {
         })
     }
 
-    /// All items of a lane that were not begun, when `begun` items had been, were taken back from its
-    /// worker: they go to the head of the queue, in order, in pieces for every idle lane.
+    /// All items of a lane that were not begun, when `begun` items had been, were taken back from
+    /// its worker: they go to the head of the queue, in order, in pieces for every idle lane.
     pub(crate) fn taken_back(&mut self, slot: usize, begun: u64) {
         let lane = &mut self.lanes[slot];
         lane.revoked = true;

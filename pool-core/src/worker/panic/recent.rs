@@ -9,8 +9,8 @@ use std::sync::{Mutex, TryLockError};
 use super::text;
 use crate::protocol::PanicReport;
 
-/// By what a panic's payload is known again. The box that it is in is made after the hook was called; but a
-/// text stays where it is as long as there is the payload.
+/// By what a panic's payload is known again. The box that it is in is made after the hook was
+/// called; but a text stays where it is as long as there is the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Payload {
     Text {
@@ -69,7 +69,8 @@ pub(super) fn find(payload: Payload) -> Option<PanicReport> {
     with(|recent| {
         let mut found = recent.iter().rev().filter(|(it, _)| *it == payload);
         let (_, report) = found.next()?;
-        // A constant may be the message of several panics. What was in the same memory before is gone.
+        // A constant may be the message of several panics. What was in the same memory before is
+        // gone.
         let is_only = is_owned || found.all(|(_, it)| it.location == report.location);
         is_only.then(|| report.clone())
     })

@@ -17,8 +17,8 @@ static ENDING: AtomicU64 = AtomicU64::new(0);
 /// Threads may panic side by side. The second one leaves nothing.
 static WRITING: Mutex<()> = Mutex::new(());
 
-/// Leaves the panics that are on their way in this thread, the outermost first, and the one that ends
-/// the process, if one does. The first of them is the cause.
+/// Leaves the panics that are on their way in this thread, the outermost first, and the one that
+/// ends the process, if one does. The first of them is the cause.
 pub(super) fn leave(coming: &[Coming], last: Option<&PanicReport>) {
     current::with_region(|region| {
         let item = region.items_begun();
