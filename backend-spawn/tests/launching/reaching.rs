@@ -124,6 +124,8 @@ fn a_hundred_launches() {
 
 /// Whatever was missing for the first launch, and for all before the last one.
 fn lack_of_descriptors() {
+    // The tie of the tests has two descriptors; nothing else may come before the lack.
+    drop(LaunchSpec::for_tests(1, 0, 4096, 4096));
     let held = descriptors("self").len() as u64;
     let maximum = Some(held + 30);
     for spare in 0..20 {
