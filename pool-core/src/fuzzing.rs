@@ -8,7 +8,7 @@ use std::path::Path;
 pub use crate::codec::fuzzing::values;
 pub use crate::engine::fuzzing::harvest;
 #[cfg(feature = "tracing")]
-pub use crate::events::fuzzing::events;
+pub use crate::observe::events::fuzzing::events;
 
 /// Takes an input apart. What is missing at its end reads as zero.
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);

@@ -13,103 +13,63 @@
 //! [`Executor`] that takes encoded calls. [`Launcher`] is how one worker process is started and
 //! reached; everything else about processes stands once, in [`Engine`].
 
-mod append_log;
-mod backtrace;
+mod api;
+mod backend;
 mod broadcast;
-mod buffer;
-mod build_error;
-mod bytes;
-mod call;
-mod call_with;
-mod care;
-mod chunker;
 #[doc(hidden)]
 pub mod codec;
-mod config;
-mod dump;
-mod encode;
 mod engine;
-mod entry;
 mod error;
-#[cfg(feature = "tracing")]
-mod events;
-mod executor;
-mod extras;
-mod feed;
-mod feeder;
-mod foreign_text;
-mod fork;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod handle;
-mod imap;
-mod last_panic;
-mod launch;
-mod ledger;
-mod measure;
-mod open;
-mod options;
-mod origin;
-mod orphans;
-mod output;
-mod pool;
-#[cfg(feature = "progress")]
-pub mod progress;
-#[cfg(not(feature = "progress"))]
-#[path = "no_progress.rs"]
-mod progress;
-mod protocol;
-mod receipt;
-mod region;
-mod ring;
-mod serial;
-mod stats;
-#[cfg(feature = "stream")]
-mod stream;
+mod observe;
+mod panic;
+mod process;
+mod shm;
 mod sync;
 mod sys;
-mod tie;
-mod trace;
+mod task;
 pub mod worker;
-mod worker_end;
 
-pub use broadcast::{Broadcast, BroadcastError, IntoBroadcast, Shareable};
-pub use build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
-pub use call::{Chunk, TaskId};
-pub use call_with::CallWith;
-pub use codec::Number;
-pub use config::PoolConfig;
-pub use dump::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
-pub use engine::Engine;
-pub use entry::{Entry, ForeignFunction, Stateless, build_identity};
-pub use error::{TaskError, TaskErrorKind};
-pub use executor::{Cancel, Executor};
-pub use feeder::wait_for_feeders;
-pub use fork::forked_child;
-pub use handle::{MapHandle, TaskHandle};
-pub use imap::{Imap, ImapLocal};
-pub use launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
-pub use open::OpenChunk;
-#[doc(hidden)]
-pub use origin::Origin;
-#[doc(hidden)]
-pub use orphans::Orphans;
-pub use output::{Output, OutputLine, OutputStream};
-pub use pool::Pool;
-pub use receipt::{
+pub use api::call::CallWith;
+pub use api::handle::{MapHandle, TaskHandle};
+pub use api::imap::{Imap, ImapLocal};
+pub use api::input::feeder::wait_for_feeders;
+pub use api::input::open_chunk::OpenChunk;
+pub use api::measured::{
     CallWithReceipts, Collected, ImapReceipts, ImapReceiptsLocal, Receipt, ReceiptHandle, Receipted,
 };
-pub use region::{PROTOCOL_VERSION, Region};
-pub use serial::SerialPool;
-pub use stats::{Stats, WorkerStats};
+pub use api::pool::Pool;
+#[cfg(feature = "progress")]
+pub use api::progress;
+pub use api::serial::SerialPool;
 #[cfg(feature = "stream")]
-pub use stream::{ImapLocalStream, ImapStream};
+pub use api::stream::{ImapLocalStream, ImapStream};
+pub use backend::config::PoolConfig;
+pub use backend::launcher::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+pub use broadcast::{Broadcast, BroadcastError, IntoBroadcast, Shareable};
+pub use codec::Number;
+pub use engine::Engine;
+pub use error::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
+pub use error::task_error::{TaskError, TaskErrorKind};
+#[doc(hidden)]
+pub use observe::call_span::Origin;
+pub use observe::dump::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
+pub use observe::output::{Output, OutputLine, OutputStream};
+pub use observe::stats::{Stats, WorkerStats};
+pub use observe::trace::{Trace, Tracer};
+pub use observe::worker_exit::{EndReason, WorkerEnd};
+pub use process::fork::forked_child;
+#[doc(hidden)]
+pub use process::orphans::Orphans;
+pub use shm::region::{PROTOCOL_VERSION, Region};
 #[doc(hidden)]
 pub use sys::{be_signalled_by, failed, failed_in, off_standard, poll};
-pub use trace::{Trace, Tracer};
+pub use task::chunk::{Chunk, TaskId};
+pub use task::executor::{Cancel, Executor};
+pub use worker::function::{Entry, ForeignFunction, Stateless, build_identity};
 pub use worker::{Resource, WorkerInfo};
-pub use worker_end::{EndReason, WorkerEnd};
 
 #[doc(hidden)]
 pub use serde;

@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-/// The words of the region, by their place in bytes: see `pool-core/src/region.rs`.
+/// The words of the region, by their place in bytes: see `pool-core/src/shm/region.rs`.
 pub(crate) const REQUEST_HEAD: u64 = 256;
 pub(crate) const RESPONSE_TAIL: u64 = 384;
 pub(crate) const RESPONSE_HEAD: u64 = 512;

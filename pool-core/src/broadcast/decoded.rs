@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use super::memory::SharedMemory;
 use crate::codec::CodecError;
-use crate::worker::quietly;
+use crate::panic::catch::quietly;
 
 /// The values that some bytes were decoded to: one for each type that a handle has had in this
 /// process, which is more than one only if somebody lied. A value stays where it is as long as

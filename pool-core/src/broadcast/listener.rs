@@ -21,7 +21,7 @@ impl Listener {
         let listener = Arc::new(Self {
             alarm,
             is_due: AtomicBool::new(false),
-            fork_depth: crate::fork::depth(),
+            fork_depth: crate::process::fork::depth(),
         });
         let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|other| other.strong_count() > 0);
@@ -38,7 +38,7 @@ impl Listener {
 /// SharedMemory was freed.
 pub(super) fn tell() {
     // A forked process has copies of its parent's pools, whose alarms are not its own.
-    let depth = crate::fork::depth();
+    let depth = crate::process::fork::depth();
     let listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
     for listener in listeners.iter().filter_map(Weak::upgrade) {
         if listener.fork_depth == depth && !listener.is_due.swap(true, Ordering::AcqRel) {

@@ -16,8 +16,9 @@ use super::decoded::{Decoded, decoding};
 use super::listener;
 use super::passage::{self, Arrival};
 use crate::codec::{self, CodecError, MAX_DEPTH, MAX_EXCESS, Number};
+use crate::panic::catch::quietly;
 use crate::sys::{self, Place, Sealed};
-use crate::worker::{self, quietly};
+use crate::worker;
 
 /// The bytes of one shared value. What is mapped here stays so until the last handle in this
 /// process is gone.

@@ -9,8 +9,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::memory::{SharedMemory, Ticket};
+use crate::backend::launcher::hint;
 use crate::codec::{self, CodecError};
-use crate::launch::hint;
 use crate::sys::Sealed;
 
 /// The most memory files that one result may bring. The parent opens all of them at once.
@@ -147,8 +147,8 @@ fn unreachable_memory(pid: u32, error: &io::Error) -> String {
 mod tests {
     use std::any::TypeId;
 
+    use super::super::memory::Shared;
     use super::*;
-    use crate::broadcast::memory::Shared;
 
     fn share(inner: Vec<Arc<SharedMemory>>) -> Arc<SharedMemory> {
         let shared = Shared {

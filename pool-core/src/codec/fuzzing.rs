@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Memory, decode, decode_bulk, encode};
 use crate::fuzzing::Input;
-use crate::protocol::Failure;
+use crate::shm::protocol::Failure;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Tree {
@@ -87,7 +87,7 @@ pub fn values(input: &[u8]) {
         38 => loose::<std::ops::Range<u32>>(bytes),
         _ => {
             // What the parent makes of a failure that a worker reports.
-            let error = crate::call::reported(bytes);
+            let error = crate::task::chunk::reported(bytes);
             let _ = (error.to_string(), error.panic_location());
         }
     }

@@ -17,20 +17,20 @@ use super::timers::GRACE_NS;
 use super::wire::Harvest;
 use super::work::Delivery;
 use super::{Linked, Token};
-use crate::call::{Chunk, Outcomes, Piece, TaskId};
-use crate::config::Checked;
-use crate::error::{TaskError, TaskErrorKind};
-use crate::executor::Cancel;
-use crate::launch::LaunchError;
-use crate::open::OpenChunk;
-use crate::ring::Corrupt;
-use crate::stats::Stats;
+use crate::api::input::open_chunk::OpenChunk;
+use crate::backend::config::Checked;
+use crate::backend::launcher::LaunchError;
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::observe::stats::Stats;
+use crate::observe::trace::{Event, Tracer};
+use crate::observe::worker_exit::WorkerEnd;
+use crate::shm::ring::Corrupt;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread;
 use crate::sys;
-use crate::trace::{Event, Tracer};
+use crate::task::chunk::{Chunk, Outcomes, Piece, TaskId};
+use crate::task::executor::Cancel;
 use crate::worker::WorkerInfo;
-use crate::worker_end::WorkerEnd;
 
 /// See the module.
 pub(super) struct Core {

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use crate::panic::catch::quietly;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
-use crate::worker::quietly;
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 

@@ -3,8 +3,8 @@
 use super::core::Core;
 use super::scheduler::Imbalance;
 use super::slot::{Initialized, Killed, Phase};
-use crate::error::TaskError;
-use crate::ring::Corrupt;
+use crate::error::task_error::TaskError;
+use crate::shm::ring::Corrupt;
 use crate::sys;
 
 /// So many small tasks are handed out together where a worker has enough of them.

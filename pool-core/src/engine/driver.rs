@@ -21,11 +21,11 @@ use super::core::Core;
 use super::glance::Glance;
 use super::supervisor::{ALARM, BELLS, forget};
 use super::{Shared, Token};
-use crate::executor::Executor;
-use crate::open::OpenChunk;
+use crate::api::input::open_chunk::OpenChunk;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sync::{MutexGuard, thread, thread_local};
 use crate::sys::{self, Event};
+use crate::task::executor::Executor;
 
 /// How long a thread in the seat looks for news before it sleeps, at most: a little longer than
 /// it costs to wake a sleeper, which is the most that looking can save.
@@ -251,7 +251,7 @@ impl Shared {
         Ok(())
     }
 
-    /// See [`Executor::drive`](crate::executor::Executor::drive).
+    /// See [`Executor::drive`].
     pub(super) fn drive_until(
         &self,
         poll: &mut dyn FnMut(Option<&Waker>) -> bool,

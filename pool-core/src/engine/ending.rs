@@ -3,9 +3,9 @@
 use super::core::{Core, End, Founding};
 use super::slot::{Killed, Phase};
 use super::work::Delivery;
-use crate::call::Chunk;
-use crate::error::TaskError;
-use crate::launch::LaunchError;
+use crate::backend::launcher::LaunchError;
+use crate::error::task_error::TaskError;
+use crate::task::chunk::Chunk;
 
 impl Core {
     pub(super) fn close(&mut self) {

@@ -6,19 +6,19 @@ use super::peer::Peer;
 use super::scheduler::Scheduler;
 use super::wire::{Harvest, Wire};
 use super::work::Delivery;
-use crate::bytes::Bytes;
-use crate::call::{Chunk, Piece, Sink};
 use crate::codec::AHEAD;
-use crate::entry::Entry;
-use crate::error::{TaskError, TaskErrorKind};
-use crate::extras::Extras;
+use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::fuzzing::Input;
-use crate::protocol::{Head, MAX_HEAD, RecordKind, append_item};
-use crate::region::Region;
-use crate::ring::{Corrupt, Producer};
+use crate::shm::protocol::{Head, MAX_HEAD, RecordKind, append_item};
+use crate::shm::region::Region;
+use crate::shm::ring::{Corrupt, Producer};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
+use crate::task::bytes::Bytes;
+use crate::task::chunk::{Chunk, Piece, Sink};
+use crate::task::chunk_ext::Extras;
 use crate::worker::WorkerInfo;
+use crate::worker::function::Entry;
 
 /// The capacity of each ring, the smallest that there is.
 const BYTES: usize = 4096;
@@ -354,7 +354,7 @@ impl Sink for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::Measure;
+    use crate::worker::item_timer::Measure;
 
     fn head(kind: RecordKind, len: u64) -> Vec<u8> {
         let mut head = [0; MAX_HEAD];

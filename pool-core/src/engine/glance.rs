@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::wire::Wire;
-use crate::region::Region;
+use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
 use crate::sync::{IS_MODEL, thread::spin_loop};
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::stack_walk::{Copied, walk};
-use crate::backtrace::Functions;
-use crate::dump::{KernelState, WorkerDump};
-use crate::entry::main_code;
-use crate::region::Region;
+use crate::observe::dump::{KernelState, WorkerDump};
+use crate::panic::backtrace::Functions;
+use crate::shm::region::Region;
 use crate::sys;
+use crate::worker::function::main_code;
 
 /// How long a worker has to tell where it is.
 const PATIENCE_NS: u64 = 200_000_000;

@@ -50,27 +50,28 @@ use self::deferred::Deferred;
 use self::driver::Seat;
 use self::terminating::AskAgain;
 use self::work::Delivery;
+use crate::api::input::open_chunk::OpenChunk;
+use crate::backend::config::{Checked, PoolConfig, check_processes};
+use crate::backend::launcher::{LaunchError, Launcher, Link, hint};
+use crate::backend::tie::Tie;
 use crate::broadcast::Listener;
-use crate::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
-use crate::call::{Chunk, TaskId};
-use crate::config::{Checked, PoolConfig, check_processes};
-use crate::dump::Dump;
-use crate::error::TaskError;
-use crate::executor::{Cancel, Executor};
-use crate::fork::OF_FORK;
-use crate::launch::{LaunchError, Launcher, Link, hint};
-use crate::open::OpenChunk;
+use crate::error::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
+use crate::error::task_error::TaskError;
 #[cfg(feature = "tracing")]
-use crate::origin::Origin;
-use crate::region::Region;
-use crate::stats::Stats;
+use crate::observe::call_span::Origin;
+use crate::observe::dump::Dump;
+use crate::observe::stats::Stats;
+use crate::observe::trace::Tracer;
+use crate::panic::catch::quietly;
+use crate::process::fork::OF_FORK;
+use crate::shm::region::Region;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, IS_MODEL, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
-use crate::tie::Tie;
-use crate::trace::Tracer;
-use crate::worker::{WorkerInfo, quietly};
+use crate::task::chunk::{Chunk, TaskId};
+use crate::task::executor::{Cancel, Executor};
+use crate::worker::WorkerInfo;
 
 /// A pool of processes without the types: what a backend's pool has inside.
 ///
@@ -184,7 +185,7 @@ impl Engine {
                 ),
             )
         };
-        crate::entry::find_main_code().map_err(refused)?;
+        crate::worker::function::find_main_code().map_err(refused)?;
         let has_attachments = !config.attachments.is_empty();
         let shared = Arc::new(Shared::new(config, launcher.backend()).map_err(refused)?);
         if has_attachments {
@@ -258,7 +259,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.fork_depth == crate::fork::depth() {
+        if self.fork_depth == crate::process::fork::depth() {
             self.finish();
         } else {
             // This is the copy in a forked process: the workers are its parent's, and so is
@@ -300,7 +301,7 @@ impl Shared {
             deferred: Deferred::default(),
             capture,
             backend,
-            fork_depth: crate::fork::depth(),
+            fork_depth: crate::process::fork::depth(),
         };
         shared.prepare()?;
         Ok(shared)
@@ -374,7 +375,7 @@ impl Shared {
 
     /// Whether this process is the one that the pool belongs to, and not a fork of it.
     fn is_ours(&self) -> bool {
-        self.fork_depth == crate::fork::depth()
+        self.fork_depth == crate::process::fork::depth()
     }
 
     fn is_over(&self, core: &Core) -> bool {

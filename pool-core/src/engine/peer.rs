@@ -2,12 +2,12 @@
 
 use std::io;
 
+use crate::backend::launcher::Link;
 use crate::broadcast::Offering;
-use crate::call::Chunk;
-use crate::error::{TaskError, TaskErrorKind};
-use crate::launch::Link;
-use crate::ring::Corrupt;
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::shm::ring::Corrupt;
 use crate::sys;
+use crate::task::chunk::Chunk;
 use crate::worker::WorkerInfo;
 
 /// See the module.

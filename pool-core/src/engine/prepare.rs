@@ -3,11 +3,12 @@
 use super::core::{Core, Founding};
 use super::slot::{Initialized, Killed};
 use super::workers::fate;
-use crate::call::Chunk;
+use crate::backend::launcher::{ExitStatus, LaunchError};
 use crate::codec;
-use crate::error::{TaskError, TaskErrorKind};
-use crate::launch::{ExitStatus, LaunchError};
-use crate::protocol::{self, PanicReport};
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::shm::protocol;
+use crate::shm::protocol::PanicReport;
+use crate::task::chunk::Chunk;
 
 impl Core {
     /// A worker was reached: it is told what comes first.

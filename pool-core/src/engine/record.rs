@@ -3,14 +3,14 @@
 use super::peer::Peer;
 use super::scheduler::Scheduler;
 use super::wire::Harvest;
-use crate::call::{Chunk, Outcomes, reported};
 use crate::codec::{CodecError, Memory};
-use crate::error::{TaskError, TaskErrorKind};
-use crate::measure::Measure;
-use crate::protocol::RecordKind;
-use crate::ring::Corrupt;
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::shm::protocol::RecordKind;
+use crate::shm::ring::Corrupt;
 use crate::sys;
+use crate::task::chunk::{Chunk, Outcomes, reported};
 use crate::worker::WorkerInfo;
+use crate::worker::item_timer::Measure;
 
 /// The bytes of a whole record.
 pub(super) enum RecordBytes<'a> {

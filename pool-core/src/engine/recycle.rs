@@ -3,9 +3,9 @@
 
 use super::core::{Core, End, nanoseconds};
 use super::slot::{Initialized, Phase, Slot};
+use crate::observe::worker_exit::EndReason;
 use crate::sync::atomic::Ordering;
 use crate::sys;
-use crate::worker_end::EndReason;
 
 impl Core {
     /// A slot's worker is to be replaced for this reason. It works until its successor is ready.

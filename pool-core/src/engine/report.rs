@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::core::Core;
 use super::slot::Phase;
 use super::work;
-use crate::dump::{Dump, RunningTask, WorkerDump, WorkerState};
-use crate::region::Region;
-use crate::stats::{Stats, WorkerStats};
+use crate::observe::dump::{Dump, RunningTask, WorkerDump, WorkerState};
+use crate::observe::stats::{Stats, WorkerStats};
+use crate::observe::trace::{Event, Tracer, already_traced};
+use crate::shm::region::Region;
 use crate::sys;
-use crate::trace::{Event, Tracer, already_traced};
 
 impl Core {
     /// What happened so far. How much memory the workers have is for the caller to ask, without the

@@ -2,7 +2,7 @@
 
 use super::Linked;
 use super::wire::Wire;
-use crate::worker_end::EndReason;
+use crate::observe::worker_exit::EndReason;
 
 /// Room for one worker process.
 pub(super) struct Slot {

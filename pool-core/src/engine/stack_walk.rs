@@ -1,6 +1,6 @@
 //! Walks the stack of another process, of which there is a copy.
 
-use crate::region::Region;
+use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
 
 /// More frames than this are of no use to a reader.
@@ -102,7 +102,7 @@ pub(super) fn walk(copied: &Copied, there: impl Fn(u64) -> Option<u64>) -> Vec<F
     let registers = UnwindRegsNative::new(copied.link, copied.stack, copied.frame);
     let mut frames = Vec::new();
     // Whatever it makes of them.
-    crate::worker::quietly(|| {
+    crate::panic::catch::quietly(|| {
         let mut cache = CacheNative::<MayAllocateDuringUnwind>::new();
         let mut read = |address| copied.word(address).ok_or(());
         let mut walk = unwinder.iter_frames(copied.instruction, registers, &mut cache, &mut read);

@@ -13,13 +13,13 @@ use super::core::End;
 use super::driver::{Attention, until};
 use super::workers::Due;
 use super::{Intake, Linked, Shared, Token};
-use crate::error::{TaskError, TaskErrorKind};
-use crate::launch::{LaunchError, Launcher, hint};
+use crate::backend::launcher::{LaunchError, Launcher, hint};
+use crate::backend::tie::Tie;
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::panic::catch::catch;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sys::{self, Poller};
-use crate::tie::Tie;
-use crate::worker::catch;
 
 /// The token of a thread's own alarm.
 pub(super) const ALARM: u64 = u64::MAX;

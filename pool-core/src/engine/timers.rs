@@ -3,9 +3,9 @@
 
 use super::core::{Core, End, nanoseconds};
 use super::slot::{Killed, Phase};
-use crate::options::Timeout;
 use crate::sync::atomic::Ordering;
 use crate::sys;
+use crate::task::options::Timeout;
 
 impl Core {
     /// When something must be done even if nothing happens, in nanoseconds; `rebalance`: the

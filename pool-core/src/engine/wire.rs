@@ -9,19 +9,20 @@ use super::record::{RecordBytes, accept, no_memory};
 use super::scheduler::Scheduler;
 use super::work;
 use crate::broadcast::MAX_OFFERED_BYTES;
-use crate::bytes::Bytes;
-use crate::call::{Chunk, Outcomes};
 use crate::codec::Memory;
-use crate::measure::Measure;
-use crate::protocol::{
-    self, FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_FAILURE_BYTES, MAX_HEAD,
+use crate::observe::stats::Stats;
+use crate::shm::protocol;
+use crate::shm::protocol::{
+    FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_FAILURE_BYTES, MAX_HEAD,
     RecordKind,
 };
-use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
-use crate::ring::{Consumer, Corrupt, Producer};
-use crate::stats::Stats;
+use crate::shm::region::{Region, WANT_RESULTS, WANT_SPACE};
+use crate::shm::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sys;
+use crate::task::bytes::Bytes;
+use crate::task::chunk::{Chunk, Outcomes};
+use crate::worker::item_timer::Measure;
 
 /// The parent's side of one running worker.
 pub(super) struct Wire {
@@ -484,7 +485,7 @@ const SMALL: u64 = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::region::Region;
+    use crate::shm::region::Region;
     use crate::worker::WorkerInfo;
 
     const BYTES: usize = 4096;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::load::{Done, Flight, Load};
 use super::scheduler::Scheduler;
-use crate::call::{Chunk, Outcomes, Piece, Sink};
-use crate::error::{TaskError, TaskErrorKind};
-use crate::ledger::Ledger;
-use crate::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
-use crate::stats::Stats;
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::observe::stats::Stats;
+use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
+use crate::task::chunk::{Chunk, Outcomes, Piece, Sink};
+use crate::task::item_metrics::Ledger;
 
 impl Load for Chunk {
     type Outcomes = Outcomes;

@@ -16,16 +16,16 @@ use super::slot::{Initialized, Killed, Phase, Tally};
 use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use super::wire::Wire;
 use super::work::Delivery;
-use crate::call::Chunk;
-use crate::error::{TaskError, TaskErrorKind};
-use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Outlets, Reaped};
-use crate::options::Timeout;
-use crate::protocol::PanicReport;
-use crate::region::Region;
+use crate::backend::launcher::{Advance, ExitStatus, LaunchError, LaunchSpec, Outlets, Reaped};
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::observe::worker_exit::{EndReason, WorkerEnd};
+use crate::shm::protocol::PanicReport;
+use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
 use crate::sys;
+use crate::task::chunk::Chunk;
+use crate::task::options::Timeout;
 use crate::worker::WorkerInfo;
-use crate::worker_end::{EndReason, WorkerEnd};
 
 /// After so many failures in a row to get a worker going, the pool gives up.
 const MAX_FAILURES: u32 = 3;

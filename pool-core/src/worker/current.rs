@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
 
-use crate::region::Region;
+use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
 
 /// A worker process of a pool.
@@ -143,7 +143,7 @@ pub(crate) fn running_item() -> u64 {
 }
 
 /// Gives the region of the worker that this process is; not that of one which it is a mere copy of.
-pub(super) fn with_region(body: impl FnOnce(&Region)) {
+pub(crate) fn with_region(body: impl FnOnce(&Region)) {
     if let Ok(myself) = myself().try_read()
         && let Some(myself) = &*myself
         && myself.info.pid == std::process::id()

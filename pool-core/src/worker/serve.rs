@@ -5,19 +5,20 @@ use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::chunk::{ChunkRun, Source};
 use super::copy::Original;
 use super::corrupt::{EXIT_CORRUPT, corrupt};
-use super::{WorkerInfo, current, memory, panic, parent, stack};
+use super::function::Entry;
+use super::run::{ChunkRun, Source};
+use super::{WorkerInfo, current, memory, parent, stack};
 use crate::broadcast::{SharedMemory, forget_freed};
 use crate::codec::{self, CodecError};
-use crate::entry::Entry;
-use crate::protocol::{
-    self, FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind,
-    Stage,
+use crate::panic::catch as panic;
+use crate::shm::protocol;
+use crate::shm::protocol::{
+    FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind, Stage,
 };
-use crate::region::{Region, WANT_RESULTS, WANT_SPACE};
-use crate::ring::{Consumer, Producer};
+use crate::shm::region::{Region, WANT_RESULTS, WANT_SPACE};
+use crate::shm::ring::{Consumer, Producer};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::thread;
 use crate::sys;
@@ -81,7 +82,7 @@ pub unsafe fn serve(region: Region, bell: OwnedFd) -> i32 {
         region.clone(),
     );
     #[cfg(feature = "tracing")]
-    let _forwarding = crate::events::forward(&region);
+    let _forwarding = crate::observe::events::forward(&region);
     let mut wire = Wire::new(region, bell, request_bytes, response_bytes);
     loop {
         let Some(header) = wire.next_frame() else {
@@ -104,7 +105,7 @@ pub unsafe fn serve(region: Region, bell: OwnedFd) -> i32 {
 /// backend before [`serve`]. Without the feature `tracing`, the pipe is closed.
 pub fn forward_events_to(pipe: OwnedFd) {
     #[cfg(feature = "tracing")]
-    crate::events::set_channel(pipe);
+    crate::observe::events::set_channel(pipe);
     #[cfg(not(feature = "tracing"))]
     drop(pipe);
 }

@@ -9,8 +9,8 @@ use rustix::process::{Rlimit, chdir, nice, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
+use super::function::{Entry, ForeignFunction, Stateless};
 use super::memory;
-use crate::entry::{Entry, ForeignFunction, Stateless};
 
 /// The settings of a pool's workers, or of one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use crate::entry::main_code;
-use crate::region::Region;
+use super::function::main_code;
+use crate::shm::region::Region;
 use crate::sys;
 
 /// What the handler needs to know; never freed once set.

@@ -6,7 +6,7 @@ use super::rust_text::RustText;
 
 /// A text file of the workspace.
 pub(super) struct File {
-    /// Its path from the root, with slashes: `pool-core/src/region.rs`.
+    /// Its path from the root, with slashes: `pool-core/src/shm/region.rs`.
     pub(super) path: String,
     /// What it says.
     pub(super) text: String,

@@ -38,7 +38,7 @@ const PLACES: &[(&str, &str)] = &[
     ("examples/service/", "crashes on purpose"),
     ("examples/test_isolation.rs", "crashes on purpose"),
     (
-        "pool-core/src/append_log.rs",
+        "pool-core/src/api/input/append_log.rs",
         "memory that one thread writes while others read what is there",
     ),
     (
@@ -55,7 +55,10 @@ const PLACES: &[(&str, &str)] = &[
         "pool-core/src/engine/models/",
         "shares a ring between a model's threads",
     ),
-    ("pool-core/src/entry.rs", "calls a function by its offset"),
+    (
+        "pool-core/src/worker/function.rs",
+        "calls a function by its offset",
+    ),
     (
         "pool-bench/src/floor/fork_exec.rs",
         "forks with nothing of ours, to time it",
@@ -73,11 +76,11 @@ const PLACES: &[(&str, &str)] = &[
         "forks with nothing of ours, to time it",
     ),
     (
-        "pool-core/src/region.rs",
+        "pool-core/src/shm/region.rs",
         "memory that another process writes",
     ),
     (
-        "pool-core/src/ring.rs",
+        "pool-core/src/shm/ring.rs",
         "copies into and out of that memory",
     ),
     ("pool-core/src/sys/", "system calls"),
@@ -94,7 +97,7 @@ const PLACES: &[(&str, &str)] = &[
         "copies the stack in a signal handler",
     ),
     (
-        "pool-core/src/worker/unwind.rs",
+        "pool-core/src/panic/unwind.rs",
         "asks the unwinder who would catch a panic",
     ),
     (
@@ -200,7 +203,7 @@ mod tests {
         assert_eq!(lines_of(&places(&File::new("src/a.rs", text))), [1]);
         let denied = text.replace("#![allow", "#![deny");
         assert_eq!(lines_of(&places(&File::new("src/a.rs", denied))), [4]);
-        assert_eq!(places(&File::new("pool-core/src/ring.rs", text)), []);
+        assert_eq!(places(&File::new("pool-core/src/shm/ring.rs", text)), []);
         assert_eq!(places(&File::new("pool-core/src/sys/linux.rs", text)), []);
         assert_eq!(
             places(&File::new("src/b.rs", "#![deny(unsafe_code)]\n")),

@@ -10,9 +10,9 @@ use proptest::prelude::{Just, any, prop_oneof, proptest};
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::super::limits::{FACTOR, MAX_DEPTH, MAX_EXCESS, MAX_FREE};
 use super::model::{Any, Struct, any_value};
 use super::{decode, encoded, failed, refused};
+use crate::codec::limits::{FACTOR, MAX_DEPTH, MAX_EXCESS, MAX_FREE};
 
 /// Decodes whatever comes. What is accepted must be exactly what the value encodes to.
 fn feed<T: Serialize + DeserializeOwned + 'static>(bytes: &[u8]) {

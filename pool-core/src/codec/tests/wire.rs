@@ -7,8 +7,8 @@ use std::hint::black_box;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 
-use super::super::de::Decoder;
 use super::{assert_round_trip, decode, encode, encoded};
+use crate::codec::de::Decoder;
 
 #[derive(serde::Serialize)]
 struct Pair {

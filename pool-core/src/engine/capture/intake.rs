@@ -14,9 +14,9 @@ use super::reader::Hub;
 use super::tail::Tail;
 use super::teller::News;
 #[cfg(feature = "tracing")]
-use crate::events::{Audience, Frames, Origin};
-use crate::output::{LineHandler, OutputLine, OutputStream};
-use crate::region::Region;
+use crate::observe::events::{Audience, Frames, Origin};
+use crate::observe::output::{LineHandler, OutputLine, OutputStream};
+use crate::shm::region::Region;
 #[cfg(feature = "tracing")]
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard};

@@ -1,6 +1,6 @@
 //! Bytes as they come out of a pipe, as lines.
 
-use crate::output::OutputLine;
+use crate::observe::output::OutputLine;
 
 const MAX_BYTES: usize = OutputLine::MAX_BYTES;
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, Weak};
 
-use crate::origin::Origin;
+use crate::observe::call_span::Origin;
 use crate::sync::Mutex;
 
 /// More items than a worker has at a time are not kept track of.

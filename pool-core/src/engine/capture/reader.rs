@@ -12,12 +12,12 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::intake::{Destination, Intake, PIECE_BYTES, Pipes, from_token};
 use super::lines::Lines;
 use super::teller::{News, Queue, Teller};
-use crate::config::Checked;
+use crate::backend::config::Checked;
+use crate::backend::launcher::Outlets;
 use crate::engine::workers::Due;
 #[cfg(feature = "tracing")]
-use crate::events::{Audience, Frames, Origin};
-use crate::launch::Outlets;
-use crate::output::{Kind, LineHandler, Output, OutputLine, OutputStream};
+use crate::observe::events::{Audience, Frames, Origin};
+use crate::observe::output::{Kind, LineHandler, Output, OutputLine, OutputStream};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, MutexGuard};

@@ -10,14 +10,14 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 #[cfg(feature = "tracing")]
-use crate::events::{Audience, LetGo, OpenSpan, Origin, Record};
-use crate::output::{LineHandler, OutputLine, OutputStream};
+use crate::observe::events::{Audience, LetGo, OpenSpan, Origin, Record};
+use crate::observe::output::{LineHandler, OutputLine, OutputStream};
+use crate::panic::catch::quietly;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::{self, Event};
 #[cfg(feature = "tracing")]
 use crate::worker::WorkerInfo;
-use crate::worker::quietly;
 
 /// So many bytes of news may wait for the handlers.
 const MAX_BYTES: usize = 4 << 20;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::explore;
 use super::launcher::{Processes, config, pool};
 use super::pool::{awake, check_fates, counted, join, runs, spawn};
-use crate::pool::Pool;
+use crate::api::pool::Pool;
 use crate::sync::Life;
 use crate::sync::thread;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::executor::Executor;
-use crate::pool::Pool;
+use crate::api::pool::Pool;
+use crate::task::executor::Executor;
 
 /// A pool in a model.
 pub(super) struct ModelPool {

@@ -9,10 +9,12 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::fake::{ModelPool, bell};
-use crate::config::PoolConfig;
+use crate::backend::config::PoolConfig;
+use crate::backend::launcher::{
+    Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped,
+};
 use crate::engine::Engine;
-use crate::launch::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
-use crate::region::Region;
+use crate::shm::region::Region;
 use crate::sync::thread::Builder;
 use crate::sync::{Life, WasKilled};
 use crate::sys::{self, Event};

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use super::explore;
-use crate::region::Region;
+use crate::shm::region::Region;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::thread;
 use crate::sys::Processor;

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::explore;
-use crate::region::Region;
-use crate::ring::{Consumer, Producer};
+use crate::shm::region::Region;
+use crate::shm::ring::{Consumer, Producer};
 use crate::sync::thread;
 
 /// How the consumer gets at bytes.

@@ -15,18 +15,18 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::super::supervisor::Supervisor;
-use super::super::{Linked, Shared, Token};
 use super::explore;
 use super::fake::{ModelPool, bell};
-use crate::config::PoolConfig;
-use crate::launch::{
+use crate::api::pool::Pool;
+use crate::backend::config::PoolConfig;
+use crate::backend::launcher::{
     Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Outlets, Reaped,
 };
-use crate::pool::Pool;
-use crate::region::Region;
+use crate::backend::tie::Tie;
+use crate::engine::supervisor::Supervisor;
+use crate::engine::{Linked, Shared, Token};
+use crate::shm::region::Region;
 use crate::sync::thread::{self, JoinHandle};
-use crate::tie::Tie;
 use crate::worker::serve;
 
 /// A worker that was reached from the beginning, and never dies.
@@ -128,7 +128,7 @@ impl Launcher for Nobody {
 /// submitted the task.
 #[test]
 fn the_supervisor_hears_of_a_result() {
-    crate::entry::find_main_code().expect("code");
+    crate::worker::function::find_main_code().expect("code");
     explore(2, || {
         let (shared, worker) = pool_of_one(128);
         let mut supervisor = Supervisor::new(shared.clone(), Box::new(Nobody));
@@ -146,7 +146,7 @@ fn the_supervisor_hears_of_a_result() {
 
 fn with_pool(preemptions: usize, ring_bytes: usize, calls: fn(&ModelPool)) {
     // Once outside, since it reads files.
-    crate::entry::find_main_code().expect("code");
+    crate::worker::function::find_main_code().expect("code");
     explore(preemptions, move || {
         let (shared, worker) = pool_of_one(ring_bytes);
         let pool = ModelPool { executor: shared };

@@ -1,0 +1,192 @@
+//! Handles of calls that run in the background.
+
+mod cell;
+mod map;
+mod pending;
+mod task;
+mod watch;
+
+pub(crate) use cell::{Cell, Collector, TaskCell};
+pub use map::MapHandle;
+pub(crate) use pending::Pending;
+pub use task::TaskHandle;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::measured::Receipt;
+use crate::codec;
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::panic::catch::catch;
+use crate::shm::protocol::PanicReport;
+use crate::sys;
+use crate::task::bytes::Bytes;
+use crate::task::chunk::{Outcomes, Piece};
+
+/// A worker's encoded result as a value.
+fn decode<R: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<R, TaskError> {
+    guarded(|| codec::decode(bytes))
+}
+
+/// The same of bytes that need not be in one piece.
+fn decode_bytes<R: DeserializeOwned + 'static>(bytes: &Bytes) -> Result<R, TaskError> {
+    decode(&bytes.to_slice().map_err(|error| undecodable(&error))?)
+}
+
+/// The same where the value may have the memory of the bytes.
+fn decode_owned<R: DeserializeOwned + 'static>(bytes: Bytes) -> Result<R, TaskError> {
+    match bytes.into_bulk() {
+        Ok((prefix, memory)) => guarded(|| codec::decode_bulk(prefix, memory)),
+        Err(bytes) => decode_bytes(&bytes),
+    }
+}
+
+fn guarded<R>(decode: impl FnOnce() -> Result<R, codec::CodecError>) -> Result<R, TaskError> {
+    catch(decode)
+        .map_err(panicked)
+        .and_then(|value| value.map_err(|error| undecodable(&error)))
+}
+
+/// Where the outcomes of many items go, in their order.
+pub(crate) trait Receiver<R> {
+    fn put(&mut self, outcome: Result<R, TaskError>);
+
+    /// The same for many that succeeded.
+    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>);
+}
+
+impl<R> Receiver<R> for Vec<Result<R, TaskError>> {
+    fn put(&mut self, outcome: Result<R, TaskError>) {
+        self.push(outcome);
+    }
+
+    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>) {
+        self.extend(values.map(Ok));
+    }
+}
+
+impl<R> Receiver<R> for VecDeque<Result<R, TaskError>> {
+    fn put(&mut self, outcome: Result<R, TaskError>) {
+        self.push_back(outcome);
+    }
+
+    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>) {
+        self.extend(values.map(Ok));
+    }
+}
+
+/// So many bytes of room are made for values beforehand. As long as it is not touched it takes
+/// addresses, not memory.
+const MAX_ROOM: usize = 1 << 30;
+
+/// All values, or the first error.
+pub(crate) struct AllOrFirst<R>(Result<Vec<R>, TaskError>);
+
+impl<R> AllOrFirst<R> {
+    /// With room for so many values, unless that is more than there could be: an iterator may claim
+    /// anything.
+    pub(crate) fn with_capacity(count: usize) -> Self {
+        let mut values = Vec::new();
+        if count <= MAX_ROOM / size_of::<R>().max(1) && values.try_reserve_exact(count).is_ok() {
+            sys::expect_use(values.spare_capacity_mut());
+        }
+        Self(Ok(values))
+    }
+
+    pub(crate) fn into_result(self) -> Result<Vec<R>, TaskError> {
+        self.0
+    }
+}
+
+impl<R> Receiver<R> for AllOrFirst<R> {
+    #[inline]
+    fn put(&mut self, outcome: Result<R, TaskError>) {
+        if let Ok(values) = &mut self.0 {
+            match outcome {
+                Ok(value) => values.push(value),
+                Err(error) => self.0 = Err(error),
+            }
+        }
+    }
+
+    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>) {
+        if let Ok(all) = &mut self.0 {
+            all.extend(values);
+        }
+    }
+}
+
+/// Gives the value or error of each item of a piece to `receiver`.
+pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
+    piece: &Piece,
+    receiver: &mut impl Receiver<R>,
+) {
+    if let Some(size) = codec::number_size::<R>()
+        && let Some(numbers) = piece.values_of(size)
+    {
+        receiver.put_values(numbers.map(|bytes| {
+            codec::read_number(bytes).expect("a number, and as many bytes as it has")
+        }));
+        return;
+    }
+    let mut next = piece.first;
+    // Once more for each item whose deserialisation panics, from behind that item.
+    while let Err(panic) = catch(|| {
+        piece.visit(next, |index, outcome| {
+            next = index + 1;
+            let value = outcome
+                .and_then(|bytes| codec::decode::<R>(bytes).map_err(|error| undecodable(&error)));
+            receiver.put(value.map_err(|error| error.at_index(index)));
+        });
+    }) {
+        receiver.put(Err(panicked(panic).at_index(next - 1)));
+    }
+}
+
+/// Gives the outcome of each item of a piece to `put`, with its index and its receipt.
+pub(crate) fn decode_measured<R: DeserializeOwned + 'static>(
+    piece: Arc<Piece>,
+    mut put: impl FnMut(usize, Result<R, TaskError>, Receipt),
+) {
+    // A single large value is taken, not copied.
+    match Arc::try_unwrap(piece) {
+        // A piece of one item may be what was left of a larger one, and its outcome among several.
+        Ok(piece) if matches!(piece.outcomes, Outcomes::One(_)) => {
+            let (index, mut receipt) = (piece.first, piece.receipt(piece.first));
+            let bytes = piece.into_single();
+            let outcome = timed(&mut receipt, || bytes.and_then(decode_owned));
+            put(index, outcome, receipt);
+        }
+        piece => {
+            let piece = piece.map_or_else(|shared| shared, Arc::new);
+            piece.visit(piece.first, |index, outcome| {
+                let mut receipt = piece.receipt(index);
+                let outcome = timed(&mut receipt, || outcome.and_then(decode));
+                put(index, outcome, receipt);
+            });
+        }
+    }
+}
+
+fn timed<T>(receipt: &mut Receipt, decode: impl FnOnce() -> T) -> T {
+    let start = sys::now_ns();
+    let value = decode();
+    receipt.decode += Duration::from_nanos(sys::now_ns() - start);
+    value
+}
+
+#[cold]
+fn undecodable(error: &codec::CodecError) -> TaskError {
+    TaskError::new(
+        TaskErrorKind::Decode,
+        format!("cannot deserialise the result: {error}"),
+    )
+}
+
+#[cold]
+fn panicked(panic: PanicReport) -> TaskError {
+    TaskError::panicked(TaskErrorKind::Decode, "the result's deserialisation", panic)
+}

@@ -1,0 +1,113 @@
+//! What the handles of single tasks and of maps have in common.
+
+use std::sync::Arc;
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use super::cell::{Cell, Collector};
+use crate::error::task_error::TaskError;
+use crate::sys;
+use crate::task::chunk::{Piece, TaskId};
+use crate::task::executor::{Cancel, Executor};
+
+/// A call that was submitted.
+pub(crate) struct Pending<C: Cell + 'static> {
+    pub(super) cell: Arc<C>,
+    executor: Arc<dyn Executor>,
+    /// The cell may have a future's waker.
+    was_polled: bool,
+}
+
+impl<C: Cell + 'static> Pending<C> {
+    pub(crate) fn new(cell: Arc<C>, executor: Arc<dyn Executor>) -> Self {
+        Self {
+            cell,
+            executor,
+            was_polled: false,
+        }
+    }
+
+    /// What every call is answered with in a fork of the process that the pool belongs to: there,
+    /// no outcome ever arrives, and another thread may have had the cell at the moment of the fork.
+    pub(crate) fn refusal(&self) -> Option<TaskError> {
+        self.executor.is_foreign().then(TaskError::of_fork)
+    }
+
+    /// Waits for the outcome. It ends with the task, or with the pool.
+    pub(crate) fn wait(&self) {
+        self.wait_until(None);
+    }
+
+    pub(crate) fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.wait_until(sys::now().checked_add(timeout))
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> bool {
+        if self.is_ready() {
+            return true;
+        }
+        let cell = &*self.cell;
+        self.executor.drive(&mut |waker| cell.poll(waker), deadline)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.executor.is_foreign() || self.cell.is_ready()
+    }
+
+    pub(crate) fn poll(&mut self, context: &Context<'_>) -> bool {
+        if self.executor.is_foreign() {
+            return true;
+        }
+        self.was_polled = true;
+        self.cell.poll_as_future(context.waker())
+    }
+
+    pub(crate) fn cancel(&self, how: Cancel) {
+        if self.is_ready() {
+            return;
+        }
+        self.cell.abandon();
+        let task = TaskId::of(&self.cell);
+        if !self.executor.cancel(task, how, C::QUEUED_APART) {
+            self.cell.fail_unless_ready(TaskError::cancelled());
+        }
+    }
+
+    pub(crate) fn on_complete(&self, callback: impl FnOnce(C::Outcome) + Send + 'static) {
+        if let Some(error) = self.refusal() {
+            // The thread that callbacks run on is not in this process.
+            return callback(C::failed(error));
+        }
+        let executor = self.executor.clone();
+        self.cell.on_complete(Box::new(move |outcome| {
+            executor.defer(Box::new(move || callback(outcome)));
+        }));
+    }
+}
+
+impl Pending<Collector> {
+    /// All pieces that are there, in no order.
+    pub(crate) fn pieces(&self) -> Vec<Arc<Piece>> {
+        match self.refusal() {
+            Some(error) => Collector::failed(error),
+            None => self.cell.pieces(),
+        }
+    }
+
+    /// The same for the last who asks.
+    pub(crate) fn take(&self) -> Vec<Arc<Piece>> {
+        match self.refusal() {
+            Some(error) => Collector::failed(error),
+            None => self.cell.take(),
+        }
+    }
+}
+
+impl<C: Cell + 'static> Drop for Pending<C> {
+    fn drop(&mut self) {
+        // The task goes on, perhaps for long, and whoever has polled need not stay in memory.
+        if self.was_polled && !self.executor.is_foreign() {
+            self.cell.forget_future();
+        }
+    }
+}

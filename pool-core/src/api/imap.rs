@@ -1,0 +1,243 @@
+//! Lazy maps: iterators over results.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::handle::decode_all;
+use super::input::feed::{Feed, InOrder, Source, Turn};
+use crate::error::task_error::TaskError;
+use crate::task::chunk::Piece;
+
+/// An iterator over the results of a lazy map: what [`imap`](crate::Pool::imap) and
+/// [`imap_unordered`](crate::Pool::imap_unordered) return.
+///
+/// Like every iterator it does nothing until it is asked for an item. From then on a thread of its
+/// own, the feeder, takes items from the input ahead of the results that are given, so many that no
+/// worker waits, or as many as [`buffer`](crate::CallWith::buffer) says.
+///
+/// # Inputs that wait
+/// The input may be one that waits: standard input, a channel, a socket. It may even wait for
+/// results of the same call. An item begins when the input has returned it and a worker has nothing
+/// to do. A result is given when it is ready. Neither waits for the item that comes next.
+///
+/// # The end
+/// Dropping the iterator cancels what is under way. If the input keeps the feeder waiting at that
+/// moment, the feeder ends, and drops the input, as soon as the input has returned. An input that
+/// never returns keeps that one thread for as long as the program runs.
+///
+/// An input that panics is heard of after the results of all items before.
+///
+/// If the system refuses to start a thread, the input is read in the caller's thread, as
+/// [`imap_local`](crate::Pool::imap_local) does it.
+///
+/// In an `async` function, turn it into a stream with
+#[cfg_attr(feature = "stream", doc = "[`into_stream`](Self::into_stream).")]
+#[cfg_attr(not(feature = "stream"), doc = "`into_stream` (feature `stream`).")]
+#[must_use = "iterators do nothing until they are asked for an item"]
+pub struct Imap<R> {
+    pub(crate) lazy: Lazy<Box<dyn Source + Send>, Result<R, TaskError>>,
+}
+
+impl<R> Imap<R> {
+    pub(crate) fn new(source: Result<Box<dyn Source + Send>, TaskError>, ordered: bool) -> Self {
+        Self {
+            lazy: Lazy::new(source, ordered),
+        }
+    }
+}
+
+impl<R: DeserializeOwned + 'static> Iterator for Imap<R> {
+    type Item = Result<R, TaskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.lazy.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.lazy.size_hint()
+    }
+}
+
+impl<R: DeserializeOwned + 'static> FusedIterator for Imap<R> {}
+
+impl<R> fmt::Debug for Imap<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap")
+            .field("is_over", &self.lazy.is_over())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The same over an input that must be read in the caller's thread: what
+/// [`imap_local`](crate::Pool::imap_local) and
+/// [`imap_unordered_local`](crate::Pool::imap_unordered_local) return.
+///
+/// It asks its input for items while it is asked for a result. An item still begins when the input
+/// has returned it and a worker has nothing to do. But a result that is ready meanwhile is given
+/// only when the input has answered: over an input that waits for results, this waits for ever.
+#[must_use = "iterators do nothing until they are asked for an item"]
+pub struct ImapLocal<I: Iterator, R> {
+    pub(crate) lazy: Lazy<Feed<I>, Result<R, TaskError>>,
+}
+
+impl<I: Iterator, R> ImapLocal<I, R> {
+    pub(crate) fn new(feed: Result<Feed<I>, TaskError>, ordered: bool) -> Self {
+        Self {
+            lazy: Lazy::new(feed, ordered),
+        }
+    }
+}
+
+impl<A, I, R> Iterator for ImapLocal<I, R>
+where
+    A: Serialize + 'static,
+    I: Iterator<Item = A>,
+    R: DeserializeOwned + 'static,
+{
+    type Item = Result<R, TaskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.lazy.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.lazy.size_hint()
+    }
+}
+
+impl<A, I, R> FusedIterator for ImapLocal<I, R>
+where
+    A: Serialize + 'static,
+    I: Iterator<Item = A>,
+    R: DeserializeOwned + 'static,
+{
+}
+
+impl<I: Iterator, R> fmt::Debug for ImapLocal<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImapLocal")
+            .field("is_over", &self.lazy.is_over())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a lazy map gives for an item.
+pub(crate) trait Given: Sized {
+    /// What it gives if the call cannot be made.
+    fn refused(error: TaskError) -> Self;
+
+    /// What it gives for the items of a piece.
+    fn read(piece: Arc<Piece>, ready: &mut VecDeque<Self>);
+}
+
+impl<R: DeserializeOwned + 'static> Given for Result<R, TaskError> {
+    fn refused(error: TaskError) -> Self {
+        Err(error)
+    }
+
+    fn read(piece: Arc<Piece>, ready: &mut VecDeque<Self>) {
+        decode_all(&piece, ready);
+    }
+}
+
+/// A lazy map, whatever `T` its outcomes are given as.
+pub(crate) struct Lazy<S, T> {
+    /// `None` once it is over.
+    pub(crate) source: Option<S>,
+    /// What has arrived.
+    arrived: Turn,
+    /// What was read of that.
+    ready: VecDeque<T>,
+    /// The caller has a result that the source does not know of.
+    has_given: bool,
+    /// Why there is nothing to iterate over: said once.
+    error: Option<TaskError>,
+}
+
+impl<S, T> Lazy<S, T> {
+    pub(crate) fn new(source: Result<S, TaskError>, ordered: bool) -> Self {
+        let (source, error) = match source {
+            Ok(source) => (Some(source), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self {
+            source,
+            arrived: if ordered {
+                Turn::InOrder(InOrder::default())
+            } else {
+                Turn::First(VecDeque::new())
+            },
+            ready: VecDeque::new(),
+            has_given: false,
+            error,
+        }
+    }
+
+    /// Whether nothing will ever come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.source.is_none() && self.error.is_none()
+    }
+}
+
+impl<S: Source, T: Given> Lazy<S, T> {
+    pub(crate) fn next(&mut self) -> Option<T> {
+        loop {
+            if let Some(outcome) = self.next_ready() {
+                return Some(outcome);
+            }
+            let pieces = self.source.as_mut()?.next_pieces();
+            if !self.take_in(pieces) {
+                return self.error.take().map(T::refused);
+            }
+        }
+    }
+
+    /// The next outcome, if it is there.
+    pub(crate) fn next_ready(&mut self) -> Option<T> {
+        if let Some(error) = self.error.take() {
+            return Some(T::refused(error));
+        }
+        // Only now: an item is with the caller when he comes back for the next one, and its
+        // result may be what the input waits for.
+        if std::mem::take(&mut self.has_given)
+            && let Some(source) = &mut self.source
+        {
+            source.give(1);
+        }
+        loop {
+            if let Some(outcome) = self.ready.pop_front() {
+                self.has_given = true;
+                return Some(outcome);
+            }
+            T::read(self.arrived.pop()?, &mut self.ready);
+        }
+    }
+
+    /// Takes in what the source has given; `false`: it was nothing, so all is through.
+    pub(crate) fn take_in(&mut self, pieces: Vec<Arc<Piece>>) -> bool {
+        let any = !pieces.is_empty();
+        for piece in pieces {
+            self.arrived.push(piece);
+        }
+        if !any && let Some(mut over) = self.source.take() {
+            self.error = over.error();
+            over.rethrow();
+        }
+        any
+    }
+
+    pub(crate) fn size_hint(&self) -> (usize, Option<usize>) {
+        let Some(source) = &self.source else {
+            let errors = usize::from(self.error.is_some());
+            return (errors, Some(errors));
+        };
+        let (low, high) = source.remaining();
+        let with_caller = usize::from(self.has_given);
+        (low - with_caller, high.map(|high| high - with_caller))
+    }
+}

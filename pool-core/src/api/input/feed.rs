@@ -1,0 +1,589 @@
+//! From an iterator of arguments to chunks in a pool, and back to values: the loop that `map`,
+//! `imap` and `imap_unordered` share.
+
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
+use std::iter::Fuse;
+use std::sync::{Arc, Weak};
+#[cfg(feature = "stream")]
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::open_chunk::{Filler, OpenChunk};
+use crate::api::handle::{Collector, Pending};
+use crate::api::progress::Progress;
+use crate::error::task_error::TaskError;
+use crate::observe::call_span::Origin;
+use crate::sys;
+use crate::task::bytes::Bytes;
+use crate::task::chunk::{Chunk, Piece, Sink};
+use crate::task::chunk_ext::Extras;
+use crate::task::chunker::Chunker;
+use crate::task::encode::{Items, Limit, Stop};
+use crate::task::executor::{Cancel, Executor};
+use crate::task::options::CheckedOptions;
+use crate::worker::function::Entry;
+
+/// How long an executor's thread takes and encodes items in one go. What else the executor runs
+/// waits meanwhile; what a turn costs beside it is less than a microsecond.
+#[cfg(feature = "stream")]
+const FILL_FOR: Duration = Duration::from_micros(100);
+
+/// What gives a lazy map its outcomes.
+pub(crate) trait Source {
+    /// The next pieces in whatever order they come, at least one; none when all are through.
+    /// Waits for them, driving the pool.
+    fn next_pieces(&mut self) -> Vec<Arc<Piece>>;
+
+    /// The same as a future does it: without waiting, and, if it is asked once in each poll to
+    /// `fill`, without keeping the thread for long.
+    #[cfg(feature = "stream")]
+    fn poll_pieces(&mut self, context: &mut Context<'_>, fill: bool) -> Poll<Vec<Arc<Piece>>>;
+
+    /// From now on `poll_pieces` is asked, and nobody drives the pool.
+    #[cfg(feature = "stream")]
+    fn stop_driving(&mut self);
+
+    /// How many items have not been given to the caller, as [`Iterator::size_hint`] says it.
+    fn remaining(&self) -> (usize, Option<usize>);
+
+    /// The caller has been given so many more items.
+    fn give(&mut self, items: usize);
+
+    /// Throws on what the input panicked with, if it did.
+    fn rethrow(&mut self);
+
+    /// Why there are no more outcomes, though there are more items.
+    fn error(&mut self) -> Option<TaskError> {
+        None
+    }
+}
+
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn next_pieces(&mut self) -> Vec<Arc<Piece>> {
+        (**self).next_pieces()
+    }
+
+    #[cfg(feature = "stream")]
+    fn poll_pieces(&mut self, context: &mut Context<'_>, fill: bool) -> Poll<Vec<Arc<Piece>>> {
+        (**self).poll_pieces(context, fill)
+    }
+
+    #[cfg(feature = "stream")]
+    fn stop_driving(&mut self) {
+        (**self).stop_driving();
+    }
+
+    fn remaining(&self) -> (usize, Option<usize>) {
+        (**self).remaining()
+    }
+
+    fn give(&mut self, items: usize) {
+        (**self).give(items);
+    }
+
+    fn rethrow(&mut self) {
+        (**self).rethrow();
+    }
+
+    fn error(&mut self) -> Option<TaskError> {
+        (**self).error()
+    }
+}
+
+/// What the chunks of one call have in common.
+pub(crate) struct CallSite {
+    pub(crate) entry: Entry,
+    pub(crate) options: CheckedOptions,
+    /// The span that the call was made in, if it matters.
+    pub(crate) origin: Option<Arc<Origin>>,
+}
+
+impl CallSite {
+    /// Room for encoded arguments.
+    pub(crate) fn items(&self) -> Items {
+        Items {
+            is_timed: self.options.receipts,
+            ..Items::default()
+        }
+    }
+
+    /// A chunk of this call.
+    pub(crate) fn chunk(
+        &self,
+        first: usize,
+        count: u32,
+        items: Bytes,
+        attended: bool,
+        sink: Arc<dyn crate::task::chunk::Sink>,
+    ) -> Chunk {
+        Chunk {
+            entry: self.entry,
+            first,
+            count,
+            items,
+            timeout: self.options.timeout,
+            retries: self.options.retries,
+            attended,
+            is_initializer: false,
+            is_fed: false,
+            deaths: 0,
+            extras: Extras::of_call(self.options.receipts, self.origin.as_ref()),
+            sink,
+        }
+    }
+}
+
+/// Decides how many items are taken, a bounded number ahead of the results.
+#[derive(Clone)]
+pub(crate) struct Flow {
+    chunker: Chunker,
+    buffer: Option<usize>,
+    /// The most items in a chunk: a share of the buffer that leaves something for the other
+    /// workers.
+    share: usize,
+    /// The most items under way.
+    most: usize,
+    /// Items taken from the input.
+    pub(crate) taken: usize,
+    /// Items whose outcome has come back.
+    pub(crate) back: usize,
+    /// Items that the caller has been given.
+    pub(crate) given: usize,
+}
+
+impl Flow {
+    pub(crate) fn new(options: &CheckedOptions, executor: &dyn Executor) -> Self {
+        let workers = executor.processes();
+        let buffer = options.buffer;
+        Self {
+            chunker: Chunker::new(options.chunksize, workers),
+            buffer,
+            // A small buffer is spread over all workers.
+            share: buffer.map_or(usize::MAX, |buffer| buffer.div_ceil(workers.max(1))),
+            most: usize::MAX,
+            taken: 0,
+            back: 0,
+            given: 0,
+        }
+    }
+
+    /// A result is given before another item is taken.
+    fn one_by_one(&mut self) {
+        self.share = 1;
+        self.most = 1;
+    }
+
+    /// How many more items may be taken now.
+    fn room(&self, left: Option<usize>) -> usize {
+        let under_way = self.taken - self.back;
+        let window = self.chunker.window(left).min(self.most);
+        let window = window.saturating_sub(under_way);
+        match self.buffer {
+            None => window,
+            Some(buffer) => window.min(buffer.saturating_sub(self.taken - self.given)),
+        }
+    }
+
+    /// How many items to take for the next chunk; `None`: none yet.
+    pub(crate) fn next(&self, left: Option<usize>) -> Option<Limit> {
+        let room = self.room(left);
+        let size = (self.chunker.size(left) as usize).min(self.share);
+        // A chunk that is much smaller than it should be is not worth the trip yet.
+        if room == 0 || (room < size && self.taken > self.back) {
+            return None;
+        }
+        Some(self.chunker.limit(size.min(room) as u32))
+    }
+
+    /// Pieces have come back.
+    pub(crate) fn observe(&mut self, pieces: &[Arc<Piece>]) {
+        for piece in pieces {
+            self.back += piece.count as usize;
+            let took = Duration::from_nanos(piece.took_ns);
+            self.chunker.observe(piece.count, took);
+        }
+    }
+}
+
+/// How many more items an input has, if it says.
+fn left<I: Iterator>(input: &I) -> Option<usize> {
+    match input.size_hint() {
+        (low, Some(high)) if low == high => Some(low),
+        _ => None,
+    }
+}
+
+/// An input, and what makes chunks of it.
+pub(crate) struct Pusher<I: Iterator> {
+    executor: Weak<dyn Executor>,
+    input: Fuse<I>,
+    filler: Filler,
+    collector: Arc<Collector>,
+    /// The executor takes items out of the open chunk by itself.
+    is_watched: bool,
+}
+
+/// How an input has ended.
+pub(crate) enum End {
+    Exhausted,
+    /// It has panicked with this.
+    Panicked(Box<dyn Any + Send>),
+    /// Nobody wants more of it.
+    Unwanted,
+}
+
+impl<A, I> Pusher<I>
+where
+    A: Serialize + 'static,
+    I: Iterator<Item = A>,
+{
+    pub(crate) fn new(
+        executor: &Arc<dyn Executor>,
+        call: CallSite,
+        input: I,
+        collector: Arc<Collector>,
+    ) -> Self {
+        let open = Arc::new(OpenChunk::new(call, collector.clone()));
+        Self {
+            executor: Arc::downgrade(executor),
+            input: input.fuse(),
+            filler: Filler::new(open),
+            collector,
+            is_watched: false,
+        }
+    }
+
+    pub(crate) fn open(&self) -> &Arc<OpenChunk> {
+        self.filler.open()
+    }
+
+    pub(crate) fn left(&self) -> Option<usize> {
+        left(&self.input)
+    }
+
+    pub(crate) fn size_hint(&self) -> (usize, Option<usize>) {
+        self.input.size_hint()
+    }
+
+    /// How many items were taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.filler.taken()
+    }
+
+    /// The input may keep this thread waiting from now on.
+    pub(crate) fn begin(&mut self) {
+        if let Some(executor) = self.executor.upgrade() {
+            self.is_watched = executor.watch_input(self.filler.open());
+        }
+        if !self.is_watched {
+            self.open().interrupt();
+        }
+    }
+
+    /// It does not any more.
+    pub(crate) fn finish(&mut self) {
+        if let Some(executor) = self.executor.upgrade() {
+            executor.unwatch_input(self.filler.open());
+        }
+    }
+
+    /// Takes items for one chunk, and hands them to the pool, sooner if a worker has nothing to do.
+    pub(crate) fn push(&mut self, limit: Limit) -> Option<End> {
+        let end = self.taken().saturating_add(limit.items);
+        loop {
+            let items = end - self.taken();
+            let stop = self.filler.fill(&mut self.input, Limit { items, ..limit });
+            let Some(executor) = self.executor.upgrade() else {
+                return Some(End::Unwanted);
+            };
+            let is_wanted = matches!(stop, Stop::Wanted);
+            if is_wanted {
+                // Before it is asked whether it still is.
+                self.open().heed();
+            }
+            if let Some(chunk) = self.filler.close() {
+                executor.submit(chunk);
+            }
+            match stop {
+                Stop::Full => return None,
+                Stop::Wanted => {
+                    if self.collector.is_abandoned() {
+                        return Some(End::Unwanted);
+                    }
+                    if !self.is_watched || executor.has_idle_worker() {
+                        self.open().interrupt();
+                    }
+                    let is_late = || limit.until.is_some_and(|until| until <= sys::now());
+                    if self.taken() == end || is_late() {
+                        return None;
+                    }
+                }
+                Stop::Exhausted => return Some(End::Exhausted),
+                Stop::Failed(error) => {
+                    let index = self.filler.skip();
+                    self.collector.expect(1);
+                    self.collector.complete(Piece::failed(index, 1, error));
+                    return None;
+                }
+                Stop::Panicked(panic) => return Some(End::Panicked(panic)),
+            }
+        }
+    }
+}
+
+/// Feeds a pool from an iterator in the thread that wants the results.
+///
+/// Dropping it cancels what is under way.
+pub(crate) struct Feed<I: Iterator> {
+    executor: Arc<dyn Executor>,
+    pusher: Pusher<I>,
+    /// What the input panicked with; to be thrown on when all items before are through.
+    panic: Option<Box<dyn Any + Send>>,
+    flow: Flow,
+    collector: Arc<Collector>,
+    has_begun: bool,
+    is_exhausted: bool,
+    progress: Progress,
+}
+
+impl<A, I> Feed<I>
+where
+    A: Serialize + 'static,
+    I: Iterator<Item = A>,
+{
+    pub(crate) fn new(
+        executor: Arc<dyn Executor>,
+        call: CallSite,
+        input: I,
+        progress: Progress,
+    ) -> Self {
+        let collector = Arc::new(Collector::default());
+        Self {
+            flow: Flow::new(&call.options, &*executor),
+            pusher: Pusher::new(&executor, call, input, collector.clone()),
+            executor,
+            panic: None,
+            collector,
+            has_begun: false,
+            is_exhausted: false,
+            progress,
+        }
+    }
+
+    /// The same, from where another thread has not begun.
+    pub(crate) fn resume(
+        executor: Arc<dyn Executor>,
+        pusher: Pusher<I>,
+        flow: Flow,
+        progress: Progress,
+    ) -> Self {
+        Self {
+            flow,
+            collector: pusher.collector.clone(),
+            pusher,
+            executor,
+            panic: None,
+            has_begun: false,
+            is_exhausted: false,
+            progress,
+        }
+    }
+
+    /// A result is given before another item is taken.
+    pub(crate) fn one_by_one(mut self) -> Self {
+        self.flow.one_by_one();
+        self
+    }
+
+    /// Takes as many items from the input as there is room for, and hands them to the pool;
+    /// `false`: there was no time for all.
+    fn fill(&mut self, until: Option<Instant>) -> bool {
+        if self.is_exhausted {
+            return true;
+        }
+        if !self.has_begun {
+            self.has_begun = true;
+            self.progress.begin(self.pusher.size_hint());
+            self.pusher.begin();
+        }
+        while let Some(limit) = self.flow.next(self.pusher.left()) {
+            let end = self.pusher.push(Limit { until, ..limit });
+            self.flow.taken = self.pusher.taken();
+            if let Some(end) = end {
+                self.is_exhausted = true;
+                self.pusher.finish();
+                match end {
+                    End::Panicked(panic) => self.panic = Some(panic),
+                    End::Exhausted | End::Unwanted => self.progress.end_known(self.flow.taken),
+                }
+                return true;
+            }
+            if until.is_some_and(|until| until <= sys::now()) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The pieces that are there, none of them when all are through; `None`: they must be waited
+    /// for.
+    fn take(&mut self) -> Option<Vec<Arc<Piece>>> {
+        let pieces = self.collector.take();
+        self.flow.observe(&pieces);
+        show(&self.progress, &pieces);
+        let is_over = self.is_exhausted && self.flow.taken == self.flow.back;
+        if is_over && self.panic.is_none() {
+            self.progress.finish();
+        }
+        (is_over || !pieces.is_empty()).then_some(pieces)
+    }
+}
+
+/// Shows what has come back.
+pub(crate) fn show(progress: &Progress, pieces: &[Arc<Piece>]) {
+    if progress.is_shown() {
+        for piece in pieces {
+            progress.add(piece.count.into(), piece.failures() as u64);
+        }
+    }
+}
+
+impl<A, I> Source for Feed<I>
+where
+    A: Serialize + 'static,
+    I: Iterator<Item = A>,
+{
+    fn next_pieces(&mut self) -> Vec<Arc<Piece>> {
+        if self.executor.is_foreign() {
+            return Vec::new();
+        }
+        loop {
+            self.fill(None);
+            if let Some(pieces) = self.take() {
+                return pieces;
+            }
+            if self.flow.taken > self.flow.back {
+                let collector = &self.collector;
+                self.executor
+                    .drive(&mut |waker| collector.poll_any(waker), None);
+            }
+            // Otherwise there was no room, for the caller holds all that was taken: it asks for
+            // more only when it has given that away.
+        }
+    }
+
+    #[cfg(feature = "stream")]
+    fn poll_pieces(&mut self, context: &mut Context<'_>, fill: bool) -> Poll<Vec<Arc<Piece>>> {
+        if self.executor.is_foreign() {
+            return Poll::Ready(Vec::new());
+        }
+        let is_full = fill && self.fill(Some(sys::now() + FILL_FOR));
+        loop {
+            if let Some(pieces) = self.take() {
+                return Poll::Ready(pieces);
+            }
+            if !is_full {
+                // It is the others' turn.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if self.flow.taken > self.flow.back && !self.collector.poll_any(Some(context.waker())) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    #[cfg(feature = "stream")]
+    fn stop_driving(&mut self) {
+        self.pusher.open().leave_unattended();
+        if self.flow.taken > self.flow.back {
+            self.executor.hand_over();
+        }
+    }
+
+    fn remaining(&self) -> (usize, Option<usize>) {
+        let taken = self.flow.taken - self.flow.given;
+        if self.is_exhausted {
+            return (taken, Some(taken));
+        }
+        let (low, high) = self.pusher.size_hint();
+        (
+            low.saturating_add(taken),
+            high.and_then(|high| high.checked_add(taken)),
+        )
+    }
+
+    fn give(&mut self, items: usize) {
+        self.flow.given += items;
+    }
+
+    fn error(&mut self) -> Option<TaskError> {
+        self.executor.is_foreign().then(TaskError::of_fork)
+    }
+
+    fn rethrow(&mut self) {
+        if let Some(panic) = self.panic.take() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl<I: Iterator> Drop for Feed<I> {
+    fn drop(&mut self) {
+        self.progress.abandon();
+        if self.has_begun && !self.is_exhausted {
+            self.executor.unwatch_input(self.pusher.filler.open());
+        }
+        if self.pusher.filler.taken() > self.flow.back {
+            Pending::new(self.collector.clone(), self.executor.clone()).cancel(Cancel::Ask);
+        }
+    }
+}
+
+/// Pieces that wait to be looked at, in the order in which the caller wants them.
+pub(crate) enum Turn {
+    /// As they came.
+    First(VecDeque<Arc<Piece>>),
+    /// As their items were.
+    InOrder(InOrder),
+}
+
+impl Turn {
+    pub(crate) fn push(&mut self, piece: Arc<Piece>) {
+        match self {
+            Self::First(pieces) => pieces.push_back(piece),
+            Self::InOrder(pieces) => pieces.push(piece),
+        }
+    }
+
+    /// The next piece, if it is there.
+    pub(crate) fn pop(&mut self) -> Option<Arc<Piece>> {
+        match self {
+            Self::First(pieces) => pieces.pop_front(),
+            Self::InOrder(pieces) => pieces.pop(),
+        }
+    }
+}
+
+/// Pieces put back into the order of their items.
+#[derive(Default)]
+pub(crate) struct InOrder {
+    next: usize,
+    early: BTreeMap<usize, Arc<Piece>>,
+}
+
+impl InOrder {
+    pub(crate) fn push(&mut self, piece: Arc<Piece>) {
+        self.early.insert(piece.first, piece);
+    }
+
+    /// The next piece, if it is there.
+    pub(crate) fn pop(&mut self) -> Option<Arc<Piece>> {
+        let piece = self.early.remove(&self.next)?;
+        self.next += piece.count as usize;
+        Some(piece)
+    }
+}

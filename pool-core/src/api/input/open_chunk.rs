@@ -1,0 +1,384 @@
+//! The chunk of a lazy call that is being filled: one thread puts items into it, and whoever finds
+//! a worker without work takes them out, also while the input keeps that thread waiting.
+//!
+//! The thread that fills says how much is there, and then looks whether somebody wants it; whoever
+//! wants it says so, and then looks how much is there. So one of them sees the other, given a full
+//! barrier on each side; but a barrier costs more than a small item. Whoever wants, which is rare,
+//! therefore executes both sides' by `membarrier`. Where a kernel or sandbox has none, the filling
+//! thread executes a fence for each item.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+
+use serde::Serialize;
+
+use super::append_log::{Appended, Appender, Log};
+use super::feed::CallSite;
+use crate::api::handle::Collector;
+use crate::broadcast::SharedMemory;
+use crate::codec;
+use crate::panic::catch::{report_for, reporting};
+use crate::shm::protocol;
+use crate::shm::protocol::Head;
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
+use crate::sync::{Mutex, MutexGuard};
+use crate::sys;
+use crate::task::bytes::Bytes;
+use crate::task::chunk::{Chunk, Sink};
+use crate::task::encode::{Limit, Stop, append, panicked, refused};
+
+/// The chunk of one call that is being filled. See the module.
+pub struct OpenChunk {
+    call: CallSite,
+    collector: Arc<Collector>,
+    /// Whoever gets the outcomes drives the pool for them.
+    attended: AtomicBool,
+    /// A worker has nothing to do: no item is to be kept back.
+    wanted: AtomicU32,
+    /// There are no barriers that one thread can execute for another.
+    is_fenced: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    log: Option<Arc<Log>>,
+    /// So many bytes of the log have gone into chunks.
+    claimed: usize,
+    /// The index of the first item that has not.
+    next: usize,
+    /// How long the items took to encode from there on, in nanoseconds, if that is measured.
+    times: Vec<u64>,
+    /// The memory that handles in items mean.
+    attachments: Vec<Arc<SharedMemory>>,
+}
+
+impl OpenChunk {
+    pub(crate) fn new(call: CallSite, collector: Arc<Collector>) -> Self {
+        Self {
+            call,
+            collector,
+            attended: AtomicBool::new(true),
+            wanted: AtomicU32::new(0),
+            is_fenced: !sys::has_own_barriers(),
+            state: Mutex::new(State::default()),
+        }
+    }
+
+    /// Filling thread: whether what it has put in is wanted now.
+    #[inline(always)]
+    fn is_wanted(&self) -> bool {
+        if self.is_fenced {
+            fence(Ordering::SeqCst);
+        } else {
+            compiler_fence(Ordering::SeqCst);
+        }
+        self.wanted.load(Ordering::Acquire) != 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody will drive the pool for the outcomes of what comes.
+    #[cfg(feature = "stream")]
+    pub(crate) fn leave_unattended(&self) {
+        self.attended.store(false, Ordering::Relaxed);
+    }
+
+    /// A worker has nothing to do: takes what is there, and sees to it that whatever comes after
+    /// that is submitted at once.
+    pub(crate) fn ask(&self) -> Option<Chunk> {
+        if self.wanted.swap(1, Ordering::SeqCst) != 0 {
+            // Whoever said so before has looked after that, or will.
+            return None;
+        }
+        sys::barrier_here();
+        self.claim()
+    }
+
+    /// The same, when the filling thread is to look at whatever has changed.
+    pub(crate) fn interrupt(&self) {
+        self.wanted.store(1, Ordering::Release);
+    }
+
+    /// The filling thread has seen that it is wanted.
+    pub(crate) fn heed(&self) {
+        self.wanted.store(0, Ordering::SeqCst);
+    }
+
+    /// What is there, as a chunk.
+    fn claim(&self) -> Option<Chunk> {
+        if self.collector.is_abandoned() {
+            return None;
+        }
+        let mut state = self.lock();
+        let log = state.log.clone()?;
+        let bytes = log.bytes(state.claimed);
+        let count = protocol::count_items(bytes);
+        // Which handles are in which items nobody knows; too much memory does no harm.
+        let attachments = state.attachments.clone();
+        state.chunk(self, bytes.len(), count, bytes.into(), attachments)
+    }
+}
+
+impl State {
+    /// These items, which are all that is there, as a chunk.
+    fn chunk(
+        &mut self,
+        open: &OpenChunk,
+        len: usize,
+        count: usize,
+        items: Bytes,
+        attachments: Vec<Arc<SharedMemory>>,
+    ) -> Option<Chunk> {
+        if count == 0 {
+            return None;
+        }
+        self.claimed += len;
+        let first = self.next;
+        self.next += count;
+        open.collector.expect(count);
+        let attended = open.attended.load(Ordering::Relaxed);
+        let sink = open.collector.clone();
+        let mut chunk = (open.call).chunk(first, count as u32, items, attended, sink);
+        chunk.is_fed = true;
+        chunk.attach(attachments);
+        if !self.times.is_empty() {
+            // One more may be noted than is there.
+            let count = count.min(self.times.len());
+            let times: Vec<u64> = self.times.drain(..count).collect();
+            chunk.note_encoding(&times);
+        }
+        Some(chunk)
+    }
+}
+
+/// The thread that fills an [`OpenChunk`]: there is one for each.
+pub(crate) struct Filler {
+    open: Arc<OpenChunk>,
+    appender: Option<Appender>,
+    /// An item while it is being encoded.
+    scratch: Vec<u8>,
+    /// How many items were taken, with those that have no bytes.
+    taken: usize,
+    is_timed: bool,
+}
+
+/// A log is made for so many bytes at least, and copied when a chunk has less than a quarter of
+/// them.
+const LOG_BYTES: usize = 4096;
+
+impl Filler {
+    pub(crate) fn new(open: Arc<OpenChunk>) -> Self {
+        Self {
+            is_timed: open.call.options.receipts,
+            open,
+            appender: None,
+            scratch: Vec::new(),
+            taken: 0,
+        }
+    }
+
+    pub(crate) fn open(&self) -> &Arc<OpenChunk> {
+        &self.open
+    }
+
+    /// How many items were taken from the input.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// The bytes that the chunk has, and had.
+    fn len(&self) -> usize {
+        let appender = self.appender.as_ref();
+        appender.map_or(0, |appender| appender.log().len())
+    }
+
+    /// Takes arguments from `input` and encodes them, until there are as many as the limit says, in
+    /// this turn, or somebody wants them.
+    pub(crate) fn fill<A, I>(&mut self, input: &mut I, limit: Limit) -> Stop
+    where
+        A: Serialize + 'static,
+        I: Iterator<Item = A>,
+    {
+        let mut is_encoding = false;
+        // Caught once for all, since to catch costs as much as to encode a number.
+        let stop = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(size) = codec::number_size::<A>()
+                && !self.is_timed
+                && limit.until.is_none()
+            {
+                return self.fill_with_numbers(input, size, limit);
+            }
+            let start = self.len();
+            let mut count = 0;
+            loop {
+                if limit.is_reached(count, self.len().saturating_sub(start)) {
+                    return Stop::Full;
+                }
+                is_encoding = false;
+                let Some(argument) = input.next() else {
+                    return Stop::Exhausted;
+                };
+                is_encoding = true;
+                if let Err(stop) = self.put(argument) {
+                    return stop;
+                }
+                count += 1;
+                if self.open.is_wanted() {
+                    return Stop::Wanted;
+                }
+            }
+        }));
+        stop.unwrap_or_else(|payload| {
+            if is_encoding {
+                Stop::Failed(panicked(report_for(payload)))
+            } else {
+                Stop::Panicked(payload)
+            }
+        })
+    }
+
+    /// Encodes an item and puts it in.
+    fn put<A: Serialize + 'static>(&mut self, argument: A) -> Result<(), Stop> {
+        self.scratch.clear();
+        let mut attachments = Vec::new();
+        let start = self.is_timed.then(sys::now_ns);
+        reporting(|| append(argument, &mut self.scratch, &mut attachments))
+            .map_err(|error| Stop::Failed(refused(&error)))?;
+        if start.is_some() || !attachments.is_empty() {
+            let mut state = self.open.lock();
+            // Before the item is there, so that it is not without them.
+            state.times.extend(start.map(|start| sys::now_ns() - start));
+            state.attachments.append(&mut attachments);
+        }
+        let size = self.scratch.len();
+        let appender = match &mut self.appender {
+            Some(appender) if appender.room() >= size => appender,
+            _ => {
+                self.make_room(size);
+                self.appender.as_mut().expect("it was just made")
+            }
+        };
+        appender.append(&self.scratch);
+        self.taken += 1;
+        if self.scratch.capacity() > MAX_SCRATCH {
+            self.scratch = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// The same where it is known that they are numbers, of so many bytes: encoding cannot go wrong
+    /// and takes a nanosecond, so that all that is done for each item shows.
+    #[inline]
+    fn fill_with_numbers<A, I>(&mut self, input: &mut I, size: usize, limit: Limit) -> Stop
+    where
+        A: 'static,
+        I: Iterator<Item = A>,
+    {
+        let head = Head::value(size).word().unwrap_or_default().to_le_bytes();
+        let record = head.len() + size;
+        let mut most = limit.items.min(limit.bytes.div_ceil(record));
+        while most > 0 {
+            if self.appender.as_ref().is_none_or(|it| it.room() < record) {
+                self.make_room(most.min(BLOCK) * record);
+            }
+            let appender = self.appender.as_mut().expect("there is room in it");
+            let open = &*self.open;
+            let before = appender.log().len();
+            let taken = Taken {
+                log: appender.log().clone(),
+                before,
+                record,
+                taken: &mut self.taken,
+            };
+            let ended = appender.append_numbers(
+                head,
+                size,
+                most,
+                || input.next(),
+                |number| codec::number_bytes(number).unwrap_or_default(),
+                || !open.is_wanted(),
+            );
+            let count = (appender.log().len() - before) / record;
+            drop(taken);
+            most -= count;
+            match ended {
+                Appended::Full => {}
+                Appended::End => return Stop::Exhausted,
+                Appended::Stopped => return Stop::Wanted,
+            }
+        }
+        Stop::Full
+    }
+
+    /// Makes room for so many bytes behind what is there.
+    #[cold]
+    fn make_room(&mut self, bytes: usize) {
+        let mut state = self.open.lock();
+        let rest = state.log.take();
+        let rest = rest
+            .as_ref()
+            .map_or(&[][..], |log| log.bytes(state.claimed));
+        let capacity = LOG_BYTES.max(bytes + rest.len()).max(2 * rest.len());
+        let mut appender = Log::with_capacity(capacity);
+        appender.append(rest);
+        state.claimed = 0;
+        state.log = Some(appender.log().clone());
+        self.appender = Some(appender);
+    }
+
+    /// The next item has no bytes; gives its index.
+    pub(crate) fn skip(&mut self) -> usize {
+        self.open.lock().next += 1;
+        self.taken += 1;
+        self.taken - 1
+    }
+
+    /// What is there, as a chunk.
+    pub(crate) fn close(&mut self) -> Option<Chunk> {
+        if self.open.collector.is_abandoned() {
+            return None;
+        }
+        let mut state = self.open.lock();
+        let count = self.taken - state.next;
+        let attachments = std::mem::take(&mut state.attachments);
+        let appender = self.appender.take()?;
+        let len = appender.log().len();
+        if state.claimed == 0 && 4 * len >= appender.log().capacity() {
+            // In the memory in which they are.
+            state.log = None;
+            let items = match appender.into_buffer() {
+                Ok(buffer) => buffer.into(),
+                Err(appender) => appender.log().bytes(0).into(),
+            };
+            let chunk = state.chunk(&self.open, 0, count, items, attachments);
+            return chunk;
+        }
+        let bytes = appender.log().bytes(state.claimed);
+        let chunk = state.chunk(&self.open, bytes.len(), count, bytes.into(), attachments);
+        self.appender = Some(appender);
+        chunk
+    }
+}
+
+/// Memory for one item that is kept for the next, at most.
+const MAX_SCRATCH: usize = 128 * 1024;
+
+/// Room is made for so many numbers at a time, at most.
+const BLOCK: usize = 4096;
+
+/// Counts the numbers that were put in, also if the input panics.
+struct Taken<'a> {
+    log: Arc<Log>,
+    before: usize,
+    record: usize,
+    taken: &'a mut usize,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        *self.taken += (self.log.len() - self.before) / self.record;
+    }
+}

@@ -1,0 +1,173 @@
+//! Calls whose results come with receipts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ImapReceipts, ImapReceiptsLocal, ReceiptHandle, Receipted};
+use crate::api::call::{CallWith, reserve};
+use crate::api::handle::{Collector, Pending};
+use crate::sys;
+use crate::task::chunk::{Piece, Sink};
+use crate::task::encode::encode_one;
+use crate::worker::function::Stateless;
+
+/// A call whose results come with receipts: what [`CallWith::receipts`] returns.
+///
+/// Each item has its own outcome here, so there is no `try_map` besides `map`.
+#[must_use = "a call does nothing until one of `apply`, `map`, ... is called"]
+pub struct CallWithReceipts<F> {
+    call: CallWith<F>,
+}
+
+impl<F> CallWithReceipts<F> {
+    pub(crate) fn new(call: CallWith<F>) -> Self {
+        Self { call }
+    }
+
+    /// See [`Pool::apply`](crate::Pool::apply).
+    pub fn apply<A, R>(self, argument: A) -> Receipted<R>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let progress = self.call.progress.clone();
+        let receipted = self.submit(argument, true).get();
+        progress.add(1, receipted.outcome.is_err().into());
+        receipted
+    }
+
+    /// See [`Pool::apply_async`](crate::Pool::apply_async).
+    pub fn apply_async<A, R>(self, argument: A) -> ReceiptHandle<Receipted<R>>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let progress = self.call.progress.clone();
+        let handle = self.submit(argument, false);
+        if progress.is_shown() {
+            handle.on_end(move |failures| progress.add(1, failures));
+        }
+        handle
+    }
+
+    fn submit<A, R>(self, argument: A, attended: bool) -> ReceiptHandle<Receipted<R>>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let collector = Arc::new(Collector::default());
+        collector.expect(1);
+        let start = sys::now_ns();
+        let prepared = self
+            .call
+            .site::<A, R>()
+            .and_then(|site| Ok((site, encode_one(argument)?)));
+        match prepared {
+            Ok((site, (item, attachments))) => {
+                let took = sys::now_ns() - start;
+                let mut chunk = site.chunk(0, 1, item, attended, collector.clone());
+                chunk.attach(attachments);
+                chunk.note_encoding(&[took]);
+                self.call.executor().submit(chunk);
+            }
+            Err(error) => collector.complete(Piece::failed(0, 1, error)),
+        }
+        ReceiptHandle::new(Pending::new(collector, self.call.executor().clone()))
+    }
+
+    /// See [`Pool::try_map`](crate::Pool::try_map).
+    ///
+    /// # Panics
+    /// When the iterator panics.
+    pub fn map<I, R>(self, items: I) -> Vec<Receipted<R>>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let items = items.into_iter();
+        let mut all = Vec::with_capacity(reserve(&items));
+        match self.call.check::<I::Item, R>() {
+            Ok(_) => {
+                let done = self
+                    .call
+                    .for_each::<_, R>(items, |piece| Receipted::read_all(piece, &mut all));
+                // An input may fork, and return in both.
+                all.extend(done.err().map(|error| Receipted {
+                    outcome: Err(error),
+                    receipt: super::Receipt::default(),
+                }));
+            }
+            // Nothing was run; each item fails for the same reason.
+            Err(error) => all.extend(items.enumerate().map(|(index, _)| Receipted {
+                outcome: Err(error.clone().at_index(index)),
+                receipt: super::Receipt::default(),
+            })),
+        }
+        all
+    }
+
+    /// See [`Pool::map_async`](crate::Pool::map_async).
+    pub fn map_async<I, R>(self, items: I) -> ReceiptHandle<Vec<Receipted<R>>>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        ReceiptHandle::new(self.call.submit_map::<_, R>(items))
+    }
+
+    /// See [`Pool::imap`](crate::Pool::imap).
+    pub fn imap<I, R>(self, items: I) -> ImapReceipts<R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        ImapReceipts::new(self.call.source::<I, R>(items), true)
+    }
+
+    /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered).
+    pub fn imap_unordered<I, R>(self, items: I) -> ImapReceipts<R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        ImapReceipts::new(self.call.source::<I, R>(items), false)
+    }
+
+    /// See [`Pool::imap_local`](crate::Pool::imap_local).
+    pub fn imap_local<I, R>(self, items: I) -> ImapReceiptsLocal<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        ImapReceiptsLocal::new(self.call.feed::<I, R>(items), true)
+    }
+
+    /// See [`Pool::imap_unordered_local`](crate::Pool::imap_unordered_local).
+    pub fn imap_unordered_local<I, R>(self, items: I) -> ImapReceiptsLocal<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        ImapReceiptsLocal::new(self.call.feed::<I, R>(items), false)
+    }
+}
+
+impl<F> fmt::Debug for CallWithReceipts<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CallWithReceipts").field(&self.call).finish()
+    }
+}

@@ -1,0 +1,17 @@
+//! What users call: the [`Pool`](pool::Pool) trait, calls and their options, handles, iterators
+//! and streams, and the pool that has no workers.
+
+pub(crate) mod call;
+pub(crate) mod handle;
+pub(crate) mod imap;
+pub(crate) mod input;
+pub(crate) mod measured;
+pub(crate) mod pool;
+#[cfg(not(feature = "progress"))]
+#[path = "no_progress.rs"]
+pub(crate) mod progress;
+#[cfg(feature = "progress")]
+pub mod progress;
+pub(crate) mod serial;
+#[cfg(feature = "stream")]
+pub(crate) mod stream;

@@ -1,0 +1,340 @@
+//! What users program against.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::call::CallWith;
+use super::handle::{MapHandle, TaskHandle};
+use super::imap::{Imap, ImapLocal};
+use crate::broadcast::{Broadcast, BroadcastError, IntoBroadcast};
+use crate::error::build_error::{JoinError, ResizeError};
+use crate::error::task_error::TaskError;
+use crate::observe::dump::Dump;
+use crate::observe::stats::Stats;
+use crate::observe::trace::Trace;
+use crate::task::executor::Executor;
+use crate::worker::function::Stateless;
+
+/// A pool of workers: run a function over data, somewhere else.
+///
+/// Every backend's pool implements it, so code that is generic over `P: Pool` runs on all of
+/// them, and on [`SerialPool`](crate::SerialPool) for tests and debugging. All methods are
+/// provided ones but [`executor`](Self::executor), which is where a pool of your own plugs in.
+///
+/// # Functions and values
+/// A function is a function item or a closure that captures nothing; that is checked at compile
+/// time (see [`Stateless`]), since the function runs in another process, to which only its *name*
+/// travels. What a closure would capture, pass as part of the argument. Several arguments are a
+/// tuple. Arguments and results are `Serialize + DeserializeOwned`; they travel in a compact binary
+/// form that is not self-describing, so types with `#[serde(flatten)]` or `#[serde(untagged)]` are
+/// refused with an error that says so.
+///
+/// # Contract
+/// - Every call ends: with its value, or with a [`TaskError`] that says why there is none, also
+///   when a worker is killed, the function never returns and the pool is terminated, or no worker
+///   can be started.
+/// - What fails, fails alone: an item that panics or takes its worker down affects no other item.
+/// - After [`close`](Self::close) a call fails as `Closed`; it neither panics nor hangs.
+/// - Dropping a pool terminates it.
+///
+/// # Example
+/// ```
+/// use pool_core::{Pool, SerialPool};
+///
+/// fn total<P: Pool>(pool: &P, numbers: Vec<u64>) -> u64 {
+///     pool.map(|x: u64| x * x, numbers).unwrap().into_iter().sum()
+/// }
+///
+/// assert_eq!(total(&SerialPool::new(), vec![1, 2, 3]), 14);
+/// ```
+pub trait Pool {
+    /// What the typed methods stand on.
+    fn executor(&self) -> &Arc<dyn Executor>;
+
+    /// Runs `function` on one argument and waits for the result.
+    ///
+    /// # Errors
+    /// When the task fails.
+    fn apply<F, A, R>(&self, function: F, argument: A) -> Result<R, TaskError>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).apply(argument)
+    }
+
+    /// Runs `function` on one argument in the background.
+    fn apply_async<F, A, R>(&self, function: F, argument: A) -> TaskHandle<R>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).apply_async(argument)
+    }
+
+    /// Runs `function` on every item and returns the results in the order of the items.
+    ///
+    /// # Errors
+    /// When an item fails: the error of the one with the lowest index. The others are run all
+    /// the same; [`try_map`](Self::try_map) gives each item's own result.
+    ///
+    /// # Panics
+    /// When the iterator panics.
+    fn map<F, I, R>(&self, function: F, items: I) -> Result<Vec<R>, TaskError>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).map(items)
+    }
+
+    /// Runs `function` on every item and returns each one's own result or error, in order.
+    ///
+    /// # Panics
+    /// When the iterator panics.
+    fn try_map<F, I, R>(&self, function: F, items: I) -> Vec<Result<R, TaskError>>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).try_map(items)
+    }
+
+    /// Runs `function` on every item in the background. The items are taken from the iterator
+    /// and encoded before the call returns.
+    fn map_async<F, I, R>(&self, function: F, items: I) -> MapHandle<R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).map_async(items)
+    }
+
+    /// Runs `function` on every item lazily: an iterator over the results, in the order of the
+    /// items, that reads a bounded number of items ahead. The input may be endless.
+    ///
+    /// The input may also be one that waits, such as standard input or a channel, and may even wait
+    /// for results of this call: an item begins when the input has returned it and a worker has
+    /// nothing to do, and a result is given when it is ready. For that the input is read by a
+    /// thread of its own; see [`Imap`]. An input that is not `Send`, or borrows, is for
+    /// [`imap_local`](Self::imap_local). (The lines of standard input are
+    /// `BufReader::new(io::stdin()).lines()`: those of `io::stdin().lines()` hold a lock, which
+    /// cannot go to another thread.)
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use pool_core::{Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let (ask, questions) = mpsc::channel();
+    /// ask.send(1).unwrap();
+    /// let mut answers = Vec::new();
+    /// for answer in pool.imap(|x: u64| 3 * x, questions) {
+    ///     let answer = answer.unwrap();
+    ///     answers.push(answer);
+    ///     if answers.len() == 4 {
+    ///         break;
+    ///     }
+    ///     ask.send(answer + 1).unwrap();
+    /// }
+    /// assert_eq!(answers, [3, 12, 39, 120]);
+    /// ```
+    fn imap<F, I, R>(&self, function: F, items: I) -> Imap<R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).imap(items)
+    }
+
+    /// The same in the order in which the items finish.
+    fn imap_unordered<F, I, R>(&self, function: F, items: I) -> Imap<R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).imap_unordered(items)
+    }
+
+    /// Like [`imap`](Self::imap) over an input that is not `Send`, or borrows: it is read in the
+    /// caller's thread, while that asks for a result. A result that is ready then is given only
+    /// when the input has answered; see [`ImapLocal`].
+    fn imap_local<F, I, R>(&self, function: F, items: I) -> ImapLocal<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).imap_local(items)
+    }
+
+    /// The same in the order in which the items finish.
+    fn imap_unordered_local<F, I, R>(&self, function: F, items: I) -> ImapLocal<I::IntoIter, R>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.call(function).imap_unordered_local(items)
+    }
+
+    /// A call with options: `pool.call(f).timeout(d).retries(2).map(items)`.
+    fn call<F>(&self, function: F) -> CallWith<F> {
+        CallWith::new(self.executor().clone(), function)
+    }
+
+    /// Puts a value into memory that all workers share, and gives a handle of it to be passed in
+    /// arguments: for large data that many tasks need. See [`Broadcast`].
+    ///
+    /// Vectors and slices of numbers and strings are read where they lie, without a copy in any
+    /// worker; other values are passed by reference, and each worker decodes them once.
+    ///
+    /// ```
+    /// use pool_core::{Broadcast, Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let words = pool.broadcast("one two three")?;
+    /// let find = |(words, word): (Broadcast<str>, String)| words.find(&word);
+    /// let found = pool.apply(find, (words.clone(), "two".to_owned()));
+    /// assert_eq!(found.unwrap(), Some(4));
+    /// # Ok::<(), pool_core::BroadcastError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the value cannot be serialised, or the system is out of memory or descriptors.
+    fn broadcast<V: IntoBroadcast>(
+        &self,
+        value: V,
+    ) -> Result<Broadcast<V::Shared>, BroadcastError> {
+        Broadcast::new(value)
+    }
+
+    /// How many tasks can run at the same time.
+    fn processes(&self) -> usize {
+        self.executor().processes()
+    }
+
+    /// Makes the pool larger or smaller, and does not wait until it is.
+    ///
+    /// A pool that grows starts workers, in the background. If one of these cannot be started the
+    /// pool stays smaller, as [`processes`](Self::processes) then says. A pool that shrinks lets
+    /// those workers go that have least to do; each finishes what it runs, and what waits behind
+    /// that goes to another one.
+    ///
+    /// # Errors
+    /// When `processes` is zero or beyond all limits, when the pool was closed, or when it is a
+    /// pool that cannot be resized, such as [`SerialPool`](crate::SerialPool).
+    fn resize(&self, processes: usize) -> Result<(), ResizeError> {
+        self.executor().resize(processes)
+    }
+
+    /// Takes no more tasks. Those that there are will be finished, and then the workers leave in
+    /// good order. Calling it again changes nothing.
+    fn close(&self) {
+        self.executor().close();
+    }
+
+    /// Waits until all tasks have ended, their callbacks have run and all workers are gone, after
+    /// [`close`](Self::close) or [`terminate`](Self::terminate).
+    ///
+    /// A worker that was killed and does not die (it is being debugged, frozen, or in a system call
+    /// that cannot be interrupted) is waited for no longer than three seconds. Dropping a pool
+    /// waits for the same. Such a worker is reaped later: when another one is started, by the fork
+    /// server, or by whoever inherits it when the program ends.
+    ///
+    /// # Errors
+    /// When the pool is still open, for then the wait could take for ever; or when it is called
+    /// on the thread that the callbacks run on, which would wait for itself.
+    fn join(&self) -> Result<(), JoinError> {
+        self.executor().join(None).map(|_| ())
+    }
+
+    /// The same, but no longer than `timeout`; `false`: something was still running then.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    fn join_timeout(&self, timeout: Duration) -> Result<bool, JoinError> {
+        self.executor().join(crate::sys::now().checked_add(timeout))
+    }
+
+    /// Ends everything now: workers are killed, and every task that has not ended fails as
+    /// `Cancelled`.
+    fn terminate(&self) {
+        self.executor().terminate();
+    }
+
+    /// What happened so far.
+    fn stats(&self) -> Stats {
+        self.executor().stats()
+    }
+
+    /// Writes what every worker does from now on into a file, until the returned [`Trace`] is
+    /// finished or dropped: each item with its worker, function, index, outcome, waiting, times and
+    /// bytes, and the beginnings and ends of workers. Of items that have begun before, it tells
+    /// nothing.
+    ///
+    /// The file is for the trace viewers of Chrome (`chrome://tracing`) and Perfetto
+    /// (<https://ui.perfetto.dev>), and for `cargo xtask timeline`, which draws it as a picture. A
+    /// thread of its own writes it; what that cannot follow is dropped, counted, and noted in the
+    /// file. If the program is killed, what was written can be read.
+    ///
+    /// While a trace is on, each item is measured, which costs a few microseconds.
+    ///
+    /// ```
+    /// use pool_core::{Pool, SerialPool};
+    ///
+    /// let path = std::env::temp_dir().join(format!("trace-{}.json", std::process::id()));
+    /// let pool = SerialPool::new();
+    /// let trace = pool.trace_to(&path)?;
+    /// pool.map(|x: u64| x * x, 0..10).unwrap();
+    /// trace.finish()?;
+    /// let lines = std::fs::read_to_string(&path)?.lines().count();
+    /// assert!(lines > 10);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the file cannot be created, the pool is being traced already, or is one that cannot be.
+    fn trace_to(&self, path: impl AsRef<Path>) -> io::Result<Trace> {
+        Trace::start(self.executor().clone(), path.as_ref())
+    }
+
+    /// What every worker is doing right now: its task, since when, what waits behind it, and where
+    /// in the program it is. To be printed, when something seems to be stuck.
+    ///
+    /// A worker that runs a task is asked for its stack by the signal `SIGURG`, which a program
+    /// ignores unless it says otherwise. As with any signal, a system call that the task sleeps in
+    /// may end early (`EINTR`), which the standard library does not let through. One that does not
+    /// answer within a fifth of a second (it has the signal blocked, is stopped, or sits in the
+    /// kernel) has no stack, but what the kernel says of it.
+    fn dump(&self) -> Dump {
+        self.executor().dump()
+    }
+}
+
+impl<P: Pool + ?Sized> Pool for &P {
+    fn executor(&self) -> &Arc<dyn Executor> {
+        (**self).executor()
+    }
+}
+
+impl<P: Pool + ?Sized> Pool for Arc<P> {
+    fn executor(&self) -> &Arc<dyn Executor> {
+        (**self).executor()
+    }
+}

@@ -1,0 +1,401 @@
+//! The seam between the engine and a backend: how one worker process is started and reached.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+
+use rustix::io::Errno;
+
+use crate::sys::{FailedCall, errno_of};
+
+use super::tie::Tie;
+use crate::panic::foreign_text::Shown;
+use crate::shm::region::Region;
+use crate::sync::atomic::Ordering;
+
+/// Starts worker processes: what a backend is.
+///
+/// All calls come from one thread, the pool's supervisor, which lives as long as the pool. (The
+/// kernel's parent-death signal is tied to the thread that started a child, so no other thread
+/// may start one.)
+///
+/// # Contract
+/// - `launch` does not wait for the worker: it returns as soon as the process is on its way, and
+///   whatever goes wrong afterwards is said by the [`Link`].
+/// - The worker runs the same executable as the parent. Once it has the region and the bell, it
+///   calls [`worker::serve`](crate::worker::serve), whose contract it keeps, and leaves the process
+///   with the code that this returns.
+/// - The worker dies with the parent, even with one killed by SIGKILL. It has two ties, since user
+///   code cuts one easily: the parent-death signal, which the kernel clears when a process changes
+///   its credentials, and the worker's end of [`LaunchSpec::tie`]. It gives that to
+///   [`worker::bind_to_parent`](crate::worker::bind_to_parent) as soon as it leads its process
+///   group, and before anything of the user's runs in it.
+/// - The worker is the leader of a process group of its own: the terminal's Ctrl-C does not reach
+///   it, and [`Link::kill`] reaches what its tasks have started.
+/// - The worker holds no descriptor of another worker's link.
+/// - The worker's standard output and standard error are [`LaunchSpec::stdout`] and
+///   [`LaunchSpec::stderr`], if there are such, and otherwise the program's. No other process has
+///   them, nor [`LaunchSpec::events`] and [`LaunchSpec::tie`], and once the worker is started,
+///   neither has the parent.
+pub trait Launcher: Send {
+    /// The backend's name in messages: `"fork"`, `"spawn"`.
+    fn backend(&self) -> &'static str;
+
+    /// Starts one worker.
+    ///
+    /// # Errors
+    /// When the system refuses what a worker needs.
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError>;
+
+    /// A descriptor that is readable when a [`Link::reap`] that answered [`Reaped::Pending`]
+    /// should be asked again. Those that answered so are also asked now and then without that, ever
+    /// more seldom. `None`: there is no such descriptor.
+    fn notifier(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// The parent's connection to one worker process.
+///
+/// Dropping it releases everything, and never waits longer than a moment. The engine drops it after
+/// [`reap`](Self::reap), when the worker could not be started, or when the pool ends and the
+/// worker, which was killed, does not die: then the backend reaps it later.
+pub trait Link: Send {
+    /// The memory shared with the worker: made by [`Region::create`] for this launch alone, and
+    /// prepared by [`LaunchSpec::prepare`].
+    fn region(&self) -> Arc<Region>;
+
+    /// The reading end of the worker's doorbell, a non-blocking pipe of which the worker alone
+    /// holds the writing end. The engine waits for it to become readable; until
+    /// [`advance`](Self::advance) has answered [`Advance::Reached`] it leaves the reading to it.
+    fn bell(&self) -> BorrowedFd<'_>;
+
+    /// Takes the next step of the bootstrap. Called whenever the bell is readable, until it
+    /// answers [`Advance::Reached`]. Never blocks.
+    ///
+    /// # Errors
+    /// When the launch has failed; the link is then killed, reaped and dropped.
+    fn advance(&mut self) -> Result<Advance, LaunchError>;
+
+    /// The worker's process identifier, as soon as it is known, at the latest when `Reached`.
+    fn pid(&self) -> Option<u32>;
+
+    /// A descriptor that becomes readable when the process has died (a pidfd), known as soon as
+    /// [`pid`](Self::pid) is.
+    fn death(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Kills the worker and its process group with SIGKILL. Does nothing to a process that was
+    /// reaped, and never reaches one that merely got the same number later.
+    ///
+    /// Where the system refuses it (the worker or the parent has another user by now), there is
+    /// nothing more to do: the engine cuts the [`tie`](LaunchSpec::tie) as well.
+    fn kill(&mut self);
+
+    /// Takes the exit status of a process that has died, killing what is left of its process
+    /// group first. Never blocks: where the process is not dead, or the status is not to be had
+    /// yet (it goes to a debugger first), it answers [`Reaped::Pending`].
+    fn reap(&mut self) -> Reaped;
+}
+
+/// How far a launch is: the answer of [`Link::advance`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advance {
+    /// The worker has not answered yet.
+    Pending,
+    /// The worker has the region, or is certain to get it.
+    Reached,
+}
+
+/// The answer of [`Link::reap`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    /// It is not known yet; see [`Launcher::notifier`].
+    Pending,
+    /// How the process ended.
+    Exited(ExitStatus),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Code(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+    /// It is gone, and nobody can say how: somebody else has asked the kernel first.
+    Unknown,
+    /// It is gone, and the process that started it as well, which alone could have said how. Most
+    /// likely it died of that; nobody can tell whether it had died before.
+    Orphaned,
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "was killed by signal {signal} ({name})"),
+                None => write!(f, "was killed by signal {signal}"),
+            },
+            Self::Unknown => f.write_str("died of an unknown cause"),
+            Self::Orphaned => f.write_str(
+                "went down with the process that had started it, so that nobody can say how it died,",
+            ),
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    rustix::process::Signal::from_named_raw(signal).and_then(|signal| {
+        use rustix::process::Signal;
+        Some(match signal {
+            Signal::HUP => "SIGHUP",
+            Signal::INT => "SIGINT",
+            Signal::QUIT => "SIGQUIT",
+            Signal::ILL => "SIGILL",
+            Signal::TRAP => "SIGTRAP",
+            Signal::ABORT => "SIGABRT",
+            Signal::BUS => "SIGBUS",
+            Signal::FPE => "SIGFPE",
+            Signal::KILL => "SIGKILL",
+            Signal::USR1 => "SIGUSR1",
+            Signal::SEGV => "SIGSEGV",
+            Signal::USR2 => "SIGUSR2",
+            Signal::PIPE => "SIGPIPE",
+            Signal::ALARM => "SIGALRM",
+            Signal::TERM => "SIGTERM",
+            Signal::XCPU => "SIGXCPU",
+            Signal::XFSZ => "SIGXFSZ",
+            Signal::SYS => "SIGSYS",
+            _ => return None,
+        })
+    })
+}
+
+/// What a [`Launcher`] is told about the worker it is to start.
+#[derive(Debug, Clone)]
+pub struct LaunchSpec {
+    pub(crate) number: u32,
+    pub(crate) generation: u32,
+    pub(crate) seed: u64,
+    pub(crate) request_bytes: usize,
+    pub(crate) response_bytes: usize,
+    pub(crate) outlets: Outlets,
+    pub(crate) tie: Arc<OwnedFd>,
+}
+
+/// What a worker writes to, where that is not what the program writes to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outlets {
+    pub(crate) stdout: Option<Arc<OwnedFd>>,
+    pub(crate) stderr: Option<Arc<OwnedFd>>,
+    pub(crate) events: Option<Arc<OwnedFd>>,
+    /// The most detailed events to tell of; as in the region's words.
+    pub(crate) max_level: u32,
+}
+
+impl LaunchSpec {
+    /// How large the worker's region must be, in bytes.
+    #[must_use]
+    pub fn region_bytes(&self) -> usize {
+        Region::bytes_for(self.request_bytes, self.response_bytes)
+    }
+
+    /// A specification that no pool made, for the tests of a backend.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn for_tests(
+        number: u32,
+        generation: u32,
+        request_bytes: usize,
+        response_bytes: usize,
+    ) -> Self {
+        Self {
+            number,
+            generation,
+            seed: 0,
+            request_bytes,
+            response_bytes,
+            outlets: Outlets::default(),
+            tie: tie_for_tests(),
+        }
+    }
+
+    /// The worker's number, as in its name.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// What the worker's standard output is to be. `None`: the program's.
+    #[must_use]
+    pub fn stdout(&self) -> Option<BorrowedFd<'_>> {
+        self.outlets.stdout.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What the worker's standard error is to be. `None`: the program's.
+    #[must_use]
+    pub fn stderr(&self) -> Option<BorrowedFd<'_>> {
+        self.outlets.stderr.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Where the worker's events go. Before it serves, the worker gives it to
+    /// [`worker::forward_events_to`](crate::worker::forward_events_to). `None`: nowhere.
+    #[must_use]
+    pub fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.outlets.events.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The worker's end of its second tie to the parent, which keeps the other end. The worker
+    /// gives it to [`worker::bind_to_parent`](crate::worker::bind_to_parent).
+    #[must_use]
+    pub fn tie(&self) -> BorrowedFd<'_> {
+        self.tie.as_fd()
+    }
+
+    /// Writes into a zero-filled region what the worker will find there. To be called once,
+    /// before the worker can see the region.
+    ///
+    /// # Panics
+    /// When the region is not of [`region_bytes`](Self::region_bytes).
+    pub fn prepare(&self, region: &Region) {
+        region.introduce(
+            self.number,
+            self.generation,
+            self.request_bytes,
+            self.response_bytes,
+        );
+        let seed = &region.words().identity.seed;
+        seed.store(self.seed, Ordering::Relaxed);
+        let max_level = &region.words().advice.max_level;
+        max_level.store(self.outlets.max_level, Ordering::Relaxed);
+    }
+
+    /// The worker's name, such as `PoolWorker-3`. Numbers are never used again within a pool.
+    #[must_use]
+    pub fn name(&self) -> String {
+        crate::worker::name(self.number)
+    }
+}
+
+/// The tie of workers that no pool has started: it holds as long as this process.
+fn tie_for_tests() -> Arc<OwnedFd> {
+    static TIE: OnceLock<(Tie, Arc<OwnedFd>)> = OnceLock::new();
+    let (_, theirs) = TIE.get_or_init(|| {
+        let (ours, theirs) = Tie::new().expect("the system has descriptors");
+        (ours, Arc::new(theirs))
+    });
+    Arc::clone(theirs)
+}
+
+/// Why a worker could not be started.
+#[derive(Debug, Clone)]
+pub struct LaunchError {
+    message: String,
+    source: Option<Arc<io::Error>>,
+    missing_init: bool,
+    lost_starter: bool,
+}
+
+impl LaunchError {
+    /// An error that says what went wrong and what to do.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            source: None,
+            missing_init: false,
+            lost_starter: false,
+        }
+    }
+
+    /// The same, caused by an error of the system; what to do about that is added, where it is
+    /// known.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<io::Error>) -> Self {
+        self.source = Some(Arc::new(source.into()));
+        self
+    }
+
+    /// The same, and the reason is that the program does not call `procpool::init()` in time.
+    #[must_use]
+    pub fn from_missing_init(mut self) -> Self {
+        self.missing_init = true;
+        self
+    }
+
+    /// Whether the reason is that the program does not call `procpool::init()` in time.
+    #[must_use]
+    pub fn is_missing_init(&self) -> bool {
+        self.missing_init
+    }
+
+    /// The same, and the reason is that the process died which was to start the worker, and that
+    /// another one has taken its place: the engine launches again at once, and does not count this
+    /// as a failure. The backend sees to it that there is an end to it.
+    #[must_use]
+    pub fn from_lost_starter(mut self) -> Self {
+        self.lost_starter = true;
+        self
+    }
+
+    /// The same, with the last lines that the worker has written to standard error.
+    pub(crate) fn with_stderr(mut self, stderr: Option<String>) -> Self {
+        if let Some(stderr) = stderr {
+            self.message = format!(
+                "{}{}",
+                self.message,
+                crate::error::task_error::LastLines(&stderr)
+            );
+        }
+        self
+    }
+
+    /// Whether the process died which was to start the worker, and another one took its place.
+    #[must_use]
+    pub fn is_lost_starter(&self) -> bool {
+        self.lost_starter
+    }
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A worker may have said so.
+        write!(f, "{}", Shown(&self.message))?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}{}", hint(source))?;
+        }
+        Ok(())
+    }
+}
+
+// The source is part of the text, so that a message that is carried on as text is complete;
+// `source()` stays empty so that reporters that print the chain do not say it twice.
+impl Error for LaunchError {}
+
+/// What to do about an error of the system, where that is known.
+pub(crate) fn hint(error: &io::Error) -> &'static str {
+    if FailedCall::of(error).is_some_and(FailedCall::is_refused) {
+        return "; the kernel, or a sandbox (a seccomp filter), refuses this system call, which \
+                pools cannot do without: allow it (docs/system-calls.md has all of them)";
+    }
+    match errno_of(error) {
+        Some(Errno::FBIG) => {
+            "; the limit of file sizes counts for shared memory, too: raise it (ulimit -f)"
+        }
+        Some(Errno::MFILE | Errno::TOOMANYREFS) => {
+            "; a pool needs a dozen descriptors and each worker two more, and \
+             one for each captured output: raise the limit of open \
+             files (ulimit -n)"
+        }
+        Some(Errno::NFILE) => "; the system's limit of open files is reached (fs.file-max)",
+        Some(Errno::AGAIN) => {
+            "; the limit of processes and threads is reached (ulimit -u, or pids.max of the \
+             control group)"
+        }
+        Some(Errno::NOMEM) => "; there is too little memory for another process",
+        _ => "",
+    }
+}

@@ -1,0 +1,7 @@
+//! What a backend writes and is given: how a worker process is started and reached, and the
+//! settings of a pool.
+
+pub(crate) mod config;
+pub(crate) mod launcher;
+pub(crate) mod lifecycle_options;
+pub(crate) mod tie;

@@ -1,0 +1,131 @@
+//! How building a pool, resizing it, or waiting for its end can fail.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::backend::launcher::LaunchError;
+use crate::process::fork::OF_FORK;
+
+/// Why a pool could not be built. The text says what to do about it.
+#[derive(Debug, Clone)]
+pub struct BuildError {
+    kind: BuildErrorKind,
+    message: String,
+}
+
+/// The kinds of [`BuildError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BuildErrorKind {
+    /// An option has a value that makes no sense, such as zero processes.
+    InvalidConfig,
+    /// `procpool::init()` is not called, or not early enough.
+    MissingInit,
+    /// The program has several threads, and forking it would be unsound.
+    Threads,
+    /// The system refused what a worker needs, or a worker did not come up.
+    Launch,
+}
+
+impl BuildError {
+    /// An error of this kind.
+    #[must_use]
+    pub fn new(kind: BuildErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// What kind of failure it was.
+    #[must_use]
+    pub fn kind(&self) -> BuildErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot build the pool: {}", self.message)
+    }
+}
+
+impl Error for BuildError {}
+
+impl From<LaunchError> for BuildError {
+    fn from(error: LaunchError) -> Self {
+        let kind = if error.is_missing_init() {
+            BuildErrorKind::MissingInit
+        } else {
+            BuildErrorKind::Launch
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// Why a pool cannot be joined.
+#[derive(Debug, Clone)]
+pub struct JoinError {
+    message: &'static str,
+}
+
+impl JoinError {
+    /// The pool is neither closed nor terminated, so waiting for its end could take for ever.
+    #[must_use]
+    pub fn not_closed() -> Self {
+        Self {
+            message: "the pool is still open: call close() or terminate() before join()",
+        }
+    }
+
+    /// This process is a fork of the one that the pool belongs to.
+    pub(crate) fn of_fork() -> Self {
+        Self { message: OF_FORK }
+    }
+
+    pub(crate) fn from_inside() -> Self {
+        Self {
+            message: "a thread of the pool cannot wait for the pool's end: join() from another thread",
+        }
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message)
+    }
+}
+
+impl Error for JoinError {}
+
+/// Why a pool cannot be resized.
+#[derive(Debug, Clone)]
+pub struct ResizeError {
+    message: String,
+}
+
+impl ResizeError {
+    /// An error that says why not, for a [`Pool`](crate::Pool) of your own.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new("it is closed")
+    }
+
+    pub(crate) fn fixed() -> Self {
+        Self::new("a pool of this kind has always as many workers as in the beginning")
+    }
+}
+
+impl fmt::Display for ResizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot resize the pool: {}", self.message)
+    }
+}
+
+impl Error for ResizeError {}

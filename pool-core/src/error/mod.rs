@@ -1,0 +1,4 @@
+//! The errors of tasks and of pools.
+
+pub(crate) mod build_error;
+pub(crate) mod task_error;

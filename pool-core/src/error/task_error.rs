@@ -1,0 +1,388 @@
+//! How a task can fail.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::backend::launcher::ExitStatus;
+use crate::panic::foreign_text::Shown;
+use crate::shm::protocol::{Failure, PanicReport, Stage};
+use crate::worker::WorkerInfo;
+
+/// Why a task has no result.
+///
+/// What it shows, by `Display`, goes into a terminal or a log as it is: control characters that
+/// were in a panic's message or in what a worker printed are escaped, lines after the first are
+/// indented, and a text is cut after 8 KiB. The methods give the texts as they are, a panic's
+/// message up to 4 MiB of it.
+///
+/// It is cheap to clone, and says all that is known: what [kind](Self::kind) of failure it was,
+/// the [index](Self::index) of the item in its call, the panic's message, place and backtrace, how
+/// the worker died, and which worker it was.
+///
+/// ```
+/// use pool_core::{Pool, SerialPool, TaskErrorKind};
+///
+/// let pool = SerialPool::new();
+/// let error = pool.map(|n: i32| 100 / n, [5, 0, 2]).unwrap_err();
+/// assert_eq!(error.kind(), TaskErrorKind::Panicked);
+/// assert_eq!(error.index(), Some(1));
+/// assert_eq!(error.panic_message(), Some("attempt to divide by zero"));
+/// ```
+#[derive(Clone)]
+pub struct TaskError(Arc<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    kind: TaskErrorKind,
+    message: String,
+    index: Option<usize>,
+    panic: Option<PanicReport>,
+    /// The text of the panic's backtrace, once it was read.
+    resolved: OnceLock<String>,
+    exit: Option<ExitStatus>,
+    worker: Option<WorkerInfo>,
+    /// The last lines that the worker has written to standard error.
+    stderr: Option<String>,
+}
+
+/// The kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum TaskErrorKind {
+    /// The function panicked. The worker lives on, unless the panic could not be unwound: a second
+    /// one while destructors ran for the first, one in an `extern "C"` function, any with
+    /// `panic = "abort"`. Then it was lost by it: see [`TaskError::signal`].
+    Panicked,
+    /// The worker died while it ran this item: it crashed, was killed, or called `exit`.
+    WorkerLost,
+    /// The item ran longer than its call's timeout, and its worker was killed for it.
+    TimedOut,
+    /// The task was cancelled, or its pool was terminated or dropped.
+    Cancelled,
+    /// The pool was closed before the call.
+    Closed,
+    /// The argument (in the parent) or the result (in the worker) could not be serialised.
+    Encode,
+    /// The argument (in the worker) or the result (in the parent) could not be deserialised.
+    Decode,
+    /// The pool's initializer fails in every worker.
+    Initializer,
+    /// No worker can be started any more.
+    Launch,
+    /// The call itself makes no sense, such as one with a chunk size of zero, or with a function
+    /// that lies outside the main executable.
+    Invalid,
+}
+
+impl TaskError {
+    pub(crate) fn new(kind: TaskErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            index: None,
+            panic: None,
+            resolved: OnceLock::new(),
+            exit: None,
+            worker: None,
+            stderr: None,
+        }))
+    }
+
+    /// An error of this kind, for a [`Pool`](crate::Pool) of your own.
+    #[must_use]
+    pub fn other(kind: TaskErrorKind, message: impl Into<String>) -> Self {
+        Self::new(kind, message)
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(TaskErrorKind::Closed, "the pool is closed")
+    }
+
+    pub(crate) fn of_fork() -> Self {
+        Self::new(TaskErrorKind::Closed, crate::process::fork::OF_FORK)
+    }
+
+    pub(crate) fn cancelled() -> Self {
+        Self::new(TaskErrorKind::Cancelled, "the task was cancelled")
+    }
+
+    pub(crate) fn terminated() -> Self {
+        Self::new(TaskErrorKind::Cancelled, "the pool was terminated")
+    }
+
+    /// A worker's report.
+    pub(crate) fn reported(failure: Failure, worker: Option<WorkerInfo>) -> Self {
+        let Failure {
+            stage,
+            message,
+            panic,
+        } = failure;
+        let kind = match stage {
+            Stage::DecodeArgument => TaskErrorKind::Decode,
+            Stage::Run => TaskErrorKind::Panicked,
+            Stage::EncodeResult => TaskErrorKind::Encode,
+        };
+        let message = match (stage, &panic) {
+            (Stage::DecodeArgument, None) => format!("cannot deserialise the argument: {message}"),
+            (Stage::DecodeArgument, Some(_)) => {
+                format!("the argument's deserialisation panicked: {message}")
+            }
+            (Stage::Run, _) => format!("the task panicked: {message}"),
+            (Stage::EncodeResult, None) => format!("cannot serialise the result: {message}"),
+            (Stage::EncodeResult, Some(_)) => {
+                format!("the result's serialisation panicked: {message}")
+            }
+        };
+        let mut error = Self::new(kind, message);
+        let inner = error.inner_mut();
+        inner.panic = panic;
+        inner.worker = worker;
+        error
+    }
+
+    /// The same for what happened in the parent.
+    pub(crate) fn panicked(kind: TaskErrorKind, what: &str, panic: PanicReport) -> Self {
+        let mut error = Self::new(kind, format!("{what} panicked: {}", panic.message));
+        error.inner_mut().panic = Some(panic);
+        error
+    }
+
+    /// What became of the worker completes "the worker …".
+    pub(crate) fn worker_lost(fate: &str) -> Self {
+        let message = format!("the worker {fate} while it ran the task");
+        Self::new(TaskErrorKind::WorkerLost, message)
+    }
+
+    /// A panic that ended the worker. What became of that completes "the worker …".
+    pub(crate) fn aborted(panic: PanicReport, fate: &str) -> Self {
+        let message = format!("the task panicked and the worker {fate}: {}", panic.message);
+        let mut error = Self::new(TaskErrorKind::Panicked, message);
+        error.inner_mut().panic = Some(panic);
+        error
+    }
+
+    pub(crate) fn timed_out(timeout: Option<Duration>) -> Self {
+        let timeout = timeout.unwrap_or_default();
+        Self::new(
+            TaskErrorKind::TimedOut,
+            format!("the task ran longer than its timeout of {timeout:?} and was killed"),
+        )
+    }
+
+    /// The initializer failed like this.
+    pub(crate) fn initializer(cause: &Self) -> Self {
+        let mut error = cause.clone();
+        let inner = error.inner_mut();
+        inner.kind = TaskErrorKind::Initializer;
+        inner.message = format!("the initializer failed: {}", inner.message);
+        error
+    }
+
+    pub(crate) fn with_worker(mut self, worker: WorkerInfo) -> Self {
+        self.inner_mut().worker = Some(worker);
+        self
+    }
+
+    pub(crate) fn with_exit(mut self, exit: ExitStatus) -> Self {
+        self.inner_mut().exit = Some(exit);
+        self
+    }
+
+    pub(crate) fn with_stderr(mut self, stderr: Option<String>) -> Self {
+        self.inner_mut().stderr = stderr;
+        self
+    }
+
+    /// The same error, of the item with this index in its call.
+    #[must_use]
+    pub fn at_index(mut self, index: usize) -> Self {
+        self.inner_mut().index = Some(index);
+        self
+    }
+
+    fn inner_mut(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
+    }
+
+    /// What kind of failure it was.
+    #[must_use]
+    pub fn kind(&self) -> TaskErrorKind {
+        self.0.kind
+    }
+
+    /// Which item of its call it was, counted from 0; `None` for a call of a single task.
+    #[must_use]
+    pub fn index(&self) -> Option<usize> {
+        self.0.index
+    }
+
+    /// The panic's message, where a panic was the cause: of the function, or of a `Serialize` or
+    /// `Deserialize` of its types.
+    #[must_use]
+    pub fn panic_message(&self) -> Option<&str> {
+        self.0.panic.as_ref().map(|panic| panic.message.as_str())
+    }
+
+    /// Where the panic was: `file:line:column`.
+    #[must_use]
+    pub fn panic_location(&self) -> Option<&str> {
+        self.0.panic.as_ref()?.location.as_deref()
+    }
+
+    /// The panic's backtrace, taken in the worker. There is none where `RUST_BACKTRACE` or
+    /// `RUST_LIB_BACKTRACE` is `0`.
+    ///
+    /// The names in it are looked up when it is read first, which takes a fraction of a second.
+    #[must_use]
+    pub fn backtrace(&self) -> Option<&str> {
+        let backtrace = self.0.panic.as_ref()?.backtrace.as_ref()?;
+        Some(self.0.resolved.get_or_init(|| backtrace.resolve()))
+    }
+
+    /// The signal that killed the worker.
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        match self.0.exit {
+            Some(ExitStatus::Signal(signal)) => Some(signal),
+            _ => None,
+        }
+    }
+
+    /// The code that the worker exited with.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self.0.exit {
+            Some(ExitStatus::Code(code)) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// The worker that had the task.
+    #[must_use]
+    pub fn worker(&self) -> Option<&WorkerInfo> {
+        self.0.worker.as_ref()
+    }
+
+    /// The last lines that the worker wrote to standard error before it died under the task, killed
+    /// or not: at most 20 lines and 4 KiB, as text. A worker that has run many tasks may have
+    /// written some of them in earlier ones.
+    ///
+    /// `None` where the worker lives or wrote nothing, and in pools that do not capture
+    /// standard error: see [`Output`](crate::Output), of which [`tee`](crate::Output::tee) changes
+    /// nothing else.
+    #[must_use]
+    pub fn stderr(&self) -> Option<&str> {
+        self.0.stderr.as_deref()
+    }
+
+    /// Whether the function panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        self.kind() == TaskErrorKind::Panicked
+    }
+
+    /// Whether the worker died under the task.
+    #[must_use]
+    pub fn is_worker_lost(&self) -> bool {
+        self.kind() == TaskErrorKind::WorkerLost
+    }
+
+    /// Whether the task ran longer than it was allowed to.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.kind() == TaskErrorKind::TimedOut
+    }
+
+    /// Whether the task was cancelled, or its pool terminated.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.kind() == TaskErrorKind::Cancelled
+    }
+
+    /// Whether the pool was closed before the call.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.kind() == TaskErrorKind::Closed
+    }
+}
+
+/// Two errors are the same if all that they say is the same.
+impl PartialEq for TaskError {
+    fn eq(&self, other: &Self) -> bool {
+        let (this, other) = (&*self.0, &*other.0);
+        this.kind == other.kind
+            && this.message == other.message
+            && this.index == other.index
+            && this.panic == other.panic
+            && this.exit == other.exit
+            && this.worker == other.worker
+            && this.stderr == other.stderr
+    }
+}
+
+impl Eq for TaskError {}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Shown(&self.0.message))?;
+        if let Some(location) = self.panic_location() {
+            write!(f, " (at {})", Shown(location))?;
+        }
+        if let Some(index) = self.0.index {
+            write!(f, ", item {index}")?;
+        }
+        if let Some(worker) = &self.0.worker {
+            write!(f, ", in {worker}")?;
+        }
+        if let Some(stderr) = self.stderr() {
+            write!(f, "{}", LastLines(stderr))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("TaskError");
+        debug
+            .field("kind", &self.0.kind)
+            .field("message", &Shown(&self.0.message).to_string());
+        if let Some(index) = &self.0.index {
+            debug.field("index", index);
+        }
+        if let Some(location) = self.panic_location() {
+            debug.field("location", &location);
+        }
+        if let Some(exit) = &self.0.exit {
+            debug.field("exit", exit);
+        }
+        if let Some(worker) = &self.0.worker {
+            debug.field("worker", &worker.to_string());
+        }
+        if let Some(stderr) = self.stderr() {
+            debug.field("stderr", &stderr);
+        }
+        debug.finish_non_exhaustive()
+    }
+}
+
+/// The last lines of a worker's standard error, as the end of a message about its death.
+pub(crate) struct LastLines<'a>(pub(crate) &'a str);
+
+impl fmt::Display for LastLines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("; the last that it wrote to standard error:")?;
+        self.0
+            .lines()
+            .try_for_each(|line| write!(f, "\n    {}", Shown(line)))
+    }
+}
+
+impl Error for TaskError {}
+
+const _: () = {
+    const fn assert<T: Send + Sync + Clone + 'static>() {}
+    assert::<TaskError>();
+};

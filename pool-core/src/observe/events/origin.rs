@@ -1,0 +1,86 @@
+//! The spans that calls are made in.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tracing_core::dispatcher::{self, Dispatch};
+use tracing_core::span::Id;
+
+use crate::process::fork;
+
+/// A span of the parent's that is kept open.
+pub(crate) struct OpenSpan {
+    dispatch: Dispatch,
+    id: Id,
+}
+
+impl OpenSpan {
+    /// The span of this subscriber's that the calling thread is in.
+    pub(super) fn current(dispatch: &Dispatch) -> Option<Self> {
+        let current = dispatch.current_span();
+        Some(Self {
+            id: dispatch.clone_span(current.id()?),
+            dispatch: dispatch.clone(),
+        })
+    }
+}
+
+impl Drop for OpenSpan {
+    fn drop(&mut self) {
+        // As the thread's own, for a registry looks there for the subscriber to close a span's parent with.
+        dispatcher::with_default(&self.dispatch, || {
+            self.dispatch.try_close(self.id.clone());
+        });
+    }
+}
+
+/// Who lets go of spans. To do so is to run the user's code, which must not happen where the last chunk of a call
+/// may end: under locks, and on threads that others wait for.
+pub(crate) trait LetGo: Send + Sync {
+    fn let_go(&self, span: OpenSpan);
+}
+
+/// The span that a call was made in: the parent of what its items tell.
+pub struct Origin {
+    /// There until it is dropped.
+    span: Option<OpenSpan>,
+    keeper: Arc<dyn LetGo>,
+    fork_depth: usize,
+}
+
+impl Origin {
+    pub(crate) fn new(span: OpenSpan, keeper: Arc<dyn LetGo>) -> Self {
+        Self {
+            span: Some(span),
+            keeper,
+            fork_depth: fork::depth(),
+        }
+    }
+
+    /// The span, and the subscriber that knows it.
+    pub(super) fn span(&self) -> Option<(&Dispatch, &Id)> {
+        let span = self.span.as_ref()?;
+        Some((&span.dispatch, &span.id))
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        let Some(span) = self.span.take() else { return };
+        if self.fork_depth == fork::depth() {
+            self.keeper.let_go(span);
+        } else {
+            // This is the copy in a forked process: its parent's subscriber may be locked for ever here.
+            #[allow(clippy::mem_forget, clippy::disallowed_methods)]
+            std::mem::forget(span);
+        }
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Origin")
+            .field(&self.span.as_ref().map(|span| &span.id))
+            .finish()
+    }
+}

@@ -1,0 +1,10 @@
+//! What a pool shows of itself: figures, stacks, traces, captured output and events.
+
+pub(crate) mod call_span;
+pub(crate) mod dump;
+#[cfg(feature = "tracing")]
+pub(crate) mod events;
+pub(crate) mod output;
+pub(crate) mod stats;
+pub(crate) mod trace;
+pub(crate) mod worker_exit;

@@ -1,0 +1,127 @@
+//! How and why a worker's life ended.
+
+use std::fmt;
+
+use crate::backend::launcher::ExitStatus;
+
+/// How and why a worker ended: what a builder's `on_worker_death` is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerEnd {
+    exit: ExitStatus,
+    reason: EndReason,
+}
+
+impl WorkerEnd {
+    pub(crate) fn new(exit: ExitStatus, reason: EndReason) -> Self {
+        Self { exit, reason }
+    }
+
+    /// Why it ended.
+    #[must_use]
+    pub fn reason(&self) -> EndReason {
+        self.reason
+    }
+
+    /// How its process ended.
+    #[must_use]
+    pub fn exit(&self) -> ExitStatus {
+        self.exit
+    }
+
+    /// The signal that killed it.
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        match self.exit {
+            ExitStatus::Signal(signal) => Some(signal),
+            _ => None,
+        }
+    }
+
+    /// The code that it exited with.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self.exit {
+            ExitStatus::Code(code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for WorkerEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.exit {
+            ExitStatus::Orphaned => write!(f, "{}", self.reason),
+            exit => write!(f, "{} ({exit})", self.reason),
+        }
+    }
+}
+
+/// Why a worker ended.
+///
+/// The text of each reason completes "the worker …".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// It had run as many tasks as `max_tasks_per_child` allows.
+    MaxTasks,
+    /// It held more memory than `max_memory_per_child` allows.
+    MaxMemory,
+    /// It was older than `max_age` allows.
+    MaxAge,
+    /// It had had nothing to do for `idle_timeout`.
+    Idle,
+    /// The pool was made smaller.
+    Resized,
+    /// The pool was closed, and there was nothing left to do.
+    Closed,
+    /// It died by itself, or somebody outside of the pool has killed it.
+    Crashed,
+    /// It was killed because its task was at its deadline.
+    Deadline,
+    /// It was killed because its task was to be.
+    Cancelled,
+    /// It was killed because it wrote rubbish into the memory that it shares with the pool.
+    Rogue,
+    /// It was killed because it did not get ahead in the time that it had, whatever it said of itself.
+    Stuck,
+    /// It was not ready: its initializer failed, or a setting of the builder's could not be applied.
+    Unready,
+    /// The pool was terminated or dropped, or had to give up.
+    Terminated,
+}
+
+impl EndReason {
+    /// Whether the worker left in good order, after its finalizer.
+    #[must_use]
+    pub fn is_retirement(self) -> bool {
+        matches!(
+            self,
+            Self::MaxTasks
+                | Self::MaxMemory
+                | Self::MaxAge
+                | Self::Idle
+                | Self::Resized
+                | Self::Closed
+        )
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MaxTasks => "had run as many tasks as it may",
+            Self::MaxMemory => "held more memory than it may",
+            Self::MaxAge => "was older than it may be",
+            Self::Idle => "had nothing to do",
+            Self::Resized => "was one too many",
+            Self::Closed => "was not needed any more",
+            Self::Crashed => "died",
+            Self::Deadline => "was killed at its task's deadline",
+            Self::Cancelled => "was killed with its task",
+            Self::Rogue => "wrote rubbish and was killed",
+            Self::Stuck => "did not get ahead and was killed",
+            Self::Unready => "could not be made ready",
+            Self::Terminated => "was killed with its pool",
+        })
+    }
+}

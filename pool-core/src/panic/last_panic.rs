@@ -1,0 +1,162 @@
+//! The panic that a worker leaves to its parent, should the process end by it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::foreign_text;
+use crate::shm::protocol::PanicReport;
+
+/// How many bytes its place and its message have together, at most.
+const TEXT_BYTES: usize = 2048;
+/// And its place alone.
+const LOCATION_BYTES: usize = 512;
+/// What stands behind a message that was cut.
+const CUT: &str = "..";
+
+/// In `lengths`: there is a panic.
+const PRESENT: u64 = 1 << 63;
+
+/// A part of the words of a region, which the worker writes. Most workers never do. The parent
+/// reads it when the worker is dead, and trusts nothing in it.
+#[derive(Debug)]
+pub(crate) struct LastPanic {
+    /// `PRESENT`, and how many bytes of the text are the place (upper half) and the message.
+    /// Written last.
+    lengths: AtomicU64,
+    /// The number of the item that ran.
+    item: AtomicU64,
+    /// The place, and behind it the message.
+    text: [AtomicU64; TEXT_BYTES / 8],
+}
+
+impl Default for LastPanic {
+    fn default() -> Self {
+        Self {
+            lengths: AtomicU64::new(0),
+            item: AtomicU64::new(0),
+            text: [const { AtomicU64::new(0) }; TEXT_BYTES / 8],
+        }
+    }
+}
+
+impl LastPanic {
+    /// Worker: a panic under this item may end the process. What is too long is cut.
+    pub(crate) fn write(&self, item: u64, location: &str, message: &str) {
+        self.clear();
+        let (location, _) = foreign_text::split(location, LOCATION_BYTES);
+        let room = TEXT_BYTES - location.len();
+        let mut text = Vec::with_capacity(TEXT_BYTES);
+        text.extend_from_slice(location.as_bytes());
+        if message.len() <= room {
+            text.extend_from_slice(message.as_bytes());
+        } else {
+            let (head, _) = foreign_text::split(message, room - CUT.len());
+            text.extend_from_slice(head.as_bytes());
+            text.extend_from_slice(CUT.as_bytes());
+        }
+        let message_bytes = text.len() - location.len();
+        for (word, bytes) in self.text.iter().zip(text.chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
+        }
+        self.item.store(item, Ordering::Relaxed);
+        let lengths = PRESENT | (location.len() as u64) << 32 | message_bytes as u64;
+        self.lengths.store(lengths, Ordering::Release);
+    }
+
+    /// Worker: no panic will end the process.
+    pub(crate) fn clear(&self) {
+        self.lengths.store(0, Ordering::SeqCst);
+    }
+
+    /// Parent: what was left of a panic under the item with this number.
+    ///
+    /// A copy is made first, so that what is looked at does not change.
+    pub(crate) fn read(&self, item: u64) -> Option<PanicReport> {
+        let lengths = self.lengths.load(Ordering::Acquire);
+        if lengths & PRESENT == 0 || self.item.load(Ordering::Relaxed) != item {
+            return None;
+        }
+        let mut text = Vec::with_capacity(TEXT_BYTES);
+        for word in &self.text {
+            text.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
+        let at = usize::try_from((lengths & !PRESENT) >> 32).ok()?;
+        let message_bytes = usize::try_from(lengths & u64::from(u32::MAX)).ok()?;
+        let (location, rest) = text.split_at_checked(at)?;
+        let message = rest.get(..message_bytes)?;
+        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Some(PanicReport {
+            message: lossy(message),
+            location: (!location.is_empty()).then(|| lossy(location)),
+            backtrace: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_for_its_item_alone() {
+        let last = LastPanic::default();
+        assert_eq!(last.read(0), None);
+        last.write(7, "src/main.rs:1:2", "grüße");
+        let report = last.read(7).unwrap();
+        assert_eq!(report.message, "grüße");
+        assert_eq!(report.location.as_deref(), Some("src/main.rs:1:2"));
+        assert_eq!(last.read(6), None);
+        assert_eq!(last.read(8), None);
+        last.write(8, "", "");
+        let report = last.read(8).unwrap();
+        assert_eq!((report.message.as_str(), report.location), ("", None));
+        last.clear();
+        assert_eq!(last.read(8), None);
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut() {
+        let last = LastPanic::default();
+        let long = "ü".repeat(TEXT_BYTES);
+        last.write(1, &format!("x{long}"), &long);
+        let report = last.read(1).unwrap();
+        assert_eq!(report.location.unwrap().len(), LOCATION_BYTES - 1);
+        let (kept, cut) = report.message.split_at(report.message.len() - CUT.len());
+        assert_eq!(cut, CUT);
+        assert!(long.starts_with(kept) && kept.len() > TEXT_BYTES - LOCATION_BYTES - 4);
+        last.write(1, "", &long[..TEXT_BYTES]);
+        assert_eq!(last.read(1).unwrap().message, long[..TEXT_BYTES]);
+    }
+
+    proptest! {
+        /// Whatever a worker has left there: no panic, and no more text than there is room for.
+        #[test]
+        fn rubbish_is_read_without_harm(
+            seed in any::<[u64; 3]>(),
+            lengths in prop_oneof![
+                any::<u64>(),
+                (0..3000_u64, 0..3000_u64).prop_map(|(at, len)| PRESENT | at << 32 | len),
+            ],
+        ) {
+            let last = LastPanic::default();
+            for (n, word) in (1..).zip(&last.text) {
+                let rubbish = seed[0].wrapping_mul(n).wrapping_add(seed[1]).rotate_left(n as u32);
+                word.store(rubbish ^ seed[2], Ordering::Relaxed);
+            }
+            last.lengths.store(lengths, Ordering::Relaxed);
+            last.item.store(5, Ordering::Relaxed);
+            prop_assert_eq!(last.read(4), None);
+            let (at, len) = ((lengths & !PRESENT) >> 32, lengths & u64::from(u32::MAX));
+            let fits = lengths & PRESENT != 0 && at + len <= TEXT_BYTES as u64;
+            let report = last.read(5);
+            prop_assert_eq!(report.is_some(), fits);
+            if let Some(report) = report {
+                // Each byte that is no text becomes a character of three.
+                prop_assert!(report.message.len() <= 3 * TEXT_BYTES);
+            }
+        }
+    }
+}

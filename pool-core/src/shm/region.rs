@@ -1,0 +1,571 @@
+//! The memory that a parent and one worker share.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{self, AtomicBool};
+
+use crate::panic::last_panic::LastPanic;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
+use crate::sync::{self, FutexWord};
+use crate::sys;
+
+/// The version of everything that a parent and its worker must agree on: the region's layout,
+/// the frames in its rings and the order of the bootstrap.
+pub const PROTOCOL_VERSION: u32 = 3;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"procpool");
+
+/// One page for the words.
+const WORDS_BYTES: usize = if sync::IS_MODEL { 1 << 14 } else { 4096 };
+
+/// Behind them, a piece of the worker's stack, when the parent has asked. It takes no memory until
+/// then. A model has no use for it.
+const STACK_BYTES: usize = if sync::IS_MODEL { 0 } else { 64 * 1024 };
+
+/// Where the rings begin.
+const RINGS: usize = WORDS_BYTES + STACK_BYTES;
+
+/// The smallest and the largest capacity of a ring, in bytes.
+pub(crate) const RING_BYTES: std::ops::RangeInclusive<usize> =
+    if sync::IS_MODEL { 64 } else { 4096 }..=1 << 30;
+
+/// A value alone on its cache lines, so that two writers of neighbouring values do not slow each
+/// other down. 128 bytes, since processors fetch lines in pairs.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct Lines<T>(T);
+
+impl<T> std::ops::Deref for Lines<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// The words at the start of a region. Each is written by one side, but for those that say so.
+/// They are all atomics, since the other process may write them at any time; what the parent
+/// reads in those of the worker, it validates.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct Words {
+    /// Parent, before the launch: who the worker is.
+    pub(crate) identity: Lines<Identity>,
+    /// Parent: bytes put into the request ring, ever.
+    pub(crate) request_tail: Lines<AtomicU64>,
+    /// Worker: bytes taken out of the request ring, ever.
+    pub(crate) request_head: Lines<AtomicU64>,
+    /// Worker: bytes put into the response ring, ever, that the parent may take.
+    pub(crate) response_tail: Lines<AtomicU64>,
+    /// Parent: bytes taken out of the response ring, ever.
+    pub(crate) response_head: Lines<AtomicU64>,
+    /// Worker: how far it is.
+    pub(crate) progress: Lines<Progress>,
+    /// Both: 1 while the worker sleeps on it (a futex). See `ARCHITECTURE.md`, "Sleeping".
+    pub(crate) worker_asleep: Lines<FutexWord>,
+    /// Both: the parent says what it wants to be rung for (`WANT_*`), the worker clears it and
+    /// rings.
+    pub(crate) parent_wants: Lines<AtomicU32>,
+    /// Parent: whether what has not begun is taken back. See [`Region::begin_item`].
+    recall: Lines<Recall>,
+    /// Parent: what the worker should know.
+    pub(crate) advice: Lines<Advice>,
+    /// Worker: where it is, when the parent has asked.
+    pub(crate) stack: Lines<Stack>,
+    /// Worker: the panic that may end it.
+    pub(crate) last_panic: Lines<LastPanic>,
+}
+
+/// See [`Words::identity`].
+#[derive(Debug, Default)]
+pub(crate) struct Identity {
+    magic: AtomicU64,
+    version: AtomicU32,
+    /// The two halves of the parent's [`build_identity`](crate::build_identity).
+    build: [AtomicU64; 2],
+    pub(crate) number: AtomicU32,
+    pub(crate) generation: AtomicU32,
+    /// [`WorkerInfo::seed`](crate::WorkerInfo::seed).
+    pub(crate) seed: AtomicU64,
+    request_bytes: AtomicU64,
+    response_bytes: AtomicU64,
+}
+
+/// See [`Words::progress`].
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Like `response_tail`, but up to the last finished item, whether published or not: what a
+    /// worker that dies in the middle of a chunk leaves behind.
+    pub(crate) staged: AtomicU64,
+    /// When the running item began, on the monotonic clock in nanoseconds. Kept only for items
+    /// that have a deadline.
+    pub(crate) item_started: AtomicU64,
+    /// When the frame began that it runs, on the monotonic clock in nanoseconds; 0: it runs none.
+    pub(crate) frame_started: AtomicU64,
+    /// Both: how many `tracing` events there was no room for in the pipe, as far as the parent has
+    /// not counted them.
+    #[cfg_attr(
+        not(feature = "tracing"),
+        allow(dead_code, reason = "the layout is the same")
+    )]
+    pub(crate) events_dropped: AtomicU64,
+    /// The number, counted from 1, of the last item that it has begun, or was about to begin.
+    begun: AtomicU64,
+    /// How much memory it holds, in bytes, at the end of the last frame. Kept only where that
+    /// matters.
+    resident: AtomicU64,
+}
+
+/// See [`Words::recall`].
+#[derive(Debug, Default)]
+struct Recall {
+    /// `NOTHING_RECALLED`, `DECIDING` or `DECIDED`; a futex for a worker that waits for the latter.
+    state: FutexWord,
+    /// Once decided: the number of the last item that the worker may run.
+    last: AtomicU64,
+}
+
+const NOTHING_RECALLED: u32 = 0;
+const DECIDING: u32 = 1;
+const DECIDED: u32 = 2;
+
+/// See [`Words::advice`].
+#[derive(Debug, Default)]
+pub(crate) struct Advice {
+    /// Whether a worker that finds nothing to do may spin for a while before it sleeps.
+    pub(crate) may_spin: AtomicU32,
+    /// The number, counted from 1, of the item that should stop early; 0 for none.
+    pub(crate) cancelled: AtomicU64,
+    /// How often memory was freed of which the worker may hold some.
+    pub(crate) freed: AtomicU32,
+    /// The most detailed `tracing` events that it should tell of: 1 for errors to 5 for all, 0 for
+    /// none.
+    pub(crate) max_level: AtomicU32,
+    /// How many bytes a result may have; 0: any number.
+    pub(crate) max_result: AtomicU64,
+    /// The parent cannot put barriers into other processes: see [`Region::begin_item`].
+    fence_items: AtomicU32,
+}
+
+/// See [`Words::stack`]. A model has no use for it.
+#[derive(Debug, Default)]
+pub(crate) struct Stack {
+    /// Parent: the number of its question.
+    pub(crate) asked: atomic::AtomicU32,
+    /// Worker: the number of the question that was answered last.
+    pub(crate) answered: atomic::AtomicU32,
+    /// Where the worker's executable has its code.
+    pub(crate) code: atomic::AtomicU64,
+    /// Where the thread that runs tasks was interrupted, and its stack and frame pointers; on some
+    /// processors also where it would return to.
+    pub(crate) instruction: atomic::AtomicU64,
+    pub(crate) stack: atomic::AtomicU64,
+    pub(crate) frame: atomic::AtomicU64,
+    pub(crate) link: atomic::AtomicU64,
+    /// How many words of the stack were copied, from the stack pointer on: see [`Region::stack`].
+    pub(crate) count: atomic::AtomicU32,
+}
+
+/// In `parent_wants`: ring when there is a result.
+pub(crate) const WANT_RESULTS: u32 = 1;
+/// In `parent_wants`: ring when there is space in the request ring.
+pub(crate) const WANT_SPACE: u32 = 2;
+
+const _: () = assert!(size_of::<Words>() <= WORDS_BYTES);
+
+/// The memory that a parent and one worker share: a page of words, and a ring each way.
+///
+/// It is mapped in exactly two processes. A worker that writes rubbish into it harms itself
+/// alone, for the parent validates all that it reads here.
+pub struct Region {
+    address: NonNull<u8>,
+    bytes: usize,
+    /// Whether this process has its side of the rings already.
+    is_claimed: AtomicBool,
+}
+
+// SAFETY: a region is owned memory; what is shared with the other process is reached through
+// atomics, or through the rings' raw copies, which take `&mut` of their own types.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Makes a zero-filled region, and the descriptor by which another process can map it.
+    ///
+    /// # Errors
+    /// When the system is out of descriptors or memory.
+    pub fn create(bytes: usize) -> io::Result<(Self, OwnedFd)> {
+        let file = sys::memory_file(bytes)?;
+        // SAFETY: it is the first mapping of memory that was just made.
+        let region = unsafe { Self::map(file.as_fd())? };
+        Ok((region, file))
+    }
+
+    /// Maps the region behind a descriptor that [`create`](Self::create) made, in another process.
+    ///
+    /// # Errors
+    /// When the system is out of memory, or this is no descriptor of a region.
+    ///
+    /// # Safety
+    /// The memory is that of a `create`, whose size nobody can change. This process has no other
+    /// mapping of it that it uses, and when it has handed the mapping to
+    /// [`worker::serve`](crate::worker::serve), nobody writes into the memory but that and the
+    /// engine of the parent.
+    pub unsafe fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let (address, bytes) = sys::map_shared(file)?;
+        Ok(Self::new(address, bytes))
+    }
+
+    fn new(address: NonNull<u8>, bytes: usize) -> Self {
+        Self {
+            address,
+            bytes,
+            is_claimed: AtomicBool::new(false),
+        }
+    }
+
+    /// In a model, where both sides are in this process: a region for both.
+    #[cfg(any(loom, shuttle))]
+    pub(crate) fn for_model(bytes: usize) -> Self {
+        let address = sys::private_memory(bytes, Words::default());
+        let region = Self::new(address, bytes);
+        sync::watch(region.request_ring(), bytes - RINGS);
+        region
+    }
+
+    /// In a model: the same memory for the other side.
+    #[cfg(any(loom, shuttle))]
+    pub(crate) fn again(&self) -> Self {
+        sys::share(self.address);
+        Self::new(self.address, self.bytes)
+    }
+
+    /// In a model: whoever sleeps on a word here wakes, to be killed.
+    #[cfg(shuttle)]
+    pub(crate) fn wake_all(&self) {
+        self.words().worker_asleep.wake();
+        self.words().recall.state.wake();
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Where it is mapped. The memory behind it changes at any time.
+    #[must_use]
+    pub fn address(&self) -> NonNull<u8> {
+        self.address
+    }
+
+    /// The bytes that a region with rings of these capacities takes.
+    pub(crate) fn bytes_for(request_bytes: usize, response_bytes: usize) -> usize {
+        RINGS + request_bytes + response_bytes
+    }
+
+    /// Worker: how much memory it holds, in bytes.
+    pub(crate) fn set_resident(&self, bytes: u64) {
+        self.words()
+            .progress
+            .resident
+            .store(bytes, Ordering::Relaxed);
+    }
+
+    /// Parent: how much memory the worker held when its last frame ended, as it says.
+    pub(crate) fn resident(&self) -> u64 {
+        self.words().progress.resident.load(Ordering::Relaxed)
+    }
+
+    /// Parent, before the launch: writes down who the worker will be.
+    pub(crate) fn introduce(
+        &self,
+        number: u32,
+        generation: u32,
+        request_bytes: usize,
+        response_bytes: usize,
+    ) {
+        assert_eq!(
+            self.bytes,
+            Self::bytes_for(request_bytes, response_bytes),
+            "a launcher made a region of the wrong size"
+        );
+        let identity = &self.words().identity;
+        identity.number.store(number, Ordering::Relaxed);
+        identity.generation.store(generation, Ordering::Relaxed);
+        identity
+            .request_bytes
+            .store(request_bytes as u64, Ordering::Relaxed);
+        identity
+            .response_bytes
+            .store(response_bytes as u64, Ordering::Relaxed);
+        identity.version.store(PROTOCOL_VERSION, Ordering::Relaxed);
+        for (half, word) in halves(crate::build_identity()).zip(&identity.build) {
+            word.store(half, Ordering::Relaxed);
+        }
+        let fence_items = u32::from(!sys::has_barriers());
+        let advice = &self.words().advice;
+        advice.fence_items.store(fence_items, Ordering::Relaxed);
+        identity.magic.store(MAGIC, Ordering::Release);
+    }
+
+    /// Parent: takes its side of the rings, which have these capacities. `false`: they do not fill
+    /// the region, or somebody has that side already. Two would write over each other.
+    pub(crate) fn claim(&self, request_bytes: usize, response_bytes: usize) -> bool {
+        self.bytes == Self::bytes_for(request_bytes, response_bytes)
+            && !self.is_claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Worker, first thing: the capacities of the two rings, or why this is no region of ours.
+    pub(crate) fn capacities(&self) -> Result<(usize, usize), &'static str> {
+        if self.bytes < RINGS {
+            return Err("the shared memory is too small to be a region");
+        }
+        let identity = &self.words().identity;
+        if identity.magic.load(Ordering::Acquire) != MAGIC {
+            return Err("the shared memory is no region of procpool");
+        }
+        if identity.version.load(Ordering::Relaxed) != PROTOCOL_VERSION {
+            return Err("the region is of another version of procpool");
+        }
+        // An entry's number means something else in another program.
+        if halves(crate::build_identity())
+            .zip(&identity.build)
+            .any(|(half, word)| word.load(Ordering::Relaxed) != half)
+        {
+            return Err("the region is of another program, or of another build of this one");
+        }
+        let request = identity.request_bytes.load(Ordering::Relaxed) as usize;
+        let response = identity.response_bytes.load(Ordering::Relaxed) as usize;
+        let valid = |bytes: &usize| RING_BYTES.contains(bytes) && bytes.is_power_of_two();
+        if !valid(&request) || !valid(&response) || self.bytes != Self::bytes_for(request, response)
+        {
+            return Err("the region's rings do not fill it");
+        }
+        Ok((request, response))
+    }
+
+    pub(crate) fn words(&self) -> &Words {
+        // SAFETY: the mapping is page-aligned, at least `WORDS_BYTES` long (checked by
+        // `introduce` in the parent and `capacities` in the worker), never unmapped while `self`
+        // lives, and every field is an atomic, for which any bit pattern is valid.
+        unsafe { self.address.cast::<Words>().as_ref() }
+    }
+
+    /// Worker: a copy of a part of its stack, when the parent has asked for it.
+    pub(crate) fn stack(&self) -> &[atomic::AtomicU64] {
+        // SAFETY: between the words and the rings, see `words`, and aligned like a page.
+        unsafe {
+            let start = self.address.add(WORDS_BYTES).cast();
+            std::slice::from_raw_parts(start.as_ptr(), STACK_BYTES / size_of::<u64>())
+        }
+    }
+
+    /// The first byte of the request ring.
+    pub(crate) fn request_ring(&self) -> NonNull<u8> {
+        // SAFETY: within the mapping, see `introduce` and `capacities`.
+        unsafe { self.address.add(RINGS) }
+    }
+
+    /// The first byte of the response ring, which follows the request ring.
+    pub(crate) fn response_ring(&self, request_bytes: usize) -> NonNull<u8> {
+        // SAFETY: within the mapping, see `introduce` and `capacities`.
+        unsafe { self.address.add(RINGS + request_bytes) }
+    }
+
+    /// Worker: begins the item with this number, counted from 1. `false`: it was taken back and
+    /// must be skipped.
+    ///
+    /// The worker writes down what it begins and then looks whether items are taken back; the
+    /// parent says that it takes items back and then looks what has begun. So one of the two sees
+    /// the other, given a barrier between the two steps on each side. The worker's would cost more
+    /// than a small item does, so the parent, which takes back rarely, executes both by
+    /// `membarrier`; `fenced` says that it cannot. A worker that sees the parent at it waits for
+    /// the decision, which is the next thing that the parent does.
+    #[inline]
+    pub(crate) fn begin_item(&self, number: u64, fenced: bool) -> bool {
+        let words = self.words();
+        words.progress.begun.store(number, Ordering::Release);
+        if fenced {
+            fence(Ordering::SeqCst);
+        } else {
+            compiler_fence(Ordering::SeqCst);
+        }
+        words.recall.state.load(Ordering::Acquire) == NOTHING_RECALLED || self.may_run(number)
+    }
+
+    #[cold]
+    fn may_run(&self, number: u64) -> bool {
+        let recall = &self.words().recall;
+        while recall.state.load(Ordering::Acquire) == DECIDING {
+            sys::futex_wait(&recall.state, DECIDING);
+        }
+        // If all was reinstated in the meantime, `last` still is what was decided.
+        number <= recall.last.load(Ordering::Acquire)
+    }
+
+    /// Worker, at the beginning: gets ready for [`begin_item`](Self::begin_item), and says whether
+    /// it must be fenced.
+    pub(crate) fn prepare_items(&self) -> bool {
+        let registered = sys::accept_barriers();
+        let advised = self.words().advice.fence_items.load(Ordering::Relaxed) != 0;
+        !registered || advised
+    }
+
+    /// Parent: takes back all that has not begun, and says how many items have, ever.
+    pub(crate) fn revoke(&self) -> u64 {
+        let words = self.words();
+        words.recall.state.store(DECIDING, Ordering::SeqCst);
+        sys::barrier_everywhere();
+        let begun = words.progress.begun.load(Ordering::Acquire);
+        words.recall.last.store(begun, Ordering::Release);
+        words.recall.state.store(DECIDED, Ordering::Release);
+        sys::futex_wake(&words.recall.state);
+        begun
+    }
+
+    /// Parent, when the worker has passed over what was taken back: items may begin again.
+    pub(crate) fn reinstate(&self) {
+        let recall = &self.words().recall;
+        recall.state.store(NOTHING_RECALLED, Ordering::Release);
+    }
+
+    /// A parent that is another program.
+    #[cfg(test)]
+    pub(crate) fn pretend_another_build(&self) {
+        let build = &self.words().identity.build;
+        build[1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A worker that lies: what [`items_begun`](Self::items_begun) says from now on.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn lie_about_begun(&self, begun: u64) {
+        self.words().progress.begun.store(begun, Ordering::Release);
+    }
+
+    /// Parent: when the running item began, in nanoseconds of the monotonic clock, if the worker
+    /// was asked to note it. Not to be trusted.
+    pub(crate) fn item_started(&self) -> Option<u64> {
+        let started = self.words().progress.item_started.load(Ordering::Acquire);
+        (started != 0).then_some(started)
+    }
+
+    /// Parent: when the worker began the frame that it is at. Not to be trusted.
+    pub(crate) fn frame_started(&self) -> Option<u64> {
+        let started = self.words().progress.frame_started.load(Ordering::Relaxed);
+        (started != 0).then_some(started)
+    }
+
+    /// Parent: how many items the worker has begun, ever. Not to be trusted beyond this worker.
+    pub(crate) fn items_begun(&self) -> u64 {
+        self.words().progress.begun.load(Ordering::Acquire)
+    }
+}
+
+fn halves(identity: u128) -> impl Iterator<Item = u64> {
+    [identity as u64, (identity >> 64) as u64].into_iter()
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours alone, and whoever reaches into it holds a borrow or a
+        // reference count of this value.
+        unsafe { sys::unmap(self.address, self.bytes) };
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    fn region() -> Region {
+        let (region, _file) = Region::create(Region::bytes_for(4096, 4096)).expect("memory");
+        region.introduce(3, 1, 4096, 4096);
+        region
+    }
+
+    #[test]
+    fn a_region_says_what_it_is() {
+        let region = region();
+        assert_eq!(region.capacities(), Ok((4096, 4096)));
+        let identity = &region.words().identity;
+        assert_eq!(identity.number.load(Ordering::Relaxed), 3);
+        identity.request_bytes.store(8192, Ordering::Relaxed);
+        assert!(region.capacities().is_err(), "the rings do not fill it");
+        identity.magic.store(0, Ordering::Relaxed);
+        assert!(region.capacities().is_err(), "no region");
+    }
+
+    #[test]
+    fn a_region_of_another_build_is_none() {
+        let region = region();
+        region.pretend_another_build();
+        assert!(region.capacities().is_err());
+    }
+
+    #[test]
+    fn each_side_of_a_region_is_had_once() {
+        let region = region();
+        assert!(!region.claim(4096, 8192), "not its rings");
+        assert!(region.claim(4096, 4096));
+        assert!(!region.claim(4096, 4096), "a second time");
+    }
+
+    /// Both sides must agree on every item: whatever the parent took to have begun is run, and
+    /// nothing else.
+    #[test]
+    fn what_is_taken_back_is_not_run_and_the_rest_is() {
+        for fenced in [false, true] {
+            let region = region();
+            if !fenced && region.prepare_items() {
+                continue; // The kernel has no barriers: workers are always fenced.
+            }
+            let stop = AtomicBool::new(false);
+            let run = AtomicU64::new(0);
+            // Set by the worker when it was refused an item, cleared by the parent.
+            let refused = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut number = 1;
+                    while !stop.load(Ordering::Acquire) {
+                        if refused.load(Ordering::Acquire) {
+                            std::thread::yield_now();
+                        } else if region.begin_item(number, fenced) {
+                            run.store(number, Ordering::Release);
+                            number += 1;
+                        } else {
+                            refused.store(true, Ordering::Release);
+                        }
+                    }
+                });
+                for round in 0..20_000_u32 {
+                    for _ in 0..round % 200 {
+                        std::hint::spin_loop();
+                    }
+                    let begun = region.revoke();
+                    while !refused.load(Ordering::Acquire) {
+                        std::thread::yield_now();
+                    }
+                    assert_eq!(run.load(Ordering::Acquire), begun, "fenced: {fenced}");
+                    region.reinstate();
+                    refused.store(false, Ordering::Release);
+                }
+                stop.store(true, Ordering::Release);
+            });
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Encoded values, the small ones without an allocation of their own.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::broadcast::SharedMemory;
+use crate::codec::{CodecError, Lent, Memory};
+use crate::shm::buffer::Buffer;
+use crate::shm::protocol::{Head, MAX_HEAD};
+
+/// How many bytes are kept inline: a number or two.
+const INLINE: usize = 22;
+
+/// The bytes of one encoded value, or of several; cheap to clone.
+#[derive(Clone)]
+pub(crate) enum Bytes {
+    Inline {
+        len: u8,
+        bytes: [u8; INLINE],
+    },
+    Heap(Arc<Buffer>),
+    /// A large bulk value from a worker: its length as it stood before it, and its memory.
+    Bulk(Arc<([u8; 8], Memory)>),
+    /// One item that is a large bulk value: its head and the length of the value, and the value
+    /// where it lies.
+    Lent(Arc<(Vec<u8>, Lent)>),
+    /// A value in which there may be handles of memory, and the memory.
+    Attached(Arc<(Bytes, Vec<Arc<SharedMemory>>)>),
+}
+
+impl Bytes {
+    /// The most bytes that take no allocation.
+    pub(crate) const INLINE: usize = INLINE;
+
+    /// A large bulk value as an item.
+    pub(crate) fn lent(value: Lent) -> Self {
+        let mut start = Vec::with_capacity(MAX_HEAD + 8);
+        let mut head = [0; MAX_HEAD];
+        let size = Head::value(8 + value.bytes().len()).write(&mut head);
+        start.extend_from_slice(&head[..size]);
+        start.extend_from_slice(&value.prefix);
+        Self::Lent(Arc::new((start, value)))
+    }
+
+    /// The bytes, in two pieces of which the second is often empty.
+    #[inline]
+    pub(crate) fn parts(&self) -> [&[u8]; 2] {
+        match self {
+            Self::Inline { len, bytes } => [&bytes[..usize::from(*len)], &[]],
+            Self::Heap(bytes) => [bytes, &[]],
+            Self::Bulk(bulk) => [&bulk.0, bulk.1.as_slice()],
+            Self::Lent(lent) => [&lent.0, lent.1.bytes()],
+            Self::Attached(attached) => attached.0.parts(),
+        }
+    }
+
+    /// How many there are.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        let [first, second] = self.parts();
+        first.len() + second.len()
+    }
+
+    /// The bytes in one piece.
+    pub(crate) fn as_slice(&self) -> Cow<'_, [u8]> {
+        match self.parts() {
+            [all, []] => Cow::Borrowed(all),
+            parts => Cow::Owned(parts.concat()),
+        }
+    }
+
+    /// The same of a result, of whose size a worker was master.
+    ///
+    /// # Errors
+    /// When there is no memory to have it in one piece.
+    pub(crate) fn to_slice(&self) -> Result<Cow<'_, [u8]>, CodecError> {
+        let [first, second] = self.parts();
+        if second.is_empty() {
+            return Ok(Cow::Borrowed(first));
+        }
+        let mut all = Vec::new();
+        all.try_reserve_exact(first.len() + second.len())
+            .map_err(|_| CodecError::no_memory(self.len() as u64))?;
+        all.extend_from_slice(first);
+        all.extend_from_slice(second);
+        Ok(Cow::Owned(all))
+    }
+
+    /// The same bytes, with which the memory lives. A bulk value has no handles of any.
+    pub(crate) fn with(self, memory: Vec<Arc<SharedMemory>>) -> Self {
+        match self {
+            bulk @ Self::Bulk(_) => bulk,
+            bytes if memory.is_empty() => bytes,
+            bytes => Self::Attached(Arc::new((bytes, memory))),
+        }
+    }
+
+    /// The two parts of a large bulk value from a worker, if this is one and nobody else has it.
+    pub(crate) fn into_bulk(self) -> Result<([u8; 8], Memory), Self> {
+        match self {
+            Self::Bulk(bulk) => Arc::try_unwrap(bulk).map_err(Self::Bulk),
+            bytes => Err(bytes),
+        }
+    }
+}
+
+impl From<&[u8]> for Bytes {
+    fn from(slice: &[u8]) -> Self {
+        if slice.len() <= INLINE {
+            let mut bytes = [0; INLINE];
+            // A number, or one with its head, without a call.
+            match slice.len() {
+                8 => bytes[..8].copy_from_slice(&slice[..8]),
+                12 => bytes[..12].copy_from_slice(&slice[..12]),
+                len => bytes[..len].copy_from_slice(slice),
+            }
+            Self::Inline {
+                len: slice.len() as u8,
+                bytes,
+            }
+        } else {
+            Self::Heap(Arc::new(slice.to_vec().into()))
+        }
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Buffer::from(bytes).into()
+    }
+}
+
+impl From<Buffer> for Bytes {
+    fn from(bytes: Buffer) -> Self {
+        if bytes.len() <= INLINE {
+            Self::from(&bytes[..])
+        } else {
+            Self::Heap(Arc::new(bytes))
+        }
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
+}

@@ -1,0 +1,592 @@
+//! Calls as the pools see them: encoded items for one function, and what comes back.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::bytes::Bytes;
+use super::chunk_ext::Extras;
+use super::item_metrics::Ledger;
+use super::options::Timeout;
+use crate::api::measured::Receipt;
+use crate::broadcast::SharedMemory;
+use crate::codec::{CodecError, Memory};
+use crate::error::task_error::{TaskError, TaskErrorKind};
+#[cfg(feature = "tracing")]
+use crate::observe::call_span::Origin;
+use crate::observe::trace::{Traced, Tracer};
+use crate::panic::catch::with_tasks;
+use crate::shm::buffer::Buffer;
+use crate::shm::protocol;
+use crate::shm::protocol::{Failure, RecordKind};
+use crate::sys;
+use crate::worker::ChunkRun;
+use crate::worker::function::Entry;
+use crate::worker::item_timer::Measure;
+
+/// The name of one call of the user's within this process; a call of many items has one name.
+/// Names are used again when all chunks and handles of a call are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TaskId(usize);
+
+impl TaskId {
+    /// The name of the call whose outcomes arrive there.
+    pub(crate) fn of<S: Sink + ?Sized>(sink: &Arc<S>) -> Self {
+        Self(Arc::as_ptr(sink).addr())
+    }
+}
+
+/// A chunk of a call: encoded items that travel together, in order, to one worker.
+///
+/// Every chunk that was submitted gets exactly one outcome for each of its items, by
+/// [`finish`](Self::finish) or in several pieces.
+pub struct Chunk {
+    pub(crate) entry: Entry,
+    /// The index of the first item in the user's call.
+    pub(crate) first: usize,
+    pub(crate) count: u32,
+    /// The items, each with its head; see `protocol`.
+    pub(crate) items: Bytes,
+    pub(crate) timeout: Option<Timeout>,
+    pub(crate) retries: u32,
+    /// The submitting thread will drive the pool right away.
+    pub(crate) attended: bool,
+    /// It is no task of the user's but a worker's initializer.
+    pub(crate) is_initializer: bool,
+    /// The submitting thread goes on to ask an input for more, which may keep it waiting.
+    pub(crate) is_fed: bool,
+    /// How many workers have died when this was next, though it had not begun, as they said.
+    pub(crate) deaths: u8,
+    pub(crate) sink: Arc<dyn Sink>,
+    /// What most chunks are without.
+    pub(crate) extras: Option<Box<Extras>>,
+}
+
+impl Chunk {
+    /// How many items there are, at least one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// The call that the chunk belongs to.
+    #[must_use]
+    pub fn task(&self) -> TaskId {
+        TaskId::of(&self.sink)
+    }
+
+    /// An initializer and its argument as an item. Its outcome is looked at by the engine alone.
+    pub(crate) fn initializer(entry: Entry, item: Vec<u8>) -> Self {
+        Self {
+            entry,
+            first: 0,
+            count: 1,
+            items: item.into(),
+            timeout: None,
+            retries: 0,
+            attended: false,
+            is_initializer: true,
+            is_fed: false,
+            deaths: 0,
+            sink: Arc::new(Nobody),
+            extras: None,
+        }
+    }
+
+    /// Runs the items one after the other in this thread, finishes the chunk, and says how many
+    /// of its items have failed.
+    pub fn run_here(self) -> usize {
+        let mut failed = 0;
+        self.run_and_tell(|failures| failed = failures.len());
+        failed
+    }
+
+    /// The same, but `tell` hears of the failures before anybody else does.
+    pub(crate) fn run_and_tell(mut self, tell: impl FnOnce(&[TaskErrorKind])) {
+        let start = sys::now_ns();
+        let mut failures = Vec::new();
+        let mut outcomes = Outcomes::with_capacity(self.count);
+        let mut extras = self.extras.take();
+        let mut ledger = extras.as_mut().and_then(|it| it.ledger.as_mut());
+        let is_measured = ledger.is_some();
+        let mut offered = Vec::new();
+        let mut record = |kind: RecordKind, bytes: &[u8]| match kind {
+            RecordKind::Time => {
+                if let (Some(ledger), Some(measure)) = (&mut ledger, Measure::read(bytes)) {
+                    ledger.expect(measure);
+                }
+            }
+            RecordKind::Value | RecordKind::Bulk | RecordKind::Offering => {
+                outcomes.push_value(bytes);
+                if let Some(ledger) = &mut ledger {
+                    ledger.ended(None, bytes.len() as u64);
+                }
+            }
+            RecordKind::Failure => {
+                let error = reported(bytes);
+                failures.push(error.kind());
+                outcomes.push_error(error);
+                if let Some(ledger) = &mut ledger {
+                    ledger.ended(None, 0);
+                }
+            }
+        };
+        with_tasks(|| {
+            self.entry.function()(&mut ChunkRun::in_memory(
+                &self.items.as_slice(),
+                is_measured,
+                &mut record,
+                &mut offered,
+            ));
+        });
+        if !offered.is_empty() {
+            extras.get_or_insert_default().offered = offered;
+        }
+        let mut piece = Piece {
+            extras,
+            first: self.first,
+            count: self.count,
+            took_ns: sys::now_ns().saturating_sub(start),
+            outcomes,
+        };
+        tell(&failures);
+        piece.tell_tracer();
+        self.sink.complete(piece);
+    }
+
+    /// Finishes the chunk: every item of it fails with this error.
+    pub fn finish(mut self, error: &TaskError) {
+        let extras = self.extras.take();
+        let failed = Piece::failed(self.first, self.count, error.clone());
+        let mut piece = Piece { extras, ..failed };
+        piece.tell_tracer();
+        self.sink.complete(piece);
+    }
+
+    /// The items have handles that mean this memory.
+    pub(crate) fn attach(&mut self, memory: Vec<Arc<SharedMemory>>) {
+        if !memory.is_empty() {
+            self.extras.get_or_insert_default().attachments = memory;
+        }
+    }
+
+    /// Whether the items have handles of memory.
+    pub(crate) fn has_attachments(&self) -> bool {
+        let extras = self.extras.as_ref();
+        extras.is_some_and(|extras| !extras.attachments.is_empty())
+    }
+
+    /// Where the memory is put that comes with results.
+    pub(crate) fn offered_mut(&mut self) -> &mut Vec<Arc<SharedMemory>> {
+        &mut self.extras.get_or_insert_default().offered
+    }
+
+    /// The span that the call was made in, if its items' events are told as told in it.
+    #[cfg(feature = "tracing")]
+    #[inline]
+    pub(crate) fn origin(&self) -> Option<&Arc<Origin>> {
+        self.extras.as_ref()?.origin.as_ref()
+    }
+
+    /// What is known of the items, if they are measured.
+    pub(crate) fn ledger(&self) -> Option<&Ledger> {
+        self.extras.as_ref()?.ledger.as_ref()
+    }
+
+    pub(crate) fn ledger_mut(&mut self) -> Option<&mut Ledger> {
+        self.extras.as_mut()?.ledger.as_mut()
+    }
+
+    /// Notes how long each item took to encode, in nanoseconds, if they are measured.
+    pub(crate) fn note_encoding(&mut self, times: &[u64]) {
+        let Some(ledger) = self.extras.as_mut().and_then(|it| it.ledger.as_mut()) else {
+            return;
+        };
+        if let [time] = times {
+            // It may be lent, and not in one piece.
+            let head = self.items.parts()[0].first_chunk().copied();
+            let head = protocol::Head::size(head.unwrap_or_default());
+            ledger.encoded(self.items.len().saturating_sub(head) as u64, *time);
+            return;
+        }
+        let items = self.items.as_slice();
+        let mut rest = &items[..];
+        for time in times {
+            let (item, after) = protocol::split_item(rest).unwrap_or_default();
+            ledger.encoded(item.len() as u64, *time);
+            rest = after;
+        }
+    }
+
+    /// Lets the items be measured, if they are not, and told to this tracer, if it is told of none.
+    pub(crate) fn trace(&mut self, tracer: &Tracer, submitted: u64) {
+        let extras = self.extras.get_or_insert_default();
+        let is_all = extras.ledger.is_none();
+        if is_all {
+            extras.ledger = Some(Ledger::since(submitted));
+            self.note_encoding(&vec![0; self.count as usize]);
+        }
+        let entry = (!self.is_initializer).then_some(self.entry);
+        if let Some(ledger) = self.ledger_mut() {
+            ledger.traced.get_or_insert_with(|| Traced {
+                tracer: tracer.clone(),
+                entry,
+                is_all,
+            });
+        }
+    }
+
+    /// The items before and from `at` on, as chunks of their own.
+    pub(crate) fn split(mut self, at: u32) -> (Self, Self) {
+        assert!(at <= self.count, "a chunk is split inside");
+        let nothing = || Bytes::from(&[][..]);
+        let (before, after) = if at == 0 {
+            (nothing(), self.items.clone())
+        } else if at == self.count {
+            (self.items.clone(), nothing())
+        } else {
+            let all = self.items.as_slice();
+            let (before, after) = protocol::split_items(&all, at as usize);
+            (Bytes::from(before), Bytes::from(after))
+        };
+        let extras = self.extras.as_mut();
+        let tail = Self {
+            extras: extras.map(|extras| Box::new(extras.split_off(at))),
+            first: self.first + at as usize,
+            count: self.count - at,
+            items: after,
+            sink: self.sink.clone(),
+            ..self
+        };
+        let head = Self {
+            count: at,
+            items: before,
+            ..self
+        };
+        (head, tail)
+    }
+}
+
+impl std::fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chunk")
+            .field("task", &self.task())
+            .field("first", &self.first)
+            .field("count", &self.count)
+            .field("items", &self.items)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who waits for the outcomes of a call.
+pub(crate) trait Sink: Send + Sync {
+    /// Takes the outcomes of some items. Called once for each item, in any order, from any
+    /// thread, without a lock of the pool's being held. It neither blocks nor panics.
+    fn complete(&self, piece: Piece);
+
+    /// Nobody waits any more: what has not begun need not be run.
+    fn is_abandoned(&self) -> bool;
+}
+
+/// Waits for nothing.
+struct Nobody;
+
+impl Sink for Nobody {
+    fn complete(&self, _piece: Piece) {}
+
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
+
+/// The outcomes of neighbouring items.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) first: usize,
+    pub(crate) count: u32,
+    /// How long the worker took for them, in nanoseconds; zero where that is not known.
+    pub(crate) took_ns: u64,
+    pub(crate) outcomes: Outcomes,
+    /// Those of the chunk.
+    pub(crate) extras: Option<Box<Extras>>,
+}
+
+impl Piece {
+    /// All of these items fail with the same error.
+    pub(crate) fn failed(first: usize, count: u32, error: TaskError) -> Self {
+        Self {
+            first,
+            count,
+            took_ns: 0,
+            outcomes: Outcomes::All(error),
+            extras: None,
+        }
+    }
+
+    /// Tells the tracer of the items, if they are traced.
+    pub(crate) fn tell_tracer(&mut self) {
+        let ledger = self.extras.as_mut().and_then(|it| it.ledger.as_mut());
+        if let Some(traced) = ledger.and_then(|it| it.traced.take()) {
+            traced.tell(self);
+            if traced.is_all
+                && let Some(extras) = &mut self.extras
+            {
+                extras.ledger = None;
+            }
+        }
+    }
+
+    /// What is known of the items, if they were measured.
+    pub(crate) fn ledger(&self) -> Option<&Ledger> {
+        self.extras.as_ref()?.ledger.as_ref()
+    }
+
+    /// The receipt of the item with this index in its call, which is one of these.
+    pub(crate) fn receipt(&self, index: usize) -> Receipt {
+        let ledger = self.ledger();
+        ledger.map_or_else(Receipt::default, |it| it.receipt(index - self.first))
+    }
+
+    /// How many of the items have failed, as far as can be seen without decoding them.
+    pub(crate) fn failures(&self) -> usize {
+        match &self.outcomes {
+            Outcomes::One(Some(Ok(_))) => 0,
+            Outcomes::Many { errors, .. } => errors.len(),
+            Outcomes::One(_) | Outcomes::All(_) => self.count as usize,
+        }
+    }
+
+    /// Gives the outcome of each item from the index `from` on to `visit`, with its index. Items
+    /// that the records do not tell of (a worker may have written rubbish) fail to decode.
+    pub(crate) fn visit(
+        &self,
+        from: usize,
+        mut visit: impl FnMut(usize, Result<&[u8], TaskError>),
+    ) {
+        let mut index = self.first;
+        let end = self.first + self.count as usize;
+        if let Outcomes::Many { records, errors } = &self.outcomes {
+            let mut rest = &records[..];
+            while index < end {
+                let Some((outcome, after)) = split_record(rest, errors) else {
+                    break;
+                };
+                rest = after;
+                if index >= from {
+                    visit(index, outcome);
+                }
+                index += 1;
+            }
+        }
+        for index in index.max(from)..end {
+            match &self.outcomes {
+                Outcomes::One(Some(Ok(bytes))) => match bytes.to_slice() {
+                    Ok(bytes) => visit(index, Ok(&bytes)),
+                    Err(error) => visit(index, Err(no_memory(&error))),
+                },
+                Outcomes::One(Some(Err(error))) | Outcomes::All(error) => {
+                    visit(index, Err(error.clone()));
+                }
+                Outcomes::One(None) | Outcomes::Many { .. } => visit(index, Err(rubbish())),
+            }
+        }
+    }
+
+    /// The bytes of each value, if all items have one and each has so many bytes.
+    pub(crate) fn values_of(&self, size: usize) -> Option<impl ExactSizeIterator<Item = &[u8]>> {
+        let Outcomes::Many { records, .. } = &self.outcomes else {
+            return None;
+        };
+        let all = records.chunks_exact(4 + size);
+        let is_whole = records.len() == self.count as usize * (4 + size);
+        (is_whole && protocol::are_values(records, 4 + size))
+            .then(|| all.map(|record| &record[4..]))
+    }
+
+    /// The outcome of a piece of one item.
+    pub(crate) fn into_single(self) -> Result<Bytes, TaskError> {
+        let with = |bytes: Bytes| match self.extras {
+            Some(extras) => bytes.with(extras.into_memory()),
+            None => bytes,
+        };
+        match self.outcomes {
+            Outcomes::One(Some(Ok(bytes))) => Ok(with(bytes)),
+            Outcomes::One(outcome) => outcome.unwrap_or_else(|| Err(rubbish())),
+            Outcomes::All(error) => Err(error),
+            // The rest of what it was one of is in other pieces.
+            Outcomes::Many { records, errors } => match split_record(&records, &errors) {
+                Some((outcome, _)) => Ok(with(Bytes::from(outcome?))),
+                None => Err(rubbish()),
+            },
+        }
+    }
+}
+
+/// What a record says: the bytes of a value, or an error.
+type Record<'a> = Result<&'a [u8], TaskError>;
+
+/// The first record as an outcome, and what follows it.
+#[inline]
+fn split_record<'a>(records: &'a [u8], errors: &[TaskError]) -> Option<(Record<'a>, &'a [u8])> {
+    if let Some((word, rest)) = records.split_first_chunk::<4>()
+        && let Some(len) = protocol::Head::value_len(u32::from_le_bytes(*word))
+    {
+        let (bytes, rest) = rest.split_at_checked(len)?;
+        return Some((Ok(bytes), rest));
+    }
+    let (head, rest) = protocol::split_head(records)?;
+    let len = usize::try_from(head.len).ok()?;
+    if head.kind == RecordKind::Value {
+        let (bytes, rest) = rest.split_at_checked(len)?;
+        Some((Ok(bytes), rest))
+    } else {
+        let error = errors.get(len).cloned().unwrap_or_else(rubbish);
+        Some((Err(error), rest))
+    }
+}
+
+#[cold]
+fn rubbish() -> TaskError {
+    TaskError::new(TaskErrorKind::Decode, "the worker's answer makes no sense")
+}
+
+#[cold]
+fn no_memory(error: &CodecError) -> TaskError {
+    TaskError::new(
+        TaskErrorKind::Decode,
+        format!("the result cannot be kept: {error}"),
+    )
+}
+
+/// A worker's failure record as an error.
+pub(crate) fn reported(bytes: &[u8]) -> TaskError {
+    match crate::codec::decode::<Failure>(bytes) {
+        Ok(failure) => TaskError::reported(failure, None),
+        Err(_) => rubbish(),
+    }
+}
+
+/// What became of items.
+#[derive(Debug)]
+pub(crate) enum Outcomes {
+    /// Of one; there is none yet.
+    One(Option<Result<Bytes, TaskError>>),
+    /// Of several: for each a head, and the bytes of a value. The length of an error's head is
+    /// its place in `errors`.
+    Many { records: Buffer, errors: Errors },
+    /// The same for all.
+    All(TaskError),
+}
+
+/// The errors among the outcomes of several items: most have none, and what becomes of an item is
+/// moved often.
+#[derive(Debug, Default)]
+#[allow(clippy::box_collection)]
+pub(crate) struct Errors(Option<Box<Vec<TaskError>>>);
+
+impl Errors {
+    fn push(&mut self, error: TaskError) {
+        self.0.get_or_insert_default().push(error);
+    }
+}
+
+impl Deref for Errors {
+    type Target = [TaskError];
+
+    fn deref(&self) -> &[TaskError] {
+        self.0.as_ref().map_or(&[], |errors| errors)
+    }
+}
+
+impl Outcomes {
+    /// Room for the outcomes of so many items.
+    pub(crate) fn with_capacity(count: u32) -> Self {
+        if count == 1 {
+            Self::One(None)
+        } else {
+            Self::Many {
+                records: Buffer::default(),
+                errors: Errors::default(),
+            }
+        }
+    }
+
+    pub(crate) fn push_value(&mut self, bytes: &[u8]) {
+        match self {
+            Self::One(outcome) => *outcome = Some(Ok(Bytes::from(bytes))),
+            Self::Many { records, .. } => {
+                if !has_room(records, bytes.len()) {
+                    return self.push_no_memory(bytes.len());
+                }
+                push_head(records, RecordKind::Value, bytes.len());
+                records.extend_from_slice(bytes);
+            }
+            Self::All(_) => {}
+        }
+    }
+
+    /// There is no memory for the bytes of a value.
+    #[cold]
+    fn push_no_memory(&mut self, bytes: usize) {
+        let error = no_memory(&CodecError::no_memory(bytes as u64));
+        if let Self::Many { records, .. } = self
+            && !has_room(records, 0)
+        {
+            // Not even to say so.
+            *self = Self::All(error);
+            return;
+        }
+        self.push_error(error);
+    }
+
+    /// The parts of a large bulk value.
+    pub(crate) fn push_bulk(&mut self, prefix: [u8; 8], memory: Memory) {
+        match self {
+            Self::One(outcome) => *outcome = Some(Ok(Bytes::Bulk(Arc::new((prefix, memory))))),
+            Self::Many { records, .. } => {
+                let bytes = memory.as_slice();
+                if !has_room(records, prefix.len() + bytes.len()) {
+                    let bytes = bytes.len();
+                    drop(memory);
+                    return self.push_no_memory(bytes);
+                }
+                push_head(records, RecordKind::Value, prefix.len() + bytes.len());
+                records.extend_from_slice(&prefix);
+                records.extend_from_slice(bytes);
+            }
+            Self::All(_) => {}
+        }
+    }
+
+    pub(crate) fn push_error(&mut self, error: TaskError) {
+        match self {
+            Self::One(outcome) => *outcome = Some(Err(error)),
+            Self::Many { records, errors } => {
+                push_head(records, RecordKind::Failure, errors.len());
+                errors.push(error);
+            }
+            Self::All(_) => {}
+        }
+    }
+}
+
+/// Whether there is room for a value of so many bytes, with its head, or could be made.
+#[inline]
+fn has_room(records: &mut Vec<u8>, bytes: usize) -> bool {
+    let more = protocol::MAX_HEAD + bytes;
+    records.capacity() - records.len() >= more || make_room(records, more)
+}
+
+#[cold]
+fn make_room(records: &mut Vec<u8>, more: usize) -> bool {
+    records.try_reserve(more).is_ok() || records.try_reserve_exact(more).is_ok()
+}
+
+fn push_head(records: &mut Vec<u8>, kind: RecordKind, len: usize) {
+    let mut head = [0; protocol::MAX_HEAD];
+    let size = protocol::Head {
+        kind,
+        len: len as u64,
+    }
+    .write(&mut head);
+    records.extend_from_slice(&head[..size]);
+}

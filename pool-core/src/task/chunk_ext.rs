@@ -1,0 +1,58 @@
+//! What few chunks have.
+
+use std::sync::Arc;
+
+use super::item_metrics::Ledger;
+use crate::broadcast::SharedMemory;
+use crate::observe::call_span::Origin;
+
+/// A part of a chunk that ordinary tasks are without, so that they do not pay for it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Extras {
+    /// What is known of items that are measured.
+    pub(crate) ledger: Option<Ledger>,
+    /// The memory that handles in the items mean. It lives as long as the chunk, and then as long
+    /// as the results, in which there may be such handles again.
+    pub(crate) attachments: Vec<Arc<SharedMemory>>,
+    /// The span that the call was made in, where workers' events are told.
+    pub(crate) origin: Option<Arc<Origin>>,
+    /// The memory that came with results. It lives as long as these.
+    pub(crate) offered: Vec<Arc<SharedMemory>>,
+}
+
+impl Extras {
+    /// Of a call, if it has any: it may ask for receipts, and may have been made in a span.
+    pub(crate) fn of_call(receipts: bool, origin: Option<&Arc<Origin>>) -> Option<Box<Self>> {
+        (receipts || origin.is_some()).then(|| {
+            Box::new(Self {
+                ledger: receipts.then(Ledger::for_receipts),
+                origin: origin.cloned(),
+                ..Self::default()
+            })
+        })
+    }
+
+    /// The memory that handles in outcomes may mean.
+    pub(crate) fn into_memory(self) -> Vec<Arc<SharedMemory>> {
+        let mut memory = self.attachments;
+        memory.extend(self.offered);
+        memory
+    }
+
+    /// Those of the items from `at` on; the ones before keep the rest, and all results. If there are none before, nothing is
+    /// kept for them: an empty chunk may stay for long with a worker that has yet to pass over it.
+    pub(crate) fn split_off(&mut self, at: u32) -> Self {
+        let ledger = self.ledger.as_mut().map(|ledger| ledger.split_off(at));
+        let (attachments, origin) = if at == 0 {
+            (std::mem::take(&mut self.attachments), self.origin.take())
+        } else {
+            (self.attachments.clone(), self.origin.clone())
+        };
+        Self {
+            ledger,
+            attachments,
+            origin,
+            offered: Vec::new(),
+        }
+    }
+}

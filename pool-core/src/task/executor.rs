@@ -1,0 +1,152 @@
+//! What a pool is underneath: the seam that the typed methods of [`Pool`](crate::Pool) stand on.
+
+use std::io;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use super::chunk::{Chunk, TaskId};
+use crate::api::input::open_chunk::OpenChunk;
+use crate::error::build_error::{JoinError, ResizeError};
+use crate::observe::call_span::Origin;
+use crate::observe::dump::Dump;
+use crate::observe::stats::Stats;
+use crate::observe::trace::Tracer;
+
+/// Runs encoded calls. An object-safe trait, since handles keep their pool's executor without
+/// knowing its type.
+///
+/// # Contract
+/// - Every item of every submitted chunk gets exactly one outcome, an error included, whatever
+///   happens to workers and pool; after `terminate` that is prompt.
+/// - `submit` does not wait for a task. After `close` and after `terminate` it finishes the chunk
+///   with an error of kind [`Closed`](crate::TaskErrorKind::Closed).
+/// - No call waits for ever: `drive` and `join` end at their deadline, and without one when the
+///   tasks that they wait for have ended.
+/// - All methods can be called from any thread, also from inside a completion callback.
+pub trait Executor: Send + Sync {
+    /// Takes a chunk, to be run as soon as there is a worker for it.
+    fn submit(&self, chunk: Chunk);
+
+    /// Lends the calling thread to the pool until `poll` answers `true` or the deadline is over,
+    /// and says which. Given a waker, `poll` sees to it that it is woken when the answer may have
+    /// changed, as a future does; without one it just answers.
+    fn drive(
+        &self,
+        poll: &mut dyn FnMut(Option<&Waker>) -> bool,
+        deadline: Option<Instant>,
+    ) -> bool;
+
+    /// Who was going to [`drive`](Self::drive) until its outcomes are there now waits for its waker
+    /// instead, as a future does: the pool must look for them by itself. To do nothing is right for
+    /// a pool that always does.
+    fn hand_over(&self) {}
+
+    /// Whether this process is a fork of the one that this executor belongs to. Then nothing that
+    /// was submitted ever ends here, and every call on a handle is answered with an error at once,
+    /// without asking for what another thread may have held at the moment of the fork. `false` is
+    /// right for an executor that does not mind being copied.
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
+    /// The calling thread is about to read an input that may keep it waiting, and collects items in
+    /// this chunk: whenever a worker has nothing to do, the executor takes out what is there and
+    /// submits it, until [`unwatch_input`](Self::unwatch_input). `false`: it does not, so that
+    /// every item must be submitted by itself.
+    fn watch_input(&self, _open: &Arc<OpenChunk>) -> bool {
+        false
+    }
+
+    /// The input of this chunk does not keep anybody waiting any more.
+    fn unwatch_input(&self, _open: &Arc<OpenChunk>) {}
+
+    /// Whether a worker has nothing to do, and nothing waits in the queue for it.
+    fn has_idle_worker(&self) -> bool {
+        true
+    }
+
+    /// Whether `submit` runs the chunk, in the thread that calls.
+    fn runs_in_caller(&self) -> bool {
+        false
+    }
+
+    /// The span that the calling thread is in, if what tasks tell should be told as told inside of
+    /// it; by itself it is only where they run in that thread.
+    #[doc(hidden)]
+    fn origin(&self) -> Option<Arc<Origin>> {
+        None
+    }
+
+    /// Ends a call early: what has not begun is not run, and what runs is asked to stop or killed.
+    /// Says whether any of it runs.
+    ///
+    /// The caller has marked the call as abandoned, so that chunks of it that come out of the
+    /// queue later are not run; with `queue`, they are finished now.
+    fn cancel(&self, task: TaskId, how: Cancel, queue: bool) -> bool;
+
+    /// Runs user code, such as a completion callback, where it can do no harm: on a thread that
+    /// nobody waits for but [`join`](Self::join).
+    fn defer(&self, job: Box<dyn FnOnce() + Send>);
+
+    /// How many tasks can run at the same time.
+    fn processes(&self) -> usize;
+
+    /// Makes the pool larger or smaller; see [`Pool::resize`](crate::Pool::resize).
+    ///
+    /// # Errors
+    /// When the pool cannot be of that size; without a method of its own, of any other size than
+    /// it is.
+    fn resize(&self, processes: usize) -> Result<(), ResizeError> {
+        if processes == self.processes() {
+            Ok(())
+        } else {
+            Err(ResizeError::fixed())
+        }
+    }
+
+    /// Takes no more tasks; those that there are will be finished, and then the workers retire.
+    fn close(&self);
+
+    /// Ends everything now: running tasks are killed, and every task that has no outcome yet
+    /// fails as [`Cancelled`](crate::TaskErrorKind::Cancelled).
+    fn terminate(&self);
+
+    /// Waits until everything has ended after `close` or `terminate`: tasks, callbacks, workers.
+    /// `false`: it had not by the deadline.
+    ///
+    /// # Errors
+    /// When the pool is still open, or the calling thread is one that would have to end.
+    fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError>;
+
+    /// What every worker is doing right now; of none, where there are no workers.
+    fn dump(&self) -> Dump {
+        Dump::default()
+    }
+
+    /// Tells what happens to this tracer from now on.
+    ///
+    /// # Errors
+    /// When this executor cannot, or there is a tracer already.
+    fn trace(&self, _tracer: &Tracer) -> io::Result<()> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this pool cannot be traced",
+        ))
+    }
+
+    /// Tells this tracer nothing any more.
+    fn untrace(&self, _tracer: &Tracer) {}
+
+    /// What happened so far.
+    fn stats(&self) -> Stats;
+}
+
+/// How a running task is ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// It is asked: [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to it.
+    Ask,
+    /// Its worker is killed.
+    Kill,
+}

@@ -1,0 +1,174 @@
+//! What is known of items that are measured.
+
+use crate::api::measured::Receipt;
+use crate::error::task_error::TaskErrorKind;
+use crate::observe::trace::{Event, Traced};
+use crate::sys;
+use crate::worker::WorkerInfo;
+use crate::worker::item_timer::Measure;
+
+/// What is known of the items of one measured chunk, in their order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ledger {
+    /// When this attempt was submitted, in nanoseconds of the monotonic clock; 0: not known.
+    pub(crate) submitted: u64,
+    /// How many workers have died under the item.
+    losses: u32,
+    arguments: Vec<Argument>,
+    /// What the worker says of the item whose result comes next.
+    pending: Option<Measure>,
+    /// Of the first items, as far as a worker was at them.
+    runs: Vec<Run>,
+    /// Where to tell of them, if they are traced.
+    pub(crate) traced: Option<Traced>,
+}
+
+/// What was noted of an item when it was encoded.
+#[derive(Debug, Clone, Copy)]
+struct Argument {
+    encode_ns: u64,
+    bytes: u64,
+}
+
+/// What came from the worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) worker: Option<WorkerInfo>,
+    pub(crate) measure: Measure,
+    /// The worker has measured it itself. Otherwise only the time is known.
+    pub(crate) is_whole: bool,
+    pub(crate) result_bytes: u64,
+}
+
+impl Ledger {
+    /// Of a chunk of which the caller wants receipts, and which is about to be submitted.
+    pub(crate) fn for_receipts() -> Self {
+        Self::since(sys::now_ns())
+    }
+
+    /// Of a chunk that was submitted then; 0: that is not known.
+    pub(crate) fn since(submitted: u64) -> Self {
+        Self {
+            submitted,
+            ..Self::default()
+        }
+    }
+
+    /// Notes an item that was encoded. To be called once for each, in order.
+    pub(crate) fn encoded(&mut self, bytes: u64, encode_ns: u64) {
+        self.arguments.push(Argument { encode_ns, bytes });
+    }
+
+    /// The worker says this of the item whose result comes next. `false`: it has said so before.
+    pub(crate) fn expect(&mut self, measure: Measure) -> bool {
+        self.pending.replace(measure).is_none()
+    }
+
+    /// An item has ended, after what [`expect`](Self::expect) got. `false`: nothing was said.
+    pub(crate) fn ended(&mut self, worker: Option<&WorkerInfo>, result_bytes: u64) -> bool {
+        let Some(measure) = self.pending.take() else {
+            return false;
+        };
+        self.runs.push(Run {
+            worker: worker.cloned(),
+            measure,
+            is_whole: true,
+            result_bytes,
+        });
+        true
+    }
+
+    /// The worker has died under the next item, which had begun then, if that is known.
+    pub(crate) fn lost(&mut self, worker: &WorkerInfo, begun: Option<u64>, now: u64) {
+        self.pending = None;
+        let begun = begun.filter(|begun| (self.submitted..=now).contains(begun));
+        self.runs.push(Run {
+            worker: Some(worker.clone()),
+            measure: Measure {
+                begun: begun.unwrap_or(0),
+                run: begun.map_or(0, |begun| now - begun),
+                ..Measure::default()
+            },
+            is_whole: false,
+            result_bytes: 0,
+        });
+    }
+
+    /// The item that was lost is submitted again.
+    pub(crate) fn again(&mut self, now: u64) {
+        self.runs.clear();
+        self.losses += 1;
+        self.submitted = now;
+    }
+
+    /// The ledger of the items from `at` on, of which there is no word of a worker yet.
+    pub(crate) fn split_off(&mut self, at: u32) -> Self {
+        let at = (at as usize).min(self.arguments.len());
+        Self {
+            submitted: self.submitted,
+            losses: self.losses,
+            arguments: self.arguments.split_off(at),
+            pending: None,
+            runs: Vec::new(),
+            traced: self.traced.clone(),
+        }
+    }
+
+    /// What a trace tells of the item at this place.
+    pub(crate) fn event(
+        &self,
+        function: &'static str,
+        place: usize,
+        index: usize,
+        error: Option<TaskErrorKind>,
+        now: u64,
+    ) -> Event {
+        let run = self.runs.get(place).cloned();
+        let argument = self.arguments.get(place);
+        Event::Item {
+            function,
+            index,
+            error,
+            submitted: self.submitted,
+            attempt: self.losses + u32::from(run.is_some()),
+            argument_bytes: argument.map_or(0, |argument| argument.bytes),
+            run,
+            at: now,
+        }
+    }
+
+    /// The receipt of the item at this place.
+    pub(crate) fn receipt(&self, place: usize) -> Receipt {
+        let mut receipt = Receipt {
+            attempt: self.losses,
+            ..Receipt::default()
+        };
+        if let Some(argument) = self.arguments.get(place) {
+            receipt.encode = nanos(argument.encode_ns);
+            receipt.argument_bytes = argument.bytes;
+        }
+        let Some(run) = self.runs.get(place) else {
+            return receipt;
+        };
+        let measure = &run.measure;
+        receipt.attempt += 1;
+        receipt.worker = run.worker.clone();
+        receipt.result_bytes = run.result_bytes;
+        if measure.begun != 0 {
+            receipt.run = Some(nanos(measure.run));
+            let wait = measure.begun.checked_sub(self.submitted);
+            receipt.queued = wait.filter(|_| self.submitted != 0).map(nanos);
+        }
+        if run.is_whole {
+            receipt.encode += nanos(measure.encode);
+            receipt.decode += nanos(measure.decode);
+            receipt.cpu = Some(nanos(measure.cpu));
+            receipt.peak_rss = Some(measure.peak_rss);
+        }
+        receipt
+    }
+}
+
+fn nanos(ns: u64) -> std::time::Duration {
+    std::time::Duration::from_nanos(ns)
+}

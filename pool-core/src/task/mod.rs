@@ -1,0 +1,10 @@
+//! A task on its way: its argument encoded, items cut into chunks, and what came of each.
+
+pub(crate) mod bytes;
+pub(crate) mod chunk;
+pub(crate) mod chunk_ext;
+pub(crate) mod chunker;
+pub(crate) mod encode;
+pub(crate) mod executor;
+pub(crate) mod item_metrics;
+pub(crate) mod options;

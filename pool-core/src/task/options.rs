@@ -1,0 +1,75 @@
+//! The options of one call.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use crate::error::task_error::{TaskError, TaskErrorKind};
+
+/// See [`CallWith`](crate::CallWith).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Options {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: u32,
+    pub(crate) chunksize: Option<usize>,
+    pub(crate) buffer: Option<usize>,
+    pub(crate) receipts: bool,
+}
+
+/// How long an item may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Timeout(NonZeroU64);
+
+impl Timeout {
+    /// `None`: no time at all. What is longer than centuries is cut.
+    pub(crate) fn new(timeout: Duration) -> Option<Self> {
+        // Less than what fits, so that it can be added to any time.
+        let ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        NonZeroU64::new(ns.min(u64::MAX / 4)).map(Self)
+    }
+
+    pub(crate) fn as_ns(self) -> u64 {
+        self.0.get()
+    }
+
+    pub(crate) fn as_duration(self) -> Duration {
+        Duration::from_nanos(self.as_ns())
+    }
+}
+
+/// Options that make sense.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CheckedOptions {
+    pub(crate) timeout: Option<Timeout>,
+    pub(crate) retries: u32,
+    pub(crate) chunksize: Option<u32>,
+    pub(crate) buffer: Option<usize>,
+    /// Whether items are measured.
+    pub(crate) receipts: bool,
+}
+
+impl Options {
+    pub(crate) fn check(self) -> Result<CheckedOptions, TaskError> {
+        let invalid = |message| Err(TaskError::new(TaskErrorKind::Invalid, message));
+        if self.chunksize == Some(0) {
+            return invalid("chunksize is 0: a chunk has at least one item");
+        }
+        if self.buffer == Some(0) {
+            return invalid(
+                "buffer is 0: at least one item must be taken from the input to run it",
+            );
+        }
+        let timeout = self.timeout.map(Timeout::new);
+        if timeout == Some(None) {
+            return invalid("timeout is 0: no task ends in no time");
+        }
+        Ok(CheckedOptions {
+            timeout: timeout.flatten(),
+            retries: self.retries,
+            chunksize: self
+                .chunksize
+                .map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
+            buffer: self.buffer,
+            receipts: self.receipts,
+        })
+    }
+}

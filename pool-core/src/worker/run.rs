@@ -1,0 +1,363 @@
+//! Running the items of one chunk, in the worker.
+
+use std::cell::Cell;
+use std::mem::take;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::item_timer::Meter;
+use super::serve::{KEEP_BYTES, Wire};
+use crate::broadcast::{SharedMemory, offer};
+use crate::codec::{self, CodecError};
+use crate::panic::catch::catch;
+use crate::shm::protocol;
+use crate::shm::protocol::{Failure, LARGE_BYTES, RecordKind, Stage};
+use crate::sys::CpuClock;
+
+/// The items of a frame, as the worker's loop hands them to the function's entry.
+pub(crate) struct ChunkRun<'a> {
+    pub(super) source: Source<'a>,
+}
+
+/// Where a chunk's items come from and where their results go.
+pub(super) enum Source<'a> {
+    /// A worker's rings.
+    Wire {
+        wire: &'a mut Wire,
+        items: u32,
+        deadline: bool,
+        measured: bool,
+    },
+    /// Memory of the same process: [`SerialPool`](crate::SerialPool).
+    Memory {
+        items: &'a [u8],
+        measured: bool,
+        record: &'a mut dyn FnMut(RecordKind, &[u8]),
+        /// The memory that handles in results mean.
+        attachments: &'a mut Vec<Arc<SharedMemory>>,
+    },
+}
+
+impl<'a> ChunkRun<'a> {
+    /// Items in the memory of this process; `record` gets each one's result, and `attachments` the
+    /// memory that handles in these mean.
+    pub(crate) fn in_memory(
+        items: &'a [u8],
+        measured: bool,
+        record: &'a mut dyn FnMut(RecordKind, &[u8]),
+        attachments: &'a mut Vec<Arc<SharedMemory>>,
+    ) -> Self {
+        Self {
+            source: Source::Memory {
+                items,
+                measured,
+                record,
+                attachments,
+            },
+        }
+    }
+
+    /// Runs `function` on every item that was not taken back.
+    ///
+    /// It is monomorphised for each function, so that the loop, the decoding, the call and the
+    /// encoding of small items are one piece of straight code.
+    pub(crate) fn run_all<F, A, R>(&mut self, function: &F)
+    where
+        F: Fn(A) -> R,
+        A: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+    {
+        #[cfg(feature = "tracing")]
+        crate::observe::events::begin_task(std::any::type_name::<F>());
+        match &mut self.source {
+            Source::Wire {
+                wire,
+                items,
+                deadline,
+                measured,
+            } => {
+                let mut exchange = OnWire {
+                    wire,
+                    left: *items,
+                    deadline: *deadline,
+                    meter: measured.then(|| Meter::new(CpuClock::Process)),
+                };
+                run(function, &mut exchange);
+                let OnWire { wire, left, .. } = exchange;
+                wire.skip_items(left);
+            }
+            Source::Memory {
+                items,
+                measured,
+                record,
+                attachments,
+            } => {
+                let meter = measured.then(|| Meter::new(CpuClock::Thread));
+                let mut exchange = InMemory {
+                    items,
+                    record,
+                    attachments,
+                    meter,
+                };
+                run(function, &mut exchange);
+            }
+        }
+    }
+}
+
+/// Where [`run`] has its items from and puts their results.
+trait Exchange {
+    /// Begins the next item. `false`: there is none, or it was taken back with all after it.
+    fn begin(&mut self) -> bool;
+
+    /// Begins and ends as many of the next items as can be had at once, if argument and result are
+    /// numbers.
+    #[inline(always)]
+    fn run_numbers<A: 'static, R: 'static>(&mut self, _function: &impl Fn(A) -> R) {}
+
+    /// The argument of the item that was begun. Its bytes are not needed after this: their space
+    /// can be used while the function runs.
+    fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError>;
+
+    /// The function has returned, and its result is to be encoded.
+    fn returned(&mut self);
+
+    /// The encoded result of the item.
+    fn put(&mut self, kind: RecordKind, bytes: &[u8]);
+
+    /// A result that is the bulk value which these are the parts of.
+    fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]);
+
+    /// The encoded result of the item, in which there are handles of this memory.
+    fn put_with(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        memory: Vec<Arc<SharedMemory>>,
+    ) -> Result<(), CodecError>;
+}
+
+fn run<F, A, R>(function: &F, exchange: &mut impl Exchange)
+where
+    F: Fn(A) -> R,
+    A: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    let mut out = SCRATCH.take();
+    // Of memory that handles in a result mean, which are rare.
+    let mut memory = Vec::new();
+    let stage = Cell::new(Stage::DecodeArgument);
+    // Once more for each item that panics, from behind that item: to catch once for many items
+    // leaves the values of small ones in registers.
+    while let Err(panic) = catch(|| {
+        loop {
+            stage.set(Stage::Run);
+            exchange.run_numbers(function);
+            stage.set(Stage::DecodeArgument);
+            if !exchange.begin() {
+                break;
+            }
+            let argument = match exchange.argument::<A>() {
+                Ok(argument) => argument,
+                Err(error) => {
+                    fail(exchange, Stage::DecodeArgument, error);
+                    continue;
+                }
+            };
+            stage.set(Stage::Run);
+            let result = function(argument);
+            if let Some(bytes) = codec::number_bytes(&result) {
+                exchange.put(RecordKind::Value, bytes);
+                continue;
+            }
+            if let Some((prefix, bytes)) = codec::bulk_parts(&result)
+                && bytes.len() >= LARGE_BYTES
+            {
+                exchange.put_bulk(prefix, bytes);
+                continue;
+            }
+            exchange.returned();
+            stage.set(Stage::EncodeResult);
+            out.clear();
+            memory.clear();
+            let encoded = codec::encode_attached(&result, &mut out, &mut memory);
+            // A destructor is the task's code: its panic is a panic of the task.
+            stage.set(Stage::Run);
+            drop(result);
+            match encoded {
+                Ok(()) if memory.is_empty() => exchange.put(RecordKind::Value, &out),
+                Ok(()) => {
+                    if let Err(error) = exchange.put_with(&mut out, take(&mut memory)) {
+                        fail(exchange, Stage::EncodeResult, error);
+                    }
+                }
+                Err(error) => fail(exchange, Stage::EncodeResult, error),
+            }
+        }
+    }) {
+        put_failure(exchange, &Failure::panic(stage.get(), panic));
+    }
+    // One large result must not make the worker large for ever.
+    if out.capacity() <= KEEP_BYTES {
+        SCRATCH.set(out);
+    }
+}
+
+#[cold]
+fn fail(exchange: &mut impl Exchange, stage: Stage, error: CodecError) {
+    put_failure(exchange, &Failure::error(stage, error));
+}
+
+fn put_failure(exchange: &mut impl Exchange, failure: &Failure) {
+    let mut bytes = Vec::new();
+    codec::encode(failure, &mut bytes).expect("strings and options can always be encoded");
+    exchange.put(RecordKind::Failure, &bytes);
+}
+
+thread_local! {
+    /// The buffer for encoded results, used again and again.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+struct OnWire<'a> {
+    wire: &'a mut Wire,
+    /// Items that have not begun.
+    left: u32,
+    deadline: bool,
+    meter: Option<Meter>,
+}
+
+impl OnWire<'_> {
+    #[cold]
+    fn put_measure(&mut self) {
+        if let Some(meter) = &self.meter {
+            let measure = meter.end().write();
+            self.wire.put_record(RecordKind::Time, &measure);
+        }
+    }
+}
+
+impl Exchange for OnWire<'_> {
+    #[inline(always)]
+    fn begin(&mut self) -> bool {
+        let begins = self.left > 0 && self.wire.begin_item(self.deadline);
+        self.left -= u32::from(begins);
+        if begins && let Some(meter) = &mut self.meter {
+            meter.begin();
+        }
+        begins
+    }
+
+    #[inline(always)]
+    fn run_numbers<A: 'static, R: 'static>(&mut self, function: &impl Fn(A) -> R) {
+        if self.left > 1 && !self.deadline && self.meter.is_none() {
+            self.wire.run_numbers(&mut self.left, function);
+        }
+    }
+
+    #[inline(always)]
+    fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError> {
+        let argument = match self.wire.take_bulk::<A>() {
+            Some(argument) => argument,
+            None => self.wire.with_item(codec::decode_argument::<A>),
+        };
+        if let Some(meter) = &mut self.meter {
+            meter.decoded();
+        }
+        argument
+    }
+
+    #[inline]
+    fn returned(&mut self) {
+        if let Some(meter) = &mut self.meter {
+            meter.returned();
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, kind: RecordKind, bytes: &[u8]) {
+        if self.meter.is_some() {
+            self.put_measure();
+        }
+        self.wire.put_record(kind, bytes);
+    }
+
+    fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
+        self.put_measure();
+        self.wire.put_bulk(prefix, bytes);
+    }
+
+    #[cold]
+    fn put_with(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        memory: Vec<Arc<SharedMemory>>,
+    ) -> Result<(), CodecError> {
+        if !offer(&memory, bytes)? {
+            self.put(RecordKind::Value, bytes);
+            return Ok(());
+        }
+        self.put(RecordKind::Offering, bytes);
+        self.wire.offer(memory);
+        if self.left > 0 {
+            // Should the next item end this process, this one must not be lost with it.
+            self.wire.wait_until_taken();
+        }
+        Ok(())
+    }
+}
+
+struct InMemory<'a, 'b> {
+    items: &'a [u8],
+    record: &'b mut dyn FnMut(RecordKind, &[u8]),
+    attachments: &'b mut Vec<Arc<SharedMemory>>,
+    meter: Option<Meter>,
+}
+
+impl Exchange for InMemory<'_, '_> {
+    fn begin(&mut self) -> bool {
+        let begins = !self.items.is_empty();
+        if begins && let Some(meter) = &mut self.meter {
+            meter.begin();
+        }
+        begins
+    }
+
+    fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError> {
+        let (bytes, rest) = protocol::split_item(self.items).unwrap_or_default();
+        self.items = rest;
+        let argument = codec::decode(bytes);
+        if let Some(meter) = &mut self.meter {
+            meter.decoded();
+        }
+        argument
+    }
+
+    fn returned(&mut self) {
+        if let Some(meter) = &mut self.meter {
+            meter.returned();
+        }
+    }
+
+    fn put(&mut self, kind: RecordKind, bytes: &[u8]) {
+        if let Some(meter) = &self.meter {
+            (self.record)(RecordKind::Time, &meter.end().write());
+        }
+        (self.record)(kind, bytes);
+    }
+
+    fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
+        self.put(RecordKind::Value, &[&prefix, bytes].concat());
+    }
+
+    fn put_with(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        mut memory: Vec<Arc<SharedMemory>>,
+    ) -> Result<(), CodecError> {
+        self.attachments.append(&mut memory);
+        self.put(RecordKind::Value, bytes);
+        Ok(())
+    }
+}
