@@ -7,6 +7,7 @@ use procpool::{BuildError, Output, OutputLine, Pool};
 use serde::{Deserialize, Serialize};
 
 use super::deed::{self, Beginning};
+use super::victims::Family;
 
 /// Names a kind of pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -32,6 +33,11 @@ impl Kind {
             #[cfg(feature = "spawn")]
             Self::Spawn => "spawn",
         }
+    }
+
+    /// Whether there are fork servers.
+    pub(crate) fn has_server(self) -> bool {
+        self.name() == "fork"
     }
 }
 
@@ -71,15 +77,12 @@ impl Config {
 pub(crate) trait Backend: Send + Sync + 'static {
     type Pool: Pool + Send + Sync + 'static;
     const KIND: Kind;
-    /// Whether the workers of a task's own pool may be killed at any moment. Where they make files
-    /// to be reached, nobody removes those if their parent is killed at the same time.
-    const NESTED_MAY_BE_KILLED: bool;
 
     /// To be called while this process has one thread. So many fork servers can be killed.
     fn prepare(spare_servers: usize) -> Self;
 
-    /// Builds a pool.
-    fn build(&self, config: &Config) -> Result<Self::Pool, BuildError>;
+    /// Builds a pool, and says which fork servers it has its workers of.
+    fn build(&self, config: &Config) -> (Option<Family>, Result<Self::Pool, BuildError>);
 
     /// The fork server in use, if there is one.
     fn server(&self) -> Option<u32> {
@@ -137,17 +140,17 @@ mod fork {
 
     use procpool::{ForkPool, ForkServer};
 
-    use super::{Backend, BuildError, Config, Duration, Kind, Output, OutputLine, deed};
+    use super::{Backend, BuildError, Config, Duration, Family, Kind, Output, OutputLine, deed};
     use crate::harness::kin;
 
     /// [`ForkPool`], with fork servers in store: none can be started once there are threads.
     pub(crate) struct Fork {
         /// The last one is in use.
-        servers: Mutex<Vec<ForkServer>>,
+        servers: Mutex<Vec<(Option<Family>, ForkServer)>>,
     }
 
     impl Fork {
-        fn servers(&self) -> std::sync::MutexGuard<'_, Vec<ForkServer>> {
+        fn servers(&self) -> std::sync::MutexGuard<'_, Vec<(Option<Family>, ForkServer)>> {
             self.servers.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }
@@ -155,36 +158,39 @@ mod fork {
     impl Backend for Fork {
         type Pool = ForkPool;
         const KIND: Kind = Kind::Fork;
-        const NESTED_MAY_BE_KILLED: bool = true;
 
         fn prepare(spare_servers: usize) -> Self {
-            let start = || ForkServer::start().expect("this program has one thread yet");
+            let start = || {
+                let server = ForkServer::start().expect("this program has one thread yet");
+                (kin::group(server.pid()), server)
+            };
             Self {
                 servers: Mutex::new((0..=spare_servers).map(|_| start()).collect()),
             }
         }
 
-        fn build(&self, config: &Config) -> Result<ForkPool, BuildError> {
+        fn build(&self, config: &Config) -> (Option<Family>, Result<ForkPool, BuildError>) {
             let mut servers = self.servers();
-            let is_dead = |server: &ForkServer| !kin::is_alive(server.pid());
+            let is_dead = |it: &(Option<Family>, ForkServer)| !kin::is_alive(it.1.pid());
             // Outside of the lock: the last owner of a server waits for its end.
             let mut dead = Vec::new();
             while servers.len() > 1 && servers.last().is_some_and(is_dead) {
                 dead.extend(servers.pop());
             }
-            let server = servers.last().expect("the last one stays").clone();
+            let (family, server) = servers.last().expect("the last one stays").clone();
             drop(servers);
             drop(dead);
-            build!(ForkPool::builder().fork_server(&server), config)
+            let built = build!(ForkPool::builder().fork_server(&server), config);
+            (family, built)
         }
 
         fn server(&self) -> Option<u32> {
-            self.servers().last().map(ForkServer::pid)
+            self.servers().last().map(|it| it.1.pid())
         }
 
         fn expendable_server(&self) -> Option<u32> {
             let servers = self.servers();
-            let server = servers.last().filter(|_| servers.len() > 1)?;
+            let (_, server) = servers.last().filter(|_| servers.len() > 1)?;
             Some(server.pid()).filter(|pid| kin::is_alive(*pid))
         }
     }
@@ -196,7 +202,7 @@ pub(crate) use spawn::Spawn;
 mod spawn {
     use procpool::SpawnPool;
 
-    use super::{Backend, BuildError, Config, Duration, Kind, Output, OutputLine, deed};
+    use super::{Backend, BuildError, Config, Duration, Family, Kind, Output, OutputLine, deed};
 
     /// [`SpawnPool`].
     pub(crate) struct Spawn;
@@ -204,14 +210,13 @@ mod spawn {
     impl Backend for Spawn {
         type Pool = SpawnPool;
         const KIND: Kind = Kind::Spawn;
-        const NESTED_MAY_BE_KILLED: bool = false;
 
         fn prepare(_: usize) -> Self {
             Self
         }
 
-        fn build(&self, config: &Config) -> Result<SpawnPool, BuildError> {
-            build!(SpawnPool::builder(), config)
+        fn build(&self, config: &Config) -> (Option<Family>, Result<SpawnPool, BuildError>) {
+            (None, build!(SpawnPool::builder(), config))
         }
     }
 }

@@ -13,8 +13,8 @@ use rustix::process::{
     setrlimit,
 };
 
-use super::deed::RUNS;
 use super::kin::{self, MARK};
+use super::notes::{self, NOTES, RUNS};
 use super::stacks;
 
 /// How long processes may outlive the program that they come of: those that die with their parent
@@ -41,13 +41,14 @@ pub(crate) fn run(arguments: &[String], time: Duration) -> Result<(), String> {
     let temporary = folder.path().join("tmp");
     let runs = folder.path().join("runs");
     fs::create_dir(&temporary).map_err(|error| error.to_string())?;
-    fs::write(&runs, "").map_err(|error| error.to_string())?;
+    let notes = notes::create(&runs).map_err(|error| error.to_string())?;
     #[allow(clippy::disallowed_methods, reason = "this very program")]
     let mut command = Command::new(env::current_exe().map_err(|error| error.to_string())?);
     command
         .args(arguments)
         .env(MARK, &mark)
         .env(RUNS, &runs)
+        .env(NOTES, notes::name(&notes))
         .env("TMPDIR", &temporary)
         .envs(FRUGAL)
         .stdin(Stdio::null());

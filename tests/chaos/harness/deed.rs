@@ -1,26 +1,25 @@
 //! What tasks do in the workers.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::panic::{catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::unistd::Uid;
+use nix::unistd::{ForkResult, Uid};
 use procpool::worker;
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::backend::{self, Kind};
+use super::effects::Harm;
 use super::load::Trap;
+use super::notes;
 
 /// The user who has no rights.
 const NOBODY: Uid = Uid::from_raw(65_534);
 
-/// Names the file in which tasks write down that they run.
-pub(crate) const RUNS: &str = "CHAOS_RUNS";
+/// How long a copy lives that nobody ends.
+const ALONE: Duration = Duration::from_secs(1);
 
 /// The variable of the environment that makes tasks print. They are captured then.
 pub(crate) const TALK: &str = "CHAOS_TALK";
@@ -42,6 +41,8 @@ pub(crate) enum Deed {
     CatchAndStay,
     /// Becomes another user for good, if it may.
     DropPrivileges,
+    /// The same, and may have no process or thread more from then on.
+    FewProcesses,
     Exit(u8),
     Abort,
     Segfault,
@@ -53,12 +54,32 @@ pub(crate) enum Deed {
         ms: u16,
         leave: bool,
     },
+    /// Forks a copy of its worker, which has all that the worker has open, and stays for some
+    /// milliseconds.
+    Fork {
+        copy: Fork,
+        seconds: u16,
+        ms: u16,
+    },
     /// Runs a map in a pool of its own.
     Nested(Kind),
     /// The argument cannot be encoded or decoded.
     Argument(ArgumentTrap),
     /// The result cannot be encoded or decoded.
     Answer(ArgumentTrap),
+}
+
+/// What a copy of a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Fork {
+    /// Lives for a while, in the worker's process group, and with all that it has open.
+    Stays,
+    /// Lives for a while, in a session of its own: longer than its worker, perhaps.
+    Escapes,
+    /// Returns from the task, as the worker does.
+    Returns,
+    /// Dies at once. Nobody reaps it.
+    Dies,
 }
 
 /// A [`Trap`] that can be sent: its number in [`Trap::SHUT`].
@@ -84,7 +105,9 @@ impl Deed {
                 | Self::SleepMs(_)
                 | Self::SpinUs(_)
                 | Self::DropPrivileges
+                | Self::FewProcesses
                 | Self::Child { .. }
+                | Self::Fork { .. }
                 | Self::Nested(_)
         )
     }
@@ -137,9 +160,17 @@ impl Deed {
                 let _ = catch_unwind(|| panic!("caught by {id}"));
                 stay(());
             }
-            Self::DropPrivileges => {
-                // It fails where it is nobody already.
-                let _ = nix::unistd::setuid(NOBODY);
+            Self::DropPrivileges => drop_privileges(),
+            Self::FewProcesses => {
+                drop_privileges();
+                let none = Rlimit {
+                    current: Some(0),
+                    maximum: Some(0),
+                };
+                let is_set = setrlimit(Resource::Nproc, none).is_ok();
+                if is_set && std::thread::Builder::new().spawn(|| ()).is_err() {
+                    notes::effect(Harm::FewProcessesInWorker);
+                }
             }
             Self::UntilCancelled => {
                 while !worker::is_cancelled() {
@@ -153,6 +184,7 @@ impl Deed {
             Self::Segfault => die_of(Signal::SEGV),
             Self::Kill => die_of(Signal::KILL),
             Self::Child { seconds, ms, leave } => have_child(seconds, ms, leave),
+            Self::Fork { copy, seconds, ms } => have_copy(copy, seconds, ms),
             // Another user may not reach what a pool of its own needs.
             Self::Nested(_) if nix::unistd::geteuid() == NOBODY => {}
             Self::Nested(kind) => {
@@ -196,6 +228,9 @@ fn have_child(seconds: u16, ms: u16, leave: bool) {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
+    if child.is_ok() {
+        notes::effect(Harm::Child);
+    }
     std::thread::sleep(Duration::from_millis(ms.into()));
     // If no process is to be had, there is none to end.
     if let Ok(mut child) = child
@@ -206,18 +241,46 @@ fn have_child(seconds: u16, ms: u16, leave: bool) {
     }
 }
 
-/// Writes down that an item runs, wherever one can look it up later. One write of eight bytes at
-/// the end of a file is done or not done, whoever is killed in it.
-pub(crate) fn note_run(id: u64) {
-    static FILE: OnceLock<Option<File>> = OnceLock::new();
-    let file = FILE.get_or_init(|| {
-        let path = std::env::var_os(RUNS)?;
-        OpenOptions::new().append(true).open(path).ok()
-    });
-    if let Some(mut file) = file.as_ref() {
-        file.write_all(&id.to_le_bytes())
-            .expect("the disk has room");
+/// Becomes nobody, and stays it.
+fn drop_privileges() {
+    let before = nix::unistd::geteuid();
+    // It fails where it is nobody already.
+    if nix::unistd::setuid(NOBODY).is_ok() && before != nix::unistd::geteuid() {
+        notes::effect(Harm::DropPrivileges);
     }
+}
+
+fn have_copy(copy: Fork, seconds: u16, ms: u16) {
+    // If no process is to be had, there is no copy.
+    let Some(forked) = notes::fork() else { return };
+    let lifetime = Duration::from_secs(seconds.into());
+    match (forked, copy) {
+        (ForkResult::Child, Fork::Returns) => return,
+        (ForkResult::Child, Fork::Dies) => die_of(Signal::KILL),
+        (ForkResult::Child, Fork::Stays) => {
+            std::thread::sleep(lifetime);
+            die_of(Signal::KILL);
+        }
+        (ForkResult::Child, Fork::Escapes) => {
+            let _ = nix::unistd::setsid();
+            // Nobody ends it but itself.
+            std::thread::sleep(lifetime.min(ALONE));
+            die_of(Signal::KILL);
+        }
+        (ForkResult::Parent { .. }, _) => {}
+    }
+    notes::effect(match copy {
+        Fork::Stays => Harm::CopyStays,
+        Fork::Escapes => Harm::CopyEscapes,
+        Fork::Returns => Harm::CopyReturns,
+        Fork::Dies => Harm::CopyDies,
+    });
+    std::thread::sleep(Duration::from_millis(ms.into()));
+}
+
+/// An item runs.
+pub(crate) fn note_run(id: u64) {
+    notes::run(id);
     if std::env::var_os(TALK).is_some() {
         println!("item {id} begins");
         eprintln!("item {id} begins");

@@ -1,6 +1,7 @@
 //! The functions that are called, with their arguments and what they must answer.
 
 use procpool::TaskError;
+use rustix::process::{Resource, getrlimit};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -43,9 +44,18 @@ pub(crate) trait Job: 'static {
     fn index(answer: &Self::Answer) -> Option<usize>;
 
     /// What went wrong in a pool of the item's own.
-    fn nested_failure(_: &Self::Answer) -> Option<&str> {
+    fn nested_failure(_: &Self::Answer) -> Option<NestedFailure<'_>> {
         None
     }
+}
+
+/// A pool of an item's own that has failed.
+pub(crate) struct NestedFailure<'a> {
+    pub(crate) why: &'a str,
+    /// Whose pool it was.
+    pub(crate) pid: u32,
+    /// How many descriptors that worker may have.
+    pub(crate) descriptors: Option<u64>,
 }
 
 /// What became of an item.
@@ -71,9 +81,26 @@ pub(crate) struct Done {
     is_intact: bool,
     bytes: usize,
     token: u64,
-    nested: Result<(), String>,
+    nested: Result<(), NestedError>,
     trap: Trap,
     load: Load,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct NestedError {
+    why: String,
+    pid: u32,
+    descriptors: Option<u64>,
+}
+
+impl From<String> for NestedError {
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            pid: std::process::id(),
+            descriptors: getrlimit(Resource::Nofile).current,
+        }
+    }
 }
 
 impl Job for Work {
@@ -91,7 +118,7 @@ impl Job for Work {
             is_intact: order.load == Load::of(order.id, order.load.0.len()),
             bytes: order.load.0.len(),
             token: deed::token(),
-            nested,
+            nested: nested.map_err(NestedError::from),
             trap: order.deed.answer(),
             load: Load::of(!order.id, order.reply_bytes),
         }
@@ -131,8 +158,13 @@ impl Job for Work {
         Some(done.index)
     }
 
-    fn nested_failure(done: &Done) -> Option<&str> {
-        done.nested.as_ref().err().map(String::as_str)
+    fn nested_failure(done: &Done) -> Option<NestedFailure<'_>> {
+        let error = done.nested.as_ref().err()?;
+        Some(NestedFailure {
+            why: &error.why,
+            pid: error.pid,
+            descriptors: error.descriptors,
+        })
     }
 }
 

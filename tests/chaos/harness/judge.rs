@@ -9,13 +9,18 @@ use rustix::process::Signal;
 
 use super::backend::Config;
 use super::job::{Item, Job};
-use super::killer::Victims;
-use super::ledger::{Ledger, Runs};
+use super::ledger::{Ledger, Runs, Told};
+use super::notes;
 use super::plan::Options;
+use super::victims::{Family, Victims};
 
 /// The outcome of an item that was to kill its worker, which the killer has killed as well: nobody
 /// knows who was first.
 pub(crate) const DIED_OR_KILLED: &str = "died-or-killed";
+
+/// How long before a call somebody may have been killed, or held, whose death its items are told
+/// of: they were handed to a worker of whose death the pool did not know.
+const BEFORE: Duration = Duration::from_secs(10);
 
 /// What is known of a pool.
 pub(crate) struct Facts {
@@ -23,6 +28,8 @@ pub(crate) struct Facts {
     pub(crate) config: Config,
     /// Before it was built.
     pub(crate) since: Instant,
+    /// Whose fork servers start its workers.
+    pub(crate) family: Option<Family>,
     /// Set before it is closed.
     pub(crate) is_closed: AtomicBool,
     /// Set before it is terminated or dropped.
@@ -37,6 +44,7 @@ impl Facts {
             name,
             config,
             since: Instant::now(),
+            family: None,
             is_closed: AtomicBool::new(false),
             is_terminated: AtomicBool::new(false),
             is_dead: AtomicBool::new(false),
@@ -81,7 +89,9 @@ impl Call {
         let label = match self.verdict::<J>(item, index, outcome) {
             Ok(verdict) => {
                 let Verdict { label, runs } = verdict;
-                self.ledger.expect_runs(item.id, runs, self.kind, label);
+                let told = outcome.err().map(|error| self.told(item, error));
+                let ending = (self.kind, label);
+                self.ledger.expect_runs(item.id, runs, ending, told);
                 label
             }
             Err(why) => {
@@ -100,7 +110,8 @@ impl Call {
                 least: 0,
                 most: self.most_runs(),
             };
-            self.ledger.expect_runs(item.id, runs, self.kind, "unseen");
+            let ending = (self.kind, "unseen");
+            self.ledger.expect_runs(item.id, runs, ending, None);
         }
         if !items.is_empty() {
             self.ledger.count(self.kind, "unseen", items.len());
@@ -139,6 +150,19 @@ impl Call {
         ));
     }
 
+    fn told(&self, item: &Item, error: &TaskError) -> Told {
+        Told {
+            deed: item.deed,
+            error: error.kind(),
+            worker: error.worker().map_or(0, |worker| worker.pid()),
+            signal: error.signal(),
+            code: error.exit_code(),
+            retries: self.options.retries,
+            after: self.begun.elapsed(),
+            at: notes::now(),
+        }
+    }
+
     fn most_runs(&self) -> u8 {
         u8::try_from(self.options.retries)
             .unwrap_or(u8::MAX)
@@ -164,14 +188,17 @@ impl Call {
                     return Err("it cannot succeed".into());
                 }
                 J::check(item, answer, self.pool.token())?;
-                return match J::nested_failure(answer) {
-                    None => verdict("ok", 1, most),
-                    Some(_) if self.victims.any_since(self.begun) => verdict("nested", 1, most),
-                    // Workers that were started then have few descriptors for ever.
-                    Some(_) if self.victims.was_short_since(self.pool.since) => {
-                        verdict("nested", 1, most)
-                    }
-                    Some(why) => Err(format!("its own pool failed: {why}")),
+                let Some(failure) = J::nested_failure(answer) else {
+                    return verdict("ok", 1, most);
+                };
+                // Workers that were started when descriptors were short have few for ever, and
+                // so have those of their pools.
+                return if self.victims.has_killed_below(failure.pid, self.begun)
+                    || self.victims.is_short(failure.descriptors)
+                {
+                    verdict("nested", 1, most)
+                } else {
+                    Err(format!("its own pool failed: {}", failure.why))
                 };
             }
             Err(error) => error,
@@ -194,12 +221,12 @@ impl Call {
             TaskErrorKind::WorkerLost => {
                 if item.deed.own_death() == Some((error.signal(), error.exit_code())) {
                     // The killer may have been there first, before it could note that it ran.
-                    match self.was_killed(error) {
+                    match self.was_killed(item, error) {
                         Ok(()) => verdict(DIED_OR_KILLED, 0, most),
                         Err(_) => verdict("died", 1, most),
                     }
                 } else {
-                    self.was_killed(error)?;
+                    self.was_killed(item, error)?;
                     verdict("killed", 0, most)
                 }
             }
@@ -270,30 +297,30 @@ impl Call {
     }
 
     /// Whether the killer has killed the worker that an item was lost with.
-    fn was_killed(&self, error: &TaskError) -> Result<(), String> {
+    fn was_killed(&self, item: &Item, error: &TaskError) -> Result<(), String> {
         let worker = error
             .worker()
-            .ok_or("it does not say which worker was lost")?;
-        let by_signal = error.signal() == Some(Signal::KILL.as_raw());
-        // Of a worker whose fork server has died nobody learns how it ended.
-        let unknown = error.signal().is_none() && error.exit_code().is_none();
-        // A worker may have been killed just before the call, and the item handed to it.
-        let since = self
-            .begun
-            .checked_sub(Duration::from_secs(10))
-            .unwrap_or(self.begun);
+            .ok_or("it does not say which worker was lost")?
+            .pid();
+        let family = self.pool.family;
+        let since = self.begun.checked_sub(BEFORE).unwrap_or(self.begun);
         let since = since.max(self.pool.since);
-        // Nor of one that died too late because somebody held it, or that nobody could ask about.
-        let is_unknown_for_good = unknown
-            && (self.victims.was_held_since(self.begun)
-                || self.victims.was_short_since(self.begun));
-        if is_unknown_for_good
-            || by_signal && self.victims.is_worker(worker.pid(), since)
-            || (by_signal || unknown) && self.victims.servers_since(self.pool.since) > 0
-        {
-            Ok(())
-        } else {
-            Err("nobody killed its worker".into())
+        let is_victim = self.victims.has_killed(worker, since);
+        // The workers of a fork server die with it, and nobody learns how they ended.
+        let with_server = self.victims.has_killed_server(family, since);
+        if error.signal() == Some(Signal::KILL.as_raw()) && (is_victim || with_server) {
+            return Ok(());
         }
+        let is_unknown = error.signal().is_none() && error.exit_code().is_none();
+        // How one ended is not told in time if that one was held, or who has to tell.
+        let is_late = (is_victim || item.deed.own_death().is_some())
+            && self.victims.has_held(worker, family, since);
+        if is_unknown && (with_server || is_late) {
+            return Ok(());
+        }
+        let done = self.victims.describe(worker);
+        Err(format!(
+            "nobody killed its worker {worker}, to which was done: {done}"
+        ))
     }
 }

@@ -1,154 +1,60 @@
-//! The thread that kills, stops and continues workers and fork servers, and the list of whom it
-//! has killed.
+//! The thread that kills, stops and continues workers and fork servers, and meddles with this
+//! program itself.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use procpool::Pool;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::backend::Backend;
+use super::effects::Harm;
 use super::kin;
 use super::meddling::{self, Held};
 use super::plan::one_in;
 use super::pools::Tenant;
 use super::storm::Storm;
+use super::victims::Victims;
 
-/// A fork server has a standby, which has one of its own some time later. So only two deaths this
-/// soon after each other explain the end of a pool.
-const BOTH: Duration = Duration::from_secs(2);
-
-/// How long descriptors are short, and somewhat more: what came of it may be noticed later.
-const LONGEST_SHORTAGE: Duration = Duration::from_secs(1);
+/// How long something is short at most, in milliseconds.
+const LONGEST_SHORTAGE: u64 = 250;
 
 /// How long somebody is stopped at most, in milliseconds.
 const LONGEST_STOP: u64 = 1500;
 
-/// Whom the killer has killed.
-#[derive(Default)]
-pub(crate) struct Victims {
-    dead: Mutex<Dead>,
-    pub(crate) kills: AtomicU64,
-    pub(crate) stops: AtomicU64,
-}
-
-#[derive(Default)]
-struct Dead {
-    /// When each was killed last: numbers are used again.
-    workers: HashMap<u32, Instant>,
-    /// The same, of all of them.
-    times: Vec<Instant>,
-    servers: Vec<Instant>,
-    /// When somebody was stopped, traced or frozen: a worker, or the fork server that knows how a
-    /// worker has ended.
-    holds: Vec<Instant>,
-    /// When there were too few descriptors.
-    shortages: Vec<Instant>,
-}
-
-impl Victims {
-    fn dead(&self) -> MutexGuard<'_, Dead> {
-        self.dead.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Enters a victim. To be called before it is killed.
-    fn add(&self, pid: u32, is_server: bool) {
-        let now = Instant::now();
-        let mut dead = self.dead();
-        dead.times.push(now);
-        if is_server {
-            dead.servers.push(now);
-        } else {
-            dead.workers.insert(pid, now);
-        }
-        self.kills.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Whether a worker of this number was killed.
-    pub(crate) fn is_worker(&self, pid: u32, since: Instant) -> bool {
-        self.dead().workers.get(&pid).is_some_and(|at| *at >= since)
-    }
-
-    /// Whether anybody was killed.
-    pub(crate) fn any_since(&self, since: Instant) -> bool {
-        self.dead().times.last().is_some_and(|at| *at >= since)
-    }
-
-    /// How many workers were killed.
-    pub(crate) fn workers_since(&self, since: Instant) -> usize {
-        let dead = self.dead();
-        dead.workers.values().filter(|at| **at >= since).count()
-    }
-
-    /// How many fork servers were killed.
-    pub(crate) fn servers_since(&self, since: Instant) -> usize {
-        self.dead()
-            .servers
-            .iter()
-            .filter(|at| **at >= since)
-            .count()
-    }
-
-    /// Whether somebody may have been held who was to die, so that how he ended came too late.
-    pub(crate) fn was_held_since(&self, since: Instant) -> bool {
-        let longest = Duration::from_millis(LONGEST_STOP);
-        let since = since.checked_sub(longest).unwrap_or(since);
-        self.dead().holds.iter().any(|at| *at >= since)
-    }
-
-    /// Descriptors are short at this moment.
-    fn add_shortage(&self) {
-        self.dead().shortages.push(Instant::now());
-    }
-
-    /// Whether descriptors were short.
-    pub(crate) fn was_short_since(&self, since: Instant) -> bool {
-        // It may have begun before.
-        let since = since.checked_sub(LONGEST_SHORTAGE).unwrap_or(since);
-        self.dead().shortages.iter().any(|at| *at >= since)
-    }
-
-    /// Whether two fork servers, or one and its standby, were killed together.
-    pub(crate) fn both_servers_since(&self, since: Instant) -> bool {
-        // The pool may have been built between the two deaths.
-        let since = since.checked_sub(BOTH).unwrap_or(since);
-        let dead = self.dead();
-        let mut pairs = dead.servers.windows(2).filter(|pair| pair[0] >= since);
-        pairs.any(|pair| pair[1] - pair[0] <= BOTH)
-    }
-
-    /// Whether this end of a pool, by no fault of its tasks, has an explanation.
-    pub(crate) fn explain_end(&self, since: Instant, reason: &str) -> Result<(), String> {
-        if self.both_servers_since(since) || self.was_short_since(since) {
-            return Ok(());
-        }
-        if reason.contains("fork server") {
-            return Err("no fork server was killed together with its standby".into());
-        }
-        // The pool gives up after three launches in a row that fail.
-        if self.workers_since(since) < 3 {
-            return Err("nobody killed three workers".into());
-        }
-        Ok(())
-    }
-}
+/// How long the killer waits for a death, to know that it was one.
+const A_MOMENT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 2_000_000,
+};
 
 /// Somebody who is held up.
-struct Holding {
-    _held: Held,
+struct Holding<'a> {
+    held: Option<Held>,
+    /// Its number.
+    hold: usize,
     until: Instant,
+    victims: &'a Victims,
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.victims.effects.add(held.harm(), held.has_effect());
+        }
+        self.victims.release(self.hold);
+    }
 }
 
 /// Kills and stops until the storm is over, and then continues all that are stopped.
 pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
-    let mut held: Vec<Holding> = Vec::new();
+    let mut held: Vec<Holding<'_>> = Vec::new();
     let mut server_at = Instant::now() + Duration::from_secs(2);
+    let mut meddled = rng.usize(..MEDDLING);
     while !storm.ledger.is_over() {
         // Quick and slow times, and some without any harm.
         let pause = match rng.u32(..10) {
@@ -176,23 +82,29 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
             kill_all_of_one(storm, rng);
             continue;
         }
-        if one_in(rng, 40) {
-            meddle(storm, rng);
+        if one_in(rng, 30) {
+            // In turn: some kinds take long.
+            meddled += 1;
+            meddle(storm, meddled % MEDDLING, rng);
             continue;
         }
         let server = storm.backend.server().filter(|_| one_in(rng, 20));
         let Some(pid) = server.or_else(|| victim(storm, rng)) else {
             continue;
         };
-        let is_ours = B::NESTED_MAY_BE_KILLED || kin::parent(pid) == Some(std::process::id());
-        if server.is_some() || !is_ours || one_in(rng, 3) {
-            if let Some(one) = hold(pid, rng) {
-                storm.victims.dead().holds.push(Instant::now());
-                storm.victims.stops.fetch_add(1, Ordering::Relaxed);
-                let longest = if one_in(rng, 4) { LONGEST_STOP } else { 100 };
-                let until = now + Duration::from_millis(rng.u64(..longest));
-                held.push(Holding { _held: one, until });
-            }
+        if server.is_some() || one_in(rng, 3) {
+            let is_server = is_server_of_ours(pid);
+            let Some(process) = open(pid) else { continue };
+            let hold = storm.victims.hold(pid, is_server);
+            let longest = if one_in(rng, 4) { LONGEST_STOP } else { 100 };
+            let mut holding = Holding {
+                held: None,
+                hold,
+                until: now + Duration::from_millis(rng.u64(..longest)),
+                victims: &storm.victims,
+            };
+            holding.held = self::hold(pid, process, rng);
+            held.push(holding);
         } else {
             kill(storm, pid);
         }
@@ -200,35 +112,62 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
 }
 
 /// Stops a process, or has it traced or frozen.
-fn hold(pid: u32, rng: &mut Rng) -> Option<Held> {
-    let process = open(pid)?;
+fn hold(pid: u32, process: OwnedFd, rng: &mut Rng) -> Option<Held> {
     match rng.u32(..12) {
         0 => Held::traced(pid, true),
         1 => Held::traced(pid, false),
-        2 => Held::frozen(pid),
-        _ => {
-            pidfd_send_signal(&process, Signal::STOP).ok()?;
-            Some(Held::Stopped(process))
-        }
+        2 => Held::frozen(pid, rng.usize(..3)),
+        _ => Held::stopped(pid, process),
     }
 }
 
-/// Does something to this program itself.
-fn meddle<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
+/// So many ways there are to meddle.
+const MEDDLING: usize = 6;
+
+/// Does something to this program itself, or to its fork server.
+fn meddle<B: Backend>(storm: &Storm<B>, way: usize, rng: &mut Rng) {
     let _operation = storm.ledger.operation("meddle");
-    match rng.u32(..4) {
-        0 => meddling::stop_this_program(Duration::from_millis(rng.u64(1..300))),
+    let victims = &storm.victims;
+    let time = Duration::from_millis(rng.u64(1..LONGEST_SHORTAGE));
+    // What is short is wanted when workers have to be replaced.
+    let with_deaths = way == 3 || one_in(rng, 2);
+    let mut theirs = rng.fork();
+    let mut meanwhile = || {
+        for _ in 0..if with_deaths { 3 } else { 0 } {
+            kill_all_of_one(storm, &mut theirs);
+        }
+    };
+    match way {
+        0 => {
+            let stopped = meddling::stop_this_program(time);
+            victims.effects.add(Harm::StopProgram, stopped);
+        }
         1 => {
-            storm.victims.add_shortage();
-            let time = Duration::from_millis(rng.u64(1..LONGEST_SHORTAGE.as_millis() as u64 / 4));
-            meddling::with_few_descriptors(rng.u64(..8), time);
-            storm.victims.add_shortage();
+            let more = rng.u64(..8);
+            let short = victims
+                .with_shortage(|| meddling::with_few_descriptors(more, time, &mut meanwhile));
+            victims.effects.add(Harm::FewDescriptors, short);
+        }
+        2 => {
+            let short =
+                victims.with_shortage(|| meddling::without_processes(None, time, &mut meanwhile));
+            victims.effects.add(Harm::FewProcesses, short);
+        }
+        3 => {
+            if let Some(server) = storm.backend.server() {
+                let short = victims.with_shortage(|| {
+                    meddling::without_processes(Some(server), time, &mut meanwhile)
+                });
+                victims.effects.add(Harm::FewForks, short);
+            }
         }
         _ => {
-            let tenant: Option<Arc<Tenant<B>>> = storm.pools.random(rng);
-            if let Some(tenant) = tenant {
-                drop(tenant.pool.dump().to_string());
-            }
+            // Now and then nobody is at work.
+            let has_stack = (0..5).any(|_| {
+                let tenant: Option<Arc<Tenant<B>>> = storm.pools.random(rng);
+                tenant.is_some_and(|it| it.pool.dump().to_string().contains("harness::"))
+            });
+            victims.effects.add(Harm::Dump, has_stack);
         }
     }
 }
@@ -259,7 +198,7 @@ fn kill_server<B: Backend>(storm: &Storm<B>, server: u32, rng: &mut Rng) {
 }
 
 /// Sleeps, and continues those whose time has come.
-fn wait<B: Backend>(storm: &Storm<B>, held: &mut Vec<Holding>, time: Duration) {
+fn wait<B: Backend>(storm: &Storm<B>, held: &mut Vec<Holding<'_>>, time: Duration) {
     let end = Instant::now() + time;
     loop {
         let now = Instant::now();
@@ -296,8 +235,18 @@ fn is_server_of_ours(pid: u32) -> bool {
 
 fn kill<B: Backend>(storm: &Storm<B>, pid: u32) {
     if let Some(process) = open(pid) {
-        storm.victims.add(pid, is_server_of_ours(pid));
-        let _ = pidfd_send_signal(&process, Signal::KILL);
+        let is_server = is_server_of_ours(pid);
+        storm.victims.add(pid, is_server);
+        let is_sent = pidfd_send_signal(&process, Signal::KILL).is_ok();
+        // One that is traced or frozen does not die at once.
+        let mut death = [PollFd::new(&process, PollFlags::IN)];
+        let is_dead = is_sent && matches!(poll(&mut death, Some(&A_MOMENT)), Ok(1));
+        let harm = if is_server {
+            Harm::KillServer
+        } else {
+            Harm::KillWorker
+        };
+        storm.victims.effects.add(harm, is_dead);
     }
 }
 

@@ -10,6 +10,31 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| !matches!(&*stat[0], "Z" | "X"))
 }
 
+/// The letter for what a process is doing.
+pub(crate) fn state(pid: u32) -> Option<String> {
+    stat(pid)?.into_iter().next()
+}
+
+/// Who traces a process.
+pub(crate) fn tracer(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mut lines = status.lines();
+    let tracer = lines.find_map(|line| line.strip_prefix("TracerPid:"))?;
+    tracer.trim().parse().ok().filter(|tracer| *tracer != 0)
+}
+
+/// The parents of a process, up to this one, which is not among them.
+pub(crate) fn above(pid: u32) -> Vec<u32> {
+    let own = std::process::id();
+    let mut above = Vec::new();
+    let mut next = parent(pid);
+    while let Some(one) = next.filter(|one| *one > 1 && *one != own) {
+        above.push(one);
+        next = parent(one);
+    }
+    above
+}
+
 /// The parent of a process.
 pub(crate) fn parent(pid: u32) -> Option<u32> {
     stat(pid)?[1].parse().ok()

@@ -1,14 +1,19 @@
 //! The book of what was begun and how it ended.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use procpool::TaskErrorKind;
+
+use super::deed::Deed;
 use super::judge::DIED_OR_KILLED;
+use super::notes::{Note, Said};
+use super::victims::Victims;
 
 /// After so many violations the rest would say the same.
 const ENOUGH: u64 = 20;
@@ -35,6 +40,8 @@ struct Entries {
     runs: Vec<Expected>,
     /// What [`Expected::ending`] stands for: kinds of call and outcomes.
     endings: Vec<(&'static str, &'static str)>,
+    /// What was said of each item that has failed.
+    told: HashMap<u64, Told>,
     /// What threads are at.
     operations: HashMap<u64, (String, Instant)>,
     next_operation: u64,
@@ -54,6 +61,39 @@ struct Expected {
     most: u8,
     /// The place of its call and outcome in [`Entries::endings`].
     ending: u8,
+}
+
+/// What was said of an item that has failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) deed: Deed,
+    pub(crate) error: TaskErrorKind,
+    /// 0: it does not say which.
+    pub(crate) worker: u32,
+    pub(crate) signal: Option<i32>,
+    pub(crate) code: Option<i32>,
+    pub(crate) retries: u32,
+    /// How long after the call.
+    pub(crate) after: Duration,
+    /// When, as notes of runs have it.
+    pub(crate) at: u32,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} of {:?} after {:?}, at {}, with {} retries, of worker {}, signal {:?}, code {:?}",
+            self.error,
+            self.deed,
+            self.after,
+            self.at,
+            self.retries,
+            self.worker,
+            self.signal,
+            self.code
+        )
+    }
 }
 
 impl Ledger {
@@ -101,18 +141,19 @@ impl Ledger {
         &self,
         id: u64,
         runs: Runs,
-        call: &'static str,
-        outcome: &'static str,
+        ending: (&'static str, &'static str),
+        told: Option<Told>,
     ) {
         if id == 0 {
             return;
         }
         let mut entries = self.entries();
-        let known = entries.endings.iter().position(|it| *it == (call, outcome));
+        let known = entries.endings.iter().position(|it| *it == ending);
         let ending = known.unwrap_or_else(|| {
-            entries.endings.push((call, outcome));
+            entries.endings.push(ending);
             entries.endings.len() - 1
         });
+        entries.told.extend(told.map(|told| (id, told)));
         let place = id as usize;
         if entries.runs.len() <= place {
             entries.runs.resize(place + 1, Expected::default());
@@ -197,43 +238,69 @@ impl Ledger {
         operations
     }
 
-    /// Compares how often items ran with how often they may have.
-    pub(crate) fn check_runs(&self, file: &Path) -> u64 {
+    /// How much memory the book itself takes, in KiB.
+    pub(crate) fn kib(&self) -> u64 {
+        let entries = self.entries();
+        let expected = entries.runs.len() * size_of::<Expected>();
+        let told = entries.told.capacity() * (size_of::<(u64, Told)>() + 1);
+        ((expected + told) / 1024) as u64
+    }
+
+    /// Compares how often items ran with how often they may have. The answer is how many runs were
+    /// noted.
+    pub(crate) fn check_runs(&self, file: &Path, victims: &Victims) -> u64 {
         let notes = fs::read(file).expect("the notes of runs can be read");
-        let mut runs: HashMap<u64, u8> = HashMap::new();
-        for note in notes.chunks(8) {
-            match note.try_into() {
-                Ok(bytes) => {
-                    let count = runs.entry(u64::from_le_bytes(bytes)).or_default();
-                    *count = count.saturating_add(1);
-                }
-                Err(_) => self.violation("a note of a run is cut off"),
-            }
-        }
-        let (expected, endings) = {
+        let (expected, endings, told) = {
             let mut entries = self.entries();
             let runs = std::mem::take(&mut entries.runs);
-            (runs, std::mem::take(&mut entries.endings))
+            let endings = std::mem::take(&mut entries.endings);
+            (runs, endings, std::mem::take(&mut entries.told))
         };
-        let mut unknown = runs.clone();
+        let all = || notes.chunks(Note::BYTES).map(Note::read);
+        let mut runs = vec![0_u8; expected.len()];
+        let mut noted = 0;
+        for note in all() {
+            let is_right = match note.map(Note::said) {
+                Some(Said::Ran(id)) => {
+                    noted += 1;
+                    let count = usize::try_from(id).ok().and_then(|id| runs.get_mut(id));
+                    count
+                        .map(|count| *count = count.saturating_add(1))
+                        .is_some()
+                }
+                Some(Said::Did(number)) => victims.effects.add_noted(number),
+                None => false,
+            };
+            if !is_right {
+                self.violation(&format!(
+                    "a note of a run is cut off, or of no item: {note:?}"
+                ));
+            }
+        }
         let (mut ambiguous, mut killed_first) = (0_u64, 0_u64);
-        for (id, expected) in expected.iter().enumerate() {
+        for (id, (expected, count)) in expected.iter().zip(runs).enumerate() {
             let Expected { least, most, .. } = *expected;
-            let count = runs.get(&(id as u64)).copied().unwrap_or(0);
-            unknown.remove(&(id as u64));
             let ending = endings.get(usize::from(expected.ending));
             if most > 0 && ending.is_some_and(|ending| ending.1 == DIED_OR_KILLED) {
                 ambiguous += 1;
                 killed_first += u64::from(count == 0);
             }
-            if count < least || count > most {
-                self.violation(&format!(
-                    "item {id} ran {count} times, and not {least} to {most}; it ended so: {ending:?}"
-                ));
+            if count >= least && count <= most {
+                continue;
             }
-        }
-        if !unknown.is_empty() {
-            self.violation(&format!("items ran that nobody sent: {unknown:?}"));
+            let id = id as u64;
+            let told = told.get(&id);
+            let ran = all()
+                .flatten()
+                .filter(|it| matches!(it.said(), Said::Ran(it) if it == id));
+            let ran: Vec<_> = ran.map(|note| (note.pid, note.at)).collect();
+            let done = told.map(|told| victims.describe(told.worker));
+            let told = told.map_or_else(|| "of no error".into(), Told::to_string);
+            self.violation(&format!(
+                "item {id} ran {count} times, and not {least} to {most}; its call and outcome: \
+                 {ending:?}; it was told {told}; it ran in, and at: {ran:?}; what was done to \
+                 the worker that was told: {done:?}"
+            ));
         }
         if ambiguous > 0 {
             println!(
@@ -241,7 +308,7 @@ impl Ledger {
                  {killed_first} of them had not begun"
             );
         }
-        (notes.len() / 8) as u64
+        noted
     }
 
     /// `map 12 ok 3 lost; ...`

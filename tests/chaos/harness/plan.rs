@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::backend::{Config, Kind};
-use super::deed::{ArgumentTrap, Beginning, Deed};
+use super::deed::{ArgumentTrap, Beginning, Deed, Fork};
 use super::job::Item;
 use super::ledger::Ledger;
 
@@ -136,7 +136,7 @@ fn random(
     stop: Option<Stop>,
     long: &mut u32,
 ) -> Deed {
-    let deed = match rng.u32(..20) {
+    let deed = match rng.u32(..22) {
         0..3 => Deed::Panic,
         3 => Deed::Resume,
         4 => Deed::Exit(0),
@@ -153,8 +153,17 @@ fn random(
         },
         12 if one_in(rng, 4) => climate.nested.map_or(Deed::Nothing, Deed::Nested),
         13 => Deed::SleepMs(rng.u16(50..400)),
+        14 if one_in(rng, 3) => Deed::FewProcesses,
         14 => Deed::DropPrivileges,
-        15.. => match stop {
+        15 | 16 => {
+            let copies = [Fork::Stays, Fork::Escapes, Fork::Returns, Fork::Dies];
+            Deed::Fork {
+                copy: copies[rng.usize(..copies.len())],
+                seconds: climate.child_seconds,
+                ms: rng.u16(..20),
+            }
+        }
+        17.. => match stop {
             Some(Stop::Cancel) => Deed::UntilCancelled,
             Some(Stop::Kill) if one_in(rng, 3) => Deed::CatchAndStay,
             Some(Stop::Kill) => Deed::Forever,

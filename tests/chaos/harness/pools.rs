@@ -118,12 +118,13 @@ pub(crate) fn finish_all<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
 fn build<B: Backend>(storm: &Storm<B>, rng: &mut Rng) -> Option<Arc<Tenant<B>>> {
     let number = storm.pools.built.fetch_add(1, Ordering::Relaxed);
     let config = plan::config(rng);
-    let facts = Facts::new(format!("pool {number}"), config);
+    let mut facts = Facts::new(format!("pool {number}"), config);
     let operation = storm
         .ledger
         .operation(format!("build {} with {:?}", facts.name, facts.config));
-    let built = storm.backend.build(&facts.config);
+    let (family, built) = storm.backend.build(&facts.config);
     drop(operation);
+    facts.family = family;
     match built {
         Ok(pool) => Some(Arc::new(Tenant {
             pool,

@@ -49,6 +49,7 @@ pub(crate) fn run<B: Backend>(options: &SoakOptions) -> bool {
     // Half of the tasks run in one pool that stays, the other half in those that come and go.
     let lasting = backend
         .build(&Config::plain(2))
+        .1
         .expect("a pool can be built");
     let per_pool = options.tasks / options.pools.max(1);
     let every = (options.pools / SAMPLES).max(1);
@@ -58,7 +59,7 @@ pub(crate) fn run<B: Backend>(options: &SoakOptions) -> bool {
     for number in 1..=options.pools {
         work(&lasting, per_pool / 2, number);
         tasks += per_pool;
-        let pool = backend.build(&Config::plain(1 + number as usize % 3));
+        let (_, pool) = backend.build(&Config::plain(1 + number as usize % 3));
         let pool = pool.expect("a pool can be built");
         work(&pool, per_pool - per_pool / 2, number);
         end(pool, number);

@@ -12,12 +12,13 @@ use fastrand::Rng;
 use super::backend::{self, Backend};
 use super::call;
 use super::command::StormOptions;
-use super::deed::RUNS;
 use super::holdings::{self, Holdings};
-use super::killer::{self, Victims};
+use super::killer;
 use super::ledger::Ledger;
+use super::notes::RUNS;
 use super::plan::Climate;
 use super::pools::{self, Pools};
+use super::victims::Victims;
 use super::watchdog;
 
 /// What all threads of a storm share.
@@ -59,7 +60,7 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
         backend,
         pools: Pools::new(),
         ledger: ledger.clone(),
-        victims: Arc::default(),
+        victims: Arc::new(Victims::new()),
         climate: Climate {
             nested: options.nested.then_some(B::KIND),
             child_seconds: if has_expendable { 2 } else { 1000 },
@@ -79,6 +80,8 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
     wait_for_callbacks(&ledger);
     ledger.finish();
     let _ = watchdog.join();
+    // The book has grown.
+    before.private += ledger.kib();
     let after = settle(&before);
     if !after.is_within(&before) {
         let descriptors = holdings::descriptors();
@@ -86,15 +89,21 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
             "something is left: before {before}, after {after}: {descriptors:?}"
         ));
     }
-    let runs = ledger.check_runs(&PathBuf::from(std::env::var_os(RUNS).unwrap_or_default()));
+    let file = PathBuf::from(std::env::var_os(RUNS).unwrap_or_default());
+    let runs = ledger.check_runs(&file, &victims);
+    if !options.peaceful {
+        let effects = &victims.effects;
+        for missing in effects.missing(B::KIND, options.seconds, has_expendable) {
+            ledger.violation(&missing);
+        }
+    }
     println!(
-        "{} seed {seed}: {} items; {}; {runs} noted runs; {} kills, {} stops, {built} pools \
-         ({failed} not built); peak {} KiB; before {before}; after {after}; {} violations",
+        "{} seed {seed}: {} items; {}; {runs} noted runs; {}; {built} pools ({failed} not built); \
+         peak {} KiB; before {before}; after {after}; {} violations",
         B::KIND.name(),
         ledger.items(),
         ledger.summary(),
-        victims.kills.load(Ordering::Relaxed),
-        victims.stops.load(Ordering::Relaxed),
+        victims.effects.summary(),
         holdings::peak(),
         ledger.violations(),
     );

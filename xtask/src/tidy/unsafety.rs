@@ -105,6 +105,10 @@ const PLACES: &[(&str, &str)] = &[
         "a function that the loader calls before main",
     ),
     (
+        "tests/chaos/harness/notes.rs",
+        "an inherited descriptor, and tasks that fork",
+    ),
+    (
         "tests/conformance/hostile.rs",
         "tasks that mean harm to their worker",
     ),

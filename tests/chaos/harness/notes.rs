@@ -1,0 +1,121 @@
+//! The file in which tasks write down that they run, and what they did: wherever they run, one can
+//! look it up later. One write of sixteen bytes at the end of a file is done or not done, whoever
+//! is killed in it.
+//!
+//! Workers inherit the file. To open it, they would need a descriptor, a user who may, and a limit
+//! that allows it; and a run that nobody could write down would be taken for none.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use nix::unistd::ForkResult;
+use rustix::fs::{Mode, OFlags};
+
+use super::effects::Harm;
+
+/// Says where the file is,
+pub(crate) const RUNS: &str = "CHAOS_RUNS";
+
+/// and which descriptor it has.
+pub(crate) const NOTES: &str = "CHAOS_NOTES";
+
+/// Set in what is written down of effects, and not in numbers of items.
+const EFFECT: u64 = 1 << 63;
+
+/// Makes the file. Who is started inherits it.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::APPEND;
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
+    Ok(File::from(file))
+}
+
+/// The value of [`NOTES`] for a file.
+pub(crate) fn name(file: &File) -> String {
+    file.as_raw_fd().to_string()
+}
+
+/// One note.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Note {
+    what: u64,
+    pub(crate) pid: u32,
+    /// In milliseconds of the clock that all processes share.
+    pub(crate) at: u32,
+}
+
+/// What a note says.
+pub(crate) enum Said {
+    /// The item of this number ran.
+    Ran(u64),
+    /// Harm of this number took effect.
+    Did(u64),
+}
+
+impl Note {
+    pub(crate) const BYTES: usize = 16;
+
+    /// `None`: it is cut off.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let (what, rest) = bytes.split_first_chunk()?;
+        let (pid, rest) = rest.split_first_chunk()?;
+        let at = rest.try_into().ok()?;
+        Some(Self {
+            what: u64::from_le_bytes(*what),
+            pid: u32::from_le_bytes(*pid),
+            at: u32::from_le_bytes(at),
+        })
+    }
+
+    pub(crate) fn said(self) -> Said {
+        if self.what & EFFECT == 0 {
+            Said::Ran(self.what)
+        } else {
+            Said::Did(self.what & !EFFECT)
+        }
+    }
+}
+
+/// The time, as notes have it.
+pub(crate) fn now() -> u32 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec * 1000 + now.tv_nsec / 1_000_000) as u32
+}
+
+/// This item runs.
+pub(crate) fn run(id: u64) {
+    write(id & !EFFECT);
+}
+
+/// This harm took effect.
+pub(crate) fn effect(harm: Harm) {
+    write(harm.number() | EFFECT);
+}
+
+fn write(what: u64) {
+    static FILE: OnceLock<Option<BorrowedFd<'static>>> = OnceLock::new();
+    let file = FILE.get_or_init(|| {
+        let number = std::env::var(NOTES).ok()?.parse().ok()?;
+        // SAFETY: who has set the variable has left the file open at this number, and nobody
+        // in these processes closes what is not its own.
+        Some(unsafe { BorrowedFd::borrow_raw(number) })
+    });
+    let Some(file) = file else { return };
+    let mut note = [0; Note::BYTES];
+    note[..8].copy_from_slice(&what.to_le_bytes());
+    note[8..12].copy_from_slice(&std::process::id().to_le_bytes());
+    note[12..].copy_from_slice(&now().to_le_bytes());
+    let written = rustix::io::retry_on_intr(|| rustix::io::write(file, &note));
+    assert_eq!(written, Ok(note.len()), "the disk has room");
+}
+
+/// Forks a task's process. `None`: no process is to be had.
+pub(crate) fn fork() -> Option<ForkResult> {
+    // SAFETY: the copy sleeps, kills itself, or returns to the worker's loop, which leaves. What
+    // it may print on the way, no other thread of the worker's does.
+    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+    unsafe { nix::unistd::fork() }.ok()
+}
