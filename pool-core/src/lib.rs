@@ -38,7 +38,7 @@ pub use api::imap::{Imap, ImapLocal};
 pub use api::input::feeder::wait_for_feeders;
 pub use api::input::open_chunk::OpenChunk;
 pub use api::measured::{
-    CallWithReceipts, Collected, ImapReceipts, ImapReceiptsLocal, Receipt, ReceiptHandle, Receipted,
+    CallWithReceipts, Collected, ImapReceipts, ImapReceiptsLocal, ReceiptHandle, Receipted,
 };
 pub use api::pool::Pool;
 #[cfg(feature = "progress")]
@@ -46,30 +46,36 @@ pub use api::progress;
 pub use api::serial::SerialPool;
 #[cfg(feature = "stream")]
 pub use api::stream::{ImapLocalStream, ImapStream};
+pub use api::trace::Trace;
 pub use backend::config::PoolConfig;
-pub use backend::launcher::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+pub use backend::launcher::{Advance, LaunchSpec, Launcher, Link, Reaped};
 pub use broadcast::{Broadcast, BroadcastError, IntoBroadcast, Shareable};
 pub use codec::Number;
 pub use engine::Engine;
 pub use error::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
+pub use error::launch_error::LaunchError;
 pub use error::task_error::{TaskError, TaskErrorKind};
 #[doc(hidden)]
 pub use observe::call_span::Origin;
 pub use observe::dump::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
 pub use observe::output::{Output, OutputLine, OutputStream};
+pub use observe::receipt::Receipt;
 pub use observe::stats::{Stats, WorkerStats};
-pub use observe::trace::{Trace, Tracer};
+pub use observe::trace::Tracer;
 pub use observe::worker_exit::{EndReason, WorkerEnd};
+pub use process::exit_status::ExitStatus;
 pub use process::fork::forked_child;
 #[doc(hidden)]
 pub use process::orphans::Orphans;
+pub use process::worker_info::WorkerInfo;
+pub use shm::build_identity::build_identity;
 pub use shm::region::{PROTOCOL_VERSION, Region};
 #[doc(hidden)]
 pub use sys::{be_signalled_by, failed, failed_in, off_standard, poll};
 pub use task::chunk::{Chunk, TaskId};
 pub use task::executor::{Cancel, Executor};
-pub use worker::function::{Entry, ForeignFunction, Stateless, build_identity};
-pub use worker::{Resource, WorkerInfo};
+pub use worker::Resource;
+pub use worker::function::{Entry, ForeignFunction, Stateless};
 
 #[doc(hidden)]
 pub use serde;

@@ -15,3 +15,4 @@ pub mod progress;
 pub(crate) mod serial;
 #[cfg(feature = "stream")]
 pub(crate) mod stream;
+pub(crate) mod trace;

@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use super::call::CallWith;
 use super::handle::{MapHandle, TaskHandle};
 use super::imap::{Imap, ImapLocal};
+use super::trace::Trace;
 use crate::broadcast::{Broadcast, BroadcastError, IntoBroadcast};
 use crate::error::build_error::{JoinError, ResizeError};
 use crate::error::task_error::TaskError;
 use crate::observe::dump::Dump;
 use crate::observe::stats::Stats;
-use crate::observe::trace::Trace;
 use crate::task::executor::Executor;
 use crate::worker::function::Stateless;
 

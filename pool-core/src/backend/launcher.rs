@@ -1,17 +1,11 @@
 //! The seam between the engine and a backend: how one worker process is started and reached.
 
-use std::error::Error;
-use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use rustix::io::Errno;
-
-use crate::sys::{FailedCall, errno_of};
-
 use super::tie::Tie;
-use crate::panic::foreign_text::Shown;
+use crate::error::launch_error::LaunchError;
+use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
 
@@ -117,63 +111,6 @@ pub enum Reaped {
     Exited(ExitStatus),
 }
 
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// It exited with this code.
-    Code(i32),
-    /// It was killed by this signal.
-    Signal(i32),
-    /// It is gone, and nobody can say how: somebody else has asked the kernel first.
-    Unknown,
-    /// It is gone, and the process that started it as well, which alone could have said how. Most
-    /// likely it died of that; nobody can tell whether it had died before.
-    Orphaned,
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exited with code {code}"),
-            Self::Signal(signal) => match signal_name(*signal) {
-                Some(name) => write!(f, "was killed by signal {signal} ({name})"),
-                None => write!(f, "was killed by signal {signal}"),
-            },
-            Self::Unknown => f.write_str("died of an unknown cause"),
-            Self::Orphaned => f.write_str(
-                "went down with the process that had started it, so that nobody can say how it died,",
-            ),
-        }
-    }
-}
-
-fn signal_name(signal: i32) -> Option<&'static str> {
-    rustix::process::Signal::from_named_raw(signal).and_then(|signal| {
-        use rustix::process::Signal;
-        Some(match signal {
-            Signal::HUP => "SIGHUP",
-            Signal::INT => "SIGINT",
-            Signal::QUIT => "SIGQUIT",
-            Signal::ILL => "SIGILL",
-            Signal::TRAP => "SIGTRAP",
-            Signal::ABORT => "SIGABRT",
-            Signal::BUS => "SIGBUS",
-            Signal::FPE => "SIGFPE",
-            Signal::KILL => "SIGKILL",
-            Signal::USR1 => "SIGUSR1",
-            Signal::SEGV => "SIGSEGV",
-            Signal::USR2 => "SIGUSR2",
-            Signal::PIPE => "SIGPIPE",
-            Signal::ALARM => "SIGALRM",
-            Signal::TERM => "SIGTERM",
-            Signal::XCPU => "SIGXCPU",
-            Signal::XFSZ => "SIGXFSZ",
-            Signal::SYS => "SIGSYS",
-            _ => return None,
-        })
-    })
-}
-
 /// What a [`Launcher`] is told about the worker it is to start.
 #[derive(Debug, Clone)]
 pub struct LaunchSpec {
@@ -276,7 +213,7 @@ impl LaunchSpec {
     /// The worker's name, such as `PoolWorker-3`. Numbers are never used again within a pool.
     #[must_use]
     pub fn name(&self) -> String {
-        crate::worker::name(self.number)
+        crate::process::worker_info::name(self.number)
     }
 }
 
@@ -288,114 +225,4 @@ fn tie_for_tests() -> Arc<OwnedFd> {
         (ours, Arc::new(theirs))
     });
     Arc::clone(theirs)
-}
-
-/// Why a worker could not be started.
-#[derive(Debug, Clone)]
-pub struct LaunchError {
-    message: String,
-    source: Option<Arc<io::Error>>,
-    missing_init: bool,
-    lost_starter: bool,
-}
-
-impl LaunchError {
-    /// An error that says what went wrong and what to do.
-    #[must_use]
-    pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            source: None,
-            missing_init: false,
-            lost_starter: false,
-        }
-    }
-
-    /// The same, caused by an error of the system; what to do about that is added, where it is
-    /// known.
-    #[must_use]
-    pub fn caused_by(mut self, source: impl Into<io::Error>) -> Self {
-        self.source = Some(Arc::new(source.into()));
-        self
-    }
-
-    /// The same, and the reason is that the program does not call `procpool::init()` in time.
-    #[must_use]
-    pub fn from_missing_init(mut self) -> Self {
-        self.missing_init = true;
-        self
-    }
-
-    /// Whether the reason is that the program does not call `procpool::init()` in time.
-    #[must_use]
-    pub fn is_missing_init(&self) -> bool {
-        self.missing_init
-    }
-
-    /// The same, and the reason is that the process died which was to start the worker, and that
-    /// another one has taken its place: the engine launches again at once, and does not count this
-    /// as a failure. The backend sees to it that there is an end to it.
-    #[must_use]
-    pub fn from_lost_starter(mut self) -> Self {
-        self.lost_starter = true;
-        self
-    }
-
-    /// The same, with the last lines that the worker has written to standard error.
-    pub(crate) fn with_stderr(mut self, stderr: Option<String>) -> Self {
-        if let Some(stderr) = stderr {
-            self.message = format!(
-                "{}{}",
-                self.message,
-                crate::error::task_error::LastLines(&stderr)
-            );
-        }
-        self
-    }
-
-    /// Whether the process died which was to start the worker, and another one took its place.
-    #[must_use]
-    pub fn is_lost_starter(&self) -> bool {
-        self.lost_starter
-    }
-}
-
-impl fmt::Display for LaunchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A worker may have said so.
-        write!(f, "{}", Shown(&self.message))?;
-        if let Some(source) = &self.source {
-            write!(f, ": {source}{}", hint(source))?;
-        }
-        Ok(())
-    }
-}
-
-// The source is part of the text, so that a message that is carried on as text is complete;
-// `source()` stays empty so that reporters that print the chain do not say it twice.
-impl Error for LaunchError {}
-
-/// What to do about an error of the system, where that is known.
-pub(crate) fn hint(error: &io::Error) -> &'static str {
-    if FailedCall::of(error).is_some_and(FailedCall::is_refused) {
-        return "; the kernel, or a sandbox (a seccomp filter), refuses this system call, which \
-                pools cannot do without: allow it (docs/system-calls.md has all of them)";
-    }
-    match errno_of(error) {
-        Some(Errno::FBIG) => {
-            "; the limit of file sizes counts for shared memory, too: raise it (ulimit -f)"
-        }
-        Some(Errno::MFILE | Errno::TOOMANYREFS) => {
-            "; a pool needs a dozen descriptors and each worker two more, and \
-             one for each captured output: raise the limit of open \
-             files (ulimit -n)"
-        }
-        Some(Errno::NFILE) => "; the system's limit of open files is reached (fs.file-max)",
-        Some(Errno::AGAIN) => {
-            "; the limit of processes and threads is reached (ulimit -u, or pids.max of the \
-             control group)"
-        }
-        Some(Errno::NOMEM) => "; there is too little memory for another process",
-        _ => "",
-    }
 }

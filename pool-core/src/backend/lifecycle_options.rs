@@ -11,8 +11,9 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::config::PoolConfig;
 use crate::observe::worker_exit::WorkerEnd;
+use crate::process::worker_info::WorkerInfo;
 use crate::worker::function::Entry;
-use crate::worker::{Resource, Settings, WorkerInfo};
+use crate::worker::{Resource, Settings};
 
 /// The options, as they were given.
 #[derive(Debug, Clone, Default)]
@@ -416,7 +417,10 @@ macro_rules! care_methods {
         #[must_use]
         pub fn on_worker_death<F>(mut self, hook: F) -> Self
         where
-            F: Fn(&$crate::WorkerInfo, &$crate::WorkerEnd) + Send + Sync + 'static,
+            F: Fn(&$crate::WorkerInfo, &$crate::WorkerEnd)
+                + Send
+                + Sync
+                + 'static,
         {
             self.config.set_on_worker_death(hook);
             self

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use crate::backend::launcher::hint;
 use crate::codec::CodecError;
+use crate::error::hint::hint;
 
 /// Why a value could not be put into shared memory. The text says what to do about it.
 #[derive(Debug, Clone)]

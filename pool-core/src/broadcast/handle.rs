@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::BroadcastError;
 use super::memory::{Reading, SharedMemory, Ticket};
-use super::passage::{self, TICKET};
 use super::shareable::{IntoBroadcast, Shareable};
+use crate::codec::handle_context::{self, TICKET};
 use crate::codec::{self, Number};
 
 /// A value that all workers share: an `Arc` that can be passed to other processes.
@@ -217,7 +217,7 @@ struct Leaving<'a>(&'a Arc<SharedMemory>);
 
 impl Serialize for Leaving<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if !passage::leave(self.0) {
+        if !handle_context::leave(self.0.clone()) {
             return Err(S::Error::custom(NOT_TO_ANYWHERE));
         }
         self.0.ticket().serialize(serializer)
@@ -240,7 +240,7 @@ impl<'de, T: Shareable + ?Sized> Deserialize<'de> for Broadcast<T> {
                 deserializer: D,
             ) -> Result<Broadcast<T>, D::Error> {
                 let arrival =
-                    passage::arrival().ok_or_else(|| D::Error::custom(NOT_TO_ANYWHERE))?;
+                    handle_context::arrival().ok_or_else(|| D::Error::custom(NOT_TO_ANYWHERE))?;
                 let ticket = Ticket::deserialize(deserializer)?;
                 let memory = SharedMemory::claim(&ticket, arrival.from_parent)
                     .and_then(|memory| memory.can_be::<T>().map(|()| memory))

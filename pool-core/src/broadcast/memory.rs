@@ -1,24 +1,23 @@
 //! A value's bytes in sealed memory, and which memory this process has.
 #![allow(unsafe_code)]
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::decoded::{Decoded, decoding};
 use super::listener;
-use super::passage::{self, Arrival};
+use crate::codec::handle_context::{self, Arrival, Attach, Attachment};
 use crate::codec::{self, CodecError, MAX_DEPTH, MAX_EXCESS, Number};
 use crate::panic::catch::quietly;
 use crate::sys::{self, Place, Sealed};
-use crate::worker;
 
 /// The bytes of one shared value. What is mapped here stays so until the last handle in this
 /// process is gone.
@@ -27,7 +26,7 @@ pub struct SharedMemory {
     /// `None` while it is dropped.
     sealed: Option<Sealed>,
     origin: Origin,
-    /// The item in whose argument a handle of it came last; see [`worker::running_item`].
+    /// The item in whose argument a handle of it came last; see [`running_item`].
     arrived: AtomicU64,
     /// The value, where that is not the bytes themselves.
     decoded: Decoded,
@@ -40,6 +39,47 @@ pub struct SharedMemory {
 /// How much memory can have memory inside, with the innermost. A ticket has as many levels, and
 /// whoever goes through all of it needs stack for each.
 const MAX_RANK: u32 = 32;
+
+static RUNNING_ITEM: OnceLock<fn() -> u64> = OnceLock::new();
+
+/// In a worker: `running_item` names the item that runs. The first one counts.
+pub(crate) fn name_items_by(running_item: fn() -> u64) {
+    let _ = RUNNING_ITEM.set(running_item);
+}
+
+/// A name for the item that runs; 0 outside of a worker.
+fn running_item() -> u64 {
+    RUNNING_ITEM.get().map_or(0, |name| name())
+}
+
+impl Attachment for SharedMemory {
+    /// How many values stand inside each other in the value, as far as that is known here.
+    fn height(&self) -> u32 {
+        match &self.origin {
+            Origin::Here(shared) => shared.height,
+            Origin::Parent(_) | Origin::Worker => self.decoded.height(),
+        }
+    }
+}
+
+impl Attach for Vec<Arc<SharedMemory>> {
+    fn attach(&mut self, attachment: Arc<dyn Attachment>) {
+        let attachment: Arc<dyn Any + Send + Sync> = attachment;
+        // All handles are handles of such memory.
+        let Ok(memory) = attachment.downcast::<SharedMemory>() else {
+            return;
+        };
+        // Most often it is the same again.
+        if !self
+            .iter()
+            .rev()
+            .take(8)
+            .any(|other| Arc::ptr_eq(other, &memory))
+        {
+            self.push(memory);
+        }
+    }
+}
 
 /// The value that was put into memory in this process.
 pub(super) struct Shared {
@@ -197,9 +237,7 @@ impl SharedMemory {
             Some(memory) => memory,
             None => Self::fetch(ticket)?,
         };
-        memory
-            .arrived
-            .store(worker::running_item(), Ordering::Relaxed);
+        memory.arrived.store(running_item(), Ordering::Relaxed);
         Ok(memory)
     }
 
@@ -285,7 +323,7 @@ impl SharedMemory {
 
     /// Whether a handle of it came with the item that runs, so that the parent has it.
     pub(super) fn has_just_arrived(&self) -> bool {
-        let item = worker::running_item();
+        let item = running_item();
         item != 0 && item == self.arrived.load(Ordering::Relaxed)
     }
 
@@ -315,14 +353,6 @@ impl SharedMemory {
                 "the broadcast is of another type than its handle",
             )),
             _ => Ok(()),
-        }
-    }
-
-    /// How many values stand inside each other in the value, as far as that is known here.
-    pub(crate) fn height(&self) -> u32 {
-        match &self.origin {
-            Origin::Here(shared) => shared.height,
-            Origin::Parent(_) | Origin::Worker => self.decoded.height(),
         }
     }
 
@@ -371,7 +401,7 @@ impl SharedMemory {
             })?,
         };
         if matches!(reading, Reading::Arriving(_)) {
-            passage::arrived(height, excess);
+            handle_context::arrived(height, excess);
         }
         Ok(value)
     }

@@ -16,13 +16,11 @@ mod handle;
 mod listener;
 mod memory;
 mod offering;
-mod passage;
 mod shareable;
 
 pub use error::BroadcastError;
 pub use handle::Broadcast;
 pub(crate) use listener::Listener;
-pub(crate) use memory::{SharedMemory, forget_freed};
+pub(crate) use memory::{SharedMemory, forget_freed, name_items_by};
 pub(crate) use offering::{MAX_OFFERED_BYTES, Offering, offer};
-pub(crate) use passage::{Arrival, TICKET, arriving, leaving};
 pub use shareable::{IntoBroadcast, Shareable};

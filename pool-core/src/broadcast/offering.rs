@@ -9,8 +9,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::memory::{SharedMemory, Ticket};
-use crate::backend::launcher::hint;
 use crate::codec::{self, CodecError};
+use crate::error::hint::hint;
 use crate::sys::Sealed;
 
 /// The most memory files that one result may bring. The parent opens all of them at once.

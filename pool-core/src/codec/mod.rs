@@ -57,6 +57,7 @@ mod de;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+pub(crate) mod handle_context;
 mod limits;
 mod memory;
 mod number;

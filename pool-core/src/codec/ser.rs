@@ -1,7 +1,6 @@
 //! From a value to bytes.
 
 use std::fmt::{self, Write};
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde::ser::{
@@ -11,9 +10,9 @@ use serde::ser::{
 
 use super::bulk;
 use super::error::{Attempt, CodecError};
+use super::handle_context::{Attachments, TICKET, leaving};
 use super::limits::{HANDLE_DEPTH, Limits, MAX_DEPTH, MAX_EXCESS};
 use super::number::number_bytes;
-use crate::broadcast::{SharedMemory, TICKET, leaving};
 
 /// Appends `value` to `out`.
 ///
@@ -37,7 +36,7 @@ where
 pub(crate) fn encode_attached<T>(
     value: &T,
     out: &mut Vec<u8>,
-    attachments: &mut Vec<Arc<SharedMemory>>,
+    attachments: &mut Attachments,
 ) -> Result<(), CodecError>
 where
     T: Serialize + ?Sized + 'static,
@@ -52,7 +51,7 @@ where
 pub(crate) fn encode_shared<T>(
     value: &T,
     out: &mut Vec<u8>,
-    attachments: &mut Vec<Arc<SharedMemory>>,
+    attachments: &mut Attachments,
 ) -> Result<u32, CodecError>
 where
     T: Serialize + ?Sized + 'static,
@@ -65,7 +64,7 @@ where
 fn append<T>(
     value: &T,
     out: &mut Vec<u8>,
-    attachments: Option<&mut Vec<Arc<SharedMemory>>>,
+    attachments: Option<&mut Attachments>,
 ) -> Result<(), CodecError>
 where
     T: Serialize + ?Sized + 'static,
@@ -78,7 +77,7 @@ fn append_within<T, const M: bool>(
     depth: u32,
     value: &T,
     out: &mut Vec<u8>,
-    attachments: Option<&mut Vec<Arc<SharedMemory>>>,
+    attachments: Option<&mut Attachments>,
 ) -> Result<u32, CodecError>
 where
     T: Serialize + ?Sized + 'static,
@@ -144,7 +143,7 @@ struct Encoder<'a, const M: bool> {
     out: &'a mut Vec<u8>,
     limits: Limits<M>,
     /// Where the memory goes that must live as long as what is encoded; nowhere: it lives anyway.
-    attachments: Option<&'a mut Vec<Arc<SharedMemory>>>,
+    attachments: Option<&'a mut Attachments>,
 }
 
 impl<'a, const M: bool> Encoder<'a, M> {
@@ -186,11 +185,8 @@ impl<'a, const M: bool> Encoder<'a, M> {
             self.limits.pass_handle(memory.height(), MAX_EXCESS)?;
             self.limits.leave();
         }
-        if let (Some(attachments), Some(memory)) = (&mut self.attachments, memory)
-            // Most often it is the same again.
-            && !attachments.iter().rev().take(8).any(|other| Arc::ptr_eq(other, &memory))
-        {
-            attachments.push(memory);
+        if let (Some(attachments), Some(memory)) = (&mut self.attachments, memory) {
+            attachments.attach(memory);
         }
         Ok(())
     }

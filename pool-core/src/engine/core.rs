@@ -19,18 +19,18 @@ use super::work::Delivery;
 use super::{Linked, Token};
 use crate::api::input::open_chunk::OpenChunk;
 use crate::backend::config::Checked;
-use crate::backend::launcher::LaunchError;
+use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::stats::Stats;
 use crate::observe::trace::{Event, Tracer};
 use crate::observe::worker_exit::WorkerEnd;
+use crate::process::worker_info::WorkerInfo;
 use crate::shm::ring::Corrupt;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread;
 use crate::sys;
 use crate::task::chunk::{Chunk, Outcomes, Piece, TaskId};
 use crate::task::executor::Cancel;
-use crate::worker::WorkerInfo;
 
 /// See the module.
 pub(super) struct Core {

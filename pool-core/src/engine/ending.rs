@@ -3,7 +3,7 @@
 use super::core::{Core, End, Founding};
 use super::slot::{Killed, Phase};
 use super::work::Delivery;
-use crate::backend::launcher::LaunchError;
+use crate::error::launch_error::LaunchError;
 use crate::error::task_error::TaskError;
 use crate::task::chunk::Chunk;
 

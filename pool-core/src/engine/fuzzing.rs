@@ -9,6 +9,7 @@ use super::work::Delivery;
 use crate::codec::AHEAD;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::fuzzing::Input;
+use crate::process::worker_info::WorkerInfo;
 use crate::shm::protocol::{Head, MAX_HEAD, RecordKind, append_item};
 use crate::shm::region::Region;
 use crate::shm::ring::{Corrupt, Producer};
@@ -17,7 +18,6 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::task::bytes::Bytes;
 use crate::task::chunk::{Chunk, Piece, Sink};
 use crate::task::chunk_ext::Extras;
-use crate::worker::WorkerInfo;
 use crate::worker::function::Entry;
 
 /// The capacity of each ring, the smallest that there is.
@@ -354,7 +354,7 @@ impl Sink for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::item_timer::Measure;
+    use crate::shm::item_timing::Measure;
 
     fn head(kind: RecordKind, len: u64) -> Vec<u8> {
         let mut head = [0; MAX_HEAD];

@@ -10,9 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::stack_walk::{Copied, walk};
 use crate::observe::dump::{KernelState, WorkerDump};
 use crate::panic::backtrace::Functions;
+use crate::process::code::main_code;
 use crate::shm::region::Region;
 use crate::sys;
-use crate::worker::function::main_code;
 
 /// How long a worker has to tell where it is.
 const PATIENCE_NS: u64 = 200_000_000;

@@ -52,10 +52,12 @@ use self::terminating::AskAgain;
 use self::work::Delivery;
 use crate::api::input::open_chunk::OpenChunk;
 use crate::backend::config::{Checked, PoolConfig, check_processes};
-use crate::backend::launcher::{LaunchError, Launcher, Link, hint};
+use crate::backend::launcher::{Launcher, Link};
 use crate::backend::tie::Tie;
 use crate::broadcast::Listener;
 use crate::error::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
+use crate::error::hint::hint;
+use crate::error::launch_error::LaunchError;
 use crate::error::task_error::TaskError;
 #[cfg(feature = "tracing")]
 use crate::observe::call_span::Origin;
@@ -64,6 +66,7 @@ use crate::observe::stats::Stats;
 use crate::observe::trace::Tracer;
 use crate::panic::catch::quietly;
 use crate::process::fork::OF_FORK;
+use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -71,7 +74,6 @@ use crate::sync::{Condvar, IS_MODEL, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
 use crate::task::chunk::{Chunk, TaskId};
 use crate::task::executor::{Cancel, Executor};
-use crate::worker::WorkerInfo;
 
 /// A pool of processes without the types: what a backend's pool has inside.
 ///
@@ -185,7 +187,7 @@ impl Engine {
                 ),
             )
         };
-        crate::worker::function::find_main_code().map_err(refused)?;
+        crate::process::code::find_main_code().map_err(refused)?;
         let has_attachments = !config.attachments.is_empty();
         let shared = Arc::new(Shared::new(config, launcher.backend()).map_err(refused)?);
         if has_attachments {

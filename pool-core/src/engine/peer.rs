@@ -5,10 +5,10 @@ use std::io;
 use crate::backend::launcher::Link;
 use crate::broadcast::Offering;
 use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::process::worker_info::WorkerInfo;
 use crate::shm::ring::Corrupt;
 use crate::sys;
 use crate::task::chunk::Chunk;
-use crate::worker::WorkerInfo;
 
 /// See the module.
 #[derive(Clone, Copy)]

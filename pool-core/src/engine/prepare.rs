@@ -3,11 +3,12 @@
 use super::core::{Core, Founding};
 use super::slot::{Initialized, Killed};
 use super::workers::fate;
-use crate::backend::launcher::{ExitStatus, LaunchError};
 use crate::codec;
+use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::panic::report::PanicReport;
+use crate::process::exit_status::ExitStatus;
 use crate::shm::protocol;
-use crate::shm::protocol::PanicReport;
 use crate::task::chunk::Chunk;
 
 impl Core {

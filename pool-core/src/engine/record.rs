@@ -5,12 +5,12 @@ use super::scheduler::Scheduler;
 use super::wire::Harvest;
 use crate::codec::{CodecError, Memory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::process::worker_info::WorkerInfo;
+use crate::shm::item_timing::Measure;
 use crate::shm::protocol::RecordKind;
 use crate::shm::ring::Corrupt;
 use crate::sys;
 use crate::task::chunk::{Chunk, Outcomes, reported};
-use crate::worker::WorkerInfo;
-use crate::worker::item_timer::Measure;
 
 /// The bytes of a whole record.
 pub(super) enum RecordBytes<'a> {

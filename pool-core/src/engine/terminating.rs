@@ -12,8 +12,9 @@ use super::peer::Peer;
 use super::slot::Phase;
 use super::workers::{Death, back_off};
 use super::{Linked, Token};
-use crate::backend::launcher::{ExitStatus, Reaped};
+use crate::backend::launcher::Reaped;
 use crate::observe::worker_exit::EndReason;
+use crate::process::exit_status::ExitStatus;
 use crate::sys;
 
 /// How long after it was killed a worker may take to be gone before its tasks get their outcomes

@@ -11,6 +11,7 @@ use super::work;
 use crate::broadcast::MAX_OFFERED_BYTES;
 use crate::codec::Memory;
 use crate::observe::stats::Stats;
+use crate::shm::item_timing::Measure;
 use crate::shm::protocol;
 use crate::shm::protocol::{
     FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_FAILURE_BYTES, MAX_HEAD,
@@ -22,7 +23,6 @@ use crate::sync::atomic::{Ordering, fence};
 use crate::sys;
 use crate::task::bytes::Bytes;
 use crate::task::chunk::{Chunk, Outcomes};
-use crate::worker::item_timer::Measure;
 
 /// The parent's side of one running worker.
 pub(super) struct Wire {
@@ -485,8 +485,8 @@ const SMALL: u64 = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::worker_info::WorkerInfo;
     use crate::shm::region::Region;
-    use crate::worker::WorkerInfo;
 
     const BYTES: usize = 4096;
 

@@ -16,16 +16,18 @@ use super::slot::{Initialized, Killed, Phase, Tally};
 use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use super::wire::Wire;
 use super::work::Delivery;
-use crate::backend::launcher::{Advance, ExitStatus, LaunchError, LaunchSpec, Outlets, Reaped};
+use crate::backend::launcher::{Advance, LaunchSpec, Outlets, Reaped};
+use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::worker_exit::{EndReason, WorkerEnd};
-use crate::shm::protocol::PanicReport;
+use crate::panic::report::PanicReport;
+use crate::process::exit_status::ExitStatus;
+use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
 use crate::sys;
 use crate::task::chunk::Chunk;
 use crate::task::options::Timeout;
-use crate::worker::WorkerInfo;
 
 /// After so many failures in a row to get a worker going, the pool gives up.
 const MAX_FAILURES: u32 = 3;

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use crate::backend::launcher::LaunchError;
+use crate::error::launch_error::LaunchError;
 use crate::process::fork::OF_FORK;
 
 /// Why a pool could not be built. The text says what to do about it.

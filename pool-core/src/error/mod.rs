@@ -1,4 +1,6 @@
 //! The errors of tasks and of pools.
 
 pub(crate) mod build_error;
+pub(crate) mod hint;
+pub(crate) mod launch_error;
 pub(crate) mod task_error;

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::backend::launcher::ExitStatus;
 use crate::panic::foreign_text::Shown;
-use crate::shm::protocol::{Failure, PanicReport, Stage};
-use crate::worker::WorkerInfo;
+use crate::panic::report::PanicReport;
+use crate::process::exit_status::ExitStatus;
+use crate::process::worker_info::WorkerInfo;
+use crate::shm::protocol::{Failure, Stage};
 
 /// Why a task has no result.
 ///

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::worker::WorkerInfo;
+use crate::process::worker_info::WorkerInfo;
 
 /// What every worker of a pool is doing right now: what [`Pool::dump`](crate::Pool::dump) returns.
 /// To be printed:

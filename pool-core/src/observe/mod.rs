@@ -4,7 +4,9 @@ pub(crate) mod call_span;
 pub(crate) mod dump;
 #[cfg(feature = "tracing")]
 pub(crate) mod events;
+pub(crate) mod item_run;
 pub(crate) mod output;
+pub(crate) mod receipt;
 pub(crate) mod stats;
 pub(crate) mod trace;
 pub(crate) mod worker_exit;

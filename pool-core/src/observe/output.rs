@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::worker::WorkerInfo;
+use crate::process::worker_info::WorkerInfo;
 
 /// What becomes of a worker's standard output or standard error: see the builders' options
 /// `stdout` and `stderr`. Named after [`std::process::Stdio`].

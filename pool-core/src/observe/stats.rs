@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::worker_exit::EndReason;
 use crate::error::task_error::TaskErrorKind;
-use crate::worker::WorkerInfo;
+use crate::process::worker_info::WorkerInfo;
 
 /// A snapshot of a pool's counters: what [`Pool::stats`](crate::Pool::stats) returns. Items are
 /// counted, not calls.

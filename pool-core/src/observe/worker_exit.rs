@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::backend::launcher::ExitStatus;
+use crate::process::exit_status::ExitStatus;
 
 /// How and why a worker ended: what a builder's `on_worker_death` is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

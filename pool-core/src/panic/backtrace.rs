@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::worker::function::main_code;
+use crate::process::code::main_code;
 
 /// More frames than this are of no use to a reader.
 const MAX_FRAMES: usize = 128;

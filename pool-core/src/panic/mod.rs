@@ -4,5 +4,5 @@
 pub(crate) mod backtrace;
 pub(crate) mod catch;
 pub(crate) mod foreign_text;
-pub(crate) mod last_panic;
+pub(crate) mod report;
 pub(crate) mod unwind;

@@ -1,4 +1,8 @@
-//! What a process knows of itself and of its children: forks, and children that nobody reaps.
+//! What is known of a process: which worker it is, how it ended, whether it was forked, and the
+//! children that nobody reaps.
 
+pub(crate) mod code;
+pub(crate) mod exit_status;
 pub(crate) mod fork;
 pub(crate) mod orphans;
+pub(crate) mod worker_info;

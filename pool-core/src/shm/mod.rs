@@ -2,6 +2,9 @@
 //! records in them.
 
 pub(crate) mod buffer;
+pub(crate) mod build_identity;
+pub(crate) mod item_timing;
+pub(crate) mod last_panic;
 pub(crate) mod protocol;
 pub(crate) mod region;
 pub(crate) mod ring;

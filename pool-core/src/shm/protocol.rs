@@ -15,8 +15,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::MAX_NUMBER;
-use crate::panic::backtrace::Backtrace;
 use crate::panic::foreign_text::cut;
+use crate::panic::report::PanicReport;
 
 /// A length as it stands before an item or in a record: 4 bytes, or 12 for what is too long.
 /// The two low bits are free for the record's kind.
@@ -48,7 +48,7 @@ pub(crate) enum RecordKind {
     /// A [`Failure`]: why that item has no result.
     Failure = 1,
     /// Eight bytes: how many nanoseconds the frame that ends here took. Or, in a measured frame
-    /// and before each result, the bytes of a [`Measure`](crate::worker::item_timer::Measure).
+    /// and before each result, the bytes of a [`Measure`](super::item_timing::Measure).
     Time = 2,
     /// A `Value` that is a large bulk value: eight bytes of its length and element, see
     /// [`put_element`], and its memory.
@@ -270,7 +270,7 @@ pub(crate) struct FrameHeader {
     /// The worker should note when each item begins, because the items have a deadline or are
     /// measured.
     pub(crate) deadline: bool,
-    /// Each result is to come behind a [`Measure`](crate::worker::item_timer::Measure) of its item.
+    /// Each result is to come behind a [`Measure`](super::item_timing::Measure) of its item.
     pub(crate) measured: bool,
     /// The number of the function's [`Entry`](crate::Entry).
     pub(crate) entry: u64,
@@ -364,14 +364,6 @@ pub(crate) enum Stage {
     DecodeArgument,
     Run,
     EncodeResult,
-}
-
-/// A panic, as the worker's hook saw it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PanicReport {
-    pub(crate) message: String,
-    pub(crate) location: Option<String>,
-    pub(crate) backtrace: Option<Backtrace>,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{self, AtomicBool};
 
-use crate::panic::last_panic::LastPanic;
+use crate::shm::last_panic::LastPanic;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use crate::sync::{self, FutexWord};
 use crate::sys;
@@ -84,11 +84,11 @@ pub(crate) struct Words {
 pub(crate) struct Identity {
     magic: AtomicU64,
     version: AtomicU32,
-    /// The two halves of the parent's [`build_identity`](crate::build_identity).
+    /// The two halves of the parent's [`build_identity`](crate::shm::build_identity::build_identity).
     build: [AtomicU64; 2],
     pub(crate) number: AtomicU32,
     pub(crate) generation: AtomicU32,
-    /// [`WorkerInfo::seed`](crate::WorkerInfo::seed).
+    /// [`WorkerInfo::seed`](crate::process::worker_info::WorkerInfo::seed).
     pub(crate) seed: AtomicU64,
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
@@ -304,7 +304,9 @@ impl Region {
             .response_bytes
             .store(response_bytes as u64, Ordering::Relaxed);
         identity.version.store(PROTOCOL_VERSION, Ordering::Relaxed);
-        for (half, word) in halves(crate::build_identity()).zip(&identity.build) {
+        for (half, word) in
+            halves(crate::shm::build_identity::build_identity()).zip(&identity.build)
+        {
             word.store(half, Ordering::Relaxed);
         }
         let fence_items = u32::from(!sys::has_barriers());
@@ -333,7 +335,7 @@ impl Region {
             return Err("the region is of another version of procpool");
         }
         // An entry's number means something else in another program.
-        if halves(crate::build_identity())
+        if halves(crate::shm::build_identity::build_identity())
             .zip(&identity.build)
             .any(|(half, word)| word.load(Ordering::Relaxed) != half)
         {

@@ -7,21 +7,22 @@ use super::bytes::Bytes;
 use super::chunk_ext::Extras;
 use super::item_metrics::Ledger;
 use super::options::Timeout;
-use crate::api::measured::Receipt;
+use super::traced::Traced;
 use crate::broadcast::SharedMemory;
 use crate::codec::{CodecError, Memory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 #[cfg(feature = "tracing")]
 use crate::observe::call_span::Origin;
-use crate::observe::trace::{Traced, Tracer};
+use crate::observe::receipt::Receipt;
+use crate::observe::trace::Tracer;
 use crate::panic::catch::with_tasks;
 use crate::shm::buffer::Buffer;
+use crate::shm::item_timing::Measure;
 use crate::shm::protocol;
 use crate::shm::protocol::{Failure, RecordKind};
 use crate::sys;
 use crate::worker::ChunkRun;
 use crate::worker::function::Entry;
-use crate::worker::item_timer::Measure;
 
 /// The name of one call of the user's within this process; a call of many items has one name.
 /// Names are used again when all chunks and handles of a call are gone.

@@ -14,9 +14,10 @@ use crate::broadcast::SharedMemory;
 use crate::codec::{self, CodecError};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::panic::catch::{catch, report_for, reporting};
+use crate::panic::report::PanicReport;
 use crate::shm::buffer::Buffer;
 use crate::shm::protocol;
-use crate::shm::protocol::{Head, LARGE_BYTES, PanicReport};
+use crate::shm::protocol::{Head, LARGE_BYTES};
 use crate::sys;
 
 /// Encoded items, one behind the other.

@@ -1,11 +1,13 @@
 //! What is known of items that are measured.
 
-use crate::api::measured::Receipt;
+use super::traced::Traced;
 use crate::error::task_error::TaskErrorKind;
-use crate::observe::trace::{Event, Traced};
+use crate::observe::item_run::Run;
+use crate::observe::receipt::Receipt;
+use crate::observe::trace::Event;
+use crate::process::worker_info::WorkerInfo;
+use crate::shm::item_timing::Measure;
 use crate::sys;
-use crate::worker::WorkerInfo;
-use crate::worker::item_timer::Measure;
 
 /// What is known of the items of one measured chunk, in their order.
 #[derive(Debug, Clone, Default)]
@@ -28,16 +30,6 @@ pub(crate) struct Ledger {
 struct Argument {
     encode_ns: u64,
     bytes: u64,
-}
-
-/// What came from the worker.
-#[derive(Debug, Clone)]
-pub(crate) struct Run {
-    pub(crate) worker: Option<WorkerInfo>,
-    pub(crate) measure: Measure,
-    /// The worker has measured it itself. Otherwise only the time is known.
-    pub(crate) is_whole: bool,
-    pub(crate) result_bytes: u64,
 }
 
 impl Ledger {

@@ -8,3 +8,4 @@ pub(crate) mod encode;
 pub(crate) mod executor;
 pub(crate) mod item_metrics;
 pub(crate) mod options;
+pub(crate) mod traced;

@@ -1,100 +1,12 @@
 //! Who this process is.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
 
+use crate::broadcast;
+use crate::panic::catch::record::{LastWords, leave_to};
+use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
-
-/// A worker process of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerInfo {
-    number: u32,
-    generation: u32,
-    pid: u32,
-    seed: u64,
-}
-
-impl WorkerInfo {
-    pub(crate) fn new(number: u32, generation: u32, pid: u32) -> Self {
-        Self {
-            number,
-            generation,
-            pid,
-            seed: 0,
-        }
-    }
-
-    pub(crate) fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// Its name, such as `PoolWorker-3`. A pool counts its workers from 1 and never uses a
-    /// number again, so that a replacement has a name of its own.
-    #[must_use]
-    pub fn name(&self) -> String {
-        name(self.number)
-    }
-
-    /// The number in its name.
-    #[must_use]
-    pub fn number(&self) -> u32 {
-        self.number
-    }
-
-    /// Its process identifier.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// How many workers had its slot before it: 0 for those that the pool began with.
-    #[must_use]
-    pub fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// A number for its random number generators, another one for each worker of each pool in each
-    /// run of the program. The parent draws it when it starts the worker, and it stays the same as
-    /// long as the worker lives.
-    ///
-    /// Forked workers inherit generators that were used before, and all draw the same numbers from
-    /// them; an initializer seeds them anew.
-    ///
-    /// It is for simulations and the like, and no secret: it is in memory that the worker shares
-    /// with its parent.
-    ///
-    /// ```
-    /// use std::cell::Cell;
-    /// use pool_core::worker;
-    ///
-    /// thread_local!(static STATE: Cell<u64> = const { Cell::new(1) });
-    ///
-    /// /// The initializer.
-    /// fn seed_generator(_: ()) {
-    ///     // Outside of a worker (`SerialPool`), any seed will do.
-    ///     let seed = worker::current().map_or(1, |worker| worker.seed());
-    ///     STATE.set(seed);
-    /// }
-    /// # seed_generator(());
-    /// # assert_eq!(STATE.get(), 1);
-    /// ```
-    #[must_use]
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-}
-
-impl fmt::Display for WorkerInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PoolWorker-{} (pid {})", self.number, self.pid)
-    }
-}
-
-pub(crate) fn name(number: u32) -> String {
-    format!("PoolWorker-{number}")
-}
 
 /// What this process knows of itself as a worker. A worker that was forked inside another one
 /// replaces what it inherited.
@@ -134,21 +46,40 @@ pub fn is_cancelled() -> bool {
 }
 
 /// A name for the item that runs; 0 outside of a worker.
-pub(crate) fn running_item() -> u64 {
+fn running_item() -> u64 {
     let myself = myself().read().unwrap_or_else(|poison| poison.into_inner());
     myself.as_ref().map_or(0, |myself| {
         // A worker of this worker may have inherited what is named by this.
-        u64::from(myself.info.pid) << 32 | myself.region.items_begun() & u64::from(u32::MAX)
+        u64::from(myself.info.pid()) << 32 | myself.region.items_begun() & u64::from(u32::MAX)
     })
 }
 
 /// Gives the region of the worker that this process is; not that of one which it is a mere copy of.
-pub(crate) fn with_region(body: impl FnOnce(&Region)) {
+fn with_region(body: impl FnOnce(&Region)) {
     if let Ok(myself) = myself().try_read()
         && let Some(myself) = &*myself
-        && myself.info.pid == std::process::id()
+        && myself.info.pid() == std::process::id()
     {
         body(&myself.region);
+    }
+}
+
+/// The last panic of a worker, in its region.
+struct InRegion;
+
+impl LastWords for InRegion {
+    fn item(&self) -> u64 {
+        let mut item = 0;
+        with_region(|region| item = region.items_begun());
+        item
+    }
+
+    fn write(&self, item: u64, location: &str, message: &str) {
+        with_region(|region| region.words().last_panic.write(item, location, message));
+    }
+
+    fn clear(&self) {
+        with_region(|region| region.words().last_panic.clear());
     }
 }
 
@@ -158,6 +89,8 @@ pub(super) fn become_worker(info: WorkerInfo, region: Arc<Region>) {
         // The workers of a model are threads: none of them is the process.
         return;
     }
+    leave_to(&InRegion);
+    broadcast::name_items_by(running_item);
     *myself()
         .write()
         .unwrap_or_else(|poison| poison.into_inner()) = Some(Myself { info, region });

@@ -9,15 +9,13 @@
 use std::any::type_name;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::io;
 use std::marker::PhantomData;
-use std::ops::Range;
-use std::sync::OnceLock;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ChunkRun;
+use crate::process::code::main_code;
 
 /// A function that can be named to another process that runs this executable.
 #[derive(Clone, Copy)]
@@ -232,37 +230,6 @@ unsafe fn conjure<F: Stateless>() -> F {
     // whole process would have: a value that means anything only by what it means to this process'
     // state is excluded by the rule in the documentation of `Stateless`.
     unsafe { std::ptr::dangling::<F>().read() }
-}
-
-/// Where the main executable's code is in this process.
-pub(crate) fn main_code() -> &'static Range<usize> {
-    // If the system does not say: then every function is refused, with a message. Pools have
-    // asked before they were built.
-    find_main_code().unwrap_or(&(0..0))
-}
-
-/// Finds out where the main executable's code is.
-pub(crate) fn find_main_code() -> io::Result<&'static Range<usize>> {
-    static CODE: OnceLock<Range<usize>> = OnceLock::new();
-    match CODE.get() {
-        Some(code) => Ok(code),
-        None => {
-            let code = crate::sys::main_code()?;
-            Ok(CODE.get_or_init(|| code))
-        }
-    }
-}
-
-/// A number that parent and worker share if they run the same build of the same program, so that a
-/// function's place in the program means the same in both.
-///
-/// Two different programs have different numbers but for an accident; it is no secret, and no
-/// protection against somebody who wants them to be equal. A region has the parent's, and
-/// [`worker::serve`](super::serve()) refuses one that has another.
-#[must_use]
-pub fn build_identity() -> u128 {
-    static IDENTITY: OnceLock<u128> = OnceLock::new();
-    *IDENTITY.get_or_init(crate::sys::build_identity)
 }
 
 #[cfg(test)]

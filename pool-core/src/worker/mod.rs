@@ -12,8 +12,8 @@ mod serve;
 mod settings;
 mod stack;
 
-pub use current::{WorkerInfo, current, is_cancelled};
-pub(crate) use current::{name, running_item};
+pub use crate::process::worker_info::WorkerInfo;
+pub use current::{current, is_cancelled};
 pub use parent::{bind_to_parent, settle};
 pub(crate) use run::ChunkRun;
 pub use serve::{forward_events_to, serve};

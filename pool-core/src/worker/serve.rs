@@ -9,10 +9,11 @@ use super::copy::Original;
 use super::corrupt::{EXIT_CORRUPT, corrupt};
 use super::function::Entry;
 use super::run::{ChunkRun, Source};
-use super::{WorkerInfo, current, memory, parent, stack};
+use super::{current, memory, parent, stack};
 use crate::broadcast::{SharedMemory, forget_freed};
 use crate::codec::{self, CodecError};
 use crate::panic::catch as panic;
+use crate::process::worker_info::WorkerInfo;
 use crate::shm::protocol;
 use crate::shm::protocol::{
     FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind, Stage,
@@ -48,7 +49,7 @@ const EXIT_UNINITIALIZED: i32 = 112;
 /// What lies in the region is trusted: which function to call, and that the bytes of its argument
 /// do not change while they are read. A region that another program has prepared, or another build
 /// of this one, is noticed and refused with an exit code of its own, as far as
-/// [`build_identity`](crate::build_identity) can tell them apart.
+/// [`build_identity`](crate::shm::build_identity::build_identity) can tell them apart.
 ///
 /// ```compile_fail,E0133
 /// # fn backend(region: pool_core::Region, bell: std::os::fd::OwnedFd) -> i32 {

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::measured::Receipt;
 use crate::codec;
 use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::observe::receipt::Receipt;
 use crate::panic::catch::catch;
-use crate::shm::protocol::PanicReport;
+use crate::panic::report::PanicReport;
 use crate::sys;
 use crate::task::bytes::Bytes;
 use crate::task::chunk::{Outcomes, Piece};

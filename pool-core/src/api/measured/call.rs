@@ -101,13 +101,13 @@ impl<F> CallWithReceipts<F> {
                 // An input may fork, and return in both.
                 all.extend(done.err().map(|error| Receipted {
                     outcome: Err(error),
-                    receipt: super::Receipt::default(),
+                    receipt: crate::observe::receipt::Receipt::default(),
                 }));
             }
             // Nothing was run; each item fails for the same reason.
             Err(error) => all.extend(items.enumerate().map(|(index, _)| Receipted {
                 outcome: Err(error.clone().at_index(index)),
-                receipt: super::Receipt::default(),
+                receipt: crate::observe::receipt::Receipt::default(),
             })),
         }
         all

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Receipt, Receipted};
+use super::Receipted;
 use crate::api::imap::{Given, Lazy};
 use crate::api::input::feed::{Feed, Source};
 use crate::error::task_error::TaskError;
+use crate::observe::receipt::Receipt;
 use crate::task::chunk::Piece;
 
 /// An iterator over the results of a lazy map, with receipts; see [`Imap`](crate::Imap), which it

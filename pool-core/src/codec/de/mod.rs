@@ -13,7 +13,7 @@ use super::bulk;
 use super::error::{Attempt, CodecError};
 use super::limits::Limits;
 use super::number::read_number;
-use crate::broadcast::{Arrival, TICKET, arriving};
+use crate::codec::handle_context::{Arrival, TICKET, arriving};
 
 /// Makes a value from all of `bytes`, which may come from a process that went wrong.
 ///

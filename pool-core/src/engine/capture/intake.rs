@@ -16,11 +16,11 @@ use super::teller::News;
 #[cfg(feature = "tracing")]
 use crate::observe::events::{Audience, Frames, Origin};
 use crate::observe::output::{LineHandler, OutputLine, OutputStream};
+use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
 #[cfg(feature = "tracing")]
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard};
-use crate::worker::WorkerInfo;
 
 /// How much is read at once.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;

@@ -18,11 +18,11 @@ use crate::engine::workers::Due;
 #[cfg(feature = "tracing")]
 use crate::observe::events::{Audience, Frames, Origin};
 use crate::observe::output::{Kind, LineHandler, Output, OutputLine, OutputStream};
+use crate::process::worker_info::WorkerInfo;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::{self, Event, Poller};
-use crate::worker::WorkerInfo;
 
 /// The token of the reader's alarm.
 const ALARM: u64 = u64::MAX;

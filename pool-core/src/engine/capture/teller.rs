@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use crate::observe::events::{Audience, LetGo, OpenSpan, Origin, Record};
 use crate::observe::output::{LineHandler, OutputLine, OutputStream};
 use crate::panic::catch::quietly;
+#[cfg(feature = "tracing")]
+use crate::process::worker_info::WorkerInfo;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::{self, Event};
-#[cfg(feature = "tracing")]
-use crate::worker::WorkerInfo;
 
 /// So many bytes of news may wait for the handlers.
 const MAX_BYTES: usize = 4 << 20;

@@ -10,10 +10,10 @@ use rustix::io::Errno;
 
 use super::fake::{ModelPool, bell};
 use crate::backend::config::PoolConfig;
-use crate::backend::launcher::{
-    Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped,
-};
+use crate::backend::launcher::{Advance, LaunchSpec, Launcher, Link, Reaped};
 use crate::engine::Engine;
+use crate::error::launch_error::LaunchError;
+use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
 use crate::sync::thread::Builder;
 use crate::sync::{Life, WasKilled};

@@ -70,7 +70,7 @@ fn explore(model: fn()) {
     }
 
     // Once outside, since it reads files.
-    crate::worker::function::find_main_code().expect("code");
+    crate::process::code::find_main_code().expect("code");
     if let Some(schedule) = std::env::var_os("MODEL_SCHEDULE") {
         let scheduler = ReplayScheduler::new_from_file(schedule).expect("a schedule");
         run(scheduler, model);

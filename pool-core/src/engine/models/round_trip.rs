@@ -19,12 +19,12 @@ use super::explore;
 use super::fake::{ModelPool, bell};
 use crate::api::pool::Pool;
 use crate::backend::config::PoolConfig;
-use crate::backend::launcher::{
-    Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Outlets, Reaped,
-};
+use crate::backend::launcher::{Advance, LaunchSpec, Launcher, Link, Outlets, Reaped};
 use crate::backend::tie::Tie;
 use crate::engine::supervisor::Supervisor;
 use crate::engine::{Linked, Shared, Token};
+use crate::error::launch_error::LaunchError;
+use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
 use crate::sync::thread::{self, JoinHandle};
 use crate::worker::serve;
@@ -128,7 +128,7 @@ impl Launcher for Nobody {
 /// submitted the task.
 #[test]
 fn the_supervisor_hears_of_a_result() {
-    crate::worker::function::find_main_code().expect("code");
+    crate::process::code::find_main_code().expect("code");
     explore(2, || {
         let (shared, worker) = pool_of_one(128);
         let mut supervisor = Supervisor::new(shared.clone(), Box::new(Nobody));
@@ -146,7 +146,7 @@ fn the_supervisor_hears_of_a_result() {
 
 fn with_pool(preemptions: usize, ring_bytes: usize, calls: fn(&ModelPool)) {
     // Once outside, since it reads files.
-    crate::worker::function::find_main_code().expect("code");
+    crate::process::code::find_main_code().expect("code");
     explore(preemptions, move || {
         let (shared, worker) = pool_of_one(ring_bytes);
         let pool = ModelPool { executor: shared };

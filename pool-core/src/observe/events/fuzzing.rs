@@ -10,7 +10,7 @@ use super::frame::{Frames, MAX_FRAME, Record, Value};
 use super::retell::Audience;
 use crate::codec;
 use crate::fuzzing::Input;
-use crate::worker::WorkerInfo;
+use crate::process::worker_info::WorkerInfo;
 
 /// Reads an input behind its first byte as a worker's events, in pieces as long as that says, and tells a subscriber
 /// of them.

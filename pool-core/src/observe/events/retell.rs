@@ -12,7 +12,7 @@ use tracing_core::{Event, Level, Metadata};
 use super::frame::{Record, SpanRecord, Value};
 use super::origin::{OpenSpan, Origin};
 use super::site::{Place, Site};
-use crate::worker::WorkerInfo;
+use crate::process::worker_info::WorkerInfo;
 
 /// The target of what is told of the forwarding itself.
 const TARGET: &str = "procpool::worker";

@@ -5,9 +5,9 @@ use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 use crate::error::task_error::TaskErrorKind;
+use crate::observe::item_run::Run;
 use crate::observe::worker_exit::EndReason;
-use crate::task::item_metrics::Run;
-use crate::worker::WorkerInfo;
+use crate::process::worker_info::WorkerInfo;
 
 /// Something that happened. Times are nanoseconds of the monotonic clock.
 #[derive(Debug, Clone)]
@@ -237,7 +237,7 @@ fn escape(line: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::item_timer::Measure;
+    use crate::shm::item_timing::Measure;
 
     fn written(event: &Event) -> String {
         let mut text = Vec::new();

@@ -3,9 +3,7 @@
 mod event;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io::{self, Write};
 use std::sync::{Arc, PoisonError};
 
 pub(crate) use self::event::Event;
@@ -13,82 +11,11 @@ use self::event::Writer;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
-use crate::task::chunk::Piece;
-use crate::task::executor::Executor;
-use crate::worker::function::Entry;
 
 /// So many events may wait to be written; those beyond are counted, and not kept.
 const MAX_EVENTS: usize = 1 << 16;
 
-/// A trace that is being written: what [`Pool::trace_to`](crate::Pool::trace_to) returns. It ends
-/// when this is dropped.
-#[must_use = "a trace ends when it is dropped"]
-pub struct Trace {
-    executor: Arc<dyn Executor>,
-    tracer: Tracer,
-    writer: Option<JoinHandle<io::Result<()>>>,
-    fork_depth: usize,
-}
-
-impl Trace {
-    pub(crate) fn start(executor: Arc<dyn Executor>, path: &Path) -> io::Result<Self> {
-        let file = BufWriter::new(File::create(path)?);
-        let tracer = Tracer::default();
-        let queue = tracer.queue.clone();
-        let writer = Writer::new(file, queue.start);
-        // First, so that a pool that cannot be traced, or is traced already, has no thread for it.
-        executor.trace(&tracer)?;
-        let writer = thread::Builder::new()
-            .name("procpool-trace".into())
-            .spawn(move || sys::without_size_signal(|| queue.write(writer)));
-        if writer.is_err() {
-            executor.untrace(&tracer);
-        }
-        Ok(Self {
-            executor,
-            tracer,
-            writer: Some(writer?),
-            fork_depth: crate::process::fork::depth(),
-        })
-    }
-
-    /// Ends the trace: what has ended until now is in the file then.
-    ///
-    /// # Errors
-    /// When something could not be written.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.end()
-    }
-
-    fn end(&mut self) -> io::Result<()> {
-        let Some(writer) = self.writer.take() else {
-            return Ok(());
-        };
-        if self.fork_depth != crate::process::fork::depth() {
-            // The copy in a forked process, which has no such thread.
-            return Ok(());
-        }
-        self.executor.untrace(&self.tracer);
-        self.tracer.queue.finish();
-        let panicked = |_| Err(io::Error::other("the trace's thread panicked"));
-        writer.join().unwrap_or_else(panicked)
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        // Who wants to know whether it was written calls `finish`.
-        let _ = self.end();
-    }
-}
-
-impl fmt::Debug for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trace").finish_non_exhaustive()
-    }
-}
-
-/// Where an [`Executor`] tells what happens while it is traced.
+/// Where an [`Executor`](crate::Executor) tells what happens while it is traced.
 #[derive(Clone, Default)]
 pub struct Tracer {
     queue: Arc<Queue>,
@@ -102,6 +29,27 @@ impl Tracer {
 
     pub(crate) fn tell(&self, event: Event) {
         self.queue.push([event]);
+    }
+
+    pub(crate) fn tell_all(&self, events: Vec<Event>) {
+        self.queue.push(events);
+    }
+
+    /// Writes what is told there, in a thread, until [`finish`](Self::finish).
+    pub(crate) fn write_to(
+        &self,
+        file: impl Write + Send + 'static,
+    ) -> io::Result<JoinHandle<io::Result<()>>> {
+        let queue = self.queue.clone();
+        let writer = Writer::new(file, queue.start);
+        thread::Builder::new()
+            .name("procpool-trace".into())
+            .spawn(move || sys::without_size_signal(|| queue.write(writer)))
+    }
+
+    /// What is told from now on is not written.
+    pub(crate) fn finish(&self) {
+        self.queue.finish();
     }
 }
 
@@ -117,33 +65,6 @@ pub(crate) fn already_traced() -> io::Error {
         io::ErrorKind::ResourceBusy,
         "this pool is being traced already: finish that trace first",
     )
-}
-
-/// That a chunk is traced: where to, and what it runs.
-#[derive(Debug, Clone)]
-pub(crate) struct Traced {
-    pub(crate) tracer: Tracer,
-    /// `None`: an initializer.
-    pub(crate) entry: Option<Entry>,
-    /// Nobody else wants to know.
-    pub(crate) is_all: bool,
-}
-
-impl Traced {
-    /// Tells of the items of a piece that is about to be delivered.
-    pub(crate) fn tell(&self, piece: &Piece) {
-        let Some(ledger) = piece.ledger() else {
-            return;
-        };
-        let function = self.entry.map_or("initializer", Entry::name);
-        let now = sys::now_ns();
-        let mut events = Vec::with_capacity(piece.count as usize);
-        piece.visit(piece.first, |index, outcome| {
-            let error = outcome.err().map(|error| error.kind());
-            events.push(ledger.event(function, index - piece.first, index, error, now));
-        });
-        self.tracer.queue.push(events);
-    }
 }
 
 /// Events on their way to the file.
@@ -237,7 +158,7 @@ impl Queue {
 mod tests {
     use super::super::worker_exit::EndReason;
     use super::*;
-    use crate::worker::WorkerInfo;
+    use crate::process::worker_info::WorkerInfo;
 
     #[test]
     fn memory_is_bounded_and_what_is_dropped_is_counted() {

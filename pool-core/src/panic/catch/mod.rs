@@ -5,7 +5,7 @@
 //! catch it: see [`Course`]. A report is used only for the panic that it is of.
 
 mod recent;
-mod record;
+pub(crate) mod record;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use self::recent::Payload;
 use super::backtrace::Backtrace;
 use super::unwind::{self, Handler};
-use crate::shm::protocol::PanicReport;
+use crate::panic::report::PanicReport;
 
 thread_local! {
     /// Where in the stack of this thread the innermost [`reporting`] is: its panics are reported,

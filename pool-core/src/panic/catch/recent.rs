@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, TryLockError};
 
 use super::text;
-use crate::shm::protocol::PanicReport;
+use crate::panic::report::PanicReport;
 
 /// By what a panic's payload is known again. The box that it is in is made after the hook was
 /// called; but a text stays where it is as long as there is the payload.

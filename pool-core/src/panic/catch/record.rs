@@ -1,12 +1,29 @@
 //! What a worker that may end by a panic leaves to its parent: see
-//! [`LastPanic`](crate::panic::last_panic::LastPanic).
+//! [`LastWords`].
 
 use std::fmt::Write;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use super::{Coming, INSIDE};
-use crate::shm::protocol::PanicReport;
+use crate::panic::report::PanicReport;
+
+/// Where a worker leaves what its parent finds when the process is gone.
+pub(crate) trait LastWords: Sync {
+    /// The number of the item that runs; 0: none, or this process is no worker.
+    fn item(&self) -> u64;
+    /// Writes down the panic under which this item may end the process.
+    fn write(&self, item: u64, location: &str, message: &str);
+    /// The panic was caught.
+    fn clear(&self);
+}
+
+static LAST_WORDS: OnceLock<&'static dyn LastWords> = OnceLock::new();
+
+/// From now on panics are left there. The first one counts; a process has one such place.
+pub(crate) fn leave_to(place: &'static dyn LastWords) {
+    let _ = LAST_WORDS.set(place);
+}
 
 /// The thread whose panic was left last; 0: none is left.
 static WRITER: AtomicUsize = AtomicUsize::new(0);
@@ -19,33 +36,34 @@ static WRITING: Mutex<()> = Mutex::new(());
 /// Leaves the panics that are on their way in this thread, the outermost first, and the one that
 /// ends the process, if one does. The first of them is the cause.
 pub(super) fn leave(coming: &[Coming], last: Option<&PanicReport>) {
-    crate::worker::current::with_region(|region| {
-        let item = region.items_begun();
-        let Ok(_alone) = WRITING.try_lock() else {
-            return;
-        };
-        if item == 0 || ENDING.load(Ordering::Relaxed) == item {
-            return;
+    let Some(place) = LAST_WORDS.get() else {
+        return;
+    };
+    let item = place.item();
+    let Ok(_alone) = WRITING.try_lock() else {
+        return;
+    };
+    if item == 0 || ENDING.load(Ordering::Relaxed) == item {
+        return;
+    }
+    let mut reports = coming.iter().map(|it| &it.report).chain(last);
+    let Some(first) = reports.next() else {
+        return;
+    };
+    let mut message = first.message.clone();
+    for then in reports {
+        // Writing into a text does not fail.
+        let _ = write!(message, "; then, while unwinding: {}", then.message);
+        if let Some(location) = &then.location {
+            let _ = write!(message, " (at {location})");
         }
-        let mut reports = coming.iter().map(|it| &it.report).chain(last);
-        let Some(first) = reports.next() else {
-            return;
-        };
-        let mut message = first.message.clone();
-        for then in reports {
-            // Writing into a text does not fail.
-            let _ = write!(message, "; then, while unwinding: {}", then.message);
-            if let Some(location) = &then.location {
-                let _ = write!(message, " (at {location})");
-            }
-        }
-        let location = first.location.as_deref().unwrap_or_default();
-        region.words().last_panic.write(item, location, &message);
-        WRITER.store(this_thread(), Ordering::Relaxed);
-        if last.is_some() {
-            ENDING.store(item, Ordering::Relaxed);
-        }
-    });
+    }
+    let location = first.location.as_deref().unwrap_or_default();
+    place.write(item, location, &message);
+    WRITER.store(this_thread(), Ordering::Relaxed);
+    if last.is_some() {
+        ENDING.store(item, Ordering::Relaxed);
+    }
 }
 
 /// A panic of this thread was caught, and these are still on their way.
@@ -55,7 +73,9 @@ pub(super) fn withdraw(coming: &[Coming]) {
     }
     WRITER.store(0, Ordering::Relaxed);
     ENDING.store(0, Ordering::Relaxed);
-    crate::worker::current::with_region(|region| region.words().last_panic.clear());
+    if let Some(place) = LAST_WORDS.get() {
+        place.clear();
+    }
     leave(coming, None);
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::foreign_text;
-use crate::shm::protocol::PanicReport;
+use crate::panic::foreign_text;
+use crate::panic::report::PanicReport;
 
 /// How many bytes its place and its message have together, at most.
 const TEXT_BYTES: usize = 2048;

@@ -1,10 +1,24 @@
 //! What goes on in this thread: whether a handle that is being serialised goes to another process
 //! of this pool, and not into a file.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::memory::SharedMemory;
+/// What a handle means, as far as the codec knows: something that must live until the handle has
+/// arrived.
+pub(crate) trait Attachment: Any + Send + Sync {
+    /// How many values stand inside each other behind the handle.
+    fn height(&self) -> u32;
+}
+
+/// Where the codec puts what must live as long as what it has encoded.
+pub(crate) trait Attach {
+    /// Keeps it, if it is not kept already.
+    fn attach(&mut self, attachment: Arc<dyn Attachment>);
+}
+
+pub(crate) type Attachments = dyn Attach + 'static;
 
 /// The name of the newtype by which a handle gives itself away to the codec.
 pub(crate) const TICKET: &str = "procpool::Broadcast";
@@ -13,7 +27,7 @@ enum Passage {
     /// No codec of ours is at work.
     Closed,
     /// A handle is being encoded; which one, once that is known.
-    Leaving(Option<Arc<SharedMemory>>),
+    Leaving(Option<Arc<dyn Attachment>>),
     /// A handle is being decoded.
     Arriving(Arrival),
     /// A handle was decoded, behind which so many values stand inside each other.
@@ -59,7 +73,7 @@ impl Drop for Restore {
 }
 
 /// The codec encodes a handle; which is what comes back with it.
-pub(crate) fn leaving<R>(encode: impl FnOnce() -> R) -> (R, Option<Arc<SharedMemory>>) {
+pub(crate) fn leaving<R>(encode: impl FnOnce() -> R) -> (R, Option<Arc<dyn Attachment>>) {
     let restore = Restore::after(Passage::Leaving(None));
     let encoded = encode();
     match restore.now() {
@@ -80,10 +94,10 @@ pub(crate) fn arriving<R>(arrival: Arrival, decode: impl FnOnce() -> R) -> (R, u
 }
 
 /// The handle that is being encoded is one of this memory. `false`: not by our codec.
-pub(super) fn leave(memory: &Arc<SharedMemory>) -> bool {
+pub(crate) fn leave(memory: Arc<dyn Attachment>) -> bool {
     match PASSAGE.replace(Passage::Closed) {
         Passage::Leaving(_) => {
-            PASSAGE.set(Passage::Leaving(Some(memory.clone())));
+            PASSAGE.set(Passage::Leaving(Some(memory)));
             true
         }
         other => {
@@ -95,13 +109,13 @@ pub(super) fn leave(memory: &Arc<SharedMemory>) -> bool {
 
 /// So many values stand inside each other behind the handle that was decoded, and so much excess is
 /// left.
-pub(super) fn arrived(height: u32, excess: usize) {
+pub(crate) fn arrived(height: u32, excess: usize) {
     PASSAGE.set(Passage::Arrived { height, excess });
 }
 
 /// How the handle that is being decoded arrives; to be asked once. `None`: it is not our codec that
 /// decodes it.
-pub(super) fn arrival() -> Option<Arrival> {
+pub(crate) fn arrival() -> Option<Arrival> {
     match PASSAGE.replace(Passage::Closed) {
         Passage::Arriving(arrival) => Some(arrival),
         other => {

@@ -1,0 +1,32 @@
+//! What to do about an error of the system.
+
+use std::io;
+
+use rustix::io::Errno;
+
+use crate::sys::{FailedCall, errno_of};
+
+/// What to do about an error of the system, where that is known.
+pub(crate) fn hint(error: &io::Error) -> &'static str {
+    if FailedCall::of(error).is_some_and(FailedCall::is_refused) {
+        return "; the kernel, or a sandbox (a seccomp filter), refuses this system call, which \
+                pools cannot do without: allow it (docs/system-calls.md has all of them)";
+    }
+    match errno_of(error) {
+        Some(Errno::FBIG) => {
+            "; the limit of file sizes counts for shared memory, too: raise it (ulimit -f)"
+        }
+        Some(Errno::MFILE | Errno::TOOMANYREFS) => {
+            "; a pool needs a dozen descriptors and each worker two more, and \
+             one for each captured output: raise the limit of open \
+             files (ulimit -n)"
+        }
+        Some(Errno::NFILE) => "; the system's limit of open files is reached (fs.file-max)",
+        Some(Errno::AGAIN) => {
+            "; the limit of processes and threads is reached (ulimit -u, or pids.max of the \
+             control group)"
+        }
+        Some(Errno::NOMEM) => "; there is too little memory for another process",
+        _ => "",
+    }
+}

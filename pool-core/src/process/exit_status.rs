@@ -1,0 +1,60 @@
+//! How a process ended.
+
+use std::fmt;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Code(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+    /// It is gone, and nobody can say how: somebody else has asked the kernel first.
+    Unknown,
+    /// It is gone, and the process that started it as well, which alone could have said how. Most
+    /// likely it died of that; nobody can tell whether it had died before.
+    Orphaned,
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "was killed by signal {signal} ({name})"),
+                None => write!(f, "was killed by signal {signal}"),
+            },
+            Self::Unknown => f.write_str("died of an unknown cause"),
+            Self::Orphaned => f.write_str(
+                "went down with the process that had started it, so that nobody can say how it died,",
+            ),
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    rustix::process::Signal::from_named_raw(signal).and_then(|signal| {
+        use rustix::process::Signal;
+        Some(match signal {
+            Signal::HUP => "SIGHUP",
+            Signal::INT => "SIGINT",
+            Signal::QUIT => "SIGQUIT",
+            Signal::ILL => "SIGILL",
+            Signal::TRAP => "SIGTRAP",
+            Signal::ABORT => "SIGABRT",
+            Signal::BUS => "SIGBUS",
+            Signal::FPE => "SIGFPE",
+            Signal::KILL => "SIGKILL",
+            Signal::USR1 => "SIGUSR1",
+            Signal::SEGV => "SIGSEGV",
+            Signal::USR2 => "SIGUSR2",
+            Signal::PIPE => "SIGPIPE",
+            Signal::ALARM => "SIGALRM",
+            Signal::TERM => "SIGTERM",
+            Signal::XCPU => "SIGXCPU",
+            Signal::XFSZ => "SIGXFSZ",
+            Signal::SYS => "SIGSYS",
+            _ => return None,
+        })
+    })
+}

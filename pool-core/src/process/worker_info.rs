@@ -1,0 +1,93 @@
+//! Which worker of a pool a process is.
+
+use std::fmt;
+
+/// A worker process of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerInfo {
+    number: u32,
+    generation: u32,
+    pid: u32,
+    seed: u64,
+}
+
+impl WorkerInfo {
+    pub(crate) fn new(number: u32, generation: u32, pid: u32) -> Self {
+        Self {
+            number,
+            generation,
+            pid,
+            seed: 0,
+        }
+    }
+
+    pub(crate) fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Its name, such as `PoolWorker-3`. A pool counts its workers from 1 and never uses a
+    /// number again, so that a replacement has a name of its own.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name(self.number)
+    }
+
+    /// The number in its name.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its process identifier.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// How many workers had its slot before it: 0 for those that the pool began with.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// A number for its random number generators, another one for each worker of each pool in each
+    /// run of the program. The parent draws it when it starts the worker, and it stays the same as
+    /// long as the worker lives.
+    ///
+    /// Forked workers inherit generators that were used before, and all draw the same numbers from
+    /// them; an initializer seeds them anew.
+    ///
+    /// It is for simulations and the like, and no secret: it is in memory that the worker shares
+    /// with its parent.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use pool_core::worker;
+    ///
+    /// thread_local!(static STATE: Cell<u64> = const { Cell::new(1) });
+    ///
+    /// /// The initializer.
+    /// fn seed_generator(_: ()) {
+    ///     // Outside of a worker (`SerialPool`), any seed will do.
+    ///     let seed = worker::current().map_or(1, |worker| worker.seed());
+    ///     STATE.set(seed);
+    /// }
+    /// # seed_generator(());
+    /// # assert_eq!(STATE.get(), 1);
+    /// ```
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+}
+
+impl fmt::Display for WorkerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PoolWorker-{} (pid {})", self.number, self.pid)
+    }
+}
+
+pub(crate) fn name(number: u32) -> String {
+    format!("PoolWorker-{number}")
+}

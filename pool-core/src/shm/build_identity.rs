@@ -1,0 +1,17 @@
+//! Whether two processes run the same build of the same program.
+
+use std::sync::OnceLock;
+
+use super::region::PROTOCOL_VERSION;
+
+/// A number that parent and worker share if they run the same build of the same program, so that a
+/// function's place in the program means the same in both.
+///
+/// Two different programs have different numbers but for an accident; it is no secret, and no
+/// protection against somebody who wants them to be equal. A region has the parent's, and
+/// [`worker::serve`](crate::worker::serve()) refuses one that has another.
+#[must_use]
+pub fn build_identity() -> u128 {
+    static IDENTITY: OnceLock<u128> = OnceLock::new();
+    *IDENTITY.get_or_init(|| crate::sys::build_identity(PROTOCOL_VERSION))
+}
