@@ -227,7 +227,9 @@ impl Call {
                     }
                 } else {
                     self.was_killed(item, error)?;
-                    verdict("killed", 0, most)
+                    let is_known = error.signal().is_some() || error.exit_code().is_some();
+                    let label = if is_known { "killed" } else { "lost" };
+                    verdict(label, 0, most)
                 }
             }
             TaskErrorKind::TimedOut => match self.options.timeout {
@@ -288,12 +290,41 @@ impl Call {
             }
             TaskErrorKind::Launch => {
                 self.pool.is_dead.store(true, Ordering::SeqCst);
-                self.victims
-                    .explain_end(self.pool.since, &error.to_string())?;
+                self.explain_end(error)?;
                 verdict("no-worker", 0, most)
             }
             _ => Err("the call makes sense".into()),
         }
+    }
+
+    /// Whether the end of the pool, by no fault of its tasks, has an explanation.
+    fn explain_end(&self, error: &TaskError) -> Result<(), String> {
+        let (victims, since) = (&self.victims, self.pool.since);
+        if victims.both_servers_since(since) || victims.was_short_since(since) {
+            return Ok(());
+        }
+        if error.to_string().contains("fork server") {
+            return Err("no fork server was killed together with its standby".into());
+        }
+        // The pool gives up after three launches in a row that fail.
+        let beginning = self.pool.config.beginning.as_ref();
+        let own = if beginning.is_some_and(|it| it.fails_in.is_some()) {
+            2
+        } else {
+            0
+        };
+        if victims.workers_since(since) + own < 3 {
+            return Err("nobody killed three workers".into());
+        }
+        // The last one is named.
+        if error.signal() == Some(Signal::KILL.as_raw())
+            && let Some(worker) = error.worker()
+            && !victims.has_killed(worker.pid(), since)
+            && !victims.has_killed_server(self.pool.family, since)
+        {
+            return Err("nobody killed that worker".into());
+        }
+        Ok(())
     }
 
     /// Whether the killer has killed the worker that an item was lost with.

@@ -168,21 +168,6 @@ impl Victims {
         pairs.any(|pair| pair[0].0 == pair[1].0 && pair[1].1 - pair[0].1 <= BOTH)
     }
 
-    /// Whether this end of a pool, by no fault of its tasks, has an explanation.
-    pub(crate) fn explain_end(&self, since: Instant, reason: &str) -> Result<(), String> {
-        if self.both_servers_since(since) || self.was_short_since(since) {
-            return Ok(());
-        }
-        if reason.contains("fork server") {
-            return Err("no fork server was killed together with its standby".into());
-        }
-        // The pool gives up after three launches in a row that fail.
-        if self.workers_since(since) < 3 {
-            return Err("nobody killed three workers".into());
-        }
-        Ok(())
-    }
-
     /// What was done to a process of this number, at any time.
     pub(crate) fn describe(&self, pid: u32) -> String {
         let dead = self.dead();
