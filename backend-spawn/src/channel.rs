@@ -1,51 +1,42 @@
-//! ipc-channel between a parent and its worker, over sockets that the worker inherits.
+//! A worker's hello: sent by ipc-channel, over a socket that the worker inherits.
 //!
 //! ipc-channel connects strangers by a one-shot server, which is a socket with a name in the
 //! temporary folder: files that a process which is killed leaves behind, a wait in `accept`, and
 //! other users at the door. A parent and its child do not need that, for a child inherits
-//! descriptors. But ipc-channel makes no channel from a descriptor, and gives none away. (One may
-//! send it through another channel; but as long as a descriptor is on its way, the kernel looks
-//! for cycles of such with each socket that is closed, which all workers do when they start.)
+//! descriptors. But ipc-channel makes no channel from a descriptor.
 //!
 //! Two facts help. Its channels are pairs of connected sockets of the type `SEQPACKET`, each of
 //! which goes both ways, and what is sent waits in the receiving socket. So a message that nobody
 //! else can have written is sent through a new channel, and the descriptor behind which it is
 //! waiting is the receiver's; another one that is sent from there waits behind the sender's
-//! ([`channel`]). Their texts for debugging say where to look first; should a later version of
-//! ipc-channel say nothing there, all descriptors are tried, so that nothing depends on these
-//! texts but speed. With the numbers known,
-//! - the parent duplicates the sender's descriptor, and the worker inherits the duplicate;
-//! - the worker makes a channel of its own and puts what it has inherited in the place of the
-//!   sender's socket, by `dup3`. ipc-channel keeps nothing of a socket but its number, and only
-//!   the owner of a sender closes it or changes what is behind that number. Here that is
-//!   [`Sender`], and nobody else.
+//! ([`Sender::find`]). Their texts for debugging say where to look first; should a later version
+//! of ipc-channel say nothing there, all descriptors are tried, so that nothing depends on these
+//! texts but speed. With the number known, the worker puts the socket that it has inherited in the
+//! place of the sender's, by `dup3`. ipc-channel keeps nothing of a socket but its number, and only
+//! the owner of a sender closes it or changes what is behind that number.
 //!
-//! ipc-channel asserts much of what should be an error. What it would panic of is looked for
-//! before ([`prepare`], [`Receiver::try_recv`]), and what is left is caught: no panic of its
-//! becomes the text of an error.
+//! The parent makes the pair of sockets, and reads what arrives: a message of ipc-channel's is its
+//! own length, the length of its content, and the content. It does not use ipc-channel for that.
+//! ipc-channel asks the system for a pair of sockets of its own at its first use, and a process in
+//! which that fails can never use it again: it panics. In a worker this costs one launch; in the
+//! parent it would cost all pools. Also, ipc-channel believes the lengths that it reads.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
-use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
-use ipc_channel::platform::OsIpcSender;
-use ipc_channel::{IpcError, TryRecvError};
+use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender};
 use pool_core::failed;
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use crate::sys;
 
-/// A number that nobody can guess, as bytes, which stay together when they are encoded.
+/// A number that nobody can guess, as bytes.
 pub(crate) type Nonce = [u8; 16];
 
 /// Who a worker is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hello {
     /// The worker's [`pool_core::PROTOCOL_VERSION`].
     pub(crate) version: u32,
@@ -57,34 +48,120 @@ pub(crate) struct Hello {
     pub(crate) identity: u128,
 }
 
-/// A new channel for hellos, of which both descriptors are known.
+/// How long a hello is.
+const HELLO_BYTES: usize = 40;
+
+impl Hello {
+    fn encode(&self) -> [u8; HELLO_BYTES] {
+        let mut bytes = [0; HELLO_BYTES];
+        bytes[..4].copy_from_slice(&self.version.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.pid.to_le_bytes());
+        bytes[8..24].copy_from_slice(&self.nonce);
+        bytes[24..].copy_from_slice(&self.identity.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HELLO_BYTES]) -> Self {
+        fn part<const N: usize>(bytes: &[u8], start: usize) -> [u8; N] {
+            let mut part = [0; N];
+            part.copy_from_slice(&bytes[start..start + N]);
+            part
+        }
+        Self {
+            version: u32::from_le_bytes(part(bytes, 0)),
+            pid: u32::from_le_bytes(part(bytes, 4)),
+            nonce: part(bytes, 8),
+            identity: u128::from_le_bytes(part(bytes, 24)),
+        }
+    }
+}
+
+/// The two ends of a connection for a hello: what the parent hears it with, and the socket that
+/// the worker inherits.
 ///
 /// # Errors
 /// When the system is out of descriptors.
-pub(crate) fn channel() -> io::Result<(Sender, Receiver)> {
-    let (sender, receiver) = patiently(ipc::channel)?;
-    let mut sender = Sender {
-        ipc: sender,
-        number: -1,
-    };
-    let mut receiver = Receiver {
-        ipc: receiver,
-        number: -1,
-    };
-    let mark: Nonce = sys::random()?;
-    sender.send(Hello {
-        version: 0,
-        pid: 0,
-        nonce: mark,
-        identity: 0,
-    })?;
-    receiver.number = find(&format!("{:?}", receiver.ipc), &mark)?;
-    sys::send_back(receiver.socket(), &mark)?;
-    sender.number = find(&format!("{:?}", sender.ipc), &mark)?;
-    // Nobody else is to find them there.
-    sys::drop_message(receiver.socket())?;
-    sys::drop_message(sender.socket())?;
-    Ok((sender, receiver))
+pub(crate) fn connection() -> io::Result<(Receiver, OwnedFd)> {
+    let (ours, theirs) = sys::message_sockets()?;
+    Ok((Receiver(ours), theirs))
+}
+
+/// The receiving side.
+#[derive(Debug)]
+pub(crate) struct Receiver(OwnedFd);
+
+impl Receiver {
+    /// The next hello, if it has arrived.
+    ///
+    /// # Errors
+    /// When nobody can send one any more, or something else was sent.
+    pub(crate) fn try_recv(&self) -> io::Result<Option<Hello>> {
+        const WORD: usize = size_of::<usize>();
+        const WHOLE: usize = 2 * WORD + HELLO_BYTES;
+        let mut message = [0; WHOLE];
+        match sys::receive(self.0.as_fd(), &mut message)? {
+            None => return Ok(None),
+            Some(0) => return Err(io::ErrorKind::ConnectionReset.into()),
+            Some(_) => {}
+        }
+        let (whole, content) = message.split_at(WORD);
+        let (length, content) = content.split_at(WORD);
+        let is_message = whole == WHOLE.to_ne_bytes() && length == HELLO_BYTES.to_ne_bytes();
+        match <&[u8; HELLO_BYTES]>::try_from(content) {
+            Ok(content) if is_message => Ok(Some(Hello::decode(content))),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "what came in place of a hello is no message",
+            )),
+        }
+    }
+}
+
+/// The sending side.
+#[derive(Debug)]
+pub(crate) struct Sender(IpcBytesSender);
+
+impl Sender {
+    /// In a worker, which is still alone: the sender of the channel of which it has inherited the
+    /// sending socket.
+    pub(crate) fn over(socket: OwnedFd) -> io::Result<Self> {
+        without_hook(|| {
+            let (sender, receiver) =
+                ipc::bytes_channel().map_err(|error| named("socketpair", error))?;
+            let sender = Self(sender);
+            let number = sender.find(&receiver)?;
+            // SAFETY: the descriptor belongs to the sender, which is ours, and which takes one
+            // connected socket of this type like another.
+            unsafe { sys::replace(number, socket)? };
+            Ok(sender)
+        })
+    }
+
+    /// The number of the descriptor of its socket.
+    fn find(&self, receiver: &IpcBytesReceiver) -> io::Result<RawFd> {
+        let mark: Nonce = sys::random()?;
+        self.send_bytes(&mark)?;
+        let receiver = find(&format!("{receiver:?}"), &mark)?;
+        // SAFETY: the receiver, which has it open, is borrowed.
+        let receiver = unsafe { BorrowedFd::borrow_raw(receiver) };
+        sys::send_back(receiver, &mark)?;
+        find(&format!("{:?}", self.0), &mark)
+    }
+
+    /// Sends a hello. It fits into the socket, so this does not wait.
+    pub(crate) fn send(&self, hello: &Hello) -> io::Result<()> {
+        self.send_bytes(&hello.encode())
+    }
+
+    fn send_bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        loop {
+            match caught(|| self.0.send(bytes))? {
+                // A signal came, and nothing was sent.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => return sent.map_err(|error| named("sendmsg", error)),
+            }
+        }
+    }
 }
 
 /// An error that names its system call.
@@ -103,121 +180,10 @@ fn find(text: &str, mark: &Nonce) -> io::Result<RawFd> {
         .ok_or_else(|| io::Error::other("ipc-channel's socket cannot be found by recvmsg"))
 }
 
-/// The sending side of a channel.
-#[derive(Debug)]
-pub(crate) struct Sender {
-    ipc: IpcSender<Hello>,
-    /// The descriptor of its socket, which `ipc` owns.
-    number: RawFd,
-}
-
-impl Sender {
-    /// In a worker, which is still alone: the sender of the channel of which it has inherited the
-    /// sending socket. (Should ipc-channel be lost for want of a socket, then only to this worker:
-    /// that is not worth what [`prepare`] costs.)
-    pub(crate) fn over(socket: OwnedFd) -> io::Result<Self> {
-        let (sender, _) = without_hook(channel)?;
-        // SAFETY: the descriptor belongs to the sender, which is ours, and which takes one
-        // connected socket of this type like another.
-        unsafe { sys::replace(sender.number, socket)? };
-        Ok(sender)
-    }
-
-    /// Sends a hello. It fits into the socket, so this does not wait.
-    pub(crate) fn send(&self, hello: Hello) -> io::Result<()> {
-        caught(|| self.ipc.send(hello))?.map_err(|error| match error {
-            IpcError::Io(error) => named("sendmsg", error),
-            error => io::Error::other(error.to_string()),
-        })
-    }
-
-    /// A copy of the socket for a worker to inherit.
-    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
-        sys::duplicate(self.socket())
-    }
-
-    fn socket(&self) -> BorrowedFd<'_> {
-        // SAFETY: the sender has it open as long as it lives.
-        unsafe { BorrowedFd::borrow_raw(self.number) }
-    }
-}
-
-/// The receiving side of a channel.
-#[derive(Debug)]
-pub(crate) struct Receiver {
-    ipc: IpcReceiver<Hello>,
-    /// The descriptor of its socket, which `ipc` owns.
-    number: RawFd,
-}
-
-impl Receiver {
-    /// The next hello, if it has arrived.
-    ///
-    /// # Errors
-    /// When nobody can send one any more, or something else was sent.
-    pub(crate) fn try_recv(&self) -> io::Result<Option<Hello>> {
-        // ipc-channel believes the lengths in what it reads, and makes channels or mappings of
-        // the descriptors that come along.
-        sys::check_message(self.socket())?;
-        match caught(|| self.ipc.try_recv())? {
-            Ok(hello) => Ok(Some(hello)),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::IpcError(IpcError::Io(error))) => Err(error),
-            Err(TryRecvError::IpcError(IpcError::Disconnected)) => {
-                Err(io::ErrorKind::ConnectionReset.into())
-            }
-            Err(error) => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                error.to_string(),
-            )),
-        }
-    }
-
-    fn socket(&self) -> BorrowedFd<'_> {
-        // SAFETY: the receiver has it open as long as it lives.
-        unsafe { BorrowedFd::borrow_raw(self.number) }
-    }
-}
-
 /// The numbers in a text that can be those of descriptors.
 fn numbers(text: &str) -> impl Iterator<Item = RawFd> {
     text.split(|character: char| !character.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
-}
-
-/// To be called in a parent before [`channel`]: makes ipc-channel find out how large a message may
-/// be. It does so once in a process, with a socket pair, and should it get none, then it panics,
-/// and does so again whenever it is asked to send or receive anything: no pool could be built any
-/// more.
-///
-/// So it is made to do it at a moment at which there are sockets: many are made and closed just
-/// before, by a thread that has a table of descriptors of its own, so that nobody else uses up
-/// what the limit of open files leaves.
-///
-/// # Errors
-/// When there are none; the next call tries again.
-pub(crate) fn prepare() -> io::Result<()> {
-    /// Other processes take from the system's limit of open files at the same time.
-    const SPARE_PAIRS: usize = 16;
-    static IS_DONE: AtomicBool = AtomicBool::new(false);
-    if IS_DONE.load(Ordering::Acquire) {
-        return Ok(());
-    }
-    thread::Builder::new()
-        .name("procpool-channel".into())
-        .spawn(|| {
-            // Where a sandbox forbids that, it is done among the others.
-            let _ = sys::own_descriptors();
-            patiently(|| {
-                let pairs = (0..SPARE_PAIRS).map(|_| UnixStream::pair());
-                pairs.collect::<io::Result<Vec<_>>>().map(drop)
-            })?;
-            caught(OsIpcSender::get_max_fragment_size)
-        })?
-        .join()
-        .unwrap_or_else(|_| Err(unusable()))?;
-    IS_DONE.store(true, Ordering::Release);
-    Ok(())
 }
 
 /// In a process that is alone in its hook for panics: calls what may panic without a word.
@@ -229,50 +195,25 @@ fn without_hook<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Tries to get sockets a few times more if it fails for what others may give back, each time
-/// after they had a chance to.
-fn patiently<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    const TRIES: u32 = 3;
-    for _ in 1..TRIES {
-        match f() {
-            Err(error) if is_passing(&error) => thread::yield_now(),
-            done => return done.map_err(|error| named("socketpair", error)),
-        }
-    }
-    f().map_err(|error| named("socketpair", error))
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    let passing = [Errno::NFILE, Errno::MFILE, Errno::NOMEM, Errno::NOBUFS];
-    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
-}
-
-/// Calls ipc-channel, which asserts much of what it should answer as an error.
+/// Calls ipc-channel, which panics where it gets no socket at its first use.
 fn caught<T>(f: impl FnOnce() -> T) -> io::Result<T> {
     // What `f` leaves behind when it panics is thread-local and empty.
-    catch_unwind(AssertUnwindSafe(f)).map_err(|_| unusable())
-}
-
-fn unusable() -> io::Error {
-    io::Error::other(
-        "ipc-channel got no socket at its first use and cannot be used in this process any more",
-    )
+    catch_unwind(AssertUnwindSafe(f)).map_err(|_| {
+        io::Error::other("ipc-channel got no socket (socketpair or getsockopt) at its first use")
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{self, IoSlice};
     use std::mem::MaybeUninit;
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+    use ipc_channel::ipc;
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-    use super::{Hello, Receiver, Sender, numbers, prepare};
-
-    fn channel() -> (Sender, Receiver) {
-        prepare().expect("sockets");
-        super::channel().expect("sockets")
-    }
+    use super::{Hello, Sender, connection, find, numbers};
+    use crate::sys;
 
     fn hello() -> Hello {
         Hello {
@@ -285,58 +226,72 @@ mod tests {
 
     /// Otherwise all descriptors are looked at for each worker.
     #[test]
-    fn the_sockets_are_where_their_texts_say() {
-        let (sender, receiver) = channel();
-        for (text, number) in [
-            (format!("{:?}", sender.ipc), sender.number),
-            (format!("{:?}", receiver.ipc), receiver.number),
-        ] {
-            assert_eq!(numbers(&text).next(), Some(number), "{text}");
-        }
+    fn the_socket_is_where_its_text_says() {
+        let (sender, receiver) = ipc::bytes_channel().expect("sockets");
+        let sender = Sender(sender);
+        let text = format!("{:?}", sender.0);
+        let number = sender.find(&receiver).expect("a socket");
+        assert_eq!(numbers(&text).next(), Some(number), "{text}");
     }
 
     #[test]
     fn a_socket_is_found_among_all_descriptors() {
-        let (sender, receiver) = channel();
-        let mark = crate::sys::random().expect("numbers");
-        sender
-            .send(Hello {
-                nonce: mark,
-                ..hello()
-            })
-            .expect("room");
-        let has_it = |&number: &i32| crate::sys::has_message(number, &mark);
-        let mut all = 0..crate::sys::most_descriptors();
-        assert_eq!(all.find(has_it), Some(receiver.number));
-        assert_eq!(all.find(has_it), None);
+        let (receiver, theirs) = connection().expect("sockets");
+        let mark = sys::random().expect("numbers");
+        sys::send_back(theirs.as_fd(), &mark).expect("room");
+        let number = find("", &mark).expect("a socket");
+        assert_eq!(number, receiver.0.as_raw_fd());
+        let has_it = |&number: &i32| sys::has_message(number, &mark);
+        let mut others = number + 1..sys::most_descriptors();
+        assert_eq!(others.find(has_it), None);
     }
 
     #[test]
     fn an_inherited_socket_takes_the_place_of_the_senders() {
-        let (sender, receiver) = channel();
-        let inherited = sender.duplicate().expect("a descriptor");
+        let (receiver, inherited) = connection().expect("sockets");
         assert!(inherited.as_raw_fd() > 2);
-        drop(sender);
         assert_eq!(receiver.try_recv().expect("it is open"), None);
         let sender = Sender::over(inherited).expect("sockets");
-        sender.send(hello()).expect("room");
+        sender.send(&hello()).expect("room");
         assert_eq!(receiver.try_recv().expect("a hello"), Some(hello()));
         assert_eq!(receiver.try_recv().expect("it is open"), None);
         drop(sender);
         receiver.try_recv().expect_err("nobody can send any more");
     }
 
+    fn send(socket: &OwnedFd, bytes: &[u8], along: &mut SendAncillaryBuffer<'_, '_, '_>) {
+        let bytes = [IoSlice::new(bytes)];
+        sendmsg(socket, &bytes, along, SendFlags::NOSIGNAL).expect("room");
+    }
+
     #[test]
-    fn descriptors_are_not_taken() {
-        let (sender, receiver) = channel();
-        let bytes = [&22_u64.to_ne_bytes()[..], &6_u64.to_ne_bytes(), &[0; 6]].concat();
+    fn what_is_no_hello_is_refused() {
+        let (receiver, theirs) = connection().expect("sockets");
+        let whole = [
+            &56_usize.to_ne_bytes()[..],
+            &40_usize.to_ne_bytes(),
+            &hello().encode(),
+        ]
+        .concat();
+        let mut changed = [whole.clone(), whole.clone(), whole.clone(), whole.clone()];
+        changed[0].pop();
+        changed[1].push(0);
+        changed[2][0] += 1;
+        changed[3][8] += 1;
+        for message in &changed {
+            send(&theirs, message, &mut SendAncillaryBuffer::default());
+            let error = receiver.try_recv().expect_err("no hello");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
+        send(&theirs, &whole, &mut SendAncillaryBuffer::default());
+        assert_eq!(receiver.try_recv().expect("a hello"), Some(hello()));
+        // Descriptors are not taken.
         let mut space = [MaybeUninit::uninit(); 64];
         let mut along = SendAncillaryBuffer::new(&mut space);
         let nothing = io::stdout();
         let descriptors = [nothing.as_fd()];
         assert!(along.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        let bytes = [IoSlice::new(&bytes)];
-        sendmsg(sender.socket(), &bytes, &mut along, SendFlags::NOSIGNAL).expect("room");
+        send(&theirs, &whole, &mut along);
         let error = receiver.try_recv().expect_err("a descriptor");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use rustix::net::{SendFlags, send};
 
 use crate::bootstrap_env::BootstrapEnv;
-use crate::channel::{channel, prepare};
+use crate::channel::connection;
 use crate::doorbell::{FRAME_BYTES, Heard, Inbox, Message};
 
 /// A doorbell that gives its bytes in pieces, and then has no more for now.
@@ -76,10 +76,7 @@ pub fn bootstrap_env(input: &[u8]) {
 /// # Panics
 /// When the system refuses a socket.
 pub fn hello(input: &[u8]) {
-    prepare().expect("sockets");
-    let (sender, receiver) = channel().expect("sockets");
-    let stranger = sender.duplicate().expect("a descriptor");
-    drop(sender);
+    let (receiver, stranger) = connection().expect("sockets");
     let mut rest = input;
     while let Some((length, after)) = rest.split_first() {
         let (message, after) = after.split_at(usize::from(*length).min(after.len()));

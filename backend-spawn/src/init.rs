@@ -175,7 +175,7 @@ fn set_up(launch: &Launch, bell: &mut PipeWriter) -> io::Result<Region> {
     let region = unsafe { Region::map(memory.as_fd())? };
     drop(memory);
     let to_parent = Sender::over(sys::take_inherited(launch.hello)?)?;
-    to_parent.send(Hello {
+    to_parent.send(&Hello {
         version: PROTOCOL_VERSION,
         pid: std::process::id(),
         nonce: launch.nonce.to_le_bytes(),

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region, failed_in};
+use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
-use crate::channel::{Nonce, Receiver, channel, prepare};
+use crate::channel::{Nonce, connection};
 use crate::link::SpawnLink;
 use crate::sys::{self, Process};
 
@@ -113,9 +113,7 @@ impl Launcher for SpawnLauncher {
         spec.prepare(&region);
         let (bell, theirs) = sys::make_bell().map_err(cannot_prepare)?;
         let nonce = sys::random().map_err(cannot_prepare)?;
-        let (to_hello, hello) = make_channel()
-            .map_err(failed_in("socketpair, sendmsg or recvmsg"))
-            .map_err(cannot_prepare)?;
+        let (hello, to_hello) = connection().map_err(cannot_prepare)?;
         let offer = Offer {
             nonce,
             memory,
@@ -135,13 +133,6 @@ struct Offer {
     memory: OwnedFd,
     hello: OwnedFd,
     bell: OwnedFd,
-}
-
-/// The socket in which a worker says hello, and where that is heard.
-fn make_channel() -> io::Result<(OwnedFd, Receiver)> {
-    prepare()?;
-    let (sender, receiver) = channel()?;
-    Ok((sender.duplicate()?, receiver))
 }
 
 /// A descriptor that is none of the standard three, where it would be in the way of what a worker

@@ -7,13 +7,14 @@
 //! # The bootstrap
 //! The worker finds all that it needs when it begins, so neither side ever waits for the other:
 //!
-//! 1. The parent makes a sealed memory file for the region, a pipe, the doorbell, and a channel of
-//!    ipc-channel's for the worker's hello. It executes `/proc/self/exe` with the doorbell's
-//!    writing end as standard input, and the memory, the channel's sending socket and what ties
-//!    the worker to it as inherited descriptors. A variable in the environment says who calls, by
+//! 1. The parent makes a sealed memory file for the region, a pipe, the doorbell, and a pair of
+//!    sockets for the worker's hello. It executes `/proc/self/exe` with the doorbell's writing end
+//!    as standard input, and the memory, one of the sockets and what ties the worker to it as
+//!    inherited descriptors. A variable in the environment says who calls, by
 //!    which doorbell, which descriptors those are, and a nonce.
 //! 2. In the worker, [`init()`] finds itself called. It ties itself to its parent, maps the
-//!    region, says hello through the socket (versions, process, nonce, build identity), and rings.
+//!    region, says hello by ipc-channel, over that socket (version, process, nonce, build
+//!    identity), and rings.
 //!    From then on [`pool_core::worker::serve`] has the process.
 //! 3. The parent reads the hello when the doorbell rings, and checks it.
 //!

@@ -71,7 +71,7 @@ pub use process::worker_info::WorkerInfo;
 pub use shm::build_identity::build_identity;
 pub use shm::region::{PROTOCOL_VERSION, Region};
 #[doc(hidden)]
-pub use sys::{be_signalled_by, failed, failed_in, off_standard, poll};
+pub use sys::{be_signalled_by, failed, off_standard, poll};
 pub use task::chunk::{Chunk, TaskId};
 pub use task::executor::{Cancel, Executor};
 pub use worker::Resource;

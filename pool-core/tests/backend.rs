@@ -2,9 +2,11 @@
 //! engine notices, whatever it does, and the program goes on.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pool_core::{
     Advance, Engine, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, PoolConfig, Reaped,
@@ -75,6 +77,122 @@ impl Link for Worker {
     fn reap(&mut self) -> Reaped {
         Reaped::Exited(ExitStatus::Signal(9))
     }
+}
+
+/// What is wrong with all workers of a [`Slow`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// No poller takes what tells of their deaths.
+    Unwatchable,
+    Panics,
+}
+
+/// A launcher of workers that are not worth much, and that take their time to be gone.
+struct Slow {
+    fault: Fault,
+    /// How many were dropped that were not gone.
+    left: Arc<AtomicUsize>,
+}
+
+impl Launcher for Slow {
+    fn backend(&self) -> &'static str {
+        "slow"
+    }
+
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+        let (bell, mut ring) = pipe().expect("descriptors");
+        ring.write_all(&[1]).expect("a pipe has room");
+        let region = region(spec.region_bytes());
+        spec.prepare(&region);
+        Ok(Box::new(SlowWorker {
+            fault: self.fault,
+            region,
+            bell,
+            _ring: ring,
+            death: File::open("/proc/self/exe").expect("a file"),
+            asked: 0,
+            left: self.left.clone(),
+        }))
+    }
+}
+
+struct SlowWorker {
+    fault: Fault,
+    region: Arc<Region>,
+    bell: PipeReader,
+    _ring: PipeWriter,
+    death: File,
+    asked: u32,
+    left: Arc<AtomicUsize>,
+}
+
+/// How often it is asked whether it is gone until it is.
+const ASKED: u32 = 6;
+
+impl Link for SlowWorker {
+    fn region(&self) -> Arc<Region> {
+        self.region.clone()
+    }
+
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    fn advance(&mut self) -> Result<Advance, LaunchError> {
+        assert_ne!(self.fault, Fault::Panics, "on purpose");
+        Ok(Advance::Reached)
+    }
+
+    fn pid(&self) -> Option<u32> {
+        Some(1)
+    }
+
+    fn death(&self) -> Option<BorrowedFd<'_>> {
+        (self.fault == Fault::Unwatchable).then(|| self.death.as_fd())
+    }
+
+    fn kill(&mut self) {}
+
+    fn reap(&mut self) -> Reaped {
+        self.asked += 1;
+        if self.asked < ASKED {
+            return Reaped::Pending;
+        }
+        Reaped::Exited(ExitStatus::Signal(9))
+    }
+}
+
+impl Drop for SlowWorker {
+    fn drop(&mut self) {
+        if self.asked < ASKED {
+            self.left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A pool of such workers cannot be built, and leaves none.
+fn assert_outlived(fault: Fault, word: &str) {
+    let mut config = PoolConfig::default();
+    config.set_processes(3);
+    let left = Arc::default();
+    let launcher = Slow {
+        fault,
+        left: Arc::clone(&left),
+    };
+    let error = Engine::start(config, Box::new(launcher)).map(|_| ());
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains(word), "{error}");
+    assert_eq!(left.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_worker_that_cannot_be_watched_is_outlived() {
+    assert_outlived(Fault::Unwatchable, "epoll_ctl");
+}
+
+#[test]
+fn workers_are_outlived_without_a_supervisor() {
+    assert_outlived(Fault::Panics, "on purpose");
 }
 
 fn region(bytes: usize) -> Arc<Region> {

@@ -213,7 +213,11 @@ impl Steps {
 
     /// What is left when the pool is gone. The fork server ends with the last pool.
     fn leftovers(&mut self, before: Option<&[String]>) {
-        let threads = || std::fs::read_dir("/proc/self/task").map(Iterator::count);
+        // What could not be read is no thread.
+        let threads = || {
+            let folder = std::fs::read_dir("/proc/self/task");
+            folder.map(|tasks| tasks.flatten().count())
+        };
         let limit = Instant::now() + JOIN_LIMIT;
         // The kernel tears threads down after they were joined.
         while threads().is_ok_and(|count| count > 1) && Instant::now() < limit {

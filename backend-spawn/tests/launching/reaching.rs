@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use backend_spawn::{SpawnLauncher, check_ready};
+use ipc_channel::ipc;
 use pool_core::{Advance, Engine, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, PoolConfig};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, setrlimit, waitid};
+use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
 
 use crate::harness::{
     LONG, MEMORY, STALE, Scenario, assert_shares_region, descriptors, is_readable, is_worker,
@@ -32,6 +34,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("a_program_that_called_init_is_ready", check_is_passed),
         Scenario::new("few_descriptors_are_no_panic", few_descriptors),
         Scenario::new("a_lack_of_descriptors_passes", lack_of_descriptors),
+        Scenario::new("a_lost_ipc_channel_costs_no_launch", lost_ipc_channel),
+        Scenario::new("a_worker_without_ipc_channel_says_so", no_ipc_channel)
+            .worker(lose_ipc_channel),
         Scenario::new("an_answer_is_heard_although_its_time_is_over", late_answer),
     ]
 }
@@ -106,7 +111,7 @@ fn memory_is_not_taken() {
 }
 
 fn a_hundred_launches() {
-    // ipc-channel and the allocator keep something from the first time.
+    // The allocator keeps something from the first time.
     drop(reached());
     until_nobody_is_left();
     let before = (descriptors("self"), regions("self"));
@@ -144,6 +149,33 @@ fn lack_of_descriptors() {
     let current = maximum;
     setrlimit(Resource::Nofile, Rlimit { current, maximum }).expect("a limit");
     drop(reached());
+}
+
+/// Uses ipc-channel for the first time at a moment without descriptors, as somebody else in this
+/// process may do: it can never be used again.
+fn lose_ipc_channel() {
+    let limit = getrlimit(Resource::Nofile);
+    let (sender, receiver) = ipc::bytes_channel().expect("sockets");
+    let current = Some(0);
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).expect("a lower limit");
+    std::panic::set_hook(Box::new(|_| {}));
+    for _ in 0..2 {
+        std::panic::catch_unwind(AssertUnwindSafe(|| sender.send(&[1]))).expect_err("a panic");
+        std::panic::catch_unwind(AssertUnwindSafe(|| receiver.try_recv())).expect_err("a panic");
+        setrlimit(Resource::Nofile, limit).expect("a limit");
+    }
+    drop(std::panic::take_hook());
+}
+
+fn lost_ipc_channel() {
+    lose_ipc_channel();
+    drop(reached());
+}
+
+fn no_ipc_channel() {
+    let error = reach(&mut *launch()).expect_err("it cannot say hello");
+    assert!(error.to_string().contains("socketpair"), "{error}");
+    assert!(!error.is_missing_init(), "{error}");
 }
 
 /// Starts its second worker only when the first one has answered and its time is over, as if the

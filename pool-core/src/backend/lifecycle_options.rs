@@ -417,10 +417,7 @@ macro_rules! care_methods {
         #[must_use]
         pub fn on_worker_death<F>(mut self, hook: F) -> Self
         where
-            F: Fn(&$crate::WorkerInfo, &$crate::WorkerEnd)
-                + Send
-                + Sync
-                + 'static,
+            F: Fn(&$crate::WorkerInfo, &$crate::WorkerEnd) + Send + Sync + 'static,
         {
             self.config.set_on_worker_death(hook);
             self

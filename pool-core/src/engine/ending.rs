@@ -1,5 +1,6 @@
 //! The end of a pool: closed, or given up.
 
+use super::Linked;
 use super::core::{Core, End, Founding};
 use super::slot::{Killed, Phase};
 use super::work::Delivery;
@@ -55,13 +56,15 @@ impl Core {
         }
     }
 
-    /// Ends everything without a supervisor: the links kill and reap when they are dropped.
-    pub(super) fn give_up(&mut self, reason: TaskError) {
+    /// Ends everything without a poller, and gives the workers away, all of which were killed.
+    pub(super) fn give_up(&mut self, reason: TaskError) -> Vec<Linked> {
         self.end(reason);
-        for slot in &mut self.slots {
-            slot.phase = Phase::Down { not_before: 0 };
-        }
-        self.terminating.clear();
+        let slots = self.slots.iter_mut().filter_map(|slot| {
+            let phase = std::mem::replace(&mut slot.phase, Phase::Down { not_before: 0 });
+            phase.into_linked()
+        });
+        let terminating = self.terminating.drain(..).map(|it| it.linked);
+        slots.chain(terminating).collect()
     }
 
     /// Whether everything has ended: tasks and workers.

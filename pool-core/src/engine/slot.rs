@@ -126,6 +126,15 @@ impl Phase {
             Self::Down { .. } | Self::Launching => None,
         }
     }
+
+    pub(super) fn into_linked(self) -> Option<Linked> {
+        match self {
+            Self::Starting { linked, .. }
+            | Self::Up { linked, .. }
+            | Self::Dying { linked, .. } => Some(linked),
+            Self::Down { .. } | Self::Launching => None,
+        }
+    }
 }
 
 /// Why the parent killed a worker.

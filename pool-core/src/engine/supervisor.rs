@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::core::End;
 use super::driver::{Attention, until};
+use super::terminating::outlive;
 use super::workers::Due;
 use super::{Intake, Linked, Shared, Token};
 use crate::backend::launcher::Launcher;
@@ -99,9 +100,10 @@ pub(super) fn start(
             if let Some(reason) = reason {
                 // Nobody must wait for ever because of it.
                 let mut core = shared.lock();
-                core.give_up(TaskError::new(TaskErrorKind::Launch, reason));
+                let killed = core.give_up(TaskError::new(TaskErrorKind::Launch, reason));
                 shared.is_ending.store(true, Ordering::SeqCst);
                 shared.deliver(core);
+                outlive(killed);
             }
             // The launcher goes with it, and what that has to end.
             drop(supervisor);
@@ -411,7 +413,7 @@ impl Supervisor {
         })?;
         let spec = due.spec(outlets, theirs);
         let launcher = &mut self.launcher;
-        let mut link = catch(|| launcher.launch(&spec)).map_err(|panic| {
+        let link = catch(|| launcher.launch(&spec)).map_err(|panic| {
             LaunchError::new(format!("the launcher panicked: {}", panic.message))
         })??;
         let worker = Token {
@@ -425,24 +427,24 @@ impl Supervisor {
         let events = &self.shared.events;
         let watched = watch(events, Some(link.bell()), worker.bell())
             .and_then(|_| watch(events, link.death(), worker.death()));
-        match watched {
-            Ok(is_watched) => Ok(Linked {
-                link,
-                tie,
-                number: due.number,
-                seed: spec.seed,
-                info: None,
-                failure: None,
-                is_watched,
-                ask_again: None,
-                intake,
-            }),
+        let (is_watched, failure) = match watched {
+            Ok(is_watched) => (is_watched, None),
             Err(error) => {
-                link.kill();
-                tie.cut();
-                Err(LaunchError::new("the system refuses to watch a worker").caused_by(error))
+                let what = "the system refuses to watch a worker";
+                (false, Some(LaunchError::new(what).caused_by(error)))
             }
-        }
+        };
+        Ok(Linked {
+            link,
+            tie,
+            number: due.number,
+            seed: spec.seed,
+            info: None,
+            failure,
+            is_watched,
+            ask_again: None,
+            intake,
+        })
     }
 
     /// Keeps the launcher's notifier in the poller as long as there is one.

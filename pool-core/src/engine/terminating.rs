@@ -15,6 +15,7 @@ use super::{Linked, Token};
 use crate::backend::launcher::Reaped;
 use crate::observe::worker_exit::EndReason;
 use crate::process::exit_status::ExitStatus;
+use crate::sync::thread;
 use crate::sys;
 
 /// How long after it was killed a worker may take to be gone before its tasks get their outcomes
@@ -67,6 +68,13 @@ impl Linked {
         reaped
     }
 
+    /// Whether it is gone. Nobody is told how it ended.
+    fn is_gone(&mut self) -> bool {
+        let death = self.link.death();
+        let lives = death.is_some_and(|death| sys::has_ended(death).is_ok_and(|ended| !ended));
+        !lives && self.link.reap() != Reaped::Pending
+    }
+
     /// When it is to be asked how it ended, in nanoseconds; `u64::MAX`: not yet.
     fn asked_at(&self) -> u64 {
         self.ask_again.map_or(u64::MAX, |again| again.at)
@@ -77,6 +85,21 @@ impl Phase {
     /// When a slot's worker is to be asked how it ended, in nanoseconds; `u64::MAX`: not yet.
     pub(super) fn asked_at(&self) -> u64 {
         self.linked().map_or(u64::MAX, Linked::asked_at)
+    }
+}
+
+/// Waits until all of these are gone, which were killed, as a pool that ends does: without a
+/// poller, for those that it cannot wait with.
+pub(super) fn outlive(mut killed: Vec<Linked>) {
+    let give_up = sys::now() + WAIT;
+    let mut again = AskAgain::after(None, 0);
+    loop {
+        killed.retain_mut(|worker| !worker.is_gone());
+        if killed.is_empty() || sys::now() >= give_up {
+            return;
+        }
+        thread::park_timeout(Duration::from_nanos(again.pause));
+        again = AskAgain::after(Some(again), 0);
     }
 }
 

@@ -70,8 +70,9 @@ impl Core {
         due
     }
 
-    /// A worker process is on its way.
+    /// A worker process is on its way; in vain, if it has failed already.
     pub(super) fn launched(&mut self, slot: usize, linked: Linked) {
+        let is_in_vain = linked.failure.is_some();
         self.stats.workers_started += 1;
         let give_up = sys::now_ns().saturating_add(nanoseconds(self.config.launch_timeout));
         self.slots[slot].phase = Phase::Starting { linked, give_up };
@@ -84,7 +85,9 @@ impl Core {
         self.slots[slot].is_alone = false;
         self.slots[slot].recycle = None;
         self.slots[slot].retired = None;
-        if matches!(self.end, End::Ended(_)) {
+        if is_in_vain {
+            self.kill(slot, Killed::Silent);
+        } else if matches!(self.end, End::Ended(_)) {
             self.kill(slot, Killed::Cancelled);
         }
     }

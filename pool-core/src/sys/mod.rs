@@ -39,8 +39,8 @@ pub(crate) use linux::*;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 pub(crate) use objects::{Table, loaded_objects};
-pub(crate) use refused::{FailedCall, errno_of};
-pub use refused::{failed, failed_in};
+pub use refused::failed;
+pub(crate) use refused::{FailedCall, errno_of, failed_in};
 pub(crate) use sealed::{Place, Sealed};
 pub use waiting::poll;
 // In front of Linux's of the same names.

@@ -13,7 +13,6 @@ pub(crate) use inherited::{announce, inode, take_inherited};
 pub(crate) use loader::program_of_loader;
 pub(crate) use process::Process;
 pub(crate) use socket::{
-    check_message, drop_message, duplicate, has_message, most_descriptors, own_descriptors,
-    replace, send_back,
+    duplicate, has_message, message_sockets, most_descriptors, receive, replace, send_back,
 };
 pub(crate) use worker::{die_with_parent, name_process, parent, random, remove_variable};

@@ -5,13 +5,13 @@ use std::io::{self, IoSliceMut};
 use std::mem::ManuallyDrop;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::libc;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use pool_core::{failed, off_standard};
 use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketType, recv,
-    recvmsg, send,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketFlags, SocketType,
+    recvmsg, send, socketpair,
 };
 
 /// No descriptor of this process has this number or a higher one.
@@ -40,7 +40,7 @@ pub(crate) fn has_message(number: RawFd, bytes: &[u8; 16]) -> bool {
         return false;
     }
     let mut message = [0; 256];
-    peek(socket, &mut message).is_ok_and(|peeked| {
+    take(socket, &mut message, RecvFlags::PEEK).is_ok_and(|peeked| {
         let message = &message[..peeked.bytes.min(message.len())];
         message.windows(bytes.len()).any(|window| window == bytes)
     })
@@ -53,52 +53,47 @@ pub(crate) fn send_back(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> 
     Ok(())
 }
 
-/// Takes a message out of a socket where one waits.
-pub(crate) fn drop_message(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let nothing: &mut [u8] = &mut [0];
-    rustix::io::retry_on_intr(|| recv(socket, &mut *nothing, RecvFlags::DONTWAIT))?;
-    Ok(())
+/// The two ends of a connection that keeps messages apart, as ipc-channel has them; neither is one
+/// of the standard three. The first one is to be read by [`receive`].
+pub(crate) fn message_sockets() -> io::Result<(OwnedFd, OwnedFd)> {
+    let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let (ours, theirs) =
+        socketpair(kind.0, kind.1, SocketFlags::CLOEXEC, None).map_err(failed("socketpair"))?;
+    Ok((off_standard(ours)?, off_standard(theirs)?))
 }
 
-/// Whether ipc-channel can be trusted with the message that waits at a socket, if one does: it has
-/// the lengths that it says it has, and brings no descriptors along.
+/// Takes the message that waits at a socket, if there is one, and says how long it is; 0: nobody
+/// can send one any more.
 ///
 /// # Errors
-/// Of kind `InvalidData` when it cannot.
-pub(crate) fn check_message(socket: BorrowedFd<'_>) -> io::Result<()> {
-    const WORD: usize = size_of::<usize>();
-    // The length with this head, and that without it.
-    let mut head = [0; 2 * WORD];
-    let peeked = match peek(socket, &mut head) {
-        Ok(peeked) => peeked,
-        Err(Errno::AGAIN) => return Ok(()),
-        Err(error) => return Err(error.into()),
+/// Of kind `InvalidData` when it has another length than `into`, or brings descriptors along, which
+/// are closed.
+pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Option<usize>> {
+    let most = into.len();
+    let received = match take(socket, into, RecvFlags::empty()) {
+        Ok(received) => received,
+        Err(Errno::AGAIN) => return Ok(None),
+        Err(errno) => return Err(failed("recvmsg")(errno)),
     };
-    if peeked.bytes == 0 {
-        // The end: nobody can send any more.
-        return Ok(());
-    }
-    let (whole, content) = head.split_at(WORD);
-    let is = |bytes: &[u8], length: Option<usize>| {
-        length.is_some_and(|length| bytes == length.to_ne_bytes())
-    };
-    let brings = peeked.flags.contains(ReturnFlags::CTRUNC);
-    if is(whole, Some(peeked.bytes)) && is(content, peeked.bytes.checked_sub(head.len())) && !brings
-    {
-        Ok(())
-    } else {
-        Err(io::Error::new(
+    let brings = received.flags.contains(ReturnFlags::CTRUNC);
+    if (received.bytes != most && received.bytes != 0) || brings {
+        return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "what came in place of a hello is no message",
-        ))
+        ));
     }
+    Ok(Some(received.bytes))
 }
 
 /// What waits at a socket: its beginning, how long it is, and, as `CTRUNC`, whether descriptors
 /// come along.
-fn peek(socket: BorrowedFd<'_>, into: &mut [u8]) -> rustix::io::Result<rustix::net::RecvMsg> {
+fn take(
+    socket: BorrowedFd<'_>,
+    into: &mut [u8],
+    more: RecvFlags,
+) -> rustix::io::Result<rustix::net::RecvMsg> {
     let mut nothing = RecvAncillaryBuffer::default();
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+    let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC | more;
     rustix::io::retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(into)], &mut nothing, flags))
 }
 
@@ -116,24 +111,4 @@ pub(crate) unsafe fn replace(number: RawFd, by: OwnedFd) -> io::Result<()> {
     let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
     dup3(by, &mut place, DupFlags::CLOEXEC)?;
     Ok(())
-}
-
-/// Gives this thread, which must not be the only one, a table of descriptors of its own, in which
-/// there is nothing but standard input, output and error. What it opens, nobody else has, and it is
-/// closed when the thread ends.
-pub(crate) fn own_descriptors() -> io::Result<()> {
-    // SAFETY: it closes descriptors in a copy of the table, and leaves the other threads theirs.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_UNSHARE,
-        )
-    };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
