@@ -3,12 +3,16 @@
 //! There only for the fuzz targets in `fuzz/`, and for the tests, which run the same functions
 //! on the inputs kept there.
 
+pub(crate) mod watched;
+
 use std::path::Path;
 
 pub use crate::codec::fuzzing::values;
 pub use crate::engine::fuzzing::harvest;
+pub use crate::engine::stack_walk::fuzzing::stack;
 #[cfg(feature = "tracing")]
 pub use crate::observe::events::fuzzing::events;
+pub use crate::shm::last_panic::fuzzing::last_panic;
 
 /// Takes an input apart. What is missing at its end reads as zero.
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
@@ -77,6 +81,16 @@ mod tests {
     #[test]
     fn the_corpus_of_harvest_is_survived() {
         assert!(replay(corpus(), "harvest", harvest) > 0);
+    }
+
+    #[test]
+    fn the_corpus_of_stack_is_survived() {
+        assert!(replay(corpus(), "stack", stack) > 0);
+    }
+
+    #[test]
+    fn the_corpus_of_last_panic_is_survived() {
+        assert!(replay(corpus(), "last_panic", last_panic) > 0);
     }
 
     #[cfg(feature = "tracing")]

@@ -374,6 +374,8 @@ pub(crate) fn as_bytes<N: Number>(numbers: &[N]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use std::any::type_name;
+    use std::cell::Cell;
     use std::fmt::Debug;
 
     use proptest::prelude::{any, proptest};
@@ -382,7 +384,8 @@ mod tests {
 
     use super::super::{decode, encode};
     use super::{CodecError, decode_bulk};
-    use super::{bulk_bytes, bulk_parts, is_bulk, lend, receive};
+    use super::{Memory, bulk_bytes, bulk_parts, is_bulk, lend, receive};
+    use crate::fuzzing::watched::without_more_than;
 
     /// The same bytes by way of serde, since this is not a bulk type.
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -450,6 +453,44 @@ mod tests {
         fn strings_both_ways(text in any::<String>()) {
             assert_both_ways_agree(text);
         }
+    }
+
+    /// Its length is somebody else's choice: that there is no memory ends nobody.
+    #[test]
+    fn a_value_without_memory_is_an_error() {
+        const LARGEST: usize = 1 << 20;
+
+        fn assert_refused<T>(value: T)
+        where
+            T: Serialize + DeserializeOwned + PartialEq + Debug + 'static,
+        {
+            let bytes = encoded(&value);
+            // The only element of a vector of options.
+            let option = [&1_u64.to_le_bytes()[..], &[1], &bytes].concat();
+            let refuse = |decode: &dyn Fn() -> Result<(), CodecError>| {
+                let error = without_more_than(LARGEST, decode).unwrap_err();
+                assert!(error.to_string().contains("no memory"), "{error}");
+            };
+            refuse(&|| decode::<T>(&bytes).map(drop));
+            refuse(&|| decode::<Plain<T>>(&bytes).map(drop));
+            refuse(&|| decode::<Vec<Option<T>>>(&option).map(drop));
+            assert_eq!(decode::<T>(&bytes).unwrap(), value);
+            // What arrived is there already, but has to be copied if it was meant for others.
+            let (prefix, rest) = bytes.split_first_chunk().unwrap();
+            let memory = Cell::new(Some(Memory::from(rest.to_vec())));
+            let adopt = || decode_bulk::<T>(*prefix, memory.take().unwrap()).map(drop);
+            let is_copied = type_name::<T>().contains("u64");
+            if is_copied {
+                refuse(&adopt);
+            } else {
+                without_more_than(LARGEST, adopt).unwrap();
+            }
+        }
+
+        assert_refused(vec![7_u8; LARGEST + 1]);
+        assert_refused(vec![7_u64; LARGEST / 8 + 1]);
+        assert_refused(vec![7_u64; LARGEST / 8 + 1].into_boxed_slice());
+        assert_refused("w".repeat(LARGEST + 1));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Any bytes, as any type: an error or the value whose bytes they are.
 
+use std::any::type_name;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::error::CodecError;
+use super::limits::{FACTOR, MAX_EXCESS};
 use super::{Memory, decode, decode_bulk, encode};
-use crate::fuzzing::Input;
+use crate::fuzzing::{Input, watched};
 use crate::shm::protocol::Failure;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -93,9 +96,24 @@ pub fn values(input: &[u8]) {
     }
 }
 
+/// Decodes, and looks how much memory that takes.
+fn decoded<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (value, peak) = watched::peak(|| decode::<T>(bytes));
+    // What grows has its old and its new memory at the same time, both of them with room to spare;
+    // maps have a little more; and an error has its text.
+    let budget = 4 * (FACTOR * bytes.len() + MAX_EXCESS) + (1 << 16);
+    assert!(
+        peak <= budget,
+        "{} bytes became {peak}: {}",
+        bytes.len(),
+        type_name::<T>()
+    );
+    value
+}
+
 /// For types that are the same if their bytes are.
 fn exact<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(bytes: &[u8]) {
-    let value = decode::<T>(bytes);
+    let value = decoded::<T>(bytes);
     let Some((prefix, rest)) = bytes.split_first_chunk() else {
         return;
     };
@@ -121,14 +139,14 @@ fn exact<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(bytes: &
 
 /// For numbers that may not be equal to themselves.
 fn bits<T: Serialize + DeserializeOwned + 'static>(bytes: &[u8]) {
-    if let Ok(value) = decode::<T>(bytes) {
+    if let Ok(value) = decoded::<T>(bytes) {
         assert_encodes(&value, bytes);
     }
 }
 
 /// For types with more than one order of elements, or more than one form of a value.
 fn loose<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(bytes: &[u8]) {
-    if let Ok(value) = decode::<T>(bytes) {
+    if let Ok(value) = decoded::<T>(bytes) {
         let mut again = Vec::new();
         encode(&value, &mut again).expect("what was decoded can be encoded");
         let back = decode::<T>(&again).expect("and decoded");

@@ -29,7 +29,7 @@ mod recycle;
 mod report;
 mod scheduler;
 mod slot;
-mod stack_walk;
+pub(crate) mod stack_walk;
 mod supervisor;
 mod terminating;
 mod timers;

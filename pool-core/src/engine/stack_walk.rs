@@ -120,6 +120,70 @@ pub(super) fn walk(copied: &Copied, there: impl Fn(u64) -> Option<u64>) -> Vec<F
     frames
 }
 
+/// What a worker says of its registers and its stack.
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing {
+    use std::sync::OnceLock;
+
+    use super::{Copied, MAX_FRAMES, walk};
+    use crate::fuzzing::Input;
+    use crate::process::code::main_code;
+    use crate::shm::region::Region;
+    use crate::sync::atomic::Ordering;
+
+    /// Walks what an input says of a stack. Random numbers lead nowhere, so each may be meant as a
+    /// place in the program's code or in the stack.
+    ///
+    /// # Panics
+    /// When the walk does not keep to the copy or to the program's code, or is too long.
+    pub fn stack(input: &[u8]) {
+        static REGION: OnceLock<Region> = OnceLock::new();
+        const START: u64 = 0x7ffd_0000_0000;
+        let code = main_code();
+        let code = code.start as u64..code.end as u64;
+        let mut input = Input(input);
+        let number = |input: &mut Input<'_>| {
+            let kind = input.byte();
+            match kind % 4 {
+                0 => code.start + input.word() % (code.end - code.start),
+                1 => START + input.word() % 0x1_0000,
+                2 => u64::from(kind / 4),
+                _ => input.word(),
+            }
+        };
+        let region = REGION.get_or_init(|| {
+            let created = Region::create(Region::bytes_for(4096, 4096));
+            created.expect("memory").0
+        });
+        let told = &region.words().stack;
+        for word in [
+            &told.instruction,
+            &told.stack,
+            &told.frame,
+            &told.link,
+            &told.code,
+        ] {
+            word.store(number(&mut input), Ordering::Relaxed);
+        }
+        told.count
+            .store(number(&mut input) as u32, Ordering::Relaxed);
+        let is_moved = input.byte() % 2 == 1;
+        for word in region.stack() {
+            if input.is_empty() {
+                break;
+            }
+            word.store(number(&mut input), Ordering::Relaxed);
+        }
+        let copied = Copied::of(region);
+        let moved = if is_moved { copied.code() } else { 0 };
+        let frames = walk(&copied, |here| Some(here.wrapping_add(moved)));
+        assert!(frames.len() <= MAX_FRAMES, "the walk has an end");
+        for frame in &frames[..frames.len().saturating_sub(1)] {
+            assert!(frame.here.is_some(), "nothing follows unknown code");
+        }
+    }
+}
+
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) fn walk(_: &Copied, _: impl Fn(u64) -> Option<u64>) -> Vec<Frame> {
     Vec::new()

@@ -94,6 +94,48 @@ impl LastPanic {
     }
 }
 
+/// What a worker leaves of a panic.
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing {
+    use std::sync::atomic::Ordering;
+
+    use super::{LastPanic, PRESENT, TEXT_BYTES};
+    use crate::error::task_error::TaskError;
+    use crate::fuzzing::Input;
+
+    /// Reads an input as what a worker has left, and makes the error of it.
+    ///
+    /// # Panics
+    /// When there is more text than room for it, or a message does something to a terminal.
+    pub fn last_panic(input: &[u8]) {
+        let mut input = Input(input);
+        let last = LastPanic::default();
+        let (kind, lengths) = (input.byte(), input.word());
+        // Lengths that fit are rare otherwise.
+        let lengths = if kind.is_multiple_of(2) {
+            PRESENT | (lengths & 0xfff) << 32 | lengths >> 12 & 0xfff
+        } else {
+            lengths
+        };
+        last.lengths.store(lengths, Ordering::Relaxed);
+        last.item.store(u64::from(kind / 2), Ordering::Relaxed);
+        for word in &last.text {
+            word.store(input.word(), Ordering::Relaxed);
+        }
+        let Some(report) = last.read(0) else {
+            return;
+        };
+        let location = report.location.as_ref().map_or(0, String::len);
+        // Each byte that is no text becomes a character of three.
+        assert!(report.message.len() + location <= 3 * TEXT_BYTES);
+        let error = TaskError::aborted(report, "was killed");
+        for text in [error.to_string(), format!("{error:?}")] {
+            let is_harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+            assert!(!text.contains(is_harmful), "{text:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -56,6 +56,10 @@ const PLACES: &[(&str, &str)] = &[
         "shares a ring between a model's threads",
     ),
     (
+        "pool-core/src/fuzzing/watched.rs",
+        "counts the memory of tests",
+    ),
+    (
         "pool-core/src/worker/function.rs",
         "calls a function by its offset",
     ),
