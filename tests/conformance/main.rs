@@ -182,7 +182,8 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
 
 /// What this program can be run again as.
 fn programs() -> Vec<Program> {
-    let mut programs = Vec::new();
+    let mut programs = failure::programs::<Serial>();
+    programs.extend(failure::programs::<Threads>());
     #[cfg(feature = "fork")]
     {
         programs.extend(programs_with::<Fork>());
@@ -197,6 +198,7 @@ fn programs() -> Vec<Program> {
 fn programs_with<S: Processes>() -> Vec<Program> {
     [
         seeds::programs::<S>(),
+        failure::programs::<S>(),
         life::programs::<S>(),
         live::programs::<S>(),
         start::programs::<S>(),
