@@ -4,6 +4,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Instant;
 
 use pool_core::{ExitStatus, LaunchError, Reaped, failed};
 use rustix::event::epoll;
@@ -12,6 +14,7 @@ use rustix::io::Errno;
 use crate::lineage::Lineage;
 use crate::message::{Outfit, Reply, Request};
 use crate::socket::{Received, Socket, above};
+use crate::wait;
 
 /// One pool's connection to the fork server, shared by the launcher and its links. When the last
 /// of them is dropped, the server kills what is left of the pool's workers.
@@ -48,32 +51,47 @@ struct State {
 }
 
 impl Connection {
-    /// A connection to whoever serves now. The notifier is readable when [`reap`](Self::reap)
-    /// should be asked again.
+    /// A connection to whoever serves now; waits for a moment if the server is dying. The notifier
+    /// is readable when [`reap`](Self::reap) should be asked again.
     pub(crate) fn open(lineage: Arc<Lineage>, notifier: Arc<OwnedFd>) -> Result<Self, LaunchError> {
-        let (socket, theirs) = Socket::pair().map_err(|(call, errno)| refused(call)(errno))?;
-        let reign = lineage.connect(&theirs)?;
-        Ok(Self {
-            socket,
-            notifier,
-            state: Mutex::default(),
-            reign,
-            lineage,
-        })
+        wait::until_ready(|| Self::try_open(&lineage, &notifier))
     }
 
-    /// The same, if the server at the other end has died: a connection to the one in its place.
+    fn try_open(
+        lineage: &Arc<Lineage>,
+        notifier: &Arc<OwnedFd>,
+    ) -> Poll<Result<Self, LaunchError>> {
+        let (socket, theirs) = Socket::pair().map_err(|(call, errno)| refused(call)(errno))?;
+        let Poll::Ready(reign) = lineage.connect(&theirs)? else {
+            return Poll::Pending;
+        };
+        Poll::Ready(Ok(Self {
+            socket,
+            notifier: Arc::clone(notifier),
+            state: Mutex::default(),
+            reign,
+            lineage: Arc::clone(lineage),
+        }))
+    }
+
+    /// The same, if the server at the other end has died: a connection to the one in its place. An
+    /// error that says so if it is dying.
     pub(crate) fn reopen(&self) -> Result<Self, LaunchError> {
-        Self::open(Arc::clone(&self.lineage), Arc::clone(&self.notifier))
+        match Self::try_open(&self.lineage, &self.notifier) {
+            Poll::Ready(connection) => connection,
+            Poll::Pending => Err(is_dying()),
+        }
     }
 
     /// Asks for a worker with this name, and with the descriptors of its outfit, and answers the
-    /// launch's number. The server answers through the bell, or by closing it.
+    /// launch's number. The server answers through the bell, or by closing it. Nobody was able to
+    /// launch anything since `refused_since`.
     pub(crate) fn launch(
         &self,
         name: String,
         outfit: Outfit,
         given: Vec<OwnedFd>,
+        refused_since: Instant,
     ) -> Result<u64, LaunchError> {
         self.lineage.hear();
         let mut state = self.lock();
@@ -88,7 +106,10 @@ impl Connection {
         self.exchange(&mut state);
         if state.gone {
             drop(state);
-            return Err(self.gone());
+            return Err(match self.gone(refused_since) {
+                Poll::Ready(error) => error,
+                Poll::Pending => is_dying(),
+            });
         }
         // What waits in the outbox is sent when the server has answered something. If there is
         // nothing to be answered, nothing would ever come.
@@ -158,14 +179,21 @@ impl Connection {
         !self.socket.is_hung_up() && self.lineage.is_alive(self.reign)
     }
 
-    /// Why the server has closed the connection, or the bell of a launch.
-    pub(crate) fn gone(&self) -> LaunchError {
+    /// Whether the server is dead, so that its workers have another parent. Its end of the
+    /// connection is closed a moment before.
+    pub(crate) fn is_server_dead(&self) -> bool {
+        self.lineage.is_dead(self.reign)
+    }
+
+    /// Why the server has closed, at `since`, the connection, or the bell of a launch. To be asked
+    /// again as long as that is not known.
+    pub(crate) fn gone(&self, since: Instant) -> Poll<LaunchError> {
         let no_room = if self.socket.is_hung_up() {
             "this pool's connection"
         } else {
             "a worker's descriptors"
         };
-        self.lineage.gone(self.reign, no_room)
+        self.lineage.gone(self.reign, no_room, since)
     }
 
     /// Whether this value came into this process by a fork: then it stands for nothing here.
@@ -275,6 +303,11 @@ impl Drop for Connection {
 pub(crate) fn make_notifier() -> Result<OwnedFd, LaunchError> {
     let instance = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused("epoll_create1"))?;
     above(instance).map_err(refused("fcntl(F_DUPFD_CLOEXEC)"))
+}
+
+/// What a launch meets for a moment.
+pub(crate) fn is_dying() -> LaunchError {
+    LaunchError::new("the fork server is dying").from_lost_starter()
 }
 
 fn refused(call: &'static str) -> impl Fn(Errno) -> LaunchError {

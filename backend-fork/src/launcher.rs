@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use pool_core::{LaunchError, LaunchSpec, Launcher, Link, Region, failed, off_standard};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -25,6 +26,8 @@ pub struct ForkLauncher {
     notifier: Arc<OwnedFd>,
     /// To the server that served at the last launch. The links of earlier ones have theirs.
     connection: Arc<Connection>,
+    /// Since when no launch has reached a server.
+    refused_since: Option<Instant>,
 }
 
 impl ForkLauncher {
@@ -34,6 +37,7 @@ impl ForkLauncher {
         Ok(Self {
             notifier,
             connection: Arc::new(connection),
+            refused_since: None,
         })
     }
 }
@@ -78,7 +82,9 @@ impl Launcher for ForkLauncher {
                 LaunchError::new(format!("cannot give {name} its output")).caused_by(error)
             })?);
         }
-        let launch = self.connection.launch(name, outfit, given)?;
+        let since = *self.refused_since.get_or_insert_with(Instant::now);
+        let launch = self.connection.launch(name, outfit, given, since)?;
+        self.refused_since = None;
         let connection = Arc::clone(&self.connection);
         Ok(Box::new(ForkLink::new(connection, launch, region, bell)))
     }

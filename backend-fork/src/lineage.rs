@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use pool_core::{ExitStatus, LaunchError, failed};
 use rustix::io::Errno;
@@ -18,8 +20,15 @@ use crate::wait;
 /// is quicker than they are, or it is something that kills every one.
 const MAX_FRUITLESS: u32 = 8;
 
+/// How long the rest of a dying process may take, once something of it is closed: microseconds,
+/// unless others need the processor, or a debugger or a frozen container keeps it.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// The fork server: whichever process serves now, and its standby. Shared by the handles,
 /// connections and links that need it; the last one to be dropped ends it.
+///
+/// Nothing waits while it holds the lock, and but for the drop nothing waits at all where an
+/// engine calls: it has other pools' deadlines to keep, and asks again instead.
 #[derive(Debug)]
 pub(crate) struct Lineage {
     /// The process that this value belongs to.
@@ -39,12 +48,17 @@ struct State {
     standby: Option<Result<ServerProcess, Errno>>,
     /// How often the server was succeeded. A connection is to the server of one reign.
     reign: u64,
+    /// Since when the server, or the standby that should take its place, was seen to be ending
+    /// and not dead.
+    dying_since: Option<Instant>,
     /// How many servers in a row have died without having started a worker.
     fruitless: u32,
     /// What became of the last server that was succeeded.
     past: String,
     /// Why there is none any more, and never will be.
     end: Option<LaunchError>,
+    /// Whether all of the family is reaped, so that its number may be another group's.
+    is_buried: bool,
 }
 
 impl Lineage {
@@ -87,9 +101,11 @@ impl Lineage {
                     server: ServerProcess::new(ours, pid, death),
                     standby: None,
                     reign: 0,
+                    dying_since: None,
                     fruitless: 0,
                     past: String::new(),
                     end: None,
+                    is_buried: false,
                 }),
             }),
             Err(errno) => {
@@ -103,14 +119,20 @@ impl Lineage {
         }
     }
 
-    /// The process that serves.
+    /// The process that serves. Waits for a moment if it is dying.
     pub(crate) fn pid(&self) -> Pid {
-        let mut state = self.lock();
-        if !self.is_inherited() && state.end.is_none() && state.server.is_over() {
-            // If nobody does, it is the last one that did.
-            let _ = self.succeed(&mut state);
-        }
-        state.server.pid()
+        wait::until_ready(|| {
+            let mut state = self.lock();
+            if !self.is_inherited()
+                && state.end.is_none()
+                && state.server.is_over()
+                && self.succeed(&mut state).is_pending()
+            {
+                return Poll::Pending;
+            }
+            // If nobody serves, it is the last one that did.
+            Poll::Ready(state.server.pid())
+        })
     }
 
     /// Whether this value came into this process by a fork: then it stands for nothing here.
@@ -118,33 +140,36 @@ impl Lineage {
         getpid() != self.owner
     }
 
-    /// Hands the server its end of a new pool's connection, and answers whose reign it is.
-    pub(crate) fn connect(&self, end: &Socket) -> Result<u64, LaunchError> {
+    /// Hands the server its end of a new pool's connection, and answers whose reign it is. To be
+    /// asked again if the server is dying, so that it is not known yet who comes after it.
+    pub(crate) fn connect(&self, end: &Socket) -> Poll<Result<u64, LaunchError>> {
         if self.is_inherited() {
-            return Err(LaunchError::new(
+            return Poll::Ready(Err(LaunchError::new(
                 "this fork server belongs to the process that this one was forked from; start one \
                  of your own",
-            ));
+            )));
         }
         let mut state = self.lock();
         loop {
-            if let Some(end) = &state.end {
-                return Err(end.clone());
+            if let Some(end) = self.end(&mut state) {
+                return Poll::Ready(Err(end));
             }
             state.hear();
-            match state.server.connect(end) {
-                Ok(()) => return Ok(state.reign),
-                Err(Errno::PIPE | Errno::CONNRESET) => self.succeed(&mut state)?,
-                Err(Errno::AGAIN) => {
-                    return Err(LaunchError::new(
+            let error =
+                match state.server.connect(end) {
+                    Ok(()) => return Poll::Ready(Ok(state.reign)),
+                    Err(Errno::PIPE | Errno::CONNRESET) => match self.succeed(&mut state) {
+                        Poll::Ready(Ok(())) => continue,
+                        Poll::Ready(Err(error)) => error,
+                        Poll::Pending => return Poll::Pending,
+                    },
+                    Err(Errno::AGAIN) => LaunchError::new(
                         "the fork server does not answer; has somebody stopped it?",
-                    ));
-                }
-                Err(errno) => {
-                    let error = LaunchError::new("cannot reach the fork server");
-                    return Err(error.caused_by(failed("sendmsg")(errno)));
-                }
-            }
+                    ),
+                    Err(errno) => LaunchError::new("cannot reach the fork server")
+                        .caused_by(failed("sendmsg")(errno)),
+                };
+            return Poll::Ready(Err(error));
         }
     }
 
@@ -167,27 +192,43 @@ impl Lineage {
         state.reign == reign && state.end.is_none() && !state.server.is_over()
     }
 
-    /// Why the server of this reign has closed what it should not have: it has died, and there is
-    /// another one now, or none any more, or it had no room for it.
-    pub(crate) fn gone(&self, reign: u64, no_room: &str) -> LaunchError {
+    /// Whether the server of this reign is dead, so that its children have another parent. A server
+    /// that is dying has closed its sockets before.
+    pub(crate) fn is_dead(&self, reign: u64) -> bool {
+        let state = self.lock();
+        // One that was succeeded is dead, or nobody waits for it any more.
+        state.reign != reign || state.end.is_some() || state.server.is_dead()
+    }
+
+    /// Why the server of this reign has closed, at `since`, what it should not have: it has died,
+    /// and there is another one now, or none any more; or it had no room for it. To be asked again
+    /// as long as it may be dying.
+    pub(crate) fn gone(&self, reign: u64, no_room: &str, since: Instant) -> Poll<LaunchError> {
         let mut state = self.lock();
-        if let Some(end) = &state.end {
-            return end.clone();
+        if let Some(end) = self.end(&mut state) {
+            return Poll::Ready(end);
         }
         if state.reign == reign {
-            if !state.server.is_nearly_over() {
-                return LaunchError::new(format!(
+            if !state.server.is_over() {
+                if since.elapsed() < LAST_MOMENT {
+                    return Poll::Pending;
+                }
+                return Poll::Ready(LaunchError::new(format!(
                     "the fork server, process {}, has no room for {no_room}; raise the limit of \
                      open files (ulimit -n) before starting it",
                     state.server.pid().as_raw_pid()
-                ));
+                )));
             }
-            if let Err(error) = self.succeed(&mut state) {
-                return error;
+            match self.succeed(&mut state) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Pending => return Poll::Pending,
             }
         }
-        LaunchError::new(format!("{}; its standby has taken its place", state.past))
-            .from_lost_starter()
+        Poll::Ready(
+            LaunchError::new(format!("{}; its standby has taken its place", state.past))
+                .from_lost_starter(),
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,21 +236,44 @@ impl Lineage {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server has died: puts the standby in its place.
+    /// Why there is no server any more, if there is none. Those that were still dying then are reaped.
+    fn end(&self, state: &mut State) -> Option<LaunchError> {
+        let end = state.end.clone()?;
+        state.is_buried = state.is_buried || wait::reap_group(self.family);
+        Some(end)
+    }
+
+    /// The server has died, or is about to: puts the standby in its place, once it is dead.
     ///
     /// # Errors
     /// When there is none. That is the end of this value's use.
-    fn succeed(&self, state: &mut State) -> Result<(), LaunchError> {
-        // The kernel closes the sockets of a dying process a moment before it says that it is dead.
-        // Nobody wants one that lives on without its socket.
-        state.server.end();
-        state.past = describe("the fork server", &state.server);
+    fn succeed(&self, state: &mut State) -> Poll<Result<(), LaunchError>> {
+        // The kernel closes the sockets of a dying process a moment before it says that it is dead
+        // and how it died. Nobody wants one that lives on without its socket.
+        if state.waits_for(&state.server) {
+            state.dying_since.get_or_insert_with(Instant::now);
+            return Poll::Pending;
+        }
         // What it has sent before it died can still be read.
         state.hear();
-        let failure = match state.standby.take() {
+        let is_called = match &state.standby {
             // Once it is called, it is the server, however short its life is: it may have made a
             // standby of its own.
-            Some(Ok(standby)) if !standby.is_over() && standby.call().is_ok() => {
+            Some(Ok(standby)) => !standby.is_over() && standby.call().is_ok(),
+            Some(Err(_)) | None => false,
+        };
+        if let Some(Ok(standby)) = &state.standby
+            && !is_called
+            && state.waits_for(standby)
+        {
+            state.dying_since.get_or_insert_with(Instant::now);
+            return Poll::Pending;
+        }
+        state.dying_since = None;
+        state.server.kill();
+        state.past = describe("the fork server", &state.server);
+        let failure = match state.standby.take() {
+            Some(Ok(standby)) if is_called => {
                 state.server = standby;
                 state.reign += 1;
                 state.fruitless += 1;
@@ -217,12 +281,12 @@ impl Lineage {
                     // The dead one, and any standby of which nobody was told; this one stays, and
                     // so the number is theirs.
                     wait::reap_group(self.family);
-                    return Ok(());
+                    return Poll::Ready(Ok(()));
                 }
                 format!("the {MAX_FRUITLESS} before it had not started a worker either")
             }
             Some(Ok(standby)) => {
-                standby.end();
+                standby.kill();
                 let fate = describe("and its standby", &standby);
                 format!("{fate} as well")
             }
@@ -235,16 +299,18 @@ impl Lineage {
             state.past
         ));
         state.end = Some(error.clone());
-        self.bury(state);
-        Err(error)
+        self.kill_family(state);
+        // Who is not dead yet is reaped when this value is dropped.
+        state.is_buried = wait::reap_group(self.family);
+        Poll::Ready(Err(error))
     }
 
-    /// Kills and reaps the whole family.
+    /// Kills the whole family.
     ///
     /// If this process may not signal it any more, for it has dropped its privileges since, the
     /// family ends by itself, all of its sockets being closed; it is continued first, should
     /// somebody have stopped it.
-    fn bury(&self, state: &mut State) {
+    fn kill_family(&self, state: &mut State) {
         self.tie.shut_down();
         state.server.kill();
         // One that the parent has not heard of yet.
@@ -256,11 +322,18 @@ impl Lineage {
         if state.server.fate() != ExitStatus::Unknown {
             let _ = kill_process_group(self.family, Signal::KILL);
         }
-        wait::reap_whole_group(self.family);
     }
 }
 
 impl State {
+    /// Whether this process is not dead, and should be within a moment.
+    fn waits_for(&self, process: &ServerProcess) -> bool {
+        let has_time = self
+            .dying_since
+            .is_none_or(|since| since.elapsed() < LAST_MOMENT);
+        has_time && !process.is_dead()
+    }
+
     /// Takes the news of the server's standby.
     fn hear(&mut self) {
         while let Some(news) = self.server.hear() {
@@ -281,7 +354,10 @@ impl Drop for Lineage {
         if state.end.is_none() {
             // It is to kill its workers in good order. A standby has none.
             state.server.end();
-            self.bury(&mut state);
+            self.kill_family(&mut state);
+        }
+        if !state.is_buried {
+            wait::reap_whole_group(self.family);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
 
 use pool_core::{Advance, ExitStatus, LaunchError, Link, Orphans, Reaped, Region, failed};
 use rustix::io::Errno;
@@ -10,7 +12,7 @@ use rustix::process::{
     pidfd_send_signal,
 };
 
-use crate::connection::Connection;
+use crate::connection::{Connection, is_dying};
 use crate::hello::{Hello, HelloReader, NoHello};
 use crate::socket::above;
 use crate::sys;
@@ -27,6 +29,8 @@ pub struct ForkLink {
     /// The launch's number in the connection.
     launch: u64,
     stage: Stage,
+    /// When the bell was seen to be closed without a hello.
+    closed: Option<Instant>,
     connection: Arc<Connection>,
 }
 
@@ -68,11 +72,11 @@ impl Worker {
         sys::kill_group_of(self.death.as_fd());
         let options = WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let found = wait::reap(WaitId::PidFd(self.death.as_fd()), options);
-        if found == Some(ExitStatus::Unknown) {
-            // It is somebody else's, and its number may be so as well.
-            self.orphans.give_up();
-        } else {
+        if found != Some(ExitStatus::Unknown) {
             self.orphans = Orphans::default();
+        } else if !self.orphans.are_dying() {
+            // It is somebody else's, or the server has reaped it, and its number may be another's.
+            self.orphans.give_up();
         }
     }
 }
@@ -89,6 +93,7 @@ impl ForkLink {
             bell,
             launch,
             stage: Stage::Launched(HelloReader::default()),
+            closed: None,
             connection,
         }
     }
@@ -102,25 +107,31 @@ impl ForkLink {
         }
     }
 
-    /// Reads the bell until there is a hello.
-    fn read_hello(&mut self) -> Result<Option<Hello>, LaunchError> {
+    /// Reads the bell until there is a hello. Otherwise, the bell says how far the launch is.
+    fn read_hello(&mut self) -> Result<Result<Hello, Advance>, LaunchError> {
         let Stage::Launched(reader) = &mut self.stage else {
             return Err(LaunchError::new("this launch was given up"));
         };
         let mut piece = [0; 64];
         loop {
             match rustix::io::read(&self.bell, &mut piece) {
-                Ok(0) => return Err(self.connection.gone()),
+                Ok(0) => {
+                    let closed = *self.closed.get_or_insert_with(Instant::now);
+                    return match self.connection.gone(closed) {
+                        Poll::Ready(error) => Err(error),
+                        Poll::Pending => Ok(Err(Advance::HungUp)),
+                    };
+                }
                 Ok(count) => match reader.feed(&piece[..count]) {
                     Ok(None) => {}
-                    Ok(Some(hello)) => return Ok(Some(hello)),
+                    Ok(Some(hello)) => return Ok(Ok(hello)),
                     Err(NoHello) => {
                         return Err(LaunchError::new(
                             "something has written rubbish into a worker's doorbell",
                         ));
                     }
                 },
-                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::AGAIN) => return Ok(Err(Advance::Pending)),
                 Err(Errno::INTR) => {}
                 Err(errno) => {
                     return Err(LaunchError::new("cannot read a worker's doorbell")
@@ -147,7 +158,10 @@ impl ForkLink {
         // If the server is alive now, it was alive when the pidfd was opened, and so the process
         // was not reaped then and the number was the worker's.
         if !self.connection.is_open() {
-            return Err(self.connection.gone());
+            return Err(match self.connection.gone(Instant::now()) {
+                Poll::Ready(error) => error,
+                Poll::Pending => is_dying(),
+            });
         }
         Ok(Worker {
             pid,
@@ -182,8 +196,8 @@ impl Link for ForkLink {
             return Ok(Advance::Reached);
         }
         let worker = match self.read_hello() {
-            Ok(None) => return Ok(Advance::Pending),
-            Ok(Some(hello)) => self.take_hold(hello),
+            Ok(Err(pending)) => return Ok(pending),
+            Ok(Ok(hello)) => self.take_hold(hello),
             Err(error) => Err(error),
         };
         match worker {
@@ -244,6 +258,11 @@ impl Link for ForkLink {
             }
             Stage::Reaping(mut worker) => match self.connection.reap(self.launch) {
                 Reaped::Pending => {
+                    self.stage = Stage::Reaping(worker);
+                    Reaped::Pending
+                }
+                // The server closes its sockets a moment before its workers have another parent.
+                Reaped::Exited(ExitStatus::Orphaned) if !self.connection.is_server_dead() => {
                     self.stage = Stage::Reaping(worker);
                     Reaped::Pending
                 }

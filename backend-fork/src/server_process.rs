@@ -18,10 +18,6 @@ const GRACE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// How long the rest of a dying process may take, once something of it is closed: microseconds,
-/// unless others need the processor.
-const LAST_MOMENT: Timespec = GRACE;
-
 /// A process of the fork server: the one that serves, or its standby. A child of this process.
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
@@ -72,33 +68,31 @@ impl ServerProcess {
     /// Whether it is dead or has closed its main socket, as it does only when it ends. (What it
     /// was just forking when it died may still hold a copy of that.)
     pub(crate) fn is_over(&self) -> bool {
-        self.is_over_within(&NOW)
-    }
-
-    /// The same when it has closed something else, as a dying process may do before.
-    pub(crate) fn is_nearly_over(&self) -> bool {
-        self.is_over_within(&LAST_MOMENT)
-    }
-
-    fn is_over_within(&self, time: &Timespec) -> bool {
         let mut sources = [
             // Nothing is asked for: a hang-up is always told.
             PollFd::new(&self.main, PollFlags::empty()),
             PollFd::new(&self.death, PollFlags::IN),
         ];
-        poll(&mut sources, Some(time)).is_ok_and(|ready| ready > 0)
+        poll(&mut sources, Some(&NOW)).is_ok_and(|ready| ready > 0)
     }
 
-    /// Lets it end in good order, and sees to it that it does.
+    /// Whether it is dead: its children have another parent, and its status is there.
+    pub(crate) fn is_dead(&self) -> bool {
+        wait::wait_for_death(&self.death, Some(&NOW))
+    }
+
+    /// Lets it end in good order, and sees to it that it does. Waits for that: a
+    /// second, and as long again where something keeps it from dying.
     pub(crate) fn end(&self) {
         // Not merely closed: a process forked from this one may hold a copy.
         self.main.shut_down();
         if !wait::wait_for_death(&self.death, Some(&GRACE)) {
             self.kill();
+            wait::wait_for_death(&self.death, Some(&GRACE));
         }
     }
 
-    /// Kills it, and waits until it is dead, unless something keeps it from dying.
+    /// Kills it. Waits for nothing.
     pub(crate) fn kill(&self) {
         // It ends by itself without its socket, should this process have dropped its privileges
         // and not be allowed to kill it.
@@ -107,7 +101,6 @@ impl ServerProcess {
         if pidfd_send_signal(&self.death, Signal::KILL).is_err() {
             let _ = kill_process(self.pid, Signal::KILL);
         }
-        wait::wait_for_death(&self.death, Some(&LAST_MOMENT));
     }
 
     /// How it ended, once it is dead; it stays to be reaped. `Unknown`: somebody else has done so.

@@ -1,6 +1,7 @@
 //! Reaping a process.
 
 use std::os::fd::AsFd;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use pool_core::{ExitStatus, poll};
@@ -42,10 +43,23 @@ pub(crate) fn reap_group(group: Pid) -> bool {
 /// somebody traces, is not waited for longer than [`LAST_MOMENT`].
 pub(crate) fn reap_whole_group(group: Pid) {
     let end = Instant::now() + LAST_MOMENT;
+    // Some of them may be such of which nobody here has a pidfd to wait for.
+    until_ready(|| {
+        if reap_group(group) || Instant::now() >= end {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    });
+}
+
+/// Asks again and again, ever more seldom, for what something dying has to leave soon.
+pub(crate) fn until_ready<T>(mut ask: impl FnMut() -> Poll<T>) -> T {
     let mut pause = Duration::from_micros(50);
-    while !reap_group(group) && Instant::now() < end {
-        // They are dying, and some of them may be such of which nobody here has a pidfd to wait
-        // for.
+    loop {
+        if let Poll::Ready(answer) = ask() {
+            return answer;
+        }
         let _ = poll(&mut [], Timespec::try_from(pause).ok().as_ref());
         pause = (pause * 2).min(Duration::from_millis(10));
     }

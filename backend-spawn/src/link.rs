@@ -3,7 +3,7 @@
 use std::io::PipeReader;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pool_core::{
     Advance, ExitStatus, LaunchError, Link, PROTOCOL_VERSION, Reaped, Region, build_identity,
@@ -30,11 +30,13 @@ struct Launching {
     /// Where the worker says hello.
     hello: Receiver,
     nonce: Nonce,
+    /// When its doorbell was seen to be closed.
+    closed: Option<Instant>,
 }
 
 /// How long a process may take to die after it has closed its doorbell, in the course of which a
-/// process does little else than close descriptors.
-const LAST_MOMENT: Duration = Duration::from_millis(20);
+/// process does little else than close descriptors: microseconds, unless others need the processor.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 
 const HINT: &str = "call procpool::init() as the first line of main";
 
@@ -54,6 +56,7 @@ impl SpawnLink {
                 inbox: Inbox::default(),
                 hello,
                 nonce,
+                closed: None,
             }),
         }
     }
@@ -84,7 +87,7 @@ impl Link for SpawnLink {
                 "the worker process passed by procpool::init(): {HINT}"
             ))
             .from_missing_init()),
-            Ok(Heard::Closed) => Err(launching.closed(&self.process)),
+            Ok(Heard::Closed) => launching.closed(&self.process),
             Err(error) => Err(LaunchError::new("cannot hear a new worker").caused_by(error)),
         }
     }
@@ -149,9 +152,21 @@ impl Launching {
         Ok(())
     }
 
-    /// Why the worker's doorbell is closed.
-    fn closed(&self, process: &Process) -> LaunchError {
-        let status = process.ended_within(LAST_MOMENT);
+    /// The worker's doorbell is closed.
+    ///
+    /// # Errors
+    /// When it is known why: the process is dead, or had time enough for that.
+    fn closed(&mut self, process: &Process) -> Result<Advance, LaunchError> {
+        let closed = *self.closed.get_or_insert_with(Instant::now);
+        let status = process.ended();
+        if status.is_none() && closed.elapsed() < LAST_MOMENT {
+            return Ok(Advance::HungUp);
+        }
+        Err(self.why_closed(status))
+    }
+
+    /// Why the doorbell is closed of a process that has ended, or has not.
+    fn why_closed(&self, status: Option<ExitStatus>) -> LaunchError {
         if let Ok(Some(_)) = self.hello.try_recv() {
             return match status {
                 Some(status) => {

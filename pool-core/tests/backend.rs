@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use pool_core::{
     Advance, Engine, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, PoolConfig, Reaped,
@@ -208,6 +209,95 @@ fn assert_refused(choose: Choose) {
         .unwrap_err();
     let words = "has given a region that is not of the size";
     assert!(error.to_string().contains(words), "{error}");
+}
+
+/// A launcher whose one worker has closed its bell, and takes a while to die.
+struct Undecided {
+    asked: Arc<AtomicU32>,
+}
+
+struct Dying {
+    worker: Worker,
+    asked: Arc<AtomicU32>,
+    begun: Instant,
+}
+
+impl Launcher for Undecided {
+    fn backend(&self) -> &'static str {
+        "undecided"
+    }
+
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+        let choose: Choose = |_, spec| region(spec.region_bytes());
+        let (bell, ring) = pipe().expect("descriptors");
+        let (death, life) = pipe().expect("descriptors");
+        drop(ring);
+        let (_, ring) = pipe().expect("descriptors");
+        let worker = Worker {
+            region: choose(&mut Vec::new(), spec),
+            bell,
+            _ring: ring,
+            death,
+            life: Some(life),
+        };
+        Ok(Box::new(Dying {
+            worker,
+            asked: self.asked.clone(),
+            begun: Instant::now(),
+        }))
+    }
+}
+
+impl Link for Dying {
+    fn region(&self) -> Arc<Region> {
+        self.worker.region()
+    }
+
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.worker.bell()
+    }
+
+    fn advance(&mut self) -> Result<Advance, LaunchError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.begun.elapsed() < Duration::from_millis(200) {
+            return Ok(Advance::HungUp);
+        }
+        Err(LaunchError::new("that is why"))
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.worker.pid()
+    }
+
+    fn death(&self) -> Option<BorrowedFd<'_>> {
+        self.worker.death()
+    }
+
+    fn kill(&mut self) {
+        self.worker.kill();
+    }
+
+    fn reap(&mut self) -> Reaped {
+        self.worker.reap()
+    }
+}
+
+/// A closed bell is readable for ever; the engine asks ever more seldom what that means.
+#[test]
+fn a_closed_bell_is_asked_about_now_and_then() {
+    let mut config = PoolConfig::default();
+    config.set_processes(1);
+    let asked = Arc::new(AtomicU32::new(0));
+    let launcher = Undecided {
+        asked: asked.clone(),
+    };
+    let error = Engine::start(config, Box::new(launcher))
+        .map(|_| ())
+        .unwrap_err();
+    assert!(error.to_string().contains("that is why"), "{error}");
+    // After 1, 2, 4... milliseconds.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((2..20).contains(&asked), "{asked}");
 }
 
 #[test]

@@ -42,6 +42,9 @@ pub(crate) fn tests() -> Vec<Test> {
         a_standby_that_is_killed_costs_nothing: standbys_killed,
         server_and_standby_killed_at_once_are_the_end: both_killed,
         the_end_reaches_whoever_waits: both_killed_under_load,
+        a_stopped_server_keeps_nobody: stopped_server,
+        a_server_that_is_killed_while_it_is_stopped_keeps_nobody: stopped_server_killed,
+        orphans_of_a_server_are_reaped: orphans_of_killed,
     ]
 }
 
@@ -63,6 +66,9 @@ pub(crate) fn programs() -> Vec<Program> {
         standbys_killed,
         both_killed,
         both_killed_under_load,
+        stopped_server,
+        stopped_server_killed,
+        orphans_of_killed,
     ]
 }
 
@@ -374,4 +380,108 @@ fn both_killed_under_load() {
     for handle in waiting {
         assert_ended(&handle.get().unwrap_err());
     }
+}
+
+fn never(_: u64) {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Two pools of one server, which is stopped, with the server's process identifier.
+fn pools_of_stopped_server() -> ([ForkPool; 2], u32) {
+    let server = ForkServer::start().expect("there is one thread");
+    let build = || {
+        ForkPool::builder()
+            .processes(2)
+            .fork_server(&server)
+            .build()
+    };
+    let pools = [build().unwrap(), build().unwrap()];
+    let (pid, _) = (self::server(), standby());
+    signal(pid, Signal::STOP);
+    (pools, pid)
+}
+
+/// Two tasks that take each of both workers, while there is nobody to start or to reap one.
+fn assert_limits(pool: &ForkPool) {
+    let limit = Duration::from_millis(50);
+    let mut running = pool.apply_async(never, 0);
+    assert!(running.get_timeout(limit).is_none());
+    let timed_out = pool.call(never).timeout(limit).apply(0).unwrap_err();
+    assert_eq!(timed_out.kind(), TaskErrorKind::TimedOut, "{timed_out}");
+    running.kill();
+    let killed = running.get().unwrap_err();
+    assert_eq!(killed.kind(), TaskErrorKind::Cancelled, "{killed}");
+}
+
+fn stopped_server() {
+    let (pools, _) = pools_of_stopped_server();
+    assert_limits(&pools[0]);
+    // Nobody is left to begin these.
+    let waiting = pools[0].apply_async(square, 3);
+    let cancelled = pools[0].apply_async(square, 4);
+    cancelled.cancel();
+    let cancelled = cancelled.get().unwrap_err();
+    assert_eq!(cancelled.kind(), TaskErrorKind::Cancelled, "{cancelled}");
+    pools[0].close();
+    assert!(!pools[0].join_timeout(Duration::from_millis(1)).unwrap());
+    pools[0].terminate();
+    assert_eq!(waiting.get().unwrap_err().kind(), TaskErrorKind::Cancelled);
+    pools[0].join().unwrap();
+    // One that has workers at work when it is dropped.
+    let _running = pools[1].map_async(never, 0..4);
+    drop(pools);
+    assert_eq!(peer::below(std::process::id()), []);
+}
+
+/// Nobody can say how the workers died that the server had yet to reap.
+fn stopped_server_killed() {
+    let (pools, server) = pools_of_stopped_server();
+    assert_limits(&pools[0]);
+    let abort = |_: u64| -> () { std::process::abort() };
+    let aborted = pools[1].apply_async(abort, 0);
+    signal(server, Signal::KILL);
+    let aborted = aborted.get().unwrap_err();
+    assert_eq!(aborted.kind(), TaskErrorKind::WorkerLost, "{aborted}");
+    pools.iter().for_each(assert_works);
+    drop(pools);
+    assert_eq!(peer::below(std::process::id()), []);
+}
+
+/// Of a program that takes orphans, such as process 1 of a container: workers whose server has died
+/// are its children, and so is what their tasks have started.
+fn orphans_of_killed() {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("it can be asked");
+    let server = ForkServer::start().expect("there is one thread");
+    let builder = || ForkPool::builder().processes(3).fork_server(&server);
+    let pools = [builder().build().unwrap(), builder().build().unwrap()];
+    let run = |_: u64| {
+        #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+        let _started = std::process::Command::new("sleep").arg("1000000").spawn();
+        never(0);
+    };
+    let running = pools.each_ref().map(|pool| pool.map_async(run, 0..2));
+    let are_sleeping = || {
+        let below = peer::below(std::process::id());
+        let names = below
+            .iter()
+            .map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")));
+        names.flatten().filter(|name| name == "sleep\n").count() == 4
+    };
+    wait_until(are_sleeping);
+    // Some die with the server, the others before, so that it has yet to reap them.
+    let (server_pid, standby) = (self::server(), standby());
+    signal(server_pid, Signal::STOP);
+    let first = workers(&pools[0]);
+    first.iter().for_each(|pid| signal(*pid, Signal::KILL));
+    signal(standby, Signal::KILL);
+    wait_for_death(&[first, vec![standby]].concat());
+    signal(server_pid, Signal::KILL);
+    for handle in running {
+        handle.get().unwrap_err();
+    }
+    // Zombies count.
+    wait_until(|| peer::below(std::process::id()).is_empty());
+    drop((pools, server));
 }

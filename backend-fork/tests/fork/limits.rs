@@ -1,11 +1,11 @@
 //! Descriptors, and what happens at the system's limits.
 
-use pool_core::{ExitStatus, Launcher};
+use pool_core::{Advance, ExitStatus, Launcher};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::Scenario;
 use crate::orders::Order;
-use crate::processes::{children, descriptors, raw, regions, wait_for};
+use crate::processes::{children, descriptors, raw, regions, wait_for, wait_readable};
 use crate::rig::{end, launch, pool, round, server, tell, try_launch, try_reach, worker};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -119,7 +119,11 @@ fn server_limit() {
     // Room for none, and for one of the two.
     for room in [0, 1] {
         let before = limit_server(&server, Resource::Nofile, limit_for(server.pid(), room));
-        let error = try_reach(launch(&mut launcher, 3)).err().expect("no room");
+        let mut link = launch(&mut launcher, 3);
+        wait_readable(link.bell());
+        // The server may be dying, and whoever asks has other things to do than to wait for that.
+        assert_eq!(link.advance().expect("no error yet"), Advance::HungUp);
+        let error = try_reach(link).err().expect("no room");
         assert!(error.to_string().contains("ulimit -n"), "{error}");
         prlimit(Some(raw(server.pid())), Resource::Nofile, before).expect("it was so before");
     }

@@ -35,12 +35,13 @@ pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 
 /// Whether a descriptor is readable now.
 pub(crate) fn is_readable(source: impl AsFd) -> bool {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    is_readable_within(source, Duration::ZERO)
+}
+
+pub(crate) fn is_readable_within(source: impl AsFd, time: Duration) -> bool {
+    let time = Timespec::try_from(time).expect("it is short");
     let mut source = [PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN)];
-    poll(&mut source, Some(&now)).expect("poll works") > 0
+    poll(&mut source, Some(&time)).expect("poll works") > 0
 }
 
 /// A pidfd of a process that is known to exist.

@@ -1,10 +1,12 @@
 //! What the engine does with a launcher and its links, done by hand.
 
+use std::time::Duration;
+
 use backend_fork::{ForkLauncher, ForkServer};
 use pool_core::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
 
 use crate::orders::{self, Order};
-use crate::processes::{children, is_alive, try_name, wait_for, wait_readable};
+use crate::processes::{children, is_alive, is_readable_within, try_name, wait_for, wait_readable};
 
 /// A fork server whose workers take orders.
 pub(crate) fn server() -> ForkServer {
@@ -35,11 +37,21 @@ pub(crate) fn standby(server: &ForkServer) -> u32 {
 /// What a standby is called.
 pub(crate) const STANDBY: &str = "procpool-spare";
 
+/// How soon the engine asks again what no descriptor tells.
+const SOON: Duration = Duration::from_millis(1);
+
 pub(crate) fn try_launch(
     launcher: &mut ForkLauncher,
     number: u32,
 ) -> Result<Box<dyn Link>, LaunchError> {
-    launcher.launch(&LaunchSpec::for_tests(number, 0, 4096, 4096))
+    loop {
+        match launcher.launch(&LaunchSpec::for_tests(number, 0, 4096, 4096)) {
+            Err(error) if error.to_string() == "the fork server is dying" => {
+                std::thread::sleep(SOON);
+            }
+            launched => return launched,
+        }
+    }
 }
 
 pub(crate) fn launch(launcher: &mut ForkLauncher, number: u32) -> Box<dyn Link> {
@@ -55,6 +67,7 @@ pub(crate) fn try_reach(mut link: Box<dyn Link>) -> Result<Box<dyn Link>, Launch
     loop {
         wait_readable(link.bell());
         match link.advance()? {
+            Advance::HungUp => std::thread::sleep(SOON),
             Advance::Pending => {}
             Advance::Reached => return Ok(link),
         }
@@ -79,7 +92,10 @@ pub(crate) fn reap_now(launcher: &ForkLauncher, link: &mut Box<dyn Link>) -> Exi
     loop {
         match link.reap() {
             Reaped::Exited(status) => return status,
-            Reaped::Pending => wait_readable(launcher.notifier().expect("this backend has one")),
+            Reaped::Pending => {
+                let notifier = launcher.notifier().expect("this backend has one");
+                is_readable_within(notifier, SOON);
+            }
         }
     }
 }

@@ -109,8 +109,11 @@ pub(crate) fn try_launch(ring_bytes: usize) -> Result<Box<dyn Link>, LaunchError
 pub(crate) fn reach(link: &mut dyn Link) -> Result<(), LaunchError> {
     loop {
         assert!(is_readable(link.bell(), LONG), "the worker says nothing");
-        if link.advance()? == Advance::Reached {
-            return Ok(());
+        match link.advance()? {
+            Advance::Reached => return Ok(()),
+            Advance::Pending => {}
+            // It is closed, and the engine would ask again in a millisecond.
+            Advance::HungUp => std::thread::sleep(Duration::from_millis(1)),
         }
     }
 }

@@ -67,7 +67,9 @@ pub trait Link: Send {
     fn bell(&self) -> BorrowedFd<'_>;
 
     /// Takes the next step of the bootstrap. Called whenever the bell is readable, until it
-    /// answers [`Advance::Reached`]. Never blocks.
+    /// answers [`Advance::Reached`]; once it has answered [`Advance::HungUp`], ever more seldom,
+    /// and when the process has died. Never blocks: other tasks' deadlines are kept by the same
+    /// thread.
     ///
     /// # Errors
     /// When the launch has failed; the link is then killed, reaped and dropped.
@@ -98,6 +100,9 @@ pub trait Link: Send {
 pub enum Advance {
     /// The worker has not answered yet.
     Pending,
+    /// The bell says nothing any more, and it is not known yet what that means: something is about
+    /// to die. The answer must change within a second or so.
+    HungUp,
     /// The worker has the region, or is certain to get it.
     Reached,
 }

@@ -20,6 +20,8 @@ pub(super) struct Slot {
     /// How far the worker was when a deadline was last looked at, and when it was first seen there,
     /// in nanoseconds of the monotonic clock.
     pub(super) overdue: Option<(u64, u64)>,
+    /// How many launches in a row have met a dying starter.
+    pub(super) lost_starters: u8,
     /// Whether this worker has finished a load.
     pub(super) has_worked: bool,
     /// What this worker has done.
@@ -54,6 +56,7 @@ impl Slot {
             initialized: Initialized::Unset,
             deadline: None,
             overdue: None,
+            lost_starters: 0,
             has_worked: false,
             tally: Tally::default(),
             killed: None,

@@ -150,6 +150,7 @@ impl Supervisor {
                 self.hear_everybody(&mut ready)?;
             }
             self.say_farewell();
+            self.ask_the_hung_up();
             let open;
             let timeout = {
                 let mut core = self.shared.lock();
@@ -291,10 +292,20 @@ impl Supervisor {
                 }
             }
             core.dispatch();
-        } else if was_killed && let Some(linked) = core.linked(worker) {
+        } else if let Some(linked) = core.linked(worker)
+            && (was_killed || linked.is_hung_up())
+        {
             forget(&self.shared.events, linked.link.bell());
         }
         self.shared.deliver(core);
+    }
+
+    /// Asks the starting workers how far they are whose bells say nothing any more.
+    fn ask_the_hung_up(&self) {
+        let hung_up = self.shared.lock().hung_up(sys::now_ns());
+        for worker in hung_up {
+            self.advance(worker);
+        }
     }
 
     fn watch_death(&self, worker: Token, death: Option<BorrowedFd<'_>>) -> bool {

@@ -61,10 +61,10 @@ impl Linked {
     /// Takes the exit status, if it is there; otherwise it will be asked for again.
     pub(super) fn reap(&mut self) -> Reaped {
         let reaped = self.link.reap();
-        self.ask_again = match reaped {
-            Reaped::Pending => Some(AskAgain::after(self.ask_again, sys::now_ns())),
-            Reaped::Exited(_) => None,
-        };
+        match reaped {
+            Reaped::Pending => self.is_to_be_asked_again(),
+            Reaped::Exited(_) => self.ask_again = None,
+        }
         reaped
     }
 
@@ -75,8 +75,19 @@ impl Linked {
         !lives && self.link.reap() != Reaped::Pending
     }
 
-    /// When it is to be asked how it ended, in nanoseconds; `u64::MAX`: not yet.
-    fn asked_at(&self) -> u64 {
+    /// It had no answer yet.
+    pub(super) fn is_to_be_asked_again(&mut self) {
+        self.ask_again = Some(AskAgain::after(self.ask_again, sys::now_ns()));
+    }
+
+    /// Whether it is to be asked again: of one that is starting, that its bell is closed.
+    pub(super) fn is_hung_up(&self) -> bool {
+        self.ask_again.is_some()
+    }
+
+    /// When it is to be asked how it ended, or how far its launch is, in nanoseconds; `u64::MAX`:
+    /// not yet.
+    pub(super) fn asked_at(&self) -> u64 {
         self.ask_again.map_or(u64::MAX, |again| again.at)
     }
 }
@@ -208,7 +219,7 @@ impl Core {
         };
         if exit.is_none() && !linked.is_watched {
             // Nobody will be told of its death.
-            linked.ask_again = Some(AskAgain::after(None, sys::now_ns()));
+            linked.is_to_be_asked_again();
         }
         self.terminating.push(Terminating {
             linked,

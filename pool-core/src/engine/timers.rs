@@ -30,10 +30,10 @@ impl Core {
                 if let Some(deadline) = slot.deadline {
                     next = next.min(deadline);
                 }
-                if let Phase::Starting { give_up, .. } = &slot.phase
+                if let Phase::Starting { give_up, linked } = &slot.phase
                     && supervisor
                 {
-                    next = next.min(*give_up);
+                    next = next.min(*give_up).min(linked.asked_at());
                 }
             }
             if let Some(due) = slot.death_due
@@ -66,7 +66,9 @@ impl Core {
         let launches = self.launches();
         let launches = self.slots.iter().filter_map(|slot| match &slot.phase {
             Phase::Down { not_before } if launches && slot.place.is_some() => Some(*not_before),
-            Phase::Starting { give_up, .. } if slot.killed.is_none() => Some(*give_up),
+            Phase::Starting { give_up, linked } if slot.killed.is_none() => {
+                Some(linked.asked_at().min(*give_up))
+            }
             _ => None,
         });
         let farewell = Some(self.next_farewell()).filter(|&due| due < u64::MAX);

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::Linked;
 use super::core::{Core, End, Founding, nanoseconds};
 use super::load::Load;
 use super::peer::Peer;
@@ -16,6 +15,7 @@ use super::slot::{Initialized, Killed, Phase, Tally};
 use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use super::wire::Wire;
 use super::work::Delivery;
+use super::{Linked, Token};
 use crate::backend::launcher::{Advance, LaunchSpec, Outlets, Reaped};
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
@@ -37,6 +37,9 @@ const MAX_DEATHS: u8 = 4;
 /// How long the first replacement of a worker that failed to start waits; the next ones wait
 /// twice as long each.
 const BACK_OFF: Duration = Duration::from_millis(10);
+/// How long a launch waits that has met a dying starter a second time in a row, in nanoseconds; the
+/// next ones wait twice as long each, up to a tenth of a second.
+const LOST_STARTER_NS: u64 = 50_000;
 /// How a process ends that aborts.
 const SIGABRT: ExitStatus = ExitStatus::Signal(Signal::ABORT.as_raw());
 
@@ -101,6 +104,13 @@ impl Core {
             return;
         }
         if error.is_lost_starter() {
+            let losses = &mut self.slots[slot].lost_starters;
+            *losses = losses.saturating_add(1);
+            // At once. Only who dies slowly is asked several times.
+            let pause = (*losses > 1).then(|| LOST_STARTER_NS << (*losses - 2).min(11));
+            self.slots[slot].phase = Phase::Down {
+                not_before: pause.map_or(0, |pause| sys::now_ns() + pause),
+            };
             return;
         }
         if matches!(self.founding, Founding::Waiting(_)) {
@@ -142,6 +152,10 @@ impl Core {
         };
         match linked.link.advance() {
             Ok(Advance::Pending) => false,
+            Ok(Advance::HungUp) => {
+                linked.is_to_be_asked_again();
+                false
+            }
             Ok(Advance::Reached) => {
                 // Once and for all: the link may say something else the next time.
                 let region = linked.link.region();
@@ -184,6 +198,7 @@ impl Core {
             wire: Box::new(wire),
         };
         self.slots[slot].born = sys::now_ns();
+        self.slots[slot].lost_starters = 0;
         self.slots[slot].tally = Tally::default();
         self.scheduler.up(slot);
         match place {
@@ -203,6 +218,7 @@ impl Core {
             &mut self.slots[slot].phase
         {
             linked.kill();
+            linked.ask_again = None;
             self.slots[slot].killed.get_or_insert(why);
             self.scheduler.doom(slot);
             self.expect_death(slot, AFTER_KILL_NS);
@@ -226,6 +242,22 @@ impl Core {
         if let Phase::Up { linked, .. } = &mut self.slots[slot].phase {
             linked.is_watched = is_watched;
         }
+    }
+
+    /// The starting workers to be asked by this time, in nanoseconds, how far they are: their bells
+    /// say nothing any more.
+    pub(super) fn hung_up(&self, by: u64) -> Vec<Token> {
+        let slots = self.slots.iter().enumerate();
+        let starting = slots.filter_map(|(slot, it)| match &it.phase {
+            Phase::Starting { linked, .. } if it.killed.is_none() && linked.asked_at() <= by => {
+                Some(Token {
+                    slot,
+                    number: linked.number,
+                })
+            }
+            _ => None,
+        });
+        starting.collect()
     }
 
     /// Gives up launches that were ended before there was a process, of whose death nobody will

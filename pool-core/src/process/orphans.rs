@@ -51,6 +51,13 @@ impl Orphans {
         self.are_over
     }
 
+    /// Whether some were found that had yet to die: until these are reaped, the number is their
+    /// group's.
+    #[must_use]
+    pub fn are_dying(&self) -> bool {
+        self.tries > 0 && !self.are_over
+    }
+
     /// There are none that could be asked for.
     pub fn give_up(&mut self) {
         self.are_over = true;

@@ -105,14 +105,8 @@ impl Process {
         self.pidfd.as_fd()
     }
 
-    /// How it ended, if it has or does so in this time.
-    pub(crate) fn ended_within(&self, time: Duration) -> Option<ExitStatus> {
-        let timeout = Timespec::try_from(time).ok();
-        // Whatever this answers, the next line looks for itself.
-        let _ = poll(
-            &mut [PollFd::new(&*self.pidfd, PollFlags::IN)],
-            timeout.as_ref(),
-        );
+    /// How it ended, if it has.
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
         // The system may be about to reap it, because this program ignores SIGCHLD.
         let is_gone = || (!self.has_number()).then_some(ExitStatus::Unknown);
         self.peek().or_else(is_gone)
@@ -187,7 +181,10 @@ impl Drop for Process {
         if self.ended.is_none() {
             self.kill();
             // One that dies is dead by then, and nobody else would reap it soon.
-            let _ = self.ended_within(LAST_MOMENT);
+            let timeout = Timespec::try_from(LAST_MOMENT).ok();
+            let mut death = [PollFd::new(&*self.pidfd, PollFlags::IN)];
+            // Whatever this answers, the next line looks for itself.
+            let _ = poll(&mut death, timeout.as_ref());
         }
         if self.reap().is_none() && self.ended.is_none() {
             leave_behind(Undead::Watched(self.pidfd.clone()));
