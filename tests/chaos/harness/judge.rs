@@ -86,19 +86,22 @@ impl Call {
         index: Option<usize>,
         outcome: Result<&J::Answer, &TaskError>,
     ) {
-        let label = match self.verdict::<J>(item, index, outcome) {
-            Ok(verdict) => {
-                let Verdict { label, runs } = verdict;
-                let told = outcome.err().map(|error| self.told(item, error));
-                let ending = (self.kind, label);
-                self.ledger.expect_runs(item.id, runs, ending, told);
-                label
+        let verdict = self.verdict::<J>(item, index, outcome);
+        let Verdict { label, runs } = verdict.unwrap_or_else(|why| {
+            self.complain(item, outcome.err(), &why);
+            // That is enough of it.
+            let runs = Runs {
+                least: 0,
+                most: u8::MAX,
+            };
+            Verdict {
+                label: "WRONG",
+                runs,
             }
-            Err(why) => {
-                self.complain(item, outcome.err(), &why);
-                "WRONG"
-            }
-        };
+        });
+        let told = outcome.err().map(|error| self.told(item, error));
+        let ending = (self.kind, label);
+        self.ledger.expect_runs(item.id, runs, ending, told);
         self.ledger.count(self.kind, label, 1);
         self.ledger.end(1);
     }

@@ -60,6 +60,8 @@ impl Held {
         #[allow(clippy::disallowed_methods, reason = "this very program")]
         let mut command = Command::new(env::current_exe().ok()?);
         command.env(TRACED, format!("{pid} {how}"));
+        // Nobody traces it in turn: whoever waited for its end would wait for its tracer's.
+        command.env_remove(kin::MARK);
         command.stdin(Stdio::null());
         let tracer = command.spawn().ok()?;
         let by = if like_a_debugger {

@@ -1,7 +1,8 @@
 //! The pools that the storm blows through, and who builds and ends them.
 
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub(crate) struct Tenant<B: Backend> {
 /// See the module.
 pub(crate) struct Pools<B: Backend> {
     slots: [Mutex<Option<Arc<Tenant<B>>>>; SLOTS],
+    /// All that somebody still has, in a slot or not.
+    all: Mutex<Vec<Weak<Tenant<B>>>>,
     pub(crate) built: AtomicU64,
     pub(crate) failed: AtomicU64,
 }
@@ -34,6 +37,7 @@ impl<B: Backend> Pools<B> {
     pub(crate) fn new() -> Self {
         Self {
             slots: [const { Mutex::new(None) }; SLOTS],
+            all: Mutex::default(),
             built: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
@@ -43,6 +47,26 @@ impl<B: Backend> Pools<B> {
         self.slots[slot]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What all pools say of themselves, those that are about to end as well.
+    pub(crate) fn describe(&self) -> String {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenants: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+        drop(all);
+        let mut text = String::new();
+        for tenant in tenants {
+            let Tenant { pool, facts } = &*tenant;
+            let (stats, dump) = (pool.stats(), pool.dump());
+            let _ = writeln!(text, "{}: {stats:?}\n{dump}", facts.name);
+        }
+        text
+    }
+
+    fn note(&self, tenant: &Arc<Tenant<B>>) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|it| it.strong_count() > 0);
+        all.push(Arc::downgrade(tenant));
     }
 
     /// One of the pools.
@@ -126,10 +150,12 @@ fn build<B: Backend>(storm: &Storm<B>, rng: &mut Rng) -> Option<Arc<Tenant<B>>> 
     drop(operation);
     facts.family = family;
     match built {
-        Ok(pool) => Some(Arc::new(Tenant {
-            pool,
-            facts: Arc::new(facts),
-        })),
+        Ok(pool) => {
+            let facts = Arc::new(facts);
+            let tenant = Arc::new(Tenant { pool, facts });
+            storm.pools.note(&tenant);
+            Some(tenant)
+        }
         Err(error) => {
             storm.pools.failed.fetch_add(1, Ordering::Relaxed);
             let is_explained = storm.victims.any_since(facts.since)

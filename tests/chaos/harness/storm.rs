@@ -24,7 +24,7 @@ use super::watchdog;
 /// What all threads of a storm share.
 pub(crate) struct Storm<B: Backend> {
     pub(crate) backend: B,
-    pub(crate) pools: Pools<B>,
+    pub(crate) pools: Arc<Pools<B>>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) victims: Arc<Victims>,
     pub(crate) climate: Climate,
@@ -58,7 +58,7 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
     let ledger = Arc::new(Ledger::new(seed));
     let storm = Storm {
         backend,
-        pools: Pools::new(),
+        pools: Arc::new(Pools::new()),
         ledger: ledger.clone(),
         victims: Arc::new(Victims::new()),
         climate: Climate {
@@ -66,7 +66,8 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
             child_seconds: if has_expendable { 2 } else { 1000 },
         },
     };
-    let watchdog = watchdog::start(ledger.clone());
+    let pools = storm.pools.clone();
+    let watchdog = watchdog::start(ledger.clone(), Box::new(move || pools.describe()));
     blow(&storm, options, seed);
     let victims = storm.victims.clone();
     let (built, failed) = (

@@ -15,15 +15,18 @@ const NOTHING_MOVES: Duration = Duration::from_secs(20);
 /// So long one operation may take while others move.
 const ONE_OPERATION: Duration = Duration::from_secs(90);
 
+/// What more there is to say of a hang.
+type Describe = Box<dyn Fn() -> String + Send>;
+
 /// Starts the thread that watches, until the ledger is finished.
-pub(crate) fn start(ledger: Arc<Ledger>) -> JoinHandle<()> {
+pub(crate) fn start(ledger: Arc<Ledger>, describe: Describe) -> JoinHandle<()> {
     std::thread::Builder::new()
         .name("chaos-watchdog".into())
-        .spawn(move || watch(&ledger))
+        .spawn(move || watch(&ledger, &describe))
         .expect("a thread is to be had")
 }
 
-fn watch(ledger: &Ledger) {
+fn watch(ledger: &Ledger, describe: &Describe) {
     let (mut ended, _) = ledger.movement();
     let mut since = Instant::now();
     while !ledger.is_finished() {
@@ -36,18 +39,19 @@ fn watch(ledger: &Ledger) {
         if since.elapsed() > NOTHING_MOVES {
             bark(
                 ledger,
+                describe,
                 &format!("nothing moves and {outstanding} things are outstanding"),
             );
         }
         if let Some((what, age)) = ledger.operations().first()
             && *age > ONE_OPERATION
         {
-            bark(ledger, &format!("`{what}` takes {age:?}"));
+            bark(ledger, describe, &format!("`{what}` takes {age:?}"));
         }
     }
 }
 
-fn bark(ledger: &Ledger, what: &str) -> ! {
+fn bark(ledger: &Ledger, describe: &Describe, what: &str) -> ! {
     let own = std::process::id();
     let mut processes = kin::below(own);
     processes.insert(0, own);
@@ -57,6 +61,8 @@ fn bark(ledger: &Ledger, what: &str) -> ! {
     }
     eprintln!("so far: {}", ledger.summary());
     stacks::print(&processes);
+    // Last of all: a pool that hangs may not answer, and who watches this one ends it then.
+    eprintln!("{}", describe());
     eprintln!(
         "HANG (seed {}): {what}; the stacks stand above",
         ledger.seed()
