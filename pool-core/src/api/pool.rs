@@ -29,8 +29,10 @@ use crate::worker::function::Stateless;
 /// # Functions and values
 /// A function is a function item or a closure that captures nothing; that is checked at compile
 /// time (see [`Stateless`]), since the function runs in another process, to which only its *name*
-/// travels. What a closure would capture, pass as part of the argument. Several arguments are a
-/// tuple. Arguments and results are `Serialize + DeserializeOwned`; they travel in a compact binary
+/// travels. What a closure would capture, pass as part of the argument. One thing cannot be
+/// checked: a `move` closure must not capture a value without bytes that proves to `unsafe` code
+/// that this *process* has done something, for the worker has not; [`Stateless`] says more. Several
+/// arguments are a tuple. Arguments and results are `Serialize + DeserializeOwned`; they travel in a compact binary
 /// form that is not self-describing, so types with `#[serde(flatten)]` or `#[serde(untagged)]` are
 /// refused with an error that says so.
 ///
