@@ -1,10 +1,12 @@
 //! The launcher of forked workers.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use pool_core::{LaunchError, LaunchSpec, Launcher, Link, Region, failed, off_standard};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::connection::{Connection, make_notifier};
@@ -69,7 +71,7 @@ impl Launcher for ForkLauncher {
             .map_err(|error| {
                 LaunchError::new(format!("cannot make the doorbell of {name}")).caused_by(error)
             })?;
-        let tie = spec.tie().try_clone_to_owned().map_err(|error| {
+        let tie = duplicate(spec.tie()).map_err(|error| {
             LaunchError::new(format!("cannot tie {name} to this process")).caused_by(error)
         })?;
         let (outfit, mut given) = (Outfit::of(spec), vec![ringer, memory, tie]);
@@ -77,7 +79,7 @@ impl Launcher for ForkLauncher {
             .into_iter()
             .flatten()
         {
-            let copied = outlet.try_clone_to_owned();
+            let copied = duplicate(outlet);
             given.push(copied.map_err(|error| {
                 LaunchError::new(format!("cannot give {name} its output")).caused_by(error)
             })?);
@@ -92,4 +94,9 @@ impl Launcher for ForkLauncher {
     fn notifier(&self) -> Option<BorrowedFd<'_>> {
         Some(self.notifier.as_fd())
     }
+}
+
+/// A copy of a descriptor, to be sent to the fork server.
+fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    fcntl_dupfd_cloexec(descriptor, 3).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))
 }

@@ -23,6 +23,10 @@ pub(crate) fn count() -> io::Result<usize> {
             Err(error) => return Err(error),
         }
     }
+    if count == 0 {
+        // This one is always there.
+        return Err(io::Error::other("the system names no thread"));
+    }
     Ok(count)
 }
 

@@ -199,6 +199,10 @@ fn cannot_prepare(error: io::Error) -> LaunchError {
 }
 
 fn cannot_execute(error: io::Error) -> LaunchError {
+    if error.raw_os_error().is_none() {
+        // What names its call comes after the execution.
+        return LaunchError::new("cannot watch a worker's process").caused_by(error);
+    }
     if error.kind() == io::ErrorKind::NotFound && std::fs::symlink_metadata(EXECUTABLE).is_err() {
         return LaunchError::new(format!(
             "there is no {EXECUTABLE} here, by which workers are started: mount /proc"

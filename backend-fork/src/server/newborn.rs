@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pool_core::Region;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use crate::sys;
@@ -92,15 +93,28 @@ impl Outlets {
     /// Writes there from now on. It fails only where the system forbids it altogether.
     fn attach(self) {
         if let Some(stdout) = self.stdout {
-            let _ = rustix::stdio::dup2_stdout(stdout);
+            let _ = patiently(|| rustix::stdio::dup2_stdout(&stdout));
         }
         if let Some(stderr) = self.stderr {
-            let _ = rustix::stdio::dup2_stderr(stderr);
+            let _ = patiently(|| rustix::stdio::dup2_stderr(&stderr));
         }
         if let Some(events) = self.events {
             pool_core::worker::forward_events_to(events);
         }
     }
+}
+
+/// Repeats a `dup2` a few times if that may be of use: a signal came, or somebody was about to open
+/// another file under that number.
+fn patiently(mut dup2: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    const TRIES: u32 = 100;
+    for _ in 1..TRIES {
+        match dup2() {
+            Err(Errno::INTR | Errno::BUSY) => {}
+            done => return done,
+        }
+    }
+    dup2()
 }
 
 /// Writes out what is buffered, as far as that is possible without waiting for ever: a thread that

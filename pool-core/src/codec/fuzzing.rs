@@ -100,8 +100,9 @@ pub fn values(input: &[u8]) {
 fn decoded<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, CodecError> {
     let (value, peak) = watched::peak(|| decode::<T>(bytes));
     // What grows has its old and its new memory at the same time, both of them with room to spare;
-    // maps have a little more; and an error has its text.
-    let budget = 4 * (FACTOR * bytes.len() + MAX_EXCESS) + (1 << 16);
+    // maps have a little more. And serde makes room for as many elements as are announced, up to a
+    // mebibyte for each sequence that it is in.
+    let budget = 4 * (FACTOR * bytes.len() + MAX_EXCESS) + (4 << 20);
     assert!(
         peak <= budget,
         "{} bytes became {peak}: {}",

@@ -22,7 +22,8 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
              files (ulimit -n)"
         }
         Some(Errno::NFILE) => "; the system's limit of open files is reached (fs.file-max)",
-        Some(Errno::AGAIN) => {
+        // Of a socket, that is something else.
+        Some(Errno::AGAIN) if !FailedCall::of(error).is_some_and(|call| call.is_of("sendmsg")) => {
             "; the limit of processes and threads is reached (ulimit -u, or pids.max of the \
              control group)"
         }

@@ -64,7 +64,8 @@ pub(super) fn memory_file_to_size(name: &str) -> io::Result<OwnedFd> {
 /// # Errors
 /// When the system refuses it, or another process has changed the size meanwhile.
 pub(super) fn give_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
-    without_size_signal(|| ftruncate(file, bytes as u64).map_err(failed("ftruncate")))?;
+    let resize = || retry_on_intr(|| ftruncate(file, bytes as u64));
+    without_size_signal(|| resize().map_err(failed("ftruncate")))?;
     fcntl_add_seals(file, SealFlags::SHRINK | SealFlags::GROW)
         .map_err(failed("fcntl(F_ADD_SEALS)"))?;
     has_size(file, bytes)
@@ -75,7 +76,8 @@ pub(super) fn give_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
 /// # Errors
 /// When it is another one.
 pub(super) fn has_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
-    if fstat(file)?.st_size.cast_unsigned() == bytes as u64 {
+    let stat = fstat(file).map_err(failed("fstat"))?;
+    if stat.st_size.cast_unsigned() == bytes as u64 {
         Ok(())
     } else {
         Err(io::Error::other(
@@ -86,7 +88,7 @@ pub(super) fn has_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
 
 /// Maps a whole memory file, shared and writable.
 pub(crate) fn map_shared(file: BorrowedFd<'_>) -> io::Result<(NonNull<u8>, usize)> {
-    let bytes = fstat(file)?.st_size as usize;
+    let bytes = fstat(file).map_err(failed("fstat"))?.st_size as usize;
     // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
     let address = unsafe {
         mmap(
@@ -96,7 +98,8 @@ pub(crate) fn map_shared(file: BorrowedFd<'_>) -> io::Result<(NonNull<u8>, usize
             MapFlags::SHARED,
             file,
             0,
-        )?
+        )
+        .map_err(failed("mmap"))?
     };
     let address = NonNull::new(address.cast()).expect("the kernel maps nothing at address zero");
     Ok((address, bytes))

@@ -46,6 +46,11 @@ impl FailedCall {
         error.get_ref()?.downcast_ref()
     }
 
+    /// Whether it is of this call.
+    pub(crate) fn is_of(&self, call: &str) -> bool {
+        self.call == call
+    }
+
     /// Whether the call can never work here.
     pub(crate) fn is_refused(&self) -> bool {
         is_refusal(self.errno)

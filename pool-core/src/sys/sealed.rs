@@ -151,7 +151,7 @@ impl Sealed {
 
     /// `None`: this is no sealed memory file.
     fn of(file: OwnedFd) -> io::Result<Option<Self>> {
-        let stat = fstat(&file)?;
+        let stat = fstat(&file).map_err(failed("fstat"))?;
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         // Files that are no memory have no seals, and an error here.
         if !is_file || !fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(FROZEN)) {

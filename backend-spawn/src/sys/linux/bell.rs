@@ -2,15 +2,16 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 
-use pool_core::off_standard;
+use pool_core::{failed, off_standard};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio::{dup2_stdin, stdin};
 
 /// A new doorbell, of which neither end blocks.
 pub(crate) fn make_bell() -> io::Result<(PipeReader, PipeWriter)> {
-    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let (ours, theirs) =
+        pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(failed("pipe2"))?;
     Ok((off_standard(ours)?.into(), off_standard(theirs)?.into()))
 }
 
@@ -30,8 +31,8 @@ pub(crate) fn write_to_stdin(message: &[u8]) {
 /// Moves the doorbell away from standard input, which becomes empty, to a descriptor that the
 /// worker's children do not inherit.
 pub(crate) fn take_stdin() -> io::Result<PipeWriter> {
-    let bell = fcntl_dupfd_cloexec(stdin(), 3)?;
+    let bell = fcntl_dupfd_cloexec(stdin(), 3).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?;
     let nothing = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    dup2_stdin(nothing)?;
+    retry_on_intr(|| dup2_stdin(&nothing)).map_err(failed("dup2"))?;
     Ok(bell.into())
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use pool_core::failed;
 use rustix::fs::fstat;
 use rustix::io::{FdFlags, fcntl_setfd};
 
@@ -28,12 +29,12 @@ pub(crate) fn take_inherited(inherited: Inherited) -> io::Result<OwnedFd> {
     if inode(descriptor)? != inherited.inode {
         return Err(missing());
     }
-    fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+    fcntl_setfd(descriptor, FdFlags::CLOEXEC).map_err(failed("fcntl(F_SETFD)"))?;
     // SAFETY: it is open, and nobody else in this process knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(inherited.number) })
 }
 
 /// The number that all descriptors of one pipe, socket or file share.
 pub(crate) fn inode(descriptor: impl AsFd) -> io::Result<u64> {
-    Ok(fstat(descriptor)?.st_ino)
+    Ok(fstat(descriptor).map_err(failed("fstat"))?.st_ino)
 }

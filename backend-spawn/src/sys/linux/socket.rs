@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use pool_core::{failed, off_standard};
-use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
+use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketFlags, SocketType,
@@ -49,7 +49,7 @@ pub(crate) fn has_message(number: RawFd, bytes: &[u8; 16]) -> bool {
 /// Sends a few bytes from a socket to its peer.
 pub(crate) fn send_back(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    rustix::io::retry_on_intr(|| send(socket, bytes, flags))?;
+    retry_on_intr(|| send(socket, bytes, flags)).map_err(failed("sendto"))?;
     Ok(())
 }
 
@@ -94,12 +94,12 @@ fn take(
 ) -> rustix::io::Result<rustix::net::RecvMsg> {
     let mut nothing = RecvAncillaryBuffer::default();
     let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC | more;
-    rustix::io::retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(into)], &mut nothing, flags))
+    retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(into)], &mut nothing, flags))
 }
 
 /// A copy of a descriptor that is not one of the standard three, and is not inherited as it is.
 pub(crate) fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    Ok(fcntl_dupfd_cloexec(descriptor, 3)?)
+    fcntl_dupfd_cloexec(descriptor, 3).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))
 }
 
 /// Puts a descriptor in the place of another, which is closed.
@@ -109,6 +109,6 @@ pub(crate) fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 pub(crate) unsafe fn replace(number: RawFd, by: OwnedFd) -> io::Result<()> {
     // SAFETY: it is open, and stays its owner's.
     let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
-    dup3(by, &mut place, DupFlags::CLOEXEC)?;
+    retry_on_intr(|| dup3(&by, &mut place, DupFlags::CLOEXEC)).map_err(failed("dup3"))?;
     Ok(())
 }
