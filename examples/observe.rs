@@ -72,17 +72,17 @@ fn receipts() -> Result<(), Box<dyn Error>> {
     let pool = ProcessPool::builder().processes(2).build()?;
     let primes = pool
         .call(count_primes)
-        .receipts()
+        .measured()
         .map([1_000, 200_000, 50_000]);
     for one in primes {
-        println!("{} primes: {}", one.outcome?, one.receipt);
+        println!("{} primes: {}", one.outcome?, one.metrics);
     }
     // A failure has one, too: this task kills its worker at the first attempt.
     let marker = std::env::temp_dir().join(format!("observe-{}", std::process::id()));
-    let crash = pool.call(crash_once).retries(1).receipts();
+    let crash = pool.call(crash_once).retries(1).measured();
     let one = crash.apply(marker.to_string_lossy().into_owned());
     std::fs::remove_file(&marker)?;
-    println!("{:?}: {}", one.outcome, one.receipt);
+    println!("{:?}: {}", one.outcome, one.metrics);
     println!("\n--- stats ---\n{}", pool.stats());
     Ok(())
 }

@@ -27,7 +27,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::sleep;
 use std::time::Duration;
 
-use procpool::{EndReason, Pool, ProcessPool, WorkerEnd, WorkerInfo};
+use procpool::{ExitReason, Pool, ProcessPool, WorkerExit, WorkerInfo};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -60,7 +60,7 @@ fn leaks_within_bounds() -> Result<()> {
     pool.close();
     pool.join()?;
     let most = held.into_iter().max().unwrap_or_default();
-    let replaced = ends.try_iter().filter(|end| *end == EndReason::MaxMemory);
+    let replaced = ends.try_iter().filter(|end| *end == ExitReason::MaxMemory);
     println!("  the most that one has held: {most} MiB");
     println!("  replaced for that: {} workers", replaced.count());
     println!("  tasks that have failed: {}", pool.stats().failed);
@@ -114,7 +114,10 @@ fn another_size() -> Result<()> {
     }
     pool.resize(1)?;
     println!("  processes: {}", pool.processes());
-    let resized = ends.iter().take(5).filter(|end| *end == EndReason::Resized);
+    let resized = ends
+        .iter()
+        .take(5)
+        .filter(|end| *end == ExitReason::Resized);
     println!("  let go: {}", resized.count());
     println!("  results of 60 tasks: {}", tasks.get()?.len());
     Ok(())
@@ -122,11 +125,11 @@ fn another_size() -> Result<()> {
 
 /// A hook, and where it says why each worker has ended.
 fn deaths() -> (
-    impl Fn(&WorkerInfo, &WorkerEnd) + Send + Sync,
-    Receiver<EndReason>,
+    impl Fn(&WorkerInfo, &WorkerExit) + Send + Sync,
+    Receiver<ExitReason>,
 ) {
     let (sender, receiver) = mpsc::channel();
-    let hook = move |_: &WorkerInfo, end: &WorkerEnd| {
+    let hook = move |_: &WorkerInfo, end: &WorkerExit| {
         // Nobody listens any more when the pool is dropped.
         let _ = sender.send(end.reason());
     };

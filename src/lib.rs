@@ -159,7 +159,7 @@
 //! | when they are replaced | `max_tasks_per_child`, `max_memory_per_child`, `max_age`; the new one is ready before the old one goes |
 //! | how many there are | `processes`, and with `idle_timeout` fewer, down to `min_processes`, while there is little to do; [`resize`](Pool::resize) |
 //! | what becomes of what they print | `stdout`, `stderr` (see [`Output`]) |
-//! | who is told | `on_worker_start`, `on_worker_death` (see [`EndReason`]) |
+//! | who is told | `on_worker_start`, `on_worker_death` (see [`ExitReason`]) |
 //!
 //! In a task, [`worker::current`] says which worker runs it.
 //!
@@ -197,7 +197,7 @@
 //! | what tasks print | [`Output::lines`], each with its worker's name; [`TaskError::stderr`] has the last lines of a worker that crashed |
 //! | what tasks log | `forward_events` of a builder, with the feature `tracing`: events arrive in the program's subscriber, in the span that the call was made in |
 //! | what the pool did | [`stats`](Pool::stats): items by outcome, bytes, why workers ended, what each worker did |
-//! | what an item took | [`receipts`](CallWith::receipts): waiting, encoding, running, processor time, memory, worker, attempt |
+//! | what an item took | [`receipts`](Call::measured): waiting, encoding, running, processor time, memory, worker, attempt |
 //! | what is going on now | [`dump`](Pool::dump): each worker's task, since when, and where in the program it is |
 //! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers, and for `cargo xtask timeline` |
 //!
@@ -251,22 +251,22 @@
 //! # Platform
 //! Linux, 5.11 or later.
 
-#[cfg(feature = "fork")]
-pub use backend_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
-#[cfg(feature = "spawn")]
-pub use backend_spawn::{SpawnPool, SpawnPoolBuilder};
 #[cfg(feature = "stream")]
-pub use pool_core::ImapStream;
+pub use procpool_core::ImapStream;
 #[cfg(feature = "progress")]
-pub use pool_core::progress;
-pub use pool_core::{
-    Broadcast, BroadcastError, BuildError, BuildErrorKind, CallWith, CallWithReceipts, Cancel,
-    Chunk, Collected, Dump, EndReason, Executor, ExitStatus, Imap, ImapReceipts, IntoBroadcast,
-    JoinError, KernelState, MapHandle, Number, Output, OutputLine, OutputStream, Pool, Receipt,
-    ReceiptHandle, Receipted, ResizeError, Resource, RunningTask, SerialPool, Shareable, Stateless,
-    Stats, TaskError, TaskErrorKind, TaskHandle, TaskId, Trace, Tracer, WorkerDump, WorkerEnd,
-    WorkerInfo, WorkerState, WorkerStats, worker,
+pub use procpool_core::progress;
+pub use procpool_core::{
+    Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallId, Cancel, Chunk, Collected,
+    Dump, Executor, ExitReason, ExitStatus, Imap, ImapMeasured, IntoBroadcast, JoinError,
+    KernelState, MapHandle, Measured, MeasuredCall, MeasuredHandle, Number, Output, OutputLine,
+    OutputStream, Pool, ResizeError, Resource, RunningTask, SerialPool, Shareable, Stateless,
+    Stats, TaskError, TaskErrorKind, TaskHandle, TaskMetrics, Trace, Tracer, WorkerDump,
+    WorkerExit, WorkerInfo, WorkerState, WorkerStats, worker,
 };
+#[cfg(feature = "fork")]
+pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
+#[cfg(feature = "spawn")]
+pub use procpool_spawn::{SpawnPool, SpawnPoolBuilder};
 
 /// The pool of processes to use unless there is a reason for another one.
 #[cfg(feature = "spawn")]
@@ -293,5 +293,5 @@ pub mod test_support;
 /// ```
 pub fn init() {
     #[cfg(feature = "spawn")]
-    backend_spawn::init();
+    procpool_spawn::init();
 }

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 #[cfg(any(feature = "fork", feature = "spawn"))]
 use std::sync::{Mutex, PoisonError};
 
-use procpool::{CallWith, Pool, SerialPool, Stateless, TaskError, TaskErrorKind};
+use procpool::{Call, Pool, SerialPool, Stateless, TaskError, TaskErrorKind};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::{Config, TestCaseError};
@@ -139,7 +139,7 @@ where
     A: Value,
     R: Value,
 {
-    let call = || -> CallWith<F> {
+    let call = || -> Call<F> {
         let mut call = pool.call(function);
         if let Some(items) = way.chunksize {
             call = call.chunksize(items);

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
 
-use pool_core::{ExitStatus, LaunchError, Reaped, failed};
+use procpool_core::{ExitStatus, LaunchError, failed};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
-use crate::lineage::Lineage;
-use crate::message::{Outfit, Reply, Request};
+use crate::failover::ServerFailover;
+use crate::message::{Reply, Request, WorkerStdio};
 use crate::socket::{Received, Socket, above};
 use crate::wait;
 
@@ -26,10 +26,10 @@ pub(crate) struct Connection {
     /// more, and not for ever once the server has died.
     notifier: Arc<OwnedFd>,
     state: Mutex<State>,
-    /// Which of the lineage is at the other end.
-    reign: u64,
+    /// Which of the failover is at the other end.
+    epoch: u64,
     /// After the socket, which is to be closed before the server is waited for.
-    lineage: Arc<Lineage>,
+    failover: Arc<ServerFailover>,
 }
 
 #[derive(Debug, Default)]
@@ -53,53 +53,56 @@ struct State {
 impl Connection {
     /// A connection to whoever serves now; waits for a moment if the server is dying. The notifier
     /// is readable when [`reap`](Self::reap) should be asked again.
-    pub(crate) fn open(lineage: Arc<Lineage>, notifier: Arc<OwnedFd>) -> Result<Self, LaunchError> {
-        wait::until_ready(|| Self::try_open(&lineage, &notifier))
+    pub(crate) fn open(
+        failover: Arc<ServerFailover>,
+        notifier: Arc<OwnedFd>,
+    ) -> Result<Self, LaunchError> {
+        wait::until_ready(|| Self::try_open(&failover, &notifier))
     }
 
     fn try_open(
-        lineage: &Arc<Lineage>,
+        failover: &Arc<ServerFailover>,
         notifier: &Arc<OwnedFd>,
     ) -> Poll<Result<Self, LaunchError>> {
         let (socket, theirs) = Socket::pair().map_err(|(call, errno)| refused(call)(errno))?;
-        let Poll::Ready(reign) = lineage.connect(&theirs)? else {
+        let Poll::Ready(epoch) = failover.connect(&theirs)? else {
             return Poll::Pending;
         };
         Poll::Ready(Ok(Self {
             socket,
             notifier: Arc::clone(notifier),
             state: Mutex::default(),
-            reign,
-            lineage: Arc::clone(lineage),
+            epoch,
+            failover: Arc::clone(failover),
         }))
     }
 
     /// The same, if the server at the other end has died: a connection to the one in its place. An
     /// error that says so if it is dying.
     pub(crate) fn reopen(&self) -> Result<Self, LaunchError> {
-        match Self::try_open(&self.lineage, &self.notifier) {
+        match Self::try_open(&self.failover, &self.notifier) {
             Poll::Ready(connection) => connection,
             Poll::Pending => Err(is_dying()),
         }
     }
 
-    /// Asks for a worker with this name, and with the descriptors of its outfit, and answers the
-    /// launch's number. The server answers through the bell, or by closing it. Nobody was able to
+    /// Asks for a worker with this name, and with the descriptors of its stdio, and answers the
+    /// launch's number. The server answers through the doorbell, or by closing it. Nobody was able to
     /// launch anything since `refused_since`.
     pub(crate) fn launch(
         &self,
         name: String,
-        outfit: Outfit,
+        stdio: WorkerStdio,
         given: Vec<OwnedFd>,
         refused_since: Instant,
     ) -> Result<u64, LaunchError> {
-        self.lineage.hear();
+        self.failover.hear();
         let mut state = self.lock();
         let launch = state.launches;
         state.launches += 1;
         let request = Request::Launch {
             launch,
-            outfit,
+            stdio,
             name,
         };
         state.outbox.push_back((request, given));
@@ -126,16 +129,16 @@ impl Connection {
         Ok(launch)
     }
 
-    /// To be told when the server has answered a launch through its bell.
+    /// To be told when the server has answered a launch through its doorbell.
     pub(crate) fn answered(&self, launch: u64) {
-        self.lineage.has_served(self.reign);
+        self.failover.has_served(self.epoch);
         let mut state = self.lock();
         state.unanswered.remove(&launch);
         self.exchange(&mut state);
     }
 
     /// Kills and reaps a worker. Asked again until the answer is not `Pending`.
-    pub(crate) fn reap(&self, launch: u64) -> Reaped {
+    pub(crate) fn reap(&self, launch: u64) -> Poll<ExitStatus> {
         let mut state = self.lock();
         if let Entry::Vacant(asked) = state.asked.entry(launch) {
             asked.insert(None);
@@ -148,11 +151,11 @@ impl Connection {
             status => status,
         };
         let Some(status) = status else {
-            return Reaped::Pending;
+            return Poll::Pending;
         };
         state.asked.remove(&launch);
         self.watch(&mut state);
-        Reaped::Exited(status)
+        Poll::Ready(status)
     }
 
     /// Gives a launch up: kills and reaps the worker, however far it is, about which nobody wants
@@ -176,16 +179,16 @@ impl Connection {
     /// Whether the server is still at the other end. While it is, it has reaped no worker but
     /// those it was asked for, and their process identifiers stand for them.
     pub(crate) fn is_open(&self) -> bool {
-        !self.socket.is_hung_up() && self.lineage.is_alive(self.reign)
+        !self.socket.is_hung_up() && self.failover.is_alive(self.epoch)
     }
 
     /// Whether the server is dead, so that its workers have another parent. Its end of the
     /// connection is closed a moment before.
     pub(crate) fn is_server_dead(&self) -> bool {
-        self.lineage.is_dead(self.reign)
+        self.failover.is_dead(self.epoch)
     }
 
-    /// Why the server has closed, at `since`, the connection, or the bell of a launch. To be asked
+    /// Why the server has closed, at `since`, the connection, or the doorbell of a launch. To be asked
     /// again as long as that is not known.
     pub(crate) fn gone(&self, since: Instant) -> Poll<LaunchError> {
         let no_room = if self.socket.is_hung_up() {
@@ -193,12 +196,12 @@ impl Connection {
         } else {
             "a worker's descriptors"
         };
-        self.lineage.gone(self.reign, no_room, since)
+        self.failover.gone(self.epoch, no_room, since)
     }
 
     /// Whether this value came into this process by a fork: then it stands for nothing here.
     pub(crate) fn is_inherited(&self) -> bool {
-        self.lineage.is_inherited()
+        self.failover.is_inherited()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -213,7 +216,7 @@ impl Connection {
         // and what it had sent before is all that will come.
         self.receive(state);
         if state.gone {
-            // The bells among it are closed, and so those who wait for a hello learn of it.
+            // The doorbells among it are closed, and so those who wait for a hello learn of it.
             state.outbox.clear();
         }
         self.watch(state);
@@ -307,7 +310,7 @@ pub(crate) fn make_notifier() -> Result<OwnedFd, LaunchError> {
 
 /// What a launch meets for a moment.
 pub(crate) fn is_dying() -> LaunchError {
-    LaunchError::new("the fork server is dying").from_lost_starter()
+    LaunchError::new("the fork server is dying").from_lost_fork_server()
 }
 
 fn refused(call: &'static str) -> impl Fn(Errno) -> LaunchError {

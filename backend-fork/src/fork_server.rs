@@ -4,10 +4,10 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use pool_core::LaunchError;
+use procpool_core::LaunchError;
 
+use crate::failover::ServerFailover;
 use crate::launcher::ForkLauncher;
-use crate::lineage::Lineage;
 use crate::server::Serve;
 use crate::start_error::StartError;
 use crate::threads;
@@ -32,7 +32,7 @@ static GLOBAL: OnceLock<ForkServer> = OnceLock::new();
 /// your own whose copies are to use it.
 #[derive(Debug, Clone)]
 pub struct ForkServer {
-    lineage: Arc<Lineage>,
+    failover: Arc<ServerFailover>,
 }
 
 impl ForkServer {
@@ -45,14 +45,14 @@ impl ForkServer {
     /// When this process has more than one thread ([`StartError::threads`]), or the system refuses
     /// a process or descriptors.
     pub fn start() -> Result<Self, StartError> {
-        Self::start_serving(pool_core::worker::serve)
+        Self::start_serving(procpool_core::worker::serve)
     }
 
     /// Like [`start`](Self::start), with something else for the workers to do.
     #[doc(hidden)]
     pub fn start_serving(serve: Serve) -> Result<Self, StartError> {
         // Those of lazy maps that were dropped are on their way out.
-        pool_core::wait_for_feeders(Duration::from_secs(1));
+        procpool_core::wait_for_feeders(Duration::from_secs(1));
         match threads::count() {
             // SAFETY: this thread is the only one.
             Ok(1) => unsafe { Self::start_anyhow(serve) },
@@ -76,23 +76,23 @@ impl ForkServer {
     /// (The C library's allocator looks after itself.)
     pub unsafe fn start_unchecked() -> Result<Self, StartError> {
         // SAFETY: handed on to the caller.
-        unsafe { Self::start_anyhow(pool_core::worker::serve) }
+        unsafe { Self::start_anyhow(procpool_core::worker::serve) }
     }
 
     /// # Safety
     /// As for [`start_unchecked`](Self::start_unchecked).
     unsafe fn start_anyhow(serve: Serve) -> Result<Self, StartError> {
         // SAFETY: handed on to the caller.
-        let lineage = unsafe { Lineage::start(serve)? };
+        let failover = unsafe { ServerFailover::start(serve)? };
         Ok(Self {
-            lineage: Arc::new(lineage),
+            failover: Arc::new(failover),
         })
     }
 
     /// The server's process identifier: of the process that serves now, if one has died before.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.lineage.pid().as_raw_pid().cast_unsigned()
+        self.failover.pid().as_raw_pid().cast_unsigned()
     }
 
     /// Connects one more pool.
@@ -101,7 +101,7 @@ impl ForkServer {
     /// When the server and its standby have died, the system refuses descriptors, or this handle
     /// was inherited from the process that this one was forked from.
     pub fn connect(&self) -> Result<ForkLauncher, LaunchError> {
-        ForkLauncher::new(Arc::clone(&self.lineage))
+        ForkLauncher::new(Arc::clone(&self.failover))
     }
 
     /// Makes this the server that [`global`](Self::global) answers, for good.
@@ -116,6 +116,8 @@ impl ForkServer {
     /// that was forked from that one, a worker for instance, gets `None`.
     #[must_use]
     pub fn global() -> Option<&'static Self> {
-        GLOBAL.get().filter(|server| !server.lineage.is_inherited())
+        GLOBAL
+            .get()
+            .filter(|server| !server.failover.is_inherited())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use pool_core::ExitStatus;
+use procpool_core::ExitStatus;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::hello::HelloReader;
@@ -25,7 +25,7 @@ pub fn message(input: &[u8]) {
     }
 }
 
-/// What comes out of a bell before and with the server's hello, in pieces.
+/// What comes out of a doorbell before and with the server's hello, in pieces.
 ///
 /// # Panics
 /// When a hello comes out that no server writes.

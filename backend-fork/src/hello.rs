@@ -1,4 +1,4 @@
-//! The first message in a bell: the server's, about the worker that is to ring it.
+//! The first message in a doorbell: the server's, about the worker that is to ring it.
 
 use rustix::io::Errno;
 
@@ -44,7 +44,7 @@ impl Hello {
     }
 }
 
-/// Finds the hello in what comes out of a bell, in pieces of any size.
+/// Finds the hello in what comes out of a doorbell, in pieces of any size.
 #[derive(Debug, Default)]
 pub(crate) struct HelloReader {
     bytes: [u8; HELLO_BYTES],
@@ -76,7 +76,7 @@ impl HelloReader {
     }
 }
 
-/// Something wrote rubbish into a bell.
+/// Something wrote rubbish into a doorbell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoHello;
 

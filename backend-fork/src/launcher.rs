@@ -5,14 +5,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use pool_core::{LaunchError, LaunchSpec, Launcher, Link, Region, failed, off_standard};
+use procpool_core::{
+    LaunchError, LaunchSpec, Launcher, Region, WorkerHandle, failed, off_standard,
+};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::connection::{Connection, make_notifier};
-use crate::lineage::Lineage;
-use crate::link::ForkLink;
-use crate::message::Outfit;
+use crate::failover::ServerFailover;
+use crate::message::WorkerStdio;
+use crate::worker_handle::ForkWorkerHandle;
 
 /// Starts workers by asking a fork server to fork them: one pool's connection to it, see
 /// [`ForkServer::connect`](crate::ForkServer::connect).
@@ -20,7 +22,7 @@ use crate::message::Outfit;
 /// Unlike what [`Launcher`] allows for, no thread is tied to the workers: their parent is the
 /// server.
 ///
-/// The [`notifier`](Launcher::notifier) is readable only while a [`reap`](Link::reap) that was
+/// The [`notifier`](Launcher::notifier) is readable only while a [`reap`](WorkerHandle::reap) that was
 /// answered with `Pending` has an answer, or the server has died with one outstanding. So it can
 /// stay in a level-triggered poller for good.
 #[derive(Debug)]
@@ -33,9 +35,9 @@ pub struct ForkLauncher {
 }
 
 impl ForkLauncher {
-    pub(crate) fn new(lineage: Arc<Lineage>) -> Result<Self, LaunchError> {
+    pub(crate) fn new(failover: Arc<ServerFailover>) -> Result<Self, LaunchError> {
         let notifier = Arc::new(make_notifier()?);
-        let connection = Connection::open(lineage, Arc::clone(&notifier))?;
+        let connection = Connection::open(failover, Arc::clone(&notifier))?;
         Ok(Self {
             notifier,
             connection: Arc::new(connection),
@@ -49,7 +51,7 @@ impl Launcher for ForkLauncher {
         "fork"
     }
 
-    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError> {
         if !self.connection.is_open() {
             self.connection = Arc::new(self.connection.reopen()?);
         }
@@ -58,7 +60,7 @@ impl Launcher for ForkLauncher {
             LaunchError::new(format!("cannot make the memory of {name}")).caused_by(error)
         })?;
         spec.prepare(&region);
-        let (bell, ringer) =
+        let (doorbell, ringer) =
             pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|errno| {
                 LaunchError::new(format!("cannot make the doorbell of {name}")).caused_by(failed(
                     "pipe2",
@@ -66,15 +68,15 @@ impl Launcher for ForkLauncher {
                     errno
                 ))
             })?;
-        let (bell, ringer) = off_standard(bell)
-            .and_then(|bell| Ok((bell, off_standard(ringer)?)))
+        let (doorbell, ringer) = off_standard(doorbell)
+            .and_then(|doorbell| Ok((doorbell, off_standard(ringer)?)))
             .map_err(|error| {
                 LaunchError::new(format!("cannot make the doorbell of {name}")).caused_by(error)
             })?;
         let tie = duplicate(spec.tie()).map_err(|error| {
             LaunchError::new(format!("cannot tie {name} to this process")).caused_by(error)
         })?;
-        let (outfit, mut given) = (Outfit::of(spec), vec![ringer, memory, tie]);
+        let (stdio, mut given) = (WorkerStdio::of(spec), vec![ringer, memory, tie]);
         for outlet in [spec.stdout(), spec.stderr(), spec.events()]
             .into_iter()
             .flatten()
@@ -85,10 +87,12 @@ impl Launcher for ForkLauncher {
             })?);
         }
         let since = *self.refused_since.get_or_insert_with(Instant::now);
-        let launch = self.connection.launch(name, outfit, given, since)?;
+        let launch = self.connection.launch(name, stdio, given, since)?;
         self.refused_since = None;
         let connection = Arc::clone(&self.connection);
-        Ok(Box::new(ForkLink::new(connection, launch, region, bell)))
+        Ok(Box::new(ForkWorkerHandle::new(
+            connection, launch, region, doorbell,
+        )))
     }
 
     fn notifier(&self) -> Option<BorrowedFd<'_>> {

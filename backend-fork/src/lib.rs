@@ -1,7 +1,7 @@
 //! Workers forked from a fork server: a single-threaded copy of the program, made early.
 //!
 //! ```no_run
-//! use backend_fork::ForkServer;
+//! use procpool_fork::ForkServer;
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     // While the program has one thread: before a runtime, a logger, another pool.
@@ -25,13 +25,13 @@
 //! # Who does what
 //! ```text
 //! parent                              fork server                      workers
-//! Lineage ──────── connect ─────────▶ EventLoop ── fork ─────────────▶ Understudy, the standby
-//! Connection ───── launch, reap ────▶   Client ──── fork ────────────▶ Newborn, then `worker::serve`
+//! ServerFailover ──────── connect ─────────▶ EventLoop ── fork ─────────────▶ StandbyProcess, the standby
+//! Connection ───── launch, reap ────▶   Client ──── fork ────────────▶ ForkedWorker, then `worker::serve`
 //!            ◀──── how it ended ─────                │                    │
-//! ForkLink   ◀──── hello (bell) ─────────────────────┘                    │
-//!            ◀──── rings (bell) ──────────────────────────────────────────┘
+//! ForkWorkerHandle   ◀──── hello (doorbell) ─────────────────────┘                    │
+//!            ◀──── rings (doorbell) ──────────────────────────────────────────┘
 //! ```
-//! The parent talks to a worker through the shared region and the bell alone; the server takes no
+//! The parent talks to a worker through the shared region and the doorbell alone; the server takes no
 //! part in it. The server is the workers' parent process, so it alone can learn how one ended, and
 //! it reaps a worker only when asked: until then the worker's process identifier stays reserved,
 //! and whoever signals it reaches no other process.
@@ -41,7 +41,7 @@
 //! - The server dies with the parent, even with one killed by SIGKILL: it watches the parent's
 //!   pidfd. It first kills the workers' process groups, so that what tasks have started goes too.
 //! - A worker dies with the parent by a tie of its own, with all of its process group, whatever
-//!   becomes of the server: [`bind_to_parent`](pool_core::worker::bind_to_parent).
+//!   becomes of the server: [`bind_to_parent`](procpool_core::worker::bind_to_parent).
 //! - A server that somebody has stopped is continued when the parent dies, by the parent-death
 //!   signal and by a tie like that.
 //! - A pool's workers die with its connection; other pools on the same server do not notice.
@@ -58,7 +58,7 @@
 //! When the server has died, the next launch of each pool connects to the standby, which makes one
 //! of its own and serves. The pools do not fail: workers that had been asked for are asked for
 //! again, those that were there are lost, and how they ended nobody can say any more
-//! ([`ExitStatus::Orphaned`](pool_core::ExitStatus::Orphaned)). Server and standby killed at the
+//! ([`ExitStatus::Orphaned`](procpool_core::ExitStatus::Orphaned)). Server and standby killed at the
 //! same moment are the end: launches fail, and say so.
 //!
 //! # What a worker inherits
@@ -67,18 +67,17 @@
 //! server. Not its standard input (that is `/dev/null`: a background process that reads the
 //! terminal would be stopped), signal handlers or signal mask. The state of random number
 //! generators is inherited as well, the same in every worker: seed them in the initializer, with
-//! [`WorkerInfo::seed`](pool_core::WorkerInfo::seed).
+//! [`WorkerInfo::seed`](procpool_core::WorkerInfo::seed).
 #![cfg(target_os = "linux")]
 
 mod connection;
+mod failover;
 mod fork_server;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod hello;
 mod launcher;
-mod lineage;
-mod link;
 mod message;
 mod pool;
 mod server;
@@ -88,11 +87,12 @@ mod start_error;
 mod sys;
 mod threads;
 mod wait;
+mod worker_handle;
 
 pub use fork_server::ForkServer;
 pub use launcher::ForkLauncher;
-pub use link::ForkLink;
 pub use pool::{ForkPool, ForkPoolBuilder};
 #[doc(hidden)]
 pub use server::Serve;
 pub use start_error::StartError;
+pub use worker_handle::ForkWorkerHandle;

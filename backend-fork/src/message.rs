@@ -2,7 +2,7 @@
 //!
 //! Both run the same image, so there is no version; but neither trusts the other not to be broken.
 
-use pool_core::{ExitStatus, LaunchSpec};
+use procpool_core::{ExitStatus, LaunchSpec};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
@@ -35,11 +35,11 @@ const LOST: u8 = 3;
 /// Parent to server, over a pool's connection. `launch` numbers the pool's launches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Fork a worker. Goes with the descriptors of its [`Outfit`]. Answered by a
-    /// [`Hello`](crate::hello::Hello) in the bell.
+    /// Fork a worker. Goes with the descriptors of its [`WorkerStdio`]. Answered by a
+    /// [`Hello`](crate::hello::Hello) in the doorbell.
     Launch {
         launch: u64,
-        outfit: Outfit,
+        stdio: WorkerStdio,
         name: String,
     },
     /// Kill what is left of this worker's process group, reap it, and say how it ended.
@@ -48,10 +48,10 @@ pub(crate) enum Request {
     Forget { launch: u64 },
 }
 
-/// Which descriptors a worker gets, in this order: the writing end of the bell, the region's
+/// Which descriptors a worker gets, in this order: the writing end of the doorbell, the region's
 /// memory, its tie to the parent, and those that are said here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Outfit {
+pub(crate) struct WorkerStdio {
     /// What its standard output is to be.
     pub(crate) stdout: bool,
     /// What its standard error is to be.
@@ -60,10 +60,10 @@ pub(crate) struct Outfit {
     pub(crate) events: bool,
 }
 
-/// The most descriptors that an [`Outfit`] has.
+/// The most descriptors that an [`WorkerStdio`] has.
 pub(crate) const OUTFIT: usize = 6;
 
-impl Outfit {
+impl WorkerStdio {
     pub(crate) fn of(spec: &LaunchSpec) -> Self {
         Self {
             stdout: spec.stdout().is_some(),
@@ -77,12 +77,12 @@ impl Outfit {
     }
 
     fn decode(byte: u8) -> Option<Self> {
-        let outfit = Self {
+        let stdio = Self {
             stdout: byte & 1 != 0,
             stderr: byte & 2 != 0,
             events: byte & 4 != 0,
         };
-        (outfit.encode() == byte).then_some(outfit)
+        (stdio.encode() == byte).then_some(stdio)
     }
 }
 
@@ -91,7 +91,7 @@ impl Request {
         match self {
             Self::Launch {
                 launch,
-                outfit,
+                stdio,
                 name,
             } => {
                 let mut end = name.len().min(NAME_BYTES);
@@ -99,7 +99,7 @@ impl Request {
                     end -= 1;
                 }
                 let head = head(LAUNCH, *launch);
-                [&head[..], &[outfit.encode()], &name.as_bytes()[..end]].concat()
+                [&head[..], &[stdio.encode()], &name.as_bytes()[..end]].concat()
             }
             Self::Reap { launch } => head(REAP, *launch).to_vec(),
             Self::Forget { launch } => head(FORGET, *launch).to_vec(),
@@ -110,9 +110,9 @@ impl Request {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (kind, launch, rest) = split(bytes)?;
         match (kind, rest) {
-            (LAUNCH, [outfit, name @ ..]) if name.len() <= NAME_BYTES => Some(Self::Launch {
+            (LAUNCH, [stdio, name @ ..]) if name.len() <= NAME_BYTES => Some(Self::Launch {
                 launch,
-                outfit: Outfit::decode(*outfit)?,
+                stdio: WorkerStdio::decode(*stdio)?,
                 name: String::from_utf8(name.to_vec()).ok()?,
             }),
             (REAP, []) => Some(Self::Reap { launch }),
@@ -202,7 +202,7 @@ mod tests {
             (any::<u64>(), any::<(bool, bool, bool)>(), "[ -~]{0,15}").prop_map(
                 |(launch, (stdout, stderr, events), name)| Request::Launch {
                     launch,
-                    outfit: Outfit {
+                    stdio: WorkerStdio {
                         stdout,
                         stderr,
                         events
@@ -267,7 +267,7 @@ mod tests {
 
         #[test]
         fn any_name_fits(name: String) {
-            let bytes = Request::Launch { launch: 1, outfit: Outfit::default(), name: name.clone() }.encode();
+            let bytes = Request::Launch { launch: 1, stdio: WorkerStdio::default(), name: name.clone() }.encode();
             let Some(Request::Launch { name: carried, .. }) = Request::decode(&bytes) else {
                 panic!("a launch decodes to a launch");
             };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pool_core::{BuildError, BuildErrorKind, Engine, Executor, Pool, PoolConfig};
+use procpool_core::{BuildError, BuildErrorKind, Engine, Executor, Pool, PoolConfig};
 
 use crate::fork_server::ForkServer;
 use crate::start_error::StartError;
@@ -15,13 +15,13 @@ use crate::start_error::StartError;
 /// That is so of everything, wanted or not:
 /// - A generator of random numbers that was used before gives the same numbers in every worker.
 ///   Seed it in the initializer, which runs in each new worker, from the system or with
-///   [`WorkerInfo::seed`](pool_core::WorkerInfo::seed).
+///   [`WorkerInfo::seed`](procpool_core::WorkerInfo::seed).
 /// - What was open then (a pipe, a port, the lock of a file) stays open in the server and its
 ///   workers until the pool has ended: start the server before you open such things.
 ///
 /// ```no_run
-/// use backend_fork::ForkPool;
-/// use pool_core::Pool;
+/// use procpool_fork::ForkPool;
+/// use procpool_core::Pool;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let pool = ForkPool::builder().processes(3).build()?;
@@ -65,7 +65,7 @@ pub struct ForkPoolBuilder {
 }
 
 impl ForkPoolBuilder {
-    pool_core::builder_methods!();
+    procpool_core::builder_methods!();
 
     /// The fork server to fork from. Without it, the process-wide one, if there is one, and else
     /// one that is started by [`build`](Self::build), while the program has only one thread.

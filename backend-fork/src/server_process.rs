@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use pool_core::{ExitStatus, poll};
+use procpool_core::{ExitStatus, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, pidfd_send_signal};
@@ -104,7 +104,7 @@ impl ServerProcess {
     }
 
     /// How it ended, once it is dead; it stays to be reaped. `Unknown`: somebody else has done so.
-    pub(crate) fn fate(&self) -> ExitStatus {
+    pub(crate) fn exit_status(&self) -> ExitStatus {
         let options = WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         wait::reap(WaitId::PidFd(self.death.as_fd()), options).unwrap_or(ExitStatus::Unknown)
     }

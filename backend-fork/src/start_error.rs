@@ -1,6 +1,6 @@
 //! Why a fork server could not be started.
 
-use pool_core::LaunchError;
+use procpool_core::LaunchError;
 use std::error::Error;
 use std::fmt;
 use std::io;

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use pool_core::{ExitStatus, poll};
+use procpool_core::{ExitStatus, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};

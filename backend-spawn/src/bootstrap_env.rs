@@ -10,12 +10,12 @@ use std::os::fd::RawFd;
 /// although not its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BootstrapEnv {
-    /// The protocol's version, [`pool_core::PROTOCOL_VERSION`] of the parent.
+    /// The protocol's version, [`procpool_core::PROTOCOL_VERSION`] of the parent.
     pub(crate) version: u32,
     /// The process that calls.
     pub(crate) parent: u32,
     /// The inode of the doorbell, whose writing end the worker has as standard input.
-    pub(crate) bell: u64,
+    pub(crate) doorbell: u64,
     /// What this version of the protocol says beyond that. `None`: it is another version.
     pub(crate) launch: Option<Launch>,
 }
@@ -54,9 +54,9 @@ impl BootstrapEnv {
         let mut fields = text.splitn(4, ':');
         let version = fields.next()?.parse().ok()?;
         let parent = fields.next()?.parse().ok()?;
-        let bell = fields.next()?.parse().ok()?;
+        let doorbell = fields.next()?.parse().ok()?;
         let rest = fields.next()?;
-        let launch = if version == pool_core::PROTOCOL_VERSION {
+        let launch = if version == procpool_core::PROTOCOL_VERSION {
             Some(Launch::parse(rest)?)
         } else {
             None
@@ -64,7 +64,7 @@ impl BootstrapEnv {
         Some(Self {
             version,
             parent,
-            bell,
+            doorbell,
             launch,
         })
     }
@@ -99,7 +99,7 @@ impl Inherited {
 
 impl fmt::Display for BootstrapEnv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}:", self.version, self.parent, self.bell)?;
+        write!(f, "{}:{}:{}:", self.version, self.parent, self.doorbell)?;
         let Some(launch) = &self.launch else {
             return Ok(());
         };
@@ -131,7 +131,7 @@ mod tests {
         #[test]
         fn what_was_written_is_read(
             parent: u32,
-            bell: u64,
+            doorbell: u64,
             nonce: u128,
             memory in inherited(),
             hello in inherited(),
@@ -139,9 +139,9 @@ mod tests {
             events in prop::option::of(inherited()),
         ) {
             let called = BootstrapEnv {
-                version: pool_core::PROTOCOL_VERSION,
+                version: procpool_core::PROTOCOL_VERSION,
                 parent,
-                bell,
+                doorbell,
                 launch: Some(Launch { nonce, memory, hello, tie, events }),
             };
             prop_assert_eq!(BootstrapEnv::parse(&called.to_string()), Some(called));
@@ -161,13 +161,13 @@ mod tests {
     #[test]
     fn another_version_is_known_as_one() {
         let called = BootstrapEnv::parse("4294967295:12:34:who knows:what").expect("a call");
-        assert_eq!((called.parent, called.bell), (12, 34));
+        assert_eq!((called.parent, called.doorbell), (12, 34));
         assert_eq!(called.launch, None);
     }
 
     #[test]
     fn the_current_version_must_be_complete() {
-        let version = pool_core::PROTOCOL_VERSION;
+        let version = procpool_core::PROTOCOL_VERSION;
         let whole = format!("{version}:12:34:1f:3/4:5/6:7/8");
         assert!(BootstrapEnv::parse(&whole).is_some());
         for rest in [

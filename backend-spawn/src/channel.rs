@@ -27,7 +27,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender};
-use pool_core::failed;
+use procpool_core::failed;
 use rustix::io::Errno;
 
 use crate::sys;
@@ -38,13 +38,13 @@ pub(crate) type Nonce = [u8; 16];
 /// Who a worker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hello {
-    /// The worker's [`pool_core::PROTOCOL_VERSION`].
+    /// The worker's [`procpool_core::PROTOCOL_VERSION`].
     pub(crate) version: u32,
     /// The worker's process identifier, as it sees it.
     pub(crate) pid: u32,
     /// The nonce that the parent put into the environment.
     pub(crate) nonce: Nonce,
-    /// The worker's [`pool_core::build_identity`].
+    /// The worker's [`procpool_core::build_identity`].
     pub(crate) identity: u128,
 }
 

@@ -82,14 +82,14 @@ impl Inbox {
     ///
     /// # Errors
     /// Of kind `InvalidData` when the bytes are no message of a worker; else those of reading.
-    pub(crate) fn listen(&mut self, mut bell: impl Read) -> io::Result<Heard> {
+    pub(crate) fn listen(&mut self, mut doorbell: impl Read) -> io::Result<Heard> {
         let mut bytes = [0; FRAME_BYTES];
         loop {
             let wanted = match self.missing()? {
                 0 => return Ok(Heard::Message(self.take()?)),
                 wanted => &mut bytes[..wanted],
             };
-            match bell.read(wanted) {
+            match doorbell.read(wanted) {
                 Ok(0) => return Ok(Heard::Closed),
                 Ok(count) => self.0.extend(&wanted[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -9,12 +9,12 @@ use crate::channel::connection;
 use crate::doorbell::{FRAME_BYTES, Heard, Inbox, Message};
 
 /// A doorbell that gives its bytes in pieces, and then has no more for now.
-struct Bell<'a> {
+struct Doorbell<'a> {
     bytes: &'a [u8],
     piece: usize,
 }
 
-impl Read for Bell<'_> {
+impl Read for Doorbell<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -33,18 +33,18 @@ impl Read for Bell<'_> {
 /// When a message comes out that is written in another way, or one takes too much memory.
 pub fn doorbell(input: &[u8]) {
     let (piece, bytes) = input.split_first().unwrap_or((&0, &[]));
-    let mut bell = Bell {
+    let mut doorbell = Doorbell {
         bytes,
         piece: usize::from(*piece).max(1),
     };
     let mut inbox = Inbox::default();
-    while let Ok(heard) = inbox.listen(&mut bell) {
+    while let Ok(heard) = inbox.listen(&mut doorbell) {
         assert!(inbox.memory() <= 2 * FRAME_BYTES, "a message is short");
         match heard {
             Heard::Message(Message::Failed(_)) => {}
             Heard::Message(message) => {
                 let again = message.encode();
-                let mut again = Bell {
+                let mut again = Doorbell {
                     bytes: &again,
                     piece: FRAME_BYTES,
                 };

@@ -8,7 +8,7 @@ use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use pool_core::{PROTOCOL_VERSION, Region, build_identity};
+use procpool_core::{PROTOCOL_VERSION, Region, build_identity};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
 use crate::channel::{Hello, Sender};
@@ -64,7 +64,7 @@ pub fn check_ready() -> Result<(), MissingInit> {
         && standing(&called) != Standing::Unconcerned
     {
         // The parent waits for a hello until its deadline, and can say at once what is wrong.
-        if sys::stdin_is_bell(called.bell) {
+        if sys::stdin_is_bell(called.doorbell) {
             sys::write_to_stdin(&Message::MissingInit.encode());
         }
         return Err(MissingInit { passed_by: true });
@@ -109,7 +109,7 @@ enum Standing {
 
 fn standing(called: &BootstrapEnv) -> Standing {
     let parent = sys::parent();
-    match (sys::stdin_is_bell(called.bell), parent == called.parent) {
+    match (sys::stdin_is_bell(called.doorbell), parent == called.parent) {
         (true, true) => Standing::Called,
         // The parent is in another process namespace, and its error should say so.
         (true, false) if parent == 0 => Standing::Called,
@@ -131,7 +131,7 @@ fn serve(launch: &Launch) -> ! {
             "a worker cannot be set up (dup3, socketpair, sendmsg, recvmsg): {error}"
         ))
     });
-    match (signal, pool_core::worker::bind_to_parent(tie)) {
+    match (signal, procpool_core::worker::bind_to_parent(tie)) {
         (Ok(false), _) => leave(NOT_SET_UP),
         (_, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => leave(NOT_SET_UP),
         // Where a sandbox does not allow the one, the other remains.
@@ -141,23 +141,23 @@ fn serve(launch: &Launch) -> ! {
         )),
     }
     sys::remove_variable(BootstrapEnv::VARIABLE);
-    pool_core::worker::settle();
+    procpool_core::worker::settle();
     sys::name_process(&env::args_os().next().unwrap_or_default());
-    let mut bell = sys::take_stdin().unwrap_or_else(|error| {
+    let mut doorbell = sys::take_stdin().unwrap_or_else(|error| {
         fail_early(&format!(
             "a worker cannot be set up (dup3, socketpair, sendmsg, recvmsg): {error}"
         ))
     });
-    match set_up(launch, &mut bell) {
+    match set_up(launch, &mut doorbell) {
         // SAFETY: the parent has made and prepared this region for this worker, which has it by an
         // inherited descriptor and a nonce, and runs the same executable. The parent gives its own
         // side to the engine alone, and nobody else is given any.
-        Ok(region) => leave(unsafe { pool_core::worker::serve(region, bell.into()) }),
+        Ok(region) => leave(unsafe { procpool_core::worker::serve(region, doorbell.into()) }),
         Err(error) => {
             let reason =
                 format!("a worker cannot be set up (dup3, socketpair, sendmsg, recvmsg): {error}");
             // If this fails, the parent is gone.
-            let _ = say(&mut bell, &Message::Failed(reason));
+            let _ = say(&mut doorbell, &Message::Failed(reason));
             leave(NOT_SET_UP)
         }
     }
@@ -165,9 +165,9 @@ fn serve(launch: &Launch) -> ! {
 
 /// Takes what the parent has left, says hello and that this worker is ready, and returns the
 /// region. Nothing else of what was inherited is held any more then.
-fn set_up(launch: &Launch, bell: &mut PipeWriter) -> io::Result<Region> {
+fn set_up(launch: &Launch, doorbell: &mut PipeWriter) -> io::Result<Region> {
     if let Some(events) = launch.events {
-        pool_core::worker::forward_events_to(sys::take_inherited(events)?);
+        procpool_core::worker::forward_events_to(sys::take_inherited(events)?);
     }
     let memory = sys::take_inherited(launch.memory)?;
     // SAFETY: the parent has made it by `create` for this worker, and its size is sealed. This is
@@ -182,13 +182,13 @@ fn set_up(launch: &Launch, bell: &mut PipeWriter) -> io::Result<Region> {
         identity: build_identity(),
     })?;
     drop(to_parent);
-    say(bell, &Message::Ready)?;
+    say(doorbell, &Message::Ready)?;
     Ok(region)
 }
 
 /// Writes a message in one piece.
-fn say(bell: &mut PipeWriter, message: &Message) -> io::Result<()> {
-    bell.write_all(&message.encode())
+fn say(doorbell: &mut PipeWriter, message: &Message) -> io::Result<()> {
+    doorbell.write_all(&message.encode())
 }
 
 /// Tells the parent by the doorbell that is still the standard input.

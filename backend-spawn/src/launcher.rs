@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use pool_core::{LaunchError, LaunchSpec, Launcher, Link, PROTOCOL_VERSION, Region};
+use procpool_core::{LaunchError, LaunchSpec, Launcher, PROTOCOL_VERSION, Region, WorkerHandle};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
 use crate::channel::{Nonce, connection};
-use crate::link::SpawnLink;
 use crate::sys::{self, Process};
+use crate::worker_handle::SpawnWorkerHandle;
 
 /// This program's own file, even when it was renamed or deleted.
 const EXECUTABLE: &str = "/proc/self/exe";
@@ -48,7 +48,7 @@ impl SpawnLauncher {
     /// Starts the process. Returns when the program is executed.
     fn start(&self, spec: &LaunchSpec, offer: &Offer) -> Result<Process, LaunchError> {
         let prepared = || -> io::Result<_> {
-            let mut streams = vec![(Above::new(offer.bell.as_fd())?, 0)];
+            let mut streams = vec![(Above::new(offer.doorbell.as_fd())?, 0)];
             for (stream, number) in [(spec.stdout(), 1), (spec.stderr(), 2)] {
                 if let Some(stream) = stream {
                     streams.push((Above::new(stream)?, number));
@@ -74,7 +74,7 @@ impl SpawnLauncher {
             let called = BootstrapEnv {
                 version: PROTOCOL_VERSION,
                 parent: std::process::id(),
-                bell: sys::inode(&offer.bell)?,
+                doorbell: sys::inode(&offer.doorbell)?,
                 launch: Some(launch),
             };
             Ok((streams, inherited, environment(&called)?))
@@ -105,23 +105,23 @@ impl Launcher for SpawnLauncher {
         "spawn"
     }
 
-    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError> {
         let (region, memory) = Region::create(spec.region_bytes()).map_err(|error| {
             LaunchError::new("cannot make the memory that a worker shares with its parent")
                 .caused_by(error)
         })?;
         spec.prepare(&region);
-        let (bell, theirs) = sys::make_bell().map_err(cannot_prepare)?;
+        let (doorbell, theirs) = sys::make_bell().map_err(cannot_prepare)?;
         let nonce = sys::random().map_err(cannot_prepare)?;
         let (hello, to_hello) = connection().map_err(cannot_prepare)?;
         let offer = Offer {
             nonce,
             memory,
             hello: to_hello,
-            bell: theirs.into(),
+            doorbell: theirs.into(),
         };
         let process = self.start(spec, &offer)?;
-        let link = SpawnLink::new(process, bell, region, hello, nonce);
+        let link = SpawnWorkerHandle::new(process, doorbell, region, hello, nonce);
         Ok(Box::new(link))
     }
 }
@@ -132,7 +132,7 @@ struct Offer {
     nonce: Nonce,
     memory: OwnedFd,
     hello: OwnedFd,
-    bell: OwnedFd,
+    doorbell: OwnedFd,
 }
 
 /// A descriptor that is none of the standard three, where it would be in the way of what a worker

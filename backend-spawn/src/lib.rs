@@ -15,7 +15,7 @@
 //! 2. In the worker, [`init()`] finds itself called. It ties itself to its parent, maps the
 //!    region, says hello by ipc-channel, over that socket (version, process, nonce, build
 //!    identity), and rings.
-//!    From then on [`pool_core::worker::serve`] has the process.
+//!    From then on [`procpool_core::worker::serve`] has the process.
 //! 3. The parent reads the hello when the doorbell rings, and checks it.
 //!
 //! A worker that fails on the way writes the reason to the doorbell; one that dies closes it.
@@ -33,9 +33,9 @@ mod doorbell;
 pub mod fuzzing;
 mod init;
 mod launcher;
-mod link;
 mod pool;
 mod sys;
+mod worker_handle;
 
 pub use init::{MissingInit, check_ready, init};
 pub use launcher::SpawnLauncher;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pool_core::{BuildError, BuildErrorKind, Engine, Executor, Pool, PoolConfig};
+use procpool_core::{BuildError, BuildErrorKind, Engine, Executor, Pool, PoolConfig};
 
 use crate::init::check_ready;
 use crate::launcher::SpawnLauncher;
@@ -14,11 +14,11 @@ use crate::launcher::SpawnLauncher;
 /// Dropping the pool terminates it.
 ///
 /// ```no_run
-/// use backend_spawn::SpawnPool;
-/// use pool_core::Pool;
+/// use procpool_spawn::SpawnPool;
+/// use procpool_core::Pool;
 ///
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
-///     backend_spawn::init();
+///     procpool_spawn::init();
 ///     let pool = SpawnPool::builder().processes(3).build()?;
 ///     assert_eq!(pool.map(|x: u64| x * x, 0..4)?, [0, 1, 4, 9]);
 ///     Ok(())
@@ -58,7 +58,7 @@ pub struct SpawnPoolBuilder {
 }
 
 impl SpawnPoolBuilder {
-    pool_core::builder_methods!();
+    procpool_core::builder_methods!();
 
     /// Starts the workers, and returns when all of them have answered.
     ///

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| backend_spawn::fuzzing::doorbell(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| procpool_spawn::fuzzing::doorbell(input));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| backend_fork::fuzzing::hello(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| procpool_fork::fuzzing::hello(input));

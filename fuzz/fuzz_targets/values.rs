@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| pool_core::fuzzing::values(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| procpool_core::fuzzing::values(input));

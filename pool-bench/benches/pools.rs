@@ -1,4 +1,4 @@
-//! The workloads of `compare` under criterion: `cargo bench -p pool-bench`.
+//! The workloads of `compare` under criterion: `cargo bench -p procpool-bench`.
 //!
 //! Criterion times each contender by itself, one after the other, and compares with its own last run; for
 //! ratios between contenders, in turns within one run, see `cargo xtask compare`. An iteration is one job, and the
@@ -8,13 +8,13 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
-use pool_bench::contender::Contender;
-use pool_bench::floor;
-use pool_bench::job::Job;
-use pool_bench::roster::Early;
-use pool_bench::scale::Scale;
-use pool_bench::spin::Pace;
-use pool_bench::workload::{Unit, WORKLOADS, Workload};
+use procpool_bench::contender::Contender;
+use procpool_bench::floor;
+use procpool_bench::job::Job;
+use procpool_bench::roster::Early;
+use procpool_bench::scale::Scale;
+use procpool_bench::spin::Pace;
+use procpool_bench::workload::{Unit, WORKLOADS, Workload};
 
 const WORKERS: usize = 2;
 

@@ -1,8 +1,8 @@
 //! How fast the pools are: against the physical floor, a loop, threads, and the pools of others.
 //!
-//! The program `compare` (`cargo run --release -p pool-bench -- compare`) runs all of them interleaved, so that a
+//! The program `compare` (`cargo run --release -p procpool-bench -- compare`) runs all of them interleaved, so that a
 //! machine whose speed drifts is as unfair to each, and writes a report. The benches (`cargo bench -p
-//! pool-bench`) run the same workloads under criterion, one contender after the other.
+//! procpool-bench`) run the same workloads under criterion, one contender after the other.
 //!
 //! - A [`Workload`](workload::Workload) is *what* is done; it asks each role for a [`Job`](job::Job) of a size that
 //!   fits it, since some are ten thousand times slower than others. Times are per item.

@@ -1,11 +1,11 @@
-//! Compares the pools with floors and rivals: `cargo run --release -p pool-bench -- compare`.
+//! Compares the pools with floors and rivals: `cargo run --release -p procpool-bench -- compare`.
 
 use clap::Parser;
-use pool_bench::{compare, floor, serve};
+use procpool_bench::{compare, floor, serve};
 
 /// Benchmarks of procpool.
 #[derive(Debug, Parser)]
-#[command(bin_name = "pool-bench")]
+#[command(bin_name = "procpool-bench")]
 enum Program {
     /// Run everybody interleaved, print a table, and write a report.
     Compare(compare::Options),

@@ -110,6 +110,6 @@ pub fn pythons(
 #[must_use]
 pub fn package() -> PathBuf {
     let now = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    now.filter(|folder| folder.ends_with("pool-bench"))
+    now.filter(|folder| folder.ends_with("procpool-bench"))
         .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")))
 }

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use pool_bench::record::Report;
+use procpool_bench::record::Report;
 
 fn compare(out: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pool-bench"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_procpool-bench"));
     command.args([
         "compare",
         "--quick",

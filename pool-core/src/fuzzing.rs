@@ -8,7 +8,7 @@ pub(crate) mod watched;
 use std::path::Path;
 
 pub use crate::codec::fuzzing::values;
-pub use crate::engine::fuzzing::harvest;
+pub use crate::engine::fuzzing::drain;
 pub use crate::engine::stack_walk::fuzzing::stack;
 #[cfg(feature = "tracing")]
 pub use crate::observe::events::fuzzing::events;
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_corpus_of_harvest_is_survived() {
-        assert!(replay(corpus(), "harvest", harvest) > 0);
+        assert!(replay(corpus(), "drain", drain) > 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! this one.
 //!
 //! ```
-//! use pool_core::{Pool, SerialPool};
+//! use procpool_core::{Pool, SerialPool};
 //!
 //! let pool = SerialPool::new();
 //! assert_eq!(pool.map(|x: u64| x * x, 0..5).unwrap(), [0, 1, 4, 9, 16]);
@@ -32,13 +32,13 @@ mod sys;
 mod task;
 pub mod worker;
 
-pub use api::call::CallWith;
+pub use api::call::Call;
 pub use api::handle::{MapHandle, TaskHandle};
 pub use api::imap::{Imap, ImapLocal};
 pub use api::input::feeder::wait_for_feeders;
 pub use api::input::open_chunk::OpenChunk;
 pub use api::measured::{
-    CallWithReceipts, Collected, ImapReceipts, ImapReceiptsLocal, ReceiptHandle, Receipted,
+    Collected, ImapMeasured, ImapMeasuredLocal, Measured, MeasuredCall, MeasuredHandle,
 };
 pub use api::pool::Pool;
 #[cfg(feature = "progress")]
@@ -48,7 +48,7 @@ pub use api::serial::SerialPool;
 pub use api::stream::{ImapLocalStream, ImapStream};
 pub use api::trace::Trace;
 pub use backend::config::PoolConfig;
-pub use backend::launcher::{Advance, LaunchSpec, Launcher, Link, Reaped};
+pub use backend::launcher::{LaunchSpec, Launcher, Readiness, WorkerHandle};
 pub use broadcast::{Broadcast, BroadcastError, IntoBroadcast, Shareable};
 pub use codec::Number;
 pub use engine::Engine;
@@ -59,12 +59,12 @@ pub use error::task_error::{TaskError, TaskErrorKind};
 pub use observe::call_span::Origin;
 pub use observe::dump::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
 pub use observe::output::{Output, OutputLine, OutputStream};
-pub use observe::receipt::Receipt;
 pub use observe::stats::{Stats, WorkerStats};
+pub use observe::task_metrics::TaskMetrics;
 pub use observe::trace::Tracer;
-pub use observe::worker_exit::{EndReason, WorkerEnd};
+pub use observe::worker_exit::{ExitReason, WorkerExit};
 pub use process::exit_status::ExitStatus;
-pub use process::fork::forked_child;
+pub use process::fork::after_fork_in_child;
 #[doc(hidden)]
 pub use process::orphans::Orphans;
 pub use process::worker_info::WorkerInfo;
@@ -72,10 +72,10 @@ pub use shm::build_identity::build_identity;
 pub use shm::region::{PROTOCOL_VERSION, Region};
 #[doc(hidden)]
 pub use sys::{be_signalled_by, failed, off_standard, poll};
-pub use task::chunk::{Chunk, TaskId};
+pub use task::chunk::{CallId, Chunk};
 pub use task::executor::{Cancel, Executor};
 pub use worker::Resource;
-pub use worker::function::{Entry, ForeignFunction, Stateless};
+pub use worker::function::{FunctionId, NotInExecutable, Stateless};
 
 #[doc(hidden)]
 pub use serde;

@@ -7,11 +7,12 @@ use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use pool_core::{
-    Advance, Engine, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, PoolConfig, Reaped,
-    Region,
+use procpool_core::{
+    Engine, ExitStatus, LaunchError, LaunchSpec, Launcher, PoolConfig, Readiness, Region,
+    WorkerHandle,
 };
 
 /// Which region a launcher gives for each worker.
@@ -27,13 +28,13 @@ impl Launcher for Careless {
         "careless"
     }
 
-    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
-        let (bell, mut ring) = pipe().expect("descriptors");
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError> {
+        let (doorbell, mut ring) = pipe().expect("descriptors");
         ring.write_all(&[1]).expect("a pipe has room");
         let (death, life) = pipe().expect("descriptors");
         Ok(Box::new(Worker {
             region: (self.choose)(&mut self.regions, spec),
-            bell,
+            doorbell,
             _ring: ring,
             death,
             life: Some(life),
@@ -44,30 +45,30 @@ impl Launcher for Careless {
 /// A worker that does nothing, and dies when it is killed.
 struct Worker {
     region: Arc<Region>,
-    bell: PipeReader,
+    doorbell: PipeReader,
     _ring: PipeWriter,
     death: PipeReader,
     life: Option<PipeWriter>,
 }
 
-impl Link for Worker {
+impl WorkerHandle for Worker {
     fn region(&self) -> Arc<Region> {
         self.region.clone()
     }
 
-    fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    fn doorbell(&self) -> BorrowedFd<'_> {
+        self.doorbell.as_fd()
     }
 
-    fn advance(&mut self) -> Result<Advance, LaunchError> {
-        Ok(Advance::Reached)
+    fn poll_ready(&mut self) -> Result<Readiness, LaunchError> {
+        Ok(Readiness::Ready)
     }
 
     fn pid(&self) -> Option<u32> {
         Some(1)
     }
 
-    fn death(&self) -> Option<BorrowedFd<'_>> {
+    fn exit_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.death.as_fd())
     }
 
@@ -75,8 +76,8 @@ impl Link for Worker {
         self.life = None;
     }
 
-    fn reap(&mut self) -> Reaped {
-        Reaped::Exited(ExitStatus::Signal(9))
+    fn reap(&mut self) -> Poll<ExitStatus> {
+        Poll::Ready(ExitStatus::Signal(9))
     }
 }
 
@@ -100,15 +101,15 @@ impl Launcher for Slow {
         "slow"
     }
 
-    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
-        let (bell, mut ring) = pipe().expect("descriptors");
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError> {
+        let (doorbell, mut ring) = pipe().expect("descriptors");
         ring.write_all(&[1]).expect("a pipe has room");
         let region = region(spec.region_bytes());
         spec.prepare(&region);
         Ok(Box::new(SlowWorker {
             fault: self.fault,
             region,
-            bell,
+            doorbell,
             _ring: ring,
             death: File::open("/proc/self/exe").expect("a file"),
             asked: 0,
@@ -120,7 +121,7 @@ impl Launcher for Slow {
 struct SlowWorker {
     fault: Fault,
     region: Arc<Region>,
-    bell: PipeReader,
+    doorbell: PipeReader,
     _ring: PipeWriter,
     death: File,
     asked: u32,
@@ -130,36 +131,36 @@ struct SlowWorker {
 /// How often it is asked whether it is gone until it is.
 const ASKED: u32 = 6;
 
-impl Link for SlowWorker {
+impl WorkerHandle for SlowWorker {
     fn region(&self) -> Arc<Region> {
         self.region.clone()
     }
 
-    fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    fn doorbell(&self) -> BorrowedFd<'_> {
+        self.doorbell.as_fd()
     }
 
-    fn advance(&mut self) -> Result<Advance, LaunchError> {
+    fn poll_ready(&mut self) -> Result<Readiness, LaunchError> {
         assert_ne!(self.fault, Fault::Panics, "on purpose");
-        Ok(Advance::Reached)
+        Ok(Readiness::Ready)
     }
 
     fn pid(&self) -> Option<u32> {
         Some(1)
     }
 
-    fn death(&self) -> Option<BorrowedFd<'_>> {
+    fn exit_fd(&self) -> Option<BorrowedFd<'_>> {
         (self.fault == Fault::Unwatchable).then(|| self.death.as_fd())
     }
 
     fn kill(&mut self) {}
 
-    fn reap(&mut self) -> Reaped {
+    fn reap(&mut self) -> Poll<ExitStatus> {
         self.asked += 1;
         if self.asked < ASKED {
-            return Reaped::Pending;
+            return Poll::Pending;
         }
-        Reaped::Exited(ExitStatus::Signal(9))
+        Poll::Ready(ExitStatus::Signal(9))
     }
 }
 
@@ -211,7 +212,7 @@ fn assert_refused(choose: Choose) {
     assert!(error.to_string().contains(words), "{error}");
 }
 
-/// A launcher whose one worker has closed its bell, and takes a while to die.
+/// A launcher whose one worker has closed its doorbell, and takes a while to die.
 struct Undecided {
     asked: Arc<AtomicU32>,
 }
@@ -227,15 +228,15 @@ impl Launcher for Undecided {
         "undecided"
     }
 
-    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError> {
         let choose: Choose = |_, spec| region(spec.region_bytes());
-        let (bell, ring) = pipe().expect("descriptors");
+        let (doorbell, ring) = pipe().expect("descriptors");
         let (death, life) = pipe().expect("descriptors");
         drop(ring);
         let (_, ring) = pipe().expect("descriptors");
         let worker = Worker {
             region: choose(&mut Vec::new(), spec),
-            bell,
+            doorbell,
             _ring: ring,
             death,
             life: Some(life),
@@ -248,19 +249,19 @@ impl Launcher for Undecided {
     }
 }
 
-impl Link for Dying {
+impl WorkerHandle for Dying {
     fn region(&self) -> Arc<Region> {
         self.worker.region()
     }
 
-    fn bell(&self) -> BorrowedFd<'_> {
-        self.worker.bell()
+    fn doorbell(&self) -> BorrowedFd<'_> {
+        self.worker.doorbell()
     }
 
-    fn advance(&mut self) -> Result<Advance, LaunchError> {
+    fn poll_ready(&mut self) -> Result<Readiness, LaunchError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         if self.begun.elapsed() < Duration::from_millis(200) {
-            return Ok(Advance::HungUp);
+            return Ok(Readiness::HungUp);
         }
         Err(LaunchError::new("that is why"))
     }
@@ -269,20 +270,20 @@ impl Link for Dying {
         self.worker.pid()
     }
 
-    fn death(&self) -> Option<BorrowedFd<'_>> {
-        self.worker.death()
+    fn exit_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.worker.exit_fd()
     }
 
     fn kill(&mut self) {
         self.worker.kill();
     }
 
-    fn reap(&mut self) -> Reaped {
+    fn reap(&mut self) -> Poll<ExitStatus> {
         self.worker.reap()
     }
 }
 
-/// A closed bell is readable for ever; the engine asks ever more seldom what that means.
+/// A closed doorbell is readable for ever; the engine asks ever more seldom what that means.
 #[test]
 fn a_closed_bell_is_asked_about_now_and_then() {
     let mut config = PoolConfig::default();

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use procpool::Pool;
 
-use crate::gate::{self, Gate, Tally};
-use crate::peer::wait_until;
-use crate::subject::Processes;
+use crate::backends::Processes;
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::wait_until;
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -20,7 +20,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 }
 
 fn pass(ticket: String) -> u32 {
-    gate::pass(&ticket);
+    file_barrier::pass(&ticket);
     std::process::id()
 }
 
@@ -83,7 +83,7 @@ fn items_behind_a_stuck_one_go_to_another_worker<S: Processes>() {
         if stuck {
             wait_until(|| std::fs::read_to_string(&tally).is_ok_and(|text| text.len() == 2 * 999));
         } else {
-            gate::add(&tally, "x");
+            file_barrier::add(&tally, "x");
         }
         x
     }
@@ -104,7 +104,7 @@ fn quick_items_do_not_bind_those_behind<S: Processes>() {
         match tally {
             // Quick.
             None => {}
-            Some(tally) if behind => gate::add(&tally, "run"),
+            Some(tally) if behind => file_barrier::add(&tally, "run"),
             Some(tally) => {
                 wait_until(|| std::fs::read(&tally).is_ok_and(|text| text.len() == 4 * 100))
             }

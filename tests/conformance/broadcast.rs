@@ -7,10 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use procpool::{Broadcast, Pool, TaskErrorKind};
 use serde::{Deserialize, Serialize};
 
-use crate::gate::{self, Gate};
-use crate::peer::{signal, wait_until, workers};
+use crate::backends::{Builder, Processes, Subject};
+use crate::file_barrier::{self, Gate};
+use crate::procfs::{signal, wait_until, workers};
 use crate::program::{Program, again, programs};
-use crate::subject::{Builder, Processes, Subject};
 use crate::trial::Test;
 use crate::watchdog;
 
@@ -369,7 +369,7 @@ fn idle_workers_let_go_of_what_is_freed<S: Processes>() {
     let (gone_inode, kept_inode) = (inode_of(&gone[0]), inode_of(&kept[0]));
     let gate = Gate::new();
     let wait = |(a, b, gate): (Broadcast<[u8]>, Broadcast<[u8]>, String)| {
-        gate::pass(&gate);
+        file_barrier::pass(&gate);
         a[0] + b[0]
     };
     // In every worker at the same time.
@@ -407,7 +407,7 @@ fn a_busy_worker_lets_go_when_it_is_through<S: Processes>() {
         1
     );
     let gate = Gate::new();
-    let busy = pool.apply_async(|gate: String| gate::pass(&gate), gate.ticket());
+    let busy = pool.apply_async(|gate: String| file_barrier::pass(&gate), gate.ticket());
     let pid = gate.wait_for(1)[0];
     drop(shared);
     assert_eq!(holdings(&pid.to_string(), inode), (1, 1));
@@ -427,7 +427,7 @@ fn a_worker_that_never_rests_lets_go_between_tasks<S: Processes>() {
     assert_eq!(pool.apply(first, shared.clone()).unwrap(), 1);
     let next = || {
         let gate = Gate::new();
-        let handle = pool.apply_async(|gate: String| gate::pass(&gate), gate.ticket());
+        let handle = pool.apply_async(|gate: String| file_barrier::pass(&gate), gate.ticket());
         (gate, handle)
     };
     let (mut running, mut waiting) = (next(), next());
@@ -453,7 +453,7 @@ fn a_worker_that_never_rests_lets_go_between_tasks<S: Processes>() {
 fn a_handle_on_its_way_keeps_the_memory<S: Processes>() {
     let pool = S::pool(1);
     let gate = Gate::new();
-    let busy = pool.apply_async(|gate: String| gate::pass(&gate), gate.ticket());
+    let busy = pool.apply_async(|gate: String| file_barrier::pass(&gate), gate.ticket());
     gate.wait_for(1);
     let shared = pool.broadcast(vec![5_u32; 1000]).unwrap();
     let inode = inode_of(&shared[0]);
@@ -469,7 +469,7 @@ fn a_handle_on_its_way_keeps_the_memory<S: Processes>() {
 
     // Cancelled in the queue, it is gone as well.
     let gate = Gate::new();
-    let busy = pool.apply_async(|gate: String| gate::pass(&gate), gate.ticket());
+    let busy = pool.apply_async(|gate: String| file_barrier::pass(&gate), gate.ticket());
     gate.wait_for(1);
     let shared = pool.broadcast(vec![5_u32; 1000]).unwrap();
     let inode = inode_of(&shared[0]);
@@ -513,7 +513,7 @@ fn replacements_open_it_anew<S: Processes>() {
     for _ in 0..3 {
         let gate = Gate::new();
         let wait = |(shared, gate): (Broadcast<[u8]>, String)| {
-            gate::pass(&gate);
+            file_barrier::pass(&gate);
             shared[1]
         };
         let call = pool.call(wait).retries(1);

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use procpool::Pool;
 
-use crate::subject::{Builder, Processes};
+use crate::backends::{Builder, Processes};
 use crate::trial::Test;
 use crate::watchdog;
 

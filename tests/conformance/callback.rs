@@ -8,9 +8,9 @@ use std::{iter, thread};
 
 use procpool::{Pool, TaskErrorKind};
 
-use crate::gate::{self, Gate};
-use crate::peer::{self, wait_for_death};
-use crate::subject::{Processes, Subject};
+use crate::backends::{Processes, Subject};
+use crate::file_barrier::{self, Gate};
+use crate::procfs::{self, wait_for_death};
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -192,7 +192,7 @@ fn a_callback_is_freed_when_it_has_run<S: Subject>() {
     let map = pool.map_async(half, [2]);
     let holder = held.clone();
     map.on_complete(move |_| drop(holder.clone()));
-    peer::wait_until(|| Arc::strong_count(&held) == 1);
+    procfs::wait_until(|| Arc::strong_count(&held) == 1);
     assert_eq!(handle.get().unwrap(), 1);
     assert_eq!(map.get().unwrap(), [1]);
 }
@@ -200,7 +200,7 @@ fn a_callback_is_freed_when_it_has_run<S: Subject>() {
 /// The last owner of a pool may be a callback of its own: the pool ends there.
 fn a_callback_can_own_the_pool_last<S: Subject>() {
     let pool = Arc::new(S::pool(2));
-    let pids = peer::workers(&*pool);
+    let pids = procfs::workers(&*pool);
     let (sender, receiver) = channel();
     let handle = pool.apply_async(half, 2);
     handle.wait();
@@ -247,7 +247,7 @@ fn a_callback_waits_for_its_task<S: Processes>() {
     let pool = S::pool(1);
     let gate = Gate::new();
     let (sender, receiver) = channel();
-    let handle = pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket());
+    let handle = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
     let called = sender();
     handle.on_complete(move |result| called.send(result.is_ok()).unwrap());
     gate.wait_for(1);
@@ -300,9 +300,9 @@ fn a_callback_that_blocks_holds_up_no_task<S: Processes>() {
 /// Dropping the pool in a callback ends the tasks that still run, as dropping it anywhere does.
 fn a_callback_drops_the_pool_under_running_tasks<S: Processes>() {
     let pool = S::pool(2);
-    let pids = peer::workers(&pool);
+    let pids = procfs::workers(&pool);
     let gate = Gate::new();
-    let pass = |ticket: String| gate::pass(&ticket);
+    let pass = |ticket: String| file_barrier::pass(&ticket);
     let running = pool.apply_async(pass, gate.ticket());
     let queued = pool
         .call(pass)
@@ -347,7 +347,7 @@ fn a_callback_terminates_the_pool<S: Processes>() {
     let gate = Gate::new();
     let handle = pool.apply_async(half, 2);
     let rest = pool.map_async(
-        |ticket: String| gate::pass(&ticket),
+        |ticket: String| file_barrier::pass(&ticket),
         vec![gate.ticket(); 10],
     );
     gate.wait_for(1);
@@ -362,7 +362,7 @@ fn callbacks_of_a_terminated_pool_run<S: Processes>() {
     let pool = S::pool(1);
     let gate = Gate::new();
     let (sender, receiver) = channel();
-    let pass = |ticket: String| gate::pass(&ticket);
+    let pass = |ticket: String| file_barrier::pass(&ticket);
     for _ in 0..20 {
         let called = sender();
         let handle = pool.apply_async(pass, gate.ticket());

@@ -2,9 +2,9 @@
 
 use procpool::{Pool, TaskErrorKind, worker};
 
-use crate::gate::{self, Gate, Tally};
-use crate::peer::{self, wait_for_death, wait_until, workers};
-use crate::subject::Processes;
+use crate::backends::Processes;
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::{self, wait_for_death, wait_until, workers};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -28,9 +28,9 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 
 /// Says that it runs, and waits.
 fn run((tally, gate): (String, Option<String>)) -> u32 {
-    gate::add(&tally, std::process::id());
+    file_barrier::add(&tally, std::process::id());
     if let Some(gate) = gate {
-        gate::pass(&gate);
+        file_barrier::pass(&gate);
     }
     std::process::id()
 }
@@ -69,9 +69,9 @@ fn a_queued_task_is_cancelled_at_once_and_never_runs<S: Processes>() {
 
 /// Runs until it is cancelled, and says so.
 fn run_until_cancelled((tally, gate): (String, String)) -> u32 {
-    gate::add(&gate, std::process::id());
+    file_barrier::add(&gate, std::process::id());
     wait_until(worker::is_cancelled);
-    gate::add(&tally, "cancelled");
+    file_barrier::add(&tally, "cancelled");
     std::process::id()
 }
 
@@ -128,8 +128,8 @@ fn a_running_task_that_does_not_ask_goes_on<S: Processes>() {
     let pool = S::pool(1);
     let (gate, tally) = (Gate::new(), Tally::new());
     let task = |(tally, gate): (String, String)| {
-        gate::pass(&gate);
-        gate::add(&tally, "done");
+        file_barrier::pass(&gate);
+        file_barrier::add(&tally, "done");
     };
     let handle = pool.apply_async(task, (tally.ticket(), gate.ticket()));
     let pids = gate.wait_for(1);
@@ -272,7 +272,7 @@ fn what_a_killed_task_has_started_is_killed_with_it<S: Processes>() {
     fn start(tally: String) {
         let child = std::process::Command::new("sleep").arg("1000").spawn();
         let mut child = child.expect("there is sleep");
-        gate::add(&tally, child.id());
+        file_barrier::add(&tally, child.id());
         child.wait().expect("it can be waited for");
     }
     let pool = S::pool(1);
@@ -280,7 +280,7 @@ fn what_a_killed_task_has_started_is_killed_with_it<S: Processes>() {
     let handle = pool.apply_async(start, tally.ticket());
     wait_until(|| tally.count() == 1);
     let child: u32 = tally.lines()[0].parse().unwrap();
-    assert!(peer::is_alive(child));
+    assert!(procfs::is_alive(child));
     handle.kill();
     assert!(handle.get().unwrap_err().is_cancelled());
     wait_for_death(&[child]);

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use procpool::{EndReason, Pool, TaskErrorKind};
+use procpool::{ExitReason, Pool, TaskErrorKind};
 use rustix::process::Signal;
 
-use crate::fate::{Fate, strike};
-use crate::gate::{self, Gate, Tally};
-use crate::peer::{self, wait_for_death, workers};
+use crate::backends::Processes;
+use crate::failure_modes::{Fate, strike};
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::{self, wait_for_death, workers};
 use crate::program::{Program, again, programs};
-use crate::subject::Processes;
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -105,7 +105,7 @@ fn one_slow_item_costs_no_other<S: Processes>() {
 fn a_deadline_counts_from_the_start_of_the_run<S: Processes>() {
     let pool = S::pool(1);
     let gate = Gate::new();
-    let first = pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket());
+    let first = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
     gate.wait_for(1);
     let limit = Duration::from_secs(1);
     let queued = [1, 2, 3].map(|x| pool.call(|x: u64| x).timeout(limit).apply_async(x));
@@ -157,7 +157,7 @@ fn what_a_task_has_started_is_killed_with_it<S: Processes>() {
     fn start(tally: String) {
         let child = std::process::Command::new("sleep").arg("1000").spawn();
         let mut child = child.expect("there is sleep");
-        gate::add(&tally, child.id());
+        file_barrier::add(&tally, child.id());
         child.wait().expect("it can be waited for");
     }
     let pool = S::pool(1);
@@ -237,7 +237,7 @@ fn a_timeout_of_zero_is_refused<S: Processes>() {
 
 /// Counts its runs, and survives only the one with this number.
 fn survive_once((tally, run, fate): (String, usize, Fate)) -> usize {
-    gate::add(&tally, std::process::id());
+    file_barrier::add(&tally, std::process::id());
     let runs = std::fs::read_to_string(&tally).unwrap().lines().count();
     if runs != run {
         strike(fate).expect("it has died");
@@ -275,7 +275,7 @@ fn a_task_is_run_again_as_often_as_allowed<S: Processes>() {
 /// Retries are for deadlines too.
 fn a_task_that_ran_out_of_time_is_run_again<S: Processes>() {
     fn slow_once(tally: String) -> usize {
-        gate::add(&tally, "run");
+        file_barrier::add(&tally, "run");
         let runs = std::fs::read_to_string(&tally).unwrap().lines().count();
         if runs == 1 {
             never(0);
@@ -305,7 +305,7 @@ fn a_task_that_panicked_is_not_run_again<S: Processes>() {
 fn a_worker_that_is_stopped_costs_no_task<S: Processes>() {
     let pool = S::pool(1);
     let stopped = workers(&pool);
-    peer::signal(stopped[0], Signal::STOP);
+    procfs::signal(stopped[0], Signal::STOP);
     assert_eq!(
         pool.call(|x: u64| x + 1).timeout(LIMIT).apply(1).unwrap(),
         2
@@ -316,7 +316,7 @@ fn a_worker_that_is_stopped_costs_no_task<S: Processes>() {
 /// Items that had ended before their worker died, and those that had not begun, run once.
 fn only_the_lost_item_is_run_again<S: Processes>() {
     fn task((tally, x): (String, u32)) -> u32 {
-        gate::add(&tally, x);
+        file_barrier::add(&tally, x);
         let runs = std::fs::read_to_string(&tally).unwrap();
         if x == 7 && runs.lines().filter(|line| *line == "7").count() == 1 {
             std::process::abort();
@@ -346,8 +346,8 @@ fn assert_deadline<S: Processes>(task: impl Fn(u64) -> u64 + Copy + Send + Sync 
         }
     }
     let stats = pool.stats();
-    assert_eq!(stats.ended_for(EndReason::Deadline), 1, "{stats}");
-    assert_eq!(stats.ended_for(EndReason::Stuck), 0, "{stats}");
+    assert_eq!(stats.ended_for(ExitReason::Deadline), 1, "{stats}");
+    assert_eq!(stats.ended_for(ExitReason::Unresponsive), 0, "{stats}");
 }
 
 /// A task that catches a panic goes on, and so does its time.
@@ -389,13 +389,13 @@ fn time_in_which_nobody_runs_is_nobodys<S: Processes>() {
     let worker = gate.wait_for(1)[0];
     let stopped = Instant::now();
     for pid in [program.id(), worker] {
-        peer::signal(pid, Signal::STOP);
+        procfs::signal(pid, Signal::STOP);
     }
-    peer::wait_until(|| stopped.elapsed() > FROZEN_LIMIT + Duration::from_secs(1));
+    procfs::wait_until(|| stopped.elapsed() > FROZEN_LIMIT + Duration::from_secs(1));
     gate.open();
     // Whoever keeps the time comes first.
     for pid in [program.id(), worker] {
-        peer::signal(pid, Signal::CONT);
+        procfs::signal(pid, Signal::CONT);
     }
     assert_eq!(program.line(), "a value");
 }
@@ -403,7 +403,7 @@ fn time_in_which_nobody_runs_is_nobodys<S: Processes>() {
 fn is_frozen<S: Processes>() {
     let pool = S::pool(1);
     let ticket = std::env::var(GATE).unwrap();
-    let call = pool.call(|ticket: String| gate::pass(&ticket));
+    let call = pool.call(|ticket: String| file_barrier::pass(&ticket));
     match call.timeout(FROZEN_LIMIT).apply(ticket) {
         Ok(()) => println!("a value"),
         Err(error) => println!("{error}"),

@@ -7,11 +7,11 @@ use procpool::{Pool, TaskError, TaskErrorKind};
 use rustix::process::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::fate::{Fate, strike};
-use crate::gate::{self, Gate, Tally};
-use crate::peer::{signal, wait_for_death, wait_until, workers};
+use crate::backends::Processes;
+use crate::failure_modes::{Fate, strike};
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::{signal, wait_for_death, wait_until, workers};
 use crate::program::{Program, again, programs};
-use crate::subject::Processes;
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -126,7 +126,7 @@ fn check<S: Processes>(stage: Stage, fates: &[Fate], kind: impl Fn(Fate) -> Task
     let gate = Gate::new();
     let bystander = pool.apply_async(
         |ticket: String| {
-            gate::pass(&ticket);
+            file_barrier::pass(&ticket);
             std::process::id()
         },
         gate.ticket(),
@@ -357,7 +357,7 @@ fn a_death_after_the_reply_costs_nothing<S: Processes>() {
         let gate = Gate::new();
         let task = |ticket: String| {
             std::thread::spawn(move || {
-                gate::pass(&ticket);
+                file_barrier::pass(&ticket);
                 std::process::abort();
             });
             std::process::id()
@@ -400,7 +400,7 @@ fn a_death_while_idle_costs_nothing<S: Processes>() {
 /// lost, and the pool goes on.
 fn workers_that_kill_each_other<S: Processes>() {
     fn shoot((gate, target): (String, u32)) -> u32 {
-        gate::pass(&gate);
+        file_barrier::pass(&gate);
         signal(target, Signal::KILL);
         target
     }
@@ -466,7 +466,7 @@ fn a_worker_that_writes_rubbish_harms_itself_alone<S: Processes>() {
     }
     let pool = S::pool(2);
     let gate = Gate::new();
-    let bystander = pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket());
+    let bystander = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
     gate.wait_for(1);
     for seed in 0..20 {
         let pid = pool.apply(|()| std::process::id(), ()).unwrap();
@@ -498,7 +498,7 @@ fn what_a_dead_task_has_started_goes_with_it<S: Processes>() {
     #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     fn start((tally, fate): (String, Fate)) {
         let child = std::process::Command::new("sleep").arg("1000").spawn();
-        gate::add(&tally, child.expect("there is sleep").id());
+        file_barrier::add(&tally, child.expect("there is sleep").id());
         strike(fate).expect("it has died");
     }
     let pool = S::pool(1);

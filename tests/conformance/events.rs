@@ -11,9 +11,9 @@ use tracing_core::metadata::LevelFilter;
 use tracing_core::span::{Attributes, Id, Record};
 use tracing_core::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
 
-use crate::peer::wait_until;
+use crate::backends::{Builder, Processes};
+use crate::procfs::wait_until;
 use crate::program::{Program, again, programs};
-use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 use crate::watchdog;
 

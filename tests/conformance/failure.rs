@@ -7,9 +7,9 @@ use procpool::{Pool, SerialPool, TaskError, TaskErrorKind, worker};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::gate::{self, Tally};
+use crate::backends::{Builder, Processes, Subject};
+use crate::file_barrier::{self, Tally};
 use crate::program::{Program, again, programs};
-use crate::subject::{Builder, Processes, Subject};
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -330,7 +330,7 @@ fn a_backtrace_is_the_tasks<S: Subject>() {
         if cfg!(debug_assertions) {
             assert!(first.contains("conformance::failure"), "{backtrace}");
         }
-        for foreign in ["pool_core::", "std::", "rust_begin_unwind", "main"] {
+        for foreign in ["procpool_core::", "std::", "rust_begin_unwind", "main"] {
             assert!(!backtrace.contains(foreign), "{foreign} in {backtrace}");
         }
     }
@@ -417,7 +417,7 @@ fn panic_to_the_end((end, tally): (End, String)) {
     extern "C" fn callback() {
         panic!("the {}", "cause");
     }
-    gate::add(&tally, "run");
+    file_barrier::add(&tally, "run");
     match end {
         End::Twice | End::DestructorAborts => {
             let _value = OnDrop(end);

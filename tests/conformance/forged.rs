@@ -15,11 +15,11 @@ use rustix::fs::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::backends::{Builder, Processes};
 use crate::broadcast::{holdings, inode_of};
-use crate::gate::{self, Gate};
-use crate::peer::{is_alive, wait_until, workers};
-use crate::rogue::{Memory, PROGRESS, RESPONSE_TAIL, RINGS, bell};
-use crate::subject::{Builder, Processes};
+use crate::file_barrier::{self, Gate};
+use crate::hostile_support::{Memory, PROGRESS, RESPONSE_TAIL, RINGS, doorbell};
+use crate::procfs::{is_alive, wait_until, workers};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -117,7 +117,7 @@ fn answer(record: &[u8]) -> ! {
     let time = [&(8_u32 << 2 | 2).to_le_bytes()[..], &[0; 8]].concat();
     let end = put(&[record, &time].concat());
     Memory::find().set(RESPONSE_TAIL, end);
-    let _ = bell().write(&[1]);
+    let _ = doorbell().write(&[1]);
     loop {
         std::thread::park();
     }
@@ -133,7 +133,7 @@ where
 {
     let pool = S::pool(2);
     let gate = Gate::new();
-    let bystander = pool.apply_async(|gate: String| gate::pass(&gate), gate.ticket());
+    let bystander = pool.apply_async(|gate: String| file_barrier::pass(&gate), gate.ticket());
     let busy = gate.wait_for(1)[0];
     let rogue = workers(&pool).into_iter().find(|pid| *pid != busy).unwrap();
     let outcome = pool.apply(task, argument);
@@ -356,7 +356,7 @@ fn offers_that_make_no_sense<S: Processes>() {
 /// offered: that result is lost with its worker, and run again if that was asked for.
 fn what_was_staged_by_who_died_is_lost<S: Processes>() {
     fn die((tally, turns): (String, usize)) -> Broadcast<[u8]> {
-        gate::add(&tally, "turn");
+        file_barrier::add(&tally, "turn");
         if fs::read_to_string(&tally).unwrap().lines().count() > turns {
             return Broadcast::new(&b"well"[..]).unwrap();
         }
@@ -372,7 +372,7 @@ fn what_was_staged_by_who_died_is_lost<S: Processes>() {
         std::process::abort()
     }
     let pool = S::pool(1);
-    let tally = gate::Tally::new();
+    let tally = file_barrier::Tally::new();
     assert_eq!(pool.apply(|x: u64| x, 1).unwrap(), 1);
     let error = pool.apply(die, (tally.ticket(), 1)).unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");

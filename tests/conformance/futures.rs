@@ -13,9 +13,9 @@ use std::time::Duration;
 use futures_core::{FusedStream, Stream};
 use procpool::{Pool, TaskError, TaskErrorKind};
 
-use crate::gate::{self, Gate, Tally};
-use crate::peer::wait_until;
-use crate::subject::{Processes, Subject};
+use crate::backends::{Processes, Subject};
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::wait_until;
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -51,12 +51,12 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 }
 
 /// Wakes a thread, and counts how often.
-struct Bell {
+struct Doorbell {
     rung: AtomicUsize,
     thread: Thread,
 }
 
-impl Bell {
+impl Doorbell {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             rung: AtomicUsize::new(0),
@@ -76,7 +76,7 @@ impl Bell {
     }
 }
 
-impl Wake for Bell {
+impl Wake for Doorbell {
     fn wake(self: Arc<Self>) {
         self.rung.fetch_add(1, Ordering::SeqCst);
         self.thread.unpark();
@@ -85,22 +85,22 @@ impl Wake for Bell {
 
 /// Waits for a future as the simplest of executors.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let bell = Bell::new();
-    let waker = Waker::from(bell.clone());
+    let doorbell = Doorbell::new();
+    let waker = Waker::from(doorbell.clone());
     let mut future = pin!(future);
     for times in 1.. {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
             // Each poll is answered by one wake-up.
-            Poll::Pending => bell.wait_for(times),
+            Poll::Pending => doorbell.wait_for(times),
         }
     }
     unreachable!("no task is polled so often")
 }
 
 /// Polls once.
-fn poll<F: Future + Unpin>(future: &mut F, bell: &Arc<Bell>) -> Poll<F::Output> {
-    let waker = Waker::from(bell.clone());
+fn poll<F: Future + Unpin>(future: &mut F, doorbell: &Arc<Doorbell>) -> Poll<F::Output> {
+    let waker = Waker::from(doorbell.clone());
     Pin::new(future).poll(&mut Context::from_waker(&waker))
 }
 
@@ -108,18 +108,18 @@ pub(crate) async fn next<T: Stream + Unpin>(stream: &mut T) -> Option<T::Item> {
     poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
 }
 
-fn poll_next<T: Stream + Unpin>(stream: &mut T, bell: &Arc<Bell>) -> Poll<Option<T::Item>> {
-    let waker = Waker::from(bell.clone());
+fn poll_next<T: Stream + Unpin>(stream: &mut T, doorbell: &Arc<Doorbell>) -> Poll<Option<T::Item>> {
+    let waker = Waker::from(doorbell.clone());
     Pin::new(stream).poll_next(&mut Context::from_waker(&waker))
 }
 
 /// Polls until it is clear that there is nothing but to wait: a poll that had no time to hand out
 /// all items asks for another one.
-fn poll_until_it_waits<T: Stream + Unpin>(stream: &mut T, bell: &Arc<Bell>) {
+fn poll_until_it_waits<T: Stream + Unpin>(stream: &mut T, doorbell: &Arc<Doorbell>) {
     loop {
-        let before = bell.rung();
-        assert!(poll_next(stream, bell).is_pending());
-        if bell.rung() == before {
+        let before = doorbell.rung();
+        assert!(poll_next(stream, doorbell).is_pending());
+        if doorbell.rung() == before {
             return;
         }
     }
@@ -138,7 +138,7 @@ fn square(x: u64) -> u64 {
 }
 
 fn wait_at(ticket: String) -> u32 {
-    gate::pass(&ticket);
+    file_barrier::pass(&ticket);
     7
 }
 
@@ -269,12 +269,12 @@ fn a_stream_lets_others_run<S: Subject>() {
         .chunksize(2000)
         .imap(0..2000)
         .into_stream();
-    let bell = Bell::new();
+    let doorbell = Doorbell::new();
     let mut in_a_row = 0;
     let mut results = 0;
     loop {
-        let before = bell.rung();
-        match poll_next(&mut stream, &bell) {
+        let before = doorbell.rung();
+        match poll_next(&mut stream, &doorbell) {
             Poll::Ready(None) => break,
             Poll::Ready(Some(result)) => {
                 assert_eq!(result.unwrap(), square(results));
@@ -284,7 +284,7 @@ fn a_stream_lets_others_run<S: Subject>() {
             }
             Poll::Pending => {
                 in_a_row = 0;
-                bell.wait_for(before + 1);
+                doorbell.wait_for(before + 1);
             }
         }
     }
@@ -336,10 +336,10 @@ fn who_polls_last_is_woken_and_nobody_else<S: Processes>() {
     let gate = Gate::new();
     let mut task = pool.apply_async(wait_at, gate.ticket());
     let mut map = pool.map_async(wait_at, [gate.ticket()]);
-    let [first, last] = [Bell::new(), Bell::new()];
-    for bell in [&first, &last] {
-        assert!(poll(&mut task, bell).is_pending());
-        assert!(poll(&mut map, bell).is_pending());
+    let [first, last] = [Doorbell::new(), Doorbell::new()];
+    for doorbell in [&first, &last] {
+        assert!(poll(&mut task, doorbell).is_pending());
+        assert!(poll(&mut map, doorbell).is_pending());
     }
     assert_eq!(Arc::strong_count(&first), 1, "it is not even kept");
     gate.open();
@@ -356,17 +356,17 @@ fn spurious_polls_change_nothing<S: Processes>() {
     let pool = S::pool(1);
     let gate = Gate::new();
     let mut task = pool.apply_async(wait_at, gate.ticket());
-    let bells = [Bell::new(), Bell::new(), Bell::new()];
-    for bell in bells.iter().cycle().take(3000) {
-        assert!(poll(&mut task, bell).is_pending());
+    let doorbells = [Doorbell::new(), Doorbell::new(), Doorbell::new()];
+    for doorbell in doorbells.iter().cycle().take(3000) {
+        assert!(poll(&mut task, doorbell).is_pending());
     }
     gate.open();
-    bells[2].wait_for(1);
+    doorbells[2].wait_for(1);
     for _ in 0..3 {
         // It is no error to ask again.
-        assert_eq!(poll(&mut task, &bells[0]), Poll::Ready(Ok(7)));
+        assert_eq!(poll(&mut task, &doorbells[0]), Poll::Ready(Ok(7)));
     }
-    assert_eq!(bells.map(|bell| bell.rung()), [0, 0, 1]);
+    assert_eq!(doorbells.map(|doorbell| doorbell.rung()), [0, 0, 1]);
 }
 
 /// Not for every chunk.
@@ -375,12 +375,12 @@ fn a_map_wakes_whoever_awaits_it_once<S: Processes>() {
     let gate = Gate::new();
     let tickets = vec![gate.ticket(); 200];
     let mut map = pool.call(wait_at).chunksize(1).map_async(tickets);
-    let bell = Bell::new();
-    assert!(poll(&mut map, &bell).is_pending());
+    let doorbell = Doorbell::new();
+    assert!(poll(&mut map, &doorbell).is_pending());
     gate.open();
-    bell.wait_for(1);
-    assert_eq!(poll(&mut map, &bell), Poll::Ready(Ok(vec![7; 200])));
-    assert_eq!(bell.rung(), 1);
+    doorbell.wait_for(1);
+    assert_eq!(poll(&mut map, &doorbell), Poll::Ready(Ok(vec![7; 200])));
+    assert_eq!(doorbell.rung(), 1);
 }
 
 /// It is polled once on each of several threads, the last of which is woken.
@@ -390,7 +390,7 @@ fn a_future_goes_from_thread_to_thread<S: Processes>() {
     let mut task = pool.apply_async(wait_at, gate.ticket());
     for _ in 0..3 {
         task = std::thread::spawn(move || {
-            assert!(poll(&mut task, &Bell::new()).is_pending());
+            assert!(poll(&mut task, &Doorbell::new()).is_pending());
             task
         })
         .join()
@@ -427,25 +427,25 @@ fn threads_and_futures_wait_side_by_side<S: Processes>() {
 /// Nobody is woken for it, its waker is let go at once, and the task runs to its end.
 fn a_future_that_is_dropped_leaves_its_task_alone<S: Processes>() {
     fn note((tally, ticket): (String, String)) {
-        gate::pass(&ticket);
-        gate::add(&tally, "through");
+        file_barrier::pass(&ticket);
+        file_barrier::add(&tally, "through");
     }
     let pool = S::pool(1);
     let gate = Gate::new();
     let tally = Tally::new();
-    let bell = Bell::new();
+    let doorbell = Doorbell::new();
     let mut task = pool.apply_async(note, (tally.ticket(), gate.ticket()));
     let mut map = pool.map_async(note, [(tally.ticket(), gate.ticket())]);
-    assert!(poll(&mut task, &bell).is_pending());
-    assert!(poll(&mut map, &bell).is_pending());
+    assert!(poll(&mut task, &doorbell).is_pending());
+    assert!(poll(&mut map, &doorbell).is_pending());
     gate.wait_for(1);
     drop((task, map));
-    assert_eq!(Arc::strong_count(&bell), 1);
+    assert_eq!(Arc::strong_count(&doorbell), 1);
     gate.open();
     pool.close();
     pool.join().unwrap();
     assert_eq!(tally.count(), 2);
-    assert_eq!(bell.rung(), 0);
+    assert_eq!(doorbell.rung(), 0);
 }
 
 /// A handle may be waited for first, and awaited then.
@@ -456,10 +456,10 @@ fn a_handle_is_awaited_after_a_wait_that_was_too_short<S: Processes>() {
     gate.wait_for(1);
     assert!(task.get_timeout(Duration::from_millis(1)).is_none());
     assert!(!task.wait_timeout(Duration::from_millis(1)));
-    let bell = Bell::new();
-    assert!(poll(&mut task, &bell).is_pending());
+    let doorbell = Doorbell::new();
+    assert!(poll(&mut task, &doorbell).is_pending());
     gate.open();
-    bell.wait_for(1);
+    doorbell.wait_for(1);
     assert_eq!(block_on(&mut task).unwrap(), 7);
     assert_eq!(task.get().unwrap(), 7, "it can be read again");
 }
@@ -469,11 +469,11 @@ fn a_killed_task_wakes_whoever_awaits_it<S: Processes>() {
     let pool = S::pool(1);
     let gate = Gate::new();
     let mut task = pool.apply_async(wait_at, gate.ticket());
-    let bell = Bell::new();
-    assert!(poll(&mut task, &bell).is_pending());
+    let doorbell = Doorbell::new();
+    assert!(poll(&mut task, &doorbell).is_pending());
     gate.wait_for(1);
     task.kill();
-    bell.wait_for(1);
+    doorbell.wait_for(1);
     assert!(block_on(task).unwrap_err().is_cancelled());
     let call = pool.call(wait_at).timeout(Duration::from_millis(10));
     assert!(
@@ -491,11 +491,11 @@ fn the_end_of_the_pool_wakes_everybody<S: Processes>() {
         let mut task = pool.apply_async(wait_at, gate.ticket());
         let mut map = pool.map_async(wait_at, [gate.ticket()]);
         let mut stream = pool.imap(wait_at, [gate.ticket()]).into_stream();
-        let bells = [Bell::new(), Bell::new(), Bell::new()];
-        assert!(poll(&mut task, &bells[0]).is_pending());
-        assert!(poll(&mut map, &bells[1]).is_pending());
-        poll_until_it_waits(&mut stream, &bells[2]);
-        let before = bells.each_ref().map(|bell| bell.rung());
+        let doorbells = [Doorbell::new(), Doorbell::new(), Doorbell::new()];
+        assert!(poll(&mut task, &doorbells[0]).is_pending());
+        assert!(poll(&mut map, &doorbells[1]).is_pending());
+        poll_until_it_waits(&mut stream, &doorbells[2]);
+        let before = doorbells.each_ref().map(|doorbell| doorbell.rung());
         gate.wait_for(1);
         wait_until(|| pool.stats().submitted == 3);
         if drops {
@@ -503,8 +503,8 @@ fn the_end_of_the_pool_wakes_everybody<S: Processes>() {
         } else {
             pool.terminate();
         }
-        for (bell, before) in bells.iter().zip(before) {
-            bell.wait_for(before + 1);
+        for (doorbell, before) in doorbells.iter().zip(before) {
+            doorbell.wait_for(before + 1);
         }
         assert!(block_on(task).unwrap_err().is_cancelled());
         assert!(block_on(map).unwrap_err().is_cancelled());
@@ -517,14 +517,14 @@ fn the_end_of_the_pool_wakes_everybody<S: Processes>() {
 /// What has begun runs to its end; nothing else of it does, also if it was polled and waits.
 fn dropping_a_stream_abandons_what_has_not_begun<S: Processes>() {
     fn note((tally, ticket): (String, String)) {
-        gate::add(&tally, "run");
-        gate::pass(&ticket);
+        file_barrier::add(&tally, "run");
+        file_barrier::pass(&ticket);
     }
     for ordered in [true, false] {
         let pool = S::pool(1);
         let tally = Tally::new();
         let gate = Gate::new();
-        let bell = Bell::new();
+        let doorbell = Doorbell::new();
         let item = (tally.ticket(), gate.ticket());
         let items = std::iter::repeat(item);
         let call = pool.call(note).chunksize(1);
@@ -533,7 +533,7 @@ fn dropping_a_stream_abandons_what_has_not_begun<S: Processes>() {
         } else {
             call.imap_unordered(items).into_stream()
         };
-        poll_until_it_waits(&mut stream, &bell);
+        poll_until_it_waits(&mut stream, &doorbell);
         gate.wait_for(1);
         assert!(pool.stats().submitted > 1, "there is a rest");
         drop(stream);
@@ -557,11 +557,11 @@ fn a_stream_goes_on_where_the_iterator_was<S: Processes>() {
     gate.wait_for(1);
     wait_until(|| pool.stats().submitted == 3);
     let mut stream = results.into_stream();
-    let bell = Bell::new();
-    poll_until_it_waits(&mut stream, &bell);
-    let before = bell.rung();
+    let doorbell = Doorbell::new();
+    poll_until_it_waits(&mut stream, &doorbell);
+    let before = doorbell.rung();
     gate.open();
-    bell.wait_for(before + 1);
+    doorbell.wait_for(before + 1);
     let rest = block_on(collect(stream));
     assert_eq!(
         rest.into_iter().map(Result::unwrap).collect::<Vec<_>>(),
@@ -574,16 +574,22 @@ fn who_polls_a_stream_last_is_woken<S: Processes>() {
     let pool = S::pool(1);
     let gate = Gate::new();
     let mut stream = pool.imap(wait_at, [gate.ticket()]).into_stream();
-    let bells = [Bell::new(), Bell::new()];
-    for bell in bells.iter().cycle().take(10) {
-        poll_until_it_waits(&mut stream, bell);
+    let doorbells = [Doorbell::new(), Doorbell::new()];
+    for doorbell in doorbells.iter().cycle().take(10) {
+        poll_until_it_waits(&mut stream, doorbell);
     }
-    assert_eq!(Arc::strong_count(&bells[0]), 1);
-    let before = bells.each_ref().map(|bell| bell.rung());
+    assert_eq!(Arc::strong_count(&doorbells[0]), 1);
+    let before = doorbells.each_ref().map(|doorbell| doorbell.rung());
     gate.open();
-    bells[1].wait_for(before[1] + 1);
-    assert_eq!(poll_next(&mut stream, &bells[1]), Poll::Ready(Some(Ok(7))));
-    assert_eq!(bells.map(|bell| bell.rung()), [before[0], before[1] + 1]);
+    doorbells[1].wait_for(before[1] + 1);
+    assert_eq!(
+        poll_next(&mut stream, &doorbells[1]),
+        Poll::Ready(Some(Ok(7)))
+    );
+    assert_eq!(
+        doorbells.map(|doorbell| doorbell.rung()),
+        [before[0], before[1] + 1]
+    );
 }
 
 /// Streams on some threads, maps and single tasks on others: all get what is theirs.

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use procpool::{EndReason, Pool, WorkerEnd, WorkerInfo};
+use procpool::{ExitReason, Pool, WorkerExit, WorkerInfo};
 use rustix::process::Signal;
 
-use crate::gate::{self, Gate};
-use crate::peer::{signal, wait_until};
-use crate::subject::{Builder, Processes};
+use crate::backends::{Builder, Processes};
+use crate::file_barrier::{self, Gate};
+use crate::procfs::{signal, wait_until};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -23,10 +23,10 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 
 /// What hooks were told, in order.
 #[derive(Clone, Default)]
-pub(crate) struct Diary(Arc<Mutex<Vec<Entry>>>);
+pub(crate) struct Diary(Arc<Mutex<Vec<FunctionId>>>);
 
 /// A worker that has started, or how it has ended.
-type Entry = (WorkerInfo, Option<WorkerEnd>);
+type FunctionId = (WorkerInfo, Option<WorkerExit>);
 
 impl Diary {
     /// A builder whose pool keeps the diary.
@@ -37,12 +37,12 @@ impl Diary {
             .on_worker_death(move |worker, end| deaths.add(worker, Some(*end)))
     }
 
-    fn add(&self, worker: &WorkerInfo, end: Option<WorkerEnd>) {
+    fn add(&self, worker: &WorkerInfo, end: Option<WorkerExit>) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.push((worker.clone(), end));
     }
 
-    pub(crate) fn entries(&self) -> Vec<Entry> {
+    pub(crate) fn entries(&self) -> Vec<FunctionId> {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.clone()
     }
@@ -55,13 +55,13 @@ impl Diary {
     }
 
     /// Why workers have ended, in order.
-    pub(crate) fn reasons(&self) -> Vec<EndReason> {
+    pub(crate) fn reasons(&self) -> Vec<ExitReason> {
         let entries = self.entries().into_iter();
         entries.filter_map(|(_, end)| Some(end?.reason())).collect()
     }
 
     /// Waits until so many workers have ended, and says why they have.
-    pub(crate) fn wait_for_ends(&self, count: usize) -> Vec<EndReason> {
+    pub(crate) fn wait_for_ends(&self, count: usize) -> Vec<ExitReason> {
         wait_until(|| self.reasons().len() >= count);
         self.reasons()
     }
@@ -89,7 +89,7 @@ fn every_worker_that_starts_ends_once<S: Processes>() {
             Some(end) => {
                 assert!(!ended.contains(&worker), "it ends twice");
                 assert_eq!(end.exit_code(), Some(0));
-                assert!(end.reason().is_retirement(), "{end}");
+                assert!(end.reason().is_planned(), "{end}");
                 ended.push(worker);
             }
         }
@@ -114,13 +114,13 @@ fn a_death_has_its_reason<S: Processes>() {
     pool.apply(exit, 7).unwrap_err();
     diary.wait_for_ends(1);
     let gate = Gate::new();
-    let timed = pool.call(|ticket: String| gate::pass(&ticket));
+    let timed = pool.call(|ticket: String| file_barrier::pass(&ticket));
     let timed = timed.timeout(Duration::from_millis(1)).apply(gate.ticket());
     assert!(timed.unwrap_err().is_timeout());
     diary.wait_for_ends(2);
     // The first may have been killed before it came to its gate.
     let gate = Gate::new();
-    let killed = pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket());
+    let killed = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
     gate.wait_for(1);
     killed.kill();
     diary.wait_for_ends(3);
@@ -137,15 +137,15 @@ fn a_death_has_its_reason<S: Processes>() {
     assert_eq!(
         diary.reasons(),
         [
-            EndReason::Crashed,
-            EndReason::Deadline,
-            EndReason::Cancelled,
-            EndReason::Crashed,
-            EndReason::Terminated
+            ExitReason::Crashed,
+            ExitReason::Deadline,
+            ExitReason::Cancelled,
+            ExitReason::Crashed,
+            ExitReason::Terminated
         ]
     );
     assert_eq!(ends[0].exit_code(), Some(7));
-    let signals: Vec<_> = ends.iter().map(WorkerEnd::signal).collect();
+    let signals: Vec<_> = ends.iter().map(WorkerExit::signal).collect();
     assert_eq!(signals, [None, Some(9), Some(9), Some(6), Some(9)]);
 }
 
@@ -162,7 +162,7 @@ fn a_hook_that_panics_harms_nothing<S: Processes>() {
     for _ in 0..3 {
         pool.apply(who, ()).unwrap();
     }
-    assert_eq!(diary.wait_for_ends(3)[..3], [EndReason::MaxTasks; 3]);
+    assert_eq!(diary.wait_for_ends(3)[..3], [ExitReason::MaxTasks; 3]);
 }
 
 /// A hook may do what a callback may, and hears of the same worker only when the first call is over.
@@ -182,7 +182,7 @@ fn a_hook_can_use_the_pool<S: Processes>() {
     let pool = Arc::new(builder.build());
     *shared.lock().unwrap() = Some(pool.clone());
     signal(pool.apply(who, ()).unwrap(), Signal::KILL);
-    assert_eq!(diary.wait_for_ends(1), [EndReason::Crashed]);
+    assert_eq!(diary.wait_for_ends(1), [ExitReason::Crashed]);
 }
 
 fn join_waits_for_hooks<S: Processes>() {
@@ -191,7 +191,7 @@ fn join_waits_for_hooks<S: Processes>() {
     let (told, ticket) = (diary.clone(), gate.ticket());
     let builder = S::builder().processes(2);
     let builder = builder.on_worker_death(move |worker, end| {
-        gate::pass(&ticket);
+        file_barrier::pass(&ticket);
         told.add(worker, Some(*end));
     });
     let pool = builder.build();
@@ -200,5 +200,5 @@ fn join_waits_for_hooks<S: Processes>() {
     assert!(!pool.join_timeout(Duration::from_millis(20)).unwrap());
     gate.open();
     pool.join().unwrap();
-    assert_eq!(diary.reasons(), [EndReason::Closed; 2]);
+    assert_eq!(diary.reasons(), [ExitReason::Closed; 2]);
 }

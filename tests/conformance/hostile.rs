@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use procpool::{Pool, TaskErrorKind};
 
-use crate::gate::{self, Gate, Tally};
-use crate::peer::{is_alive, wait_until, workers};
-use crate::program::{Program, again, programs};
-use crate::rogue::{
-    Memory, PROGRESS, REQUEST_HEAD, RESPONSE_HEAD, RESPONSE_TAIL, RINGS, Random, bell,
+use crate::backends::Processes;
+use crate::file_barrier::{self, Gate, Tally};
+use crate::hostile_support::{
+    Memory, PROGRESS, REQUEST_HEAD, RESPONSE_HEAD, RESPONSE_TAIL, RINGS, Random, doorbell,
 };
-use crate::subject::Processes;
+use crate::procfs::{is_alive, wait_until, workers};
+use crate::program::{Program, again, programs};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -76,7 +76,7 @@ impl<S: Processes> Scene<S> {
         let pool = S::pool(2);
         let gate = Gate::new();
         let task = |ticket: String| {
-            gate::pass(&ticket);
+            file_barrier::pass(&ticket);
             77
         };
         let bystander = pool.apply_async(task, gate.ticket());
@@ -189,11 +189,11 @@ fn positions_that_cannot_be<S: Processes>() {
         for value in [u64::MAX, 1 << 63, 1 << 40] {
             let lie = |(word, value): (u64, u64)| {
                 thread::spawn(move || {
-                    let (memory, mut bell) = (Memory::find(), bell());
+                    let (memory, mut doorbell) = (Memory::find(), doorbell());
                     loop {
                         memory.set(word, value);
                         // So that somebody looks.
-                        let _ = bell.write(&[1]);
+                        let _ = doorbell.write(&[1]);
                     }
                 });
             };
@@ -215,10 +215,10 @@ fn a_doorbell_that_never_stops<S: Processes>() {
     let scene = Scene::<S>::new();
     let flood = |_: ()| {
         for _ in 0..3 {
-            let mut bell = bell();
+            let mut doorbell = doorbell();
             thread::spawn(move || {
                 loop {
-                    let _ = bell.write(&[1; 512]);
+                    let _ = doorbell.write(&[1; 512]);
                 }
             });
         }
@@ -240,10 +240,10 @@ fn rubbish_in_the_doorbell<S: Processes>() {
     let scene = Scene::<S>::new();
     for seed in 0..20 {
         let write = |seed| {
-            let (mut bell, mut random) = (bell(), Random(seed));
+            let (mut doorbell, mut random) = (doorbell(), Random(seed));
             for _ in 0..1000 {
                 let word = random.next().to_le_bytes();
-                let _ = bell.write(&word[..random.next() as usize % 9]);
+                let _ = doorbell.write(&word[..random.next() as usize % 9]);
             }
             seed
         };
@@ -277,7 +277,7 @@ fn all_descriptors_closed<S: Processes>() {
 /// Begins to answer, and never ends: whenever the parent looks there is something new.
 /// `step`: the most bytes that are added at a time.
 fn answer_endlessly(step: u64) -> u32 {
-    let (memory, mut bell) = (Memory::find(), bell());
+    let (memory, mut doorbell) = (Memory::find(), doorbell());
     let capacity = (memory.bytes - RINGS) / 2;
     let mut tail = memory.get(RESPONSE_TAIL);
     // A value, with a head of twelve bytes that says: as long as may be without an option.
@@ -296,7 +296,7 @@ fn answer_endlessly(step: u64) -> u32 {
         tail += space.min(step);
         published.store(tail, Ordering::Release);
         if turn % 1024 == 0 {
-            let _ = bell.write(&[1]);
+            let _ = doorbell.write(&[1]);
         }
     }
     unreachable!("it never ends")
@@ -367,7 +367,7 @@ fn answers_without_a_question<S: Processes>() {
     let pool = S::pool(1);
     // The value of this task, and then one more without end where the frame's time should come.
     let answer = |_: ()| -> u32 {
-        let (memory, mut bell) = (Memory::find(), bell());
+        let (memory, mut doorbell) = (Memory::find(), doorbell());
         let capacity = (memory.bytes - RINGS) / 2;
         let mut tail = memory.get(RESPONSE_TAIL);
         let value = [&(4_u32 << 2).to_le_bytes()[..], &[7; 4]].concat();
@@ -381,7 +381,7 @@ fn answers_without_a_question<S: Processes>() {
         while begun.elapsed() < Duration::from_secs(2) {
             tail = memory.get(RESPONSE_HEAD) + capacity;
             memory.set(RESPONSE_TAIL, tail);
-            let _ = bell.write(&[1]);
+            let _ = doorbell.write(&[1]);
         }
         stay()
     };
@@ -415,7 +415,7 @@ fn hide(ticket: String) -> u32 {
     let memory = Memory::find();
     let begun = memory.begun_of_first();
     memory.set(begun, 0);
-    gate::add(&ticket, "hidden");
+    file_barrier::add(&ticket, "hidden");
     loop {
         memory.set(begun, 0);
     }
@@ -446,13 +446,13 @@ fn a_task_that_hides_that_it_has_begun_can_be_killed<S: Processes>() {
 
 /// Answers, without the time that ends its frame, and goes on.
 fn answer_and_stay(_: ()) -> u32 {
-    let (memory, mut bell) = (Memory::find(), bell());
+    let (memory, mut doorbell) = (Memory::find(), doorbell());
     let capacity = (memory.bytes - RINGS) / 2;
     let tail = memory.get(RESPONSE_TAIL);
     let value = [&(4_u32 << 2).to_le_bytes()[..], &[7; 4]].concat();
     memory.write(RINGS + capacity + tail % capacity, &value);
     memory.set(RESPONSE_TAIL, tail + value.len() as u64);
-    let _ = bell.write(&[1]);
+    let _ = doorbell.write(&[1]);
     stay()
 }
 

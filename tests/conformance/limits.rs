@@ -8,8 +8,8 @@ use procpool::{Broadcast, Output, Pool, TaskError, TaskErrorKind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use crate::backends::{Builder, Processes};
 use crate::program::{Program, again, programs};
-use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -57,7 +57,7 @@ fn a_result_beyond_the_limit<S: Processes>() {
         assert_eq!(first.unwrap(), bytes(10));
         assert_too_long(second);
         assert_eq!(third.unwrap(), bytes(20));
-        assert_too_long(pool.call(words).receipts().apply(count).outcome);
+        assert_too_long(pool.call(words).measured().apply(count).outcome);
         // What is shared is not copied.
         let share = |count| Broadcast::new(bytes(count)).unwrap();
         assert_eq!(pool.apply(share, count).unwrap().len(), count);

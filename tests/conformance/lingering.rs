@@ -5,13 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::ptrace;
-use procpool::{EndReason, Pool, TaskErrorKind, WorkerState};
+use procpool::{ExitReason, Pool, TaskErrorKind, WorkerState};
 use rustix::process::{PTracer, Signal, set_ptracer, setsid};
 
-use crate::gate::{self, Gate, Tally};
-use crate::peer::{signal, wait_until, workers};
+use crate::backends::{Builder, Processes};
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::{signal, wait_until, workers};
 use crate::program::{Program, Started, again, programs};
-use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -112,19 +112,19 @@ fn a_deadline_needs_no_death<S: Processes>() {
     assert_eq!(pool.apply(|x: u64| x, 1).unwrap(), 1);
     let stats = pool.stats();
     assert_eq!(stats.workers_terminating, 1);
-    assert_eq!(stats.ended_for(EndReason::Deadline), 0);
+    assert_eq!(stats.ended_for(ExitReason::Deadline), 0);
     let dump = pool.dump();
     let named = dump
         .workers
         .iter()
         .find(|worker| worker.info.as_ref().map(|info| info.pid()) == Some(tracer.tracee))
         .expect("it is named");
-    assert_eq!(named.state, WorkerState::Dying);
+    assert_eq!(named.state, WorkerState::Terminating);
     assert!(dump.to_string().contains("dying"), "{dump}");
     tracer.let_go();
     wait_until(|| pool.stats().workers_terminating == 0);
     assert!(!tracer.holds(), "it was reaped");
-    assert_eq!(pool.stats().ended_for(EndReason::Deadline), 1);
+    assert_eq!(pool.stats().ended_for(ExitReason::Deadline), 1);
     assert_eq!(pool.dump().workers.len(), 1);
 }
 
@@ -135,7 +135,7 @@ fn a_death_that_nobody_reports_is_one<S: Processes>() {
         return;
     };
     let gate = Gate::new();
-    let handle = pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket());
+    let handle = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
     gate.wait_for(1);
     signal(tracer.tracee, Signal::KILL);
     let error = handle.get().unwrap_err();
@@ -154,7 +154,7 @@ fn what_was_finished_before_counts<S: Processes>() {
     let runs = Tally::new();
     let items = (0..6).map(|item| (item, runs.ticket()));
     let run = |(item, ticket): (u64, String)| {
-        gate::add(&ticket, item);
+        file_barrier::add(&ticket, item);
         if item == 2 {
             never(item);
         }
@@ -183,7 +183,7 @@ fn a_task_that_is_killed_needs_no_death<S: Processes>() {
         return;
     };
     let gate = Gate::new();
-    let handle = pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket());
+    let handle = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
     gate.wait_for(1);
     let behind = pool.apply_async(|x: u64| x, 7);
     handle.kill();
@@ -215,7 +215,7 @@ fn a_pool_that_is_terminated_needs_no_death<S: Processes>() {
         return;
     };
     let gate = Gate::new();
-    let handle = pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket());
+    let handle = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
     gate.wait_for(1);
     pool.terminate();
     assert_eq!(handle.get().unwrap_err().kind(), TaskErrorKind::Cancelled);
@@ -256,8 +256,8 @@ fn a_failing_initializer_needs_no_death<S: Processes>() {
     let gate = Gate::new();
     let initialize = |(pids, ticket): (String, String)| {
         let _ = set_ptracer(PTracer::Any);
-        gate::add(&pids, std::process::id());
-        gate::pass(&ticket);
+        file_barrier::add(&pids, std::process::id());
+        file_barrier::pass(&ticket);
         panic!("it cannot begin");
     };
     let pool = S::builder()

@@ -11,11 +11,11 @@ use std::thread;
 
 use procpool::Pool;
 
+use crate::backends::{Processes, Subject};
+use crate::file_barrier::{self, Gate, Tally};
 use crate::futures::{block_on, next};
-use crate::gate::{self, Gate, Tally};
-use crate::peer::wait_until;
+use crate::procfs::wait_until;
 use crate::program::{self, Program, programs};
-use crate::subject::{Processes, Subject};
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -64,7 +64,7 @@ fn call<P: Pool, F>(
     pool: &P,
     function: F,
     (buffer, chunk): (Option<usize>, Option<usize>),
-) -> procpool::CallWith<F>
+) -> procpool::Call<F>
 where
     F: procpool::Stateless,
 {
@@ -207,7 +207,7 @@ fn an_input_that_panics_after_a_wait<S: Subject>() {
 
 /// Adds a line to a tally.
 fn note(tally: String) {
-    gate::add(&tally, "run");
+    file_barrier::add(&tally, "run");
 }
 
 /// Some items, and then an input that waits until all of them have begun.
@@ -216,7 +216,7 @@ fn until_all_begin(items: usize) -> (Tally, impl Iterator<Item = String> + Send 
     let ticket = tally.ticket();
     let begun = ticket.clone();
     let wait = iter::from_fn(move || {
-        wait_until(|| gate::lines(&begun) == items);
+        wait_until(|| file_barrier::lines(&begun) == items);
         None
     });
     (tally, iter::repeat_n(ticket, items).chain(wait))
@@ -271,9 +271,9 @@ fn an_item_begins_while_nobody_asks_for_results<S: Processes>() {
 fn a_worker_that_becomes_idle_takes_what_is_there<S: Processes>() {
     fn pass_or_note((gate, tally): (Option<String>, String)) {
         if let Some(gate) = gate {
-            gate::pass(&gate);
+            file_barrier::pass(&gate);
         }
-        gate::add(&tally, "run");
+        file_barrier::add(&tally, "run");
     }
     for (chunk, local) in [(1000, false), (1000, true), (3, false), (3, true)] {
         let pool = S::pool(2);
@@ -285,11 +285,11 @@ fn a_worker_that_becomes_idle_takes_what_is_there<S: Processes>() {
         let notes = run.clone();
         let others = iter::from_fn(move || {
             if left == 8 {
-                wait_until(|| gate::lines(&arrivals) == 2);
+                wait_until(|| file_barrier::lines(&arrivals) == 2);
             }
             if left == 0 {
-                gate::open(&arrivals);
-                wait_until(|| gate::lines(&notes) == 10);
+                file_barrier::open(&arrivals);
+                wait_until(|| file_barrier::lines(&notes) == 10);
                 return None;
             }
             left -= 1;

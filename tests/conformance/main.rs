@@ -18,64 +18,64 @@
 #[macro_use]
 mod trial;
 
+mod backends;
 mod balance;
 mod broadcast;
 mod bulk;
 mod callback;
 mod cancel;
-mod care;
 mod deadline;
 mod death;
+mod death_mid_transfer;
 mod events;
 mod failure;
-mod fate;
+mod failure_modes;
+mod file_barrier;
 mod forged;
 mod futures;
-mod gate;
 mod hooks;
 mod hostile;
-mod lazy;
-mod life;
+mod hostile_support;
+mod imap;
+mod leaks;
+mod lifecycle;
 mod limits;
 mod lingering;
 mod live;
+mod metrics;
 mod observe;
 mod offering;
 mod output;
-mod peer;
+mod procfs;
 mod program;
 mod progress;
-mod receipts;
+mod readme_programs;
 mod recycling;
 mod refused;
-mod remains;
+mod restart_storm;
 mod results;
-mod rogue;
-mod seeds;
 mod settings;
+mod shutdown;
 mod spans;
 mod stacks;
 #[cfg(feature = "fork")]
 mod standby;
 mod start;
-mod storm;
-mod subject;
 mod threads;
 mod ties;
 mod trace;
-mod transfer;
 mod watchdog;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
-use crate::program::Program;
 #[cfg(feature = "fork")]
-use crate::subject::Fork;
+use crate::backends::Fork;
 #[cfg(feature = "spawn")]
-use crate::subject::Spawn;
-use crate::subject::{Processes, Serial, Subject};
+use crate::backends::Spawn;
+use crate::backends::{Processes, Serial, Subject};
+use crate::program::Program;
 use crate::threads::Threads;
 
 fn main() -> ExitCode {
@@ -116,17 +116,17 @@ fn trials() -> Vec<Trial> {
 /// The tests that make sense for every pool.
 fn every_pool<S: Subject>() -> Vec<Trial> {
     let sections = [
-        ("seeds", seeds::every_pool::<S>()),
+        ("seeds", readme_programs::every_pool::<S>()),
         ("results", results::every_pool::<S>()),
-        ("lazy", lazy::every_pool::<S>()),
+        ("lazy", imap::every_pool::<S>()),
         ("live", live::every_pool::<S>()),
         ("futures", futures::every_pool::<S>()),
         ("failure", failure::every_pool::<S>()),
-        ("receipts", receipts::every_pool::<S>()),
+        ("receipts", metrics::every_pool::<S>()),
         ("progress", progress::every_pool::<S>()),
         ("observe", observe::every_pool::<S>()),
         ("callback", callback::every_pool::<S>()),
-        ("life", life::every_pool::<S>()),
+        ("life", shutdown::every_pool::<S>()),
         ("broadcast", broadcast::every_pool::<S>()),
         ("offering", offering::every_pool::<S>()),
     ];
@@ -137,30 +137,30 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
 #[cfg(any(feature = "fork", feature = "spawn"))]
 fn pool_of_processes<S: Processes>() -> Vec<Trial> {
     let sections = [
-        ("seeds", seeds::processes::<S>()),
+        ("seeds", readme_programs::processes::<S>()),
         ("results", results::processes::<S>()),
-        ("lazy", lazy::processes::<S>()),
+        ("lazy", imap::processes::<S>()),
         ("live", live::processes::<S>()),
         ("futures", futures::processes::<S>()),
         ("failure", failure::processes::<S>()),
         ("balance", balance::processes::<S>()),
         ("callback", callback::processes::<S>()),
-        ("life", life::processes::<S>()),
-        ("receipts", receipts::processes::<S>()),
+        ("life", shutdown::processes::<S>()),
+        ("receipts", metrics::processes::<S>()),
         ("progress", progress::processes::<S>()),
         ("observe", observe::processes::<S>()),
         ("trace", trace::traced_pool::<S>()),
         ("trace", trace::processes::<S>()),
         ("recycling", recycling::processes::<S>()),
         ("start", start::processes::<S>()),
-        ("storm", storm::processes::<S>()),
+        ("storm", restart_storm::processes::<S>()),
         ("death", death::processes::<S>()),
-        ("transfer", transfer::processes::<S>()),
+        ("transfer", death_mid_transfer::processes::<S>()),
         ("deadline", deadline::processes::<S>()),
         ("lingering", lingering::processes::<S>()),
         ("cancel", cancel::processes::<S>()),
         ("bulk", bulk::processes::<S>()),
-        ("remains", remains::processes::<S>()),
+        ("remains", leaks::processes::<S>()),
         ("ties", ties::processes::<S>()),
         ("refused", refused::processes::<S>()),
         ("hostile", hostile::processes::<S>()),
@@ -170,7 +170,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("limits", limits::processes::<S>()),
         ("hooks", hooks::processes::<S>()),
         ("settings", settings::processes::<S>()),
-        ("care", care::processes::<S>()),
+        ("care", lifecycle::processes::<S>()),
         ("output", output::processes::<S>()),
         ("events", events::processes::<S>()),
         ("events", spans::processes::<S>()),
@@ -197,16 +197,16 @@ fn programs() -> Vec<Program> {
 #[cfg(any(feature = "fork", feature = "spawn"))]
 fn programs_with<S: Processes>() -> Vec<Program> {
     [
-        seeds::programs::<S>(),
+        readme_programs::programs::<S>(),
         failure::programs::<S>(),
-        life::programs::<S>(),
+        shutdown::programs::<S>(),
         live::programs::<S>(),
         start::programs::<S>(),
-        storm::programs::<S>(),
+        restart_storm::programs::<S>(),
         death::programs::<S>(),
         deadline::programs::<S>(),
         lingering::programs::<S>(),
-        remains::programs::<S>(),
+        leaks::programs::<S>(),
         ties::programs::<S>(),
         refused::programs::<S>(),
         broadcast::programs::<S>(),

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use procpool::{Dump, EndReason, Pool, TaskErrorKind, WorkerDump, WorkerState};
+use procpool::{Dump, ExitReason, Pool, TaskErrorKind, WorkerDump, WorkerState};
 use rustix::process::Signal;
 
-use crate::fate::{Fate, strike};
-use crate::gate::{self, Gate};
-use crate::peer::{signal, wait_until, workers};
-use crate::subject::{Builder, Processes, Subject};
+use crate::backends::{Builder, Processes, Subject};
+use crate::failure_modes::{Fate, strike};
+use crate::file_barrier::{self, Gate};
+use crate::procfs::{signal, wait_until, workers};
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -35,7 +35,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 }
 
 fn pass(ticket: String) {
-    gate::pass(&ticket);
+    file_barrier::pass(&ticket);
 }
 
 /// Whatever it knows: nothing of it panics or hangs.
@@ -101,10 +101,10 @@ fn ends_are_counted_by_reason<S: Processes>() {
     pool.close();
     pool.join().unwrap();
     let stats = pool.stats();
-    assert_eq!(stats.ended_for(EndReason::MaxTasks), 2, "{stats}");
-    assert_eq!(stats.ended_for(EndReason::Crashed), 1, "{stats}");
-    assert_eq!(stats.ended_for(EndReason::Deadline), 1, "{stats}");
-    assert_eq!(stats.ended_for(EndReason::Closed), 1, "{stats}");
+    assert_eq!(stats.ended_for(ExitReason::MaxTasks), 2, "{stats}");
+    assert_eq!(stats.ended_for(ExitReason::Crashed), 1, "{stats}");
+    assert_eq!(stats.ended_for(ExitReason::Deadline), 1, "{stats}");
+    assert_eq!(stats.ended_for(ExitReason::Closed), 1, "{stats}");
     assert_eq!(
         stats.workers_ended.values().sum::<u64>(),
         stats.workers_started
@@ -192,7 +192,7 @@ fn a_dump_says_who_is_idle<S: Processes>() {
 
 #[inline(never)]
 fn stuck_in_here(ticket: String) -> usize {
-    gate::pass(&ticket);
+    file_barrier::pass(&ticket);
     ticket.len()
 }
 
@@ -278,7 +278,7 @@ fn a_dump_harms_no_task<S: Processes>() {
     let map = pool.map_async(task, 0..300);
     while !map.is_ready() {
         for worker in pool.dump().workers {
-            assert_ne!(worker.state, WorkerState::Dying);
+            assert_ne!(worker.state, WorkerState::Terminating);
         }
     }
     assert_eq!(map.get().unwrap(), expected);
@@ -309,7 +309,7 @@ fn a_dump_harms_no_task_that_unwinds<S: Processes>() {
         let map = pool.call(task).chunksize(5).map_async(0..100);
         while !map.is_ready() {
             for worker in pool.dump().workers {
-                assert_ne!(worker.state, WorkerState::Dying);
+                assert_ne!(worker.state, WorkerState::Terminating);
                 stacks += u32::from(worker.stack.is_some());
             }
         }

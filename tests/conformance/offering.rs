@@ -9,11 +9,11 @@ use procpool::{Broadcast, Pool, TaskErrorKind};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use crate::backends::{Builder, Processes, Subject};
 use crate::broadcast::{holdings, inode_of, wait_for_release};
-use crate::gate::{self, Gate, Tally};
-use crate::peer::{signal, wait_for_death, wait_until, workers};
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::{signal, wait_for_death, wait_until, workers};
 use crate::program::{Program, again, programs};
-use crate::subject::{Builder, Processes, Subject};
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -206,13 +206,13 @@ fn what_came_with_the_argument_and_what_is_new<S: Subject>() {
 /// Not what the worker says of its memory.
 fn receipts_count_the_result_alone<S: Subject>() {
     let pool = S::pool(1);
-    let one = pool.call(count_from).receipts().apply((1, 1 << 16));
+    let one = pool.call(count_from).measured().apply((1, 1 << 16));
     assert!(is_counted(&one.outcome.unwrap(), 1, 1 << 16));
-    assert!((1..100).contains(&one.receipt.result_bytes));
-    let calls = pool.call(count_from).receipts();
+    assert!((1..100).contains(&one.metrics.result_bytes));
+    let calls = pool.call(count_from).measured();
     for (from, one) in (0..).zip(calls.map((0..10).map(|x| (x, 100)))) {
         assert!(is_counted(&one.outcome.unwrap(), from, 100));
-        assert!((1..100).contains(&one.receipt.result_bytes));
+        assert!((1..100).contains(&one.metrics.result_bytes));
     }
 }
 
@@ -319,8 +319,8 @@ fn handles_inside_go_on_to_other_pools<S: Processes>() {
 fn results_that_nobody_reads_leave_nothing<S: Processes>() {
     fn tell((tally, gate): (String, String)) -> Broadcast<[u64]> {
         let (shared, inode, _) = with_inode((0, 1000));
-        gate::add(&tally, inode);
-        gate::pass(&gate);
+        file_barrier::add(&tally, inode);
+        file_barrier::pass(&gate);
         shared
     }
     let pool = S::pool(2);

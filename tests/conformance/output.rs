@@ -7,10 +7,10 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use procpool::{Output, OutputLine, OutputStream, Pool, worker};
 
-use crate::gate::{self, Gate};
-use crate::peer::wait_until;
+use crate::backends::{Builder, Processes};
+use crate::file_barrier::{self, Gate};
+use crate::procfs::wait_until;
 use crate::program::{Program, again, programs};
-use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -253,7 +253,7 @@ fn a_killed_task_has_the_last_lines<S: Processes>() {
         .build();
     let task = |ticket: String| {
         eprintln!("busy");
-        gate::pass(&ticket);
+        file_barrier::pass(&ticket);
     };
     let gate = Gate::new();
     let timed = pool
@@ -266,7 +266,7 @@ fn a_killed_task_has_the_last_lines<S: Processes>() {
     let mut handle = pool.apply_async(task, gate.ticket());
     let pids = gate.wait_for(1);
     assert!(handle.get_timeout(std::time::Duration::ZERO).is_none());
-    crate::peer::signal(pids[0], rustix::process::Signal::KILL);
+    crate::procfs::signal(pids[0], rustix::process::Signal::KILL);
     let error = handle.get().unwrap_err();
     assert_eq!((error.signal(), error.stderr()), (Some(9), Some("busy")));
 }
@@ -448,13 +448,13 @@ fn a_program_that_outlives_its_worker_keeps_nobody<S: Processes>() {
         wait_until(|| fs::read_to_string(&ticket).is_ok_and(|pid| pid.ends_with('\n')));
         std::process::abort();
     };
-    let tally = gate::Tally::new();
+    let tally = file_barrier::Tally::new();
     let error = pool.apply(task, tally.ticket()).unwrap_err();
     assert!(error.stderr().unwrap().starts_with("last words"), "{error}");
     end(&pool);
     // Its next line is an error, for there is nobody to read it.
     let pid = tally.lines()[0].parse().expect("a process identifier");
-    wait_until(|| !crate::peer::is_alive(pid));
+    wait_until(|| !crate::procfs::is_alive(pid));
 }
 
 fn print_both() {

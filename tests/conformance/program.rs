@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
 
-use crate::peer;
-use crate::subject::Subject;
+use crate::backends::Subject;
+use crate::procfs;
 
 /// Says which program to be.
 const VARIABLE: &str = "CONFORMANCE_PROGRAM";
@@ -139,7 +139,7 @@ impl Again {
 
     /// The living processes that come of it.
     fn remains(&self) -> Vec<u32> {
-        peer::with_variable(MARK, &self.mark)
+        procfs::with_variable(MARK, &self.mark)
     }
 
     /// What is in its temporary folder.
@@ -153,7 +153,7 @@ impl Drop for Again {
     fn drop(&mut self) {
         // Nobody, unless the test has failed because of them.
         for pid in self.remains() {
-            peer::signal(pid, Signal::KILL);
+            procfs::signal(pid, Signal::KILL);
         }
     }
 }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use procpool::progress::indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
 use procpool::{Pool, progress};
 
-use crate::gate::{self, Gate};
-use crate::peer::wait_until;
-use crate::subject::{Processes, Subject};
+use crate::backends::{Processes, Subject};
+use crate::file_barrier::{self, Gate};
+use crate::procfs::wait_until;
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -58,8 +58,8 @@ fn every_kind_of_call_counts_its_items<S: Subject>() {
     }
 
     let [map, map_async] = [bar(), bar()];
-    call(&map).receipts().map(0..100);
-    call(&map_async).receipts().map_async(0..100).get();
+    call(&map).measured().map(0..100);
+    call(&map_async).measured().map_async(0..100).get();
     for bar in [map, map_async] {
         assert_eq!(state(&bar), through);
     }
@@ -67,12 +67,12 @@ fn every_kind_of_call_counts_its_items<S: Subject>() {
     // One task says nothing about the length.
     let [apply, receipt, apply_async] = [bar(), bar(), bar()];
     call(&apply).apply(1).unwrap();
-    call(&receipt).receipts().apply(1).outcome.unwrap();
+    call(&receipt).measured().apply(1).outcome.unwrap();
     for bar in [apply, receipt] {
         assert_eq!(state(&bar), (1, None, false));
     }
     call(&apply_async).apply_async(1).get().unwrap();
-    call(&apply_async).receipts().apply_async(1).get();
+    call(&apply_async).measured().apply_async(1).get();
     // As callbacks are told.
     wait_until(|| apply_async.position() == 2);
 }
@@ -221,7 +221,7 @@ fn a_terminal_that_is_stopped_does_not_stop_the_pool<S: Processes>() {
     bar.set_draw_target(ProgressDrawTarget::term_like(Box::new(terminal.clone())));
     let gate = Gate::new();
     let fails = |ticket: String| -> u64 {
-        gate::pass(&ticket);
+        file_barrier::pass(&ticket);
         panic!("as I must")
     };
     let call = pool.call(fails).progress(bar.clone()).chunksize(1);

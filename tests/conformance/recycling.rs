@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use procpool::{EndReason, Pool, TaskErrorKind, worker};
+use procpool::{ExitReason, Pool, TaskErrorKind, worker};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use crate::gate::{self, Gate, Tally};
+use crate::backends::{Builder, Processes};
+use crate::file_barrier::{self, Gate, Tally};
 use crate::hooks::Diary;
-use crate::peer::{signal, wait_for_death, wait_until, workers};
+use crate::procfs::{signal, wait_for_death, wait_until, workers};
 use crate::program::{Program, again, programs};
-use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -132,18 +132,18 @@ fn terminating_while_workers_are_replaced<S: Processes>() {
 fn a_finalizer_runs_in_every_worker_that_retires<S: Processes>() {
     static TICKET: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     fn start(ticket: String) {
-        gate::add(&ticket, format!("start {}", std::process::id()));
+        file_barrier::add(&ticket, format!("start {}", std::process::id()));
         TICKET.set(ticket).expect("it runs once in a worker");
     }
     fn task(_: u64) -> u32 {
-        gate::add(
+        file_barrier::add(
             TICKET.get().unwrap(),
             format!("task {}", std::process::id()),
         );
         std::process::id()
     }
     fn end() {
-        gate::add(TICKET.get().unwrap(), format!("end {}", std::process::id()));
+        file_barrier::add(TICKET.get().unwrap(), format!("end {}", std::process::id()));
     }
     let tally = Tally::new();
     let builder = S::builder().processes(2).max_tasks_per_child(2);
@@ -206,7 +206,7 @@ fn a_replacement_that_cannot_start_fails_the_tasks<S: Processes>() {
 }
 
 fn pass(ticket: String) -> u32 {
-    gate::pass(&ticket);
+    file_barrier::pass(&ticket);
     std::process::id()
 }
 
@@ -215,7 +215,7 @@ fn short_lived<S: Processes>() -> (S::Pool, Tally) {
     let tally = Tally::new();
     let builder = S::builder().processes(1).max_tasks_per_child(1);
     let builder = builder.initializer(
-        |ticket: String| gate::add(&ticket, std::process::id()),
+        |ticket: String| file_barrier::add(&ticket, std::process::id()),
         tally.ticket(),
     );
     (builder.build(), tally)
@@ -297,7 +297,7 @@ fn terminating_while_a_replacement_gets_ready<S: Processes>() {
     let builder = builder.initializer(
         |ticket: String| {
             if worker::current().is_some_and(|worker| worker.generation() > 0) {
-                gate::pass(&ticket);
+                file_barrier::pass(&ticket);
             }
         },
         gate.ticket(),
@@ -335,7 +335,7 @@ fn slow_finalizers_do_not_pile_up<S: Processes>() {
             |ticket: String| TICKET.set(ticket).expect("it runs once in a worker"),
             gate.ticket(),
         )
-        .finalizer(|| gate::pass(TICKET.get().unwrap()));
+        .finalizer(|| file_barrier::pass(TICKET.get().unwrap()));
     let pool = builder.build();
     let tasks: Vec<_> = (0..4).map(|x| pool.apply_async(who, x)).collect();
     // One goes on while the finalizer of another one is at the gate.
@@ -387,7 +387,10 @@ fn as_few_descriptors_as_can_be<S: Processes>() {
     let pool = with_few_descriptors(|| diary.of(S::builder().max_age(age)));
     wait_until(|| {
         let ends = diary.reasons();
-        ends.iter().filter(|end| **end == EndReason::MaxAge).count() == 3
+        ends.iter()
+            .filter(|end| **end == ExitReason::MaxAge)
+            .count()
+            == 3
     });
     pool.apply(who, 1).unwrap();
 }

@@ -8,9 +8,9 @@ use procpool::{Broadcast, BuildError, BuildErrorKind, Pool, TaskErrorKind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::peer;
+use crate::backends::{Builder, Processes};
+use crate::procfs;
 use crate::program::{Program, again, programs};
-use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -198,8 +198,8 @@ fn sixteen_descriptors<S: Processes>() {
         let error = S::builder().processes(8).try_build().map(|_| ());
         let error = error.unwrap_err();
         assert_says(&error, BuildErrorKind::Launch, &["open files"]);
-        peer::wait_until(|| descriptors() == before);
-        peer::wait_until(|| peer::below(std::process::id()).is_empty());
+        procfs::wait_until(|| descriptors() == before);
+        procfs::wait_until(|| procfs::below(std::process::id()).is_empty());
     }
     let enough = Rlimit {
         current: maximum,
@@ -288,9 +288,9 @@ mod threads {
     use rustix::process::{Pid, Signal, kill_process_group};
 
     use super::{assert_says, square};
-    use crate::peer;
+    use crate::backends::Fork;
+    use crate::procfs;
     use crate::program::{Program, again, name};
-    use crate::subject::Fork;
 
     pub(super) fn programs() -> Vec<Program> {
         vec![
@@ -317,7 +317,7 @@ mod threads {
             let error = ForkPool::builder().processes(1).build().map(|_| ());
             let words = ["2 threads", "ForkServer::start()", "SpawnPool"];
             assert_says(&error.unwrap_err(), BuildErrorKind::Threads, &words);
-            assert_eq!(peer::below(std::process::id()), []);
+            assert_eq!(procfs::below(std::process::id()), []);
         });
         let pool = ForkPool::builder().processes(1).build();
         assert_eq!(pool.unwrap().apply(square, 3).unwrap(), 9);
@@ -338,7 +338,7 @@ mod threads {
             }
         });
         drop(server);
-        peer::wait_until(|| peer::below(std::process::id()).is_empty());
+        procfs::wait_until(|| procfs::below(std::process::id()).is_empty());
     }
 
     /// A server that was started before the thread serves one pool after the other.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use procpool::{CallWith, Pool, Stateless, TaskErrorKind};
+use procpool::{Call, Pool, Stateless, TaskErrorKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::gate::{self, Gate, Tally};
-use crate::peer::wait_until;
-use crate::subject::{Processes, Subject};
+use crate::backends::{Processes, Subject};
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::wait_until;
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -61,7 +61,7 @@ fn scrambled() -> Vec<String> {
 }
 
 /// A call in these chunks.
-fn in_chunks<F>(call: CallWith<F>, chunk: Option<usize>) -> CallWith<F> {
+fn in_chunks<F>(call: Call<F>, chunk: Option<usize>) -> Call<F> {
     match chunk {
         None => call,
         Some(items) => call.chunksize(items),
@@ -193,7 +193,7 @@ fn an_empty_input_ends_at_once<S: Subject>() {
 }
 
 /// Says that every kind of this call fails as invalid, and why.
-fn assert_refused<F>(call: impl Fn() -> CallWith<F>, reason: &str)
+fn assert_refused<F>(call: impl Fn() -> Call<F>, reason: &str)
 where
     F: Fn(u64) -> String + Stateless,
 {
@@ -229,7 +229,7 @@ fn a_buffer_of_zero_is_refused<S: Subject>() {
 }
 
 fn fail_on_sevens((ticket, x): (String, u32)) -> u32 {
-    gate::add(&ticket, x);
+    file_barrier::add(&ticket, x);
     assert!(x % 10 != 7, "{x} is bad");
     x
 }
@@ -332,7 +332,7 @@ fn a_finished_handle_says_so<S: Subject>() {
 /// A task whose handle nobody keeps is run all the same.
 fn a_handle_can_be_dropped_unread<S: Subject>() {
     fn note((ticket, x): (String, u32)) {
-        gate::add(&ticket, x);
+        file_barrier::add(&ticket, x);
     }
     let pool = S::pool(2);
     let tally = Tally::new();
@@ -389,7 +389,7 @@ fn an_argument_is_freed_when_it_is_sent<S: Subject>() {
 fn a_handle_can_be_waited_for_in_vain<S: Processes>() {
     let pool = S::pool(1);
     let gate = Gate::new();
-    let mut handle = pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket());
+    let mut handle = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
     gate.wait_for(1);
     assert!(!handle.is_ready());
     assert_eq!(handle.is_successful(), None);
@@ -409,7 +409,7 @@ fn a_map_handle_can_be_waited_for_in_vain<S: Processes>() {
     let items = [None, Some(gate.ticket()), None];
     let passing = |ticket: Option<String>| {
         ticket.is_some_and(|ticket| {
-            gate::pass(&ticket);
+            file_barrier::pass(&ticket);
             true
         })
     };
@@ -491,7 +491,7 @@ fn nothing_is_queued_afterwards<S: Processes>() {
     let gate = Gate::new();
     let tickets = vec![gate.ticket(); 50];
     let handle = pool
-        .call(|ticket: String| gate::pass(&ticket))
+        .call(|ticket: String| file_barrier::pass(&ticket))
         .chunksize(1)
         .map_async(tickets);
     gate.wait_for(2);

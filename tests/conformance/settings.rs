@@ -7,10 +7,10 @@ use procpool::{BuildErrorKind, Pool, Resource, TaskErrorKind};
 use rustix::process::{Signal, getpriority_process, getrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-use crate::gate::{self, Tally};
+use crate::backends::{Builder, Processes};
+use crate::file_barrier::{self, Tally};
 use crate::hooks::Diary;
-use crate::peer::{signal, wait_until, workers};
-use crate::subject::{Builder, Processes};
+use crate::procfs::{signal, wait_until, workers};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -66,7 +66,7 @@ fn the_environment_is_there_before_the_initializer<S: Processes>() {
     let builder = S::builder().processes(1).env("PROCPOOL_A", "set");
     let pool = builder
         .initializer(
-            |ticket: String| gate::add(&ticket, std::env::var("PROCPOOL_A").unwrap()),
+            |ticket: String| file_barrier::add(&ticket, std::env::var("PROCPOOL_A").unwrap()),
             tally.ticket(),
         )
         .build();

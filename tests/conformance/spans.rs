@@ -14,9 +14,9 @@ use tracing_core::{Dispatch, Event, Subscriber, dispatcher};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-use crate::gate::{self, Gate, Tally};
-use crate::peer::wait_until;
-use crate::subject::{Builder, Processes};
+use crate::backends::{Builder, Processes};
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::wait_until;
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -151,7 +151,7 @@ fn every_kind_of_call_has_its_span<S: Processes>() {
     assert_eq!(span(100).in_scope(|| imap.count()), 50);
     let imap = span(6).in_scope(|| pool.imap_unordered(say, vec![6; 50]));
     assert_eq!(imap.count(), 50);
-    let call = || pool.call(say).chunksize(7).receipts();
+    let call = || pool.call(say).chunksize(7).measured();
     span(7).in_scope(|| call().map([7; 50]));
     span(8).in_scope(|| call().apply(8)).outcome.unwrap();
     pool.map(say, [9; 50]).unwrap();
@@ -250,7 +250,7 @@ fn spans_of_items_that_are_run_again<S: Processes>() {
     let task = |(tally, number): (String, u32)| {
         info!("number {number}");
         if number == 3 {
-            gate::add(&tally, "");
+            file_barrier::add(&tally, "");
             if std::fs::read_to_string(&tally).unwrap().lines().count() <= 2 {
                 std::process::abort();
             }
@@ -290,7 +290,7 @@ fn spans_of_items_that_others_run<S: Processes>() {
     let gate = Gate::new();
     let task = |(ticket, id, number): (String, u32, u32)| {
         if number % 10 == 5 {
-            gate::pass(&ticket);
+            file_barrier::pass(&ticket);
         }
         info!("call {id} number {number} in {}", std::process::id());
     };
@@ -401,8 +401,8 @@ fn nothing_keeps_a_span_open<S: Processes>() {
 
     // What is cancelled, in the queue or behind another one.
     let gate = Gate::new();
-    let stuck =
-        [(); 2].map(|()| pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket()));
+    let stuck = [(); 2]
+        .map(|()| pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket()));
     gate.wait_for(2);
     let handles: Vec<_> = {
         let _span = span(7);
@@ -473,7 +473,7 @@ fn threads_of_tasks_have_the_span_of_their_task<S: Processes>() {
         thread.join().unwrap();
         thread::spawn(|| info!("from nowhere")).join().unwrap();
         thread::spawn(move || {
-            gate::pass(&ticket);
+            file_barrier::pass(&ticket);
             span.in_scope(|| info!("behind "));
         });
     };

@@ -12,11 +12,11 @@ use std::time::Duration;
 use procpool::{BuildErrorKind, ForkPool, ForkServer, Pool, TaskError, TaskErrorKind};
 use rustix::process::Signal;
 
-use crate::fate::{Fate, strike};
-use crate::gate::{self, Gate};
-use crate::peer::{self, signal, wait_for_death, wait_until, workers};
+use crate::backends::Fork;
+use crate::failure_modes::{Fate, strike};
+use crate::file_barrier::{self, Gate};
+use crate::procfs::{self, signal, wait_for_death, wait_until, workers};
 use crate::program::{Program, again, name};
-use crate::subject::Fork;
 use crate::trial::Test;
 use crate::watchdog;
 
@@ -76,7 +76,7 @@ pub(crate) fn programs() -> Vec<Program> {
 fn child(name: &str) -> u32 {
     let mut found = None;
     wait_until(|| {
-        found = peer::children_called(name).first().copied();
+        found = procfs::children_called(name).first().copied();
         found.is_some()
     });
     found.expect("it was found")
@@ -98,7 +98,7 @@ fn kill_server() {
 /// The same, if there is a server that has a standby: without a pool, nobody needs to notice that
 /// it has died. `false`: there is none.
 fn try_to_kill_server() -> bool {
-    let one = |name| peer::children_called(name).first().copied();
+    let one = |name| procfs::children_called(name).first().copied();
     // In this order: the other way round, the one that was found as the standby may be the server
     // that is found.
     let (Some(server), Some(_)) = (one("procpool-server"), one("procpool-spare")) else {
@@ -132,8 +132,9 @@ fn own_server() {
     for _ in 0..3 {
         let before = workers(&pool);
         let gate = Gate::new();
-        let handles =
-            [(); 3].map(|()| pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket()));
+        let handles = [(); 3].map(|()| {
+            pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket())
+        });
         gate.wait_for(2);
         kill_server();
         wait_for_death(&before);
@@ -302,7 +303,7 @@ fn standbys_killed() {
     let pool = ForkPool::builder().processes(2).build().unwrap();
     let before = workers(&pool);
     let kill_standby = || {
-        let standbys = peer::children_called("procpool-spare");
+        let standbys = procfs::children_called("procpool-spare");
         standbys.iter().for_each(|pid| signal(*pid, Signal::KILL));
         !standbys.is_empty()
     };
@@ -359,13 +360,13 @@ fn both_killed() {
     pool.close();
     pool.join().unwrap();
     drop((pool, idle, server));
-    assert_eq!(peer::below(std::process::id()), []);
+    assert_eq!(procfs::below(std::process::id()), []);
 }
 
 fn both_killed_under_load() {
     let pool = ForkPool::builder().processes(2).build().unwrap();
     let gate = Gate::new();
-    let pass = |ticket: String| gate::pass(&ticket);
+    let pass = |ticket: String| file_barrier::pass(&ticket);
     let running = pool.map_async(pass, [gate.ticket(), gate.ticket()]);
     gate.wait_for(2);
     let waiting = [(); 100].map(|()| pool.apply_async(square, 3));
@@ -432,7 +433,7 @@ fn stopped_server() {
     // One that has workers at work when it is dropped.
     let _running = pools[1].map_async(never, 0..4);
     drop(pools);
-    assert_eq!(peer::below(std::process::id()), []);
+    assert_eq!(procfs::below(std::process::id()), []);
 }
 
 /// Nobody can say how the workers died that the server had yet to reap.
@@ -446,7 +447,7 @@ fn stopped_server_killed() {
     assert_eq!(aborted.kind(), TaskErrorKind::WorkerLost, "{aborted}");
     pools.iter().for_each(assert_works);
     drop(pools);
-    assert_eq!(peer::below(std::process::id()), []);
+    assert_eq!(procfs::below(std::process::id()), []);
 }
 
 /// Of a program that takes orphans, such as process 1 of a container: workers whose server has died
@@ -463,7 +464,7 @@ fn orphans_of_killed() {
     };
     let running = pools.each_ref().map(|pool| pool.map_async(run, 0..2));
     let are_sleeping = || {
-        let below = peer::below(std::process::id());
+        let below = procfs::below(std::process::id());
         let names = below
             .iter()
             .map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")));
@@ -482,6 +483,6 @@ fn orphans_of_killed() {
         handle.get().unwrap_err();
     }
     // Zombies count.
-    wait_until(|| peer::below(std::process::id()).is_empty());
+    wait_until(|| procfs::below(std::process::id()).is_empty());
     drop((pools, server));
 }

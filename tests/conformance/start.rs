@@ -5,11 +5,11 @@ use std::ffi::OsStr;
 use procpool::{Pool, TaskErrorKind};
 use rustix::process::{Pid, Signal, getpgid, getpid, kill_process};
 
-use crate::fate::{Fate, strike};
-use crate::gate::{self, Gate, Tally};
-use crate::peer::{self, wait_for_death};
+use crate::backends::{Builder, Processes};
+use crate::failure_modes::{Fate, strike};
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::{self, wait_for_death};
 use crate::program::{Program, again, again_at, programs};
-use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -93,7 +93,7 @@ fn a_program_may_have_dropped_its_privileges<S: Processes>() {
 /// Each worker, replacements included, runs the initializer once, and before its first task.
 fn an_initializer_runs_once_before_the_first_task<S: Processes>() {
     fn note((tally, what): (String, &'static str)) {
-        gate::add(&tally, format!("{} {what}", std::process::id()));
+        file_barrier::add(&tally, format!("{} {what}", std::process::id()));
     }
     fn start(tally: String) {
         note((tally, "start"));
@@ -146,7 +146,7 @@ fn an_initializer_gets_its_argument_in_every_worker<S: Processes>() {
 /// a few tries and not one for each task.
 fn an_initializer_that_fails_ends_the_pool_with_its_reason<S: Processes>() {
     fn start((tally, fate): (String, Fate)) {
-        gate::add(&tally, "try");
+        file_barrier::add(&tally, "try");
         strike(fate).expect("it has to end otherwise");
     }
     for fate in [
@@ -191,7 +191,7 @@ fn an_initializer_that_fails_ends_the_pool_with_its_reason<S: Processes>() {
 /// One failure is not yet the end.
 fn an_initializer_that_fails_sometimes_is_tried_again<S: Processes>() {
     fn start(tally: String) {
-        gate::add(&tally, "try");
+        file_barrier::add(&tally, "try");
         let tries = std::fs::read_to_string(&tally).unwrap();
         assert!(tries.lines().count() != 1, "the first one fails");
     }
@@ -206,7 +206,7 @@ fn an_initializer_that_fails_sometimes_is_tried_again<S: Processes>() {
 fn an_initializer_that_never_returns_can_be_terminated<S: Processes>() {
     let gate = Gate::new();
     let builder = S::builder().processes(2);
-    let start = |ticket: String| gate::pass(&ticket);
+    let start = |ticket: String| file_barrier::pass(&ticket);
     let pool = builder.initializer(start, gate.ticket()).build();
     let pids = gate.wait_for(2);
     let handle = pool.apply_async(|x: u64| x, 1);
@@ -236,7 +236,7 @@ fn a_worker_begins_with_a_clean_slate<S: Processes>() {
     let pool = S::pool(2);
     let results = pool.map(|_: u64| signals(), 0..4).unwrap();
     assert_eq!(results, [[0, 0]; 4]);
-    for pid in peer::workers(&pool) {
+    for pid in procfs::workers(&pool) {
         let pid = Pid::from_raw(pid.cast_signed());
         assert_eq!(getpgid(pid).unwrap(), pid.unwrap(), "a group of its own");
     }
@@ -280,14 +280,14 @@ fn out_of_descriptors<S: Processes>() {
     let handles = [(); 4].map(|()| {
         pool.apply_async(
             |ticket: String| -> () {
-                gate::pass(&ticket);
+                file_barrier::pass(&ticket);
                 std::process::abort()
             },
             gate.ticket(),
         )
     });
     gate.wait_for(2);
-    let pids = peer::workers(&pool);
+    let pids = procfs::workers(&pool);
     // This process has its limit from now on, lower than anything that is open or gets free; those
     // that run have theirs already.
     let before = getrlimit(Resource::Nofile);
@@ -297,7 +297,7 @@ fn out_of_descriptors<S: Processes>() {
     };
     setrlimit(Resource::Nofile, none).unwrap();
     for pid in pids {
-        peer::signal(pid, Signal::KILL);
+        procfs::signal(pid, Signal::KILL);
     }
     let mut kinds: Vec<TaskErrorKind> = Vec::new();
     for handle in handles {

@@ -7,9 +7,9 @@ use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
-use procpool::{Cancel, Chunk, Executor, JoinError, Pool, Stats, TaskError, TaskErrorKind, TaskId};
+use procpool::{CallId, Cancel, Chunk, Executor, JoinError, Pool, Stats, TaskError, TaskErrorKind};
 
-use crate::subject::Subject;
+use crate::backends::Subject;
 
 /// [`ThreadPool`].
 pub(crate) struct Threads;
@@ -71,7 +71,7 @@ struct Shared {
 struct State {
     queue: VecDeque<Chunk>,
     /// The calls that chunks run of.
-    running: Vec<TaskId>,
+    running: Vec<CallId>,
     /// Callbacks that run.
     deferred: usize,
     is_closed: bool,
@@ -151,7 +151,7 @@ impl Executor for Handle {
         }
     }
 
-    fn drive(
+    fn wait_until(
         &self,
         poll: &mut dyn FnMut(Option<&Waker>) -> bool,
         deadline: Option<Instant>,
@@ -173,12 +173,12 @@ impl Executor for Handle {
         true
     }
 
-    fn cancel(&self, task: TaskId, _how: Cancel, _queue: bool) -> bool {
+    fn cancel(&self, task: CallId, _how: Cancel, _queue: bool) -> bool {
         self.0.give_up(|chunk| chunk.task() == task);
         self.0.lock().running.contains(&task)
     }
 
-    fn defer(&self, job: Box<dyn FnOnce() + Send>) {
+    fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>) {
         self.0.change(|state| state.deferred += 1);
         let shared = self.0.clone();
         std::thread::spawn(move || {

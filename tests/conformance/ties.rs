@@ -20,10 +20,10 @@ use rustix::process::{
 };
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::gate::{self, Gate};
-use crate::peer::{self, wait_until};
+use crate::backends::{Builder, Processes};
+use crate::file_barrier::{self, Gate};
+use crate::procfs::{self, wait_until};
 use crate::program::{Program, Started, again, again_at, programs};
-use crate::subject::{Builder, Processes};
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -73,7 +73,7 @@ fn wait_for_programs(count: usize) {
         name == "sleep\n"
     };
     wait_until(|| {
-        peer::below(std::process::id())
+        procfs::below(std::process::id())
             .iter()
             .filter(|pid| is_program(pid))
             .count()
@@ -102,7 +102,7 @@ fn runs_programs_and_exits<S: Processes>() {
 fn end_by(mut program: Started, signal: Signal) {
     assert_eq!(program.line(), "ready");
     assert!(program.processes().len() > 1, "this tests nothing");
-    peer::signal(program.id(), signal);
+    procfs::signal(program.id(), signal);
     program.status();
     wait_until(|| program.processes().is_empty());
 }
@@ -154,7 +154,7 @@ fn so_does_what_pools_in_pools_have_started<S: Processes>() {
 
 fn cut_first_tie(ticket: String) {
     set_parent_process_death_signal(None).expect("it can be taken back");
-    gate::pass(&ticket);
+    file_barrier::pass(&ticket);
     run_program(0);
 }
 
@@ -193,7 +193,7 @@ fn a_worker_without_its_first_tie_has_another<S: Processes>() {
         .filter(|pid| !stays(pid))
         .collect();
     for pid in &between {
-        peer::signal(*pid, Signal::KILL);
+        procfs::signal(*pid, Signal::KILL);
     }
     program.kill();
     wait_until(|| program.processes().is_empty());
@@ -212,7 +212,7 @@ const NOBODY: u32 = 65534;
 fn change_user(ticket: String) {
     setgid(Gid::from_raw(NOBODY)).expect("this is root");
     setuid(Uid::from_raw(NOBODY)).expect("this is root");
-    gate::pass(&ticket);
+    file_barrier::pass(&ticket);
     never(0);
 }
 
@@ -221,7 +221,7 @@ fn changes_its_users<S: Processes>() {
     let pool = S::pool(1);
     let _handle = pool.apply_async(change_user, gate.ticket());
     wait_until(|| {
-        let workers = peer::workers(&pool);
+        let workers = procfs::workers(&pool);
         workers.iter().any(|pid| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             status.contains(&format!("Uid:\t{NOBODY}"))
@@ -249,7 +249,7 @@ fn drops_its_privileges<S: Processes>() {
         .apply_async(0);
     setgid(Gid::from_raw(NOBODY)).expect("this is root");
     setuid(Uid::from_raw(NOBODY)).expect("this is root");
-    let worker = Pid::from_raw(peer::workers(&pool)[0].cast_signed()).expect("it is not zero");
+    let worker = Pid::from_raw(procfs::workers(&pool)[0].cast_signed()).expect("it is not zero");
     let refused = test_kill_process(worker).is_err();
     assert!(refused, "this tests nothing");
     assert_eq!(limited.get().unwrap_err().kind(), TaskErrorKind::TimedOut);
@@ -411,7 +411,7 @@ fn forks_itself<S: Processes>() {
     let mut task = pool.apply_async(never, 0);
     let mut all = pool.call(some).chunksize(1).map_async(0..6);
     let mut finished = pool.apply_async(square, 3);
-    let receipts = pool.call(some).receipts().map_async(0..6);
+    let receipts = pool.call(some).measured().map_async(0..6);
     let mut results = pool.imap(some, 0..6);
     if let ForkResult::Parent { child } = fork() {
         let child = Pid::from_raw(child.as_raw());
@@ -520,7 +520,7 @@ fn takes_orphans<S: Processes>() {
         wait_for_programs(0);
     }
     drop(pool);
-    wait_until(|| peer::below(std::process::id()).len() == children.len());
+    wait_until(|| procfs::below(std::process::id()).len() == children.len());
     for child in &mut children {
         assert!(child.wait().expect("it is still there").success());
     }

@@ -10,11 +10,11 @@ use procpool::{Pool, Trace};
 use tempfile::TempDir;
 use tinyjson::{InnerAsRef, JsonValue};
 
-use crate::fate::{Fate, strike};
-use crate::gate::{self, Gate};
-use crate::peer::{wait_until, workers};
+use crate::backends::{Builder, Processes, Subject};
+use crate::failure_modes::{Fate, strike};
+use crate::file_barrier::{self, Gate};
+use crate::procfs::{wait_until, workers};
 use crate::program::{Program, again, programs};
-use crate::subject::{Builder, Processes, Subject};
 use crate::trial::Test;
 
 pub(crate) fn traced_pool<S: Subject>() -> Vec<Test> {
@@ -229,7 +229,7 @@ fn ends_and_replacements_are_traced<S: Processes>() {
     let gate = Gate::new();
     let limit = Duration::from_millis(50);
     let late = pool
-        .call(|ticket: String| gate::pass(&ticket))
+        .call(|ticket: String| file_barrier::pass(&ticket))
         .timeout(limit);
     assert!(late.apply(gate.ticket()).unwrap_err().is_timeout());
     pool.apply(square, 1).unwrap();
@@ -252,12 +252,12 @@ fn a_trace_and_receipts_go_together<S: Processes>() {
     let pool = S::pool(1);
     let paper = Paper::new();
     let trace = paper.trace(&pool);
-    let all = pool.call(square).receipts().map(0..20);
-    assert!(all.iter().all(|one| one.receipt.run.is_some()));
+    let all = pool.call(square).measured().map(0..20);
+    assert!(all.iter().all(|one| one.metrics.run.is_some()));
     assert_eq!(pool.map(square, 0..20).unwrap().len(), 20);
     trace.finish().unwrap();
-    let one = pool.call(square).receipts().apply(2);
-    assert!(one.receipt.run.is_some());
+    let one = pool.call(square).measured().apply(2);
+    assert!(one.metrics.run.is_some());
     assert_eq!(paper.items().len(), 40);
 }
 
@@ -267,7 +267,7 @@ fn a_pool_ends_before_its_trace<S: Processes>() {
     let trace = paper.trace(&pool);
     pool.apply(square, 1).unwrap();
     let gate = Gate::new();
-    let handle = pool.apply_async(|ticket: String| gate::pass(&ticket), gate.ticket());
+    let handle = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
     gate.wait_for(1);
     drop(pool);
     assert!(handle.get().unwrap_err().is_cancelled());

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use crate::peer;
+use crate::procfs;
 use crate::stacks;
 
 /// How long a test may take. None of them takes more than a few seconds on a machine that has
@@ -91,7 +91,7 @@ pub(crate) fn start() {
 /// Says what hangs where, and ends the program. Its workers and programs end with it.
 fn bark(name: &str) -> ! {
     let own = std::process::id();
-    let mut processes = peer::below(own);
+    let mut processes = procfs::below(own);
     processes.insert(0, own);
     eprintln!("\n{name} hangs. These processes take part: {processes:?}");
     stacks::print(&processes);

@@ -189,7 +189,7 @@ fn finalizer(marker: Marker) {
 }
 
 fn call(marker: Marker) {
-    let _ = ProcessPool::new().unwrap().call(move |n: u64| n + marker.id()).receipts().apply(3);
+    let _ = ProcessPool::new().unwrap().call(move |n: u64| n + marker.id()).measured().apply(3);
 }
 
 fn main() {

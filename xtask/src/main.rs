@@ -43,7 +43,7 @@ enum Xtask {
     Sanitize,
     /// Run the concurrent parts under model checkers: loom, and shuttle.
     Model(model::Options),
-    /// Measure every contender in a release build: arguments go to pool-bench's `compare`.
+    /// Measure every contender in a release build: arguments go to procpool-bench's `compare`.
     Compare {
         /// What `compare` is asked; try `--help` after `--`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -91,7 +91,7 @@ fn root() -> PathBuf {
 }
 
 fn compare(root: &Path, arguments: &[OsString]) -> Result<()> {
-    let mut command = cargo::cargo(root, "run --release --package pool-bench -- compare");
+    let mut command = cargo::cargo(root, "run --release --package procpool-bench -- compare");
     let status = command
         .args(arguments)
         .status()

@@ -1,4 +1,4 @@
-//! `cargo xtask model`: the concurrent parts of pool-core under model checkers.
+//! `cargo xtask model`: the concurrent parts of procpool-core under model checkers.
 
 use std::env;
 use std::path::Path;
@@ -60,7 +60,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let flags = env::var("RUSTFLAGS").unwrap_or_default();
     let name = options.name.as_deref().unwrap_or_default();
     for checker in CHECKERS {
-        let mut test = cargo::cargo(root, "test --package pool-core --lib");
+        let mut test = cargo::cargo(root, "test --package procpool-core --lib");
         test.args(["--config", "profile.dev.debug='line-tables-only'"]);
         for package in OPTIMISED {
             test.arg("--config")

@@ -13,7 +13,7 @@ struct Run {
     name: &'static str,
     /// What the compiler is told.
     flags: &'static str,
-    /// What the tests of pool-core are told: which ones to run, or to skip.
+    /// What the tests of procpool-core are told: which ones to run, or to skip.
     tests: &'static str,
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         let mut command = cargo::cargo(
             root,
             &format!(
-                "test --package pool-core --lib --target {host} --target-dir target/sanitize-{} -- {}",
+                "test --package procpool-core --lib --target {host} --target-dir target/sanitize-{} -- {}",
                 run.name, run.tests
             ),
         );
@@ -68,7 +68,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         // What makes no system call that it does not know.
         let mut command = cargo::cargo(
             root,
-            "miri test --package pool-core --lib -- codec::bulk protocol::",
+            "miri test --package procpool-core --lib -- codec::bulk protocol::",
         );
         command.env("MIRIFLAGS", "-Zmiri-disable-isolation");
         if !succeeds(&mut command)? {

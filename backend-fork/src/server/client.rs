@@ -5,14 +5,14 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use pool_core::{Region, poll};
+use procpool_core::{Region, poll};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::child::Child;
-use super::newborn::{Belongings, Newborn, Outlets};
+use super::forked_worker::{Belongings, ForkedWorker, Outlets};
 use crate::hello::Hello;
-use crate::message::{Outfit, Reply, Request};
+use crate::message::{Reply, Request, WorkerStdio};
 use crate::socket::{Received, Socket};
 use crate::sys;
 
@@ -36,7 +36,7 @@ pub(super) enum Step {
     /// It is not any more.
     Closed,
     /// This is no longer the server but a worker that it has forked.
-    Forked(Newborn),
+    Forked(ForkedWorker),
 }
 
 impl Client {
@@ -57,18 +57,18 @@ impl Client {
             Received::Message { bytes, descriptors } => match Request::decode(&bytes) {
                 Some(Request::Launch {
                     launch,
-                    outfit,
+                    stdio,
                     name,
                 }) => {
-                    if let Some(newborn) = self.launch(launch, outfit, name, descriptors) {
-                        return Step::Forked(newborn);
+                    if let Some(forked_worker) = self.launch(launch, stdio, name, descriptors) {
+                        return Step::Forked(forked_worker);
                     }
                 }
                 Some(Request::Reap { launch }) => match self.living.remove(&launch) {
                     Some(child) => self.end(child, Some(launch)),
                     None => self.replies.push_back(Reply {
                         launch,
-                        status: pool_core::ExitStatus::Unknown,
+                        status: procpool_core::ExitStatus::Unknown,
                     }),
                 },
                 Some(Request::Forget { launch }) => {
@@ -114,19 +114,19 @@ impl Client {
     fn launch(
         &mut self,
         launch: u64,
-        outfit: Outfit,
+        stdio: WorkerStdio,
         name: String,
         given: Vec<OwnedFd>,
-    ) -> Option<Newborn> {
-        // If the process had no room for all of them, the bell is closed by now without a hello,
+    ) -> Option<ForkedWorker> {
+        // If the process had no room for all of them, the doorbell is closed by now without a hello,
         // and the pool knows what that means.
         let mut given = given.into_iter();
-        let (bell, memory, tie) = (given.next()?, given.next()?, given.next()?);
+        let (doorbell, memory, tie) = (given.next()?, given.next()?, given.next()?);
         let mut outlets = Outlets::default();
         for (is_given, outlet) in [
-            (outfit.stdout, &mut outlets.stdout),
-            (outfit.stderr, &mut outlets.stderr),
-            (outfit.events, &mut outlets.events),
+            (stdio.stdout, &mut outlets.stdout),
+            (stdio.stderr, &mut outlets.stderr),
+            (stdio.events, &mut outlets.events),
         ] {
             if is_given {
                 *outlet = Some(given.next()?);
@@ -135,7 +135,7 @@ impl Client {
         if given.next().is_some() {
             return None;
         }
-        if !has_listener(bell.as_fd()) {
+        if !has_listener(doorbell.as_fd()) {
             return None;
         }
         // Mapped here rather than in the worker, so that an error can be said.
@@ -145,7 +145,7 @@ impl Client {
             Ok(region) => region,
             Err(error) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::NOMEM);
-                say_hello(bell.as_fd(), Hello(Err(errno)));
+                say_hello(doorbell.as_fd(), Hello(Err(errno)));
                 return None;
             }
         };
@@ -156,8 +156,12 @@ impl Client {
         // `sys::fork`; it returns from here straight to `settle::run` and leaves from there.
         let hello = match unsafe { sys::fork() } {
             Ok(None) => {
-                let belongings = Belongings { region, bell, tie };
-                return Some(Newborn::new(server, name, belongings, outlets));
+                let belongings = Belongings {
+                    region,
+                    doorbell,
+                    tie,
+                };
+                return Some(ForkedWorker::new(server, name, belongings, outlets));
             }
             Ok(Some(pid)) => {
                 let child = Child::new(pid);
@@ -167,7 +171,7 @@ impl Client {
             }
             Err(errno) => Hello(Err(errno)),
         };
-        if !say_hello(bell.as_fd(), hello)
+        if !say_hello(doorbell.as_fd(), hello)
             && let Some(child) = self.living.remove(&launch)
         {
             self.end(child, None);
@@ -219,22 +223,22 @@ pub(crate) fn serve_client(socket: Socket) -> impl FnMut() -> bool {
     move || match client.step() {
         Step::Open => true,
         Step::Closed => false,
-        Step::Forked(newborn) => panic!("a worker without memory: {newborn:?}"),
+        Step::Forked(forked_worker) => panic!("a worker without memory: {forked_worker:?}"),
     }
 }
 
-/// Whether anybody holds the reading end of a bell: if not, the pool has given the launch up.
-fn has_listener(bell: BorrowedFd<'_>) -> bool {
-    let mut bell = [PollFd::from_borrowed_fd(bell, PollFlags::empty())];
+/// Whether anybody holds the reading end of a doorbell: if not, the pool has given the launch up.
+fn has_listener(doorbell: BorrowedFd<'_>) -> bool {
+    let mut doorbell = [PollFd::from_borrowed_fd(doorbell, PollFlags::empty())];
     let now = rustix::event::Timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    let _ = poll(&mut bell, Some(&now));
-    !bell[0].revents().contains(PollFlags::ERR)
+    let _ = poll(&mut doorbell, Some(&now));
+    !doorbell[0].revents().contains(PollFlags::ERR)
 }
 
 /// Writes a hello. `false`: nobody will read it.
-fn say_hello(bell: BorrowedFd<'_>, hello: Hello) -> bool {
-    rustix::io::write(bell, &hello.encode()).is_ok()
+fn say_hello(doorbell: BorrowedFd<'_>, hello: Hello) -> bool {
+    rustix::io::write(doorbell, &hello.encode()).is_ok()
 }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use pool_core::poll;
+use procpool_core::poll;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::child::Child;
 use super::client::{Client, Step};
-use super::newborn::Newborn;
+use super::forked_worker::ForkedWorker;
 use super::settle::Parent;
 use super::standby::Standby;
-use super::understudy::Understudy;
+use super::standby_process::StandbyProcess;
 use crate::message::CONNECT;
 use crate::socket::{Received, Socket};
 
@@ -30,13 +30,13 @@ pub(super) struct EventLoop {
 
 /// How the loop was left.
 #[derive(Debug)]
-pub(super) enum Left {
+pub(super) enum LoopExit {
     /// There is nobody left to serve.
     Over,
     /// By a worker that the server has forked, in which what the server held is closed.
-    Worker(Newborn),
+    Worker(ForkedWorker),
     /// By the standby, in which it is closed as well.
-    Standby(Understudy),
+    Standby(StandbyProcess),
 }
 
 impl EventLoop {
@@ -52,16 +52,16 @@ impl EventLoop {
 
     /// Serves until there is nobody left to serve, in the server itself; in what it forks, it
     /// returns from the fork.
-    pub(super) fn run(mut self) -> Left {
+    pub(super) fn run(mut self) -> LoopExit {
         loop {
             if self.main.is_none() && self.clients.is_empty() && self.orphans.is_empty() {
-                return Left::Over;
+                return LoopExit::Over;
             }
             // Before anything else, so that a server that may have workers has a standby.
             if let Some(main) = &self.main
-                && let Some(called) = self.standby.tend(main)
+                && let Some(called) = self.standby.keep(main)
             {
-                return Left::Standby(Understudy::new(self.parent, called));
+                return LoopExit::Standby(StandbyProcess::new(self.parent, called));
             }
             match self.wait() {
                 Ok(ParentAlive(true)) => {}
@@ -70,7 +70,7 @@ impl EventLoop {
                 // workers die with the server.
                 Ok(ParentAlive(false)) | Err(_) => {
                     self.kill_all();
-                    return Left::Over;
+                    return LoopExit::Over;
                 }
             }
             // Everything is looked at, whatever it was that woke the server: nothing here blocks.
@@ -83,7 +83,7 @@ impl EventLoop {
                         let client = self.clients.swap_remove(at);
                         self.orphans.extend(client.into_orphans());
                     }
-                    Step::Forked(newborn) => return Left::Worker(newborn),
+                    Step::Forked(forked_worker) => return LoopExit::Worker(forked_worker),
                 }
             }
             self.accept();

@@ -7,12 +7,12 @@
 mod child;
 mod client;
 mod event_loop;
-mod newborn;
+mod forked_worker;
 mod settle;
 mod standby;
-mod understudy;
+mod standby_process;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use client::serve_client;
-pub use newborn::Serve;
+pub use forked_worker::Serve;
 pub(crate) use settle::{Parent, run};

@@ -8,8 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
-use super::event_loop::{EventLoop, Left};
-use super::newborn::Serve;
+use super::event_loop::{EventLoop, LoopExit};
+use super::forked_worker::Serve;
 use crate::socket::Socket;
 use crate::sys;
 
@@ -26,9 +26,9 @@ pub(crate) fn run(parent: Parent, main: Socket, serve: Serve) -> ! {
             // In a worker and in a standby, the loop is left with everything of the server's
             // closed.
             match server.run() {
-                Left::Over => return 0,
-                Left::Worker(newborn) => return newborn.run(serve),
-                Left::Standby(understudy) => match understudy.wait() {
+                LoopExit::Over => return 0,
+                LoopExit::Worker(forked_worker) => return forked_worker.run(serve),
+                LoopExit::Standby(standby_process) => match standby_process.wait() {
                     Some(successor) => server = successor,
                     None => return 0,
                 },
@@ -45,12 +45,12 @@ pub(crate) fn run(parent: Parent, main: Socket, serve: Serve) -> ! {
 /// Makes a copy of the program a process of its own. All of this fails only where the system
 /// forbids it altogether (a seccomp filter, say); the server is then merely easier to disturb.
 fn settle(parent: &Parent) {
-    pool_core::forked_child();
+    procpool_core::after_fork_in_child();
     open_standard_streams();
     heed_parent();
     let _ = rustix::process::setpgid(None, None);
     // The first server does so for the whole family, which has copies of the descriptor.
-    let _ = pool_core::be_signalled_by(parent.tie.as_fd(), Signal::CONT.as_raw());
+    let _ = procpool_core::be_signalled_by(parent.tie.as_fd(), Signal::CONT.as_raw());
     let _ = rustix::thread::set_name(SERVER_NAME);
     sys::reset_signals();
     let _ = replace_stdin();

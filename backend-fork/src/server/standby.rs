@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use pool_core::poll;
+use procpool_core::poll;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
@@ -38,7 +38,7 @@ pub(super) struct Standby {
 impl Standby {
     /// Makes one if there is none and it is time to, and tells the parent. `Some`: this is the
     /// standby, and that is its main socket.
-    pub(super) fn tend(&mut self, main: &Socket) -> Option<Socket> {
+    pub(super) fn keep(&mut self, main: &Socket) -> Option<Socket> {
         if self.death.as_ref().is_some_and(is_dead) {
             self.death = None;
             self.news = None;
@@ -63,7 +63,7 @@ impl Standby {
         self.news.is_none()
     }
 
-    /// What to wait for before [`tend`](Self::tend) has something to do.
+    /// What to wait for before [`keep`](Self::keep) has something to do.
     pub(super) fn source(&self) -> Option<PollFd<'_>> {
         let death = self.death.as_ref()?;
         Some(PollFd::from_borrowed_fd(death.as_fd(), PollFlags::IN))

@@ -3,10 +3,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
+use std::task::Poll;
 
 use nix::libc;
 use nix::unistd::{ForkResult, fork};
-use pool_core::{ExitStatus, Launcher, Reaped};
+use procpool_core::{ExitStatus, Launcher};
 use rustix::process::Signal;
 
 use crate::orders::Order;
@@ -69,13 +70,13 @@ fn server_killed() {
     // One of which the end was asked for and is not answered.
     let (mut asked, _) = worker(&mut launcher, 3);
     stop(server.pid());
-    assert_eq!(asked.reap(), Reaped::Pending);
+    assert_eq!(asked.reap(), Poll::Pending);
     assert!(!is_readable(
         launcher.notifier().expect("this backend has one")
     ));
     signal(server.pid(), Signal::KILL);
     wait_readable(launcher.notifier().expect("this backend has one"));
-    assert_eq!(asked.reap(), Reaped::Exited(ExitStatus::Orphaned));
+    assert_eq!(asked.reap(), Poll::Ready(ExitStatus::Orphaned));
     assert!(!is_readable(
         launcher.notifier().expect("this backend has one")
     ));
@@ -98,7 +99,7 @@ fn server_killed_before_hello() {
     for link in links {
         let error = try_reach(link).err().expect("the server is dead");
         assert!(error.to_string().contains("SIGKILL"), "{error}");
-        assert!(error.is_lost_starter(), "{error}");
+        assert!(error.is_lost_fork_server(), "{error}");
     }
     round(&mut launcher, 401);
 }

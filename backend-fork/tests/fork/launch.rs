@@ -1,7 +1,8 @@
 //! Launching, reaching, killing and reaping, while all is well.
 
-use pool_core::{Advance, ExitStatus, Launcher, Reaped};
+use procpool_core::{ExitStatus, Launcher, Readiness};
 use rustix::process::Signal;
+use std::task::Poll;
 
 use crate::Scenario;
 use crate::orders::{self, Order};
@@ -35,7 +36,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "an answer that nobody wants does not keep the notifier readable",
         unwanted_answer,
     ),
-    ("the worker of pool-core is reached and killed", real_worker),
+    (
+        "the worker of procpool-core is reached and killed",
+        real_worker,
+    ),
     (
         "an answer that came with another one is told",
         answers_together,
@@ -55,18 +59,14 @@ fn identity() {
     assert_eq!(name(server.pid()), "procpool-server");
     assert_eq!(group(pid), pid);
     assert_eq!(parent(pid), server.pid());
-    assert_eq!(link.advance().expect("still"), Advance::Reached);
+    assert_eq!(link.poll_ready().expect("still"), Readiness::Ready);
 
     assert_eq!(
         end(&launcher, &mut link, Order::Exit, 0),
         ExitStatus::Code(0)
     );
     assert!(!exists(pid), "a reaped worker is no zombie");
-    assert_eq!(
-        link.reap(),
-        Reaped::Exited(ExitStatus::Code(0)),
-        "asked again"
-    );
+    assert_eq!(link.reap(), Poll::Ready(ExitStatus::Code(0)), "asked again");
     link.kill();
 }
 
@@ -108,11 +108,11 @@ fn rings() {
         tell(&*link, Order::Ring, 0);
         link = reach(link);
         // Whatever is left of the first two is taken out, then there is one to come.
-        while is_readable(link.bell()) {
-            let _ = rustix::io::read(link.bell(), &mut [0; 16]);
+        while is_readable(link.doorbell()) {
+            let _ = rustix::io::read(link.doorbell(), &mut [0; 16]);
         }
         tell(&*link, Order::Ring, 0);
-        wait_readable(link.bell());
+        wait_readable(link.doorbell());
         assert_eq!(
             end(&launcher, &mut link, Order::Exit, 1),
             ExitStatus::Code(1)
@@ -193,7 +193,7 @@ fn stopped_server() {
     // The same with the answers.
     stop(server.pid());
     for link in &mut links {
-        assert_eq!(link.reap(), Reaped::Pending);
+        assert_eq!(link.reap(), Poll::Pending);
     }
     signal(server.pid(), Signal::CONT);
     for link in &mut links {
@@ -210,15 +210,15 @@ fn given_up() {
     drop(launch(&mut launcher, 1));
     let mut killed = launch(&mut launcher, 2);
     killed.kill();
-    assert!(killed.advance().is_err());
-    assert_eq!(killed.reap(), Reaped::Exited(ExitStatus::Unknown));
+    assert!(killed.poll_ready().is_err());
+    assert_eq!(killed.reap(), Poll::Ready(ExitStatus::Unknown));
     signal(server.pid(), Signal::CONT);
     let (link, pid) = worker(&mut launcher, 3);
     wait_for("the server reaps them", || children(server.pid()) == [pid]);
 
-    // When the hello is in the bell, unread.
+    // When the hello is in the doorbell, unread.
     let unread = launch(&mut launcher, 4);
-    wait_readable(unread.bell());
+    wait_readable(unread.doorbell());
     let born = children(server.pid());
     let born = born
         .into_iter()
@@ -243,7 +243,7 @@ fn unwanted_answer() {
     let (mut link, _) = worker(&mut launcher, 1);
     let (mut other, _) = worker(&mut launcher, 2);
     stop(server.pid());
-    assert_eq!(link.reap(), Reaped::Pending);
+    assert_eq!(link.reap(), Poll::Pending);
     signal(server.pid(), Signal::CONT);
     wait_readable(launcher.notifier().expect("this backend has one"));
     drop(link);
@@ -264,8 +264,8 @@ fn answers_together() {
     let (mut one, _) = worker(&mut launcher, 1);
     let (mut other, _) = worker(&mut launcher, 2);
     stop(server.pid());
-    assert_eq!(one.reap(), Reaped::Pending);
-    assert_eq!(other.reap(), Reaped::Pending);
+    assert_eq!(one.reap(), Poll::Pending);
+    assert_eq!(other.reap(), Poll::Pending);
     signal(server.pid(), Signal::CONT);
     // Once another pool is served, both have been answered.
     wait_for("the server reaps them", || {
@@ -273,16 +273,16 @@ fn answers_together() {
     });
     round(&mut server.connect().expect("the server runs"), 1);
 
-    assert_eq!(one.reap(), Reaped::Exited(ExitStatus::Signal(9)));
+    assert_eq!(one.reap(), Poll::Ready(ExitStatus::Signal(9)));
     wait_readable(launcher.notifier().expect("this backend has one"));
-    assert_eq!(other.reap(), Reaped::Exited(ExitStatus::Signal(9)));
+    assert_eq!(other.reap(), Poll::Ready(ExitStatus::Signal(9)));
     assert!(!is_readable(
         launcher.notifier().expect("this backend has one")
     ));
 }
 
 fn real_worker() {
-    let server = backend_fork::ForkServer::start().expect("there is one thread");
+    let server = procpool_fork::ForkServer::start().expect("there is one thread");
     let mut launcher = server.connect().expect("the server runs");
     let (mut link, _) = worker(&mut launcher, 1);
     link.kill();

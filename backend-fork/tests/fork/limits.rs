@@ -1,6 +1,6 @@
 //! Descriptors, and what happens at the system's limits.
 
-use pool_core::{Advance, ExitStatus, Launcher};
+use procpool_core::{ExitStatus, Launcher, Readiness};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::Scenario;
@@ -11,7 +11,7 @@ use crate::rig::{end, launch, pool, round, server, tell, try_launch, try_reach, 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("200 launches leave no descriptor behind", flat),
     (
-        "a worker holds its own bell and region alone",
+        "a worker holds its own doorbell and region alone",
         worker_descriptors,
     ),
     ("too few descriptors in the parent", parent_limit),
@@ -71,11 +71,11 @@ fn worker_descriptors() {
     let mut held = descriptors(pid);
     assert_eq!(held.remove(&0).as_deref(), Some("/dev/null"));
     held.retain(|number, target| inherited.get(number) != Some(target));
-    let bell = rustix::fs::fstat(link.bell())
-        .expect("the bell is open")
+    let doorbell = rustix::fs::fstat(link.doorbell())
+        .expect("the doorbell is open")
         .st_ino;
     let held: Vec<_> = held.into_values().collect();
-    assert_eq!(held, [format!("pipe:[{bell}]")]);
+    assert_eq!(held, [format!("pipe:[{doorbell}]")]);
     assert_eq!(regions(pid), 1);
     drop(first);
 }
@@ -120,9 +120,9 @@ fn server_limit() {
     for room in [0, 1] {
         let before = limit_server(&server, Resource::Nofile, limit_for(server.pid(), room));
         let mut link = launch(&mut launcher, 3);
-        wait_readable(link.bell());
+        wait_readable(link.doorbell());
         // The server may be dying, and whoever asks has other things to do than to wait for that.
-        assert_eq!(link.advance().expect("no error yet"), Advance::HungUp);
+        assert_eq!(link.poll_ready().expect("no error yet"), Readiness::HungUp);
         let error = try_reach(link).err().expect("no room");
         assert!(error.to_string().contains("ulimit -n"), "{error}");
         prlimit(Some(raw(server.pid())), Resource::Nofile, before).expect("it was so before");
@@ -183,7 +183,7 @@ fn limit_own(resource: Resource, current: u64) {
 }
 
 /// Answers the limit before.
-fn limit_server(server: &backend_fork::ForkServer, resource: Resource, current: u64) -> Rlimit {
+fn limit_server(server: &procpool_fork::ForkServer, resource: Resource, current: u64) -> Rlimit {
     let limit = Rlimit {
         current: Some(current),
         maximum: getrlimit(resource).maximum,

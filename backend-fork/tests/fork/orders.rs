@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use backend_fork::ForkServer;
 use nix::libc;
-use pool_core::{ExitStatus, Region};
+use procpool_core::{ExitStatus, Region};
+use procpool_fork::ForkServer;
 use rustix::io::Errno;
 use rustix::thread::futex;
 
@@ -23,7 +23,7 @@ const OFFSET: usize = 4096;
 pub(crate) enum Order {
     /// Return the argument from `serve`.
     Exit = 1,
-    /// Ring the bell.
+    /// Ring the doorbell.
     Ring,
     /// `abort`.
     Abort,
@@ -95,7 +95,7 @@ pub(crate) fn report(region: &Region) -> u32 {
 
 /// The workers' life.
 #[allow(clippy::disallowed_methods, reason = "a test may start programs")]
-pub(crate) fn serve(region: Region, bell: OwnedFd) -> i32 {
+pub(crate) fn serve(region: Region, doorbell: OwnedFd) -> i32 {
     // What an order leaves for later: a nested pool must live on.
     let mut nests = Vec::new();
     loop {
@@ -110,7 +110,7 @@ pub(crate) fn serve(region: Region, bell: OwnedFd) -> i32 {
         match order {
             Order::Exit => return argument as i32,
             Order::Ring => {
-                rustix::io::write(&bell, &[1]).expect("a bell has room");
+                rustix::io::write(&doorbell, &[1]).expect("a doorbell has room");
             }
             Order::Abort => std::process::abort(),
             Order::Fault => {

@@ -1,9 +1,10 @@
 //! What the engine does with a launcher and its links, done by hand.
 
+use std::task::Poll;
 use std::time::Duration;
 
-use backend_fork::{ForkLauncher, ForkServer};
-use pool_core::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+use procpool_core::{ExitStatus, LaunchError, LaunchSpec, Launcher, Readiness, WorkerHandle};
+use procpool_fork::{ForkLauncher, ForkServer};
 
 use crate::orders::{self, Order};
 use crate::processes::{children, is_alive, is_readable_within, try_name, wait_for, wait_readable};
@@ -43,7 +44,7 @@ const SOON: Duration = Duration::from_millis(1);
 pub(crate) fn try_launch(
     launcher: &mut ForkLauncher,
     number: u32,
-) -> Result<Box<dyn Link>, LaunchError> {
+) -> Result<Box<dyn WorkerHandle>, LaunchError> {
     loop {
         match launcher.launch(&LaunchSpec::for_tests(number, 0, 4096, 4096)) {
             Err(error) if error.to_string() == "the fork server is dying" => {
@@ -54,45 +55,47 @@ pub(crate) fn try_launch(
     }
 }
 
-pub(crate) fn launch(launcher: &mut ForkLauncher, number: u32) -> Box<dyn Link> {
+pub(crate) fn launch(launcher: &mut ForkLauncher, number: u32) -> Box<dyn WorkerHandle> {
     try_launch(launcher, number).expect("a launch succeeds")
 }
 
 /// Waits until a worker is reached.
-pub(crate) fn reach(link: Box<dyn Link>) -> Box<dyn Link> {
+pub(crate) fn reach(link: Box<dyn WorkerHandle>) -> Box<dyn WorkerHandle> {
     try_reach(link).expect("the worker is reached")
 }
 
-pub(crate) fn try_reach(mut link: Box<dyn Link>) -> Result<Box<dyn Link>, LaunchError> {
+pub(crate) fn try_reach(
+    mut link: Box<dyn WorkerHandle>,
+) -> Result<Box<dyn WorkerHandle>, LaunchError> {
     loop {
-        wait_readable(link.bell());
-        match link.advance()? {
-            Advance::HungUp => std::thread::sleep(SOON),
-            Advance::Pending => {}
-            Advance::Reached => return Ok(link),
+        wait_readable(link.doorbell());
+        match link.poll_ready()? {
+            Readiness::HungUp => std::thread::sleep(SOON),
+            Readiness::Pending => {}
+            Readiness::Ready => return Ok(link),
         }
     }
 }
 
 /// A worker that is reached, and its process identifier.
-pub(crate) fn worker(launcher: &mut ForkLauncher, number: u32) -> (Box<dyn Link>, u32) {
+pub(crate) fn worker(launcher: &mut ForkLauncher, number: u32) -> (Box<dyn WorkerHandle>, u32) {
     let link = reach(launch(launcher, number));
     let pid = link.pid().expect("a reached worker has one");
     (link, pid)
 }
 
 /// Waits for a worker's death, and answers how it ended.
-pub(crate) fn reap(launcher: &ForkLauncher, link: &mut Box<dyn Link>) -> ExitStatus {
-    wait_readable(link.death().expect("a reached worker has one"));
+pub(crate) fn reap(launcher: &ForkLauncher, link: &mut Box<dyn WorkerHandle>) -> ExitStatus {
+    wait_readable(link.exit_fd().expect("a reached worker has one"));
     reap_now(launcher, link)
 }
 
 /// The same, without waiting before.
-pub(crate) fn reap_now(launcher: &ForkLauncher, link: &mut Box<dyn Link>) -> ExitStatus {
+pub(crate) fn reap_now(launcher: &ForkLauncher, link: &mut Box<dyn WorkerHandle>) -> ExitStatus {
     loop {
         match link.reap() {
-            Reaped::Exited(status) => return status,
-            Reaped::Pending => {
+            Poll::Ready(status) => return status,
+            Poll::Pending => {
                 let notifier = launcher.notifier().expect("this backend has one");
                 is_readable_within(notifier, SOON);
             }
@@ -103,7 +106,7 @@ pub(crate) fn reap_now(launcher: &ForkLauncher, link: &mut Box<dyn Link>) -> Exi
 /// Gives a worker an order, and waits for its death.
 pub(crate) fn end(
     launcher: &ForkLauncher,
-    link: &mut Box<dyn Link>,
+    link: &mut Box<dyn WorkerHandle>,
     order: Order,
     argument: u32,
 ) -> ExitStatus {
@@ -112,7 +115,7 @@ pub(crate) fn end(
 }
 
 /// Gives a worker an order, and waits until it is done.
-pub(crate) fn tell(link: &dyn Link, order: Order, argument: u32) -> u32 {
+pub(crate) fn tell(link: &dyn WorkerHandle, order: Order, argument: u32) -> u32 {
     orders::give(&link.region(), order, argument);
     orders::report(&link.region())
 }

@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use backend_fork::{ForkLauncher, ForkServer};
+use procpool_fork::{ForkLauncher, ForkServer};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -163,7 +163,7 @@ fn unwanted() {
         // It takes the messages in order.
         round(&mut launcher, 2);
     }
-    // A bell to nobody, and memory that is none.
+    // A doorbell to nobody, and memory that is none.
     let null = std::fs::File::open("/dev/null").expect("there is one");
     for pair in [
         [writer.as_fd(), null.as_fd()],

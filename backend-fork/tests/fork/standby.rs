@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use backend_fork::{ForkLauncher, ForkServer};
-use pool_core::{ExitStatus, LaunchError, Launcher, Link};
+use procpool_core::{ExitStatus, LaunchError, Launcher, WorkerHandle};
+use procpool_fork::{ForkLauncher, ForkServer};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::orders::{self, Order};
@@ -88,7 +88,11 @@ fn identity() {
 }
 
 /// Kills the server, and waits until its workers are dead.
-fn kill_server(server: &ForkServer, links: &mut [&mut Box<dyn Link>], launcher: &ForkLauncher) {
+fn kill_server(
+    server: &ForkServer,
+    links: &mut [&mut Box<dyn WorkerHandle>],
+    launcher: &ForkLauncher,
+) {
     signal(server.pid(), Signal::KILL);
     for link in links {
         assert_eq!(reap(launcher, link), ExitStatus::Orphaned);
@@ -208,7 +212,7 @@ fn both_killed() {
             [first, second].map(|pid| format!("process {pid}, was killed by signal 9 (SIGKILL)"));
         assert!(deaths.iter().all(|death| text.contains(death)), "{text}");
         assert!(text.contains("no other can be started"), "{text}");
-        assert!(!error.is_lost_starter());
+        assert!(!error.is_lost_fork_server());
     }
     assert_eq!(server.pid(), first);
     assert!(children(std::process::id()).is_empty());
@@ -225,7 +229,7 @@ fn killed_while_launching() {
         match try_reach(link) {
             Ok(link) => reached.push(link),
             Err(error) => {
-                assert!(error.is_lost_starter(), "{error}");
+                assert!(error.is_lost_fork_server(), "{error}");
                 assert!(error.to_string().contains("SIGKILL"), "{error}");
                 links.push(launch(&mut launcher, 51));
             }
@@ -241,11 +245,11 @@ fn killed_while_launching() {
 }
 
 /// What a launch comes to: a worker, or the reason why there will be none.
-fn outcome(launcher: &mut impl Launcher) -> Result<Box<dyn Link>, LaunchError> {
+fn outcome(launcher: &mut impl Launcher) -> Result<Box<dyn WorkerHandle>, LaunchError> {
     loop {
-        let spec = pool_core::LaunchSpec::for_tests(1, 0, 4096, 4096);
+        let spec = procpool_core::LaunchSpec::for_tests(1, 0, 4096, 4096);
         match launcher.launch(&spec).and_then(try_reach) {
-            Err(error) if error.is_lost_starter() => {}
+            Err(error) if error.is_lost_fork_server() => {}
             outcome => return outcome,
         }
     }
@@ -437,7 +441,7 @@ fn flat() {
 /// Launches until the server has a standby, and the parent knows it.
 fn standby_after(server: &ForkServer, launcher: &mut impl Launcher) {
     for _ in 0..2 {
-        let spec = pool_core::LaunchSpec::for_tests(1, 0, 4096, 4096);
+        let spec = procpool_core::LaunchSpec::for_tests(1, 0, 4096, 4096);
         reach(launcher.launch(&spec).expect("a launch succeeds"));
         standby(server);
     }

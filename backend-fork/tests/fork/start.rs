@@ -3,10 +3,10 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use backend_fork::ForkServer;
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
-use pool_core::ExitStatus;
+use procpool_core::ExitStatus;
+use procpool_fork::ForkServer;
 
 use crate::orders::{self, Order};
 use crate::processes::{descriptors, exists, status};
@@ -179,7 +179,7 @@ fn held_stdout() {
 
 fn one_after_the_other() {
     // What ties the workers of all tests to this process is made once.
-    let _ = pool_core::LaunchSpec::for_tests(1, 0, 4096, 4096);
+    let _ = procpool_core::LaunchSpec::for_tests(1, 0, 4096, 4096);
     let before = descriptors(std::process::id());
     for _ in 0..100 {
         let server = ForkServer::start_serving(orders::serve).expect("there is one thread");

@@ -5,9 +5,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio, id};
+use std::task::Poll;
 use std::time::Instant;
 
-use pool_core::{ExitStatus, Reaped};
+use procpool_core::ExitStatus;
 use rustix::process::{
     Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open, pidfd_send_signal,
 };
@@ -64,7 +65,7 @@ fn children_are_ignored() {
     link.kill();
     // Between a death and the time when the system has reaped it, nobody knows how it ended.
     let ended = loop {
-        if let Reaped::Exited(status) = link.reap() {
+        if let Poll::Ready(status) = link.reap() {
             break status;
         }
         std::thread::yield_now();
@@ -111,7 +112,7 @@ fn killed_at_any_moment() {
         let deadline = Instant::now() + usual * step / 200;
         while Instant::now() < deadline {
             // Half of the time, the parent is told and does its part.
-            if step % 2 == 0 && link.advance().is_err() {
+            if step % 2 == 0 && link.poll_ready().is_err() {
                 break;
             }
         }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use backend_spawn::check_ready;
-use pool_core::{Advance, ExitStatus};
+use procpool_core::{ExitStatus, Readiness};
+use procpool_spawn::check_ready;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::harness::{LONG, Scenario, failure, is_readable, is_worker, launch, reach, reap, sleep};
@@ -88,9 +88,12 @@ fn close_standard_input() {
 
 fn closes_early() {
     let mut link = launch();
-    assert!(is_readable(link.bell(), LONG), "the worker says nothing");
+    assert!(
+        is_readable(link.doorbell(), LONG),
+        "the worker says nothing"
+    );
     // It may be dying, and whoever asks has other things to do than to wait for that.
-    assert_eq!(link.advance().expect("no error yet"), Advance::HungUp);
+    assert_eq!(link.poll_ready().expect("no error yet"), Readiness::HungUp);
     let error = reach(&mut *link).expect_err("no worker");
     assert!(error.is_missing_init());
     assert!(
@@ -101,8 +104,8 @@ fn closes_early() {
 
 fn never_comes() {
     let mut link = launch();
-    assert!(!is_readable(link.bell(), Duration::from_millis(100)));
-    assert_eq!(link.advance().expect("no error"), Advance::Pending);
+    assert!(!is_readable(link.doorbell(), Duration::from_millis(100)));
+    assert_eq!(link.poll_ready().expect("no error"), Readiness::Pending);
     // The engine's deadline passes.
     link.kill();
     assert_eq!(reap(&mut *link), ExitStatus::Signal(9));

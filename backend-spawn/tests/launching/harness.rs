@@ -6,11 +6,12 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::task::Poll;
 use std::time::Duration;
 
-use backend_spawn::SpawnLauncher;
 use libtest_mimic::Failed;
-use pool_core::{Advance, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, Reaped};
+use procpool_core::{ExitStatus, LaunchError, LaunchSpec, Launcher, Readiness, WorkerHandle};
+use procpool_spawn::SpawnLauncher;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A test.
@@ -92,34 +93,37 @@ pub(crate) const STALE: &str = "1:4294967295:1:2:3/4:5/6";
 /// Long enough for the slowest machine; reached only by a test that fails.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-pub(crate) fn launch() -> Box<dyn Link> {
+pub(crate) fn launch() -> Box<dyn WorkerHandle> {
     launch_with(4096)
 }
 
-pub(crate) fn launch_with(ring_bytes: usize) -> Box<dyn Link> {
+pub(crate) fn launch_with(ring_bytes: usize) -> Box<dyn WorkerHandle> {
     try_launch(ring_bytes).expect("a launch")
 }
 
-pub(crate) fn try_launch(ring_bytes: usize) -> Result<Box<dyn Link>, LaunchError> {
+pub(crate) fn try_launch(ring_bytes: usize) -> Result<Box<dyn WorkerHandle>, LaunchError> {
     let spec = LaunchSpec::for_tests(1, 0, ring_bytes, ring_bytes);
     SpawnLauncher::new().launch(&spec)
 }
 
 /// Does what the engine does, until the worker is reached.
-pub(crate) fn reach(link: &mut dyn Link) -> Result<(), LaunchError> {
+pub(crate) fn reach(link: &mut dyn WorkerHandle) -> Result<(), LaunchError> {
     loop {
-        assert!(is_readable(link.bell(), LONG), "the worker says nothing");
-        match link.advance()? {
-            Advance::Reached => return Ok(()),
-            Advance::Pending => {}
+        assert!(
+            is_readable(link.doorbell(), LONG),
+            "the worker says nothing"
+        );
+        match link.poll_ready()? {
+            Readiness::Ready => return Ok(()),
+            Readiness::Pending => {}
             // It is closed, and the engine would ask again in a millisecond.
-            Advance::HungUp => std::thread::sleep(Duration::from_millis(1)),
+            Readiness::HungUp => std::thread::sleep(Duration::from_millis(1)),
         }
     }
 }
 
 /// A worker that is there.
-pub(crate) fn reached() -> Box<dyn Link> {
+pub(crate) fn reached() -> Box<dyn WorkerHandle> {
     let mut link = launch();
     reach(&mut *link).expect("a worker");
     link
@@ -131,14 +135,14 @@ pub(crate) fn failure() -> LaunchError {
 }
 
 /// Waits for a worker's death and reaps it.
-pub(crate) fn reap(link: &mut dyn Link) -> ExitStatus {
+pub(crate) fn reap(link: &mut dyn WorkerHandle) -> ExitStatus {
     assert!(
-        is_readable(link.death().expect("a pidfd"), LONG),
+        is_readable(link.exit_fd().expect("a pidfd"), LONG),
         "it lives"
     );
     match link.reap() {
-        Reaped::Exited(status) => status,
-        Reaped::Pending => panic!("it is dead, and nobody traces it"),
+        Poll::Ready(status) => status,
+        Poll::Pending => panic!("it is dead, and nobody traces it"),
     }
 }
 
@@ -183,7 +187,7 @@ pub(crate) fn regions(pid: &str) -> Vec<String> {
 }
 
 /// Says that a worker has the region that its link has.
-pub(crate) fn assert_shares_region(link: &dyn Link) {
+pub(crate) fn assert_shares_region(link: &dyn WorkerHandle) {
     let pid = link.pid().expect("a process");
     let theirs = regions(&pid.to_string());
     assert_eq!(theirs.len(), 1);

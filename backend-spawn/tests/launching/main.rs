@@ -23,7 +23,7 @@ fn main() {
         (scenario.worker)();
     }
     if scenario.as_ref().is_none_or(|scenario| scenario.calls_init) {
-        backend_spawn::init();
+        procpool_spawn::init();
     }
     if let Some(scenario) = scenario {
         return (scenario.parent)();

@@ -6,9 +6,11 @@ use std::panic::AssertUnwindSafe;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use backend_spawn::{SpawnLauncher, check_ready};
 use ipc_channel::ipc;
-use pool_core::{Advance, Engine, ExitStatus, LaunchError, LaunchSpec, Launcher, Link, PoolConfig};
+use procpool_core::{
+    Engine, ExitStatus, LaunchError, LaunchSpec, Launcher, PoolConfig, Readiness, WorkerHandle,
+};
+use procpool_spawn::{SpawnLauncher, check_ready};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
 
@@ -52,7 +54,7 @@ fn a_worker_is_reached() {
     let spec = LaunchSpec::for_tests(1, 0, 4096, 4096);
     assert_eq!(link.region().bytes(), spec.region_bytes());
     reach(&mut *link).expect("a worker");
-    assert_eq!(link.advance().expect("still there"), Advance::Reached);
+    assert_eq!(link.poll_ready().expect("still there"), Readiness::Ready);
     assert_eq!(link.pid(), Some(pid));
 
     link.kill();
@@ -193,16 +195,16 @@ impl Launcher for Stopped {
         self.launcher.backend()
     }
 
-    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
-        if let Some((bell, launched)) = &self.first {
-            assert!(is_readable(bell.as_fd(), LONG), "no answer");
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError> {
+        if let Some((doorbell, launched)) = &self.first {
+            assert!(is_readable(doorbell.as_fd(), LONG), "no answer");
             while launched.elapsed() <= LIMIT {
                 std::thread::sleep(LIMIT.saturating_sub(launched.elapsed()));
             }
         }
         let link = self.launcher.launch(spec)?;
-        let bell = link.bell().try_clone_to_owned().expect("a descriptor");
-        self.first.get_or_insert((bell, Instant::now()));
+        let doorbell = link.doorbell().try_clone_to_owned().expect("a descriptor");
+        self.first.get_or_insert((doorbell, Instant::now()));
         Ok(link)
     }
 }

@@ -4,7 +4,7 @@ use std::env;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use pool_core::{Advance, PROTOCOL_VERSION};
+use procpool_core::{PROTOCOL_VERSION, Readiness};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
@@ -52,9 +52,9 @@ fn says(part: &str) {
 
 fn half_a_message() {
     let mut link = launch();
-    assert!(is_readable(link.bell(), crate::harness::LONG));
-    assert_eq!(link.advance().expect("no error"), Advance::Pending);
-    assert!(!is_readable(link.bell(), Duration::ZERO));
+    assert!(is_readable(link.doorbell(), crate::harness::LONG));
+    assert_eq!(link.poll_ready().expect("no error"), Readiness::Pending);
+    assert!(!is_readable(link.doorbell(), Duration::ZERO));
 }
 
 /// What a worker has of the region, it has before anything of this program runs; so have those

@@ -34,11 +34,11 @@ const GAMES: &[Game] = &[
 /// A handle on that process, shared by all floors that need one. With the last one it ends.
 #[derive(Clone)]
 pub struct OtherSide {
-    link: Rc<RefCell<Link>>,
+    link: Rc<RefCell<WorkerHandle>>,
     pub(super) shared: &'static Shared,
 }
 
-struct Link {
+struct WorkerHandle {
     control: UnixStream,
     socket: UnixStream,
     pid: Pid,
@@ -68,7 +68,7 @@ impl OtherSide {
                 unsafe { libc::_exit(0) }
             }
             child => Ok(Self {
-                link: Rc::new(RefCell::new(Link {
+                link: Rc::new(RefCell::new(WorkerHandle {
                     control,
                     socket,
                     pid: Pid::from_raw(child).context("fork gave no process")?,
@@ -98,7 +98,7 @@ impl OtherSide {
     }
 }
 
-impl Drop for Link {
+impl Drop for WorkerHandle {
     fn drop(&mut self) {
         // Not merely closed: a fork server that was started later has a copy.
         let _ = self.control.shutdown(Shutdown::Both);

@@ -7,27 +7,29 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::handle::{AllOrFirst, Collector, MapHandle, Pending, TaskCell, TaskHandle, decode_all};
+use super::handle::{
+    AllOrFirst, Collector, MapHandle, Pending, SingleResult, TaskHandle, decode_all,
+};
 use super::imap::{Imap, ImapLocal};
-use super::input::feed::{CallSite, Feed, InOrder, Source};
+use super::input::feed::{CallSite, InOrder, InputFeeder, Source};
 use super::input::feeder::Fed;
-use super::measured::CallWithReceipts;
+use super::measured::MeasuredCall;
 use super::progress::Progress;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::shm::protocol;
-use crate::task::chunk::{Piece, Sink};
+use crate::task::chunk::{ChunkOutcome, CompletionSink};
 use crate::task::chunker::guided;
 use crate::task::encode::{Limit, Stop, encode_one};
 use crate::task::executor::Executor;
-use crate::task::options::{CheckedOptions, Options};
-use crate::worker::function::{Entry, Stateless};
+use crate::task::options::{Options, ValidatedOptions};
+use crate::worker::function::{FunctionId, Stateless};
 
 /// A call with options: what [`Pool::call`](crate::Pool::call) returns. Set the options, then
 /// call one of the methods that a pool itself has.
 ///
 /// ```
 /// use std::time::Duration;
-/// use pool_core::{Pool, SerialPool};
+/// use procpool_core::{Pool, SerialPool};
 ///
 /// let pool = SerialPool::new();
 /// let lengths = pool
@@ -42,14 +44,14 @@ use crate::worker::function::{Entry, Stateless};
 /// An option that makes no sense, such as a chunk size of zero, makes the call fail with an
 /// error of kind `Invalid`.
 #[must_use = "a call does nothing until one of `apply`, `map`, ... is called"]
-pub struct CallWith<F> {
+pub struct Call<F> {
     executor: Arc<dyn Executor>,
     options: Options,
     pub(crate) progress: Progress,
     function: F,
 }
 
-impl<F> CallWith<F> {
+impl<F> Call<F> {
     pub(crate) fn new(executor: Arc<dyn Executor>, function: F) -> Self {
         Self {
             executor,
@@ -100,24 +102,24 @@ impl<F> CallWith<F> {
         self
     }
 
-    /// Lets each result come with a [`Receipt`](crate::Receipt): how long the item waited and ran,
+    /// Lets each result come with a [`TaskMetrics`](crate::TaskMetrics): how long the item waited and ran,
     /// what it took in processor time and memory, which worker had it. To be called behind all
     /// options.
     ///
     /// To measure an item costs a microsecond or two; calls without receipts do not pay for it.
     ///
     /// ```
-    /// use pool_core::{Pool, SerialPool};
+    /// use procpool_core::{Pool, SerialPool};
     ///
     /// let pool = SerialPool::new();
-    /// let done = pool.call(|x: u64| x * x).receipts().apply(7);
+    /// let done = pool.call(|x: u64| x * x).measured().apply(7);
     /// assert_eq!(done.outcome.unwrap(), 49);
-    /// assert_eq!(done.receipt.attempt, 1);
-    /// println!("{}", done.receipt);
+    /// assert_eq!(done.metrics.attempt, 1);
+    /// println!("{}", done.metrics);
     /// ```
-    pub fn receipts(mut self) -> CallWithReceipts<F> {
+    pub fn measured(mut self) -> MeasuredCall<F> {
         self.options.receipts = true;
-        CallWithReceipts::new(self)
+        MeasuredCall::new(self)
     }
 
     pub(crate) fn executor(&self) -> &Arc<dyn Executor> {
@@ -161,7 +163,7 @@ impl<F> CallWith<F> {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let cell = Arc::new(TaskCell::default());
+        let cell = Arc::new(SingleResult::default());
         let prepared = self
             .site::<A, R>()
             .and_then(|site| Ok((site, encode_one(argument)?)));
@@ -171,7 +173,7 @@ impl<F> CallWith<F> {
                 chunk.attach(attachments);
                 self.executor.submit(chunk);
             }
-            Err(error) => cell.complete(Piece::failed(0, 1, error)),
+            Err(error) => cell.complete(ChunkOutcome::failed(0, 1, error)),
         }
         TaskHandle::new(Pending::new(cell, self.executor))
     }
@@ -223,7 +225,7 @@ impl<F> CallWith<F> {
     pub(crate) fn for_each<I, R>(
         self,
         items: I,
-        mut receive: impl FnMut(Arc<Piece>),
+        mut receive: impl FnMut(Arc<ChunkOutcome>),
     ) -> Result<(), TaskError>
     where
         F: Fn(I::Item) -> R + Stateless,
@@ -231,7 +233,7 @@ impl<F> CallWith<F> {
         R: Serialize + DeserializeOwned + 'static,
     {
         let site = self.site::<I::Item, R>()?;
-        let mut feed = Feed::new(self.executor, site, items, self.progress);
+        let mut feed = InputFeeder::new(self.executor, site, items, self.progress);
         let mut in_order = InOrder::default();
         loop {
             let pieces = feed.next_pieces();
@@ -278,7 +280,7 @@ impl<F> CallWith<F> {
             }
             Err(error) => {
                 collector.expect(1);
-                collector.complete(Piece::failed(0, 1, error));
+                collector.complete(ChunkOutcome::failed(0, 1, error));
             }
         }
         Pending::new(collector, self.executor)
@@ -326,7 +328,7 @@ impl<F> CallWith<F> {
                 sent += count;
             }
             if let Some(error) = error {
-                collector.complete(Piece::failed(next, 1, error));
+                collector.complete(ChunkOutcome::failed(next, 1, error));
                 next += 1;
             }
         }
@@ -391,7 +393,7 @@ impl<F> CallWith<F> {
     }
 
     /// The same for an input that is read by the caller.
-    pub(crate) fn feed<I, R>(self, items: I) -> Result<Feed<I::IntoIter>, TaskError>
+    pub(crate) fn feed<I, R>(self, items: I) -> Result<InputFeeder<I::IntoIter>, TaskError>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
@@ -399,7 +401,7 @@ impl<F> CallWith<F> {
     {
         let site = self.site::<I::Item, R>()?;
         let is_one_by_one = self.executor.runs_in_caller();
-        let feed = Feed::new(self.executor, site, items.into_iter(), self.progress);
+        let feed = InputFeeder::new(self.executor, site, items.into_iter(), self.progress);
         Ok(if is_one_by_one {
             feed.one_by_one()
         } else {
@@ -418,12 +420,12 @@ impl<F> CallWith<F> {
         Ok(CallSite {
             entry,
             options,
-            origin: self.executor.origin(),
+            origin: self.executor.current_span(),
         })
     }
 
     /// Whether the call can be made.
-    pub(crate) fn check<A, R>(&self) -> Result<(Entry, CheckedOptions), TaskError>
+    pub(crate) fn check<A, R>(&self) -> Result<(FunctionId, ValidatedOptions), TaskError>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -432,7 +434,7 @@ impl<F> CallWith<F> {
         if self.executor.is_foreign() {
             return Err(TaskError::of_fork());
         }
-        let entry = Entry::of::<F, A, R>(&self.function)
+        let entry = FunctionId::of::<F, A, R>(&self.function)
             .map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?;
         Ok((entry, self.options.check()?))
     }
@@ -443,9 +445,9 @@ pub(crate) fn reserve<I: Iterator>(items: &I) -> usize {
     items.size_hint().0.min(1 << 20)
 }
 
-impl<F> fmt::Debug for CallWith<F> {
+impl<F> fmt::Debug for Call<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallWith")
+        f.debug_struct("Call")
             .field("options", &self.options)
             .finish_non_exhaustive()
     }

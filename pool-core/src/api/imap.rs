@@ -1,4 +1,4 @@
-//! Lazy maps: iterators over results.
+//! ImapInner maps: iterators over results.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,16 +9,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::handle::decode_all;
-use super::input::feed::{Feed, InOrder, Source, Turn};
+use super::input::feed::{InOrder, InputFeeder, ResultOrder, Source};
 use crate::error::task_error::TaskError;
-use crate::task::chunk::Piece;
+use crate::task::chunk::ChunkOutcome;
 
 /// An iterator over the results of a lazy map: what [`imap`](crate::Pool::imap) and
 /// [`imap_unordered`](crate::Pool::imap_unordered) return.
 ///
 /// Like every iterator it does nothing until it is asked for an item. From then on a thread of its
 /// own, the feeder, takes items from the input ahead of the results that are given, so many that no
-/// worker waits, or as many as [`buffer`](crate::CallWith::buffer) says.
+/// worker waits, or as many as [`buffer`](crate::Call::buffer) says.
 ///
 /// # Inputs that wait
 /// The input may be one that waits: standard input, a channel, a socket. It may even wait for
@@ -40,13 +40,13 @@ use crate::task::chunk::Piece;
 #[cfg_attr(not(feature = "stream"), doc = "`into_stream` (feature `stream`).")]
 #[must_use = "iterators do nothing until they are asked for an item"]
 pub struct Imap<R> {
-    pub(crate) lazy: Lazy<Box<dyn Source + Send>, Result<R, TaskError>>,
+    pub(crate) lazy: ImapInner<Box<dyn Source + Send>, Result<R, TaskError>>,
 }
 
 impl<R> Imap<R> {
     pub(crate) fn new(source: Result<Box<dyn Source + Send>, TaskError>, ordered: bool) -> Self {
         Self {
-            lazy: Lazy::new(source, ordered),
+            lazy: ImapInner::new(source, ordered),
         }
     }
 }
@@ -82,13 +82,13 @@ impl<R> fmt::Debug for Imap<R> {
 /// only when the input has answered: over an input that waits for results, this waits for ever.
 #[must_use = "iterators do nothing until they are asked for an item"]
 pub struct ImapLocal<I: Iterator, R> {
-    pub(crate) lazy: Lazy<Feed<I>, Result<R, TaskError>>,
+    pub(crate) lazy: ImapInner<InputFeeder<I>, Result<R, TaskError>>,
 }
 
 impl<I: Iterator, R> ImapLocal<I, R> {
-    pub(crate) fn new(feed: Result<Feed<I>, TaskError>, ordered: bool) -> Self {
+    pub(crate) fn new(feed: Result<InputFeeder<I>, TaskError>, ordered: bool) -> Self {
         Self {
-            lazy: Lazy::new(feed, ordered),
+            lazy: ImapInner::new(feed, ordered),
         }
     }
 }
@@ -127,30 +127,30 @@ impl<I: Iterator, R> fmt::Debug for ImapLocal<I, R> {
 }
 
 /// What a lazy map gives for an item.
-pub(crate) trait Given: Sized {
+pub(crate) trait ImapItem: Sized {
     /// What it gives if the call cannot be made.
     fn refused(error: TaskError) -> Self;
 
     /// What it gives for the items of a piece.
-    fn read(piece: Arc<Piece>, ready: &mut VecDeque<Self>);
+    fn read(piece: Arc<ChunkOutcome>, ready: &mut VecDeque<Self>);
 }
 
-impl<R: DeserializeOwned + 'static> Given for Result<R, TaskError> {
+impl<R: DeserializeOwned + 'static> ImapItem for Result<R, TaskError> {
     fn refused(error: TaskError) -> Self {
         Err(error)
     }
 
-    fn read(piece: Arc<Piece>, ready: &mut VecDeque<Self>) {
+    fn read(piece: Arc<ChunkOutcome>, ready: &mut VecDeque<Self>) {
         decode_all(&piece, ready);
     }
 }
 
 /// A lazy map, whatever `T` its outcomes are given as.
-pub(crate) struct Lazy<S, T> {
+pub(crate) struct ImapInner<S, T> {
     /// `None` once it is over.
     pub(crate) source: Option<S>,
     /// What has arrived.
-    arrived: Turn,
+    arrived: ResultOrder,
     /// What was read of that.
     ready: VecDeque<T>,
     /// The caller has a result that the source does not know of.
@@ -159,7 +159,7 @@ pub(crate) struct Lazy<S, T> {
     error: Option<TaskError>,
 }
 
-impl<S, T> Lazy<S, T> {
+impl<S, T> ImapInner<S, T> {
     pub(crate) fn new(source: Result<S, TaskError>, ordered: bool) -> Self {
         let (source, error) = match source {
             Ok(source) => (Some(source), None),
@@ -168,9 +168,9 @@ impl<S, T> Lazy<S, T> {
         Self {
             source,
             arrived: if ordered {
-                Turn::InOrder(InOrder::default())
+                ResultOrder::InOrder(InOrder::default())
             } else {
-                Turn::First(VecDeque::new())
+                ResultOrder::First(VecDeque::new())
             },
             ready: VecDeque::new(),
             has_given: false,
@@ -184,7 +184,7 @@ impl<S, T> Lazy<S, T> {
     }
 }
 
-impl<S: Source, T: Given> Lazy<S, T> {
+impl<S: Source, T: ImapItem> ImapInner<S, T> {
     pub(crate) fn next(&mut self) -> Option<T> {
         loop {
             if let Some(outcome) = self.next_ready() {
@@ -219,7 +219,7 @@ impl<S: Source, T: Given> Lazy<S, T> {
     }
 
     /// Takes in what the source has given; `false`: it was nothing, so all is through.
-    pub(crate) fn take_in(&mut self, pieces: Vec<Arc<Piece>>) -> bool {
+    pub(crate) fn take_in(&mut self, pieces: Vec<Arc<ChunkOutcome>>) -> bool {
         let any = !pieces.is_empty();
         for piece in pieces {
             self.arrived.push(piece);

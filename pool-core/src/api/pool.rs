@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::call::CallWith;
+use super::call::Call;
 use super::handle::{MapHandle, TaskHandle};
 use super::imap::{Imap, ImapLocal};
 use super::trace::Trace;
@@ -46,7 +46,7 @@ use crate::worker::function::Stateless;
 ///
 /// # Example
 /// ```
-/// use pool_core::{Pool, SerialPool};
+/// use procpool_core::{Pool, SerialPool};
 ///
 /// fn total<P: Pool>(pool: &P, numbers: Vec<u64>) -> u64 {
 ///     pool.map(|x: u64| x * x, numbers).unwrap().into_iter().sum()
@@ -135,7 +135,7 @@ pub trait Pool {
     ///
     /// ```
     /// use std::sync::mpsc;
-    /// use pool_core::{Pool, SerialPool};
+    /// use procpool_core::{Pool, SerialPool};
     ///
     /// let pool = SerialPool::new();
     /// let (ask, questions) = mpsc::channel();
@@ -195,8 +195,8 @@ pub trait Pool {
     }
 
     /// A call with options: `pool.call(f).timeout(d).retries(2).map(items)`.
-    fn call<F>(&self, function: F) -> CallWith<F> {
-        CallWith::new(self.executor().clone(), function)
+    fn call<F>(&self, function: F) -> Call<F> {
+        Call::new(self.executor().clone(), function)
     }
 
     /// Puts a value into memory that all workers share, and gives a handle of it to be passed in
@@ -206,14 +206,14 @@ pub trait Pool {
     /// worker; other values are passed by reference, and each worker decodes them once.
     ///
     /// ```
-    /// use pool_core::{Broadcast, Pool, SerialPool};
+    /// use procpool_core::{Broadcast, Pool, SerialPool};
     ///
     /// let pool = SerialPool::new();
     /// let words = pool.broadcast("one two three")?;
     /// let find = |(words, word): (Broadcast<str>, String)| words.find(&word);
     /// let found = pool.apply(find, (words.clone(), "two".to_owned()));
     /// assert_eq!(found.unwrap(), Some(4));
-    /// # Ok::<(), pool_core::BroadcastError>(())
+    /// # Ok::<(), procpool_core::BroadcastError>(())
     /// ```
     ///
     /// # Errors
@@ -297,7 +297,7 @@ pub trait Pool {
     /// While a trace is on, each item is measured, which costs a few microseconds.
     ///
     /// ```
-    /// use pool_core::{Pool, SerialPool};
+    /// use procpool_core::{Pool, SerialPool};
     ///
     /// let path = std::env::temp_dir().join(format!("trace-{}.json", std::process::id()));
     /// let pool = SerialPool::new();

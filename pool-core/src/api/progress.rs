@@ -1,7 +1,7 @@
 //! A bar for calls, in a style that shows what they have to say. Needs the feature `progress`.
 //!
 //! ```no_run
-//! use pool_core::{Pool, SerialPool, progress};
+//! use procpool_core::{Pool, SerialPool, progress};
 //!
 //! let pool = SerialPool::new();
 //! let bar = progress::bar();
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Any other `ProgressBar` of the crate [`indicatif`] will do as well; see
-//! [`CallWith::progress`].
+//! [`Call::progress`].
 //
 // Whatever draws does so in a thread that waits for results, in one of the bar's own or in the one for
 // callbacks: a terminal may be stopped (Ctrl-S), and must not stop the pool.
@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use indicatif;
 use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 
-use super::call::CallWith;
+use super::call::Call;
 
 /// A bar for one call: how much is done, how fast, since when, how much longer, and what has failed.
 ///
@@ -97,7 +97,7 @@ fn percent(done: u64, all: u64) -> u128 {
     u128::from(done) * 100 / u128::from(all.max(1))
 }
 
-impl<F> CallWith<F> {
+impl<F> Call<F> {
     /// Shows on `bar` how far the call is. Needs the feature `progress`.
     ///
     /// Take [`progress::bar()`](super::progress::bar()) if there is no reason for another one. What the
@@ -113,7 +113,7 @@ impl<F> CallWith<F> {
     ///   time goes on while nothing ends. Where there is no terminal nothing is drawn, and there is no thread.
     ///
     /// ```
-    /// use pool_core::{Pool, SerialPool, progress};
+    /// use procpool_core::{Pool, SerialPool, progress};
     ///
     /// let pool = SerialPool::new();
     /// let bar = progress::bar();

@@ -12,9 +12,9 @@ use crate::error::build_error::JoinError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::stats::Stats;
 use crate::observe::trace::{Tracer, already_traced};
-use crate::panic::catch::quietly;
+use crate::panic::catch::catch_and_discard;
 use crate::sys;
-use crate::task::chunk::{Chunk, TaskId};
+use crate::task::chunk::{CallId, Chunk};
 use crate::task::executor::{Cancel, Executor};
 
 /// Runs every task at once, in the thread that calls: the oracle for tests, and the way to step
@@ -26,7 +26,7 @@ use crate::task::executor::{Cancel, Executor};
 /// asked for, and the result is given before the input is asked for another item.
 ///
 /// ```
-/// use pool_core::{Pool, SerialPool};
+/// use procpool_core::{Pool, SerialPool};
 ///
 /// let pool = SerialPool::new();
 /// assert_eq!(pool.map(|x: u64| x + 1, [1, 2, 3]).unwrap(), [2, 3, 4]);
@@ -102,7 +102,7 @@ impl Executor for Serial {
         }
     }
 
-    fn drive(
+    fn wait_until(
         &self,
         poll: &mut dyn FnMut(Option<&Waker>) -> bool,
         _deadline: Option<Instant>,
@@ -124,12 +124,12 @@ impl Executor for Serial {
         true
     }
 
-    fn cancel(&self, _task: TaskId, _how: Cancel, _queue: bool) -> bool {
+    fn cancel(&self, _task: CallId, _how: Cancel, _queue: bool) -> bool {
         false
     }
 
-    fn defer(&self, job: Box<dyn FnOnce() + Send>) {
-        quietly(job);
+    fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>) {
+        catch_and_discard(job);
     }
 
     fn processes(&self) -> usize {
@@ -152,7 +152,7 @@ impl Executor for Serial {
         }
     }
 
-    fn trace(&self, tracer: &Tracer) -> io::Result<()> {
+    fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {
         match &mut *self.tracer() {
             Some(_) => Err(already_traced()),
             none => {
@@ -162,7 +162,7 @@ impl Executor for Serial {
         }
     }
 
-    fn untrace(&self, tracer: &Tracer) {
+    fn detach_tracer(&self, tracer: &Tracer) {
         self.tracer().take_if(|it| it.is(tracer));
     }
 

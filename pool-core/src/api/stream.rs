@@ -1,4 +1,4 @@
-//! Lazy maps as streams.
+//! ImapInner maps as streams.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,9 +8,9 @@ use futures_core::{FusedStream, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::imap::{Given, Imap, ImapLocal, Lazy};
-use super::input::feed::{Feed, Source};
-use super::measured::{ImapReceipts, Receipted};
+use super::imap::{Imap, ImapInner, ImapItem, ImapLocal};
+use super::input::feed::{InputFeeder, Source};
+use super::measured::{ImapMeasured, Measured};
 use crate::error::task_error::TaskError;
 
 /// So many results are given in a row before whatever else the executor runs has its turn: as many
@@ -32,7 +32,7 @@ const STREAK: u8 = 128;
 /// ```
 /// use std::pin::Pin;
 /// use futures_core::Stream;
-/// use pool_core::{Pool, SerialPool, TaskError};
+/// use procpool_core::{Pool, SerialPool, TaskError};
 ///
 /// /// As `StreamExt::next` of the crates `futures` and `tokio-stream`.
 /// async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
@@ -68,12 +68,12 @@ pub struct ImapStream<T> {
 /// it is like [`ImapStream`].
 #[must_use = "streams do nothing until they are polled"]
 pub struct ImapLocalStream<I: Iterator, T> {
-    polled: Polled<Feed<I>, T>,
+    polled: Polled<InputFeeder<I>, T>,
 }
 
 /// A lazy map that is polled.
 struct Polled<S, T> {
-    lazy: Lazy<S, T>,
+    lazy: ImapInner<S, T>,
     /// Results given since it was last pending.
     streak: u8,
 }
@@ -90,9 +90,9 @@ impl<R: DeserializeOwned + 'static> Imap<R> {
     }
 }
 
-impl<R: DeserializeOwned + 'static> ImapReceipts<R> {
+impl<R: DeserializeOwned + 'static> ImapMeasured<R> {
     /// See [`Imap::into_stream`].
-    pub fn into_stream(self) -> ImapStream<Receipted<R>> {
+    pub fn into_stream(self) -> ImapStream<Measured<R>> {
         ImapStream {
             polled: Polled::new(self.lazy),
         }
@@ -113,8 +113,8 @@ where
     }
 }
 
-impl<S: Source, T: Given> Polled<S, T> {
-    fn new(mut lazy: Lazy<S, T>) -> Self {
+impl<S: Source, T: ImapItem> Polled<S, T> {
+    fn new(mut lazy: ImapInner<S, T>) -> Self {
         if let Some(source) = &mut lazy.source {
             source.stop_driving();
         }
@@ -155,7 +155,7 @@ impl<T> Unpin for ImapStream<T> {}
 /// Nothing in it is ever pinned, the input included.
 impl<I: Iterator, T> Unpin for ImapLocalStream<I, T> {}
 
-impl<T: Given> Stream for ImapStream<T> {
+impl<T: ImapItem> Stream for ImapStream<T> {
     type Item = T;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
@@ -167,7 +167,7 @@ impl<T: Given> Stream for ImapStream<T> {
     }
 }
 
-impl<T: Given> FusedStream for ImapStream<T> {
+impl<T: ImapItem> FusedStream for ImapStream<T> {
     fn is_terminated(&self) -> bool {
         self.polled.lazy.is_over()
     }
@@ -177,7 +177,7 @@ impl<A, I, T> Stream for ImapLocalStream<I, T>
 where
     A: Serialize + 'static,
     I: Iterator<Item = A>,
-    T: Given,
+    T: ImapItem,
 {
     type Item = T;
 
@@ -194,7 +194,7 @@ impl<A, I, T> FusedStream for ImapLocalStream<I, T>
 where
     A: Serialize + 'static,
     I: Iterator<Item = A>,
-    T: Given,
+    T: ImapItem,
 {
     fn is_terminated(&self) -> bool {
         self.polled.lazy.is_over()

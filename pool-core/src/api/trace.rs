@@ -26,10 +26,10 @@ impl Trace {
         let file = BufWriter::new(File::create(path)?);
         let tracer = Tracer::default();
         // First, so that a pool that cannot be traced, or is traced already, has no thread for it.
-        executor.trace(&tracer)?;
+        executor.attach_tracer(&tracer)?;
         let writer = tracer.write_to(file);
         if writer.is_err() {
-            executor.untrace(&tracer);
+            executor.detach_tracer(&tracer);
         }
         Ok(Self {
             executor,
@@ -55,7 +55,7 @@ impl Trace {
             // The copy in a forked process, which has no such thread.
             return Ok(());
         }
-        self.executor.untrace(&self.tracer);
+        self.executor.detach_tracer(&self.tracer);
         self.tracer.finish();
         let panicked = |_| Err(io::Error::other("the trace's thread panicked"));
         writer.join().unwrap_or_else(panicked)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::lifecycle_options::{Care, CheckedCare};
+use super::lifecycle_options::{LifecycleOptions, ValidatedLifecycle};
 use crate::broadcast::SharedMemory;
 use crate::codec;
 use crate::error::build_error::{BuildError, BuildErrorKind};
@@ -14,19 +14,19 @@ use crate::observe::output::Output;
 use crate::panic::catch::catch;
 use crate::shm::protocol;
 use crate::shm::region::RING_BYTES;
-use crate::worker::function::{Entry, Stateless};
+use crate::worker::function::{FunctionId, Stateless};
 
 /// The options that every pool of processes has; a backend's builder wraps it.
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
     processes: Option<usize>,
     initializer: Option<Initializer>,
-    finalizer: Option<Result<Entry, String>>,
+    finalizer: Option<Result<FunctionId, String>>,
     max_tasks_per_child: Option<u64>,
     ring_capacity: usize,
     max_result_bytes: u64,
     launch_timeout: Duration,
-    pub(crate) care: Care,
+    pub(crate) lifecycle: LifecycleOptions,
     stdout: Output,
     stderr: Output,
     forward_events: bool,
@@ -35,7 +35,7 @@ pub struct PoolConfig {
 /// A function to run first in each worker, with its argument.
 #[derive(Debug, Clone)]
 struct Initializer {
-    entry: Result<Entry, String>,
+    entry: Result<FunctionId, String>,
     argument: Result<Vec<u8>, String>,
     /// The memory that handles in it mean.
     attachments: Vec<Arc<SharedMemory>>,
@@ -43,18 +43,18 @@ struct Initializer {
 
 /// A config whose values make sense.
 #[derive(Debug)]
-pub(crate) struct Checked {
+pub(crate) struct ValidatedConfig {
     pub(crate) processes: usize,
     /// The initializer and its argument as an item.
-    pub(crate) initializer: Option<(Entry, Vec<u8>)>,
+    pub(crate) initializer: Option<(FunctionId, Vec<u8>)>,
     /// The memory that handles in that argument mean.
     pub(crate) attachments: Vec<Arc<SharedMemory>>,
-    pub(crate) finalizer: Option<Entry>,
+    pub(crate) finalizer: Option<FunctionId>,
     pub(crate) max_tasks_per_child: Option<u64>,
     pub(crate) ring_bytes: usize,
     pub(crate) max_result_bytes: u64,
     pub(crate) launch_timeout: Duration,
-    pub(crate) care: CheckedCare,
+    pub(crate) lifecycle: ValidatedLifecycle,
     pub(crate) stdout: Output,
     pub(crate) stderr: Output,
     pub(crate) forward_events: bool,
@@ -70,7 +70,7 @@ impl Default for PoolConfig {
             ring_capacity: 256 * 1024,
             max_result_bytes: 4 << 30,
             launch_timeout: Duration::from_secs(10),
-            care: Care::default(),
+            lifecycle: LifecycleOptions::default(),
             stdout: Output::default(),
             stderr: Output::default(),
             forward_events: false,
@@ -102,7 +102,7 @@ impl PoolConfig {
             .map_err(|error| error.to_string())
         });
         self.initializer = Some(Initializer {
-            entry: Entry::of::<F, A, ()>(&initializer).map_err(|error| error.to_string()),
+            entry: FunctionId::of::<F, A, ()>(&initializer).map_err(|error| error.to_string()),
             argument: match encoded {
                 Ok(Ok(())) => Ok(item),
                 Ok(Err(error)) => Err(error),
@@ -115,8 +115,8 @@ impl PoolConfig {
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_finalizer<F: Fn() + Stateless>(&mut self, finalizer: F) {
         // Called through a closure that captures it, which is of no size if `finalizer` is.
-        fn entry<F: Fn(()) + Stateless>(function: &F) -> Result<Entry, String> {
-            Entry::of::<F, (), ()>(function).map_err(|error| error.to_string())
+        fn entry<F: Fn(()) + Stateless>(function: &F) -> Result<FunctionId, String> {
+            FunctionId::of::<F, (), ()>(function).map_err(|error| error.to_string())
         }
         self.finalizer = Some(entry(&move |()| finalizer()));
     }
@@ -157,7 +157,7 @@ impl PoolConfig {
         self.forward_events = true;
     }
 
-    pub(crate) fn check(self) -> Result<Checked, BuildError> {
+    pub(crate) fn check(self) -> Result<ValidatedConfig, BuildError> {
         let invalid = |message: String| BuildError::new(BuildErrorKind::InvalidConfig, message);
         let processes = match self.processes {
             Some(processes) => processes,
@@ -207,7 +207,7 @@ impl PoolConfig {
                 (Some((entry, argument)), initializer.attachments)
             }
         };
-        Ok(Checked {
+        Ok(ValidatedConfig {
             processes,
             initializer,
             attachments,
@@ -216,7 +216,7 @@ impl PoolConfig {
             ring_bytes,
             max_result_bytes: self.max_result_bytes,
             launch_timeout: self.launch_timeout,
-            care: self.care.check(processes).map_err(invalid)?,
+            lifecycle: self.lifecycle.check(processes).map_err(invalid)?,
             stdout: self.stdout,
             stderr: self.stderr,
             forward_events: self.forward_events,
@@ -360,6 +360,6 @@ macro_rules! builder_methods {
             self
         }
 
-        $crate::care_methods!();
+        $crate::lifecycle_methods!();
     };
 }

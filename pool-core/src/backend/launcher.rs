@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
 use super::tie::Tie;
 use crate::error::launch_error::LaunchError;
@@ -17,8 +18,8 @@ use crate::sync::atomic::Ordering;
 ///
 /// # Contract
 /// - `launch` does not wait for the worker: it returns as soon as the process is on its way, and
-///   whatever goes wrong afterwards is said by the [`Link`].
-/// - The worker runs the same executable as the parent. Once it has the region and the bell, it
+///   whatever goes wrong afterwards is said by the [`WorkerHandle`].
+/// - The worker runs the same executable as the parent. Once it has the region and the doorbell, it
 ///   calls [`worker::serve`](crate::worker::serve), whose contract it keeps, and leaves the process
 ///   with the code that this returns.
 /// - The worker dies with the parent, even with one killed by SIGKILL. It has two ties, since user
@@ -27,7 +28,7 @@ use crate::sync::atomic::Ordering;
 ///   [`worker::bind_to_parent`](crate::worker::bind_to_parent) as soon as it leads its process
 ///   group, and before anything of the user's runs in it.
 /// - The worker is the leader of a process group of its own: the terminal's Ctrl-C does not reach
-///   it, and [`Link::kill`] reaches what its tasks have started.
+///   it, and [`WorkerHandle::kill`] reaches what its tasks have started.
 /// - The worker holds no descriptor of another worker's link.
 /// - The worker's standard output and standard error are [`LaunchSpec::stdout`] and
 ///   [`LaunchSpec::stderr`], if there are such, and otherwise the program's. No other process has
@@ -41,9 +42,9 @@ pub trait Launcher: Send {
     ///
     /// # Errors
     /// When the system refuses what a worker needs.
-    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError>;
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError>;
 
-    /// A descriptor that is readable when a [`Link::reap`] that answered [`Reaped::Pending`]
+    /// A descriptor that is readable when a [`WorkerHandle::reap`] that answered [`Poll::Pending`]
     /// should be asked again. Those that answered so are also asked now and then without that, ever
     /// more seldom. `None`: there is no such descriptor.
     fn notifier(&self) -> Option<BorrowedFd<'_>> {
@@ -56,31 +57,31 @@ pub trait Launcher: Send {
 /// Dropping it releases everything, and never waits longer than a moment. The engine drops it after
 /// [`reap`](Self::reap), when the worker could not be started, or when the pool ends and the
 /// worker, which was killed, does not die: then the backend reaps it later.
-pub trait Link: Send {
+pub trait WorkerHandle: Send {
     /// The memory shared with the worker: made by [`Region::create`] for this launch alone, and
     /// prepared by [`LaunchSpec::prepare`].
     fn region(&self) -> Arc<Region>;
 
     /// The reading end of the worker's doorbell, a non-blocking pipe of which the worker alone
     /// holds the writing end. The engine waits for it to become readable; until
-    /// [`advance`](Self::advance) has answered [`Advance::Reached`] it leaves the reading to it.
-    fn bell(&self) -> BorrowedFd<'_>;
+    /// [`poll_ready`](Self::poll_ready) has answered [`Readiness::Ready`] it leaves the reading to it.
+    fn doorbell(&self) -> BorrowedFd<'_>;
 
-    /// Takes the next step of the bootstrap. Called whenever the bell is readable, until it
-    /// answers [`Advance::Reached`]; once it has answered [`Advance::HungUp`], ever more seldom,
+    /// Takes the next step of the bootstrap. Called whenever the doorbell is readable, until it
+    /// answers [`Readiness::Ready`]; once it has answered [`Readiness::HungUp`], ever more seldom,
     /// and when the process has died. Never blocks: other tasks' deadlines are kept by the same
     /// thread.
     ///
     /// # Errors
     /// When the launch has failed; the link is then killed, reaped and dropped.
-    fn advance(&mut self) -> Result<Advance, LaunchError>;
+    fn poll_ready(&mut self) -> Result<Readiness, LaunchError>;
 
     /// The worker's process identifier, as soon as it is known, at the latest when `Reached`.
     fn pid(&self) -> Option<u32>;
 
     /// A descriptor that becomes readable when the process has died (a pidfd), known as soon as
     /// [`pid`](Self::pid) is.
-    fn death(&self) -> Option<BorrowedFd<'_>>;
+    fn exit_fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// Kills the worker and its process group with SIGKILL. Does nothing to a process that was
     /// reaped, and never reaches one that merely got the same number later.
@@ -91,29 +92,20 @@ pub trait Link: Send {
 
     /// Takes the exit status of a process that has died, killing what is left of its process
     /// group first. Never blocks: where the process is not dead, or the status is not to be had
-    /// yet (it goes to a debugger first), it answers [`Reaped::Pending`].
-    fn reap(&mut self) -> Reaped;
+    /// yet (it goes to a debugger first), it answers [`Poll::Pending`].
+    fn reap(&mut self) -> Poll<ExitStatus>;
 }
 
-/// How far a launch is: the answer of [`Link::advance`].
+/// How far a launch is: the answer of [`WorkerHandle::poll_ready`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Advance {
+pub enum Readiness {
     /// The worker has not answered yet.
     Pending,
-    /// The bell says nothing any more, and it is not known yet what that means: something is about
+    /// The doorbell says nothing any more, and it is not known yet what that means: something is about
     /// to die. The answer must change within a second or so.
     HungUp,
     /// The worker has the region, or is certain to get it.
-    Reached,
-}
-
-/// The answer of [`Link::reap`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reaped {
-    /// It is not known yet; see [`Launcher::notifier`].
-    Pending,
-    /// How the process ended.
-    Exited(ExitStatus),
+    Ready,
 }
 
 /// What a [`Launcher`] is told about the worker it is to start.

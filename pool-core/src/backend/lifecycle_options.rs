@@ -10,14 +10,14 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::config::PoolConfig;
-use crate::observe::worker_exit::WorkerEnd;
+use crate::observe::worker_exit::WorkerExit;
 use crate::process::worker_info::WorkerInfo;
-use crate::worker::function::Entry;
+use crate::worker::function::FunctionId;
 use crate::worker::{Resource, Settings};
 
 /// The options, as they were given.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Care {
+pub(crate) struct LifecycleOptions {
     settings: Settings,
     pin: Option<Pin>,
     max_memory: Option<u64>,
@@ -44,7 +44,7 @@ pub(crate) struct Hooks {
 }
 
 type StartHook = dyn Fn(&WorkerInfo) + Send + Sync;
-type DeathHook = dyn Fn(&WorkerInfo, &WorkerEnd) + Send + Sync;
+type DeathHook = dyn Fn(&WorkerInfo, &WorkerExit) + Send + Sync;
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,9 +57,9 @@ impl fmt::Debug for Hooks {
 
 /// Options that make sense.
 #[derive(Debug)]
-pub(crate) struct CheckedCare {
+pub(crate) struct ValidatedLifecycle {
     /// What workers apply to themselves, and how they are told to, if there is anything.
-    pub(crate) settings: Option<(Entry, Settings)>,
+    pub(crate) settings: Option<(FunctionId, Settings)>,
     /// In bytes.
     pub(crate) max_memory: Option<u64>,
     pub(crate) max_age: Option<Duration>,
@@ -69,7 +69,7 @@ pub(crate) struct CheckedCare {
     pub(crate) hooks: Hooks,
 }
 
-impl CheckedCare {
+impl ValidatedLifecycle {
     /// Whether there is something to look at when a worker has finished a load.
     pub(crate) fn looks_after(&self) -> bool {
         self.max_memory.is_some() || self.idle_timeout.is_some()
@@ -81,9 +81,9 @@ impl CheckedCare {
     }
 }
 
-impl Care {
+impl LifecycleOptions {
     /// The error says what to do.
-    pub(crate) fn check(self, processes: usize) -> Result<CheckedCare, String> {
+    pub(crate) fn check(self, processes: usize) -> Result<ValidatedLifecycle, String> {
         if self.max_memory == Some(0) {
             return Err(
                 "max_memory_per_child is 0: no worker runs in that (leave the option out \
@@ -149,7 +149,7 @@ impl Care {
             let entry = Settings::entry().map_err(|error| error.to_string())?;
             Some((entry, settings))
         };
-        Ok(CheckedCare {
+        Ok(ValidatedLifecycle {
             settings,
             max_memory: self.max_memory,
             max_age: self.max_age,
@@ -205,78 +205,78 @@ impl PoolConfig {
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_env(&mut self, key: &OsStr, value: Option<&OsStr>) {
         let value = value.map(OsString::from);
-        self.care.settings.env.push((key.into(), value));
+        self.lifecycle.settings.env.push((key.into(), value));
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_env_clear(&mut self) {
-        self.care.settings.env_clear = true;
-        self.care.settings.env.clear();
+        self.lifecycle.settings.env_clear = true;
+        self.lifecycle.settings.env.clear();
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_current_dir(&mut self, path: &Path) {
-        self.care.settings.current_dir = Some(path.into());
+        self.lifecycle.settings.current_dir = Some(path.into());
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_nice(&mut self, increment: i32) {
-        self.care.settings.nice = Some(increment);
+        self.lifecycle.settings.nice = Some(increment);
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_rlimit(&mut self, resource: Resource, soft: u64, hard: u64) {
-        self.care.settings.limits.push((resource, soft, hard));
+        self.lifecycle.settings.limits.push((resource, soft, hard));
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_pin_cpus(&mut self) {
-        self.care.pin = Some(Pin::Allowed);
+        self.lifecycle.pin = Some(Pin::Allowed);
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_pin_cpus_to(&mut self, cpus: Vec<usize>) {
-        self.care.pin = Some(Pin::To(cpus));
+        self.lifecycle.pin = Some(Pin::To(cpus));
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_max_memory_per_child(&mut self, bytes: u64) {
-        self.care.max_memory = Some(bytes);
+        self.lifecycle.max_memory = Some(bytes);
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_max_age(&mut self, age: Duration) {
-        self.care.max_age = Some(age);
+        self.lifecycle.max_age = Some(age);
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_idle_timeout(&mut self, timeout: Duration) {
-        self.care.idle_timeout = Some(timeout);
+        self.lifecycle.idle_timeout = Some(timeout);
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_min_processes(&mut self, processes: usize) {
-        self.care.min_processes = Some(processes);
+        self.lifecycle.min_processes = Some(processes);
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_on_worker_start(&mut self, hook: impl Fn(&WorkerInfo) + Send + Sync + 'static) {
-        self.care.hooks.start = Some(Arc::new(hook));
+        self.lifecycle.hooks.start = Some(Arc::new(hook));
     }
 
     /// See [`builder_methods!`](crate::builder_methods).
     pub fn set_on_worker_death(
         &mut self,
-        hook: impl Fn(&WorkerInfo, &WorkerEnd) + Send + Sync + 'static,
+        hook: impl Fn(&WorkerInfo, &WorkerExit) + Send + Sync + 'static,
     ) {
-        self.care.hooks.death = Some(Arc::new(hook));
+        self.lifecycle.hooks.death = Some(Arc::new(hook));
     }
 }
 
 /// The part of [`builder_methods!`](crate::builder_methods) that is about the workers' lives.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! care_methods {
+macro_rules! lifecycle_methods {
     () => {
         /// Sets a variable of the environment in each worker, before its initializer runs; as
         /// [`Command::env`](std::process::Command::env).
@@ -417,7 +417,7 @@ macro_rules! care_methods {
         #[must_use]
         pub fn on_worker_death<F>(mut self, hook: F) -> Self
         where
-            F: Fn(&$crate::WorkerInfo, &$crate::WorkerEnd) + Send + Sync + 'static,
+            F: Fn(&$crate::WorkerInfo, &$crate::WorkerExit) + Send + Sync + 'static,
         {
             self.config.set_on_worker_death(hook);
             self

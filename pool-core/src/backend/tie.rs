@@ -9,7 +9,7 @@ use crate::sys;
 /// see [`bind_to_parent`](crate::worker::bind_to_parent). When this end is closed, by whatever end
 /// of the parent, the kernel kills the group.
 ///
-/// It does what [`Link::kill`](crate::Link::kill) does, in cases in which that cannot: the parent
+/// It does what [`WorkerHandle::kill`](crate::WorkerHandle::kill) does, in cases in which that cannot: the parent
 /// may not signal the worker any more, because it has dropped its privileges; the parent is gone;
 /// the worker is gone and what it has started is left, so that the group's number is somebody
 /// else's perhaps. The kernel keeps the group itself, and not its number.

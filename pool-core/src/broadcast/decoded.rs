@@ -6,15 +6,15 @@ use std::sync::OnceLock;
 
 use super::memory::SharedMemory;
 use crate::codec::CodecError;
-use crate::panic::catch::quietly;
+use crate::panic::catch::catch_and_discard;
 
 /// The values that some bytes were decoded to: one for each type that a handle has had in this
 /// process, which is more than one only if somebody lied. A value stays where it is as long as
 /// this.
 #[derive(Default)]
-pub(super) struct Decoded(OnceLock<Box<Entry>>);
+pub(super) struct Decoded(OnceLock<Box<FunctionId>>);
 
-struct Entry {
+struct FunctionId {
     value: Box<dyn Any + Send + Sync>,
     /// How many values stand inside each other in it.
     height: u32,
@@ -37,7 +37,7 @@ impl Decoded {
 
     /// Adds a value, unless another thread has added one of its type.
     pub(super) fn add<T: Any + Send + Sync>(&self, value: T, height: u32) -> (&T, u32) {
-        let mut entry = Box::new(Entry {
+        let mut entry = Box::new(FunctionId {
             value: Box::new(value),
             height,
             others: Self::default(),
@@ -49,7 +49,7 @@ impl Decoded {
             if let Some(value) = there.value.downcast_ref() {
                 if let Err(entry) = refused {
                     // The user's destructor.
-                    quietly(|| drop(entry));
+                    catch_and_discard(|| drop(entry));
                 }
                 return (value, there.height);
             }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::error::BroadcastError;
 use super::memory::{Reading, SharedMemory, Ticket};
 use super::shareable::{IntoBroadcast, Shareable};
-use crate::codec::handle_context::{self, TICKET};
+use crate::codec::handle_context::{self, HANDLE_TYPE_NAME};
 use crate::codec::{self, Number};
 
 /// A value that all workers share: an `Arc` that can be passed to other processes.
@@ -25,7 +25,7 @@ use crate::codec::{self, Number};
 /// the parent as in a worker.
 ///
 /// ```
-/// use pool_core::{Broadcast, Pool, SerialPool};
+/// use procpool_core::{Broadcast, Pool, SerialPool};
 ///
 /// fn sum((table, from, to): (Broadcast<[f64]>, usize, usize)) -> f64 {
 ///     table[from..to].iter().sum()
@@ -35,13 +35,13 @@ use crate::codec::{self, Number};
 /// let table = pool.broadcast(vec![0.5; 1000])?;
 /// let halves = [(table.clone(), 0, 500), (table, 500, 1000)];
 /// assert_eq!(pool.map(sum, halves).unwrap(), [250.0, 250.0]);
-/// # Ok::<(), pool_core::BroadcastError>(())
+/// # Ok::<(), procpool_core::BroadcastError>(())
 /// ```
 ///
 /// A task that returns numbers where it has written them, for the parent to read them there:
 ///
 /// ```
-/// use pool_core::{Broadcast, Pool, SerialPool};
+/// use procpool_core::{Broadcast, Pool, SerialPool};
 ///
 /// fn column(count: usize) -> Broadcast<[f64]> {
 ///     let fill = |numbers: &mut [f64]| numbers.fill(0.5);
@@ -137,7 +137,7 @@ impl<N: Number> Broadcast<[N]> {
     /// parent copies them. They are zero before.
     ///
     /// ```
-    /// use pool_core::Broadcast;
+    /// use procpool_core::Broadcast;
     ///
     /// let squares = Broadcast::filled(1000, |squares: &mut [u64]| {
     ///     for (x, square) in (0..).zip(squares) {
@@ -145,7 +145,7 @@ impl<N: Number> Broadcast<[N]> {
     ///     }
     /// })?;
     /// assert_eq!(squares[12], 144);
-    /// # Ok::<(), pool_core::BroadcastError>(())
+    /// # Ok::<(), procpool_core::BroadcastError>(())
     /// ```
     ///
     /// # Errors
@@ -209,7 +209,7 @@ const NOT_TO_ANYWHERE: &str = "a Broadcast is a handle of this process's memory,
 
 impl<T: ?Sized> Serialize for Broadcast<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_struct(TICKET, &Leaving(&self.memory))
+        serializer.serialize_newtype_struct(HANDLE_TYPE_NAME, &Leaving(&self.memory))
     }
 }
 
@@ -251,7 +251,7 @@ impl<'de, T: Shareable + ?Sized> Deserialize<'de> for Broadcast<T> {
             }
         }
 
-        deserializer.deserialize_newtype_struct(TICKET, Arriving(PhantomData))
+        deserializer.deserialize_newtype_struct(HANDLE_TYPE_NAME, Arriving(PhantomData))
     }
 }
 

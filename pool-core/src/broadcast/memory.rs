@@ -16,7 +16,7 @@ use super::decoded::{Decoded, decoding};
 use super::listener;
 use crate::codec::handle_context::{self, Arrival, Attach, Attachment};
 use crate::codec::{self, CodecError, MAX_DEPTH, MAX_EXCESS, Number};
-use crate::panic::catch::quietly;
+use crate::panic::catch::catch_and_discard;
 use crate::sys::{self, Place, Sealed};
 
 /// The bytes of one shared value. What is mapped here stays so until the last handle in this
@@ -452,7 +452,7 @@ impl Drop for SharedMemory {
         drop(known);
         if let Some(value) = self.decoded.take() {
             // The user's destructor.
-            quietly(|| drop(value));
+            catch_and_discard(|| drop(value));
         }
         // Those who look now find that it is gone.
         drop(self.sealed.take());

@@ -15,12 +15,12 @@ mod error;
 mod handle;
 mod listener;
 mod memory;
-mod offering;
 mod shareable;
+mod shared_result;
 
 pub use error::BroadcastError;
 pub use handle::Broadcast;
 pub(crate) use listener::Listener;
 pub(crate) use memory::{SharedMemory, forget_freed, name_items_by};
-pub(crate) use offering::{MAX_OFFERED_BYTES, Offering, offer};
 pub use shareable::{IntoBroadcast, Shareable};
+pub(crate) use shared_result::{MAX_OFFERED_BYTES, SharedResult, offer};

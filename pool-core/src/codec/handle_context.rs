@@ -21,7 +21,7 @@ pub(crate) trait Attach {
 pub(crate) type Attachments = dyn Attach + 'static;
 
 /// The name of the newtype by which a handle gives itself away to the codec.
-pub(crate) const TICKET: &str = "procpool::Broadcast";
+pub(crate) const HANDLE_TYPE_NAME: &str = "procpool::Broadcast";
 
 enum Passage {
     /// No codec of ours is at work.
@@ -73,7 +73,7 @@ impl Drop for Restore {
 }
 
 /// The codec encodes a handle; which is what comes back with it.
-pub(crate) fn leaving<R>(encode: impl FnOnce() -> R) -> (R, Option<Arc<dyn Attachment>>) {
+pub(crate) fn encoding_handle<R>(encode: impl FnOnce() -> R) -> (R, Option<Arc<dyn Attachment>>) {
     let restore = Restore::after(Passage::Leaving(None));
     let encoded = encode();
     match restore.now() {
@@ -84,7 +84,7 @@ pub(crate) fn leaving<R>(encode: impl FnOnce() -> R) -> (R, Option<Arc<dyn Attac
 
 /// The codec decodes a handle. With it comes back how many values stand inside each other behind
 /// that, and how much excess is left.
-pub(crate) fn arriving<R>(arrival: Arrival, decode: impl FnOnce() -> R) -> (R, u32, usize) {
+pub(crate) fn decoding_handle<R>(arrival: Arrival, decode: impl FnOnce() -> R) -> (R, u32, usize) {
     let restore = Restore::after(Passage::Arriving(arrival));
     let decoded = decode();
     match restore.now() {

@@ -10,7 +10,7 @@ use serde::ser::{
 
 use super::bulk;
 use super::error::{Attempt, CodecError};
-use super::handle_context::{Attachments, TICKET, leaving};
+use super::handle_context::{Attachments, HANDLE_TYPE_NAME, encoding_handle};
 use super::limits::{HANDLE_DEPTH, Limits, MAX_DEPTH, MAX_EXCESS};
 use super::number::number_bytes;
 
@@ -176,7 +176,7 @@ impl<'a, const M: bool> Encoder<'a, M> {
     #[cold]
     fn handle<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
         let before = self.limits.clone();
-        let (encoded, memory) = leaving(|| self.inside(value));
+        let (encoded, memory) = encoding_handle(|| self.inside(value));
         encoded?;
         // The levels of the ticket are not those of the value.
         self.limits = before;
@@ -307,7 +307,7 @@ impl<'e, 'a, const M: bool> Serializer for &'e mut Encoder<'a, M> {
         name: &'static str,
         value: &T,
     ) -> Result<(), CodecError> {
-        if name == TICKET {
+        if name == HANDLE_TYPE_NAME {
             return self.handle(value);
         }
         self.inside(value)

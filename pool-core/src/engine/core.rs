@@ -5,45 +5,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::deferred::Job;
-use super::driver::{Attention, SeatState};
-use super::glance::Glance;
-use super::load::{Done, Load};
+use super::leader::{LeadershipState, RingWatcher};
+use super::parent_channel::Drained;
 use super::peer::Peer;
-use super::places::Places;
+use super::positions::Positions;
+use super::published_tails::PublishedTails;
 use super::scheduler::Scheduler;
-use super::slot::{Killed, Phase, Slot};
 use super::terminating::Terminating;
 use super::timers::GRACE_NS;
-use super::wire::Harvest;
 use super::work::Delivery;
-use super::{Linked, Token};
+use super::work_unit::{Done, WorkUnit};
+use super::worker_slot::{Killed, Phase, Slot};
+use super::{Process, Token};
 use crate::api::input::open_chunk::OpenChunk;
-use crate::backend::config::Checked;
+use crate::backend::config::ValidatedConfig;
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::stats::Stats;
 use crate::observe::trace::{Event, Tracer};
-use crate::observe::worker_exit::WorkerEnd;
+use crate::observe::worker_exit::WorkerExit;
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::ring::Corrupt;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread;
 use crate::sys;
-use crate::task::chunk::{Chunk, Outcomes, Piece, TaskId};
+use crate::task::chunk::{CallId, Chunk, ChunkOutcome, Outcomes};
 use crate::task::executor::Cancel;
 
 /// See the module.
 pub(super) struct Core {
-    pub(super) config: Checked,
+    pub(super) config: ValidatedConfig,
     pub(super) scheduler: Scheduler<Chunk>,
     pub(super) slots: Vec<Slot>,
     /// Workers that are in no slot any more, and not gone.
     pub(super) terminating: Vec<Terminating>,
-    pub(super) places: Places,
+    pub(super) positions: Positions,
     /// How many of them are open, for who has not the lock.
     pub(super) processes: Arc<AtomicUsize>,
     /// Something has happened that may make it necessary to replace a worker.
-    pub(super) chores: bool,
+    pub(super) maintenance_due: bool,
     /// The supervisor does not know yet that it has something to do: a worker is to be launched,
     /// or was killed.
     pub(super) has_errand: bool,
@@ -51,7 +51,7 @@ pub(super) struct Core {
     /// The supervisor has ended.
     pub(super) has_no_supervisor: bool,
     /// The first launches: what `build` waits for.
-    pub(super) founding: Founding,
+    pub(super) startup: Startup,
     /// The number of the last worker that was launched.
     pub(super) last_number: u32,
     /// Failures in a row to get a worker going.
@@ -64,7 +64,7 @@ pub(super) struct Core {
     deliveries: Vec<Delivery>,
     /// What is to be told of workers.
     pub(super) notices: Vec<Job>,
-    pub(super) harvest: Harvest,
+    pub(super) drained: Drained,
     pub(super) abandoned: Vec<Chunk>,
     /// Tasks that were cancelled in the queue and are still there, at most.
     stale: usize,
@@ -74,8 +74,8 @@ pub(super) struct Core {
     /// Processors of this machine.
     pub(super) processors: usize,
     /// Who looks into the rings.
-    pub(super) attention: Attention,
-    pub(super) seat: SeatState,
+    pub(super) watcher: RingWatcher,
+    pub(super) leadership: LeadershipState,
     /// The chunks that are being filled from inputs that may keep whoever does that waiting.
     pub(super) open: Vec<Arc<OpenChunk>>,
     /// Items without an outcome whose submitter does not come to look for it.
@@ -84,7 +84,7 @@ pub(super) struct Core {
     /// rings.
     pub(super) submitted: u32,
     /// A submitter has found something there since the supervisor has asked.
-    pub(super) gleaned: bool,
+    pub(super) drained_early: bool,
     /// The submitter of something that still runs will not come any more.
     is_orphaned: bool,
     /// When the scheduler wants to look for an imbalance again, in nanoseconds.
@@ -107,7 +107,7 @@ pub(super) enum End {
 
 /// How far the first launches are.
 #[derive(Debug)]
-pub(super) enum Founding {
+pub(super) enum Startup {
     /// So many workers have not answered yet.
     Waiting(usize),
     /// All have.
@@ -117,37 +117,37 @@ pub(super) enum Founding {
 }
 
 impl Core {
-    pub(super) fn new(config: Checked) -> Self {
-        let slots = (0..config.processes).map(|place| Slot::new(Some(place)));
+    pub(super) fn new(config: ValidatedConfig) -> Self {
+        let slots = (0..config.processes).map(|position| Slot::new(Some(position)));
         Self {
             scheduler: Scheduler::new(config.processes, config.max_tasks_per_child),
             slots: slots.collect(),
             terminating: Vec::new(),
-            places: Places::new(config.processes),
+            positions: Positions::new(config.processes),
             processes: Arc::new(AtomicUsize::new(config.processes)),
-            chores: false,
+            maintenance_due: false,
             has_errand: false,
             end: End::Open,
             has_no_supervisor: false,
-            founding: Founding::Waiting(config.processes),
+            startup: Startup::Waiting(config.processes),
             last_number: 0,
             failures: 0,
             failed_until: 0,
             idle_deaths: 0,
             deliveries: Vec::new(),
             notices: Vec::new(),
-            harvest: Harvest::default(),
+            drained: Drained::default(),
             abandoned: Vec::new(),
             stale: 0,
             stats: Stats::default(),
             tracer: None,
             processors: thread::available_parallelism().map_or(1, usize::from),
-            attention: Attention::Nobody,
-            seat: SeatState::default(),
+            watcher: RingWatcher::None,
+            leadership: LeadershipState::default(),
             open: Vec::new(),
             unattended: 0,
             submitted: 0,
-            gleaned: false,
+            drained_early: false,
             is_orphaned: false,
             rebalance_at: None,
             config,
@@ -184,13 +184,13 @@ impl Core {
     /// Ends a call early, and says whether an item of it runs. `queue`: also look for it in the
     /// queue, all of it; otherwise the caller has seen to it that what waits there is abandoned,
     /// and it is removed together with others.
-    pub(super) fn cancel(&mut self, task: TaskId, how: Cancel, queue: bool) -> bool {
+    pub(super) fn cancel(&mut self, task: CallId, how: Cancel, queue: bool) -> bool {
         let mut runs = false;
         self.orphan();
         for slot in 0..self.slots.len() {
             let is_here = self
                 .scheduler
-                .flights(slot)
+                .in_flight(slot)
                 .any(|chunk| chunk.task() == task);
             if is_here {
                 runs |= self.stop(slot, task, how);
@@ -204,7 +204,7 @@ impl Core {
             self.stale += 1;
             if self.stale > MAX_STALE.max(self.scheduler.queue().len() / 2) {
                 self.stale = 0;
-                for chunk in self.scheduler.extract(Load::is_abandoned) {
+                for chunk in self.scheduler.extract(WorkUnit::is_abandoned) {
                     self.fail(chunk, TaskError::cancelled());
                 }
             }
@@ -214,8 +214,8 @@ impl Core {
     }
 
     /// Takes back what waits behind a slot's running item, and stops that if it is of this call.
-    fn stop(&mut self, slot: usize, task: TaskId, how: Cancel) -> bool {
-        let Some(item) = self.corner(slot) else {
+    fn stop(&mut self, slot: usize, task: CallId, how: Cancel) -> bool {
+        let Some(item) = self.freeze_running_item(slot) else {
             if how == Cancel::Kill {
                 // It says that it runs nothing. Then it will have passed over all this soon.
                 let soon = sys::now_ns() + GRACE_NS;
@@ -229,11 +229,11 @@ impl Core {
         }
         match (how, &self.slots[slot].phase) {
             (Cancel::Kill, _) => self.kill(slot, Killed::Cancelled),
-            (Cancel::Ask, Phase::Up { wire, .. }) => {
+            (Cancel::Cooperative, Phase::Up { wire, .. }) => {
                 let advice = &wire.region().words().advice;
                 advice.cancelled.store(item, Ordering::Relaxed);
             }
-            (Cancel::Ask, _) => {}
+            (Cancel::Cooperative, _) => {}
         }
         true
     }
@@ -241,9 +241,9 @@ impl Core {
     /// Sees to it that a slot's worker begins nothing new, and gives the number, counted from 1,
     /// of the item that it runs. Who kills it after that, still under the lock, knows which item
     /// that ends.
-    pub(super) fn corner(&mut self, slot: usize) -> Option<u64> {
+    pub(super) fn freeze_running_item(&mut self, slot: usize) -> Option<u64> {
         if !self.scheduler.is_revoked(slot) {
-            self.take_back(slot);
+            self.begin_reclaim(slot);
         }
         // After that, or what it began in between would look as if it had ended.
         self.pump_slot(slot);
@@ -271,22 +271,22 @@ impl Core {
     }
 
     /// A worker answers: its process has started.
-    pub(super) fn tell_of_start(&mut self, place: usize, info: &WorkerInfo) {
+    pub(super) fn tell_of_start(&mut self, position: usize, info: &WorkerInfo) {
         if let Some(tracer) = &self.tracer {
             tracer.tell(Event::WorkerUp {
                 worker: info.clone(),
-                place,
+                position,
                 at: sys::now_ns(),
             });
         }
-        if let Some(hook) = &self.config.care.hooks.start {
+        if let Some(hook) = &self.config.lifecycle.hooks.start {
             let (hook, info) = (hook.clone(), info.clone());
             self.notices.push(Box::new(move || hook(&info)));
         }
     }
 
     /// A worker that was reached is gone.
-    pub(super) fn tell_of_death(&mut self, info: &WorkerInfo, end: WorkerEnd) {
+    pub(super) fn tell_of_death(&mut self, info: &WorkerInfo, end: WorkerExit) {
         if let Some(tracer) = &self.tracer {
             tracer.tell(Event::WorkerEnded {
                 worker: info.clone(),
@@ -294,7 +294,7 @@ impl Core {
                 at: sys::now_ns(),
             });
         }
-        if let Some(hook) = &self.config.care.hooks.death {
+        if let Some(hook) = &self.config.lifecycle.hooks.death {
             let (hook, info) = (hook.clone(), info.clone());
             self.notices.push(Box::new(move || hook(&info, &end)));
         }
@@ -306,15 +306,15 @@ impl Core {
 
     /// Takes in what the workers have put into their rings, and hands out what waits. Says
     /// whether anything arrived.
-    pub(super) fn pump(&mut self) -> bool {
-        let news = self.take_in();
+    pub(super) fn drain_and_dispatch(&mut self) -> bool {
+        let news = self.drain_all();
         if news || !self.scheduler.queue().is_empty() {
             self.dispatch();
         }
         news
     }
 
-    pub(super) fn take_in(&mut self) -> bool {
+    pub(super) fn drain_all(&mut self) -> bool {
         let mut news = false;
         for slot in 0..self.slots.len() {
             if self.is_active(slot) {
@@ -325,17 +325,17 @@ impl Core {
     }
 
     /// What a thread can look at without the lock to learn of news.
-    pub(super) fn glance(&self) -> Glance {
-        let mut glance = Glance::default();
+    pub(super) fn published(&self) -> PublishedTails {
+        let mut published = PublishedTails::default();
         for slot in 0..self.slots.len() {
             if self.is_active(slot)
                 && let Phase::Up { wire, .. } = &self.slots[slot].phase
-                && !glance.add(wire)
+                && !published.add(wire)
             {
                 break;
             }
         }
-        glance
+        published
     }
 
     /// Whether a slot's worker has something to say or to hear.
@@ -361,20 +361,20 @@ impl Core {
 
     /// Moves bytes both ways between the parent and one worker.
     fn exchange(&mut self, slot: usize) -> Result<bool, Corrupt> {
-        let Phase::Up { linked, wire } = &mut self.slots[slot].phase else {
+        let Phase::Up { process, wire } = &mut self.slots[slot].phase else {
             return Ok(false);
         };
-        let Some(info) = linked.info() else {
+        let Some(info) = process.info() else {
             return Ok(false);
         };
-        let mut harvest = std::mem::take(&mut self.harvest);
-        let peer = Peer::alive(info, &*linked.link);
-        let taken = wire.harvest(slot, peer, &mut self.scheduler, &mut harvest);
-        let news = std::mem::take(&mut harvest.news);
-        for (done, took_ns) in harvest.finished.drain(..) {
+        let mut drained = std::mem::take(&mut self.drained);
+        let peer = Peer::alive(info, &*process.link);
+        let taken = wire.drain(slot, peer, &mut self.scheduler, &mut drained);
+        let news = std::mem::take(&mut drained.news);
+        for (done, took_ns) in drained.finished.drain(..) {
             self.finished(slot, done, took_ns);
         }
-        self.harvest = harvest;
+        self.drained = drained;
         taken?;
         if news {
             self.scheduler.progressed(slot);
@@ -385,8 +385,8 @@ impl Core {
         let all = wire.send_on()?;
         self.scheduler.choke(slot, !all);
         if self.scheduler.is_revoked(slot) && wire.is_drained()? {
-            self.scheduler.passed_over(slot);
-            wire.region().reinstate();
+            self.scheduler.finish_reclaim(slot);
+            wire.region().finish_reclaim();
             // Its worker can have something else, or can go: whoever asked must see to that.
             return Ok(true);
         }
@@ -398,11 +398,11 @@ impl Core {
         let busy_ns = &mut self.slots[slot].tally.busy_ns;
         *busy_ns = busy_ns.saturating_add(took_ns);
         if done.load.is_initializer {
-            let mut piece = Piece {
+            let mut piece = ChunkOutcome {
                 first: 0,
                 count: done.load.count,
                 took_ns,
-                extras: done.load.extras.take(),
+                ext: done.load.ext.take(),
                 outcomes: done.outcomes,
             };
             piece.tell_tracer();
@@ -426,45 +426,45 @@ impl Core {
                 self.settle_origin(slot, delivery);
             }
             self.deliver(delivery);
-            if self.config.care.looks_after() {
-                self.look_after(slot);
+            if self.config.lifecycle.looks_after() {
+                self.check_limits(slot);
             }
         }
     }
 
     /// Says to every worker with work whether to ring; there is no need while somebody is awake.
-    pub(super) fn attend(&mut self, attention: Attention) {
-        self.attention = attention;
+    pub(super) fn attend(&mut self, watcher: RingWatcher) {
+        self.watcher = watcher;
         for slot in 0..self.slots.len() {
             let active = self.is_active(slot);
             if let Phase::Up { wire, .. } = &mut self.slots[slot].phase {
-                wire.listen(active && attention.wants_bells(), true);
+                wire.listen(active && watcher.wants_bells(), true);
             }
         }
     }
 
     /// The worker in a slot, if it is this one.
-    pub(super) fn linked(&self, token: Token) -> Option<&Linked> {
-        let linked = self.slots.get(token.slot)?.phase.linked()?;
-        (linked.number == token.number).then_some(linked)
+    pub(super) fn process(&self, token: Token) -> Option<&Process> {
+        let process = self.slots.get(token.slot)?.phase.process()?;
+        (process.number == token.number).then_some(process)
     }
 
     /// This worker, also if it is in no slot any more.
-    pub(super) fn worker(&self, token: Token) -> Option<&Linked> {
-        let terminating = self.terminating.iter().map(|it| &it.linked);
-        let mut terminating = terminating.filter(|linked| linked.number == token.number);
-        self.linked(token).or_else(|| terminating.next())
+    pub(super) fn worker(&self, token: Token) -> Option<&Process> {
+        let terminating = self.terminating.iter().map(|it| &it.process);
+        let mut terminating = terminating.filter(|process| process.number == token.number);
+        self.process(token).or_else(|| terminating.next())
     }
 
     /// Whether a worker could begin an item at once, if there was one.
-    pub(super) fn is_hungry(&self) -> bool {
-        self.scheduler.is_hungry()
-            || (self.scheduler.queue().is_empty() && self.places.asleep().is_some())
+    pub(super) fn has_room_for_work(&self) -> bool {
+        self.scheduler.has_room_for_work()
+            || (self.scheduler.queue().is_empty() && self.positions.parked().is_some())
     }
 
     /// The open chunks, if a worker could begin an item of one.
     pub(super) fn open_for_idle(&self) -> Vec<Arc<OpenChunk>> {
-        if self.open.is_empty() || !self.is_hungry() {
+        if self.open.is_empty() || !self.has_room_for_work() {
             return Vec::new();
         }
         self.open.clone()
@@ -472,10 +472,10 @@ impl Core {
 
     /// The same for the supervisor, if nobody else looks after them.
     pub(super) fn open_for_supervisor(&self) -> Vec<Arc<OpenChunk>> {
-        let is_theirs = if self.seat.taken {
+        let is_theirs = if self.leadership.has_leader {
             self.is_awake()
         } else {
-            !self.seat.is_relieved && !self.is_supervised()
+            !self.leadership.is_relieved && !self.is_supervised()
         };
         if is_theirs {
             return Vec::new();
@@ -493,7 +493,7 @@ impl Core {
         self.is_orphaned &= self.is_busy();
         self.unattended > 0
             || self.is_orphaned
-            || self.seat.is_relieved
+            || self.leadership.is_relieved
             || !matches!(self.end, End::Open)
     }
 
@@ -504,12 +504,15 @@ impl Core {
 
     /// Whether somebody who looks into the rings is awake, and so keeps the balance.
     pub(super) fn is_awake(&self) -> bool {
-        self.attention == Attention::Awake
+        self.watcher == RingWatcher::Polling
     }
 
     /// Whether the supervisor looks into the rings.
     pub(super) fn is_supervised(&self) -> bool {
-        matches!(self.attention, Attention::Supervisor | Attention::Napping)
+        matches!(
+            self.watcher,
+            RingWatcher::Supervisor | RingWatcher::Coalescing
+        )
     }
 
     /// Whether a worker has something to say or to hear.

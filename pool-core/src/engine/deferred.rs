@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use crate::panic::catch::quietly;
+use crate::panic::catch::catch_and_discard;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
@@ -50,7 +50,7 @@ impl Queue {
             if let Some(job) = state.jobs.pop_front() {
                 state.is_running = true;
                 drop(state);
-                quietly(job);
+                catch_and_discard(job);
                 state = self.lock();
                 state.is_running = false;
                 self.changed.notify_all();
@@ -104,7 +104,7 @@ impl Deferred {
                 state.has_thread = false;
                 let jobs = std::mem::take(&mut state.jobs);
                 drop(state);
-                jobs.into_iter().for_each(quietly);
+                jobs.into_iter().for_each(catch_and_discard);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::scheduler::Imbalance;
-use super::slot::{Initialized, Killed, Phase};
+use super::worker_slot::{Initialized, Killed, Phase};
 use crate::error::task_error::TaskError;
 use crate::shm::ring::Corrupt;
 use crate::sys;
@@ -14,7 +14,7 @@ impl Core {
     /// Hands out what waits, and lets go of workers that are not needed any more.
     pub(super) fn dispatch(&mut self) {
         loop {
-            self.tend();
+            self.maintain();
             self.assign();
             self.awaken();
             self.balance();
@@ -25,7 +25,7 @@ impl Core {
                 }
                 anew |= self.succeed(slot);
             }
-            if !anew && !self.chores {
+            if !anew && !self.maintenance_due {
                 break;
             }
         }
@@ -40,7 +40,7 @@ impl Core {
                 Some(Imbalance::TakeBack(slot)) => {
                     // Once for each lane at most: one that was taken back from is not asked again
                     // before it has passed over that.
-                    self.take_back(slot);
+                    self.begin_reclaim(slot);
                     self.assign();
                 }
             }
@@ -58,7 +58,7 @@ impl Core {
                 self.publish(before);
             }
             self.put(slot);
-            self.chores |= self.scheduler.is_used_up(slot);
+            self.maintenance_due |= self.scheduler.is_used_up(slot);
         }
         if let Some(slot) = fed {
             self.publish(slot);
@@ -85,7 +85,7 @@ impl Core {
     /// Puts the newest load of a lane into its ring.
     fn put(&mut self, slot: usize) {
         let busy = self.scheduler.busy();
-        let attention = self.attention;
+        let watcher = self.watcher;
         if let Some(tracer) = &self.tracer
             && let Some(chunk) = self.scheduler.newest_mut(slot)
         {
@@ -104,7 +104,7 @@ impl Core {
         // A spinning worker must not take the processor from one that has work, or from us.
         wire.let_spin(busy < self.processors);
         // The wish is written before the work, so that whoever sees the work sees the wish.
-        wire.listen(attention.wants_bells(), true);
+        wire.listen(watcher.wants_bells(), true);
         match wire.put(chunk) {
             Ok(all) => {
                 self.scheduler.choke(slot, !all);
@@ -118,21 +118,21 @@ impl Core {
     }
 
     /// Takes back what a worker was handed and has not begun.
-    pub(super) fn take_back(&mut self, slot: usize) {
+    pub(super) fn begin_reclaim(&mut self, slot: usize) {
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
             // Its worker is dead, and what it had comes back when it is buried.
             self.scheduler.doom(slot);
             return;
         };
-        let begun = wire.region().revoke();
-        self.scheduler.taken_back(slot, begun);
-        wire.listen(self.attention.wants_bells(), true);
+        let begun = wire.region().begin_reclaim();
+        self.scheduler.reclaimed_up_to(slot, begun);
+        wire.listen(self.watcher.wants_bells(), true);
     }
 
     /// Tells a worker to go.
     fn retire(&mut self, slot: usize) -> bool {
         let finalizer = match self.slots[slot].initialized {
-            Initialized::Yes => self.config.finalizer.map(crate::Entry::number),
+            Initialized::Yes => self.config.finalizer.map(crate::FunctionId::number),
             _ => None,
         };
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
@@ -161,17 +161,18 @@ impl Core {
     pub(super) fn may_wait(&mut self) -> bool {
         self.submitted += 1;
         // Whoever has submitted what the worker has may not come to hear of its end before long.
-        let is_heard = self.seat.taken || (self.seat.supervised && self.is_supervised());
+        let is_heard =
+            self.leadership.has_leader || (self.leadership.supervised && self.is_supervised());
         self.submitted < BATCH && self.scheduler.is_well_fed() && is_heard
     }
 
     /// Takes in what has arrived, every so often: a submitter has all that it needs for that in its
     /// processor's cache. While it goes on like that, nobody else finds anything left to do.
-    pub(super) fn glean(&mut self) {
+    pub(super) fn drain_if_due(&mut self) {
         if self.submitted >= BATCH {
             self.submitted = 0;
-            if !self.seat.taken {
-                self.gleaned |= self.take_in();
+            if !self.leadership.has_leader {
+                self.drained_early |= self.drain_all();
             }
         }
     }

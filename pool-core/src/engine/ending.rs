@@ -1,9 +1,9 @@
 //! The end of a pool: closed, or given up.
 
-use super::Linked;
-use super::core::{Core, End, Founding};
-use super::slot::{Killed, Phase};
+use super::Process;
+use super::core::{Core, End, Startup};
 use super::work::Delivery;
+use super::worker_slot::{Killed, Phase};
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::TaskError;
 use crate::task::chunk::Chunk;
@@ -22,8 +22,8 @@ impl Core {
             return;
         }
         self.end = End::Ended(reason.clone());
-        if matches!(self.founding, Founding::Waiting(_)) {
-            self.founding = Founding::Failed(LaunchError::new(reason.to_string()));
+        if matches!(self.startup, Startup::Waiting(_)) {
+            self.startup = Startup::Failed(LaunchError::new(reason.to_string()));
         }
         self.scheduler.close();
         let queued: Vec<Chunk> = self.scheduler.drain_queue().collect();
@@ -39,12 +39,12 @@ impl Core {
                 _ => continue,
             };
             let was_retiring = self.scheduler.is_retiring(slot);
-            let remains = self.scheduler.down(slot, begun);
-            for done in remains.finished {
+            let salvaged = self.scheduler.down(slot, begun);
+            for done in salvaged.finished {
                 self.deliver(Delivery::new(done, 0));
             }
             let requeued: Vec<Chunk> = self.scheduler.drain_queue().collect();
-            for chunk in remains.lost.into_iter().chain(requeued) {
+            for chunk in salvaged.lost.into_iter().chain(requeued) {
                 self.fail(chunk, reason.clone());
             }
             if !was_retiring {
@@ -57,13 +57,13 @@ impl Core {
     }
 
     /// Ends everything without a poller, and gives the workers away, all of which were killed.
-    pub(super) fn give_up(&mut self, reason: TaskError) -> Vec<Linked> {
+    pub(super) fn give_up(&mut self, reason: TaskError) -> Vec<Process> {
         self.end(reason);
         let slots = self.slots.iter_mut().filter_map(|slot| {
             let phase = std::mem::replace(&mut slot.phase, Phase::Down { not_before: 0 });
             phase.into_linked()
         });
-        let terminating = self.terminating.drain(..).map(|it| it.linked);
+        let terminating = self.terminating.drain(..).map(|it| it.process);
         slots.chain(terminating).collect()
     }
 

@@ -1,7 +1,7 @@
 //! Shared memory that was freed: the workers that may have mapped it are told.
 
 use super::Shared;
-use super::slot::Phase;
+use super::worker_slot::Phase;
 use crate::broadcast::Listener;
 
 impl Shared {

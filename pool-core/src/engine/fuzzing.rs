@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, PoisonError};
 
+use super::parent_channel::{Drained, ParentChannel};
 use super::peer::Peer;
 use super::scheduler::Scheduler;
-use super::wire::{Harvest, Wire};
 use super::work::Delivery;
 use crate::codec::AHEAD;
 use crate::error::task_error::{TaskError, TaskErrorKind};
@@ -16,9 +16,9 @@ use crate::shm::ring::{Corrupt, Producer};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::task::bytes::Bytes;
-use crate::task::chunk::{Chunk, Piece, Sink};
-use crate::task::chunk_ext::Extras;
-use crate::worker::function::Entry;
+use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink};
+use crate::task::chunk_ext::ChunkExt;
+use crate::worker::function::FunctionId;
 
 /// The capacity of each ring, the smallest that there is.
 const BYTES: usize = 4096;
@@ -34,7 +34,7 @@ const MAX_ITEMS: usize = 2000;
 /// # Panics
 /// When an item has not exactly one outcome in the end, or the parent keeps more memory than
 /// bytes have arrived.
-pub fn harvest(input: &[u8]) {
+pub fn drain(input: &[u8]) {
     let mut input = Input(input);
     let max_tasks = match input.byte() {
         0 => None,
@@ -44,20 +44,20 @@ pub fn harvest(input: &[u8]) {
     while !input.is_empty() {
         if rig.step(&mut input) == Err(Corrupt) {
             // As of a rogue: its records are not worth reading.
-            rig.bury(false);
+            rig.on_exit(false);
         }
     }
-    rig.bury(true);
+    rig.on_exit(true);
     rig.finish();
 }
 
 struct Rig {
     region: Arc<Region>,
-    wire: Wire,
+    wire: ParentChannel,
     worker: Producer,
     scheduler: Scheduler<Chunk>,
     info: WorkerInfo,
-    ledger: Arc<Ledger>,
+    item_metrics: Arc<ItemMetrics>,
     items: usize,
     harvests: usize,
     max_tasks: Option<u64>,
@@ -74,7 +74,7 @@ impl Rig {
             worker,
             scheduler,
             info: WorkerInfo::new(1, 0, 1),
-            ledger: Arc::default(),
+            item_metrics: Arc::default(),
             items: 0,
             harvests: 0,
             max_tasks,
@@ -95,7 +95,7 @@ impl Rig {
                     0 => RecordKind::Failure,
                     1 => RecordKind::Time,
                     2 => RecordKind::Bulk,
-                    6 => RecordKind::Offering,
+                    6 => RecordKind::SharedResult,
                     _ => RecordKind::Value,
                 };
                 let count = usize::from(input.byte());
@@ -126,18 +126,18 @@ impl Rig {
                 self.region.lie_about_begun(begun.wrapping_add_signed(step));
             }
             // The parent.
-            11 | 12 => return self.harvest(),
+            11 | 12 => return self.drain(),
             13 => return self.hand(input),
             14 => {
                 if !self.scheduler.is_revoked(SLOT) {
-                    let begun = self.region.revoke();
-                    self.scheduler.taken_back(SLOT, begun);
+                    let begun = self.region.begin_reclaim();
+                    self.scheduler.reclaimed_up_to(SLOT, begun);
                 }
                 let _ = self.scheduler.cornered_item(SLOT);
             }
             _ => {
-                let harvest = input.byte().is_multiple_of(2);
-                self.bury(harvest);
+                let drain = input.byte().is_multiple_of(2);
+                self.on_exit(drain);
             }
         }
         Ok(())
@@ -161,13 +161,13 @@ impl Rig {
     }
 
     /// What [`Core`](super::core::Core) does when it looks into a worker's rings.
-    fn harvest(&mut self) -> Result<(), Corrupt> {
+    fn drain(&mut self) -> Result<(), Corrupt> {
         self.harvests += 1;
-        let mut harvest = Harvest::default();
+        let mut drain = Drained::default();
         let scheduler = &mut self.scheduler;
         let peer = Peer::dead(&self.info);
-        let taken = self.wire.harvest(SLOT, peer, scheduler, &mut harvest);
-        self.finished(harvest);
+        let taken = self.wire.drain(SLOT, peer, scheduler, &mut drain);
+        self.finished(drain);
         taken?;
         self.check_memory();
         let begun = self.region.items_begun();
@@ -177,14 +177,14 @@ impl Rig {
         let all = self.wire.send_on()?;
         self.scheduler.choke(SLOT, !all);
         if self.scheduler.is_revoked(SLOT) && self.wire.is_drained()? {
-            self.scheduler.passed_over(SLOT);
-            self.region.reinstate();
+            self.scheduler.finish_reclaim(SLOT);
+            self.region.finish_reclaim();
         }
         Ok(())
     }
 
-    fn finished(&self, harvest: Harvest) {
-        for (done, took) in harvest.finished {
+    fn finished(&self, drain: Drained) {
+        for (done, took) in drain.finished {
             deliver(Delivery::new(done, took));
         }
     }
@@ -227,9 +227,9 @@ impl Rig {
         }
         let first = self.items;
         self.items += count;
-        self.ledger.lock().resize(self.items, 0);
+        self.item_metrics.lock().resize(self.items, 0);
         Chunk {
-            entry: Entry::of_nothing(),
+            entry: FunctionId::of_nothing(),
             first,
             count: u32::try_from(count).expect("few"),
             items: Bytes::from(items),
@@ -240,29 +240,27 @@ impl Rig {
             is_fed: false,
             deaths: 0,
             // Some are measured.
-            extras: Extras::of_call(count == MEASURED, None),
-            sink: self.ledger.clone(),
+            ext: ChunkExt::of_call(count == MEASURED, None),
+            sink: self.item_metrics.clone(),
         }
     }
 
     /// The worker is dead, and another one comes.
-    fn bury(&mut self, harvest_remains: bool) {
-        if harvest_remains {
+    fn on_exit(&mut self, drain_remains: bool) {
+        if drain_remains {
             self.harvests += 2;
-            let mut harvest = Harvest::default();
+            let mut drain = Drained::default();
             let scheduler = &mut self.scheduler;
             let peer = Peer::dead(&self.info);
-            let _ = self
-                .wire
-                .harvest_remains(SLOT, peer, scheduler, &mut harvest);
-            self.finished(harvest);
+            let _ = self.wire.drain_remains(SLOT, peer, scheduler, &mut drain);
+            self.finished(drain);
             self.check_memory();
         }
-        let remains = self.scheduler.down(SLOT, self.region.items_begun());
-        for done in remains.finished {
+        let salvaged = self.scheduler.down(SLOT, self.region.items_begun());
+        for done in salvaged.finished {
             deliver(Delivery::new(done, 0));
         }
-        if let Some(lost) = remains.lost {
+        if let Some(lost) = salvaged.lost {
             assert_eq!(lost.count(), 1, "one item is lost at most");
             deliver(Delivery::failed(lost, lost_error()));
         }
@@ -278,7 +276,7 @@ impl Rig {
         for chunk in queued {
             deliver(Delivery::failed(chunk, lost_error()));
         }
-        let outcomes = self.ledger.lock();
+        let outcomes = self.item_metrics.lock();
         assert!(
             outcomes.iter().all(|count| *count == 1),
             "each item once: {outcomes:?} (at most {:?} tasks)",
@@ -287,11 +285,11 @@ impl Rig {
     }
 }
 
-fn launch() -> (Arc<Region>, Wire, Producer) {
+fn launch() -> (Arc<Region>, ParentChannel, Producer) {
     let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
     region.introduce(1, 0, BYTES, BYTES);
     let region = Arc::new(region);
-    let wire = Wire::new(region.clone(), BYTES, BYTES);
+    let wire = ParentChannel::new(region.clone(), BYTES, BYTES);
     let worker = Producer::responses(region.clone(), BYTES, BYTES);
     (region, wire, worker)
 }
@@ -320,21 +318,21 @@ fn deliver(delivery: Option<Delivery>) {
 
 /// How many outcomes each item has had.
 #[derive(Default)]
-struct Ledger(Mutex<Vec<u32>>);
+struct ItemMetrics(Mutex<Vec<u32>>);
 
-impl Ledger {
+impl ItemMetrics {
     fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Sink for Ledger {
-    fn complete(&self, piece: Piece) {
+impl CompletionSink for ItemMetrics {
+    fn complete(&self, piece: ChunkOutcome) {
         let mut outcomes = self.lock();
         piece.visit(0, |index, outcome| {
             outcomes[index] += 1;
             // Whatever the worker says of times, they can be added up.
-            let receipt = piece.receipt(index);
+            let receipt = piece.task_metrics(index);
             let _ = receipt.queued.unwrap_or_default()
                 + receipt.run.unwrap_or_default()
                 + receipt.encode
@@ -354,7 +352,7 @@ impl Sink for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shm::item_timing::Measure;
+    use crate::shm::item_timing::ItemTiming;
 
     fn head(kind: RecordKind, len: u64) -> Vec<u8> {
         let mut head = [0; MAX_HEAD];
@@ -372,7 +370,7 @@ mod tests {
         ] {
             let mut rig = Rig::new(None);
             rig.write(&head(kind, len));
-            assert_eq!(rig.harvest(), Err(Corrupt), "{kind:?}");
+            assert_eq!(rig.drain(), Err(Corrupt), "{kind:?}");
             assert_eq!(rig.wire.memory(), 0);
         }
     }
@@ -381,8 +379,8 @@ mod tests {
     /// else.
     #[test]
     fn measures_come_one_before_each_result() {
-        let measure = |rig: &mut Rig| rig.record(RecordKind::Time, &[255; Measure::BYTES]);
-        let value = |rig: &mut Rig| rig.record(RecordKind::Value, &[7; Measure::BYTES]);
+        let measure = |rig: &mut Rig| rig.record(RecordKind::Time, &[255; ItemTiming::BYTES]);
+        let value = |rig: &mut Rig| rig.record(RecordKind::Value, &[7; ItemTiming::BYTES]);
         let measured = || {
             let mut rig = Rig::new(None);
             let chunk = rig.chunk(MEASURED, &[]);
@@ -396,34 +394,34 @@ mod tests {
             value(&mut rig);
         }
         rig.record(RecordKind::Time, &[0; 8]);
-        assert_eq!(rig.harvest(), Ok(()));
+        assert_eq!(rig.drain(), Ok(()));
         rig.finish();
 
         let mut none = measured();
         value(&mut none);
-        assert_eq!(none.harvest(), Err(Corrupt), "a result without a measure");
+        assert_eq!(none.drain(), Err(Corrupt), "a result without a measure");
         let mut second = measured();
         measure(&mut second);
         value(&mut second);
         value(&mut second);
-        assert_eq!(second.harvest(), Err(Corrupt), "one of several without");
+        assert_eq!(second.drain(), Err(Corrupt), "one of several without");
         let mut two = measured();
         measure(&mut two);
         measure(&mut two);
-        assert_eq!(two.harvest(), Err(Corrupt), "two measures of one item");
+        assert_eq!(two.drain(), Err(Corrupt), "two measures of one item");
         let mut late = measured();
         for _ in 0..MEASURED {
             measure(&mut late);
             value(&mut late);
         }
         measure(&mut late);
-        assert_eq!(late.harvest(), Err(Corrupt), "a measure of no item");
+        assert_eq!(late.drain(), Err(Corrupt), "a measure of no item");
         let mut unasked = Rig::new(None);
         let chunk = unasked.chunk(2, &[]);
         unasked.scheduler.submit(chunk);
         assert_eq!(unasked.scheduler.assign(&mut Vec::new()), Some(SLOT));
         measure(&mut unasked);
-        assert_eq!(unasked.harvest(), Err(Corrupt), "nobody has asked for it");
+        assert_eq!(unasked.drain(), Err(Corrupt), "nobody has asked for it");
     }
 
     /// What the finalizer says is for nobody.
@@ -434,7 +432,7 @@ mod tests {
         rig.write(&head(RecordKind::Value, 1 << 40));
         for _ in 0..100 {
             rig.write(&[7; 1000]);
-            assert_eq!(rig.harvest(), Ok(()));
+            assert_eq!(rig.drain(), Ok(()));
         }
         assert_eq!(rig.wire.memory(), 0);
     }

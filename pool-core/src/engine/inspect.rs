@@ -90,7 +90,7 @@ fn read_stack(pid: u32, copied: &Copied) -> String {
             return Some(code.wrapping_add(offset));
         }
         let (file, at) = mine.find(here)?;
-        theirs.place(file, at)
+        theirs.position(file, at)
     };
     let mut functions = Functions::default();
     for frame in walk(copied, there) {
@@ -98,8 +98,8 @@ fn read_stack(pid: u32, copied: &Copied) -> String {
             .here
             .is_some_and(|here| functions.describe(here as usize));
         if !is_known {
-            let place = theirs.find(frame.address);
-            let file = place.map_or("unknown code", |(file, _)| file);
+            let position = theirs.find(frame.address);
+            let file = position.map_or("unknown code", |(file, _)| file);
             functions.push_unknown(format!("<in {file}>"));
         }
     }
@@ -133,7 +133,7 @@ impl Maps {
     }
 
     /// Where a place in a file is mapped.
-    fn place(&self, file: &str, at: u64) -> Option<u64> {
+    fn position(&self, file: &str, at: u64) -> Option<u64> {
         let map = self.0.iter().find(|it| {
             it.file == file && (it.offset..it.offset + (it.end - it.start)).contains(&at)
         })?;
@@ -191,8 +191,8 @@ mod tests {
         let maps = Maps::of("/proc/self/maps");
         let here = main_code().start as u64;
         let (file, at) = maps.find(here).expect("this code is mapped");
-        assert_eq!(maps.place(file, at), Some(here));
-        assert!(maps.find(0).is_none() && maps.place("no such file", 0).is_none());
+        assert_eq!(maps.position(file, at), Some(here));
+        assert!(maps.find(0).is_none() && maps.position("no such file", 0).is_none());
     }
 
     /// Whatever a worker says of its stack, there is an end to it.

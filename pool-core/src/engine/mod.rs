@@ -9,32 +9,32 @@ mod capture;
 mod core;
 mod deferred;
 mod dispatch;
-mod driver;
 mod ending;
 mod frees;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-mod glance;
 mod inspect;
-mod load;
+mod leader;
+mod lifecycle;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
-#[cfg(feature = "tracing")]
-mod origins;
+mod parent_channel;
 mod peer;
-mod places;
+mod positions;
 mod prepare;
+mod published_tails;
 mod record;
-mod recycle;
 mod report;
 mod scheduler;
-mod slot;
+#[cfg(feature = "tracing")]
+mod span_keeper;
 pub(crate) mod stack_walk;
 mod supervisor;
 mod terminating;
 mod timers;
-mod wire;
 mod work;
+mod work_unit;
+mod worker_slot;
 mod workers;
 
 use std::cell::Cell;
@@ -44,15 +44,15 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use self::capture::{Capture, Intake};
-use self::core::{Core, End, Founding};
+use self::capture::{Capture, WorkerPipes};
+use self::core::{Core, End, Startup};
 use self::deferred::Deferred;
-use self::driver::Seat;
+use self::leader::Leadership;
 use self::terminating::AskAgain;
 use self::work::Delivery;
 use crate::api::input::open_chunk::OpenChunk;
-use crate::backend::config::{Checked, PoolConfig, check_processes};
-use crate::backend::launcher::{Launcher, Link};
+use crate::backend::config::{PoolConfig, ValidatedConfig, check_processes};
+use crate::backend::launcher::{Launcher, WorkerHandle};
 use crate::backend::tie::Tie;
 use crate::broadcast::Listener;
 use crate::error::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
@@ -64,7 +64,7 @@ use crate::observe::call_span::Origin;
 use crate::observe::dump::Dump;
 use crate::observe::stats::Stats;
 use crate::observe::trace::Tracer;
-use crate::panic::catch::quietly;
+use crate::panic::catch::catch_and_discard;
 use crate::process::fork::OF_FORK;
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
@@ -72,7 +72,7 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, IS_MODEL, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
-use crate::task::chunk::{Chunk, TaskId};
+use crate::task::chunk::{CallId, Chunk};
 use crate::task::executor::{Cancel, Executor};
 
 /// A pool of processes without the types: what a backend's pool has inside.
@@ -96,11 +96,11 @@ struct Shared {
     delivering: AtomicUsize,
     /// The pool was closed or terminated.
     is_ending: AtomicBool,
-    seat: Seat,
+    leadership: Leadership,
     /// The doorbells of all workers that were reached.
-    bells: Poller,
-    /// What the supervisor sleeps on: deaths, bells of starting workers, its own alarm, and the
-    /// bells of all others while nobody is in the driver's seat.
+    doorbells: Poller,
+    /// What the supervisor sleeps on: deaths, doorbells of starting workers, its own alarm, and the
+    /// doorbells of all others while nobody is in the driver's seat.
     events: Poller,
     alarm: Arc<Event>,
     /// Hears of memory that was freed; none while no chunk had handles of any.
@@ -112,8 +112,8 @@ struct Shared {
 }
 
 /// A worker process that belongs to a slot.
-struct Linked {
-    link: Box<dyn Link>,
+struct Process {
+    link: Box<dyn WorkerHandle>,
     /// The other way to kill it. Kept until it is reaped.
     tie: Tie,
     number: u32,
@@ -126,17 +126,17 @@ struct Linked {
     /// When to ask again how it ended, if that has been asked in vain.
     ask_again: Option<AskAgain>,
     /// What it writes, if that is captured.
-    intake: Option<Intake>,
+    pipes: Option<WorkerPipes>,
 }
 
-impl Linked {
+impl Process {
     fn info(&self) -> Option<&WorkerInfo> {
         self.info.as_ref()
     }
 
     /// The last lines that it has written to standard error, as far as they were read.
-    fn last_words(&self) -> Option<String> {
-        self.intake.as_ref().and_then(Intake::last_words)
+    fn stderr_tail(&self) -> Option<String> {
+        self.pipes.as_ref().and_then(WorkerPipes::stderr_tail)
     }
 
     /// Kills the worker and its process group. Either way may fail, the link's where the system
@@ -149,8 +149,8 @@ impl Linked {
     fn learn_pid(&mut self, generation: u32, region: &Arc<Region>) -> WorkerInfo {
         let pid = self.link.pid().unwrap_or(0);
         let info = WorkerInfo::new(self.number, generation, pid).with_seed(self.seed);
-        if let Some(intake) = &self.intake {
-            intake.introduce(info.clone(), region.clone());
+        if let Some(pipes) = &self.pipes {
+            pipes.introduce(info.clone(), region.clone());
         }
         self.info.insert(info).clone()
     }
@@ -221,10 +221,10 @@ impl Engine {
     fn wait_for_founding(&self) -> Result<(), LaunchError> {
         let mut core = self.shared.lock();
         loop {
-            match &core.founding {
-                Founding::Done => return Ok(()),
-                Founding::Failed(error) => return Err(error.clone()),
-                Founding::Waiting(_) => core = self.shared.wait_for_change(core, None),
+            match &core.startup {
+                Startup::Done => return Ok(()),
+                Startup::Failed(error) => return Err(error.clone()),
+                Startup::Waiting(_) => core = self.shared.wait_for_change(core, None),
             }
         }
     }
@@ -286,7 +286,7 @@ impl fmt::Debug for Engine {
 }
 
 impl Shared {
-    fn new(config: Checked, backend: &'static str) -> io::Result<Self> {
+    fn new(config: ValidatedConfig, backend: &'static str) -> io::Result<Self> {
         let capture = Capture::new(&config)?;
         let core = Core::new(config);
         let shared = Self {
@@ -295,8 +295,8 @@ impl Shared {
             changed: Condvar::new(),
             delivering: AtomicUsize::new(0),
             is_ending: AtomicBool::new(false),
-            seat: Seat::new()?,
-            bells: Poller::new()?,
+            leadership: Leadership::new()?,
+            doorbells: Poller::new()?,
             events: Poller::new()?,
             alarm: Arc::new(Event::new()?),
             frees: OnceLock::new(),
@@ -361,7 +361,7 @@ impl Shared {
         }
         for delivery in batch.drain(..) {
             // It wakes wakers, which are the user's.
-            quietly(|| delivery.deliver());
+            catch_and_discard(|| delivery.deliver());
         }
         if batch.capacity() <= KEEP_DELIVERIES {
             BATCH.with(|kept| kept.set(batch));
@@ -405,14 +405,14 @@ impl Executor for Shared {
             // This thread is going to drive at once.
             self.keep_time(&core);
         } else if !core.may_wait() {
-            core.glean();
+            core.drain_if_due();
             core.dispatch();
             self.settle(&mut core);
         }
         self.deliver(core);
     }
 
-    fn drive(
+    fn wait_until(
         &self,
         poll: &mut dyn FnMut(Option<&Waker>) -> bool,
         deadline: Option<Instant>,
@@ -441,7 +441,7 @@ impl Executor for Shared {
     }
 
     fn has_idle_worker(&self) -> bool {
-        self.is_ours() && self.lock().is_hungry()
+        self.is_ours() && self.lock().has_room_for_work()
     }
 
     fn is_foreign(&self) -> bool {
@@ -449,11 +449,11 @@ impl Executor for Shared {
     }
 
     #[cfg(feature = "tracing")]
-    fn origin(&self) -> Option<Arc<Origin>> {
+    fn current_span(&self) -> Option<Arc<Origin>> {
         self.is_ours().then(|| self.capture.origin())?
     }
 
-    fn hand_over(&self) {
+    fn detach(&self) {
         if self.is_ours() {
             let mut core = self.lock();
             core.orphan();
@@ -462,7 +462,7 @@ impl Executor for Shared {
         }
     }
 
-    fn cancel(&self, task: TaskId, how: Cancel, queue: bool) -> bool {
+    fn cancel(&self, task: CallId, how: Cancel, queue: bool) -> bool {
         if !self.is_ours() {
             return false;
         }
@@ -473,7 +473,7 @@ impl Executor for Shared {
         runs
     }
 
-    fn defer(&self, job: Box<dyn FnOnce() + Send>) {
+    fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>) {
         self.deferred.run(job);
     }
 
@@ -550,7 +550,7 @@ impl Executor for Shared {
         dump
     }
 
-    fn trace(&self, tracer: &Tracer) -> io::Result<()> {
+    fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {
         if self.is_ours() {
             self.lock().trace(tracer)
         } else {
@@ -558,9 +558,9 @@ impl Executor for Shared {
         }
     }
 
-    fn untrace(&self, tracer: &Tracer) {
+    fn detach_tracer(&self, tracer: &Tracer) {
         if self.is_ours() {
-            self.lock().untrace(tracer);
+            self.lock().detach_tracer(tracer);
         }
     }
 

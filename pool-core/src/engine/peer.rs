@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::backend::launcher::Link;
-use crate::broadcast::Offering;
+use crate::backend::launcher::WorkerHandle;
+use crate::broadcast::SharedResult;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::ring::Corrupt;
@@ -15,11 +15,11 @@ use crate::task::chunk::Chunk;
 pub(super) struct Peer<'a> {
     pub(super) info: &'a WorkerInfo,
     /// `None`: it is dead.
-    link: Option<&'a dyn Link>,
+    link: Option<&'a dyn WorkerHandle>,
 }
 
 impl<'a> Peer<'a> {
-    pub(super) fn alive(info: &'a WorkerInfo, link: &'a dyn Link) -> Self {
+    pub(super) fn alive(info: &'a WorkerInfo, link: &'a dyn WorkerHandle) -> Self {
         let link = Some(link);
         Self { info, link }
     }
@@ -36,7 +36,7 @@ impl<'a> Peer<'a> {
         record: &[u8],
         load: &mut Chunk,
     ) -> Result<Option<Result<usize, TaskError>>, Corrupt> {
-        let offering = Offering::read(record).ok_or(Corrupt)?;
+        let offering = SharedResult::read(record).ok_or(Corrupt)?;
         if load.is_initializer {
             return Err(Corrupt);
         }
@@ -65,7 +65,7 @@ impl<'a> Peer<'a> {
     }
 
     fn has_ended(self) -> io::Result<bool> {
-        let process = self.link.and_then(Link::death);
+        let process = self.link.and_then(WorkerHandle::exit_fd);
         process.map_or(Ok(true), sys::has_ended)
     }
 }

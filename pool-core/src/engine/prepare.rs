@@ -1,7 +1,7 @@
 //! What comes before a worker's first task: its settings, and the initializer.
 
-use super::core::{Core, Founding};
-use super::slot::{Initialized, Killed};
+use super::core::{Core, Startup};
+use super::worker_slot::{Initialized, Killed};
 use super::workers::fate;
 use crate::codec;
 use crate::error::launch_error::LaunchError;
@@ -14,14 +14,14 @@ use crate::task::chunk::Chunk;
 impl Core {
     /// A worker was reached: it is told what comes first.
     pub(super) fn prepare(&mut self, slot: usize) {
-        let Some((entry, settings)) = &self.config.care.settings else {
-            self.founded();
+        let Some((entry, settings)) = &self.config.lifecycle.settings else {
+            self.worker_started();
             self.initialize(slot);
             return;
         };
         let entry = *entry;
         let mut item = Vec::new();
-        let settings = settings.of_place(self.slots[slot].place.unwrap_or(0));
+        let settings = settings.of_place(self.slots[slot].position.unwrap_or(0));
         let encoded = protocol::append_item(&mut item, |out| codec::encode(&settings, out));
         debug_assert!(encoded.is_ok(), "settings can be encoded");
         self.run_first(slot, Chunk::initializer(entry, item));
@@ -55,7 +55,7 @@ impl Core {
         self.slots[slot].initialized = Initialized::Yes;
         self.failures = 0;
         if self.is_successor(slot) {
-            self.chores = true;
+            self.maintenance_due = true;
         }
         self.is_idle_from_now(slot);
     }
@@ -65,7 +65,7 @@ impl Core {
         let failure = failure.or_else(|| self.too_large(slot));
         match (&self.slots[slot].initialized, failure) {
             (Initialized::Unset, None) => {
-                self.founded();
+                self.worker_started();
                 self.initialize(slot);
             }
             (Initialized::Unset, Some(error)) => {
@@ -78,7 +78,7 @@ impl Core {
                 );
                 self.slots[slot].initialized = Initialized::Failed(error.clone());
                 self.kill(slot, Killed::Uninitialized);
-                self.unfounded(&error);
+                self.startup_gave_up(&error);
             }
             (_, None) => {
                 self.is_ready_now(slot);
@@ -92,7 +92,7 @@ impl Core {
 
     /// Why a worker that has done nothing yet would be replaced at once, and the next one as well.
     fn too_large(&self, slot: usize) -> Option<TaskError> {
-        let limit = self.config.care.max_memory?;
+        let limit = self.config.lifecycle.max_memory?;
         let resident = self.resident(slot);
         (resident > limit).then(|| {
             TaskError::new(
@@ -106,19 +106,19 @@ impl Core {
     }
 
     /// One of the first workers is there.
-    fn founded(&mut self) {
-        if let Founding::Waiting(missing) = &mut self.founding {
+    fn worker_started(&mut self) {
+        if let Startup::Waiting(missing) = &mut self.startup {
             *missing -= 1;
             if *missing == 0 {
-                self.founding = Founding::Done;
+                self.startup = Startup::Done;
             }
         }
     }
 
     /// If the pool is being built, that has failed for this reason.
-    pub(super) fn unfounded(&mut self, reason: &TaskError) {
-        if matches!(self.founding, Founding::Waiting(_)) {
-            self.founding = Founding::Failed(LaunchError::new(reason.to_string()));
+    pub(super) fn startup_gave_up(&mut self, reason: &TaskError) {
+        if matches!(self.startup, Startup::Waiting(_)) {
+            self.startup = Startup::Failed(LaunchError::new(reason.to_string()));
             self.end(reason.clone());
         }
     }

@@ -1,12 +1,12 @@
 //! A record from a worker, on its way to the outcomes.
 
+use super::parent_channel::Drained;
 use super::peer::Peer;
 use super::scheduler::Scheduler;
-use super::wire::Harvest;
 use crate::codec::{CodecError, Memory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::process::worker_info::WorkerInfo;
-use crate::shm::item_timing::Measure;
+use crate::shm::item_timing::ItemTiming;
 use crate::shm::protocol::RecordKind;
 use crate::shm::ring::Corrupt;
 use crate::sys;
@@ -49,7 +49,7 @@ pub(super) fn accept(
     slot: usize,
     peer: Peer<'_>,
     scheduler: &mut Scheduler<Chunk>,
-    harvest: &mut Harvest,
+    drained: &mut Drained,
     kind: RecordKind,
     bytes: RecordBytes<'_>,
 ) -> Result<(), Corrupt> {
@@ -58,29 +58,29 @@ pub(super) fn accept(
         return Ok(());
     }
     if kind == RecordKind::Time {
-        if let Some(measure) = Measure::read(bytes.as_slice()) {
+        if let Some(measure) = ItemTiming::read(bytes.as_slice()) {
             let open = scheduler.open_items(slot);
-            let ledger = scheduler.ledger_mut(slot).filter(|_| open > 0);
-            let ledger = ledger.ok_or(Corrupt)?;
-            let measure = measure.within(ledger.submitted, sys::now_ns());
-            return ledger.expect(measure).then_some(()).ok_or(Corrupt);
+            let item_metrics = scheduler.item_metrics_mut(slot).filter(|_| open > 0);
+            let item_metrics = item_metrics.ok_or(Corrupt)?;
+            let measure = measure.within(item_metrics.submitted, sys::now_ns());
+            return item_metrics.expect(measure).then_some(()).ok_or(Corrupt);
         }
         let time: [u8; 8] = bytes.as_slice().try_into().map_err(|_| Corrupt)?;
         let took_ns = u64::from_le_bytes(time);
         let done = scheduler.load_done(slot, took_ns).ok_or(Corrupt)?;
-        harvest.finished.push((done, took_ns));
+        drained.finished.push((done, took_ns));
         return Ok(());
     }
     if !scheduler.item_done(slot) {
         return Err(Corrupt);
     }
-    if let Some(ledger) = scheduler.ledger_mut(slot) {
+    if let Some(item_metrics) = scheduler.item_metrics_mut(slot) {
         let result_bytes = if kind == RecordKind::Failure {
             0
         } else {
             bytes.len()
         };
-        if !ledger.ended(Some(peer.info), result_bytes) {
+        if !item_metrics.ended(Some(peer.info), result_bytes) {
             return Err(Corrupt);
         }
     }
@@ -93,7 +93,7 @@ pub(super) fn accept(
         }
         (_, RecordBytes::Offered(Err(error))) => outcomes.push_error(error),
         (_, RecordBytes::Bulk(prefix, memory)) => outcomes.push_bulk(prefix, memory),
-        (RecordKind::Value | RecordKind::Offering, bytes) => {
+        (RecordKind::Value | RecordKind::SharedResult, bytes) => {
             outcomes.push_value(bytes.as_slice());
         }
         (_, bytes) => {

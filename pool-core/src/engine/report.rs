@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-use super::slot::Phase;
 use super::work;
+use super::worker_slot::Phase;
 use crate::observe::dump::{Dump, RunningTask, WorkerDump, WorkerState};
 use crate::observe::stats::{Stats, WorkerStats};
 use crate::observe::trace::{Event, Tracer, already_traced};
@@ -31,10 +31,10 @@ impl Core {
             {
                 wire.count(&mut stats);
             }
-            let Phase::Up { linked, wire } = &slot.phase else {
+            let Phase::Up { process, wire } = &slot.phase else {
                 continue;
             };
-            let Some(info) = linked.info().cloned() else {
+            let Some(info) = process.info().cloned() else {
                 continue;
             };
             let up = now.saturating_sub(slot.born);
@@ -64,12 +64,12 @@ impl Core {
         }
         self.tracer = Some(tracer.clone());
         for (index, slot) in self.slots.iter().enumerate() {
-            if let Phase::Up { linked, .. } = &slot.phase
-                && let Some(worker) = linked.info()
+            if let Phase::Up { process, .. } = &slot.phase
+                && let Some(worker) = process.info()
             {
                 tracer.tell(Event::WorkerUp {
                     worker: worker.clone(),
-                    place: slot.place.or(slot.leaves).unwrap_or(index),
+                    position: slot.position.or(slot.leaves).unwrap_or(index),
                     at: slot.born,
                 });
             }
@@ -77,7 +77,7 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn untrace(&mut self, tracer: &Tracer) {
+    pub(super) fn detach_tracer(&mut self, tracer: &Tracer) {
         self.tracer.take_if(|it| it.is(tracer));
     }
 
@@ -108,7 +108,7 @@ impl Core {
         for (index, slot) in self.slots.iter().enumerate() {
             let mut worker = WorkerDump {
                 info: None,
-                state: WorkerState::Absent,
+                state: WorkerState::Down,
                 task: None,
                 waiting: self.scheduler.open_in(index),
                 kernel: None,
@@ -117,27 +117,27 @@ impl Core {
             let mut region = None;
             match &slot.phase {
                 // Room that is kept for a later worker.
-                Phase::Down { .. } if slot.place.is_none() => continue,
+                Phase::Down { .. } if slot.position.is_none() => continue,
                 Phase::Down { .. } => {}
                 Phase::Launching => worker.state = WorkerState::Starting,
-                Phase::Starting { linked, .. } => {
+                Phase::Starting { process, .. } => {
                     worker.state = WorkerState::Starting;
-                    worker.info = linked.info().cloned();
+                    worker.info = process.info().cloned();
                 }
-                Phase::Dying { linked, .. } => {
-                    worker.state = WorkerState::Dying;
-                    worker.info = linked.info().cloned();
+                Phase::Dying { process, .. } => {
+                    worker.state = WorkerState::Terminating;
+                    worker.info = process.info().cloned();
                 }
-                Phase::Up { linked, wire } => {
-                    worker.info = linked.info().cloned();
+                Phase::Up { process, wire } => {
+                    worker.info = process.info().cloned();
                     let begun = wire.region().items_begun();
                     if let Some(number) = self.scheduler.running_item(index, begun) {
                         worker.waiting = self.scheduler.items_behind(index, number);
                         worker.task = self.running_task(index, number, wire.region(), now);
                     }
                     worker.state = match worker.task {
-                        _ if slot.killed.is_some() => WorkerState::Dying,
-                        _ if self.scheduler.is_retiring(index) => WorkerState::Leaving,
+                        _ if slot.killed.is_some() => WorkerState::Terminating,
+                        _ if self.scheduler.is_retiring(index) => WorkerState::Draining,
                         Some(_) => WorkerState::Running,
                         None => WorkerState::Idle,
                     };
@@ -149,8 +149,8 @@ impl Core {
         }
         for worker in &self.terminating {
             dump.workers.push(WorkerDump {
-                info: worker.linked.info().cloned(),
-                state: WorkerState::Dying,
+                info: worker.process.info().cloned(),
+                state: WorkerState::Terminating,
                 task: None,
                 waiting: 0,
                 kernel: None,
@@ -169,7 +169,7 @@ impl Core {
         region: &Region,
         now: u64,
     ) -> Option<RunningTask> {
-        let (chunk, place) = self.scheduler.place_of(slot, number)?;
+        let (chunk, position) = self.scheduler.place_of(slot, number)?;
         let chunk_since = self.at_work_since(slot, region, now);
         let noted = work::notes_beginnings(chunk)
             .then(|| region.item_started())
@@ -181,10 +181,10 @@ impl Core {
             } else {
                 chunk.entry.name()
             },
-            index: chunk.first + place as usize,
+            index: chunk.first + position as usize,
             running_for: since.map(|since| Duration::from_nanos(now - since)),
             chunk_running_for: chunk_since.map(|since| Duration::from_nanos(now - since)),
-            done_before: place,
+            done_before: position,
             chunk: chunk.count,
         })
     }

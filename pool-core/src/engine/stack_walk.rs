@@ -102,7 +102,7 @@ pub(super) fn walk(copied: &Copied, there: impl Fn(u64) -> Option<u64>) -> Vec<F
     let registers = UnwindRegsNative::new(copied.link, copied.stack, copied.frame);
     let mut frames = Vec::new();
     // Whatever it makes of them.
-    crate::panic::catch::quietly(|| {
+    crate::panic::catch::catch_and_discard(|| {
         let mut cache = CacheNative::<MayAllocateDuringUnwind>::new();
         let mut read = |address| copied.word(address).ok_or(());
         let mut walk = unwinder.iter_frames(copied.instruction, registers, &mut cache, &mut read);

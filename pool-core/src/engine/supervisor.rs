@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::core::End;
-use super::driver::{Attention, until};
+use super::leader::{RingWatcher, until};
 use super::terminating::outlive;
 use super::workers::Due;
-use super::{Intake, Linked, Shared, Token};
+use super::{Process, Shared, Token, WorkerPipes};
 use crate::backend::launcher::Launcher;
 use crate::backend::tie::Tie;
 use crate::error::hint::hint;
@@ -26,8 +26,8 @@ use crate::sys::{self, Poller};
 
 /// The token of a thread's own alarm.
 pub(super) const ALARM: u64 = u64::MAX;
-/// The token of the poller of all bells.
-pub(super) const BELLS: u64 = u64::MAX - 1;
+/// The token of the poller of all doorbells.
+pub(super) const DOORBELLS: u64 = u64::MAX - 1;
 /// The token of the launcher's notifier.
 const NOTIFIER: u64 = u64::MAX - 2;
 
@@ -41,16 +41,16 @@ const LONG_NAP: Duration = Duration::from_micros(200);
 /// What a worker's descriptor says when it is readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Bell = 0,
+    Doorbell = 0,
     Death = 1,
 }
 
 impl Token {
-    pub(super) fn bell(self) -> u64 {
-        self.pack(Kind::Bell)
+    pub(super) fn doorbell(self) -> u64 {
+        self.pack(Kind::Doorbell)
     }
 
-    fn death(self) -> u64 {
+    fn exit_fd(self) -> u64 {
         self.pack(Kind::Death)
     }
 
@@ -58,14 +58,14 @@ impl Token {
         (kind as u64) << 56 | (self.slot as u64) << 32 | u64::from(self.number)
     }
 
-    /// The worker whose bell has this token.
+    /// The worker whose doorbell has this token.
     pub(super) fn from_bell(token: u64) -> Self {
         Self::unpack(token).0
     }
 
     fn unpack(token: u64) -> (Self, Kind) {
         let kind = if token >> 56 == 0 {
-            Kind::Bell
+            Kind::Doorbell
         } else {
             Kind::Death
         };
@@ -118,7 +118,7 @@ pub(super) struct Supervisor {
     launcher: Box<dyn Launcher>,
     /// The launcher's notifier, if it is being watched.
     notifier: Option<RawFd>,
-    /// When bells were last answered.
+    /// When doorbells were last answered.
     last_ring: Instant,
     /// What became ready during a nap; it still is when the nap is over.
     later: Vec<u64>,
@@ -158,11 +158,11 @@ impl Supervisor {
                     core.kill_silent_workers();
                 }
                 core.on_time();
-                core.seat.relieve(sys::now_ns());
-                core.bury_unborn();
+                core.leadership.relieve(sys::now_ns());
+                core.cancel_pending_launches();
                 // Whoever still needs it tries again.
-                core.seat.hear_again = None;
-                if core.chores {
+                core.leadership.hear_again = None;
+                if core.maintenance_due {
                     core.dispatch();
                 }
                 self.shared.settle(&mut core);
@@ -172,7 +172,7 @@ impl Supervisor {
                 }
                 open = core.open_for_supervisor();
                 let timer = core.next_timer(true);
-                core.seat.supervisor_wakes = timer;
+                core.leadership.supervisor_wakes = timer;
                 let busy = core.has_deliveries();
                 self.shared.deliver(core);
                 if busy {
@@ -216,10 +216,10 @@ impl Supervisor {
     fn handle(&mut self, token: u64) -> io::Result<()> {
         match token {
             ALARM => self.shared.alarm.clear(),
-            BELLS => self.answer_bells()?,
+            DOORBELLS => self.answer_doorbells()?,
             NOTIFIER => self.ask_again(),
             token => match Token::unpack(token) {
-                (worker, Kind::Bell) => self.advance(worker),
+                (worker, Kind::Doorbell) => self.advance(worker),
                 (worker, Kind::Death) => self.died(worker),
             },
         }
@@ -231,30 +231,32 @@ impl Supervisor {
     /// Where rings follow each other closely, the next ones are not waited for but, as network
     /// drivers do, looked for after a short nap, many at a time: a ring costs the worker a system
     /// call and this thread a wake-up.
-    fn answer_bells(&mut self) -> io::Result<()> {
+    fn answer_doorbells(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
-        self.shared.bells.wait(&mut ready, Some(Duration::ZERO))?;
+        self.shared
+            .doorbells
+            .wait(&mut ready, Some(Duration::ZERO))?;
         let mut is_hectic = sys::now() - self.last_ring < HECTIC;
         loop {
             let mut core = self.shared.lock();
-            if core.seat.taken {
-                // The ring is meant for the driver, who sleeps on the same bells, or will: they
+            if core.leadership.has_leader {
+                // The ring is meant for the driver, who sleeps on the same doorbells, or will: they
                 // must go on ringing, but not for us.
-                self.shared.hear_bells(&mut core, false);
+                self.shared.hear_doorbells(&mut core, false);
                 break;
             }
-            self.shared.answer_bells(&mut core, &ready);
+            self.shared.answer_doorbells(&mut core, &ready);
             ready.clear();
-            core.attend(Attention::Napping);
-            let gleaned = std::mem::take(&mut core.gleaned);
-            let nap = if gleaned { LONG_NAP } else { NAP };
-            let news = core.pump() || gleaned;
+            core.attend(RingWatcher::Coalescing);
+            let drained_early = std::mem::take(&mut core.drained_early);
+            let nap = if drained_early { LONG_NAP } else { NAP };
+            let news = core.drain_and_dispatch() || drained_early;
             // Time must be kept, too.
             let is_due = core
                 .next_timer(true)
                 .is_some_and(|timer| timer <= sys::now_ns());
             if !(news && is_hectic) || is_due {
-                core.attend(Attention::Nobody);
+                core.attend(RingWatcher::None);
                 self.shared.settle(&mut core);
                 self.shared.deliver(core);
                 break;
@@ -271,20 +273,22 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A worker that is starting has written to its bell.
+    /// A worker that is starting has written to its doorbell.
     fn advance(&self, worker: Token) {
         let mut core = self.shared.lock();
-        if core.linked(worker).is_none() {
+        if core.process(worker).is_none() {
             return;
         }
         let was_reached = core.advance(worker.slot);
         let was_killed = core.slots[worker.slot].killed.is_some();
         if was_reached {
-            if let Some(linked) = core.linked(worker) {
-                let bell = linked.link.bell();
-                let moved = self.shared.events.delete(bell);
-                let moved = moved.and_then(|()| self.shared.bells.add(bell, worker.bell()));
-                let watched = linked.is_watched || self.watch_death(worker, linked.link.death());
+            if let Some(process) = core.process(worker) {
+                let doorbell = process.link.doorbell();
+                let moved = self.shared.events.delete(doorbell);
+                let moved =
+                    moved.and_then(|()| self.shared.doorbells.add(doorbell, worker.doorbell()));
+                let watched =
+                    process.is_watched || self.watch_death(worker, process.link.exit_fd());
                 core.watched(worker.slot, watched);
                 if moved.is_err() || !watched {
                     // Out of kernel memory: a worker that cannot be heard is of no use.
@@ -292,15 +296,15 @@ impl Supervisor {
                 }
             }
             core.dispatch();
-        } else if let Some(linked) = core.linked(worker)
-            && (was_killed || linked.is_hung_up())
+        } else if let Some(process) = core.process(worker)
+            && (was_killed || process.is_hung_up())
         {
-            forget(&self.shared.events, linked.link.bell());
+            forget(&self.shared.events, process.link.doorbell());
         }
         self.shared.deliver(core);
     }
 
-    /// Asks the starting workers how far they are whose bells say nothing any more.
+    /// Asks the starting workers how far they are whose doorbells say nothing any more.
     fn ask_the_hung_up(&self) {
         let hung_up = self.shared.lock().hung_up(sys::now_ns());
         for worker in hung_up {
@@ -309,26 +313,26 @@ impl Supervisor {
     }
 
     fn watch_death(&self, worker: Token, death: Option<BorrowedFd<'_>>) -> bool {
-        death.is_some_and(|death| self.shared.events.add(death, worker.death()).is_ok())
+        death.is_some_and(|death| self.shared.events.add(death, worker.exit_fd()).is_ok())
     }
 
     /// A worker's process has died.
     fn died(&self, worker: Token) {
-        let intake = {
+        let pipes = {
             let core = self.shared.lock();
             core.worker(worker)
-                .and_then(|linked| linked.intake.as_ref().map(Intake::finisher))
+                .and_then(|process| process.pipes.as_ref().map(WorkerPipes::finisher))
         };
-        if let Some(finish) = intake {
+        if let Some(finish) = pipes {
             // All that it has written is in the pipes by now.
             finish();
         }
         let mut core = self.shared.lock();
-        let Some(linked) = core.worker(worker) else {
+        let Some(process) = core.worker(worker) else {
             return;
         };
-        self.shared.unwatch(linked);
-        if core.linked(worker).is_some() {
+        self.shared.unwatch(process);
+        if core.process(worker).is_some() {
             core.died(worker.slot);
         } else {
             core.died_late(worker.number);
@@ -340,7 +344,7 @@ impl Supervisor {
     /// Asks once more how the workers ended of which that is not known.
     fn ask_again(&self) {
         let mut core = self.shared.lock();
-        core.ask_the_dying(u64::MAX);
+        core.poll_exits(u64::MAX);
         core.dispatch();
         self.shared.deliver(core);
     }
@@ -353,11 +357,11 @@ impl Supervisor {
             if core.next_farewell() > now {
                 return;
             }
-            core.ask_the_dying(now);
+            core.poll_exits(now);
             let overdue = core.overdue(now);
             let left = core.leave_behind(now);
             for worker in &left {
-                self.shared.unwatch(&worker.linked);
+                self.shared.unwatch(&worker.process);
             }
             core.dispatch();
             self.shared.deliver(core);
@@ -374,7 +378,9 @@ impl Supervisor {
     fn part_from(&self, worker: Token) {
         let is_dead = {
             let core = self.shared.lock();
-            let death = core.linked(worker).and_then(|linked| linked.link.death());
+            let death = core
+                .process(worker)
+                .and_then(|process| process.link.exit_fd());
             death.is_some_and(|death| sys::has_ended(death).unwrap_or(false))
         };
         if is_dead {
@@ -382,10 +388,10 @@ impl Supervisor {
             self.died(worker);
         }
         let mut core = self.shared.lock();
-        let Some(linked) = core.linked(worker) else {
+        let Some(process) = core.process(worker) else {
             return;
         };
-        self.shared.unwatch_bell(linked);
+        self.shared.unwatch_bell(process);
         core.part_from(worker.slot);
         core.dispatch();
         self.shared.settle(&mut core);
@@ -397,9 +403,9 @@ impl Supervisor {
         for due in due {
             let slot = due.slot;
             match self.launch(&due) {
-                Ok(linked) => {
+                Ok(process) => {
                     let mut core = self.shared.lock();
-                    core.launched(slot, linked);
+                    core.launched(slot, process);
                     self.shared.deliver(core);
                 }
                 Err(error) => {
@@ -412,14 +418,14 @@ impl Supervisor {
         }
     }
 
-    fn launch(&mut self, due: &Due) -> Result<Linked, LaunchError> {
+    fn launch(&mut self, due: &Due) -> Result<Process, LaunchError> {
         if !matches!(self.shared.lock().end, End::Open | End::Closing) {
             return Err(LaunchError::new("the pool has ended"));
         }
         let (tie, theirs) = Tie::new().map_err(|error| {
             LaunchError::new("cannot make what ties a worker to this process").caused_by(error)
         })?;
-        let (outlets, intake) = self.shared.capture.connect(due).map_err(|error| {
+        let (outlets, pipes) = self.shared.capture.connect(due).map_err(|error| {
             LaunchError::new("cannot make what a worker is to print to").caused_by(error)
         })?;
         let spec = due.spec(outlets, theirs);
@@ -436,8 +442,8 @@ impl Supervisor {
             Some(source) => poller.add(source, token).map(|()| true),
         };
         let events = &self.shared.events;
-        let watched = watch(events, Some(link.bell()), worker.bell())
-            .and_then(|_| watch(events, link.death(), worker.death()));
+        let watched = watch(events, Some(link.doorbell()), worker.doorbell())
+            .and_then(|_| watch(events, link.exit_fd(), worker.exit_fd()));
         let (is_watched, failure) = match watched {
             Ok(is_watched) => (is_watched, None),
             Err(error) => {
@@ -445,7 +451,7 @@ impl Supervisor {
                 (false, Some(LaunchError::new(what).caused_by(error)))
             }
         };
-        Ok(Linked {
+        Ok(Process {
             link,
             tie,
             number: due.number,
@@ -454,7 +460,7 @@ impl Supervisor {
             failure,
             is_watched,
             ask_again: None,
-            intake,
+            pipes,
         })
     }
 
@@ -474,18 +480,18 @@ impl Supervisor {
 
 impl Shared {
     /// Nothing of this worker's is heard any more.
-    fn unwatch(&self, linked: &Linked) {
-        if let Some(death) = linked.link.death() {
+    fn unwatch(&self, process: &Process) {
+        if let Some(death) = process.link.exit_fd() {
             forget(&self.events, death);
         }
-        self.unwatch_bell(linked);
+        self.unwatch_bell(process);
     }
 
-    /// The bell is in one of the pollers. It goes from both by itself only when all copies of the
+    /// The doorbell is in one of the pollers. It goes from both by itself only when all copies of the
     /// descriptor are closed, and there is a copy in every task's own children.
-    fn unwatch_bell(&self, linked: &Linked) {
-        forget(&self.events, linked.link.bell());
-        forget(&self.bells, linked.link.bell());
+    fn unwatch_bell(&self, process: &Process) {
+        forget(&self.events, process.link.doorbell());
+        forget(&self.doorbells, process.link.doorbell());
     }
 }
 

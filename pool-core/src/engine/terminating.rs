@@ -5,15 +5,15 @@
 //! may be reaped late, by whoever has to do it. What was decided is told in time all the same,
 //! and the worker's place gets another one. See "Deaths and outcomes" in `ARCHITECTURE.md`.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use super::core::{Core, End, nanoseconds};
 use super::peer::Peer;
-use super::slot::Phase;
+use super::worker_slot::Phase;
 use super::workers::{Death, back_off};
-use super::{Linked, Token};
-use crate::backend::launcher::Reaped;
-use crate::observe::worker_exit::EndReason;
+use super::{Process, Token};
+use crate::observe::worker_exit::ExitReason;
 use crate::process::exit_status::ExitStatus;
 use crate::sync::thread;
 use crate::sys;
@@ -32,9 +32,9 @@ const ASK_SELDOM_NS: u64 = 1_000_000_000;
 
 /// A worker whose tasks have their outcomes, and that is not gone. It runs nothing any more.
 pub(super) struct Terminating {
-    pub(super) linked: Linked,
+    pub(super) process: Process,
     /// Why it ends. `None`: it was never reached.
-    reason: Option<EndReason>,
+    reason: Option<ExitReason>,
     /// When a pool that ends does not wait for it any more, in nanoseconds.
     pub(super) give_up: u64,
 }
@@ -57,22 +57,22 @@ impl AskAgain {
     }
 }
 
-impl Linked {
+impl Process {
     /// Takes the exit status, if it is there; otherwise it will be asked for again.
-    pub(super) fn reap(&mut self) -> Reaped {
+    pub(super) fn reap(&mut self) -> Poll<ExitStatus> {
         let reaped = self.link.reap();
         match reaped {
-            Reaped::Pending => self.is_to_be_asked_again(),
-            Reaped::Exited(_) => self.ask_again = None,
+            Poll::Pending => self.is_to_be_asked_again(),
+            Poll::Ready(_) => self.ask_again = None,
         }
         reaped
     }
 
     /// Whether it is gone. Nobody is told how it ended.
     fn is_gone(&mut self) -> bool {
-        let death = self.link.death();
+        let death = self.link.exit_fd();
         let lives = death.is_some_and(|death| sys::has_ended(death).is_ok_and(|ended| !ended));
-        !lives && self.link.reap() != Reaped::Pending
+        !lives && self.link.reap() != Poll::Pending
     }
 
     /// It had no answer yet.
@@ -80,7 +80,7 @@ impl Linked {
         self.ask_again = Some(AskAgain::after(self.ask_again, sys::now_ns()));
     }
 
-    /// Whether it is to be asked again: of one that is starting, that its bell is closed.
+    /// Whether it is to be asked again: of one that is starting, that its doorbell is closed.
     pub(super) fn is_hung_up(&self) -> bool {
         self.ask_again.is_some()
     }
@@ -95,13 +95,13 @@ impl Linked {
 impl Phase {
     /// When a slot's worker is to be asked how it ended, in nanoseconds; `u64::MAX`: not yet.
     pub(super) fn asked_at(&self) -> u64 {
-        self.linked().map_or(u64::MAX, Linked::asked_at)
+        self.process().map_or(u64::MAX, Process::asked_at)
     }
 }
 
 /// Waits until all of these are gone, which were killed, as a pool that ends does: without a
 /// poller, for those that it cannot wait with.
-pub(super) fn outlive(mut killed: Vec<Linked>) {
+pub(super) fn outlive(mut killed: Vec<Process>) {
     let give_up = sys::now() + WAIT;
     let mut again = AskAgain::after(None, 0);
     loop {
@@ -129,7 +129,7 @@ impl Core {
     pub(super) fn next_farewell(&self) -> u64 {
         let ends = !matches!(self.end, End::Open);
         let terminating = self.terminating.iter().map(|it| {
-            let asked = it.linked.asked_at();
+            let asked = it.process.asked_at();
             if ends { asked.min(it.give_up) } else { asked }
         });
         let slots = self.slots.iter().filter_map(|slot| {
@@ -145,7 +145,7 @@ impl Core {
         let overdue = slots.filter(|(_, slot)| slot.death_due.is_some_and(|due| due <= now));
         overdue
             .filter_map(|(index, slot)| {
-                let number = slot.phase.linked()?.number;
+                let number = slot.phase.process()?.number;
                 Some(Token {
                     slot: index,
                     number,
@@ -155,11 +155,11 @@ impl Core {
     }
 
     /// Asks how those ended of which that is to be asked by this time, in nanoseconds.
-    pub(super) fn ask_the_dying(&mut self, by: u64) {
-        let is_due = |linked: &Linked| linked.ask_again.is_some_and(|again| again.at <= by);
+    pub(super) fn poll_exits(&mut self, by: u64) {
+        let is_due = |process: &Process| process.ask_again.is_some_and(|again| again.at <= by);
         for slot in 0..self.slots.len() {
-            if let Phase::Dying { linked, .. } = &self.slots[slot].phase
-                && is_due(linked)
+            if let Phase::Dying { process, .. } = &self.slots[slot].phase
+                && is_due(process)
             {
                 self.died(slot);
             }
@@ -167,8 +167,8 @@ impl Core {
         let asked: Vec<u32> = self
             .terminating
             .iter()
-            .filter(|it| is_due(&it.linked))
-            .map(|it| it.linked.number)
+            .filter(|it| is_due(&it.process))
+            .map(|it| it.process.number)
             .collect();
         for number in asked {
             self.died_late(number);
@@ -183,52 +183,52 @@ impl Core {
     /// taken back.
     pub(super) fn part_from(&mut self, slot: usize) {
         let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
-        let (mut linked, wire, exit) = match phase {
-            Phase::Starting { linked, .. } => (linked, None, None),
-            Phase::Up { linked, wire } => (linked, Some(wire), None),
-            Phase::Dying { linked, wire } => (linked, wire, Some(ExitStatus::Unknown)),
+        let (mut process, wire, exit) = match phase {
+            Phase::Starting { process, .. } => (process, None, None),
+            Phase::Up { process, wire } => (process, Some(wire), None),
+            Phase::Dying { process, wire } => (process, wire, Some(ExitStatus::Unknown)),
             Phase::Down { .. } | Phase::Launching => {
                 self.slots[slot].phase = phase;
                 return;
             }
         };
         let was_told_to_go = self.scheduler.is_retiring(slot) && self.slots[slot].killed.is_none();
-        let reason = match (wire, linked.info().cloned()) {
+        let reason = match (wire, process.info().cloned()) {
             (Some(wire), Some(info)) => {
                 self.stats.workers_lost += u64::from(!was_told_to_go);
                 let reason = self.reason_of_death(slot, was_told_to_go);
                 let begun = if self.scheduler.is_revoked(slot) {
                     wire.region().items_begun()
                 } else {
-                    wire.region().revoke()
+                    wire.region().begin_reclaim()
                 };
                 let death = Death {
                     exit,
-                    stderr: linked.last_words(),
+                    stderr: process.stderr_tail(),
                     info: info.clone(),
                 };
                 // It has its descriptors as long as it is not dead.
-                let peer = Peer::alive(&info, &*linked.link);
+                let peer = Peer::alive(&info, &*process.link);
                 self.settle_items(slot, *wire, peer, begun, death, was_told_to_go);
                 Some(reason)
             }
             _ => {
-                self.stillborn(slot, &mut linked, exit);
+                self.exited_before_ready(slot, &mut process, exit);
                 None
             }
         };
-        if exit.is_none() && !linked.is_watched {
+        if exit.is_none() && !process.is_watched {
             // Nobody will be told of its death.
-            linked.is_to_be_asked_again();
+            process.is_to_be_asked_again();
         }
         self.terminating.push(Terminating {
-            linked,
+            process,
             reason,
             give_up: sys::now_ns() + nanoseconds(WAIT),
         });
         self.make_way(slot);
         // Tasks that nothing can end would fill the machine with such workers.
-        let many = self.terminating.len().saturating_sub(self.places.open());
+        let many = self.terminating.len().saturating_sub(self.positions.open());
         if many > 0
             && let Phase::Down { not_before } = &mut self.slots[slot].phase
         {
@@ -241,11 +241,11 @@ impl Core {
         let Some(at) = self
             .terminating
             .iter()
-            .position(|it| it.linked.number == number)
+            .position(|it| it.process.number == number)
         else {
             return;
         };
-        if let Reaped::Exited(exit) = self.terminating[at].linked.reap() {
+        if let Poll::Ready(exit) = self.terminating[at].process.reap() {
             let gone = self.terminating.swap_remove(at);
             self.tell_of_late_death(&gone, exit);
         }
@@ -266,7 +266,7 @@ impl Core {
     }
 
     fn tell_of_late_death(&mut self, worker: &Terminating, exit: ExitStatus) {
-        if let (Some(reason), Some(info)) = (worker.reason, worker.linked.info()) {
+        if let (Some(reason), Some(info)) = (worker.reason, worker.process.info()) {
             self.count_end(info, exit, reason);
         }
     }

@@ -2,7 +2,7 @@
 //! an imbalance. Whoever has the lock acts; the supervisor wakes for it.
 
 use super::core::{Core, End, nanoseconds};
-use super::slot::{Killed, Phase};
+use super::worker_slot::{Killed, Phase};
 use crate::sync::atomic::Ordering;
 use crate::sys;
 use crate::task::options::Timeout;
@@ -21,7 +21,11 @@ impl Core {
     }
 
     fn timer(&self, supervisor: bool, rebalance: bool) -> Option<u64> {
-        let care = if supervisor { self.next_care() } else { None };
+        let care = if supervisor {
+            self.next_maintenance()
+        } else {
+            None
+        };
         let launches = supervisor && self.launches();
         // A plain loop: this is asked after every task that is submitted.
         let mut next = u64::MAX;
@@ -30,10 +34,10 @@ impl Core {
                 if let Some(deadline) = slot.deadline {
                     next = next.min(deadline);
                 }
-                if let Phase::Starting { give_up, linked } = &slot.phase
+                if let Phase::Starting { give_up, process } = &slot.phase
                     && supervisor
                 {
-                    next = next.min(*give_up).min(linked.asked_at());
+                    next = next.min(*give_up).min(process.asked_at());
                 }
             }
             if let Some(due) = slot.death_due
@@ -43,7 +47,7 @@ impl Core {
             }
             if let Phase::Down { not_before } = &slot.phase
                 && launches
-                && slot.place.is_some()
+                && slot.position.is_some()
             {
                 next = next.min(*not_before);
             }
@@ -52,9 +56,9 @@ impl Core {
             if !self.terminating.is_empty() {
                 next = next.min(self.next_farewell());
             }
-            next = next.min(self.seat.hear_again.unwrap_or(u64::MAX));
+            next = next.min(self.leadership.hear_again.unwrap_or(u64::MAX));
         }
-        let relief = self.seat.relief_at.filter(|_| supervisor);
+        let relief = self.leadership.relief_at.filter(|_| supervisor);
         for time in [self.rebalance_at.filter(|_| rebalance), care, relief] {
             next = next.min(time.unwrap_or(u64::MAX));
         }
@@ -65,14 +69,17 @@ impl Core {
     pub(super) fn next_errand(&self) -> Option<u64> {
         let launches = self.launches();
         let launches = self.slots.iter().filter_map(|slot| match &slot.phase {
-            Phase::Down { not_before } if launches && slot.place.is_some() => Some(*not_before),
-            Phase::Starting { give_up, linked } if slot.killed.is_none() => {
-                Some(linked.asked_at().min(*give_up))
+            Phase::Down { not_before } if launches && slot.position.is_some() => Some(*not_before),
+            Phase::Starting { give_up, process } if slot.killed.is_none() => {
+                Some(process.asked_at().min(*give_up))
             }
             _ => None,
         });
         let farewell = Some(self.next_farewell()).filter(|&due| due < u64::MAX);
-        launches.chain(self.next_care()).chain(farewell).min()
+        launches
+            .chain(self.next_maintenance())
+            .chain(farewell)
+            .min()
     }
 
     /// Whether slots without a worker get one.
@@ -84,7 +91,7 @@ impl Core {
     pub(super) fn on_time(&mut self) {
         let now = sys::now_ns();
         if self.rebalance_at.is_some_and(|due| due <= now) {
-            self.pump();
+            self.drain_and_dispatch();
             self.dispatch();
         }
         self.on_care(now);
@@ -140,7 +147,7 @@ impl Core {
         let started = &region.words().progress.item_started;
         let started = started.load(Ordering::Relaxed).min(now);
         // The time of an item behind others has not begun: it cannot be over before this.
-        let waiting = self.scheduler.flights(slot);
+        let waiting = self.scheduler.in_flight(slot);
         let waiting = waiting.filter_map(|chunk| chunk.timeout).min();
         let limit = waiting.map_or(GRACE_NS, Timeout::as_ns);
         if let Some(respite) = respite(due, now, limit) {
@@ -157,7 +164,7 @@ impl Core {
         });
         if let Some((item, timeout)) = running {
             let ends = started + timeout;
-            if ends <= now && self.corner(slot) == Some(item) {
+            if ends <= now && self.freeze_running_item(slot) == Some(item) {
                 self.kill(slot, Killed::Deadline);
                 return;
             }
@@ -182,7 +189,7 @@ impl Core {
     /// How long a worker may be without an outcome, in nanoseconds, whatever it says of itself;
     /// `None`: for ever.
     fn patience(&self, slot: usize) -> Option<u64> {
-        let Some(chunk) = self.scheduler.flights(slot).next() else {
+        let Some(chunk) = self.scheduler.in_flight(slot).next() else {
             // It has only to pass over what was taken back.
             return self.scheduler.is_revoked(slot).then_some(GRACE_NS);
         };

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::load::{Done, Flight, Load};
 use super::scheduler::Scheduler;
+use super::work_unit::{Done, InFlight, WorkUnit};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::stats::Stats;
 use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
-use crate::task::chunk::{Chunk, Outcomes, Piece, Sink};
-use crate::task::item_metrics::Ledger;
+use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink, Outcomes};
+use crate::task::item_metrics::ItemMetrics;
 
-impl Load for Chunk {
+impl WorkUnit for Chunk {
     type Outcomes = Outcomes;
 
     fn count(&self) -> u32 {
@@ -32,15 +32,15 @@ impl Load for Chunk {
 
 impl Scheduler<Chunk> {
     /// What is known of the items of a lane's current load, if they are measured.
-    pub(super) fn ledger_mut(&mut self, slot: usize) -> Option<&mut Ledger> {
-        self.front_mut(slot)?.ledger_mut()
+    pub(super) fn item_metrics_mut(&mut self, slot: usize) -> Option<&mut ItemMetrics> {
+        self.front_mut(slot)?.item_metrics_mut()
     }
 }
 
 /// Whether the worker notes when each item begins: for its deadline, or since something should be known of
 /// a measured item that is lost.
 pub(super) fn notes_beginnings(chunk: &Chunk) -> bool {
-    chunk.timeout.is_some() || chunk.ledger().is_some()
+    chunk.timeout.is_some() || chunk.item_metrics().is_some()
 }
 
 /// The header of the frame that brings a chunk to a worker.
@@ -52,7 +52,7 @@ pub(super) fn header(chunk: &Chunk) -> [u8; FRAME_HEADER] {
             FrameKind::Run
         },
         deadline: notes_beginnings(chunk),
-        measured: chunk.ledger().is_some(),
+        measured: chunk.item_metrics().is_some(),
         entry: chunk.entry.number(),
         items: chunk.count,
         bytes: chunk.items.len() as u64,
@@ -63,8 +63,8 @@ pub(super) fn header(chunk: &Chunk) -> [u8; FRAME_HEADER] {
 /// Outcomes on their way to who waits for them, to be delivered without a lock.
 pub(super) struct Delivery {
     pub(super) attended: bool,
-    sink: Arc<dyn Sink>,
-    piece: Piece,
+    sink: Arc<dyn CompletionSink>,
+    piece: ChunkOutcome,
     /// Takes in what was told of the items, before the span that the call was made in is let go of.
     settle: Option<Box<Settle>>,
 }
@@ -78,12 +78,12 @@ impl Delivery {
         (load.count > 0 && !load.is_initializer).then(|| Self {
             attended: load.attended,
             settle: None,
-            piece: Piece {
+            piece: ChunkOutcome {
                 first: load.first,
                 count: load.count,
                 took_ns,
                 outcomes,
-                extras: load.extras.take(),
+                ext: load.ext.take(),
             },
             sink: load.sink,
         })
@@ -98,7 +98,7 @@ impl Delivery {
     pub(super) fn deliver(mut self) {
         self.piece.tell_tracer();
         // The span that the call was made in may be closed when it is let go of.
-        let origin = self.piece.extras.as_mut().and_then(|it| it.origin.take());
+        let origin = self.piece.ext.as_mut().and_then(|it| it.origin.take());
         self.sink.complete(self.piece);
         if let Some(settle) = self.settle {
             settle();
@@ -108,8 +108,8 @@ impl Delivery {
 
     #[cfg(feature = "tracing")]
     pub(super) fn has_origin(&self) -> bool {
-        let extras = self.piece.extras.as_ref();
-        extras.is_some_and(|extras| extras.origin.is_some())
+        let ext = self.piece.ext.as_ref();
+        ext.is_some_and(|ext| ext.origin.is_some())
     }
 
     /// Does this when the outcomes are delivered, before the origin is let go of.
@@ -153,4 +153,4 @@ impl Delivery {
 const _: () = assert!(size_of::<Chunk>() <= 88);
 
 /// What is longer is moved by a call. (With its place in the lane, it is moved in and out once.)
-const _: () = assert!(size_of::<Delivery>() <= 96 && size_of::<Flight<Chunk>>() <= 136);
+const _: () = assert!(size_of::<Delivery>() <= 96 && size_of::<InFlight<Chunk>>() <= 136);

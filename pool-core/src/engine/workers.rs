@@ -3,23 +3,24 @@
 use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::core::{Core, End, Founding, nanoseconds};
-use super::load::Load;
+use super::core::{Core, End, Startup, nanoseconds};
+use super::parent_channel::ParentChannel;
 use super::peer::Peer;
 use super::prepare::died_in_preparation;
-use super::slot::{Initialized, Killed, Phase, Tally};
 use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
-use super::wire::Wire;
 use super::work::Delivery;
-use super::{Linked, Token};
-use crate::backend::launcher::{Advance, LaunchSpec, Outlets, Reaped};
+use super::work_unit::WorkUnit;
+use super::worker_slot::{Initialized, Killed, Phase, Tally};
+use super::{Process, Token};
+use crate::backend::launcher::{LaunchSpec, Outlets, Readiness};
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
-use crate::observe::worker_exit::{EndReason, WorkerEnd};
+use crate::observe::worker_exit::{ExitReason, WorkerExit};
 use crate::panic::report::PanicReport;
 use crate::process::exit_status::ExitStatus;
 use crate::process::worker_info::WorkerInfo;
@@ -32,7 +33,7 @@ use crate::task::options::Timeout;
 /// After so many failures in a row to get a worker going, the pool gives up.
 const MAX_FAILURES: u32 = 3;
 /// After so many deaths of workers that had an item before them and had not begun it, as they
-/// said, the next one is the item's. As many for each worker as [`Core::died_idle`] allows.
+/// said, the next one is the item's. As many for each worker as [`Core::exited_idle`] allows.
 const MAX_DEATHS: u8 = 4;
 /// How long the first replacement of a worker that failed to start waits; the next ones wait
 /// twice as long each.
@@ -55,12 +56,12 @@ impl Core {
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let ready = matches!(slot.phase, Phase::Down { not_before } if not_before <= now);
             if ready
-                && let Some(place) = slot.place
+                && let Some(position) = slot.position
                 && self.scheduler.wants_worker()
             {
                 self.last_number += 1;
                 slot.number = self.last_number;
-                slot.generation = self.places.generation(place);
+                slot.generation = self.positions.generation(position);
                 slot.phase = Phase::Launching;
                 due.push(Due {
                     slot: index,
@@ -74,11 +75,11 @@ impl Core {
     }
 
     /// A worker process is on its way; in vain, if it has failed already.
-    pub(super) fn launched(&mut self, slot: usize, linked: Linked) {
-        let is_in_vain = linked.failure.is_some();
+    pub(super) fn launched(&mut self, slot: usize, process: Process) {
+        let is_in_vain = process.failure.is_some();
         self.stats.workers_started += 1;
         let give_up = sys::now_ns().saturating_add(nanoseconds(self.config.launch_timeout));
-        self.slots[slot].phase = Phase::Starting { linked, give_up };
+        self.slots[slot].phase = Phase::Starting { process, give_up };
         self.slots[slot].initialized = Initialized::Unset;
         self.slots[slot].deadline = None;
         self.slots[slot].overdue = None;
@@ -98,12 +99,12 @@ impl Core {
     /// A worker process could not be started.
     pub(super) fn launch_failed(&mut self, slot: usize, error: &LaunchError) {
         self.slots[slot].phase = Phase::Down { not_before: 0 };
-        if self.slots[slot].place.is_none() {
+        if self.slots[slot].position.is_none() {
             // It was to go anyway.
             self.make_way(slot);
             return;
         }
-        if error.is_lost_starter() {
+        if error.is_lost_fork_server() {
             let losses = &mut self.slots[slot].lost_starters;
             *losses = losses.saturating_add(1);
             // At once. Only who dies slowly is asked several times.
@@ -113,8 +114,8 @@ impl Core {
             };
             return;
         }
-        if matches!(self.founding, Founding::Waiting(_)) {
-            self.founding = Founding::Failed(error.clone());
+        if matches!(self.startup, Startup::Waiting(_)) {
+            self.startup = Startup::Failed(error.clone());
             self.end(TaskError::new(TaskErrorKind::Launch, error.to_string()));
         } else if self.do_without_successor(slot) || self.stay_smaller(slot) {
             return;
@@ -142,23 +143,23 @@ impl Core {
         }
     }
 
-    /// A starting worker's bell is readable. Says whether the worker was reached by this.
+    /// A starting worker's doorbell is readable. Says whether the worker was reached by this.
     pub(super) fn advance(&mut self, slot: usize) -> bool {
         if self.slots[slot].killed.is_some() {
             return false;
         }
-        let Phase::Starting { linked, .. } = &mut self.slots[slot].phase else {
+        let Phase::Starting { process, .. } = &mut self.slots[slot].phase else {
             return false;
         };
-        match linked.link.advance() {
-            Ok(Advance::Pending) => false,
-            Ok(Advance::HungUp) => {
-                linked.is_to_be_asked_again();
+        match process.link.poll_ready() {
+            Ok(Readiness::Pending) => false,
+            Ok(Readiness::HungUp) => {
+                process.is_to_be_asked_again();
                 false
             }
-            Ok(Advance::Reached) => {
+            Ok(Readiness::Ready) => {
                 // Once and for all: the link may say something else the next time.
-                let region = linked.link.region();
+                let region = process.link.region();
                 let bytes = self.config.ring_bytes;
                 if region.claim(bytes, bytes) {
                     let limit = &region.words().advice.max_result;
@@ -166,7 +167,7 @@ impl Core {
                     self.reached(slot, region);
                     return true;
                 }
-                linked.failure = Some(LaunchError::new(
+                process.failure = Some(LaunchError::new(
                     "the backend has given a region that is not of the size of this launch, or that \
                      another worker has",
                 ));
@@ -174,7 +175,7 @@ impl Core {
                 false
             }
             Err(error) => {
-                linked.failure = Some(error);
+                process.failure = Some(error);
                 self.kill(slot, Killed::Silent);
                 false
             }
@@ -184,25 +185,25 @@ impl Core {
     fn reached(&mut self, slot: usize, region: Arc<Region>) {
         let bytes = self.config.ring_bytes;
         let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
-        let Phase::Starting { mut linked, .. } = phase else {
+        let Phase::Starting { mut process, .. } = phase else {
             self.slots[slot].phase = phase;
             return;
         };
-        let place = self.slots[slot].place;
-        let info = linked.learn_pid(self.slots[slot].generation, &region);
-        self.tell_of_start(place.unwrap_or(slot), &info);
-        let mut wire = Wire::new(region, bytes, bytes);
+        let position = self.slots[slot].position;
+        let info = process.learn_pid(self.slots[slot].generation, &region);
+        self.tell_of_start(position.unwrap_or(slot), &info);
+        let mut wire = ParentChannel::new(region, bytes, bytes);
         wire.limit_results(self.config.max_result_bytes);
         self.slots[slot].phase = Phase::Up {
-            linked,
+            process,
             wire: Box::new(wire),
         };
         self.slots[slot].born = sys::now_ns();
         self.slots[slot].lost_starters = 0;
         self.slots[slot].tally = Tally::default();
         self.scheduler.up(slot);
-        match place {
-            Some(place) => self.places.generate(place),
+        match position {
+            Some(position) => self.positions.generate(position),
             None => self.send_away(slot),
         }
         if self.is_successor(slot) {
@@ -214,24 +215,24 @@ impl Core {
     /// Kills a slot's worker. What becomes of its tasks is told when it is dead, or when it should
     /// be.
     pub(super) fn kill(&mut self, slot: usize, why: Killed) {
-        if let Phase::Starting { linked, .. } | Phase::Up { linked, .. } =
+        if let Phase::Starting { process, .. } | Phase::Up { process, .. } =
             &mut self.slots[slot].phase
         {
-            linked.kill();
-            linked.ask_again = None;
+            process.kill();
+            process.ask_again = None;
             self.slots[slot].killed.get_or_insert(why);
             self.scheduler.doom(slot);
             self.expect_death(slot, AFTER_KILL_NS);
         }
     }
 
-    /// A worker's bell has no other end any more, or cannot be heard. A worker that is dying, or
+    /// A worker's doorbell has no other end any more, or cannot be heard. A worker that is dying, or
     /// leaves in good order, needs no killing; one that closed it is of no use.
     pub(super) fn lost_bell(&mut self, slot: usize) {
         if !self.scheduler.is_retiring(slot)
-            && let Phase::Up { linked, .. } = &mut self.slots[slot].phase
+            && let Phase::Up { process, .. } = &mut self.slots[slot].phase
         {
-            linked.kill();
+            process.kill();
             self.scheduler.doom(slot);
             self.expect_death(slot, AFTER_DEATH_NS);
         }
@@ -239,20 +240,20 @@ impl Core {
 
     /// Whether the death of a slot's worker is watched from now on.
     pub(super) fn watched(&mut self, slot: usize, is_watched: bool) {
-        if let Phase::Up { linked, .. } = &mut self.slots[slot].phase {
-            linked.is_watched = is_watched;
+        if let Phase::Up { process, .. } = &mut self.slots[slot].phase {
+            process.is_watched = is_watched;
         }
     }
 
-    /// The starting workers to be asked by this time, in nanoseconds, how far they are: their bells
+    /// The starting workers to be asked by this time, in nanoseconds, how far they are: their doorbells
     /// say nothing any more.
     pub(super) fn hung_up(&self, by: u64) -> Vec<Token> {
         let slots = self.slots.iter().enumerate();
         let starting = slots.filter_map(|(slot, it)| match &it.phase {
-            Phase::Starting { linked, .. } if it.killed.is_none() && linked.asked_at() <= by => {
+            Phase::Starting { process, .. } if it.killed.is_none() && process.asked_at() <= by => {
                 Some(Token {
                     slot,
-                    number: linked.number,
+                    number: process.number,
                 })
             }
             _ => None,
@@ -262,11 +263,11 @@ impl Core {
 
     /// Gives up launches that were ended before there was a process, of whose death nobody will
     /// hear.
-    pub(super) fn bury_unborn(&mut self) {
+    pub(super) fn cancel_pending_launches(&mut self) {
         for slot in 0..self.slots.len() {
             if self.slots[slot].killed.is_some()
-                && let Phase::Starting { linked, .. } = &self.slots[slot].phase
-                && linked.link.death().is_none()
+                && let Phase::Starting { process, .. } = &self.slots[slot].phase
+                && process.link.exit_fd().is_none()
             {
                 self.died(slot);
             }
@@ -276,29 +277,29 @@ impl Core {
     /// A worker process has died. How it ended may not be known yet.
     pub(super) fn died(&mut self, slot: usize) {
         let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
-        let (mut linked, wire) = match phase {
-            Phase::Starting { linked, .. } => (linked, None),
-            Phase::Up { linked, wire } => (linked, Some(wire)),
-            Phase::Dying { linked, wire } => (linked, wire),
+        let (mut process, wire) = match phase {
+            Phase::Starting { process, .. } => (process, None),
+            Phase::Up { process, wire } => (process, Some(wire)),
+            Phase::Dying { process, wire } => (process, wire),
             Phase::Down { .. } | Phase::Launching => {
                 self.slots[slot].phase = phase;
                 return;
             }
         };
-        if wire.is_none() && linked.failure.is_none() && self.slots[slot].killed.is_none() {
-            // Its last words may still be in the bell.
-            linked.failure = linked.link.advance().err();
+        if wire.is_none() && process.failure.is_none() && self.slots[slot].killed.is_none() {
+            // Its last words may still be in the doorbell.
+            process.failure = process.link.poll_ready().err();
         }
-        match linked.reap() {
-            Reaped::Pending => {
+        match process.reap() {
+            Poll::Pending => {
                 self.scheduler.doom(slot);
-                self.slots[slot].phase = Phase::Dying { linked, wire };
+                self.slots[slot].phase = Phase::Dying { process, wire };
                 self.expect_death(slot, AFTER_DEATH_NS);
             }
-            Reaped::Exited(exit) => {
+            Poll::Ready(exit) => {
                 match wire {
-                    Some(wire) => self.bury(slot, &linked, *wire, exit),
-                    None => self.stillborn(slot, &mut linked, Some(exit)),
+                    Some(wire) => self.on_exit(slot, &process, *wire, exit),
+                    None => self.exited_before_ready(slot, &mut process, Some(exit)),
                 }
                 self.make_way(slot);
             }
@@ -306,8 +307,8 @@ impl Core {
     }
 
     /// A worker died that had been reached.
-    fn bury(&mut self, slot: usize, linked: &Linked, wire: Wire, exit: ExitStatus) {
-        let Some(info) = linked.info().cloned() else {
+    fn on_exit(&mut self, slot: usize, process: &Process, wire: ParentChannel, exit: ExitStatus) {
+        let Some(info) = process.info().cloned() else {
             return;
         };
         let expected = self.scheduler.is_retiring(slot) && exit == ExitStatus::Code(0);
@@ -318,7 +319,7 @@ impl Core {
         self.count_end(&info, exit, reason);
         let death = Death {
             exit: Some(exit),
-            stderr: linked.last_words(),
+            stderr: process.stderr_tail(),
             info: info.clone(),
         };
         let begun = wire.region().items_begun();
@@ -326,9 +327,9 @@ impl Core {
     }
 
     /// A worker that was reached is gone.
-    pub(super) fn count_end(&mut self, info: &WorkerInfo, exit: ExitStatus, reason: EndReason) {
+    pub(super) fn count_end(&mut self, info: &WorkerInfo, exit: ExitStatus, reason: ExitReason) {
         *self.stats.workers_ended.entry(reason).or_default() += 1;
-        self.tell_of_death(info, WorkerEnd::new(exit, reason));
+        self.tell_of_death(info, WorkerExit::new(exit, reason));
     }
 
     /// Decides what becomes of all that a worker had, which runs nothing any more and had begun so
@@ -336,7 +337,7 @@ impl Core {
     pub(super) fn settle_items(
         &mut self,
         slot: usize,
-        mut wire: Wire,
+        mut wire: ParentChannel,
         peer: Peer<'_>,
         begun: u64,
         death: Death,
@@ -345,19 +346,19 @@ impl Core {
         let killed = self.slots[slot].killed;
         // A rogue's records are not worth reading; what it had is lost or run again.
         if killed != Some(Killed::Rogue) {
-            let mut harvest = std::mem::take(&mut self.harvest);
+            let mut drained = std::mem::take(&mut self.drained);
             // What comes behind nonsense is lost with the worker.
-            let _ = wire.harvest_remains(slot, peer, &mut self.scheduler, &mut harvest);
-            for (done, took) in harvest.finished.drain(..) {
+            let _ = wire.drain_remains(slot, peer, &mut self.scheduler, &mut drained);
+            for (done, took) in drained.finished.drain(..) {
                 self.finished(slot, done, took);
             }
-            self.harvest = harvest;
+            self.drained = drained;
         }
         wire.count(&mut self.stats);
         self.slots[slot].deadline = None;
         let begun = self.begun_at_death(slot, begun);
-        let remains = self.scheduler.down(slot, begun);
-        for done in remains.finished {
+        let salvaged = self.scheduler.down(slot, begun);
+        for done in salvaged.finished {
             self.deliver(Delivery::new(done, 0));
         }
         if matches!(self.end, End::Ended(_)) {
@@ -381,15 +382,15 @@ impl Core {
                 let error = died_in_preparation(&stage, death.exit, panic);
                 let error = death.explain(error);
                 if matches!(stage, Initialized::Unset) {
-                    self.unfounded(&error);
+                    self.startup_gave_up(&error);
                 }
                 self.startup_failed(slot, error);
             }
-            Initialized::Yes => match remains.lost {
+            Initialized::Yes => match salvaged.lost {
                 Some(mut lost) => {
-                    if let Some(ledger) = lost.ledger_mut() {
+                    if let Some(item_metrics) = lost.item_metrics_mut() {
                         let begun = wire.region().item_started();
-                        ledger.lost(&death.info, begun, sys::now_ns());
+                        item_metrics.lost(&death.info, begun, sys::now_ns());
                     }
                     self.lost(lost, killed, panic, death);
                 }
@@ -397,26 +398,26 @@ impl Core {
                     || killed.is_some()
                     || is_orphan
                     || self.slots[slot].has_worked => {}
-                None => self.died_idle(slot, death),
+                None => self.exited_idle(slot, death),
             },
         }
     }
 
     /// Why a worker is dead that had been reached.
-    pub(super) fn reason_of_death(&self, slot: usize, expected: bool) -> EndReason {
+    pub(super) fn reason_of_death(&self, slot: usize, expected: bool) -> ExitReason {
         let slot = &self.slots[slot];
         match slot.killed {
-            _ if expected => slot.retired.unwrap_or(EndReason::Closed),
-            Some(Killed::Cancelled) if matches!(self.end, End::Ended(_)) => EndReason::Terminated,
-            Some(Killed::Cancelled) => EndReason::Cancelled,
-            Some(Killed::Deadline) => EndReason::Deadline,
-            Some(Killed::Rogue) => EndReason::Rogue,
-            Some(Killed::Stuck) => EndReason::Stuck,
-            Some(Killed::Silent | Killed::Uninitialized) => EndReason::Unready,
+            _ if expected => slot.retired.unwrap_or(ExitReason::Closed),
+            Some(Killed::Cancelled) if matches!(self.end, End::Ended(_)) => ExitReason::Terminated,
+            Some(Killed::Cancelled) => ExitReason::Cancelled,
+            Some(Killed::Deadline) => ExitReason::Deadline,
+            Some(Killed::Rogue) => ExitReason::ProtocolViolation,
+            Some(Killed::Stuck) => ExitReason::Unresponsive,
+            Some(Killed::Silent | Killed::Uninitialized) => ExitReason::StartFailed,
             None => match slot.initialized {
-                Initialized::Yes => EndReason::Crashed,
+                Initialized::Yes => ExitReason::Crashed,
                 Initialized::Unset | Initialized::Pending | Initialized::Failed(_) => {
-                    EndReason::Unready
+                    ExitReason::StartFailed
                 }
             },
         }
@@ -449,9 +450,9 @@ impl Core {
 
     /// A worker died that had nothing to do and had never done anything. One may be killed by
     /// somebody; when all are, they do not survive in this place.
-    fn died_idle(&mut self, slot: usize, death: Death) {
+    fn exited_idle(&mut self, slot: usize, death: Death) {
         self.idle_deaths += 1;
-        let limit = (4 * self.places.open()).max(16) as u32;
+        let limit = (4 * self.positions.open()).max(16) as u32;
         if self.idle_deaths > limit {
             let error = TaskError::new(
                 TaskErrorKind::Launch,
@@ -461,7 +462,7 @@ impl Core {
                 ),
             );
             self.end(death.explain(error));
-        } else if self.idle_deaths as usize > self.places.open()
+        } else if self.idle_deaths as usize > self.positions.open()
             && let Phase::Down { not_before } = &mut self.slots[slot].phase
         {
             *not_before = sys::now_ns() + back_off(self.idle_deaths);
@@ -499,8 +500,8 @@ impl Core {
         let again = chunk.retries > 0 && killed != Some(Killed::Cancelled) && !has_panicked;
         if again && !matches!(self.end, End::Ended(_)) && !chunk.is_abandoned() {
             chunk.retries -= 1;
-            if let Some(ledger) = chunk.ledger_mut() {
-                ledger.again(sys::now_ns());
+            if let Some(item_metrics) = chunk.item_metrics_mut() {
+                item_metrics.again(sys::now_ns());
             }
             self.scheduler.resubmit(chunk);
         } else {
@@ -509,11 +510,16 @@ impl Core {
     }
 
     /// A worker died before it was reached.
-    pub(super) fn stillborn(&mut self, slot: usize, linked: &mut Linked, exit: Option<ExitStatus>) {
+    pub(super) fn exited_before_ready(
+        &mut self,
+        slot: usize,
+        process: &mut Process,
+        exit: Option<ExitStatus>,
+    ) {
         self.stats.workers_lost += 1;
-        let stderr = linked.last_words();
+        let stderr = process.stderr_tail();
         let limit = self.config.launch_timeout;
-        let error = linked
+        let error = process
             .failure
             .take()
             .unwrap_or_else(|| {

@@ -15,7 +15,7 @@ pub struct LaunchError {
     message: String,
     source: Option<Arc<io::Error>>,
     missing_init: bool,
-    lost_starter: bool,
+    lost_fork_server: bool,
 }
 
 impl LaunchError {
@@ -26,7 +26,7 @@ impl LaunchError {
             message: message.into(),
             source: None,
             missing_init: false,
-            lost_starter: false,
+            lost_fork_server: false,
         }
     }
 
@@ -55,8 +55,8 @@ impl LaunchError {
     /// another one has taken its place: the engine launches again at once, and does not count this
     /// as a failure. The backend sees to it that there is an end to it.
     #[must_use]
-    pub fn from_lost_starter(mut self) -> Self {
-        self.lost_starter = true;
+    pub fn from_lost_fork_server(mut self) -> Self {
+        self.lost_fork_server = true;
         self
     }
 
@@ -70,8 +70,8 @@ impl LaunchError {
 
     /// Whether the process died which was to start the worker, and another one took its place.
     #[must_use]
-    pub fn is_lost_starter(&self) -> bool {
-        self.lost_starter
+    pub fn is_lost_fork_server(&self) -> bool {
+        self.lost_fork_server
     }
 }
 

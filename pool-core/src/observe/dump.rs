@@ -51,7 +51,7 @@ pub struct WorkerDump {
 #[non_exhaustive]
 pub enum WorkerState {
     /// There is none in this place now.
-    Absent,
+    Down,
     /// It was started, and has not answered.
     Starting,
     /// It waits for work.
@@ -59,11 +59,11 @@ pub enum WorkerState {
     /// It runs a task, or its initializer.
     Running,
     /// It was told to go, and runs its finalizer.
-    Leaving,
+    Draining,
     /// It was killed or has died, and is not gone yet. If that takes longer than a moment, it has
     /// no place any more, and another worker has: something keeps it, such as a debugger or a
     /// system call that cannot be interrupted, and what the kernel says of it may show what.
-    Dying,
+    Terminating,
 }
 
 /// The item that a worker runs.
@@ -129,7 +129,7 @@ impl fmt::Display for WorkerDump {
             1 => f.write_str("; 1 item waits behind it")?,
             waiting => write!(f, "; {waiting} items wait behind it")?,
         }
-        if self.task.is_none() && self.state != WorkerState::Dying {
+        if self.task.is_none() && self.state != WorkerState::Terminating {
             return Ok(());
         }
         if let Some(kernel) = &self.kernel {
@@ -170,12 +170,12 @@ impl fmt::Display for RunningTask {
 impl fmt::Display for WorkerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Absent => "empty",
+            Self::Down => "empty",
             Self::Starting => "starting",
             Self::Idle => "idle",
             Self::Running => "running",
-            Self::Leaving => "leaving",
-            Self::Dying => "dying",
+            Self::Draining => "leaving",
+            Self::Terminating => "dying",
         })
     }
 }

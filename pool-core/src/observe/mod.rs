@@ -6,7 +6,7 @@ pub(crate) mod dump;
 pub(crate) mod events;
 pub(crate) mod item_run;
 pub(crate) mod output;
-pub(crate) mod receipt;
 pub(crate) mod stats;
+pub(crate) mod task_metrics;
 pub(crate) mod trace;
 pub(crate) mod worker_exit;

@@ -10,7 +10,7 @@ use crate::process::worker_info::WorkerInfo;
 /// `stdout` and `stderr`. Named after [`std::process::Stdio`].
 ///
 /// ```
-/// use pool_core::{Output, OutputLine};
+/// use procpool_core::{Output, OutputLine};
 ///
 /// let quiet = Output::discard();
 /// let named = Output::lines(|line: &OutputLine| {
@@ -76,7 +76,7 @@ impl Output {
     ///
     /// ```
     /// # let stderr =
-    /// pool_core::Output::tee();
+    /// procpool_core::Output::tee();
     /// ```
     #[must_use]
     pub fn tee() -> Self {

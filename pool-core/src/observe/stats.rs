@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::worker_exit::EndReason;
+use super::worker_exit::ExitReason;
 use crate::error::task_error::TaskErrorKind;
 use crate::process::worker_info::WorkerInfo;
 
@@ -51,7 +51,7 @@ pub struct Stats {
     pub workers_terminating: u64,
     /// Why workers have ended, those reasons that there were: what replacements were for, and the
     /// end.
-    pub workers_ended: BTreeMap<EndReason, u64>,
+    pub workers_ended: BTreeMap<ExitReason, u64>,
     /// Lines of captured output that were lost because their handler was too slow: see
     /// [`Output::lines`](crate::Output::lines).
     pub lines_dropped: u64,
@@ -71,7 +71,7 @@ impl Stats {
 
     /// How many workers have ended for this reason.
     #[must_use]
-    pub fn ended_for(&self, reason: EndReason) -> u64 {
+    pub fn ended_for(&self, reason: ExitReason) -> u64 {
         self.workers_ended.get(&reason).copied().unwrap_or(0)
     }
 
@@ -214,7 +214,7 @@ mod tests {
         stats.fail(TaskErrorKind::Panicked, 2);
         stats.fail(TaskErrorKind::TimedOut, 1);
         stats.fail(TaskErrorKind::Closed, 0);
-        stats.workers_ended.insert(EndReason::Deadline, 1);
+        stats.workers_ended.insert(ExitReason::Deadline, 1);
         stats.workers.push(WorkerStats {
             info: WorkerInfo::new(3, 0, 4711),
             up: Duration::from_secs(2),

@@ -6,19 +6,19 @@ use crate::process::exit_status::ExitStatus;
 
 /// How and why a worker ended: what a builder's `on_worker_death` is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkerEnd {
+pub struct WorkerExit {
     exit: ExitStatus,
-    reason: EndReason,
+    reason: ExitReason,
 }
 
-impl WorkerEnd {
-    pub(crate) fn new(exit: ExitStatus, reason: EndReason) -> Self {
+impl WorkerExit {
+    pub(crate) fn new(exit: ExitStatus, reason: ExitReason) -> Self {
         Self { exit, reason }
     }
 
     /// Why it ended.
     #[must_use]
-    pub fn reason(&self) -> EndReason {
+    pub fn reason(&self) -> ExitReason {
         self.reason
     }
 
@@ -47,7 +47,7 @@ impl WorkerEnd {
     }
 }
 
-impl fmt::Display for WorkerEnd {
+impl fmt::Display for WorkerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.exit {
             ExitStatus::Orphaned => write!(f, "{}", self.reason),
@@ -61,7 +61,7 @@ impl fmt::Display for WorkerEnd {
 /// The text of each reason completes "the worker …".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum EndReason {
+pub enum ExitReason {
     /// It had run as many tasks as `max_tasks_per_child` allows.
     MaxTasks,
     /// It held more memory than `max_memory_per_child` allows.
@@ -81,19 +81,19 @@ pub enum EndReason {
     /// It was killed because its task was to be.
     Cancelled,
     /// It was killed because it wrote rubbish into the memory that it shares with the pool.
-    Rogue,
+    ProtocolViolation,
     /// It was killed because it did not get ahead in the time that it had, whatever it said of itself.
-    Stuck,
+    Unresponsive,
     /// It was not ready: its initializer failed, or a setting of the builder's could not be applied.
-    Unready,
+    StartFailed,
     /// The pool was terminated or dropped, or had to give up.
     Terminated,
 }
 
-impl EndReason {
+impl ExitReason {
     /// Whether the worker left in good order, after its finalizer.
     #[must_use]
-    pub fn is_retirement(self) -> bool {
+    pub fn is_planned(self) -> bool {
         matches!(
             self,
             Self::MaxTasks
@@ -106,7 +106,7 @@ impl EndReason {
     }
 }
 
-impl fmt::Display for EndReason {
+impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::MaxTasks => "had run as many tasks as it may",
@@ -118,9 +118,9 @@ impl fmt::Display for EndReason {
             Self::Crashed => "died",
             Self::Deadline => "was killed at its task's deadline",
             Self::Cancelled => "was killed with its task",
-            Self::Rogue => "wrote rubbish and was killed",
-            Self::Stuck => "did not get ahead and was killed",
-            Self::Unready => "could not be made ready",
+            Self::ProtocolViolation => "wrote rubbish and was killed",
+            Self::Unresponsive => "did not get ahead and was killed",
+            Self::StartFailed => "could not be made ready",
             Self::Terminated => "was killed with its pool",
         })
     }

@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn only_what_the_user_wrote_is_told() {
         let mut functions = named(&[
-            "pool_core::panic::unwind::walk",
+            "procpool_core::panic::unwind::walk",
             "<alloc::boxed::Box<F,A> as core::ops::function::Fn<Args>>::call",
             "std::panicking::panic_with_hook",
             "std::sys::backtrace::__rust_end_short_backtrace",
@@ -214,8 +214,8 @@ mod tests {
             "alloc::slice::sort",
             "mine::task",
             "core::ops::function::FnOnce::call_once",
-            "pool_core::worker::run::run::{{closure}}",
-            "pool_core::panic::catch::reporting",
+            "procpool_core::worker::run::run::{{closure}}",
+            "procpool_core::panic::catch::panic_scope",
             "mine::main",
         ]);
         functions.skip_panicking();

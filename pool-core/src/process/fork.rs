@@ -17,7 +17,7 @@ static DEPTH: AtomicUsize = AtomicUsize::new(0);
 /// To be called by a backend in each process that it forks, before anything else of the crate.
 ///
 /// Forks by others are noticed as well.
-pub fn forked_child() {
+pub fn after_fork_in_child() {
     if !notice_fork() {
         DEPTH.fetch_add(1, Ordering::Relaxed);
     }

@@ -63,7 +63,7 @@ impl WorkerInfo {
     ///
     /// ```
     /// use std::cell::Cell;
-    /// use pool_core::worker;
+    /// use procpool_core::worker;
     ///
     /// thread_local!(static STATE: Cell<u64> = const { Cell::new(1) });
     ///

@@ -2,7 +2,7 @@
 
 /// What a worker says of one item: times in nanoseconds, memory in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Measure {
+pub(crate) struct ItemTiming {
     /// When it began, on the monotonic clock, which all processes share.
     pub(crate) begun: u64,
     /// How long it took to decode the argument.
@@ -17,7 +17,7 @@ pub(crate) struct Measure {
     pub(crate) peak_rss: u64,
 }
 
-impl Measure {
+impl ItemTiming {
     /// How many bytes it travels as.
     pub(crate) const BYTES: usize = 48;
 
@@ -75,7 +75,7 @@ impl Measure {
 mod tests {
     use super::*;
 
-    const SOME: Measure = Measure {
+    const SOME: ItemTiming = ItemTiming {
         begun: 1000,
         decode: 10,
         run: 200,
@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn measures_survive() {
-        assert_eq!(Measure::read(&SOME.write()), Some(SOME));
-        assert_eq!(Measure::read(&SOME.write()[1..]), None);
+        assert_eq!(ItemTiming::read(&SOME.write()), Some(SOME));
+        assert_eq!(ItemTiming::read(&SOME.write()[1..]), None);
     }
 
     #[test]
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn lies_are_cut() {
-        let lie = Measure {
+        let lie = ItemTiming {
             begun: u64::MAX,
             decode: u64::MAX,
             run: u64::MAX,
@@ -106,7 +106,7 @@ mod tests {
         };
         let cut = lie.within(500, 2000);
         assert_eq!((cut.begun, cut.decode, cut.run), (2000, 0, 0));
-        let cut = Measure { begun: 0, ..lie }.within(500, 2000);
+        let cut = ItemTiming { begun: 0, ..lie }.within(500, 2000);
         assert_eq!((cut.begun, cut.decode, cut.run), (500, 1500, 0));
         // A submission that is later than now cannot be either.
         assert_eq!(lie.within(3000, 2000).begun, 2000);

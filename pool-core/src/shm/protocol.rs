@@ -22,7 +22,7 @@ use crate::panic::report::PanicReport;
 /// The two low bits are free for the record's kind.
 const LONG: u32 = u32::MAX >> 2;
 
-/// In the eight bytes of a long length: it is an [`Offering`](RecordKind::Offering). That kind is
+/// In the eight bytes of a long length: it is an [`SharedResult`](RecordKind::SharedResult). That kind is
 /// so rare that its length is always a long one.
 const OFFERS: u64 = 1 << 63;
 
@@ -48,14 +48,14 @@ pub(crate) enum RecordKind {
     /// A [`Failure`]: why that item has no result.
     Failure = 1,
     /// Eight bytes: how many nanoseconds the frame that ends here took. Or, in a measured frame
-    /// and before each result, the bytes of a [`Measure`](super::item_timing::Measure).
+    /// and before each result, the bytes of a [`ItemTiming`](super::item_timing::ItemTiming).
     Time = 2,
     /// A `Value` that is a large bulk value: eight bytes of its length and element, see
     /// [`put_element`], and its memory.
     Bulk = 3,
     /// A `Value` with handles of memory that the worker offers, and behind it what it offers, see
     /// `broadcast`. The worker begins nothing else before the parent has taken that.
-    Offering = 4,
+    SharedResult = 4,
 }
 
 impl Head {
@@ -71,7 +71,7 @@ impl Head {
     /// The head as one word, if it is short.
     #[inline]
     pub(crate) fn word(self) -> Option<u32> {
-        (self.len < u64::from(LONG) && self.kind != RecordKind::Offering)
+        (self.len < u64::from(LONG) && self.kind != RecordKind::SharedResult)
             .then_some((self.len as u32) << 2 | self.kind as u32)
     }
 
@@ -89,7 +89,7 @@ impl Head {
             4
         } else {
             let (kind, len) = match self.kind {
-                RecordKind::Offering => (RecordKind::Value, self.len | OFFERS),
+                RecordKind::SharedResult => (RecordKind::Value, self.len | OFFERS),
                 kind => (kind, self.len),
             };
             let word = LONG << 2 | kind as u32;
@@ -126,7 +126,7 @@ impl Head {
             _ => return None,
         };
         if kind == RecordKind::Value && len & OFFERS != 0 {
-            let (kind, len) = (RecordKind::Offering, len & !OFFERS);
+            let (kind, len) = (RecordKind::SharedResult, len & !OFFERS);
             return Some(Self { kind, len });
         }
         Some(Self { kind, len })
@@ -270,9 +270,9 @@ pub(crate) struct FrameHeader {
     /// The worker should note when each item begins, because the items have a deadline or are
     /// measured.
     pub(crate) deadline: bool,
-    /// Each result is to come behind a [`Measure`](super::item_timing::Measure) of its item.
+    /// Each result is to come behind a [`ItemTiming`](super::item_timing::ItemTiming) of its item.
     pub(crate) measured: bool,
-    /// The number of the function's [`Entry`](crate::Entry).
+    /// The number of the function's [`FunctionId`](crate::FunctionId).
     pub(crate) entry: u64,
     pub(crate) items: u32,
     /// How many bytes follow the header.
@@ -409,7 +409,7 @@ mod tests {
                 RecordKind::Failure,
                 RecordKind::Time,
                 RecordKind::Bulk,
-                RecordKind::Offering,
+                RecordKind::SharedResult,
             ] {
                 let head = Head { kind, len };
                 let mut bytes = [0; MAX_HEAD];

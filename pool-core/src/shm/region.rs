@@ -70,7 +70,7 @@ pub(crate) struct Words {
     /// rings.
     pub(crate) parent_wants: Lines<AtomicU32>,
     /// Parent: whether what has not begun is taken back. See [`Region::begin_item`].
-    recall: Lines<Recall>,
+    reclaim: Lines<Reclaim>,
     /// Parent: what the worker should know.
     pub(crate) advice: Lines<Advice>,
     /// Worker: where it is, when the parent has asked.
@@ -119,16 +119,16 @@ pub(crate) struct Progress {
     resident: AtomicU64,
 }
 
-/// See [`Words::recall`].
+/// See [`Words::reclaim`].
 #[derive(Debug, Default)]
-struct Recall {
-    /// `NOTHING_RECALLED`, `DECIDING` or `DECIDED`; a futex for a worker that waits for the latter.
+struct Reclaim {
+    /// `NOTHING_RECLAIMED`, `DECIDING` or `DECIDED`; a futex for a worker that waits for the latter.
     state: FutexWord,
     /// Once decided: the number of the last item that the worker may run.
     last: AtomicU64,
 }
 
-const NOTHING_RECALLED: u32 = 0;
+const NOTHING_RECLAIMED: u32 = 0;
 const DECIDING: u32 = 1;
 const DECIDED: u32 = 2;
 
@@ -248,7 +248,7 @@ impl Region {
     #[cfg(shuttle)]
     pub(crate) fn wake_all(&self) {
         self.words().worker_asleep.wake();
-        self.words().recall.state.wake();
+        self.words().reclaim.state.wake();
     }
 
     /// Its size in bytes.
@@ -397,17 +397,17 @@ impl Region {
         } else {
             compiler_fence(Ordering::SeqCst);
         }
-        words.recall.state.load(Ordering::Acquire) == NOTHING_RECALLED || self.may_run(number)
+        words.reclaim.state.load(Ordering::Acquire) == NOTHING_RECLAIMED || self.may_run(number)
     }
 
     #[cold]
     fn may_run(&self, number: u64) -> bool {
-        let recall = &self.words().recall;
-        while recall.state.load(Ordering::Acquire) == DECIDING {
-            sys::futex_wait(&recall.state, DECIDING);
+        let reclaim = &self.words().reclaim;
+        while reclaim.state.load(Ordering::Acquire) == DECIDING {
+            sys::futex_wait(&reclaim.state, DECIDING);
         }
         // If all was reinstated in the meantime, `last` still is what was decided.
-        number <= recall.last.load(Ordering::Acquire)
+        number <= reclaim.last.load(Ordering::Acquire)
     }
 
     /// Worker, at the beginning: gets ready for [`begin_item`](Self::begin_item), and says whether
@@ -419,21 +419,21 @@ impl Region {
     }
 
     /// Parent: takes back all that has not begun, and says how many items have, ever.
-    pub(crate) fn revoke(&self) -> u64 {
+    pub(crate) fn begin_reclaim(&self) -> u64 {
         let words = self.words();
-        words.recall.state.store(DECIDING, Ordering::SeqCst);
+        words.reclaim.state.store(DECIDING, Ordering::SeqCst);
         sys::barrier_everywhere();
         let begun = words.progress.begun.load(Ordering::Acquire);
-        words.recall.last.store(begun, Ordering::Release);
-        words.recall.state.store(DECIDED, Ordering::Release);
-        sys::futex_wake(&words.recall.state);
+        words.reclaim.last.store(begun, Ordering::Release);
+        words.reclaim.state.store(DECIDED, Ordering::Release);
+        sys::futex_wake(&words.reclaim.state);
         begun
     }
 
     /// Parent, when the worker has passed over what was taken back: items may begin again.
-    pub(crate) fn reinstate(&self) {
-        let recall = &self.words().recall;
-        recall.state.store(NOTHING_RECALLED, Ordering::Release);
+    pub(crate) fn finish_reclaim(&self) {
+        let reclaim = &self.words().reclaim;
+        reclaim.state.store(NOTHING_RECLAIMED, Ordering::Release);
     }
 
     /// A parent that is another program.
@@ -558,12 +558,12 @@ mod tests {
                     for _ in 0..round % 200 {
                         std::hint::spin_loop();
                     }
-                    let begun = region.revoke();
+                    let begun = region.begin_reclaim();
                     while !refused.load(Ordering::Acquire) {
                         std::thread::yield_now();
                     }
                     assert_eq!(run.load(Ordering::Acquire), begun, "fenced: {fenced}");
-                    region.reinstate();
+                    region.finish_reclaim();
                     refused.store(false, Ordering::Release);
                 }
                 stop.store(true, Ordering::Release);

@@ -435,14 +435,17 @@ impl AsFd for Event {
 
 /// Writes one byte to a doorbell. A full pipe means that it rings already; a closed one, that
 /// nobody listens any more. `false`: it cannot be rung.
-pub(crate) fn ring_bell(bell: BorrowedFd<'_>) -> bool {
-    matches!(write_to_wake(bell, &[1]), Ok(()) | Err(Errno::PIPE))
+pub(crate) fn ring_doorbell(doorbell: BorrowedFd<'_>) -> bool {
+    matches!(write_to_wake(doorbell, &[1]), Ok(()) | Err(Errno::PIPE))
 }
 
 /// Empties a doorbell. `false`: its other end is closed, or it cannot be emptied, so that it would
 /// ring for ever.
-pub(crate) fn silence_bell(bell: BorrowedFd<'_>) -> bool {
-    matches!(read_away(bell, &mut [0; 64]), Ok(1..) | Err(Errno::AGAIN))
+pub(crate) fn silence_doorbell(doorbell: BorrowedFd<'_>) -> bool {
+    matches!(
+        read_away(doorbell, &mut [0; 64]),
+        Ok(1..) | Err(Errno::AGAIN)
+    )
 }
 
 /// Writes a few bytes, for somebody to wake who may sleep without an end. What is full will wake

@@ -50,8 +50,8 @@ pub(crate) use model::{Clock, park_timeout, processors, something_happened};
 pub(crate) use model::{
     Event, Poller, accept_barriers, accept_own_barriers, barrier_everywhere,
     barrier_everywhere as barrier_here, futex_wait, futex_wake, has_barriers,
-    has_barriers as has_own_barriers, now, now_ns, private_memory, ring_bell, share, silence_bell,
-    unmap,
+    has_barriers as has_own_barriers, now, now_ns, private_memory, ring_doorbell, share,
+    silence_doorbell, unmap,
 };
 #[cfg(loom)]
 pub(crate) use model::{Processor, interruption};

@@ -4,8 +4,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::bytes::Bytes;
-use super::chunk_ext::Extras;
-use super::item_metrics::Ledger;
+use super::chunk_ext::ChunkExt;
+use super::item_metrics::ItemMetrics;
 use super::options::Timeout;
 use super::traced::Traced;
 use crate::broadcast::SharedMemory;
@@ -13,25 +13,25 @@ use crate::codec::{CodecError, Memory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 #[cfg(feature = "tracing")]
 use crate::observe::call_span::Origin;
-use crate::observe::receipt::Receipt;
+use crate::observe::task_metrics::TaskMetrics;
 use crate::observe::trace::Tracer;
 use crate::panic::catch::with_tasks;
 use crate::shm::buffer::Buffer;
-use crate::shm::item_timing::Measure;
+use crate::shm::item_timing::ItemTiming;
 use crate::shm::protocol;
 use crate::shm::protocol::{Failure, RecordKind};
 use crate::sys;
 use crate::worker::ChunkRun;
-use crate::worker::function::Entry;
+use crate::worker::function::FunctionId;
 
 /// The name of one call of the user's within this process; a call of many items has one name.
 /// Names are used again when all chunks and handles of a call are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TaskId(usize);
+pub struct CallId(usize);
 
-impl TaskId {
+impl CallId {
     /// The name of the call whose outcomes arrive there.
-    pub(crate) fn of<S: Sink + ?Sized>(sink: &Arc<S>) -> Self {
+    pub(crate) fn of<S: CompletionSink + ?Sized>(sink: &Arc<S>) -> Self {
         Self(Arc::as_ptr(sink).addr())
     }
 }
@@ -41,7 +41,7 @@ impl TaskId {
 /// Every chunk that was submitted gets exactly one outcome for each of its items, by
 /// [`finish`](Self::finish) or in several pieces.
 pub struct Chunk {
-    pub(crate) entry: Entry,
+    pub(crate) entry: FunctionId,
     /// The index of the first item in the user's call.
     pub(crate) first: usize,
     pub(crate) count: u32,
@@ -57,9 +57,9 @@ pub struct Chunk {
     pub(crate) is_fed: bool,
     /// How many workers have died when this was next, though it had not begun, as they said.
     pub(crate) deaths: u8,
-    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) sink: Arc<dyn CompletionSink>,
     /// What most chunks are without.
-    pub(crate) extras: Option<Box<Extras>>,
+    pub(crate) ext: Option<Box<ChunkExt>>,
 }
 
 impl Chunk {
@@ -71,12 +71,12 @@ impl Chunk {
 
     /// The call that the chunk belongs to.
     #[must_use]
-    pub fn task(&self) -> TaskId {
-        TaskId::of(&self.sink)
+    pub fn task(&self) -> CallId {
+        CallId::of(&self.sink)
     }
 
     /// An initializer and its argument as an item. Its outcome is looked at by the engine alone.
-    pub(crate) fn initializer(entry: Entry, item: Vec<u8>) -> Self {
+    pub(crate) fn initializer(entry: FunctionId, item: Vec<u8>) -> Self {
         Self {
             entry,
             first: 0,
@@ -89,7 +89,7 @@ impl Chunk {
             is_fed: false,
             deaths: 0,
             sink: Arc::new(Nobody),
-            extras: None,
+            ext: None,
         }
     }
 
@@ -106,28 +106,30 @@ impl Chunk {
         let start = sys::now_ns();
         let mut failures = Vec::new();
         let mut outcomes = Outcomes::with_capacity(self.count);
-        let mut extras = self.extras.take();
-        let mut ledger = extras.as_mut().and_then(|it| it.ledger.as_mut());
-        let is_measured = ledger.is_some();
+        let mut ext = self.ext.take();
+        let mut item_metrics = ext.as_mut().and_then(|it| it.item_metrics.as_mut());
+        let is_measured = item_metrics.is_some();
         let mut offered = Vec::new();
         let mut record = |kind: RecordKind, bytes: &[u8]| match kind {
             RecordKind::Time => {
-                if let (Some(ledger), Some(measure)) = (&mut ledger, Measure::read(bytes)) {
-                    ledger.expect(measure);
+                if let (Some(item_metrics), Some(measure)) =
+                    (&mut item_metrics, ItemTiming::read(bytes))
+                {
+                    item_metrics.expect(measure);
                 }
             }
-            RecordKind::Value | RecordKind::Bulk | RecordKind::Offering => {
+            RecordKind::Value | RecordKind::Bulk | RecordKind::SharedResult => {
                 outcomes.push_value(bytes);
-                if let Some(ledger) = &mut ledger {
-                    ledger.ended(None, bytes.len() as u64);
+                if let Some(item_metrics) = &mut item_metrics {
+                    item_metrics.ended(None, bytes.len() as u64);
                 }
             }
             RecordKind::Failure => {
                 let error = reported(bytes);
                 failures.push(error.kind());
                 outcomes.push_error(error);
-                if let Some(ledger) = &mut ledger {
-                    ledger.ended(None, 0);
+                if let Some(item_metrics) = &mut item_metrics {
+                    item_metrics.ended(None, 0);
                 }
             }
         };
@@ -140,10 +142,10 @@ impl Chunk {
             ));
         });
         if !offered.is_empty() {
-            extras.get_or_insert_default().offered = offered;
+            ext.get_or_insert_default().offered = offered;
         }
-        let mut piece = Piece {
-            extras,
+        let mut piece = ChunkOutcome {
+            ext,
             first: self.first,
             count: self.count,
             took_ns: sys::now_ns().saturating_sub(start),
@@ -156,9 +158,9 @@ impl Chunk {
 
     /// Finishes the chunk: every item of it fails with this error.
     pub fn finish(mut self, error: &TaskError) {
-        let extras = self.extras.take();
-        let failed = Piece::failed(self.first, self.count, error.clone());
-        let mut piece = Piece { extras, ..failed };
+        let ext = self.ext.take();
+        let failed = ChunkOutcome::failed(self.first, self.count, error.clone());
+        let mut piece = ChunkOutcome { ext, ..failed };
         piece.tell_tracer();
         self.sink.complete(piece);
     }
@@ -166,69 +168,69 @@ impl Chunk {
     /// The items have handles that mean this memory.
     pub(crate) fn attach(&mut self, memory: Vec<Arc<SharedMemory>>) {
         if !memory.is_empty() {
-            self.extras.get_or_insert_default().attachments = memory;
+            self.ext.get_or_insert_default().attachments = memory;
         }
     }
 
     /// Whether the items have handles of memory.
     pub(crate) fn has_attachments(&self) -> bool {
-        let extras = self.extras.as_ref();
-        extras.is_some_and(|extras| !extras.attachments.is_empty())
+        let ext = self.ext.as_ref();
+        ext.is_some_and(|ext| !ext.attachments.is_empty())
     }
 
     /// Where the memory is put that comes with results.
     pub(crate) fn offered_mut(&mut self) -> &mut Vec<Arc<SharedMemory>> {
-        &mut self.extras.get_or_insert_default().offered
+        &mut self.ext.get_or_insert_default().offered
     }
 
     /// The span that the call was made in, if its items' events are told as told in it.
     #[cfg(feature = "tracing")]
     #[inline]
     pub(crate) fn origin(&self) -> Option<&Arc<Origin>> {
-        self.extras.as_ref()?.origin.as_ref()
+        self.ext.as_ref()?.origin.as_ref()
     }
 
     /// What is known of the items, if they are measured.
-    pub(crate) fn ledger(&self) -> Option<&Ledger> {
-        self.extras.as_ref()?.ledger.as_ref()
+    pub(crate) fn item_metrics(&self) -> Option<&ItemMetrics> {
+        self.ext.as_ref()?.item_metrics.as_ref()
     }
 
-    pub(crate) fn ledger_mut(&mut self) -> Option<&mut Ledger> {
-        self.extras.as_mut()?.ledger.as_mut()
+    pub(crate) fn item_metrics_mut(&mut self) -> Option<&mut ItemMetrics> {
+        self.ext.as_mut()?.item_metrics.as_mut()
     }
 
     /// Notes how long each item took to encode, in nanoseconds, if they are measured.
     pub(crate) fn note_encoding(&mut self, times: &[u64]) {
-        let Some(ledger) = self.extras.as_mut().and_then(|it| it.ledger.as_mut()) else {
+        let Some(item_metrics) = self.ext.as_mut().and_then(|it| it.item_metrics.as_mut()) else {
             return;
         };
         if let [time] = times {
             // It may be lent, and not in one piece.
             let head = self.items.parts()[0].first_chunk().copied();
             let head = protocol::Head::size(head.unwrap_or_default());
-            ledger.encoded(self.items.len().saturating_sub(head) as u64, *time);
+            item_metrics.encoded(self.items.len().saturating_sub(head) as u64, *time);
             return;
         }
         let items = self.items.as_slice();
         let mut rest = &items[..];
         for time in times {
             let (item, after) = protocol::split_item(rest).unwrap_or_default();
-            ledger.encoded(item.len() as u64, *time);
+            item_metrics.encoded(item.len() as u64, *time);
             rest = after;
         }
     }
 
     /// Lets the items be measured, if they are not, and told to this tracer, if it is told of none.
     pub(crate) fn trace(&mut self, tracer: &Tracer, submitted: u64) {
-        let extras = self.extras.get_or_insert_default();
-        let is_all = extras.ledger.is_none();
+        let ext = self.ext.get_or_insert_default();
+        let is_all = ext.item_metrics.is_none();
         if is_all {
-            extras.ledger = Some(Ledger::since(submitted));
+            ext.item_metrics = Some(ItemMetrics::since(submitted));
             self.note_encoding(&vec![0; self.count as usize]);
         }
         let entry = (!self.is_initializer).then_some(self.entry);
-        if let Some(ledger) = self.ledger_mut() {
-            ledger.traced.get_or_insert_with(|| Traced {
+        if let Some(item_metrics) = self.item_metrics_mut() {
+            item_metrics.traced.get_or_insert_with(|| Traced {
                 tracer: tracer.clone(),
                 entry,
                 is_all,
@@ -249,9 +251,9 @@ impl Chunk {
             let (before, after) = protocol::split_items(&all, at as usize);
             (Bytes::from(before), Bytes::from(after))
         };
-        let extras = self.extras.as_mut();
+        let ext = self.ext.as_mut();
         let tail = Self {
-            extras: extras.map(|extras| Box::new(extras.split_off(at))),
+            ext: ext.map(|ext| Box::new(ext.split_off(at))),
             first: self.first + at as usize,
             count: self.count - at,
             items: after,
@@ -279,10 +281,10 @@ impl std::fmt::Debug for Chunk {
 }
 
 /// Who waits for the outcomes of a call.
-pub(crate) trait Sink: Send + Sync {
+pub(crate) trait CompletionSink: Send + Sync {
     /// Takes the outcomes of some items. Called once for each item, in any order, from any
     /// thread, without a lock of the pool's being held. It neither blocks nor panics.
-    fn complete(&self, piece: Piece);
+    fn complete(&self, piece: ChunkOutcome);
 
     /// Nobody waits any more: what has not begun need not be run.
     fn is_abandoned(&self) -> bool;
@@ -291,8 +293,8 @@ pub(crate) trait Sink: Send + Sync {
 /// Waits for nothing.
 struct Nobody;
 
-impl Sink for Nobody {
-    fn complete(&self, _piece: Piece) {}
+impl CompletionSink for Nobody {
+    fn complete(&self, _piece: ChunkOutcome) {}
 
     fn is_abandoned(&self) -> bool {
         false
@@ -301,17 +303,17 @@ impl Sink for Nobody {
 
 /// The outcomes of neighbouring items.
 #[derive(Debug)]
-pub(crate) struct Piece {
+pub(crate) struct ChunkOutcome {
     pub(crate) first: usize,
     pub(crate) count: u32,
     /// How long the worker took for them, in nanoseconds; zero where that is not known.
     pub(crate) took_ns: u64,
     pub(crate) outcomes: Outcomes,
     /// Those of the chunk.
-    pub(crate) extras: Option<Box<Extras>>,
+    pub(crate) ext: Option<Box<ChunkExt>>,
 }
 
-impl Piece {
+impl ChunkOutcome {
     /// All of these items fail with the same error.
     pub(crate) fn failed(first: usize, count: u32, error: TaskError) -> Self {
         Self {
@@ -319,32 +321,34 @@ impl Piece {
             count,
             took_ns: 0,
             outcomes: Outcomes::All(error),
-            extras: None,
+            ext: None,
         }
     }
 
     /// Tells the tracer of the items, if they are traced.
     pub(crate) fn tell_tracer(&mut self) {
-        let ledger = self.extras.as_mut().and_then(|it| it.ledger.as_mut());
-        if let Some(traced) = ledger.and_then(|it| it.traced.take()) {
+        let item_metrics = self.ext.as_mut().and_then(|it| it.item_metrics.as_mut());
+        if let Some(traced) = item_metrics.and_then(|it| it.traced.take()) {
             traced.tell(self);
             if traced.is_all
-                && let Some(extras) = &mut self.extras
+                && let Some(ext) = &mut self.ext
             {
-                extras.ledger = None;
+                ext.item_metrics = None;
             }
         }
     }
 
     /// What is known of the items, if they were measured.
-    pub(crate) fn ledger(&self) -> Option<&Ledger> {
-        self.extras.as_ref()?.ledger.as_ref()
+    pub(crate) fn item_metrics(&self) -> Option<&ItemMetrics> {
+        self.ext.as_ref()?.item_metrics.as_ref()
     }
 
     /// The receipt of the item with this index in its call, which is one of these.
-    pub(crate) fn receipt(&self, index: usize) -> Receipt {
-        let ledger = self.ledger();
-        ledger.map_or_else(Receipt::default, |it| it.receipt(index - self.first))
+    pub(crate) fn task_metrics(&self, index: usize) -> TaskMetrics {
+        let item_metrics = self.item_metrics();
+        item_metrics.map_or_else(TaskMetrics::default, |it| {
+            it.task_metrics(index - self.first)
+        })
     }
 
     /// How many of the items have failed, as far as can be seen without decoding them.
@@ -405,8 +409,8 @@ impl Piece {
 
     /// The outcome of a piece of one item.
     pub(crate) fn into_single(self) -> Result<Bytes, TaskError> {
-        let with = |bytes: Bytes| match self.extras {
-            Some(extras) => bytes.with(extras.into_memory()),
+        let with = |bytes: Bytes| match self.ext {
+            Some(ext) => bytes.with(ext.into_memory()),
             None => bytes,
         };
         match self.outcomes {

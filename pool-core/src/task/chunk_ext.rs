@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::item_metrics::Ledger;
+use super::item_metrics::ItemMetrics;
 use crate::broadcast::SharedMemory;
 use crate::observe::call_span::Origin;
 
 /// A part of a chunk that ordinary tasks are without, so that they do not pay for it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Extras {
+pub(crate) struct ChunkExt {
     /// What is known of items that are measured.
-    pub(crate) ledger: Option<Ledger>,
+    pub(crate) item_metrics: Option<ItemMetrics>,
     /// The memory that handles in the items mean. It lives as long as the chunk, and then as long
     /// as the results, in which there may be such handles again.
     pub(crate) attachments: Vec<Arc<SharedMemory>>,
@@ -20,12 +20,12 @@ pub(crate) struct Extras {
     pub(crate) offered: Vec<Arc<SharedMemory>>,
 }
 
-impl Extras {
+impl ChunkExt {
     /// Of a call, if it has any: it may ask for receipts, and may have been made in a span.
     pub(crate) fn of_call(receipts: bool, origin: Option<&Arc<Origin>>) -> Option<Box<Self>> {
         (receipts || origin.is_some()).then(|| {
             Box::new(Self {
-                ledger: receipts.then(Ledger::for_receipts),
+                item_metrics: receipts.then(ItemMetrics::measured),
                 origin: origin.cloned(),
                 ..Self::default()
             })
@@ -42,14 +42,17 @@ impl Extras {
     /// Those of the items from `at` on; the ones before keep the rest, and all results. If there are none before, nothing is
     /// kept for them: an empty chunk may stay for long with a worker that has yet to pass over it.
     pub(crate) fn split_off(&mut self, at: u32) -> Self {
-        let ledger = self.ledger.as_mut().map(|ledger| ledger.split_off(at));
+        let item_metrics = self
+            .item_metrics
+            .as_mut()
+            .map(|item_metrics| item_metrics.split_off(at));
         let (attachments, origin) = if at == 0 {
             (std::mem::take(&mut self.attachments), self.origin.take())
         } else {
             (self.attachments.clone(), self.origin.clone())
         };
         Self {
-            ledger,
+            item_metrics,
             attachments,
             origin,
             offered: Vec::new(),

@@ -13,7 +13,7 @@ use super::bytes::Bytes;
 use crate::broadcast::SharedMemory;
 use crate::codec::{self, CodecError};
 use crate::error::task_error::{TaskError, TaskErrorKind};
-use crate::panic::catch::{catch, report_for, reporting};
+use crate::panic::catch::{catch, panic_scope, report_for};
 use crate::panic::report::PanicReport;
 use crate::shm::buffer::Buffer;
 use crate::shm::protocol;
@@ -104,7 +104,7 @@ impl Items {
                 before = self.bytes.len();
                 let start = self.is_timed.then(sys::now_ns);
                 if let Err(error) =
-                    reporting(|| append(argument, &mut self.bytes, &mut self.attachments))
+                    panic_scope(|| append(argument, &mut self.bytes, &mut self.attachments))
                 {
                     return Stop::Failed(refused(&error));
                 }

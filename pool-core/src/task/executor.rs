@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::chunk::{Chunk, TaskId};
+use super::chunk::{CallId, Chunk};
 use crate::api::input::open_chunk::OpenChunk;
 use crate::error::build_error::{JoinError, ResizeError};
 use crate::observe::call_span::Origin;
@@ -29,18 +29,18 @@ pub trait Executor: Send + Sync {
     fn submit(&self, chunk: Chunk);
 
     /// Lends the calling thread to the pool until `poll` answers `true` or the deadline is over,
-    /// and says which. Given a waker, `poll` sees to it that it is woken when the answer may have
+    /// and says which. ImapItem a waker, `poll` sees to it that it is woken when the answer may have
     /// changed, as a future does; without one it just answers.
-    fn drive(
+    fn wait_until(
         &self,
         poll: &mut dyn FnMut(Option<&Waker>) -> bool,
         deadline: Option<Instant>,
     ) -> bool;
 
-    /// Who was going to [`drive`](Self::drive) until its outcomes are there now waits for its waker
+    /// Who was going to [`wait_until`](Self::wait_until) until its outcomes are there now waits for its waker
     /// instead, as a future does: the pool must look for them by itself. To do nothing is right for
     /// a pool that always does.
-    fn hand_over(&self) {}
+    fn detach(&self) {}
 
     /// Whether this process is a fork of the one that this executor belongs to. Then nothing that
     /// was submitted ever ends here, and every call on a handle is answered with an error at once,
@@ -74,7 +74,7 @@ pub trait Executor: Send + Sync {
     /// The span that the calling thread is in, if what tasks tell should be told as told inside of
     /// it; by itself it is only where they run in that thread.
     #[doc(hidden)]
-    fn origin(&self) -> Option<Arc<Origin>> {
+    fn current_span(&self) -> Option<Arc<Origin>> {
         None
     }
 
@@ -83,11 +83,11 @@ pub trait Executor: Send + Sync {
     ///
     /// The caller has marked the call as abandoned, so that chunks of it that come out of the
     /// queue later are not run; with `queue`, they are finished now.
-    fn cancel(&self, task: TaskId, how: Cancel, queue: bool) -> bool;
+    fn cancel(&self, task: CallId, how: Cancel, queue: bool) -> bool;
 
     /// Runs user code, such as a completion callback, where it can do no harm: on a thread that
     /// nobody waits for but [`join`](Self::join).
-    fn defer(&self, job: Box<dyn FnOnce() + Send>);
+    fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>);
 
     /// How many tasks can run at the same time.
     fn processes(&self) -> usize;
@@ -128,7 +128,7 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// When this executor cannot, or there is a tracer already.
-    fn trace(&self, _tracer: &Tracer) -> io::Result<()> {
+    fn attach_tracer(&self, _tracer: &Tracer) -> io::Result<()> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "this pool cannot be traced",
@@ -136,7 +136,7 @@ pub trait Executor: Send + Sync {
     }
 
     /// Tells this tracer nothing any more.
-    fn untrace(&self, _tracer: &Tracer) {}
+    fn detach_tracer(&self, _tracer: &Tracer) {}
 
     /// What happened so far.
     fn stats(&self) -> Stats;
@@ -146,7 +146,7 @@ pub trait Executor: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancel {
     /// It is asked: [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to it.
-    Ask,
+    Cooperative,
     /// Its worker is killed.
     Kill,
 }

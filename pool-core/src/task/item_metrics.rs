@@ -3,22 +3,22 @@
 use super::traced::Traced;
 use crate::error::task_error::TaskErrorKind;
 use crate::observe::item_run::Run;
-use crate::observe::receipt::Receipt;
+use crate::observe::task_metrics::TaskMetrics;
 use crate::observe::trace::Event;
 use crate::process::worker_info::WorkerInfo;
-use crate::shm::item_timing::Measure;
+use crate::shm::item_timing::ItemTiming;
 use crate::sys;
 
 /// What is known of the items of one measured chunk, in their order.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct ItemMetrics {
     /// When this attempt was submitted, in nanoseconds of the monotonic clock; 0: not known.
     pub(crate) submitted: u64,
     /// How many workers have died under the item.
     losses: u32,
     arguments: Vec<Argument>,
     /// What the worker says of the item whose result comes next.
-    pending: Option<Measure>,
+    pending: Option<ItemTiming>,
     /// Of the first items, as far as a worker was at them.
     runs: Vec<Run>,
     /// Where to tell of them, if they are traced.
@@ -32,9 +32,9 @@ struct Argument {
     bytes: u64,
 }
 
-impl Ledger {
+impl ItemMetrics {
     /// Of a chunk of which the caller wants receipts, and which is about to be submitted.
-    pub(crate) fn for_receipts() -> Self {
+    pub(crate) fn measured() -> Self {
         Self::since(sys::now_ns())
     }
 
@@ -52,7 +52,7 @@ impl Ledger {
     }
 
     /// The worker says this of the item whose result comes next. `false`: it has said so before.
-    pub(crate) fn expect(&mut self, measure: Measure) -> bool {
+    pub(crate) fn expect(&mut self, measure: ItemTiming) -> bool {
         self.pending.replace(measure).is_none()
     }
 
@@ -76,10 +76,10 @@ impl Ledger {
         let begun = begun.filter(|begun| (self.submitted..=now).contains(begun));
         self.runs.push(Run {
             worker: Some(worker.clone()),
-            measure: Measure {
+            measure: ItemTiming {
                 begun: begun.unwrap_or(0),
                 run: begun.map_or(0, |begun| now - begun),
-                ..Measure::default()
+                ..ItemTiming::default()
             },
             is_whole: false,
             result_bytes: 0,
@@ -93,7 +93,7 @@ impl Ledger {
         self.submitted = now;
     }
 
-    /// The ledger of the items from `at` on, of which there is no word of a worker yet.
+    /// The item_metrics of the items from `at` on, of which there is no word of a worker yet.
     pub(crate) fn split_off(&mut self, at: u32) -> Self {
         let at = (at as usize).min(self.arguments.len());
         Self {
@@ -130,10 +130,10 @@ impl Ledger {
     }
 
     /// The receipt of the item at this place.
-    pub(crate) fn receipt(&self, place: usize) -> Receipt {
-        let mut receipt = Receipt {
+    pub(crate) fn task_metrics(&self, place: usize) -> TaskMetrics {
+        let mut receipt = TaskMetrics {
             attempt: self.losses,
-            ..Receipt::default()
+            ..TaskMetrics::default()
         };
         if let Some(argument) = self.arguments.get(place) {
             receipt.encode = nanos(argument.encode_ns);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::task_error::{TaskError, TaskErrorKind};
 
-/// See [`CallWith`](crate::CallWith).
+/// See [`Call`](crate::Call).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
@@ -38,7 +38,7 @@ impl Timeout {
 
 /// Options that make sense.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CheckedOptions {
+pub(crate) struct ValidatedOptions {
     pub(crate) timeout: Option<Timeout>,
     pub(crate) retries: u32,
     pub(crate) chunksize: Option<u32>,
@@ -48,7 +48,7 @@ pub(crate) struct CheckedOptions {
 }
 
 impl Options {
-    pub(crate) fn check(self) -> Result<CheckedOptions, TaskError> {
+    pub(crate) fn check(self) -> Result<ValidatedOptions, TaskError> {
         let invalid = |message| Err(TaskError::new(TaskErrorKind::Invalid, message));
         if self.chunksize == Some(0) {
             return invalid("chunksize is 0: a chunk has at least one item");
@@ -62,7 +62,7 @@ impl Options {
         if timeout == Some(None) {
             return invalid("timeout is 0: no task ends in no time");
         }
-        Ok(CheckedOptions {
+        Ok(ValidatedOptions {
             timeout: timeout.flatten(),
             retries: self.retries,
             chunksize: self

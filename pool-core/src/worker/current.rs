@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, RwLock};
 
 use crate::broadcast;
-use crate::panic::catch::record::{LastWords, leave_to};
+use crate::panic::catch::record::{LastPanicSlot, leave_to};
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ fn myself() -> &'static RwLock<Option<Myself>> {
 /// The worker that this process is; `None` in the parent and everywhere else.
 ///
 /// ```
-/// assert!(pool_core::worker::current().is_none());
+/// assert!(procpool_core::worker::current().is_none());
 /// ```
 #[must_use]
 pub fn current() -> Option<WorkerInfo> {
@@ -67,7 +67,7 @@ fn with_region(body: impl FnOnce(&Region)) {
 /// The last panic of a worker, in its region.
 struct InRegion;
 
-impl LastWords for InRegion {
+impl LastPanicSlot for InRegion {
     fn item(&self) -> u64 {
         let mut item = 0;
         with_region(|region| item = region.items_begun());

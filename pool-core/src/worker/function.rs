@@ -19,7 +19,7 @@ use crate::process::code::main_code;
 
 /// A function that can be named to another process that runs this executable.
 #[derive(Clone, Copy)]
-pub struct Entry(&'static Function);
+pub struct FunctionId(&'static Function);
 
 /// What an entry is: it runs all the items of a chunk.
 pub(crate) type EntryFn = fn(&mut ChunkRun<'_>);
@@ -40,9 +40,9 @@ impl Function {
         const {
             &Self {
                 run: |chunk| {
-                    // SAFETY: whoever has this entry has it from `Entry::of`, whose caller in the
+                    // SAFETY: whoever has this entry has it from `FunctionId::of`, whose caller in the
                     // pool was given a value, or from its number, by the contract of `resolve`.
-                    let function = unsafe { conjure::<F>() };
+                    let function = unsafe { zst_value::<F>() };
                     chunk.run_all::<F, A, R>(&function);
                 },
                 name: type_name::<F>,
@@ -51,14 +51,14 @@ impl Function {
     }
 }
 
-impl Entry {
+impl FunctionId {
     /// The entry of a function that takes `A` and gives `R`. It wants to see the function, for
     /// there are types without a value.
     ///
     /// # Errors
-    /// [`ForeignFunction`] when the function is not part of the main executable.
+    /// [`NotInExecutable`] when the function is not part of the main executable.
     #[inline]
-    pub fn of<F, A, R>(_function: &F) -> Result<Self, ForeignFunction>
+    pub fn of<F, A, R>(_function: &F) -> Result<Self, NotInExecutable>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -69,7 +69,7 @@ impl Entry {
         if main_code().contains(&entry.address()) {
             Ok(entry)
         } else {
-            Err(ForeignFunction {
+            Err(NotInExecutable {
                 name: type_name::<F>(),
             })
         }
@@ -114,40 +114,40 @@ impl Entry {
     /// A function that does nothing.
     #[cfg(any(fuzzing, test))]
     pub(crate) fn of_nothing() -> Self {
-        fn entry<F: Fn(()) + Stateless>(_: F) -> Entry {
-            Entry(Function::of::<F, (), ()>())
+        fn entry<F: Fn(()) + Stateless>(_: F) -> FunctionId {
+            FunctionId(Function::of::<F, (), ()>())
         }
         entry(|()| ())
     }
 }
 
-impl PartialEq for Entry {
+impl PartialEq for FunctionId {
     fn eq(&self, other: &Self) -> bool {
         self.address() == other.address()
     }
 }
 
-impl Eq for Entry {}
+impl Eq for FunctionId {}
 
-impl Hash for Entry {
+impl Hash for FunctionId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.address().hash(state);
     }
 }
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for FunctionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Entry").field(&self.name()).finish()
+        f.debug_tuple("FunctionId").field(&self.name()).finish()
     }
 }
 
 /// A function that is not part of the main executable cannot be named to another process.
 #[derive(Debug, Clone, Copy)]
-pub struct ForeignFunction {
+pub struct NotInExecutable {
     name: &'static str,
 }
 
-impl fmt::Display for ForeignFunction {
+impl fmt::Display for NotInExecutable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -158,7 +158,7 @@ impl fmt::Display for ForeignFunction {
     }
 }
 
-impl std::error::Error for ForeignFunction {}
+impl std::error::Error for NotInExecutable {}
 
 /// A function that can run in another process: a function item, or a closure that captures nothing.
 ///
@@ -178,7 +178,7 @@ impl std::error::Error for ForeignFunction {}
 /// [initializer](crate::builder_methods). What is captured with bytes never compiles.
 ///
 /// ```compile_fail,E0277
-/// use pool_core::{Pool, SerialPool};
+/// use procpool_core::{Pool, SerialPool};
 ///
 /// let prefix = String::from("no. ");
 /// // The error says: pass what it captures as part of each argument instead.
@@ -222,7 +222,7 @@ impl<F> CapturesNothing<F> {
 /// # Safety
 /// The caller of a pool has passed a value of `F`, in this process or in the parent that runs the
 /// same executable.
-unsafe fn conjure<F: Stateless>() -> F {
+unsafe fn zst_value<F: Stateless>() -> F {
     let () = CapturesNothing::<F>::CHECK;
     // SAFETY: `F` has no bytes (checked above, at compile time), so a read of it reads nothing.
     // It has a value, by the contract. In the process where that was passed, this is a copy of it
@@ -240,15 +240,15 @@ mod tests {
         x * 2
     }
 
-    fn entry_of<F: Fn(u64) -> u64 + Stateless>(function: F) -> Entry {
-        Entry::of::<F, u64, u64>(&function).expect("a function of this executable")
+    fn entry_of<F: Fn(u64) -> u64 + Stateless>(function: F) -> FunctionId {
+        FunctionId::of::<F, u64, u64>(&function).expect("a function of this executable")
     }
 
     #[test]
     fn an_entry_resolves_to_itself() {
         let entry = entry_of(double);
         // SAFETY: the number is from this very process.
-        let resolved = unsafe { Entry::resolve(entry.number()) }.expect("code");
+        let resolved = unsafe { FunctionId::resolve(entry.number()) }.expect("code");
         assert_eq!(
             resolved as usize - main_code().start,
             entry.number() as usize
@@ -272,7 +272,7 @@ mod tests {
         let beyond = main_code().len() as u64;
         for number in [beyond, u64::MAX] {
             // SAFETY: there is no code at either, so neither becomes a function.
-            assert!(unsafe { Entry::resolve(number) }.is_none());
+            assert!(unsafe { FunctionId::resolve(number) }.is_none());
         }
     }
 }

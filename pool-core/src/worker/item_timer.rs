@@ -1,10 +1,10 @@
 //! Measures items, in the worker.
 
-use crate::shm::item_timing::Measure;
+use crate::shm::item_timing::ItemTiming;
 use crate::sys;
 
 /// Measures one item after the other.
-pub(crate) struct Meter {
+pub(crate) struct ItemTimer {
     clock: sys::CpuClock,
     begun: u64,
     cpu: u64,
@@ -12,7 +12,7 @@ pub(crate) struct Meter {
     returned: u64,
 }
 
-impl Meter {
+impl ItemTimer {
     /// A meter that takes processor time from this clock.
     pub(crate) fn new(clock: sys::CpuClock) -> Self {
         Self {
@@ -43,11 +43,11 @@ impl Meter {
     }
 
     /// It has ended, wherever it was.
-    pub(crate) fn end(&self) -> Measure {
+    pub(crate) fn end(&self) -> ItemTiming {
         let ended = sys::now_ns();
         let reached = |time: u64| if time == 0 { ended } else { time };
         let (decoded, returned) = (reached(self.decoded), reached(self.returned));
-        Measure {
+        ItemTiming {
             begun: self.begun,
             decode: decoded.saturating_sub(self.begun),
             run: returned.saturating_sub(decoded),
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn an_item_that_fails_early_has_no_later_times() {
-        let mut meter = Meter::new(sys::CpuClock::Thread);
+        let mut meter = ItemTimer::new(sys::CpuClock::Thread);
         meter.begin();
         let measure = meter.end();
         assert_eq!((measure.run, measure.encode), (0, 0));

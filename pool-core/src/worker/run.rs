@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::item_timer::Meter;
-use super::serve::{KEEP_BYTES, Wire};
+use super::item_timer::ItemTimer;
+use super::serve::{KEEP_BYTES, WorkerChannel};
 use crate::broadcast::{SharedMemory, offer};
 use crate::codec::{self, CodecError};
 use crate::panic::catch::catch;
@@ -24,8 +24,8 @@ pub(crate) struct ChunkRun<'a> {
 /// Where a chunk's items come from and where their results go.
 pub(super) enum Source<'a> {
     /// A worker's rings.
-    Wire {
-        wire: &'a mut Wire,
+    WorkerChannel {
+        wire: &'a mut WorkerChannel,
         items: u32,
         deadline: bool,
         measured: bool,
@@ -72,7 +72,7 @@ impl<'a> ChunkRun<'a> {
         #[cfg(feature = "tracing")]
         crate::observe::events::begin_task(std::any::type_name::<F>());
         match &mut self.source {
-            Source::Wire {
+            Source::WorkerChannel {
                 wire,
                 items,
                 deadline,
@@ -82,7 +82,7 @@ impl<'a> ChunkRun<'a> {
                     wire,
                     left: *items,
                     deadline: *deadline,
-                    meter: measured.then(|| Meter::new(CpuClock::Process)),
+                    meter: measured.then(|| ItemTimer::new(CpuClock::Process)),
                 };
                 run(function, &mut exchange);
                 let OnWire { wire, left, .. } = exchange;
@@ -94,7 +94,7 @@ impl<'a> ChunkRun<'a> {
                 record,
                 attachments,
             } => {
-                let meter = measured.then(|| Meter::new(CpuClock::Thread));
+                let meter = measured.then(|| ItemTimer::new(CpuClock::Thread));
                 let mut exchange = InMemory {
                     items,
                     record,
@@ -221,11 +221,11 @@ thread_local! {
 }
 
 struct OnWire<'a> {
-    wire: &'a mut Wire,
+    wire: &'a mut WorkerChannel,
     /// Items that have not begun.
     left: u32,
     deadline: bool,
-    meter: Option<Meter>,
+    meter: Option<ItemTimer>,
 }
 
 impl OnWire<'_> {
@@ -298,7 +298,7 @@ impl Exchange for OnWire<'_> {
             self.put(RecordKind::Value, bytes);
             return Ok(());
         }
-        self.put(RecordKind::Offering, bytes);
+        self.put(RecordKind::SharedResult, bytes);
         self.wire.offer(memory);
         if self.left > 0 {
             // Should the next item end this process, this one must not be lost with it.
@@ -312,7 +312,7 @@ struct InMemory<'a, 'b> {
     items: &'a [u8],
     record: &'b mut dyn FnMut(RecordKind, &[u8]),
     attachments: &'b mut Vec<Arc<SharedMemory>>,
-    meter: Option<Meter>,
+    meter: Option<ItemTimer>,
 }
 
 impl Exchange for InMemory<'_, '_> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::copy::Original;
 use super::corrupt::{EXIT_CORRUPT, corrupt};
-use super::function::Entry;
+use super::function::FunctionId;
 use super::run::{ChunkRun, Source};
 use super::{current, memory, parent, stack};
 use crate::broadcast::{SharedMemory, forget_freed};
@@ -42,7 +42,7 @@ const EXIT_UNINITIALIZED: i32 = 112;
 /// leave the process with.
 ///
 /// To be called by a backend, in the worker process, on the thread that tasks are to run on, as
-/// soon as it has the region and the writing end of the bell. It never unwinds. It does not
+/// soon as it has the region and the writing end of the doorbell. It never unwinds. It does not
 /// return while the parent has work or may have; a parent that dies ends the process by the
 /// parent-death signal that the backend has asked for.
 ///
@@ -52,9 +52,9 @@ const EXIT_UNINITIALIZED: i32 = 112;
 /// [`build_identity`](crate::shm::build_identity::build_identity) can tell them apart.
 ///
 /// ```compile_fail,E0133
-/// # fn backend(region: pool_core::Region, bell: std::os::fd::OwnedFd) -> i32 {
+/// # fn backend(region: procpool_core::Region, doorbell: std::os::fd::OwnedFd) -> i32 {
 /// // Not without `unsafe`: whoever can write into the region says what is called.
-/// pool_core::worker::serve(region, bell)
+/// procpool_core::worker::serve(region, doorbell)
 /// # }
 /// ```
 ///
@@ -62,10 +62,10 @@ const EXIT_UNINITIALIZED: i32 = 112;
 /// - The region was prepared by [`LaunchSpec::prepare`](crate::LaunchSpec::prepare) in the parent
 ///   of this process, which runs the same executable.
 /// - From then on nobody has written into it but the engine that the parent's
-///   [`Link`](crate::Link) gives it to, and nobody else does while this runs.
+///   [`WorkerHandle`](crate::WorkerHandle) gives it to, and nobody else does while this runs.
 /// - It is served once, here.
 #[must_use]
-pub unsafe fn serve(region: Region, bell: OwnedFd) -> i32 {
+pub unsafe fn serve(region: Region, doorbell: OwnedFd) -> i32 {
     let region = Arc::new(region);
     let Ok((request_bytes, response_bytes)) = region.capacities() else {
         return EXIT_CORRUPT;
@@ -84,7 +84,7 @@ pub unsafe fn serve(region: Region, bell: OwnedFd) -> i32 {
     );
     #[cfg(feature = "tracing")]
     let _forwarding = crate::observe::events::forward(&region);
-    let mut wire = Wire::new(region, bell, request_bytes, response_bytes);
+    let mut wire = WorkerChannel::new(region, doorbell, request_bytes, response_bytes);
     loop {
         let Some(header) = wire.next_frame() else {
             return EXIT_CORRUPT;
@@ -112,7 +112,7 @@ pub fn forward_events_to(pipe: OwnedFd) {
 }
 
 /// The worker's ends of everything.
-pub(super) struct Wire {
+pub(super) struct WorkerChannel {
     region: Arc<Region>,
     requests: Consumer,
     responses: Producer,
@@ -120,7 +120,7 @@ pub(super) struct Wire {
     max_result: u64,
     /// How many taken bytes are given back at the latest.
     release_at: usize,
-    bell: OwnedFd,
+    doorbell: OwnedFd,
     /// How many items have been begun or passed over.
     items: u64,
     /// Whether an item has ended with a failure.
@@ -138,10 +138,10 @@ pub(super) struct Wire {
     offered: Vec<Arc<SharedMemory>>,
 }
 
-impl Wire {
+impl WorkerChannel {
     fn new(
         region: Arc<Region>,
-        bell: OwnedFd,
+        doorbell: OwnedFd,
         request_bytes: usize,
         response_bytes: usize,
     ) -> Self {
@@ -150,7 +150,7 @@ impl Wire {
             responses: Producer::responses(region.clone(), request_bytes, response_bytes),
             max_result: u64::MAX,
             release_at: request_bytes / 8,
-            bell,
+            doorbell,
             items: 0,
             has_failed: false,
             spin: MAX_SPIN_NS,
@@ -173,8 +173,8 @@ impl Wire {
     /// Runs a frame's items. `false`: there is no such function.
     fn run(&mut self, header: &FrameHeader) -> bool {
         // SAFETY: by the contract of `serve`, the frame comes from the engine in a process that
-        // runs the same executable, and that writes only what `Entry::number` says.
-        let Some(entry) = (unsafe { Entry::resolve(header.entry) }) else {
+        // runs the same executable, and that writes only what `FunctionId::number` says.
+        let Some(entry) = (unsafe { FunctionId::resolve(header.entry) }) else {
             return false;
         };
         let max_result = self
@@ -187,7 +187,7 @@ impl Wire {
         let start = sys::now_ns();
         self.frame_started(start);
         entry(&mut ChunkRun {
-            source: Source::Wire {
+            source: Source::WorkerChannel {
                 wire: self,
                 items: header.items,
                 deadline: header.deadline,
@@ -408,7 +408,9 @@ impl Wire {
             kind,
             len: bytes.len() as u64,
         };
-        if head.len > self.max_result && matches!(kind, RecordKind::Value | RecordKind::Offering) {
+        if head.len > self.max_result
+            && matches!(kind, RecordKind::Value | RecordKind::SharedResult)
+        {
             return self.put_too_long(head.len);
         }
         if !head
@@ -502,7 +504,7 @@ impl Wire {
         let wants = words.parent_wants.load(Ordering::Relaxed);
         if wants & reasons != 0 {
             words.parent_wants.store(0, Ordering::Relaxed);
-            if !sys::ring_bell(self.bell.as_fd()) {
+            if !sys::ring_doorbell(self.doorbell.as_fd()) {
                 // The parent may sleep, and would not hear of what is there. It hears of a death.
                 corrupt();
             }

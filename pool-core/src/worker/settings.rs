@@ -9,7 +9,7 @@ use rustix::process::{Rlimit, chdir, nice, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
-use super::function::{Entry, ForeignFunction, Stateless};
+use super::function::{FunctionId, NotInExecutable, Stateless};
 use super::memory;
 
 /// The settings of a pool's workers, or of one of them.
@@ -66,9 +66,9 @@ impl Resource {
 
 impl Settings {
     /// How a worker is told to apply its settings.
-    pub(crate) fn entry() -> Result<Entry, ForeignFunction> {
-        fn entry<F: Fn(Settings) + Stateless>(function: F) -> Result<Entry, ForeignFunction> {
-            Entry::of::<F, Settings, ()>(&function)
+    pub(crate) fn entry() -> Result<FunctionId, NotInExecutable> {
+        fn entry<F: Fn(Settings) + Stateless>(function: F) -> Result<FunctionId, NotInExecutable> {
+            FunctionId::of::<F, Settings, ()>(&function)
         }
         entry(|settings: Settings| {
             if let Err(refused) = settings.apply() {

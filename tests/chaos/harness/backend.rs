@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use procpool::{BuildError, Output, OutputLine, Pool};
 use serde::{Deserialize, Serialize};
 
-use super::deed::{self, Beginning};
+use super::action::{self, Beginning};
 use super::victims::Family;
 
 /// Names a kind of pool.
@@ -109,10 +109,10 @@ macro_rules! build {
             builder = builder.max_tasks_per_child(tasks);
         }
         if let Some(beginning) = &$config.beginning {
-            builder = builder.initializer(deed::begin, beginning.clone());
+            builder = builder.initializer(action::begin, beginning.clone());
         }
         if $config.has_finalizer {
-            builder = builder.finalizer(deed::finish);
+            builder = builder.finalizer(action::finish);
         }
         if let Some(bytes) = $config.max_memory_per_child {
             builder = builder.max_memory_per_child(bytes);
@@ -126,7 +126,7 @@ macro_rules! build {
         if let Some(pause) = $config.capture {
             let output = Output::lines(move |_: &OutputLine| std::thread::sleep(pause));
             builder = builder.stdout(output.clone()).stderr(output);
-            builder = builder.env(deed::TALK, "yes");
+            builder = builder.env(action::TALK, "yes");
         }
         builder.build()
     }};
@@ -140,8 +140,8 @@ mod fork {
 
     use procpool::{ForkPool, ForkServer};
 
-    use super::{Backend, BuildError, Config, Duration, Family, Kind, Output, OutputLine, deed};
-    use crate::harness::kin;
+    use super::{Backend, BuildError, Config, Duration, Family, Kind, Output, OutputLine, action};
+    use crate::harness::procfs;
 
     /// [`ForkPool`], with fork servers in store: none can be started once there are threads.
     pub(crate) struct Fork {
@@ -162,7 +162,7 @@ mod fork {
         fn prepare(spare_servers: usize) -> Self {
             let start = || {
                 let server = ForkServer::start().expect("this program has one thread yet");
-                (kin::group(server.pid()), server)
+                (procfs::group(server.pid()), server)
             };
             Self {
                 servers: Mutex::new((0..=spare_servers).map(|_| start()).collect()),
@@ -171,7 +171,7 @@ mod fork {
 
         fn build(&self, config: &Config) -> (Option<Family>, Result<ForkPool, BuildError>) {
             let mut servers = self.servers();
-            let is_dead = |it: &(Option<Family>, ForkServer)| !kin::is_alive(it.1.pid());
+            let is_dead = |it: &(Option<Family>, ForkServer)| !procfs::is_alive(it.1.pid());
             // Outside of the lock: the last owner of a server waits for its end.
             let mut dead = Vec::new();
             while servers.len() > 1 && servers.last().is_some_and(is_dead) {
@@ -191,7 +191,7 @@ mod fork {
         fn expendable_server(&self) -> Option<u32> {
             let servers = self.servers();
             let (_, server) = servers.last().filter(|_| servers.len() > 1)?;
-            Some(server.pid()).filter(|pid| kin::is_alive(*pid))
+            Some(server.pid()).filter(|pid| procfs::is_alive(*pid))
         }
     }
 }
@@ -202,7 +202,7 @@ pub(crate) use spawn::Spawn;
 mod spawn {
     use procpool::SpawnPool;
 
-    use super::{Backend, BuildError, Config, Duration, Family, Kind, Output, OutputLine, deed};
+    use super::{Backend, BuildError, Config, Duration, Family, Kind, Output, OutputLine, action};
 
     /// [`SpawnPool`].
     pub(crate) struct Spawn;
@@ -241,10 +241,10 @@ pub(crate) fn nested(kind: Kind, items: u64) -> Result<Vec<u64>, String> {
 pub(crate) fn dump_once(kind: Kind) {
     fn dump(pool: Result<impl Pool, BuildError>) {
         let Ok(pool) = pool else { return };
-        let _busy = pool.apply_async(deed::stay, ());
+        let _busy = pool.apply_async(action::stay, ());
         let end = Instant::now() + Duration::from_secs(20);
         // It may have no stack yet.
-        while !pool.dump().to_string().contains("deed::stay") && Instant::now() < end {
+        while !pool.dump().to_string().contains("action::stay") && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

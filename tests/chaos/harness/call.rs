@@ -7,11 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use procpool::{CallWith, Pool, Stateless};
+use procpool::{Call, Pool, Stateless};
 
 use super::backend::Backend;
 use super::job::{Bulk, Item, Job, Outcome, Quick, Unit, Work};
-use super::judge::Call;
+use super::oracle::CallRecord;
 use super::plan::{self, Options, Stop, one_in};
 use super::pools::Tenant;
 use super::storm::Storm;
@@ -108,7 +108,7 @@ fn make<B: Backend, J: Job>(
         stop,
     );
     storm.ledger.begin(items.len());
-    let call = Arc::new(Call {
+    let call = Arc::new(CallRecord {
         kind,
         job: J::NAME,
         options,
@@ -179,7 +179,7 @@ fn make<B: Backend, J: Job>(
 fn with<J: Job>(
     pool: &impl Pool,
     options: &Options,
-) -> CallWith<impl Fn(J::Argument) -> J::Answer + Stateless> {
+) -> Call<impl Fn(J::Argument) -> J::Answer + Stateless> {
     let mut call = pool.call(J::run).retries(options.retries);
     if let Some(timeout) = options.timeout {
         call = call.timeout(timeout);
@@ -213,8 +213,8 @@ fn afterwards<B: Backend>(rng: &mut Rng, tenant: &Arc<Tenant<B>>) -> Option<Afte
 
 /// Asks a lazy map for some or all of its results.
 fn lazily<J: Job>(
-    with: CallWith<impl Fn(J::Argument) -> J::Answer + Stateless>,
-    call: &Call,
+    with: Call<impl Fn(J::Argument) -> J::Answer + Stateless>,
+    call: &CallRecord,
     items: &[Item],
     rng: &mut Rng,
     in_order: bool,
@@ -301,7 +301,12 @@ fn break_off() -> ! {
 }
 
 /// Enters the outcome of the item at this place of those without one.
-fn settle<J: Job>(call: &Call, open: &mut Vec<&Item>, place: Option<usize>, outcome: Outcome<J>) {
+fn settle<J: Job>(
+    call: &CallRecord,
+    open: &mut Vec<&Item>,
+    place: Option<usize>,
+    outcome: Outcome<J>,
+) {
     match place {
         Some(place) => {
             let item = open.remove(place);

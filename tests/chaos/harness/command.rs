@@ -13,7 +13,7 @@ use super::backend::Fork;
 use super::backend::Kind;
 #[cfg(feature = "spawn")]
 use super::backend::Spawn;
-use super::{cage, soak, storm};
+use super::{sandbox, soak, storm};
 
 /// Random calls and random deaths, or a long life.
 #[derive(Debug, Parser)]
@@ -67,8 +67,8 @@ pub(crate) struct SoakOptions {
 
 /// The program.
 pub(crate) fn main() -> ExitCode {
-    if cage::is_inside() {
-        cage::enter();
+    if sandbox::is_inside() {
+        sandbox::enter();
         let passed = match Command::parse() {
             Command::Storm(options) => blow(&options),
             Command::Soak(options) => endure(&options),
@@ -152,7 +152,7 @@ fn storm_of(kind: Kind, seed: u64, options: &StormOptions) -> Result<(), String>
     }
     println!("{command}");
     let arguments: Vec<String> = command.split(' ').map(str::to_owned).collect();
-    cage::run(&arguments, Duration::from_secs(options.seconds))
+    sandbox::run(&arguments, Duration::from_secs(options.seconds))
         .map_err(|error| format!("{} with seed {seed}: {error}", kind.name()))
 }
 
@@ -174,7 +174,7 @@ fn soak_of(kind: Kind, options: &SoakOptions) -> Result<(), String> {
     let arguments: Vec<String> = command.split(' ').map(str::to_owned).collect();
     // Generous: so many pools and tasks take even a debug build less.
     let time = Duration::from_millis(options.pools * 100 + options.tasks / 10);
-    cage::run(&arguments, time).map_err(|error| format!("{}: {error}", kind.name()))
+    sandbox::run(&arguments, time).map_err(|error| format!("{}: {error}", kind.name()))
 }
 
 fn kinds(one: Option<Kind>) -> Vec<Kind> {

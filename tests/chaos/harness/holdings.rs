@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 
-use super::kin;
+use super::procfs;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Holdings {
             threads: entries("/proc/self/task"),
             shared: maps.lines().filter(|line| is_shared(line)).count(),
             mappings: maps.lines().count(),
-            processes: kin::below(std::process::id()).len(),
+            processes: procfs::below(std::process::id()).len(),
             private: kib("/proc/self/smaps_rollup", "Private_Dirty:"),
         }
     }

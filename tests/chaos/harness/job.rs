@@ -5,7 +5,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::deed::{self, Deed};
+use super::action::{self, Deed};
 use super::load::{Load, Trap};
 
 /// One item of a call.
@@ -110,14 +110,14 @@ impl Job for Work {
     const HAS_DEEDS: bool = true;
 
     fn run(order: Order) -> Done {
-        deed::note_run(order.id);
+        action::note_run(order.id);
         let nested = order.deed.done(order.id);
         Done {
             id: order.id,
             index: order.index,
             is_intact: order.load == Load::of(order.id, order.load.0.len()),
             bytes: order.load.0.len(),
-            token: deed::token(),
+            token: action::token(),
             nested: nested.map_err(NestedError::from),
             trap: order.deed.answer(),
             load: Load::of(!order.id, order.reply_bytes),

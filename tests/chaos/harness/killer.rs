@@ -13,10 +13,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::backend::Backend;
 use super::effects::Harm;
-use super::kin;
 use super::meddling::{self, Held};
 use super::plan::one_in;
 use super::pools::Tenant;
+use super::procfs;
 use super::storm::Storm;
 use super::victims::Victims;
 
@@ -183,10 +183,10 @@ fn kill_all_of_one<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
 
 /// Kills a fork server, or its standby, or both.
 fn kill_server<B: Backend>(storm: &Storm<B>, server: u32, rng: &mut Rng) {
-    let family = kin::group(server);
-    let standby = kin::below(std::process::id())
+    let family = procfs::group(server);
+    let standby = procfs::below(std::process::id())
         .into_iter()
-        .find(|pid| *pid != server && is_server_of_ours(*pid) && kin::group(*pid) == family);
+        .find(|pid| *pid != server && is_server_of_ours(*pid) && procfs::group(*pid) == family);
     match (rng.u32(..10), standby) {
         (0..2, Some(standby)) => kill(storm, standby),
         (2, Some(standby)) => {
@@ -220,17 +220,17 @@ fn victim<B: Backend>(storm: &Storm<B>, rng: &mut Rng) -> Option<u32> {
     }
     // Anybody else: workers that start, those of nested pools and their fork servers. For our own
     // fork servers, of which there are not many, there is a time.
-    let below = kin::below(std::process::id());
+    let below = procfs::below(std::process::id());
     let below = below
         .into_iter()
-        .filter(|pid| kin::name(*pid) != "sleep" && !is_server_of_ours(*pid));
+        .filter(|pid| procfs::name(*pid) != "sleep" && !is_server_of_ours(*pid));
     rng.choice(below.collect::<Vec<_>>())
 }
 
 /// Whether this is a fork server of this process, or a standby.
 fn is_server_of_ours(pid: u32) -> bool {
     let names = ["procpool-server", "procpool-spare", "procpool-new"];
-    names.contains(&&*kin::name(pid)) && kin::parent(pid) == Some(std::process::id())
+    names.contains(&&*procfs::name(pid)) && procfs::parent(pid) == Some(std::process::id())
 }
 
 fn kill<B: Backend>(storm: &Storm<B>, pid: u32) {
@@ -252,9 +252,9 @@ fn kill<B: Backend>(storm: &Storm<B>, pid: u32) {
 
 /// A process of ours: not one that has got the number since.
 fn open(pid: u32) -> Option<OwnedFd> {
-    let before = kin::started(pid)?;
+    let before = procfs::started(pid)?;
     let process = pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()?;
     // The number stood for one process all the while if it was started at one time.
-    let is_ours = kin::is_marked(pid) && kin::started(pid)? == before;
+    let is_ours = procfs::is_marked(pid) && procfs::started(pid)? == before;
     is_ours.then_some(process)
 }

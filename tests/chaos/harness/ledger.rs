@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use procpool::TaskErrorKind;
 
-use super::deed::Deed;
-use super::judge::DIED_OR_KILLED;
+use super::action::Deed;
 use super::notes::{Note, Said};
+use super::oracle::DIED_OR_KILLED;
 use super::victims::Victims;
 
 /// After so many violations the rest would say the same.

@@ -15,7 +15,7 @@ use rustix::process::{
 };
 
 use super::effects::Harm;
-use super::kin;
+use super::procfs;
 
 /// Names whom this program is to trace, when it is run as a tracer, and how.
 const TRACED: &str = "CHAOS_TRACED";
@@ -61,7 +61,7 @@ impl Held {
         let mut command = Command::new(env::current_exe().ok()?);
         command.env(TRACED, format!("{pid} {how}"));
         // Nobody traces it in turn: whoever waited for its end would wait for its tracer's.
-        command.env_remove(kin::MARK);
+        command.env_remove(procfs::MARK);
         command.stdin(Stdio::null());
         let tracer = command.spawn().ok()?;
         let by = if like_a_debugger {
@@ -98,12 +98,12 @@ impl Held {
 
     /// Whether the process is held up, at this moment.
     pub(crate) fn has_effect(&self) -> bool {
-        let is_traced_by = |tracer: &Child| kin::tracer(self.pid) == Some(tracer.id());
+        let is_traced_by = |tracer: &Child| procfs::tracer(self.pid) == Some(tracer.id());
         match &self.by {
-            By::Signal(_) => kin::state(self.pid).as_deref() == Some("T"),
+            By::Signal(_) => procfs::state(self.pid).as_deref() == Some("T"),
             By::Tracer(tracer) => is_traced_by(tracer),
             By::Debugger(tracer) => {
-                is_traced_by(tracer) && kin::state(self.pid).as_deref() == Some("t")
+                is_traced_by(tracer) && procfs::state(self.pid).as_deref() == Some("t")
             }
             By::Freezer(group) => group.is_frozen() && group.inside().contains(&self.pid),
         }

@@ -1,22 +1,22 @@
 //! See the files.
 
+mod action;
 mod backend;
-mod cage;
 mod call;
 pub(crate) mod command;
-mod deed;
 mod effects;
 mod holdings;
 mod job;
-mod judge;
 mod killer;
-mod kin;
 mod ledger;
 mod load;
 pub(crate) mod meddling;
 mod notes;
+mod oracle;
 mod plan;
 mod pools;
+mod procfs;
+mod sandbox;
 mod soak;
 #[path = "../../conformance/stacks.rs"]
 mod stacks;

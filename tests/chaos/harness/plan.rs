@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::action::{ArgumentTrap, Beginning, Deed, Fork};
 use super::backend::{Config, Kind};
-use super::deed::{ArgumentTrap, Beginning, Deed, Fork};
 use super::job::Item;
 use super::ledger::Ledger;
 

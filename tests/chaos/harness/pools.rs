@@ -10,9 +10,9 @@ use fastrand::Rng;
 use procpool::Pool;
 
 use super::backend::Backend;
-use super::judge::Facts;
-use super::kin;
+use super::oracle::Facts;
 use super::plan::{self, one_in};
+use super::procfs;
 use super::storm::Storm;
 
 /// So many pools live side by side.
@@ -187,7 +187,7 @@ fn finish<B: Backend>(storm: &Storm<B>, tenant: Arc<Tenant<B>>, rng: &mut Rng) {
         .stats()
         .workers
         .iter()
-        .map(|worker| (worker.pid(), kin::started(worker.pid())))
+        .map(|worker| (worker.pid(), procfs::started(worker.pid())))
         .collect();
     facts.is_closed.store(true, Ordering::SeqCst);
     match way {
@@ -232,8 +232,8 @@ fn join<B: Backend>(storm: &Storm<B>, tenant: &Tenant<B>, workers: &[(u32, Optio
             .violation(&format!("{} has ended, but {stats:?}", facts.name));
     }
     for (pid, started) in workers {
-        if started.is_some() && kin::started(*pid) == *started && kin::is_alive(*pid) {
-            let who = kin::describe(*pid);
+        if started.is_some() && procfs::started(*pid) == *started && procfs::is_alive(*pid) {
+            let who = procfs::describe(*pid);
             storm
                 .ledger
                 .violation(&format!("{} was joined, but {who} lives", facts.name));

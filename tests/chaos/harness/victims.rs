@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, getrlimit};
 
 use super::effects::Effects;
-use super::kin;
+use super::procfs;
 
 /// A fork server has a standby, which has one of its own some time later. So only two deaths this
 /// soon after each other explain the end of a pool.
@@ -64,8 +64,8 @@ impl Victims {
 
     /// Enters a victim. To be called before it is killed.
     pub(crate) fn add(&self, pid: u32, is_server: bool) {
-        let above = kin::above(pid);
-        let family = kin::group(pid);
+        let above = procfs::above(pid);
+        let family = procfs::group(pid);
         let now = Instant::now();
         let mut dead = self.dead();
         dead.times.push(now);
@@ -80,7 +80,7 @@ impl Victims {
 
     /// Enters somebody who is going to be held. The answer is the hold's number.
     pub(crate) fn hold(&self, pid: u32, is_server: bool) -> usize {
-        let family = is_server.then(|| kin::group(pid)).flatten();
+        let family = is_server.then(|| procfs::group(pid)).flatten();
         let mut dead = self.dead();
         dead.holds.push(Hold {
             pid,

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use procpool::{MapHandle, TaskError, TaskHandle};
 
 use super::job::{Item, Job, Outcome};
-use super::judge::Call;
+use super::oracle::CallRecord;
 use super::plan::{Stop, one_in};
 
 /// A call that was made and has not been looked at.
@@ -56,7 +56,7 @@ impl Way {
 pub(crate) struct WaitingTask<J: Job> {
     handle: TaskHandle<J::Answer>,
     item: Arc<Item>,
-    call: Arc<Call>,
+    call: Arc<CallRecord>,
     stop: Option<Stop>,
 }
 
@@ -64,7 +64,7 @@ impl<J: Job> WaitingTask<J> {
     pub(crate) fn new(
         handle: TaskHandle<J::Answer>,
         item: Item,
-        call: Arc<Call>,
+        call: Arc<CallRecord>,
         stop: Option<Stop>,
         afterwards: Option<Afterwards>,
     ) -> Self {
@@ -141,7 +141,7 @@ impl<J: Job> Waiting for WaitingTask<J> {
 pub(crate) struct WaitingMap<J: Job> {
     handle: MapHandle<J::Answer>,
     items: Arc<Vec<Item>>,
-    call: Arc<Call>,
+    call: Arc<CallRecord>,
     stop: Option<Stop>,
 }
 
@@ -149,7 +149,7 @@ impl<J: Job> WaitingMap<J> {
     pub(crate) fn new(
         handle: MapHandle<J::Answer>,
         items: Vec<Item>,
-        call: Arc<Call>,
+        call: Arc<CallRecord>,
         stop: Option<Stop>,
         afterwards: Option<Afterwards>,
     ) -> Self {
@@ -229,7 +229,7 @@ impl<J: Job> Waiting for WaitingMap<J> {
 
 /// Checks what a whole map has answered, and enters it unless that is done elsewhere.
 pub(crate) fn look_at_all<J: Job>(
-    call: &Call,
+    call: &CallRecord,
     items: &[Item],
     outcome: Result<&Vec<J::Answer>, &TaskError>,
     enter: bool,
@@ -322,7 +322,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// The outcomes of `try_map`.
-pub(crate) fn look_at_each<J: Job>(call: &Call, items: &[Item], outcomes: &[Outcome<J>]) {
+pub(crate) fn look_at_each<J: Job>(call: &CallRecord, items: &[Item], outcomes: &[Outcome<J>]) {
     if outcomes.len() != items.len() {
         call.ledger.violation(&format!(
             "{} of {} {} gave {} results",

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::kin;
 use super::ledger::Ledger;
+use super::procfs;
 use super::stacks;
 
 /// For so long something may be outstanding and nothing end. Who is stopped, is so for less than
@@ -53,7 +53,7 @@ fn watch(ledger: &Ledger, describe: &Describe) {
 
 fn bark(ledger: &Ledger, describe: &Describe, what: &str) -> ! {
     let own = std::process::id();
-    let mut processes = kin::below(own);
+    let mut processes = procfs::below(own);
     processes.insert(0, own);
     eprintln!("\nHANG (seed {}): {what}", ledger.seed());
     for (operation, age) in ledger.operations() {

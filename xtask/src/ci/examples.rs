@@ -46,7 +46,7 @@ fn many_files() -> PathBuf {
         .or_else(|| Some(env::home_dir()?.join(".cargo")));
     home.map(|home| home.join("registry").join("src"))
         .filter(|sources| sources.is_dir())
-        .unwrap_or_else(|| PathBuf::from("pool-core"))
+        .unwrap_or_else(|| PathBuf::from("procpool-core"))
 }
 
 /// The names of the examples at these paths: files `name.rs`, and folders with a `main.rs`.

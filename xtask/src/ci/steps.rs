@@ -142,7 +142,7 @@ fn clippy(setting: &Setting) -> Result<()> {
     }
     for features in FEATURES_APART {
         setting.build(&format!(
-            "clippy --package procpool --package pool-core --lib {features} -- -D warnings"
+            "clippy --package procpool --package procpool-core --lib {features} -- -D warnings"
         ))?;
     }
     Ok(())
@@ -160,8 +160,8 @@ fn tests(setting: &Setting) -> Result<()> {
     // To the letter what the README tells people to type.
     setting.execute(setting.cargo("test --workspace"), TEST_LIMIT)?;
     // What reads the compiler's tables must also know them of optimised code.
-    let optimised = "test --release --package pool-core --lib -- worker:: panic::";
-    setting.build("test --release --package pool-core --lib --no-run")?;
+    let optimised = "test --release --package procpool-core --lib -- worker:: panic::";
+    setting.build("test --release --package procpool-core --lib --no-run")?;
     setting.execute(setting.cargo(optimised), TEST_LIMIT)?;
     for features in FEATURE_CHOICES {
         // What one backend does by itself it has done above; here it is seen that it can.
@@ -200,9 +200,9 @@ fn run_examples(setting: &Setting) -> Result<()> {
 }
 
 fn benches(setting: &Setting) -> Result<()> {
-    setting.build("bench --package pool-bench --no-run")?;
+    setting.build("bench --package procpool-bench --no-run")?;
     setting.execute(
-        setting.cargo("bench --package pool-bench -- --test"),
+        setting.cargo("bench --package procpool-bench -- --test"),
         TEST_LIMIT,
     )
 }

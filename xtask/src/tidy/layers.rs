@@ -1,4 +1,4 @@
-//! Imports only ever point down: facade, backends, pool-core.
+//! Imports only ever point down: facade, backends, procpool-core.
 
 use toml::{Table, Value};
 
@@ -7,18 +7,26 @@ use super::manifest;
 
 /// Each of our packages, and which of the others it may depend on, tests included.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("pool-core", &[]),
-    ("backend-fork", &["pool-core"]),
-    ("backend-spawn", &["pool-core"]),
-    ("procpool", &["pool-core", "backend-fork", "backend-spawn"]),
+    ("procpool-core", &[]),
+    ("procpool-fork", &["procpool-core"]),
+    ("procpool-spawn", &["procpool-core"]),
     (
-        "pool-bench",
-        &["pool-core", "backend-fork", "backend-spawn", "procpool"],
+        "procpool",
+        &["procpool-core", "procpool-fork", "procpool-spawn"],
+    ),
+    (
+        "procpool-bench",
+        &[
+            "procpool-core",
+            "procpool-fork",
+            "procpool-spawn",
+            "procpool",
+        ],
     ),
     ("xtask", &[]),
     (
         "procpool-fuzz",
-        &["pool-core", "backend-fork", "backend-spawn"],
+        &["procpool-core", "procpool-fork", "procpool-spawn"],
     ),
 ];
 
@@ -46,7 +54,7 @@ pub(super) fn imports(file: &File) -> Vec<Violation> {
         .map(|(key, name)| {
             let message = format!(
                 "`{package}` must not depend on `{name}`: imports only point down, \
-                 facade → backends → pool-core, so that each can be read without what is above it"
+                 facade → backends → procpool-core, so that each can be read without what is above it"
             );
             file.violation(manifest::line_of(file, &key), message)
         })
@@ -86,14 +94,14 @@ mod tests {
 
     #[test]
     fn what_points_down_is_fine() {
-        let text = "[package]\nname = \"backend-fork\"\n[dependencies]\nserde = \"1\"\n\
-                    pool-core.workspace = true\n";
+        let text = "[package]\nname = \"procpool-fork\"\n[dependencies]\nserde = \"1\"\n\
+                    procpool-core.workspace = true\n";
         assert_eq!(messages(text), []);
     }
 
     #[test]
     fn what_points_up_or_sideways_is_found_in_every_table() {
-        let text = "[package]\nname = \"backend-fork\"\n[dependencies]\nbackend-spawn = \"1\"\n\
+        let text = "[package]\nname = \"procpool-fork\"\n[dependencies]\nprocpool-spawn = \"1\"\n\
                     [dev-dependencies]\nfacade = { path = \"..\", package = \"procpool\" }\n\
                     [target.'cfg(unix)'.dependencies]\nxtask = { path = \"../xtask\" }\n";
         let found = messages(text);
@@ -109,7 +117,7 @@ mod tests {
 
     #[test]
     fn nothing_depends_on_the_tools() {
-        for tool in ["xtask", "pool-bench", "procpool-fuzz"] {
+        for tool in ["xtask", "procpool-bench", "procpool-fuzz"] {
             assert!(!LAYERS.iter().any(|row| row.1.contains(&tool)), "{tool}");
         }
     }

@@ -13,10 +13,10 @@ const PLACES: &[(&str, &str)] = &[
         "backend-fork/src/pool.rs",
         "lets the caller answer for threads",
     ),
-    ("backend-fork/src/lineage.rs", "forks the fork server"),
+    ("backend-fork/src/failover.rs", "forks the fork server"),
     ("backend-fork/src/server/client.rs", "forks a worker"),
     (
-        "backend-fork/src/server/newborn.rs",
+        "backend-fork/src/server/forked_worker.rs",
         "vouches for what the worker serves",
     ),
     ("backend-fork/src/server/standby.rs", "forks the standby"),

@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
-use pool_core::ExitStatus;
+use procpool_core::ExitStatus;
 use rustix::io::Errno;
 
 /// The kernel's `struct pidfd_info` in its first version.

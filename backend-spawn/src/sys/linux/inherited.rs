@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use pool_core::failed;
+use procpool_core::failed;
 use rustix::fs::fstat;
 use rustix::io::{FdFlags, fcntl_setfd};
 

@@ -1,6 +1,6 @@
 //! Linux: pipes, sockets and pidfds, `/proc`, and what a process does to itself to be a worker.
 
-mod bell;
+mod doorbell;
 mod exit_info;
 mod inherited;
 mod loader;
@@ -8,7 +8,7 @@ mod process;
 mod socket;
 mod worker;
 
-pub(crate) use bell::{make_bell, stdin_is_bell, take_stdin, write_to_stdin};
+pub(crate) use doorbell::{make_bell, stdin_is_bell, take_stdin, write_to_stdin};
 pub(crate) use inherited::{announce, inode, take_inherited};
 pub(crate) use loader::program_of_loader;
 pub(crate) use process::Process;

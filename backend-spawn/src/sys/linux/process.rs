@@ -10,7 +10,7 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_s
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 
 use super::exit_info::exit_info;
-use pool_core::{ExitStatus, Orphans, failed, off_standard, poll};
+use procpool_core::{ExitStatus, Orphans, failed, off_standard, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{

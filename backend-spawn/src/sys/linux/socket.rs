@@ -6,7 +6,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use pool_core::{failed, off_standard};
+use procpool_core::{failed, off_standard};
 use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use pool_core::failed;
+use procpool_core::failed;
 use rustix::process::{getppid, set_parent_process_death_signal};
 use rustix::rand::{GetRandomFlags, getrandom};
 

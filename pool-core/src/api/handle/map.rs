@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::cell::Collector;
+use super::result_cell::Collector;
 use super::{AllOrFirst, Pending, decode_all};
 use crate::error::task_error::TaskError;
-use crate::task::chunk::Piece;
+use crate::task::chunk::ChunkOutcome;
 use crate::task::executor::Cancel;
 
 /// A map that runs in the background: what [`map_async`](crate::Pool::map_async) returns.
@@ -22,7 +22,7 @@ use crate::task::executor::Cancel;
 /// the vector of all, or the error of the item with the lowest index that failed.
 ///
 /// ```
-/// use pool_core::{Pool, SerialPool};
+/// use procpool_core::{Pool, SerialPool};
 ///
 /// let pool = SerialPool::new();
 /// let handle = pool.map_async(|x: u64| x * x, 1..4);
@@ -85,7 +85,7 @@ impl<R: DeserializeOwned + 'static> MapHandle<R> {
     /// that run are asked: [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to
     /// them, and whatever they return, they end as `Cancelled` too.
     pub fn cancel(&self) {
-        self.pending.cancel(Cancel::Ask);
+        self.pending.cancel(Cancel::Cooperative);
     }
 
     /// Ends the map now. Items that run are killed with their workers, and end as `Cancelled`.
@@ -106,7 +106,9 @@ impl<R: DeserializeOwned + 'static> MapHandle<R> {
 }
 
 /// The values of all items, in order, or the first error.
-fn read<R: DeserializeOwned + 'static>(mut pieces: Vec<Arc<Piece>>) -> Result<Vec<R>, TaskError> {
+fn read<R: DeserializeOwned + 'static>(
+    mut pieces: Vec<Arc<ChunkOutcome>>,
+) -> Result<Vec<R>, TaskError> {
     pieces.sort_unstable_by_key(|piece| piece.first);
     let count = pieces.iter().map(|piece| piece.count as usize).sum();
     let mut all = AllOrFirst::with_capacity(count);

@@ -1,14 +1,14 @@
 //! Handles of calls that run in the background.
 
-mod cell;
 mod map;
 mod pending;
+mod result_cell;
 mod task;
 mod watch;
 
-pub(crate) use cell::{Cell, Collector, TaskCell};
 pub use map::MapHandle;
 pub(crate) use pending::Pending;
+pub(crate) use result_cell::{Collector, ResultCell, SingleResult};
 pub use task::TaskHandle;
 
 use std::collections::VecDeque;
@@ -19,12 +19,12 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::task_error::{TaskError, TaskErrorKind};
-use crate::observe::receipt::Receipt;
+use crate::observe::task_metrics::TaskMetrics;
 use crate::panic::catch::catch;
 use crate::panic::report::PanicReport;
 use crate::sys;
 use crate::task::bytes::Bytes;
-use crate::task::chunk::{Outcomes, Piece};
+use crate::task::chunk::{ChunkOutcome, Outcomes};
 
 /// A worker's encoded result as a value.
 fn decode<R: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<R, TaskError> {
@@ -121,7 +121,7 @@ impl<R> Receiver<R> for AllOrFirst<R> {
 
 /// Gives the value or error of each item of a piece to `receiver`.
 pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
-    piece: &Piece,
+    piece: &ChunkOutcome,
     receiver: &mut impl Receiver<R>,
 ) {
     if let Some(size) = codec::number_size::<R>()
@@ -148,14 +148,14 @@ pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
 
 /// Gives the outcome of each item of a piece to `put`, with its index and its receipt.
 pub(crate) fn decode_measured<R: DeserializeOwned + 'static>(
-    piece: Arc<Piece>,
-    mut put: impl FnMut(usize, Result<R, TaskError>, Receipt),
+    piece: Arc<ChunkOutcome>,
+    mut put: impl FnMut(usize, Result<R, TaskError>, TaskMetrics),
 ) {
     // A single large value is taken, not copied.
     match Arc::try_unwrap(piece) {
         // A piece of one item may be what was left of a larger one, and its outcome among several.
         Ok(piece) if matches!(piece.outcomes, Outcomes::One(_)) => {
-            let (index, mut receipt) = (piece.first, piece.receipt(piece.first));
+            let (index, mut receipt) = (piece.first, piece.task_metrics(piece.first));
             let bytes = piece.into_single();
             let outcome = timed(&mut receipt, || bytes.and_then(decode_owned));
             put(index, outcome, receipt);
@@ -163,7 +163,7 @@ pub(crate) fn decode_measured<R: DeserializeOwned + 'static>(
         piece => {
             let piece = piece.map_or_else(|shared| shared, Arc::new);
             piece.visit(piece.first, |index, outcome| {
-                let mut receipt = piece.receipt(index);
+                let mut receipt = piece.task_metrics(index);
                 let outcome = timed(&mut receipt, || outcome.and_then(decode));
                 put(index, outcome, receipt);
             });
@@ -171,7 +171,7 @@ pub(crate) fn decode_measured<R: DeserializeOwned + 'static>(
     }
 }
 
-fn timed<T>(receipt: &mut Receipt, decode: impl FnOnce() -> T) -> T {
+fn timed<T>(receipt: &mut TaskMetrics, decode: impl FnOnce() -> T) -> T {
     let start = sys::now_ns();
     let value = decode();
     receipt.decode += Duration::from_nanos(sys::now_ns() - start);

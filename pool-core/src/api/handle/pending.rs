@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use super::cell::{Cell, Collector};
+use super::result_cell::{Collector, ResultCell};
 use crate::error::task_error::TaskError;
 use crate::sys;
-use crate::task::chunk::{Piece, TaskId};
+use crate::task::chunk::{CallId, ChunkOutcome};
 use crate::task::executor::{Cancel, Executor};
 
 /// A call that was submitted.
-pub(crate) struct Pending<C: Cell + 'static> {
+pub(crate) struct Pending<C: ResultCell + 'static> {
     pub(super) cell: Arc<C>,
     executor: Arc<dyn Executor>,
     /// The cell may have a future's waker.
     was_polled: bool,
 }
 
-impl<C: Cell + 'static> Pending<C> {
+impl<C: ResultCell + 'static> Pending<C> {
     pub(crate) fn new(cell: Arc<C>, executor: Arc<dyn Executor>) -> Self {
         Self {
             cell,
@@ -47,7 +47,8 @@ impl<C: Cell + 'static> Pending<C> {
             return true;
         }
         let cell = &*self.cell;
-        self.executor.drive(&mut |waker| cell.poll(waker), deadline)
+        self.executor
+            .wait_until(&mut |waker| cell.poll(waker), deadline)
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -67,7 +68,7 @@ impl<C: Cell + 'static> Pending<C> {
             return;
         }
         self.cell.abandon();
-        let task = TaskId::of(&self.cell);
+        let task = CallId::of(&self.cell);
         if !self.executor.cancel(task, how, C::QUEUED_APART) {
             self.cell.fail_unless_ready(TaskError::cancelled());
         }
@@ -80,14 +81,14 @@ impl<C: Cell + 'static> Pending<C> {
         }
         let executor = self.executor.clone();
         self.cell.on_complete(Box::new(move |outcome| {
-            executor.defer(Box::new(move || callback(outcome)));
+            executor.spawn_callback(Box::new(move || callback(outcome)));
         }));
     }
 }
 
 impl Pending<Collector> {
     /// All pieces that are there, in no order.
-    pub(crate) fn pieces(&self) -> Vec<Arc<Piece>> {
+    pub(crate) fn pieces(&self) -> Vec<Arc<ChunkOutcome>> {
         match self.refusal() {
             Some(error) => Collector::failed(error),
             None => self.cell.pieces(),
@@ -95,7 +96,7 @@ impl Pending<Collector> {
     }
 
     /// The same for the last who asks.
-    pub(crate) fn take(&self) -> Vec<Arc<Piece>> {
+    pub(crate) fn take(&self) -> Vec<Arc<ChunkOutcome>> {
         match self.refusal() {
             Some(error) => Collector::failed(error),
             None => self.cell.take(),
@@ -103,7 +104,7 @@ impl Pending<Collector> {
     }
 }
 
-impl<C: Cell + 'static> Drop for Pending<C> {
+impl<C: ResultCell + 'static> Drop for Pending<C> {
     fn drop(&mut self) {
         // The task goes on, perhaps for long, and whoever has polled need not stay in memory.
         if self.was_polled && !self.executor.is_foreign() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::cell::TaskCell;
+use super::result_cell::SingleResult;
 use super::{Pending, decode_bytes, decode_owned};
 use crate::error::task_error::TaskError;
 use crate::task::bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::task::executor::Cancel;
 /// changes nothing for the task.
 ///
 /// ```
-/// use pool_core::{Pool, SerialPool};
+/// use procpool_core::{Pool, SerialPool};
 ///
 /// let pool = SerialPool::new();
 /// let handle = pool.apply_async(|x: u64| x * x, 12);
@@ -29,12 +29,12 @@ use crate::task::executor::Cancel;
 /// ```
 #[must_use = "a handle is how the result is read; `drop` it to say that nobody wants it"]
 pub struct TaskHandle<R> {
-    pending: Pending<TaskCell>,
+    pending: Pending<SingleResult>,
     result: PhantomData<fn() -> R>,
 }
 
 impl<R: DeserializeOwned + 'static> TaskHandle<R> {
-    pub(crate) fn new(pending: Pending<TaskCell>) -> Self {
+    pub(crate) fn new(pending: Pending<SingleResult>) -> Self {
         Self {
             pending,
             result: PhantomData,
@@ -93,7 +93,7 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
     /// that runs is asked: [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to it,
     /// and when it returns it ends as `Cancelled` too, whatever it returns.
     pub fn cancel(&self) {
-        self.pending.cancel(Cancel::Ask);
+        self.pending.cancel(Cancel::Cooperative);
     }
 
     /// Ends the task now. One that runs is killed with its worker, and ends as `Cancelled`.

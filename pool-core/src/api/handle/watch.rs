@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use crate::api::progress::Progress;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::task::chunk::Piece;
+use crate::task::chunk::ChunkOutcome;
 use crate::task::executor::Executor;
 
 /// Shows on a bar what arrives. Outcomes arrive on threads of the pool's, which must not wait for a
@@ -45,7 +45,7 @@ impl Watch {
     }
 
     /// Items have ended; nobody knows of it yet.
-    pub(super) fn add(&self, piece: &Piece) {
+    pub(super) fn add(&self, piece: &ChunkOutcome) {
         self.counter.count(piece.count.into());
         let failed = piece.failures() as u64;
         // Whoever is going to tell of others tells of these as well.
@@ -61,7 +61,8 @@ impl Watch {
 
     fn later(&self, change: fn(&mut Progress)) {
         let shown = self.shown.clone();
-        self.executor.defer(Box::new(move || shown.show(change)));
+        self.executor
+            .spawn_callback(Box::new(move || shown.show(change)));
     }
 
     /// All are through, and the results are about to be read.

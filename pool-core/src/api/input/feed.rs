@@ -18,13 +18,13 @@ use crate::error::task_error::TaskError;
 use crate::observe::call_span::Origin;
 use crate::sys;
 use crate::task::bytes::Bytes;
-use crate::task::chunk::{Chunk, Piece, Sink};
-use crate::task::chunk_ext::Extras;
+use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink};
+use crate::task::chunk_ext::ChunkExt;
 use crate::task::chunker::Chunker;
 use crate::task::encode::{Items, Limit, Stop};
 use crate::task::executor::{Cancel, Executor};
-use crate::task::options::CheckedOptions;
-use crate::worker::function::Entry;
+use crate::task::options::ValidatedOptions;
+use crate::worker::function::FunctionId;
 
 /// How long an executor's thread takes and encodes items in one go. What else the executor runs
 /// waits meanwhile; what a turn costs beside it is less than a microsecond.
@@ -35,12 +35,16 @@ const FILL_FOR: Duration = Duration::from_micros(100);
 pub(crate) trait Source {
     /// The next pieces in whatever order they come, at least one; none when all are through.
     /// Waits for them, driving the pool.
-    fn next_pieces(&mut self) -> Vec<Arc<Piece>>;
+    fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>>;
 
     /// The same as a future does it: without waiting, and, if it is asked once in each poll to
     /// `fill`, without keeping the thread for long.
     #[cfg(feature = "stream")]
-    fn poll_pieces(&mut self, context: &mut Context<'_>, fill: bool) -> Poll<Vec<Arc<Piece>>>;
+    fn poll_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        fill: bool,
+    ) -> Poll<Vec<Arc<ChunkOutcome>>>;
 
     /// From now on `poll_pieces` is asked, and nobody drives the pool.
     #[cfg(feature = "stream")]
@@ -62,12 +66,16 @@ pub(crate) trait Source {
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {
-    fn next_pieces(&mut self) -> Vec<Arc<Piece>> {
+    fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>> {
         (**self).next_pieces()
     }
 
     #[cfg(feature = "stream")]
-    fn poll_pieces(&mut self, context: &mut Context<'_>, fill: bool) -> Poll<Vec<Arc<Piece>>> {
+    fn poll_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        fill: bool,
+    ) -> Poll<Vec<Arc<ChunkOutcome>>> {
         (**self).poll_pieces(context, fill)
     }
 
@@ -95,8 +103,8 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
 /// What the chunks of one call have in common.
 pub(crate) struct CallSite {
-    pub(crate) entry: Entry,
-    pub(crate) options: CheckedOptions,
+    pub(crate) entry: FunctionId,
+    pub(crate) options: ValidatedOptions,
     /// The span that the call was made in, if it matters.
     pub(crate) origin: Option<Arc<Origin>>,
 }
@@ -117,7 +125,7 @@ impl CallSite {
         count: u32,
         items: Bytes,
         attended: bool,
-        sink: Arc<dyn crate::task::chunk::Sink>,
+        sink: Arc<dyn crate::task::chunk::CompletionSink>,
     ) -> Chunk {
         Chunk {
             entry: self.entry,
@@ -130,7 +138,7 @@ impl CallSite {
             is_initializer: false,
             is_fed: false,
             deaths: 0,
-            extras: Extras::of_call(self.options.receipts, self.origin.as_ref()),
+            ext: ChunkExt::of_call(self.options.receipts, self.origin.as_ref()),
             sink,
         }
     }
@@ -155,7 +163,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) fn new(options: &CheckedOptions, executor: &dyn Executor) -> Self {
+    pub(crate) fn new(options: &ValidatedOptions, executor: &dyn Executor) -> Self {
         let workers = executor.processes();
         let buffer = options.buffer;
         Self {
@@ -199,7 +207,7 @@ impl Flow {
     }
 
     /// Pieces have come back.
-    pub(crate) fn observe(&mut self, pieces: &[Arc<Piece>]) {
+    pub(crate) fn observe(&mut self, pieces: &[Arc<ChunkOutcome>]) {
         for piece in pieces {
             self.back += piece.count as usize;
             let took = Duration::from_nanos(piece.took_ns);
@@ -325,7 +333,8 @@ where
                 Stop::Failed(error) => {
                     let index = self.filler.skip();
                     self.collector.expect(1);
-                    self.collector.complete(Piece::failed(index, 1, error));
+                    self.collector
+                        .complete(ChunkOutcome::failed(index, 1, error));
                     return None;
                 }
                 Stop::Panicked(panic) => return Some(End::Panicked(panic)),
@@ -337,7 +346,7 @@ where
 /// Feeds a pool from an iterator in the thread that wants the results.
 ///
 /// Dropping it cancels what is under way.
-pub(crate) struct Feed<I: Iterator> {
+pub(crate) struct InputFeeder<I: Iterator> {
     executor: Arc<dyn Executor>,
     pusher: Pusher<I>,
     /// What the input panicked with; to be thrown on when all items before are through.
@@ -349,7 +358,7 @@ pub(crate) struct Feed<I: Iterator> {
     progress: Progress,
 }
 
-impl<A, I> Feed<I>
+impl<A, I> InputFeeder<I>
 where
     A: Serialize + 'static,
     I: Iterator<Item = A>,
@@ -430,7 +439,7 @@ where
 
     /// The pieces that are there, none of them when all are through; `None`: they must be waited
     /// for.
-    fn take(&mut self) -> Option<Vec<Arc<Piece>>> {
+    fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
         let pieces = self.collector.take();
         self.flow.observe(&pieces);
         show(&self.progress, &pieces);
@@ -443,7 +452,7 @@ where
 }
 
 /// Shows what has come back.
-pub(crate) fn show(progress: &Progress, pieces: &[Arc<Piece>]) {
+pub(crate) fn show(progress: &Progress, pieces: &[Arc<ChunkOutcome>]) {
     if progress.is_shown() {
         for piece in pieces {
             progress.add(piece.count.into(), piece.failures() as u64);
@@ -451,12 +460,12 @@ pub(crate) fn show(progress: &Progress, pieces: &[Arc<Piece>]) {
     }
 }
 
-impl<A, I> Source for Feed<I>
+impl<A, I> Source for InputFeeder<I>
 where
     A: Serialize + 'static,
     I: Iterator<Item = A>,
 {
-    fn next_pieces(&mut self) -> Vec<Arc<Piece>> {
+    fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>> {
         if self.executor.is_foreign() {
             return Vec::new();
         }
@@ -468,7 +477,7 @@ where
             if self.flow.taken > self.flow.back {
                 let collector = &self.collector;
                 self.executor
-                    .drive(&mut |waker| collector.poll_any(waker), None);
+                    .wait_until(&mut |waker| collector.poll_any(waker), None);
             }
             // Otherwise there was no room, for the caller holds all that was taken: it asks for
             // more only when it has given that away.
@@ -476,7 +485,11 @@ where
     }
 
     #[cfg(feature = "stream")]
-    fn poll_pieces(&mut self, context: &mut Context<'_>, fill: bool) -> Poll<Vec<Arc<Piece>>> {
+    fn poll_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        fill: bool,
+    ) -> Poll<Vec<Arc<ChunkOutcome>>> {
         if self.executor.is_foreign() {
             return Poll::Ready(Vec::new());
         }
@@ -500,7 +513,7 @@ where
     fn stop_driving(&mut self) {
         self.pusher.open().leave_unattended();
         if self.flow.taken > self.flow.back {
-            self.executor.hand_over();
+            self.executor.detach();
         }
     }
 
@@ -531,28 +544,28 @@ where
     }
 }
 
-impl<I: Iterator> Drop for Feed<I> {
+impl<I: Iterator> Drop for InputFeeder<I> {
     fn drop(&mut self) {
         self.progress.abandon();
         if self.has_begun && !self.is_exhausted {
             self.executor.unwatch_input(self.pusher.filler.open());
         }
         if self.pusher.filler.taken() > self.flow.back {
-            Pending::new(self.collector.clone(), self.executor.clone()).cancel(Cancel::Ask);
+            Pending::new(self.collector.clone(), self.executor.clone()).cancel(Cancel::Cooperative);
         }
     }
 }
 
 /// Pieces that wait to be looked at, in the order in which the caller wants them.
-pub(crate) enum Turn {
+pub(crate) enum ResultOrder {
     /// As they came.
-    First(VecDeque<Arc<Piece>>),
+    First(VecDeque<Arc<ChunkOutcome>>),
     /// As their items were.
     InOrder(InOrder),
 }
 
-impl Turn {
-    pub(crate) fn push(&mut self, piece: Arc<Piece>) {
+impl ResultOrder {
+    pub(crate) fn push(&mut self, piece: Arc<ChunkOutcome>) {
         match self {
             Self::First(pieces) => pieces.push_back(piece),
             Self::InOrder(pieces) => pieces.push(piece),
@@ -560,7 +573,7 @@ impl Turn {
     }
 
     /// The next piece, if it is there.
-    pub(crate) fn pop(&mut self) -> Option<Arc<Piece>> {
+    pub(crate) fn pop(&mut self) -> Option<Arc<ChunkOutcome>> {
         match self {
             Self::First(pieces) => pieces.pop_front(),
             Self::InOrder(pieces) => pieces.pop(),
@@ -572,16 +585,16 @@ impl Turn {
 #[derive(Default)]
 pub(crate) struct InOrder {
     next: usize,
-    early: BTreeMap<usize, Arc<Piece>>,
+    early: BTreeMap<usize, Arc<ChunkOutcome>>,
 }
 
 impl InOrder {
-    pub(crate) fn push(&mut self, piece: Arc<Piece>) {
+    pub(crate) fn push(&mut self, piece: Arc<ChunkOutcome>) {
         self.early.insert(piece.first, piece);
     }
 
     /// The next piece, if it is there.
-    pub(crate) fn pop(&mut self) -> Option<Arc<Piece>> {
+    pub(crate) fn pop(&mut self) -> Option<Arc<ChunkOutcome>> {
         let piece = self.early.remove(&self.next)?;
         self.next += piece.count as usize;
         Some(piece)

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::feed::{CallSite, End, Feed, Flow, Pusher, Source, show};
+use super::feed::{CallSite, End, Flow, InputFeeder, Pusher, Source, show};
 use super::open_chunk::OpenChunk;
-use crate::api::handle::{Cell, Collector, Pending};
+use crate::api::handle::{Collector, Pending, ResultCell};
 use crate::api::progress::Progress;
 use crate::error::task_error::{TaskError, TaskErrorKind};
-use crate::panic::catch::quietly;
+use crate::panic::catch::catch_and_discard;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::task::chunk::Piece;
+use crate::task::chunk::ChunkOutcome;
 use crate::task::executor::{Cancel, Executor};
 
 /// Gives the outcomes of a call whose input is read by a feeder.
@@ -150,7 +150,7 @@ impl Fed {
                 their_collector.close();
                 let pusher = pusher.expect("there is no thread to take it");
                 let executor = their_executor.upgrade().expect("whoever asks has it");
-                let feed = Feed::resume(executor, pusher, flow, progress);
+                let feed = InputFeeder::resume(executor, pusher, flow, progress);
                 Box::new(feed) as Box<dyn Source + Send>
             })
         });
@@ -182,7 +182,7 @@ impl Fed {
 
     /// The pieces that are there, none of them when all are through; `None`: they must be waited
     /// for.
-    fn take(&mut self) -> Option<Vec<Arc<Piece>>> {
+    fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
         let pieces = self.collector.take();
         let mut state = self.tap.lock();
         state.flow.observe(&pieces);
@@ -204,7 +204,7 @@ impl Fed {
 }
 
 impl Source for Fed {
-    fn next_pieces(&mut self) -> Vec<Arc<Piece>> {
+    fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>> {
         if self.is_copy() {
             return Vec::new();
         }
@@ -218,12 +218,16 @@ impl Source for Fed {
             }
             let collector = &self.collector;
             self.executor
-                .drive(&mut |waker| collector.poll_any(waker), None);
+                .wait_until(&mut |waker| collector.poll_any(waker), None);
         }
     }
 
     #[cfg(feature = "stream")]
-    fn poll_pieces(&mut self, context: &mut Context<'_>, fill: bool) -> Poll<Vec<Arc<Piece>>> {
+    fn poll_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        fill: bool,
+    ) -> Poll<Vec<Arc<ChunkOutcome>>> {
         if self.is_copy() {
             return Poll::Ready(Vec::new());
         }
@@ -245,7 +249,7 @@ impl Source for Fed {
     fn stop_driving(&mut self) {
         self.open.leave_unattended();
         if !matches!(self.feeder, Feeder::Ready(_)) {
-            self.executor.hand_over();
+            self.executor.detach();
         }
     }
 
@@ -328,7 +332,7 @@ impl Drop for Fed {
             }
             self.open.interrupt();
             self.executor.unwatch_input(&self.open);
-            Pending::new(self.collector.clone(), self.executor.clone()).cancel(Cancel::Ask);
+            Pending::new(self.collector.clone(), self.executor.clone()).cancel(Cancel::Cooperative);
             leave(thread);
         }
     }
@@ -374,7 +378,7 @@ where
         progress.end_known(taken);
     }
     // Before anybody hears of the end.
-    quietly(|| drop(pusher));
+    catch_and_discard(|| drop(pusher));
     {
         let mut state = tap.lock();
         state.flow.taken = taken;

@@ -17,14 +17,14 @@ use super::feed::CallSite;
 use crate::api::handle::Collector;
 use crate::broadcast::SharedMemory;
 use crate::codec;
-use crate::panic::catch::{report_for, reporting};
+use crate::panic::catch::{panic_scope, report_for};
 use crate::shm::protocol;
 use crate::shm::protocol::Head;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 use crate::task::bytes::Bytes;
-use crate::task::chunk::{Chunk, Sink};
+use crate::task::chunk::{Chunk, CompletionSink};
 use crate::task::encode::{Limit, Stop, append, panicked, refused};
 
 /// The chunk of one call that is being filled. See the module.
@@ -245,7 +245,7 @@ impl Filler {
         self.scratch.clear();
         let mut attachments = Vec::new();
         let start = self.is_timed.then(sys::now_ns);
-        reporting(|| append(argument, &mut self.scratch, &mut attachments))
+        panic_scope(|| append(argument, &mut self.scratch, &mut attachments))
             .map_err(|error| Stop::Failed(refused(&error)))?;
         if start.is_some() || !attachments.is_empty() {
             let mut state = self.open.lock();

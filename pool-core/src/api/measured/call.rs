@@ -6,29 +6,29 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ImapReceipts, ImapReceiptsLocal, ReceiptHandle, Receipted};
-use crate::api::call::{CallWith, reserve};
+use super::{ImapMeasured, ImapMeasuredLocal, Measured, MeasuredHandle};
+use crate::api::call::{Call, reserve};
 use crate::api::handle::{Collector, Pending};
 use crate::sys;
-use crate::task::chunk::{Piece, Sink};
+use crate::task::chunk::{ChunkOutcome, CompletionSink};
 use crate::task::encode::encode_one;
 use crate::worker::function::Stateless;
 
-/// A call whose results come with receipts: what [`CallWith::receipts`] returns.
+/// A call whose results come with receipts: what [`Call::measured`] returns.
 ///
 /// Each item has its own outcome here, so there is no `try_map` besides `map`.
 #[must_use = "a call does nothing until one of `apply`, `map`, ... is called"]
-pub struct CallWithReceipts<F> {
-    call: CallWith<F>,
+pub struct MeasuredCall<F> {
+    call: Call<F>,
 }
 
-impl<F> CallWithReceipts<F> {
-    pub(crate) fn new(call: CallWith<F>) -> Self {
+impl<F> MeasuredCall<F> {
+    pub(crate) fn new(call: Call<F>) -> Self {
         Self { call }
     }
 
     /// See [`Pool::apply`](crate::Pool::apply).
-    pub fn apply<A, R>(self, argument: A) -> Receipted<R>
+    pub fn apply<A, R>(self, argument: A) -> Measured<R>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -41,7 +41,7 @@ impl<F> CallWithReceipts<F> {
     }
 
     /// See [`Pool::apply_async`](crate::Pool::apply_async).
-    pub fn apply_async<A, R>(self, argument: A) -> ReceiptHandle<Receipted<R>>
+    pub fn apply_async<A, R>(self, argument: A) -> MeasuredHandle<Measured<R>>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -55,7 +55,7 @@ impl<F> CallWithReceipts<F> {
         handle
     }
 
-    fn submit<A, R>(self, argument: A, attended: bool) -> ReceiptHandle<Receipted<R>>
+    fn submit<A, R>(self, argument: A, attended: bool) -> MeasuredHandle<Measured<R>>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -76,16 +76,16 @@ impl<F> CallWithReceipts<F> {
                 chunk.note_encoding(&[took]);
                 self.call.executor().submit(chunk);
             }
-            Err(error) => collector.complete(Piece::failed(0, 1, error)),
+            Err(error) => collector.complete(ChunkOutcome::failed(0, 1, error)),
         }
-        ReceiptHandle::new(Pending::new(collector, self.call.executor().clone()))
+        MeasuredHandle::new(Pending::new(collector, self.call.executor().clone()))
     }
 
     /// See [`Pool::try_map`](crate::Pool::try_map).
     ///
     /// # Panics
     /// When the iterator panics.
-    pub fn map<I, R>(self, items: I) -> Vec<Receipted<R>>
+    pub fn map<I, R>(self, items: I) -> Vec<Measured<R>>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
@@ -97,77 +97,77 @@ impl<F> CallWithReceipts<F> {
             Ok(_) => {
                 let done = self
                     .call
-                    .for_each::<_, R>(items, |piece| Receipted::read_all(piece, &mut all));
+                    .for_each::<_, R>(items, |piece| Measured::read_all(piece, &mut all));
                 // An input may fork, and return in both.
-                all.extend(done.err().map(|error| Receipted {
+                all.extend(done.err().map(|error| Measured {
                     outcome: Err(error),
-                    receipt: crate::observe::receipt::Receipt::default(),
+                    metrics: crate::observe::task_metrics::TaskMetrics::default(),
                 }));
             }
             // Nothing was run; each item fails for the same reason.
-            Err(error) => all.extend(items.enumerate().map(|(index, _)| Receipted {
+            Err(error) => all.extend(items.enumerate().map(|(index, _)| Measured {
                 outcome: Err(error.clone().at_index(index)),
-                receipt: crate::observe::receipt::Receipt::default(),
+                metrics: crate::observe::task_metrics::TaskMetrics::default(),
             })),
         }
         all
     }
 
     /// See [`Pool::map_async`](crate::Pool::map_async).
-    pub fn map_async<I, R>(self, items: I) -> ReceiptHandle<Vec<Receipted<R>>>
+    pub fn map_async<I, R>(self, items: I) -> MeasuredHandle<Vec<Measured<R>>>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        ReceiptHandle::new(self.call.submit_map::<_, R>(items))
+        MeasuredHandle::new(self.call.submit_map::<_, R>(items))
     }
 
     /// See [`Pool::imap`](crate::Pool::imap).
-    pub fn imap<I, R>(self, items: I) -> ImapReceipts<R>
+    pub fn imap<I, R>(self, items: I) -> ImapMeasured<R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         I::IntoIter: Send + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        ImapReceipts::new(self.call.source::<I, R>(items), true)
+        ImapMeasured::new(self.call.source::<I, R>(items), true)
     }
 
     /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered).
-    pub fn imap_unordered<I, R>(self, items: I) -> ImapReceipts<R>
+    pub fn imap_unordered<I, R>(self, items: I) -> ImapMeasured<R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         I::IntoIter: Send + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        ImapReceipts::new(self.call.source::<I, R>(items), false)
+        ImapMeasured::new(self.call.source::<I, R>(items), false)
     }
 
     /// See [`Pool::imap_local`](crate::Pool::imap_local).
-    pub fn imap_local<I, R>(self, items: I) -> ImapReceiptsLocal<I::IntoIter, R>
+    pub fn imap_local<I, R>(self, items: I) -> ImapMeasuredLocal<I::IntoIter, R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        ImapReceiptsLocal::new(self.call.feed::<I, R>(items), true)
+        ImapMeasuredLocal::new(self.call.feed::<I, R>(items), true)
     }
 
     /// See [`Pool::imap_unordered_local`](crate::Pool::imap_unordered_local).
-    pub fn imap_unordered_local<I, R>(self, items: I) -> ImapReceiptsLocal<I::IntoIter, R>
+    pub fn imap_unordered_local<I, R>(self, items: I) -> ImapMeasuredLocal<I::IntoIter, R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        ImapReceiptsLocal::new(self.call.feed::<I, R>(items), false)
+        ImapMeasuredLocal::new(self.call.feed::<I, R>(items), false)
     }
 }
 
-impl<F> fmt::Debug for CallWithReceipts<F> {
+impl<F> fmt::Debug for MeasuredCall<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CallWithReceipts").field(&self.call).finish()
+        f.debug_tuple("MeasuredCall").field(&self.call).finish()
     }
 }

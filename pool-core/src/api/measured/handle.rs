@@ -10,58 +10,58 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::Receipted;
+use super::Measured;
 use crate::api::handle::{Collector, Pending};
-use crate::task::chunk::Piece;
+use crate::task::chunk::ChunkOutcome;
 use crate::task::executor::Cancel;
 
-/// What the outcomes of a call with receipts are read as: one [`Receipted`], or a vector of them.
+/// What the outcomes of a call with receipts are read as: one [`Measured`], or a vector of them.
 pub trait Collected: private::Read {}
 
-impl<R: DeserializeOwned + 'static> Collected for Receipted<R> {}
-impl<R: DeserializeOwned + 'static> Collected for Vec<Receipted<R>> {}
+impl<R: DeserializeOwned + 'static> Collected for Measured<R> {}
+impl<R: DeserializeOwned + 'static> Collected for Vec<Measured<R>> {}
 
 mod private {
     use std::sync::Arc;
 
-    use crate::task::chunk::Piece;
+    use crate::task::chunk::ChunkOutcome;
 
     pub trait Read: Sized {
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "nobody else can call it")]
-        fn read(pieces: Vec<Arc<Piece>>) -> Self;
+        fn read(pieces: Vec<Arc<ChunkOutcome>>) -> Self;
     }
 }
 
 #[allow(private_interfaces, reason = "as in the trait")]
-impl<R: DeserializeOwned + 'static> private::Read for Receipted<R> {
-    fn read(mut pieces: Vec<Arc<Piece>>) -> Self {
+impl<R: DeserializeOwned + 'static> private::Read for Measured<R> {
+    fn read(mut pieces: Vec<Arc<ChunkOutcome>>) -> Self {
         Self::read_one(pieces.pop())
     }
 }
 
 #[allow(private_interfaces, reason = "as in the trait")]
-impl<R: DeserializeOwned + 'static> private::Read for Vec<Receipted<R>> {
-    fn read(mut pieces: Vec<Arc<Piece>>) -> Self {
+impl<R: DeserializeOwned + 'static> private::Read for Vec<Measured<R>> {
+    fn read(mut pieces: Vec<Arc<ChunkOutcome>>) -> Self {
         pieces.sort_unstable_by_key(|piece| piece.first);
         let mut all = Self::with_capacity(pieces.iter().map(|piece| piece.count as usize).sum());
         for piece in pieces {
-            Receipted::read_all(piece, &mut all);
+            Measured::read_all(piece, &mut all);
         }
         all
     }
 }
 
-/// A call with receipts that runs in the background. `T` is what it gives: a [`Receipted`], or a
+/// A call with receipts that runs in the background. `T` is what it gives: a [`Measured`], or a
 /// vector of them. See [`TaskHandle`](crate::TaskHandle), which it is like in all else: dropping it
 /// changes nothing for the call.
 #[must_use = "a handle is how the result is read; `drop` it to say that nobody wants it"]
-pub struct ReceiptHandle<T> {
+pub struct MeasuredHandle<T> {
     pending: Pending<Collector>,
     result: PhantomData<fn() -> T>,
 }
 
-impl<T: Collected> ReceiptHandle<T> {
+impl<T: Collected> MeasuredHandle<T> {
     pub(super) fn new(pending: Pending<Collector>) -> Self {
         Self {
             pending,
@@ -99,7 +99,7 @@ impl<T: Collected> ReceiptHandle<T> {
 
     /// Ends the call early: see [`TaskHandle::cancel`](crate::TaskHandle::cancel).
     pub fn cancel(&self) {
-        self.pending.cancel(Cancel::Ask);
+        self.pending.cancel(Cancel::Cooperative);
     }
 
     /// The same by force: see [`TaskHandle::kill`](crate::TaskHandle::kill).
@@ -115,7 +115,7 @@ impl<T: Collected> ReceiptHandle<T> {
     }
 }
 
-impl<T: Collected> ReceiptHandle<T> {
+impl<T: Collected> MeasuredHandle<T> {
     /// As `on_complete`, with how many items have failed.
     pub(super) fn on_end(&self, callback: impl FnOnce(u64) + Send + 'static) {
         self.pending.on_complete(move |pieces| {
@@ -124,7 +124,7 @@ impl<T: Collected> ReceiptHandle<T> {
     }
 }
 
-impl<T: Collected> Future for ReceiptHandle<T> {
+impl<T: Collected> Future for MeasuredHandle<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
@@ -136,9 +136,9 @@ impl<T: Collected> Future for ReceiptHandle<T> {
     }
 }
 
-impl<T> fmt::Debug for ReceiptHandle<T> {
+impl<T> fmt::Debug for MeasuredHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReceiptHandle")
+        f.debug_struct("MeasuredHandle")
             .field("is_ready", &self.pending.is_ready())
             .finish_non_exhaustive()
     }
@@ -146,5 +146,5 @@ impl<T> fmt::Debug for ReceiptHandle<T> {
 
 const _: () = {
     const fn assert<T: Send + Sync + Unpin>() {}
-    assert::<ReceiptHandle<Receipted<std::rc::Rc<()>>>>();
+    assert::<MeasuredHandle<Measured<std::rc::Rc<()>>>>();
 };

@@ -1,4 +1,4 @@
-//! Lazy maps with receipts.
+//! ImapInner maps with receipts.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,32 +8,32 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Receipted;
-use crate::api::imap::{Given, Lazy};
-use crate::api::input::feed::{Feed, Source};
+use super::Measured;
+use crate::api::imap::{ImapInner, ImapItem};
+use crate::api::input::feed::{InputFeeder, Source};
 use crate::error::task_error::TaskError;
-use crate::observe::receipt::Receipt;
-use crate::task::chunk::Piece;
+use crate::observe::task_metrics::TaskMetrics;
+use crate::task::chunk::ChunkOutcome;
 
 /// An iterator over the results of a lazy map, with receipts; see [`Imap`](crate::Imap), which it
 /// is like in all else.
 #[must_use = "iterators do nothing until they are asked for an item"]
-pub struct ImapReceipts<R> {
-    pub(crate) lazy: Lazy<Box<dyn Source + Send>, Receipted<R>>,
+pub struct ImapMeasured<R> {
+    pub(crate) lazy: ImapInner<Box<dyn Source + Send>, Measured<R>>,
 }
 
-impl<R> ImapReceipts<R> {
+impl<R> ImapMeasured<R> {
     pub(super) fn new(source: Result<Box<dyn Source + Send>, TaskError>, ordered: bool) -> Self {
         Self {
-            lazy: Lazy::new(source, ordered),
+            lazy: ImapInner::new(source, ordered),
         }
     }
 }
 
-impl<R: DeserializeOwned + 'static> Iterator for ImapReceipts<R> {
-    type Item = Receipted<R>;
+impl<R: DeserializeOwned + 'static> Iterator for ImapMeasured<R> {
+    type Item = Measured<R>;
 
-    fn next(&mut self) -> Option<Receipted<R>> {
+    fn next(&mut self) -> Option<Measured<R>> {
         self.lazy.next()
     }
 
@@ -42,24 +42,24 @@ impl<R: DeserializeOwned + 'static> Iterator for ImapReceipts<R> {
     }
 }
 
-impl<R: DeserializeOwned + 'static> Given for Receipted<R> {
+impl<R: DeserializeOwned + 'static> ImapItem for Measured<R> {
     fn refused(error: TaskError) -> Self {
         Self {
             outcome: Err(error),
-            receipt: Receipt::default(),
+            metrics: TaskMetrics::default(),
         }
     }
 
-    fn read(piece: Arc<Piece>, ready: &mut VecDeque<Self>) {
+    fn read(piece: Arc<ChunkOutcome>, ready: &mut VecDeque<Self>) {
         Self::read_all(piece, ready);
     }
 }
 
-impl<R: DeserializeOwned + 'static> FusedIterator for ImapReceipts<R> {}
+impl<R: DeserializeOwned + 'static> FusedIterator for ImapMeasured<R> {}
 
-impl<R> fmt::Debug for ImapReceipts<R> {
+impl<R> fmt::Debug for ImapMeasured<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImapReceipts")
+        f.debug_struct("ImapMeasured")
             .field("is_over", &self.lazy.is_over())
             .finish_non_exhaustive()
     }
@@ -68,27 +68,27 @@ impl<R> fmt::Debug for ImapReceipts<R> {
 /// The same over an input that is read in the caller's thread; see [`ImapLocal`](crate::ImapLocal),
 /// which it is like in all else.
 #[must_use = "iterators do nothing until they are asked for an item"]
-pub struct ImapReceiptsLocal<I: Iterator, R> {
-    lazy: Lazy<Feed<I>, Receipted<R>>,
+pub struct ImapMeasuredLocal<I: Iterator, R> {
+    lazy: ImapInner<InputFeeder<I>, Measured<R>>,
 }
 
-impl<I: Iterator, R> ImapReceiptsLocal<I, R> {
-    pub(super) fn new(feed: Result<Feed<I>, TaskError>, ordered: bool) -> Self {
+impl<I: Iterator, R> ImapMeasuredLocal<I, R> {
+    pub(super) fn new(feed: Result<InputFeeder<I>, TaskError>, ordered: bool) -> Self {
         Self {
-            lazy: Lazy::new(feed, ordered),
+            lazy: ImapInner::new(feed, ordered),
         }
     }
 }
 
-impl<A, I, R> Iterator for ImapReceiptsLocal<I, R>
+impl<A, I, R> Iterator for ImapMeasuredLocal<I, R>
 where
     A: Serialize + 'static,
     I: Iterator<Item = A>,
     R: DeserializeOwned + 'static,
 {
-    type Item = Receipted<R>;
+    type Item = Measured<R>;
 
-    fn next(&mut self) -> Option<Receipted<R>> {
+    fn next(&mut self) -> Option<Measured<R>> {
         self.lazy.next()
     }
 
@@ -97,7 +97,7 @@ where
     }
 }
 
-impl<A, I, R> FusedIterator for ImapReceiptsLocal<I, R>
+impl<A, I, R> FusedIterator for ImapMeasuredLocal<I, R>
 where
     A: Serialize + 'static,
     I: Iterator<Item = A>,
@@ -105,9 +105,9 @@ where
 {
 }
 
-impl<I: Iterator, R> fmt::Debug for ImapReceiptsLocal<I, R> {
+impl<I: Iterator, R> fmt::Debug for ImapMeasuredLocal<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImapReceiptsLocal")
+        f.debug_struct("ImapMeasuredLocal")
             .field("is_over", &self.lazy.is_over())
             .finish_non_exhaustive()
     }

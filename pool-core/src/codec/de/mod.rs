@@ -13,7 +13,7 @@ use super::bulk;
 use super::error::{Attempt, CodecError};
 use super::limits::Limits;
 use super::number::read_number;
-use crate::codec::handle_context::{Arrival, TICKET, arriving};
+use crate::codec::handle_context::{Arrival, HANDLE_TYPE_NAME, decoding_handle};
 
 /// Makes a value from all of `bytes`, which may come from a process that went wrong.
 ///
@@ -222,7 +222,7 @@ impl<'de, const M: bool> Decoder<'de, M> {
         };
         let limits = self.limits.clone();
         let (value, height, excess) =
-            arriving(arrival, || visitor.visit_newtype_struct(&mut *self));
+            decoding_handle(arrival, || visitor.visit_newtype_struct(&mut *self));
         let value = value?;
         // The levels of the ticket are not those of the value.
         self.limits = limits;
@@ -388,7 +388,7 @@ impl<'de, const M: bool> Deserializer<'de> for &mut Decoder<'de, M> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, CodecError> {
-        if name == TICKET {
+        if name == HANDLE_TYPE_NAME {
             return self.inside(|decoder| decoder.handle(visitor));
         }
         self.inside(|decoder| visitor.visit_newtype_struct(decoder))

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::intake::{Destination, Intake, PIECE_BYTES, Pipes, from_token};
+use super::handler_thread::{HandlerThread, OutputEvent, Queue};
 use super::lines::Lines;
-use super::teller::{News, Queue, Teller};
-use crate::backend::config::Checked;
+use super::worker_pipes::{Destination, PIECE_BYTES, Pipes, WorkerPipes, from_token};
+use crate::backend::config::ValidatedConfig;
 use crate::backend::launcher::Outlets;
 use crate::engine::workers::Due;
 #[cfg(feature = "tracing")]
@@ -49,13 +49,13 @@ pub(in super::super) struct Capture {
 }
 
 struct Reader {
-    hub: Arc<Hub>,
-    teller: Teller,
+    shared: Arc<CaptureShared>,
+    handler: HandlerThread,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the reader's thread shares with the others.
-pub(super) struct Hub {
+pub(super) struct CaptureShared {
     pub(super) poller: Poller,
     /// Wakes the reader: there is room, or it is the end.
     alarm: Arc<Event>,
@@ -69,7 +69,7 @@ pub(super) struct Hub {
 }
 
 impl Capture {
-    pub(in super::super) fn new(config: &Checked) -> io::Result<Self> {
+    pub(in super::super) fn new(config: &ValidatedConfig) -> io::Result<Self> {
         let (stdout, stderr) = (config.stdout.clone(), config.stderr.clone());
         let reads = stdout.is_captured() || stderr.is_captured() || config.forward_events;
         let reader = if reads { Some(Reader::start()?) } else { None };
@@ -86,12 +86,15 @@ impl Capture {
     #[cfg(feature = "tracing")]
     pub(in super::super) fn origin(&self) -> Option<Arc<Origin>> {
         let span = self.audience.as_ref()?.current_span()?;
-        let keeper = self.reader.as_ref()?.hub.queue.clone();
+        let keeper = self.reader.as_ref()?.shared.queue.clone();
         Some(Arc::new(Origin::new(span, keeper)))
     }
 
     /// Makes what a worker is to write to, and what that is read from, if it is read at all.
-    pub(in super::super) fn connect(&self, due: &Due) -> io::Result<(Outlets, Option<Intake>)> {
+    pub(in super::super) fn connect(
+        &self,
+        due: &Due,
+    ) -> io::Result<(Outlets, Option<WorkerPipes>)> {
         let mut pipes = Vec::new();
         let mut outlet = |stream, output: &Output| match &output.0 {
             Kind::Inherit => Ok(None),
@@ -136,17 +139,17 @@ impl Capture {
             return Ok((outlets, None));
         };
         let info = WorkerInfo::new(due.number, due.generation, 0);
-        let pipes = Arc::new(Pipes::new(info, pipes, reader.hub.clone()));
-        reader.hub.lock().insert(due.number, pipes.clone());
+        let pipes = Arc::new(Pipes::new(info, pipes, reader.shared.clone()));
+        reader.shared.lock().insert(due.number, pipes.clone());
         // Dropped, and so forgotten, if they cannot be watched.
-        let intake = Intake(pipes);
-        intake.0.watch()?;
-        Ok((outlets, Some(intake)))
+        let pipes = WorkerPipes(pipes);
+        pipes.0.watch()?;
+        Ok((outlets, Some(pipes)))
     }
 
     /// How many lines were lost because a handler was too slow.
     pub(in super::super) fn lines_dropped(&self) -> u64 {
-        let dropped = |reader: &Reader| reader.hub.lines_dropped.load(Ordering::Relaxed);
+        let dropped = |reader: &Reader| reader.shared.lines_dropped.load(Ordering::Relaxed);
         self.reader.as_ref().map_or(0, dropped)
     }
 
@@ -154,22 +157,22 @@ impl Capture {
     pub(in super::super) fn events_dropped(&self) -> u64 {
         #[cfg(feature = "tracing")]
         if let Some(reader) = &self.reader {
-            return reader.hub.events_dropped.load(Ordering::Relaxed);
+            return reader.shared.events_dropped.load(Ordering::Relaxed);
         }
         0
     }
 
     /// Whether this is the thread that the handlers run on.
     pub(in super::super) fn is_telling_here(&self) -> bool {
-        let teller = self.reader.as_ref().map(|reader| &reader.teller);
-        teller.is_some_and(Teller::is_current_thread)
+        let handler = self.reader.as_ref().map(|reader| &reader.handler);
+        handler.is_some_and(HandlerThread::is_current_thread)
     }
 
     /// Waits until the handlers have seen everything that was read. `false`: they had not by the
     /// deadline.
     pub(in super::super) fn wait_until_told(&self, deadline: Option<Instant>) -> bool {
-        let teller = self.reader.as_ref().map(|reader| &reader.teller);
-        teller.is_none_or(|teller| teller.wait_until_told(deadline))
+        let handler = self.reader.as_ref().map(|reader| &reader.handler);
+        handler.is_none_or(|handler| handler.wait_until_told(deadline))
     }
 
     /// Ends the threads, when the handlers have seen everything. The workers are gone by now.
@@ -185,12 +188,12 @@ impl Reader {
         let alarm = Arc::new(Event::new()?);
         let poller = Poller::new()?;
         poller.add(&*alarm, ALARM)?;
-        let teller = Teller::start(alarm.clone())?;
-        let hub = Arc::new(Hub {
+        let handler = HandlerThread::start(alarm.clone())?;
+        let shared = Arc::new(CaptureShared {
             poller,
             alarm,
             pipes: Mutex::new(HashMap::new()),
-            queue: teller.queue().clone(),
+            queue: handler.queue().clone(),
             lines_dropped: AtomicU64::new(0),
             #[cfg(feature = "tracing")]
             events_dropped: AtomicU64::new(0),
@@ -199,17 +202,17 @@ impl Reader {
         let thread = thread::Builder::new()
             .name("procpool-reader".into())
             .spawn({
-                let hub = hub.clone();
-                move || hub.read()
+                let shared = shared.clone();
+                move || shared.read()
             });
         match thread {
             Ok(thread) => Ok(Self {
-                hub,
-                teller,
+                shared,
+                handler,
                 thread: Mutex::new(Some(thread)),
             }),
             Err(error) => {
-                teller.finish();
+                handler.finish();
                 Err(sys::failed_in(sys::THREAD_CALL)(error))
             }
         }
@@ -218,15 +221,15 @@ impl Reader {
 
 impl Reader {
     fn finish(&self) {
-        self.hub.is_finished.store(true, Ordering::SeqCst);
-        self.hub.alarm.set();
+        self.shared.is_finished.store(true, Ordering::SeqCst);
+        self.shared.alarm.set();
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
             // It runs nothing of the user's.
             let _ = thread.join();
         }
         drop(thread);
-        self.teller.finish();
+        self.handler.finish();
     }
 }
 
@@ -237,7 +240,7 @@ impl Drop for Reader {
     }
 }
 
-impl Hub {
+impl CaptureShared {
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, Arc<Pipes>>> {
         self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -254,7 +257,7 @@ impl Hub {
         line: OutputLine,
         dropped: &mut u64,
     ) {
-        if self.queue.push(News::Line(handler.clone(), line)) {
+        if self.queue.push(OutputEvent::Line(handler.clone(), line)) {
             *dropped = 0;
         } else {
             *dropped += 1;
@@ -264,7 +267,7 @@ impl Hub {
 
     /// Has an event told, or counts it.
     #[cfg(feature = "tracing")]
-    pub(super) fn tell_event(&self, event: News, dropped: &mut u64) {
+    pub(super) fn tell_event(&self, event: OutputEvent, dropped: &mut u64) {
         if !self.queue.push(event) {
             *dropped = dropped.saturating_add(1);
             self.events_dropped.fetch_add(1, Ordering::Relaxed);

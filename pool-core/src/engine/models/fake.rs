@@ -19,8 +19,8 @@ impl Pool for ModelPool {
     }
 }
 
-/// The two ends of a bell: the parent's and the worker's.
-pub(super) fn bell() -> (OwnedFd, OwnedFd) {
+/// The two ends of a doorbell: the parent's and the worker's.
+pub(super) fn doorbell() -> (OwnedFd, OwnedFd) {
     pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("descriptors")
 }
 

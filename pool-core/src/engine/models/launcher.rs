@@ -4,13 +4,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::fake::{ModelPool, bell};
+use super::fake::{ModelPool, doorbell};
 use crate::backend::config::PoolConfig;
-use crate::backend::launcher::{Advance, LaunchSpec, Launcher, Link, Reaped};
+use crate::backend::launcher::{LaunchSpec, Launcher, Readiness, WorkerHandle};
 use crate::engine::Engine;
 use crate::error::launch_error::LaunchError;
 use crate::process::exit_status::ExitStatus;
@@ -51,17 +52,17 @@ impl Process {
     }
 
     /// What its one thread does, and what the kernel does when that has ended.
-    fn run(&self, region: Region, bell: OwnedFd) {
+    fn run(&self, region: Region, doorbell: OwnedFd) {
         self.life.live();
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            assert!(sys::ring_bell(bell.as_fd()), "a pipe");
+            assert!(sys::ring_doorbell(doorbell.as_fd()), "a pipe");
             // SAFETY: the region is this process' alone, which is parent and worker; it was
             // prepared for this thread, and the engine has its other side.
-            unsafe { serve(region, bell) }
+            unsafe { serve(region, doorbell) }
         }));
         // This is the kernel's, who is not killed.
         Arc::new(Life::default()).live();
-        // The bell is closed.
+        // The doorbell is closed.
         sys::something_happened();
         let exit = match ended {
             Ok(code) => ExitStatus::Code(code),
@@ -85,24 +86,24 @@ impl Process {
 struct ThreadLink {
     process: Arc<Process>,
     region: Arc<Region>,
-    bell: OwnedFd,
+    doorbell: OwnedFd,
 }
 
-impl Link for ThreadLink {
+impl WorkerHandle for ThreadLink {
     fn region(&self) -> Arc<Region> {
         self.region.clone()
     }
 
-    fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    fn doorbell(&self) -> BorrowedFd<'_> {
+        self.doorbell.as_fd()
     }
 
-    fn advance(&mut self) -> Result<Advance, LaunchError> {
-        match rustix::io::read(&self.bell, &mut [0_u8; 8]) {
-            Ok(0) => Err(LaunchError::new("the worker has closed its bell")),
-            Err(Errno::AGAIN) => Ok(Advance::Pending),
-            Ok(_) => Ok(Advance::Reached),
-            Err(error) => Err(LaunchError::new("a bell cannot be read").caused_by(error)),
+    fn poll_ready(&mut self) -> Result<Readiness, LaunchError> {
+        match rustix::io::read(&self.doorbell, &mut [0_u8; 8]) {
+            Ok(0) => Err(LaunchError::new("the worker has closed its doorbell")),
+            Err(Errno::AGAIN) => Ok(Readiness::Pending),
+            Ok(_) => Ok(Readiness::Ready),
+            Err(error) => Err(LaunchError::new("a doorbell cannot be read").caused_by(error)),
         }
     }
 
@@ -110,7 +111,7 @@ impl Link for ThreadLink {
         Some(1)
     }
 
-    fn death(&self) -> Option<BorrowedFd<'_>> {
+    fn exit_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.process.death.as_fd())
     }
 
@@ -118,9 +119,9 @@ impl Link for ThreadLink {
         self.process.kill();
     }
 
-    fn reap(&mut self) -> Reaped {
+    fn reap(&mut self) -> Poll<ExitStatus> {
         let exit = *self.process.exit.lock().expect("no panic");
-        exit.map_or(Reaped::Pending, Reaped::Exited)
+        exit.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -151,7 +152,7 @@ impl Launcher for Processes {
         "model"
     }
 
-    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+    fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError> {
         let region = Region::for_model(spec.region_bytes());
         spec.prepare(&region);
         let theirs = region.again();
@@ -162,7 +163,7 @@ impl Launcher for Processes {
             death: Event::new().expect("descriptors"),
             lingers: self.1,
         });
-        let (hear, ring) = bell();
+        let (hear, ring) = doorbell();
         let body = process.clone();
         Builder::new()
             .name(spec.name())
@@ -172,7 +173,7 @@ impl Launcher for Processes {
         Ok(Box::new(ThreadLink {
             process,
             region: Arc::new(region),
-            bell: hear,
+            doorbell: hear,
         }))
     }
 }

@@ -1,16 +1,16 @@
 //! The concurrent parts under model checkers; see "Models" in `ARCHITECTURE.md`.
 
-#[cfg(shuttle)]
-mod care;
 mod fake;
 #[cfg(shuttle)]
 mod launcher;
+#[cfg(shuttle)]
+mod lifecycle;
 #[cfg(shuttle)]
 mod lingering;
 #[cfg(shuttle)]
 mod pool;
 #[cfg(loom)]
-mod recall;
+mod reclaim;
 #[cfg(loom)]
 mod ring;
 #[cfg(loom)]

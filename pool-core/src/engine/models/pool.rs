@@ -6,17 +6,17 @@
 //! driver that runs in circles because a launch is due.
 //!
 //! Caught when broken on purpose:
-//! - the seat: bells are silenced though somebody has just taken it (which was a defect once); it
+//! - the seat: doorbells are silenced though somebody has just taken it (which was a defect once); it
 //!   is left, or an offer of it declined, without a word to the next; it is offered without waking
 //!   who waits; the driver sleeps without having asked for a ring, or without another look, or
-//!   though it was notified; a notification does not reach who sleeps on the bells; who finds the
+//!   though it was notified; a notification does not reach who sleeps on the doorbells; who finds the
 //!   seat taken sleeps without having asked to be woken;
-//! - the supervisor: it does not hear the bells when it should; it does not look once more when it
+//! - the supervisor: it does not hear the doorbells when it should; it does not look once more when it
 //!   begins to; it is not told of an earlier alarm; who joins is not told of the last delivery;
 //! - the rings: a worker that waits for space is not woken; results are not staged; a frame is sent
 //!   without the wish to be rung for it;
 //! - taking back: one item more or fewer counts as begun; nothing is taken back before a kill; the
-//!   lost item is run again without being asked to; and all that `recall` has.
+//!   lost item is run again without being asked to; and all that `reclaim` has.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +33,7 @@ use crate::sync::thread::{self, JoinHandle, Thread};
 use crate::sync::{Life, for_each_run};
 use crate::sys::Clock;
 
-/// How long the supervisor naps where bells follow each other closely.
+/// How long the supervisor naps where doorbells follow each other closely.
 const NAP_NS: u64 = 50_000;
 
 /// Sees to it that nobody had to be saved by an alarm.
@@ -117,7 +117,7 @@ fn several_threads_wait() {
     });
 }
 
-/// Where the wake-up was once lost: the supervisor hears bells, and a thread takes the seat.
+/// Where the wake-up was once lost: the supervisor hears doorbells, and a thread takes the seat.
 #[test]
 fn one_submits_and_others_wait() {
     explore(|| {

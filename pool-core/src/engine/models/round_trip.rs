@@ -8,21 +8,22 @@
 //! before it sleeps; the driver looks before it asks to be rung; a worker that waits for space for
 //! its results is not woken.
 //!
-//! Not caught, since it makes no difference but for speed: a bell that rings for space alone. What
+//! Not caught, since it makes no difference but for speed: a doorbell that rings for space alone. What
 //! the worker holds it gives back, and rings for, before it sleeps.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::explore;
-use super::fake::{ModelPool, bell};
+use super::fake::{ModelPool, doorbell};
 use crate::api::pool::Pool;
 use crate::backend::config::PoolConfig;
-use crate::backend::launcher::{Advance, LaunchSpec, Launcher, Link, Outlets, Reaped};
+use crate::backend::launcher::{LaunchSpec, Launcher, Outlets, Readiness, WorkerHandle};
 use crate::backend::tie::Tie;
 use crate::engine::supervisor::Supervisor;
-use crate::engine::{Linked, Shared, Token};
+use crate::engine::{Process, Shared, Token};
 use crate::error::launch_error::LaunchError;
 use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
@@ -32,34 +33,34 @@ use crate::worker::serve;
 /// A worker that was reached from the beginning, and never dies.
 struct Steadfast {
     region: Arc<Region>,
-    bell: OwnedFd,
+    doorbell: OwnedFd,
 }
 
-impl Link for Steadfast {
+impl WorkerHandle for Steadfast {
     fn region(&self) -> Arc<Region> {
         self.region.clone()
     }
 
-    fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    fn doorbell(&self) -> BorrowedFd<'_> {
+        self.doorbell.as_fd()
     }
 
-    fn advance(&mut self) -> Result<Advance, LaunchError> {
-        Ok(Advance::Reached)
+    fn poll_ready(&mut self) -> Result<Readiness, LaunchError> {
+        Ok(Readiness::Ready)
     }
 
     fn pid(&self) -> Option<u32> {
         Some(1)
     }
 
-    fn death(&self) -> Option<BorrowedFd<'_>> {
+    fn exit_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
     fn kill(&mut self) {}
 
-    fn reap(&mut self) -> Reaped {
-        Reaped::Exited(ExitStatus::Code(0))
+    fn reap(&mut self) -> Poll<ExitStatus> {
+        Poll::Ready(ExitStatus::Code(0))
     }
 }
 
@@ -77,7 +78,7 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
     let region = Region::for_model(spec.region_bytes());
     spec.prepare(&region);
     let theirs = region.again();
-    let (hear, ring) = bell();
+    let (hear, ring) = doorbell();
     let worker = thread::Builder::new()
         .stack_size(1 << 19)
         .spawn(move || {
@@ -90,11 +91,14 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
         slot,
         number: spec.number(),
     };
-    shared.bells.add(&hear, token.bell()).expect("a descriptor");
-    let linked = Linked {
+    shared
+        .doorbells
+        .add(&hear, token.doorbell())
+        .expect("a descriptor");
+    let process = Process {
         link: Box::new(Steadfast {
             region: Arc::new(region),
-            bell: hear,
+            doorbell: hear,
         }),
         tie,
         number: spec.number(),
@@ -103,9 +107,9 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
         failure: None,
         ask_again: None,
         is_watched: true,
-        intake: None,
+        pipes: None,
     };
-    core.launched(slot, linked);
+    core.launched(slot, process);
     assert!(core.advance(slot));
     drop(core);
     (shared, worker)
@@ -119,12 +123,12 @@ impl Launcher for Nobody {
         "model"
     }
 
-    fn launch(&mut self, _: &LaunchSpec) -> Result<Box<dyn Link>, LaunchError> {
+    fn launch(&mut self, _: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError> {
         Err(LaunchError::new("there is a worker"))
     }
 }
 
-/// With nobody in the seat the supervisor hears the bells. Here it is the thread that has
+/// With nobody in the seat the supervisor hears the doorbells. Here it is the thread that has
 /// submitted the task.
 #[test]
 fn the_supervisor_hears_of_a_result() {

@@ -1,12 +1,12 @@
 //! What was handed out and has not begun goes to a worker that has nothing to do.
 
-use super::{CREDIT_NS, Imbalance, LaneState, STUCK_NS, Scheduler};
-use crate::engine::load::{Flight, Load};
+use super::{CREDIT_NS, Imbalance, QueueState, STUCK_NS, Scheduler};
+use crate::engine::work_unit::{InFlight, WorkUnit};
 
-impl<L: Load> Scheduler<L> {
+impl<L: WorkUnit> Scheduler<L> {
     /// Whether a worker has nothing to do, and nothing waits for it.
-    pub(crate) fn is_hungry(&self) -> bool {
-        self.queue.is_empty() && self.idle.iter().any(|&slot| self.lanes[slot].may_take())
+    pub(crate) fn has_room_for_work(&self) -> bool {
+        self.queue.is_empty() && self.idle.iter().any(|&slot| self.queues[slot].may_take())
     }
 
     /// Whether a worker has nothing to do while items wait behind others: then the lane whose
@@ -15,18 +15,18 @@ impl<L: Load> Scheduler<L> {
     pub(crate) fn imbalance(&mut self, clock: impl Fn() -> u64) -> Option<Imbalance> {
         if self.busy == 0
             || !self.queue.is_empty()
-            || !self.idle.iter().any(|&slot| self.lanes[slot].may_take())
+            || !self.idle.iter().any(|&slot| self.queues[slot].may_take())
         {
             return None;
         }
         let mut now = None;
         let mut first: Option<(u64, usize)> = None;
-        for (slot, lane) in self.lanes.iter_mut().enumerate() {
-            let may_give = lane.state == LaneState::Up && !lane.revoked && !lane.doomed;
+        for (slot, lane) in self.queues.iter_mut().enumerate() {
+            let may_give = lane.state == QueueState::Up && !lane.reclaiming && !lane.doomed;
             if !may_give || !lane.is_waiting() {
                 continue;
             }
-            if lane.load_ns.saturating_mul(lane.flights.len() as u64) > CREDIT_NS {
+            if lane.load_ns.saturating_mul(lane.in_flight.len() as u64) > CREDIT_NS {
                 // It is known to take long.
                 return Some(Imbalance::TakeBack(slot));
             }
@@ -46,17 +46,17 @@ impl<L: Load> Scheduler<L> {
 
     /// All items of a lane that were not begun, when `begun` items had been, were taken back from
     /// its worker: they go to the head of the queue, in order, in pieces for every idle lane.
-    pub(crate) fn taken_back(&mut self, slot: usize, begun: u64) {
-        let lane = &mut self.lanes[slot];
-        lane.revoked = true;
+    pub(crate) fn reclaimed_up_to(&mut self, slot: usize, begun: u64) {
+        let lane = &mut self.queues[slot];
+        lane.reclaiming = true;
         lane.cut = begun.min(lane.handed);
         let mut back = Vec::new();
-        for flight in std::mem::take(&mut lane.flights) {
+        for flight in std::mem::take(&mut lane.in_flight) {
             let count = flight.load.count();
             let kept = begun
                 .saturating_sub(flight.first)
                 .clamp(u64::from(flight.done), u64::from(count)) as u32;
-            let Flight {
+            let InFlight {
                 load,
                 outcomes,
                 first,
@@ -76,7 +76,7 @@ impl<L: Load> Scheduler<L> {
                 (load, None)
             };
             // An empty load stays: the worker still says when it is past it.
-            lane.flights.push_back(Flight {
+            lane.in_flight.push_back(InFlight {
                 load,
                 outcomes,
                 first,
@@ -106,11 +106,11 @@ impl<L: Load> Scheduler<L> {
     }
 
     /// The worker has passed over all that was taken back.
-    pub(crate) fn passed_over(&mut self, slot: usize) {
-        self.lanes[slot].revoked = false;
+    pub(crate) fn finish_reclaim(&mut self, slot: usize) {
+        self.queues[slot].reclaiming = false;
     }
 
     pub(crate) fn is_revoked(&self, slot: usize) -> bool {
-        self.lanes[slot].revoked
+        self.queues[slot].reclaiming
     }
 }

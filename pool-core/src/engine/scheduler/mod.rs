@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-use super::load::{Done, Flight, Load, Remains};
-use crate::observe::worker_exit::EndReason;
+use super::work_unit::{Done, InFlight, Salvaged, WorkUnit};
+use crate::observe::worker_exit::ExitReason;
 
 /// How much work, in nanoseconds, a worker may have waiting for it: enough that it does not run
 /// dry while the parent does something else, little enough to be taken back cheaply.
@@ -23,15 +23,15 @@ const WELL_FED: usize = 4;
 const MAX_FLIGHTS: u64 = 256;
 
 /// What the scheduler knows of one slot's worker.
-struct Lane<L: Load> {
-    state: LaneState,
-    flights: VecDeque<Flight<L>>,
+struct WorkerQueue<L: WorkUnit> {
+    state: QueueState,
+    in_flight: VecDeque<InFlight<L>>,
     /// Items handed to this worker, ever.
     handed: u64,
     /// How many more loads it may get before it is replaced.
     tasks_left: Option<u64>,
     /// Some of what it was handed was taken back, and it has not passed over all of that yet.
-    revoked: bool,
+    reclaiming: bool,
     /// The number of the last item that it had begun when that was done.
     cut: u64,
     /// It runs what must come before its first task.
@@ -52,20 +52,20 @@ struct Lane<L: Load> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LaneState {
+enum QueueState {
     Down,
     Up,
     Retiring,
 }
 
-impl<L: Load> Lane<L> {
+impl<L: WorkUnit> WorkerQueue<L> {
     fn new() -> Self {
         Self {
-            state: LaneState::Down,
-            flights: VecDeque::new(),
+            state: QueueState::Down,
+            in_flight: VecDeque::new(),
             handed: 0,
             tasks_left: None,
-            revoked: false,
+            reclaiming: false,
             cut: 0,
             preparing: false,
             choked: false,
@@ -78,12 +78,12 @@ impl<L: Load> Lane<L> {
     }
 
     fn is_idle(&self) -> bool {
-        self.flights.is_empty()
+        self.in_flight.is_empty()
     }
 
     fn may_take(&self) -> bool {
-        self.state == LaneState::Up
-            && !self.revoked
+        self.state == QueueState::Up
+            && !self.reclaiming
             && !self.preparing
             && !self.choked
             && !self.doomed
@@ -95,7 +95,7 @@ impl<L: Load> Lane<L> {
     /// Whether it is at work and will have done everything, and one load more, before another
     /// worker could be awake.
     fn is_nearly_through(&self) -> bool {
-        let loads = self.flights.len() as u64;
+        let loads = self.in_flight.len() as u64;
         let done_ns = self.load_ns.saturating_mul(loads + 1);
         self.may_take() && (1..MAX_FLIGHTS).contains(&loads) && (1..=WAKE_NS).contains(&done_ns)
     }
@@ -107,8 +107,8 @@ impl<L: Load> Lane<L> {
 
     /// Whether there are items that have not begun, as far as is known.
     fn is_waiting(&self) -> bool {
-        let open = self.flights.iter().find(|flight| !flight.is_done());
-        let (Some(open), Some(last)) = (open, self.flights.back()) else {
+        let open = self.in_flight.iter().find(|flight| !flight.is_done());
+        let (Some(open), Some(last)) = (open, self.in_flight.back()) else {
             return false;
         };
         // The first without an outcome is likely to run; where a look showed that the worker was
@@ -119,12 +119,12 @@ impl<L: Load> Lane<L> {
 }
 
 /// See the module.
-pub(crate) struct Scheduler<L: Load> {
+pub(crate) struct Scheduler<L: WorkUnit> {
     queue: VecDeque<L>,
-    lanes: Vec<Lane<L>>,
-    /// Idle lanes, the one that worked last at the end: it may still be awake.
+    queues: Vec<WorkerQueue<L>>,
+    /// Idle queues, the one that worked last at the end: it may still be awake.
     idle: Vec<usize>,
-    /// How many lanes have flights.
+    /// How many queues have in_flight.
     busy: usize,
     /// The lane that was handed something last.
     latest: usize,
@@ -141,11 +141,11 @@ pub(crate) enum Imbalance {
     AskAgain(u64),
 }
 
-impl<L: Load> Scheduler<L> {
-    pub(crate) fn new(lanes: usize, max_tasks: Option<u64>) -> Self {
+impl<L: WorkUnit> Scheduler<L> {
+    pub(crate) fn new(queues: usize, max_tasks: Option<u64>) -> Self {
         Self {
             queue: VecDeque::new(),
-            lanes: (0..lanes).map(|_| Lane::new()).collect(),
+            queues: (0..queues).map(|_| WorkerQueue::new()).collect(),
             idle: Vec::new(),
             busy: 0,
             latest: 0,
@@ -171,50 +171,50 @@ impl<L: Load> Scheduler<L> {
 
     /// A worker is up.
     pub(crate) fn up(&mut self, slot: usize) {
-        let lane = &mut self.lanes[slot];
+        let lane = &mut self.queues[slot];
         assert!(
-            lane.state == LaneState::Down && lane.is_idle(),
+            lane.state == QueueState::Down && lane.is_idle(),
             "a new worker is up"
         );
-        *lane = Lane {
-            state: LaneState::Up,
+        *lane = WorkerQueue {
+            state: QueueState::Up,
             tasks_left: self.max_tasks,
-            ..Lane::new()
+            ..WorkerQueue::new()
         };
         self.idle.push(slot);
     }
 
     /// There is one more lane.
     pub(crate) fn add_lane(&mut self) {
-        self.lanes.push(Lane::new());
+        self.queues.push(WorkerQueue::new());
     }
 
     /// The worker that came up gets nothing before it is released.
     pub(crate) fn reserve(&mut self, slot: usize) {
-        self.lanes[slot].reserved = true;
+        self.queues[slot].reserved = true;
     }
 
     /// The worker may work, if it is up.
     pub(crate) fn release(&mut self, slot: usize) {
-        self.lanes[slot].reserved = false;
+        self.queues[slot].reserved = false;
     }
 
     /// The worker gets nothing more, and is to go when it has nothing to do. Says whether it has
     /// something that should be taken back for that.
     pub(crate) fn dismiss(&mut self, slot: usize) -> bool {
-        let lane = &mut self.lanes[slot];
-        !std::mem::replace(&mut lane.dismissed, true) && !lane.revoked && lane.is_waiting()
+        let lane = &mut self.queues[slot];
+        !std::mem::replace(&mut lane.dismissed, true) && !lane.reclaiming && lane.is_waiting()
     }
 
     /// Whether a worker gets nothing more because it has had all that it may.
     pub(crate) fn is_used_up(&self, slot: usize) -> bool {
-        self.lanes[slot].tasks_left == Some(0)
+        self.queues[slot].tasks_left == Some(0)
     }
 
     /// Puts a load into a lane that is not a task but must come before the first: the
     /// initializer. The lane takes nothing else before it is through.
     pub(crate) fn prepare(&mut self, slot: usize, load: L) {
-        let lane = &mut self.lanes[slot];
+        let lane = &mut self.queues[slot];
         lane.preparing = true;
         if let Some(tasks) = &mut lane.tasks_left {
             *tasks += 1;
@@ -223,9 +223,9 @@ impl<L: Load> Scheduler<L> {
     }
 
     /// Chooses a lane for the next load and moves it there, at the end of the lane's
-    /// flights. Loads that nobody wants any more go into `abandoned` instead.
+    /// in_flight. Loads that nobody wants any more go into `abandoned` instead.
     pub(crate) fn assign(&mut self, abandoned: &mut Vec<L>) -> Option<usize> {
-        while self.queue.front().is_some_and(Load::is_abandoned) {
+        while self.queue.front().is_some_and(WorkUnit::is_abandoned) {
             abandoned.extend(self.queue.pop_front());
         }
         if self.queue.is_empty() {
@@ -238,7 +238,7 @@ impl<L: Load> Scheduler<L> {
     }
 
     fn choose(&mut self) -> Option<usize> {
-        if let Some(lane) = self.lanes.get(self.latest)
+        if let Some(lane) = self.queues.get(self.latest)
             && lane.is_nearly_through()
         {
             return Some(self.latest);
@@ -246,29 +246,29 @@ impl<L: Load> Scheduler<L> {
         if let Some(at) = self
             .idle
             .iter()
-            .rposition(|&slot| self.lanes[slot].may_take())
+            .rposition(|&slot| self.queues[slot].may_take())
         {
             return Some(self.idle[at]);
         }
         // All are busy: the one with the fewest loads, if it may have more.
-        self.lanes
+        self.queues
             .iter()
             .enumerate()
-            .filter(|(_, lane)| lane.may_take() && (lane.flights.len() as u64) < lane.credit())
-            .min_by_key(|(_, lane)| lane.flights.len())
+            .filter(|(_, lane)| lane.may_take() && (lane.in_flight.len() as u64) < lane.credit())
+            .min_by_key(|(_, lane)| lane.in_flight.len())
             .map(|(slot, _)| slot)
     }
 
     /// Whether the lane that was handed something last has enough of what it is seen to be quick at.
     pub(crate) fn is_well_fed(&self) -> bool {
-        self.lanes
+        self.queues
             .get(self.latest)
-            .is_some_and(|lane| lane.may_take() && lane.flights.len() >= WELL_FED)
+            .is_some_and(|lane| lane.may_take() && lane.in_flight.len() >= WELL_FED)
     }
 
     fn hand(&mut self, slot: usize, load: L) {
         self.latest = slot;
-        let lane = &mut self.lanes[slot];
+        let lane = &mut self.queues[slot];
         if lane.is_idle() {
             lane.stands_since = None;
             self.busy += 1;
@@ -283,7 +283,7 @@ impl<L: Load> Scheduler<L> {
         }
         let first = lane.handed;
         lane.handed += u64::from(load.count());
-        lane.flights.push_back(Flight {
+        lane.in_flight.push_back(InFlight {
             outcomes: load.outcomes(),
             load,
             first,
@@ -293,85 +293,91 @@ impl<L: Load> Scheduler<L> {
 
     /// Where the next outcome of a lane goes.
     pub(crate) fn outcomes_mut(&mut self, slot: usize) -> Option<&mut L::Outcomes> {
-        let flight = self.lanes[slot].flights.front_mut();
+        let flight = self.queues[slot].in_flight.front_mut();
         flight.map(|flight| &mut flight.outcomes)
     }
 
     /// The load whose outcomes come next from a lane.
     pub(crate) fn front_mut(&mut self, slot: usize) -> Option<&mut L> {
-        Some(&mut self.lanes[slot].flights.front_mut()?.load)
+        Some(&mut self.queues[slot].in_flight.front_mut()?.load)
     }
 
     /// The load that has the first item of the lane without an outcome.
     pub(crate) fn next_mut(&mut self, slot: usize) -> Option<&mut L> {
-        let mut flights = self.lanes[slot].flights.iter_mut();
-        Some(&mut flights.find(|flight| !flight.is_done())?.load)
+        let mut in_flight = self.queues[slot].in_flight.iter_mut();
+        Some(&mut in_flight.find(|flight| !flight.is_done())?.load)
     }
 
     /// The load that was handed to a lane last, for who changes it before it is sent.
     pub(crate) fn newest_mut(&mut self, slot: usize) -> Option<&mut L> {
-        Some(&mut self.lanes[slot].flights.back_mut()?.load)
+        Some(&mut self.queues[slot].in_flight.back_mut()?.load)
     }
 
     /// The load that was handed to a lane last.
     pub(crate) fn newest(&self, slot: usize) -> Option<&L> {
-        self.lanes[slot].flights.back().map(|flight| &flight.load)
+        self.queues[slot]
+            .in_flight
+            .back()
+            .map(|flight| &flight.load)
     }
 
     /// How many items a lane was handed, ever.
     #[cfg(feature = "tracing")]
     pub(crate) fn handed(&self, slot: usize) -> u64 {
-        self.lanes[slot].handed
+        self.queues[slot].handed
     }
 
     /// All loads of a lane, in order.
-    pub(crate) fn flights(&self, slot: usize) -> impl Iterator<Item = &L> {
-        self.lanes[slot].flights.iter().map(|flight| &flight.load)
+    pub(crate) fn in_flight(&self, slot: usize) -> impl Iterator<Item = &L> {
+        self.queues[slot]
+            .in_flight
+            .iter()
+            .map(|flight| &flight.load)
     }
 
     /// The number, counted from 1, of the item that a lane's worker runs, if it runs one, given
     /// that of the last that it began. Items before that have ended, though their outcomes may
     /// not be known yet.
     pub(crate) fn running_item(&self, slot: usize, begun: u64) -> Option<u64> {
-        let lane = &self.lanes[slot];
-        let flight = lane.flights.iter().find(|flight| !flight.is_done())?;
+        let lane = &self.queues[slot];
+        let flight = lane.in_flight.iter().find(|flight| !flight.is_done())?;
         let next = flight.first + u64::from(flight.done) + 1;
         (begun >= next).then(|| begun.min(lane.handed))
     }
 
     /// The same where what had not begun was taken back.
     pub(crate) fn cornered_item(&self, slot: usize) -> Option<u64> {
-        self.running_item(slot, self.lanes[slot].cut)
+        self.running_item(slot, self.queues[slot].cut)
     }
 
     /// The load that a lane's item with this number belongs to.
     pub(crate) fn load_of(&self, slot: usize, number: u64) -> Option<&L> {
-        let mut flights = self.lanes[slot].flights.iter();
-        let flight = flights.find(|it| number <= it.first + u64::from(it.load.count()))?;
+        let mut in_flight = self.queues[slot].in_flight.iter();
+        let flight = in_flight.find(|it| number <= it.first + u64::from(it.load.count()))?;
         (number > flight.first).then_some(&flight.load)
     }
 
     /// The load that a lane's item with this number belongs to, and its place there, counted from 0.
     pub(crate) fn place_of(&self, slot: usize, number: u64) -> Option<(&L, u32)> {
         let load = self.load_of(slot, number)?;
-        let mut flights = self.lanes[slot].flights.iter();
-        let flight = flights.find(|it| std::ptr::eq(&raw const it.load, load))?;
+        let mut in_flight = self.queues[slot].in_flight.iter();
+        let flight = in_flight.find(|it| std::ptr::eq(&raw const it.load, load))?;
         Some((load, (number - flight.first - 1) as u32))
     }
 
     /// How many items a lane has behind the one with this number.
     pub(crate) fn items_behind(&self, slot: usize, number: u64) -> u64 {
-        let behind = |flight: &Flight<L>| {
+        let behind = |flight: &InFlight<L>| {
             let end = flight.first + u64::from(flight.load.count());
             end.saturating_sub(number.max(flight.first))
         };
-        self.lanes[slot].flights.iter().map(behind).sum()
+        self.queues[slot].in_flight.iter().map(behind).sum()
     }
 
     /// The next item of the lane's current load has an outcome. `false`: it has no open item, so
     /// the worker tells nonsense.
     pub(crate) fn item_done(&mut self, slot: usize) -> bool {
-        match self.lanes[slot].flights.front_mut() {
+        match self.queues[slot].in_flight.front_mut() {
             Some(flight) if !flight.is_done() => {
                 flight.done += 1;
                 true
@@ -382,13 +388,13 @@ impl<L: Load> Scheduler<L> {
 
     /// How many items of the lane's current load have no outcome.
     pub(crate) fn open_items(&self, slot: usize) -> u32 {
-        let flight = self.lanes[slot].flights.front();
+        let flight = self.queues[slot].in_flight.front();
         flight.map_or(0, |flight| flight.load.count() - flight.done)
     }
 
     /// So many items of the lane's current load, which has them, have outcomes.
     pub(crate) fn items_done(&mut self, slot: usize, count: u32) {
-        if let Some(flight) = self.lanes[slot].flights.front_mut() {
+        if let Some(flight) = self.queues[slot].in_flight.front_mut() {
             flight.done += count;
         }
     }
@@ -396,11 +402,11 @@ impl<L: Load> Scheduler<L> {
     /// The worker is through with the lane's current load, after so many nanoseconds. `None`: it
     /// is not, so the worker tells nonsense.
     pub(crate) fn load_done(&mut self, slot: usize, took_ns: u64) -> Option<Done<L>> {
-        let lane = &mut self.lanes[slot];
-        if !lane.flights.front().is_some_and(Flight::is_done) {
+        let lane = &mut self.queues[slot];
+        if !lane.in_flight.front().is_some_and(InFlight::is_done) {
             return None;
         }
-        let flight = lane.flights.pop_front()?;
+        let flight = lane.in_flight.pop_front()?;
         if std::mem::take(&mut lane.preparing) {
             // It says nothing about how long tasks take.
         } else if lane.load_ns == 0 {
@@ -414,81 +420,81 @@ impl<L: Load> Scheduler<L> {
             self.busy -= 1;
             self.idle.push(slot);
         }
-        let Flight { load, outcomes, .. } = flight;
+        let InFlight { load, outcomes, .. } = flight;
         Some(Done { load, outcomes })
     }
 
     /// The worker was seen to get ahead.
     pub(crate) fn progressed(&mut self, slot: usize) {
-        self.lanes[slot].stands_since = None;
+        self.queues[slot].stands_since = None;
     }
 
     /// The last load handed to this lane is, or is not any more, waiting for space in its ring.
     pub(crate) fn choke(&mut self, slot: usize, choked: bool) {
-        self.lanes[slot].choked = choked;
+        self.queues[slot].choked = choked;
     }
 
     /// This lane's worker is dead or as good as dead: it gets nothing more, and what it has comes
     /// back when it is down.
     pub(crate) fn doom(&mut self, slot: usize) {
-        self.lanes[slot].doomed = true;
+        self.queues[slot].doomed = true;
     }
 
     /// A lane whose worker should go now: it has used up its tasks, or there is no more work.
     pub(crate) fn superfluous(&self) -> Option<usize> {
         let over = self.closing && self.queue.is_empty();
-        self.lanes.iter().position(|lane| {
-            lane.state == LaneState::Up
+        self.queues.iter().position(|lane| {
+            lane.state == QueueState::Up
                 && lane.is_idle()
-                && !lane.revoked
+                && !lane.reclaiming
                 && (over || lane.dismissed || lane.tasks_left == Some(0))
         })
     }
 
     /// Why a lane's worker should go.
-    pub(crate) fn reason_to_go(&self, slot: usize) -> EndReason {
-        if self.lanes[slot].tasks_left == Some(0) {
-            EndReason::MaxTasks
+    pub(crate) fn reason_to_go(&self, slot: usize) -> ExitReason {
+        if self.queues[slot].tasks_left == Some(0) {
+            ExitReason::MaxTasks
         } else {
-            EndReason::Closed
+            ExitReason::Closed
         }
     }
 
     /// The worker was told to go.
     pub(crate) fn retiring(&mut self, slot: usize) {
-        self.lanes[slot].state = LaneState::Retiring;
+        self.queues[slot].state = QueueState::Retiring;
         self.idle.retain(|&idle| idle != slot);
-        // It keeps out of `idle`; `busy` counts lanes with flights only, and it has none.
+        // It keeps out of `idle`; `busy` counts queues with in_flight only, and it has none.
     }
 
     /// The worker died when it had begun so many items. Its waiting items go back to the head of
     /// the queue; the rest is for the caller.
-    pub(crate) fn down(&mut self, slot: usize, begun: u64) -> Remains<L> {
-        let mut remains = Remains {
+    pub(crate) fn down(&mut self, slot: usize, begun: u64) -> Salvaged<L> {
+        let mut salvaged = Salvaged {
             finished: Vec::new(),
             lost: None,
         };
-        let lane = &mut self.lanes[slot];
+        let lane = &mut self.queues[slot];
         if !lane.is_idle() {
             self.busy -= 1;
         }
         self.idle.retain(|&idle| idle != slot);
         let mut back = Vec::new();
-        for flight in std::mem::replace(lane, Lane::new()).flights {
-            let Flight {
+        for flight in std::mem::replace(lane, WorkerQueue::new()).in_flight {
+            let InFlight {
                 load,
                 outcomes,
                 first,
                 done,
             } = flight;
             let (load, rest) = load.split(done);
-            remains.finished.push(Done { load, outcomes });
+            salvaged.finished.push(Done { load, outcomes });
             if rest.count() == 0 {
                 continue;
             }
-            if remains.lost.is_none() && back.is_empty() && begun > first + u64::from(done) {
+            if salvaged.lost.is_none() && back.is_empty() && begun > first + u64::from(done) {
                 let (lost, rest) = rest.split(1);
-                remains.lost = Some(lost);
+                salvaged.lost = Some(lost);
                 if rest.count() > 0 {
                     back.push(rest);
                 }
@@ -499,7 +505,7 @@ impl<L: Load> Scheduler<L> {
         for load in back.into_iter().rev() {
             self.queue.push_front(load);
         }
-        remains
+        salvaged
     }
 
     /// Whether a slot without a worker needs one.
@@ -537,18 +543,18 @@ impl<L: Load> Scheduler<L> {
     /// How far a lane's worker is, given the number of the last item that it began by its own
     /// word.
     pub(crate) fn position(&self, slot: usize, begun: u64) -> u64 {
-        let lane = &self.lanes[slot];
-        let front = lane.flights.front();
+        let lane = &self.queues[slot];
+        let front = lane.in_flight.front();
         let known = front.map_or(lane.handed, |flight| flight.first + u64::from(flight.done));
         known.max(begun.min(lane.handed))
     }
 
     /// Whether there are more items than this without an outcome.
     pub(crate) fn has_more_than(&self, count: usize) -> bool {
-        let lanes = self.lanes.iter().filter(|lane| !lane.preparing);
-        let flights = lanes.flat_map(|lane| &lane.flights);
-        let open = flights.map(|flight| flight.load.count() - flight.done);
-        let mut items = open.chain(self.queue.iter().map(Load::count));
+        let queues = self.queues.iter().filter(|lane| !lane.preparing);
+        let in_flight = queues.flat_map(|lane| &lane.in_flight);
+        let open = in_flight.map(|flight| flight.load.count() - flight.done);
+        let mut items = open.chain(self.queue.iter().map(WorkUnit::count));
         let mut left = count as u64;
         items.any(|items| {
             let is_more = u64::from(items) > left;
@@ -557,19 +563,19 @@ impl<L: Load> Scheduler<L> {
         })
     }
 
-    /// How many lanes have work.
+    /// How many queues have work.
     pub(crate) fn busy(&self) -> usize {
         self.busy
     }
 
     /// Whether a lane has work.
     pub(crate) fn is_busy(&self, slot: usize) -> bool {
-        !self.lanes[slot].is_idle()
+        !self.queues[slot].is_idle()
     }
 
     /// Whether a lane's worker was told to go.
     pub(crate) fn is_retiring(&self, slot: usize) -> bool {
-        self.lanes[slot].state == LaneState::Retiring
+        self.queues[slot].state == QueueState::Retiring
     }
 
     /// Whether there is nothing left to do.
@@ -579,15 +585,15 @@ impl<L: Load> Scheduler<L> {
 
     /// How many items a lane was handed that have no outcome yet.
     pub(crate) fn open_in(&self, slot: usize) -> u64 {
-        let flights = self.lanes[slot].flights.iter();
-        flights
+        let in_flight = self.queues[slot].in_flight.iter();
+        in_flight
             .map(|flight| u64::from(flight.load.count() - flight.done))
             .sum()
     }
 
     /// How many items were handed out and have no outcome yet.
     pub(crate) fn running(&self) -> u64 {
-        (0..self.lanes.len()).map(|slot| self.open_in(slot)).sum()
+        (0..self.queues.len()).map(|slot| self.open_in(slot)).sum()
     }
 }
 

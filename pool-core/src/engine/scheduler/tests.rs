@@ -18,7 +18,7 @@ struct Named {
     is_initializer: bool,
 }
 
-impl Load for Named {
+impl WorkUnit for Named {
     type Outcomes = ();
 
     fn outcomes(&self) {}
@@ -51,7 +51,7 @@ struct Worker {
     /// What it has written down: the last item that it has begun, or has found taken back.
     begun: u64,
     running: Option<u32>,
-    revoked: bool,
+    reclaiming: bool,
     /// What it has answered and the parent has not read.
     answers: VecDeque<Answer>,
     /// The first frame is the initializer's, and not answered as far as the parent knows.
@@ -119,8 +119,8 @@ enum Step {
     Read(usize, usize),
     Die(usize, Death),
     /// The worker is dead, or the parent does not wait for that any more.
-    Bury(usize),
-    Leave(usize),
+    Exit(usize),
+    ReleaseLeadership(usize),
     TakeBack(usize),
     Choke(usize, bool),
     Cancel {
@@ -176,7 +176,7 @@ impl World {
                 if let Some(worker) = &mut self.workers[slot] {
                     worker.dismissed = true;
                     if self.scheduler.dismiss(slot) {
-                        self.take_back(slot);
+                        self.begin_reclaim(slot);
                     }
                 }
             }
@@ -189,15 +189,15 @@ impl World {
                     self.scheduler.doom(slot);
                 }
             }
-            Step::Bury(slot) => self.bury(slot),
-            Step::Leave(slot) => self.leave(slot),
+            Step::Exit(slot) => self.on_exit(slot),
+            Step::ReleaseLeadership(slot) => self.leave(slot),
             Step::TakeBack(slot) => {
                 // From a worker that is being initialized there is nothing to take.
                 if self.workers[slot]
                     .as_ref()
                     .is_some_and(|worker| !worker.preparing)
                 {
-                    self.take_back(slot);
+                    self.begin_reclaim(slot);
                 }
             }
             Step::Choke(slot, choked) => {
@@ -210,7 +210,7 @@ impl World {
             Step::Balance => {
                 if let Some(Imbalance::TakeBack(slot)) = self.scheduler.imbalance(|| self.now) {
                     assert!(!self.scheduler.is_revoked(slot));
-                    self.take_back(slot);
+                    self.begin_reclaim(slot);
                 }
             }
             Step::Wait => self.now += 1_000_000,
@@ -275,8 +275,8 @@ impl World {
             let load = self.scheduler.newest(slot).expect("just assigned").clone();
             let worker = self.workers[slot]
                 .as_mut()
-                .expect("lanes that are up have workers");
-            assert!(!worker.revoked, "nothing new behind what was taken back");
+                .expect("queues that are up have workers");
+            assert!(!worker.reclaiming, "nothing new behind what was taken back");
             assert!(
                 !worker.preparing,
                 "nothing before the initializer is through"
@@ -299,15 +299,15 @@ impl World {
         }
     }
 
-    fn take_back(&mut self, slot: usize) {
+    fn begin_reclaim(&mut self, slot: usize) {
         let Some(worker) = &mut self.workers[slot] else {
             return;
         };
-        if worker.revoked || worker.retiring || worker.killed.is_some() {
+        if worker.reclaiming || worker.retiring || worker.killed.is_some() {
             return;
         }
-        worker.revoked = true;
-        self.scheduler.taken_back(slot, worker.begun);
+        worker.reclaiming = true;
+        self.scheduler.reclaimed_up_to(slot, worker.begun);
     }
 
     /// The worker claims its next item, or passes over the rest of a frame.
@@ -323,7 +323,7 @@ impl World {
         };
         if let Some(&item) = frame.front() {
             worker.begun = worker.items + 1;
-            if worker.revoked {
+            if worker.reclaiming {
                 worker.items += frame.len() as u64;
                 frame.clear();
             } else {
@@ -382,12 +382,12 @@ impl World {
     fn look_at_rings(&mut self) {
         for (slot, worker) in self.workers.iter_mut().enumerate() {
             if let Some(worker) = worker
-                && worker.revoked
+                && worker.reclaiming
                 && worker.killed.is_none()
                 && worker.frames.iter().all(VecDeque::is_empty)
             {
-                worker.revoked = false;
-                self.scheduler.passed_over(slot);
+                worker.reclaiming = false;
+                self.scheduler.finish_reclaim(slot);
             }
         }
     }
@@ -399,10 +399,10 @@ impl World {
         call.set(true);
         for slot in 0..LANES {
             let is_here = |load: &Named| Rc::ptr_eq(&load.abandoned, &call);
-            if !self.scheduler.flights(slot).any(is_here) {
+            if !self.scheduler.in_flight(slot).any(is_here) {
                 continue;
             }
-            self.take_back(slot);
+            self.begin_reclaim(slot);
             self.read(slot, usize::MAX);
             let Some(worker) = self.workers[slot].as_mut() else {
                 continue;
@@ -430,7 +430,7 @@ impl World {
         }
     }
 
-    fn bury(&mut self, slot: usize) {
+    fn on_exit(&mut self, slot: usize) {
         let Some(death) = self.workers[slot].as_ref().and_then(|worker| worker.killed) else {
             return;
         };
@@ -438,11 +438,11 @@ impl World {
             self.read_answers(slot, usize::MAX);
         }
         let worker = self.workers[slot].take().expect("a worker");
-        let remains = self.scheduler.down(slot, worker.begun);
-        let lost = remains.lost.as_ref().map(|load| load.items.clone());
+        let salvaged = self.scheduler.down(slot, worker.begun);
+        let lost = salvaged.lost.as_ref().map(|load| load.items.clone());
         if death == Death::Rogue {
             // What it had run may be run again.
-            let known = remains.finished.iter().flat_map(|done| &done.load.items);
+            let known = salvaged.finished.iter().flat_map(|done| &done.load.items);
             let known: Vec<u32> = known.copied().collect();
             for (&runs, (item, may_run)) in self.runs.iter().zip((0..).zip(&mut self.may_run)) {
                 *may_run = if known.contains(&item) {
@@ -455,11 +455,11 @@ impl World {
             let running = worker.running.map(|item| vec![item]);
             assert_eq!(lost, running, "exactly the running item is lost");
         }
-        for done in remains.finished {
+        for done in salvaged.finished {
             self.outcome(&done.load);
         }
         self.scheduler.extract(|load| load.is_initializer);
-        if let Some(mut lost) = remains.lost {
+        if let Some(mut lost) = salvaged.lost {
             assert_eq!(lost.count(), 1);
             let again = lost.retries > 0 && death != Death::Cancelled;
             if again && !lost.is_abandoned() {
@@ -475,8 +475,8 @@ impl World {
     fn leave(&mut self, slot: usize) {
         let is_leaving = |worker: &mut Worker| worker.retiring && worker.killed.is_none();
         if let Some(worker) = self.workers[slot].take_if(is_leaving) {
-            let remains = self.scheduler.down(slot, worker.begun);
-            assert!(remains.finished.is_empty() && remains.lost.is_none());
+            let salvaged = self.scheduler.down(slot, worker.begun);
+            assert!(salvaged.finished.is_empty() && salvaged.lost.is_none());
         }
     }
 
@@ -491,8 +491,8 @@ impl World {
                 self.step(&Step::Begin(slot));
                 self.step(&Step::Finish(slot));
                 self.step(&Step::Read(slot, 2));
-                self.step(&Step::Leave(slot));
-                self.step(&Step::Bury(slot));
+                self.step(&Step::ReleaseLeadership(slot));
+                self.step(&Step::Exit(slot));
             }
             if self.scheduler.is_empty() && self.workers.iter().all(Option::is_none) {
                 assert!(
@@ -537,8 +537,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             20 => slot.clone().prop_map(Step::Finish),
             16 => (slot.clone(), 1_usize..5).prop_map(|(slot, count)| Step::Read(slot, count)),
             2 => (slot.clone(), death).prop_map(|(slot, death)| Step::Die(slot, death)),
-            4 => slot.clone().prop_map(Step::Bury),
-            3 => slot.clone().prop_map(Step::Leave),
+            4 => slot.clone().prop_map(Step::Exit),
+            3 => slot.clone().prop_map(Step::ReleaseLeadership),
             3 => slot.clone().prop_map(Step::TakeBack),
             3 => (slot, prop::bool::weighted(0.3))
                 .prop_map(|(slot, choked)| Step::Choke(slot, choked)),
@@ -632,7 +632,7 @@ fn a_worker_gets_no_more_tasks_than_it_may() {
             retries: 0,
         });
     }
-    assert_eq!(world.scheduler.flights(0).count(), 2);
+    assert_eq!(world.scheduler.in_flight(0).count(), 2);
     assert_eq!(world.scheduler.queue().len(), 3);
     world.end();
 }

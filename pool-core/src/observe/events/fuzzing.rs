@@ -7,7 +7,7 @@ use tracing_core::span::{Attributes, Id, Record as SpanValues};
 use tracing_core::{Dispatch, Event, Metadata, Subscriber, dispatcher};
 
 use super::frame::{Frames, MAX_FRAME, Record, Value};
-use super::retell::Audience;
+use super::replay::Audience;
 use crate::codec;
 use crate::fuzzing::Input;
 use crate::process::worker_info::WorkerInfo;

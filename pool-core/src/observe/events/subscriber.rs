@@ -14,7 +14,7 @@ use tracing_core::span::{Attributes, Current, Id};
 use tracing_core::{Dispatch, Event, Metadata, Subscriber};
 
 use super::frame::{MAX_FIELDS, MAX_MESSAGE, MAX_TEXT, Record, SpanRecord, Value, shorten};
-use super::retell::filter_from_number;
+use super::replay::filter_from_number;
 use crate::shm::region::Region;
 
 /// Where this process's events go, until [`forward`] takes it.
@@ -195,7 +195,7 @@ impl Subscriber for Forwarder {
             text
         };
         let mut record = Record {
-            level: super::retell::number_of(*metadata.level()),
+            level: super::replay::number_of(*metadata.level()),
             is_cut: fields.is_cut,
             target: text(metadata.target()),
             file: metadata.file().map(text),

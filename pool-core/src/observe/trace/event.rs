@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use crate::error::task_error::TaskErrorKind;
 use crate::observe::item_run::Run;
-use crate::observe::worker_exit::EndReason;
+use crate::observe::worker_exit::ExitReason;
 use crate::process::worker_info::WorkerInfo;
 
 /// Something that happened. Times are nanoseconds of the monotonic clock.
@@ -16,13 +16,13 @@ pub(crate) enum Event {
     WorkerUp {
         worker: WorkerInfo,
         /// Which of the pool's places it works in.
-        place: usize,
+        position: usize,
         at: u64,
     },
     /// A worker has ended.
     WorkerEnded {
         worker: WorkerInfo,
-        reason: EndReason,
+        reason: ExitReason,
         at: u64,
     },
     /// An item has its outcome.
@@ -109,7 +109,11 @@ impl<W: Write> Writer<W> {
 
     fn describe(&self, line: &mut String, event: &Event) -> fmt::Result {
         match event {
-            Event::WorkerUp { worker, place, at } => {
+            Event::WorkerUp {
+                worker,
+                position,
+                at,
+            } => {
                 let (pid, number) = (worker.pid(), worker.number());
                 let (name, generation) = (worker.name(), worker.generation());
                 for what in ["process_name", "thread_name"] {
@@ -123,12 +127,12 @@ impl<W: Write> Writer<W> {
                     line,
                     "{{\"name\":\"process_sort_index\",\"ph\":\"M\",\"pid\":{pid},\"tid\":{number},\
                      \"args\":{{\"sort_index\":{}}}}},",
-                    place * 10_000 + (generation as usize).min(9999)
+                    position * 10_000 + (generation as usize).min(9999)
                 )?;
                 writeln!(
                     line,
                     "{{\"name\":\"up\",\"cat\":\"worker\",\"ph\":\"i\",\"s\":\"p\",\"pid\":{pid},\
-                     \"tid\":{number},\"ts\":{},\"args\":{{\"place\":{place},\
+                     \"tid\":{number},\"ts\":{},\"args\":{{\"position\":{position},\
                      \"generation\":{generation}}}}},",
                     self.time(*at)
                 )
@@ -237,7 +241,7 @@ fn escape(line: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shm::item_timing::Measure;
+    use crate::shm::item_timing::ItemTiming;
 
     fn written(event: &Event) -> String {
         let mut text = Vec::new();
@@ -250,7 +254,7 @@ mod tests {
     fn an_item_is_one_complete_event() {
         let run = Run {
             worker: Some(WorkerInfo::new(3, 1, 77)),
-            measure: Measure {
+            measure: ItemTiming {
                 begun: 3500,
                 decode: 100,
                 run: 2000,

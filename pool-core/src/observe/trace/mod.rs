@@ -156,7 +156,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::worker_exit::EndReason;
+    use super::super::worker_exit::ExitReason;
     use super::*;
     use crate::process::worker_info::WorkerInfo;
 
@@ -165,7 +165,7 @@ mod tests {
         let queue = Queue::default();
         let event = || Event::WorkerEnded {
             worker: WorkerInfo::new(1, 0, 2),
-            reason: EndReason::Crashed,
+            reason: ExitReason::Crashed,
             at: 0,
         };
         queue.push((0..MAX_EVENTS + 7).map(|_| event()));

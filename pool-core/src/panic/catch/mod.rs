@@ -19,7 +19,7 @@ use super::unwind::{self, Handler};
 use crate::panic::report::PanicReport;
 
 thread_local! {
-    /// Where in the stack of this thread the innermost [`reporting`] is: its panics are reported,
+    /// Where in the stack of this thread the innermost [`panic_scope`] is: its panics are reported,
     /// not printed. 0: there is none.
     static INSIDE: Cell<usize> = const { Cell::new(0) };
     /// The panics of this thread that are on their way to a [`catch`], the outermost first. There
@@ -52,7 +52,7 @@ enum Course {
 /// the caller of the pool, and whether it is printed is his business.
 #[inline]
 pub(crate) fn catch<T>(body: impl FnOnce() -> T) -> Result<T, PanicReport> {
-    catch_unwind(AssertUnwindSafe(|| reporting(body))).map_err(report_for)
+    catch_unwind(AssertUnwindSafe(|| panic_scope(body))).map_err(report_for)
 }
 
 /// Runs `body`, in which panics are reported and not printed. Whoever catches them asks
@@ -60,7 +60,7 @@ pub(crate) fn catch<T>(body: impl FnOnce() -> T) -> Result<T, PanicReport> {
 ///
 /// It has a frame of its own, by whose place frames inside of it are told from those outside.
 #[inline(never)]
-pub(crate) fn reporting<T>(body: impl FnOnce() -> T) -> T {
+pub(crate) fn panic_scope<T>(body: impl FnOnce() -> T) -> T {
     struct Before(usize);
     impl Drop for Before {
         #[inline]
@@ -74,7 +74,7 @@ pub(crate) fn reporting<T>(body: impl FnOnce() -> T) -> T {
     body()
 }
 
-/// What is known of a panic in [`reporting`] that was caught with this payload.
+/// What is known of a panic in [`panic_scope`] that was caught with this payload.
 #[cold]
 pub(crate) fn report_for(payload: Box<dyn Any + Send>) -> PanicReport {
     let known = Payload::of(payload.as_ref());
@@ -104,13 +104,13 @@ fn take_arrived(payload: Payload) -> Option<PanicReport> {
 }
 
 /// Runs `body`, whose panics are of no interest.
-pub(crate) fn quietly(body: impl FnOnce()) {
+pub(crate) fn catch_and_discard(body: impl FnOnce()) {
     let _ = catch(body);
 }
 
 /// A panic's payload may panic again when it is dropped.
 fn drop_quietly(payload: Box<dyn Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| reporting(|| drop(payload)))) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| panic_scope(|| drop(payload)))) {
         take_arrived(Payload::of(again.as_ref()));
         // A payload whose destructor panics with such a payload, and so on: enough is enough.
         #[allow(clippy::mem_forget, clippy::disallowed_methods)]

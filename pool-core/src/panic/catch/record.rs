@@ -1,5 +1,5 @@
 //! What a worker that may end by a panic leaves to its parent: see
-//! [`LastWords`].
+//! [`LastPanicSlot`].
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use super::{Coming, INSIDE};
 use crate::panic::report::PanicReport;
 
 /// Where a worker leaves what its parent finds when the process is gone.
-pub(crate) trait LastWords: Sync {
+pub(crate) trait LastPanicSlot: Sync {
     /// The number of the item that runs; 0: none, or this process is no worker.
     fn item(&self) -> u64;
     /// Writes down the panic under which this item may end the process.
@@ -18,11 +18,11 @@ pub(crate) trait LastWords: Sync {
     fn clear(&self);
 }
 
-static LAST_WORDS: OnceLock<&'static dyn LastWords> = OnceLock::new();
+static LAST_PANIC: OnceLock<&'static dyn LastPanicSlot> = OnceLock::new();
 
 /// From now on panics are left there. The first one counts; a process has one such place.
-pub(crate) fn leave_to(place: &'static dyn LastWords) {
-    let _ = LAST_WORDS.set(place);
+pub(crate) fn leave_to(place: &'static dyn LastPanicSlot) {
+    let _ = LAST_PANIC.set(place);
 }
 
 /// The thread whose panic was left last; 0: none is left.
@@ -36,7 +36,7 @@ static WRITING: Mutex<()> = Mutex::new(());
 /// Leaves the panics that are on their way in this thread, the outermost first, and the one that
 /// ends the process, if one does. The first of them is the cause.
 pub(super) fn leave(coming: &[Coming], last: Option<&PanicReport>) {
-    let Some(place) = LAST_WORDS.get() else {
+    let Some(place) = LAST_PANIC.get() else {
         return;
     };
     let item = place.item();
@@ -73,7 +73,7 @@ pub(super) fn withdraw(coming: &[Coming]) {
     }
     WRITER.store(0, Ordering::Relaxed);
     ENDING.store(0, Ordering::Relaxed);
-    if let Some(place) = LAST_WORDS.get() {
+    if let Some(place) = LAST_PANIC.get() {
         place.clear();
     }
     leave(coming, None);

@@ -176,14 +176,14 @@ impl AsFd for Event {
     }
 }
 
-pub(crate) fn ring_bell(bell: BorrowedFd<'_>) -> bool {
+pub(crate) fn ring_doorbell(doorbell: BorrowedFd<'_>) -> bool {
     let _kernel = kernel();
-    let rings = linux::ring_bell(bell);
+    let rings = linux::ring_doorbell(doorbell);
     WORLD.changed.notify_all();
     rings
 }
 
-pub(crate) fn silence_bell(bell: BorrowedFd<'_>) -> bool {
+pub(crate) fn silence_doorbell(doorbell: BorrowedFd<'_>) -> bool {
     let _kernel = kernel();
-    linux::silence_bell(bell)
+    linux::silence_doorbell(doorbell)
 }

@@ -1,0 +1,38 @@
+//! The doorbell: a pipe.
+
+use std::io::{self, PipeReader, PipeWriter};
+
+use procpool_core::{failed, off_standard};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::io::{fcntl_dupfd_cloexec, retry_on_intr};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::stdio::{dup2_stdin, stdin};
+
+/// A new doorbell, of which neither end blocks.
+pub(crate) fn make_bell() -> io::Result<(PipeReader, PipeWriter)> {
+    let (ours, theirs) =
+        pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(failed("pipe2"))?;
+    Ok((off_standard(ours)?.into(), off_standard(theirs)?.into()))
+}
+
+/// Whether standard input is an end of this pipe.
+pub(crate) fn stdin_is_bell(inode: u64) -> bool {
+    fstat(stdin()).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_ino == inode
+    })
+}
+
+/// Writes a short message to a doorbell that is still the standard input.
+pub(crate) fn write_to_stdin(message: &[u8]) {
+    // Whoever should read it may be gone, and then nobody misses it.
+    let _ = rustix::io::write(stdin(), message);
+}
+
+/// Moves the doorbell away from standard input, which becomes empty, to a descriptor that the
+/// worker's children do not inherit.
+pub(crate) fn take_stdin() -> io::Result<PipeWriter> {
+    let doorbell = fcntl_dupfd_cloexec(stdin(), 3).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?;
+    let nothing = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    retry_on_intr(|| dup2_stdin(&nothing)).map_err(failed("dup2"))?;
+    Ok(doorbell.into())
+}

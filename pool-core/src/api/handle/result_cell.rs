@@ -1,0 +1,442 @@
+//! Where the outcomes of a call arrive.
+
+use std::sync::{Arc, PoisonError};
+use std::task::Waker;
+
+use super::watch::Watch;
+use crate::api::progress::Progress;
+use crate::error::task_error::TaskError;
+use crate::panic::catch::catch_and_discard;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
+use crate::task::bytes::Bytes;
+use crate::task::chunk::{ChunkOutcome, CompletionSink};
+use crate::task::executor::Executor;
+
+/// Something that a call's outcomes arrive in.
+pub(crate) trait ResultCell: CompletionSink {
+    /// What a completion callback looks at.
+    type Outcome: Clone + Send + 'static;
+
+    /// The outcome of what failed as a whole.
+    fn failed(error: TaskError) -> Self::Outcome;
+
+    /// Whether all outcomes are there; if not, the waker of the thread that waits, if any, is
+    /// woken when they are.
+    fn poll(&self, waker: Option<&Waker>) -> bool;
+
+    /// The same for whoever polls the handle as a future. Only the last one is woken.
+    fn poll_as_future(&self, waker: &Waker) -> bool;
+
+    /// Nobody polls the handle as a future any more.
+    fn forget_future(&self);
+
+    /// Whether all outcomes are there.
+    fn is_ready(&self) -> bool {
+        self.poll(None)
+    }
+
+    /// Calls `callback` with the outcomes when they are there, at once if they are.
+    fn on_complete(&self, callback: Box<dyn FnOnce(Self::Outcome) + Send>);
+
+    /// Nobody wants what has not begun.
+    fn abandon(&self);
+
+    /// Whether what waits in the pool's queue must be looked for there when the call is
+    /// cancelled; otherwise it is ended by `fail_unless_ready`.
+    const QUEUED_APART: bool;
+
+    /// Ends what has no outcome, where that can be done from here.
+    fn fail_unless_ready(&self, error: TaskError);
+}
+
+/// The wakers of those that wait for a cell.
+#[derive(Default)]
+struct Wakers {
+    /// Of threads, any number of which may wait.
+    threads: Vec<Waker>,
+    /// Of the task that has polled last. It may have been another task before, or have had another
+    /// waker; those are not to be woken, and not to be kept.
+    future: Option<Waker>,
+}
+
+impl Wakers {
+    fn add_thread(&mut self, waker: &Waker) {
+        if !self.threads.iter().any(|other| other.will_wake(waker)) {
+            self.threads.push(waker.clone());
+        }
+    }
+
+    fn wake(self) {
+        for waker in self.threads.into_iter().chain(self.future) {
+            wake(waker);
+        }
+    }
+}
+
+/// A waker is the user's; one that panics must not keep the others asleep.
+fn wake(waker: Waker) {
+    catch_and_discard(|| waker.wake());
+}
+
+/// Puts a clone of `waker` where `place` says, unless `is_ready`, and says whether it is. To clone
+/// or drop a waker is to run what the user has written, so the cell is not locked meanwhile.
+fn replace<'a, S: 'a>(
+    lock: impl Fn() -> MutexGuard<'a, S>,
+    is_ready: impl Fn(&S) -> bool,
+    place: impl Fn(&mut S) -> &mut Option<Waker>,
+    waker: &Waker,
+) -> bool {
+    let mut state = lock();
+    if is_ready(&state) {
+        return true;
+    }
+    if place(&mut state)
+        .as_ref()
+        .is_some_and(|known| known.will_wake(waker))
+    {
+        return false;
+    }
+    drop(state);
+    let waker = waker.clone();
+    let mut state = lock();
+    let is_ready = is_ready(&state);
+    // Dropped after the lock.
+    let _unused = if is_ready {
+        Some(waker)
+    } else {
+        place(&mut state).replace(waker)
+    };
+    drop(state);
+    is_ready
+}
+
+/// The outcome of a single task.
+#[derive(Default)]
+pub(crate) struct SingleResult {
+    state: Mutex<TaskState>,
+    is_abandoned: AtomicBool,
+}
+
+#[derive(Default)]
+struct TaskState {
+    outcome: Option<Result<Bytes, TaskError>>,
+    waiters: Option<Box<Waiters<Result<Bytes, TaskError>>>>,
+}
+
+/// Whoever wants to know.
+struct Waiters<O> {
+    wakers: Wakers,
+    callbacks: Vec<Box<dyn FnOnce(O) + Send>>,
+}
+
+impl<O> Default for Waiters<O> {
+    fn default() -> Self {
+        Self {
+            wakers: Wakers::default(),
+            callbacks: Vec::new(),
+        }
+    }
+}
+
+impl<O: Clone> Waiters<O> {
+    fn tell(self, outcome: &O) {
+        self.wakers.wake();
+        for callback in self.callbacks {
+            catch_and_discard(|| callback(outcome.clone()));
+        }
+    }
+}
+
+impl SingleResult {
+    fn lock(&self) -> MutexGuard<'_, TaskState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The outcome, if it is there.
+    pub(crate) fn outcome(&self) -> Option<Result<Bytes, TaskError>> {
+        self.lock().outcome.clone()
+    }
+
+    /// The outcome for the last who asks, if it is there.
+    pub(crate) fn take(&self) -> Option<Result<Bytes, TaskError>> {
+        self.lock().outcome.take()
+    }
+
+    fn set(&self, outcome: Result<Bytes, TaskError>) {
+        let mut state = self.lock();
+        if state.outcome.is_some() {
+            return;
+        }
+        let waiters = state.waiters.take();
+        if let Some(waiters) = waiters {
+            state.outcome = Some(outcome.clone());
+            drop(state);
+            waiters.tell(&outcome);
+        } else {
+            state.outcome = Some(outcome);
+        }
+    }
+}
+
+impl CompletionSink for SingleResult {
+    fn complete(&self, piece: ChunkOutcome) {
+        let outcome = piece.into_single();
+        // Who has cancelled a task is not given a value, whether it heeded that or not.
+        self.set(if outcome.is_ok() && self.is_abandoned() {
+            Err(TaskError::cancelled())
+        } else {
+            outcome
+        });
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed)
+    }
+}
+
+impl ResultCell for SingleResult {
+    type Outcome = Result<Bytes, TaskError>;
+
+    fn failed(error: TaskError) -> Self::Outcome {
+        Err(error)
+    }
+
+    fn poll(&self, waker: Option<&Waker>) -> bool {
+        let mut state = self.lock();
+        if state.outcome.is_some() {
+            return true;
+        }
+        if let Some(waker) = waker {
+            let waiters = state.waiters.get_or_insert_default();
+            waiters.wakers.add_thread(waker);
+        }
+        false
+    }
+
+    fn poll_as_future(&self, waker: &Waker) -> bool {
+        replace(
+            || self.lock(),
+            |state| state.outcome.is_some(),
+            |state| &mut state.waiters.get_or_insert_default().wakers.future,
+            waker,
+        )
+    }
+
+    fn forget_future(&self) {
+        let mut state = self.lock();
+        let waiters = state.waiters.as_mut();
+        let waker = waiters.and_then(|waiters| waiters.wakers.future.take());
+        drop(state);
+        drop(waker);
+    }
+
+    fn on_complete(&self, callback: Box<dyn FnOnce(Self::Outcome) + Send>) {
+        let mut state = self.lock();
+        match &state.outcome {
+            Some(outcome) => {
+                let outcome = outcome.clone();
+                drop(state);
+                callback(outcome);
+            }
+            None => {
+                let waiters = state.waiters.get_or_insert_default();
+                waiters.callbacks.push(callback);
+            }
+        }
+    }
+
+    fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    const QUEUED_APART: bool = false;
+
+    fn fail_unless_ready(&self, error: TaskError) {
+        self.set(Err(error));
+    }
+}
+
+/// The outcomes of a call of many items, in pieces.
+#[derive(Default)]
+pub(crate) struct Collector {
+    state: Mutex<CollectorState>,
+    is_abandoned: AtomicBool,
+    /// Whoever shows how far it is.
+    watch: Option<Box<Watch>>,
+}
+
+#[derive(Default)]
+struct CollectorState {
+    pieces: Vec<Arc<ChunkOutcome>>,
+    /// Items that have been submitted and whose outcome is not there.
+    missing: usize,
+    /// More may be submitted at any time.
+    is_open: bool,
+    /// Whoever takes the pieces as they come: there is one at most.
+    taker: Option<Waker>,
+    waiters: Waiters<Vec<Arc<ChunkOutcome>>>,
+}
+
+impl Collector {
+    fn lock(&self) -> MutexGuard<'_, CollectorState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows on `progress` how far it is; what may draw is run by `executor`.
+    pub(crate) fn watch(&mut self, executor: Arc<dyn Executor>, progress: Progress) {
+        self.watch = Some(Box::new(Watch::new(executor, progress)));
+    }
+
+    /// So many more items are going to be submitted.
+    pub(crate) fn expect(&self, items: usize) {
+        self.lock().missing += items;
+        if let Some(watch) = &self.watch {
+            watch.begin(items);
+        }
+    }
+
+    /// More will be submitted, nobody knows when.
+    pub(crate) fn keep_open(&self) {
+        self.lock().is_open = true;
+    }
+
+    /// No more will be.
+    pub(crate) fn close(&self) {
+        let taker = {
+            let mut state = self.lock();
+            state.is_open = false;
+            // Otherwise whoever waits still does.
+            (state.missing == 0).then(|| state.taker.take()).flatten()
+        };
+        if let Some(waker) = taker {
+            wake(waker);
+        }
+    }
+
+    /// The pieces that have arrived since the last time.
+    pub(crate) fn take(&self) -> Vec<Arc<ChunkOutcome>> {
+        self.show_end();
+        std::mem::take(&mut self.lock().pieces)
+    }
+
+    /// Whether any pieces have arrived since they were last taken; if not, the waker, if any, is
+    /// woken when one does, and no other that was given before.
+    pub(crate) fn poll_any(&self, waker: Option<&Waker>) -> bool {
+        let any = |state: &CollectorState| {
+            !state.pieces.is_empty() || (state.missing == 0 && !state.is_open)
+        };
+        match waker {
+            None => any(&self.lock()),
+            Some(waker) => replace(|| self.lock(), any, |state| &mut state.taker, waker),
+        }
+    }
+
+    /// All pieces, in no order.
+    pub(crate) fn pieces(&self) -> Vec<Arc<ChunkOutcome>> {
+        self.show_end();
+        self.lock().pieces.clone()
+    }
+
+    /// Before the results are read, for what is printed of them should come after the bar.
+    fn show_end(&self) {
+        if let Some(watch) = &self.watch
+            && self.is_ready()
+        {
+            watch.finish();
+        }
+    }
+}
+
+impl CompletionSink for Collector {
+    fn complete(&self, mut piece: ChunkOutcome) {
+        if self.is_abandoned() {
+            // As in a single task. The errors among them nobody has asked for.
+            piece = ChunkOutcome {
+                ext: piece.ext.take(),
+                ..ChunkOutcome::failed(piece.first, piece.count, TaskError::cancelled())
+            };
+        }
+        if let Some(watch) = &self.watch {
+            watch.add(&piece);
+        }
+        let mut state = self.lock();
+        state.missing = state.missing.saturating_sub(piece.count as usize);
+        state.pieces.push(Arc::new(piece));
+        let taker = state.taker.take();
+        let mut waiters = Waiters::default();
+        let mut pieces = Vec::new();
+        if state.missing == 0 {
+            waiters = std::mem::take(&mut state.waiters);
+            if !waiters.callbacks.is_empty() {
+                pieces.clone_from(&state.pieces);
+            }
+        }
+        let is_over = state.missing == 0;
+        drop(state);
+        if is_over && let Some(watch) = &self.watch {
+            watch.finish_later();
+        }
+        if let Some(waker) = taker {
+            wake(waker);
+        }
+        waiters.tell(&pieces);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed)
+    }
+}
+
+impl ResultCell for Collector {
+    type Outcome = Vec<Arc<ChunkOutcome>>;
+
+    fn failed(error: TaskError) -> Self::Outcome {
+        vec![Arc::new(ChunkOutcome::failed(0, 1, error))]
+    }
+
+    fn poll(&self, waker: Option<&Waker>) -> bool {
+        let mut state = self.lock();
+        if state.missing > 0
+            && let Some(waker) = waker
+        {
+            state.waiters.wakers.add_thread(waker);
+        }
+        state.missing == 0
+    }
+
+    fn poll_as_future(&self, waker: &Waker) -> bool {
+        replace(
+            || self.lock(),
+            |state| state.missing == 0,
+            |state| &mut state.waiters.wakers.future,
+            waker,
+        )
+    }
+
+    fn forget_future(&self) {
+        let waker = self.lock().waiters.wakers.future.take();
+        drop(waker);
+    }
+
+    fn on_complete(&self, callback: Box<dyn FnOnce(Self::Outcome) + Send>) {
+        let mut state = self.lock();
+        if state.missing > 0 {
+            state.waiters.callbacks.push(callback);
+        } else {
+            let pieces = state.pieces.clone();
+            drop(state);
+            callback(pieces);
+        }
+    }
+
+    fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    const QUEUED_APART: bool = true;
+
+    fn fail_unless_ready(&self, _error: TaskError) {
+        // Its items end one by one.
+    }
+}

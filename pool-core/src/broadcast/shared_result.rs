@@ -1,0 +1,240 @@
+//! Memory that a worker has made and gives to its parent, with the result in which there are
+//! handles of it.
+//!
+//! ```text
+//! offering = bytes of the encoded result, what is offered, its length (4 bytes)
+//! ```
+
+use std::io;
+use std::sync::Arc;
+
+use super::memory::{SharedMemory, Ticket};
+use crate::codec::{self, CodecError};
+use crate::error::hint::hint;
+use crate::sys::Sealed;
+
+/// The most memory files that one result may bring. The parent opens all of them at once.
+const MAX_OFFERS: usize = 64;
+
+/// How many bytes a ticket takes, without those inside of it.
+const TICKET_BYTES: usize = 40;
+
+/// How many bytes an offering has at most beyond those of the result.
+pub(crate) const MAX_OFFERED_BYTES: u64 = (8 + MAX_OFFERS * TICKET_BYTES + 4) as u64;
+
+/// Worker: adds to an encoded result what the parent has yet to get of the memory that handles in
+/// the result mean. `false`: nothing, it has all of it.
+///
+/// # Errors
+/// When that is too much.
+pub(crate) fn offer(memory: &[Arc<SharedMemory>], out: &mut Vec<u8>) -> Result<bool, CodecError> {
+    let mut offers: Vec<&Arc<SharedMemory>> = Vec::new();
+    let mut count = 0;
+    for memory in memory.iter().filter(|it| !it.has_just_arrived()) {
+        if !offers.iter().any(|other| Arc::ptr_eq(other, memory)) {
+            offers.push(memory);
+            count = memory.offers().saturating_add(count);
+            if count > MAX_OFFERS {
+                return Err(CodecError::new(format_args!(
+                    "more than {MAX_OFFERS} broadcasts of the worker's are in one result: each of \
+                     them takes a descriptor in the parent; return one with all of it, or several \
+                     results"
+                )));
+            }
+        }
+    }
+    if offers.is_empty() {
+        return Ok(false);
+    }
+    let tickets: Vec<Ticket> = offers.iter().map(|it| it.offer()).collect();
+    let start = out.len();
+    codec::encode(&tickets, out)?;
+    let length = (out.len() - start) as u32;
+    out.extend_from_slice(&length.to_le_bytes());
+    Ok(true)
+}
+
+/// Parent: what a worker offers.
+pub(crate) struct SharedResult {
+    tickets: Vec<Ticket>,
+    /// How many bytes of the record are the result.
+    pub(crate) value: usize,
+}
+
+/// Memory that was opened in a worker. It is nobody's yet.
+pub(crate) struct Opened<'a> {
+    ticket: &'a Ticket,
+    sealed: Sealed,
+    inner: Vec<Self>,
+}
+
+impl SharedResult {
+    /// Takes a record apart. `None`: these bytes are no offering.
+    pub(crate) fn read(record: &[u8]) -> Option<Self> {
+        let (rest, length) = record.split_last_chunk()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        if length > 8 + MAX_OFFERS * TICKET_BYTES {
+            return None;
+        }
+        let value = rest.len().checked_sub(length)?;
+        let tickets: Vec<Ticket> = codec::decode(&rest[value..]).ok()?;
+        (!tickets.is_empty()).then_some(Self { tickets, value })
+    }
+
+    /// Opens all of it in the worker with this number. Nothing of the user's runs, also not when
+    /// what was opened is dropped.
+    ///
+    /// # Errors
+    /// In words, when that is not possible.
+    pub(crate) fn open(&self, pid: u32) -> Result<Vec<Opened<'_>>, String> {
+        open(&self.tickets, pid)
+    }
+}
+
+fn open(tickets: &[Ticket], pid: u32) -> Result<Vec<Opened<'_>>, String> {
+    let open_one = |ticket| {
+        let sealed = Ticket::open_in(ticket, pid).map_err(|error| unreachable_memory(pid, &error));
+        Ok(Opened {
+            ticket,
+            sealed: sealed?.ok_or_else(|| {
+                "what the worker offers as the memory of a broadcast in the result is none, or \
+                 not sealed"
+                    .to_owned()
+            })?,
+            inner: open(&ticket.inner, pid)?,
+        })
+    };
+    tickets.iter().map(open_one).collect()
+}
+
+impl Opened<'_> {
+    /// Makes it known in this process, where handles find it as long as `keep` has it and all that
+    /// is inside of it.
+    ///
+    /// # Errors
+    /// In words, when there is too much memory inside of memory.
+    pub(crate) fn enter(
+        self,
+        keep: &mut Vec<Arc<SharedMemory>>,
+    ) -> Result<Arc<SharedMemory>, String> {
+        let inner: Result<Vec<_>, _> = self.inner.into_iter().map(|it| it.enter(keep)).collect();
+        let memory = SharedMemory::adopt(self.ticket, self.sealed, inner?)?;
+        keep.push(memory.clone());
+        Ok(memory)
+    }
+}
+
+#[cold]
+fn unreachable_memory(pid: u32, error: &io::Error) -> String {
+    let hint = hint(error);
+    if hint.is_empty() {
+        format!(
+            "cannot open the memory of a broadcast in the result by /proc/{pid}/fd: {error}; that \
+             needs a /proc that shows the worker (hidepid), and a worker of the same user that is \
+             dumpable (PR_SET_DUMPABLE; one that has changed its user is not); without them return \
+             the value itself"
+        )
+    } else {
+        format!(
+            "there is no descriptor for the memory of a broadcast in the result: {error}; each takes \
+             one as long as there is a handle: let go of some, or raise the limit of open files \
+             (ulimit -n), or return the value itself"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::TypeId;
+
+    use super::super::memory::Shared;
+    use super::*;
+
+    fn share(inner: Vec<Arc<SharedMemory>>) -> Arc<SharedMemory> {
+        let shared = Shared {
+            of: TypeId::of::<()>(),
+            height: 0,
+        };
+        SharedMemory::new(b"shared", inner, shared).expect("memory")
+    }
+
+    /// What `memory` offers behind a result of five bytes.
+    fn record(memory: &[Arc<SharedMemory>]) -> Vec<u8> {
+        let mut record = b"value".to_vec();
+        assert!(offer(memory, &mut record).expect("not too much"));
+        record
+    }
+
+    #[test]
+    fn what_is_offered_comes_out_again() {
+        let (first, second) = (share(Vec::new()), share(Vec::new()));
+        let outer = share(vec![first.clone(), second.clone()]);
+        let record = record(&[first.clone(), outer.clone(), first.clone()]);
+        let offering = SharedResult::read(&record).expect("an offering");
+        assert_eq!(offering.value, 5);
+        let mut kept = Vec::new();
+        let opened = offering.open(std::process::id()).expect("it is there");
+        for opened in opened {
+            opened.enter(&mut kept).expect("not too much");
+        }
+        // Once more as they are inside, and all of them were known here.
+        let expected = [&first, &first, &second, &outer];
+        assert_eq!(kept.len(), expected.len());
+        let mut both = kept.iter().zip(expected);
+        assert!(both.all(|(one, other)| Arc::ptr_eq(one, other)));
+    }
+
+    #[test]
+    fn a_ticket_is_as_long_as_it_is_thought_to_be() {
+        let many: Vec<_> = (0..MAX_OFFERS).map(|_| share(Vec::new())).collect();
+        assert_eq!(
+            record(&many).len(),
+            5 + 8 + MAX_OFFERS * TICKET_BYTES + 4,
+            "the largest that is read"
+        );
+        SharedResult::read(&record(&many)).expect("the largest");
+    }
+
+    #[test]
+    fn too_much_is_refused() {
+        let inside: Vec<_> = (0..MAX_OFFERS).map(|_| share(Vec::new())).collect();
+        let error = offer(&[share(inside)], &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("64 broadcasts"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_offered_for_nothing() {
+        let mut record = b"value".to_vec();
+        assert!(!offer(&[], &mut record).expect("nothing"));
+        assert_eq!(record, b"value");
+    }
+
+    #[test]
+    fn rubbish_is_no_offering() {
+        let good = record(&[share(Vec::new())]);
+        for at in 5..good.len() {
+            // All that are cut short.
+            assert!(SharedResult::read(&good[..at]).is_none());
+        }
+        let none = [&[0; 8][..], &8_u32.to_le_bytes()].concat();
+        assert!(
+            SharedResult::read(&none).is_none(),
+            "an offering of nothing"
+        );
+        let mut long = good;
+        long.extend(u32::MAX.to_le_bytes());
+        assert!(SharedResult::read(&long).is_none());
+        assert!(SharedResult::read(&vec![0; 1 << 20]).is_none());
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_opened() {
+        let memory = share(Vec::new());
+        let record = record(std::slice::from_ref(&memory));
+        let offering = SharedResult::read(&record).expect("an offering");
+        drop(memory);
+        assert!(offering.open(std::process::id()).is_err());
+        let error = offering.open(u32::MAX).err().expect("no such process");
+        assert!(error.contains("return the value itself"), "{error}");
+    }
+}

@@ -1,0 +1,325 @@
+//! Workers come and go: replaced before they go, when they are idle, when the pool is resized. See
+//! "Recycling" in `ARCHITECTURE.md`.
+
+use super::core::{Core, End, nanoseconds};
+use super::worker_slot::{Initialized, Phase, Slot};
+use crate::observe::worker_exit::ExitReason;
+use crate::sync::atomic::Ordering;
+use crate::sys;
+
+impl Core {
+    /// A slot's worker is to be replaced for this reason. It works until its successor is ready.
+    fn recycle(&mut self, slot: usize, reason: ExitReason) {
+        self.slots[slot].recycle.get_or_insert(reason);
+        self.maintenance_due = true;
+    }
+
+    /// Sees to it that those who are to go have successors, and that they go when these are ready.
+    pub(super) fn maintain(&mut self) {
+        if !std::mem::take(&mut self.maintenance_due) || !self.scheduler.wants_worker() {
+            return;
+        }
+        for position in self.positions.all() {
+            let Some(active) = self.positions.active(position) else {
+                continue;
+            };
+            let is_over = self.slots[active].recycle.is_some();
+            if !is_over && !self.scheduler.is_used_up(active) {
+                continue;
+            }
+            match self.positions.successor(position) {
+                None if self.slots[active].is_alone => self.dismiss(active),
+                None if self.positions.is_crowded(position) => {}
+                None => {
+                    self.occupy(position);
+                    if self.scheduler.is_retiring(active) {
+                        self.succeed(active);
+                    }
+                }
+                Some(successor) if is_over && self.is_ready(successor) => self.dismiss(active),
+                Some(_) => {}
+            }
+            if self.is_much_too_large(active) {
+                // It must not grow while a slow initializer runs elsewhere.
+                self.dismiss(active);
+            }
+        }
+    }
+
+    /// A slot that nobody needs gets a worker for this place.
+    fn occupy(&mut self, position: usize) {
+        let is_vacant =
+            |slot: &Slot| slot.position.is_none() && matches!(slot.phase, Phase::Down { .. });
+        let slot = self.slots.iter().position(is_vacant).unwrap_or_else(|| {
+            self.slots.push(Slot::new(None));
+            self.scheduler.add_lane();
+            self.slots.len() - 1
+        });
+        self.positions.appoint(position, slot);
+        self.slots[slot].position = Some(position);
+        // Of a worker that was not even launched.
+        self.slots[slot].recycle = None;
+        self.slots[slot].phase = Phase::Down { not_before: 0 };
+        self.has_errand = true;
+    }
+
+    /// Whether a slot's worker could run a task.
+    fn is_ready(&self, slot: usize) -> bool {
+        let slot = &self.slots[slot];
+        matches!(slot.phase, Phase::Up { .. })
+            && matches!(slot.initialized, Initialized::Yes)
+            && slot.killed.is_none()
+    }
+
+    /// Whether a slot's worker waits for another one to go.
+    pub(super) fn is_successor(&self, slot: usize) -> bool {
+        let position = self.slots[slot].position;
+        position.is_some_and(|position| self.positions.successor(position) == Some(slot))
+    }
+
+    /// A slot's worker finishes what it runs and then goes.
+    fn dismiss(&mut self, slot: usize) {
+        // Who waits for what it runs may not come to see that it is through.
+        self.listen_for_orphans();
+        if self.scheduler.dismiss(slot) {
+            self.begin_reclaim(slot);
+        }
+    }
+
+    /// A slot's worker runs no more tasks: it was told to go, or is dead. Its successor, if it has
+    /// one, holds its place from now on; says whether it has.
+    pub(super) fn succeed(&mut self, slot: usize) -> bool {
+        let Some(position) = self.slots[slot].position else {
+            return false;
+        };
+        if self.positions.active(position) != Some(slot) {
+            return false;
+        }
+        let Some(successor) = self.positions.succeed(position) else {
+            return false;
+        };
+        self.leave(slot, position);
+        self.scheduler.release(successor);
+        self.is_idle_from_now(successor);
+        // It may have been given everything that it may be given, or be too old already.
+        self.maintenance_due = true;
+        true
+    }
+
+    /// A slot's worker has no place any more.
+    fn leave(&mut self, slot: usize, position: usize) {
+        self.slots[slot].position = None;
+        if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
+            self.slots[slot].leaves = Some(position);
+            self.positions.left(position);
+        }
+    }
+
+    /// A slot's worker is dead: its successor has its place, if it has one.
+    pub(super) fn make_way(&mut self, slot: usize) {
+        self.slots[slot].recycle = None;
+        self.slots[slot].death_due = None;
+        self.succeed(slot);
+        if let Some(position) = self.slots[slot].leaves.take() {
+            self.positions.is_gone(position);
+            self.maintenance_due = true;
+        }
+    }
+
+    /// A successor cannot be started, for want of descriptors perhaps: then the worker that it was
+    /// to replace goes first, as its place is worth more than the time that is lost. `false`: it is
+    /// none.
+    pub(super) fn do_without_successor(&mut self, slot: usize) -> bool {
+        let Some(position) = self.slots[slot]
+            .position
+            .filter(|_| self.is_successor(slot))
+        else {
+            return false;
+        };
+        self.positions.dismiss_successor(position);
+        self.slots[slot].position = None;
+        if let Some(active) = self.positions.active(position) {
+            self.slots[active].is_alone = true;
+        }
+        self.maintenance_due = true;
+        true
+    }
+
+    /// The workers of this place finish what they run and go, and no other ones come.
+    fn vacate(&mut self, position: usize, reason: ExitReason) {
+        for slot in self.positions.clear(position) {
+            self.leave(slot, position);
+            // The reason is the worker's, and not that of the next one in this slot.
+            if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
+                self.slots[slot].recycle = Some(reason);
+                // One that is still on its way goes when it has come.
+                self.dismiss(slot);
+            }
+        }
+    }
+
+    /// A worker has come that nobody needs any more.
+    pub(super) fn send_away(&mut self, slot: usize) {
+        self.slots[slot].recycle = Some(ExitReason::Resized);
+        self.dismiss(slot);
+    }
+
+    /// A worker has finished a load, or has come so far that it could be given one.
+    pub(super) fn check_limits(&mut self, slot: usize) {
+        if let Some(limit) = self.config.lifecycle.max_memory
+            && self.resident(slot) > limit
+        {
+            self.recycle(slot, ExitReason::MaxMemory);
+        }
+        if !self.scheduler.is_busy(slot) {
+            self.is_idle_from_now(slot);
+        }
+    }
+
+    /// Whether a slot's worker holds twice as much memory as it may.
+    fn is_much_too_large(&self, slot: usize) -> bool {
+        let limit = self.config.lifecycle.max_memory;
+        limit.is_some_and(|limit| self.resident(slot) > limit.saturating_mul(2))
+    }
+
+    /// How much memory a slot's worker holds, in bytes, as it says itself.
+    pub(super) fn resident(&self, slot: usize) -> u64 {
+        match &self.slots[slot].phase {
+            Phase::Up { wire, .. } => wire.region().resident(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn is_idle_from_now(&mut self, slot: usize) {
+        if self.config.lifecycle.idle_timeout.is_some() {
+            self.slots[slot].idle_since = sys::now_ns();
+        }
+    }
+
+    /// When a worker is too old or has been idle for too long, in nanoseconds.
+    pub(super) fn next_maintenance(&self) -> Option<u64> {
+        if !self.config.lifecycle.has_timers() || !matches!(self.end, End::Open) {
+            return None;
+        }
+        let ages = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let limit = nanoseconds(self.config.lifecycle.max_age?);
+            let counts =
+                self.is_ready(index) && slot.recycle.is_none() && !self.is_successor(index);
+            counts.then_some(slot.born.saturating_add(limit))
+        });
+        let idle = self.may_sleep().then(|| {
+            let ends = (0..self.slots.len()).filter_map(|slot| self.idle_until(slot));
+            ends.min()
+        });
+        ages.chain(idle.flatten()).min()
+    }
+
+    /// Whether there are more workers than there must be.
+    fn may_sleep(&self) -> bool {
+        self.config.lifecycle.idle_timeout.is_some()
+            && self.positions.awake() > self.config.lifecycle.min_processes
+    }
+
+    /// When a slot's worker has been idle for too long, if it is idle.
+    fn idle_until(&self, slot: usize) -> Option<u64> {
+        let limit = nanoseconds(self.config.lifecycle.idle_timeout?);
+        let position = self.slots[slot].position?;
+        let is_idle = self.is_ready(slot)
+            && !self.scheduler.is_busy(slot)
+            && !self.scheduler.is_revoked(slot)
+            && self.slots[slot].recycle.is_none()
+            && !self.is_successor(slot)
+            && !self.positions.is_crowded(position);
+        is_idle.then(|| self.slots[slot].idle_since.saturating_add(limit))
+    }
+
+    /// Replaces workers that are too old, and lets those go that have been idle for too long.
+    pub(super) fn on_care(&mut self, now: u64) {
+        if self.next_maintenance().is_none_or(|due| due > now) {
+            return;
+        }
+        for slot in 0..self.slots.len() {
+            if let Some(limit) = self.config.lifecycle.max_age
+                && self.is_ready(slot)
+                && self.slots[slot].born.saturating_add(nanoseconds(limit)) <= now
+            {
+                self.recycle(slot, ExitReason::MaxAge);
+            }
+            if self.may_sleep()
+                && self.idle_until(slot).is_some_and(|until| until <= now)
+                && let Some(position) = self.slots[slot].position
+            {
+                self.vacate(position, ExitReason::Idle);
+            }
+        }
+        self.dispatch();
+    }
+
+    /// Wakes places that sleep, as many as there are items for.
+    pub(super) fn awaken(&mut self) {
+        while let Some(position) = self.positions.parked() {
+            let awake = self.positions.awake();
+            if self.scheduler.has_more_than(awake) {
+                self.occupy(position);
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// Makes the pool larger or smaller.
+    pub(super) fn resize(&mut self, processes: usize) {
+        while self.positions.open() < processes {
+            let position = self.positions.add();
+            self.occupy(position);
+        }
+        while self.positions.open() > processes {
+            let open = self
+                .positions
+                .all()
+                .filter(|position| !self.positions.is_closed(*position));
+            // Who does least goes first.
+            let Some(position) = open.rev().min_by_key(|position| self.activity(*position)) else {
+                break;
+            };
+            self.close_place(position);
+        }
+        self.tell_processes();
+        self.dispatch();
+    }
+
+    fn close_place(&mut self, position: usize) {
+        self.positions.close(position);
+        self.vacate(position, ExitReason::Resized);
+        self.tell_processes();
+    }
+
+    fn tell_processes(&self) {
+        self.processes
+            .store(self.positions.open(), Ordering::Relaxed);
+    }
+
+    /// How much would be lost with a place, for comparison.
+    fn activity(&self, position: usize) -> (bool, bool, usize) {
+        let Some(slot) = self.positions.active(position) else {
+            return (false, false, 0);
+        };
+        let loads = self.scheduler.in_flight(slot).count();
+        (true, self.is_ready(slot), loads)
+    }
+
+    /// The first worker of a place that the pool was given later cannot be started: then the pool
+    /// stays smaller. `false`: it is another one.
+    pub(super) fn stay_smaller(&mut self, slot: usize) -> bool {
+        let position = self.slots[slot].position;
+        let is_new = |position: &usize| self.positions.generation(*position) == 0;
+        let Some(position) = position
+            .filter(is_new)
+            .filter(|_| self.positions.open() > 1)
+        else {
+            return false;
+        };
+        self.close_place(position);
+        true
+    }
+}

@@ -1,0 +1,198 @@
+//! The places of a pool: where it has a worker each.
+//!
+//! A place stays, its workers come and go. Each worker is in a slot; while a worker is being replaced its place
+//! has two: the *holder*, who works, and the *successor*, who gets ready and then waits for the
+//! holder to go. A holder that has been told to go is a *leaver*, and has no place any more, but has to be gone
+//! before the place gets another successor: so there are no more than two processes for a place.
+//!
+//! A place without a holder *sleeps* until there is work for it, or is *closed* because the pool was made smaller.
+
+use std::ops::Range;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Positions(Vec<Position>);
+
+#[derive(Debug, Default)]
+struct Position {
+    /// The slot whose worker works here, or whose next one will.
+    active: Option<usize>,
+    /// The slot whose worker will hold the place after that.
+    successor: Option<usize>,
+    /// How many workers have left it and are not dead.
+    leavers: u32,
+    /// How many workers it has had.
+    generation: u32,
+    /// There is to be no worker here.
+    closed: bool,
+}
+
+impl Positions {
+    /// So many places, the first held by slot 0 and so on.
+    pub(super) fn new(count: usize) -> Self {
+        let position = |slot| Position {
+            active: Some(slot),
+            ..Position::default()
+        };
+        Self((0..count).map(position).collect())
+    }
+
+    /// All of them, by their numbers.
+    pub(super) fn all(&self) -> Range<usize> {
+        0..self.0.len()
+    }
+
+    /// How many there are, without those that are closed.
+    pub(super) fn open(&self) -> usize {
+        self.0.iter().filter(|position| !position.closed).count()
+    }
+
+    /// How many have a holder.
+    pub(super) fn awake(&self) -> usize {
+        self.0
+            .iter()
+            .filter(|position| position.active.is_some())
+            .count()
+    }
+
+    /// A place that sleeps and could be woken.
+    pub(super) fn parked(&self) -> Option<usize> {
+        let parked = |position: &Position| {
+            position.active.is_none() && !position.closed && position.leavers == 0
+        };
+        self.0.iter().position(parked)
+    }
+
+    pub(super) fn is_closed(&self, position: usize) -> bool {
+        self.0[position].closed
+    }
+
+    pub(super) fn active(&self, position: usize) -> Option<usize> {
+        self.0[position].active
+    }
+
+    pub(super) fn successor(&self, position: usize) -> Option<usize> {
+        self.0[position].successor
+    }
+
+    /// Whether a worker that left the place is still there. A finalizer may take long.
+    pub(super) fn is_crowded(&self, position: usize) -> bool {
+        self.0[position].leavers > 0
+    }
+
+    /// How many workers a place has had.
+    pub(super) fn generation(&self, position: usize) -> u32 {
+        self.0[position].generation
+    }
+
+    /// A place has got one more worker.
+    pub(super) fn generate(&mut self, position: usize) {
+        self.0[position].generation += 1;
+    }
+
+    /// The worker of this slot will be the next to hold the place.
+    pub(super) fn appoint(&mut self, position: usize, slot: usize) {
+        let position = &mut self.0[position];
+        if position.active.is_none() {
+            position.active = Some(slot);
+        } else {
+            debug_assert!(position.successor.is_none(), "one successor is enough");
+            position.successor = Some(slot);
+        }
+    }
+
+    /// There will be no successor after all, or not that one.
+    pub(super) fn dismiss_successor(&mut self, position: usize) -> Option<usize> {
+        self.0[position].successor.take()
+    }
+
+    /// The holder goes, if there is a successor: that is the new holder.
+    pub(super) fn succeed(&mut self, position: usize) -> Option<usize> {
+        let position = &mut self.0[position];
+        let successor = position.successor.take()?;
+        position.active = Some(successor);
+        Some(successor)
+    }
+
+    /// Nobody holds the place any more. Those who did, the holder first.
+    pub(super) fn clear(&mut self, position: usize) -> impl Iterator<Item = usize> + use<> {
+        let position = &mut self.0[position];
+        [position.active.take(), position.successor.take()]
+            .into_iter()
+            .flatten()
+    }
+
+    /// A worker has left the place, and lives.
+    pub(super) fn left(&mut self, position: usize) {
+        self.0[position].leavers += 1;
+    }
+
+    /// It is dead.
+    pub(super) fn is_gone(&mut self, position: usize) {
+        self.0[position].leavers -= 1;
+    }
+
+    /// There is to be no worker in this place.
+    pub(super) fn close(&mut self, position: usize) {
+        self.0[position].closed = true;
+    }
+
+    /// A place more: one that was closed, or a new one.
+    pub(super) fn add(&mut self) -> usize {
+        let closed = self.0.iter().position(|position| position.closed);
+        let position = closed.unwrap_or_else(|| {
+            self.0.push(Position::default());
+            self.0.len() - 1
+        });
+        self.0[position].closed = false;
+        position
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_holds_the_place_when_the_holder_goes() {
+        let mut positions = Positions::new(2);
+        assert_eq!(positions.succeed(1), None);
+        positions.appoint(1, 7);
+        assert_eq!(
+            (positions.active(1), positions.successor(1)),
+            (Some(1), Some(7))
+        );
+        assert_eq!(positions.succeed(1), Some(7));
+        assert_eq!(
+            (positions.active(1), positions.successor(1)),
+            (Some(7), None)
+        );
+        assert_eq!(
+            (positions.active(0), positions.successor(0)),
+            (Some(0), None)
+        );
+    }
+
+    #[test]
+    fn a_place_sleeps_until_it_has_a_holder() {
+        let mut positions = Positions::new(2);
+        assert_eq!((positions.awake(), positions.parked()), (2, None));
+        assert_eq!(positions.clear(1).collect::<Vec<_>>(), [1]);
+        positions.left(1);
+        assert_eq!(positions.parked(), None, "somebody is still on the way out");
+        positions.is_gone(1);
+        assert_eq!((positions.awake(), positions.parked()), (1, Some(1)));
+        positions.appoint(1, 5);
+        assert_eq!((positions.active(1), positions.parked()), (Some(5), None));
+    }
+
+    #[test]
+    fn a_closed_place_is_opened_again_first() {
+        let mut positions = Positions::new(3);
+        positions.clear(1).for_each(drop);
+        positions.close(1);
+        assert_eq!((positions.open(), positions.parked()), (2, None));
+        assert_eq!((positions.add(), positions.add()), (1, 3));
+        assert_eq!(positions.open(), 4);
+    }
+}

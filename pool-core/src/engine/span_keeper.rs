@@ -1,0 +1,45 @@
+//! Calls that were made in a span: what a worker tells of their items is told as told in it.
+//!
+//! A worker says of each event which of its items it was running. So whatever is handed out is noted before it is
+//! sent, beside the pipe that the events come from. The events of an item are all in that pipe when its record is in
+//! the ring, for the same thread has written both. So the pipe is read once more before a finished chunk lets go of
+//! its span; what comes later comes from other threads that the task has left behind, and is told without.
+
+use super::WorkerPipes;
+use super::core::Core;
+use super::work::Delivery;
+use super::worker_slot::Phase;
+
+impl Core {
+    /// Notes where the items of a lane's newest load come from, which is about to be sent.
+    #[inline]
+    pub(super) fn note_origin(&self, slot: usize) {
+        let newest = self.scheduler.newest(slot);
+        if let Some(origin) = newest.and_then(|chunk| chunk.origin())
+            && let Some(pipes) = self.pipes(slot)
+        {
+            let last = self.scheduler.handed(slot);
+            let count = newest.map_or(0, |chunk| u64::from(chunk.count));
+            pipes.handed(last - count + 1, last, origin);
+        }
+    }
+
+    /// Sees to it that what a worker has told of these items is taken in before their span is let go of.
+    #[inline]
+    pub(super) fn settle_origin(&self, slot: usize, delivery: &mut Delivery) {
+        if delivery.has_origin()
+            && let Some(pipes) = self.pipes(slot)
+        {
+            // All before that one have an outcome, and so are through.
+            let through = self.scheduler.position(slot, 0);
+            delivery.settle_by(pipes.settler(through));
+        }
+    }
+
+    fn pipes(&self, slot: usize) -> Option<&WorkerPipes> {
+        match &self.slots[slot].phase {
+            Phase::Up { process, .. } => process.pipes.as_ref(),
+            _ => None,
+        }
+    }
+}

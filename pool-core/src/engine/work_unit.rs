@@ -1,0 +1,49 @@
+//! What the scheduler hands out, and what it gets back.
+
+/// Something that can be handed to a worker and taken apart between its items.
+pub(crate) trait WorkUnit: Sized {
+    /// What is kept of the outcomes of its items.
+    type Outcomes;
+
+    /// How many items it has.
+    fn count(&self) -> u32;
+    /// The items before and from `at` on.
+    fn split(self, at: u32) -> (Self, Self);
+    /// Whether nobody wants it any more.
+    fn is_abandoned(&self) -> bool;
+    /// Room for the outcomes of its items: made when it is handed out, for most that wait are
+    /// many and small.
+    fn outcomes(&self) -> Self::Outcomes;
+}
+
+/// A load, or the first items of one, and their outcomes.
+#[derive(Debug)]
+pub(crate) struct Done<L: WorkUnit> {
+    pub(crate) load: L,
+    pub(crate) outcomes: L::Outcomes,
+}
+
+/// A load that was handed to a worker.
+pub(crate) struct InFlight<L: WorkUnit> {
+    pub(crate) load: L,
+    pub(super) outcomes: L::Outcomes,
+    /// The number of its first item among all that this worker got.
+    pub(super) first: u64,
+    /// How many of its items have an outcome.
+    pub(super) done: u32,
+}
+
+impl<L: WorkUnit> InFlight<L> {
+    /// Whether every item has its outcome.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done == self.load.count()
+    }
+}
+
+/// What a worker that died leaves behind.
+pub(crate) struct Salvaged<L: WorkUnit> {
+    /// Loads all of whose items have an outcome, or that part of one.
+    pub(crate) finished: Vec<Done<L>>,
+    /// The one item that was running.
+    pub(crate) lost: Option<L>,
+}

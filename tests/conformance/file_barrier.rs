@@ -1,0 +1,111 @@
+//! Places where tests and tasks meet, which share nothing but files.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::procfs::wait_until;
+
+/// A list that tasks in any process add lines to.
+pub(crate) struct Tally {
+    folder: TempDir,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        }
+    }
+
+    /// What a task must know to [`add`].
+    pub(crate) fn ticket(&self) -> String {
+        let path = self.folder.path().join("tally");
+        path.to_str().expect("the path is text").to_owned()
+    }
+
+    /// The lines so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.ticket()).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// How many lines there are.
+    pub(crate) fn count(&self) -> usize {
+        self.lines().len()
+    }
+}
+
+/// Adds a line to the [`Tally`] with this ticket.
+pub(crate) fn add(ticket: &str, line: impl std::fmt::Display) {
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(ticket)
+        .expect("the tally is there");
+    // One write, so that the lines of several processes do not mix.
+    file.write_all(format!("{line}\n").as_bytes())
+        .expect("the tally can be written");
+}
+
+/// How many lines a tally, or the arrivals of a gate, have, by its ticket.
+pub(crate) fn lines(ticket: &str) -> usize {
+    let text = fs::read_to_string(ticket).unwrap_or_default();
+    text.lines().count()
+}
+
+/// A gate that tasks wait at until the test opens it.
+pub(crate) struct Gate {
+    arrivals: Tally,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self {
+            arrivals: Tally::new(),
+        }
+    }
+
+    /// What a task must know to [`pass`].
+    pub(crate) fn ticket(&self) -> String {
+        self.arrivals.ticket()
+    }
+
+    /// The processes of the tasks that have come to the gate so far.
+    pub(crate) fn arrivals(&self) -> Vec<u32> {
+        let lines = self.arrivals.lines();
+        lines
+            .iter()
+            .map(|line| line.parse().expect("a process identifier"))
+            .collect()
+    }
+
+    /// Waits until so many tasks have come to the gate, and says which processes they are in.
+    pub(crate) fn wait_for(&self, tasks: usize) -> Vec<u32> {
+        wait_until(|| self.arrivals.count() >= tasks);
+        self.arrivals()
+    }
+
+    /// Lets them pass, and all who come later.
+    pub(crate) fn open(&self) {
+        open(&self.ticket());
+    }
+}
+
+/// Opens the gate with this ticket.
+pub(crate) fn open(ticket: &str) {
+    fs::write(door(ticket), "").expect("the gate can be opened");
+}
+
+/// Waits at the gate with this ticket until it is open, or gone.
+pub(crate) fn pass(ticket: &str) {
+    add(ticket, std::process::id());
+    let door = door(ticket);
+    wait_until(|| door.exists() || !Path::new(ticket).exists());
+}
+
+fn door(ticket: &str) -> PathBuf {
+    PathBuf::from(format!("{ticket}.open"))
+}
