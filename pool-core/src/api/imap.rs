@@ -153,8 +153,12 @@ pub(crate) struct ImapInner<S, T> {
     arrived: ResultOrder,
     /// What was read of that.
     ready: VecDeque<T>,
-    /// The caller has a result that the source does not know of.
-    has_given: bool,
+    /// How many results were put into that.
+    put: usize,
+    /// How many of them were given, as far as the source knows.
+    told: usize,
+    /// The source must know at once.
+    counts_given: bool,
     /// Why there is nothing to iterate over: said once.
     error: Option<TaskError>,
 }
@@ -166,6 +170,7 @@ impl<S, T> ImapInner<S, T> {
             Err(error) => (None, Some(error)),
         };
         Self {
+            counts_given: source.is_some(),
             source,
             arrived: if ordered {
                 ResultOrder::InOrder(InOrder::default())
@@ -173,7 +178,8 @@ impl<S, T> ImapInner<S, T> {
                 ResultOrder::First(VecDeque::new())
             },
             ready: VecDeque::new(),
-            has_given: false,
+            put: 0,
+            told: 0,
             error,
         }
     }
@@ -185,12 +191,24 @@ impl<S, T> ImapInner<S, T> {
 }
 
 impl<S: Source, T: ImapItem> ImapInner<S, T> {
+    #[inline]
     pub(crate) fn next(&mut self) -> Option<T> {
+        if !self.counts_given
+            && let Some(outcome) = self.ready.pop_front()
+        {
+            return Some(outcome);
+        }
+        self.next_arrived()
+    }
+
+    fn next_arrived(&mut self) -> Option<T> {
         loop {
             if let Some(outcome) = self.next_ready() {
                 return Some(outcome);
             }
-            let pieces = self.source.as_mut()?.next_pieces();
+            let source = self.source.as_mut()?;
+            let pieces = source.next_pieces();
+            self.counts_given = source.counts_given();
             if !self.take_in(pieces) {
                 return self.error.take().map(T::refused);
             }
@@ -204,17 +222,20 @@ impl<S: Source, T: ImapItem> ImapInner<S, T> {
         }
         // Only now: an item is with the caller when he comes back for the next one, and its
         // result may be what the input waits for.
-        if std::mem::take(&mut self.has_given)
+        let given = self.put - self.ready.len();
+        if given > self.told
             && let Some(source) = &mut self.source
         {
-            source.give(1);
+            source.give(given - self.told);
+            self.told = given;
         }
         loop {
             if let Some(outcome) = self.ready.pop_front() {
-                self.has_given = true;
                 return Some(outcome);
             }
-            T::read(self.arrived.pop()?, &mut self.ready);
+            let piece = self.arrived.pop()?;
+            T::read(piece, &mut self.ready);
+            self.put += self.ready.len();
         }
     }
 
@@ -237,7 +258,7 @@ impl<S: Source, T: ImapItem> ImapInner<S, T> {
             return (errors, Some(errors));
         };
         let (low, high) = source.remaining();
-        let with_caller = usize::from(self.has_given);
-        (low - with_caller, high.map(|high| high - with_caller))
+        let untold = self.put - self.ready.len() - self.told;
+        (low - untold, high.map(|high| high - untold))
     }
 }

@@ -116,7 +116,7 @@ impl Executor for Serial {
         true
     }
 
-    fn has_idle_worker(&self) -> bool {
+    fn has_idle_worker(&self, _look_again: bool) -> bool {
         false
     }
 

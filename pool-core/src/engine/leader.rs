@@ -44,7 +44,7 @@ const BLIND_NAP: Duration = Duration::from_millis(1);
 
 /// How long the seat may be empty while somebody fills a chunk, or is going to come for results:
 /// after that the supervisor looks into the rings.
-const ABSENCE_NS: u64 = 500_000;
+pub(super) const ABSENCE_NS: u64 = 500_000;
 
 /// How often whoever leaves the rings to the supervisor looks for news before, at most.
 const MAX_LOOKS: u32 = 16;
@@ -92,6 +92,8 @@ pub(super) struct LeadershipState {
     pub(super) supervisor_wakes: Option<u64>,
     /// When the supervisor asks whether anybody was in the seat, in nanoseconds.
     pub(super) relief_at: Option<u64>,
+    /// When the supervisor looks into the open chunks, whoever else does, in nanoseconds.
+    pub(super) ask_at: Option<u64>,
     /// Somebody was, since that was set.
     was_taken: bool,
     /// The supervisor stands in for those who should come, until one does.

@@ -440,8 +440,17 @@ impl Executor for Shared {
         }
     }
 
-    fn has_idle_worker(&self) -> bool {
-        self.is_ours() && self.lock().has_room_for_work()
+    fn has_idle_worker(&self, look_again: bool) -> bool {
+        if !self.is_ours() {
+            return false;
+        }
+        let mut core = self.lock();
+        let is_idle = core.has_room_for_work();
+        if is_idle && look_again && core.leadership.ask_at.is_none() {
+            core.leadership.ask_at = Some(sys::now_ns() + leader::ABSENCE_NS);
+            self.keep_time(&core);
+        }
+        is_idle
     }
 
     fn is_foreign(&self) -> bool {

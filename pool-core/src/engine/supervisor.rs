@@ -170,7 +170,12 @@ impl Supervisor {
                     self.shared.deliver(core);
                     break;
                 }
-                open = core.open_for_supervisor();
+                let now = sys::now_ns();
+                open = if core.leadership.ask_at.take_if(|at| *at <= now).is_some() {
+                    core.open_for_idle()
+                } else {
+                    core.open_for_supervisor()
+                };
                 let timer = core.next_timer(true);
                 core.leadership.supervisor_wakes = timer;
                 let busy = core.has_deliveries();

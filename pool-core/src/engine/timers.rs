@@ -59,7 +59,9 @@ impl Core {
             next = next.min(self.leadership.hear_again.unwrap_or(u64::MAX));
         }
         let relief = self.leadership.relief_at.filter(|_| supervisor);
-        for time in [self.rebalance_at.filter(|_| rebalance), care, relief] {
+        let asking = self.leadership.ask_at.filter(|_| supervisor);
+        let balance = self.rebalance_at.filter(|_| rebalance);
+        for time in [balance, care, relief, asking] {
             next = next.min(time.unwrap_or(u64::MAX));
         }
         (next < u64::MAX).then_some(next)

@@ -11,6 +11,8 @@ const TARGET_NS: u64 = 1_000_000;
 const TARGET_BYTES: usize = 32 * 1024;
 /// How much larger one chunk may be than what was measured before.
 const GROWTH: u32 = 8;
+/// How much less a chunk counts with each one that is measured after it.
+const KEPT: f64 = 0.75;
 /// The most items in one chunk.
 const MAX_ITEMS: u32 = 1 << 16;
 
@@ -19,8 +21,10 @@ const MAX_ITEMS: u32 = 1 << 16;
 pub(crate) struct Chunker {
     fixed: Option<u32>,
     workers: u32,
-    /// Smoothed time of one item, in nanoseconds; `None` until measured.
-    item_ns: Option<f64>,
+    /// How many items were measured, the latest ones counting most.
+    measured: f64,
+    /// How long they took together, in nanoseconds.
+    took_ns: f64,
     /// The largest chunk whose time is known.
     largest: u32,
 }
@@ -30,7 +34,8 @@ impl Chunker {
         Self {
             fixed,
             workers: u32::try_from(workers).unwrap_or(u32::MAX).max(1),
-            item_ns: None,
+            measured: 0.0,
+            took_ns: 0.0,
             largest: 1,
         }
     }
@@ -40,9 +45,10 @@ impl Chunker {
         if let Some(fixed) = self.fixed {
             return fixed;
         }
-        let Some(item_ns) = self.item_ns else {
+        if self.measured == 0.0 {
             return 1;
-        };
+        }
+        let item_ns = self.took_ns / self.measured;
         let by_time = (TARGET_NS as f64 / item_ns.max(0.1)) as u32;
         // Guided: a share of what is left, so that the last chunks are small.
         let by_share = left.map_or(u32::MAX, |left| {
@@ -77,13 +83,10 @@ impl Chunker {
         if items == 0 || took.is_zero() {
             return;
         }
-        let sample = took.as_nanos() as f64 / f64::from(items);
-        self.item_ns = Some(match self.item_ns {
-            None => sample,
-            // A larger chunk says more about one item than a smaller one.
-            Some(_) if items > self.largest => sample,
-            Some(before) => before * 0.75 + sample * 0.25,
-        });
+        // A chunk says as much about one item as it has items: the time of a single small one is
+        // mostly that of the chunk.
+        self.measured = self.measured * KEPT + f64::from(items);
+        self.took_ns = self.took_ns * KEPT + took.as_nanos() as f64;
         self.largest = self.largest.max(items);
     }
 }
@@ -130,6 +133,37 @@ mod tests {
             size = next;
         }
         assert_eq!(size, MAX_ITEMS);
+    }
+
+    /// A chunk that was sent early, for a worker that had nothing to do, is small, whatever its
+    /// items are like.
+    #[test]
+    fn a_small_chunk_says_little() {
+        let mut chunker = Chunker::new(None, 2);
+        for _ in 0..10 {
+            chunker.observe(2_000, Duration::from_nanos(20_000));
+        }
+        let before = chunker.size(None);
+        for _ in 0..3 {
+            chunker.observe(1, Duration::from_nanos(2_000));
+        }
+        assert!(chunker.size(None) >= before / 2);
+        // Unless it takes long.
+        chunker.observe(1, Duration::from_millis(500));
+        assert!(chunker.size(None) < before / 100);
+    }
+
+    #[test]
+    fn items_that_become_faster_travel_together_again() {
+        let mut chunker = Chunker::new(None, 2);
+        chunker.observe(1_000, Duration::from_micros(10));
+        chunker.observe(1_000, Duration::from_secs(1));
+        assert_eq!(chunker.size(None), 1);
+        for _ in 0..60 {
+            let size = chunker.size(None);
+            chunker.observe(size, Duration::from_nanos(u64::from(size) * 10));
+        }
+        assert!(chunker.size(None) >= 1_000);
     }
 
     #[test]

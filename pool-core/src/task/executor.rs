@@ -61,8 +61,9 @@ pub trait Executor: Send + Sync {
     /// The input of this chunk does not keep anybody waiting any more.
     fn unwatch_input(&self, _open: &Arc<OpenChunk>) {}
 
-    /// Whether a worker has nothing to do, and nothing waits in the queue for it.
-    fn has_idle_worker(&self) -> bool {
+    /// Whether a worker has nothing to do, and nothing waits in the queue for it. If so, and it is
+    /// asked to `look_again`, the executor looks into the open chunks half a millisecond later.
+    fn has_idle_worker(&self, _look_again: bool) -> bool {
         true
     }
 

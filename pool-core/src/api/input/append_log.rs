@@ -140,6 +140,8 @@ impl Appender {
     ) -> Appended {
         let record = head.len() + size;
         let log = &*self.log;
+        // Read once: the compiler must think that others change whatever they can reach.
+        let base = log.base;
         let mut len = log.published.load(Ordering::Relaxed);
         let room = (log.capacity - len) / record;
         for _ in 0..most.min(room) {
@@ -148,10 +150,10 @@ impl Appender {
             };
             let bytes = bytes_of(&number);
             assert!(bytes.len() == size, "a number has its size");
-            writes(log.base, record, |at| len + at as usize);
+            writes(base, record, |at| len + at as usize);
             // SAFETY: as in `append`: there is room for as many records as there are turns.
             unsafe {
-                let place = log.base.as_ptr().add(len);
+                let place = base.as_ptr().add(len);
                 place.copy_from_nonoverlapping(head.as_ptr(), head.len());
                 place
                     .add(head.len())

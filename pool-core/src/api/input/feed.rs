@@ -3,7 +3,6 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
-use std::iter::Fuse;
 use std::sync::{Arc, Weak};
 #[cfg(feature = "stream")]
 use std::task::{Context, Poll};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::open_chunk::{Filler, OpenChunk};
+use super::open_chunk::{Filler, Input, OpenChunk};
 use crate::api::handle::{Collector, Pending};
 use crate::api::progress::Progress;
 use crate::error::task_error::TaskError;
@@ -30,6 +29,10 @@ use crate::worker::function::FunctionId;
 /// waits meanwhile; what a turn costs beside it is less than a microsecond.
 #[cfg(feature = "stream")]
 const FILL_FOR: Duration = Duration::from_micros(100);
+
+/// For so long items are taken though results are there, in nanoseconds: the workers should have
+/// something to do while those are read.
+const HURRY_NS: u64 = 50_000;
 
 /// What gives a lazy map its outcomes.
 pub(crate) trait Source {
@@ -55,6 +58,9 @@ pub(crate) trait Source {
 
     /// The caller has been given so many more items.
     fn give(&mut self, items: usize);
+
+    /// Whether what is taken depends on how many were given, so that `give` must not wait.
+    fn counts_given(&self) -> bool;
 
     /// Throws on what the input panicked with, if it did.
     fn rethrow(&mut self);
@@ -90,6 +96,10 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn give(&mut self, items: usize) {
         (**self).give(items);
+    }
+
+    fn counts_given(&self) -> bool {
+        (**self).counts_given()
     }
 
     fn rethrow(&mut self) {
@@ -217,7 +227,7 @@ impl Flow {
 }
 
 /// How many more items an input has, if it says.
-fn left<I: Iterator>(input: &I) -> Option<usize> {
+fn left<I: Iterator>(input: &Input<I>) -> Option<usize> {
     match input.size_hint() {
         (low, Some(high)) if low == high => Some(low),
         _ => None,
@@ -227,11 +237,47 @@ fn left<I: Iterator>(input: &I) -> Option<usize> {
 /// An input, and what makes chunks of it.
 pub(crate) struct Pusher<I: Iterator> {
     executor: Weak<dyn Executor>,
-    input: Fuse<I>,
+    input: Input<I>,
     filler: Filler,
     collector: Arc<Collector>,
+    has_begun: bool,
     /// The executor takes items out of the open chunk by itself.
     is_watched: bool,
+    rush: Rush,
+}
+
+/// Items that were handed over early, since a worker had nothing to do.
+///
+/// The first ones go one by one. But where the input gives more at once, and workers are through
+/// with each before the next is there, they are to get ever more at a time: a chunk costs much more
+/// than a small item. The executor then looks after a while whether the input has stopped.
+#[derive(Default)]
+struct Rush {
+    /// So many times in a row, one soon after the other.
+    times: usize,
+    /// When the last one was, in nanoseconds.
+    last_ns: u64,
+    /// The most items in the next chunk, where it is not handed over as early as that.
+    most: Option<usize>,
+}
+
+/// What follows after less than this follows at once, in nanoseconds.
+const AT_ONCE_NS: u64 = 20_000;
+
+impl Rush {
+    /// An item was handed over early.
+    fn note(&mut self) {
+        let now = sys::now_ns();
+        let is_soon = now.saturating_sub(self.last_ns) < AT_ONCE_NS;
+        self.times = if is_soon { self.times + 1 } else { 1 };
+        self.last_ns = now;
+    }
+
+    /// How many items the next chunk may have, where it is not to be a single one.
+    fn most(&self, workers: usize) -> Option<usize> {
+        let beyond = self.times.checked_sub(workers + 1)?;
+        Some(2 << beyond.min(15))
+    }
 }
 
 /// How an input has ended.
@@ -257,10 +303,12 @@ where
         let open = Arc::new(OpenChunk::new(call, collector.clone()));
         Self {
             executor: Arc::downgrade(executor),
-            input: input.fuse(),
+            input: Input::new(input),
             filler: Filler::new(open),
             collector,
+            has_begun: false,
             is_watched: false,
+            rush: Rush::default(),
         }
     }
 
@@ -283,6 +331,9 @@ where
 
     /// The input may keep this thread waiting from now on.
     pub(crate) fn begin(&mut self) {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return;
+        }
         if let Some(executor) = self.executor.upgrade() {
             self.is_watched = executor.watch_input(self.filler.open());
         }
@@ -293,6 +344,9 @@ where
 
     /// It does not any more.
     pub(crate) fn finish(&mut self) {
+        if !std::mem::take(&mut self.has_begun) {
+            return;
+        }
         if let Some(executor) = self.executor.upgrade() {
             executor.unwatch_input(self.filler.open());
         }
@@ -301,27 +355,36 @@ where
     /// Takes items for one chunk, and hands them to the pool, sooner if a worker has nothing to do.
     pub(crate) fn push(&mut self, limit: Limit) -> Option<End> {
         let end = self.taken().saturating_add(limit.items);
+        self.open().fill_here();
         loop {
-            let items = end - self.taken();
+            let left = end - self.taken();
+            let items = self.rush.most.map_or(left, |most| most.min(left));
             let stop = self.filler.fill(&mut self.input, Limit { items, ..limit });
             let Some(executor) = self.executor.upgrade() else {
                 return Some(End::Unwanted);
             };
-            let is_wanted = matches!(stop, Stop::Wanted);
-            if is_wanted {
-                // Before it is asked whether it still is.
+            let is_rushed = self.rush.most.take().is_some() && matches!(stop, Stop::Full);
+            let is_early = is_rushed || matches!(stop, Stop::Wanted);
+            if is_early {
+                // Before it is asked whether it still is wanted.
                 self.open().heed();
             }
             if let Some(chunk) = self.filler.close() {
                 executor.submit(chunk);
             }
             match stop {
-                Stop::Full => return None,
-                Stop::Wanted => {
+                Stop::Full | Stop::Wanted if is_early => {
                     if self.collector.is_abandoned() {
                         return Some(End::Unwanted);
                     }
-                    if !self.is_watched || executor.has_idle_worker() {
+                    self.rush.note();
+                    let most = self.rush.most(executor.processes());
+                    let most = most.filter(|_| self.is_watched);
+                    if !executor.has_idle_worker(most.is_some()) {
+                        self.rush.times = 0;
+                    } else if most.is_some() {
+                        self.rush.most = most;
+                    } else {
                         self.open().interrupt();
                     }
                     let is_late = || limit.until.is_some_and(|until| until <= sys::now());
@@ -329,6 +392,7 @@ where
                         return None;
                     }
                 }
+                Stop::Full | Stop::Wanted => return None,
                 Stop::Exhausted => return Some(End::Exhausted),
                 Stop::Failed(error) => {
                     let index = self.filler.skip();
@@ -418,7 +482,13 @@ where
             self.progress.begin(self.pusher.size_hint());
             self.pusher.begin();
         }
+        let mut since = None;
         while let Some(limit) = self.flow.next(self.pusher.left()) {
+            let now = sys::now_ns();
+            if now - *since.get_or_insert(now) > HURRY_NS && self.collector.poll_any(None) {
+                // Results are there, and what is taken here takes long.
+                break;
+            }
             let end = self.pusher.push(Limit { until, ..limit });
             self.flow.taken = self.pusher.taken();
             if let Some(end) = end {
@@ -531,6 +601,10 @@ where
 
     fn give(&mut self, items: usize) {
         self.flow.given += items;
+    }
+
+    fn counts_given(&self) -> bool {
+        self.flow.buffer.is_some()
     }
 
     fn error(&mut self) -> Option<TaskError> {

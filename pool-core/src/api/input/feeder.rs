@@ -1,9 +1,9 @@
 //! A lazy map whose input is read by a thread of its own: however long the input keeps that
 //! waiting, results are given out when they are there.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 #[cfg(feature = "stream")]
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,7 +18,9 @@ use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::panic::catch::catch_and_discard;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys;
 use crate::task::chunk::ChunkOutcome;
+use crate::task::encode::Limit;
 use crate::task::executor::{Cancel, Executor};
 
 /// Gives the outcomes of a call whose input is read by a feeder.
@@ -31,6 +33,8 @@ pub(crate) struct Fed {
     open: Arc<OpenChunk>,
     tap: Arc<Tap>,
     feeder: Feeder,
+    /// Until when this thread reads the input, one item at a time.
+    here_until: Option<Instant>,
     /// What the input said of its length before anything was taken.
     hint: (usize, Option<usize>),
     /// Items that the caller has been given.
@@ -41,18 +45,155 @@ pub(crate) struct Fed {
     fork_depth: usize,
 }
 
-/// The thread that reads the input.
+/// Who reads the input.
 enum Feeder {
-    /// It does not run yet: nobody has asked for a result. Makes it, with the input; if the system
-    /// refuses that, gives what reads the input without one.
-    Ready(Start),
+    /// Whoever asks for a result, one item at a time, until a thread does: see [`Tap::start`].
+    Here,
+    /// A thread.
     Running(Arc<Thread>),
-    /// The system has refused a thread.
-    Refused(Box<dyn Source + Send>),
+    /// Whoever asks for a result, many items at a time: the input never waits, or the system has
+    /// refused a thread.
+    Local(Box<dyn Source + Send>),
+    /// It has ended, or this is the end.
     Gone,
 }
 
-type Start = Box<dyn FnOnce(Progress) -> Result<Arc<Thread>, Box<dyn Source + Send>> + Send>;
+/// An input that no thread reads yet.
+trait Reader: Send {
+    /// Whether the input never waits for anything.
+    fn never_waits(&self) -> bool;
+
+    /// How many more items there are, if that is known.
+    fn left(&self) -> Option<usize>;
+
+    /// Takes an item and hands it to the pool. Says how many were taken by now.
+    fn push(&mut self, limit: Limit) -> (Option<End>, usize);
+
+    /// The input may be read by some thread from now on, or is not any more.
+    fn watch(&mut self, watch: bool);
+
+    /// Has a thread read it. If the system refuses that, gives it back.
+    fn start(
+        self: Box<Self>,
+        tap: &Arc<Tap>,
+        progress: Progress,
+    ) -> Result<Arc<Thread>, Box<dyn Reader>>;
+
+    /// Lets the caller read it from now on.
+    fn into_local(self: Box<Self>, tap: &Tap, progress: Progress) -> Feeder;
+}
+
+struct InputReader<I: Iterator> {
+    pusher: Pusher<I>,
+    executor: Weak<dyn Executor>,
+    collector: Arc<Collector>,
+}
+
+impl<A, I> Reader for InputReader<I>
+where
+    A: Serialize + 'static,
+    I: Iterator<Item = A> + Send + 'static,
+{
+    fn never_waits(&self) -> bool {
+        never_waits::<I>()
+    }
+
+    fn left(&self) -> Option<usize> {
+        self.pusher.left()
+    }
+
+    fn push(&mut self, limit: Limit) -> (Option<End>, usize) {
+        let end = self.pusher.push(limit);
+        (end, self.pusher.taken())
+    }
+
+    fn watch(&mut self, watch: bool) {
+        if watch {
+            self.pusher.begin();
+        } else {
+            self.pusher.finish();
+        }
+    }
+
+    fn start(
+        self: Box<Self>,
+        tap: &Arc<Tap>,
+        progress: Progress,
+    ) -> Result<Arc<Thread>, Box<dyn Reader>> {
+        let collector = self.collector.clone();
+        // So that the input is not lost when there can be no thread.
+        let reader = Arc::new(Mutex::new(Some(self)));
+        let theirs = reader.clone();
+        let tap = tap.clone();
+        let thread = Arc::new(Thread {
+            is_over: AtomicBool::new(false),
+            handle: Mutex::new(None),
+        });
+        let its = thread.clone();
+        let spawned = thread::Builder::new()
+            .name("procpool-feeder".into())
+            .spawn(move || {
+                let reader = take(&theirs);
+                if let Some(reader) = reader {
+                    feed(reader.pusher, &tap, &collector, progress);
+                }
+                its.end();
+            });
+        match spawned {
+            Ok(handle) => {
+                *thread.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+                Ok(thread)
+            }
+            Err(_) => Err(take(&reader).expect("there is no thread to take it")),
+        }
+    }
+
+    fn into_local(self: Box<Self>, tap: &Tap, progress: Progress) -> Feeder {
+        let mut flow = tap.lock().flow.clone();
+        flow.given = flow.back;
+        self.collector.close();
+        let executor = self.executor.upgrade().expect("whoever asks has it");
+        let feed = InputFeeder::resume(executor, self.pusher, flow, progress);
+        Feeder::Local(Box::new(feed))
+    }
+}
+
+/// So many items are taken by whoever asks for results, one after the other, at most: a short call
+/// needs no thread then, whose start costs as much as dozens of small items.
+const MAX_HERE: usize = 32;
+/// For so long at most.
+const TIME_HERE: Duration = Duration::from_micros(50);
+/// And only if the result of each is there so soon: otherwise the other workers should have
+/// something to do as well.
+const PATIENCE: Duration = Duration::from_micros(20);
+
+/// Whether this input is known to give all it has without waiting for anything.
+fn never_waits<I: Iterator + 'static>() -> bool {
+    use std::collections::{hash_set, vec_deque};
+    use std::ops::{Range, RangeFrom, RangeInclusive};
+
+    fn is<I: 'static, T: 'static>() -> bool {
+        TypeId::of::<I>() == TypeId::of::<T>()
+    }
+    macro_rules! ranges {
+        ($($number:ty)*) => {
+            $(is::<I, Range<$number>>()
+                || is::<I, RangeInclusive<$number>>()
+                || is::<I, RangeFrom<$number>>())||*
+        };
+    }
+    macro_rules! arrays {
+        ($($len:literal)*) => {
+            $(is::<I, std::array::IntoIter<I::Item, $len>>())||*
+        };
+    }
+    is::<I, std::vec::IntoIter<I::Item>>()
+        || is::<I, vec_deque::IntoIter<I::Item>>()
+        || is::<I, hash_set::IntoIter<I::Item>>()
+        || is::<I, std::option::IntoIter<I::Item>>()
+        || ranges!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize)
+        || arrays!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
+}
 
 fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
     place.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -61,6 +202,7 @@ fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
 /// What the feeder and the one who takes the results share.
 struct Tap {
     state: Mutex<TapState>,
+    unread: Mutex<Unread>,
     /// There is room for more, or nobody wants more.
     changed: Condvar,
 }
@@ -77,9 +219,43 @@ struct TapState {
     panic: Option<Box<dyn Any + Send>>,
 }
 
+/// An input that no thread reads, or the thread that does.
+struct Unread {
+    /// `None` also while an item is taken from it.
+    reader: Option<Box<dyn Reader>>,
+    thread: Option<Arc<Thread>>,
+    progress: Progress,
+}
+
 impl Tap {
+    /// Has a thread read the input, unless one does, or somebody else is at it. If the system
+    /// refuses one, nothing changes.
+    fn start(self: &Arc<Self>) {
+        let mut unread = self.unread();
+        if let Some(reader) = unread.reader.take() {
+            match reader.start(self, unread.progress.clone()) {
+                Ok(thread) => unread.thread = Some(thread),
+                Err(reader) => unread.reader = Some(reader),
+            }
+        }
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, TapState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No more items will be taken.
+    fn end(&self, end: End, taken: usize) {
+        let mut state = self.lock();
+        state.flow.taken = taken;
+        state.has_ended = true;
+        if let End::Panicked(panic) = end {
+            state.panic = Some(panic);
+        }
     }
 
     fn wake(&self, state: &TapState) {
@@ -113,46 +289,28 @@ impl Fed {
                 has_ended: false,
                 panic: None,
             }),
+            unread: Mutex::new(Unread {
+                reader: None,
+                thread: None,
+                progress: progress.clone(),
+            }),
             changed: Condvar::new(),
         });
         let pusher = Pusher::new(&executor, call, input, collector.clone());
         let open = pusher.open().clone();
-        let (their_tap, their_collector) = (tap.clone(), collector.clone());
-        let their_executor = Arc::downgrade(&executor);
-        let start: Start = Box::new(move |progress| {
-            // So that the input is not lost when there can be no thread.
-            let input = Arc::new(Mutex::new(Some(pusher)));
-            let theirs = input.clone();
-            let tap = their_tap.clone();
-            let collector = their_collector.clone();
-            let shown = progress.clone();
-            let thread = Arc::new(Thread {
-                is_over: AtomicBool::new(false),
-                handle: Mutex::new(None),
-            });
-            let its = thread.clone();
-            let spawned = thread::Builder::new()
-                .name("procpool-feeder".into())
-                .spawn(move || {
-                    let pusher = take(&theirs);
-                    if let Some(pusher) = pusher {
-                        feed(pusher, &tap, &collector, shown);
-                    }
-                    its.end();
-                });
-            if let Ok(handle) = spawned {
-                *thread.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
-                return Ok(thread);
+        let reader = InputReader {
+            pusher,
+            executor: Arc::downgrade(&executor),
+            collector: collector.clone(),
+        };
+        tap.unread().reader = Some(Box::new(reader));
+        // Whoever uses a result now may not come for the next one before long: meanwhile the
+        // workers should have something to do.
+        let starts = Arc::downgrade(&tap);
+        open.on_ask(move || {
+            if let Some(tap) = starts.upgrade() {
+                tap.start();
             }
-            Err({
-                let pusher = take(&input);
-                let flow = their_tap.lock().flow.clone();
-                their_collector.close();
-                let pusher = pusher.expect("there is no thread to take it");
-                let executor = their_executor.upgrade().expect("whoever asks has it");
-                let feed = InputFeeder::resume(executor, pusher, flow, progress);
-                Box::new(feed) as Box<dyn Source + Send>
-            })
         });
         Self {
             fork_depth: crate::process::fork::depth(),
@@ -160,7 +318,8 @@ impl Fed {
             collector,
             open,
             tap,
-            feeder: Feeder::Ready(start),
+            feeder: Feeder::Here,
+            here_until: None,
             hint,
             given: 0,
             has_buffer,
@@ -168,16 +327,84 @@ impl Fed {
         }
     }
 
+    /// Has a thread read the input, if nobody does yet, or else this one.
     fn start(&mut self) {
-        if let Feeder::Ready(_) = self.feeder
-            && let Feeder::Ready(start) = std::mem::replace(&mut self.feeder, Feeder::Gone)
-        {
-            self.progress.begin(self.hint);
-            self.feeder = match start(self.progress.clone()) {
-                Ok(thread) => Feeder::Running(thread),
-                Err(source) => Feeder::Refused(source),
-            };
+        if !matches!(self.feeder, Feeder::Here) {
+            return;
         }
+        self.progress.begin(self.hint);
+        self.tap.start();
+        let (thread, reader) = {
+            let mut unread = self.tap.unread();
+            (unread.thread.take(), unread.reader.take())
+        };
+        self.feeder = match (thread, reader) {
+            (Some(thread), _) => Feeder::Running(thread),
+            (None, Some(reader)) => reader.into_local(&self.tap, self.progress.clone()),
+            (None, None) => Feeder::Gone,
+        };
+    }
+
+    /// Takes an item in this thread, waits a little for its result, and gives that. All results of
+    /// earlier items were given, so that however long the input waits, nothing is kept back.
+    /// `None`: from now on, somebody else does, or there are no more items.
+    fn take_here(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
+        let Some(mut reader) = self.tap.unread().reader.take() else {
+            // A thread does already.
+            self.start();
+            return None;
+        };
+        let before = sys::now();
+        let limit = if reader.never_waits() {
+            None
+        } else {
+            let is_first = self.here_until.is_none();
+            let until = *self.here_until.get_or_insert(before + TIME_HERE);
+            if is_first {
+                self.progress.begin(self.hint);
+                reader.watch(true);
+            }
+            let state = self.tap.lock();
+            let is_soon = before < until && state.flow.taken < MAX_HERE;
+            let limit = state.flow.next(reader.left()).filter(|_| is_soon);
+            limit.filter(|_| state.flow.taken == state.flow.back)
+        };
+        let Some(limit) = limit else {
+            if reader.never_waits() {
+                self.feeder = reader.into_local(&self.tap, self.progress.clone());
+            } else {
+                self.tap.unread().reader = Some(reader);
+                self.start();
+            }
+            return None;
+        };
+        let (end, taken) = reader.push(Limit { items: 1, ..limit });
+        self.tap.lock().flow.taken = taken;
+        if let Some(end) = end {
+            reader.watch(false);
+            if matches!(end, End::Exhausted) {
+                self.progress.end_known(taken);
+            }
+            self.feeder = Feeder::Gone;
+            catch_and_discard(|| drop(reader));
+            self.tap.end(end, taken);
+            self.collector.close();
+            return None;
+        }
+        self.tap.unread().reader = Some(reader);
+        let after = sys::now();
+        // The time for which the input waits is not ours.
+        self.here_until = self.here_until.map(|until| until + (after - before));
+        let collector = &self.collector;
+        let is_there = self.executor.wait_until(
+            &mut |waker| collector.poll_any(waker),
+            Some(after + PATIENCE),
+        );
+        if is_there {
+            return self.take();
+        }
+        self.start();
+        None
     }
 
     /// The pieces that are there, none of them when all are through; `None`: they must be waited
@@ -208,8 +435,12 @@ impl Source for Fed {
         if self.is_copy() {
             return Vec::new();
         }
-        self.start();
-        if let Feeder::Refused(source) = &mut self.feeder {
+        while let Feeder::Here = self.feeder {
+            if let Some(pieces) = self.take_here() {
+                return pieces;
+            }
+        }
+        if let Feeder::Local(source) = &mut self.feeder {
             return source.next_pieces();
         }
         loop {
@@ -232,7 +463,7 @@ impl Source for Fed {
             return Poll::Ready(Vec::new());
         }
         self.start();
-        if let Feeder::Refused(source) = &mut self.feeder {
+        if let Feeder::Local(source) = &mut self.feeder {
             return source.poll_pieces(context, fill);
         }
         loop {
@@ -248,13 +479,13 @@ impl Source for Fed {
     #[cfg(feature = "stream")]
     fn stop_driving(&mut self) {
         self.open.leave_unattended();
-        if !matches!(self.feeder, Feeder::Ready(_)) {
+        if !matches!(self.feeder, Feeder::Here) {
             self.executor.detach();
         }
     }
 
     fn remaining(&self) -> (usize, Option<usize>) {
-        if let Feeder::Refused(source) = &self.feeder {
+        if let Feeder::Local(source) = &self.feeder {
             return source.remaining();
         }
         if self.is_copy() {
@@ -275,7 +506,7 @@ impl Source for Fed {
 
     fn give(&mut self, items: usize) {
         self.given += items;
-        if let Feeder::Refused(source) = &mut self.feeder {
+        if let Feeder::Local(source) = &mut self.feeder {
             source.give(items);
         } else if self.has_buffer && !self.is_copy() {
             let mut state = self.tap.lock();
@@ -284,8 +515,12 @@ impl Source for Fed {
         }
     }
 
+    fn counts_given(&self) -> bool {
+        self.has_buffer
+    }
+
     fn rethrow(&mut self) {
-        if let Feeder::Refused(source) = &mut self.feeder {
+        if let Feeder::Local(source) = &mut self.feeder {
             return source.rethrow();
         }
         if self.is_copy() {
@@ -322,7 +557,21 @@ impl Drop for Fed {
             return;
         }
         self.progress.abandon();
-        let feeder = std::mem::replace(&mut self.feeder, Feeder::Gone);
+        let mut feeder = std::mem::replace(&mut self.feeder, Feeder::Gone);
+        if let Feeder::Here = feeder {
+            let (reader, thread) = {
+                let mut unread = self.tap.unread();
+                (unread.reader.take(), unread.thread.take())
+            };
+            if let Some(thread) = thread {
+                feeder = Feeder::Running(thread);
+            }
+            if let Some(mut reader) = reader {
+                reader.watch(false);
+                // The input's destructor is the caller's.
+                drop(reader);
+            }
+        }
         if let Feeder::Running(thread) = feeder {
             self.collector.abandon();
             {
@@ -379,14 +628,7 @@ where
     }
     // Before anybody hears of the end.
     catch_and_discard(|| drop(pusher));
-    {
-        let mut state = tap.lock();
-        state.flow.taken = taken;
-        state.has_ended = true;
-        if let End::Panicked(panic) = end {
-            state.panic = Some(panic);
-        }
-    }
+    tap.end(end, taken);
     collector.close();
 }
 

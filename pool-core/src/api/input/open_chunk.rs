@@ -7,8 +7,9 @@
 //! therefore executes both sides' by `membarrier`. Where a kernel or sandbox has none, the filling
 //! thread executes a fence for each item.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use serde::Serialize;
 
@@ -20,8 +21,8 @@ use crate::codec;
 use crate::panic::catch::{panic_scope, report_for};
 use crate::shm::protocol;
 use crate::shm::protocol::Head;
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, compiler_fence, fence};
+use crate::sync::{Mutex, MutexGuard, thread_local};
 use crate::sys;
 use crate::task::bytes::Bytes;
 use crate::task::chunk::{Chunk, CompletionSink};
@@ -33,10 +34,14 @@ pub struct OpenChunk {
     collector: Arc<Collector>,
     /// Whoever gets the outcomes drives the pool for them.
     attended: AtomicBool,
+    /// The thread that fills it, as [`here`] names it.
+    filled_by: AtomicUsize,
     /// A worker has nothing to do: no item is to be kept back.
     wanted: AtomicU32,
     /// There are no barriers that one thread can execute for another.
     is_fenced: bool,
+    /// Sees to it that there is a thread that fills it.
+    starter: OnceLock<Box<dyn Fn() + Send + Sync>>,
     state: Mutex<State>,
 }
 
@@ -53,14 +58,24 @@ struct State {
     attachments: Vec<Arc<SharedMemory>>,
 }
 
+/// A number that no other thread has while this one lives.
+fn here() -> usize {
+    thread_local! {
+        static HERE: Cell<u8> = const { Cell::new(0) };
+    }
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
 impl OpenChunk {
     pub(crate) fn new(call: CallSite, collector: Arc<Collector>) -> Self {
         Self {
             call,
             collector,
             attended: AtomicBool::new(true),
+            filled_by: AtomicUsize::new(0),
             wanted: AtomicU32::new(0),
             is_fenced: !sys::has_own_barriers(),
+            starter: OnceLock::new(),
             state: Mutex::new(State::default()),
         }
     }
@@ -68,16 +83,16 @@ impl OpenChunk {
     /// Filling thread: whether what it has put in is wanted now.
     #[inline(always)]
     fn is_wanted(&self) -> bool {
-        if self.is_fenced {
-            fence(Ordering::SeqCst);
-        } else {
-            compiler_fence(Ordering::SeqCst);
-        }
-        self.wanted.load(Ordering::Acquire) != 0
+        is_wanted(&self.wanted, self.is_fenced)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The calling thread fills it from now on.
+    pub(crate) fn fill_here(&self) {
+        self.filled_by.store(here(), Ordering::Relaxed);
     }
 
     /// Nobody will drive the pool for the outcomes of what comes.
@@ -88,13 +103,28 @@ impl OpenChunk {
 
     /// A worker has nothing to do: takes what is there, and sees to it that whatever comes after
     /// that is submitted at once.
+    ///
+    /// The filling thread itself keeps nothing back while it is here. When it goes on, the worker
+    /// that has nothing to do is to get more than the first item.
     pub(crate) fn ask(&self) -> Option<Chunk> {
+        if self.filled_by.load(Ordering::Relaxed) == here() {
+            return None;
+        }
+        if let Some(starter) = self.starter.get() {
+            starter();
+        }
         if self.wanted.swap(1, Ordering::SeqCst) != 0 {
             // Whoever said so before has looked after that, or will.
             return None;
         }
         sys::barrier_here();
         self.claim()
+    }
+
+    /// Whoever asks for items calls this before: it is to see to it that a thread takes some.
+    pub(crate) fn on_ask(&self, starter: impl Fn() + Send + Sync + 'static) {
+        let is_first = self.starter.set(Box::new(starter)).is_ok();
+        debug_assert!(is_first, "it is for whoever has made this");
     }
 
     /// The same, when the filling thread is to look at whatever has changed.
@@ -120,6 +150,16 @@ impl OpenChunk {
         let attachments = state.attachments.clone();
         state.chunk(self, bytes.len(), count, bytes.into(), attachments)
     }
+}
+
+#[inline(always)]
+fn is_wanted(wanted: &AtomicU32, is_fenced: bool) -> bool {
+    if is_fenced {
+        fence(Ordering::SeqCst);
+    } else {
+        compiler_fence(Ordering::SeqCst);
+    }
+    wanted.load(Ordering::Acquire) != 0
 }
 
 impl State {
@@ -197,7 +237,7 @@ impl Filler {
 
     /// Takes arguments from `input` and encodes them, until there are as many as the limit says, in
     /// this turn, or somebody wants them.
-    pub(crate) fn fill<A, I>(&mut self, input: &mut I, limit: Limit) -> Stop
+    pub(crate) fn fill<A, I>(&mut self, input: &mut Input<I>, limit: Limit) -> Stop
     where
         A: Serialize + 'static,
         I: Iterator<Item = A>,
@@ -272,10 +312,36 @@ impl Filler {
     /// The same where it is known that they are numbers, of so many bytes: encoding cannot go wrong
     /// and takes a nanosecond, so that all that is done for each item shows.
     #[inline]
-    fn fill_with_numbers<A, I>(&mut self, input: &mut I, size: usize, limit: Limit) -> Stop
+    fn fill_with_numbers<A, I>(&mut self, input: &mut Input<I>, size: usize, limit: Limit) -> Stop
     where
         A: 'static,
         I: Iterator<Item = A>,
+    {
+        if size_of::<I>() > MAX_LENT {
+            return self.fill_from(|| input.next(), size, limit);
+        }
+        // Where nobody else can reach it, so that it stays in registers: it would be stored and
+        // loaded for each item otherwise, for others may look at memory between two items.
+        let mut lent = Lent::of(input);
+        let stop = match &mut lent.input {
+            Some(input) => self.fill_from(|| input.next(), size, limit),
+            None => return Stop::Exhausted,
+        };
+        if matches!(stop, Stop::Exhausted) {
+            lent.input = None;
+        }
+        stop
+    }
+
+    #[inline(always)]
+    fn fill_from<A>(
+        &mut self,
+        mut next: impl FnMut() -> Option<A>,
+        size: usize,
+        limit: Limit,
+    ) -> Stop
+    where
+        A: 'static,
     {
         let head = Head::value(size).word().unwrap_or_default().to_le_bytes();
         let record = head.len() + size;
@@ -285,7 +351,7 @@ impl Filler {
                 self.make_room(most.min(BLOCK) * record);
             }
             let appender = self.appender.as_mut().expect("there is room in it");
-            let open = &*self.open;
+            let (wanted, is_fenced) = (&self.open.wanted, self.open.is_fenced);
             let before = appender.log().len();
             let taken = Taken {
                 log: appender.log().clone(),
@@ -297,9 +363,9 @@ impl Filler {
                 head,
                 size,
                 most,
-                || input.next(),
+                &mut next,
                 |number| codec::number_bytes(number).unwrap_or_default(),
-                || !open.is_wanted(),
+                || !is_wanted(wanted, is_fenced),
             );
             let count = (appender.log().len() - before) / record;
             drop(taken);
@@ -368,6 +434,50 @@ const MAX_SCRATCH: usize = 128 * 1024;
 
 /// Room is made for so many numbers at a time, at most.
 const BLOCK: usize = 4096;
+
+/// An input of more bytes than this is not moved to be read.
+const MAX_LENT: usize = 256;
+
+/// An input that is asked for no more once it has said that it has none.
+pub(crate) struct Input<I>(Option<I>);
+
+impl<I: Iterator> Input<I> {
+    pub(crate) fn new(input: I) -> Self {
+        Self(Some(input))
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<I::Item> {
+        let item = self.0.as_mut()?.next();
+        if item.is_none() {
+            self.0 = None;
+        }
+        item
+    }
+
+    pub(crate) fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.as_ref().map_or((0, Some(0)), Iterator::size_hint)
+    }
+}
+
+/// An input away from its place. It goes back there, also if it panics.
+struct Lent<'a, I> {
+    place: &'a mut Input<I>,
+    input: Option<I>,
+}
+
+impl<'a, I> Lent<'a, I> {
+    fn of(place: &'a mut Input<I>) -> Self {
+        let input = place.0.take();
+        Self { place, input }
+    }
+}
+
+impl<I> Drop for Lent<'_, I> {
+    fn drop(&mut self) {
+        self.place.0 = self.input.take();
+    }
+}
 
 /// Counts the numbers that were put in, also if the input panics.
 struct Taken<'a> {
