@@ -332,7 +332,7 @@ impl Fed {
         if !matches!(self.feeder, Feeder::Here) {
             return;
         }
-        self.progress.begin(self.hint);
+        self.begin_progress();
         self.tap.start();
         let (thread, reader) = {
             let mut unread = self.tap.unread();
@@ -343,6 +343,12 @@ impl Fed {
             (None, Some(reader)) => reader.into_local(&self.tap, self.progress.clone()),
             (None, None) => Feeder::Gone,
         };
+    }
+
+    /// Shows that the call has begun, and sees to it that a thread which begins later knows that.
+    fn begin_progress(&mut self) {
+        self.progress.begin(self.hint);
+        self.tap.unread().progress = self.progress.clone();
     }
 
     /// Takes an item in this thread, waits a little for its result, and gives that. All results of
@@ -361,7 +367,7 @@ impl Fed {
             let is_first = self.here_until.is_none();
             let until = *self.here_until.get_or_insert(before + TIME_HERE);
             if is_first {
-                self.progress.begin(self.hint);
+                self.begin_progress();
                 reader.watch(true);
             }
             let state = self.tap.lock();
