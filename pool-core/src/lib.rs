@@ -36,7 +36,6 @@ pub use api::call::Call;
 pub use api::handle::{MapHandle, TaskHandle};
 pub use api::imap::{Imap, ImapLocal};
 pub use api::input::feeder::wait_for_feeders;
-pub use api::input::open_chunk::OpenChunk;
 pub use api::measured::{
     Collected, ImapMeasured, ImapMeasuredLocal, Measured, MeasuredCall, MeasuredHandle,
 };
@@ -74,6 +73,7 @@ pub use shm::region::{PROTOCOL_VERSION, Region};
 pub use sys::{be_signalled_by, failed, off_standard, poll};
 pub use task::chunk::{CallId, Chunk};
 pub use task::executor::{Cancel, Executor};
+pub use task::open_input::OpenInput;
 pub use worker::Resource;
 pub use worker::function::{FunctionId, NotInExecutable, Stateless};
 

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use super::input::open_chunk::OpenChunk;
 use super::pool::Pool;
 use crate::error::build_error::JoinError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
@@ -16,6 +15,7 @@ use crate::panic::catch::catch_and_discard;
 use crate::sys;
 use crate::task::chunk::{CallId, Chunk};
 use crate::task::executor::{Cancel, Executor};
+use crate::task::open_input::OpenInput;
 
 /// Runs every task at once, in the thread that calls: the oracle for tests, and the way to step
 /// through a task with a debugger.
@@ -112,7 +112,7 @@ impl Executor for Serial {
     }
 
     /// There is no worker that could take anything while the caller is elsewhere.
-    fn watch_input(&self, _open: &Arc<OpenChunk>) -> bool {
+    fn watch_input(&self, _open: Arc<dyn OpenInput>) -> bool {
         true
     }
 

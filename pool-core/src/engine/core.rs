@@ -17,7 +17,6 @@ use super::work::Delivery;
 use super::work_unit::{Done, WorkUnit};
 use super::worker_slot::{Killed, Phase, Slot};
 use super::{Process, Token};
-use crate::api::input::open_chunk::OpenChunk;
 use crate::backend::config::ValidatedConfig;
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
@@ -31,6 +30,7 @@ use crate::sync::thread;
 use crate::sys;
 use crate::task::chunk::{CallId, Chunk, ChunkOutcome, Outcomes};
 use crate::task::executor::Cancel;
+use crate::task::open_input::OpenInput;
 
 /// See the module.
 pub(super) struct Core {
@@ -77,7 +77,7 @@ pub(super) struct Core {
     pub(super) watcher: RingWatcher,
     pub(super) leadership: LeadershipState,
     /// The chunks that are being filled from inputs that may keep whoever does that waiting.
-    pub(super) open: Vec<Arc<OpenChunk>>,
+    pub(super) open: Vec<Arc<dyn OpenInput>>,
     /// Items without an outcome whose submitter does not come to look for it.
     unattended: u64,
     /// Tasks that were submitted, unless they are attended, since a submitter has looked into the
@@ -463,7 +463,7 @@ impl Core {
     }
 
     /// The open chunks, if a worker could begin an item of one.
-    pub(super) fn open_for_idle(&self) -> Vec<Arc<OpenChunk>> {
+    pub(super) fn open_for_idle(&self) -> Vec<Arc<dyn OpenInput>> {
         if self.open.is_empty() || !self.has_room_for_work() {
             return Vec::new();
         }
@@ -471,7 +471,7 @@ impl Core {
     }
 
     /// The same for the supervisor, if nobody else looks after them.
-    pub(super) fn open_for_supervisor(&self) -> Vec<Arc<OpenChunk>> {
+    pub(super) fn open_for_supervisor(&self) -> Vec<Arc<dyn OpenInput>> {
         let is_theirs = if self.leadership.has_leader {
             self.is_awake()
         } else {

@@ -132,7 +132,10 @@ impl Core {
     /// Tells a worker to go.
     fn retire(&mut self, slot: usize) -> bool {
         let finalizer = match self.slots[slot].initialized {
-            Initialized::Yes => self.config.finalizer.map(crate::FunctionId::number),
+            Initialized::Yes => self
+                .config
+                .finalizer
+                .map(crate::worker::function::FunctionId::number),
             _ => None,
         };
         let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {

@@ -21,11 +21,11 @@ use super::core::Core;
 use super::published_tails::PublishedTails;
 use super::supervisor::{ALARM, DOORBELLS, forget};
 use super::{Shared, Token};
-use crate::api::input::open_chunk::OpenChunk;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sync::{MutexGuard, thread, thread_local};
 use crate::sys::{self, Event};
 use crate::task::executor::Executor;
+use crate::task::open_input::OpenInput;
 
 /// How long a thread in the seat looks for news before it sleeps, at most: a little longer than
 /// it costs to wake a sleeper, which is the most that looking can save.
@@ -454,7 +454,7 @@ impl Shared {
 
     /// Takes what is there of the chunks that are being filled, for a worker that has nothing to
     /// do, and sees to it that what comes next is submitted at once.
-    pub(super) fn ask_for_items(&self, open: &[Arc<OpenChunk>]) {
+    pub(super) fn ask_for_items(&self, open: &[Arc<dyn OpenInput>]) {
         for chunk in open.iter().filter_map(|open| open.ask()) {
             self.submit(chunk);
         }

@@ -40,6 +40,7 @@ mod workers;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::ptr;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -50,7 +51,6 @@ use self::deferred::Deferred;
 use self::leader::Leadership;
 use self::terminating::AskAgain;
 use self::work::Delivery;
-use crate::api::input::open_chunk::OpenChunk;
 use crate::backend::config::{PoolConfig, ValidatedConfig, check_processes};
 use crate::backend::launcher::{Launcher, WorkerHandle};
 use crate::backend::tie::Tie;
@@ -74,6 +74,7 @@ use crate::sync::{Condvar, IS_MODEL, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
 use crate::task::chunk::{CallId, Chunk};
 use crate::task::executor::{Cancel, Executor};
+use crate::task::open_input::OpenInput;
 
 /// A pool of processes without the types: what a backend's pool has inside.
 ///
@@ -420,7 +421,7 @@ impl Executor for Shared {
         self.drive_until(poll, deadline)
     }
 
-    fn watch_input(&self, open: &Arc<OpenChunk>) -> bool {
+    fn watch_input(&self, open: Arc<dyn OpenInput>) -> bool {
         if self.is_ours() {
             let mut core = self.lock();
             core.open.push(open.clone());
@@ -434,9 +435,11 @@ impl Executor for Shared {
         true
     }
 
-    fn unwatch_input(&self, open: &Arc<OpenChunk>) {
+    fn unwatch_input(&self, open: &dyn OpenInput) {
         if self.is_ours() {
-            self.lock().open.retain(|other| !Arc::ptr_eq(other, open));
+            self.lock()
+                .open
+                .retain(|other| !ptr::addr_eq(Arc::as_ptr(other), open));
         }
     }
 

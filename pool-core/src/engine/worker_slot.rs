@@ -99,7 +99,7 @@ pub(super) enum Initialized {
     /// It is through, or there is none.
     Yes,
     /// It failed.
-    Failed(crate::TaskError),
+    Failed(crate::error::task_error::TaskError),
 }
 
 /// The life of a slot's worker.

@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::chunk::{CallId, Chunk};
-use crate::api::input::open_chunk::OpenChunk;
+use super::open_input::OpenInput;
 use crate::error::build_error::{JoinError, ResizeError};
 use crate::observe::call_span::Origin;
 use crate::observe::dump::Dump;
@@ -54,12 +54,12 @@ pub trait Executor: Send + Sync {
     /// this chunk: whenever a worker has nothing to do, the executor takes out what is there and
     /// submits it, until [`unwatch_input`](Self::unwatch_input). `false`: it does not, so that
     /// every item must be submitted by itself.
-    fn watch_input(&self, _open: &Arc<OpenChunk>) -> bool {
+    fn watch_input(&self, _open: Arc<dyn OpenInput>) -> bool {
         false
     }
 
     /// The input of this chunk does not keep anybody waiting any more.
-    fn unwatch_input(&self, _open: &Arc<OpenChunk>) {}
+    fn unwatch_input(&self, _open: &dyn OpenInput) {}
 
     /// Whether a worker has nothing to do, and nothing waits in the queue for it. If so, and it is
     /// asked to `look_again`, the executor looks into the open chunks half a millisecond later.

@@ -7,5 +7,6 @@ pub(crate) mod chunker;
 pub(crate) mod encode;
 pub(crate) mod executor;
 pub(crate) mod item_metrics;
+pub(crate) mod open_input;
 pub(crate) mod options;
 pub(crate) mod traced;

@@ -8,7 +8,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::file::{File, Violation};
 use super::{
-    calls, globs, layers, lockfile, manifest, marks, names, required, size, text, top_level,
+    calls, globs, layers, lockfile, manifest, marks, names, required, rooms, text, top_level,
     unsafety,
 };
 
@@ -26,7 +26,7 @@ const FILE_RULES: &[FileRule] = &[
     marks::unfinished,
     names::meaningless,
     required::example_docs,
-    size::length,
+    rooms::imports,
     text::hosts,
     text::machine_paths,
     text::whitespace,
@@ -36,7 +36,11 @@ const FILE_RULES: &[FileRule] = &[
 ];
 
 /// The rules that need all files.
-const TREE_RULES: &[TreeRule] = &[required::files, unsafety::superfluous_places];
+const TREE_RULES: &[TreeRule] = &[
+    required::files,
+    rooms::superfluous,
+    unsafety::superfluous_places,
+];
 
 /// Checks all files of the workspace and prints everything that breaks a rule.
 ///

@@ -185,12 +185,16 @@ impl Splitter {
     }
 }
 
-/// Marks the lines from each `#[cfg(test)]` to the end of the item below it.
+/// What stands above items that are there for tests, and for fuzzing, alone.
+const TEST_ATTRIBUTES: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(fuzzing, test))]"];
+
+/// Marks the lines from each of `TEST_ATTRIBUTES` to the end of the item below it.
 fn test_lines(code: &[String]) -> Vec<bool> {
     let mut test = vec![false; code.len()];
     let mut line = 0;
     while line < code.len() {
-        let is_start = code[line].trim_start().starts_with("#[cfg(test)]");
+        let attribute = code[line].trim_start();
+        let is_start = TEST_ATTRIBUTES.iter().any(|it| attribute.starts_with(it));
         let end = if is_start { item_end(code, line) } else { line };
         if is_start {
             test[line..=end].fill(true);

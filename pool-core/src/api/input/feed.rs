@@ -22,6 +22,7 @@ use crate::task::chunk_ext::ChunkExt;
 use crate::task::chunker::Chunker;
 use crate::task::encode::{Items, Limit, Stop};
 use crate::task::executor::{Cancel, Executor};
+use crate::task::open_input::OpenInput;
 use crate::task::options::ValidatedOptions;
 use crate::worker::function::FunctionId;
 
@@ -335,7 +336,7 @@ where
             return;
         }
         if let Some(executor) = self.executor.upgrade() {
-            self.is_watched = executor.watch_input(self.filler.open());
+            self.is_watched = executor.watch_input(self.filler.open().clone());
         }
         if !self.is_watched {
             self.open().interrupt();
@@ -348,7 +349,7 @@ where
             return;
         }
         if let Some(executor) = self.executor.upgrade() {
-            executor.unwatch_input(self.filler.open());
+            executor.unwatch_input(&**self.filler.open());
         }
     }
 
@@ -622,7 +623,7 @@ impl<I: Iterator> Drop for InputFeeder<I> {
     fn drop(&mut self) {
         self.progress.abandon();
         if self.has_begun && !self.is_exhausted {
-            self.executor.unwatch_input(self.pusher.filler.open());
+            self.executor.unwatch_input(&**self.pusher.filler.open());
         }
         if self.pusher.filler.taken() > self.flow.back {
             Pending::new(self.collector.clone(), self.executor.clone()).cancel(Cancel::Cooperative);

@@ -22,6 +22,7 @@ use crate::sys;
 use crate::task::chunk::ChunkOutcome;
 use crate::task::encode::Limit;
 use crate::task::executor::{Cancel, Executor};
+use crate::task::open_input::OpenInput;
 
 /// Gives the outcomes of a call whose input is read by a feeder.
 ///
@@ -586,7 +587,7 @@ impl Drop for Fed {
                 self.tap.wake(&state);
             }
             self.open.interrupt();
-            self.executor.unwatch_input(&self.open);
+            self.executor.unwatch_input(&*self.open);
             Pending::new(self.collector.clone(), self.executor.clone()).cancel(Cancel::Cooperative);
             leave(thread);
         }

@@ -27,9 +27,10 @@ use crate::sys;
 use crate::task::bytes::Bytes;
 use crate::task::chunk::{Chunk, CompletionSink};
 use crate::task::encode::{Limit, Stop, append, panicked, refused};
+use crate::task::open_input::OpenInput;
 
 /// The chunk of one call that is being filled. See the module.
-pub struct OpenChunk {
+pub(crate) struct OpenChunk {
     call: CallSite,
     collector: Arc<Collector>,
     /// Whoever gets the outcomes drives the pool for them.
@@ -101,35 +102,10 @@ impl OpenChunk {
         self.attended.store(false, Ordering::Relaxed);
     }
 
-    /// A worker has nothing to do: takes what is there, and sees to it that whatever comes after
-    /// that is submitted at once.
-    ///
-    /// The filling thread itself keeps nothing back while it is here. When it goes on, the worker
-    /// that has nothing to do is to get more than the first item.
-    pub(crate) fn ask(&self) -> Option<Chunk> {
-        if self.filled_by.load(Ordering::Relaxed) == here() {
-            return None;
-        }
-        if let Some(starter) = self.starter.get() {
-            starter();
-        }
-        if self.wanted.swap(1, Ordering::SeqCst) != 0 {
-            // Whoever said so before has looked after that, or will.
-            return None;
-        }
-        sys::barrier_here();
-        self.claim()
-    }
-
     /// Whoever asks for items calls this before: it is to see to it that a thread takes some.
     pub(crate) fn on_ask(&self, starter: impl Fn() + Send + Sync + 'static) {
         let is_first = self.starter.set(Box::new(starter)).is_ok();
         debug_assert!(is_first, "it is for whoever has made this");
-    }
-
-    /// The same, when the filling thread is to look at whatever has changed.
-    pub(crate) fn interrupt(&self) {
-        self.wanted.store(1, Ordering::Release);
     }
 
     /// The filling thread has seen that it is wanted.
@@ -160,6 +136,32 @@ fn is_wanted(wanted: &AtomicU32, is_fenced: bool) -> bool {
         compiler_fence(Ordering::SeqCst);
     }
     wanted.load(Ordering::Acquire) != 0
+}
+
+impl OpenInput for OpenChunk {
+    /// A worker has nothing to do: takes what is there, and sees to it that whatever comes after
+    /// that is submitted at once.
+    ///
+    /// The filling thread itself keeps nothing back while it is here. When it goes on, the worker
+    /// that has nothing to do is to get more than the first item.
+    fn ask(&self) -> Option<Chunk> {
+        if self.filled_by.load(Ordering::Relaxed) == here() {
+            return None;
+        }
+        if let Some(starter) = self.starter.get() {
+            starter();
+        }
+        if self.wanted.swap(1, Ordering::SeqCst) != 0 {
+            // Whoever said so before has looked after that, or will.
+            return None;
+        }
+        sys::barrier_here();
+        self.claim()
+    }
+
+    fn interrupt(&self) {
+        self.wanted.store(1, Ordering::Release);
+    }
 }
 
 impl State {
