@@ -1,0 +1,52 @@
+//! An epoll instance.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::epoll;
+use rustix::time::Timespec;
+
+use super::descriptor::off_standard;
+use crate::sys::refused::failed;
+use crate::sys::waiting::wait_in_epoll;
+
+/// An epoll instance. Level-triggered; `token` comes back with the readiness.
+#[derive(Debug)]
+pub(crate) struct Poller(OwnedFd);
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        let instance = epoll::create(epoll::CreateFlags::CLOEXEC);
+        let poller = Self(off_standard(instance.map_err(failed("epoll_create1"))?)?);
+        // Whether one can wait is known here, where there is somebody to be told that one cannot.
+        poller.wait(&mut Vec::new(), Some(Duration::ZERO))?;
+        Ok(poller)
+    }
+
+    pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(token);
+        epoll::add(&self.0, source, data, epoll::EventFlags::IN).map_err(failed("epoll_ctl"))
+    }
+
+    pub(crate) fn delete(&self, source: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.0, source)?)
+    }
+
+    /// Waits until a source is readable (or hung up) and puts the tokens into `ready`, which is
+    /// left empty when the time is over or a signal came.
+    pub(crate) fn wait(&self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
+        ready.clear();
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: timeout.as_secs().min(i32::MAX as u64) as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        });
+        wait_in_epoll(self.0.as_fd(), ready, timeout.as_ref())
+    }
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

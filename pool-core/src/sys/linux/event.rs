@@ -1,0 +1,38 @@
+//! An event descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::descriptor::off_standard;
+use super::doorbell::{read_away, write_to_wake};
+use crate::sys::refused::failed;
+
+/// A flag that a thread in a [`Poller`] can wait for.
+#[derive(Debug)]
+pub(crate) struct Event(OwnedFd);
+
+impl Event {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let event = eventfd(0, flags).map_err(failed("eventfd2"))?;
+        Ok(Self(off_standard(event)?))
+    }
+
+    pub(crate) fn set(&self) {
+        // If it is refused both ways, there is nothing left but the timers of whoever sleeps.
+        let _ = write_to_wake(self.0.as_fd(), &1_u64.to_ne_bytes());
+    }
+
+    pub(crate) fn clear(&self) {
+        // Nothing to read means that it was not set.
+        let _ = read_away(self.0.as_fd(), &mut [0; 8]);
+    }
+}
+
+impl AsFd for Event {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

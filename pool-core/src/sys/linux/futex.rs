@@ -1,0 +1,38 @@
+//! Sleeping on a word of memory, which other processes may share.
+
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use rustix::thread::futex;
+use rustix::time::Timespec;
+
+/// Sleeps while `*word == expected`, until [`futex_wake`]. Returns early for signals.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
+    // Every error (the value differs, a signal came) means the same to the caller: look again.
+    let _ = futex::wait(word, futex::Flags::empty(), expected, None);
+}
+
+/// Wakes the one sleeper on `word`, in whatever process.
+pub(crate) fn futex_wake(word: &AtomicU32) {
+    let _ = futex::wake(word, futex::Flags::empty(), 1);
+}
+
+/// Sleeps until a word is not what is expected any more, or that is over. Not for models.
+pub(crate) fn wait_for_change(word: &AtomicU32, expected: u32, timeout: Duration) {
+    let timeout = Timespec {
+        tv_sec: timeout.as_secs().cast_signed(),
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    };
+    // Whatever it says: the caller looks again.
+    let _ = futex::wait(word, futex::Flags::empty(), expected, Some(&timeout));
+}
+
+/// Sleeps for about so long, without anything that a sandbox refuses which lets threads live.
+pub(crate) fn nap(time: Duration) {
+    wait_for_change(&AtomicU32::new(0), 0, time);
+}
+
+/// Wakes whoever waits for a change of this word; a signal handler may do that.
+pub(crate) fn tell_of_change(word: &AtomicU32) {
+    let _ = futex::wake(word, futex::Flags::empty(), 1);
+}

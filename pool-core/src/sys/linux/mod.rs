@@ -1,0 +1,33 @@
+//! Linux: each part of the system in a file of its own.
+
+mod barrier;
+mod clock;
+mod code;
+mod descriptor;
+mod doorbell;
+mod epoll;
+mod event;
+mod fork_marks;
+mod futex;
+mod memory;
+mod process;
+mod random;
+mod resident;
+
+pub(crate) use barrier::{
+    accept_barriers, accept_own_barriers, barrier_everywhere, barrier_here, has_barriers,
+    has_own_barriers,
+};
+pub(crate) use clock::{CpuClock, cpu_ns, now, now_ns};
+pub(crate) use code::main_code;
+pub use descriptor::off_standard;
+pub(crate) use doorbell::{ring_doorbell, silence_doorbell};
+pub(crate) use epoll::Poller;
+pub(crate) use event::Event;
+pub(crate) use fork_marks::fork_marks;
+pub(crate) use futex::{futex_wait, futex_wake, nap, tell_of_change, wait_for_change};
+pub(crate) use memory::{expect_use, map_shared, memory_file, unmap};
+pub(in crate::sys) use memory::{give_size, has_size, memory_file_to_size};
+pub(crate) use process::{THREAD_CALL, has_ended, is_leaving, leave};
+pub(crate) use random::{random_id, random_seed};
+pub(crate) use resident::{peak_rss, rss};

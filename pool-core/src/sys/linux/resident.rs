@@ -1,0 +1,32 @@
+//! How much memory a process has resident.
+
+use std::sync::OnceLock;
+
+use nix::sys::resource::{UsageWho, getrusage};
+
+/// The most bytes of memory that this process ever had resident.
+pub(crate) fn peak_rss() -> u64 {
+    // The cheap answer counts what this process was before it executed this program, which for a
+    // worker that was spawned is its parent. Only what exceeds that is its own.
+    static INHERITED: OnceLock<u64> = OnceLock::new();
+    let usage = getrusage(UsageWho::RUSAGE_SELF).map(|usage| usage.max_rss());
+    let seen = usage.map_or(0, |kib| kib.unsigned_abs() * 1024);
+    let inherited = *INHERITED.get_or_init(|| if high_water() < seen { seen } else { 0 });
+    if seen > inherited { seen } else { high_water() }
+}
+
+/// How many bytes of memory a process has resident.
+pub(crate) fn rss(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// The same by a slower way that counts this program alone; 0 where there is no `/proc`.
+fn high_water() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
+}
