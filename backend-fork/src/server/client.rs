@@ -153,7 +153,7 @@ impl Client {
 
         let server = rustix::process::getpid();
         // SAFETY: the server never starts a thread. What the copy must not do is listed at
-        // `sys::fork`; it returns from here straight to `settle::run` and leaves from there.
+        // `sys::fork`; it returns from here straight to `entrypoint::run` and leaves from there.
         let hello = match unsafe { sys::fork() } {
             Ok(None) => {
                 let belongings = Belongings {

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::child::Child;
 use super::client::{Client, Step};
 use super::forked_worker::ForkedWorker;
-use super::settle::Parent;
+use super::parent::Parent;
 use super::standby::Standby;
 use super::standby_process::StandbyProcess;
 use crate::message::CONNECT;

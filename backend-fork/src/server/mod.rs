@@ -6,13 +6,15 @@
 
 mod child;
 mod client;
+mod entrypoint;
 mod event_loop;
 mod forked_worker;
-mod settle;
+mod parent;
 mod standby;
 mod standby_process;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use client::serve_client;
+pub(crate) use entrypoint::run;
 pub use forked_worker::Serve;
-pub(crate) use settle::{Parent, run};
+pub(crate) use parent::Parent;

@@ -78,7 +78,7 @@ impl Standby {
         let (parents, own) = Socket::pair().map_err(|(_, errno)| errno)?;
         self.made = Some(Instant::now());
         // SAFETY: the server never starts a thread. What the copy must not do is listed at
-        // `sys::fork`; it returns from here straight to `settle::run` and leaves from there. It
+        // `sys::fork`; it returns from here straight to `entrypoint::run` and leaves from there. It
         // asks the C library for nothing that depends on the thread.
         let Some((pid, death)) = (unsafe { sys::fork_sibling() })? else {
             return Ok(Some(own));

@@ -4,8 +4,7 @@ use procpool_core::poll;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use super::event_loop::EventLoop;
-use super::settle::{Parent, SERVER_NAME, heed_parent};
+use super::parent::{Parent, SERVER_NAME, heed_parent};
 use crate::message::SERVE;
 use crate::socket::{Received, Socket};
 
@@ -22,10 +21,11 @@ impl StandbyProcess {
         Self { parent, main }
     }
 
-    /// Waits to be called, and is the server from then on. `None`: there is nobody left to serve.
+    /// Waits to be called, and is to be the server from then on, with this parent and main socket.
+    /// `None`: there is nobody left to serve.
     ///
     /// That the server dies is no reason to wake: only the parent knows whether it wants another.
-    pub(super) fn wait(self) -> Option<EventLoop> {
+    pub(super) fn wait(self) -> Option<(Parent, Socket)> {
         procpool_core::after_fork_in_child();
         heed_parent();
         let _ = rustix::thread::set_name(c"procpool-new");
@@ -50,6 +50,6 @@ impl StandbyProcess {
             }
         }
         let _ = rustix::thread::set_name(SERVER_NAME);
-        Some(EventLoop::new(self.parent, self.main))
+        Some((self.parent, self.main))
     }
 }

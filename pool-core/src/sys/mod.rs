@@ -7,7 +7,11 @@ mod image;
 #[cfg(target_os = "linux")]
 #[cfg_attr(
     any(loom, shuttle),
-    allow(dead_code, reason = "the model has its own of what waits")
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the model has its own of what waits"
+    )
 )]
 mod linux;
 #[cfg(any(loom, shuttle))]

@@ -1,8 +1,7 @@
 //! From the fork to the event loop, and out of the process.
 
-use std::ffi::CStr;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::fs::{Mode, OFlags};
@@ -10,6 +9,7 @@ use rustix::process::Signal;
 
 use super::event_loop::{EventLoop, LoopExit};
 use super::forked_worker::Serve;
+use super::parent::{Parent, SERVER_NAME, heed_parent};
 use crate::socket::Socket;
 use crate::sys;
 
@@ -20,7 +20,7 @@ const PANICKED: i32 = 101;
 /// the process that was copied, `main` the server's end of the socket to it.
 pub(crate) fn run(parent: Parent, main: Socket, serve: Serve) -> ! {
     let code = catch_unwind(AssertUnwindSafe(|| {
-        settle(&parent);
+        detach_from_parent(&parent);
         let mut server = EventLoop::new(parent, main);
         loop {
             // In a worker and in a standby, the loop is left with everything of the server's
@@ -29,7 +29,7 @@ pub(crate) fn run(parent: Parent, main: Socket, serve: Serve) -> ! {
                 LoopExit::Over => return 0,
                 LoopExit::Worker(forked_worker) => return forked_worker.run(serve),
                 LoopExit::Standby(standby_process) => match standby_process.wait() {
-                    Some(successor) => server = successor,
+                    Some((parent, main)) => server = EventLoop::new(parent, main),
                     None => return 0,
                 },
             }
@@ -44,7 +44,7 @@ pub(crate) fn run(parent: Parent, main: Socket, serve: Serve) -> ! {
 
 /// Makes a copy of the program a process of its own. All of this fails only where the system
 /// forbids it altogether (a seccomp filter, say); the server is then merely easier to disturb.
-fn settle(parent: &Parent) {
+fn detach_from_parent(parent: &Parent) {
     procpool_core::after_fork_in_child();
     open_standard_streams();
     heed_parent();
@@ -54,30 +54,6 @@ fn settle(parent: &Parent) {
     let _ = rustix::thread::set_name(SERVER_NAME);
     sys::reset_signals();
     let _ = replace_stdin();
-}
-
-/// What stands for the parent in a server and in a standby. A worker has its own.
-#[derive(Debug)]
-pub(crate) struct Parent {
-    /// Its pidfd.
-    pub(crate) death: OwnedFd,
-    /// What makes the kernel continue the whole family when the parent ends, in whatever way: one
-    /// that somebody has stopped would not look at the pidfd. The parent-death signal does so as
-    /// well, but when the *thread* ends that started the server.
-    pub(crate) tie: Socket,
-}
-
-/// What a server's thread is called in listings.
-pub(super) const SERVER_NAME: &CStr = c"procpool-server";
-
-/// Sees to it that this process notices the death of the parent.
-pub(super) fn heed_parent() {
-    // That the parent has died is seen by its pidfd, so that the workers' process groups can be
-    // killed in good order. A server that somebody has stopped would not look: hence this signal,
-    // which continues it, and does nothing to one that runs. (SIGKILL would leave alive what tasks
-    // have started; and the kernel sends this signal already when the *thread* ends that started
-    // the server.)
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::CONT));
 }
 
 /// Sees to it that nothing that is opened from now on becomes standard input, output or error,
