@@ -67,8 +67,9 @@ pub use process::fork::after_fork_in_child;
 #[doc(hidden)]
 pub use process::orphans::Orphans;
 pub use process::worker_info::WorkerInfo;
+pub use shm::build_identity::PROTOCOL_VERSION;
 pub use shm::build_identity::build_identity;
-pub use shm::region::{PROTOCOL_VERSION, Region};
+pub use shm::region::Region;
 #[doc(hidden)]
 pub use sys::{be_signalled_by, failed, off_standard, poll};
 pub use task::chunk::{CallId, Chunk};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::deferred::Job;
+use super::drained::Drained;
 use super::leader::{LeadershipState, RingWatcher};
-use super::parent_channel::Drained;
 use super::peer::Peer;
 use super::positions::Positions;
 use super::published_tails::PublishedTails;

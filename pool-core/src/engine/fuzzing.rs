@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::parent_channel::{Drained, ParentChannel};
+use super::drained::Drained;
+use super::parent_channel::ParentChannel;
 use super::peer::Peer;
 use super::scheduler::Scheduler;
 use super::work::Delivery;

@@ -9,6 +9,7 @@ mod capture;
 mod core;
 mod deferred;
 mod dispatch;
+mod drained;
 mod ending;
 mod frees;
 #[cfg(any(fuzzing, test))]

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use super::drained::Drained;
 use super::peer::Peer;
 use super::record::{RecordBytes, accept, no_memory};
 use super::scheduler::Scheduler;
 use super::work;
-use super::work_unit::Done;
 use crate::broadcast::MAX_OFFERED_BYTES;
 use crate::codec::Memory;
 use crate::observe::stats::Stats;
@@ -62,15 +62,6 @@ struct Partial {
     memory: Option<Memory>,
     /// All bytes of it, as they were announced.
     len: u64,
-}
-
-/// What a look into the response ring brought.
-#[derive(Default)]
-pub(super) struct Drained {
-    /// Something arrived.
-    pub(super) news: bool,
-    /// Loads that are through, with the nanoseconds that they took.
-    pub(super) finished: Vec<(Done<Chunk>, u64)>,
 }
 
 /// What is longer is worth a look of the worker's while the rest is put into the ring.

@@ -1,6 +1,6 @@
 //! A record from a worker, on its way to the outcomes.
 
-use super::parent_channel::Drained;
+use super::drained::Drained;
 use super::peer::Peer;
 use super::scheduler::Scheduler;
 use crate::codec::{CodecError, Memory};

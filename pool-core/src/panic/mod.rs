@@ -4,5 +4,6 @@
 pub(crate) mod backtrace;
 pub(crate) mod catch;
 pub(crate) mod foreign_text;
+mod payload;
 pub(crate) mod report;
 pub(crate) mod unwind;

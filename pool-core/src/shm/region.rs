@@ -7,14 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{self, AtomicBool};
 
-use crate::shm::last_panic::LastPanic;
+use super::build_identity::PROTOCOL_VERSION;
+use super::last_panic::LastPanic;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use crate::sync::{self, FutexWord};
 use crate::sys;
-
-/// The version of everything that a parent and its worker must agree on: the region's layout,
-/// the frames in its rings and the order of the bootstrap.
-pub const PROTOCOL_VERSION: u32 = 3;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"procpool");
 

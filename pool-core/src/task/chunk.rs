@@ -325,11 +325,25 @@ impl ChunkOutcome {
         }
     }
 
+    fn trace_to(&self, traced: &Traced) {
+        let Some(item_metrics) = self.item_metrics() else {
+            return;
+        };
+        let function = traced.entry.map_or("initializer", FunctionId::name);
+        let now = sys::now_ns();
+        let mut events = Vec::with_capacity(self.count as usize);
+        self.visit(self.first, |index, outcome| {
+            let error = outcome.err().map(|error| error.kind());
+            events.push(item_metrics.event(function, index - self.first, index, error, now));
+        });
+        traced.tracer.tell_all(events);
+    }
+
     /// Tells the tracer of the items, if they are traced.
     pub(crate) fn tell_tracer(&mut self) {
         let item_metrics = self.ext.as_mut().and_then(|it| it.item_metrics.as_mut());
         if let Some(traced) = item_metrics.and_then(|it| it.traced.take()) {
-            traced.tell(self);
+            self.trace_to(&traced);
             if traced.is_all
                 && let Some(ext) = &mut self.ext
             {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use self::recent::Payload;
 use super::backtrace::Backtrace;
+use super::payload::text;
 use super::unwind::{self, Handler};
 use crate::panic::report::PanicReport;
 
@@ -279,13 +280,6 @@ fn message(payload: &(dyn Any + Send)) -> String {
         || "a panic whose payload is no text".to_owned(),
         ToOwned::to_owned,
     )
-}
-
-fn text(payload: &(dyn Any + Send)) -> Option<&str> {
-    match payload.downcast_ref::<&'static str>() {
-        Some(text) => Some(text),
-        None => payload.downcast_ref::<String>().map(String::as_str),
-    }
 }
 
 #[cfg(test)]

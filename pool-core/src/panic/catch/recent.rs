@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, TryLockError};
 
-use super::text;
+use crate::panic::payload::text;
 use crate::panic::report::PanicReport;
 
 /// By what a panic's payload is known again. The box that it is in is made after the hook was
