@@ -24,12 +24,12 @@
 //!
 //! # Who does what
 //! ```text
-//! parent                              fork server                      workers
-//! ServerFailover ──────── connect ─────────▶ EventLoop ── fork ─────────────▶ StandbyProcess, the standby
-//! Connection ───── launch, reap ────▶   Client ──── fork ────────────▶ ForkedWorker, then `worker::serve`
-//!            ◀──── how it ended ─────                │                    │
-//! ForkWorkerHandle   ◀──── hello (doorbell) ─────────────────────┘                    │
-//!            ◀──── rings (doorbell) ──────────────────────────────────────────┘
+//! parent                             fork server           workers
+//! ServerFailover ── connect ───────▶ EventLoop ── fork ──▶ StandbyProcess, the standby
+//! Connection ────── launch, reap ──▶ Client ───── fork ──▶ ForkedWorker, then `worker::serve`
+//!            ◀───── how it ended ───    │                     │
+//! ForkWorkerHandle ◀── hello (doorbell) ┘                     │
+//!                  ◀── rings (doorbell) ──────────────────────┘
 //! ```
 //! The parent talks to a worker through the shared region and the doorbell alone; the server takes no
 //! part in it. The server is the workers' parent process, so it alone can learn how one ended, and
@@ -60,6 +60,11 @@
 //! again, those that were there are lost, and how they ended nobody can say any more
 //! ([`ExitStatus::Orphaned`](procpool_core::ExitStatus::Orphaned)). Server and standby killed at the
 //! same moment are the end: launches fail, and say so.
+//!
+//! `failover.rs` knows which process serves and which is next, under a lock. Whether a server is dead
+//! is asked of its pidfd and not of its sockets: something that it was just forking may hold copies
+//! of those. The parent's end of the standby's socket lies in the server's main socket until the
+//! parent reads it, which works after the server's death too.
 //!
 //! # What a worker inherits
 //! The server's memory, standard output and error (unless the pool has others for it), current

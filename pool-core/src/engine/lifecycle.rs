@@ -1,5 +1,5 @@
 //! Workers come and go: replaced before they go, when they are idle, when the pool is resized. See
-//! "Recycling" in `ARCHITECTURE.md`.
+//! "Lifecycle" in `README.md`.
 
 use super::core::{Core, End, nanoseconds};
 use super::worker_slot::{Initialized, Phase, Slot};

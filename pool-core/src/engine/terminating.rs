@@ -3,7 +3,8 @@
 //! SIGKILL ends a process within microseconds, as a rule. One that is traced, frozen, or in a
 //! system call that cannot be interrupted takes until somebody lets it go; and one that is dead
 //! may be reaped late, by whoever has to do it. What was decided is told in time all the same,
-//! and the worker's place gets another one. See "Deaths and outcomes" in `ARCHITECTURE.md`.
+//! and the worker's place gets another one. See "Deaths and outcomes" in
+//! `README.md`.
 
 use std::task::Poll;
 use std::time::Duration;

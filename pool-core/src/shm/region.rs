@@ -61,7 +61,8 @@ pub(crate) struct Words {
     pub(crate) response_head: Lines<AtomicU64>,
     /// Worker: how far it is.
     pub(crate) progress: Lines<Progress>,
-    /// Both: 1 while the worker sleeps on it (a futex). See `ARCHITECTURE.md`, "Sleeping".
+    /// Both: 1 while the worker sleeps on it (a futex). See "Sleeping" in
+    /// `engine/README.md`.
     pub(crate) worker_asleep: Lines<FutexWord>,
     /// Both: the parent says what it wants to be rung for (`WANT_*`), the worker clears it and
     /// rings.

@@ -1,4 +1,4 @@
-//! The concurrent parts under model checkers; see "Models" in `ARCHITECTURE.md`.
+//! The concurrent parts under model checkers; see "Proof" in `ARCHITECTURE.md`.
 
 mod fake;
 #[cfg(shuttle)]
