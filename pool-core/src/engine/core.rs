@@ -118,12 +118,13 @@ pub(super) enum Startup {
 
 impl Core {
     pub(super) fn new(config: ValidatedConfig) -> Self {
-        let slots = (0..config.processes).map(|position| Slot::new(Some(position)));
+        let positions = Positions::new(config.processes);
+        let slots = positions.all().map(|position| Slot::new(Some(position)));
         Self {
             scheduler: Scheduler::new(config.processes, config.max_tasks_per_child),
             slots: slots.collect(),
             terminating: Vec::new(),
-            positions: Positions::new(config.processes),
+            positions,
             processes: Arc::new(AtomicUsize::new(config.processes)),
             maintenance_due: false,
             has_errand: false,

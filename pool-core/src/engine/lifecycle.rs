@@ -2,6 +2,7 @@
 //! "Lifecycle" in `README.md`.
 
 use super::core::{Core, End, nanoseconds};
+use super::positions::PositionId;
 use super::worker_slot::{Initialized, Phase, Slot};
 use crate::observe::worker_exit::ExitReason;
 use crate::sync::atomic::Ordering;
@@ -47,7 +48,7 @@ impl Core {
     }
 
     /// A slot that nobody needs gets a worker for this place.
-    fn occupy(&mut self, position: usize) {
+    fn occupy(&mut self, position: PositionId) {
         let is_vacant =
             |slot: &Slot| slot.position.is_none() && matches!(slot.phase, Phase::Down { .. });
         let slot = self.slots.iter().position(is_vacant).unwrap_or_else(|| {
@@ -107,7 +108,7 @@ impl Core {
     }
 
     /// A slot's worker has no place any more.
-    fn leave(&mut self, slot: usize, position: usize) {
+    fn leave(&mut self, slot: usize, position: PositionId) {
         self.slots[slot].position = None;
         if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
             self.slots[slot].leaves = Some(position);
@@ -146,7 +147,7 @@ impl Core {
     }
 
     /// The workers of this place finish what they run and go, and no other ones come.
-    fn vacate(&mut self, position: usize, reason: ExitReason) {
+    fn vacate(&mut self, position: PositionId, reason: ExitReason) {
         for slot in self.positions.clear(position) {
             self.leave(slot, position);
             // The reason is the worker's, and not that of the next one in this slot.
@@ -288,7 +289,7 @@ impl Core {
         self.dispatch();
     }
 
-    fn close_place(&mut self, position: usize) {
+    fn close_place(&mut self, position: PositionId) {
         self.positions.close(position);
         self.vacate(position, ExitReason::Resized);
         self.tell_processes();
@@ -300,7 +301,7 @@ impl Core {
     }
 
     /// How much would be lost with a place, for comparison.
-    fn activity(&self, position: usize) -> (bool, bool, usize) {
+    fn activity(&self, position: PositionId) -> (bool, bool, usize) {
         let Some(slot) = self.positions.active(position) else {
             return (false, false, 0);
         };
@@ -312,7 +313,7 @@ impl Core {
     /// stays smaller. `false`: it is another one.
     pub(super) fn stay_smaller(&mut self, slot: usize) -> bool {
         let position = self.slots[slot].position;
-        let is_new = |position: &usize| self.positions.generation(*position) == 0;
+        let is_new = |position: &PositionId| self.positions.generation(*position) == 0;
         let Some(position) = position
             .filter(is_new)
             .filter(|_| self.positions.open() > 1)

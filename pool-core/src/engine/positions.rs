@@ -7,11 +7,20 @@
 //!
 //! A place without a holder *sleeps* until there is work for it, or is *closed* because the pool was made smaller.
 
-use std::ops::Range;
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Positions(Vec<Position>);
+
+/// Names a position of a pool, for good. It is no index of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PositionId(usize);
+
+impl PositionId {
+    /// Its number, counted from 0.
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+}
 
 #[derive(Debug, Default)]
 struct Position {
@@ -38,8 +47,8 @@ impl Positions {
     }
 
     /// All of them, by their numbers.
-    pub(super) fn all(&self) -> Range<usize> {
-        0..self.0.len()
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = PositionId> + use<> {
+        (0..self.0.len()).map(PositionId)
     }
 
     /// How many there are, without those that are closed.
@@ -56,43 +65,43 @@ impl Positions {
     }
 
     /// A place that sleeps and could be woken.
-    pub(super) fn parked(&self) -> Option<usize> {
+    pub(super) fn parked(&self) -> Option<PositionId> {
         let parked = |position: &Position| {
             position.active.is_none() && !position.closed && position.leavers == 0
         };
-        self.0.iter().position(parked)
+        self.0.iter().position(parked).map(PositionId)
     }
 
-    pub(super) fn is_closed(&self, position: usize) -> bool {
-        self.0[position].closed
+    pub(super) fn is_closed(&self, position: PositionId) -> bool {
+        self.0[position.0].closed
     }
 
-    pub(super) fn active(&self, position: usize) -> Option<usize> {
-        self.0[position].active
+    pub(super) fn active(&self, position: PositionId) -> Option<usize> {
+        self.0[position.0].active
     }
 
-    pub(super) fn successor(&self, position: usize) -> Option<usize> {
-        self.0[position].successor
+    pub(super) fn successor(&self, position: PositionId) -> Option<usize> {
+        self.0[position.0].successor
     }
 
     /// Whether a worker that left the place is still there. A finalizer may take long.
-    pub(super) fn is_crowded(&self, position: usize) -> bool {
-        self.0[position].leavers > 0
+    pub(super) fn is_crowded(&self, position: PositionId) -> bool {
+        self.0[position.0].leavers > 0
     }
 
     /// How many workers a place has had.
-    pub(super) fn generation(&self, position: usize) -> u32 {
-        self.0[position].generation
+    pub(super) fn generation(&self, position: PositionId) -> u32 {
+        self.0[position.0].generation
     }
 
     /// A place has got one more worker.
-    pub(super) fn generate(&mut self, position: usize) {
-        self.0[position].generation += 1;
+    pub(super) fn generate(&mut self, position: PositionId) {
+        self.0[position.0].generation += 1;
     }
 
     /// The worker of this slot will be the next to hold the place.
-    pub(super) fn appoint(&mut self, position: usize, slot: usize) {
-        let position = &mut self.0[position];
+    pub(super) fn appoint(&mut self, position: PositionId, slot: usize) {
+        let position = &mut self.0[position.0];
         if position.active.is_none() {
             position.active = Some(slot);
         } else {
@@ -102,50 +111,50 @@ impl Positions {
     }
 
     /// There will be no successor after all, or not that one.
-    pub(super) fn dismiss_successor(&mut self, position: usize) -> Option<usize> {
-        self.0[position].successor.take()
+    pub(super) fn dismiss_successor(&mut self, position: PositionId) -> Option<usize> {
+        self.0[position.0].successor.take()
     }
 
     /// The holder goes, if there is a successor: that is the new holder.
-    pub(super) fn succeed(&mut self, position: usize) -> Option<usize> {
-        let position = &mut self.0[position];
+    pub(super) fn succeed(&mut self, position: PositionId) -> Option<usize> {
+        let position = &mut self.0[position.0];
         let successor = position.successor.take()?;
         position.active = Some(successor);
         Some(successor)
     }
 
     /// Nobody holds the place any more. Those who did, the holder first.
-    pub(super) fn clear(&mut self, position: usize) -> impl Iterator<Item = usize> + use<> {
-        let position = &mut self.0[position];
+    pub(super) fn clear(&mut self, position: PositionId) -> impl Iterator<Item = usize> + use<> {
+        let position = &mut self.0[position.0];
         [position.active.take(), position.successor.take()]
             .into_iter()
             .flatten()
     }
 
     /// A worker has left the place, and lives.
-    pub(super) fn left(&mut self, position: usize) {
-        self.0[position].leavers += 1;
+    pub(super) fn left(&mut self, position: PositionId) {
+        self.0[position.0].leavers += 1;
     }
 
     /// It is dead.
-    pub(super) fn is_gone(&mut self, position: usize) {
-        self.0[position].leavers -= 1;
+    pub(super) fn is_gone(&mut self, position: PositionId) {
+        self.0[position.0].leavers -= 1;
     }
 
     /// There is to be no worker in this place.
-    pub(super) fn close(&mut self, position: usize) {
-        self.0[position].closed = true;
+    pub(super) fn close(&mut self, position: PositionId) {
+        self.0[position.0].closed = true;
     }
 
     /// A place more: one that was closed, or a new one.
-    pub(super) fn add(&mut self) -> usize {
+    pub(super) fn add(&mut self) -> PositionId {
         let closed = self.0.iter().position(|position| position.closed);
         let position = closed.unwrap_or_else(|| {
             self.0.push(Position::default());
             self.0.len() - 1
         });
         self.0[position].closed = false;
-        position
+        PositionId(position)
     }
 }
 
@@ -156,19 +165,28 @@ mod tests {
     #[test]
     fn a_successor_holds_the_place_when_the_holder_goes() {
         let mut positions = Positions::new(2);
-        assert_eq!(positions.succeed(1), None);
-        positions.appoint(1, 7);
+        assert_eq!(positions.succeed(PositionId(1)), None);
+        positions.appoint(PositionId(1), 7);
         assert_eq!(
-            (positions.active(1), positions.successor(1)),
+            (
+                positions.active(PositionId(1)),
+                positions.successor(PositionId(1))
+            ),
             (Some(1), Some(7))
         );
-        assert_eq!(positions.succeed(1), Some(7));
+        assert_eq!(positions.succeed(PositionId(1)), Some(7));
         assert_eq!(
-            (positions.active(1), positions.successor(1)),
+            (
+                positions.active(PositionId(1)),
+                positions.successor(PositionId(1))
+            ),
             (Some(7), None)
         );
         assert_eq!(
-            (positions.active(0), positions.successor(0)),
+            (
+                positions.active(PositionId(0)),
+                positions.successor(PositionId(0))
+            ),
             (Some(0), None)
         );
     }
@@ -177,22 +195,31 @@ mod tests {
     fn a_place_sleeps_until_it_has_a_holder() {
         let mut positions = Positions::new(2);
         assert_eq!((positions.awake(), positions.parked()), (2, None));
-        assert_eq!(positions.clear(1).collect::<Vec<_>>(), [1]);
-        positions.left(1);
+        assert_eq!(positions.clear(PositionId(1)).collect::<Vec<_>>(), [1]);
+        positions.left(PositionId(1));
         assert_eq!(positions.parked(), None, "somebody is still on the way out");
-        positions.is_gone(1);
-        assert_eq!((positions.awake(), positions.parked()), (1, Some(1)));
-        positions.appoint(1, 5);
-        assert_eq!((positions.active(1), positions.parked()), (Some(5), None));
+        positions.is_gone(PositionId(1));
+        assert_eq!(
+            (positions.awake(), positions.parked()),
+            (1, Some(PositionId(1)))
+        );
+        positions.appoint(PositionId(1), 5);
+        assert_eq!(
+            (positions.active(PositionId(1)), positions.parked()),
+            (Some(5), None)
+        );
     }
 
     #[test]
     fn a_closed_place_is_opened_again_first() {
         let mut positions = Positions::new(3);
-        positions.clear(1).for_each(drop);
-        positions.close(1);
+        positions.clear(PositionId(1)).for_each(drop);
+        positions.close(PositionId(1));
         assert_eq!((positions.open(), positions.parked()), (2, None));
-        assert_eq!((positions.add(), positions.add()), (1, 3));
+        assert_eq!(
+            (positions.add(), positions.add()),
+            (PositionId(1), PositionId(3))
+        );
         assert_eq!(positions.open(), 4);
     }
 }

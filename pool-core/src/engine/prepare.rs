@@ -1,6 +1,7 @@
 //! What comes before a worker's first task: its settings, and the initializer.
 
 use super::core::{Core, Startup};
+use super::positions::PositionId;
 use super::worker_slot::{Initialized, Killed};
 use super::workers::fate;
 use crate::codec;
@@ -21,7 +22,7 @@ impl Core {
         };
         let entry = *entry;
         let mut item = Vec::new();
-        let settings = settings.of_place(self.slots[slot].position.unwrap_or(0));
+        let settings = settings.of_place(self.slots[slot].position.map_or(0, PositionId::index));
         let encoded = protocol::append_item(&mut item, |out| codec::encode(&settings, out));
         debug_assert!(encoded.is_ok(), "settings can be encoded");
         self.run_first(slot, Chunk::initializer(entry, item));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::positions::PositionId;
 use super::work;
 use super::worker_slot::Phase;
 use crate::observe::dump::{Dump, RunningTask, WorkerDump, WorkerState};
@@ -69,7 +70,10 @@ impl Core {
             {
                 tracer.tell(Event::WorkerUp {
                     worker: worker.clone(),
-                    position: slot.position.or(slot.leaves).unwrap_or(index),
+                    position: slot
+                        .position
+                        .or(slot.leaves)
+                        .map_or(index, PositionId::index),
                     at: slot.born,
                 });
             }

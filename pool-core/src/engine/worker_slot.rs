@@ -2,13 +2,14 @@
 
 use super::Process;
 use super::parent_channel::ParentChannel;
+use super::positions::PositionId;
 use crate::observe::worker_exit::ExitReason;
 
 /// Room for one worker process.
 pub(super) struct Slot {
     pub(super) phase: Phase,
     /// Where its worker works or will; see [`Places`](super::positions::Places).
-    pub(super) position: Option<usize>,
+    pub(super) position: Option<PositionId>,
     /// The number of its worker, or of the last that it had.
     pub(super) number: u32,
     /// How many workers its place had had when it was launched.
@@ -36,7 +37,7 @@ pub(super) struct Slot {
     /// Since when it has been idle, if it is. Only kept where idle workers go.
     pub(super) idle_since: u64,
     /// The place that its worker had, if that is on the way out.
-    pub(super) leaves: Option<usize>,
+    pub(super) leaves: Option<PositionId>,
     /// There could be no successor for its worker.
     pub(super) is_alone: bool,
     /// Why the worker is to be replaced, if it is.
@@ -47,7 +48,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// One without a worker.
-    pub(super) fn new(position: Option<usize>) -> Self {
+    pub(super) fn new(position: Option<PositionId>) -> Self {
         Self {
             phase: Phase::Down { not_before: 0 },
             position,

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use super::core::{Core, End, Startup, nanoseconds};
 use super::parent_channel::ParentChannel;
 use super::peer::Peer;
+use super::positions::PositionId;
 use super::prepare::died_in_preparation;
 use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use super::work::Delivery;
@@ -191,7 +192,7 @@ impl Core {
         };
         let position = self.slots[slot].position;
         let info = process.learn_pid(self.slots[slot].generation, &region);
-        self.tell_of_start(position.unwrap_or(slot), &info);
+        self.tell_of_start(position.map_or(slot, PositionId::index), &info);
         let mut wire = ParentChannel::new(region, bytes, bytes);
         wire.limit_results(self.config.max_result_bytes);
         self.slots[slot].phase = Phase::Up {
