@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_corpus_of_harvest_is_survived() {
+    fn the_corpus_of_drain_is_survived() {
         assert!(replay(corpus(), "drain", drain) > 0);
     }
 

@@ -12,9 +12,9 @@ use crate::panic::catch::catch_and_discard;
 /// process, which is more than one only if somebody lied. A value stays where it is as long as
 /// this.
 #[derive(Default)]
-pub(super) struct Decoded(OnceLock<Box<FunctionId>>);
+pub(super) struct Decoded(OnceLock<Box<DecodedValue>>);
 
-struct FunctionId {
+struct DecodedValue {
     value: Box<dyn Any + Send + Sync>,
     /// How many values stand inside each other in it.
     height: u32,
@@ -37,7 +37,7 @@ impl Decoded {
 
     /// Adds a value, unless another thread has added one of its type.
     pub(super) fn add<T: Any + Send + Sync>(&self, value: T, height: u32) -> (&T, u32) {
-        let mut entry = Box::new(FunctionId {
+        let mut entry = Box::new(DecodedValue {
             value: Box::new(value),
             height,
             others: Self::default(),

@@ -8,7 +8,7 @@ use crate::sys::Event;
 /// A pool whose workers may have mapped memory of this process.
 pub(crate) struct Listener {
     alarm: Arc<Event>,
-    /// SharedMemory was freed since the pool has asked.
+    /// Memory was freed since the pool has asked.
     is_due: AtomicBool,
     fork_depth: usize,
 }
@@ -35,7 +35,7 @@ impl Listener {
     }
 }
 
-/// SharedMemory was freed.
+/// Memory was freed.
 pub(super) fn tell() {
     // A forked process has copies of its parent's pools, whose alarms are not its own.
     let depth = crate::process::fork::depth();

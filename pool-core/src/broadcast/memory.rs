@@ -30,7 +30,7 @@ pub struct SharedMemory {
     arrived: AtomicU64,
     /// The value, where that is not the bytes themselves.
     decoded: Decoded,
-    /// SharedMemory that handles in the value mean, as far as this process answers for it.
+    /// Memory that handles in the value mean, as far as this process answers for it.
     inner: Vec<Arc<SharedMemory>>,
     /// How much memory has memory inside: 1 if there is none in this.
     rank: u32,
@@ -144,7 +144,7 @@ impl Ticket {
 /// number alone would be the word of who says it.
 type Key = (u128, u64);
 
-/// SharedMemory that handles in this process mean.
+/// Memory that handles in this process mean.
 struct Known {
     memory: Weak<SharedMemory>,
     /// What the parent has sent is kept for the next item, until the parent has freed it.

@@ -40,7 +40,7 @@ pub(super) struct Core {
     /// Workers that are in no slot any more, and not gone.
     pub(super) terminating: Vec<Terminating>,
     pub(super) positions: Positions,
-    /// How many of them are open, for who has not the lock.
+    /// How many of them are open, for readers without the lock.
     pub(super) processes: Arc<AtomicUsize>,
     /// Something has happened that may make it necessary to replace a worker.
     pub(super) maintenance_due: bool,
@@ -60,23 +60,23 @@ pub(super) struct Core {
     pub(super) failed_until: u32,
     /// Workers that died without having done anything, since one has.
     pub(super) idle_deaths: u32,
-    /// What is to be told to whom, as soon as the lock is free.
+    /// What is to be delivered to whom, as soon as the lock is free.
     deliveries: Vec<Delivery>,
-    /// What is to be told of workers.
+    /// What is to be reported of workers.
     pub(super) notices: Vec<Job>,
     pub(super) drained: Drained,
     pub(super) abandoned: Vec<Chunk>,
     /// Tasks that were cancelled in the queue and are still there, at most.
     stale: usize,
     pub(super) stats: Stats,
-    /// Where to tell what happens, while that is traced.
+    /// Where to report what happens, while that is traced.
     pub(super) tracer: Option<Tracer>,
     /// Processors of this machine.
     pub(super) processors: usize,
-    /// Who looks into the rings.
+    /// Which thread looks into the rings.
     pub(super) watcher: RingWatcher,
     pub(super) leadership: LeadershipState,
-    /// The chunks that are being filled from inputs that may keep whoever does that waiting.
+    /// The chunks that are being filled from inputs that may keep the filling thread waiting.
     pub(super) open: Vec<Arc<dyn OpenInput>>,
     /// Items without an outcome whose submitter does not come to look for it.
     unattended: u64,
@@ -91,7 +91,7 @@ pub(super) struct Core {
     pub(super) rebalance_at: Option<u64>,
 }
 
-/// So many cancelled tasks may stay in the queue, or as many as there are others.
+/// At most this many cancelled tasks may stay in the queue, or as many as there are others.
 const MAX_STALE: usize = 1024;
 
 /// How far the pool's end is.
@@ -108,7 +108,7 @@ pub(super) enum End {
 /// How far the first launches are.
 #[derive(Debug)]
 pub(super) enum Startup {
-    /// So many workers have not answered yet.
+    /// This many workers have not answered yet.
     Waiting(usize),
     /// All have.
     Done,
@@ -177,7 +177,7 @@ impl Core {
         }
     }
 
-    /// Somebody who was going to drive does not.
+    /// A thread that was going to lead does not.
     pub(super) fn orphan(&mut self) {
         self.is_orphaned = true;
     }
@@ -230,8 +230,8 @@ impl Core {
         }
         match (how, &self.slots[slot].phase) {
             (Cancel::Kill, _) => self.kill(slot, Killed::Cancelled),
-            (Cancel::Cooperative, Phase::Up { wire, .. }) => {
-                let advice = &wire.region().words().advice;
+            (Cancel::Cooperative, Phase::Up { channel, .. }) => {
+                let advice = &channel.region().words().advice;
                 advice.cancelled.store(item, Ordering::Relaxed);
             }
             (Cancel::Cooperative, _) => {}
@@ -240,15 +240,15 @@ impl Core {
     }
 
     /// Sees to it that a slot's worker begins nothing new, and gives the number, counted from 1,
-    /// of the item that it runs. Who kills it after that, still under the lock, knows which item
-    /// that ends.
+    /// of the item that it runs. A kill after that, still under the lock, ends that
+    /// item and no other.
     pub(super) fn freeze_running_item(&mut self, slot: usize) -> Option<u64> {
-        if !self.scheduler.is_revoked(slot) {
+        if !self.scheduler.is_reclaimed(slot) {
             self.begin_reclaim(slot);
         }
         // After that, or what it began in between would look as if it had ended.
-        self.pump_slot(slot);
-        self.scheduler.cornered_item(slot)
+        self.drain_slot(slot);
+        self.scheduler.frozen_item(slot)
     }
 
     pub(super) fn fail(&mut self, chunk: Chunk, error: TaskError) {
@@ -319,7 +319,7 @@ impl Core {
         let mut news = false;
         for slot in 0..self.slots.len() {
             if self.is_active(slot) {
-                news |= self.pump_slot(slot);
+                news |= self.drain_slot(slot);
             }
         }
         news
@@ -330,8 +330,8 @@ impl Core {
         let mut published = PublishedTails::default();
         for slot in 0..self.slots.len() {
             if self.is_active(slot)
-                && let Phase::Up { wire, .. } = &self.slots[slot].phase
-                && !published.add(wire)
+                && let Phase::Up { channel, .. } = &self.slots[slot].phase
+                && !published.add(channel)
             {
                 break;
             }
@@ -342,11 +342,11 @@ impl Core {
     /// Whether a slot's worker has something to say or to hear.
     fn is_active(&self, slot: usize) -> bool {
         self.scheduler.is_busy(slot)
-            || self.scheduler.is_revoked(slot)
+            || self.scheduler.is_reclaimed(slot)
             || self.scheduler.is_retiring(slot)
     }
 
-    pub(super) fn pump_slot(&mut self, slot: usize) -> bool {
+    pub(super) fn drain_slot(&mut self, slot: usize) -> bool {
         if self.slots[slot].killed.is_some() {
             // What it has done is taken in when it is dead.
             return false;
@@ -354,7 +354,7 @@ impl Core {
         match self.exchange(slot) {
             Ok(news) => news,
             Err(Corrupt) => {
-                self.kill(slot, Killed::Rogue);
+                self.kill(slot, Killed::ProtocolViolation);
                 false
             }
         }
@@ -362,15 +362,15 @@ impl Core {
 
     /// Moves bytes both ways between the parent and one worker.
     fn exchange(&mut self, slot: usize) -> Result<bool, Corrupt> {
-        let Phase::Up { process, wire } = &mut self.slots[slot].phase else {
+        let Phase::Up { process, channel } = &mut self.slots[slot].phase else {
             return Ok(false);
         };
         let Some(info) = process.info() else {
             return Ok(false);
         };
         let mut drained = std::mem::take(&mut self.drained);
-        let peer = Peer::alive(info, &*process.link);
-        let taken = wire.drain(slot, peer, &mut self.scheduler, &mut drained);
+        let peer = Peer::alive(info, &*process.handle);
+        let taken = channel.drain(slot, peer, &mut self.scheduler, &mut drained);
         let news = std::mem::take(&mut drained.news);
         for (done, took_ns) in drained.finished.drain(..) {
             self.finished(slot, done, took_ns);
@@ -380,21 +380,21 @@ impl Core {
         if news {
             self.scheduler.progressed(slot);
         }
-        let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
+        let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {
             return Ok(news);
         };
-        let all = wire.send_on()?;
+        let all = channel.send_on()?;
         self.scheduler.choke(slot, !all);
-        if self.scheduler.is_revoked(slot) && wire.is_drained()? {
+        if self.scheduler.is_reclaimed(slot) && channel.is_drained()? {
             self.scheduler.finish_reclaim(slot);
-            wire.region().finish_reclaim();
-            // Its worker can have something else, or can go: whoever asked must see to that.
+            channel.region().finish_reclaim();
+            // Its worker can have something else, or can go: the caller must see to that.
             return Ok(true);
         }
         Ok(news)
     }
 
-    /// A worker is through with a load.
+    /// A worker has finished a load.
     pub(super) fn finished(&mut self, slot: usize, mut done: Done<Chunk>, took_ns: u64) {
         let busy_ns = &mut self.slots[slot].tally.busy_ns;
         *busy_ns = busy_ns.saturating_add(took_ns);
@@ -438,8 +438,8 @@ impl Core {
         self.watcher = watcher;
         for slot in 0..self.slots.len() {
             let active = self.is_active(slot);
-            if let Phase::Up { wire, .. } = &mut self.slots[slot].phase {
-                wire.listen(active && watcher.wants_bells(), true);
+            if let Phase::Up { channel, .. } = &mut self.slots[slot].phase {
+                channel.listen(active && watcher.wants_doorbells(), true);
             }
         }
     }
@@ -503,7 +503,7 @@ impl Core {
         self.is_orphaned = true;
     }
 
-    /// Whether somebody who looks into the rings is awake, and so keeps the balance.
+    /// Whether the thread that looks into the rings is awake, and so keeps the balance.
     pub(super) fn is_awake(&self) -> bool {
         self.watcher == RingWatcher::Polling
     }

@@ -74,7 +74,8 @@ impl Deferred {
         self.start();
     }
 
-    /// Adds jobs, to be run in this order. They are run at the next [`start`](Self::start) at the latest.
+    /// Adds jobs, to be run in this order. They are run at the next [`start`](Self::start) at the
+    /// latest.
     pub(super) fn add(&self, jobs: impl IntoIterator<Item = Job>) {
         self.queue.lock().jobs.extend(jobs);
     }

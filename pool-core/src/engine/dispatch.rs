@@ -7,7 +7,7 @@ use crate::error::task_error::TaskError;
 use crate::shm::ring::Corrupt;
 use crate::sys;
 
-/// So many small tasks are handed out together where a worker has enough of them.
+/// How many small tasks are handed out together where a worker has enough of them.
 const BATCH: u32 = 16;
 
 impl Core {
@@ -38,7 +38,7 @@ impl Core {
                 None => break None,
                 Some(Imbalance::AskAgain(when)) => break Some(when),
                 Some(Imbalance::TakeBack(slot)) => {
-                    // Once for each lane at most: one that was taken back from is not asked again
+                    // Once for each worker at most: one that was taken back from is not asked again
                     // before it has passed over that.
                     self.begin_reclaim(slot);
                     self.assign();
@@ -69,7 +69,7 @@ impl Core {
         self.abandoned = abandoned;
     }
 
-    /// Sends the newest load of a lane.
+    /// Sends the newest load of a worker.
     pub(super) fn send(&mut self, slot: usize) {
         self.put(slot);
         self.publish(slot);
@@ -77,12 +77,12 @@ impl Core {
 
     /// Lets a worker have what was put into its ring.
     fn publish(&mut self, slot: usize) {
-        if let Phase::Up { wire, .. } = &mut self.slots[slot].phase {
-            wire.publish();
+        if let Phase::Up { channel, .. } = &mut self.slots[slot].phase {
+            channel.publish();
         }
     }
 
-    /// Puts the newest load of a lane into its ring.
+    /// Puts the newest load of a worker into its ring.
     fn put(&mut self, slot: usize) {
         let busy = self.scheduler.busy();
         let watcher = self.watcher;
@@ -94,7 +94,7 @@ impl Core {
         }
         #[cfg(feature = "tracing")]
         self.note_origin(slot);
-        let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
+        let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {
             return;
         };
         let Some(chunk) = self.scheduler.newest(slot) else {
@@ -102,10 +102,10 @@ impl Core {
         };
         let timed = chunk.timeout;
         // A spinning worker must not take the processor from one that has work, or from us.
-        wire.let_spin(busy < self.processors);
-        // The wish is written before the work, so that whoever sees the work sees the wish.
-        wire.listen(watcher.wants_bells(), true);
-        match wire.put(chunk) {
+        channel.let_spin(busy < self.processors);
+        // The wish is written before the work, so that a worker that sees the work sees the wish.
+        channel.listen(watcher.wants_doorbells(), true);
+        match channel.put(chunk) {
             Ok(all) => {
                 self.scheduler.choke(slot, !all);
                 if let Some(timeout) = timed {
@@ -113,20 +113,20 @@ impl Core {
                     self.slots[slot].look_at(sys::now_ns() + timeout.as_ns());
                 }
             }
-            Err(Corrupt) => self.kill(slot, Killed::Rogue),
+            Err(Corrupt) => self.kill(slot, Killed::ProtocolViolation),
         }
     }
 
     /// Takes back what a worker was handed and has not begun.
     pub(super) fn begin_reclaim(&mut self, slot: usize) {
-        let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
-            // Its worker is dead, and what it had comes back when it is buried.
+        let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {
+            // Its worker is dead, and what it had comes back when its death is booked.
             self.scheduler.doom(slot);
             return;
         };
-        let begun = wire.region().begin_reclaim();
+        let begun = channel.region().begin_reclaim();
         self.scheduler.reclaimed_up_to(slot, begun);
-        wire.listen(self.watcher.wants_bells(), true);
+        channel.listen(self.watcher.wants_doorbells(), true);
     }
 
     /// Tells a worker to go.
@@ -138,10 +138,10 @@ impl Core {
                 .map(crate::worker::function::FunctionId::number),
             _ => None,
         };
-        let Phase::Up { wire, .. } = &mut self.slots[slot].phase else {
+        let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {
             return false;
         };
-        match wire.send_retire(finalizer) {
+        match channel.send_retire(finalizer) {
             Ok(true) => {
                 let why = self.slots[slot].recycle;
                 let why = why.unwrap_or_else(|| self.scheduler.reason_to_go(slot));
@@ -152,18 +152,18 @@ impl Core {
             Ok(false) => return false,
             Err(Corrupt) => {
                 self.scheduler.retiring(slot);
-                self.kill(slot, Killed::Rogue);
+                self.kill(slot, Killed::ProtocolViolation);
             }
         }
         true
     }
 
-    /// Whether what was submitted just now may stay in the queue for a moment, until there are a few
-    /// to be handed out together: a worker has enough of the small tasks that it is at, and when it
-    /// is through with one, or a few more were submitted, the queue is looked at.
+    /// Whether what was submitted just now may stay in the queue for a moment, until there are a
+    /// few to be handed out together: a worker has enough of the small tasks that it is at, and
+    /// when it has finished one, or a few more were submitted, the queue is looked at.
     pub(super) fn may_wait(&mut self) -> bool {
         self.submitted += 1;
-        // Whoever has submitted what the worker has may not come to hear of its end before long.
+        // The submitter of what the worker has may not come to hear of its end before long.
         let is_heard =
             self.leadership.has_leader || (self.leadership.supervised && self.is_supervised());
         self.submitted < BATCH && self.scheduler.is_well_fed() && is_heard

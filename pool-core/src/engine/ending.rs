@@ -32,10 +32,11 @@ impl Core {
         }
         for slot in 0..self.slots.len() {
             let begun = match &self.slots[slot].phase {
-                Phase::Up { wire, .. }
+                Phase::Up { channel, .. }
                 | Phase::Dying {
-                    wire: Some(wire), ..
-                } => wire.region().items_begun(),
+                    channel: Some(channel),
+                    ..
+                } => channel.region().items_begun(),
                 _ => continue,
             };
             let was_retiring = self.scheduler.is_retiring(slot);

@@ -16,8 +16,8 @@ impl Shared {
         if self.frees.get().is_some_and(|frees| frees.take()) {
             for slot in &self.lock().slots {
                 // Others have mapped nothing.
-                if let Phase::Up { wire, .. } = &slot.phase {
-                    wire.tell_of_frees();
+                if let Phase::Up { channel, .. } = &slot.phase {
+                    channel.tell_of_frees();
                 }
             }
         }

@@ -30,7 +30,7 @@ const MEASURED: usize = 11;
 const MAX_ITEMS: usize = 2000;
 
 /// Lets a worker do what the input says to its region, while the parent hands it loads, takes
-/// them back, and harvests.
+/// them back, and drains.
 ///
 /// # Panics
 /// When an item has not exactly one outcome in the end, or the parent keeps more memory than
@@ -44,7 +44,7 @@ pub fn drain(input: &[u8]) {
     let mut rig = Rig::new(max_tasks);
     while !input.is_empty() {
         if rig.step(&mut input) == Err(Corrupt) {
-            // As of a rogue: its records are not worth reading.
+            // As after a protocol violation: the records are not worth reading.
             rig.on_exit(false);
         }
     }
@@ -54,30 +54,30 @@ pub fn drain(input: &[u8]) {
 
 struct Rig {
     region: Arc<Region>,
-    wire: ParentChannel,
+    channel: ParentChannel,
     worker: Producer,
     scheduler: Scheduler<Chunk>,
     info: WorkerInfo,
     item_metrics: Arc<ItemMetrics>,
     items: usize,
-    harvests: usize,
+    drains: usize,
     max_tasks: Option<u64>,
 }
 
 impl Rig {
     fn new(max_tasks: Option<u64>) -> Self {
-        let (region, wire, worker) = launch();
+        let (region, channel, worker) = launch();
         let mut scheduler = Scheduler::new(1, max_tasks);
         scheduler.up(SLOT);
         Self {
             region,
-            wire,
+            channel,
             worker,
             scheduler,
             info: WorkerInfo::new(1, 0, 1),
             item_metrics: Arc::default(),
             items: 0,
-            harvests: 0,
+            drains: 0,
             max_tasks,
         }
     }
@@ -130,11 +130,11 @@ impl Rig {
             11 | 12 => return self.drain(),
             13 => return self.hand(input),
             14 => {
-                if !self.scheduler.is_revoked(SLOT) {
+                if !self.scheduler.is_reclaimed(SLOT) {
                     let begun = self.region.begin_reclaim();
                     self.scheduler.reclaimed_up_to(SLOT, begun);
                 }
-                let _ = self.scheduler.cornered_item(SLOT);
+                let _ = self.scheduler.frozen_item(SLOT);
             }
             _ => {
                 let drain = input.byte().is_multiple_of(2);
@@ -163,11 +163,11 @@ impl Rig {
 
     /// What [`Core`](super::core::Core) does when it looks into a worker's rings.
     fn drain(&mut self) -> Result<(), Corrupt> {
-        self.harvests += 1;
+        self.drains += 1;
         let mut drain = Drained::default();
         let scheduler = &mut self.scheduler;
         let peer = Peer::dead(&self.info);
-        let taken = self.wire.drain(SLOT, peer, scheduler, &mut drain);
+        let taken = self.channel.drain(SLOT, peer, scheduler, &mut drain);
         self.finished(drain);
         taken?;
         self.check_memory();
@@ -175,9 +175,9 @@ impl Rig {
         if let Some(item) = self.scheduler.running_item(SLOT, begun) {
             let _ = self.scheduler.load_of(SLOT, item);
         }
-        let all = self.wire.send_on()?;
+        let all = self.channel.send_on()?;
         self.scheduler.choke(SLOT, !all);
-        if self.scheduler.is_revoked(SLOT) && self.wire.is_drained()? {
+        if self.scheduler.is_reclaimed(SLOT) && self.channel.is_drained()? {
             self.scheduler.finish_reclaim(SLOT);
             self.region.finish_reclaim();
         }
@@ -191,9 +191,9 @@ impl Rig {
     }
 
     fn check_memory(&self) {
-        let arrived = self.harvests * BYTES;
+        let arrived = self.drains * BYTES;
         assert!(
-            self.wire.memory() <= 2 * arrived + AHEAD as usize,
+            self.channel.memory() <= 2 * arrived + AHEAD as usize,
             "memory grows with what arrives"
         );
     }
@@ -210,8 +210,8 @@ impl Rig {
         let mut abandoned = Vec::new();
         while self.scheduler.assign(&mut abandoned).is_some() {
             let chunk = self.scheduler.newest(SLOT).expect("it was just assigned");
-            let all = self.wire.put(chunk)?;
-            self.wire.publish();
+            let all = self.channel.put(chunk)?;
+            self.channel.publish();
             self.scheduler.choke(SLOT, !all);
         }
         Ok(())
@@ -249,11 +249,13 @@ impl Rig {
     /// The worker is dead, and another one comes.
     fn on_exit(&mut self, drain_remains: bool) {
         if drain_remains {
-            self.harvests += 2;
+            self.drains += 2;
             let mut drain = Drained::default();
             let scheduler = &mut self.scheduler;
             let peer = Peer::dead(&self.info);
-            let _ = self.wire.drain_remains(SLOT, peer, scheduler, &mut drain);
+            let _ = self
+                .channel
+                .drain_remains(SLOT, peer, scheduler, &mut drain);
             self.finished(drain);
             self.check_memory();
         }
@@ -265,9 +267,9 @@ impl Rig {
             assert_eq!(lost.count(), 1, "one item is lost at most");
             deliver(Delivery::failed(lost, lost_error()));
         }
-        (self.region, self.wire, self.worker) = launch();
+        (self.region, self.channel, self.worker) = launch();
         self.scheduler.up(SLOT);
-        self.harvests = 0;
+        self.drains = 0;
     }
 
     /// Everything that was not run fails. After that each item must have had its outcome.
@@ -290,9 +292,9 @@ fn launch() -> (Arc<Region>, ParentChannel, Producer) {
     let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
     region.introduce(1, 0, BYTES, BYTES);
     let region = Arc::new(region);
-    let wire = ParentChannel::new(region.clone(), BYTES, BYTES);
+    let channel = ParentChannel::new(region.clone(), BYTES, BYTES);
     let worker = Producer::responses(region.clone(), BYTES, BYTES);
-    (region, wire, worker)
+    (region, channel, worker)
 }
 
 /// Writes a position that is near the true one, or anything.
@@ -372,7 +374,7 @@ mod tests {
             let mut rig = Rig::new(None);
             rig.write(&head(kind, len));
             assert_eq!(rig.drain(), Err(Corrupt), "{kind:?}");
-            assert_eq!(rig.wire.memory(), 0);
+            assert_eq!(rig.channel.memory(), 0);
         }
     }
 
@@ -435,6 +437,6 @@ mod tests {
             rig.write(&[7; 1000]);
             assert_eq!(rig.drain(), Ok(()));
         }
-        assert_eq!(rig.wire.memory(), 0);
+        assert_eq!(rig.channel.memory(), 0);
     }
 }

@@ -14,7 +14,7 @@ use crate::process::code::main_code;
 use crate::shm::region::Region;
 use crate::sys;
 
-/// How long a worker has to tell where it is.
+/// How long a worker has to say where it is.
 const PATIENCE_NS: u64 = 200_000_000;
 
 /// Fills in what is to be seen of workers that run something. It takes no lock of the pool's; who

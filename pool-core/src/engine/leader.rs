@@ -1,15 +1,15 @@
-//! The driver's seat: a thread that waits for a result drains the rings itself.
+//! Leader and followers: a thread that waits for a result drains the rings itself.
 //!
-//! At most one thread is in the seat. It looks into the rings until what it waits for is there;
-//! where a processor is idle it spins for a while, and then it sleeps on the doorbells itself,
-//! so that a result wakes the thread that wants it and no other one. The others that wait sleep
-//! until their result is delivered or the seat is offered to them. When nobody is in the seat the
-//! supervisor listens to the doorbells.
+//! At most one thread leads. It looks into the rings until what it waits for is there. Where a
+//! processor is idle it spins for a while; then it sleeps on the doorbells, so that a result wakes
+//! the thread that wants it and no other. The other waiting threads, the followers, sleep until
+//! their result is delivered or the leadership is offered to them. While nobody leads, the
+//! supervisor listens to the doorbells. See "Leader and followers" in `README.md`.
 //!
-//! The invariant, kept by [`Shared::settle`]: whenever the lock is free, nobody is in the seat or
-//! was offered it, and there is work whose submitter does not come to the seat for it, every
-//! worker with work has been asked to ring, and the supervisor hears the doorbells. A `map` leaves the
-//! seat whenever it encodes and decodes, and must not wake the supervisor each time.
+//! The invariant, kept by [`Shared::settle`]: whenever the lock is free, nobody leads or was
+//! offered the leadership, and there is work whose submitter does not come to lead, every worker
+//! with work has been asked to ring, and the supervisor hears the doorbells. A `map` stops leading
+//! whenever it encodes and decodes, and must not wake the supervisor each time.
 
 use std::cell::RefCell;
 use std::io;
@@ -27,7 +27,7 @@ use crate::sys::{self, Event};
 use crate::task::executor::Executor;
 use crate::task::open_input::OpenInput;
 
-/// How long a thread in the seat looks for news before it sleeps, at most: a little longer than
+/// How long the leader looks for records before it sleeps, at most: a little longer than
 /// it costs to wake a sleeper, which is the most that looking can save.
 const MAX_SPIN_NS: u32 = 50_000;
 /// What is over after that, sleep and waking included, would have been found by looking.
@@ -39,14 +39,14 @@ const MIN_SPIN_NS: u32 = 1_000;
 /// How soon the supervisor looks again for what it should hear and cannot, in nanoseconds.
 const HEAR_AGAIN_NS: u64 = 1_000_000;
 
-/// How often a thread looks for results that cannot be told of them.
+/// How often a thread looks for results that cannot be woken for them.
 const BLIND_NAP: Duration = Duration::from_millis(1);
 
-/// How long the seat may be empty while somebody fills a chunk, or is going to come for results:
-/// after that the supervisor looks into the rings.
+/// How long there may be no leader while a thread fills a chunk, or is expected to wait for
+/// results: after that the supervisor looks into the rings.
 pub(super) const ABSENCE_NS: u64 = 500_000;
 
-/// How often whoever leaves the rings to the supervisor looks for news before, at most.
+/// How often, at most, a thread looks for records before it leaves the rings to the supervisor.
 const MAX_LOOKS: u32 = 16;
 
 /// Who looks into the rings.
@@ -65,36 +65,36 @@ pub(super) enum RingWatcher {
 }
 
 impl RingWatcher {
-    pub(super) fn wants_bells(self) -> bool {
+    pub(super) fn wants_doorbells(self) -> bool {
         matches!(self, Self::Sleeping | Self::Supervisor)
     }
 }
 
-/// What the driver has.
+/// What the leader has.
 pub(super) struct Leadership {
-    /// Wakes the driver while it sleeps on the doorbells.
+    /// Wakes the leader while it sleeps on the doorbells.
     leader_wakeup: Arc<Event>,
-    /// How long the driver looks for news before it sleeps, in nanoseconds.
+    /// How long the leader looks for records before it sleeps, in nanoseconds.
     spin: AtomicU32,
 }
 
-/// Who drives, and who would: a part of the [`Core`].
+/// Whether a thread leads, and which threads would: a part of the [`Core`].
 #[derive(Default)]
 pub(super) struct LeadershipState {
     pub(super) has_leader: bool,
-    /// Threads that wait for something and could drive.
+    /// Threads that wait for something and could lead.
     waiting: Vec<Arc<Parker>>,
     /// Whether the supervisor hears the doorbells.
     pub(super) supervised: bool,
     /// When to try again what could not be changed in that, in nanoseconds.
     pub(super) hear_again: Option<u64>,
-    /// When the supervisor wakes by itself, in nanoseconds.
+    /// When the supervisor wakes next, in nanoseconds.
     pub(super) supervisor_wakes: Option<u64>,
-    /// When the supervisor asks whether anybody was in the seat, in nanoseconds.
+    /// When the supervisor asks whether any thread has led, in nanoseconds.
     pub(super) relief_at: Option<u64>,
-    /// When the supervisor looks into the open chunks, whoever else does, in nanoseconds.
+    /// When the supervisor looks into the open chunks, even if other threads do, in nanoseconds.
     pub(super) ask_at: Option<u64>,
-    /// Somebody was, since that was set.
+    /// A thread has led since that was set.
     was_taken: bool,
     /// The supervisor stands in for those who should come, until one does.
     pub(super) is_relieved: bool,
@@ -107,14 +107,14 @@ impl LeadershipState {
         self.is_relieved = false;
     }
 
-    /// Supervisor: stands in for those who should be in the seat, if it is time for that.
+    /// Supervisor: stands in for a thread that should lead, if it is time for that.
     pub(super) fn relieve(&mut self, now: u64) {
         if self.relief_at.is_none_or(|at| at > now) {
             return;
         }
         self.relief_at = None;
         if self.has_leader {
-            // Whoever leaves it sees to what comes then.
+            // The thread that stops leading sees to what comes then.
         } else if self.was_taken {
             self.relief_at = Some(now + ABSENCE_NS);
             self.was_taken = false;
@@ -132,7 +132,7 @@ impl Leadership {
         })
     }
 
-    /// The driver has looked for news, in vain or not: it looks longer or shorter next time.
+    /// The leader has looked for records, in vain or not: it looks longer or shorter next time.
     fn looked(&self, found: bool) {
         let spin = self.spin.load(Ordering::Relaxed);
         let spin = if found { spin * 2 } else { spin / 2 };
@@ -155,7 +155,7 @@ const NOTIFIED: u32 = 1;
 /// It sleeps in `park`.
 const PARKED: u32 = 2;
 /// It sleeps on the doorbells.
-const ON_BELLS: u32 = 3;
+const ON_DOORBELLS: u32 = 3;
 
 impl Parker {
     fn new(leader_wakeup: &Arc<Event>) -> Self {
@@ -169,7 +169,7 @@ impl Parker {
     fn notify(&self) {
         match self.state.swap(NOTIFIED, Ordering::AcqRel) {
             PARKED => self.thread.unpark(),
-            ON_BELLS => self.leader_wakeup.set(),
+            ON_DOORBELLS => self.leader_wakeup.set(),
             _ => {}
         }
     }
@@ -254,7 +254,7 @@ impl Shared {
     }
 
     /// See [`Executor::wait_until`].
-    pub(super) fn drive_until(
+    pub(super) fn lead_until(
         &self,
         poll: &mut dyn FnMut(Option<&Waker>) -> bool,
         deadline: Option<Instant>,
@@ -267,7 +267,7 @@ impl Shared {
             let mut core = self.lock();
             if !core.leadership.has_leader {
                 core.leadership.take();
-                // Whatever happens, the seat must not stay taken.
+                // Whatever happens, the leadership must be released.
                 let _leave = ReleaseLeadership(self);
                 return self.drive(core, poll, deadline);
             }
@@ -295,7 +295,7 @@ impl Shared {
             let was_offered = waiting.len() == before;
             if let Some(outcome) = outcome {
                 if was_offered {
-                    // Somebody else must drive.
+                    // Another thread must lead.
                     self.settle(&mut core);
                     self.deliver(core);
                 }
@@ -304,7 +304,7 @@ impl Shared {
         }
     }
 
-    /// In the seat: looks and sleeps until `poll` or the deadline says that it is enough.
+    /// Leader: looks and sleeps until `poll` or the deadline says that it is enough.
     fn drive<'a>(
         &'a self,
         mut core: MutexGuard<'a, Core>,
@@ -352,7 +352,7 @@ impl Shared {
             if poll(Some(&sleeper.waker)) {
                 return true;
             }
-            self.sleep_on_bells(sleeper, deadline);
+            self.sleep_on_doorbells(sleeper, deadline);
             if let Some(since) = idle_since.take() {
                 // Whether to look longer would have been better is known only now.
                 self.leadership.looked(sys::now() - since < SHORT_WAIT);
@@ -361,9 +361,9 @@ impl Shared {
         }
     }
 
-    /// In the seat: sleeps until a worker rings, a timer is due, the deadline is over, or
+    /// Leader: sleeps until a worker rings, a timer is due, the deadline is over, or
     /// somebody notifies the parker.
-    fn sleep_on_bells(&self, sleeper: &mut Sleeper, deadline: Option<Instant>) {
+    fn sleep_on_doorbells(&self, sleeper: &mut Sleeper, deadline: Option<Instant>) {
         let Sleeper { parker, ready, .. } = sleeper;
         let timeout;
         let open;
@@ -373,7 +373,7 @@ impl Shared {
             // then: a result either is seen here or rings.
             core.attend(RingWatcher::Sleeping);
             fence(Ordering::SeqCst);
-            if core.drain_and_dispatch() || core.has_deliveries() || !parker.prepare(ON_BELLS) {
+            if core.drain_and_dispatch() || core.has_deliveries() || !parker.prepare(ON_DOORBELLS) {
                 core.attend(RingWatcher::Polling);
                 parker.take();
                 self.deliver(core);
@@ -383,7 +383,7 @@ impl Shared {
             open = core.open_for_idle();
             // A launch that is due is not ours to wait for: it would be due again and again.
             self.alarm_before(&core, core.next_errand());
-            let timer = core.next_driver_timer().map(until);
+            let timer = core.next_leader_timer().map(until);
             let deadline = deadline.map(|deadline| deadline.saturating_duration_since(sys::now()));
             timeout = match (timer, deadline) {
                 (Some(timer), Some(deadline)) => Some(timer.min(deadline)),
@@ -392,7 +392,7 @@ impl Shared {
         }
         self.ask_for_items(&open);
         if self.doorbells.wait(ready, timeout).is_err() {
-            // A sandbox was put up around this thread. It looks by itself, then, now and then.
+            // A sandbox was put up around this thread. It then looks now and then.
             sys::nap(timeout.map_or(BLIND_NAP, |timeout| timeout.min(BLIND_NAP)));
         }
         parker.take();
@@ -403,7 +403,7 @@ impl Shared {
         self.deliver(core);
     }
 
-    /// Gives up the seat.
+    /// Stops leading.
     fn leave(&self) {
         let mut core = self.lock();
         core.attend(RingWatcher::None);
@@ -413,7 +413,7 @@ impl Shared {
     }
 
     /// Keeps the invariant of the module. To be called with the lock, after everything that
-    /// gives a worker something to do or empties the seat.
+    /// gives a worker something to do or ends the leadership.
     pub(super) fn settle(&self, core: &mut Core) {
         if !core.leadership.has_leader && !core.is_busy() && !core.open.is_empty() {
             self.await_absence(core);
@@ -430,7 +430,7 @@ impl Shared {
                 // and this loop merely saves wake-ups; a worker that writes all the time must
                 // not keep the lock from everybody.
                 for _ in 0..MAX_LOOKS {
-                    // As in `sleep_on_bells`.
+                    // As in `sleep_on_doorbells`.
                     core.attend(RingWatcher::Supervisor);
                     fence(Ordering::SeqCst);
                     if !core.drain_and_dispatch() {
@@ -442,13 +442,13 @@ impl Shared {
         self.keep_time(core);
     }
 
-    /// Somebody should come to the seat, but may be kept by an input, or by what the program does
+    /// A thread should come to lead, but may be kept by an input, or by what the program does
     /// with results: the supervisor looks after a while whether that was so.
     fn await_absence(&self, core: &mut Core) {
-        let seat = &mut core.leadership;
-        if !seat.is_relieved && seat.relief_at.is_none() {
-            seat.relief_at = Some(sys::now_ns() + ABSENCE_NS);
-            seat.was_taken = false;
+        let state = &mut core.leadership;
+        if !state.is_relieved && state.relief_at.is_none() {
+            state.relief_at = Some(sys::now_ns() + ABSENCE_NS);
+            state.was_taken = false;
         }
     }
 
@@ -462,7 +462,7 @@ impl Shared {
 
     /// Sees to it that the supervisor wakes when the next timer is due.
     pub(super) fn keep_time(&self, core: &Core) {
-        // Balance is the driver's business, if there is one and it does not sleep.
+        // Balance is the leader's business, if there is one and it does not sleep.
         let rebalance = !(core.leadership.has_leader && core.is_awake());
         self.alarm_before(core, core.next_timer(rebalance));
     }
@@ -494,7 +494,7 @@ impl Shared {
                 core.leadership.supervised = supervised;
                 core.leadership.hear_again = None;
             }
-            // For want of memory. Until that is over, the supervisor looks by itself now and then.
+            // For want of memory. Until that is over, the supervisor looks now and then.
             Err(_) => core.leadership.hear_again = Some(sys::now_ns() + HEAR_AGAIN_NS),
         }
     }
@@ -506,20 +506,20 @@ impl Shared {
                 self.leadership.leader_wakeup.clear();
                 continue;
             }
-            let token = Token::from_bell(token);
+            let token = Token::from_doorbell(token);
             let Some(process) = core.process(token) else {
                 continue;
             };
-            if !sys::silence_doorbell(process.link.doorbell()) {
+            if !sys::silence_doorbell(process.handle.doorbell()) {
                 // Its other end is closed: it is dying, or has closed what it should not.
-                forget(&self.doorbells, process.link.doorbell());
-                core.lost_bell(token.slot);
+                forget(&self.doorbells, process.handle.doorbell());
+                core.lost_doorbell(token.slot);
             }
         }
     }
 }
 
-/// Gives up the seat when it is dropped.
+/// Stops leading when it is dropped.
 struct ReleaseLeadership<'a>(&'a Shared);
 
 impl Drop for ReleaseLeadership<'_> {

@@ -15,7 +15,8 @@ impl Core {
         self.maintenance_due = true;
     }
 
-    /// Sees to it that those who are to go have successors, and that they go when these are ready.
+    /// Sees to it that workers that are to retire have successors, and that they retire when these
+    /// are ready.
     pub(super) fn maintain(&mut self) {
         if !std::mem::take(&mut self.maintenance_due) || !self.scheduler.wants_worker() {
             return;
@@ -47,13 +48,13 @@ impl Core {
         }
     }
 
-    /// A slot that nobody needs gets a worker for this place.
+    /// A slot that nobody needs gets a worker for this position.
     fn occupy(&mut self, position: PositionId) {
         let is_vacant =
             |slot: &Slot| slot.position.is_none() && matches!(slot.phase, Phase::Down { .. });
         let slot = self.slots.iter().position(is_vacant).unwrap_or_else(|| {
             self.slots.push(Slot::new(None));
-            self.scheduler.add_lane();
+            self.scheduler.add_worker();
             self.slots.len() - 1
         });
         self.positions.appoint(position, slot);
@@ -80,15 +81,15 @@ impl Core {
 
     /// A slot's worker finishes what it runs and then goes.
     fn dismiss(&mut self, slot: usize) {
-        // Who waits for what it runs may not come to see that it is through.
+        // The thread that waits for what it runs may not come to see that it has finished.
         self.listen_for_orphans();
         if self.scheduler.dismiss(slot) {
             self.begin_reclaim(slot);
         }
     }
 
-    /// A slot's worker runs no more tasks: it was told to go, or is dead. Its successor, if it has
-    /// one, holds its place from now on; says whether it has.
+    /// A slot's worker runs no more tasks: it was retired, or is dead. Its successor, if it has
+    /// one, is active from now on; says whether it has.
     pub(super) fn succeed(&mut self, slot: usize) -> bool {
         let Some(position) = self.slots[slot].position else {
             return false;
@@ -107,7 +108,7 @@ impl Core {
         true
     }
 
-    /// A slot's worker has no place any more.
+    /// A slot's worker has no position any more.
     fn leave(&mut self, slot: usize, position: PositionId) {
         self.slots[slot].position = None;
         if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
@@ -116,7 +117,7 @@ impl Core {
         }
     }
 
-    /// A slot's worker is dead: its successor has its place, if it has one.
+    /// A slot's worker is dead: its successor gets its position, if it has one.
     pub(super) fn make_way(&mut self, slot: usize) {
         self.slots[slot].recycle = None;
         self.slots[slot].death_due = None;
@@ -128,8 +129,8 @@ impl Core {
     }
 
     /// A successor cannot be started, for want of descriptors perhaps: then the worker that it was
-    /// to replace goes first, as its place is worth more than the time that is lost. `false`: it is
-    /// none.
+    /// to replace goes first, as its position is worth more than the time that is lost. `false`: it
+    /// is none.
     pub(super) fn do_without_successor(&mut self, slot: usize) -> bool {
         let Some(position) = self.slots[slot]
             .position
@@ -146,7 +147,7 @@ impl Core {
         true
     }
 
-    /// The workers of this place finish what they run and go, and no other ones come.
+    /// The workers of this position finish what they run and go, and no other ones come.
     fn vacate(&mut self, position: PositionId, reason: ExitReason) {
         for slot in self.positions.clear(position) {
             self.leave(slot, position);
@@ -186,7 +187,7 @@ impl Core {
     /// How much memory a slot's worker holds, in bytes, as it says itself.
     pub(super) fn resident(&self, slot: usize) -> u64 {
         match &self.slots[slot].phase {
-            Phase::Up { wire, .. } => wire.region().resident(),
+            Phase::Up { channel, .. } => channel.region().resident(),
             _ => 0,
         }
     }
@@ -227,7 +228,7 @@ impl Core {
         let position = self.slots[slot].position?;
         let is_idle = self.is_ready(slot)
             && !self.scheduler.is_busy(slot)
-            && !self.scheduler.is_revoked(slot)
+            && !self.scheduler.is_reclaimed(slot)
             && self.slots[slot].recycle.is_none()
             && !self.is_successor(slot)
             && !self.positions.is_crowded(position);
@@ -235,7 +236,7 @@ impl Core {
     }
 
     /// Replaces workers that are too old, and lets those go that have been idle for too long.
-    pub(super) fn on_care(&mut self, now: u64) {
+    pub(super) fn on_maintenance(&mut self, now: u64) {
         if self.next_maintenance().is_none_or(|due| due > now) {
             return;
         }
@@ -256,7 +257,7 @@ impl Core {
         self.dispatch();
     }
 
-    /// Wakes places that sleep, as many as there are items for.
+    /// Wakes positions that sleep, as many as there are items for.
     pub(super) fn awaken(&mut self) {
         while let Some(position) = self.positions.parked() {
             let awake = self.positions.awake();
@@ -279,17 +280,17 @@ impl Core {
                 .positions
                 .all()
                 .filter(|position| !self.positions.is_closed(*position));
-            // Who does least goes first.
+            // The one that does least goes first.
             let Some(position) = open.rev().min_by_key(|position| self.activity(*position)) else {
                 break;
             };
-            self.close_place(position);
+            self.close_position(position);
         }
         self.tell_processes();
         self.dispatch();
     }
 
-    fn close_place(&mut self, position: PositionId) {
+    fn close_position(&mut self, position: PositionId) {
         self.positions.close(position);
         self.vacate(position, ExitReason::Resized);
         self.tell_processes();
@@ -300,7 +301,7 @@ impl Core {
             .store(self.positions.open(), Ordering::Relaxed);
     }
 
-    /// How much would be lost with a place, for comparison.
+    /// How much would be lost with a position, for comparison.
     fn activity(&self, position: PositionId) -> (bool, bool, usize) {
         let Some(slot) = self.positions.active(position) else {
             return (false, false, 0);
@@ -309,8 +310,8 @@ impl Core {
         (true, self.is_ready(slot), loads)
     }
 
-    /// The first worker of a place that the pool was given later cannot be started: then the pool
-    /// stays smaller. `false`: it is another one.
+    /// The first worker of a position that the pool was given later cannot be started: then the
+    /// pool stays smaller. `false`: it is another one.
     pub(super) fn stay_smaller(&mut self, slot: usize) -> bool {
         let position = self.slots[slot].position;
         let is_new = |position: &PositionId| self.positions.generation(*position) == 0;
@@ -320,7 +321,7 @@ impl Core {
         else {
             return false;
         };
-        self.close_place(position);
+        self.close_position(position);
         true
     }
 }

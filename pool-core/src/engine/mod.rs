@@ -2,8 +2,9 @@
 //!
 //! One lock guards the [`core`]: the pure [`scheduler`] and the parent's ends of the rings. Two
 //! kinds of threads work on it. The [`supervisor`], one for each pool, starts workers, learns of
-//! their deaths and keeps time. A thread that waits for a result takes the [`driver`]'s seat, if it
-//! is free, and drains the rings itself. When the seat is empty, the supervisor drains them.
+//! their deaths and keeps time. A thread that waits for a result becomes the [`leader`], if
+//! there is none, and drains the rings itself. Without a leader, the supervisor drains them. See
+//! `README.md` beside this file.
 
 mod capture;
 mod core;
@@ -89,10 +90,10 @@ pub struct Engine {
 
 /// What the engine's threads share.
 struct Shared {
-    /// As many as the core has open places.
+    /// As many as the core has open positions.
     processes: Arc<AtomicUsize>,
     core: Mutex<Core>,
-    /// Told when the core's phase changes: workers reached, dead, everything over.
+    /// Notified when the core's phase changes: workers reached, dead, everything over.
     changed: Condvar,
     /// Deliveries that were taken out of the core and have not arrived.
     delivering: AtomicUsize,
@@ -102,7 +103,7 @@ struct Shared {
     /// The doorbells of all workers that were reached.
     doorbells: Poller,
     /// What the supervisor sleeps on: deaths, doorbells of starting workers, its own alarm, and the
-    /// doorbells of all others while nobody is in the driver's seat.
+    /// doorbells of all others while no thread leads.
     events: Poller,
     alarm: Arc<Event>,
     /// Hears of memory that was freed; none while no chunk had handles of any.
@@ -115,7 +116,7 @@ struct Shared {
 
 /// A worker process that belongs to a slot.
 struct Process {
-    link: Box<dyn WorkerHandle>,
+    handle: Box<dyn WorkerHandle>,
     /// The other way to kill it. Kept until it is reaped.
     tie: Tie,
     number: u32,
@@ -141,15 +142,15 @@ impl Process {
         self.pipes.as_ref().and_then(WorkerPipes::stderr_tail)
     }
 
-    /// Kills the worker and its process group. Either way may fail, the link's where the system
+    /// Kills the worker and its process group. Either way may fail, the handle's where the system
     /// refuses the signal, and the tie where the worker has lost its end; so both are taken.
     fn kill(&mut self) {
-        self.link.kill();
+        self.handle.kill();
         self.tie.cut();
     }
 
     fn learn_pid(&mut self, generation: u32, region: &Arc<Region>) -> WorkerInfo {
-        let pid = self.link.pid().unwrap_or(0);
+        let pid = self.handle.pid().unwrap_or(0);
         let info = WorkerInfo::new(self.number, generation, pid).with_seed(self.seed);
         if let Some(pipes) = &self.pipes {
             pipes.introduce(info.clone(), region.clone());
@@ -163,7 +164,7 @@ thread_local! {
     static BATCH: Cell<Vec<Delivery>> = const { Cell::new(Vec::new()) };
 }
 
-/// So many deliveries' memory is kept by each thread.
+/// For how many deliveries each thread keeps memory.
 const KEEP_DELIVERIES: usize = 1024;
 
 /// Names a worker in the readiness of a descriptor.
@@ -204,7 +205,7 @@ impl Engine {
             shared,
             supervisor: Some(supervisor),
         };
-        match engine.wait_for_founding() {
+        match engine.wait_for_startup() {
             Ok(()) => Ok(engine),
             Err(error) => {
                 engine.finish();
@@ -220,7 +221,7 @@ impl Engine {
     }
 
     /// Ends when every worker has answered, or one has failed to, which its launch timeout bounds.
-    fn wait_for_founding(&self) -> Result<(), LaunchError> {
+    fn wait_for_startup(&self) -> Result<(), LaunchError> {
         let mut core = self.shared.lock();
         loop {
             match &core.startup {
@@ -337,14 +338,14 @@ impl Shared {
         }
     }
 
-    /// Unlocks, and tells what there is to tell.
+    /// Unlocks, and delivers what there is.
     fn deliver(&self, mut core: MutexGuard<'_, Core>) {
         if std::mem::take(&mut core.has_errand) {
             self.alarm.set();
         }
         let has_notices = !core.notices.is_empty();
         if has_notices {
-            // With the lock, so that they stay in order, and so that who joins knows of them.
+            // With the lock, so that they stay in order, and so that `join` knows of them.
             self.deferred.add(core.notices.drain(..));
         }
         if !core.has_deliveries() {
@@ -404,7 +405,7 @@ impl Executor for Shared {
             self.settle(&mut core);
         } else if attended {
             core.dispatch();
-            // This thread is going to drive at once.
+            // This thread is going to lead at once.
             self.keep_time(&core);
         } else if !core.may_wait() {
             core.drain_if_due();
@@ -419,7 +420,7 @@ impl Executor for Shared {
         poll: &mut dyn FnMut(Option<&Waker>) -> bool,
         deadline: Option<Instant>,
     ) -> bool {
-        self.drive_until(poll, deadline)
+        self.lead_until(poll, deadline)
     }
 
     fn watch_input(&self, open: Arc<dyn OpenInput>) -> bool {
@@ -427,7 +428,7 @@ impl Executor for Shared {
             let mut core = self.lock();
             core.open.push(open.clone());
             self.settle(&mut core);
-            // Whoever looks after the workers may have gone to sleep without it.
+            // The thread that looks after the workers may have gone to sleep without it.
             if !core.open_for_supervisor().is_empty() {
                 open.interrupt();
             }

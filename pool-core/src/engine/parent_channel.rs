@@ -1,5 +1,5 @@
-//! A worker as the parent reaches it: its link and its rings. It moves bytes, and checks every one
-//! that the worker wrote.
+//! A worker as the parent reaches it: its handle and its rings. It moves bytes, and checks every
+//! one that the worker wrote.
 
 use std::sync::Arc;
 
@@ -481,33 +481,40 @@ mod tests {
 
     const BYTES: usize = 4096;
 
-    /// Both ends of a region, and a scheduler whose one lane is up.
+    /// Both ends of a region, and a scheduler whose one worker is up.
     fn both_ends() -> (ParentChannel, Producer, Scheduler<Chunk>) {
         let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
         region.introduce(1, 0, BYTES, BYTES);
         let region = Arc::new(region);
-        let wire = ParentChannel::new(region.clone(), BYTES, BYTES);
+        let channel = ParentChannel::new(region.clone(), BYTES, BYTES);
         let mut scheduler = Scheduler::new(1, None);
         scheduler.up(0);
-        (wire, Producer::responses(region, BYTES, BYTES), scheduler)
+        (
+            channel,
+            Producer::responses(region, BYTES, BYTES),
+            scheduler,
+        )
     }
 
-    fn drain(wire: &mut ParentChannel, scheduler: &mut Scheduler<Chunk>) -> Result<bool, Corrupt> {
+    fn drain(
+        channel: &mut ParentChannel,
+        scheduler: &mut Scheduler<Chunk>,
+    ) -> Result<bool, Corrupt> {
         let mut drained = Drained::default();
         let info = WorkerInfo::new(1, 0, 1);
-        wire.drain(0, Peer::dead(&info), scheduler, &mut drained)?;
+        channel.drain(0, Peer::dead(&info), scheduler, &mut drained)?;
         Ok(drained.news)
     }
 
     /// Whoever looks until there is no news would look for ever.
     #[test]
     fn a_part_of_a_head_is_no_news() {
-        let (mut wire, mut worker, mut scheduler) = both_ends();
-        assert_eq!(drain(&mut wire, &mut scheduler), Ok(false));
+        let (mut channel, mut worker, mut scheduler) = both_ends();
+        assert_eq!(drain(&mut channel, &mut scheduler), Ok(false));
         for _ in 0..3 {
             worker.put(&[1]).expect("space");
             worker.publish();
-            assert_eq!(drain(&mut wire, &mut scheduler), Ok(false));
+            assert_eq!(drain(&mut channel, &mut scheduler), Ok(false));
         }
     }
 
@@ -520,21 +527,25 @@ mod tests {
             (RecordKind::Time, &[0; 8]),
             (RecordKind::Time, &[0; 3]),
         ] {
-            let (mut wire, mut worker, mut scheduler) = both_ends();
+            let (mut channel, mut worker, mut scheduler) = both_ends();
             let len = bytes.len() as u64;
             let mut head = [0; MAX_HEAD];
             let size = Head { kind, len }.write(&mut head);
             worker.put(&head[..size]).expect("space");
             worker.put(bytes).expect("space");
             worker.publish();
-            assert_eq!(drain(&mut wire, &mut scheduler), Err(Corrupt), "{kind:?}");
+            assert_eq!(
+                drain(&mut channel, &mut scheduler),
+                Err(Corrupt),
+                "{kind:?}"
+            );
         }
     }
 
     /// Memory grows with what arrives, not with what is announced.
     #[test]
     fn an_endless_record_takes_no_memory_before_it_comes() {
-        let (mut wire, mut worker, mut scheduler) = both_ends();
+        let (mut channel, mut worker, mut scheduler) = both_ends();
         let chunk = Chunk::initializer(crate::FunctionId::of_nothing(), vec![0; 4]);
         scheduler.submit(chunk);
         assert_eq!(scheduler.assign(&mut Vec::new()), Some(0));
@@ -547,8 +558,8 @@ mod tests {
         worker.put(&head[..size]).expect("space");
         worker.put(&[7; 100]).expect("space");
         worker.publish();
-        assert_eq!(drain(&mut wire, &mut scheduler), Ok(true));
-        let partial = wire.partial.expect("a record that goes on");
+        assert_eq!(drain(&mut channel, &mut scheduler), Ok(true));
+        let partial = channel.partial.expect("a record that goes on");
         let memory = partial.memory.expect("there is memory for it");
         assert!(memory.as_slice().len() <= 100 && memory.capacity() <= 4096);
     }

@@ -15,17 +15,17 @@ use crate::task::chunk::Chunk;
 pub(super) struct Peer<'a> {
     pub(super) info: &'a WorkerInfo,
     /// `None`: it is dead.
-    link: Option<&'a dyn WorkerHandle>,
+    handle: Option<&'a dyn WorkerHandle>,
 }
 
 impl<'a> Peer<'a> {
-    pub(super) fn alive(info: &'a WorkerInfo, link: &'a dyn WorkerHandle) -> Self {
-        let link = Some(link);
-        Self { info, link }
+    pub(super) fn alive(info: &'a WorkerInfo, handle: &'a dyn WorkerHandle) -> Self {
+        let handle = Some(handle);
+        Self { info, handle }
     }
 
     pub(super) fn dead(info: &'a WorkerInfo) -> Self {
-        Self { info, link: None }
+        Self { info, handle: None }
     }
 
     /// Opens what the worker offers with an item's result, and gives it to the load. Says how many
@@ -65,7 +65,7 @@ impl<'a> Peer<'a> {
     }
 
     fn has_ended(self) -> io::Result<bool> {
-        let process = self.link.and_then(WorkerHandle::exit_fd);
+        let process = self.handle.and_then(WorkerHandle::exit_fd);
         process.map_or(Ok(true), sys::has_ended)
     }
 }

@@ -1,11 +1,13 @@
-//! The places of a pool: where it has a worker each.
+//! The positions of a pool, each of which has a worker.
 //!
-//! A place stays, its workers come and go. Each worker is in a slot; while a worker is being replaced its place
-//! has two: the *holder*, who works, and the *successor*, who gets ready and then waits for the
-//! holder to go. A holder that has been told to go is a *leaver*, and has no place any more, but has to be gone
-//! before the place gets another successor: so there are no more than two processes for a place.
+//! A position stays, its workers come and go. Each worker is in a slot. While a worker is being
+//! replaced, its position has two: the *active* one works, and the *successor* gets ready and then
+//! waits until the active one retires. A retired worker is *draining*: it has no position any more,
+//! but it must be gone before the position gets another successor. So a position has at most two
+//! processes.
 //!
-//! A place without a holder *sleeps* until there is work for it, or is *closed* because the pool was made smaller.
+//! A position without an active worker *sleeps* until there is work for it, or is *closed* because
+//! the pool was made smaller.
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -26,10 +28,10 @@ impl PositionId {
 struct Position {
     /// The slot whose worker works here, or whose next one will.
     active: Option<usize>,
-    /// The slot whose worker will hold the place after that.
+    /// The slot whose worker will be active here after that.
     successor: Option<usize>,
-    /// How many workers have left it and are not dead.
-    leavers: u32,
+    /// How many workers have retired from it and are not dead.
+    draining: u32,
     /// How many workers it has had.
     generation: u32,
     /// There is to be no worker here.
@@ -37,7 +39,7 @@ struct Position {
 }
 
 impl Positions {
-    /// So many places, the first held by slot 0 and so on.
+    /// This many positions: slot 0 is active in the first, and so on.
     pub(super) fn new(count: usize) -> Self {
         let position = |slot| Position {
             active: Some(slot),
@@ -56,7 +58,7 @@ impl Positions {
         self.0.iter().filter(|position| !position.closed).count()
     }
 
-    /// How many have a holder.
+    /// How many have an active worker.
     pub(super) fn awake(&self) -> usize {
         self.0
             .iter()
@@ -64,10 +66,10 @@ impl Positions {
             .count()
     }
 
-    /// A place that sleeps and could be woken.
+    /// A position that sleeps and could be woken.
     pub(super) fn parked(&self) -> Option<PositionId> {
         let parked = |position: &Position| {
-            position.active.is_none() && !position.closed && position.leavers == 0
+            position.active.is_none() && !position.closed && position.draining == 0
         };
         self.0.iter().position(parked).map(PositionId)
     }
@@ -84,22 +86,22 @@ impl Positions {
         self.0[position.0].successor
     }
 
-    /// Whether a worker that left the place is still there. A finalizer may take long.
+    /// Whether a worker that retired from it is still there. A finalizer may take long.
     pub(super) fn is_crowded(&self, position: PositionId) -> bool {
-        self.0[position.0].leavers > 0
+        self.0[position.0].draining > 0
     }
 
-    /// How many workers a place has had.
+    /// How many workers a position has had.
     pub(super) fn generation(&self, position: PositionId) -> u32 {
         self.0[position.0].generation
     }
 
-    /// A place has got one more worker.
+    /// A position has got one more worker.
     pub(super) fn generate(&mut self, position: PositionId) {
         self.0[position.0].generation += 1;
     }
 
-    /// The worker of this slot will be the next to hold the place.
+    /// The worker of this slot will be the next active one.
     pub(super) fn appoint(&mut self, position: PositionId, slot: usize) {
         let position = &mut self.0[position.0];
         if position.active.is_none() {
@@ -115,7 +117,7 @@ impl Positions {
         self.0[position.0].successor.take()
     }
 
-    /// The holder goes, if there is a successor: that is the new holder.
+    /// The active worker retires, if there is a successor: that becomes the active one.
     pub(super) fn succeed(&mut self, position: PositionId) -> Option<usize> {
         let position = &mut self.0[position.0];
         let successor = position.successor.take()?;
@@ -123,7 +125,7 @@ impl Positions {
         Some(successor)
     }
 
-    /// Nobody holds the place any more. Those who did, the holder first.
+    /// The position is empty from now on. Gives the slots that it had, the active one first.
     pub(super) fn clear(&mut self, position: PositionId) -> impl Iterator<Item = usize> + use<> {
         let position = &mut self.0[position.0];
         [position.active.take(), position.successor.take()]
@@ -131,22 +133,22 @@ impl Positions {
             .flatten()
     }
 
-    /// A worker has left the place, and lives.
+    /// A worker has retired from the position, and lives.
     pub(super) fn left(&mut self, position: PositionId) {
-        self.0[position.0].leavers += 1;
+        self.0[position.0].draining += 1;
     }
 
     /// It is dead.
     pub(super) fn is_gone(&mut self, position: PositionId) {
-        self.0[position.0].leavers -= 1;
+        self.0[position.0].draining -= 1;
     }
 
-    /// There is to be no worker in this place.
+    /// There is to be no worker in this position.
     pub(super) fn close(&mut self, position: PositionId) {
         self.0[position.0].closed = true;
     }
 
-    /// A place more: one that was closed, or a new one.
+    /// One more position: one that was closed, or a new one.
     pub(super) fn add(&mut self) -> PositionId {
         let closed = self.0.iter().position(|position| position.closed);
         let position = closed.unwrap_or_else(|| {
@@ -163,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_successor_holds_the_place_when_the_holder_goes() {
+    fn a_successor_is_active_when_the_one_before_retires() {
         let mut positions = Positions::new(2);
         assert_eq!(positions.succeed(PositionId(1)), None);
         positions.appoint(PositionId(1), 7);
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_sleeps_until_it_has_a_holder() {
+    fn a_position_sleeps_until_it_has_an_active_worker() {
         let mut positions = Positions::new(2);
         assert_eq!((positions.awake(), positions.parked()), (2, None));
         assert_eq!(positions.clear(PositionId(1)).collect::<Vec<_>>(), [1]);
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_place_is_opened_again_first() {
+    fn a_closed_position_is_opened_again_first() {
         let mut positions = Positions::new(3);
         positions.clear(PositionId(1)).for_each(drop);
         positions.close(PositionId(1));

@@ -13,7 +13,7 @@ use crate::shm::protocol;
 use crate::task::chunk::Chunk;
 
 impl Core {
-    /// A worker was reached: it is told what comes first.
+    /// A worker was reached: it is sent what comes first.
     pub(super) fn prepare(&mut self, slot: usize) {
         let Some((entry, settings)) = &self.config.lifecycle.settings else {
             self.worker_started();
@@ -45,7 +45,7 @@ impl Core {
     fn run_first(&mut self, slot: usize, chunk: Chunk) {
         self.scheduler.prepare(slot, chunk);
         if matches!(self.slots[slot].initialized, Initialized::Unset) || self.is_successor(slot) {
-            // Somebody waits for its end, but not in the seat.
+            // Somebody waits for its end, but not as the leader.
             self.listen_for_orphans();
         }
         self.send(slot);
@@ -61,7 +61,7 @@ impl Core {
         self.is_idle_from_now(slot);
     }
 
-    /// A worker is through with its settings or its initializer.
+    /// A worker has finished its settings or its initializer.
     pub(super) fn prepared(&mut self, slot: usize, failure: Option<TaskError>) {
         let failure = failure.or_else(|| self.too_large(slot));
         match (&self.slots[slot].initialized, failure) {

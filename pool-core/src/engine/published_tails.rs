@@ -11,26 +11,26 @@ use crate::sync::{IS_MODEL, thread::spin_loop};
 /// something since.
 #[derive(Default)]
 pub(super) struct PublishedTails {
-    queues: [Option<(Arc<Region>, u64)>; GLANCE_LANES],
+    queues: [Option<(Arc<Region>, u64)>; MAX_WORKERS],
 }
 
 /// A thread looks for itself only where there are idle processors, so that few workers are busy.
-const GLANCE_LANES: usize = 4;
+const MAX_WORKERS: usize = 4;
 
 impl PublishedTails {
     /// Looks at this one, too. `false`: there is no room for more.
-    pub(super) fn add(&mut self, wire: &ParentChannel) -> bool {
-        let free = self.queues.iter_mut().find(|lane| lane.is_none());
+    pub(super) fn add(&mut self, channel: &ParentChannel) -> bool {
+        let free = self.queues.iter_mut().find(|worker| worker.is_none());
         let Some(free) = free else {
             return false;
         };
-        *free = Some(wire.last_seen());
+        *free = Some(channel.last_seen());
         true
     }
 
     /// Looks for a microsecond or so. `true`: there is something new.
     pub(super) fn has_changed(&self) -> bool {
-        (0..GLANCE_LOOKS).any(|_| {
+        (0..LOOKS).any(|_| {
             spin_loop();
             self.queues.iter().flatten().any(|(region, seen)| {
                 let tail = &region.words().response_tail;
@@ -42,4 +42,4 @@ impl PublishedTails {
 
 /// How often to look before it is time to ask whether somebody else has brought the news, or
 /// has given another worker something to do.
-const GLANCE_LOOKS: u32 = if IS_MODEL { 2 } else { 32 };
+const LOOKS: u32 = if IS_MODEL { 2 } else { 32 };

@@ -1,4 +1,4 @@
-//! What the core tells of itself.
+//! What the core reports of itself.
 
 use std::io;
 use std::sync::Arc;
@@ -25,21 +25,22 @@ impl Core {
         stats.workers_terminating = self.terminating.len() as u64;
         let now = sys::now_ns();
         for (index, slot) in self.slots.iter().enumerate() {
-            if let Phase::Up { wire, .. }
+            if let Phase::Up { channel, .. }
             | Phase::Dying {
-                wire: Some(wire), ..
+                channel: Some(channel),
+                ..
             } = &slot.phase
             {
-                wire.count(&mut stats);
+                channel.count(&mut stats);
             }
-            let Phase::Up { process, wire } = &slot.phase else {
+            let Phase::Up { process, channel } = &slot.phase else {
                 continue;
             };
             let Some(info) = process.info().cloned() else {
                 continue;
             };
             let up = now.saturating_sub(slot.born);
-            let at_work = self.at_work_since(index, wire.region(), now);
+            let at_work = self.at_work_since(index, channel.region(), now);
             let busy = slot
                 .tally
                 .busy_ns
@@ -58,7 +59,7 @@ impl Core {
         stats
     }
 
-    /// Tells what happens to this tracer from now on, and who is there.
+    /// Reports to this tracer what happens from now on, and which workers there are.
     pub(super) fn trace(&mut self, tracer: &Tracer) -> io::Result<()> {
         if self.tracer.is_some() {
             return Err(already_traced());
@@ -132,12 +133,12 @@ impl Core {
                     worker.state = WorkerState::Terminating;
                     worker.info = process.info().cloned();
                 }
-                Phase::Up { process, wire } => {
+                Phase::Up { process, channel } => {
                     worker.info = process.info().cloned();
-                    let begun = wire.region().items_begun();
+                    let begun = channel.region().items_begun();
                     if let Some(number) = self.scheduler.running_item(index, begun) {
                         worker.waiting = self.scheduler.items_behind(index, number);
-                        worker.task = self.running_task(index, number, wire.region(), now);
+                        worker.task = self.running_task(index, number, channel.region(), now);
                     }
                     worker.state = match worker.task {
                         _ if slot.killed.is_some() => WorkerState::Terminating,
@@ -145,7 +146,7 @@ impl Core {
                         Some(_) => WorkerState::Running,
                         None => WorkerState::Idle,
                     };
-                    region = worker.task.is_some().then(|| wire.last_seen().0);
+                    region = worker.task.is_some().then(|| channel.last_seen().0);
                 }
             }
             dump.workers.push(worker);

@@ -1,9 +1,10 @@
 //! Calls that were made in a span: what a worker tells of their items is told as told in it.
 //!
-//! A worker says of each event which of its items it was running. So whatever is handed out is noted before it is
-//! sent, beside the pipe that the events come from. The events of an item are all in that pipe when its record is in
-//! the ring, for the same thread has written both. So the pipe is read once more before a finished chunk lets go of
-//! its span; what comes later comes from other threads that the task has left behind, and is told without.
+//! A worker says of each event which of its items it was running. So whatever is handed out is
+//! noted before it is sent, beside the pipe that the events come from. The events of an item are
+//! all in that pipe when its record is in the ring, for the same thread has written both. So the
+//! pipe is read once more before a finished chunk lets go of its span; what comes later comes from
+//! other threads that the task has left behind, and is told without.
 
 use super::WorkerPipes;
 use super::core::Core;
@@ -11,7 +12,7 @@ use super::work::Delivery;
 use super::worker_slot::Phase;
 
 impl Core {
-    /// Notes where the items of a lane's newest load come from, which is about to be sent.
+    /// Notes where the items of a worker's newest load come from, which is about to be sent.
     #[inline]
     pub(super) fn note_origin(&self, slot: usize) {
         let newest = self.scheduler.newest(slot);
@@ -24,7 +25,8 @@ impl Core {
         }
     }
 
-    /// Sees to it that what a worker has told of these items is taken in before their span is let go of.
+    /// Sees to it that what a worker has told of these items is taken in before their span is let
+    /// go of.
     #[inline]
     pub(super) fn settle_origin(&self, slot: usize, delivery: &mut Delivery) {
         if delivery.has_origin()

@@ -31,11 +31,11 @@ pub(super) const DOORBELLS: u64 = u64::MAX - 1;
 /// The token of the launcher's notifier.
 const NOTIFIER: u64 = u64::MAX - 2;
 
-/// Bells that follow each other more closely than this are hectic.
+/// Doorbells that follow each other more closely than this are hectic.
 const HECTIC: Duration = Duration::from_micros(500);
 /// How long results may wait in hectic times.
 const NAP: Duration = Duration::from_micros(50);
-/// The same where a submitter takes them in, who has to go on with that.
+/// The same while a submitter drains them, which has to go on with that.
 const LONG_NAP: Duration = Duration::from_micros(200);
 
 /// What a worker's descriptor says when it is readable.
@@ -59,7 +59,7 @@ impl Token {
     }
 
     /// The worker whose doorbell has this token.
-    pub(super) fn from_bell(token: u64) -> Self {
+    pub(super) fn from_doorbell(token: u64) -> Self {
         Self::unpack(token).0
     }
 
@@ -98,7 +98,7 @@ pub(super) fn start(
                 Err(panic) => Some(format!("the pool's supervisor panicked: {}", panic.message)),
             };
             if let Some(reason) = reason {
-                // Nobody must wait for ever because of it.
+                // Nobody must wait forever because of it.
                 let mut core = shared.lock();
                 let killed = core.give_up(TaskError::new(TaskErrorKind::Launch, reason));
                 shared.is_ending.store(true, Ordering::SeqCst);
@@ -160,7 +160,7 @@ impl Supervisor {
                 core.on_time();
                 core.leadership.relieve(sys::now_ns());
                 core.cancel_pending_launches();
-                // Whoever still needs it tries again.
+                // It is tried again where it is still needed.
                 core.leadership.hear_again = None;
                 if core.maintenance_due {
                     core.dispatch();
@@ -186,7 +186,7 @@ impl Supervisor {
                     timer.map(until)
                 }
             };
-            // Also of what was heard a moment ago, by whoever began to listen.
+            // Also of what was heard a moment ago, by a thread that began to listen.
             self.shared.changed.notify_all();
             self.shared.ask_for_items(&open);
             self.sleep(&mut ready, timeout)?;
@@ -231,7 +231,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Some of the workers rang, and nobody is in the driver's seat, or was a moment ago.
+    /// Some of the workers rang, and no thread leads, or did a moment ago.
     ///
     /// Where rings follow each other closely, the next ones are not waited for but, as network
     /// drivers do, looked for after a short nap, many at a time: a ring costs the worker a system
@@ -245,8 +245,8 @@ impl Supervisor {
         loop {
             let mut core = self.shared.lock();
             if core.leadership.has_leader {
-                // The ring is meant for the driver, who sleeps on the same doorbells, or will: they
-                // must go on ringing, but not for us.
+                // The ring is meant for the leader, which sleeps on the same doorbells, or will:
+                // they must go on ringing, but not for us.
                 self.shared.hear_doorbells(&mut core, false);
                 break;
             }
@@ -288,28 +288,28 @@ impl Supervisor {
         let was_killed = core.slots[worker.slot].killed.is_some();
         if was_reached {
             if let Some(process) = core.process(worker) {
-                let doorbell = process.link.doorbell();
+                let doorbell = process.handle.doorbell();
                 let moved = self.shared.events.delete(doorbell);
                 let moved =
                     moved.and_then(|()| self.shared.doorbells.add(doorbell, worker.doorbell()));
                 let watched =
-                    process.is_watched || self.watch_death(worker, process.link.exit_fd());
+                    process.is_watched || self.watch_death(worker, process.handle.exit_fd());
                 core.watched(worker.slot, watched);
                 if moved.is_err() || !watched {
                     // Out of kernel memory: a worker that cannot be heard is of no use.
-                    core.lost_bell(worker.slot);
+                    core.lost_doorbell(worker.slot);
                 }
             }
             core.dispatch();
         } else if let Some(process) = core.process(worker)
             && (was_killed || process.is_hung_up())
         {
-            forget(&self.shared.events, process.link.doorbell());
+            forget(&self.shared.events, process.handle.doorbell());
         }
         self.shared.deliver(core);
     }
 
-    /// Asks the starting workers how far they are whose doorbells say nothing any more.
+    /// Asks how far those starting workers are whose doorbells are silent from now on.
     fn ask_the_hung_up(&self) {
         let hung_up = self.shared.lock().hung_up(sys::now_ns());
         for worker in hung_up {
@@ -346,7 +346,7 @@ impl Supervisor {
         self.shared.deliver(core);
     }
 
-    /// Asks once more how the workers ended of which that is not known.
+    /// Asks once more for the exit statuses that are not known.
     fn ask_again(&self) {
         let mut core = self.shared.lock();
         core.poll_exits(u64::MAX);
@@ -385,11 +385,11 @@ impl Supervisor {
             let core = self.shared.lock();
             let death = core
                 .process(worker)
-                .and_then(|process| process.link.exit_fd());
+                .and_then(|process| process.handle.exit_fd());
             death.is_some_and(|death| sys::has_ended(death).unwrap_or(false))
         };
         if is_dead {
-            // It may be that nobody was told of it.
+            // It may be that nobody was notified.
             self.died(worker);
         }
         let mut core = self.shared.lock();
@@ -435,7 +435,7 @@ impl Supervisor {
         })?;
         let spec = due.spec(outlets, theirs);
         let launcher = &mut self.launcher;
-        let link = catch(|| launcher.launch(&spec)).map_err(|panic| {
+        let handle = catch(|| launcher.launch(&spec)).map_err(|panic| {
             LaunchError::new(format!("the launcher panicked: {}", panic.message))
         })??;
         let worker = Token {
@@ -447,8 +447,8 @@ impl Supervisor {
             Some(source) => poller.add(source, token).map(|()| true),
         };
         let events = &self.shared.events;
-        let watched = watch(events, Some(link.doorbell()), worker.doorbell())
-            .and_then(|_| watch(events, link.exit_fd(), worker.exit_fd()));
+        let watched = watch(events, Some(handle.doorbell()), worker.doorbell())
+            .and_then(|_| watch(events, handle.exit_fd(), worker.exit_fd()));
         let (is_watched, failure) = match watched {
             Ok(is_watched) => (is_watched, None),
             Err(error) => {
@@ -457,7 +457,7 @@ impl Supervisor {
             }
         };
         Ok(Process {
-            link,
+            handle,
             tie,
             number: due.number,
             seed: spec.seed,
@@ -486,17 +486,17 @@ impl Supervisor {
 impl Shared {
     /// Nothing of this worker's is heard any more.
     fn unwatch(&self, process: &Process) {
-        if let Some(death) = process.link.exit_fd() {
+        if let Some(death) = process.handle.exit_fd() {
             forget(&self.events, death);
         }
         self.unwatch_bell(process);
     }
 
-    /// The doorbell is in one of the pollers. It goes from both by itself only when all copies of the
+    /// The doorbell is in one of the pollers. It leaves both only when all copies of the
     /// descriptor are closed, and there is a copy in every task's own children.
     fn unwatch_bell(&self, process: &Process) {
-        forget(&self.events, process.link.doorbell());
-        forget(&self.doorbells, process.link.doorbell());
+        forget(&self.events, process.handle.doorbell());
+        forget(&self.doorbells, process.handle.doorbell());
     }
 }
 

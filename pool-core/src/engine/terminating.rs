@@ -2,8 +2,8 @@
 //!
 //! SIGKILL ends a process within microseconds, as a rule. One that is traced, frozen, or in a
 //! system call that cannot be interrupted takes until somebody lets it go; and one that is dead
-//! may be reaped late, by whoever has to do it. What was decided is told in time all the same,
-//! and the worker's place gets another one. See "Deaths and outcomes" in
+//! may be reaped late, by whoever has to do it. What was decided is delivered in time all the same,
+//! and the worker's position gets another one. See "Deaths and outcomes" in
 //! `README.md`.
 
 use std::task::Poll;
@@ -22,8 +22,9 @@ use crate::sys;
 /// How long after it was killed a worker may take to be gone before its tasks get their outcomes
 /// without that, in nanoseconds.
 pub(super) const AFTER_KILL_NS: u64 = 100_000_000;
-/// The same after it has died by itself. How it ended is what its tasks' errors have to say, and on
-/// a busy machine it takes a while until everybody who has to tell of that had a processor.
+/// The same after a death that nobody ordered. How it ended is what its tasks' errors have to say,
+/// and on a busy machine it takes a while until every process that has to report that had a
+/// processor.
 pub(super) const AFTER_DEATH_NS: u64 = 1_000_000_000;
 /// How long after that a pool that ends waits for it.
 pub(super) const WAIT: Duration = Duration::from_secs(3);
@@ -40,7 +41,7 @@ pub(super) struct Terminating {
     pub(super) give_up: u64,
 }
 
-/// When somebody is asked again who has had no answer, in nanoseconds: ever more seldom.
+/// When a question without an answer is asked again, in nanoseconds: ever more seldom.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AskAgain {
     pub(super) at: u64,
@@ -61,7 +62,7 @@ impl AskAgain {
 impl Process {
     /// Takes the exit status, if it is there; otherwise it will be asked for again.
     pub(super) fn reap(&mut self) -> Poll<ExitStatus> {
-        let reaped = self.link.reap();
+        let reaped = self.handle.reap();
         match reaped {
             Poll::Pending => self.is_to_be_asked_again(),
             Poll::Ready(_) => self.ask_again = None,
@@ -69,11 +70,11 @@ impl Process {
         reaped
     }
 
-    /// Whether it is gone. Nobody is told how it ended.
+    /// Whether it is gone. How it ended is not reported.
     fn is_gone(&mut self) -> bool {
-        let death = self.link.exit_fd();
+        let death = self.handle.exit_fd();
         let lives = death.is_some_and(|death| sys::has_ended(death).is_ok_and(|ended| !ended));
-        !lives && self.link.reap() != Poll::Pending
+        !lives && self.handle.reap() != Poll::Pending
     }
 
     /// It had no answer yet.
@@ -155,7 +156,7 @@ impl Core {
             .collect()
     }
 
-    /// Asks how those ended of which that is to be asked by this time, in nanoseconds.
+    /// Asks how those ended that are due by this time, in nanoseconds.
     pub(super) fn poll_exits(&mut self, by: u64) {
         let is_due = |process: &Process| process.ask_again.is_some_and(|again| again.at <= by);
         for slot in 0..self.slots.len() {
@@ -177,31 +178,31 @@ impl Core {
     }
 
     /// A slot's worker is not gone though it should be. What it had gets its outcomes, and its
-    /// place another worker; from now on it is one of those that are [`Terminating`].
+    /// position another worker; from now on it is one of those that are [`Terminating`].
     ///
     /// It runs nothing any more. A signal that kills is delivered before a process runs again,
     /// whatever holds it; and should the kill have been refused, it finds that all it had was
     /// taken back.
     pub(super) fn part_from(&mut self, slot: usize) {
         let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
-        let (mut process, wire, exit) = match phase {
+        let (mut process, channel, exit) = match phase {
             Phase::Starting { process, .. } => (process, None, None),
-            Phase::Up { process, wire } => (process, Some(wire), None),
-            Phase::Dying { process, wire } => (process, wire, Some(ExitStatus::Unknown)),
+            Phase::Up { process, channel } => (process, Some(channel), None),
+            Phase::Dying { process, channel } => (process, channel, Some(ExitStatus::Unknown)),
             Phase::Down { .. } | Phase::Launching => {
                 self.slots[slot].phase = phase;
                 return;
             }
         };
         let was_told_to_go = self.scheduler.is_retiring(slot) && self.slots[slot].killed.is_none();
-        let reason = match (wire, process.info().cloned()) {
-            (Some(wire), Some(info)) => {
+        let reason = match (channel, process.info().cloned()) {
+            (Some(channel), Some(info)) => {
                 self.stats.workers_lost += u64::from(!was_told_to_go);
                 let reason = self.reason_of_death(slot, was_told_to_go);
-                let begun = if self.scheduler.is_revoked(slot) {
-                    wire.region().items_begun()
+                let begun = if self.scheduler.is_reclaimed(slot) {
+                    channel.region().items_begun()
                 } else {
-                    wire.region().begin_reclaim()
+                    channel.region().begin_reclaim()
                 };
                 let death = Death {
                     exit,
@@ -209,8 +210,8 @@ impl Core {
                     info: info.clone(),
                 };
                 // It has its descriptors as long as it is not dead.
-                let peer = Peer::alive(&info, &*process.link);
-                self.settle_items(slot, *wire, peer, begun, death, was_told_to_go);
+                let peer = Peer::alive(&info, &*process.handle);
+                self.settle_items(slot, *channel, peer, begun, death, was_told_to_go);
                 Some(reason)
             }
             _ => {
@@ -219,7 +220,7 @@ impl Core {
             }
         };
         if exit.is_none() && !process.is_watched {
-            // Nobody will be told of its death.
+            // Nobody will be notified of its death.
             process.is_to_be_asked_again();
         }
         self.terminating.push(Terminating {
@@ -252,7 +253,7 @@ impl Core {
         }
     }
 
-    /// Those for which a pool that ends does not wait any longer. Their links see to what is left
+    /// Those for which a pool that ends does not wait any longer. Their handles see to what is left
     /// of them when they are dropped.
     pub(super) fn leave_behind(&mut self, now: u64) -> Vec<Terminating> {
         if matches!(self.end, End::Open) {

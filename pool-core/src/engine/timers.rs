@@ -1,5 +1,5 @@
 //! What a pool does because time has passed: deadlines of items and of launches, and the look at
-//! an imbalance. Whoever has the lock acts; the supervisor wakes for it.
+//! an imbalance. The thread that has the lock acts; the supervisor wakes for it.
 
 use super::core::{Core, End, nanoseconds};
 use super::worker_slot::{Killed, Phase};
@@ -14,9 +14,9 @@ impl Core {
         self.timer(true, rebalance)
     }
 
-    /// The same for the driver, who keeps all times but those of launches and of deaths, which are
-    /// the supervisor's.
-    pub(super) fn next_driver_timer(&self) -> Option<u64> {
+    /// The same for the leader, which keeps all times but those of launches and of deaths, which
+    /// are the supervisor's.
+    pub(super) fn next_leader_timer(&self) -> Option<u64> {
         self.timer(false, true)
     }
 
@@ -96,7 +96,7 @@ impl Core {
             self.drain_and_dispatch();
             self.dispatch();
         }
-        self.on_care(now);
+        self.on_maintenance(now);
         for slot in 0..self.slots.len() {
             if self.slots[slot].deadline.is_some_and(|due| due <= now) {
                 self.on_deadline(slot, now);
@@ -139,12 +139,12 @@ impl Core {
     /// An item of the slot may have had its time.
     fn on_deadline(&mut self, slot: usize, now: u64) {
         // What has ended in the meantime needs no killing.
-        self.pump_slot(slot);
+        self.drain_slot(slot);
         let due = self.slots[slot].deadline.take().unwrap_or(now);
-        let Phase::Up { wire, .. } = &self.slots[slot].phase else {
+        let Phase::Up { channel, .. } = &self.slots[slot].phase else {
             return;
         };
-        let region = wire.region();
+        let region = channel.region();
         let begun = region.items_begun();
         let started = &region.words().progress.item_started;
         let started = started.load(Ordering::Relaxed).min(now);
@@ -174,12 +174,12 @@ impl Core {
         }
         if let Some(limit) = self.patience(slot) {
             // When an item began may be a lie, and so may be that none did. But a worker cannot
-            // go on for ever to say that it has begun one more.
+            // go on forever to say that it has begun one more.
             let position = self.scheduler.position(slot, begun);
             let (seen, since) = self.slots[slot].overdue.unwrap_or((position, now));
             let since = if position > seen { now } else { since };
             if since + limit <= now {
-                self.kill(slot, Killed::Stuck);
+                self.kill(slot, Killed::Unresponsive);
                 return;
             }
             self.slots[slot].overdue = Some((position.max(seen), since));
@@ -189,13 +189,13 @@ impl Core {
     }
 
     /// How long a worker may be without an outcome, in nanoseconds, whatever it says of itself;
-    /// `None`: for ever.
+    /// `None`: without a limit.
     fn patience(&self, slot: usize) -> Option<u64> {
         let Some(chunk) = self.scheduler.in_flight(slot).next() else {
             // It has only to pass over what was taken back.
-            return self.scheduler.is_revoked(slot).then_some(GRACE_NS);
+            return self.scheduler.is_reclaimed(slot).then_some(GRACE_NS);
         };
-        if self.scheduler.is_revoked(slot) && self.scheduler.cornered_item(slot).is_none() {
+        if self.scheduler.is_reclaimed(slot) && self.scheduler.frozen_item(slot).is_none() {
             return Some(GRACE_NS);
         }
         Some(chunk.timeout?.as_ns() + GRACE_NS)

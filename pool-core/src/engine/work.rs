@@ -31,14 +31,14 @@ impl WorkUnit for Chunk {
 }
 
 impl Scheduler<Chunk> {
-    /// What is known of the items of a lane's current load, if they are measured.
+    /// What is known of the items of a worker's current load, if they are measured.
     pub(super) fn item_metrics_mut(&mut self, slot: usize) -> Option<&mut ItemMetrics> {
         self.front_mut(slot)?.item_metrics_mut()
     }
 }
 
-/// Whether the worker notes when each item begins: for its deadline, or since something should be known of
-/// a measured item that is lost.
+/// Whether the worker notes when each item begins: for its deadline, or since something should be
+/// known of a measured item that is lost.
 pub(super) fn notes_beginnings(chunk: &Chunk) -> bool {
     chunk.timeout.is_some() || chunk.item_metrics().is_some()
 }
@@ -152,5 +152,5 @@ impl Delivery {
 /// A chunk in the pool's queue is most of what a waiting task costs.
 const _: () = assert!(size_of::<Chunk>() <= 88);
 
-/// What is longer is moved by a call. (With its place in the lane, it is moved in and out once.)
+/// What is longer is moved by a call. (With its place in the worker, it is moved in and out once.)
 const _: () = assert!(size_of::<Delivery>() <= 96 && size_of::<InFlight<Chunk>>() <= 136);

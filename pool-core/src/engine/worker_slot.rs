@@ -12,7 +12,7 @@ pub(super) struct Slot {
     pub(super) position: Option<PositionId>,
     /// The number of its worker, or of the last that it had.
     pub(super) number: u32,
-    /// How many workers its place had had when it was launched.
+    /// How many workers its position had had when it was launched.
     pub(super) generation: u32,
     /// Where the initializer stands: `Err` with the reason when it failed in this worker.
     pub(super) initialized: Initialized,
@@ -36,13 +36,13 @@ pub(super) struct Slot {
     pub(super) born: u64,
     /// Since when it has been idle, if it is. Only kept where idle workers go.
     pub(super) idle_since: u64,
-    /// The place that its worker had, if that is on the way out.
+    /// The position that its worker had, if that is on the way out.
     pub(super) leaves: Option<PositionId>,
     /// There could be no successor for its worker.
     pub(super) is_alone: bool,
     /// Why the worker is to be replaced, if it is.
     pub(super) recycle: Option<ExitReason>,
-    /// Why the worker was told to go, if it was.
+    /// Why the worker was retired, if it was.
     pub(super) retired: Option<ExitReason>,
 }
 
@@ -84,7 +84,7 @@ impl Slot {
 /// What a worker has done since it was reached.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
-    /// How long the loads took that it is through with, by its own word.
+    /// How long the loads took that it has finished, by its own word.
     pub(super) busy_ns: u64,
     /// Items of these loads.
     pub(super) items: u64,
@@ -97,7 +97,7 @@ pub(super) enum Initialized {
     Unset,
     /// It runs, or has not begun.
     Pending,
-    /// It is through, or there is none.
+    /// It has finished, or there is none.
     Yes,
     /// It failed.
     Failed(crate::error::task_error::TaskError),
@@ -114,12 +114,12 @@ pub(super) enum Phase {
     /// It works, or is on its way out.
     Up {
         process: Process,
-        wire: Box<ParentChannel>,
+        channel: Box<ParentChannel>,
     },
     /// It is dead, and its exit status is on its way.
     Dying {
         process: Process,
-        wire: Option<Box<ParentChannel>>,
+        channel: Option<Box<ParentChannel>>,
     },
 }
 
@@ -152,9 +152,9 @@ pub(super) enum Killed {
     /// The task was to be killed.
     Cancelled,
     /// It wrote rubbish into its region, or closed its doorbell.
-    Rogue,
+    ProtocolViolation,
     /// It did not get ahead in the time that it had, whatever it said of itself.
-    Stuck,
+    Unresponsive,
     /// It did not answer in time after its launch.
     Silent,
     /// Its initializer failed.

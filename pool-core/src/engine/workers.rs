@@ -31,9 +31,9 @@ use crate::sys;
 use crate::task::chunk::Chunk;
 use crate::task::options::Timeout;
 
-/// After so many failures in a row to get a worker going, the pool gives up.
+/// After this many failures in a row to get a worker going, the pool gives up.
 const MAX_FAILURES: u32 = 3;
-/// After so many deaths of workers that had an item before them and had not begun it, as they
+/// After this many deaths of workers that had an item before them and had not begun it, as they
 /// said, the next one is the item's. As many for each worker as [`Core::exited_idle`] allows.
 const MAX_DEATHS: u8 = 4;
 /// How long the first replacement of a worker that failed to start waits; the next ones wait
@@ -108,7 +108,7 @@ impl Core {
         if error.is_lost_fork_server() {
             let losses = &mut self.slots[slot].lost_starters;
             *losses = losses.saturating_add(1);
-            // At once. Only who dies slowly is asked several times.
+            // At once. Only a slow death is asked for several times.
             let pause = (*losses > 1).then(|| LOST_STARTER_NS << (*losses - 2).min(11));
             self.slots[slot].phase = Phase::Down {
                 not_before: pause.map_or(0, |pause| sys::now_ns() + pause),
@@ -152,15 +152,15 @@ impl Core {
         let Phase::Starting { process, .. } = &mut self.slots[slot].phase else {
             return false;
         };
-        match process.link.poll_ready() {
+        match process.handle.poll_ready() {
             Ok(Readiness::Pending) => false,
             Ok(Readiness::HungUp) => {
                 process.is_to_be_asked_again();
                 false
             }
             Ok(Readiness::Ready) => {
-                // Once and for all: the link may say something else the next time.
-                let region = process.link.region();
+                // Once and for all: the handle may say something else the next time.
+                let region = process.handle.region();
                 let bytes = self.config.ring_bytes;
                 if region.claim(bytes, bytes) {
                     let limit = &region.words().advice.max_result;
@@ -193,11 +193,11 @@ impl Core {
         let position = self.slots[slot].position;
         let info = process.learn_pid(self.slots[slot].generation, &region);
         self.tell_of_start(position.map_or(slot, PositionId::index), &info);
-        let mut wire = ParentChannel::new(region, bytes, bytes);
-        wire.limit_results(self.config.max_result_bytes);
+        let mut channel = ParentChannel::new(region, bytes, bytes);
+        channel.limit_results(self.config.max_result_bytes);
         self.slots[slot].phase = Phase::Up {
             process,
-            wire: Box::new(wire),
+            channel: Box::new(channel),
         };
         self.slots[slot].born = sys::now_ns();
         self.slots[slot].lost_starters = 0;
@@ -213,8 +213,8 @@ impl Core {
         self.prepare(slot);
     }
 
-    /// Kills a slot's worker. What becomes of its tasks is told when it is dead, or when it should
-    /// be.
+    /// Kills a slot's worker. What becomes of its tasks is delivered when it is dead, or when it
+    /// should be.
     pub(super) fn kill(&mut self, slot: usize, why: Killed) {
         if let Phase::Starting { process, .. } | Phase::Up { process, .. } =
             &mut self.slots[slot].phase
@@ -227,9 +227,9 @@ impl Core {
         }
     }
 
-    /// A worker's doorbell has no other end any more, or cannot be heard. A worker that is dying, or
-    /// leaves in good order, needs no killing; one that closed it is of no use.
-    pub(super) fn lost_bell(&mut self, slot: usize) {
+    /// A worker's doorbell has no other end any more, or cannot be heard. A worker that is dying,
+    /// or leaves in good order, needs no killing; one that closed it is of no use.
+    pub(super) fn lost_doorbell(&mut self, slot: usize) {
         if !self.scheduler.is_retiring(slot)
             && let Phase::Up { process, .. } = &mut self.slots[slot].phase
         {
@@ -246,8 +246,8 @@ impl Core {
         }
     }
 
-    /// The starting workers to be asked by this time, in nanoseconds, how far they are: their doorbells
-    /// say nothing any more.
+    /// The starting workers to be asked by this time, in nanoseconds, how far they are: their
+    /// doorbells say nothing any more.
     pub(super) fn hung_up(&self, by: u64) -> Vec<Token> {
         let slots = self.slots.iter().enumerate();
         let starting = slots.filter_map(|(slot, it)| match &it.phase {
@@ -268,7 +268,7 @@ impl Core {
         for slot in 0..self.slots.len() {
             if self.slots[slot].killed.is_some()
                 && let Phase::Starting { process, .. } = &self.slots[slot].phase
-                && process.link.exit_fd().is_none()
+                && process.handle.exit_fd().is_none()
             {
                 self.died(slot);
             }
@@ -278,28 +278,28 @@ impl Core {
     /// A worker process has died. How it ended may not be known yet.
     pub(super) fn died(&mut self, slot: usize) {
         let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
-        let (mut process, wire) = match phase {
+        let (mut process, channel) = match phase {
             Phase::Starting { process, .. } => (process, None),
-            Phase::Up { process, wire } => (process, Some(wire)),
-            Phase::Dying { process, wire } => (process, wire),
+            Phase::Up { process, channel } => (process, Some(channel)),
+            Phase::Dying { process, channel } => (process, channel),
             Phase::Down { .. } | Phase::Launching => {
                 self.slots[slot].phase = phase;
                 return;
             }
         };
-        if wire.is_none() && process.failure.is_none() && self.slots[slot].killed.is_none() {
+        if channel.is_none() && process.failure.is_none() && self.slots[slot].killed.is_none() {
             // Its last words may still be in the doorbell.
-            process.failure = process.link.poll_ready().err();
+            process.failure = process.handle.poll_ready().err();
         }
         match process.reap() {
             Poll::Pending => {
                 self.scheduler.doom(slot);
-                self.slots[slot].phase = Phase::Dying { process, wire };
+                self.slots[slot].phase = Phase::Dying { process, channel };
                 self.expect_death(slot, AFTER_DEATH_NS);
             }
             Poll::Ready(exit) => {
-                match wire {
-                    Some(wire) => self.on_exit(slot, &process, *wire, exit),
+                match channel {
+                    Some(channel) => self.on_exit(slot, &process, *channel, exit),
                     None => self.exited_before_ready(slot, &mut process, Some(exit)),
                 }
                 self.make_way(slot);
@@ -308,7 +308,13 @@ impl Core {
     }
 
     /// A worker died that had been reached.
-    fn on_exit(&mut self, slot: usize, process: &Process, wire: ParentChannel, exit: ExitStatus) {
+    fn on_exit(
+        &mut self,
+        slot: usize,
+        process: &Process,
+        channel: ParentChannel,
+        exit: ExitStatus,
+    ) {
         let Some(info) = process.info().cloned() else {
             return;
         };
@@ -323,8 +329,8 @@ impl Core {
             stderr: process.stderr_tail(),
             info: info.clone(),
         };
-        let begun = wire.region().items_begun();
-        self.settle_items(slot, wire, Peer::dead(&info), begun, death, expected);
+        let begun = channel.region().items_begun();
+        self.settle_items(slot, channel, Peer::dead(&info), begun, death, expected);
     }
 
     /// A worker that was reached is gone.
@@ -338,24 +344,25 @@ impl Core {
     pub(super) fn settle_items(
         &mut self,
         slot: usize,
-        mut wire: ParentChannel,
+        mut channel: ParentChannel,
         peer: Peer<'_>,
         begun: u64,
         death: Death,
         expected: bool,
     ) {
         let killed = self.slots[slot].killed;
-        // A rogue's records are not worth reading; what it had is lost or run again.
-        if killed != Some(Killed::Rogue) {
+        // Records after a protocol violation are not worth reading; what it had is lost or run
+        // again.
+        if killed != Some(Killed::ProtocolViolation) {
             let mut drained = std::mem::take(&mut self.drained);
             // What comes behind nonsense is lost with the worker.
-            let _ = wire.drain_remains(slot, peer, &mut self.scheduler, &mut drained);
+            let _ = channel.drain_remains(slot, peer, &mut self.scheduler, &mut drained);
             for (done, took) in drained.finished.drain(..) {
                 self.finished(slot, done, took);
             }
             self.drained = drained;
         }
-        wire.count(&mut self.stats);
+        channel.count(&mut self.stats);
         self.slots[slot].deadline = None;
         let begun = self.begun_at_death(slot, begun);
         let salvaged = self.scheduler.down(slot, begun);
@@ -368,7 +375,7 @@ impl Core {
         // A process that was ended by a panic was not killed.
         let has_aborted = killed.is_none() && death.exit == Some(SIGABRT);
         let panic = has_aborted
-            .then(|| wire.region().words().last_panic.read(begun))
+            .then(|| channel.region().words().last_panic.read(begun))
             .flatten();
         let is_orphan = death.exit == Some(ExitStatus::Orphaned);
         match self.slots[slot].initialized.clone() {
@@ -390,7 +397,7 @@ impl Core {
             Initialized::Yes => match salvaged.lost {
                 Some(mut lost) => {
                     if let Some(item_metrics) = lost.item_metrics_mut() {
-                        let begun = wire.region().item_started();
+                        let begun = channel.region().item_started();
                         item_metrics.lost(&death.info, begun, sys::now_ns());
                     }
                     self.lost(lost, killed, panic, death);
@@ -412,8 +419,8 @@ impl Core {
             Some(Killed::Cancelled) if matches!(self.end, End::Ended(_)) => ExitReason::Terminated,
             Some(Killed::Cancelled) => ExitReason::Cancelled,
             Some(Killed::Deadline) => ExitReason::Deadline,
-            Some(Killed::Rogue) => ExitReason::ProtocolViolation,
-            Some(Killed::Stuck) => ExitReason::Unresponsive,
+            Some(Killed::ProtocolViolation) => ExitReason::ProtocolViolation,
+            Some(Killed::Unresponsive) => ExitReason::Unresponsive,
             Some(Killed::Silent | Killed::Uninitialized) => ExitReason::StartFailed,
             None => match slot.initialized {
                 Initialized::Yes => ExitReason::Crashed,
@@ -427,7 +434,7 @@ impl Core {
     /// How many items a worker had begun that runs nothing any more.
     ///
     /// That is its own word, and a task may have changed it. If what was next had not begun, it is
-    /// run again, but not for ever: what hides from this would take one worker after another with
+    /// run again, but not forever: what hides from this would take one worker after another with
     /// it.
     fn begun_at_death(&mut self, slot: usize, begun: u64) -> u64 {
         if self.scheduler.running_item(slot, begun).is_some() {
@@ -435,12 +442,16 @@ impl Core {
         }
         let killed = self.slots[slot].killed;
         match self.scheduler.next_mut(slot) {
-            Some(next) if killed == Some(Killed::Rogue) || next.deaths == MAX_DEATHS => u64::MAX,
+            Some(next)
+                if killed == Some(Killed::ProtocolViolation) || next.deaths == MAX_DEATHS =>
+            {
+                u64::MAX
+            }
             Some(next) => {
                 // One that was stopped from outside has begun nothing. If the next one is stuck
                 // before the same item, the item does it.
                 next.deaths = match killed {
-                    Some(Killed::Stuck) => MAX_DEATHS,
+                    Some(Killed::Unresponsive) => MAX_DEATHS,
                     _ => next.deaths + 1,
                 };
                 begun
@@ -450,7 +461,7 @@ impl Core {
     }
 
     /// A worker died that had nothing to do and had never done anything. One may be killed by
-    /// somebody; when all are, they do not survive in this place.
+    /// somebody; when all are, they do not survive in this position.
     fn exited_idle(&mut self, slot: usize, death: Death) {
         self.idle_deaths += 1;
         let limit = (4 * self.positions.open()).max(16) as u32;
@@ -483,11 +494,11 @@ impl Core {
         let has_panicked = panic.is_some();
         let error = match killed {
             Some(Killed::Deadline) => TaskError::timed_out(chunk.timeout.map(Timeout::as_duration)),
-            Some(Killed::Stuck) if chunk.timeout.is_some() => {
+            Some(Killed::Unresponsive) if chunk.timeout.is_some() => {
                 TaskError::timed_out(chunk.timeout.map(Timeout::as_duration))
             }
             Some(Killed::Cancelled) => TaskError::cancelled(),
-            Some(Killed::Rogue) => TaskError::new(
+            Some(Killed::ProtocolViolation) => TaskError::new(
                 TaskErrorKind::WorkerLost,
                 "the worker wrote rubbish into the memory that it shares with the pool, and was \
                  killed",
@@ -549,7 +560,7 @@ pub(super) struct Due {
 }
 
 impl Due {
-    /// What the launcher is told; with the worker's end of its tie.
+    /// What the launcher is given; with the worker's end of its tie.
     pub(super) fn spec(&self, outlets: Outlets, tie: OwnedFd) -> LaunchSpec {
         LaunchSpec {
             number: self.number,

@@ -29,7 +29,7 @@ pub trait Executor: Send + Sync {
     fn submit(&self, chunk: Chunk);
 
     /// Lends the calling thread to the pool until `poll` answers `true` or the deadline is over,
-    /// and says which. ImapItem a waker, `poll` sees to it that it is woken when the answer may have
+    /// and says which. Given a waker, `poll` sees to it that it is woken when the answer may have
     /// changed, as a future does; without one it just answers.
     fn wait_until(
         &self,

@@ -25,7 +25,7 @@ pub(crate) struct ChunkRun<'a> {
 pub(super) enum Source<'a> {
     /// A worker's rings.
     WorkerChannel {
-        wire: &'a mut WorkerChannel,
+        channel: &'a mut WorkerChannel,
         items: u32,
         deadline: bool,
         measured: bool,
@@ -73,20 +73,20 @@ impl<'a> ChunkRun<'a> {
         crate::observe::events::begin_task(std::any::type_name::<F>());
         match &mut self.source {
             Source::WorkerChannel {
-                wire,
+                channel,
                 items,
                 deadline,
                 measured,
             } => {
                 let mut exchange = OnWire {
-                    wire,
+                    channel,
                     left: *items,
                     deadline: *deadline,
                     meter: measured.then(|| ItemTimer::new(CpuClock::Process)),
                 };
                 run(function, &mut exchange);
-                let OnWire { wire, left, .. } = exchange;
-                wire.skip_items(left);
+                let OnWire { channel, left, .. } = exchange;
+                channel.skip_items(left);
             }
             Source::Memory {
                 items,
@@ -221,7 +221,7 @@ thread_local! {
 }
 
 struct OnWire<'a> {
-    wire: &'a mut WorkerChannel,
+    channel: &'a mut WorkerChannel,
     /// Items that have not begun.
     left: u32,
     deadline: bool,
@@ -233,7 +233,7 @@ impl OnWire<'_> {
     fn put_measure(&mut self) {
         if let Some(meter) = &self.meter {
             let measure = meter.end().write();
-            self.wire.put_record(RecordKind::Time, &measure);
+            self.channel.put_record(RecordKind::Time, &measure);
         }
     }
 }
@@ -241,7 +241,7 @@ impl OnWire<'_> {
 impl Exchange for OnWire<'_> {
     #[inline(always)]
     fn begin(&mut self) -> bool {
-        let begins = self.left > 0 && self.wire.begin_item(self.deadline);
+        let begins = self.left > 0 && self.channel.begin_item(self.deadline);
         self.left -= u32::from(begins);
         if begins && let Some(meter) = &mut self.meter {
             meter.begin();
@@ -252,15 +252,15 @@ impl Exchange for OnWire<'_> {
     #[inline(always)]
     fn run_numbers<A: 'static, R: 'static>(&mut self, function: &impl Fn(A) -> R) {
         if self.left > 1 && !self.deadline && self.meter.is_none() {
-            self.wire.run_numbers(&mut self.left, function);
+            self.channel.run_numbers(&mut self.left, function);
         }
     }
 
     #[inline(always)]
     fn argument<A: DeserializeOwned + 'static>(&mut self) -> Result<A, CodecError> {
-        let argument = match self.wire.take_bulk::<A>() {
+        let argument = match self.channel.take_bulk::<A>() {
             Some(argument) => argument,
-            None => self.wire.with_item(codec::decode_argument::<A>),
+            None => self.channel.with_item(codec::decode_argument::<A>),
         };
         if let Some(meter) = &mut self.meter {
             meter.decoded();
@@ -280,12 +280,12 @@ impl Exchange for OnWire<'_> {
         if self.meter.is_some() {
             self.put_measure();
         }
-        self.wire.put_record(kind, bytes);
+        self.channel.put_record(kind, bytes);
     }
 
     fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
         self.put_measure();
-        self.wire.put_bulk(prefix, bytes);
+        self.channel.put_bulk(prefix, bytes);
     }
 
     #[cold]
@@ -299,10 +299,10 @@ impl Exchange for OnWire<'_> {
             return Ok(());
         }
         self.put(RecordKind::SharedResult, bytes);
-        self.wire.offer(memory);
+        self.channel.offer(memory);
         if self.left > 0 {
             // Should the next item end this process, this one must not be lost with it.
-            self.wire.wait_until_taken();
+            self.channel.wait_until_taken();
         }
         Ok(())
     }

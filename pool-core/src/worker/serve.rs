@@ -84,18 +84,18 @@ pub unsafe fn serve(region: Region, doorbell: OwnedFd) -> i32 {
     );
     #[cfg(feature = "tracing")]
     let _forwarding = crate::observe::events::forward(&region);
-    let mut wire = WorkerChannel::new(region, doorbell, request_bytes, response_bytes);
+    let mut channel = WorkerChannel::new(region, doorbell, request_bytes, response_bytes);
     loop {
-        let Some(header) = wire.next_frame() else {
+        let Some(header) = channel.next_frame() else {
             return EXIT_CORRUPT;
         };
-        if header.items > 0 && !wire.run(&header) {
+        if header.items > 0 && !channel.run(&header) {
             return EXIT_CORRUPT;
         }
         match header.kind {
             FrameKind::Retire => return EXIT_RETIRED,
             // What follows in the ring must not run here.
-            FrameKind::Initialize if wire.has_failed => return EXIT_UNINITIALIZED,
+            FrameKind::Initialize if channel.has_failed => return EXIT_UNINITIALIZED,
             FrameKind::Initialize => parent::bind_again(),
             FrameKind::Run => {}
         }
@@ -188,7 +188,7 @@ impl WorkerChannel {
         self.frame_started(start);
         entry(&mut ChunkRun {
             source: Source::WorkerChannel {
-                wire: self,
+                channel: self,
                 items: header.items,
                 deadline: header.deadline,
                 measured: header.measured,
@@ -446,7 +446,7 @@ impl WorkerChannel {
     #[cold]
     pub(super) fn wait_until_taken(&mut self) {
         self.hand_over();
-        self.wait(|wire| match wire.responses.is_drained() {
+        self.wait(|channel| match channel.responses.is_drained() {
             Ok(is_drained) => is_drained,
             Err(_) => corrupt(),
         });
@@ -475,7 +475,7 @@ impl WorkerChannel {
                 Err(_) => corrupt(),
             }
             self.hand_over();
-            self.wait(|wire| match wire.responses.free() {
+            self.wait(|channel| match channel.responses.free() {
                 Ok(free) => free > 0,
                 Err(_) => corrupt(),
             });
@@ -536,7 +536,7 @@ impl WorkerChannel {
 
     /// Waits until there are bytes that were not taken yet, and says how many.
     fn wait_for_bytes(&mut self) -> usize {
-        let available = |wire: &mut Self| match wire.requests.available() {
+        let available = |channel: &mut Self| match channel.requests.available() {
             Ok(available) => available,
             Err(_) => corrupt(),
         };
@@ -544,8 +544,8 @@ impl WorkerChannel {
         if count == 0 {
             // Whatever the parent waits for, it must have before we wait for it.
             self.hand_over();
-            self.wait(|wire| {
-                count = available(wire);
+            self.wait(|channel| {
+                count = available(channel);
                 count > 0
             });
         }

@@ -11,8 +11,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Takes the next bytes, and gives each line that they complete to `line`, without its end, and with
-    /// whether it is only a piece of one that is too long.
+    /// Takes the next bytes, and gives each line that they complete to `line`, without its end, and
+    /// with whether it is only a piece of one that is too long.
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut line: impl FnMut(Vec<u8>, bool)) {
         loop {
             let room = MAX_BYTES - self.partial.len();

@@ -30,7 +30,7 @@ fn a_pool_is_resized_while_it_works() {
     });
 }
 
-/// Holders, successors and leavers are killed, and the pool is resized.
+/// Holders, successors and draining are killed, and the pool is resized.
 #[test]
 fn workers_are_killed_while_they_are_replaced() {
     explore(|| {

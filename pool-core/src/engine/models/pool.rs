@@ -6,13 +6,13 @@
 //! driver that runs in circles because a launch is due.
 //!
 //! Caught when broken on purpose:
-//! - the seat: doorbells are silenced though somebody has just taken it (which was a defect once); it
-//!   is left, or an offer of it declined, without a word to the next; it is offered without waking
-//!   who waits; the driver sleeps without having asked for a ring, or without another look, or
-//!   though it was notified; a notification does not reach who sleeps on the doorbells; who finds the
-//!   seat taken sleeps without having asked to be woken;
-//! - the supervisor: it does not hear the doorbells when it should; it does not look once more when it
-//!   begins to; it is not told of an earlier alarm; who joins is not told of the last delivery;
+//! - the seat: doorbells are silenced though somebody has just taken it (which was a defect once);
+//!   it is left, or an offer of it declined, without a word to the next; it is offered without
+//!   waking who waits; the driver sleeps without having asked for a ring, or without another look,
+//!   or though it was notified; a notification does not reach who sleeps on the doorbells; who
+//!   finds the seat taken sleeps without having asked to be woken;
+//! - the supervisor: it does not hear the doorbells when it should; it does not look once more when
+//!   it begins to; it is not told of an earlier alarm; who joins is not told of the last delivery;
 //! - the rings: a worker that waits for space is not woken; results are not staged; a frame is sent
 //!   without the wish to be rung for it;
 //! - taking back: one item more or fewer counts as begun; nothing is taken back before a kill; the
@@ -398,7 +398,7 @@ fn tasks_are_cancelled_and_killed() {
     });
 }
 
-/// A call that is cancelled takes what waits behind it in its lane back, again and again.
+/// A call that is cancelled takes what waits behind it in its worker back, again and again.
 #[test]
 fn what_is_taken_back_is_run_once() {
     explore(|| {

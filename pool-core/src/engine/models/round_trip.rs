@@ -8,8 +8,8 @@
 //! before it sleeps; the driver looks before it asks to be rung; a worker that waits for space for
 //! its results is not woken.
 //!
-//! Not caught, since it makes no difference but for speed: a doorbell that rings for space alone. What
-//! the worker holds it gives back, and rings for, before it sleeps.
+//! Not caught, since it makes no difference but for speed: a doorbell that rings for space alone.
+//! What the worker holds it gives back, and rings for, before it sleeps.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -96,7 +96,7 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
         .add(&hear, token.doorbell())
         .expect("a descriptor");
     let process = Process {
-        link: Box::new(Steadfast {
+        handle: Box::new(Steadfast {
             region: Arc::new(region),
             doorbell: hear,
         }),

@@ -9,7 +9,7 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queue.is_empty() && self.idle.iter().any(|&slot| self.queues[slot].may_take())
     }
 
-    /// Whether a worker has nothing to do while items wait behind others: then the lane whose
+    /// Whether a worker has nothing to do while items wait behind others: then the worker whose
     /// waiting items should be taken back, or the time at which to ask again. The clock, in
     /// nanoseconds, is asked only where it matters: it costs as much as a small item does.
     pub(crate) fn imbalance(&mut self, clock: impl Fn() -> u64) -> Option<Imbalance> {
@@ -21,17 +21,17 @@ impl<L: WorkUnit> Scheduler<L> {
         }
         let mut now = None;
         let mut first: Option<(u64, usize)> = None;
-        for (slot, lane) in self.queues.iter_mut().enumerate() {
-            let may_give = lane.state == QueueState::Up && !lane.reclaiming && !lane.doomed;
-            if !may_give || !lane.is_waiting() {
+        for (slot, worker) in self.queues.iter_mut().enumerate() {
+            let may_give = worker.state == QueueState::Up && !worker.reclaiming && !worker.doomed;
+            if !may_give || !worker.is_waiting() {
                 continue;
             }
-            if lane.load_ns.saturating_mul(lane.in_flight.len() as u64) > CREDIT_NS {
+            if worker.load_ns.saturating_mul(worker.in_flight.len() as u64) > CREDIT_NS {
                 // It is known to take long.
                 return Some(Imbalance::TakeBack(slot));
             }
             let now = *now.get_or_insert_with(&clock);
-            let when = *lane.stands_since.get_or_insert(now) + STUCK_NS;
+            let when = *worker.stands_since.get_or_insert(now) + STUCK_NS;
             if first.is_none_or(|(earliest, _)| when < earliest) {
                 first = Some((when, slot));
             }
@@ -44,14 +44,14 @@ impl<L: WorkUnit> Scheduler<L> {
         })
     }
 
-    /// All items of a lane that were not begun, when `begun` items had been, were taken back from
-    /// its worker: they go to the head of the queue, in order, in pieces for every idle lane.
+    /// All items of a worker that were not begun, when `begun` items had been, were taken back from
+    /// its worker: they go to the head of the queue, in order, in pieces for every idle worker.
     pub(crate) fn reclaimed_up_to(&mut self, slot: usize, begun: u64) {
-        let lane = &mut self.queues[slot];
-        lane.reclaiming = true;
-        lane.cut = begun.min(lane.handed);
+        let worker = &mut self.queues[slot];
+        worker.reclaiming = true;
+        worker.last_allowed = begun.min(worker.handed);
         let mut back = Vec::new();
-        for flight in std::mem::take(&mut lane.in_flight) {
+        for flight in std::mem::take(&mut worker.in_flight) {
             let count = flight.load.count();
             let kept = begun
                 .saturating_sub(flight.first)
@@ -65,7 +65,7 @@ impl<L: WorkUnit> Scheduler<L> {
             // (What had been taken back before has been counted before.)
             if kept == 0
                 && count > 0
-                && let Some(tasks) = &mut lane.tasks_left
+                && let Some(tasks) = &mut worker.tasks_left
             {
                 *tasks += 1;
             }
@@ -76,7 +76,7 @@ impl<L: WorkUnit> Scheduler<L> {
                 (load, None)
             };
             // An empty load stays: the worker still says when it is past it.
-            lane.in_flight.push_back(InFlight {
+            worker.in_flight.push_back(InFlight {
                 load,
                 outcomes,
                 first,
@@ -110,7 +110,7 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues[slot].reclaiming = false;
     }
 
-    pub(crate) fn is_revoked(&self, slot: usize) -> bool {
+    pub(crate) fn is_reclaimed(&self, slot: usize) -> bool {
         self.queues[slot].reclaiming
     }
 }

@@ -33,7 +33,7 @@ struct WorkerQueue<L: WorkUnit> {
     /// Some of what it was handed was taken back, and it has not passed over all of that yet.
     reclaiming: bool,
     /// The number of the last item that it had begun when that was done.
-    cut: u64,
+    last_allowed: u64,
     /// It runs what must come before its first task.
     preparing: bool,
     /// It cannot take more now: the last load is not wholly in its ring.
@@ -66,7 +66,7 @@ impl<L: WorkUnit> WorkerQueue<L> {
             handed: 0,
             tasks_left: None,
             reclaiming: false,
-            cut: 0,
+            last_allowed: 0,
             preparing: false,
             choked: false,
             doomed: false,
@@ -113,7 +113,7 @@ impl<L: WorkUnit> WorkerQueue<L> {
         };
         // The first without an outcome is likely to run; where a look showed that the worker was
         // further on, that is known better.
-        let begun = self.cut.max(open.first + u64::from(open.done) + 1);
+        let begun = self.last_allowed.max(open.first + u64::from(open.done) + 1);
         last.first + u64::from(last.load.count()) > begun
     }
 }
@@ -126,7 +126,7 @@ pub(crate) struct Scheduler<L: WorkUnit> {
     idle: Vec<usize>,
     /// How many queues have in_flight.
     busy: usize,
-    /// The lane that was handed something last.
+    /// The worker that was handed something last.
     latest: usize,
     max_tasks: Option<u64>,
     closing: bool,
@@ -135,7 +135,7 @@ pub(crate) struct Scheduler<L: WorkUnit> {
 /// The answer of [`Scheduler::imbalance`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Imbalance {
-    /// Take back what waits in this lane.
+    /// Take back what waits in this worker.
     TakeBack(usize),
     /// Look again at this time, in nanoseconds.
     AskAgain(u64),
@@ -171,12 +171,12 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// A worker is up.
     pub(crate) fn up(&mut self, slot: usize) {
-        let lane = &mut self.queues[slot];
+        let worker = &mut self.queues[slot];
         assert!(
-            lane.state == QueueState::Down && lane.is_idle(),
+            worker.state == QueueState::Down && worker.is_idle(),
             "a new worker is up"
         );
-        *lane = WorkerQueue {
+        *worker = WorkerQueue {
             state: QueueState::Up,
             tasks_left: self.max_tasks,
             ..WorkerQueue::new()
@@ -184,8 +184,8 @@ impl<L: WorkUnit> Scheduler<L> {
         self.idle.push(slot);
     }
 
-    /// There is one more lane.
-    pub(crate) fn add_lane(&mut self) {
+    /// There is one more worker.
+    pub(crate) fn add_worker(&mut self) {
         self.queues.push(WorkerQueue::new());
     }
 
@@ -202,8 +202,8 @@ impl<L: WorkUnit> Scheduler<L> {
     /// The worker gets nothing more, and is to go when it has nothing to do. Says whether it has
     /// something that should be taken back for that.
     pub(crate) fn dismiss(&mut self, slot: usize) -> bool {
-        let lane = &mut self.queues[slot];
-        !std::mem::replace(&mut lane.dismissed, true) && !lane.reclaiming && lane.is_waiting()
+        let worker = &mut self.queues[slot];
+        !std::mem::replace(&mut worker.dismissed, true) && !worker.reclaiming && worker.is_waiting()
     }
 
     /// Whether a worker gets nothing more because it has had all that it may.
@@ -211,18 +211,18 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues[slot].tasks_left == Some(0)
     }
 
-    /// Puts a load into a lane that is not a task but must come before the first: the
-    /// initializer. The lane takes nothing else before it is through.
+    /// Puts a load into a worker that is not a task but must come before the first: the
+    /// initializer. The worker takes nothing else before it has finished.
     pub(crate) fn prepare(&mut self, slot: usize, load: L) {
-        let lane = &mut self.queues[slot];
-        lane.preparing = true;
-        if let Some(tasks) = &mut lane.tasks_left {
+        let worker = &mut self.queues[slot];
+        worker.preparing = true;
+        if let Some(tasks) = &mut worker.tasks_left {
             *tasks += 1;
         }
         self.hand(slot, load);
     }
 
-    /// Chooses a lane for the next load and moves it there, at the end of the lane's
+    /// Chooses a worker for the next load and moves it there, at the end of the worker's
     /// in_flight. Loads that nobody wants any more go into `abandoned` instead.
     pub(crate) fn assign(&mut self, abandoned: &mut Vec<L>) -> Option<usize> {
         while self.queue.front().is_some_and(WorkUnit::is_abandoned) {
@@ -238,8 +238,8 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     fn choose(&mut self) -> Option<usize> {
-        if let Some(lane) = self.queues.get(self.latest)
-            && lane.is_nearly_through()
+        if let Some(worker) = self.queues.get(self.latest)
+            && worker.is_nearly_through()
         {
             return Some(self.latest);
         }
@@ -254,23 +254,26 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues
             .iter()
             .enumerate()
-            .filter(|(_, lane)| lane.may_take() && (lane.in_flight.len() as u64) < lane.credit())
-            .min_by_key(|(_, lane)| lane.in_flight.len())
+            .filter(|(_, worker)| {
+                worker.may_take() && (worker.in_flight.len() as u64) < worker.credit()
+            })
+            .min_by_key(|(_, worker)| worker.in_flight.len())
             .map(|(slot, _)| slot)
     }
 
-    /// Whether the lane that was handed something last has enough of what it is seen to be quick at.
+    /// Whether the worker that was handed something last has enough of what it is seen to be quick
+    /// at.
     pub(crate) fn is_well_fed(&self) -> bool {
         self.queues
             .get(self.latest)
-            .is_some_and(|lane| lane.may_take() && lane.in_flight.len() >= WELL_FED)
+            .is_some_and(|worker| worker.may_take() && worker.in_flight.len() >= WELL_FED)
     }
 
     fn hand(&mut self, slot: usize, load: L) {
         self.latest = slot;
-        let lane = &mut self.queues[slot];
-        if lane.is_idle() {
-            lane.stands_since = None;
+        let worker = &mut self.queues[slot];
+        if worker.is_idle() {
+            worker.stands_since = None;
             self.busy += 1;
             if self.idle.last() == Some(&slot) {
                 self.idle.pop();
@@ -278,12 +281,12 @@ impl<L: WorkUnit> Scheduler<L> {
                 self.idle.retain(|&idle| idle != slot);
             }
         }
-        if let Some(tasks) = &mut lane.tasks_left {
+        if let Some(tasks) = &mut worker.tasks_left {
             *tasks -= 1;
         }
-        let first = lane.handed;
-        lane.handed += u64::from(load.count());
-        lane.in_flight.push_back(InFlight {
+        let first = worker.handed;
+        worker.handed += u64::from(load.count());
+        worker.in_flight.push_back(InFlight {
             outcomes: load.outcomes(),
             load,
             first,
@@ -291,29 +294,29 @@ impl<L: WorkUnit> Scheduler<L> {
         });
     }
 
-    /// Where the next outcome of a lane goes.
+    /// Where the next outcome of a worker goes.
     pub(crate) fn outcomes_mut(&mut self, slot: usize) -> Option<&mut L::Outcomes> {
         let flight = self.queues[slot].in_flight.front_mut();
         flight.map(|flight| &mut flight.outcomes)
     }
 
-    /// The load whose outcomes come next from a lane.
+    /// The load whose outcomes come next from a worker.
     pub(crate) fn front_mut(&mut self, slot: usize) -> Option<&mut L> {
         Some(&mut self.queues[slot].in_flight.front_mut()?.load)
     }
 
-    /// The load that has the first item of the lane without an outcome.
+    /// The load that has the first item of the worker without an outcome.
     pub(crate) fn next_mut(&mut self, slot: usize) -> Option<&mut L> {
         let mut in_flight = self.queues[slot].in_flight.iter_mut();
         Some(&mut in_flight.find(|flight| !flight.is_done())?.load)
     }
 
-    /// The load that was handed to a lane last, for who changes it before it is sent.
+    /// The load that was handed to a worker last, for a change before it is sent.
     pub(crate) fn newest_mut(&mut self, slot: usize) -> Option<&mut L> {
         Some(&mut self.queues[slot].in_flight.back_mut()?.load)
     }
 
-    /// The load that was handed to a lane last.
+    /// The load that was handed to a worker last.
     pub(crate) fn newest(&self, slot: usize) -> Option<&L> {
         self.queues[slot]
             .in_flight
@@ -321,13 +324,13 @@ impl<L: WorkUnit> Scheduler<L> {
             .map(|flight| &flight.load)
     }
 
-    /// How many items a lane was handed, ever.
+    /// How many items a worker was handed, ever.
     #[cfg(feature = "tracing")]
     pub(crate) fn handed(&self, slot: usize) -> u64 {
         self.queues[slot].handed
     }
 
-    /// All loads of a lane, in order.
+    /// All loads of a worker, in order.
     pub(crate) fn in_flight(&self, slot: usize) -> impl Iterator<Item = &L> {
         self.queues[slot]
             .in_flight
@@ -335,29 +338,30 @@ impl<L: WorkUnit> Scheduler<L> {
             .map(|flight| &flight.load)
     }
 
-    /// The number, counted from 1, of the item that a lane's worker runs, if it runs one, given
+    /// The number, counted from 1, of the item that a worker runs, if it runs one, given
     /// that of the last that it began. Items before that have ended, though their outcomes may
     /// not be known yet.
     pub(crate) fn running_item(&self, slot: usize, begun: u64) -> Option<u64> {
-        let lane = &self.queues[slot];
-        let flight = lane.in_flight.iter().find(|flight| !flight.is_done())?;
+        let worker = &self.queues[slot];
+        let flight = worker.in_flight.iter().find(|flight| !flight.is_done())?;
         let next = flight.first + u64::from(flight.done) + 1;
-        (begun >= next).then(|| begun.min(lane.handed))
+        (begun >= next).then(|| begun.min(worker.handed))
     }
 
     /// The same where what had not begun was taken back.
-    pub(crate) fn cornered_item(&self, slot: usize) -> Option<u64> {
-        self.running_item(slot, self.queues[slot].cut)
+    pub(crate) fn frozen_item(&self, slot: usize) -> Option<u64> {
+        self.running_item(slot, self.queues[slot].last_allowed)
     }
 
-    /// The load that a lane's item with this number belongs to.
+    /// The load that a worker's item with this number belongs to.
     pub(crate) fn load_of(&self, slot: usize, number: u64) -> Option<&L> {
         let mut in_flight = self.queues[slot].in_flight.iter();
         let flight = in_flight.find(|it| number <= it.first + u64::from(it.load.count()))?;
         (number > flight.first).then_some(&flight.load)
     }
 
-    /// The load that a lane's item with this number belongs to, and its place there, counted from 0.
+    /// The load that a worker's item with this number belongs to, and its place there, counted from
+    /// 0.
     pub(crate) fn place_of(&self, slot: usize, number: u64) -> Option<(&L, u32)> {
         let load = self.load_of(slot, number)?;
         let mut in_flight = self.queues[slot].in_flight.iter();
@@ -365,7 +369,7 @@ impl<L: WorkUnit> Scheduler<L> {
         Some((load, (number - flight.first - 1) as u32))
     }
 
-    /// How many items a lane has behind the one with this number.
+    /// How many items a worker has behind the one with this number.
     pub(crate) fn items_behind(&self, slot: usize, number: u64) -> u64 {
         let behind = |flight: &InFlight<L>| {
             let end = flight.first + u64::from(flight.load.count());
@@ -374,7 +378,7 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues[slot].in_flight.iter().map(behind).sum()
     }
 
-    /// The next item of the lane's current load has an outcome. `false`: it has no open item, so
+    /// The next item of the worker's current load has an outcome. `false`: it has no open item, so
     /// the worker tells nonsense.
     pub(crate) fn item_done(&mut self, slot: usize) -> bool {
         match self.queues[slot].in_flight.front_mut() {
@@ -386,37 +390,37 @@ impl<L: WorkUnit> Scheduler<L> {
         }
     }
 
-    /// How many items of the lane's current load have no outcome.
+    /// How many items of the worker's current load have no outcome.
     pub(crate) fn open_items(&self, slot: usize) -> u32 {
         let flight = self.queues[slot].in_flight.front();
         flight.map_or(0, |flight| flight.load.count() - flight.done)
     }
 
-    /// So many items of the lane's current load, which has them, have outcomes.
+    /// This many items of the worker's current load, which has them, have outcomes.
     pub(crate) fn items_done(&mut self, slot: usize, count: u32) {
         if let Some(flight) = self.queues[slot].in_flight.front_mut() {
             flight.done += count;
         }
     }
 
-    /// The worker is through with the lane's current load, after so many nanoseconds. `None`: it
+    /// The worker has finished its current load, after so many nanoseconds. `None`: it
     /// is not, so the worker tells nonsense.
     pub(crate) fn load_done(&mut self, slot: usize, took_ns: u64) -> Option<Done<L>> {
-        let lane = &mut self.queues[slot];
-        if !lane.in_flight.front().is_some_and(InFlight::is_done) {
+        let worker = &mut self.queues[slot];
+        if !worker.in_flight.front().is_some_and(InFlight::is_done) {
             return None;
         }
-        let flight = lane.in_flight.pop_front()?;
-        if std::mem::take(&mut lane.preparing) {
+        let flight = worker.in_flight.pop_front()?;
+        if std::mem::take(&mut worker.preparing) {
             // It says nothing about how long tasks take.
-        } else if lane.load_ns == 0 {
-            lane.load_ns = took_ns.max(1);
+        } else if worker.load_ns == 0 {
+            worker.load_ns = took_ns.max(1);
         } else {
-            lane.load_ns = (lane.load_ns - lane.load_ns / 8)
+            worker.load_ns = (worker.load_ns - worker.load_ns / 8)
                 .saturating_add(took_ns / 8)
                 .max(1);
         }
-        if lane.is_idle() {
+        if worker.is_idle() {
             self.busy -= 1;
             self.idle.push(slot);
         }
@@ -429,29 +433,29 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues[slot].stands_since = None;
     }
 
-    /// The last load handed to this lane is, or is not any more, waiting for space in its ring.
+    /// The last load handed to this worker is, or is not any more, waiting for space in its ring.
     pub(crate) fn choke(&mut self, slot: usize, choked: bool) {
         self.queues[slot].choked = choked;
     }
 
-    /// This lane's worker is dead or as good as dead: it gets nothing more, and what it has comes
+    /// This worker is dead or as good as dead: it gets nothing more, and what it has comes
     /// back when it is down.
     pub(crate) fn doom(&mut self, slot: usize) {
         self.queues[slot].doomed = true;
     }
 
-    /// A lane whose worker should go now: it has used up its tasks, or there is no more work.
+    /// A worker that should go now: it has used up its tasks, or there is no more work.
     pub(crate) fn superfluous(&self) -> Option<usize> {
         let over = self.closing && self.queue.is_empty();
-        self.queues.iter().position(|lane| {
-            lane.state == QueueState::Up
-                && lane.is_idle()
-                && !lane.reclaiming
-                && (over || lane.dismissed || lane.tasks_left == Some(0))
+        self.queues.iter().position(|worker| {
+            worker.state == QueueState::Up
+                && worker.is_idle()
+                && !worker.reclaiming
+                && (over || worker.dismissed || worker.tasks_left == Some(0))
         })
     }
 
-    /// Why a lane's worker should go.
+    /// Why a worker should go.
     pub(crate) fn reason_to_go(&self, slot: usize) -> ExitReason {
         if self.queues[slot].tasks_left == Some(0) {
             ExitReason::MaxTasks
@@ -460,7 +464,7 @@ impl<L: WorkUnit> Scheduler<L> {
         }
     }
 
-    /// The worker was told to go.
+    /// The worker was retired.
     pub(crate) fn retiring(&mut self, slot: usize) {
         self.queues[slot].state = QueueState::Retiring;
         self.idle.retain(|&idle| idle != slot);
@@ -474,13 +478,13 @@ impl<L: WorkUnit> Scheduler<L> {
             finished: Vec::new(),
             lost: None,
         };
-        let lane = &mut self.queues[slot];
-        if !lane.is_idle() {
+        let worker = &mut self.queues[slot];
+        if !worker.is_idle() {
             self.busy -= 1;
         }
         self.idle.retain(|&idle| idle != slot);
         let mut back = Vec::new();
-        for flight in std::mem::replace(lane, WorkerQueue::new()).in_flight {
+        for flight in std::mem::replace(worker, WorkerQueue::new()).in_flight {
             let InFlight {
                 load,
                 outcomes,
@@ -540,19 +544,21 @@ impl<L: WorkUnit> Scheduler<L> {
         taken
     }
 
-    /// How far a lane's worker is, given the number of the last item that it began by its own
+    /// How far a worker is, given the number of the last item that it began by its own
     /// word.
     pub(crate) fn position(&self, slot: usize, begun: u64) -> u64 {
-        let lane = &self.queues[slot];
-        let front = lane.in_flight.front();
-        let known = front.map_or(lane.handed, |flight| flight.first + u64::from(flight.done));
-        known.max(begun.min(lane.handed))
+        let worker = &self.queues[slot];
+        let front = worker.in_flight.front();
+        let known = front.map_or(worker.handed, |flight| {
+            flight.first + u64::from(flight.done)
+        });
+        known.max(begun.min(worker.handed))
     }
 
     /// Whether there are more items than this without an outcome.
     pub(crate) fn has_more_than(&self, count: usize) -> bool {
-        let queues = self.queues.iter().filter(|lane| !lane.preparing);
-        let in_flight = queues.flat_map(|lane| &lane.in_flight);
+        let queues = self.queues.iter().filter(|worker| !worker.preparing);
+        let in_flight = queues.flat_map(|worker| &worker.in_flight);
         let open = in_flight.map(|flight| flight.load.count() - flight.done);
         let mut items = open.chain(self.queue.iter().map(WorkUnit::count));
         let mut left = count as u64;
@@ -568,12 +574,12 @@ impl<L: WorkUnit> Scheduler<L> {
         self.busy
     }
 
-    /// Whether a lane has work.
+    /// Whether a worker has work.
     pub(crate) fn is_busy(&self, slot: usize) -> bool {
         !self.queues[slot].is_idle()
     }
 
-    /// Whether a lane's worker was told to go.
+    /// Whether a worker was retired.
     pub(crate) fn is_retiring(&self, slot: usize) -> bool {
         self.queues[slot].state == QueueState::Retiring
     }
@@ -583,7 +589,7 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queue.is_empty() && self.busy == 0
     }
 
-    /// How many items a lane was handed that have no outcome yet.
+    /// How many items a worker was handed that have no outcome yet.
     pub(crate) fn open_in(&self, slot: usize) -> u64 {
         let in_flight = self.queues[slot].in_flight.iter();
         in_flight

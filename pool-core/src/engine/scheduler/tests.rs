@@ -209,7 +209,7 @@ impl World {
             Step::Cancel { call, kill } => self.cancel(call, kill),
             Step::Balance => {
                 if let Some(Imbalance::TakeBack(slot)) = self.scheduler.imbalance(|| self.now) {
-                    assert!(!self.scheduler.is_revoked(slot));
+                    assert!(!self.scheduler.is_reclaimed(slot));
                     self.begin_reclaim(slot);
                 }
             }
@@ -410,7 +410,7 @@ impl World {
             if worker.killed.is_some() {
                 continue;
             }
-            let item = self.scheduler.cornered_item(slot);
+            let item = self.scheduler.frozen_item(slot);
             assert_eq!(
                 item.is_some(),
                 worker.running.is_some(),
@@ -593,7 +593,7 @@ fn what_waits_behind_a_long_item_is_taken_back_for_an_idle_worker() {
     world.step(&Step::Balance);
     assert!(world.scheduler.is_busy(1), "the idle worker has it now");
     assert_eq!(
-        world.scheduler.cornered_item(0),
+        world.scheduler.frozen_item(0),
         Some(1),
         "the first item still runs"
     );
