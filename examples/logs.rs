@@ -1,5 +1,6 @@
-//! What workers say: the lines that they print, with who has printed them; the last words of a crash, in its
-//! error; and their `tracing` events, in this program's subscriber and in the span that the call was made in.
+//! What workers say: the lines that they print, with who has printed them; the last words of a
+//! crash, in its error; and their `tracing` events, in this program's subscriber and in the span
+//! that the call was made in.
 //!
 //! ```text
 //! $ cargo run --release --example logs

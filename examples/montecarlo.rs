@@ -1,15 +1,17 @@
-//! A simulation whose result does not depend on how many workers compute it, nor on which of them has which
-//! part, nor on the chunks in which the parts travel: it can be repeated to the last bit.
+//! A simulation whose result does not depend on how many workers compute it, nor on which of them
+//! has which part, nor on the chunks in which the parts travel: it can be repeated to the last bit.
 //!
 //! How large a share of a grid's cells must be open at random until one can cross it? (About 0.593
 //! on large grids.) Each trial opens cells one by one until there is a way from top to
 //! bottom. Two things make it reproducible:
-//! - Each trial has random numbers of its own, made from the seed and the trial's number, and not from a
-//!   generator that a worker keeps from one trial to the next.
-//! - The sums are made by the parent, in the order of the trials: `map` and `imap` give the results in that order,
-//!   whoever was first. (Floating-point sums depend on their order; those of `imap_unordered` would differ in the last digits.)
+//! - Each trial has random numbers of its own, made from the seed and the trial's number, and not
+//!   from a generator that a worker keeps from one trial to the next.
+//! - The sums are made by the parent, in the order of the trials: `map` and `imap` give the results
+//!   in that order, whoever was first. (Floating-point sums depend on their order; those of
+//!   `imap_unordered` would differ in the last digits.)
 //!
-//! Look at the columns: the times differ, the bits do not. (Two cores, which had other work as well.)
+//! Look at the columns: the times differ, the bits do not. (Two cores, which had other work as
+//! well.)
 //!
 //! ```text
 //! $ cargo run --release --example montecarlo
@@ -131,7 +133,8 @@ impl Random {
     }
 }
 
-/// Which open cells are connected: disjoint sets, with one more cell above the grid and one below it.
+/// Which open cells are connected: disjoint sets, with one more cell above the grid and one below
+/// it.
 struct Grid {
     is_open: Vec<bool>,
     parent: Vec<usize>,

@@ -1,8 +1,8 @@
-//! What happened: receipts of single tasks, the statistics of a pool, what its workers are at right now, and a trace of
-//! everything.
+//! What happened: metrics of single tasks, the statistics of a pool, what its workers are at right
+//! now, and a trace of everything.
 //!
 //! ```text
-//! --- receipts ---
+//! --- metrics ---
 //! 168 primes: ran 184.9µs (197.9µs of processor time) in PoolWorker-2 (pid 29247); queued 89.9µs; encode 7.3µs, decode 25.3µs; 8 bytes in, 8 out; peak 6.4 MiB
 //! 17984 primes: ran 534.7ms (188.6ms of processor time) in PoolWorker-1 (pid 29244); queued 396.2µs; encode 1.3µs, decode 11.0µs; 8 bytes in, 8 out; peak 6.1 MiB
 //! 5133 primes: ran 244.2ms (30.0ms of processor time) in PoolWorker-2 (pid 29247); queued 6.3ms; encode 771.0ns, decode 8.1µs; 8 bytes in, 8 out; peak 6.4 MiB
@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// What each task took, and who ran it.
 fn receipts() -> Result<(), Box<dyn Error>> {
-    println!("--- receipts ---");
+    println!("--- metrics ---");
     let pool = ProcessPool::builder().processes(2).build()?;
     let primes = pool
         .call(count_primes)

@@ -1,13 +1,15 @@
-//! A portfolio: several solvers have the same problem, the first answer wins, and the others are killed.
+//! A portfolio: several solvers have the same problem, the first answer wins, and the others are
+//! killed.
 //!
-//! Is there an assignment of true and false that satisfies all clauses of a formula? No
-//! solver is good at all formulas. A walk that changes one variable after the other finds an assignment of hundreds of
-//! variables in no time, and never ends where there is none; a search that tries both values
-//! proves that there is none, and takes years for what the walk finds. Nobody knows beforehand which of them it will be.
+//! Is there an assignment of true and false that satisfies all clauses of a formula? No solver is
+//! good at all formulas. A walk that changes one variable after the other finds an assignment of
+//! hundreds of variables in no time, and never ends where there is none; a search that tries both
+//! values proves that there is none, and takes years for what the walk finds. Nobody knows
+//! beforehand which of them it will be.
 //!
 //! None of the solvers looks whether somebody wants it to stop, as few real ones do.
-//! [`TaskHandle::kill`](procpool::TaskHandle::kill) ends it with its process, wherever it is; its memory is free at once,
-//! and a fresh worker has the next problem.
+//! [`TaskHandle::kill`](procpool::TaskHandle::kill) ends it with its process, wherever it is; its
+//! memory is free at once, and a fresh worker has the next problem.
 //!
 //! ```text
 //! $ cargo run --release --example race
@@ -26,7 +28,8 @@ use std::time::Instant;
 use procpool::{Pool, SpawnPool};
 use serde::{Deserialize, Serialize};
 
-/// Clauses of literals: 7 says that variable 7 is true, -7 that it is false, and of each clause one must hold.
+/// Clauses of literals: 7 says that variable 7 is true, -7 that it is false, and of each clause one
+/// must hold.
 #[derive(Clone, Serialize, Deserialize)]
 struct Formula {
     variables: usize,
@@ -152,8 +155,8 @@ fn place(literal: i32) -> usize {
     2 * variable(literal) + usize::from(literal < 0)
 }
 
-/// The search of Davis, Putnam, Logemann and Loveland: tries a value, follows what it entails, and takes
-/// it back when that contradicts itself.
+/// The search of Davis, Putnam, Logemann and Loveland: tries a value, follows what it entails, and
+/// takes it back when that contradicts itself.
 struct Search<'a> {
     formula: &'a Formula,
     solver: Solver,
@@ -287,8 +290,8 @@ impl<'a> Search<'a> {
     }
 }
 
-/// WalkSAT, by Selman, Kautz and Cohen: takes a clause that does not hold, and changes one of its variables, that
-/// which breaks the fewest other clauses or any. It ends when all hold.
+/// WalkSAT, by Selman, Kautz and Cohen: takes a clause that does not hold, and changes one of its
+/// variables, that which breaks the fewest other clauses or any. It ends when all hold.
 fn walk(formula: &Formula) -> Vec<bool> {
     let mut random = Random(2);
     let occurrences = formula.occurrences();
@@ -328,7 +331,7 @@ fn walk(formula: &Formula) -> Vec<bool> {
     values
 }
 
-/// So many clauses of three literals each.
+/// This many clauses of three literals each.
 fn clauses(variables: usize, clauses: usize, random: &mut Random) -> Formula {
     let mut literal = || {
         let literal = random.below(variables) as i32 + 1;

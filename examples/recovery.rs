@@ -1,6 +1,7 @@
 //! How long it takes until a task knows that its worker was killed, until another worker has done
 //! something, and the same when the fork server is killed with all its workers; each beside what
-//! the system itself takes to start a process. Look at the ratios: `cargo run --release --example recovery`.
+//! the system itself takes to start a process. Look at the ratios: `cargo run --release --example
+//! recovery`.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;

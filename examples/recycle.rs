@@ -1,6 +1,6 @@
-//! Workers that are looked after: a library that leaks is kept within bounds, idle workers go and come
-//! back, the pool is resized while it runs, and a hook tells of it all. Try it with
-//! `cargo run --example recycle`.
+//! Workers that are looked after: a library that leaks is kept within bounds, idle workers go and
+//! come back, the pool is resized while it runs, and a hook tells of it all. Try it with `cargo run
+//! --example recycle`.
 //!
 //! ```text
 //! 100 tasks leak 10 MiB each; a worker may hold 100 MiB

@@ -1,9 +1,10 @@
-//! Large results that nobody copies: a task that writes its numbers into shared memory, and returns a
-//! handle, gives them to the parent where they are. Beside it what a `Vec` costs.
+//! Large results that nobody copies: a task that writes its numbers into shared memory, and returns
+//! a handle, gives them to the parent where they are. Beside it what a `Vec` costs.
 //!
-//! What to look at: how many bytes came through the rings, and how much memory the parent has for itself for the
-//! results (anonymous memory, in `/proc/self/smaps_rollup`), into which they were copied. Then other tasks,
-//! in another pool, read the same results, though the workers that made them are gone.
+//! What to look at: how many bytes came through the rings, and how much memory the parent has for
+//! itself for the results (anonymous memory, in `/proc/self/smaps_rollup`), into which they were
+//! copied. Then other tasks, in another pool, read the same results, though the workers that made
+//! them are gone.
 //!
 //! ```text
 //! $ cargo run --example results 256

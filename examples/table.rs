@@ -1,10 +1,10 @@
 //! A large table that every worker reads, and that is in memory once: what was built before a
-//! `ForkPool` is simply there, and to a `SpawnPool` it goes by `broadcast`. Beside them what it costs to
-//! pass it as a value.
+//! `ForkPool` is simply there, and to a `SpawnPool` it goes by `broadcast`. Beside them what it
+//! costs to pass it as a value.
 //!
-//! What to look at is what a worker has for itself (`Private_Dirty` in `/proc/PID/smaps_rollup`). Its
-//! resident size counts the table in every process, although all of them map the same pages; the
-//! proportional size (Pss) divides each page by those who have it.
+//! What to look at is what a worker has for itself (`Private_Dirty` in `/proc/PID/smaps_rollup`).
+//! Its resident size counts the table in every process, although all of them map the same pages;
+//! the proportional size (Pss) divides each page by those who have it.
 //!
 //! ```text
 //! $ cargo run --example table 1024

@@ -1,9 +1,9 @@
-//! Tests that may do anything, each in a process of its own: one that crashes, calls `exit` or hangs is a failed
-//! test, and all others have their results.
+//! Tests that may do anything, each in a process of its own: one that crashes, calls `exit` or
+//! hangs is a failed test, and all others have their results.
 //!
 //! A harness that runs tests in threads ends with the first test that takes the process down, and
-//! waits for ever for one that hangs; what a test leaves in a global variable, the next one finds. Here
-//! `max_tasks_per_child(1)` gives each test a fresh process, and the timeout kills.
+//! waits forever for one that hangs; what a test leaves in a global variable, the next one finds.
+//! Here `max_tasks_per_child(1)` gives each test a fresh process, and the timeout kills.
 //!
 //! ```text
 //! $ cargo run --release --example test_isolation

@@ -1,10 +1,11 @@
-//! Thumbnails of all pictures below a folder, from whoever they come: one that is broken, or that unpacks to more
-//! memory than there is, costs itself and nothing else.
+//! Thumbnails of all pictures below a folder, from whoever they come: one that is broken, or that
+//! unpacks to more memory than there is, costs itself and nothing else.
 //!
-//! `cargo run --release --example thumbnails -- DIR` writes them to a temporary folder and says where. Without an argument
-//! it makes some pictures first, a broken one and a *bomb* among them: six megabytes that say that they are
-//! 900 million pixels. Each worker may have 512 MiB, so that the bomb ends a worker and not the machine,
-//! and each picture ten seconds. The error of a decoder, which panics here, costs not even the worker.
+//! `cargo run --release --example thumbnails -- DIR` writes them to a temporary folder and says
+//! where. Without an argument it makes some pictures first, a broken one and a *bomb* among them:
+//! six megabytes that say that they are 900 million pixels. Each worker may have 512 MiB, so that
+//! the bomb ends a worker and not the machine, and each picture ten seconds. The error of a
+//! decoder, which panics here, costs not even the worker.
 //!
 //! ```text
 //! $ cargo run --release --example thumbnails
@@ -169,8 +170,8 @@ fn bomb(side: u32) -> Vec<u8> {
     png
 }
 
-/// So many zeros and a few more, compressed by hand: one zero, and then again and again what was 258 bytes long
-/// before. (RFC 1950 and 1951; the code for that is 13 bits, 1100_0101 and 0_0000.)
+/// This many zeros and a few more, compressed by hand: one zero, and then again and again what was
+/// 258 bytes long before. (RFC 1950 and 1951; the code for that is 13 bits, 1100_0101 and 0_0000.)
 fn zeros(count: usize) -> Vec<u8> {
     let mut data = vec![0x78, 0x01];
     let mut bits = Bits::default();

@@ -50,7 +50,7 @@
 //! | many, in order | [`map`](Pool::map), [`try_map`](Pool::try_map) | [`map_async`](Pool::map_async) | [`imap`](Pool::imap) |
 //! | many, as they finish | | | [`imap_unordered`](Pool::imap_unordered) |
 //!
-//! [`call`](Pool::call) takes options: a deadline, retries, the size of chunks, how far to read ahead, receipts.
+//! [`call`](Pool::call) takes options: a deadline, retries, the size of chunks, how far to read ahead, metrics.
 //!
 #![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
 #![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
@@ -197,7 +197,7 @@
 //! | what tasks print | [`Output::lines`], each with its worker's name; [`TaskError::stderr`] has the last lines of a worker that crashed |
 //! | what tasks log | `forward_events` of a builder, with the feature `tracing`: events arrive in the program's subscriber, in the span that the call was made in |
 //! | what the pool did | [`stats`](Pool::stats): items by outcome, bytes, why workers ended, what each worker did |
-//! | what an item took | [`receipts`](Call::measured): waiting, encoding, running, processor time, memory, worker, attempt |
+//! | what an item took | [`metrics`](Call::measured): waiting, encoding, running, processor time, memory, worker, attempt |
 //! | what is going on now | [`dump`](Pool::dump): each worker's task, since when, and where in the program it is |
 //! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers, and for `cargo xtask timeline` |
 //!

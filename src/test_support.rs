@@ -3,8 +3,8 @@
 /// Lets the tests of this binary use pools, under plain `cargo test` and under nextest.
 ///
 /// To be said once in each test binary, at the top of the file (for unit tests: in the crate's
-/// root, under `#[cfg(test)]`). It adds a function that the loader runs before `main`: in a
-/// process that is started as a worker it becomes the worker; otherwise it starts a process-wide fork
+/// root, under `#[cfg(test)]`). It adds a function that the loader runs before `main`: in a process
+/// that is started as a worker it becomes the worker; otherwise it starts a process-wide fork
 /// server while there is only one thread, which `ForkPool::builder()` then uses by itself.
 ///
 #[cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]

@@ -337,7 +337,7 @@ fn turn_inside_out((index, value): (usize, Nested)) -> (usize, (Vec<Nested>, Opt
     )
 }
 
-/// A block of bytes that is described by few numbers, since shrinking a megabyte takes for ever.
+/// A block of bytes that is described by few numbers, since shrinking a megabyte takes forever.
 #[derive(Debug, Clone, Copy)]
 struct Block {
     seed: u8,

@@ -23,7 +23,7 @@ pub(crate) struct Connection {
     socket: Socket,
     /// The launcher's epoll instance, which watches the socket only while somebody waits for an
     /// answer. So it is never readable without a reason: not for an answer that nobody wants any
-    /// more, and not for ever once the server has died.
+    /// more, and not forever once the server has died.
     notifier: Arc<OwnedFd>,
     state: Mutex<State>,
     /// Which of the failover is at the other end.
@@ -87,8 +87,8 @@ impl Connection {
     }
 
     /// Asks for a worker with this name, and with the descriptors of its stdio, and answers the
-    /// launch's number. The server answers through the doorbell, or by closing it. Nobody was able to
-    /// launch anything since `refused_since`.
+    /// launch's number. The server answers through the doorbell, or by closing it. Nobody was able
+    /// to launch anything since `refused_since`.
     pub(crate) fn launch(
         &self,
         name: String,
@@ -188,8 +188,8 @@ impl Connection {
         self.failover.is_dead(self.epoch)
     }
 
-    /// Why the server has closed, at `since`, the connection, or the doorbell of a launch. To be asked
-    /// again as long as that is not known.
+    /// Why the server has closed, at `since`, the connection, or the doorbell of a launch. To be
+    /// asked again as long as that is not known.
     pub(crate) fn gone(&self, since: Instant) -> Poll<LaunchError> {
         let no_room = if self.socket.is_hung_up() {
             "this pool's connection"

@@ -16,7 +16,7 @@ use crate::start_error::StartError;
 use crate::sys;
 use crate::wait;
 
-/// So many servers in a row may die before one of them has started a worker. Whoever kills them
+/// This many servers in a row may die before one of them has started a worker. Whoever kills them
 /// is quicker than they are, or it is something that kills every one.
 const MAX_FRUITLESS: u32 = 8;
 
@@ -236,7 +236,8 @@ impl ServerFailover {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why there is no server any more, if there is none. Those that were still dying then are reaped.
+    /// Why there is no server any more, if there is none. Those that were still dying then are
+    /// reaped.
     fn end(&self, state: &mut State) -> Option<LaunchError> {
         let end = state.end.clone()?;
         state.is_buried = state.is_buried || wait::reap_group(self.family);

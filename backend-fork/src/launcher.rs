@@ -22,9 +22,9 @@ use crate::worker_handle::ForkWorkerHandle;
 /// Unlike what [`Launcher`] allows for, no thread is tied to the workers: their parent is the
 /// server.
 ///
-/// The [`notifier`](Launcher::notifier) is readable only while a [`reap`](WorkerHandle::reap) that was
-/// answered with `Pending` has an answer, or the server has died with one outstanding. So it can
-/// stay in a level-triggered poller for good.
+/// The [`notifier`](Launcher::notifier) is readable only while a [`reap`](WorkerHandle::reap) that
+/// was answered with `Pending` has an answer, or the server has died with one outstanding. So it
+/// can stay in a level-triggered poller for good.
 #[derive(Debug)]
 pub struct ForkLauncher {
     notifier: Arc<OwnedFd>,

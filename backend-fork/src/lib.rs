@@ -17,7 +17,7 @@
 //! # Why a server
 //! `fork` copies the memory of a process, but only one of its threads. A lock that another thread
 //! held at that moment (the allocator's, a logger's, one within a C library) stays locked in the
-//! copy for ever, and what it guarded may be half-way through a change. So [`ForkServer::start`]
+//! copy forever, and what it guarded may be half-way through a change. So [`ForkServer::start`]
 //! counts the threads and forks once, while there is one; the server never starts a thread, and
 //! every worker, a replacement years later too, is forked from *it*. What the program had set up
 //! before the start is simply there in each worker.
@@ -31,10 +31,10 @@
 //! ForkWorkerHandle ◀── hello (doorbell) ┘                     │
 //!                  ◀── rings (doorbell) ──────────────────────┘
 //! ```
-//! The parent talks to a worker through the shared region and the doorbell alone; the server takes no
-//! part in it. The server is the workers' parent process, so it alone can learn how one ended, and
-//! it reaps a worker only when asked: until then the worker's process identifier stays reserved,
-//! and whoever signals it reaches no other process.
+//! The parent talks to a worker through the shared region and the doorbell alone; the server takes
+//! no part in it. The server is the workers' parent process, so it alone can learn how one ended,
+//! and it reaps a worker only when asked: until then the worker's process identifier stays
+//! reserved, and whoever signals it reaches no other process.
 //!
 //! # Who dies with whom
 //! - A worker dies with the server: the kernel kills it (`PR_SET_PDEATHSIG`).
@@ -58,13 +58,13 @@
 //! When the server has died, the next launch of each pool connects to the standby, which makes one
 //! of its own and serves. The pools do not fail: workers that had been asked for are asked for
 //! again, those that were there are lost, and how they ended nobody can say any more
-//! ([`ExitStatus::Orphaned`](procpool_core::ExitStatus::Orphaned)). Server and standby killed at the
-//! same moment are the end: launches fail, and say so.
+//! ([`ExitStatus::Orphaned`](procpool_core::ExitStatus::Orphaned)). Server and standby killed at
+//! the same moment are the end: launches fail, and say so.
 //!
-//! `failover.rs` knows which process serves and which is next, under a lock. Whether a server is dead
-//! is asked of its pidfd and not of its sockets: something that it was just forking may hold copies
-//! of those. The parent's end of the standby's socket lies in the server's main socket until the
-//! parent reads it, which works after the server's death too.
+//! `failover.rs` knows which process serves and which is next, under a lock. Whether a server is
+//! dead is asked of its pidfd and not of its sockets: something that it was just forking may hold
+//! copies of those. The parent's end of the standby's socket lies in the server's main socket until
+//! the parent reads it, which works after the server's death too.
 //!
 //! # What a worker inherits
 //! The server's memory, standard output and error (unless the pool has others for it), current

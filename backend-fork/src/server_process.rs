@@ -69,7 +69,7 @@ impl ServerProcess {
     /// was just forking when it died may still hold a copy of that.)
     pub(crate) fn is_over(&self) -> bool {
         let mut sources = [
-            // Nothing is asked for: a hang-up is always told.
+            // Nothing is asked for: a hang-up is always reported.
             PollFd::new(&self.main, PollFlags::empty()),
             PollFd::new(&self.death, PollFlags::IN),
         ];

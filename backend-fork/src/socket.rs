@@ -105,7 +105,7 @@ impl Socket {
 
     /// Whether the other end is closed. There may still be messages of it.
     pub(crate) fn is_hung_up(&self) -> bool {
-        // Nothing is asked for: a hang-up is always told.
+        // Nothing is asked for: a hang-up is always reported.
         let mut source = [PollFd::new(self, PollFlags::empty())];
         let now = Timespec {
             tv_sec: 0,

@@ -20,8 +20,8 @@ use crate::wait::{self, NOW};
 
 /// The parent's connection to one forked worker.
 ///
-/// Until the server's hello has come, what can be read from the doorbell is believed: the worker has
-/// no task by then, so nothing but this crate's code can have written it.
+/// Until the server's hello has come, what can be read from the doorbell is believed: the worker
+/// has no task by then, so nothing but this crate's code can have written it.
 #[derive(Debug)]
 pub struct ForkWorkerHandle {
     region: Arc<Region>,
@@ -107,7 +107,8 @@ impl ForkWorkerHandle {
         }
     }
 
-    /// Reads the doorbell until there is a hello. Otherwise, the doorbell says how far the launch is.
+    /// Reads the doorbell until there is a hello. Otherwise, the doorbell says how far the launch
+    /// is.
     fn read_hello(&mut self) -> Result<Result<Hello, Readiness>, LaunchError> {
         let Stage::Launched(reader) = &mut self.stage else {
             return Err(LaunchError::new("this launch was given up"));

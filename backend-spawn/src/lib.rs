@@ -18,11 +18,11 @@
 //!    From then on [`procpool_core::worker::serve`] has the process.
 //! 3. The parent reads the hello when the doorbell rings, and checks it.
 //!
-//! The parent executes by `posix_spawn`, never by `fork`, which would copy the page tables of a large
-//! program. The worker leads a process group, begins with all signals at their defaults and none
-//! blocked, and has the program's command line. The parent's own descriptors are close-on-exec, so
-//! nothing else that the program starts inherits them. A grandchild that has the variable as well
-//! has another parent, and nothing under those inodes.
+//! The parent executes by `posix_spawn`, never by `fork`, which would copy the page tables of a
+//! large program. The worker leads a process group, begins with all signals at their defaults and
+//! none blocked, and has the program's command line. The parent's own descriptors are
+//! close-on-exec, so nothing else that the program starts inherits them. A grandchild that has the
+//! variable as well has another parent, and nothing under those inodes.
 //!
 //! What a worker sends before it is ready is not believed: messages on its doorbell have a longest
 //! length, and its hello has one length and one head.

@@ -1,13 +1,14 @@
-//! A C library with global state, which takes its input for granted: wrong answers in threads, right ones in processes,
-//! and what crashes it costs one task.
+//! A C library with global state, which takes its input for granted: wrong answers in threads,
+//! right ones in processes, and what crashes it costs one task.
 //!
-//! The library (`library.c`) adds up the lines of bank statements in a variable of its own. Two threads that use it at the
-//! same time add to the same total. In a pool each worker has a copy of the library, loaded by the pool's
-//! initializer, and runs one task at a time. A line without an amount makes it read through a pointer that points
-//! nowhere, which ends a program; in a pool it ends a worker, and the error says so.
+//! The library (`library.c`) adds up the lines of bank statements in a variable of its own. Two
+//! threads that use it at the same time add to the same total. In a pool each worker has a copy of
+//! the library, loaded by the pool's initializer, and runs one task at a time. A line without an
+//! amount makes it read through a pointer that points nowhere, which ends a program; in a pool it
+//! ends a worker, and the error says so.
 //!
-//! The example compiles the library with the system's `cc` (which Rust needs too, to link) when it runs, and loads it with
-//! `libloading`. A real one is linked as usual, by a build script.
+//! The example compiles the library with the system's `cc` (which Rust needs too, to link) when it
+//! runs, and loads it with `libloading`. A real one is linked as usual, by a build script.
 //!
 //! ```text
 //! $ cargo run --release --example embed_c
@@ -55,8 +56,8 @@ impl Bank {
     }
 
     fn total(&self, statement: &Statement) -> i64 {
-        // SAFETY: the lines end with a zero. (That is all that can be said for it: it is not made for
-        // threads, and crashes on some lines. This is what the example is about.)
+        // SAFETY: the lines end with a zero. (That is all that can be said for it: it is not made
+        // for threads, and crashes on some lines. This is what the example is about.)
         unsafe {
             (self.begin)();
             for line in statement {

@@ -45,8 +45,8 @@ fn status(error: &TaskError) -> StatusCode {
     }
 }
 
-/// A handle that is dropped leaves its task running. axum drops a handler whose client has gone, and
-/// then nobody wants the result: so this ends it. What has ended it leaves alone.
+/// A handle that is dropped leaves its task running. axum drops a handler whose client has gone,
+/// and then nobody wants the result: so this ends it. What has ended it leaves alone.
 struct KillOnDrop(TaskHandle<String>);
 
 impl Drop for KillOnDrop {

@@ -1,13 +1,14 @@
-//! A web service that calls a library which crashes and hangs, and stays up: each document is converted by a worker,
-//! within a deadline. It answers 200; 504 if the deadline was over and the worker was killed; 500 if the
-//! library crashed, with the signal; 503 if the pool is closed.
+//! A web service that calls a library which crashes and hangs, and stays up: each document is
+//! converted by a worker, within a deadline. It answers 200; 504 if the deadline was over and the
+//! worker was killed; 500 if the library crashed, with the signal; 503 if the pool is closed.
 //!
 //! A handler awaits the task's handle as any other future. No thread waits with it, and the
-//! deadline is kept by the pool, not by the runtime: a timeout of the runtime's would
-//! stop waiting for the task, but not stop the task. A program with an async runtime has threads, so `SpawnPool`
+//! deadline is kept by the pool, not by the runtime: a timeout of the runtime's would stop waiting
+//! for the task, but not stop the task. A program with an async runtime has threads, so `SpawnPool`
 //! is the pool to take: it does not fork this process.
 //!
-//! Without arguments it sends itself some requests. `--listen 127.0.0.1:8080` serves until it is killed.
+//! Without arguments it sends itself some requests. `--listen 127.0.0.1:8080` serves until it is
+//! killed.
 //!
 //! ```text
 //! $ cargo run --release --example service

@@ -1,9 +1,10 @@
 //! The workloads of `compare` under criterion: `cargo bench -p procpool-bench`.
 //!
-//! Criterion times each contender by itself, one after the other, and compares with its own last run; for
-//! ratios between contenders, in turns within one run, see `cargo xtask compare`. An iteration is one job, and the
-//! time is the one that the job itself takes, without what it checks afterwards. Left out is what is no
-//! time at all (memory, context switches), the curves, and rivals in other languages.
+//! Criterion times each contender by itself, one after the other, and compares with its own last
+//! run; for ratios between contenders, in turns within one run, see `cargo xtask compare`. An
+//! iteration is one job, and the time is the one that the job itself takes, without what it checks
+//! afterwards. Left out is what is no time at all (memory, context switches), the curves, and
+//! rivals in other languages.
 
 use std::time::Duration;
 

@@ -54,7 +54,8 @@ impl Change {
     }
 }
 
-/// Everything of ours that has changed beyond the spread of both runs. What only one of them measured is left out.
+/// Everything of ours that has changed beyond the spread of both runs. What only one of them
+/// measured is left out.
 #[must_use]
 pub fn changes(earlier: &Report, now: &Report) -> Vec<Change> {
     let same = |a: &Record, b: &Record| {

@@ -33,8 +33,8 @@ pub struct Options {
     /// How many times each contender runs each workload: 5, or 2 if quick. Curves take 3 at most.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Half a minute in place of minutes, with the most usual rivals only, unless others are named; the
-    /// numbers are for orientation.
+    /// Half a minute in place of minutes, with the most usual rivals only, unless others are named;
+    /// the numbers are for orientation.
     #[arg(long)]
     quick: bool,
     /// How many workers the pools have, where the workload does not say: as many as processors.
@@ -43,7 +43,8 @@ pub struct Options {
     /// The Python whose pools are the rivals.
     #[arg(long, default_value = "python3", value_name = "PATH")]
     python: OsString,
-    /// Fail if a pool of ours got slower than in this earlier `compare.json` by more than the spread.
+    /// Fail if a pool of ours got slower than in this earlier `compare.json` by more than the
+    /// spread.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
     /// Where `compare.json` and `compare.html` are written: `compare` in the target folder.
@@ -60,8 +61,8 @@ pub struct Options {
 /// Runs the comparison. To be called while the program has one thread.
 ///
 /// # Errors
-/// When a result is wrong, a pool of ours fails or has got slower than its baseline, or files cannot be read
-/// or written.
+/// When a result is wrong, a pool of ours fails or has got slower than its baseline, or files
+/// cannot be read or written.
 pub fn compare(options: &Options) -> Result<()> {
     if options.list {
         keys().iter().for_each(|key| println!("{key}"));
@@ -251,7 +252,8 @@ fn read(path: &Path) -> Result<Report> {
     Ok(report)
 }
 
-/// Hundreds of workers, and rivals with several descriptors per task, need more than the usual thousand.
+/// Hundreds of workers, and rivals with several descriptors per task, need more than the usual
+/// thousand.
 fn more_descriptors() -> Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;

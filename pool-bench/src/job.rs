@@ -2,15 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A piece of work with its size. As JSON, one line, it is what a [`Remote`](crate::contender::Remote)
-/// contender reads: `{"job":"apply","n":1000}`.
+/// A piece of work with its size. As JSON, one line, it is what a
+/// [`Remote`](crate::contender::Remote) contender reads: `{"job":"apply","n":1000}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "job", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are explained where their kind is")]
 pub enum Job {
     /// `n` times: one small task, and wait for its result.
     Apply { n: u64 },
-    /// The same, each after a pause that is long enough for everybody to fall asleep and is not counted.
+    /// The same, each after a pause that is long enough for everybody to fall asleep and is not
+    /// counted.
     ApplyAfterSleep { n: u64, pause_us: u64 },
     /// Submit `n` small tasks, then read the result of each.
     ApplyAsync { n: u64 },
@@ -18,8 +19,8 @@ pub enum Job {
     MapSquares { n: u64 },
     /// `map` over `n` items, each of which computes for `item_us` microseconds.
     MapSpin { n: u64, item_us: u64 },
-    /// `map` over `n` light items with `heavy` items, `factor` times as long, at the start, in the middle
-    /// and at the end.
+    /// `map` over `n` light items with `heavy` items, `factor` times as long, at the start, in the
+    /// middle and at the end.
     MapTail {
         n: u64,
         item_us: u64,
@@ -30,18 +31,19 @@ pub enum Job {
     Imap { n: u64, item_us: u64 },
     /// `n` times: send a vector of `bytes` bytes and get it back.
     Echo { n: u64, bytes: u64, floats: bool },
-    /// Build a pool and wait until all of its workers can answer, in a program that has `resident` bytes.
+    /// Build a pool and wait until all of its workers can answer, in a program that has `resident`
+    /// bytes.
     Start { workers: u64, resident: u64 },
     /// `n` times `Apply` in all, from so many threads at once.
     Submitters { n: u64, threads: u64 },
     /// How much memory the program needs for each of `n` queued tasks, in bytes.
     Queue { n: u64 },
-    /// How much memory the program gains between the first and the last tenth of `n` results of a lazy
-    /// map, in bytes.
+    /// How much memory the program gains between the first and the last tenth of `n` results of a
+    /// lazy map, in bytes.
     ImapMemory { n: u64, item_us: u64 },
     /// Have a pool that has worked and now is idle. What it costs is seen from outside.
     Hold,
-    /// Use pools of so many workers from now on.
+    /// Use pools of this many workers from now on.
     Workers { workers: u64 },
 }
 

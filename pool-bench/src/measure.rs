@@ -92,7 +92,8 @@ impl Session {
     }
 
     /// Looks at pools that have nothing to do, from outside and all at the same time: how often
-    /// anybody of theirs ran within so many seconds, and how much memory each worker has for itself alone.
+    /// anybody of theirs ran within so many seconds, and how much memory each worker has for itself
+    /// alone.
     ///
     /// # Errors
     /// When a pool of ours cannot be built or fails.
@@ -158,7 +159,8 @@ impl Session {
         })
     }
 
-    /// Each cell once per round. Who begins changes, so that nobody always runs after the same other.
+    /// Each cell once per round. Who begins changes, so that nobody always runs after the same
+    /// other.
     fn rounds(&mut self, mut cells: Vec<Cell>, rounds: usize) -> Result<Vec<Cell>> {
         let budget = self.scale.pick(4.0, 1.0, 0.0);
         let mut supported = Vec::new();

@@ -106,7 +106,8 @@ pub fn pythons(
         .collect()
 }
 
-/// The folder of this package: where cargo says it is now, and else where it was when this was built.
+/// The folder of this package: where cargo says it is now, and else where it was when this was
+/// built.
 #[must_use]
 pub fn package() -> PathBuf {
     let now = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);

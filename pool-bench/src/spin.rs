@@ -58,8 +58,8 @@ pub fn even_item(index: u64, steps: u64) -> Spin {
     (index % 8, steps)
 }
 
-/// Light items with `heavy` heavy ones at each of the worst places: at the start, in the middle and at
-/// the very end, side by side, where they fall into one chunk.
+/// Light items with `heavy` heavy ones at each of the worst places: at the start, in the middle and
+/// at the very end, side by side, where they fall into one chunk.
 #[must_use]
 pub fn tail_items(n: u64, steps: u64, factor: u64, heavy: u64) -> Vec<Spin> {
     let middle = n / 2;

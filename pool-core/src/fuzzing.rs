@@ -28,7 +28,7 @@ impl<'a> Input<'a> {
         *first
     }
 
-    /// So many bytes, or what is left.
+    /// This many bytes, or what is left.
     pub(crate) fn bytes(&mut self, count: usize) -> &'a [u8] {
         let (bytes, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;

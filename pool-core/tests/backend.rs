@@ -283,7 +283,7 @@ impl WorkerHandle for Dying {
     }
 }
 
-/// A closed doorbell is readable for ever; the engine asks ever more seldom what that means.
+/// A closed doorbell is readable forever; the engine asks ever more seldom what that means.
 #[test]
 fn a_closed_bell_is_asked_about_now_and_then() {
     let mut config = PoolConfig::default();

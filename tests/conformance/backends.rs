@@ -18,7 +18,7 @@ pub(crate) trait Subject: 'static {
     /// What its tests are called by.
     const NAME: &str;
 
-    /// A pool of so many workers, if it has any.
+    /// A pool of this many workers, if it has any.
     fn pool(workers: usize) -> Self::Pool;
 
     /// A pool with all options at their defaults.

@@ -434,7 +434,7 @@ fn a_worker_that_never_rests_lets_go_between_tasks<S: Processes>() {
     let pid = running.0.wait_for(1)[0];
     drop(shared);
     while holdings(&pid.to_string(), inode) != (0, 0) {
-        // It is handed to the worker when the first one is through, and so before the second one
+        // It is handed to the worker when the first one is done, and so before the second one
         // is.
         let behind = next();
         running.0.open();

@@ -84,7 +84,7 @@ fn large_values_of_other_types<S: Processes>() {
 }
 
 /// 100 MiB through rings of 4 KiB, both ways at the same time: neither side waits for the other
-/// for ever.
+/// forever.
 fn a_hundred_mebibytes_each_way_through_the_smallest_ring<S: Processes>() {
     let _alone = alone();
     let pool = S::builder().processes(2).ring_capacity(4096).build();

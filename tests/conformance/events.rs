@@ -162,8 +162,8 @@ fn report(number: i32) {
     warn!(target: "tests::report", number, half = 0.5, big = u64::MAX, odd = number % 2 == 1, name = "né", "number {number}");
 }
 
-/// Level, target, place, message and fields are those that the event had in the worker; who it was and
-/// what it was running is added.
+/// Level, target, place, message and fields are those that the event had in the worker; who it was
+/// and what it was running is added.
 fn events_arrive_as_they_were<S: Processes>() {
     let memory = Memory::new(LevelFilter::TRACE);
     let pool = memory.pool(S::builder().processes(2));
@@ -200,7 +200,8 @@ fn events_arrive_as_they_were<S: Processes>() {
     assert_eq!(pool.stats().events_dropped, 0);
 }
 
-/// An event says which spans it was in, from the outermost on, with what they were given, also later.
+/// An event says which spans it was in, from the outermost on, with what they were given, also
+/// later.
 fn spans_come_with_their_events<S: Processes>() {
     let memory = Memory::new(LevelFilter::TRACE);
     let pool = memory.pool(S::builder().processes(1));
@@ -280,8 +281,8 @@ fn events_of_replacements_and_initializers_arrive<S: Processes>() {
     assert_eq!(hello[..4], workers);
 }
 
-/// Where the parent has a subscriber for everything at the same time, everything may be sent; but what the
-/// pool's own does not want it does not get.
+/// Where the parent has a subscriber for everything at the same time, everything may be sent; but
+/// what the pool's own does not want it does not get.
 fn levels_that_nobody_wants_stay_there<S: Processes>() {
     let memory = Memory::new(LevelFilter::INFO);
     let pool = memory.pool(S::builder().processes(1));
@@ -296,7 +297,8 @@ fn levels_that_nobody_wants_stay_there<S: Processes>() {
     assert_eq!(memory.messages(), ["yes", "yes"]);
 }
 
-/// An event that is larger than the pipe takes at once arrives without what is too much, and says so.
+/// An event that is larger than the pipe takes at once arrives without what is too much, and says
+/// so.
 fn huge_events_are_cut<S: Processes>() {
     let memory = Memory::new(LevelFilter::TRACE);
     let pool = memory.pool(S::builder().processes(1));
@@ -314,8 +316,8 @@ fn huge_events_are_cut<S: Processes>() {
     assert_eq!(pool.stats().events_dropped, 0);
 }
 
-/// The bridge from `log` makes events that say by fields where they were: they arrive as if they were
-/// `tracing`'s own.
+/// The bridge from `log` makes events that say by fields where they were: they arrive as if they
+/// were `tracing`'s own.
 fn records_of_log_say_where_they_were<S: Processes>() {
     let memory = Memory::new(LevelFilter::TRACE);
     let pool = memory.pool(S::builder().processes(1));
@@ -340,8 +342,8 @@ fn records_of_log_say_where_they_were<S: Processes>() {
     );
 }
 
-/// A million events, while the subscriber stands still, keep no task, and each one is either told in the end
-/// or counted.
+/// A million events, while the subscriber stands still, keep no task, and each one is either told
+/// in the end or counted.
 fn a_flood_is_dropped_and_counted<S: Processes>() {
     const EVENTS: u64 = 1_000_000;
     watchdog::allow(4);
@@ -417,7 +419,8 @@ fn tells_of_many_places<S: Processes>() {
     assert!(ours.iter().all(|it| it.field("target") == "library"));
 }
 
-/// A worker that tells of ever new places gets no memory for all of them; its events arrive in another form.
+/// A worker that tells of ever new places gets no memory for all of them; its events arrive in
+/// another form.
 fn more_places_than_any_program_has<S: Processes>() {
     // Not here, for the other tests' places are of the same process.
     assert_eq!(again::<S>("tells_of_many_places").lines(), [""; 0]);

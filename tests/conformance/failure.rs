@@ -160,8 +160,8 @@ fn guarded(x: u32) -> bool {
         && catch_unwind(|| panic_any(x)).is_err()
 }
 
-/// An error says of its panic what it knows of that one, or nothing; whatever was caught before, in the
-/// same task or in another one.
+/// An error says of its panic what it knows of that one, or nothing; whatever was caught before, in
+/// the same task or in another one.
 fn a_caught_panic_is_not_told_of_a_later_one<S: Subject>() {
     let pool = S::pool(1);
     let throw = |text: bool| -> u32 {
@@ -431,8 +431,9 @@ fn panic_to_the_end((end, tally): (End, String)) {
     }
 }
 
-/// A panic that cannot be unwound takes the process along. The error is that of a panic all the same, with
-/// its message and place, and with what became of the worker; the second panic is no cause.
+/// A panic that cannot be unwound takes the process along. The error is that of a panic all the
+/// same, with its message and place, and with what became of the worker; the second panic is no
+/// cause.
 fn a_panic_that_ends_the_worker_is_told<S: Processes>() {
     let pool = S::pool(1);
     for (lost, (end, line)) in (1..).zip(ENDS) {

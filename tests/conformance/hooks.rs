@@ -60,7 +60,7 @@ impl Diary {
         entries.filter_map(|(_, end)| Some(end?.reason())).collect()
     }
 
-    /// Waits until so many workers have ended, and says why they have.
+    /// Waits until this many workers have ended, and says why they have.
     pub(crate) fn wait_for_ends(&self, count: usize) -> Vec<ExitReason> {
         wait_until(|| self.reasons().len() >= count);
         self.reasons()
@@ -165,7 +165,8 @@ fn a_hook_that_panics_harms_nothing<S: Processes>() {
     assert_eq!(diary.wait_for_ends(3)[..3], [ExitReason::MaxTasks; 3]);
 }
 
-/// A hook may do what a callback may, and hears of the same worker only when the first call is over.
+/// A hook may do what a callback may, and hears of the same worker only when the first call is
+/// over.
 fn a_hook_can_use_the_pool<S: Processes>() {
     let shared: Arc<Mutex<Option<Arc<S::Pool>>>> = Arc::default();
     let diary = Diary::default();

@@ -174,7 +174,7 @@ fn words_that_change_all_the_time<S: Processes>() {
                 }
             });
         };
-        // It may as well have made itself sleep for ever, which only a deadline ends.
+        // It may as well have made itself sleep forever, which only a deadline ends.
         let limit = Duration::from_secs(1);
         let _ = scene.pool.call(play).timeout(limit).apply(seed);
         scene.provoke(rogue);

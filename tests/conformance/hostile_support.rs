@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 pub(crate) const REQUEST_HEAD: u64 = 256;
 pub(crate) const RESPONSE_TAIL: u64 = 384;
 pub(crate) const RESPONSE_HEAD: u64 = 512;
-/// So many words, in an order that the compiler chooses.
+/// This many words, in an order that the compiler chooses.
 pub(crate) const PROGRESS: [u64; 6] = [640, 648, 656, 664, 672, 680];
 /// All of them have their places below this.
 const WORDS: u64 = 1920;

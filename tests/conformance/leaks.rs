@@ -255,8 +255,8 @@ fn ignores(signal: Signal) -> bool {
     ignored >> (signal.as_raw() - 1) & 1 == 1
 }
 
-/// The terminal's Ctrl-C goes to the program, its workers do not hear of it: they go on as long as it
-/// does, and end with it if it ends of that.
+/// The terminal's Ctrl-C goes to the program, its workers do not hear of it: they go on as long as
+/// it does, and end with it if it ends of that.
 fn an_interrupt_reaches_the_parent_alone<S: Processes>() {
     let this = std::env::current_exe().expect("it has a path");
     let shell = again_at::<S>("/bin/sh".as_ref(), "is_interrupted");

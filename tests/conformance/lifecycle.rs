@@ -1,4 +1,5 @@
-//! Workers that come and go: by memory, by age, when they are idle, and because the pool is resized.
+//! Workers that come and go: by memory, by age, when they are idle, and because the pool is
+//! resized.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -45,7 +46,7 @@ fn pass(ticket: String) -> u32 {
     std::process::id()
 }
 
-/// Keeps so many bytes for ever.
+/// Keeps this many bytes forever.
 fn leak(bytes: usize) -> u32 {
     std::hint::black_box(vec![1_u8; bytes]).leak();
     std::process::id()
@@ -180,8 +181,8 @@ fn an_old_worker_is_replaced_when_it_is_through<S: Processes>() {
     assert_ne!(pool.apply(who, ()).unwrap(), here);
 }
 
-/// Down to the least number, which stays; and when there is more to do than they can, the others are there
-/// again.
+/// Down to the least number, which stays; and when there is more to do than they can, the others
+/// are there again.
 fn idle_workers_go_and_come_back<S: Processes>() {
     let diary = Diary::default();
     let builder = S::builder().processes(4).min_processes(2);
@@ -243,7 +244,8 @@ fn a_pool_grows<S: Processes>() {
     assert_eq!(pool.stats().workers_started, 4);
 }
 
-/// Those who go finish what they run, and run their finalizer; what waits behind that is run by the others.
+/// Those who go finish what they run, and run their finalizer; what waits behind that is run by the
+/// others.
 fn a_pool_shrinks_and_loses_nothing<S: Processes>() {
     let diary = Diary::default();
     let ends = Tally::new();

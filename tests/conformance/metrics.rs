@@ -1,4 +1,4 @@
-//! Receipts: what each item took, and who ran it.
+//! Metrics: what each item took, and who ran it.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn values<R>(all: impl IntoIterator<Item = Measured<R>>) -> Vec<R> {
     values
 }
 
-/// The values are those that the call gives without receipts, in the same order.
+/// The values are those that the call gives without metrics, in the same order.
 fn every_kind_of_call_gives_receipts<S: Subject>() {
     let pool = S::pool(2);
     let call = || pool.call(square).measured();

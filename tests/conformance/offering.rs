@@ -51,7 +51,7 @@ pub(crate) fn programs<S: Processes>() -> Vec<Program> {
     programs![S: few_descriptors, unreachable_worker]
 }
 
-/// So many numbers, the first of which is `from`.
+/// This many numbers, the first of which is `from`.
 fn count_from((from, length): (u64, usize)) -> Broadcast<[u64]> {
     let shared = Broadcast::filled(length, |numbers| {
         for (x, number) in (from..).zip(numbers) {

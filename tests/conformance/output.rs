@@ -219,8 +219,8 @@ fn crash(lines: u32) {
     std::process::abort();
 }
 
-/// The error of a task whose worker died has the last lines that it wrote to standard error, however
-/// that is captured, and shows them.
+/// The error of a task whose worker died has the last lines that it wrote to standard error,
+/// however that is captured, and shows them.
 fn a_lost_task_has_the_last_lines<S: Processes>() {
     let heard = Heard::default();
     let pool = S::builder().processes(2).stderr(heard.output()).build();
@@ -311,8 +311,8 @@ impl Barrier {
     }
 }
 
-/// Tasks go on while a handler does not: what does not fit into the queue is lost, and each lost line
-/// is counted.
+/// Tasks go on while a handler does not: what does not fit into the queue is lost, and each lost
+/// line is counted.
 fn a_slow_handler_costs_lines_and_no_task<S: Processes>() {
     const LINES: u64 = 200_000;
     let barrier = Arc::new(Barrier::default());
@@ -429,8 +429,8 @@ fn a_flood_keeps_nobody_from_anything<S: Processes>() {
     pool.join().unwrap();
 }
 
-/// Something that a task has started, that has left its worker's process group and lives on, holds the pipe's
-/// other end: neither the error nor the pool waits for it.
+/// Something that a task has started, that has left its worker's process group and lives on, holds
+/// the pipe's other end: neither the error nor the pool waits for it.
 fn a_program_that_outlives_its_worker_keeps_nobody<S: Processes>() {
     let heard = Heard::default();
     let builder = S::builder().processes(1);
@@ -498,8 +498,8 @@ fn prints_by_way_of_the_pool<S: Processes>() {
     end(&pool);
 }
 
-/// What is passed on is passed on in full, byte by byte, however slowly it is read, and the last lines are kept
-/// of it.
+/// What is passed on is passed on in full, byte by byte, however slowly it is read, and the last
+/// lines are kept of it.
 fn output_is_passed_on<S: Processes>() {
     let mut program = again::<S>("prints_by_way_of_the_pool").start();
     for _ in 0..1 << 19 {

@@ -1,5 +1,5 @@
-//! Calls show on a bar how far they are. Nothing is drawn where there is no terminal, as here, unless
-//! a test makes one.
+//! Calls show on a bar how far they are. Nothing is drawn where there is no terminal, as here,
+//! unless a test makes one.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -210,7 +210,8 @@ fn pass(ticket: String) -> u32 {
     std::process::id()
 }
 
-/// A pool of one worker that is replaced after each task, and the tally of its workers' initializers.
+/// A pool of one worker that is replaced after each task, and the tally of its workers'
+/// initializers.
 fn short_lived<S: Processes>() -> (S::Pool, Tally) {
     let tally = Tally::new();
     let builder = S::builder().processes(1).max_tasks_per_child(1);
@@ -221,8 +222,8 @@ fn short_lived<S: Processes>() -> (S::Pool, Tally) {
     (builder.build(), tally)
 }
 
-/// While the last task of a worker runs, the next worker starts and runs its initializer; then it waits, and
-/// has the next task as soon as the old one is through.
+/// While the last task of a worker runs, the next worker starts and runs its initializer; then it
+/// waits, and has the next task as soon as the old one is done.
 fn a_replacement_is_ready_before_the_old_worker_goes<S: Processes>() {
     let (pool, initialized) = short_lived::<S>();
     let gates: Vec<Gate> = (0..4).map(|_| Gate::new()).collect();
@@ -244,7 +245,7 @@ fn a_replacement_is_ready_before_the_old_worker_goes<S: Processes>() {
     assert_eq!(pool.stats().workers_lost, 0);
 }
 
-/// The pid of the worker that waits until this one is through.
+/// The pid of the worker that waits until this one is done.
 fn successor(pool: &impl Pool, of: u32, initialized: &Tally) -> u32 {
     let mut found = None;
     wait_until(|| {
@@ -352,7 +353,8 @@ pub(crate) fn programs<S: Processes>() -> Vec<Program> {
     programs![S: as_few_descriptors_as_can_be]
 }
 
-/// A pool with the lowest limit of descriptors with which there is one: it leaves none for another worker.
+/// A pool with the lowest limit of descriptors with which there is one: it leaves none for another
+/// worker.
 fn with_few_descriptors<B: Builder>(builder: impl Fn() -> B) -> B::Pool {
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -395,7 +397,8 @@ fn as_few_descriptors_as_can_be<S: Processes>() {
     pool.apply(who, 1).unwrap();
 }
 
-/// Where a worker's replacement cannot be started beside it, the worker goes first, as it would have to.
+/// Where a worker's replacement cannot be started beside it, the worker goes first, as it would
+/// have to.
 fn descriptors_for_one_worker_are_enough<S: Processes>() {
     assert_eq!(again::<S>("as_few_descriptors_as_can_be").lines(), [""; 0]);
 }

@@ -35,7 +35,8 @@ fn square(x: u64) -> u64 {
     x * x
 }
 
-/// Whatever kills idle workers, one after the other and before their first task, is not fed for ever.
+/// Whatever kills idle workers, one after the other and before their first task, is not fed
+/// forever.
 fn workers_that_never_live_to_work_end_the_pool<S: Processes>() {
     let pool = S::pool(2);
     let mut killed = 0;
@@ -89,8 +90,8 @@ fn starters() -> Vec<Pid> {
         .collect()
 }
 
-/// Two tasks run, two wait; then there is a limit, and those that run die. Says what all of them come
-/// to, a later one too, and the reason.
+/// Two tasks run, two wait; then there is a limit, and those that run die. Says what all of them
+/// come to, a later one too, and the reason.
 fn beyond_a_limit<S: Processes>(resource: Resource, limit: u64) {
     let pool = S::pool(2);
     let gate = Gate::new();

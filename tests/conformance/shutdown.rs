@@ -58,7 +58,7 @@ fn pass(ticket: String) {
     file_barrier::pass(&ticket);
 }
 
-/// While the pool takes tasks, waiting for its end could take for ever.
+/// While the pool takes tasks, waiting for its end might never end.
 fn join_before_close_is_an_error<S: Subject>() {
     let pool = S::pool(1);
     for error in [
@@ -378,8 +378,9 @@ fn terminating_races_with_submitting<S: Processes>() {
     race::<S>(|pool| pool.terminate(), &kinds);
 }
 
-/// Neither many tasks, nor recycling, nor deaths make more workers than there may be: no more than asked for
-/// run tasks, and each of them may have one that is to take its place, or is still on its way out.
+/// Neither many tasks, nor recycling, nor deaths make more workers than there may be: no more than
+/// asked for run tasks, and each of them may have one that is to take its place, or is still on its
+/// way out.
 fn there_are_never_more_workers_than_asked_for<S: Processes>() {
     let starts = Tally::new();
     // A task writes down that it begins and that it ends, the latter before it does harm.

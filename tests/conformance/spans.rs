@@ -34,8 +34,8 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     ]
 }
 
-/// What a subscriber has seen: of events, their message behind the spans they are in; of spans, that they were
-/// closed.
+/// What a subscriber has seen: of events, their message behind the spans they are in; of spans,
+/// that they were closed.
 #[derive(Clone, Default)]
 struct Journal {
     lines: Arc<Mutex<Vec<String>>>,
@@ -166,7 +166,8 @@ fn every_kind_of_call_has_its_span<S: Processes>() {
     assert_eq!(journal.events(), expected);
 }
 
-/// The usual subscriber prints the span in front of what is told; what the worker adds comes behind.
+/// The usual subscriber prints the span in front of what is told; what the worker adds comes
+/// behind.
 fn it_is_printed_as_other_events_are<S: Processes>() {
     #[derive(Clone, Default)]
     struct Text(Arc<Mutex<Vec<u8>>>);
@@ -281,8 +282,8 @@ fn spans_of_items_that_are_run_again<S: Processes>() {
     assert_eq!(journal.events(), expected);
 }
 
-/// What is taken back from a worker and given to another one, in part or as a whole, keeps its span, and what
-/// the worker has keeps it, too.
+/// What is taken back from a worker and given to another one, in part or as a whole, keeps its
+/// span, and what the worker has keeps it, too.
 fn spans_of_items_that_others_run<S: Processes>() {
     let (journal, dispatch) = Journal::new();
     let _default = dispatcher::set_default(&dispatch);
@@ -359,7 +360,8 @@ fn spans_are_closed_when_all_is_told<S: Processes>() {
     }
 }
 
-/// A span is closed when its call is over, however that ends, while the pool goes on and has nothing to do.
+/// A span is closed when its call is over, however that ends, while the pool goes on and has
+/// nothing to do.
 fn nothing_keeps_a_span_open<S: Processes>() {
     let (journal, dispatch) = Journal::new();
     let _default = dispatcher::set_default(&dispatch);
@@ -389,7 +391,7 @@ fn nothing_keeps_a_span_open<S: Processes>() {
     });
     (2..=4).for_each(closed);
 
-    // An iterator that is through, and one that is given up.
+    // An iterator that is done, and one that is given up.
     let mut imap = span(5).in_scope(|| pool.imap(say, vec![5; 100]));
     assert_eq!(imap.by_ref().count(), 100);
     closed(5);
@@ -437,7 +439,8 @@ fn nothing_keeps_a_span_open<S: Processes>() {
     assert!(journal.has("call{id=9} closed"));
 }
 
-/// A subscriber that stands still keeps no task, though spans are to be closed; when it goes on, all are.
+/// A subscriber that stands still keeps no task, though spans are to be closed; when it goes on,
+/// all are.
 fn a_slow_subscriber_and_its_spans<S: Processes>() {
     let (journal, dispatch) = Journal::new();
     let _default = dispatcher::set_default(&dispatch);
@@ -459,8 +462,8 @@ fn a_slow_subscriber_and_its_spans<S: Processes>() {
     assert!(lines.iter().any(|it| it == "call{id=0}: flood 0"));
 }
 
-/// A thread that a task starts is in the span if it is in one of the task's, as long as the task runs; what it tells
-/// later, when its task is through, is told of no span, though other tasks run.
+/// A thread that a task starts is in the span if it is in one of the task's, as long as the task
+/// runs; what it tells later, when its task is done, is told of no span, though other tasks run.
 fn threads_of_tasks_have_the_span_of_their_task<S: Processes>() {
     let (journal, dispatch) = Journal::new();
     let _default = dispatcher::set_default(&dispatch);
@@ -505,8 +508,8 @@ fn wait_for_thread() {
     wait_until(|| threads() == 1);
 }
 
-/// A pool tells its own subscriber; the spans of others mean nothing to that. A pool that has none tells those
-/// of its callers.
+/// A pool tells its own subscriber; the spans of others mean nothing to that. A pool that has none
+/// tells those of its callers.
 fn spans_of_other_subscribers<S: Processes>() {
     let (ours, dispatch) = Journal::new();
     let pool = dispatcher::with_default(&dispatch, || {

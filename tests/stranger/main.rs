@@ -88,7 +88,7 @@ fn workers_that_end_before_init_are_noticed() {
     assert!(told.stdout.contains("exited with code 7"), "{told}");
 }
 
-/// Where they do something else for ever, the launch's time is over some day.
+/// Where they do something else forever, the launch's time is over some day.
 #[test]
 fn workers_that_never_come_to_init_are_given_up() {
     let told = run(CONDITION_STAYS);

@@ -65,7 +65,7 @@ pub(crate) fn own() -> i32 {
 }
 
 /// Collects the orphans that have ended, as the machine's first process would have done, or
-/// tests that wait for a process to vanish would wait for ever. Leaves `child` to its owner.
+/// tests that wait for a process to vanish would wait forever. Leaves `child` to its owner.
 ///
 /// # Errors
 /// When `/proc` cannot be read.

@@ -118,8 +118,8 @@ impl Client {
         name: String,
         given: Vec<OwnedFd>,
     ) -> Option<ForkedWorker> {
-        // If the process had no room for all of them, the doorbell is closed by now without a hello,
-        // and the pool knows what that means.
+        // If the process had no room for all of them, the doorbell is closed by now without a
+        // hello, and the pool knows what that means.
         let mut given = given.into_iter();
         let (doorbell, memory, tie) = (given.next()?, given.next()?, given.next()?);
         let mut outlets = Outlets::default();

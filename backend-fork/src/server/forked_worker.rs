@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal};
 use crate::sys;
 use crate::threads;
 
-/// What a worker does: [`procpool_core::worker::serve`], or something else in tests. Its contract is
-/// the contract of that.
+/// What a worker does: [`procpool_core::worker::serve`], or something else in tests. Its contract
+/// is the contract of that.
 pub type Serve = unsafe fn(Region, OwnedFd) -> i32;
 
 /// How long a worker that ends waits for its output to be written, if its tasks have left threads
@@ -121,7 +121,7 @@ fn patiently(mut dup2: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Re
     dup2()
 }
 
-/// Writes out what is buffered, as far as that is possible without waiting for ever: a thread that
+/// Writes out what is buffered, as far as that is possible without waiting forever: a thread that
 /// a task has left behind may hold the lock of standard output.
 fn flush() {
     if threads::count().is_ok_and(|count| count == 1) {

@@ -17,7 +17,7 @@ use rustix::process::Pid;
 ///   copy does happens below a `catch_unwind`, and ends in [`leave`](super::leave);
 /// - **call `exit`**: `atexit` functions and the destructors of statics would undo what belongs to
 ///   the parent (remove its temporary files, say goodbye to its database);
-/// - **wait for a thread, or for a lock that a thread may have held**: it would wait for ever. The
+/// - **wait for a thread, or for a lock that a thread may have held**: it would wait forever. The
 ///   server is copied while there is one thread, and never has a second;
 /// - **keep descriptors that are not its own**: while a copy of a socket or pipe is open anywhere,
 ///   its other end sees no end-of-file. The server closes the parent's end, a worker all of the
@@ -47,8 +47,9 @@ pub(crate) unsafe fn fork() -> Result<Option<Pid>, Errno> {
     }
 }
 
-/// Copies this process into a child of its parent: a sibling, which the parent can wait for whatever
-/// becomes of this one. Answers the identifier and the pidfd of the copy. `None`: this is the copy.
+/// Copies this process into a child of its parent: a sibling, which the parent can wait for
+/// whatever becomes of this one. Answers the identifier and the pidfd of the copy. `None`: this is
+/// the copy.
 ///
 /// The C library is not told (it has no wrapper for this that goes on on the same stack): what
 /// programs have registered with `pthread_atfork` does not run, and the library takes the copy's

@@ -53,8 +53,8 @@ pub trait Contender {
     /// [`Wrong`] when a result is wrong; any other error when there is none.
     fn run(&mut self, job: Job) -> anyhow::Result<Option<Measured>>;
 
-    /// The same contender in a program that was started for it alone, so that the program's memory and
-    /// processes are this contender's.
+    /// The same contender in a program that was started for it alone, so that the program's memory
+    /// and processes are this contender's.
     ///
     /// # Errors
     /// When it does not start.

@@ -24,7 +24,8 @@ pub fn procspawn(pace: Pace, workers: usize) -> Local<Procspawn> {
     Local::new("procspawn", Role::Rival, pace, workers, |workers| {
         let pool = Pool::new(workers).map_err(|error| anyhow!("procspawn: {error}"))?;
         let runner = Procspawn { pool, workers };
-        // Its workers start in the background; each must have answered before the pool counts as built.
+        // Its workers start in the background; each must have answered before the pool counts as
+        // built.
         let handles: Vec<_> = (0..workers)
             .map(|x| runner.pool.spawn(x as u64, square))
             .collect();

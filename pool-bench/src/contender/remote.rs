@@ -1,7 +1,7 @@
 //! A contender in a program of its own: Python's pools, and ours where a fresh program matters.
 //!
-//! The other program reads one job per line, as JSON, and answers each with one line. It takes the time
-//! and checks the results itself, so that the way to it costs nothing that counts.
+//! The other program reads one job per line, as JSON, and answers each with one line. It takes the
+//! time and checks the results itself, so that the way to it costs nothing that counts.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
@@ -38,8 +38,8 @@ enum Program {
 }
 
 impl Remote {
-    /// Python's pool called `name`, in this interpreter. `None`: it cannot be imported there, or there
-    /// is no such interpreter.
+    /// Python's pool called `name`, in this interpreter. `None`: it cannot be imported there, or
+    /// there is no such interpreter.
     ///
     /// # Errors
     /// When the program starts and then says something that is no answer.

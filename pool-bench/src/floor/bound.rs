@@ -1,4 +1,4 @@
-//! The shortest possible time for items of known length on so many workers.
+//! The shortest possible time for items of known length on this many workers.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,15 @@ use crate::contender::{Contender, Role, Wrong};
 use crate::job::{Job, Measured};
 use crate::spin::{Pace, Spin, check, even_item, spin, tail_items};
 
-/// `max(total / workers, longest)`: runs the items one after the other, each timed, and computes it.
+/// `max(total / workers, longest)`: runs the items one after the other, each timed, and computes
+/// it.
 pub struct Bound {
     pace: Pace,
     workers: usize,
 }
 
 impl Bound {
-    /// For so many workers, of which no more run at a time than there are processors.
+    /// For this many workers, of which no more run at a time than there are processors.
     #[must_use]
     pub fn new(pace: Pace, workers: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);

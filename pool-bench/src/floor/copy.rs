@@ -9,9 +9,9 @@ use super::shared::Shared;
 use crate::contender::{Contender, Role, Wrong};
 use crate::job::{Job, Measured};
 
-/// Streams bytes through a buffer in shared memory, in while the other side copies out, and the same
-/// back. Each destination is allocated anew, since who receives a vector must, and each source is given
-/// back, since who sends one gives it away.
+/// Streams bytes through a buffer in shared memory, in while the other side copies out, and the
+/// same back. Each destination is allocated anew, since who receives a vector must, and each source
+/// is given back, since who sends one gives it away.
 pub struct Copy {
     other_side: OtherSide,
 }

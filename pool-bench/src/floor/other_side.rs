@@ -1,5 +1,5 @@
-//! The process on the other side of the floors: forked once, while the program is small, it sleeps until
-//! it is told to play one of the games.
+//! The process on the other side of the floors: forked once, while the program is small, it sleeps
+//! until it is told to play one of the games.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;

@@ -115,8 +115,8 @@ fn ask(way: Way, shared: &Shared, socket: &mut UnixStream, turn: u32, x: u64) ->
     })
 }
 
-/// The other side. Turns go on counting from game to game, so that none is taken for that of an earlier
-/// one; `first` is the first of this game.
+/// The other side. Turns go on counting from game to game, so that none is taken for that of an
+/// earlier one; `first` is the first of this game.
 pub(super) fn play(way: Way, shared: &Shared, socket: &mut UnixStream, n: u64, first: u64) {
     for x in 0..n {
         let turn = (first + x) as u32;

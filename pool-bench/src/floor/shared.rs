@@ -48,7 +48,8 @@ impl Shared {
         // SAFETY: the kernel chooses a place where nothing is.
         let place = unsafe { mmap_anonymous(hint, length, protection, MapFlags::SHARED)? };
         let place = NonNull::new(place.cast::<Self>()).expect("the kernel maps no null page");
-        // SAFETY: it is long enough, aligned to a page, zero, which is a value of every atomic, and never unmapped.
+        // SAFETY: it is long enough, aligned to a page, zero, which is a value of every atomic, and
+        // never unmapped.
         Ok(unsafe { place.as_ref() })
     }
 }
@@ -101,8 +102,8 @@ impl Lane {
             wait_until(|| {
                 written + piece as u64 - self.read.0.load(Ordering::Acquire) <= BUFFER as u64
             });
-            // SAFETY: the place is within the buffer; the reader has read what was there, and will not look
-            // again before it is told; the source is ours and elsewhere.
+            // SAFETY: the place is within the buffer; the reader has read what was there, and will
+            // not look again before it is told; the source is ours and elsewhere.
             unsafe {
                 let target = self.buffer.as_ptr().cast_mut().cast::<u8>().add(place);
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, piece);
@@ -113,7 +114,7 @@ impl Lane {
         }
     }
 
-    /// Streams so many bytes out of the buffer into memory that is allocated for them.
+    /// Streams this many bytes out of the buffer into memory that is allocated for them.
     pub(super) fn receive(&self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::<u8>::with_capacity(length);
         let mut read = self.read.0.load(Ordering::Relaxed);
@@ -122,8 +123,8 @@ impl Lane {
             let there = (self.written.0.load(Ordering::Acquire) - read) as usize;
             let place = read as usize % BUFFER;
             let piece = there.min(BUFFER - place).min(length - bytes.len());
-            // SAFETY: so many bytes are there and within the buffer; the writer leaves them alone until it is
-            // told that they were read. The vector has room for all of them.
+            // SAFETY: this many bytes are there and within the buffer; the writer leaves them alone
+            // until it is told that they were read. The vector has room for all of them.
             unsafe {
                 let source = self.buffer.as_ptr().cast::<u8>().add(place);
                 let end = bytes.as_mut_ptr().add(bytes.len());

@@ -1,4 +1,4 @@
-//! So many processes started at once, until each has said a word.
+//! This many processes started at once, until each has said a word.
 #![allow(unsafe_code)]
 
 use std::io::{Read, Write, pipe};
@@ -37,7 +37,8 @@ impl Contender for Starts {
     }
 
     fn run(&mut self, job: Job) -> Result<Option<Measured>> {
-        // With more memory than usual, a process must start in a program that has it: see `ForkExec`.
+        // With more memory than usual, a process must start in a program that has it: see
+        // `ForkExec`.
         let Job::Start {
             workers,
             resident: 0,

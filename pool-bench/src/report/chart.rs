@@ -1,4 +1,5 @@
-//! Charts as SVG that takes the colour of the page's text, so that it is readable on dark and on light.
+//! Charts as SVG that takes the colour of the page's text, so that it is readable on dark and on
+//! light.
 
 use anyhow::{Result, anyhow};
 use plotters::chart::{ChartBuilder, LabelAreaPosition};

@@ -61,8 +61,8 @@ impl<F> Call<F> {
         }
     }
 
-    /// How long one item may run, from its own beginning. One that takes longer is killed with
-    /// its worker, and ends as `TimedOut`; other items are not affected. Without it, for ever.
+    /// How long one item may run, from its own beginning. One that takes longer is killed with its
+    /// worker, and ends as `TimedOut`; other items are not affected. Without it, there is no limit.
     ///
     /// The outcome comes when the worker is dead, or 100 ms after it was killed: a process that is
     /// being debugged, frozen, or in a system call that cannot be interrupted dies later. Its kill
@@ -102,11 +102,11 @@ impl<F> Call<F> {
         self
     }
 
-    /// Lets each result come with a [`TaskMetrics`](crate::TaskMetrics): how long the item waited and ran,
-    /// what it took in processor time and memory, which worker had it. To be called behind all
-    /// options.
+    /// Lets each result come with a [`TaskMetrics`](crate::TaskMetrics): how long the item waited
+    /// and ran, what it took in processor time and memory, which worker had it. To be called behind
+    /// all options.
     ///
-    /// To measure an item costs a microsecond or two; calls without receipts do not pay for it.
+    /// To measure an item costs a microsecond or two; calls without metrics do not pay for it.
     ///
     /// ```
     /// use procpool_core::{Pool, SerialPool};

@@ -79,7 +79,7 @@ impl<R> fmt::Debug for Imap<R> {
 ///
 /// It asks its input for items while it is asked for a result. An item still begins when the input
 /// has returned it and a worker has nothing to do. But a result that is ready meanwhile is given
-/// only when the input has answered: over an input that waits for results, this waits for ever.
+/// only when the input has answered: over an input that waits for results, this waits forever.
 #[must_use = "iterators do nothing until they are asked for an item"]
 pub struct ImapLocal<I: Iterator, R> {
     pub(crate) lazy: ImapInner<InputFeeder<I>, Result<R, TaskError>>,
@@ -220,7 +220,7 @@ impl<S: Source, T: ImapItem> ImapInner<S, T> {
         if let Some(error) = self.error.take() {
             return Some(T::refused(error));
         }
-        // Only now: an item is with the caller when he comes back for the next one, and its
+        // Only now: an item is with the caller when they come back for the next one, and its
         // result may be what the input waits for.
         let given = self.put - self.ready.len();
         if given > self.told
@@ -239,7 +239,7 @@ impl<S: Source, T: ImapItem> ImapInner<S, T> {
         }
     }
 
-    /// Takes in what the source has given; `false`: it was nothing, so all is through.
+    /// Takes in what the source has given; `false`: it was nothing, so all is done.
     pub(crate) fn take_in(&mut self, pieces: Vec<Arc<ChunkOutcome>>) -> bool {
         let any = !pieces.is_empty();
         for piece in pieces {

@@ -32,9 +32,9 @@ use crate::worker::function::Stateless;
 /// travels. What a closure would capture, pass as part of the argument. One thing cannot be
 /// checked: a `move` closure must not capture a value without bytes that proves to `unsafe` code
 /// that this *process* has done something, for the worker has not; [`Stateless`] says more. Several
-/// arguments are a tuple. Arguments and results are `Serialize + DeserializeOwned`; they travel in a compact binary
-/// form that is not self-describing, so types with `#[serde(flatten)]` or `#[serde(untagged)]` are
-/// refused with an error that says so.
+/// arguments are a tuple. Arguments and results are `Serialize + DeserializeOwned`; they travel in
+/// a compact binary form that is not self-describing, so types with `#[serde(flatten)]` or
+/// `#[serde(untagged)]` are refused with an error that says so.
 ///
 /// # Contract
 /// - Every call ends: with its value, or with a [`TaskError`] that says why there is none, also
@@ -256,10 +256,10 @@ pub trait Pool {
     /// A worker that was killed and does not die (it is being debugged, frozen, or in a system call
     /// that cannot be interrupted) is waited for no longer than three seconds. Dropping a pool
     /// waits for the same. Such a worker is reaped later: when another one is started, by the fork
-    /// server, or by whoever inherits it when the program ends.
+    /// server, or by the process that inherits it when the program ends.
     ///
     /// # Errors
-    /// When the pool is still open, for then the wait could take for ever; or when it is called
+    /// When the pool is still open, for then the wait might never end; or when it is called
     /// on the thread that the callbacks run on, which would wait for itself.
     fn join(&self) -> Result<(), JoinError> {
         self.executor().join(None).map(|_| ())
@@ -286,7 +286,7 @@ pub trait Pool {
 
     /// Writes what every worker does from now on into a file, until the returned [`Trace`] is
     /// finished or dropped: each item with its worker, function, index, outcome, waiting, times and
-    /// bytes, and the beginnings and ends of workers. Of items that have begun before, it tells
+    /// bytes, and the beginnings and ends of workers. Of items that have begun before, it has
     /// nothing.
     ///
     /// The file is for the trace viewers of Chrome (`chrome://tracing`) and Perfetto

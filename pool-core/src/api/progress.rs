@@ -16,8 +16,8 @@
 //! Any other `ProgressBar` of the crate [`indicatif`] will do as well; see
 //! [`Call::progress`].
 //
-// Whatever draws does so in a thread that waits for results, in one of the bar's own or in the one for
-// callbacks: a terminal may be stopped (Ctrl-S), and must not stop the pool.
+// Whatever draws does so in a thread that waits for results, in one of the bar's own or in the one
+// for callbacks: a terminal may be stopped (Ctrl-S), and must not stop the pool.
 
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
@@ -28,10 +28,11 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 
 use super::call::Call;
 
-/// A bar for one call: how much is done, how fast, since when, how much longer, and what has failed.
+/// A bar for one call: how much is done, how fast, since when, how much longer, and what has
+/// failed.
 ///
-/// Its length is that of the call that it is given to. It is drawn on standard error, in the width that the
-/// terminal has, and not at all if that is no terminal. When the call is through it stays.
+/// Its length is that of the call that it is given to. It is drawn on standard error, in the width
+/// that the terminal has, and not at all if that is no terminal. When the call is through it stays.
 #[must_use]
 pub fn bar() -> ProgressBar {
     ProgressBar::no_length()
@@ -39,8 +40,9 @@ pub fn bar() -> ProgressBar {
         .with_finish(ProgressFinish::AndLeave)
 }
 
-/// The style of [`bar`], for bars of your own: `ProgressBar::new(1000).with_style(progress::style())`.
-/// What stands in the bar's prefix comes first.
+/// The style of [`bar`], for bars of your own:
+/// `ProgressBar::new(1000).with_style(progress::style())`. What stands in the bar's prefix comes
+/// first.
 ///
 /// # Panics
 /// Never: the template is a fixed one.
@@ -100,17 +102,21 @@ fn percent(done: u64, all: u64) -> u128 {
 impl<F> Call<F> {
     /// Shows on `bar` how far the call is. Needs the feature `progress`.
     ///
-    /// Take [`progress::bar()`](super::progress::bar()) if there is no reason for another one. What the
-    /// call does with it:
-    /// - The position goes on with the items that have ended, whatever their outcome, a chunk at a time.
-    /// - A bar without a length gets that of the input, if the input knows it (`size_hint`) or as soon as it
-    ///   has come to its end; and when the call is through the bar is finished, as its `with_finish` says,
-    ///   or abandoned if the call was given up (an iterator that was dropped, an input that panicked).
-    ///   A bar that has a length keeps it, and is finished when it is reached: so several calls can
-    ///   share one. Single tasks (`apply`, `apply_async`) do not set it.
-    /// - How many have failed becomes the message, as `3 failed`, unless the program has set another one.
-    /// - A bar that is drawn is drawn ten times a second, by a thread of indicatif's, so that
-    ///   time goes on while nothing ends. Where there is no terminal nothing is drawn, and there is no thread.
+    /// Take [`progress::bar()`](super::progress::bar()) if there is no reason for another one. What
+    /// the call does with it:
+    /// - The position goes on with the items that have ended, whatever their outcome, a chunk at a
+    ///   time.
+    /// - A bar without a length gets that of the input, if the input knows it (`size_hint`) or as
+    ///   soon as it has come to its end; and when the call is done the bar is finished, as its
+    ///   `with_finish` says, or abandoned if the call was given up (an iterator that was dropped,
+    ///   an input that panicked). A bar that has a length keeps it, and is finished when it is
+    ///   reached: so several calls can share one. Single tasks (`apply`, `apply_async`) do not set
+    ///   it.
+    /// - How many have failed becomes the message, as `3 failed`, unless the program has set
+    ///   another one.
+    /// - A bar that is drawn is drawn ten times a second, by a thread of indicatif's, so that time
+    ///   goes on while nothing ends. Where there is no terminal nothing is drawn, and there is no
+    ///   thread.
     ///
     /// ```
     /// use procpool_core::{Pool, SerialPool, progress};
@@ -165,7 +171,7 @@ impl Progress {
         }
     }
 
-    /// There are so many items and no more.
+    /// The number of items, which is known from now on.
     pub(crate) fn end_known(&mut self, items: usize) {
         if let Some(bar) = &self.bar
             && self.owns_length
@@ -175,20 +181,20 @@ impl Progress {
         }
     }
 
-    /// So many items have ended, and so many of them have failed.
+    /// This many items have ended, and this many of them have failed.
     pub(crate) fn add(&self, items: u64, failed: u64) {
         self.count(items);
         self.count_failures(failed);
     }
 
-    /// So many items have ended. It does not draw while the bar draws itself.
+    /// This many items have ended. It does not draw while the bar draws itself.
     pub(crate) fn count(&self, items: u64) {
         if let Some(bar) = &self.bar {
             bar.inc(items);
         }
     }
 
-    /// So many of them have failed.
+    /// This many of them have failed.
     pub(crate) fn count_failures(&self, items: u64) {
         // Several calls may share a bar, and what it says is all that they know of each other.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -203,7 +209,7 @@ impl Progress {
         }
     }
 
-    /// The call is through.
+    /// The call is done.
     pub(crate) fn finish(&mut self) {
         if let Some(bar) = self.bar.take()
             && self.has_begun

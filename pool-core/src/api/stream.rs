@@ -13,7 +13,7 @@ use super::input::feed::{InputFeeder, Source};
 use super::measured::{ImapMeasured, Measured};
 use crate::error::task_error::TaskError;
 
-/// So many results are given in a row before whatever else the executor runs has its turn: as many
+/// How many results are given in a row before whatever else the executor runs has its turn: as many
 /// as tokio grants to what it knows of.
 const STREAK: u8 = 128;
 

@@ -64,7 +64,7 @@ impl Trace {
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        // Who wants to know whether it was written calls `finish`.
+        // To know whether it was written, call `finish`.
         let _ = self.end();
     }
 }

@@ -224,7 +224,7 @@ impl PoolConfig {
     }
 }
 
-/// Whether a pool can have so many processes; the error says why not.
+/// Whether a pool can have this many processes; the error says why not.
 pub(crate) fn check_processes(processes: usize) -> Result<(), String> {
     match processes {
         0 => Err("processes is 0: a pool needs at least one".into()),
@@ -334,7 +334,7 @@ macro_rules! builder_methods {
         /// as if the caller had told it: within `request{id=7}`, the usual subscriber prints
         /// `request{id=7}: …`. (That is the calling thread's current span in the subscriber that is
         /// told; for `imap`, where `imap` was called. If none was current where the pool was built,
-        /// it is told to the span's own.) The pool keeps that span open until the call is through
+        /// it is told to the span's own.) The pool keeps that span open until the call is done
         /// and its events are told, not longer. Threads that a task starts have it where they are
         /// in a span of the task's. What is told when the task has its outcome, by such a thread or
         /// since the task was killed, is of no span, like all that no task tells.

@@ -64,7 +64,8 @@ pub trait WorkerHandle: Send {
 
     /// The reading end of the worker's doorbell, a non-blocking pipe of which the worker alone
     /// holds the writing end. The engine waits for it to become readable; until
-    /// [`poll_ready`](Self::poll_ready) has answered [`Readiness::Ready`] it leaves the reading to it.
+    /// [`poll_ready`](Self::poll_ready) has answered [`Readiness::Ready`] it leaves the reading to
+    /// it.
     fn doorbell(&self) -> BorrowedFd<'_>;
 
     /// Takes the next step of the bootstrap. Called whenever the doorbell is readable, until it
@@ -101,14 +102,14 @@ pub trait WorkerHandle: Send {
 pub enum Readiness {
     /// The worker has not answered yet.
     Pending,
-    /// The doorbell says nothing any more, and it is not known yet what that means: something is about
-    /// to die. The answer must change within a second or so.
+    /// The doorbell says nothing any more, and it is not known yet what that means: something is
+    /// about to die. The answer must change within a second or so.
     HungUp,
     /// The worker has the region, or is certain to get it.
     Ready,
 }
 
-/// What a [`Launcher`] is told about the worker it is to start.
+/// What a [`Launcher`] needs to know about the worker that it is to start.
 #[derive(Debug, Clone)]
 pub struct LaunchSpec {
     pub(crate) number: u32,
@@ -126,7 +127,7 @@ pub(crate) struct Outlets {
     pub(crate) stdout: Option<Arc<OwnedFd>>,
     pub(crate) stderr: Option<Arc<OwnedFd>>,
     pub(crate) events: Option<Arc<OwnedFd>>,
-    /// The most detailed events to tell of; as in the region's words.
+    /// The most detailed events to forward; as in the region's words.
     pub(crate) max_level: u32,
 }
 

@@ -1,5 +1,5 @@
-//! The options of a pool that are about its workers' lives: what they set up for themselves, when they are
-//! replaced, and who is told of it.
+//! The options of a pool that are about its workers' lives: what they set up for themselves, when
+//! they are replaced, and which hooks are called.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -36,7 +36,7 @@ enum Pin {
     To(Vec<usize>),
 }
 
-/// What the user wants to be told of workers.
+/// What the user wants to hear of workers.
 #[derive(Clone, Default)]
 pub(crate) struct Hooks {
     pub(crate) start: Option<Arc<StartHook>>,
@@ -58,13 +58,13 @@ impl fmt::Debug for Hooks {
 /// Options that make sense.
 #[derive(Debug)]
 pub(crate) struct ValidatedLifecycle {
-    /// What workers apply to themselves, and how they are told to, if there is anything.
+    /// What workers apply to themselves, and the call that makes them, if there is anything.
     pub(crate) settings: Option<(FunctionId, Settings)>,
     /// In bytes.
     pub(crate) max_memory: Option<u64>,
     pub(crate) max_age: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
-    /// So many workers stay, however idle.
+    /// How many workers stay, however idle.
     pub(crate) min_processes: usize,
     pub(crate) hooks: Hooks,
 }
@@ -281,11 +281,12 @@ macro_rules! lifecycle_methods {
         /// Sets a variable of the environment in each worker, before its initializer runs; as
         /// [`Command::env`](std::process::Command::env).
         ///
-        /// All that workers set up for themselves ([`env`](Self::env), [`current_dir`](Self::current_dir),
-        /// [`nice`](Self::nice), [`rlimit`](Self::rlimit), [`pin_cpus`](Self::pin_cpus)) is done in each of them, replacements
-        /// included. Where that fails, [`build`](Self::build) does, and says why; later, when a replacement
-        /// fails a few times in a row, the pool gives up. The environment can only be changed in a worker that has
-        /// one thread: a program must not start others before [`init`].
+        /// All that workers set up for themselves ([`env`](Self::env),
+        /// [`current_dir`](Self::current_dir), [`nice`](Self::nice), [`rlimit`](Self::rlimit),
+        /// [`pin_cpus`](Self::pin_cpus)) is done in each of them, replacements included. Where that
+        /// fails, [`build`](Self::build) does, and says why; later, when a replacement fails a few
+        /// times in a row, the pool gives up. The environment can only be changed in a worker that
+        /// has one thread: a program must not start others before [`init`].
         ///
         /// [`init`]: https://docs.rs/procpool/latest/procpool/fn.init.html
         #[must_use]
@@ -306,8 +307,8 @@ macro_rules! lifecycle_methods {
             self
         }
 
-        /// Empties the environment of each worker, but for what [`env`](Self::env) sets after this; as
-        /// [`Command::env_clear`](std::process::Command::env_clear).
+        /// Empties the environment of each worker, but for what [`env`](Self::env) sets after this;
+        /// as [`Command::env_clear`](std::process::Command::env_clear).
         #[must_use]
         pub fn env_clear(mut self) -> Self {
             self.config.set_env_clear();
@@ -323,25 +324,25 @@ macro_rules! lifecycle_methods {
             self
         }
 
-        /// Makes each worker nicer by so much, as nice(1) does: the higher, the less of a processor it
-        /// gets while others want it, up to 19 in all. To be less nice needs a privilege.
+        /// Makes each worker nicer by so much, as nice(1) does: the higher, the less of a processor
+        /// it gets while others want it, up to 19 in all. To be less nice needs a privilege.
         #[must_use]
         pub fn nice(mut self, increment: i32) -> Self {
             self.config.set_nice(increment);
             self
         }
 
-        /// Limits what each worker may use of something, as setrlimit(2) does; `u64::MAX` is no limit.
-        /// To raise a hard limit needs a privilege.
+        /// Limits what each worker may use of something, as setrlimit(2) does; `u64::MAX` is no
+        /// limit. To raise a hard limit needs a privilege.
         #[must_use]
         pub fn rlimit(mut self, resource: $crate::Resource, soft: u64, hard: u64) -> Self {
             self.config.set_rlimit(resource, soft, hard);
             self
         }
 
-        /// Pins each worker to one of the processors that this program may run on: the first worker to the first
-        /// one, and so on, beginning again where there are more workers. A replacement has the processor of the
-        /// worker that it replaces.
+        /// Pins each worker to one of the processors that this program may run on: the first worker
+        /// to the first one, and so on, beginning again where there are more workers. A replacement
+        /// has the processor of the worker that it replaces.
         #[must_use]
         pub fn pin_cpus(mut self) -> Self {
             self.config.set_pin_cpus();
@@ -357,20 +358,20 @@ macro_rules! lifecycle_methods {
 
         /// How much memory a worker may hold, in bytes, before a new one takes its place.
         ///
-        /// What counts is its resident set as top(1) shows it, shared memory included; for a forked worker also what was
-        /// there before the fork. It is looked at whenever a chunk of items is through, so a single task may
-        /// take more for a while ([`rlimit`](Self::rlimit) forbids that). A worker that holds more works on
-        /// until its replacement is ready, finishes what it runs, and goes; one that holds twice as much is given
-        /// nothing more at once. A limit that a worker exceeds before its
-        /// first task is an error.
+        /// What counts is its resident set as top(1) shows it, shared memory included; for a forked
+        /// worker also what was there before the fork. It is looked at whenever a chunk of items is
+        /// done, so a single task may take more for a while ([`rlimit`](Self::rlimit) forbids
+        /// that). A worker that holds more works on until its replacement is ready, finishes what
+        /// it runs, and goes; one that holds twice as much is given nothing more at once. A limit
+        /// that a worker exceeds before its first task is an error.
         #[must_use]
         pub fn max_memory_per_child(mut self, bytes: u64) -> Self {
             self.config.set_max_memory_per_child(bytes);
             self
         }
 
-        /// How long a worker lives before a new one takes its place, whether it works or not. It works on until
-        /// its replacement is ready, finishes what it runs, and goes.
+        /// How long a worker lives before a new one takes its place, whether it works or not. It
+        /// works on until its replacement is ready, finishes what it runs, and goes.
         #[must_use]
         pub fn max_age(mut self, age: std::time::Duration) -> Self {
             self.config.set_max_age(age);
@@ -378,8 +379,8 @@ macro_rules! lifecycle_methods {
         }
 
         /// After how long without work a worker goes, as long as there are more than
-        /// [`min_processes`](Self::min_processes). When there are more items than workers they come back, up to
-        /// [`processes`](Self::processes). Without it, they stay.
+        /// [`min_processes`](Self::min_processes). When there are more items than workers they come
+        /// back, up to [`processes`](Self::processes). Without it, they stay.
         #[must_use]
         pub fn idle_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.config.set_idle_timeout(timeout);
@@ -387,16 +388,16 @@ macro_rules! lifecycle_methods {
         }
 
         /// How many workers stay, however long they have been idle; see
-        /// [`idle_timeout`](Self::idle_timeout). Without it, one, so that a task need not wait for a
-        /// worker to start.
+        /// [`idle_timeout`](Self::idle_timeout). Without it, one, so that a task need not wait for
+        /// a worker to start.
         #[must_use]
         pub fn min_processes(mut self, processes: usize) -> Self {
             self.config.set_min_processes(processes);
             self
         }
 
-        /// A function to call in this process when a worker has started: its process answers, and its
-        /// initializer is next.
+        /// A function to call in this process when a worker has started: its process answers, and
+        /// its initializer is next.
         ///
         /// It runs on the thread that completion callbacks run on, one call after the other and in
         /// the order in which things happened; what it waits for, they wait for. A panic in it
@@ -412,8 +413,8 @@ macro_rules! lifecycle_methods {
 
         /// A function to call in this process when a worker is gone: with how its process ended,
         /// and why. It is called once for each worker that
-        /// [`on_worker_start`](Self::on_worker_start) told of, also for those that the end of the pool kills, and as
-        /// that is; a [`join`]($crate::Pool::join) waits for it.
+        /// [`on_worker_start`](Self::on_worker_start) was called for, also for those that the end
+        /// of the pool kills, and as that is; a [`join`]($crate::Pool::join) waits for it.
         #[must_use]
         pub fn on_worker_death<F>(mut self, hook: F) -> Self
         where

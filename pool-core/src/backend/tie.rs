@@ -9,14 +9,14 @@ use crate::sys;
 /// see [`bind_to_parent`](crate::worker::bind_to_parent). When this end is closed, by whatever end
 /// of the parent, the kernel kills the group.
 ///
-/// It does what [`WorkerHandle::kill`](crate::WorkerHandle::kill) does, in cases in which that cannot: the parent
-/// may not signal the worker any more, because it has dropped its privileges; the parent is gone;
-/// the worker is gone and what it has started is left, so that the group's number is somebody
-/// else's perhaps. The kernel keeps the group itself, and not its number.
+/// It does what [`WorkerHandle::kill`](crate::WorkerHandle::kill) does, in cases in which that
+/// cannot: the parent may not signal the worker any more, because it has dropped its privileges;
+/// the parent is gone; the worker is gone and what it has started is left, so that the group's
+/// number is somebody else's perhaps. The kernel keeps the group itself, and not its number.
 ///
 /// What the worker has bound is the open connection and not its descriptor of it. A copy of that
 /// end lies unread in the queue of this one, so that it lasts as long as this one and a moment
-/// longer: the kernel tells of a hang-up before it throws the queue away. Therefore the worker can
+/// longer: the kernel reports a hang-up before it throws the queue away. Therefore the worker can
 /// neither lose the tie, nor does it end with the worker. That matters when the parent dies: its
 /// threads end one after the other, and the parent-death signal, which comes with the end of one of
 /// them, kills the worker before the last one has closed this end.

@@ -54,7 +54,7 @@ use crate::codec::{self, Number};
 /// ```
 ///
 /// # What is copied
-/// | what is broadcast | the handle | who makes it | who gets a handle |
+/// | what is broadcast | the handle | the maker | the receiver of a handle |
 /// |---|---|---|---|
 /// | `Vec<f64>`, `&[u8]` and the like | `Broadcast<[f64]>` | copied once | read where it lies |
 /// | [`filled`](Broadcast::filled) in place | `Broadcast<[f64]>` | not copied | read where it lies |

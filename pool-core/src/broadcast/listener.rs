@@ -1,4 +1,4 @@
-//! Who is told when shared memory is freed.
+//! Who is notified when shared memory is freed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -37,7 +37,7 @@ pub struct SharedMemory {
 }
 
 /// How much memory can have memory inside, with the innermost. A ticket has as many levels, and
-/// whoever goes through all of it needs stack for each.
+/// a walk through all of it needs stack for each.
 const MAX_RANK: u32 = 32;
 
 static RUNNING_ITEM: OnceLock<fn() -> u64> = OnceLock::new();
@@ -141,7 +141,7 @@ impl Ticket {
 }
 
 /// Names memory in every process that has it: the number that was given to it, and its inode. The
-/// number alone would be the word of who says it.
+/// number alone would be the sender's word alone.
 type Key = (u128, u64);
 
 /// Memory that handles in this process mean.
@@ -171,7 +171,7 @@ impl SharedMemory {
         Self::made(Sealed::copy_of(bytes)?, inner, shared)
     }
 
-    /// Makes so many zero bytes shared memory, as `fill` changes them.
+    /// Makes this many zero bytes shared memory, as `fill` changes them.
     pub(super) fn filled<N: Number>(
         bytes: usize,
         fill: impl FnOnce(&mut [u8]),
@@ -222,7 +222,7 @@ impl SharedMemory {
     /// The memory that a handle means which came from the parent or from a worker.
     ///
     /// Only what the parent has sent is looked for in another process. What a worker has made is
-    /// known when its result is read, or never: see [`offering`](super::offering).
+    /// known when its result is read, or never: see [`shared_result`](super::shared_result).
     pub(super) fn claim(ticket: &Ticket, from_parent: bool) -> Result<Arc<Self>, CodecError> {
         let found = find(&known(), ticket.key());
         if !from_parent {
@@ -287,7 +287,7 @@ impl SharedMemory {
         })
     }
 
-    /// How a handle of it travels. Who gets it may open what this process has.
+    /// How a handle of it travels. Its receiver may open what this process has.
     pub(super) fn ticket(&self) -> Ticket {
         match self.origin {
             // The handles in it say the same.
@@ -346,7 +346,7 @@ impl SharedMemory {
     }
 
     /// Whether a handle of this type can mean it, as far as this process knows. It does if the
-    /// memory was made here; a handle of another type is a lie, by whoever had it.
+    /// memory was made here; a handle of another type is a lie of the sender's.
     pub(super) fn can_be<T: ?Sized + 'static>(&self) -> Result<(), CodecError> {
         match &self.origin {
             Origin::Here(shared) if shared.of != TypeId::of::<T>() => Err(CodecError::new(
@@ -454,7 +454,7 @@ impl Drop for SharedMemory {
             // The user's destructor.
             catch_and_discard(|| drop(value));
         }
-        // Those who look now find that it is gone.
+        // A look from now on finds that it is gone.
         drop(self.sealed.take());
         listener::tell();
     }

@@ -19,7 +19,7 @@ const MAX_OFFERS: usize = 64;
 /// How many bytes a ticket takes, without those inside of it.
 const TICKET_BYTES: usize = 40;
 
-/// How many bytes an offering has at most beyond those of the result.
+/// How many bytes a shared result has at most beyond those of the result.
 pub(crate) const MAX_OFFERED_BYTES: u64 = (8 + MAX_OFFERS * TICKET_BYTES + 4) as u64;
 
 /// Worker: adds to an encoded result what the parent has yet to get of the memory that handles in
@@ -69,7 +69,7 @@ pub(crate) struct Opened<'a> {
 }
 
 impl SharedResult {
-    /// Takes a record apart. `None`: these bytes are no offering.
+    /// Takes a record apart. `None`: these bytes are no shared result.
     pub(crate) fn read(record: &[u8]) -> Option<Self> {
         let (rest, length) = record.split_last_chunk()?;
         let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;

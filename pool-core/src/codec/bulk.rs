@@ -235,7 +235,7 @@ macro_rules! for_each_bulk {
 }
 use for_each_bulk;
 
-/// An empty vector with room for so many numbers, which somebody else has asked for.
+/// An empty vector with room for this many numbers, which somebody else has asked for.
 #[inline]
 fn with_capacity<N: Number>(count: usize) -> Result<Vec<N>, CodecError> {
     let mut numbers = Vec::new();
@@ -278,7 +278,7 @@ impl<N: Number> Bulk for Vec<N> {
         fill(unsafe {
             std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), size_of_val(room))
         });
-        // SAFETY: `fill` has written all bytes of so many numbers (its contract), and whatever
+        // SAFETY: `fill` has written all bytes of this many numbers (its contract), and whatever
         // they are, they make numbers (see `Number`).
         unsafe { numbers.set_len(count) };
         Some(numbers)

@@ -34,7 +34,7 @@ impl CodecError {
         }))
     }
 
-    /// For so many bytes that there is no memory for.
+    /// For this many bytes, for which there is no memory.
     #[cold]
     pub(crate) fn no_memory(bytes: u64) -> Self {
         Self::new(format_args!(

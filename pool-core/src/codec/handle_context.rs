@@ -30,7 +30,7 @@ enum Passage {
     Leaving(Option<Arc<dyn Attachment>>),
     /// A handle is being decoded.
     Arriving(Arrival),
-    /// A handle was decoded, behind which so many values stand inside each other.
+    /// A handle was decoded, behind which this many values stand inside each other.
     Arrived { height: u32, excess: usize },
 }
 
@@ -107,8 +107,8 @@ pub(crate) fn leave(memory: Arc<dyn Attachment>) -> bool {
     }
 }
 
-/// So many values stand inside each other behind the handle that was decoded, and so much excess is
-/// left.
+/// This many values stand inside each other behind the handle that was decoded, and so much excess
+/// is left.
 pub(crate) fn arrived(height: u32, excess: usize) {
     PASSAGE.set(Passage::Arrived { height, excess });
 }

@@ -15,7 +15,7 @@ pub(super) const HANDLE_DEPTH: u32 = 8;
 /// How many bytes of memory all elements together may take that themselves take none on the wire.
 pub(super) const MAX_FREE: usize = 1 << 22;
 
-/// A value may take so many bytes of memory for each of its bytes, ..
+/// A value may take this many bytes of memory for each of its bytes, ..
 pub(super) const FACTOR: usize = 8;
 
 /// .. and those that take more may take this many bytes more than that, all together. An option of
@@ -65,7 +65,7 @@ impl<const MEASURES: bool> Limits<MEASURES> {
         self.depth.checked_sub(HANDLE_DEPTH).ok_or_else(too_deep)
     }
 
-    /// Takes account of a handle that stands here, behind which so many values stand inside each
+    /// Takes account of a handle that stands here, behind which this many values stand inside each
     /// other, and which has left so much excess.
     pub(super) fn pass_handle(&mut self, height: u32, excess: usize) -> Result<(), CodecError> {
         self.excess = self.excess.min(excess);
@@ -153,7 +153,7 @@ impl<const MEASURES: bool> Limits<MEASURES> {
         }
     }
 
-    /// Counts so many bytes of elements without any.
+    /// Counts this many bytes of elements without any.
     #[cold]
     pub(super) fn charge(&mut self, size: usize) -> Result<(), CodecError> {
         match self.free.checked_sub(size) {

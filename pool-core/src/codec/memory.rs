@@ -14,7 +14,7 @@ pub(crate) struct Memory {
     bytes: usize,
 }
 
-/// So many bytes may get room before they are there. Room that is not touched takes addresses, not
+/// How many bytes may get room before they are there. Room that is not touched takes addresses, not
 /// memory.
 pub(crate) const AHEAD: u64 = if cfg!(any(fuzzing, test)) {
     1 << 10
@@ -45,7 +45,7 @@ macro_rules! with_words {
 }
 
 impl Memory {
-    /// None yet, for numbers of so many bytes each. `None`: there are no such numbers.
+    /// None yet, for numbers of this many bytes each. `None`: there are no such numbers.
     pub(crate) fn new(element: usize) -> Option<Self> {
         let words = match element {
             1 => Words::One(Vec::new()),

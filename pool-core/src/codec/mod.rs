@@ -23,24 +23,24 @@
 //! # What it refuses
 //! Nothing in the bytes says what they are, so a type that asks (`deserialize_any` and the like:
 //! `#[serde(flatten)]`, `#[serde(untagged)]`, `#[serde(tag = "..")]`, values of other formats) is
-//! refused by the decoder; the encoder cannot tell it from others. A field that
+//! refused by the decoder; the encoder cannot distinguish it from others. A field that
 //! `#[serde(skip_serializing_if)]` leaves out of a struct or of a struct variant is refused by the
 //! encoder: the reader would take the next field for it. Both errors name the type and say the way
 //! round.
 //!
 //! # What it cannot see
-//! serde does not tell the format of these, so they must not be used: `skip_serializing_if` in a
+//! serde does not inform the format of these, so they must not be used: `skip_serializing_if` in a
 //! *tuple* struct or variant; a field with `skip_serializing` but not `skip_deserializing`, or the
 //! reverse; and `#[serde(skip)]` on a variant with others after it, since serde_derive numbers the
 //! variants with it when writing and without it when reading.
 //!
 //! # Bytes from a process that went wrong
 //! The decoder trusts nothing: every length is checked against what is left, every `bool`, `char`,
-//! string and tag is validated, and bytes left over are an error. It never panics by itself, and
+//! string and tag is validated, and bytes left over are an error. It never panics of its own, and
 //! three limits keep it from taking the process down:
 //! - depth: `MAX_DEPTH` values inside each other, since each takes stack; what stands in shared
 //!   memory counts from where a handle of it stands;
-//! - capacity: all that it ever tells containers to reserve is together no more elements than
+//! - capacity: all that it ever asks containers to reserve is together no more elements than
 //!   the input has bytes;
 //! - elements without bytes: nothing in the input pays for the elements of a `Vec<()>`, so all of
 //!   them together may take `MAX_FREE` bytes of memory, and at least one each;

@@ -1,4 +1,4 @@
-//! Plain numbers: one that is argument or result by itself goes past serde.
+//! Plain numbers: one that is an argument or a result alone goes past serde.
 //!
 //! The bytes are those that serde would have led to, so both ways lead to the same.
 #![allow(unsafe_code)]
@@ -7,8 +7,8 @@ use std::any::TypeId;
 use std::mem::needs_drop;
 use std::ptr;
 
-/// A plain number: an integer of a fixed size, `f32` or `f64`, and where they have 64 bits `usize` and `isize`.
-/// It is the same in memory as on the wire.
+/// A plain number: an integer of a fixed size, `f32` or `f64`, and where they have 64 bits `usize`
+/// and `isize`. It is the same in memory as on the wire.
 ///
 /// # Safety
 /// There must be no padding in it, every pattern of bits must be a value, and its bytes in memory

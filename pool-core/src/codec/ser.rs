@@ -112,7 +112,7 @@ where
     }
 }
 
-/// Takes back what was appended, unless told that all went well.
+/// Takes back what was appended, unless all went well.
 struct Rewind<'a> {
     out: &'a mut Vec<u8>,
     start: usize,

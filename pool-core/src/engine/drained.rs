@@ -8,6 +8,6 @@ use crate::task::chunk::Chunk;
 pub(super) struct Drained {
     /// Something arrived.
     pub(super) news: bool,
-    /// Loads that are through, with the nanoseconds that they took.
+    /// Loads that are done, with the nanoseconds that they took.
     pub(super) finished: Vec<(Done<Chunk>, u64)>,
 }

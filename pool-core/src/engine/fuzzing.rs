@@ -24,7 +24,7 @@ use crate::worker::function::FunctionId;
 /// The capacity of each ring, the smallest that there is.
 const BYTES: usize = 4096;
 const SLOT: usize = 0;
-/// Loads of so many items are measured.
+/// Loads of this many items are measured.
 const MEASURED: usize = 11;
 /// The most items that one input makes.
 const MAX_ITEMS: usize = 2000;

@@ -464,7 +464,7 @@ impl ParentChannel {
     }
 }
 
-/// So many values are looked for first behind one that has come.
+/// This many values are looked for first behind one that has come.
 const FIRST_RUN: usize = 8;
 
 /// How much room is made for the results of a chunk when the first of them come.
@@ -506,7 +506,7 @@ mod tests {
         Ok(drained.news)
     }
 
-    /// Whoever looks until there is no news would look for ever.
+    /// Whoever looks until there is no news would look forever.
     #[test]
     fn a_part_of_a_head_is_no_news() {
         let (mut channel, mut worker, mut scheduler) = both_ends();

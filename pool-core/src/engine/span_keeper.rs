@@ -32,7 +32,7 @@ impl Core {
         if delivery.has_origin()
             && let Some(pipes) = self.pipes(slot)
         {
-            // All before that one have an outcome, and so are through.
+            // All before that one have an outcome, and so are done.
             let through = self.scheduler.position(slot, 0);
             delivery.settle_by(pipes.settler(through));
         }

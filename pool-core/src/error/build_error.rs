@@ -70,7 +70,7 @@ pub struct JoinError {
 }
 
 impl JoinError {
-    /// The pool is neither closed nor terminated, so waiting for its end could take for ever.
+    /// The pool is neither closed nor terminated, so waiting for its end might never end.
     #[must_use]
     pub fn not_closed() -> Self {
         Self {

@@ -73,7 +73,7 @@ pub(crate) fn peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
     (result, PEAK.get().wrapping_sub(before))
 }
 
-/// Calls a function in which this thread gets no memory of more than so many bytes in one piece.
+/// Calls a function in which this thread gets no memory of more than this many bytes in one piece.
 #[cfg(test)]
 pub(crate) fn without_more_than<T>(largest: usize, f: impl FnOnce() -> T) -> T {
     struct Unlimited;

@@ -58,7 +58,7 @@ pub enum WorkerState {
     Idle,
     /// It runs a task, or its initializer.
     Running,
-    /// It was told to go, and runs its finalizer.
+    /// It was retired, and runs its finalizer.
     Draining,
     /// It was killed or has died, and is not gone yet. If that takes longer than a moment, it has
     /// no place any more, and another worker has: something keeps it, such as a debugger or a
@@ -75,7 +75,7 @@ pub struct RunningTask {
     /// Which item of its call it is, counted from 0.
     pub index: usize,
     /// How long it has been running, by the worker's word. That is noted only of items with a
-    /// timeout or receipts, and while a trace is on; otherwise see
+    /// timeout or metrics, and while a trace is on; otherwise see
     /// [`chunk_running_for`](Self::chunk_running_for).
     pub running_for: Option<Duration>,
     /// How long its chunk has been running: of a first item, the same.

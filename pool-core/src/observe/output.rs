@@ -33,7 +33,7 @@ use crate::process::worker_info::WorkerInfo;
 /// thread of the pool empties all the time. What was written before a worker died, however it died,
 /// is there, and the error of the task that it was running has the [last
 /// lines](crate::TaskError::stderr) of its standard error. When a worker is dead its pipes are
-/// closed, whoever else may have them: what a program that it has left behind writes after that is
+/// closed, even where others have them: what a program that it has left behind writes after that is
 /// an error there (`EPIPE`).
 #[derive(Clone)]
 pub struct Output(pub(crate) Kind);
@@ -71,8 +71,8 @@ impl Output {
 
     /// As [`inherit`](Self::inherit), but by way of the pool, which keeps the last lines for the
     /// errors of lost tasks. Every byte is passed on, in order: where the program's own output does
-    /// not take it, the workers wait as if they wrote there themselves, and so does whoever drops
-    /// the pool.
+    /// not take it, the workers wait as if they wrote there themselves, and so does a thread that
+    /// drops the pool.
     ///
     /// ```
     /// # let stderr =
@@ -138,10 +138,11 @@ pub struct OutputLine {
 }
 
 impl OutputLine {
-    /// Longer lines come in pieces of at most so many bytes.
+    /// Longer lines come in pieces of at most this many bytes.
     pub const MAX_BYTES: usize = 8 * 1024;
 
-    /// Who has written it. In the first moments of a worker its process identifier may still be 0.
+    /// The worker that has written it. In the first moments of a worker its process identifier may
+    /// still be 0.
     #[must_use]
     pub fn worker(&self) -> &WorkerInfo {
         &self.worker

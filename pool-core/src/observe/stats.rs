@@ -75,7 +75,7 @@ impl Stats {
         self.workers_ended.get(&reason).copied().unwrap_or(0)
     }
 
-    /// So many items have failed in this way.
+    /// This many items have failed in this way.
     pub(crate) fn fail(&mut self, kind: TaskErrorKind, items: u64) {
         if items > 0 {
             self.failed += items;

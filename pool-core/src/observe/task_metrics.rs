@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::process::worker_info::WorkerInfo;
 
-/// What one item took, and who ran it: see [`Call::measured`](crate::Call::measured).
+/// What one item took, and which worker ran it: see [`Call::measured`](crate::Call::measured).
 ///
 /// What happened in the worker is the worker's word. It is cut to what can be (no time is longer
 /// than the time since the submission), but a task that writes into its process's memory can make
 /// its own worker say anything else.
 ///
-/// An item that failed has a receipt, too, as far as things are known: what is not is `None` or
+/// An item that failed has metrics, too, as far as things are known: what is not is `None` or
 /// zero. Of an item whose worker died under it, or was killed at its deadline, it is known when it
 /// began and that it ran until the pool heard of the death; of one that never began, what was done
 /// in the caller.

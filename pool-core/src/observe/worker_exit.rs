@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::process::exit_status::ExitStatus;
 
-/// How and why a worker ended: what a builder's `on_worker_death` is told.
+/// How and why a worker ended: what a builder's `on_worker_death` is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerExit {
     exit: ExitStatus,
@@ -74,7 +74,7 @@ pub enum ExitReason {
     Resized,
     /// The pool was closed, and there was nothing left to do.
     Closed,
-    /// It died by itself, or somebody outside of the pool has killed it.
+    /// It died of its own, or somebody outside of the pool has killed it.
     Crashed,
     /// It was killed because its task was at its deadline.
     Deadline,
@@ -82,9 +82,11 @@ pub enum ExitReason {
     Cancelled,
     /// It was killed because it wrote rubbish into the memory that it shares with the pool.
     ProtocolViolation,
-    /// It was killed because it did not get ahead in the time that it had, whatever it said of itself.
+    /// It was killed because it did not get ahead in the time that it had, whatever it said of
+    /// itself.
     Unresponsive,
-    /// It was not ready: its initializer failed, or a setting of the builder's could not be applied.
+    /// It was not ready: its initializer failed, or a setting of the builder's could not be
+    /// applied.
     StartFailed,
     /// The pool was terminated or dropped, or had to give up.
     Terminated,

@@ -1,4 +1,4 @@
-//! What is told of a panic.
+//! What is reported of a panic.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
 //! What the unwinder knows of the frames of this thread: where each one is, and whether it would
 //! catch a panic.
 //!
-//! A panic hook is not told whether its panic will be caught, and by whom. The unwinder is about to
-//! look for that in the tables of the code; the same question is asked of the same tables here.
+//! A panic hook does not learn whether its panic will be caught, and by what. The unwinder is about
+//! to look for that in the tables of the code; the same question is asked of the same tables here.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;

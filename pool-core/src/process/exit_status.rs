@@ -12,7 +12,7 @@ pub enum ExitStatus {
     /// It is gone, and nobody can say how: somebody else has asked the kernel first.
     Unknown,
     /// It is gone, and the process that started it as well, which alone could have said how. Most
-    /// likely it died of that; nobody can tell whether it had died before.
+    /// likely it died of that; nobody knows whether it had died before.
     Orphaned,
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::sys;
 
-/// What is said to whoever uses a copy of a pool.
+/// What is said to a user of a copy of a pool.
 pub(crate) const OF_FORK: &str =
     "this process is a fork of the one that the pool belongs to: build a pool of its own";
 

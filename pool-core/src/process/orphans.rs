@@ -10,7 +10,7 @@ const TRIES: u32 = 9;
 /// The orphans of a worker: what its tasks have started, and what was killed with its process
 /// group. The system gives them to the next process above that has said that it reaps such
 /// (`PR_SET_CHILD_SUBREAPER`), or to process 1. Where that is the parent, they are its children,
-/// and zombies for ever unless it reaps them. Elsewhere, the system finds no child in the group.
+/// and zombies forever unless it reaps them. Elsewhere, the system finds no child in the group.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Orphans {

@@ -8,9 +8,10 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-/// So many are kept by a thread, at most.
+/// How many a thread keeps, at most.
 const KEEP: usize = 16;
-/// Smaller ones are left to the allocator, larger ones are given back: a thread should not stay large.
+/// Smaller ones are left to the allocator, larger ones are given back: a thread should not stay
+/// large.
 const WORTH: std::ops::RangeInclusive<usize> = 4 * 1024..=128 * 1024;
 
 thread_local! {
@@ -22,7 +23,7 @@ thread_local! {
 pub(crate) struct Buffer(Vec<u8>);
 
 impl Buffer {
-    /// Sees to it that there is room for so many bytes more, if need be in memory that is spare.
+    /// Sees to it that there is room for this many bytes more, if need be in memory that is spare.
     #[inline]
     pub(crate) fn make_room(&mut self, bytes: usize) {
         if self.0.capacity() < *WORTH.start()

@@ -22,8 +22,8 @@ use crate::panic::report::PanicReport;
 /// The two low bits are free for the record's kind.
 const LONG: u32 = u32::MAX >> 2;
 
-/// In the eight bytes of a long length: it is an [`SharedResult`](RecordKind::SharedResult). That kind is
-/// so rare that its length is always a long one.
+/// In the eight bytes of a long length: it is an [`SharedResult`](RecordKind::SharedResult). That
+/// kind is so rare that its length is always a long one.
 const OFFERS: u64 = 1 << 63;
 
 /// From how many bytes on a bulk value goes into a ring, or comes out of it, without a stop in
@@ -134,7 +134,7 @@ impl Head {
 }
 
 /// Adds to the length that stands before the memory of a bulk value how large its elements are. The
-/// highest byte of the length is free: no memory has so many.
+/// highest byte of the length is free: no memory is that long.
 pub(crate) fn put_element(prefix: &mut [u8; 8], bytes: usize) {
     let count = u64::from_le_bytes(*prefix);
     prefix[7] = (bytes as u64).checked_div(count).unwrap_or(1) as u8;
@@ -326,7 +326,7 @@ impl FrameHeader {
     }
 }
 
-/// Why an item has no result, as the worker tells it.
+/// Why an item has no result, in the worker's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     pub(crate) stage: Stage,

@@ -82,7 +82,8 @@ pub(crate) struct Words {
 pub(crate) struct Identity {
     magic: AtomicU64,
     version: AtomicU32,
-    /// The two halves of the parent's [`build_identity`](crate::shm::build_identity::build_identity).
+    /// The two halves of the parent's
+    /// [`build_identity`](crate::shm::build_identity::build_identity).
     build: [AtomicU64; 2],
     pub(crate) number: AtomicU32,
     pub(crate) generation: AtomicU32,
@@ -120,7 +121,8 @@ pub(crate) struct Progress {
 /// See [`Words::reclaim`].
 #[derive(Debug, Default)]
 struct Reclaim {
-    /// `NOTHING_RECLAIMED`, `DECIDING` or `DECIDED`; a futex for a worker that waits for the latter.
+    /// `NOTHING_RECLAIMED`, `DECIDING` or `DECIDED`; a futex for a worker that waits for the
+    /// latter.
     state: FutexWord,
     /// Once decided: the number of the last item that the worker may run.
     last: AtomicU64,
@@ -139,7 +141,7 @@ pub(crate) struct Advice {
     pub(crate) cancelled: AtomicU64,
     /// How often memory was freed of which the worker may hold some.
     pub(crate) freed: AtomicU32,
-    /// The most detailed `tracing` events that it should tell of: 1 for errors to 5 for all, 0 for
+    /// The most detailed `tracing` events that it should forward: 1 for errors to 5 for all, 0 for
     /// none.
     pub(crate) max_level: AtomicU32,
     /// How many bytes a result may have; 0: any number.
@@ -242,7 +244,7 @@ impl Region {
         Self::new(self.address, self.bytes)
     }
 
-    /// In a model: whoever sleeps on a word here wakes, to be killed.
+    /// In a model: a thread that sleeps on a word here wakes, to be killed.
     #[cfg(shuttle)]
     pub(crate) fn wake_all(&self) {
         self.words().worker_asleep.wake();
@@ -472,7 +474,7 @@ fn halves(identity: u128) -> impl Iterator<Item = u64> {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours alone, and whoever reaches into it holds a borrow or a
+        // SAFETY: the mapping is ours alone, and every user of it holds a borrow or a
         // reference count of this value.
         unsafe { sys::unmap(self.address, self.bytes) };
     }

@@ -214,18 +214,19 @@ impl Producer {
     /// The free space that is in one piece, from the next byte on.
     ///
     /// # Safety
-    /// The space is not used after more was put in than [`advance`](Self::advance) was told of.
+    /// The space is not used after more was put in than [`advance`](Self::advance) was given.
     #[inline]
     pub(crate) unsafe fn room<'a>(&mut self) -> Result<&'a mut [u8], Corrupt> {
         let free = self.free()?;
         let (place, before_end) = self.memory.place(self.tail);
-        // SAFETY: within the ring, whose memory was zero when it was made, and free: nobody else touches
-        // it, the consumer because it has said so and this side by the contract.
+        // SAFETY: within the ring, whose memory was zero when it was made, and free: nobody else
+        // touches it, the consumer because it has said so and this side by the contract.
         let room = unsafe { std::slice::from_raw_parts_mut(place.as_ptr(), free.min(before_end)) };
         Ok(room)
     }
 
-    /// So many bytes were written into the [`room`](Self::room), from its beginning or where the last ended.
+    /// This many bytes were written into the [`room`](Self::room), from its beginning or where the
+    /// last ended.
     #[inline]
     pub(crate) fn advance(&mut self, count: usize) {
         self.memory.writes(self.tail, count);

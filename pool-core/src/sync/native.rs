@@ -15,7 +15,7 @@ pub(crate) mod thread {
 /// A word that a thread, or another process, can sleep on.
 pub(crate) type FutexWord = atomic::AtomicU32;
 
-/// Says to a checker that so many bytes of a block of memory are going to be read, and which:
+/// Says to a checker that this many bytes of a block of memory are going to be read, and which:
 /// `offset` gives the place of each.
 #[inline(always)]
 pub(crate) fn reads(_block: NonNull<u8>, _count: usize, _offset: impl Fn(u64) -> usize) {}

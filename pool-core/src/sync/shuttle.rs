@@ -93,7 +93,7 @@ pub(crate) mod atomic {
                     value
                 }
 
-                /// As `load`, by who cannot be killed now.
+                /// As `load`, by a thread that cannot be killed now.
                 pub(crate) fn peek(&self, order: Ordering) -> $number {
                     self.0.load(order)
                 }

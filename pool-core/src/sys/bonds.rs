@@ -108,7 +108,7 @@ pub(crate) fn raise_oom_score(by: i32) {
 
 /// Whether the other end of a connection is closed.
 pub(crate) fn is_hung_up(end: BorrowedFd<'_>) -> io::Result<bool> {
-    // Nothing is asked for: a hang-up is always told.
+    // Nothing is asked for: a hang-up is always reported.
     let mut end = [PollFd::new(&end, PollFlags::empty())];
     retry_on_intr(|| poll(&mut end, Some(&Timespec::default())))?;
     Ok(end[0].revents().contains(PollFlags::HUP))

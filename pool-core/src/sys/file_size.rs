@@ -13,7 +13,7 @@ use super::refused::errno_of;
 
 /// Runs what writes or grows a file. Where that would exceed the limit of file sizes, it fails, and
 /// that is all: the kernel also sends the thread SIGXFSZ, which would end the program before
-/// anybody can be told of the error.
+/// anybody can be given the error.
 pub(crate) fn without_size_signal<T>(grow: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let mut signal = SigSet::empty();
     signal.add(Signal::SIGXFSZ);

@@ -1,4 +1,4 @@
-//! What the loader knows of the main executable that tells one build from another.
+//! What the loader knows of the main executable that distinguishes one build from another.
 #![allow(unsafe_code)]
 
 use nix::libc;
@@ -16,7 +16,7 @@ impl Hash {
         self.0 = (self.0 ^ u128::from(word)).wrapping_mul(PRIME);
     }
 
-    /// Adds a field, told apart from its neighbours by its length.
+    /// Adds a field, separated from its neighbours by its length.
     pub(super) fn add(&mut self, field: &[u8]) {
         self.add_word(field.len() as u64);
         for bytes in field.chunks(8) {

@@ -17,7 +17,7 @@ use super::file_size::without_size_signal;
 use super::linux::{give_size, has_size, map_shared, memory_file_to_size, off_standard, unmap};
 use super::refused::{failed, failed_in, is_refusal};
 
-/// What makes a memory file's bytes the same for ever.
+/// What makes a memory file's bytes the same forever.
 const FROZEN: SealFlags = SealFlags::WRITE
     .union(SealFlags::SHRINK)
     .union(SealFlags::GROW)
@@ -70,8 +70,8 @@ fn memory_device() -> io::Result<Device> {
 /// Its major and minor number.
 type Device = (u32, u32);
 
-/// Where a file is: its device and its inode. Nobody is asked who may take his time, such as a file
-/// system's server.
+/// Where a file is: its device and its inode. Nothing is asked that may take its time, such as a
+/// file system's server.
 fn look_at(file: impl AsFd) -> io::Result<(Device, u64)> {
     let file = file.as_fd();
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
@@ -82,7 +82,7 @@ fn look_at(file: impl AsFd) -> io::Result<(Device, u64)> {
     }
 }
 
-/// The same where a sandbox refuses `statx`. The name tells first whether it is memory, of which
+/// The same where a sandbox refuses `statx`. The name says first whether it is memory, of which
 /// the kernel itself is asked.
 fn look_by_name(file: BorrowedFd<'_>) -> io::Result<(Device, u64)> {
     let name = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new())?;
@@ -106,7 +106,7 @@ impl Sealed {
         Self::freeze(file.into(), bytes.len())
     }
 
-    /// So many bytes, all zero, as `fill` changes them where they lie.
+    /// This many bytes, all zero, as `fill` changes them where they lie.
     pub(crate) fn filled(bytes: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Self> {
         let file = memory_file_to_size("procpool-shared")?;
         give_size(&file, bytes)?;
@@ -126,7 +126,7 @@ impl Sealed {
         has_size(&file, bytes)?;
         let sealed = Self::of(file)?;
         let sealed = sealed.ok_or_else(|| io::Error::other("the memory cannot be sealed"))?;
-        // Now, where there is somebody to be told that it fails.
+        // Now, where the error has somewhere to go.
         sealed.bytes()?;
         Ok(sealed)
     }
@@ -169,8 +169,8 @@ impl Sealed {
         if self.len == 0 {
             return Ok(NonNull::<u128>::dangling().cast());
         }
-        // Private, since older kernels map nothing shared by a descriptor that could have
-        // written before the seal. Who only reads a private mapping sees the file's own pages.
+        // Private, since older kernels map nothing shared by a descriptor that could have written
+        // before the seal. A process that only reads a private mapping sees the file's own pages.
         //
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
         let address = unsafe {
@@ -251,7 +251,7 @@ impl Drop for Sealed {
         if let Some(address) = self.address.take()
             && self.len > 0
         {
-            // SAFETY: the mapping is ours alone, and whoever reads it borrows `self`.
+            // SAFETY: the mapping is ours alone, and every reader borrows `self`.
             unsafe { unmap(address, self.len) };
         }
     }
@@ -362,7 +362,7 @@ mod tests {
         assert!(Sealed::open(place(&open_memory)).unwrap().is_none());
         fcntl_add_seals(&open_memory, SealFlags::WRITE).expect("seals");
         assert!(Sealed::open(place(&open_memory)).unwrap().is_none());
-        // A pipe that nobody writes to, which would block who opens it otherwise.
+        // A pipe that nobody writes to, which would block an opener otherwise.
         let (reader, _writer) = rustix::pipe::pipe().expect("a pipe");
         assert!(Sealed::open(place(&reader)).unwrap().is_none());
         let file = OwnedFd::from(File::open("/proc/self/exe").expect("this program"));

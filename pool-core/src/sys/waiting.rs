@@ -118,7 +118,7 @@ impl Refused {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         let (to, room) = (events.as_mut_ptr(), EVENTS as c_int);
         let instance = instance.as_raw_fd();
-        // SAFETY: the kernel writes at most so many events, for which there is room.
+        // SAFETY: the kernel writes at most this many events, for which there is room.
         let wait = || count(unsafe { libc::epoll_wait(instance, to, room, milliseconds) });
         let outcome = unless_refused(&self.epoll_wait, wait).unwrap_or_else(|| {
             // SAFETY: as above; the signal mask is left alone.
@@ -153,7 +153,7 @@ fn count(outcome: c_int) -> Result<usize, Errno> {
     })
 }
 
-/// In milliseconds; -1 stands for ever. Who waits for longer than these can say is woken early,
+/// In milliseconds; -1 stands for no limit. A wait for longer than these can say ends early,
 /// finds that it is, and waits again.
 fn round_up(timeout: Option<&Timespec>) -> c_int {
     let Some(timeout) = timeout else { return -1 };

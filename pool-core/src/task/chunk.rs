@@ -101,7 +101,7 @@ impl Chunk {
         failed
     }
 
-    /// The same, but `tell` hears of the failures before anybody else does.
+    /// The same, but `tell` is given the failures before anything else is.
     pub(crate) fn run_and_tell(mut self, tell: impl FnOnce(&[TaskErrorKind])) {
         let start = sys::now_ns();
         let mut failures = Vec::new();
@@ -183,7 +183,7 @@ impl Chunk {
         &mut self.ext.get_or_insert_default().offered
     }
 
-    /// The span that the call was made in, if its items' events are told as told in it.
+    /// The span that the call was made in, if its items' events belong to it.
     #[cfg(feature = "tracing")]
     #[inline]
     pub(crate) fn origin(&self) -> Option<&Arc<Origin>> {
@@ -220,7 +220,8 @@ impl Chunk {
         }
     }
 
-    /// Lets the items be measured, if they are not, and told to this tracer, if it is told of none.
+    /// Lets the items be measured, if they are not, and reported to this tracer, if they are
+    /// reported to none.
     pub(crate) fn trace(&mut self, tracer: &Tracer, submitted: u64) {
         let ext = self.ext.get_or_insert_default();
         let is_all = ext.item_metrics.is_none();
@@ -280,7 +281,7 @@ impl std::fmt::Debug for Chunk {
     }
 }
 
-/// Who waits for the outcomes of a call.
+/// Where the outcomes of a call go.
 pub(crate) trait CompletionSink: Send + Sync {
     /// Takes the outcomes of some items. Called once for each item, in any order, from any
     /// thread, without a lock of the pool's being held. It neither blocks nor panics.
@@ -339,7 +340,7 @@ impl ChunkOutcome {
         traced.tracer.tell_all(events);
     }
 
-    /// Tells the tracer of the items, if they are traced.
+    /// Reports the items to the tracer, if they are traced.
     pub(crate) fn tell_tracer(&mut self) {
         let item_metrics = self.ext.as_mut().and_then(|it| it.item_metrics.as_mut());
         if let Some(traced) = item_metrics.and_then(|it| it.traced.take()) {
@@ -357,7 +358,7 @@ impl ChunkOutcome {
         self.ext.as_ref()?.item_metrics.as_ref()
     }
 
-    /// The receipt of the item with this index in its call, which is one of these.
+    /// The metrics of the item with this index in its call, which is one of these.
     pub(crate) fn task_metrics(&self, index: usize) -> TaskMetrics {
         let item_metrics = self.item_metrics();
         item_metrics.map_or_else(TaskMetrics::default, |it| {
@@ -375,7 +376,7 @@ impl ChunkOutcome {
     }
 
     /// Gives the outcome of each item from the index `from` on to `visit`, with its index. Items
-    /// that the records do not tell of (a worker may have written rubbish) fail to decode.
+    /// that the records do not have (a worker may have written rubbish) fail to decode.
     pub(crate) fn visit(
         &self,
         from: usize,
@@ -410,7 +411,7 @@ impl ChunkOutcome {
         }
     }
 
-    /// The bytes of each value, if all items have one and each has so many bytes.
+    /// The bytes of each value, if all items have one and each has this many bytes.
     pub(crate) fn values_of(&self, size: usize) -> Option<impl ExactSizeIterator<Item = &[u8]>> {
         let Outcomes::Many { records, .. } = &self.outcomes else {
             return None;
@@ -517,7 +518,7 @@ impl Deref for Errors {
 }
 
 impl Outcomes {
-    /// Room for the outcomes of so many items.
+    /// Room for the outcomes of this many items.
     pub(crate) fn with_capacity(count: u32) -> Self {
         if count == 1 {
             Self::One(None)
@@ -588,7 +589,7 @@ impl Outcomes {
     }
 }
 
-/// Whether there is room for a value of so many bytes, with its head, or could be made.
+/// Whether there is room for a value of this many bytes, with its head, or could be made.
 #[inline]
 fn has_room(records: &mut Vec<u8>, bytes: usize) -> bool {
     let more = protocol::MAX_HEAD + bytes;

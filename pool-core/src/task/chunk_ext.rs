@@ -14,14 +14,14 @@ pub(crate) struct ChunkExt {
     /// The memory that handles in the items mean. It lives as long as the chunk, and then as long
     /// as the results, in which there may be such handles again.
     pub(crate) attachments: Vec<Arc<SharedMemory>>,
-    /// The span that the call was made in, where workers' events are told.
+    /// The span that the call was made in, which workers' events belong to.
     pub(crate) origin: Option<Arc<Origin>>,
     /// The memory that came with results. It lives as long as these.
     pub(crate) offered: Vec<Arc<SharedMemory>>,
 }
 
 impl ChunkExt {
-    /// Of a call, if it has any: it may ask for receipts, and may have been made in a span.
+    /// Of a call, if it has any: it may ask for metrics, and may have been made in a span.
     pub(crate) fn of_call(receipts: bool, origin: Option<&Arc<Origin>>) -> Option<Box<Self>> {
         (receipts || origin.is_some()).then(|| {
             Box::new(Self {
@@ -39,8 +39,9 @@ impl ChunkExt {
         memory
     }
 
-    /// Those of the items from `at` on; the ones before keep the rest, and all results. If there are none before, nothing is
-    /// kept for them: an empty chunk may stay for long with a worker that has yet to pass over it.
+    /// Those of the items from `at` on; the ones before keep the rest, and all results. If there
+    /// are none before, nothing is kept for them: an empty chunk may stay for long with a worker
+    /// that has yet to pass over it.
     pub(crate) fn split_off(&mut self, at: u32) -> Self {
         let item_metrics = self
             .item_metrics

@@ -60,7 +60,7 @@ impl Chunker {
             .clamp(1, MAX_ITEMS)
     }
 
-    /// When a chunk that should have so many items is full.
+    /// When a chunk that should have this many items is full.
     pub(crate) fn limit(&self, size: u32) -> Limit {
         Limit {
             items: size as usize,
@@ -78,7 +78,7 @@ impl Chunker {
         3 * self.workers as usize * self.size(left) as usize
     }
 
-    /// So many items took so long.
+    /// This many items took this long.
     pub(crate) fn observe(&mut self, items: u32, took: Duration) {
         if items == 0 || took.is_zero() {
             return;

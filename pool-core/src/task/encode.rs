@@ -125,12 +125,12 @@ impl Items {
     }
 }
 
-/// So many numbers are encoded between two looks at the limit, at most.
+/// How many numbers are encoded between two looks at the limit, at most.
 const BLOCK: usize = 4096;
 
 impl Items {
-    /// The same where it is known that they are numbers, of so many bytes: encoding cannot go wrong
-    /// and takes a nanosecond, so that all that is done for each item shows.
+    /// The same where it is known that they are numbers, of this many bytes: encoding cannot go
+    /// wrong and takes a nanosecond, so that all that is done for each item shows.
     #[inline]
     fn extend_with_numbers<A, I>(&mut self, input: &mut I, size: usize, limit: Limit) -> Stop
     where

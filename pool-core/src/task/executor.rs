@@ -21,7 +21,7 @@ use crate::observe::trace::Tracer;
 ///   happens to workers and pool; after `terminate` that is prompt.
 /// - `submit` does not wait for a task. After `close` and after `terminate` it finishes the chunk
 ///   with an error of kind [`Closed`](crate::TaskErrorKind::Closed).
-/// - No call waits for ever: `drive` and `join` end at their deadline, and without one when the
+/// - Every wait ends: `wait_until` and `join` end at their deadline, and without one when the
 ///   tasks that they wait for have ended.
 /// - All methods can be called from any thread, also from inside a completion callback.
 pub trait Executor: Send + Sync {
@@ -37,9 +37,9 @@ pub trait Executor: Send + Sync {
         deadline: Option<Instant>,
     ) -> bool;
 
-    /// Who was going to [`wait_until`](Self::wait_until) until its outcomes are there now waits for its waker
-    /// instead, as a future does: the pool must look for them by itself. To do nothing is right for
-    /// a pool that always does.
+    /// A thread that was going to [`wait_until`](Self::wait_until) its outcomes are there now waits
+    /// for its waker instead, as a future does: the pool must look for them without it. To do
+    /// nothing is right for a pool that always does.
     fn detach(&self) {}
 
     /// Whether this process is a fork of the one that this executor belongs to. Then nothing that
@@ -53,7 +53,7 @@ pub trait Executor: Send + Sync {
     /// The calling thread is about to read an input that may keep it waiting, and collects items in
     /// this chunk: whenever a worker has nothing to do, the executor takes out what is there and
     /// submits it, until [`unwatch_input`](Self::unwatch_input). `false`: it does not, so that
-    /// every item must be submitted by itself.
+    /// every item must be submitted alone.
     fn watch_input(&self, _open: Arc<dyn OpenInput>) -> bool {
         false
     }
@@ -72,8 +72,8 @@ pub trait Executor: Send + Sync {
         false
     }
 
-    /// The span that the calling thread is in, if what tasks tell should be told as told inside of
-    /// it; by itself it is only where they run in that thread.
+    /// The span that the calling thread is in, if events of tasks should belong to
+    /// it; without this they do only where they run in that thread.
     #[doc(hidden)]
     fn current_span(&self) -> Option<Arc<Origin>> {
         None
@@ -125,7 +125,7 @@ pub trait Executor: Send + Sync {
         Dump::default()
     }
 
-    /// Tells what happens to this tracer from now on.
+    /// Reports to this tracer what happens from now on.
     ///
     /// # Errors
     /// When this executor cannot, or there is a tracer already.
@@ -136,7 +136,7 @@ pub trait Executor: Send + Sync {
         ))
     }
 
-    /// Tells this tracer nothing any more.
+    /// Reports nothing to this tracer any more.
     fn detach_tracer(&self, _tracer: &Tracer) {}
 
     /// What happened so far.

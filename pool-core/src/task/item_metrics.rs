@@ -21,7 +21,7 @@ pub(crate) struct ItemMetrics {
     pending: Option<ItemTiming>,
     /// Of the first items, as far as a worker was at them.
     runs: Vec<Run>,
-    /// Where to tell of them, if they are traced.
+    /// Where to report them, if they are traced.
     pub(crate) traced: Option<Traced>,
 }
 
@@ -33,7 +33,7 @@ struct Argument {
 }
 
 impl ItemMetrics {
-    /// Of a chunk of which the caller wants receipts, and which is about to be submitted.
+    /// Of a chunk of which the caller wants metrics, and which is about to be submitted.
     pub(crate) fn measured() -> Self {
         Self::since(sys::now_ns())
     }
@@ -106,7 +106,7 @@ impl ItemMetrics {
         }
     }
 
-    /// What a trace tells of the item at this place.
+    /// What a trace says of the item at this place.
     pub(crate) fn event(
         &self,
         function: &'static str,
@@ -129,7 +129,7 @@ impl ItemMetrics {
         }
     }
 
-    /// The receipt of the item at this place.
+    /// The metrics of the item at this place.
     pub(crate) fn task_metrics(&self, place: usize) -> TaskMetrics {
         let mut receipt = TaskMetrics {
             attempt: self.losses,

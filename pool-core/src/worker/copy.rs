@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::sys;
 
-/// Where memory cannot tell a worker from its copies, nothing does.
+/// Where memory cannot distinguish a worker from its copies, nothing does.
 static UNKNOWN: AtomicU32 = AtomicU32::new(1);
 
-/// Tells whether this process is the worker: 1 in it, 0 in a copy.
+/// Says whether this process is the worker: 1 in it, 0 in a copy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Original(&'static AtomicU32);
 

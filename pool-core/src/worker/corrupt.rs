@@ -7,7 +7,7 @@ use crate::sync::IS_MODEL;
 pub(super) const EXIT_CORRUPT: i32 = 113;
 
 /// The region makes no sense any more, since something in this process wrote into it, or the parent
-/// cannot be rung for. There is nobody to tell but the parent, by the exit code: it hears of a
+/// cannot be rung for. Only the parent can be notified, by the exit code: it hears of a
 /// death.
 pub(super) fn corrupt() -> ! {
     if IS_MODEL {

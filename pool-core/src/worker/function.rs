@@ -40,7 +40,7 @@ impl Function {
         const {
             &Self {
                 run: |chunk| {
-                    // SAFETY: whoever has this entry has it from `FunctionId::of`, whose caller in the
+                    // SAFETY: this id comes from `FunctionId::of`, whose caller in the
                     // pool was given a value, or from its number, by the contract of `resolve`.
                     let function = unsafe { zst_value::<F>() };
                     chunk.run_all::<F, A, R>(&function);

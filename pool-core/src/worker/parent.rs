@@ -26,7 +26,7 @@ use crate::sys;
 pub fn bind_to_parent(tie: OwnedFd) -> io::Result<()> {
     STARTER.store(sys::starter(), Ordering::Relaxed);
     sys::be_signalled_by(tie.as_fd(), Signal::KILL.as_raw())?;
-    // What was there before is not told.
+    // Closures before that are not reported.
     let is_cut = sys::is_hung_up(tie.as_fd())?;
     if is_cut {
         return Err(io::ErrorKind::BrokenPipe.into());
@@ -39,7 +39,7 @@ static STARTER: AtomicU32 = AtomicU32::new(0);
 
 /// Asks for the parent-death signal again, which the kernel has cleared if the initializer has
 /// changed this process's credentials. It ends the process if the one that started it has died
-/// meanwhile, which nobody would tell any more.
+/// meanwhile, which nothing would report any more.
 pub(super) fn bind_again() {
     let starter = STARTER.load(Ordering::Relaxed);
     // A third party's worker may have ties of its own.
@@ -52,7 +52,7 @@ pub(super) fn bind_again() {
 }
 
 /// How much sooner than its parent a worker is chosen by the system when memory runs out, as if it
-/// held so many thousandths of it more.
+/// held this many thousandths of it more.
 const OOM_SCORE: i32 = 300;
 
 /// What every worker does to itself. To be called by a backend, in the worker process, before

@@ -198,7 +198,7 @@ where
     }) {
         put_failure(exchange, &Failure::panic(stage.get(), panic));
     }
-    // One large result must not make the worker large for ever.
+    // One large result must not make the worker large forever.
     if out.capacity() <= KEEP_BYTES {
         SCRATCH.set(out);
     }

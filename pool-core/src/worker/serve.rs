@@ -33,7 +33,7 @@ const MIN_SPIN_NS: u64 = 1_000;
 /// The largest buffer that is kept for the next item.
 pub(super) const KEEP_BYTES: usize = 1 << 20;
 
-/// The exit code of a worker that the parent told to go.
+/// The exit code of a worker that the parent retired.
 const EXIT_RETIRED: i32 = 0;
 /// The exit code of a worker whose initializer panicked.
 const EXIT_UNINITIALIZED: i32 = 112;
@@ -53,7 +53,7 @@ const EXIT_UNINITIALIZED: i32 = 112;
 ///
 /// ```compile_fail,E0133
 /// # fn backend(region: procpool_core::Region, doorbell: std::os::fd::OwnedFd) -> i32 {
-/// // Not without `unsafe`: whoever can write into the region says what is called.
+/// // Not without `unsafe`: any writer of the region says what is called.
 /// procpool_core::worker::serve(region, doorbell)
 /// # }
 /// ```
@@ -229,7 +229,7 @@ impl WorkerChannel {
     #[inline]
     pub(super) fn begin_item(&mut self, deadline: bool) -> bool {
         if deadline {
-            // Before the item is known to run, so that whoever sees that sees no earlier time.
+            // Before the item is known to run, so that a reader of that sees no earlier time.
             let started = &self.region.words().progress.item_started;
             started.store(sys::now_ns(), Ordering::Relaxed);
         }
@@ -303,7 +303,7 @@ impl WorkerChannel {
         }
         let bytes = self.copy_item();
         let seen = look(&bytes);
-        // One large argument must not make the worker large for ever.
+        // One large argument must not make the worker large forever.
         if bytes.capacity() <= KEEP_BYTES {
             self.argument = bytes;
         }

@@ -65,7 +65,7 @@ impl Resource {
 }
 
 impl Settings {
-    /// How a worker is told to apply its settings.
+    /// The call that makes a worker apply its settings.
     pub(crate) fn entry() -> Result<FunctionId, NotInExecutable> {
         fn entry<F: Fn(Settings) + Stateless>(function: F) -> Result<FunctionId, NotInExecutable> {
             FunctionId::of::<F, Settings, ()>(&function)

@@ -1,4 +1,4 @@
-//! Where this worker is: told when the parent asks.
+//! Where this worker is: answered when the parent asks.
 //!
 //! The parent asks by a signal, for a task that is stuck answers nothing else. It comes between any
 //! two instructions, where no unwinder may run: the interrupted code may be the unwinder itself, or
@@ -32,7 +32,7 @@ struct Asked {
     stack: Range<usize>,
 }
 
-/// From now on this worker tells where it is when `SIGURG` comes and its region says that it was
+/// From now on this worker answers where it is when `SIGURG` comes and its region says that it was
 /// asked. To be called by the thread that runs tasks, from a frame that holds `region` itself and
 /// below which they run. The signal is one that a process ignores unless it says otherwise; where a
 /// library has said so before us, it keeps it, and there are no answers.

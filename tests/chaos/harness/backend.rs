@@ -78,7 +78,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
     type Pool: Pool + Send + Sync + 'static;
     const KIND: Kind;
 
-    /// To be called while this process has one thread. So many fork servers can be killed.
+    /// To be called while this process has one thread. This many fork servers can be killed.
     fn prepare(spare_servers: usize) -> Self;
 
     /// Builds a pool, and says which fork servers it has its workers of.

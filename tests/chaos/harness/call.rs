@@ -31,7 +31,7 @@ const KINDS: [&str; 7] = [
 /// Those that do not wait.
 const BACKGROUND: [&str; 2] = ["apply_async", "map_async"];
 
-/// So many handles a thread keeps.
+/// This many handles a thread keeps.
 const KEPT: usize = 24;
 
 /// Makes calls until the storm is over, and then looks at all that it has kept.
@@ -202,7 +202,7 @@ fn afterwards<B: Backend>(rng: &mut Rng, tenant: &Arc<Tenant<B>>) -> Option<Afte
     Some(match rng.u32(..4) {
         0 => Box::new(|| panic!("callbacks may")),
         1 => Box::new(move || {
-            // It may be the last owner when it is through.
+            // It may be the last owner when it is done.
             if let Some(tenant) = tenant.upgrade() {
                 drop(tenant.pool.apply_async(Quick::run, 7));
             }

@@ -121,7 +121,7 @@ fn hold(pid: u32, process: OwnedFd, rng: &mut Rng) -> Option<Held> {
     }
 }
 
-/// So many ways there are to meddle.
+/// This many ways there are to meddle.
 const MEDDLING: usize = 6;
 
 /// Does something to this program itself, or to its fork server.

@@ -114,17 +114,17 @@ impl Ledger {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Numbers for so many items, the first of them.
+    /// Numbers for this many items, the first of them.
     pub(crate) fn numbers(&self, items: usize) -> u64 {
         self.next_id.fetch_add(items as u64, Ordering::Relaxed)
     }
 
-    /// So many things begin.
+    /// This many things begin.
     pub(crate) fn begin(&self, things: usize) {
         self.outstanding.fetch_add(things as u64, Ordering::Relaxed);
     }
 
-    /// So many things have ended.
+    /// This many things have ended.
     pub(crate) fn end(&self, things: usize) {
         self.outstanding.fetch_sub(things as u64, Ordering::Relaxed);
         self.ended.fetch_add(1, Ordering::Relaxed);

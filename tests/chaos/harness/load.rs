@@ -14,7 +14,7 @@ const BLOCK: usize = 4096;
 pub(crate) struct Load(pub(crate) Vec<u8>);
 
 impl Load {
-    /// So many bytes that follow from a number, each depending on its place.
+    /// This many bytes that follow from a number, each depending on its place.
     pub(crate) fn of(seed: u64, bytes: usize) -> Self {
         let mut load = Vec::with_capacity(bytes + BLOCK);
         let mut word = seed;

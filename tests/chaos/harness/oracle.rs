@@ -194,7 +194,7 @@ impl CallRecord {
                 let Some(failure) = J::nested_failure(answer) else {
                     return verdict("ok", 1, most);
                 };
-                // Workers that were started when descriptors were short have few for ever, and
+                // Workers that were started when descriptors were short have few forever, and
                 // so have those of their pools.
                 return if self.victims.has_killed_below(failure.pid, self.begun)
                     || self.victims.is_short(failure.descriptors)

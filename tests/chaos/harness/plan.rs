@@ -52,7 +52,7 @@ impl Options {
     }
 }
 
-/// So many bytes: mostly few, at most so many.
+/// This many bytes: mostly few, at most so many.
 pub(crate) fn bytes(rng: &mut Rng, most: usize) -> usize {
     let limit = match rng.u32(..100) {
         0..30 => return 0,
@@ -128,7 +128,7 @@ fn harmless(rng: &mut Rng, count: usize) -> Deed {
     }
 }
 
-/// Any deed. One that takes for ever only where something is certain to end it.
+/// Any deed. One that takes forever only where something is certain to end it.
 fn random(
     rng: &mut Rng,
     climate: Climate,

@@ -15,7 +15,7 @@ use super::plan::{self, one_in};
 use super::procfs;
 use super::storm::Storm;
 
-/// So many pools live side by side.
+/// This many pools live side by side.
 const SLOTS: usize = 2;
 
 /// A pool and what is known of it. It is dropped by whoever uses it last.

@@ -4,9 +4,9 @@
 //! allocator's arenas, what the standard library sets up once. After that no count may be higher
 //! than it ever was until then: descriptors, threads, shared mappings, processes. Private memory
 //! and the allocator's mappings go up and down with what happens to be free; so the least of the
-//! last third of the samples is compared with the least of the first third behind the warm-up, and may
-//! be higher by as much as [`ALLOWANCE`] and [`ALLOWANCE_PER_TASK`] say. That is
-//! far less than what one small leak per task, or one of a page per pool, comes to.
+//! last third of the samples is compared with the least of the first third behind the warm-up, and
+//! may be higher by as much as [`ALLOWANCE`] and [`ALLOWANCE_PER_TASK`] say. That is far less than
+//! what one small leak per task, or one of a page per pool, comes to.
 
 use std::time::Instant;
 
@@ -28,7 +28,8 @@ const ALLOWANCE_PER_TASK: u64 = 4;
 /// The same of all mappings.
 const MAPPINGS: usize = 32;
 
-/// Of so many tasks one is an `apply`, and of so many an `apply_async`; the others are items of maps.
+/// Of so many tasks one is an `apply`, and of so many an `apply_async`; the others are items of
+/// maps.
 const ITEMS: u64 = 1000;
 
 /// Something that is counted.

@@ -31,7 +31,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(30);
 /// are.
 const TIMES: u32 = 12;
 
-/// So many of the calls that failed are shown.
+/// This many of the calls that failed are shown.
 const SHOWN: usize = 20;
 
 const BACKENDS: &[&str] = &["fork", "spawn"];

@@ -33,8 +33,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// The tables of a manifest that name dependencies.
 const TABLES: &[&str] = &["dependencies", "dev-dependencies", "build-dependencies"];
 
-/// A package depends only on those of ours that stand below it. (That one depends on itself, for its
-/// tests, is how they get features that are off by default.)
+/// A package depends only on those of ours that stand below it. (That one depends on itself, for
+/// its tests, is how they get features that are off by default.)
 pub(super) fn imports(file: &File) -> Vec<Violation> {
     let Some(manifest) = manifest::parse(file) else {
         return Vec::new();

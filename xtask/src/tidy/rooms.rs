@@ -7,8 +7,8 @@ use super::file::{File, Violation};
 /// Where the rooms are.
 const HOUSE: &str = "pool-core/src/";
 
-/// Each room, the lowest first, and the rooms that it imports from. All of these stand below it, but
-/// for `sync` and `sys`, which hold each other under a model checker, where both are simulated.
+/// Each room, the lowest first, and the rooms that it imports from. All of these stand below it,
+/// but for `sync` and `sys`, which hold each other under a model checker, where both are simulated.
 const ROOMS: &[(&str, &[&str])] = &[
     ("sync", &["sys"]),
     ("sys", &["sync"]),

@@ -118,7 +118,8 @@ fn draw_lane(svg: &mut Svg, picture: &Picture, lane: &Lane, top: f64) {
     svg.text((LEFT - 10.0, top + 16.0), "text-anchor=\"end\"", &name);
     let mut free = 0.0_f64;
     for (number, life) in lane.lives.iter().enumerate() {
-        // Neighbours are told apart by two shades. A successor may be up before its predecessor is gone.
+        // Neighbours are told apart by two shades. A successor may be up before its predecessor is
+        // gone.
         let from = life.from.max(free);
         free = life.to;
         let fill = if number % 2 == 0 {

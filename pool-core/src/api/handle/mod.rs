@@ -78,7 +78,7 @@ impl<R> Receiver<R> for VecDeque<Result<R, TaskError>> {
     }
 }
 
-/// So many bytes of room are made for values beforehand. As long as it is not touched it takes
+/// For how many bytes of values room is made beforehand. As long as it is not touched it takes
 /// addresses, not memory.
 const MAX_ROOM: usize = 1 << 30;
 
@@ -86,8 +86,8 @@ const MAX_ROOM: usize = 1 << 30;
 pub(crate) struct AllOrFirst<R>(Result<Vec<R>, TaskError>);
 
 impl<R> AllOrFirst<R> {
-    /// With room for so many values, unless that is more than there could be: an iterator may claim
-    /// anything.
+    /// With room for this many values, unless that is more than there could be: an iterator may
+    /// claim anything.
     pub(crate) fn with_capacity(count: usize) -> Self {
         let mut values = Vec::new();
         if count <= MAX_ROOM / size_of::<R>().max(1) && values.try_reserve_exact(count).is_ok() {
@@ -146,7 +146,7 @@ pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
     }
 }
 
-/// Gives the outcome of each item of a piece to `put`, with its index and its receipt.
+/// Gives the outcome of each item of a piece to `put`, with its index and its metrics.
 pub(crate) fn decode_measured<R: DeserializeOwned + 'static>(
     piece: Arc<ChunkOutcome>,
     mut put: impl FnMut(usize, Result<R, TaskError>, TaskMetrics),

@@ -95,7 +95,7 @@ impl Pending<Collector> {
         }
     }
 
-    /// The same for the last who asks.
+    /// The same for the last caller.
     pub(crate) fn take(&self) -> Vec<Arc<ChunkOutcome>> {
         match self.refusal() {
             Some(error) => Collector::failed(error),
@@ -106,7 +106,7 @@ impl Pending<Collector> {
 
 impl<C: ResultCell + 'static> Drop for Pending<C> {
     fn drop(&mut self) {
-        // The task goes on, perhaps for long, and whoever has polled need not stay in memory.
+        // The task goes on, perhaps for long, and what has polled need not stay in memory.
         if self.was_polled && !self.executor.is_foreign() {
             self.cell.forget_future();
         }

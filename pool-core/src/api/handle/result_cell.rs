@@ -25,7 +25,7 @@ pub(crate) trait ResultCell: CompletionSink {
     /// woken when they are.
     fn poll(&self, waker: Option<&Waker>) -> bool;
 
-    /// The same for whoever polls the handle as a future. Only the last one is woken.
+    /// The same for a task that polls the handle as a future. Only the last one is woken.
     fn poll_as_future(&self, waker: &Waker) -> bool;
 
     /// Nobody polls the handle as a future any more.
@@ -124,7 +124,7 @@ struct TaskState {
     waiters: Option<Box<Waiters<Result<Bytes, TaskError>>>>,
 }
 
-/// Whoever wants to know.
+/// The threads and tasks that want to know.
 struct Waiters<O> {
     wakers: Wakers,
     callbacks: Vec<Box<dyn FnOnce(O) + Send>>,
@@ -158,7 +158,7 @@ impl SingleResult {
         self.lock().outcome.clone()
     }
 
-    /// The outcome for the last who asks, if it is there.
+    /// The outcome for the last caller, if it is there.
     pub(crate) fn take(&self) -> Option<Result<Bytes, TaskError>> {
         self.lock().outcome.take()
     }
@@ -182,7 +182,7 @@ impl SingleResult {
 impl CompletionSink for SingleResult {
     fn complete(&self, piece: ChunkOutcome) {
         let outcome = piece.into_single();
-        // Who has cancelled a task is not given a value, whether it heeded that or not.
+        // A cancelled task gives no value, whether it heeded that or not.
         self.set(if outcome.is_ok() && self.is_abandoned() {
             Err(TaskError::cancelled())
         } else {
@@ -262,7 +262,7 @@ impl ResultCell for SingleResult {
 pub(crate) struct Collector {
     state: Mutex<CollectorState>,
     is_abandoned: AtomicBool,
-    /// Whoever shows how far it is.
+    /// The bar that shows how far it is.
     watch: Option<Box<Watch>>,
 }
 
@@ -273,7 +273,7 @@ struct CollectorState {
     missing: usize,
     /// More may be submitted at any time.
     is_open: bool,
-    /// Whoever takes the pieces as they come: there is one at most.
+    /// The thread that takes the outcomes as they come: there is one at most.
     taker: Option<Waker>,
     waiters: Waiters<Vec<Arc<ChunkOutcome>>>,
 }
@@ -288,7 +288,7 @@ impl Collector {
         self.watch = Some(Box::new(Watch::new(executor, progress)));
     }
 
-    /// So many more items are going to be submitted.
+    /// This many more items are going to be submitted.
     pub(crate) fn expect(&self, items: usize) {
         self.lock().missing += items;
         if let Some(watch) = &self.watch {
@@ -306,7 +306,7 @@ impl Collector {
         let taker = {
             let mut state = self.lock();
             state.is_open = false;
-            // Otherwise whoever waits still does.
+            // Otherwise the waiting thread still waits.
             (state.missing == 0).then(|| state.taker.take()).flatten()
         };
         if let Some(waker) = taker {

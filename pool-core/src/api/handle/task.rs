@@ -42,7 +42,7 @@ impl<R: DeserializeOwned + 'static> TaskHandle<R> {
     }
 
     /// Waits for the result and returns it. Every task ends, if only with its pool, so this
-    /// does, unless the task itself runs for ever.
+    /// does, unless the task never ends.
     ///
     /// # Errors
     /// When the task failed.

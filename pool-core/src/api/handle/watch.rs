@@ -9,7 +9,7 @@ use crate::task::chunk::ChunkOutcome;
 use crate::task::executor::Executor;
 
 /// Shows on a bar what arrives. Outcomes arrive on threads of the pool's, which must not wait for a
-/// terminal: what draws is done by whoever reads the results, or where callbacks run.
+/// terminal: the drawing is done by the thread that reads the results, or where callbacks run.
 pub(super) struct Watch {
     executor: Arc<dyn Executor>,
     /// To count on, which does not draw.
@@ -20,7 +20,7 @@ pub(super) struct Watch {
 struct Shown {
     /// Locked while it is drawn, so that nobody reads the results before the bar is finished.
     bar: Mutex<Progress>,
-    /// Failures that the bar does not tell of yet.
+    /// Failures that the bar does not show yet.
     failures: AtomicU64,
 }
 
@@ -36,7 +36,7 @@ impl Watch {
         }
     }
 
-    /// So many items are going to be run.
+    /// This many items are going to be run.
     pub(super) fn begin(&self, items: usize) {
         self.shown.show(|bar| bar.begin((items, Some(items))));
         if items == 0 {
@@ -48,13 +48,13 @@ impl Watch {
     pub(super) fn add(&self, piece: &ChunkOutcome) {
         self.counter.count(piece.count.into());
         let failed = piece.failures() as u64;
-        // Whoever is going to tell of others tells of these as well.
+        // The thread that is going to show others shows these as well.
         if failed > 0 && self.shown.failures.fetch_add(failed, Ordering::Relaxed) == 0 {
             self.later(|_| {});
         }
     }
 
-    /// All are through.
+    /// All have ended.
     pub(super) fn finish_later(&self) {
         self.later(Progress::finish);
     }
@@ -65,7 +65,7 @@ impl Watch {
             .spawn_callback(Box::new(move || shown.show(change)));
     }
 
-    /// All are through, and the results are about to be read.
+    /// All have ended, and the results are about to be read.
     pub(super) fn finish(&self) {
         self.shown.show(Progress::finish);
     }

@@ -11,12 +11,12 @@ use crate::shm::buffer::Buffer;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{reads, writes};
 
-/// See the module. Whoever has a reference reads; the one [`Appender`] writes.
+/// See the module. Every holder of a reference reads; the one [`Appender`] writes.
 pub(crate) struct Log {
     /// The memory of a vector of this capacity.
     base: NonNull<u8>,
     capacity: usize,
-    /// So many bytes are there.
+    /// How many bytes are there.
     published: AtomicUsize,
 }
 
@@ -52,7 +52,7 @@ impl Log {
         self.published.load(Ordering::Acquire)
     }
 
-    /// The bytes that are there, without so many at the beginning.
+    /// The bytes that are there, without this many at the beginning.
     pub(crate) fn bytes(&self, from: usize) -> &[u8] {
         let len = self.len();
         assert!(from <= len, "what was seen before is still there");
@@ -88,7 +88,7 @@ pub(crate) struct Appender {
 }
 
 impl Appender {
-    /// The log itself, for those who read.
+    /// The log, for readers.
     pub(crate) fn log(&self) -> &Arc<Log> {
         &self.log
     }

@@ -37,7 +37,7 @@ const HURRY_NS: u64 = 50_000;
 
 /// What gives a lazy map its outcomes.
 pub(crate) trait Source {
-    /// The next pieces in whatever order they come, at least one; none when all are through.
+    /// The next pieces in whatever order they come, at least one; none when all are done.
     /// Waits for them, driving the pool.
     fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>>;
 
@@ -57,7 +57,7 @@ pub(crate) trait Source {
     /// How many items have not been given to the caller, as [`Iterator::size_hint`] says it.
     fn remaining(&self) -> (usize, Option<usize>);
 
-    /// The caller has been given so many more items.
+    /// The caller has been given this many more items.
     fn give(&mut self, items: usize);
 
     /// Whether what is taken depends on how many were given, so that `give` must not wait.
@@ -242,19 +242,19 @@ pub(crate) struct Pusher<I: Iterator> {
     filler: Filler,
     collector: Arc<Collector>,
     has_begun: bool,
-    /// The executor takes items out of the open chunk by itself.
+    /// The executor takes items out of the open chunk.
     is_watched: bool,
     rush: Rush,
 }
 
 /// Items that were handed over early, since a worker had nothing to do.
 ///
-/// The first ones go one by one. But where the input gives more at once, and workers are through
+/// The first ones go one by one. But where the input gives more at once, and workers have done
 /// with each before the next is there, they are to get ever more at a time: a chunk costs much more
 /// than a small item. The executor then looks after a while whether the input has stopped.
 #[derive(Default)]
 struct Rush {
-    /// So many times in a row, one soon after the other.
+    /// How often in a row, one soon after the other.
     times: usize,
     /// When the last one was, in nanoseconds.
     last_ns: u64,
@@ -414,7 +414,7 @@ where
 pub(crate) struct InputFeeder<I: Iterator> {
     executor: Arc<dyn Executor>,
     pusher: Pusher<I>,
-    /// What the input panicked with; to be thrown on when all items before are through.
+    /// What the input panicked with; to be thrown on when all items before are done.
     panic: Option<Box<dyn Any + Send>>,
     flow: Flow,
     collector: Arc<Collector>,
@@ -508,7 +508,7 @@ where
         true
     }
 
-    /// The pieces that are there, none of them when all are through; `None`: they must be waited
+    /// The pieces that are there, none of them when all are done; `None`: they must be waited
     /// for.
     fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
         let pieces = self.collector.take();

@@ -46,14 +46,15 @@ pub(crate) struct Fed {
     fork_depth: usize,
 }
 
-/// Who reads the input.
+/// What reads the input.
 enum Feeder {
-    /// Whoever asks for a result, one item at a time, until a thread does: see [`Tap::start`].
+    /// The thread that asks for a result, one item at a time, until the feeder does: see
+    /// [`Tap::start`].
     Here,
     /// A thread.
     Running(Arc<Thread>),
-    /// Whoever asks for a result, many items at a time: the input never waits, or the system has
-    /// refused a thread.
+    /// The thread that asks for a result, many items at a time: the input never waits, or the
+    /// system has refused a thread.
     Local(Box<dyn Source + Send>),
     /// It has ended, or this is the end.
     Gone,
@@ -159,7 +160,7 @@ where
     }
 }
 
-/// So many items are taken by whoever asks for results, one after the other, at most: a short call
+/// How many items a thread that asks for results takes, one after the other, at most: a short call
 /// needs no thread then, whose start costs as much as dozens of small items.
 const MAX_HERE: usize = 32;
 /// For so long at most.
@@ -305,7 +306,7 @@ impl Fed {
             collector: collector.clone(),
         };
         tap.unread().reader = Some(Box::new(reader));
-        // Whoever uses a result now may not come for the next one before long: meanwhile the
+        // The user of a result may not come for the next one before long: meanwhile the
         // workers should have something to do.
         let starts = Arc::downgrade(&tap);
         open.on_ask(move || {
@@ -414,7 +415,7 @@ impl Fed {
         None
     }
 
-    /// The pieces that are there, none of them when all are through; `None`: they must be waited
+    /// The pieces that are there, none of them when all are done; `None`: they must be waited
     /// for.
     fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
         let pieces = self.collector.take();

@@ -1,11 +1,11 @@
-//! The chunk of a lazy call that is being filled: one thread puts items into it, and whoever finds
-//! a worker without work takes them out, also while the input keeps that thread waiting.
+//! The chunk of a lazy call that is being filled: one thread puts items into it, and any thread
+//! that finds a worker without work takes them out, also while the input keeps that thread waiting.
 //!
-//! The thread that fills says how much is there, and then looks whether somebody wants it; whoever
-//! wants it says so, and then looks how much is there. So one of them sees the other, given a full
-//! barrier on each side; but a barrier costs more than a small item. Whoever wants, which is rare,
-//! therefore executes both sides' by `membarrier`. Where a kernel or sandbox has none, the filling
-//! thread executes a fence for each item.
+//! The filling thread says how much is there, and then looks whether somebody wants it; a thread
+//! that wants it says so, and then looks how much is there. So one of them sees the other, given a
+//! full barrier on each side; but a barrier costs more than a small item. The thread that wants,
+//! which is rare, therefore executes both sides' by `membarrier`. Where a kernel or sandbox has
+//! none, the filling thread executes a fence for each item.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +33,7 @@ use crate::task::open_input::OpenInput;
 pub(crate) struct OpenChunk {
     call: CallSite,
     collector: Arc<Collector>,
-    /// Whoever gets the outcomes drives the pool for them.
+    /// The receiver of the outcomes leads the pool for them.
     attended: AtomicBool,
     /// The thread that fills it, as [`here`] names it.
     filled_by: AtomicUsize,
@@ -49,7 +49,7 @@ pub(crate) struct OpenChunk {
 #[derive(Default)]
 struct State {
     log: Option<Arc<Log>>,
-    /// So many bytes of the log have gone into chunks.
+    /// How many bytes of the log have gone into chunks.
     claimed: usize,
     /// The index of the first item that has not.
     next: usize,
@@ -102,7 +102,8 @@ impl OpenChunk {
         self.attended.store(false, Ordering::Relaxed);
     }
 
-    /// Whoever asks for items calls this before: it is to see to it that a thread takes some.
+    /// Called by a thread that asks for items, before it does: it makes sure that a thread takes
+    /// some.
     pub(crate) fn on_ask(&self, starter: impl Fn() + Send + Sync + 'static) {
         let is_first = self.starter.set(Box::new(starter)).is_ok();
         debug_assert!(is_first, "it is for whoever has made this");
@@ -152,7 +153,7 @@ impl OpenInput for OpenChunk {
             starter();
         }
         if self.wanted.swap(1, Ordering::SeqCst) != 0 {
-            // Whoever said so before has looked after that, or will.
+            // The thread that said so before has looked after that, or will.
             return None;
         }
         sys::barrier_here();
@@ -207,7 +208,7 @@ pub(crate) struct Filler {
     is_timed: bool,
 }
 
-/// A log is made for so many bytes at least, and copied when a chunk has less than a quarter of
+/// A log is made for at least this many bytes, and copied when a chunk has less than a quarter of
 /// them.
 const LOG_BYTES: usize = 4096;
 
@@ -311,8 +312,8 @@ impl Filler {
         Ok(())
     }
 
-    /// The same where it is known that they are numbers, of so many bytes: encoding cannot go wrong
-    /// and takes a nanosecond, so that all that is done for each item shows.
+    /// The same where it is known that they are numbers, of this many bytes: encoding cannot go
+    /// wrong and takes a nanosecond, so that all that is done for each item shows.
     #[inline]
     fn fill_with_numbers<A, I>(&mut self, input: &mut Input<I>, size: usize, limit: Limit) -> Stop
     where
@@ -381,7 +382,7 @@ impl Filler {
         Stop::Full
     }
 
-    /// Makes room for so many bytes behind what is there.
+    /// Makes room for this many bytes behind what is there.
     #[cold]
     fn make_room(&mut self, bytes: usize) {
         let mut state = self.open.lock();
@@ -434,7 +435,7 @@ impl Filler {
 /// Memory for one item that is kept for the next, at most.
 const MAX_SCRATCH: usize = 128 * 1024;
 
-/// Room is made for so many numbers at a time, at most.
+/// For how many numbers room is made at a time, at most.
 const BLOCK: usize = 4096;
 
 /// An input of more bytes than this is not moved to be read.

@@ -1,4 +1,4 @@
-//! Calls whose results come with receipts.
+//! Calls whose results come with metrics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::task::chunk::{ChunkOutcome, CompletionSink};
 use crate::task::encode::encode_one;
 use crate::worker::function::Stateless;
 
-/// A call whose results come with receipts: what [`Call::measured`] returns.
+/// A call whose results come with metrics: what [`Call::measured`] returns.
 ///
 /// Each item has its own outcome here, so there is no `try_map` besides `map`.
 #[must_use = "a call does nothing until one of `apply`, `map`, ... is called"]

@@ -1,4 +1,4 @@
-//! The handle of a call that runs in the background and gives receipts.
+//! The handle of a call that runs in the background and gives metrics.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,7 @@ use crate::api::handle::{Collector, Pending};
 use crate::task::chunk::ChunkOutcome;
 use crate::task::executor::Cancel;
 
-/// What the outcomes of a call with receipts are read as: one [`Measured`], or a vector of them.
+/// What the outcomes of a call with metrics are read as: one [`Measured`], or a vector of them.
 pub trait Collected: private::Read {}
 
 impl<R: DeserializeOwned + 'static> Collected for Measured<R> {}
@@ -52,7 +52,7 @@ impl<R: DeserializeOwned + 'static> private::Read for Vec<Measured<R>> {
     }
 }
 
-/// A call with receipts that runs in the background. `T` is what it gives: a [`Measured`], or a
+/// A call with metrics that runs in the background. `T` is what it gives: a [`Measured`], or a
 /// vector of them. See [`TaskHandle`](crate::TaskHandle), which it is like in all else: dropping it
 /// changes nothing for the call.
 #[must_use = "a handle is how the result is read; `drop` it to say that nobody wants it"]

@@ -1,4 +1,4 @@
-//! ImapInner maps with receipts.
+//! Lazy maps with metrics.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::error::task_error::TaskError;
 use crate::observe::task_metrics::TaskMetrics;
 use crate::task::chunk::ChunkOutcome;
 
-/// An iterator over the results of a lazy map, with receipts; see [`Imap`](crate::Imap), which it
+/// An iterator over the results of a lazy map, with metrics; see [`Imap`](crate::Imap), which it
 /// is like in all else.
 #[must_use = "iterators do nothing until they are asked for an item"]
 pub struct ImapMeasured<R> {

@@ -1,4 +1,4 @@
-//! Receipts: what became of each item, and what it took.
+//! Metrics: what became of each item, and what it took.
 
 mod call;
 mod handle;

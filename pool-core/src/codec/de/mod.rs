@@ -92,7 +92,7 @@ where
     }
 }
 
-/// From so many bytes on, it is looked whether there is memory for as many, before serde asks for
+/// From this many bytes on, it is looked whether there is memory for as many, before serde asks for
 /// it and ends the process if there is none.
 const PROBED: usize = 1 << 20;
 
@@ -119,7 +119,7 @@ pub(super) struct Decoder<'de, const M: bool> {
     /// What is left.
     input: &'de [u8],
     limits: Limits<M>,
-    /// How many more elements containers may be told to reserve.
+    /// How many more elements containers may be asked to reserve.
     hints: usize,
     from_parent: bool,
 }
@@ -449,7 +449,7 @@ impl<'de, const M: bool> Deserializer<'de> for &mut Decoder<'de, M> {
     }
 }
 
-/// Values of so many bytes may lie in a box of their own without being counted.
+/// Values of this many bytes may lie in a box of their own without being counted.
 const LIGHT: usize = 64;
 
 /// An enum: the index of the variant, then the variant.

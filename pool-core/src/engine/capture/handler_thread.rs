@@ -19,7 +19,7 @@ use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::{self, Event};
 
-/// So many bytes of news may wait for the handlers.
+/// This many bytes of news may wait for the handlers.
 const MAX_BYTES: usize = 4 << 20;
 /// What one of the news costs besides its bytes, about.
 const NEWS_BYTES: usize = 128;
@@ -30,7 +30,7 @@ pub(super) enum OutputEvent {
     Line(Arc<LineHandler>, OutputLine),
     /// Bytes, to the program's own output.
     Pass(OutputStream, Vec<u8>),
-    /// A worker's event, which has taken so many bytes, to this subscriber; and where it comes
+    /// A worker's event, which has taken this many bytes, to this subscriber; and where it comes
     /// from.
     #[cfg(feature = "tracing")]
     Event(
@@ -40,7 +40,7 @@ pub(super) enum OutputEvent {
         usize,
         Option<Arc<Origin>>,
     ),
-    /// That so many events of a worker were dropped.
+    /// That this many events of a worker were dropped.
     #[cfg(feature = "tracing")]
     Dropped(Audience, WorkerInfo, u64),
     /// That this span is not needed any more: by dropping it.

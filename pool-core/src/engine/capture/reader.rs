@@ -280,7 +280,7 @@ impl CaptureShared {
         let mut again = None;
         while !self.is_finished.load(Ordering::SeqCst) {
             if self.poller.wait(&mut ready, again).is_err() {
-                // A sandbox was put up in the meantime. Whoever writes must not wait for ever.
+                // A sandbox was put up in the meantime. Whoever writes must not wait forever.
                 sys::nap(BLIND_NAP);
                 let all: Vec<_> = self.lock().values().cloned().collect();
                 for pipes in all {

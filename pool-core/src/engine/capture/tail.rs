@@ -1,8 +1,8 @@
 //! The last lines of what was written.
 
-/// So many lines are kept, at most.
+/// This many lines are kept, at most.
 const MAX_LINES: usize = 20;
-/// So many bytes of them, at most.
+/// This many bytes of them, at most.
 const MAX_BYTES: usize = 4096;
 
 /// The last lines of a stream.

@@ -336,7 +336,7 @@ impl WorkerPipes {
         self.0.origins.add(first, last, origin);
     }
 
-    /// Takes in what the worker has told of its first `through` items, for which it is through with
+    /// Takes in what the worker has told of its first `through` items, for which it has finished
     /// them. To be called without the pool's lock, and before their origins are let go of.
     #[cfg(feature = "tracing")]
     pub(in super::super) fn settler(&self, through: u64) -> impl FnOnce() + use<> {

@@ -42,7 +42,7 @@ struct WorkerQueue<L: WorkUnit> {
     doomed: bool,
     /// Its worker waits for another one to go.
     reserved: bool,
-    /// Its worker is to go when it is through with what it runs.
+    /// Its worker is to go when it has finished what it runs.
     dismissed: bool,
     /// Smoothed time that one load takes it, in nanoseconds; 0 until measured.
     load_ns: u64,
@@ -471,7 +471,7 @@ impl<L: WorkUnit> Scheduler<L> {
         // It keeps out of `idle`; `busy` counts queues with in_flight only, and it has none.
     }
 
-    /// The worker died when it had begun so many items. Its waiting items go back to the head of
+    /// The worker died when it had begun this many items. Its waiting items go back to the head of
     /// the queue; the rest is for the caller.
     pub(crate) fn down(&mut self, slot: usize, begun: u64) -> Salvaged<L> {
         let mut salvaged = Salvaged {

@@ -58,7 +58,7 @@ struct Worker {
     preparing: bool,
     /// It waits for another one to go.
     reserved: bool,
-    /// It is to go when it is through.
+    /// It is to go when it is done.
     dismissed: bool,
     /// It was told to go.
     retiring: bool,
@@ -512,7 +512,7 @@ impl World {
 }
 
 impl Worker {
-    /// Says that a frame is through, as soon as it is.
+    /// Says that a frame is done, as soon as it is.
     fn end_frame(&mut self) {
         if self.running.is_none() && self.frames.front().is_some_and(VecDeque::is_empty) {
             self.frames.pop_front();

@@ -27,20 +27,21 @@ impl OpenSpan {
 
 impl Drop for OpenSpan {
     fn drop(&mut self) {
-        // As the thread's own, for a registry looks there for the subscriber to close a span's parent with.
+        // As the thread's own, for a registry looks there for the subscriber to close a span's
+        // parent with.
         dispatcher::with_default(&self.dispatch, || {
             self.dispatch.try_close(self.id.clone());
         });
     }
 }
 
-/// Who lets go of spans. To do so is to run the user's code, which must not happen where the last chunk of a call
-/// may end: under locks, and on threads that others wait for.
+/// Where spans are let go of. To do so is to run the user's code, which must not happen where the
+/// last chunk of a call may end: under locks, and on threads that others wait for.
 pub(crate) trait LetGo: Send + Sync {
     fn let_go(&self, span: OpenSpan);
 }
 
-/// The span that a call was made in: the parent of what its items tell.
+/// The span that a call was made in: the parent of its items' events.
 pub struct Origin {
     /// There until it is dropped.
     span: Option<OpenSpan>,
@@ -70,7 +71,8 @@ impl Drop for Origin {
         if self.fork_depth == fork::depth() {
             self.keeper.let_go(span);
         } else {
-            // This is the copy in a forked process: its parent's subscriber may be locked for ever here.
+            // This is the copy in a forked process: its parent's subscriber may be locked forever
+            // here.
             #[allow(clippy::mem_forget, clippy::disallowed_methods)]
             std::mem::forget(span);
         }

@@ -1,8 +1,8 @@
 //! Places in a worker's program, as the parent's subscriber knows places in a program.
 //!
-//! Subscribers know an event by metadata that live for ever. So those of each place are made once, when its first event
-//! arrives, and never freed; as many places as there are in a program, and not more than [`MAX_SITES`]: events of
-//! others share a few.
+//! Subscribers know an event by metadata that live forever. So those of each callsite are made
+//! once, when its first event arrives, and never freed; as many places as there are in a program,
+//! and not more than [`MAX_SITES`]: events of others share a few.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -14,7 +14,7 @@ use tracing_core::metadata::Kind;
 use tracing_core::subscriber::Interest;
 use tracing_core::{Level, Metadata};
 
-/// So many places are known by their own metadata. More are not believed.
+/// How many callsites have metadata of their own. More are not believed.
 const MAX_SITES: usize = 2048;
 
 /// What makes a place.
@@ -45,8 +45,8 @@ impl Callsite for Site {
 }
 
 impl Site {
-    /// The metadata of this place. `None`: there are too many. `ours`: it is one of this crate, of which there are
-    /// few.
+    /// The metadata of this place. `None`: there are too many. `ours`: it is one of this crate, of
+    /// which there are few.
     pub(super) fn metadata_of(place: Place, ours: bool) -> Option<&'static Metadata<'static>> {
         static SITES: OnceLock<Mutex<HashMap<Place, &'static Site>>> = OnceLock::new();
         let sites = SITES.get_or_init(Mutex::default);

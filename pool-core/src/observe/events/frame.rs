@@ -1,7 +1,8 @@
 //! Events as bytes.
 //!
-//! A frame is a length of two bytes and as many bytes of a [`Record`]. It is no longer than what a pipe takes at once or
-//! not at all, so that the frames of several threads and processes do not mix, and none is there in part.
+//! A frame is a length of two bytes and as many bytes of a [`Record`]. It is no longer than what a
+//! pipe takes at once or not at all, so that the frames of several threads and processes do not
+//! mix, and none is there in part.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ const HEAD: usize = 2;
 pub(super) const MAX_MESSAGE: usize = 2048;
 /// The longest other text.
 pub(super) const MAX_TEXT: usize = 256;
-/// So many fields of an event or a span, and so many spans, are told of at most.
+/// How many fields of an event or a span, and how many spans, are forwarded at most.
 pub(super) const MAX_FIELDS: usize = 24;
 
 /// An event.
@@ -54,7 +55,7 @@ pub(super) enum Value {
     Text(String),
 }
 
-/// Shortens a text to so many bytes.
+/// Shortens a text to this many bytes.
 pub(super) fn shorten(text: &mut String, most: usize) -> bool {
     let is_long = text.len() > most;
     if is_long {
@@ -68,13 +69,13 @@ pub(super) fn shorten(text: &mut String, most: usize) -> bool {
 }
 
 impl Record {
-    /// The number of the item that it tells of, by the worker's word.
+    /// The number of the item that it belongs to, by the worker's word.
     pub(crate) fn item(&self) -> Option<u64> {
         self.item
     }
 
-    /// The frame. What does not fit is left out: first what the spans' fields are, then the event's fields but for its
-    /// message, then the spans.
+    /// The frame. What does not fit is left out: first what the spans' fields are, then the event's
+    /// fields but for its message, then the spans.
     pub(super) fn into_frame(mut self) -> Option<Vec<u8>> {
         for step in 0..4 {
             let mut frame = vec![0; HEAD];
@@ -104,8 +105,9 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Takes the next bytes, and gives the records that they complete to `record`, with the bytes that each took. After
-    /// rubbish there are no more: nobody knows where the next one would begin.
+    /// Takes the next bytes, and gives the records that they complete to `record`, with the bytes
+    /// that each took. After rubbish there are no more: nobody knows where the next one would
+    /// begin.
     pub(crate) fn feed(&mut self, bytes: &[u8], mut record: impl FnMut(Record, usize)) {
         if self.is_broken {
             return;

@@ -12,12 +12,12 @@ use crate::codec;
 use crate::fuzzing::Input;
 use crate::process::worker_info::WorkerInfo;
 
-/// Reads an input behind its first byte as a worker's events, in pieces as long as that says, and tells a subscriber
-/// of them.
+/// Reads an input behind its first byte as a worker's events, in pieces as long as that says, and
+/// tells a subscriber of them.
 ///
 /// # Panics
-/// When it matters where the pieces end, when more is kept than a frame, or when an event takes much more memory than
-/// its bytes.
+/// When it matters where the pieces end, when more is kept than a frame, or when an event takes
+/// much more memory than its bytes.
 pub fn events(input: &[u8]) {
     let mut input = Input(input);
     let piece = 1 + usize::from(input.byte()) * 16;

@@ -1,7 +1,8 @@
 //! `tracing` events on their way from a worker to the parent's subscriber.
 //!
-//! In the worker, a small [`subscriber`] writes what happens as [frames](frame) into a pipe that it never waits
-//! for. In the parent, the pipe is read like captured output, and each event is [told again](retell) to the subscriber.
+//! In the worker, a small [`subscriber`] writes what happens as [frames](frame) into a pipe that it
+//! never waits for. In the parent, the pipe is read like captured output, and each event is
+//! [replayed](replay) to the subscriber.
 
 mod call_span;
 mod callsite;

@@ -14,10 +14,10 @@ use super::callsite::{Place, Site};
 use super::frame::{Record, SpanRecord, Value};
 use crate::process::worker_info::WorkerInfo;
 
-/// The target of what is told of the forwarding itself.
+/// The target of events about the forwarding itself.
 const TARGET: &str = "procpool::worker";
 
-/// Whom a pool's events are told to.
+/// The subscriber that a pool's events go to.
 #[derive(Clone)]
 pub(crate) struct Audience(Dispatch);
 
@@ -34,8 +34,8 @@ impl Audience {
             .map_or(0, |level| u32::from(number_of(level)))
     }
 
-    /// The span that this thread is in. Where no subscriber was set when the pool was built, that is one of the
-    /// thread's own.
+    /// The span that this thread is in. Where no subscriber was set when the pool was built, that
+    /// is one of the thread's own.
     pub(crate) fn current_span(&self) -> Option<OpenSpan> {
         if self.0.is::<NoSubscriber>() {
             dispatcher::get_default(OpenSpan::current)
@@ -44,7 +44,7 @@ impl Audience {
         }
     }
 
-    /// Tells of a worker's event, as one of the span that the call was made in.
+    /// Replays a worker's event, as one of the span that the call was made in.
     pub(crate) fn tell(&self, worker: &WorkerInfo, record: Record, origin: Option<&Origin>) {
         let Record {
             level,
@@ -80,7 +80,7 @@ impl Audience {
         self.emit(place, &all, false, origin);
     }
 
-    /// Tells that so many events of a worker were not told.
+    /// Reports that this many events of a worker were dropped.
     pub(crate) fn tell_dropped(&self, worker: &WorkerInfo, count: u64) {
         let all = [
             (
@@ -94,7 +94,8 @@ impl Audience {
         self.emit(Place::ours(Level::WARN), &all, true, None);
     }
 
-    /// Emits an event of this place, or, if it cannot have metadata of its own, one of ours that says the same.
+    /// Emits an event of this place, or, if it cannot have metadata of its own, one of ours that
+    /// says the same.
     fn emit(&self, place: Place, all: &[(String, Value)], is_ours: bool, origin: Option<&Origin>) {
         let names = |all: &[(String, Value)]| all.iter().map(|field| field.0.clone()).collect();
         let (level, target) = (place.level, place.target.clone());
@@ -154,7 +155,8 @@ impl Audience {
             })
             .collect();
         let values = metadata.fields().value_set_all(&values);
-        // A span's name means something to its own subscriber only, which is this one, if there is one.
+        // A span's name means something to its own subscriber only, which is this one, if there is
+        // one.
         let (subscriber, parent) = match origin.and_then(Origin::span) {
             Some((subscriber, span)) => (subscriber, Some(span.clone())),
             None => (&self.0, None),

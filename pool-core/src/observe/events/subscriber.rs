@@ -43,8 +43,8 @@ pub(crate) fn begin_task(name: &'static str) {
 /// If there is a pipe, this thread's events go there as long as the guard lives; and those of other
 /// threads, unless the process has a subscriber for them.
 ///
-/// A forked worker has inherited its parent's global subscriber, which cannot be replaced. That of a thread comes
-/// before it.
+/// A forked worker has inherited its parent's global subscriber, which cannot be replaced. That of
+/// a thread comes before it.
 pub(crate) fn forward(region: &Arc<Region>) -> Option<DefaultGuard> {
     let mut channel = CHANNEL.lock().unwrap_or_else(PoisonError::into_inner);
     let forwarder = Forwarder {
@@ -100,8 +100,8 @@ impl Forwarder {
         found
     }
 
-    /// The number of the item that this thread runs, or, if it runs none, of the one that this span is of: a task may
-    /// have started the thread.
+    /// The number of the item that this thread runs, or, if it runs none, of the one that this span
+    /// is of: a task may have started the thread.
     fn item(&self, span: Option<u64>) -> Option<u64> {
         if RUNS_ITEMS.try_with(Cell::get).unwrap_or(false) {
             return Some(self.region.items_begun());

@@ -1,4 +1,4 @@
-//! What a trace tells, and how it is written down: the format of Chrome's trace viewer, one event in
+//! What a trace has, and how it is written down: the format of Chrome's trace viewer, one event in
 //! each line of an array.
 
 use std::fmt::{self, Write as _};
@@ -38,7 +38,7 @@ pub(crate) enum Event {
         argument_bytes: u64,
         /// What the worker said of it; `None`: none has begun it.
         run: Option<Run>,
-        /// When this was told.
+        /// When this was recorded.
         at: u64,
     },
 }

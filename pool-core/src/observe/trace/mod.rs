@@ -12,10 +12,10 @@ use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
 
-/// So many events may wait to be written; those beyond are counted, and not kept.
+/// How many events may wait to be written; those beyond are counted, and not kept.
 const MAX_EVENTS: usize = 1 << 16;
 
-/// Where an [`Executor`](crate::Executor) tells what happens while it is traced.
+/// Where an [`Executor`](crate::Executor) reports what happens while it is traced.
 #[derive(Clone, Default)]
 pub struct Tracer {
     queue: Arc<Queue>,
@@ -35,7 +35,7 @@ impl Tracer {
         self.queue.push(events);
     }
 
-    /// Writes what is told there, in a thread, until [`finish`](Self::finish).
+    /// Writes what is reported there, in a thread, until [`finish`](Self::finish).
     pub(crate) fn write_to(
         &self,
         file: impl Write + Send + 'static,
@@ -47,7 +47,7 @@ impl Tracer {
             .spawn(move || sys::without_size_signal(|| queue.write(writer)))
     }
 
-    /// What is told from now on is not written.
+    /// Later reports are not written.
     pub(crate) fn finish(&self) {
         self.queue.finish();
     }
@@ -122,8 +122,8 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Writes what comes until the trace is finished. Without a lock, so that whoever has
-    /// something to tell never waits for a disk.
+    /// Writes what comes until the trace is finished. Without a lock, so that a thread that has
+    /// something to report never waits for a disk.
     fn write(&self, mut writer: Writer<impl Write>) -> io::Result<()> {
         let mut batch = Vec::new();
         let mut written = writer.begin();

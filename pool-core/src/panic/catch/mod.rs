@@ -50,16 +50,17 @@ enum Course {
 /// Runs `body`; a panic in it is an error that carries message, location and backtrace.
 ///
 /// The process's panic hook is asked only about panics outside of `catch`; the report reaches
-/// the caller of the pool, and whether it is printed is his business.
+/// the caller of the pool, and whether it is printed is up to them.
 #[inline]
 pub(crate) fn catch<T>(body: impl FnOnce() -> T) -> Result<T, PanicReport> {
     catch_unwind(AssertUnwindSafe(|| panic_scope(body))).map_err(report_for)
 }
 
-/// Runs `body`, in which panics are reported and not printed. Whoever catches them asks
+/// Runs `body`, in which panics are reported and not printed. The catcher asks
 /// [`report_for`].
 ///
-/// It has a frame of its own, by whose place frames inside of it are told from those outside.
+/// It has a frame of its own, by whose place frames inside of it are distinguished from those
+/// outside.
 #[inline(never)]
 pub(crate) fn panic_scope<T>(body: impl FnOnce() -> T) -> T {
     struct Before(usize);
@@ -92,7 +93,7 @@ pub(crate) fn report_for(payload: Box<dyn Any + Send>) -> PanicReport {
     report
 }
 
-/// The report on the panic with this payload, if it was on its way to whoever asks.
+/// The report on the panic with this payload, if it was on its way to the caller.
 fn take_arrived(payload: Payload) -> Option<PanicReport> {
     let inside = INSIDE.get();
     let mut coming = COMING.take();
@@ -230,7 +231,7 @@ fn print_coming() {
     });
 }
 
-/// What becomes of a panic that the hook is told of, and where it was.
+/// What becomes of a panic that the hook is called for, and where it was.
 ///
 /// The unwinder goes through the same frames and looks into the same tables right afterwards.
 fn course_of(info: &PanicHookInfo<'_>, inside: usize) -> (Course, Option<Backtrace>) {
@@ -258,8 +259,8 @@ fn course_of(info: &PanicHookInfo<'_>, inside: usize) -> (Course, Option<Backtra
     (course.unwrap_or(Course::Abort), backtrace)
 }
 
-/// Whether this panic unwinds nothing. Of the single panic the standard library tells that only to
-/// who prints what it knows.
+/// Whether this panic unwinds nothing. Of the single panic the standard library says that only to
+/// code that prints what it knows.
 fn is_abort(info: &PanicHookInfo<'_>) -> bool {
     cfg!(panic = "abort")
         || format!("{info:?}")
@@ -362,7 +363,7 @@ mod tests {
         assert_at(&report, &place);
     }
 
-    /// Whoever catches a panic and throws it again has not panicked himself.
+    /// Code that catches a panic and throws it again has not panicked.
     #[test]
     fn a_panic_that_is_thrown_again_keeps_its_place() {
         let number = std::hint::black_box(5);
@@ -376,7 +377,7 @@ mod tests {
         assert_at(&report, &place);
     }
 
-    /// Nor has who waits for a thread that panicked.
+    /// Nor has code that waits for a thread that panicked.
     #[test]
     fn a_panic_of_another_thread_has_its_place() {
         let number = std::hint::black_box(5);

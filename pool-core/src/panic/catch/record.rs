@@ -27,7 +27,7 @@ pub(crate) fn leave_to(place: &'static dyn LastPanicSlot) {
 
 /// The thread whose panic was left last; 0: none is left.
 static WRITER: AtomicUsize = AtomicUsize::new(0);
-/// The item under which a panic ends the process. What comes after that panic tells only that it
+/// The item under which a panic ends the process. What comes after that panic says only that it
 /// does ("panic in a function that cannot unwind").
 static ENDING: AtomicU64 = AtomicU64::new(0);
 /// Threads may panic side by side. The second one leaves nothing.

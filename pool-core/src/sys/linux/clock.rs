@@ -28,7 +28,7 @@ pub(crate) fn cpu_ns(clock: CpuClock) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// The time that deadlines are told in.
+/// The clock that deadlines are measured by.
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

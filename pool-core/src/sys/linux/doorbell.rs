@@ -12,7 +12,7 @@ pub(crate) fn ring_doorbell(doorbell: BorrowedFd<'_>) -> bool {
 }
 
 /// Empties a doorbell. `false`: its other end is closed, or it cannot be emptied, so that it would
-/// ring for ever.
+/// ring forever.
 pub(crate) fn silence_doorbell(doorbell: BorrowedFd<'_>) -> bool {
     matches!(
         read_away(doorbell, &mut [0; 64]),

@@ -19,7 +19,7 @@ impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let instance = epoll::create(epoll::CreateFlags::CLOEXEC);
         let poller = Self(off_standard(instance.map_err(failed("epoll_create1"))?)?);
-        // Whether one can wait is known here, where there is somebody to be told that one cannot.
+        // Whether one can wait is known here, where the error has somewhere to go.
         poller.wait(&mut Vec::new(), Some(Duration::ZERO))?;
         Ok(poller)
     }

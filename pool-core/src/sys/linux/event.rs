@@ -21,7 +21,7 @@ impl Event {
     }
 
     pub(crate) fn set(&self) {
-        // If it is refused both ways, there is nothing left but the timers of whoever sleeps.
+        // If it is refused both ways, there is nothing left but the sleeper's timers.
         let _ = write_to_wake(self.0.as_fd(), &1_u64.to_ne_bytes());
     }
 

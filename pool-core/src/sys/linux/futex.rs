@@ -32,7 +32,7 @@ pub(crate) fn nap(time: Duration) {
     wait_for_change(&AtomicU32::new(0), 0, time);
 }
 
-/// Wakes whoever waits for a change of this word; a signal handler may do that.
+/// Wakes the threads that wait for a change of this word; a signal handler may do that.
 pub(crate) fn tell_of_change(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), 1);
 }

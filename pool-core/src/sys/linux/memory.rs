@@ -86,7 +86,7 @@ pub(crate) unsafe fn unmap(address: NonNull<u8>, bytes: usize) {
     debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
 }
 
-/// From so many bytes on, memory that is going to be filled is asked for in huge pages.
+/// From this many bytes on, memory that is going to be filled is asked for in huge pages.
 const HUGE: usize = 2 << 20;
 
 /// Says that this memory is going to be filled: the kernel may take it from huge pages, as far as

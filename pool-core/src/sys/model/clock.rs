@@ -12,7 +12,8 @@ use crate::sync::thread::{self, Thread};
 /// How much time a look at the clock takes, in nanoseconds.
 const LOOK_NS: u64 = 10_000;
 
-/// The time, and who waits for it. (Its lock is none of the model's: nothing happens under it.)
+/// The time, and the threads that wait for it. (Its lock is none of the model's: nothing happens
+/// under it.)
 pub(crate) struct Clock {
     now: AtomicU64,
     alarms: std::sync::Mutex<Alarms>,
@@ -46,7 +47,7 @@ pub(crate) fn processors() -> usize {
 }
 
 impl Clock {
-    /// Gives the model's machine so many processors.
+    /// Gives the model's machine this many processors.
     pub(crate) fn set_processors(processors: usize) {
         CLOCK.processors.store(processors, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
 //! The operating system for model checkers. Descriptors are real, with all that Linux makes of
-//! them; but nobody ever sleeps in the kernel. Who would, sleeps on a condition variable of the
-//! checker's, which is told of everything that can make a descriptor readable.
+//! them; but nobody ever sleeps in the kernel. A thread that would, sleeps on a condition variable
+//! of the checker's, which is notified of everything that can make a descriptor readable.
 
 #[cfg(loom)]
 mod barrier;
@@ -84,7 +84,7 @@ pub(crate) fn now_ns() -> u64 {
     1
 }
 
-/// The time that deadlines are told in: that of the model.
+/// The clock that deadlines are measured by: that of the model.
 pub(crate) fn now() -> Instant {
     static BEGIN: OnceLock<Instant> = OnceLock::new();
     *BEGIN.get_or_init(Instant::now) + Duration::from_nanos(now_ns())
@@ -101,7 +101,7 @@ impl Poller {
 
     pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
         let _kernel = kernel();
-        // What is readable already is so for who waits in the poller.
+        // What is readable already is so for a thread that waits in the poller.
         WORLD.changed.notify_all();
         self.0.add(source, token)
     }
