@@ -53,10 +53,10 @@ impl ForkServer {
     pub fn start_serving(serve: Serve) -> Result<Self, StartError> {
         // Those of lazy maps that were dropped are on their way out.
         procpool_core::wait_for_feeders(Duration::from_secs(1));
-        match threads::count() {
+        match threads::others() {
             // SAFETY: this thread is the only one.
-            Ok(1) => unsafe { Self::start_anyhow(serve) },
-            Ok(count) => Err(StartError::of_threads(count)),
+            Ok(others) if others.is_empty() => unsafe { Self::start_anyhow(serve) },
+            Ok(others) => Err(StartError::of_threads(&others)),
             Err(error) => Err(StartError::of_reason(format!(
                 "cannot count the threads of this process in /proc/self/task: {error}"
             ))),

@@ -5,6 +5,35 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+/// How many threads a message names.
+const MAX_NAMES: usize = 8;
+/// Threads of the library's: what each does, and what ends it. The kernel keeps 15 bytes of a name.
+const OWN: &[(&str, &str)] = &[
+    (
+        "procpool-feeder",
+        "reads the input of an imap and waits in the input's next(): read that iterator to its \
+         end, or drop it and let the input's next() return, or start the server before",
+    ),
+    (
+        "procpool-superv",
+        "looks after a pool that is alive: drop that pool, or start the server before",
+    ),
+];
+
+/// Names threads.
+fn list(names: &[String]) -> String {
+    let named: Vec<String> = names
+        .iter()
+        .take(MAX_NAMES)
+        .map(|name| format!("{name:?}"))
+        .collect();
+    let named = named.join(", ");
+    match names.len().saturating_sub(MAX_NAMES) {
+        0 => named,
+        more => format!("{named}, and {more} more"),
+    }
+}
+
 /// Why a [`ForkServer`](crate::ForkServer) could not be started.
 #[derive(Debug, Clone)]
 pub struct StartError {
@@ -19,14 +48,23 @@ impl StartError {
         self.threads
     }
 
-    pub(crate) fn of_threads(count: usize) -> Self {
+    /// There are threads of these names beside the one that called.
+    pub(crate) fn of_threads(others: &[String]) -> Self {
+        let count = others.len() + 1;
+        let mut message = format!(
+            "forking is unsound now, because this process has {count} threads: this one, and {}. \
+             The copy would have only one of them, and a lock that another one holds at that moment \
+             would stay locked in it forever. Call ForkServer::start() as the first thing in main \
+             and hand it to the pool with .fork_server(&server), or use SpawnPool",
+            list(others)
+        );
+        for (name, what) in OWN {
+            if others.iter().any(|other| other == name) {
+                message.push_str(&format!(". {name:?} {what}"));
+            }
+        }
         Self {
-            message: format!(
-                "forking is unsound now, because this process has {count} threads: the copy would \
-                 have only one of them, and a lock that another one holds at that moment would stay \
-                 locked in it for ever; call ForkServer::start() as the first thing in main and \
-                 hand it to the pool with .fork_server(&server), or use SpawnPool"
-            ),
+            message,
             threads: Some(count),
         }
     }

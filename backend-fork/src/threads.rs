@@ -1,33 +1,49 @@
-//! How many threads this process has.
+//! Which threads this process has.
 
+use std::ffi::OsStr;
 use std::io;
+
+use rustix::thread::gettid;
 
 /// The kernel's `PF_EXITING`: the thread has left user space for good.
 const EXITING: u32 = 4;
 
-/// Counts the threads that run or may run code of this process.
+/// The names of the threads, beside the calling one, that run or may run code of this process. The
+/// kernel keeps 15 bytes of a name.
 ///
 /// A thread that was joined may still be listed for a moment, while the kernel tears it down. It is
-/// not counted: it has been marked as exiting before whoever joined it was woken.
+/// not among them: it has been marked as exiting before whoever joined it was woken.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
-pub(crate) fn count() -> io::Result<usize> {
-    let mut count = 0;
+pub(crate) fn others() -> io::Result<Vec<String>> {
+    let own = gettid().as_raw_nonzero().to_string();
+    let mut others = Vec::new();
+    // This one is always there.
+    let mut is_listed = false;
     for task in std::fs::read_dir("/proc/self/task")? {
-        match std::fs::read(task?.path().join("stat")) {
-            Ok(stat) if is_exiting(&String::from_utf8_lossy(&stat)) => {}
+        let task = task?;
+        if task.file_name() == OsStr::new(&own) {
+            is_listed = true;
+            continue;
+        }
+        match std::fs::read(task.path().join("stat")) {
+            Ok(stat) => {
+                let stat = String::from_utf8_lossy(&stat);
+                if !is_exiting(&stat) {
+                    others.push(name(&stat).to_owned());
+                }
+            }
             // Gone since the folder was read.
             Err(error) if is_gone(&error) => {}
-            Ok(_) => count += 1,
             Err(error) => return Err(error),
         }
     }
-    if count == 0 {
-        // This one is always there.
-        return Err(io::Error::other("the system names no thread"));
+    if is_listed {
+        Ok(others)
+    } else {
+        Err(io::Error::other("the system does not name this thread"))
     }
-    Ok(count)
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -48,6 +64,12 @@ fn is_exiting(stat: &str) -> bool {
         .is_some_and(|flags| flags & EXITING != 0)
 }
 
+/// The name in a thread's `stat`.
+fn name(stat: &str) -> &str {
+    let begun = stat.split_once('(').map_or("", |(_, rest)| rest);
+    begun.rsplit_once(')').map_or("", |(name, _)| name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,17 +83,26 @@ mod tests {
         assert!(!is_exiting("7 (a ) 1 2 3 4 5 6 4) R 1 7 7 0 -1 0 0 0"));
         assert!(!is_exiting(""));
         assert!(!is_exiting("7 (a) R 1"));
+        assert_eq!(name("7 (a) R 1 7"), "a");
+        assert_eq!(name("7 (a ) (b) R 1 7"), "a ) (b");
+        assert_eq!((name(""), name("7 (a"), name("7 a) R")), ("", "", ""));
     }
 
     #[test]
-    fn counts_threads_that_run() {
-        let before = count().expect("/proc is there");
+    fn names_threads_that_run() {
         let (stop, stopped) = mpsc::channel::<()>();
-        let thread = std::thread::spawn(move || stopped.recv());
-        // Other tests come and go as well, so only the least can be said.
-        assert!(before >= 1);
-        assert!(count().expect("/proc is there") >= 2);
+        let (begin, begun) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("a thread whose name is long".into());
+        let thread = thread.spawn(move || {
+            let _ = begin.send(());
+            stopped.recv()
+        });
+        begun.recv().expect("it runs");
+        // Other tests come and go as well.
+        let others = others().expect("/proc is there");
+        let is_named = others.iter().any(|name| name == "a thread whose ");
+        assert!(is_named, "{others:?}");
         drop(stop);
-        let _ = thread.join();
+        let _ = thread.expect("it can be started").join();
     }
 }

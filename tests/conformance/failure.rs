@@ -424,7 +424,10 @@ fn panic_to_the_end((end, tally): (End, String)) {
             panic!("the {}", "cause");
         }
         End::InC => callback(),
-        End::InCOfThread => thread::spawn(callback_in_thread).join().unwrap(),
+        End::InCOfThread => {
+            let flusher = thread::Builder::new().name("a flusher".to_owned());
+            flusher.spawn(callback_in_thread).unwrap().join().unwrap();
+        }
     }
     fn callback_in_thread() {
         callback();
@@ -460,7 +463,13 @@ fn a_panic_that_ends_the_worker_is_told<S: Processes>() {
         );
         assert_eq!(error.signal(), Some(Signal::ABORT.as_raw()), "{error}");
         let text = error.to_string();
-        for words in ["the cause", &place, "killed by signal 6 (SIGABRT)"] {
+        let who = match end {
+            End::InCOfThread => {
+                "the thread \"a flusher\" panicked, which this task or an earlier one"
+            }
+            _ => "the task panicked",
+        };
+        for words in [who, "the cause", &place, "killed by signal 6 (SIGABRT)"] {
             assert!(text.contains(words), "{end:?}: no {words:?} in {text}");
         }
         assert!(error.worker().is_some());

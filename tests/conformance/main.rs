@@ -24,6 +24,7 @@ mod broadcast;
 mod bulk;
 mod callback;
 mod cancel;
+mod daemons;
 mod deadline;
 mod death;
 mod death_mid_transfer;
@@ -162,6 +163,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Trial> {
         ("bulk", bulk::processes::<S>()),
         ("remains", leaks::processes::<S>()),
         ("ties", ties::processes::<S>()),
+        ("daemons", daemons::processes::<S>()),
         ("refused", refused::processes::<S>()),
         ("hostile", hostile::processes::<S>()),
         ("broadcast", broadcast::processes::<S>()),
@@ -208,6 +210,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         lingering::programs::<S>(),
         leaks::programs::<S>(),
         ties::programs::<S>(),
+        daemons::programs::<S>(),
         refused::programs::<S>(),
         broadcast::programs::<S>(),
         offering::programs::<S>(),

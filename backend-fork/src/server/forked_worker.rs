@@ -124,7 +124,7 @@ fn patiently(mut dup2: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Re
 /// Writes out what is buffered, as far as that is possible without waiting forever: a thread that
 /// a task has left behind may hold the lock of standard output.
 fn flush() {
-    if threads::count().is_ok_and(|count| count == 1) {
+    if threads::others().is_ok_and(|others| others.is_empty()) {
         return sys::flush_streams();
     }
     let (done, flushed) = mpsc::channel();

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
-use procpool_core::ExitStatus;
-use procpool_fork::ForkServer;
+use procpool_core::{ExitStatus, Pool};
+use procpool_fork::{ForkPool, ForkServer};
 
 use crate::orders::{self, Order};
 use crate::processes::{descriptors, exists, status};
@@ -15,6 +15,7 @@ use crate::{Scenario, again};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("threads are counted and refused", threads),
+    ("a feeder that waits is named", feeder),
     ("a thread that was joined does not count", joined),
     ("what is buffered is printed once", buffers),
     ("signals are as in a fresh process", signals),
@@ -37,15 +38,17 @@ fn threads() {
     let stopped = Arc::new(Mutex::new(stopped));
     let threads = [0, 1].map(|_| {
         let stopped = Arc::clone(&stopped);
-        std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().name("waits".into());
+        let thread = thread.spawn(move || {
             let _ = stopped.lock().expect("nobody panics").recv();
-        })
+        });
+        thread.expect("the system has threads")
     });
     let error = ForkServer::start().expect_err("there are three threads");
     assert_eq!(error.threads(), Some(3));
     let text = error.to_string();
     for part in [
-        "3 threads",
+        "3 threads: this one, and \"waits\", \"waits\".",
         "unsound",
         "ForkServer::start()",
         ".fork_server(&server)",
@@ -61,6 +64,38 @@ fn threads() {
         thread.join().expect("it only waits");
     }
     assert!(ForkServer::start().is_ok());
+}
+
+/// The thread of an `imap` that was dropped while its input waits.
+fn feeder() {
+    let (stop, stopped) = mpsc::channel::<()>();
+    let (begin, begun) = mpsc::channel();
+    let input = std::iter::once(()).chain(std::iter::from_fn(move || {
+        let _ = begin.send(());
+        stopped.recv().ok()
+    }));
+    let server = ForkServer::start().expect("there is one thread");
+    let pool = ForkPool::builder().processes(1).fork_server(&server);
+    let pool = pool.build().expect("a pool");
+    let mut results = pool.imap(|(): ()| (), input);
+    results
+        .next()
+        .expect("there is one")
+        .expect("it does nothing");
+    begun.recv().expect("the input is asked again");
+    drop((results, pool));
+    let error = ForkServer::start().expect_err("there is a feeder");
+    assert_eq!(error.threads(), Some(2), "{error}");
+    let text = error.to_string();
+    for part in [
+        "\"procpool-feeder\"",
+        "next()",
+        "or start the server before",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    drop(stop);
+    ForkServer::start().expect("the feeder has ended");
 }
 
 fn joined() {

@@ -158,7 +158,14 @@ impl TaskError {
 
     /// A panic that ended the worker. What became of that completes "the worker …".
     pub(crate) fn aborted(panic: PanicReport, fate: &str) -> Self {
-        let message = format!("the task panicked and the worker {fate}: {}", panic.message);
+        let text = &panic.message;
+        let message = match &panic.thread {
+            None => format!("the task panicked and the worker {fate}: {text}"),
+            Some(thread) => format!(
+                "the thread {thread:?} panicked, which this task or an earlier one has started, and \
+                 the worker {fate}: {text}"
+            ),
+        };
         let mut error = Self::new(TaskErrorKind::Panicked, message);
         error.inner_mut().panic = Some(panic);
         error

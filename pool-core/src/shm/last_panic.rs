@@ -9,22 +9,29 @@ use crate::panic::report::PanicReport;
 const TEXT_BYTES: usize = 2048;
 /// And its place alone.
 const LOCATION_BYTES: usize = 512;
+/// And the thread's name, of which the system keeps 15.
+const THREAD_BYTES: usize = 64;
 /// What stands behind a message that was cut.
 const CUT: &str = "..";
 
 /// In `lengths`: there is a panic.
 const PRESENT: u64 = 1 << 63;
+/// In `lengths`: it was in a thread that does not run tasks.
+const OTHER_THREAD: u64 = 1 << 62;
+/// The least bits of the lengths of the thread's name and the place. The message's is the rest.
+const THREAD_SHIFT: u32 = 48;
+const LOCATION_SHIFT: u32 = 32;
 
 /// A part of the words of a region, which the worker writes. Most workers never do. The parent
 /// reads it when the worker is dead, and trusts nothing in it.
 #[derive(Debug)]
 pub(crate) struct LastPanic {
-    /// `PRESENT`, and how many bytes of the text are the place (upper half) and the message.
-    /// Written last.
+    /// `PRESENT`, perhaps `OTHER_THREAD`, and how many bytes of the text are the thread's name, the
+    /// place, and the message. Written last.
     lengths: AtomicU64,
     /// The number of the item that ran.
     item: AtomicU64,
-    /// The place, and behind it the message.
+    /// The thread's name, the place, and the message, one behind the other.
     text: [AtomicU64; TEXT_BYTES / 8],
 }
 
@@ -40,11 +47,16 @@ impl Default for LastPanic {
 
 impl LastPanic {
     /// Worker: a panic under this item may end the process. What is too long is cut.
-    pub(crate) fn write(&self, item: u64, location: &str, message: &str) {
+    pub(crate) fn write(&self, item: u64, panic: &PanicReport) {
         self.clear();
+        let thread = panic.thread.as_deref().unwrap_or_default();
+        let (thread, _) = foreign_text::split(thread, THREAD_BYTES);
+        let location = panic.location.as_deref().unwrap_or_default();
         let (location, _) = foreign_text::split(location, LOCATION_BYTES);
-        let room = TEXT_BYTES - location.len();
+        let message = panic.message.as_str();
+        let room = TEXT_BYTES - thread.len() - location.len();
         let mut text = Vec::with_capacity(TEXT_BYTES);
+        text.extend_from_slice(thread.as_bytes());
         text.extend_from_slice(location.as_bytes());
         if message.len() <= room {
             text.extend_from_slice(message.as_bytes());
@@ -53,14 +65,23 @@ impl LastPanic {
             text.extend_from_slice(head.as_bytes());
             text.extend_from_slice(CUT.as_bytes());
         }
-        let message_bytes = text.len() - location.len();
+        let message_bytes = text.len() - location.len() - thread.len();
         for (word, bytes) in self.text.iter().zip(text.chunks(8)) {
             let mut padded = [0; 8];
             padded[..bytes.len()].copy_from_slice(bytes);
             word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
         }
         self.item.store(item, Ordering::Relaxed);
-        let lengths = PRESENT | (location.len() as u64) << 32 | message_bytes as u64;
+        let is_other = if panic.thread.is_some() {
+            OTHER_THREAD
+        } else {
+            0
+        };
+        let lengths = PRESENT
+            | is_other
+            | (thread.len() as u64) << THREAD_SHIFT
+            | (location.len() as u64) << LOCATION_SHIFT
+            | message_bytes as u64;
         self.lengths.store(lengths, Ordering::Release);
     }
 
@@ -81,15 +102,22 @@ impl LastPanic {
         for word in &self.text {
             text.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
         }
-        let at = usize::try_from((lengths & !PRESENT) >> 32).ok()?;
-        let message_bytes = usize::try_from(lengths & u64::from(u32::MAX)).ok()?;
-        let (location, rest) = text.split_at_checked(at)?;
-        let message = rest.get(..message_bytes)?;
+        let mut rest = text.as_slice();
+        let mut next = |bits: u64| {
+            let bytes = usize::try_from(bits).ok()?;
+            let (piece, behind) = rest.split_at_checked(bytes)?;
+            rest = behind;
+            Some(piece)
+        };
+        let thread = next((lengths & !PRESENT & !OTHER_THREAD) >> THREAD_SHIFT)?;
+        let location = next(lengths >> LOCATION_SHIFT & 0xffff)?;
+        let message = next(lengths & u64::from(u32::MAX))?;
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Some(PanicReport {
             message: lossy(message),
             location: (!location.is_empty()).then(|| lossy(location)),
             backtrace: None,
+            thread: (lengths & OTHER_THREAD != 0).then(|| lossy(thread)),
         })
     }
 }
@@ -99,7 +127,7 @@ impl LastPanic {
 pub(crate) mod fuzzing {
     use std::sync::atomic::Ordering;
 
-    use super::{LastPanic, PRESENT, TEXT_BYTES};
+    use super::{LOCATION_SHIFT, LastPanic, OTHER_THREAD, PRESENT, TEXT_BYTES, THREAD_SHIFT};
     use crate::error::task_error::TaskError;
     use crate::fuzzing::Input;
 
@@ -113,7 +141,9 @@ pub(crate) mod fuzzing {
         let (kind, lengths) = (input.byte(), input.word());
         // Lengths that fit are rare otherwise.
         let lengths = if kind.is_multiple_of(2) {
-            PRESENT | (lengths & 0xfff) << 32 | lengths >> 12 & 0xfff
+            let short = (lengths & 0xfff) << LOCATION_SHIFT | lengths >> 12 & 0xfff;
+            let thread = (lengths >> 24 & 0xff) << THREAD_SHIFT;
+            PRESENT | lengths & OTHER_THREAD | thread | short
         } else {
             lengths
         };
@@ -126,8 +156,9 @@ pub(crate) mod fuzzing {
             return;
         };
         let location = report.location.as_ref().map_or(0, String::len);
+        let thread = report.thread.as_ref().map_or(0, String::len);
         // Each byte that is no text becomes a character of three.
-        assert!(report.message.len() + location <= 3 * TEXT_BYTES);
+        assert!(report.message.len() + location + thread <= 3 * TEXT_BYTES);
         let error = TaskError::aborted(report, "was killed");
         for text in [error.to_string(), format!("{error:?}")] {
             let is_harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
@@ -142,19 +173,29 @@ mod tests {
 
     use super::*;
 
+    fn panic_at(location: &str, message: &str) -> PanicReport {
+        PanicReport {
+            message: message.to_owned(),
+            location: (!location.is_empty()).then(|| location.to_owned()),
+            ..PanicReport::default()
+        }
+    }
+
     #[test]
     fn what_was_written_is_read_for_its_item_alone() {
         let last = LastPanic::default();
         assert_eq!(last.read(0), None);
-        last.write(7, "src/main.rs:1:2", "grüße");
-        let report = last.read(7).unwrap();
-        assert_eq!(report.message, "grüße");
-        assert_eq!(report.location.as_deref(), Some("src/main.rs:1:2"));
-        assert_eq!(last.read(6), None);
-        assert_eq!(last.read(8), None);
-        last.write(8, "", "");
-        let report = last.read(8).unwrap();
-        assert_eq!((report.message.as_str(), report.location), ("", None));
+        let mut panic = panic_at("src/main.rs:1:2", "grüße");
+        last.write(7, &panic);
+        assert_eq!(last.read(7).as_ref(), Some(&panic));
+        assert_eq!((last.read(6), last.read(8)), (None, None));
+        for thread in ["", "flusher"] {
+            panic.thread = Some(thread.to_owned());
+            last.write(7, &panic);
+            assert_eq!(last.read(7).as_ref(), Some(&panic));
+        }
+        last.write(8, &panic_at("", ""));
+        assert_eq!(last.read(8), Some(panic_at("", "")));
         last.clear();
         assert_eq!(last.read(8), None);
     }
@@ -163,13 +204,17 @@ mod tests {
     fn what_is_too_long_is_cut() {
         let last = LastPanic::default();
         let long = "ü".repeat(TEXT_BYTES);
-        last.write(1, &format!("x{long}"), &long);
+        let mut panic = panic_at(&format!("x{long}"), &long);
+        panic.thread = Some(long.clone());
+        last.write(1, &panic);
         let report = last.read(1).unwrap();
+        assert_eq!(report.thread.unwrap().len(), THREAD_BYTES);
         assert_eq!(report.location.unwrap().len(), LOCATION_BYTES - 1);
         let (kept, cut) = report.message.split_at(report.message.len() - CUT.len());
         assert_eq!(cut, CUT);
-        assert!(long.starts_with(kept) && kept.len() > TEXT_BYTES - LOCATION_BYTES - 4);
-        last.write(1, "", &long[..TEXT_BYTES]);
+        let room = TEXT_BYTES - LOCATION_BYTES - THREAD_BYTES;
+        assert!(long.starts_with(kept) && kept.len() > room - 4);
+        last.write(1, &panic_at("", &long[..TEXT_BYTES]));
         assert_eq!(last.read(1).unwrap().message, long[..TEXT_BYTES]);
     }
 
@@ -180,7 +225,9 @@ mod tests {
             seed in any::<[u64; 3]>(),
             lengths in prop_oneof![
                 any::<u64>(),
-                (0..3000_u64, 0..3000_u64).prop_map(|(at, len)| PRESENT | at << 32 | len),
+                (0..100_u64, 0..3000_u64, 0..3000_u64).prop_map(|(name, at, len)| {
+                    PRESENT | name << THREAD_SHIFT | at << LOCATION_SHIFT | len
+                }),
             ],
         ) {
             let last = LastPanic::default();
@@ -191,8 +238,10 @@ mod tests {
             last.lengths.store(lengths, Ordering::Relaxed);
             last.item.store(5, Ordering::Relaxed);
             prop_assert_eq!(last.read(4), None);
-            let (at, len) = ((lengths & !PRESENT) >> 32, lengths & u64::from(u32::MAX));
-            let fits = lengths & PRESENT != 0 && at + len <= TEXT_BYTES as u64;
+            let name = (lengths & !PRESENT & !OTHER_THREAD) >> THREAD_SHIFT;
+            let at = lengths >> LOCATION_SHIFT & 0xffff;
+            let bytes = name + at + (lengths & u64::from(u32::MAX));
+            let fits = lengths & PRESENT != 0 && bytes <= TEXT_BYTES as u64;
             let report = last.read(5);
             prop_assert_eq!(report.is_some(), fits);
             if let Some(report) = report {

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use crate::broadcast;
 use crate::panic::catch::record::{LastPanicSlot, leave_to};
+use crate::panic::report::PanicReport;
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
@@ -74,8 +75,8 @@ impl LastPanicSlot for InRegion {
         item
     }
 
-    fn write(&self, item: u64, location: &str, message: &str) {
-        with_region(|region| region.words().last_panic.write(item, location, message));
+    fn write(&self, item: u64, panic: &PanicReport) {
+        with_region(|region| region.words().last_panic.write(item, panic));
     }
 
     fn clear(&self) {

@@ -113,6 +113,10 @@ const PLACES: &[(&str, &str)] = &[
         "an inherited descriptor, and tasks that fork",
     ),
     (
+        "tests/conformance/daemons.rs",
+        "forks in tasks, and closes descriptors",
+    ),
+    (
         "tests/conformance/hostile.rs",
         "tasks that mean harm to their worker",
     ),

@@ -178,6 +178,7 @@ fn on_panic(info: &PanicHookInfo<'_>, previous: &dyn Fn(&PanicHookInfo<'_>)) {
         message: String::new(),
         location: info.location().map(ToString::to_string),
         backtrace,
+        thread: None,
     };
     match course {
         Course::Elsewhere => recent::remember(payload, report),

@@ -13,15 +13,20 @@ pub(crate) trait LastPanicSlot: Sync {
     /// The number of the item that runs; 0: none, or this process is no worker.
     fn item(&self) -> u64;
     /// Writes down the panic under which this item may end the process.
-    fn write(&self, item: u64, location: &str, message: &str);
+    fn write(&self, item: u64, panic: &PanicReport);
     /// The panic was caught.
     fn clear(&self);
 }
 
 static LAST_PANIC: OnceLock<&'static dyn LastPanicSlot> = OnceLock::new();
 
-/// From now on panics are left there. The first one counts; a process has one such place.
+/// The thread that runs tasks.
+static TASKS_THREAD: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on panics are left there. The first one counts; a process has one such place. This is
+/// the thread that runs tasks.
 pub(crate) fn leave_to(place: &'static dyn LastPanicSlot) {
+    TASKS_THREAD.store(this_thread(), Ordering::Relaxed);
     let _ = LAST_PANIC.set(place);
 }
 
@@ -50,7 +55,13 @@ pub(super) fn leave(coming: &[Coming], last: Option<&PanicReport>) {
     let Some(first) = reports.next() else {
         return;
     };
-    let mut message = first.message.clone();
+    let mut panic = PanicReport {
+        message: first.message.clone(),
+        location: first.location.clone(),
+        backtrace: None,
+        thread: (this_thread() != TASKS_THREAD.load(Ordering::Relaxed)).then(name_of_this_thread),
+    };
+    let message = &mut panic.message;
     for then in reports {
         // Writing into a text does not fail.
         let _ = write!(message, "; then, while unwinding: {}", then.message);
@@ -58,8 +69,7 @@ pub(super) fn leave(coming: &[Coming], last: Option<&PanicReport>) {
             let _ = write!(message, " (at {location})");
         }
     }
-    let location = first.location.as_deref().unwrap_or_default();
-    place.write(item, location, &message);
+    place.write(item, &panic);
     WRITER.store(this_thread(), Ordering::Relaxed);
     if last.is_some() {
         ENDING.store(item, Ordering::Relaxed);
@@ -77,6 +87,15 @@ pub(super) fn withdraw(coming: &[Coming]) {
         place.clear();
     }
     leave(coming, None);
+}
+
+/// As the system has it, which knows all threads, also where this one has lost its data already: 15
+/// bytes at most. A thread without a name of its own has that of the thread which started it.
+fn name_of_this_thread() -> String {
+    rustix::thread::name().map_or_else(
+        |_| String::new(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 /// A number that no other living thread has; not 0 as long as the thread has its data.

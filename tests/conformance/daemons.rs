@@ -1,0 +1,316 @@
+//! Tasks that do as daemons do: they close every descriptor, fork twice and leave the session, or
+//! start programs in the background, which ignore interrupts.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+
+use nix::libc;
+use nix::unistd::{ForkResult, setsid};
+use procpool::{Output, Pool, TaskErrorKind};
+use rustix::process::{Pid, Signal, kill_process_group, waitpid};
+
+use crate::backends::{Builder, Processes};
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::{self, wait_until};
+use crate::program::{Program, again, programs};
+use crate::trial::Test;
+
+pub(crate) fn processes<S: Processes>() -> Vec<Test> {
+    tests![S:
+        a_task_that_closes_what_it_does_not_know_keeps_its_tie,
+        a_task_that_closes_what_it_does_not_know_costs_no_other,
+        an_initializer_that_closes_what_it_does_not_know_has_an_end,
+        a_task_that_becomes_a_daemon_ends_once,
+        a_task_that_forks_twice_has_one_answer,
+        a_daemon_that_stays_keeps_no_pool,
+        an_interrupt_ends_what_tasks_have_started,
+        what_tasks_start_does_not_ignore_interrupts,
+    ]
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    programs![S: closes_in_tasks, closes_in_initializers, becomes_daemons, forks_twice, runs_in_the_background, ignores_interrupts]
+}
+
+fn square(x: u64) -> u64 {
+    x * x
+}
+
+fn never() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// As code does that cleans up before it executes something.
+fn close_the_unknown() {
+    // SAFETY: whoever owned them finds that they are gone, which is the point.
+    unsafe { libc::close_range(3, u32::MAX, 0) };
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+    let ended = Command::new(program).args(arguments).status();
+    let _ = ended.expect("it can be started");
+}
+
+/// The living processes below this one that have this name.
+fn below_called(name: &str) -> Vec<u32> {
+    let mut below = procfs::below(std::process::id());
+    below.retain(|pid| {
+        let called = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        called.trim_end() == name
+    });
+    below
+}
+
+fn closes_in_tasks<S: Processes>() {
+    let pool = S::pool(2);
+    let close_and_run = |_: u64| {
+        close_the_unknown();
+        run("sleep", &["1000000"]);
+    };
+    let handle = pool.map_async(close_and_run, 0..2);
+    // A worker that closes its doorbell is killed at once, with what it has started.
+    wait_until(|| handle.is_ready() || below_called("sleep").len() == 2);
+    println!("ready");
+    never();
+}
+
+/// Whether the worker goes on or is replaced, it and what it has started end with the parent.
+fn a_task_that_closes_what_it_does_not_know_keeps_its_tie<S: Processes>() {
+    for signal in [Signal::KILL, Signal::TERM] {
+        let mut program = again::<S>("closes_in_tasks").start();
+        assert_eq!(program.line(), "ready");
+        procfs::signal(program.id(), signal);
+        program.status();
+        wait_until(|| program.processes().is_empty());
+    }
+}
+
+/// A task that closes descriptors has its value, or is lost with its worker; the others are
+/// unharmed.
+fn a_task_that_closes_what_it_does_not_know_costs_no_other<S: Processes>() {
+    let pool = S::pool(2);
+    let close_some = |x: u64| {
+        if x.is_multiple_of(10) {
+            close_the_unknown();
+        }
+        square(x)
+    };
+    let outcomes = pool.call(close_some).chunksize(7).try_map(0..100);
+    for (x, outcome) in (0..).zip(outcomes) {
+        match outcome {
+            Ok(value) => assert_eq!(value, square(x)),
+            Err(error) => {
+                assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{x}: {error}");
+                assert!(x.is_multiple_of(10), "{x}: {error}");
+            }
+        }
+    }
+    assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
+    pool.close();
+    pool.join().unwrap();
+}
+
+fn closes_in_initializers<S: Processes>() {
+    let initializer = |()| close_the_unknown();
+    let built = S::builder()
+        .processes(2)
+        .initializer(initializer, ())
+        .try_build();
+    let outcome = match built {
+        Ok(pool) => pool.map(square, 0..4).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match outcome {
+        Ok(squares) => assert_eq!(squares, [0, 1, 4, 9]),
+        Err(error) => assert!(error.contains("the initializer failed"), "{error}"),
+    }
+    println!("ready");
+    never();
+}
+
+/// Workers go on without what was closed, or the pool ends and says what has failed.
+fn an_initializer_that_closes_what_it_does_not_know_has_an_end<S: Processes>() {
+    let mut program = again::<S>("closes_in_initializers").start();
+    assert_eq!(program.line(), "ready");
+    program.kill();
+    wait_until(|| program.processes().is_empty());
+}
+
+fn becomes_daemons<S: Processes>() {
+    let pool = S::pool(2);
+    let daemonize = |x: u64| {
+        // SAFETY: this process has one thread.
+        assert_eq!(unsafe { libc::daemon(0, 0) }, 0);
+        x
+    };
+    for x in 0..5 {
+        let error = pool.apply(daemonize, x).unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+        assert_eq!(error.exit_code(), Some(0), "{error}");
+    }
+    let outcomes = pool.call(daemonize).chunksize(2).try_map(0..6);
+    assert_eq!(outcomes.iter().filter(|it| it.is_err()).count(), 6);
+    assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
+    pool.close();
+    pool.join().unwrap();
+    println!("joined");
+}
+
+/// The worker leaves, as `daemon(3)` has it; the daemon leaves as well when it comes back from the
+/// task.
+fn a_task_that_becomes_a_daemon_ends_once<S: Processes>() {
+    let mut program = again::<S>("becomes_daemons").start();
+    assert_eq!(program.line(), "joined");
+    assert!(program.status().success());
+    wait_until(|| program.processes().is_empty());
+}
+
+/// Forks twice; says whether this is the last copy.
+fn fork_twice() -> bool {
+    // SAFETY: the copies do what may be done in one: they have one thread, as this process does.
+    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+    match unsafe { nix::unistd::fork() }.expect("the system has processes") {
+        ForkResult::Parent { child } => {
+            let child = Pid::from_raw(child.as_raw());
+            waitpid(child, rustix::process::WaitOptions::empty()).expect("it is a child");
+            false
+        }
+        ForkResult::Child => {
+            setsid().expect("it leads no group");
+            // SAFETY: as above.
+            match unsafe { nix::unistd::fork() }.expect("the system has processes") {
+                // SAFETY: it always works.
+                ForkResult::Parent { .. } => unsafe { libc::_exit(0) },
+                ForkResult::Child => true,
+            }
+        }
+    }
+}
+
+fn forks_twice<S: Processes>() {
+    let pool = S::pool(2);
+    let number = |x: u64| {
+        fork_twice();
+        square(x)
+    };
+    assert_eq!(pool.map(number, 0..8).unwrap().len(), 8);
+    let text = |x: u64| {
+        let copy = if fork_twice() { "copy" } else { "" };
+        format!("{copy}{x}")
+    };
+    let expected: Vec<String> = (0..8).map(|x| x.to_string()).collect();
+    assert_eq!(pool.map(text, 0..8).unwrap(), expected);
+    pool.close();
+    pool.join().unwrap();
+    println!("joined");
+}
+
+/// The copy that comes back says nothing.
+fn a_task_that_forks_twice_has_one_answer<S: Processes>() {
+    let mut program = again::<S>("forks_twice").start();
+    assert_eq!(program.line(), "joined");
+    assert!(program.status().success());
+    wait_until(|| program.processes().is_empty());
+}
+
+/// A daemon has left its worker's group, and holds copies of all that the worker had open. No pool
+/// waits for it, whatever becomes of the workers' output.
+fn a_daemon_that_stays_keeps_no_pool<S: Processes>() {
+    let daemons = Tally::new();
+    let gate = Gate::new();
+    for output in [Output::inherit(), Output::tee(), Output::discard()] {
+        let builder = S::builder()
+            .processes(1)
+            .stdout(output.clone())
+            .stderr(output);
+        let pool = builder.build();
+        let start = |(daemons, gate): (String, String)| {
+            if fork_twice() {
+                file_barrier::add(&daemons, std::process::id());
+                file_barrier::pass(&gate);
+                // SAFETY: it always works.
+                unsafe { libc::_exit(0) };
+            }
+        };
+        pool.apply(start, (daemons.ticket(), gate.ticket()))
+            .unwrap();
+        assert_eq!(pool.apply(square, 3).unwrap(), 9);
+        let died = pool
+            .apply(|_: u64| -> () { std::process::abort() }, 0)
+            .unwrap_err();
+        assert_eq!(died.kind(), TaskErrorKind::WorkerLost);
+        assert_eq!(pool.apply(square, 3).unwrap(), 9);
+        pool.close();
+        pool.join().unwrap();
+    }
+    wait_until(|| daemons.count() == 3);
+    let pids: Vec<u32> = daemons
+        .lines()
+        .iter()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
+    for pid in &pids {
+        assert!(procfs::is_alive(*pid), "it has left the group by itself");
+    }
+    gate.open();
+    procfs::wait_for_death(&pids);
+}
+
+fn set_interrupt(action: libc::sighandler_t) {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGINT, action) };
+}
+
+fn runs_in_the_background<S: Processes>() {
+    // Whoever has started this may have had it ignore interrupts.
+    set_interrupt(libc::SIG_DFL);
+    let pool = S::pool(2);
+    let background = |x: u64| {
+        if x == 0 {
+            run("sleep", &["1000000"]);
+        } else {
+            run("sh", &["-c", "sleep 1000000 & sleep 1000000 & wait"]);
+        }
+    };
+    let _handle = pool.map_async(background, 0..2);
+    wait_until(|| below_called("sleep").len() == 3);
+    println!("ready");
+    never();
+}
+
+/// Ctrl-C ends the parent alone; what tasks have started goes with it, even though a shell has its
+/// background ignore interrupts.
+fn an_interrupt_ends_what_tasks_have_started<S: Processes>() {
+    let mut program = again::<S>("runs_in_the_background").start();
+    assert_eq!(program.line(), "ready");
+    let group = Pid::from_raw(program.id().cast_signed()).expect("it is not zero");
+    kill_process_group(group, Signal::INT).expect("it leads its group");
+    assert_eq!(program.status().signal(), Some(libc::SIGINT));
+    wait_until(|| program.processes().is_empty());
+}
+
+fn ignores_interrupts<S: Processes>() {
+    set_interrupt(libc::SIG_IGN);
+    let pool = S::pool(1);
+    let is_ended = |_: u64| {
+        #[allow(clippy::disallowed_methods, reason = "what tasks do")]
+        let mut child = Command::new("sleep")
+            .arg("1000000")
+            .spawn()
+            .expect("it can be started");
+        procfs::signal(child.id(), Signal::INT);
+        child.wait().expect("it is a child").signal()
+    };
+    assert_eq!(pool.apply(is_ended, 0).unwrap(), Some(libc::SIGINT));
+    println!("ended");
+}
+
+/// Whatever the program does with interrupts, what a task starts has the default.
+fn what_tasks_start_does_not_ignore_interrupts<S: Processes>() {
+    assert_eq!(again::<S>("ignores_interrupts").lines(), ["ended"]);
+}
