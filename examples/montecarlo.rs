@@ -40,15 +40,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{TRIALS} trials on a grid of {SIDE} x {SIDE} cells, seed {SEED}");
     let estimates = [
         report("in this process", &SerialPool::new(), None)?,
-        #[cfg(any(feature = "fork", feature = "spawn"))]
+        #[cfg(feature = "spawn")]
         by_workers(1, None)?,
-        #[cfg(any(feature = "fork", feature = "spawn"))]
+        #[cfg(feature = "spawn")]
         by_workers(2, None)?,
-        #[cfg(any(feature = "fork", feature = "spawn"))]
+        #[cfg(feature = "spawn")]
         by_workers(3, None)?,
-        #[cfg(any(feature = "fork", feature = "spawn"))]
+        #[cfg(feature = "spawn")]
         by_workers(3, Some(1))?,
-        #[cfg(any(feature = "fork", feature = "spawn"))]
+        #[cfg(feature = "spawn")]
         by_workers(4, Some(100))?,
     ];
     assert!(estimates.iter().all(|bits| *bits == estimates[0]));
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-#[cfg(any(feature = "fork", feature = "spawn"))]
+#[cfg(feature = "spawn")]
 fn by_workers(workers: usize, chunksize: Option<usize>) -> Result<[u64; 2], Box<dyn Error>> {
     let pool = procpool::ProcessPool::builder()
         .processes(workers)

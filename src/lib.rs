@@ -1,7 +1,7 @@
 //! Python's `multiprocessing.Pool` for Rust: run a function over data in other *processes*.
 //!
-#![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
-#![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
+#![cfg_attr(feature = "spawn", doc = "```no_run")]
+#![cfg_attr(not(feature = "spawn"), doc = "```ignore")]
 //! use procpool::{Pool, ProcessPool};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,8 +52,8 @@
 //!
 //! [`call`](Pool::call) takes options: a deadline, retries, the size of chunks, how far to read ahead, metrics.
 //!
-#![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
-#![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
+#![cfg_attr(feature = "spawn", doc = "```no_run")]
+#![cfg_attr(not(feature = "spawn"), doc = "```ignore")]
 //! # use procpool::{Pool, ProcessPool};
 //! # use std::time::Duration;
 //! # procpool::init();
@@ -81,8 +81,8 @@
 //! # Large data
 //! What many tasks need, such as a table or a model, goes into shared memory once, and a handle of it into each argument:
 //!
-#![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
-#![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
+#![cfg_attr(feature = "spawn", doc = "```no_run")]
+#![cfg_attr(not(feature = "spawn"), doc = "```ignore")]
 //! # use procpool::{Broadcast, Pool, ProcessPool};
 //! # procpool::init();
 //! # let pool = ProcessPool::new().unwrap();
@@ -105,8 +105,8 @@
 //! crashes, ninety-nine have values. A deadline counts from the start of an item's run, and kills. In [`map`](Pool::map) the error of
 //! the lowest failing index is returned; [`try_map`](Pool::try_map) gives each item's own result.
 //!
-#![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
-#![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
+#![cfg_attr(feature = "spawn", doc = "```no_run")]
+#![cfg_attr(not(feature = "spawn"), doc = "```ignore")]
 //! # use procpool::{Pool, ProcessPool};
 //! # procpool::init();
 //! # let pool = ProcessPool::new().unwrap();
@@ -137,7 +137,10 @@
 //! | `fork` (default) | `ForkPool` | forked from a single-threaded *fork server* | for what was set up before and is costly to set up again: it is simply there |
 //! | none needed | [`SerialPool`] | none: it runs tasks in the caller | for tests and debugging |
 //!
-//! Features only add. `ProcessPool` is `SpawnPool`, or `ForkPool` where only `fork` is on.
+//! Features only add. `ProcessPool` is another name of `SpawnPool` and comes with the feature `spawn`. It never means
+//! `ForkPool`: cargo builds a crate once, with the features that all its users ask for together, so a
+//! name that depended on the absence of a feature would change its meaning when some other crate enables it.
+//! A program with the feature `fork` alone names `ForkPool`.
 //!
 //! A `ForkPool` that is built while the program has one thread needs nothing. A program with threads, or with
 //! several such pools, starts the server first, as `let server = ForkServer::start()?` right after
@@ -167,8 +170,8 @@
 //! had been used by then draws the same numbers in all of them. The initializer runs in each new worker, on either
 //! backend, and [`WorkerInfo::seed`] is another number in each:
 //!
-#![cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
-#![cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
+#![cfg_attr(feature = "spawn", doc = "```no_run")]
+#![cfg_attr(not(feature = "spawn"), doc = "```ignore")]
 //! use procpool::{Pool, ProcessPool, worker};
 //! use std::cell::Cell;
 //!
@@ -250,30 +253,40 @@
 //!
 //! # Platform
 //! Linux, 5.11 or later.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "stream")]
 pub use procpool_core::ImapStream;
 #[cfg(feature = "progress")]
 pub use procpool_core::progress;
 pub use procpool_core::{
-    Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallId, Cancel, Chunk, Collected,
-    Dump, Executor, ExitReason, ExitStatus, Imap, ImapMeasured, IntoBroadcast, JoinError,
-    KernelState, MapHandle, Measured, MeasuredCall, MeasuredHandle, Number, Output, OutputLine,
-    OutputStream, Pool, ResizeError, Resource, RunningTask, SerialPool, Shareable, Stateless,
-    Stats, TaskError, TaskErrorKind, TaskHandle, TaskMetrics, Trace, Tracer, WorkerDump,
-    WorkerExit, WorkerInfo, WorkerState, WorkerStats, worker,
+    Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, Cancel, Dump, ExitReason,
+    ExitStatus, Imap, ImapMeasured, IntoBroadcast, JoinError, MapHandle, Measured, MeasuredCall,
+    MeasuredHandle, Number, Output, OutputLine, OutputStream, Pool, ResizeError, Resource,
+    SerialPool, Shareable, Stateless, Stats, TaskError, TaskErrorKind, TaskHandle, TaskMetrics,
+    Trace, WorkerExit, WorkerInfo, WorkerStats, worker,
 };
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
 #[cfg(feature = "spawn")]
 pub use procpool_spawn::{SpawnPool, SpawnPoolBuilder};
 
+/// What a [`Dump`] consists of.
+pub mod dump {
+    pub use procpool_core::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
+}
+
+/// For pools of one's own: what runs the calls that [`Pool`] makes.
+pub mod executor {
+    pub use procpool_core::{CallId, Cancel, Chunk, Collected, Executor, Tracer};
+}
+
 /// The pool of processes to use unless there is a reason for another one.
+///
+/// It is the same pool whatever other features are on. A program that has the feature `fork`
+/// alone names `ForkPool`.
 #[cfg(feature = "spawn")]
 pub type ProcessPool = SpawnPool;
-/// The pool of processes to use unless there is a reason for another one.
-#[cfg(all(feature = "fork", not(feature = "spawn")))]
-pub type ProcessPool = ForkPool;
 
 #[doc(hidden)]
 pub mod test_support;

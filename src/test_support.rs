@@ -7,8 +7,8 @@
 /// that is started as a worker it becomes the worker; otherwise it starts a process-wide fork
 /// server while there is only one thread, which `ForkPool::builder()` then uses by itself.
 ///
-#[cfg_attr(any(feature = "fork", feature = "spawn"), doc = "```no_run")]
-#[cfg_attr(not(any(feature = "fork", feature = "spawn")), doc = "```ignore")]
+#[cfg_attr(feature = "spawn", doc = "```no_run")]
+#[cfg_attr(not(feature = "spawn"), doc = "```ignore")]
 /// // tests/squares.rs
 /// use procpool::{Pool, ProcessPool};
 ///

@@ -74,6 +74,7 @@
 //! generators is inherited as well, the same in every worker: seed them in the initializer, with
 //! [`WorkerInfo::seed`](procpool_core::WorkerInfo::seed).
 #![cfg(target_os = "linux")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod connection;
 mod failover;

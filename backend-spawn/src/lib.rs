@@ -33,6 +33,7 @@
 //! Nothing of all that has a name that somebody else could find, or that could be left behind.
 //! Afterwards neither side holds a descriptor of the region, and nobody could resize it with one:
 //! it is sealed.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod bootstrap_env;
 mod channel;

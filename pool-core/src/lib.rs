@@ -12,6 +12,7 @@
 //! There are two seams. [`Pool`] is what users program against; underneath is an object-safe
 //! [`Executor`] that takes encoded calls. [`Launcher`] is how one worker process is started and
 //! reached; everything else about processes stands once, in [`Engine`].
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod api;
 mod backend;

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::ptrace;
-use procpool::{ExitReason, Pool, TaskErrorKind, WorkerState};
+use procpool::dump::WorkerState;
+use procpool::{ExitReason, Pool, TaskErrorKind};
 use rustix::process::{PTracer, Signal, set_ptracer, setsid};
 
 use crate::backends::{Builder, Processes};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use procpool::{Dump, ExitReason, Pool, TaskErrorKind, WorkerDump, WorkerState};
+use procpool::dump::{Dump, WorkerDump, WorkerState};
+use procpool::{ExitReason, Pool, TaskErrorKind};
 use rustix::process::Signal;
 
 use crate::backends::{Builder, Processes, Subject};

@@ -163,9 +163,9 @@ fn a_pool_can_be_shared_by_threads<S: Subject>() {
 
 /// What every kind of pool stands on can be held without saying which kind it is.
 fn a_pool_can_be_a_trait_object<S: Subject>() {
-    struct Some(Arc<dyn procpool::Executor>);
+    struct Some(Arc<dyn procpool::executor::Executor>);
     impl Pool for Some {
-        fn executor(&self) -> &Arc<dyn procpool::Executor> {
+        fn executor(&self) -> &Arc<dyn procpool::executor::Executor> {
             &self.0
         }
     }

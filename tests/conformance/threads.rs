@@ -7,7 +7,8 @@ use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
-use procpool::{CallId, Cancel, Chunk, Executor, JoinError, Pool, Stats, TaskError, TaskErrorKind};
+use procpool::executor::{CallId, Cancel, Chunk, Executor};
+use procpool::{JoinError, Pool, Stats, TaskError, TaskErrorKind};
 
 use crate::backends::Subject;
 

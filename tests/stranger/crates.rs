@@ -4,6 +4,8 @@
 #[derive(Clone, Copy)]
 pub(crate) struct Crate {
     pub(crate) name: &'static str,
+    /// What its manifest says of the dependency besides its path.
+    features: &'static str,
     /// What its manifest says besides the name and the dependency.
     extra: &'static str,
     pub(crate) files: &'static [(&'static str, &'static str)],
@@ -11,17 +13,23 @@ pub(crate) struct Crate {
 
 impl Crate {
     pub(crate) fn manifest(&self) -> String {
-        let Self { name, extra, .. } = self;
+        let Self {
+            name,
+            features,
+            extra,
+            ..
+        } = self;
         let here = env!("CARGO_MANIFEST_DIR");
         format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
-             [dependencies]\nprocpool = {{ path = {here:?} }}\n{extra}"
+             [dependencies]\nprocpool = {{ path = {here:?}{features} }}\n{extra}"
         )
     }
 
     const fn program(name: &'static str, files: &'static [(&'static str, &'static str)]) -> Self {
         Self {
             name,
+            features: "",
             extra: "",
             files,
         }
@@ -30,6 +38,7 @@ impl Crate {
 
 pub(crate) const TESTED: Crate = Crate {
     name: "tested",
+    features: "",
     extra: "serde = { version = \"1\", features = [\"derive\"] }\n",
     files: &[
         (
@@ -377,6 +386,7 @@ fn main() {
 /// A library with a copy of the crate of its own, as every Rust library has that is loaded.
 pub(crate) const PLUGIN: Crate = Crate {
     name: "plugin",
+    features: "",
     extra: "\n[lib]\ncrate-type = [\"cdylib\"]\n",
     files: &[(
         "src/lib.rs",
@@ -423,6 +433,58 @@ pub extern "C" fn run() {
     refuse!("spawn initializer", SpawnPool::builder().processes(1).initializer(start, 1));
     refuse!("spawn finalizer", SpawnPool::builder().processes(1).finalizer(end));
     check("spawn", SpawnPool::builder().processes(2).build().unwrap());
+}
+"#,
+    )],
+};
+
+const FORK_ALONE: &str = ", default-features = false, features = [\"fork\"]";
+const SPAWN_ALONE: &str = ", default-features = false, features = [\"spawn\"]";
+
+/// Has one backend, and says so by the pool's own name.
+pub(crate) const FORKS: Crate = Crate {
+    name: "forks",
+    features: FORK_ALONE,
+    extra: "",
+    files: &[(
+        "src/main.rs",
+        r#"
+use procpool::{ForkPool, Pool};
+
+fn main() {
+    let pool = ForkPool::builder().processes(1).build().unwrap();
+    println!("forks: {:?}", pool.apply(|x: u32| x * x, 3));
+}
+"#,
+    )],
+};
+
+/// Has one backend, and calls it by the name of all.
+pub(crate) const FORKS_UNNAMED: Crate = Crate {
+    name: "forks_unnamed",
+    features: FORK_ALONE,
+    extra: "",
+    files: &[(
+        "src/main.rs",
+        "use procpool::ProcessPool;\n\nfn main() {}\n",
+    )],
+};
+
+/// Has the other backend, and calls it by the name of all.
+pub(crate) const SPAWNS: Crate = Crate {
+    name: "spawns",
+    features: SPAWN_ALONE,
+    extra: "",
+    files: &[(
+        "src/main.rs",
+        r#"
+use procpool::{Pool, ProcessPool, SpawnPool};
+
+fn main() {
+    procpool::init();
+    // Only one type fits both names.
+    let pool: ProcessPool = SpawnPool::builder().processes(1).build().unwrap();
+    println!("spawns: {:?}", pool.apply(|x: u32| x * x, 3));
 }
 "#,
     )],

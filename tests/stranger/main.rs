@@ -6,8 +6,8 @@ mod crates;
 mod scratch;
 
 use crate::crates::{
-    ABORTS, CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, HOST,
-    LATE, MARKER, OWNER, PLUGIN, POINTER, TESTED, TOKEN,
+    ABORTS, CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, FORKS,
+    FORKS_UNNAMED, HOST, LATE, MARKER, OWNER, PLUGIN, POINTER, SPAWNS, TESTED, TOKEN,
 };
 use crate::scratch::{Scratch, Told};
 
@@ -131,6 +131,38 @@ fn a_panic_that_aborts_is_a_panic() {
         );
         assert!(told.stdout.contains(&line), "no {line:?} in {told}");
     }
+}
+
+/// Programs mean the same pool when another crate asks for the other backend too: built alone, and
+/// built together, where cargo gives both features to both.
+#[test]
+fn features_of_others_do_not_change_a_program() {
+    let scratch = scratch(&[FORKS, SPAWNS]);
+    for packages in [
+        "--package forks",
+        "--package spawns",
+        "--package forks --package spawns",
+    ] {
+        scratch.cargo(&format!("build {packages}")).assert_success();
+        for name in [FORKS.name, SPAWNS.name] {
+            if packages.contains(name) {
+                let told = scratch.run(name, "argument");
+                told.assert_success();
+                let line = format!("{name}: Ok(9)");
+                assert!(told.stdout.contains(&line), "no {line:?} in {told}");
+            }
+        }
+    }
+}
+
+/// There is no `ProcessPool` with `fork` alone, where it could only mean another pool than with
+/// `spawn`.
+#[test]
+fn process_pool_comes_with_spawn() {
+    let told = scratch(&[FORKS_UNNAMED]).cargo("build --package forks_unnamed");
+    assert!(!told.is_success, "{told}");
+    assert!(told.stderr.contains("ProcessPool"), "{told}");
+    assert!(told.stderr.contains("unresolved import"), "{told}");
 }
 
 fn assert_says_missing_init(told: &Told) {

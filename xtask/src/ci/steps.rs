@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::examples;
 use super::leftovers::Leftovers;
@@ -61,6 +61,11 @@ pub(super) const STEPS: &[Step] = &[
         name: "docs",
         purpose: "is the documentation free of broken links?",
         run: docs,
+    },
+    Step {
+        name: "packages",
+        purpose: "can the crates be packaged, and built from what is packaged?",
+        run: packages,
     },
     Step {
         name: "tests",
@@ -152,6 +157,21 @@ fn docs(setting: &Setting) -> Result<()> {
     let mut command = setting.cargo("doc --workspace --no-deps --all-features");
     command.env("RUSTDOCFLAGS", "-D warnings");
     watchdog::run(command, BUILD_LIMIT)
+}
+
+/// What `cargo publish` does before it uploads, without the network that it would want. (By hand:
+/// `cargo publish --dry-run --workspace`.) Cargo has no flag that makes its warnings errors.
+fn packages(setting: &Setting) -> Result<()> {
+    let private = "--exclude xtask --exclude procpool-bench";
+    let package = format!("package --workspace {private} --offline --allow-dirty");
+    let mut command = setting.cargo(&format!("{package} --no-verify"));
+    let output = command.output().context("cargo cannot be started")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    print!("{text}");
+    if !output.status.success() || text.contains("warning: ") {
+        bail!("the crates cannot be packaged without a warning");
+    }
+    setting.build(&package)
 }
 
 fn tests(setting: &Setting) -> Result<()> {
