@@ -16,7 +16,7 @@
 //! Processes give what threads cannot: a crash (a segmentation fault in a C library, an abort,
 //! the kernel's out-of-memory killer) costs one task and not the program; a task can be killed at
 //! its deadline; libraries that are not thread-safe run side by side; memory is really given
-//! back. Who needs none of that is better served by threads, for instance those of rayon.
+//! back. A program that needs none of that is better served by threads, for instance those of rayon.
 //!
 //! - [Concepts](#concepts)
 //! - [Calls](#calls)
@@ -162,7 +162,7 @@
 //! | when they are replaced | `max_tasks_per_child`, `max_memory_per_child`, `max_age`; the new one is ready before the old one goes |
 //! | how many there are | `processes`, and with `idle_timeout` fewer, down to `min_processes`, while there is little to do; [`resize`](Pool::resize) |
 //! | what becomes of what they print | `stdout`, `stderr` (see [`Output`]) |
-//! | who is told | `on_worker_start`, `on_worker_death` (see [`ExitReason`]) |
+//! | hooks | `on_worker_start`, `on_worker_death` (see [`ExitReason`]) |
 //!
 //! In a task, [`worker::current`] says which worker runs it.
 //!

@@ -5,7 +5,7 @@
 /// To be said once in each test binary, at the top of the file (for unit tests: in the crate's
 /// root, under `#[cfg(test)]`). It adds a function that the loader runs before `main`: in a process
 /// that is started as a worker it becomes the worker; otherwise it starts a process-wide fork
-/// server while there is only one thread, which `ForkPool::builder()` then uses by itself.
+/// server while there is only one thread, which `ForkPool::builder()` then uses.
 ///
 #[cfg_attr(feature = "spawn", doc = "```no_run")]
 #[cfg_attr(not(feature = "spawn"), doc = "```ignore")]

@@ -51,8 +51,8 @@ struct State {
 }
 
 impl Connection {
-    /// A connection to whoever serves now; waits for a moment if the server is dying. The notifier
-    /// is readable when [`reap`](Self::reap) should be asked again.
+    /// A connection to the process that serves now; waits for a moment if the server is dying. The
+    /// notifier is readable when [`reap`](Self::reap) should be asked again.
     pub(crate) fn open(
         failover: Arc<ServerFailover>,
         notifier: Arc<OwnedFd>,
@@ -129,7 +129,7 @@ impl Connection {
         Ok(launch)
     }
 
-    /// To be told when the server has answered a launch through its doorbell.
+    /// To be notified when the server has answered a launch through its doorbell.
     pub(crate) fn answered(&self, launch: u64) {
         self.failover.has_served(self.epoch);
         let mut state = self.lock();

@@ -16,7 +16,7 @@ use crate::start_error::StartError;
 use crate::sys;
 use crate::wait;
 
-/// This many servers in a row may die before one of them has started a worker. Whoever kills them
+/// This many servers in a row may die before one of them has started a worker. A killer of
 /// is quicker than they are, or it is something that kills every one.
 const MAX_FRUITLESS: u32 = 8;
 
@@ -109,8 +109,8 @@ impl ServerFailover {
                 }),
             }),
             Err(errno) => {
-                // It ends by itself as soon as both sockets are closed, and so does its standby,
-                // of which nobody was told.
+                // It ends as soon as both sockets are closed, and so does its standby,
+                // that nobody knows.
                 drop((ours, theirs, tie));
                 let _ = kill_process_group(pid, Signal::KILL);
                 wait::reap_whole_group(pid);
@@ -279,7 +279,7 @@ impl ServerFailover {
                 state.epoch += 1;
                 state.fruitless += 1;
                 if state.fruitless < MAX_FRUITLESS {
-                    // The dead one, and any standby of which nobody was told; this one stays, and
+                    // The dead one, and any standby that nobody knows; this one stays, and
                     // so the number is theirs.
                     wait::reap_group(self.family);
                     return Poll::Ready(Ok(()));
@@ -301,7 +301,7 @@ impl ServerFailover {
         ));
         state.end = Some(error.clone());
         self.kill_family(state);
-        // Who is not dead yet is reaped when this value is dropped.
+        // What is not dead yet is reaped when this value is dropped.
         state.is_buried = wait::reap_group(self.family);
         Poll::Ready(Err(error))
     }
@@ -309,7 +309,7 @@ impl ServerFailover {
     /// Kills the whole family.
     ///
     /// If this process may not signal it any more, for it has dropped its privileges since, the
-    /// family ends by itself, all of its sockets being closed; it is continued first, should
+    /// family ends, all of its sockets being closed; it is continued first, should
     /// somebody have stopped it.
     fn kill_family(&self, state: &mut State) {
         self.tie.shut_down();
@@ -363,7 +363,7 @@ impl Drop for ServerFailover {
     }
 }
 
-/// Who it was, and how it ended.
+/// Which process it was, and how it ended.
 fn describe(what: &str, process: &ServerProcess) -> String {
     let pid = process.pid().as_raw_pid();
     format!("{what}, process {pid}, {}", process.exit_status())

@@ -53,7 +53,7 @@ pub(crate) struct HelloReader {
 
 impl HelloReader {
     /// Takes the next piece. `None`: the hello is not complete. What follows it in the piece is
-    /// ignored: rings, and whoever gets the hello looks at the region in any case.
+    /// ignored: rings, and the receiver of the hello looks at the region in any case.
     ///
     /// # Errors
     /// When this is something else than rings and a hello.

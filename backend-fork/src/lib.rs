@@ -1,7 +1,8 @@
 //! Workers forked from a fork server: a single-threaded copy of the program, made early.
 //!
 //! ```no_run
-//! use procpool_fork::ForkServer;
+//! # mod procpool { pub use procpool_core::*; pub use procpool_fork::*; }
+//! use procpool::ForkServer;
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     // While the program has one thread: before a runtime, a logger, another pool.
@@ -22,7 +23,7 @@
 //! every worker, a replacement years later too, is forked from *it*. What the program had set up
 //! before the start is simply there in each worker.
 //!
-//! # Who does what
+//! # The processes and what they do
 //! ```text
 //! parent                             fork server           workers
 //! ServerFailover ── connect ───────▶ EventLoop ── fork ──▶ StandbyProcess, the standby
@@ -34,7 +35,7 @@
 //! The parent talks to a worker through the shared region and the doorbell alone; the server takes
 //! no part in it. The server is the workers' parent process, so it alone can learn how one ended,
 //! and it reaps a worker only when asked: until then the worker's process identifier stays
-//! reserved, and whoever signals it reaches no other process.
+//! reserved, and a signal to it reaches no other process.
 //!
 //! # Who dies with whom
 //! - A worker dies with the server: the kernel kills it (`PR_SET_PDEATHSIG`).

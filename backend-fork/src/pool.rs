@@ -20,8 +20,8 @@ use crate::start_error::StartError;
 ///   workers until the pool has ended: start the server before you open such things.
 ///
 /// ```no_run
-/// use procpool_fork::ForkPool;
-/// use procpool_core::Pool;
+/// # mod procpool { pub use procpool_core::*; pub use procpool_fork::*; }
+/// use procpool::{ForkPool, Pool};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let pool = ForkPool::builder().processes(3).build()?;

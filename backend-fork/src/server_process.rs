@@ -37,7 +37,7 @@ impl ServerProcess {
         self.pid
     }
 
-    /// Tells a standby to serve from now on.
+    /// Has a standby serve from now on.
     pub(crate) fn call(&self) -> Result<(), Errno> {
         self.main.send(SERVE, &[])
     }
@@ -94,7 +94,7 @@ impl ServerProcess {
 
     /// Kills it. Waits for nothing.
     pub(crate) fn kill(&self) {
-        // It ends by itself without its socket, should this process have dropped its privileges
+        // It ends without its socket, should this process have dropped its privileges
         // and not be allowed to kill it.
         self.main.shut_down();
         // It may be dead. It is a child that is not reaped, so its number is its own.

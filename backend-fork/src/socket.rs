@@ -24,7 +24,7 @@ pub(crate) fn above(descriptor: OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 /// One end of a connection that keeps messages apart (SOCK_SEQPACKET), carries descriptors, and
-/// tells when the other end is closed. No call on it ever blocks.
+/// says when the other end is closed. No call on it ever blocks.
 #[derive(Debug)]
 pub(crate) struct Socket(OwnedFd);
 
@@ -39,8 +39,8 @@ impl Socket {
             None,
         );
         let (one, other) = pair.map_err(|errno| ("socketpair", errno))?;
-        // Who cannot receive is known here, where there is somebody to be told. Later it would look
-        // as if the other end were closed.
+        // That it cannot receive is known here, where the error has somewhere to go. Later it would
+        // look as if the other end were closed.
         let parts = &mut [IoSliceMut::new(&mut [])];
         let nothing = &mut RecvAncillaryBuffer::default();
         match recvmsg(&one, parts, nothing, RecvFlags::DONTWAIT) {
@@ -111,7 +111,7 @@ impl Socket {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        // Where this fails, receiving and sending tell as well.
+        // Where this fails, receiving and sending fail as well.
         let _ = poll(&mut source, Some(&now));
         source[0].revents().contains(PollFlags::HUP)
     }

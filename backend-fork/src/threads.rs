@@ -12,7 +12,7 @@ const EXITING: u32 = 4;
 /// kernel keeps 15 bytes of a name.
 ///
 /// A thread that was joined may still be listed for a moment, while the kernel tears it down. It is
-/// not among them: it has been marked as exiting before whoever joined it was woken.
+/// not among them: it has been marked as exiting before the joining thread was woken.
 ///
 /// # Errors
 /// When `/proc` cannot be read.

@@ -43,7 +43,7 @@ enum Stage {
     /// The server was asked to reap it: from now on it may do so at any time, and kills the
     /// process group itself before.
     Reaping(Worker),
-    /// The server was told to kill and to reap whatever there is, or there is nothing.
+    /// The server was asked to kill and to reap whatever there is, or there is nothing.
     Over(Option<Worker>, ExitStatus),
 }
 

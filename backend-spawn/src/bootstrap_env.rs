@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 /// What a worker finds in its environment.
 ///
 /// The first three fields are the same in every version of the protocol, so that a copy of this
-/// crate in another version, linked into the same program, can tell that a process is a worker,
+/// crate in another version, linked into the same program, can see that a process is a worker,
 /// although not its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BootstrapEnv {
@@ -40,8 +40,8 @@ pub(crate) struct Launch {
 pub(crate) struct Inherited {
     /// Its number, in both processes.
     pub(crate) number: RawFd,
-    /// The inode of what it refers to: whoever merely has the same environment has something else,
-    /// or nothing, under that number.
+    /// The inode of what it refers to: a process that merely has the same environment has something
+    /// else, or nothing, under that number.
     pub(crate) inode: u64,
 }
 

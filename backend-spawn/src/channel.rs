@@ -35,7 +35,7 @@ use crate::sys;
 /// A number that nobody can guess, as bytes.
 pub(crate) type Nonce = [u8; 16];
 
-/// Who a worker is.
+/// Which worker this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hello {
     /// The worker's [`procpool_core::PROTOCOL_VERSION`].

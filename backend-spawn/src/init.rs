@@ -24,7 +24,7 @@ const RETURNED: u8 = 1;
 /// This process is a worker.
 const WORKER: u8 = 2;
 
-/// The exit code of a worker that could not be set up. Its parent has been told why.
+/// The exit code of a worker that could not be set up. Its parent has been sent the reason.
 const NOT_SET_UP: i32 = 1;
 
 /// Makes this process a worker if it was started as one; returns at once if not.
@@ -56,7 +56,7 @@ pub fn init() {
 ///
 /// # Errors
 /// When this process has not called `init` yet, so that its workers would not either; or when it
-/// is itself a worker that came past it, in which case the parent is told as well.
+/// is itself a worker that came past it, in which case the parent is notified as well.
 pub fn check_ready() -> Result<(), MissingInit> {
     let state = STATE.load(Ordering::Acquire);
     if state != WORKER
@@ -191,14 +191,14 @@ fn say(doorbell: &mut PipeWriter, message: &Message) -> io::Result<()> {
     doorbell.write_all(&message.encode())
 }
 
-/// Tells the parent by the doorbell that is still the standard input.
+/// Notifies the parent by the doorbell that is still the standard input.
 fn fail_early(reason: &str) -> ! {
     sys::write_to_stdin(&Message::Failed(reason.to_owned()).encode());
     leave(NOT_SET_UP)
 }
 
 fn leave(code: i32) -> ! {
-    // An error has nobody left to be told.
+    // An error has nowhere to go.
     let _ = io::stdout().flush();
     let _ = io::stderr().flush();
     #[allow(

@@ -14,11 +14,11 @@ use crate::launcher::SpawnLauncher;
 /// Dropping the pool terminates it.
 ///
 /// ```no_run
-/// use procpool_spawn::SpawnPool;
-/// use procpool_core::Pool;
+/// # mod procpool { pub use procpool_core::*; pub use procpool_spawn::*; }
+/// use procpool::{Pool, SpawnPool};
 ///
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
-///     procpool_spawn::init();
+///     procpool::init();
 ///     let pool = SpawnPool::builder().processes(3).build()?;
 ///     assert_eq!(pool.map(|x: u64| x * x, 0..4)?, [0, 1, 4, 9]);
 ///     Ok(())

@@ -11,7 +11,7 @@ use rustix::process::{
 
 use crate::wait::{self, NOW};
 
-/// How soon a process is asked again whose pidfd does not tell when, first and at most.
+/// How soon a process is asked again whose pidfd does not say when, first and at most.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
 const ASK_SELDOM: Duration = Duration::from_secs(1);
 
@@ -31,7 +31,7 @@ pub(super) struct Child {
 
 impl Child {
     pub(super) fn new(pid: Pid) -> Self {
-        // The worker does so itself as well. Whoever of the two is first: once the server says
+        // The worker does so itself as well. One of the two is first: once the server says
         // hello for it, killing the group reaches it.
         let _ = rustix::process::setpgid(Some(pid), Some(pid));
         Self {
@@ -55,7 +55,7 @@ impl Child {
     }
 
     /// Reaps it, after [`kill`](Self::kill). `None`: it is still dying, and
-    /// [`source`](Self::source) or [`wait`](Self::wait) tells when to ask again.
+    /// [`source`](Self::source) or [`wait`](Self::wait) says when to ask again.
     pub(super) fn reap(&mut self) -> Option<ExitStatus> {
         let status = wait::reap(WaitId::Pid(self.pid), WaitIdOptions::NOHANG);
         let is_silent = match &self.death {

@@ -1,6 +1,6 @@
 //! What runs in the fork server's process.
 //!
-//! It has one thread and lives on what it is told: it sleeps in `poll` until a message comes, a
+//! It has one thread and acts on messages: it sleeps in `poll` until a message comes, a
 //! process that it is to reap has died, its standby has, or the parent. It looks at the clock only
 //! while it has no standby.
 

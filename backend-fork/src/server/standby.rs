@@ -26,7 +26,7 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(10);
 pub(super) struct Standby {
     /// Its pidfd, as long as it is not known to be dead.
     death: Option<OwnedFd>,
-    /// What the parent is still to be told, with its end of the standby's main socket, and the
+    /// What is still to be sent to the parent, with its end of the standby's main socket, and the
     /// pidfd.
     news: Option<(Announcement, Option<(Socket, OwnedFd)>)>,
     /// When the last one was made, or could not be.
@@ -36,7 +36,7 @@ pub(super) struct Standby {
 }
 
 impl Standby {
-    /// Makes one if there is none and it is time to, and tells the parent. `Some`: this is the
+    /// Makes one if there is none and it is time to, and notifies the parent. `Some`: this is the
     /// standby, and that is its main socket.
     pub(super) fn keep(&mut self, main: &Socket) -> Option<Socket> {
         if self.death.as_ref().is_some_and(is_dead) {
@@ -102,7 +102,7 @@ impl Standby {
                 .send(&news.encode(), &[socket.as_fd(), death.as_fd()])
                 .and_then(|()| socket.send(KNOWN, &[])),
         };
-        // A standby of which the parent cannot be told sees its socket closed, and leaves.
+        // A standby that cannot be announced to the parent sees its socket closed, and leaves.
         if told != Err(Errno::AGAIN) {
             self.news = None;
         }

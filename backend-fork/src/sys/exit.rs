@@ -9,7 +9,7 @@ use nix::libc;
 /// a fork, so that the copy does not write it a second time, and before [`leave`], which would
 /// lose it.
 pub(crate) fn flush_streams() {
-    // Nobody could be told about an error: the output was refused, as it would be at exit.
+    // An error could go nowhere: the output was refused, as it would be at exit.
     let _ = std::io::stdout().flush();
     // SAFETY: a null pointer stands for all streams; their locks are taken by the C library.
     unsafe { libc::fflush(std::ptr::null_mut()) };

@@ -51,9 +51,9 @@ pub(crate) unsafe fn fork() -> Result<Option<Pid>, Errno> {
 /// whatever becomes of this one. Answers the identifier and the pidfd of the copy. `None`: this is
 /// the copy.
 ///
-/// The C library is not told (it has no wrapper for this that goes on on the same stack): what
-/// programs have registered with `pthread_atfork` does not run, and the library takes the copy's
-/// thread for the original's. Neither matters to a copy that does nothing but wait and
+/// The C library does not know of it (it has no wrapper for this that goes on on the same stack):
+/// what programs have registered with `pthread_atfork` does not run, and the library takes the
+/// copy's thread for the original's. Neither matters to a copy that does nothing but wait and
 /// [`fork`] workers, which sets both right for them.
 ///
 /// # Safety

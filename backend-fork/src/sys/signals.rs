@@ -31,9 +31,9 @@ impl Drop for BlockedSignals {
 ///
 /// A handler of the program's (for SIGTERM, SIGINT, SIGCHLD...) means the program, not a worker:
 /// it would write to the program's self-pipe, or remove its files. The exceptions:
-/// - SIGSEGV and SIGBUS stay as they are. These handlers run in the thread that is at fault and
-///   say why: the standard library's tells a stack overflow from other faults, and its message is
-///   what a user needs to see. It goes back to the default action for the others.
+/// - SIGSEGV and SIGBUS stay as they are. These handlers run in the thread that is at fault and say
+///   why: the standard library's distinguishes a stack overflow from other faults, and its message
+///   is what a user needs to see. It goes back to the default action for the others.
 /// - SIGPIPE is ignored, as Rust programs expect: writing to a closed pipe is an error, no death.
 /// - SIGTTOU is ignored, so that a worker, which is no part of the terminal's foreground, is not
 ///   stopped when it prints to a terminal with `stty tostop`.

@@ -53,7 +53,7 @@ fn identity() {
     assert_eq!(parent(server.pid()), std::process::id());
 
     let (mut link, pid) = worker(&mut launcher, 7);
-    // An order that was carried out tells that the worker has come so far.
+    // An order that was carried out shows that the worker has come so far.
     tell(&*link, Order::Ring, 0);
     assert_eq!(name(pid), "PoolWorker-7");
     assert_eq!(name(server.pid()), "procpool-server");

@@ -121,7 +121,7 @@ fn server_limit() {
         let before = limit_server(&server, Resource::Nofile, limit_for(server.pid(), room));
         let mut link = launch(&mut launcher, 3);
         wait_readable(link.doorbell());
-        // The server may be dying, and whoever asks has other things to do than to wait for that.
+        // The server may be dying, and the caller has other things to do than to wait for that.
         assert_eq!(link.poll_ready().expect("no error yet"), Readiness::HungUp);
         let error = try_reach(link).err().expect("no room");
         assert!(error.to_string().contains("ulimit -n"), "{error}");

@@ -79,7 +79,7 @@ pub(crate) fn give(region: &Region, order: Order, argument: u32) {
     let _ = futex::wake(&words.order, futex::Flags::empty(), 1);
 }
 
-/// Waits until the worker has done what it was told, and answers what it reports.
+/// Waits until the worker has done what it was ordered, and answers what it reports.
 pub(crate) fn report(region: &Region) -> u32 {
     let words = words(region);
     loop {

@@ -21,7 +21,7 @@ pub(crate) fn wait_readable(source: impl AsFd) {
     assert_ne!(ready, 0, "nothing came for a minute");
 }
 
-/// Waits for something that no descriptor tells.
+/// Waits for something that no descriptor reports.
 pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {

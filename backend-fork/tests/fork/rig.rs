@@ -38,7 +38,7 @@ pub(crate) fn standby(server: &ForkServer) -> u32 {
 /// What a standby is called.
 pub(crate) const STANDBY: &str = "procpool-spare";
 
-/// How soon the engine asks again what no descriptor tells.
+/// How soon the engine asks again what no descriptor reports.
 const SOON: Duration = Duration::from_millis(1);
 
 pub(crate) fn try_launch(
@@ -120,7 +120,8 @@ pub(crate) fn tell(link: &dyn WorkerHandle, order: Order, argument: u32) -> u32 
     orders::report(&link.region())
 }
 
-/// The life of a worker. When it is over, the server has done everything that it was told before.
+/// The life of a worker. When it is over, the server has done everything that it was ordered
+/// before.
 pub(crate) fn round(launcher: &mut ForkLauncher, number: u32) {
     let (mut link, _) = worker(launcher, number);
     assert_eq!(

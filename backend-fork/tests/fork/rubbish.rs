@@ -43,7 +43,7 @@ fn opened<T>(open: impl FnOnce() -> T) -> (T, Vec<u32>) {
     (value, new.collect())
 }
 
-/// Takes in what the server sends by itself, of its standby: after that, to connect opens one
+/// Takes in what the server sends unasked, of its standby: after that, to connect opens one
 /// socket.
 fn settle(server: &ForkServer) {
     standby(server);

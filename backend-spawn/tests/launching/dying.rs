@@ -111,7 +111,7 @@ fn killed_at_any_moment() {
         let mut link = launch();
         let deadline = Instant::now() + usual * step / 200;
         while Instant::now() < deadline {
-            // Half of the time, the parent is told and does its part.
+            // Half of the time, the parent is notified and does its part.
             if step % 2 == 0 && link.poll_ready().is_err() {
                 break;
             }
@@ -149,7 +149,7 @@ fn dies_with_its_parent() {
         sleep();
     }
     let (mut parent, worker) = second_parent("a_worker_dies_with_its_parent");
-    // It is not to notice by itself that nobody is there any more.
+    // It is not to notice that nobody is there any more.
     pidfd_send_signal(&worker, Signal::STOP).expect("a living process");
     parent.kill().expect("a process");
     parent.wait().expect("a process");

@@ -92,7 +92,7 @@ fn closes_early() {
         is_readable(link.doorbell(), LONG),
         "the worker says nothing"
     );
-    // It may be dying, and whoever asks has other things to do than to wait for that.
+    // It may be dying, and the caller has other things to do than to wait for that.
     assert_eq!(link.poll_ready().expect("no error yet"), Readiness::HungUp);
     let error = reach(&mut *link).expect_err("no worker");
     assert!(error.is_missing_init());

@@ -28,7 +28,7 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// Tells a process which scenario it is in.
+    /// Gives a process its scenario.
     pub(crate) const VARIABLE: &str = "LAUNCHING_SCENARIO";
 
     pub(crate) fn new(name: &'static str, parent: fn()) -> Self {

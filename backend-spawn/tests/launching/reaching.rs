@@ -71,7 +71,7 @@ fn several_start_at_once() {
 }
 
 fn nothing_is_held() {
-    // Those that whoever runs the tests has made inheritable, standard input, output and error.
+    // Those that the runner of the tests has made inheritable, standard input, output and error.
     let before = descriptors("self").len();
     // The two ends of what ties the workers of all tests to this process.
     drop(LaunchSpec::for_tests(1, 0, 4096, 4096));

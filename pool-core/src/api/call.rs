@@ -28,8 +28,9 @@ use crate::worker::function::{FunctionId, Stateless};
 /// call one of the methods that a pool itself has.
 ///
 /// ```
+/// # use procpool_core as procpool;
 /// use std::time::Duration;
-/// use procpool_core::{Pool, SerialPool};
+/// use procpool::{Pool, SerialPool};
 ///
 /// let pool = SerialPool::new();
 /// let lengths = pool
@@ -109,7 +110,8 @@ impl<F> Call<F> {
     /// To measure an item costs a microsecond or two; calls without metrics do not pay for it.
     ///
     /// ```
-    /// use procpool_core::{Pool, SerialPool};
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
     ///
     /// let pool = SerialPool::new();
     /// let done = pool.call(|x: u64| x * x).measured().apply(7);

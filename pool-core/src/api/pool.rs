@@ -46,7 +46,8 @@ use crate::worker::function::Stateless;
 ///
 /// # Example
 /// ```
-/// use procpool_core::{Pool, SerialPool};
+/// # use procpool_core as procpool;
+/// use procpool::{Pool, SerialPool};
 ///
 /// fn total<P: Pool>(pool: &P, numbers: Vec<u64>) -> u64 {
 ///     pool.map(|x: u64| x * x, numbers).unwrap().into_iter().sum()
@@ -134,8 +135,9 @@ pub trait Pool {
     /// cannot go to another thread.)
     ///
     /// ```
+    /// # use procpool_core as procpool;
     /// use std::sync::mpsc;
-    /// use procpool_core::{Pool, SerialPool};
+    /// use procpool::{Pool, SerialPool};
     ///
     /// let pool = SerialPool::new();
     /// let (ask, questions) = mpsc::channel();
@@ -206,14 +208,15 @@ pub trait Pool {
     /// worker; other values are passed by reference, and each worker decodes them once.
     ///
     /// ```
-    /// use procpool_core::{Broadcast, Pool, SerialPool};
+    /// # use procpool_core as procpool;
+    /// use procpool::{Broadcast, Pool, SerialPool};
     ///
     /// let pool = SerialPool::new();
     /// let words = pool.broadcast("one two three")?;
     /// let find = |(words, word): (Broadcast<str>, String)| words.find(&word);
     /// let found = pool.apply(find, (words.clone(), "two".to_owned()));
     /// assert_eq!(found.unwrap(), Some(4));
-    /// # Ok::<(), procpool_core::BroadcastError>(())
+    /// # Ok::<(), procpool::BroadcastError>(())
     /// ```
     ///
     /// # Errors
@@ -297,7 +300,8 @@ pub trait Pool {
     /// While a trace is on, each item is measured, which costs a few microseconds.
     ///
     /// ```
-    /// use procpool_core::{Pool, SerialPool};
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
     ///
     /// let path = std::env::temp_dir().join(format!("trace-{}.json", std::process::id()));
     /// let pool = SerialPool::new();

@@ -1,7 +1,8 @@
 //! A bar for calls, in a style that shows what they have to say. Needs the feature `progress`.
 //!
 //! ```no_run
-//! use procpool_core::{Pool, SerialPool, progress};
+//! # use procpool_core as procpool;
+//! use procpool::{Pool, SerialPool, progress};
 //!
 //! let pool = SerialPool::new();
 //! let bar = progress::bar();
@@ -119,7 +120,8 @@ impl<F> Call<F> {
     ///   thread.
     ///
     /// ```
-    /// use procpool_core::{Pool, SerialPool, progress};
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool, progress};
     ///
     /// let pool = SerialPool::new();
     /// let bar = progress::bar();

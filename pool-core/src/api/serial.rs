@@ -26,7 +26,8 @@ use crate::task::open_input::OpenInput;
 /// asked for, and the result is given before the input is asked for another item.
 ///
 /// ```
-/// use procpool_core::{Pool, SerialPool};
+/// # use procpool_core as procpool;
+/// use procpool::{Pool, SerialPool};
 ///
 /// let pool = SerialPool::new();
 /// assert_eq!(pool.map(|x: u64| x + 1, [1, 2, 3]).unwrap(), [2, 3, 4]);

@@ -30,9 +30,10 @@ const STREAK: u8 = 128;
 /// ([`worker::is_cancelled`](crate::worker::is_cancelled)).
 ///
 /// ```
+/// # use procpool_core as procpool;
 /// use std::pin::Pin;
 /// use futures_core::Stream;
-/// use procpool_core::{Pool, SerialPool, TaskError};
+/// use procpool::{Pool, SerialPool, TaskError};
 ///
 /// /// As `StreamExt::next` of the crates `futures` and `tokio-stream`.
 /// async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {

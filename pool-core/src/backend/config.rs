@@ -324,20 +324,20 @@ macro_rules! builder_methods {
             self
         }
 
-        /// Tells the subscriber that is the current one where the pool is built (or, if there is
-        /// none, the one that is for all later) of the `tracing` events of workers, with the fields
-        /// `worker`, `pid`, `task` (the function's name) and `spans` (those that the event was in
-        /// there, with their fields). Needs the feature `tracing`.
+        /// Replays the workers' `tracing` events to the subscriber that is current where the pool
+        /// is built (or, if there is none, to the global one). They get the fields `worker`, `pid`,
+        /// `task` (the function's name) and `spans` (those that the event was in there, with their
+        /// fields). Needs the feature `tracing`.
         ///
         /// Events have the level, target, place and fields that they had in the worker, so that
-        /// filters work on them. An event of a task is one of the span that the call was made in,
-        /// as if the caller had told it: within `request{id=7}`, the usual subscriber prints
-        /// `request{id=7}: …`. (That is the calling thread's current span in the subscriber that is
-        /// told; for `imap`, where `imap` was called. If none was current where the pool was built,
-        /// it is told to the span's own.) The pool keeps that span open until the call is done
-        /// and its events are told, not longer. Threads that a task starts have it where they are
-        /// in a span of the task's. What is told when the task has its outcome, by such a thread or
-        /// since the task was killed, is of no span, like all that no task tells.
+        /// filters work on them. An event of a task belongs to the span that the call was made in,
+        /// as if the caller had emitted it: within `request{id=7}`, the usual subscriber prints
+        /// `request{id=7}: …`. (That is the current span of the calling thread in that subscriber;
+        /// for `imap`, where `imap` was called. If no subscriber was current where the pool was
+        /// built, the event goes to the span's own.) The pool keeps the span open until the call is
+        /// done and its events are replayed, not longer. Threads that a task starts belong to it
+        /// while they are in a span of the task's. Events that come after the task has its outcome,
+        /// or after it was killed, belong to no span, as do events outside of tasks.
         ///
         /// Those of a level that no subscriber of the program wants when a worker is
         /// started are not even sent. Records of `log` come, too, if the worker has the usual

@@ -25,7 +25,8 @@ use crate::codec::{self, Number};
 /// the parent as in a worker.
 ///
 /// ```
-/// use procpool_core::{Broadcast, Pool, SerialPool};
+/// # use procpool_core as procpool;
+/// use procpool::{Broadcast, Pool, SerialPool};
 ///
 /// fn sum((table, from, to): (Broadcast<[f64]>, usize, usize)) -> f64 {
 ///     table[from..to].iter().sum()
@@ -35,13 +36,14 @@ use crate::codec::{self, Number};
 /// let table = pool.broadcast(vec![0.5; 1000])?;
 /// let halves = [(table.clone(), 0, 500), (table, 500, 1000)];
 /// assert_eq!(pool.map(sum, halves).unwrap(), [250.0, 250.0]);
-/// # Ok::<(), procpool_core::BroadcastError>(())
+/// # Ok::<(), procpool::BroadcastError>(())
 /// ```
 ///
 /// A task that returns numbers where it has written them, for the parent to read them there:
 ///
 /// ```
-/// use procpool_core::{Broadcast, Pool, SerialPool};
+/// # use procpool_core as procpool;
+/// use procpool::{Broadcast, Pool, SerialPool};
 ///
 /// fn column(count: usize) -> Broadcast<[f64]> {
 ///     let fill = |numbers: &mut [f64]| numbers.fill(0.5);
@@ -79,10 +81,10 @@ use crate::codec::{self, Number};
 /// memory as long as it lives.
 ///
 /// # Where it can go
-/// Into arguments, also of an initializer; from a worker back to the parent in results, whoever has
-/// made it, and from there to other workers; from a worker to pools of its own. Anywhere else (a
-/// file, a socket) its bytes would mean nothing, so serialising it with another serde format is an
-/// error that says so.
+/// Into arguments, also of an initializer; from a worker back to the parent in results, wherever it
+/// was made it, and from there to other workers; from a worker to pools of its own. Anywhere else
+/// (a file, a socket) its bytes would mean nothing, so serialising it with another serde format is
+/// an error that says so.
 ///
 /// One result can bring at most 64 that the parent does not have. More than that fails the task
 /// with an error of kind [`Encode`](crate::TaskErrorKind::Encode): share all of it as one, or
@@ -137,7 +139,8 @@ impl<N: Number> Broadcast<[N]> {
     /// parent copies them. They are zero before.
     ///
     /// ```
-    /// use procpool_core::Broadcast;
+    /// # use procpool_core as procpool;
+    /// use procpool::Broadcast;
     ///
     /// let squares = Broadcast::filled(1000, |squares: &mut [u64]| {
     ///     for (x, square) in (0..).zip(squares) {
@@ -145,7 +148,7 @@ impl<N: Number> Broadcast<[N]> {
     ///     }
     /// })?;
     /// assert_eq!(squares[12], 144);
-    /// # Ok::<(), procpool_core::BroadcastError>(())
+    /// # Ok::<(), procpool::BroadcastError>(())
     /// ```
     ///
     /// # Errors

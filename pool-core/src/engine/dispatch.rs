@@ -129,7 +129,7 @@ impl Core {
         channel.listen(self.watcher.wants_doorbells(), true);
     }
 
-    /// Tells a worker to go.
+    /// Retires a worker.
     fn retire(&mut self, slot: usize) -> bool {
         let finalizer = match self.slots[slot].initialized {
             Initialized::Yes => self

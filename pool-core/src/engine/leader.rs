@@ -49,7 +49,7 @@ pub(super) const ABSENCE_NS: u64 = 500_000;
 /// How often, at most, a thread looks for records before it leaves the rings to the supervisor.
 const MAX_LOOKS: u32 = 16;
 
-/// Who looks into the rings.
+/// What looks into the rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RingWatcher {
     /// A thread that is awake: nobody needs to ring.

@@ -128,7 +128,7 @@ impl ParentChannel {
         Ok(self.unsent.is_none())
     }
 
-    /// Tells the worker to go, and to run the finalizer before. `false`: no space for that now.
+    /// Retires the worker, which runs the finalizer before. `false`: no space for that now.
     pub(super) fn send_retire(&mut self, finalizer: Option<u64>) -> Result<bool, Corrupt> {
         // The finalizer takes `()`, which has no bytes: an item with an empty head.
         let mut head = [0; MAX_HEAD];
@@ -171,7 +171,7 @@ impl ParentChannel {
         }
     }
 
-    /// Tells the worker that memory was freed of which it may hold some.
+    /// Notifies the worker that memory was freed of which it may hold some.
     pub(super) fn tell_of_frees(&self) {
         let freed = &self.region.words().advice.freed;
         let times = freed.load(Ordering::Relaxed);
@@ -197,7 +197,7 @@ impl ParentChannel {
         memory.map_or(0, Memory::capacity)
     }
 
-    /// How many bytes a record of this kind may have, from a worker that keeps to what it was told.
+    /// How many bytes a record of this kind may have, from a worker that keeps to its limit.
     fn longest(&self, kind: RecordKind) -> u64 {
         match kind {
             RecordKind::Time => ItemTiming::BYTES as u64,
@@ -506,7 +506,7 @@ mod tests {
         Ok(drained.news)
     }
 
-    /// Whoever looks until there is no news would look forever.
+    /// A loop that looks until nothing is new would never end.
     #[test]
     fn a_part_of_a_head_is_no_news() {
         let (mut channel, mut worker, mut scheduler) = both_ends();

@@ -42,7 +42,7 @@ impl<'a> Peer<'a> {
         }
         let pid = self.info.pid();
         let opened = offering.open(pid);
-        // Who is on its way out loses its descriptors before it is dead.
+        // A dying process loses its descriptors before it is dead.
         let is_leaving = opened.is_err() && sys::is_leaving(pid);
         // Only who is alive after all that had its number during that.
         let opened = match self.has_ended() {

@@ -1,10 +1,10 @@
-//! Calls that were made in a span: what a worker tells of their items is told as told in it.
+//! Calls that were made in a span: the events of their items belong to that span.
 //!
 //! A worker says of each event which of its items it was running. So whatever is handed out is
 //! noted before it is sent, beside the pipe that the events come from. The events of an item are
 //! all in that pipe when its record is in the ring, for the same thread has written both. So the
 //! pipe is read once more before a finished chunk lets go of its span; what comes later comes from
-//! other threads that the task has left behind, and is told without.
+//! other threads that the task has left behind, and is replayed without a span.
 
 use super::WorkerPipes;
 use super::core::Core;
@@ -25,7 +25,7 @@ impl Core {
         }
     }
 
-    /// Sees to it that what a worker has told of these items is taken in before their span is let
+    /// Sees to it that a worker's events of these items are taken in before their span is let
     /// go of.
     #[inline]
     pub(super) fn settle_origin(&self, slot: usize, delivery: &mut Delivery) {

@@ -65,7 +65,7 @@ pub(super) struct Delivery {
     pub(super) attended: bool,
     sink: Arc<dyn CompletionSink>,
     piece: ChunkOutcome,
-    /// Takes in what was told of the items, before the span that the call was made in is let go of.
+    /// Takes in the events of the items, before the span that the call was made in is let go of.
     settle: Option<Box<Settle>>,
 }
 
@@ -137,7 +137,7 @@ impl Delivery {
         }
     }
 
-    /// How many items it tells of, and how many of those are known to have failed.
+    /// How many items it has, and how many of those are known to have failed.
     pub(super) fn counts(&self) -> (u64, u64) {
         let count = u64::from(self.piece.count);
         let failed = match &self.piece.outcomes {

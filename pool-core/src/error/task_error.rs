@@ -23,7 +23,8 @@ use crate::shm::protocol::{Failure, Stage};
 /// the worker died, and which worker it was.
 ///
 /// ```
-/// use procpool_core::{Pool, SerialPool, TaskErrorKind};
+/// # use procpool_core as procpool;
+/// use procpool::{Pool, SerialPool, TaskErrorKind};
 ///
 /// let pool = SerialPool::new();
 /// let error = pool.map(|n: i32| 100 / n, [5, 0, 2]).unwrap_err();

@@ -10,7 +10,8 @@ use crate::process::worker_info::WorkerInfo;
 /// `stdout` and `stderr`. Named after [`std::process::Stdio`].
 ///
 /// ```
-/// use procpool_core::{Output, OutputLine};
+/// # use procpool_core as procpool;
+/// use procpool::{Output, OutputLine};
 ///
 /// let quiet = Output::discard();
 /// let named = Output::lines(|line: &OutputLine| {
@@ -75,8 +76,9 @@ impl Output {
     /// drops the pool.
     ///
     /// ```
+    /// # use procpool_core as procpool;
     /// # let stderr =
-    /// procpool_core::Output::tee();
+    /// procpool::Output::tee();
     /// ```
     #[must_use]
     pub fn tee() -> Self {

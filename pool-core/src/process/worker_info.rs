@@ -62,8 +62,9 @@ impl WorkerInfo {
     /// with its parent.
     ///
     /// ```
+    /// # use procpool_core as procpool;
     /// use std::cell::Cell;
-    /// use procpool_core::worker;
+    /// use procpool::worker;
     ///
     /// thread_local!(static STATE: Cell<u64> = const { Cell::new(1) });
     ///

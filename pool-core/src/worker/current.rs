@@ -1,4 +1,4 @@
-//! Who this process is.
+//! Which worker this process is.
 
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -24,7 +24,8 @@ fn myself() -> &'static RwLock<Option<Myself>> {
 /// The worker that this process is; `None` in the parent and everywhere else.
 ///
 /// ```
-/// assert!(procpool_core::worker::current().is_none());
+/// # use procpool_core as procpool;
+/// assert!(procpool::worker::current().is_none());
 /// ```
 #[must_use]
 pub fn current() -> Option<WorkerInfo> {

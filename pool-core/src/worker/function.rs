@@ -170,7 +170,7 @@ impl std::error::Error for NotInExecutable {}
 /// # Captures without bytes
 /// What has no bytes passes the second step, and some such values prove something: that they were
 /// made on this thread, or that there is only one of them. `Copy`, `Send` and `Sync` refuse these.
-/// One kind remains, which Rust gives no way to tell from a closure without captures: a `move`
+/// One kind remains, which Rust cannot distinguish from a closure without captures: a `move`
 /// closure can capture a token that is `Copy + Send + Sync` and proves that this *process* has done
 /// something, for instance that it has initialised a library. The closure then has that token in
 /// a process that may not have done so. A token that is trusted by `unsafe` code must therefore
@@ -178,7 +178,8 @@ impl std::error::Error for NotInExecutable {}
 /// [initializer](crate::builder_methods). What is captured with bytes never compiles.
 ///
 /// ```compile_fail,E0277
-/// use procpool_core::{Pool, SerialPool};
+/// # use procpool_core as procpool;
+/// use procpool::{Pool, SerialPool};
 ///
 /// let prefix = String::from("no. ");
 /// // The error says: pass what it captures as part of each argument instead.

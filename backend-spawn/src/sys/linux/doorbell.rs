@@ -24,7 +24,7 @@ pub(crate) fn stdin_is_bell(inode: u64) -> bool {
 
 /// Writes a short message to a doorbell that is still the standard input.
 pub(crate) fn write_to_stdin(message: &[u8]) {
-    // Whoever should read it may be gone, and then nobody misses it.
+    // Its reader may be gone, and then nobody misses it.
     let _ = rustix::io::write(stdin(), message);
 }
 

@@ -16,7 +16,7 @@ struct PidfdInfo {
     cgroup: u64,
     /// Process, thread group and parent, and eight identifiers of users and groups.
     ids: [u32; 11],
-    /// As `wait` tells it.
+    /// As `wait` reports it.
     exit_code: i32,
 }
 
@@ -26,7 +26,7 @@ const EXIT: u64 = 1 << 3;
 /// `PIDFD_GET_INFO`: `_IOWR(0xff, 11, struct pidfd_info)`.
 const GET_INFO: u32 = 3 << 30 | (size_of::<PidfdInfo>() as u32) << 16 | 0xff << 8 | 11;
 
-/// How a process ended that somebody has reaped, or the system by itself. `None`: it is about to
+/// How a process ended that somebody, or the system, has reaped. `None`: it is about to
 /// be.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::bootstrap_env::Inherited;
 
-/// How a worker is told of a descriptor that it will inherit under the same number.
+/// How a worker learns of a descriptor that it will inherit under the same number.
 pub(crate) fn announce(descriptor: BorrowedFd<'_>) -> io::Result<Inherited> {
     Ok(Inherited {
         number: descriptor.as_raw_fd(),

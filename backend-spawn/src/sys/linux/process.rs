@@ -166,7 +166,7 @@ impl Process {
             // Somebody else has reaped it: a `wait` for any child in the program, or the system,
             // because the program ignores SIGCHLD.
             Err(Errno::CHILD) => exit_info(self.pidfd.as_fd()).unwrap_or(Some(ExitStatus::Unknown)),
-            // A sandbox. The pidfd still tells whether it is dead.
+            // A sandbox. The pidfd still says whether it is dead.
             Err(_) => {
                 let mut death = [PollFd::new(&*self.pidfd, PollFlags::IN)];
                 let is_dead = poll(&mut death, Some(&Timespec::default())) != Ok(0);

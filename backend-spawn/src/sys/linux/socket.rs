@@ -105,7 +105,7 @@ pub(crate) fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// Puts a descriptor in the place of another, which is closed.
 ///
 /// # Safety
-/// Whoever owns the descriptor `number` expects that: it may be any socket of its kind.
+/// The owner of the descriptor `number` expects that: it may be any socket of its kind.
 pub(crate) unsafe fn replace(number: RawFd, by: OwnedFd) -> io::Result<()> {
     // SAFETY: it is open, and stays its owner's.
     let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });

@@ -22,7 +22,8 @@ use crate::task::executor::Cancel;
 /// the vector of all, or the error of the item with the lowest index that failed.
 ///
 /// ```
-/// use procpool_core::{Pool, SerialPool};
+/// # use procpool_core as procpool;
+/// use procpool::{Pool, SerialPool};
 ///
 /// let pool = SerialPool::new();
 /// let handle = pool.map_async(|x: u64| x * x, 1..4);

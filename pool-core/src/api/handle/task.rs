@@ -21,7 +21,8 @@ use crate::task::executor::Cancel;
 /// changes nothing for the task.
 ///
 /// ```
-/// use procpool_core::{Pool, SerialPool};
+/// # use procpool_core as procpool;
+/// use procpool::{Pool, SerialPool};
 ///
 /// let pool = SerialPool::new();
 /// let handle = pool.apply_async(|x: u64| x * x, 12);

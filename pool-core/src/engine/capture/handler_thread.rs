@@ -24,7 +24,7 @@ const MAX_BYTES: usize = 4 << 20;
 /// What one of the news costs besides its bytes, about.
 const NEWS_BYTES: usize = 128;
 
-/// Something to tell.
+/// Something for the handlers.
 pub(super) enum OutputEvent {
     /// A line, to this handler.
     Line(Arc<LineHandler>, OutputLine),
@@ -80,7 +80,7 @@ impl OutputEvent {
 }
 
 /// Writes to the program's own output as the worker would have: past the standard library's lock
-/// and buffer, since whoever has them may be waiting for the pool.
+/// and buffer, since their owner may be waiting for the pool.
 fn pass(output: BorrowedFd<'_>, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         // A file at its limit is no reason for the program to die: it loses what its workers say.
@@ -103,7 +103,7 @@ fn pass(output: BorrowedFd<'_>, mut bytes: &[u8]) {
     }
 }
 
-/// What is to be told, in order.
+/// What is to be delivered, in order.
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
@@ -116,9 +116,9 @@ struct State {
     news: VecDeque<OutputEvent>,
     /// What all of them cost.
     bytes: usize,
-    /// Something is being told.
+    /// Something is being delivered.
     is_telling: bool,
-    /// The thread ends when there is nothing to tell.
+    /// The thread ends when there is nothing to deliver.
     is_finished: bool,
     /// Somebody waits for room.
     wants_room: bool,
@@ -235,7 +235,7 @@ impl HandlerThread {
         &self.queue
     }
 
-    /// Waits until everything is told. `false`: it was not by the deadline.
+    /// Waits until everything is delivered. `false`: it was not by the deadline.
     pub(super) fn wait_until_told(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.queue.lock();
         while state.is_telling || !state.news.is_empty() {
@@ -259,7 +259,8 @@ impl HandlerThread {
         self.queue.lock().thread == Some(thread::current().id())
     }
 
-    /// Lets the thread end when everything is told, and waits for that, unless this is the thread.
+    /// Lets the thread end when everything is delivered, and waits for that, unless this is the
+    /// thread.
     pub(super) fn finish(&self) {
         self.queue.lock().is_finished = true;
         self.queue.changed.notify_all();

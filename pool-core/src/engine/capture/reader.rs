@@ -30,7 +30,7 @@ const ALARM: u64 = u64::MAX;
 /// The most pipes that a worker has: its output, its error output, its events.
 const MAX_PIPES: usize = 3;
 
-/// How often the reader looks for output where it cannot be told of it.
+/// How often the reader looks for output where nothing can wake it for that.
 const BLIND_NAP: Duration = Duration::from_millis(10);
 
 /// How many bytes of events a worker can be ahead of the reader: of the order of a thousand events.
@@ -41,7 +41,7 @@ pub(super) const EVENT_PIPE_BYTES: usize = 256 * 1024;
 pub(in super::super) struct Capture {
     stdout: Output,
     stderr: Output,
-    /// Whom the workers' events are told to.
+    /// The subscriber that the workers' events go to.
     #[cfg(feature = "tracing")]
     audience: Option<Audience>,
     /// In pools that capture something.
@@ -82,7 +82,7 @@ impl Capture {
         })
     }
 
-    /// The span that the calling thread is in, if events are told.
+    /// The span that the calling thread is in, if events are forwarded.
     #[cfg(feature = "tracing")]
     pub(in super::super) fn origin(&self) -> Option<Arc<Origin>> {
         let span = self.audience.as_ref()?.current_span()?;
@@ -124,7 +124,7 @@ impl Capture {
         #[cfg(feature = "tracing")]
         if let Some(audience) = &self.audience {
             let (ours, theirs) = make_pipe()?;
-            // Whoever has something to tell must not wait.
+            // A thread that has something to deliver must not wait.
             rustix::io::ioctl_fionbio(&theirs, true)?;
             // Where the system refuses more, it is less.
             let _ = rustix::pipe::fcntl_setpipe_size(&theirs, EVENT_PIPE_BYTES);
@@ -250,7 +250,7 @@ impl CaptureShared {
         self.lock().remove(&number);
     }
 
-    /// Has a line told, or counts it.
+    /// Has a line delivered, or counts it.
     pub(super) fn tell_line(
         &self,
         handler: &Arc<LineHandler>,
@@ -265,7 +265,7 @@ impl CaptureShared {
         }
     }
 
-    /// Has an event told, or counts it.
+    /// Has an event delivered, or counts it.
     #[cfg(feature = "tracing")]
     pub(super) fn tell_event(&self, event: OutputEvent, dropped: &mut u64) {
         if !self.queue.push(event) {
@@ -280,7 +280,7 @@ impl CaptureShared {
         let mut again = None;
         while !self.is_finished.load(Ordering::SeqCst) {
             if self.poller.wait(&mut ready, again).is_err() {
-                // A sandbox was put up in the meantime. Whoever writes must not wait forever.
+                // A sandbox was put up in the meantime. The writer must not wait forever.
                 sys::nap(BLIND_NAP);
                 let all: Vec<_> = self.lock().values().cloned().collect();
                 for pipes in all {

@@ -9,7 +9,7 @@ use crate::sync::Mutex;
 /// More items than a worker has at a time are not kept track of.
 const MAX_HANDED: usize = 4096;
 
-/// Where the items come from that a worker was handed, as long as it may tell something of them.
+/// Where the items come from that a worker was handed, as long as events of them may arrive.
 ///
 /// They are kept by their chunks: here nothing keeps a span open.
 pub(super) struct Origins<T = Origin>(Mutex<VecDeque<Handed<T>>>);
@@ -49,7 +49,7 @@ impl<T> Origins<T> {
         found.and_then(|it| it.origin.upgrade())
     }
 
-    /// All that was told of the first `through` items is known.
+    /// All events of the first `through` items are known.
     pub(super) fn forget(&self, through: u64) {
         let mut handed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while handed.front().is_some_and(|it| it.last <= through) {

@@ -200,7 +200,7 @@ impl State {
         }
         match to {
             Destination::Pass(stream) => {
-                // Whoever reads has seen to it that there is room, or this is the last there is.
+                // The reader has seen to it that there is room, or this is the last there is.
                 shared
                     .queue
                     .push_anyway(OutputEvent::Pass(*stream, bytes.to_vec()));
@@ -230,7 +230,7 @@ impl State {
         }
     }
 
-    /// Tells how many events were lost, if some were, there and here.
+    /// Reports how many events were lost, if some were, there and here.
     #[cfg(feature = "tracing")]
     fn count_dropped(&mut self, index: usize, is_over: bool) {
         let Source { to, dropped, .. } = &mut self.sources[index];
@@ -262,7 +262,7 @@ impl State {
         let source = &mut self.sources[index];
         if let Some(pipe) = source.pipe.take() {
             if !source.is_paused {
-                // It would go by itself only when all copies of the descriptor are closed, and a
+                // It would go only when all copies of the descriptor are closed, and a
                 // process that was forked from this one may have some.
                 let _ = self.shared.poller.delete(&pipe);
             }
@@ -336,7 +336,7 @@ impl WorkerPipes {
         self.0.origins.add(first, last, origin);
     }
 
-    /// Takes in what the worker has told of its first `through` items, for which it has finished
+    /// Takes in the worker's events of its first `through` items, for which it has finished
     /// them. To be called without the pool's lock, and before their origins are let go of.
     #[cfg(feature = "tracing")]
     pub(in super::super) fn settler(&self, through: u64) -> impl FnOnce() + use<> {

@@ -38,7 +38,7 @@ pub(super) enum Lingers {
     Not,
     /// It is not dead for a while.
     Alive,
-    /// It is dead, and nobody is told how for a while.
+    /// It is dead, and how is not known for a while.
     Unreaped,
 }
 
@@ -125,7 +125,7 @@ impl WorkerHandle for ThreadLink {
     }
 }
 
-/// The processes that a pool has started, for who wants to kill one.
+/// The processes that a pool has started, for a killer.
 #[derive(Clone, Default)]
 pub(super) struct Processes(Arc<Mutex<Vec<Arc<Process>>>>, Lingers);
 

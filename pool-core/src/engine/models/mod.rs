@@ -23,7 +23,7 @@ fn seconds() -> f64 {
     })
 }
 
-/// Tries all schedules of a model with at most so many switches away from a thread that could go
+/// Tries all schedules of a model with at most this many switches away from a thread that could go
 /// on; that is where almost all defects are, and the rest grows beyond all measure.
 #[cfg(loom)]
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
@@ -51,7 +51,7 @@ fn explore(model: fn()) {
     use ::shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
     use ::shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 
-    /// Shuttle tells of the seed when a scheduler is dropped before its last run.
+    /// Shuttle prints the seed when a scheduler is dropped before its last run.
     const RUNS: usize = 20;
 
     /// A schedule that failed is kept in a file; `MODEL_SCHEDULE` runs that one again.

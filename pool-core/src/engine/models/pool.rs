@@ -1,6 +1,6 @@
 //! shuttle: whole pools, from `Engine::start` to the drop, with threads that submit and wait, the
-//! supervisor, and workers that serve. A wake-up that is lost is a deadlock, which shuttle tells;
-//! where it is saved by an alarm that happens to come, [`awake`] tells.
+//! supervisor, and workers that serve. A lost wake-up is a deadlock, which shuttle reports;
+//! where it is saved by an alarm that happens to come, [`awake`] notices.
 //!
 //! Found: a supervisor that runs in circles because a ring is meant for a driver who is awake; a
 //! driver that runs in circles because a launch is due.
@@ -12,7 +12,8 @@
 //!   or though it was notified; a notification does not reach who sleeps on the doorbells; who
 //!   finds the seat taken sleeps without having asked to be woken;
 //! - the supervisor: it does not hear the doorbells when it should; it does not look once more when
-//!   it begins to; it is not told of an earlier alarm; who joins is not told of the last delivery;
+//!   it begins to; it is not notified of an earlier alarm; `join` is not notified of the last
+//!   delivery;
 //! - the rings: a worker that waits for space is not woken; results are not staged; a frame is sent
 //!   without the wish to be rung for it;
 //! - taking back: one item more or fewer counts as begun; nothing is taken back before a kill; the
@@ -444,7 +445,7 @@ fn workers_are_replaced_and_retire() {
     });
 }
 
-/// Who joins a pool waits for what others deliver.
+/// `join` waits for what other threads deliver.
 #[test]
 fn a_pool_is_joined_while_others_wait() {
     explore(|| {

@@ -1,4 +1,4 @@
-//! Who runs what: pure decisions, without input or output, threads or a clock.
+//! Which worker runs what: pure decisions, without input or output, threads or a clock.
 //!
 //! The scheduler owns every load (a chunk of items) from its submission until its last item has
 //! an outcome. It decides; the [`Core`](super::core::Core) acts and reports back what happened.
@@ -16,8 +16,8 @@ const CREDIT_NS: u64 = 400_000;
 const STUCK_NS: u64 = 300_000;
 /// What it costs to wake a worker, in nanoseconds.
 const WAKE_NS: u64 = 20_000;
-/// With so many loads a worker does not run dry while a few more are collected: only one that takes
-/// little time for each gets so many.
+/// With this many loads a worker does not run dry while a few more are collected: only one that
+/// takes little time for each gets this many.
 const WELL_FED: usize = 4;
 /// The most loads that a worker may have at a time.
 const MAX_FLIGHTS: u64 = 256;
@@ -379,7 +379,7 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// The next item of the worker's current load has an outcome. `false`: it has no open item, so
-    /// the worker tells nonsense.
+    /// the worker writes nonsense.
     pub(crate) fn item_done(&mut self, slot: usize) -> bool {
         match self.queues[slot].in_flight.front_mut() {
             Some(flight) if !flight.is_done() => {
@@ -403,8 +403,8 @@ impl<L: WorkUnit> Scheduler<L> {
         }
     }
 
-    /// The worker has finished its current load, after so many nanoseconds. `None`: it
-    /// is not, so the worker tells nonsense.
+    /// The worker has finished its current load, after this many nanoseconds. `None`: it
+    /// is not, so the worker writes nonsense.
     pub(crate) fn load_done(&mut self, slot: usize, took_ns: u64) -> Option<Done<L>> {
         let worker = &mut self.queues[slot];
         if !worker.in_flight.front().is_some_and(InFlight::is_done) {

@@ -115,7 +115,7 @@ enum Step {
     Dismiss(usize),
     Begin(usize),
     Finish(usize),
-    /// The parent reads so many answers.
+    /// The parent reads this many answers.
     Read(usize, usize),
     Die(usize, Death),
     /// The worker is dead, or the parent does not wait for that any more.

@@ -13,7 +13,7 @@ use crate::fuzzing::Input;
 use crate::process::worker_info::WorkerInfo;
 
 /// Reads an input behind its first byte as a worker's events, in pieces as long as that says, and
-/// tells a subscriber of them.
+/// replays them to a subscriber.
 ///
 /// # Panics
 /// When it matters where the pieces end, when more is kept than a frame, or when an event takes
