@@ -13,10 +13,10 @@
 //! }
 //! ```
 //!
-//! Processes give what threads cannot: a crash (a segmentation fault in a C library, an abort,
-//! the kernel's out-of-memory killer) costs one task and not the program; a task can be killed at
-//! its deadline; libraries that are not thread-safe run side by side; memory is really given
-//! back. A program that needs none of that is better served by threads, for instance those of rayon.
+//! Processes give what threads cannot: a crash (a segmentation fault in a C library, an abort, the
+//! kernel's out-of-memory killer) costs one task and not the program; a task can be killed at its
+//! deadline; libraries that are not thread-safe run side by side; memory is really given back. A
+//! program that needs none of that is better served by threads, for instance those of rayon.
 //!
 //! - [Concepts](#concepts)
 //! - [Calls](#calls)
@@ -30,17 +30,19 @@
 //! - [Questions](#questions)
 //!
 //! # Concepts
-//! - A **pool** has **workers**, each a process. [`Pool`] is the trait that all pools share, and must be in
-//!   scope. Code that is generic over `P: Pool` runs on every kind of pool, also on [`SerialPool`], which has
-//!   no workers and runs everything in the caller.
-//! - A **task** is a function and its argument. The **function** is a function item or a closure that captures nothing, for
-//!   only its name travels; a closure that captures does not compile, and the message says what to
-//!   do: what it needs besides its item, pass as part of the item. Several arguments are a tuple.
-//! - **Arguments and results** are `Serialize + DeserializeOwned`. They travel through shared memory,
-//!   in a compact form without names: types with `#[serde(flatten)]`, `untagged` or an internal tag are refused with
-//!   an error that says so. A path that is not UTF-8 travels as an `OsString`. Vectors of numbers, of bytes, and
-//!   strings are copied as they are, without serde.
-//! - Many **items** with the same function travel in **chunks**, whose size follows the time that items take.
+//! - A **pool** has **workers**, each a process. [`Pool`] is the trait that all pools share, and
+//!   must be in scope. Code that is generic over `P: Pool` runs on every kind of pool, also on
+//!   [`SerialPool`], which has no workers and runs everything in the caller.
+//! - A **task** is a function and its argument. The **function** is a function item or a closure
+//!   that captures nothing, for only its name travels; a closure that captures does not compile,
+//!   and the message says what to do: pass what it needs besides its item as part of the item.
+//!   Several arguments are a tuple.
+//! - **Arguments and results** are `Serialize + DeserializeOwned`. They travel through shared
+//!   memory, in a compact form without names: types with `#[serde(flatten)]`, `untagged` or an
+//!   internal tag are refused with an error that says so. A path that is not UTF-8 travels as an
+//!   `OsString`. Vectors of numbers, of bytes, and strings are copied as they are, without serde.
+//! - Many **items** with the same function travel in **chunks**, whose size follows the time that
+//!   items take.
 //! - Every call **ends**: with its value, or with a [`TaskError`] that says why there is none.
 //!
 //! # Calls
@@ -50,7 +52,8 @@
 //! | many, in order | [`map`](Pool::map), [`try_map`](Pool::try_map) | [`map_async`](Pool::map_async) | [`imap`](Pool::imap) |
 //! | many, as they finish | | | [`imap_unordered`](Pool::imap_unordered) |
 //!
-//! [`call`](Pool::call) takes options: a deadline, retries, the size of chunks, how far to read ahead, metrics.
+//! [`call`](Pool::call) takes options: a deadline, retries, the size of chunks, how far to read
+//! ahead, metrics.
 //!
 #![cfg_attr(feature = "spawn", doc = "```no_run")]
 #![cfg_attr(not(feature = "spawn"), doc = "```ignore")]
@@ -69,17 +72,18 @@
 //! }
 //! ```
 //!
-//! Handles of the calls in the background are futures, under any runtime and without a thread for each call; with the feature
-//! `stream`, what `imap` returns becomes a stream (`into_stream`).
+//! Handles of the calls in the background are futures, under any runtime and without a thread for
+//! each call; with the feature `stream`, what `imap` returns becomes a stream (`into_stream`).
 //!
-//! With the feature `progress`, a call of any kind shows on a bar of the crate indicatif how far it is:
-//! `pool.call(parse).progress(progress::bar()).map(paths)` prints, where there is a terminal,
+//! With the feature `progress`, a call of any kind shows on a bar of the crate indicatif how far it
+//! is: `pool.call(parse).progress(progress::bar()).map(paths)` prints, where there is a terminal,
 //! ```text
 //!  52% ━━━━━━━━━━━━━━━━━━━━━━━╸───────────────────── 790/1,500 579/s 0:01, 0:01 left  9 failed
 //! ```
 //!
 //! # Large data
-//! What many tasks need, such as a table or a model, goes into shared memory once, and a handle of it into each argument:
+//! What many tasks need, such as a table or a model, goes into shared memory once, and a handle of
+//! it into each argument:
 //!
 #![cfg_attr(feature = "spawn", doc = "```no_run")]
 #![cfg_attr(not(feature = "spawn"), doc = "```ignore")]
@@ -92,17 +96,18 @@
 //! # Ok::<(), procpool::BroadcastError>(())
 //! ```
 //!
-//! Numbers and text are read where they lie, without a copy in any worker; another type is decoded once in each.
-//! [`Broadcast::filled`] has them written there in the first place; a task that returns such a handle gives a large result to the parent
-//! without a copy. The memory is freed when the
-//! last handle goes: see [`Broadcast`]. What was built before a `ForkPool` needs none of this: it is simply there, and is not copied.
+//! Numbers and text are read where they lie, without a copy in any worker; another type is decoded
+//! once in each. [`Broadcast::filled`] has them written there in the first place; a task that
+//! returns such a handle gives a large result to the parent without a copy. The memory is freed
+//! when the last handle goes: see [`Broadcast`]. What was built before a `ForkPool` needs none of
+//! this: it is simply there, and is not copied.
 //!
 //! # Failure
 //! A task that panics costs nothing: the error carries message, place and backtrace, and the worker
-//! prints nothing. A task whose
-//! worker dies (a crash, `exit`, a signal) ends as [`TaskErrorKind::WorkerLost`] with the signal or the exit
-//! code, the worker is replaced, and no other task notices: in a chunk of a hundred items of which one
-//! crashes, ninety-nine have values. A deadline counts from the start of an item's run, and kills. In [`map`](Pool::map) the error of
+//! prints nothing. A task whose worker dies (a crash, `exit`, a signal) ends as
+//! [`TaskErrorKind::WorkerLost`] with the signal or the exit code, the worker is replaced, and no
+//! other task notices: in a chunk of a hundred items of which one crashes, ninety-nine have values.
+//! A deadline counts from the start of an item's run, and kills. In [`map`](Pool::map) the error of
 //! the lowest failing index is returned; [`try_map`](Pool::try_map) gives each item's own result.
 //!
 #![cfg_attr(feature = "spawn", doc = "```no_run")]
@@ -127,8 +132,8 @@
 //! | `Closed` | the pool was closed before | no |
 //! | `Initializer`, `Launch` | no worker can be got going, so the pool has ended | no |
 //!
-//! A function that returns an `Err` returns a value, like any other. `docs/reliability.md` in the repository lists what is promised, how it
-//! is kept, and the test that proves it.
+//! A function that returns an `Err` returns a value, like any other. `docs/reliability.md` in the
+//! repository lists what is promised, how it is kept, and the test that proves it.
 //!
 //! # Choosing a backend
 //! | feature | pool | workers | choose it |
@@ -137,20 +142,23 @@
 //! | `fork` (default) | `ForkPool` | forked from a single-threaded *fork server* | for what was set up before and is costly to set up again: it is simply there |
 //! | none needed | [`SerialPool`] | none: it runs tasks in the caller | for tests and debugging |
 //!
-//! Features only add. `ProcessPool` is another name of `SpawnPool` and comes with the feature `spawn`. It never means
-//! `ForkPool`: cargo builds a crate once, with the features that all its users ask for together, so a
-//! name that depended on the absence of a feature would change its meaning when some other crate enables it.
-//! A program with the feature `fork` alone names `ForkPool`.
+//! Features only add. `ProcessPool` is another name of `SpawnPool` and comes with the feature
+//! `spawn`. It never means `ForkPool`: cargo builds a crate once, with the features that all its
+//! users ask for together, so a name that depended on the absence of a feature would change its
+//! meaning when some other crate enables it. A program with the feature `fork` alone names
+//! `ForkPool`.
 //!
-//! A `ForkPool` that is built while the program has one thread needs nothing. A program with threads, or with
-//! several such pools, starts the server first, as `let server = ForkServer::start()?` right after
-//! [`init`], and gives it to each builder: `ForkPool::builder().fork_server(&server)`.
+//! A `ForkPool` that is built while the program has one thread needs nothing. A program with
+//! threads, or with several such pools, starts the server first, as `let server =
+//! ForkServer::start()?` right after [`init`], and gives it to each builder:
+//! `ForkPool::builder().fork_server(&server)`.
 //!
-//! What is open when the server starts, it has open as well, and so have its workers, until the last pool that uses it
-//! has ended: the reader of a pipe sees no end of file though the program has closed its end, a port cannot be bound
-//! again, a file stays locked (`flock`). To close it in the program does not help. So start the server before you open such things, or
-//! use a `SpawnPool`, whose workers have none of them (unless a descriptor is without the flag close-on-exec, which the
-//! standard library sets).
+//! What is open when the server starts, it has open as well, and so have its workers, until the
+//! last pool that uses it has ended: the reader of a pipe sees no end of file though the program
+//! has closed its end, a port cannot be bound again, a file stays locked (`flock`). To close it in
+//! the program does not help. So start the server before you open such things, or use a
+//! `SpawnPool`, whose workers have none of them (unless a descriptor is without the flag
+//! close-on-exec, which the standard library sets).
 //!
 //! # Workers
 //! A builder has options for what workers are:
@@ -166,9 +174,9 @@
 //!
 //! In a task, [`worker::current`] says which worker runs it.
 //!
-//! A forked worker is a copy of the program as it was when its server started, and a generator of random numbers that
-//! had been used by then draws the same numbers in all of them. The initializer runs in each new worker, on either
-//! backend, and [`WorkerInfo::seed`] is another number in each:
+//! A forked worker is a copy of the program as it was when its server started, and a generator of
+//! random numbers that had been used by then draws the same numbers in all of them. The initializer
+//! runs in each new worker, on either backend, and [`WorkerInfo::seed`] is another number in each:
 //!
 #![cfg_attr(feature = "spawn", doc = "```no_run")]
 #![cfg_attr(not(feature = "spawn"), doc = "```ignore")]
@@ -190,8 +198,8 @@
 //! }
 //! ```
 //!
-//! Workers never outlive the program, however it ends, and take what their tasks have started with them. The
-//! terminal's Ctrl-C reaches the program alone.
+//! Workers never outlive the program, however it ends, and take what their tasks have started with
+//! them. The terminal's Ctrl-C reaches the program alone.
 //!
 //! # Watching
 //! | to see | there is |
@@ -205,18 +213,21 @@
 //! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers, and for `cargo xtask timeline` |
 //!
 //! # Performance
-//! A task that is alone costs about a microsecond while both sides are awake, and two wake-ups by the kernel (some tens of
-//! microseconds) when they sleep. Tasks that are queued cost less, and items of a `map` some nanoseconds, since they
-//! travel in chunks: prefer one `map` to many `apply_async`. An item should take longer than a hundred nanoseconds to be
-//! worth sending to another process at all. A large vector of numbers costs two copies each way.
+//! A task that is alone costs about a microsecond while both sides are awake, and two wake-ups by
+//! the kernel (some tens of microseconds) when they sleep. Tasks that are queued cost less, and
+//! items of a `map` some nanoseconds, since they travel in chunks: prefer one `map` to many
+//! `apply_async`. An item should take longer than a hundred nanoseconds to be worth sending to
+//! another process at all. A large vector of numbers costs two copies each way.
 //!
-//! An idle pool makes no context switch. A forked worker takes a hundred kilobytes and is ready in less than a
-//! millisecond; a spawned one takes two hundred and is ready in one or two. `docs/performance.md` in the repository says what things cost and why.
+//! An idle pool makes no context switch. A forked worker takes a hundred kilobytes and is ready in
+//! less than a millisecond; a spawned one takes two hundred and is ready in one or two.
+//! `docs/performance.md` in the repository says what things cost and why.
 //!
 //! # Testing your own code
-//! Write it for `P: Pool` and test it with [`SerialPool`], where a debugger and a coverage tool see everything. To test it with real
-//! processes, say [`test_support!`] once in the test file (or, for unit tests, in the crate root under `#[cfg(test)]`): the harness of
-//! `#[test]` has a `main` of its own. Both backends work then, under `cargo test` and nextest.
+//! Write it for `P: Pool` and test it with [`SerialPool`], where a debugger and a coverage tool see
+//! everything. To test it with real processes, say [`test_support!`] once in the test file (or, for
+//! unit tests, in the crate root under `#[cfg(test)]`): the harness of `#[test]` has a `main` of
+//! its own. Both backends work then, under `cargo test` and nextest.
 //!
 //! ```
 //! use procpool::{Pool, SerialPool, TaskError};
@@ -229,27 +240,33 @@
 //! ```
 //!
 //! # Questions
-//! **Why does `build` say that `init()` is missing?** A `SpawnPool`'s workers are this program. Without [`init`] as the first line of
-//! `main` they would run `main` again instead of tasks; they find that out, and say so.
+//! **Why does `build` say that `init()` is missing?** A `SpawnPool`'s workers are this program.
+//! Without [`init`] as the first line of `main` they would run `main` again instead of tasks; they
+//! find that out, and say so.
 //!
-//! **How do I keep state between tasks?** In a `static` or a thread-local of the worker: tasks run on its main thread, one after the other. Which worker
-//! gets which task is not yours to say.
+//! **How do I keep state between tasks?** In a `static` or a thread-local of the worker: tasks run
+//! on its main thread, one after the other. Which worker gets which task is not yours to say.
 //!
-//! **Can a task use the pool?** A worker has no access to the pool that it belongs to. It may build one of its own.
+//! **Can a task use the pool?** A worker has no access to the pool that it belongs to. It may build
+//! one of its own.
 //!
-//! **Can I send a closure that captures, a file, a socket, a channel?** No. Send what it takes to make it there.
+//! **Can I send a closure that captures, a file, a socket, a channel?** No. Send what it takes to
+//! make it there.
 //!
-//! **Why does nobody see that I have closed a pipe, a socket, a lock?** Where a fork server was started while it was open, the server
-//! has it open: see [Choosing a backend](#choosing-a-backend).
+//! **Why does nobody see that I have closed a pipe, a socket, a lock?** Where a fork server was
+//! started while it was open, the server has it open: see [Choosing a
+//! backend](#choosing-a-backend).
 //!
 //! **Why do all workers draw the same random numbers?** They are copies: see [Workers](#workers).
 //!
-//! **Is this a sandbox?** A worker cannot harm the program by what it sends, nor other tasks by dying. But it is a process of the same user,
-//! with the same files and network.
+//! **Is this a sandbox?** A worker cannot harm the program by what it sends, nor other tasks by
+//! dying. But it is a process of the same user, with the same files and network.
 //!
-//! **What if the program forks itself, with `fork(2)`?** Pools belong to the process that built them. A child has copies that refuse tasks.
+//! **What if the program forks itself, with `fork(2)`?** Pools belong to the process that built
+//! them. A child has copies that refuse tasks.
 //!
-//! **Where do I see what each method of Python is here?** In `docs/from-python.md` in the repository; `docs/comparison.md` is about other crates.
+//! **Where do I see what each method of Python is here?** In `docs/from-python.md` in the
+//! repository; `docs/comparison.md` is about other crates.
 //!
 //! # Platform
 //! Linux, 5.11 or later.

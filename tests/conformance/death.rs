@@ -69,7 +69,7 @@ impl Plan {
     }
 }
 
-/// Meets its fate where it is encoded or decoded on the way to the worker.
+/// Fails in its way where it is encoded or decoded on the way to the worker.
 struct Argument(Plan);
 
 impl Serialize for Argument {
@@ -119,8 +119,8 @@ fn carry_out(argument: Argument) -> Outcome {
     Outcome(argument.0)
 }
 
-/// Puts a task of this fate alone, and among six good ones in one chunk, through a pool whose other
-/// worker is in the middle of a task; says what the errors must be.
+/// Puts a task of this failure mode alone, and among six good ones in one chunk, through a pool
+/// whose other worker is in the middle of a task; says what the errors must be.
 fn check<S: Processes>(stage: Stage, fates: &[Fate], kind: impl Fn(Fate) -> TaskErrorKind) {
     let pool = S::pool(2);
     let gate = Gate::new();
@@ -515,7 +515,7 @@ fn what_a_dead_task_has_started_goes_with_it<S: Processes>() {
     }
 }
 
-/// Says in what way to die: the stage and the number of the fate.
+/// Says in what way to die: the stage and the number of the failure mode.
 const WAY: &str = "CONFORMANCE_DEATH";
 
 fn dies_itself<S: Processes>() {

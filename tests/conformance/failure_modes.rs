@@ -1,4 +1,4 @@
-//! The ways in which a piece of a task can end badly.
+//! The ways in which a part of a task can end badly.
 
 use procpool::TaskError;
 use rustix::process::{Signal, getpid, kill_process};

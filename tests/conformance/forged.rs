@@ -323,7 +323,7 @@ fn a_handle_of_what_was_not_offered<S: Processes>() {
     assert_refused(forged, "has not the memory");
 }
 
-/// Its worker is a rogue, at once.
+/// Its worker violates the protocol, at once.
 fn offers_that_make_no_sense<S: Processes>() {
     let forge = |bytes: Vec<u8>| -> u32 { answer(&record(&bytes)) };
     let none = [&0_u64.to_le_bytes()[..], &8_u32.to_le_bytes()].concat();

@@ -402,7 +402,7 @@ fn a_future_goes_from_thread_to_thread<S: Processes>() {
     assert_eq!(last.join().unwrap().unwrap(), 7);
 }
 
-/// Threads that wait take the driver's seat, and bring in what futures wait for; when they leave,
+/// Threads that wait lead the pool, and bring in what futures wait for; when they leave,
 /// the futures are still woken.
 fn threads_and_futures_wait_side_by_side<S: Processes>() {
     let pool = &S::pool(2);
@@ -414,7 +414,7 @@ fn threads_and_futures_wait_side_by_side<S: Processes>() {
             gate.wait_for(1);
             awaited
         });
-        // Waits in the seat, behind the others.
+        // Waits as the leader, behind the others.
         let waits = scope.spawn(|| pool.apply(square, 5));
         gates[0].open();
         assert_eq!(waits.join().unwrap().unwrap(), 25);

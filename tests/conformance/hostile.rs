@@ -1,8 +1,8 @@
 //! A task that means harm: it costs itself and its worker, and nobody else anything.
 //!
-//! What a rogue can do without being found out: to answer for the tasks that were handed to its
-//! own worker, and to keep them waiting. The tests that follow one therefore look at the
-//! tasks of other workers, and at what comes after the rogue is gone.
+//! What a hostile worker can do without being found out: to answer for the tasks that were handed
+//! to its own worker, and to keep them waiting. The tests that follow one therefore look at the
+//! tasks of other workers, and at what comes after that worker is gone.
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -102,7 +102,7 @@ impl<S: Processes> Scene<S> {
         found.unwrap()
     }
 
-    /// Gives the rogue something to do until it is put down.
+    /// Gives the hostile worker something to do until it is killed.
     fn provoke(&self, rogue: u32) {
         wait_until(|| {
             let call = self.pool.call(own_pid).timeout(Duration::from_millis(200));
@@ -120,8 +120,8 @@ impl<S: Processes> Scene<S> {
             bystander,
             busy,
         } = self;
-        // Not to the last rogue, which may be dead without the pool's having heard of it: what it
-        // has left in its region may say that it has begun whatever is handed to it.
+        // Not to the last hostile worker, which may be dead without the pool's having heard of it:
+        // what it has left in its region may say that it has begun whatever is handed to it.
         wait_until(|| {
             let here = workers(&pool);
             here.len() == 2 && here.iter().all(|pid| is_alive(*pid))

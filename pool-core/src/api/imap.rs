@@ -131,7 +131,7 @@ pub(crate) trait ImapItem: Sized {
     /// What it gives if the call cannot be made.
     fn refused(error: TaskError) -> Self;
 
-    /// What it gives for the items of a piece.
+    /// What it gives for the items of a chunk.
     fn read(piece: Arc<ChunkOutcome>, ready: &mut VecDeque<Self>);
 }
 

@@ -2,7 +2,7 @@
 //! handles of it.
 //!
 //! ```text
-//! offering = bytes of the encoded result, what is offered, its length (4 bytes)
+//! shared result = bytes of the encoded result, what is offered, its length (4 bytes)
 //! ```
 
 use std::io;

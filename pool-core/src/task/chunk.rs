@@ -422,7 +422,7 @@ impl ChunkOutcome {
             .then(|| all.map(|record| &record[4..]))
     }
 
-    /// The outcome of a piece of one item.
+    /// The outcome of a single item.
     pub(crate) fn into_single(self) -> Result<Bytes, TaskError> {
         let with = |bytes: Bytes| match self.ext {
             Some(ext) => bytes.with(ext.into_memory()),
@@ -432,7 +432,7 @@ impl ChunkOutcome {
             Outcomes::One(Some(Ok(bytes))) => Ok(with(bytes)),
             Outcomes::One(outcome) => outcome.unwrap_or_else(|| Err(rubbish())),
             Outcomes::All(error) => Err(error),
-            // The rest of what it was one of is in other pieces.
+            // The rest of its chunk is in other outcomes.
             Outcomes::Many { records, errors } => match split_record(&records, &errors) {
                 Some((outcome, _)) => Ok(with(Bytes::from(outcome?))),
                 None => Err(rubbish()),

@@ -119,7 +119,7 @@ impl<R> Receiver<R> for AllOrFirst<R> {
     }
 }
 
-/// Gives the value or error of each item of a piece to `receiver`.
+/// Gives the value or error of each item of a chunk's outcome to `receiver`.
 pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
     piece: &ChunkOutcome,
     receiver: &mut impl Receiver<R>,
@@ -146,14 +146,15 @@ pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
     }
 }
 
-/// Gives the outcome of each item of a piece to `put`, with its index and its metrics.
+/// Gives the outcome of each item of a chunk's outcome to `put`, with its index and its metrics.
 pub(crate) fn decode_measured<R: DeserializeOwned + 'static>(
     piece: Arc<ChunkOutcome>,
     mut put: impl FnMut(usize, Result<R, TaskError>, TaskMetrics),
 ) {
     // A single large value is taken, not copied.
     match Arc::try_unwrap(piece) {
-        // A piece of one item may be what was left of a larger one, and its outcome among several.
+        // An outcome of one item may be what was left of a larger one, and its outcome among
+        // several.
         Ok(piece) if matches!(piece.outcomes, Outcomes::One(_)) => {
             let (index, mut receipt) = (piece.first, piece.task_metrics(piece.first));
             let bytes = piece.into_single();

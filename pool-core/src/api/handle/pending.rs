@@ -87,7 +87,7 @@ impl<C: ResultCell + 'static> Pending<C> {
 }
 
 impl Pending<Collector> {
-    /// All pieces that are there, in no order.
+    /// All outcomes that are there, in no order.
     pub(crate) fn pieces(&self) -> Vec<Arc<ChunkOutcome>> {
         match self.refusal() {
             Some(error) => Collector::failed(error),

@@ -257,7 +257,7 @@ impl ResultCell for SingleResult {
     }
 }
 
-/// The outcomes of a call of many items, in pieces.
+/// The outcomes of a call of many items, chunk by chunk.
 #[derive(Default)]
 pub(crate) struct Collector {
     state: Mutex<CollectorState>,
@@ -314,13 +314,13 @@ impl Collector {
         }
     }
 
-    /// The pieces that have arrived since the last time.
+    /// The outcomes that have arrived since the last time.
     pub(crate) fn take(&self) -> Vec<Arc<ChunkOutcome>> {
         self.show_end();
         std::mem::take(&mut self.lock().pieces)
     }
 
-    /// Whether any pieces have arrived since they were last taken; if not, the waker, if any, is
+    /// Whether any outcomes have arrived since they were last taken; if not, the waker, if any, is
     /// woken when one does, and no other that was given before.
     pub(crate) fn poll_any(&self, waker: Option<&Waker>) -> bool {
         let any = |state: &CollectorState| {
@@ -332,7 +332,7 @@ impl Collector {
         }
     }
 
-    /// All pieces, in no order.
+    /// All outcomes, in no order.
     pub(crate) fn pieces(&self) -> Vec<Arc<ChunkOutcome>> {
         self.show_end();
         self.lock().pieces.clone()

@@ -37,7 +37,7 @@ const HURRY_NS: u64 = 50_000;
 
 /// What gives a lazy map its outcomes.
 pub(crate) trait Source {
-    /// The next pieces in whatever order they come, at least one; none when all are done.
+    /// The next outcomes in whatever order they come, at least one; none when all are done.
     /// Waits for them, driving the pool.
     fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>>;
 
@@ -508,7 +508,7 @@ where
         true
     }
 
-    /// The pieces that are there, none of them when all are done; `None`: they must be waited
+    /// The outcomes that are there, none of them when all are done; `None`: they must be waited
     /// for.
     fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
         let pieces = self.collector.take();
@@ -647,7 +647,7 @@ impl ResultOrder {
         }
     }
 
-    /// The next piece, if it is there.
+    /// The next outcome, if it is there.
     pub(crate) fn pop(&mut self) -> Option<Arc<ChunkOutcome>> {
         match self {
             Self::First(pieces) => pieces.pop_front(),
@@ -668,7 +668,7 @@ impl InOrder {
         self.early.insert(piece.first, piece);
     }
 
-    /// The next piece, if it is there.
+    /// The next outcome, if it is there.
     pub(crate) fn pop(&mut self) -> Option<Arc<ChunkOutcome>> {
         let piece = self.early.remove(&self.next)?;
         self.next += piece.count as usize;

@@ -415,7 +415,7 @@ impl Fed {
         None
     }
 
-    /// The pieces that are there, none of them when all are done; `None`: they must be waited
+    /// The outcomes that are there, none of them when all are done; `None`: they must be waited
     /// for.
     fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
         let pieces = self.collector.take();

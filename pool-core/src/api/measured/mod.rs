@@ -28,7 +28,7 @@ pub struct Measured<R> {
 }
 
 impl<R: DeserializeOwned + 'static> Measured<R> {
-    /// Puts the outcomes of a piece's items behind those that are there.
+    /// Puts the outcomes of a chunk's items behind those that are there.
     fn read_all(piece: Arc<ChunkOutcome>, all: &mut impl Extend<Self>) {
         decode_measured(piece, |index, outcome, metrics| {
             let outcome = outcome.map_err(|error| error.at_index(index));
@@ -36,7 +36,7 @@ impl<R: DeserializeOwned + 'static> Measured<R> {
         });
     }
 
-    /// The same of a call of one task, of which there is one piece.
+    /// The same of a call of one task, of which there is one outcome.
     fn read_one(piece: Option<Arc<ChunkOutcome>>) -> Self {
         let mut all = None;
         if let Some(piece) = piece {

@@ -2,15 +2,15 @@
 //! supervisor, and workers that serve. A lost wake-up is a deadlock, which shuttle reports;
 //! where it is saved by an alarm that happens to come, [`awake`] notices.
 //!
-//! Found: a supervisor that runs in circles because a ring is meant for a driver who is awake; a
-//! driver that runs in circles because a launch is due.
+//! Found: a supervisor that runs in circles because a ring is meant for a leader that is awake; a
+//! leader that runs in circles because a launch is due.
 //!
 //! Caught when broken on purpose:
-//! - the seat: doorbells are silenced though somebody has just taken it (which was a defect once);
-//!   it is left, or an offer of it declined, without a word to the next; it is offered without
-//!   waking who waits; the driver sleeps without having asked for a ring, or without another look,
-//!   or though it was notified; a notification does not reach who sleeps on the doorbells; who
-//!   finds the seat taken sleeps without having asked to be woken;
+//! - leading: doorbells are silenced though a thread has just begun to lead (which was a defect
+//!   once); it is left, or an offer of it declined, without a word to the next; it is offered
+//!   without waking the waiting threads; the leader sleeps without having asked for a ring, or
+//!   without another look, or though it was notified; a notification does not reach who sleeps on
+//!   the doorbells; who finds a leader sleeps without having asked to be woken;
 //! - the supervisor: it does not hear the doorbells when it should; it does not look once more when
 //!   it begins to; it is not notified of an earlier alarm; `join` is not notified of the last
 //!   delivery;
@@ -118,7 +118,7 @@ fn several_threads_wait() {
     });
 }
 
-/// Where the wake-up was once lost: the supervisor hears doorbells, and a thread takes the seat.
+/// Where the wake-up was once lost: the supervisor hears doorbells, and a thread begins to lead.
 #[test]
 fn one_submits_and_others_wait() {
     explore(|| {
@@ -240,7 +240,7 @@ fn who_spins_lets_others_go_on() {
     });
 }
 
-/// A wait that is over hands the seat on.
+/// A wait that is over hands the leadership on.
 #[test]
 fn waits_end_at_their_deadline() {
     fn slow(_: u32) {
@@ -293,7 +293,7 @@ fn items_end_at_their_deadline() {
     });
 }
 
-/// Nobody is in the seat: the supervisor keeps the time.
+/// No thread leads: the supervisor keeps the time.
 #[test]
 fn deadlines_are_kept_without_a_driver() {
     fn slow(_: u32) {

@@ -1,11 +1,11 @@
-//! loom: one thread in the driver's seat, or one that supervises, one worker, rings that are
-//! smaller than the messages: the worker's sleep and the driver's, each with the look that must not
+//! loom: one thread that leads, or one that supervises, one worker, rings that are
+//! smaller than the messages: the worker's sleep and the leader's, each with the look that must not
 //! miss what the other has published. Both run what they run in a pool, from `apply` to `serve`.
 //!
 //! Caught when broken on purpose: any of the five fences left out (the worker's before it sleeps
 //! and before it looks whether to ring, the parent's before it looks whether to wake, before the
-//! driver sleeps, and before the supervisor may); the worker, or the driver, does not look again
-//! before it sleeps; the driver looks before it asks to be rung; a worker that waits for space for
+//! leader sleeps, and before the supervisor may); the worker, or the leader, does not look again
+//! before it sleeps; the leader looks before it asks to be rung; a worker that waits for space for
 //! its results is not woken.
 //!
 //! Not caught, since it makes no difference but for speed: a doorbell that rings for space alone.
@@ -128,7 +128,7 @@ impl Launcher for Nobody {
     }
 }
 
-/// With nobody in the seat the supervisor hears the doorbells. Here it is the thread that has
+/// Without a leader the supervisor hears the doorbells. Here it is the thread that has
 /// submitted the task.
 #[test]
 fn the_supervisor_hears_of_a_result() {
@@ -167,7 +167,7 @@ fn a_task_and_its_result_pass() {
     });
 }
 
-/// The driver waits for space, and the worker for bytes.
+/// The leader waits for space, and the worker for bytes.
 #[test]
 fn an_argument_larger_than_the_ring_streams_through_it() {
     with_pool(1, 64, |pool| {

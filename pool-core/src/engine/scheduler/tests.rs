@@ -62,7 +62,7 @@ struct Worker {
     dismissed: bool,
     /// It was told to go.
     retiring: bool,
-    /// It is dead, or will be before it begins anything, and the parent has not buried it.
+    /// It is dead, or will be before it begins anything, and the parent has not booked its death.
     killed: Option<Death>,
     /// Frames of which it has run something, without the initializer's.
     tasks: u64,
