@@ -53,6 +53,11 @@ pub(super) const STEPS: &[Step] = &[
         run: |setting| tidy::run(&setting.root),
     },
     Step {
+        name: "typos",
+        purpose: "is everything spelt right?",
+        run: typos,
+    },
+    Step {
         name: "clippy",
         purpose: "does it build without a warning, with every choice of features?",
         run: clippy,
@@ -138,8 +143,19 @@ fn fmt(setting: &Setting) -> Result<()> {
     setting.build("fmt --all --check")
 }
 
+fn typos(setting: &Setting) -> Result<()> {
+    let mut command = Command::new("typos");
+    command.current_dir(&setting.root);
+    watchdog::run(command, BUILD_LIMIT)
+        .context("the words of `typos.toml` are right; `.ci/run` installs the tool `typos`")
+}
+
 fn clippy(setting: &Setting) -> Result<()> {
     setting.build("clippy --workspace --all-targets -- -D warnings")?;
+    // In libraries an error is handled, or `expect` says why it cannot be. Tests and examples are free to unwrap.
+    setting.build(
+        "clippy --workspace --exclude procpool-bench --lib --bins -- -D warnings -D clippy::unwrap_used",
+    )?;
     for features in FEATURE_CHOICES {
         setting.build(&format!(
             "clippy --package procpool --all-targets --no-default-features {features} -- -D warnings"

@@ -1,16 +1,8 @@
-//! Calls that a library must not make, but tests, examples and benchmarks may.
+//! Calls that a library must not make, but tests, examples and benchmarks may. (Clippy bans a method
+//! everywhere or nowhere.)
 
 use super::file::{File, Violation};
 use super::rust_text::has_token;
-
-/// No `.unwrap()`.
-pub(super) fn unwraps(file: &File) -> Vec<Violation> {
-    offences(
-        file,
-        |line| has_token(line, ".unwrap()"),
-        "unwrap() does not say why it cannot fail: handle the error, or `expect` with the reason",
-    )
-}
 
 /// No `thread::sleep`.
 pub(super) fn sleeps(file: &File) -> Vec<Violation> {
@@ -35,14 +27,6 @@ fn offences(file: &File, offends: impl Fn(&str) -> bool, message: &str) -> Vec<V
 mod tests {
     use super::*;
     use crate::tidy::file::lines_of;
-
-    #[test]
-    fn an_unwrap_outside_tests_is_found() {
-        let text = "/// `f().unwrap()`\nfn f() {\n  g().unwrap();\n  g().expect(\".unwrap()\");\n}\n\
-                    #[cfg(test)]\nmod tests {\n  fn t() { f().unwrap() }\n}\n";
-        assert_eq!(lines_of(&unwraps(&File::new("src/a.rs", text))), [3]);
-        assert!(unwraps(&File::new("tests/a.rs", text)).is_empty());
-    }
 
     #[test]
     fn a_sleep_outside_tests_is_found_however_it_is_imported() {

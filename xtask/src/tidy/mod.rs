@@ -6,7 +6,6 @@
 mod calls;
 mod check;
 mod file;
-mod globs;
 mod layers;
 mod lockfile;
 mod manifest;

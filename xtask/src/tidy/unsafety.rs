@@ -1,7 +1,7 @@
-//! Where `unsafe` may stand, and what must stand beside it.
+//! Where `unsafe` may stand. (Clippy sees to what must stand beside it.)
 
 use super::file::{File, Violation};
-use super::rust_text::{RustText, has_token};
+use super::rust_text::has_token;
 
 /// The files (or folders, with a slash at the end) whose purpose it is, and the purpose.
 const PLACES: &[(&str, &str)] = &[
@@ -166,42 +166,12 @@ pub(super) fn superfluous_places(files: &[File]) -> Vec<Violation> {
         .collect()
 }
 
-/// Every `unsafe impl` says why it is sound. (Clippy sees to the blocks.)
-pub(super) fn impls(file: &File) -> Vec<Violation> {
-    let Some(rust) = &file.rust else {
-        return Vec::new();
-    };
-    let code: Vec<&str> = rust.code().collect();
-    let comments: Vec<&str> = RustText::comments(rust).collect();
-    (0..code.len())
-        .filter(|&line| has_token(code[line], "unsafe impl"))
-        .filter(|&line| !is_argued(&code[..line], &comments[..line]))
-        .map(|line| {
-            let message =
-                "an `unsafe impl` is a promise: say above it, after `SAFETY:`, why it holds";
-            file.violation(line + 1, message)
-        })
-        .collect()
-}
-
 fn is_at(file: &File, place: &str) -> bool {
     file.path == place || (place.ends_with('/') && file.path.starts_with(place))
 }
 
 fn is_unsafe(code: &str) -> bool {
     has_token(code, "unsafe") || has_token(code, "allow(unsafe_code)")
-}
-
-/// Whether the comment right above, over attributes, says `SAFETY:`.
-fn is_argued(code: &[&str], comments: &[&str]) -> bool {
-    code.iter()
-        .zip(comments)
-        .rev()
-        .take_while(|(code, comment)| {
-            let code = code.trim();
-            code.starts_with("#[") || (code.is_empty() && !comment.trim().is_empty())
-        })
-        .any(|(_, comment)| comment.contains("SAFETY:"))
 }
 
 #[cfg(test)]
@@ -241,12 +211,5 @@ mod tests {
         let found = superfluous_places(&tree);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].path, path);
-    }
-
-    #[test]
-    fn an_impl_without_an_argument_is_found() {
-        let text = "unsafe impl Send for A {}\n// SAFETY: it is plain\n// memory.\n#[cfg(unix)]\n\
-                    unsafe impl Send for B {}\n\n// Because.\nunsafe impl Send for C {}\n";
-        assert_eq!(lines_of(&impls(&File::new("src/a.rs", text))), [1, 8]);
     }
 }
