@@ -82,7 +82,7 @@ fn main() {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-    // Whoever still spins or naps goes to sleep.
+    // A thread that still spins or naps goes to sleep.
     std::thread::sleep(Duration::from_millis(500));
 
     let before = context_switches(&pools);

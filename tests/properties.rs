@@ -150,7 +150,7 @@ where
         call
     };
     let numbered = || items.iter().cloned().enumerate();
-    // A result knows its index itself; an error is told it by the pool.
+    // A result knows its index itself; an error gets it from the pool.
     let unordered = |result: Result<(usize, R), TaskError>| match result {
         Ok((index, result)) => (index, Ok(result)),
         Err(error) => (

@@ -118,7 +118,7 @@ fn no_call_has_a_thread() {
         let handles: Vec<_> = (0..1000)
             .map(|_| pool.apply_async(wait_for, path.clone()))
             .collect();
-        // One that reads its input by itself.
+        // One that reads its own input.
         let mut stream = pool.imap_local(square, 0..100).into_stream();
         let all = async {
             for handle in handles {

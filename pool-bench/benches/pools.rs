@@ -1,6 +1,6 @@
 //! The workloads of `compare` under criterion: `cargo bench -p procpool-bench`.
 //!
-//! Criterion times each contender by itself, one after the other, and compares with its own last
+//! Criterion times each contender alone, one after the other, and compares with its own last
 //! run; for ratios between contenders, in turns within one run, see `cargo xtask compare`. An
 //! iteration is one job, and the time is the one that the job itself takes, without what it checks
 //! afterwards. Left out is what is no time at all (memory, context switches), the curves, and
@@ -68,7 +68,7 @@ fn bench(
                 Job::Echo { n, bytes, .. } => Throughput::Bytes(n * bytes),
                 _ => Throughput::Elements(job.items()),
             });
-        // Some have no such thing, which only trying tells.
+        // Some have no such thing, which only trying shows.
         let smallest = (workload.job)(role, Scale::Tiny, WORKERS as u64);
         if smallest.is_none_or(|job| seconds(contender.as_mut(), job).is_none()) {
             continue;

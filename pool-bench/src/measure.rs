@@ -104,7 +104,7 @@ impl Session {
                 watched.extend(self.fresh(&mut Cell::new(index, Job::Hold))?);
             }
         }
-        // Whoever still spins or naps goes to sleep.
+        // A thread that still spins or naps goes to sleep.
         std::thread::sleep(Duration::from_secs(1));
         let before: Vec<_> = watched
             .iter()

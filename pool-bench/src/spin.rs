@@ -44,7 +44,7 @@ impl Pace {
         }
     }
 
-    /// How many steps take so many microseconds.
+    /// How many steps take this many microseconds.
     #[must_use]
     pub fn steps(&self, us: u64) -> u64 {
         (self.steps_per_us * us as f64).round() as u64

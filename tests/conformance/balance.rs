@@ -1,4 +1,4 @@
-//! Who gets which item: nobody waits behind a stuck one while another worker idles.
+//! Which worker gets which item: nobody waits behind a stuck one while another worker idles.
 
 use std::collections::BTreeSet;
 

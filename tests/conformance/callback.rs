@@ -49,7 +49,7 @@ fn channel<T>() -> (impl Fn() -> Sender<T>, Receiver<T>) {
     (move || sender.clone(), receiver)
 }
 
-/// Says that these were the last words: whoever could say more is gone.
+/// Says that these were the last words: nobody is left to say more.
 fn assert_silent<T: std::fmt::Debug>(sender: impl Fn() -> Sender<T>, receiver: &Receiver<T>) {
     drop(sender);
     let more: Vec<T> = receiver.iter().collect();

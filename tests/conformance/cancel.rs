@@ -199,7 +199,7 @@ fn a_queued_task_can_be_killed<S: Processes>() {
     assert_eq!(tally.count(), 2);
 }
 
-/// `kill` ends a task that would never end by itself.
+/// `kill` ends a task that would never end.
 fn a_running_task_is_killed_with_its_worker<S: Processes>() {
     let pool = S::pool(1);
     let (gate, tally) = (Gate::new(), Tally::new());

@@ -46,7 +46,7 @@ fn never() -> ! {
 
 /// As code does that cleans up before it executes something.
 fn close_the_unknown() {
-    // SAFETY: whoever owned them finds that they are gone, which is the point.
+    // SAFETY: their owner finds that they are gone, which is the point.
     unsafe { libc::close_range(3, u32::MAX, 0) };
 }
 
@@ -267,7 +267,7 @@ fn set_interrupt(action: libc::sighandler_t) {
 }
 
 fn runs_in_the_background<S: Processes>() {
-    // Whoever has started this may have had it ignore interrupts.
+    // The starter of this may have had it ignore interrupts.
     set_interrupt(libc::SIG_DFL);
     let pool = S::pool(2);
     let background = |x: u64| {

@@ -393,7 +393,7 @@ fn time_in_which_nobody_runs_is_nobodys<S: Processes>() {
     }
     procfs::wait_until(|| stopped.elapsed() > FROZEN_LIMIT + Duration::from_secs(1));
     gate.open();
-    // Whoever keeps the time comes first.
+    // The thread that keeps the time comes first.
     for pid in [program.id(), worker] {
         procfs::signal(pid, Signal::CONT);
     }

@@ -532,7 +532,7 @@ fn dies_itself<S: Processes>() {
 }
 
 /// Arguments are encoded and results decoded in the caller. A death there is the program's own, so
-/// there is no error to be told and nobody to tell it; but it leaves nobody behind.
+/// there is no error to deliver and nobody to deliver it; but it leaves nobody behind.
 fn a_caller_that_dies_takes_its_workers_along<S: Processes>() {
     use std::os::unix::process::ExitStatusExt;
     for stage in ["encode", "decode"] {

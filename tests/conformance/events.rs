@@ -238,7 +238,7 @@ fn spans_come_with_their_events<S: Processes>() {
     );
 }
 
-/// What a worker has said before it died is told.
+/// What a worker has said before it died is delivered.
 fn events_before_a_crash_arrive<S: Processes>() {
     let memory = Memory::new(LevelFilter::TRACE);
     let pool = memory.pool(S::builder().processes(1));
@@ -257,7 +257,7 @@ fn events_before_a_crash_arrive<S: Processes>() {
     assert_eq!(memory.messages(), expected);
 }
 
-/// Each worker tells of its events, from its initializer on.
+/// Each worker forwards its events, from its initializer on.
 fn events_of_replacements_and_initializers_arrive<S: Processes>() {
     let memory = Memory::new(LevelFilter::TRACE);
     let builder = S::builder().processes(1).max_tasks_per_child(1);
@@ -342,8 +342,8 @@ fn records_of_log_say_where_they_were<S: Processes>() {
     );
 }
 
-/// A million events, while the subscriber stands still, keep no task, and each one is either told
-/// in the end or counted.
+/// A million events, while the subscriber stands still, keep no task, and each one is either
+/// delivered in the end or counted.
 fn a_flood_is_dropped_and_counted<S: Processes>() {
     const EVENTS: u64 = 1_000_000;
     watchdog::allow(4);
@@ -419,8 +419,8 @@ fn tells_of_many_places<S: Processes>() {
     assert!(ours.iter().all(|it| it.field("target") == "library"));
 }
 
-/// A worker that tells of ever new places gets no memory for all of them; its events arrive in
-/// another form.
+/// A worker whose events have ever new callsites gets no memory for all of them; its events arrive
+/// in another form.
 fn more_places_than_any_program_has<S: Processes>() {
     // Not here, for the other tests' places are of the same process.
     assert_eq!(again::<S>("tells_of_many_places").lines(), [""; 0]);

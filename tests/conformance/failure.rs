@@ -192,7 +192,7 @@ fn a_caught_panic_is_not_told_of_a_later_one<S: Subject>() {
             assert_eq!((error.panic_location(), error.backtrace()), (None, None));
         }
     }
-    // What follows is told as ever.
+    // What follows is reported as ever.
     let error = pool.apply(panic_here, 7).unwrap_err();
     assert_eq!(error.panic_message(), Some("7 is not to my liking"));
     assert_at(&error, LINE);
@@ -221,7 +221,7 @@ fn throws_again(x: u32) -> u32 {
     resume_unwind(payload)
 }
 
-/// Who cleans up after a panic and lets it go on has not panicked himself.
+/// Code that cleans up after a panic and lets it go on has not panicked.
 fn a_panic_that_is_thrown_again_keeps_its_place<S: Subject>() {
     assert!(
         again::<S>("throws_again_many_times")
@@ -504,7 +504,7 @@ fn a_long_panic_that_ends_the_worker_is_cut<S: Processes>() {
     assert!(!error.to_string().contains('\u{1b}'), "{error}");
 }
 
-/// An initializer is told of like any other function.
+/// An initializer is reported like any other function.
 fn an_initializer_whose_panic_ends_the_worker_is_told<S: Processes>() {
     extern "C" fn callback() {
         panic!("the {}", "cause");
@@ -519,7 +519,7 @@ fn an_initializer_whose_panic_ends_the_worker_is_told<S: Processes>() {
     }
 }
 
-/// What was caught is past, whoever caught it: the task, or the pool in an earlier item.
+/// What was caught is past, no matter where: by the task, or the pool in an earlier item.
 fn an_abort_after_a_caught_panic_is_a_death<S: Processes>() {
     fn task(catches: bool) {
         if catches {

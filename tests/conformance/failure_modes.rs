@@ -31,7 +31,7 @@ impl Fate {
         Self::Kill,
     ];
 
-    /// Says that an error tells how the worker died, or what the panic said.
+    /// Says that an error has how the worker died, or what the panic said.
     pub(crate) fn assert_told(self, error: &TaskError) {
         let (code, signal) = match self {
             Self::Error | Self::Panic => (None, None),
@@ -62,7 +62,7 @@ pub(crate) fn strike(fate: Fate) -> Result<(), &'static str> {
         #[allow(clippy::disallowed_methods, reason = "what a task should not do")]
         Fate::Exit(code) => std::process::exit(code),
         Fate::Abort => std::process::abort(),
-        // The first one may only take away the handler that tells stack overflows apart.
+        // The first one may only take away the handler that recognises stack overflows.
         Fate::Segv => loop {
             kill_process(getpid(), Signal::SEGV).expect("one may kill oneself");
         },

@@ -82,7 +82,7 @@ impl Gate {
             .collect()
     }
 
-    /// Waits until so many tasks have come to the gate, and says which processes they are in.
+    /// Waits until this many tasks have come to the barrier, and says which processes they are in.
     pub(crate) fn wait_for(&self, tasks: usize) -> Vec<u32> {
         wait_until(|| self.arrivals.count() >= tasks);
         self.arrivals()

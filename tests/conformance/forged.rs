@@ -391,7 +391,7 @@ enum Tree {
     Each(Vec<Broadcast<Tree>>),
 }
 
-/// A `Tree` as it is encoded: so many nodes inside each other, and in the innermost a handle of
+/// A `Tree` as it is encoded: this many nodes inside each other, and in the innermost a handle of
 /// that.
 fn tree(nodes: usize, handle: Option<&[u8]>) -> Vec<u8> {
     let mut bytes = 1_u32.to_le_bytes().repeat(nodes);

@@ -347,7 +347,7 @@ fn who_polls_last_is_woken_and_nobody_else<S: Processes>() {
     assert_eq!(poll(&mut task, &last), Poll::Ready(Ok(7)));
     assert_eq!(poll(&mut map, &last), Poll::Ready(Ok(vec![7])));
     assert_eq!((first.rung(), last.rung()), (0, 2));
-    // Nor is this, when all is over and whoever has rung it has let go.
+    // Nor is this, when all is over and the ringer has let go.
     wait_until(|| Arc::strong_count(&last) == 1);
 }
 

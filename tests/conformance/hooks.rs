@@ -1,4 +1,4 @@
-//! What the user is told of workers: that they start, and how and why they end.
+//! What the user learns of workers: that they start, and how and why they end.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     ]
 }
 
-/// What hooks were told, in order.
+/// What hooks were given, in order.
 #[derive(Clone, Default)]
 pub(crate) struct Diary(Arc<Mutex<Vec<FunctionId>>>);
 
@@ -71,7 +71,7 @@ fn who((): ()) -> u32 {
     std::process::id()
 }
 
-/// Each worker is told of twice: when it starts, before it runs anything, and when it is gone.
+/// Each worker is reported twice: when it starts, before it runs anything, and when it is gone.
 fn every_worker_that_starts_ends_once<S: Processes>() {
     let diary = Diary::default();
     let pool = diary

@@ -182,7 +182,7 @@ fn words_that_change_all_the_time<S: Processes>() {
     scene.check();
 }
 
-/// Each position of the worker's, set to what it cannot be: the parent sees that by itself.
+/// Each position of the worker's, set to what it cannot be: the parent sees that.
 fn positions_that_cannot_be<S: Processes>() {
     let pool = S::pool(1);
     for word in [REQUEST_HEAD, RESPONSE_TAIL] {
@@ -262,7 +262,7 @@ fn all_descriptors_closed<S: Processes>() {
             for number in numbers {
                 let number = number.to_str().unwrap().parse().unwrap();
                 if fs::exists(format!("/proc/self/fd/{number}")).unwrap() {
-                    // SAFETY: whoever owned it finds that it is gone, which is the point.
+                    // SAFETY: its owner finds that it is gone, which is the point.
                     unsafe { rustix::io::close(number) };
                 }
             }
@@ -335,7 +335,7 @@ fn a_record_without_end_is_killed_at_its_deadline<S: Processes>() {
     );
 }
 
-/// There is always something new in a ring, for whoever looks.
+/// There is always something new in a ring, at each look.
 fn a_record_without_end_keeps_nobody_from_the_pool<S: Processes>() {
     let scene = Scene::<S>::new();
     let handle = scene.pool.apply_async(answer_endlessly, 1);

@@ -152,7 +152,7 @@ fn waits_to_be_killed<S: Processes>() {
     let _ = handle.get();
 }
 
-/// Workers, busy or idle, and whoever has started them die with the program, although it had no
+/// Workers, busy or idle, and their starters die with the program, although it had no
 /// chance to end them.
 fn nobody_outlives_a_parent_that_was_killed<S: Processes>() {
     let mut program = again::<S>("waits_to_be_killed").start();

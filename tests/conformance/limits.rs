@@ -173,7 +173,7 @@ fn text_of_a_worker_does_nothing_to_a_terminal<S: Processes>() {
             .any(|line| line.starts_with("ERROR")),
         "{error}"
     );
-    // Who wants it as it is can have it.
+    // As it is, it can be had.
     let text = format!("{HARMFUL}\nERROR of somebody else");
     assert_eq!(error.panic_message(), Some(&text[..]));
 

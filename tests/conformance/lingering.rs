@@ -1,5 +1,5 @@
 //! Workers that do not die when they are killed: here because they are traced, so that nobody but
-//! the tracer is told of their end. Outcomes come all the same.
+//! the tracer is notified of their end. Outcomes come all the same.
 
 use std::path::Path;
 use std::time::Duration;
@@ -235,7 +235,7 @@ fn a_pool_that_is_dropped_needs_no_death<S: Processes>() {
     assert!(tracer.holds(), "it was not waited for");
     tracer.let_go();
     wait_until(|| {
-        // Whoever starts a worker looks for what is left of others.
+        // The launch of a worker looks for what is left of others.
         drop(S::pool(1));
         !tracer.holds()
     });

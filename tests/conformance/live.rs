@@ -1,7 +1,7 @@
 //! Inputs that wait: standard input, a channel, an input that is fed by the results.
 //!
 //! That a result or the beginning of an item does not wait for the input is shown by inputs that
-//! wait for just that. Who gets it wrong hangs, and the watchdog says so.
+//! wait for just that. A wrong pool hangs, and the watchdog says so.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::iter;
@@ -247,7 +247,7 @@ fn an_item_begins_while_the_input_waits<S: Processes>() {
     }
 }
 
-/// The same while whoever has the iterator is at something else.
+/// The same while the iterator's owner is at something else.
 fn an_item_begins_while_nobody_asks_for_results<S: Processes>() {
     let pool = S::pool(2);
     for way in [(None, None), (None, Some(50)), (Some(40), Some(3))] {

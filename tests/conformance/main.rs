@@ -1,4 +1,4 @@
-//! What a pool promises, told as tests: one suite, generic over [`Pool`](procpool::Pool), run for
+//! What a pool promises, as tests: one suite, generic over [`Pool`](procpool::Pool), run for
 //! `SerialPool` and a pool of threads from outside of the crate where a test makes sense without
 //! processes, for `ForkPool` and for `SpawnPool`.
 //!

@@ -35,7 +35,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     ]
 }
 
-/// Uses the processor for so many milliseconds of its time, and says what it was asked.
+/// Uses the processor for this many milliseconds of its time, and says what it was asked.
 fn toil(milliseconds: u64) -> u64 {
     let limit = Duration::from_millis(milliseconds);
     let used = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a pool tells of itself: its statistics, and what its workers are at.
+//! What a pool reports of itself: its statistics, and what its workers are at.
 
 use std::time::Duration;
 

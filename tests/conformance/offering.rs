@@ -463,8 +463,8 @@ fn many_threads_ask_at_once<S: Processes>() {
     });
 }
 
-/// A worker waits until its result was taken; whoever comes to the pool for something else takes
-/// it.
+/// A worker waits until its result was taken; a thread that comes to the pool for something else
+/// takes it.
 fn a_caller_that_does_not_come_stops_nobody_for_ever<S: Processes>() {
     let pool = S::pool(1);
     let mut lazily = pool

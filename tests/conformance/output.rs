@@ -331,7 +331,7 @@ fn a_slow_handler_costs_lines_and_no_task<S: Processes>() {
             writeln!(stdout, "line {line}").unwrap();
         }
     };
-    // It ends although nobody has been told of a single line.
+    // It ends although not a single line was delivered.
     pool.apply(flood, LINES).unwrap();
     wait_until(|| pool.stats().lines_dropped > 0);
     barrier.open();
@@ -394,7 +394,7 @@ fn a_handler_may_use_the_pool<S: Processes>() {
 }
 
 /// A task that prints without an end keeps neither other tasks from running nor the pool from
-/// ending, and one that dies of it is told of.
+/// ending, and one that dies of it is reported.
 fn a_flood_keeps_nobody_from_anything<S: Processes>() {
     let is_flooding = Arc::new(AtomicUsize::new(0));
     let hear = {

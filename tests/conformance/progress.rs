@@ -73,7 +73,7 @@ fn every_kind_of_call_counts_its_items<S: Subject>() {
     }
     call(&apply_async).apply_async(1).get().unwrap();
     call(&apply_async).measured().apply_async(1).get();
-    // As callbacks are told.
+    // In the order of callbacks.
     wait_until(|| apply_async.position() == 2);
 }
 
@@ -213,7 +213,7 @@ impl TermLike for Terminal {
     }
 }
 
-/// Whoever draws waits for it. Outcomes arrive all the same, failures too, callbacks excepted.
+/// The drawing thread waits for it. Outcomes arrive all the same, failures too, callbacks excepted.
 fn a_terminal_that_is_stopped_does_not_stop_the_pool<S: Processes>() {
     let pool = S::pool(2);
     let terminal = Terminal::default();

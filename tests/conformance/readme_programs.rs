@@ -116,7 +116,7 @@ fn starts(lines: &[String]) -> Vec<u32> {
 }
 
 /// The initializer prints one line in each of four workers, numbered from 1 to 4, and the
-/// program ends by itself.
+/// program ends.
 fn every_worker_says_that_it_starts<S: Processes>() {
     let mut numbers = starts(&again::<S>("four_workers").lines());
     numbers.sort_unstable();

@@ -1,4 +1,4 @@
-//! Workers that are replaced when they have run so many tasks.
+//! Workers that are replaced when they have run this many tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

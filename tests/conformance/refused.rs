@@ -272,8 +272,8 @@ fn tiny_files<S: Processes>() {
     assert_says(&error.unwrap_err(), BuildErrorKind::Launch, &["ulimit -f"]);
 }
 
-/// The limit of file sizes counts for shared memory. Whoever reaches it, in the program or in a
-/// worker, gets an error, and nobody dies of SIGXFSZ.
+/// The limit of file sizes counts for shared memory. A process that reaches it, in the program or
+/// in a worker, gets an error, and nobody dies of SIGXFSZ.
 fn a_limit_of_file_sizes<S: Processes>() {
     assert_eq!(again::<S>("small_files").lines(), [""; 0]);
     assert_eq!(again::<S>("tiny_files").lines(), [""; 0]);

@@ -306,7 +306,7 @@ fn terminating_wakes_whoever_waits<S: Processes>() {
         pool.terminate();
         for kind in kinds {
             let error = kind.join().unwrap();
-            // Whoever comes to submit only now finds the pool closed.
+            // A thread that comes to submit only now finds the pool closed.
             assert!(error.is_cancelled() || error.is_closed(), "{error}");
         }
     });

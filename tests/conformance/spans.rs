@@ -1,4 +1,4 @@
-//! Spans of the parent's that calls are made in: what their tasks tell is told inside of them.
+//! Spans of the parent's that calls are made in: their tasks' events belong to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -115,7 +115,7 @@ impl Journal {
         self.lines().iter().any(|it| it == line)
     }
 
-    /// What events were told, in any order.
+    /// The events that arrived, in any order.
     fn events(&self) -> Vec<String> {
         let mut events = self.lines();
         events.retain(|line| !line.ends_with(" closed"));
@@ -133,7 +133,7 @@ fn say(number: u32) {
     info!("number {number}");
 }
 
-/// Whoever the results are read by, and wherever: it is the span that the call was made in.
+/// Whatever thread reads the results: it is the span that the call was made in.
 fn every_kind_of_call_has_its_span<S: Processes>() {
     let (journal, dispatch) = Journal::new();
     let _default = dispatcher::set_default(&dispatch);
@@ -166,7 +166,7 @@ fn every_kind_of_call_has_its_span<S: Processes>() {
     assert_eq!(journal.events(), expected);
 }
 
-/// The usual subscriber prints the span in front of what is told; what the worker adds comes
+/// The usual subscriber prints the span in front of an event; what the worker adds comes
 /// behind.
 fn it_is_printed_as_other_events_are<S: Processes>() {
     #[derive(Clone, Default)]
@@ -208,7 +208,7 @@ fn it_is_printed_as_other_events_are<S: Processes>() {
     );
 }
 
-/// Events of calls that were made at the same time are told in the span of their own call.
+/// Events of calls that were made at the same time belong to the span of their own call.
 fn threads_have_their_own_spans<S: Processes>() {
     const ROUNDS: u32 = 20;
     let (journal, dispatch) = Journal::new();
@@ -326,7 +326,7 @@ fn spans_of_items_that_others_run<S: Processes>() {
     assert_eq!(pids.len(), 2, "its chunk was taken apart");
 }
 
-/// Each span is closed once, behind all that is told in it; at the latest when the pool is joined.
+/// Each span is closed once, behind all of its events; at the latest when the pool is joined.
 fn spans_are_closed_when_all_is_told<S: Processes>() {
     let (journal, dispatch) = Journal::new();
     let _default = dispatcher::set_default(&dispatch);
@@ -463,7 +463,7 @@ fn a_slow_subscriber_and_its_spans<S: Processes>() {
 }
 
 /// A thread that a task starts is in the span if it is in one of the task's, as long as the task
-/// runs; what it tells later, when its task is done, is told of no span, though other tasks run.
+/// runs; its later events, when its task is done, belong to no span, though other tasks run.
 fn threads_of_tasks_have_the_span_of_their_task<S: Processes>() {
     let (journal, dispatch) = Journal::new();
     let _default = dispatcher::set_default(&dispatch);
@@ -508,8 +508,8 @@ fn wait_for_thread() {
     wait_until(|| threads() == 1);
 }
 
-/// A pool tells its own subscriber; the spans of others mean nothing to that. A pool that has none
-/// tells those of its callers.
+/// A pool's events go to its own subscriber; the spans of others mean nothing to that. A pool that
+/// has none uses those of its callers.
 fn spans_of_other_subscribers<S: Processes>() {
     let (ours, dispatch) = Journal::new();
     let pool = dispatcher::with_default(&dispatch, || {

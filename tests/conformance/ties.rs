@@ -66,7 +66,7 @@ fn run_program(_: u64) {
     let _ = ended.expect("it can be started");
 }
 
-/// Waits until so many programs run below this process.
+/// Waits until this many programs run below this process.
 fn wait_for_programs(count: usize) {
     let is_program = |pid: &u32| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -311,7 +311,7 @@ fn reads_the_terminal<S: Processes>() {
     println!("{error:?} {}", status.trim() != "0");
 }
 
-/// A terminal stops who reads it in the background; a worker is told instead.
+/// A terminal stops a background process that reads it; a worker gets an error instead.
 fn reading_the_terminal_is_an_error<S: Processes>() {
     let this = std::env::current_exe().expect("it has a path");
     let leader = again_at::<S>("/usr/bin/setsid".as_ref(), "reads_the_terminal");
@@ -588,7 +588,7 @@ fn run_and_ask(code: i32) -> Option<i32> {
     status.expect("it can be run and waited for").code()
 }
 
-/// Whether the system tells how a process ended that it has reaped by itself.
+/// Whether the system says how a process ended that it has reaped.
 fn tells_of_the_reaped() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("there is a /proc");
     let mut numbers = release

@@ -1,4 +1,4 @@
-//! Traces: a file that tells what every worker did.
+//! Traces: a file that says what every worker did.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;

@@ -51,7 +51,8 @@ pub(crate) fn watch(name: String) -> Watched {
     Watched(thread)
 }
 
-/// Says that the test on this thread moves so much that it may take so many times the usual limit.
+/// Says that the test on this thread moves so much that it may take this many times the usual
+/// limit.
 pub(crate) fn allow(times: u32) {
     if let Some(tests) = &mut *running()
         && let Some(test) = tests.get_mut(&std::thread::current().id())

@@ -72,7 +72,7 @@ fn an_init_that_comes_too_late_is_none() {
 }
 
 /// Where workers come past an `init` that stands under a condition, and go on to build pools: they
-/// start no workers of their own, and the program is told at once.
+/// start no workers of their own, and the program gets the error at once.
 #[test]
 fn workers_that_come_past_init_build_no_pools() {
     let told = run(CONDITION_BUILDS);
@@ -80,7 +80,7 @@ fn workers_that_come_past_init_build_no_pools() {
     assert_says_missing_init(&told);
 }
 
-/// Where they simply end, the program is told that they did, and how.
+/// Where they simply end, the program learns that they did, and how.
 #[test]
 fn workers_that_end_before_init_are_noticed() {
     let told = run(CONDITION_ENDS);

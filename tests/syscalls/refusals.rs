@@ -56,7 +56,7 @@ const DISPENSABLE: &[&str] = &[
     "sigaltstack",
 ];
 
-/// These are different for who starts workers by executing the program again.
+/// These are different where workers are started by executing the program again.
 const NEEDED_TO_SPAWN: &[&str] = &["setpgid", "prctl(PR_SET_PDEATHSIG)"];
 
 /// Every step is right, or ends with an error that names the call, and that only if there is no

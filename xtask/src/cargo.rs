@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// A cargo command with these arguments, which are separated by spaces.
 ///
-/// It sees the environment of whoever called `cargo xtask`, without what `cargo run` has told
+/// It sees the environment of the caller of `cargo xtask`, without what `cargo run` has told
 /// xtask about its own package: build scripts and tests would take that for their own.
 pub(crate) fn cargo(root: &Path, arguments: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -123,7 +123,7 @@ pub(crate) fn kill_all_below() -> io::Result<()> {
         }
         for process in &living {
             if let Some(pid) = Pid::from_raw(process.pid) {
-                // An error means that it has ended by itself.
+                // An error means that it has ended already.
                 let _ = kill_process(pid, Signal::KILL);
             }
         }

@@ -11,9 +11,9 @@ use crate::cargo;
 /// One way to run some tests.
 struct Run {
     name: &'static str,
-    /// What the compiler is told.
+    /// The compiler's flags.
     flags: &'static str,
-    /// What the tests of procpool-core are told: which ones to run, or to skip.
+    /// Which tests of procpool-core to run, or to skip.
     tests: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Where processes hang: the stacks of all their threads, by gdb, or what the kernel tells.
+//! Where processes hang: the stacks of all their threads, by gdb, or what the kernel says.
 
 use std::fs;
 use std::io::{self, Read, Seek};

@@ -42,7 +42,7 @@ pub(crate) fn watch(mut command: Command, line: &str, limit: Duration) -> Result
         println!("`{line}` takes longer than {} s", limit.as_secs());
         stacks::print_all()?;
         processes::kill_all_below()?;
-        // It was killed just now; the status tells nothing new.
+        // It was killed just now; the status says nothing new.
         let _ = child.wait();
         bail!(
             "`{line}` took longer than {} s; the stacks of its processes are above",
@@ -79,7 +79,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-/// Who still lives, after a grace, and did not before: `process 42 (the command line)`.
+/// The processes that live, after a grace, and did not before: `process 42 (the command line)`.
 fn strays(before: &HashSet<i32>) -> io::Result<Vec<String>> {
     let deadline = Instant::now() + GRACE;
     loop {

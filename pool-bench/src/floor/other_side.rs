@@ -1,5 +1,5 @@
 //! The process on the other side of the floors: forked once, while the program is small, it sleeps
-//! until it is told to play one of the games.
+//! until it is asked to play one of the games.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ use super::ping_pong::{Way, play};
 use super::shared::Shared;
 use super::{copy, starts};
 
-/// What the other side is told, followed by two numbers.
+/// What the other side is asked, followed by two numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Game {
     PingPong(Way),
@@ -78,7 +78,7 @@ impl OtherSide {
         }
     }
 
-    /// Tells it to play a game; `body` plays this side.
+    /// Has it play a game; `body` plays this side.
     pub(super) fn play<T>(
         &self,
         game: Game,

@@ -81,7 +81,7 @@ impl Contender for PingPong {
     fn run(&mut self, job: Job) -> Result<Option<Measured>> {
         let (n, pause) = match job {
             Job::Apply { n } => (n, None),
-            // Who spins never sleeps.
+            // A spinning side never sleeps.
             Job::ApplyAfterSleep { .. } if self.way == Way::Spinning => return Ok(None),
             Job::ApplyAfterSleep { n, pause_us } => (n, Some(Duration::from_micros(pause_us))),
             _ => return Ok(None),

@@ -14,7 +14,8 @@ use rustix::thread::futex;
 /// cache, so that what one side writes is still there when the other reads.
 pub(super) const BUFFER: usize = 512 << 10;
 
-/// How much is copied before the other side is told: small enough that both copy at the same time.
+/// How much is copied before the other side is notified: small enough that both copy at the same
+/// time.
 const PIECE: usize = 64 << 10;
 
 /// Each on a cache line of its own (two, for processors that fetch pairs).
@@ -103,7 +104,7 @@ impl Lane {
                 written + piece as u64 - self.read.0.load(Ordering::Acquire) <= BUFFER as u64
             });
             // SAFETY: the place is within the buffer; the reader has read what was there, and will
-            // not look again before it is told; the source is ours and elsewhere.
+            // not look again before it is notified; the source is ours and elsewhere.
             unsafe {
                 let target = self.buffer.as_ptr().cast_mut().cast::<u8>().add(place);
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, piece);
@@ -124,7 +125,7 @@ impl Lane {
             let place = read as usize % BUFFER;
             let piece = there.min(BUFFER - place).min(length - bytes.len());
             // SAFETY: this many bytes are there and within the buffer; the writer leaves them alone
-            // until it is told that they were read. The vector has room for all of them.
+            // until it is notified that they were read. The vector has room for all of them.
             unsafe {
                 let source = self.buffer.as_ptr().cast::<u8>().add(place);
                 let end = bytes.as_mut_ptr().add(bytes.len());

@@ -115,7 +115,7 @@ pub fn curve(records: &[Record], curve: &Curve) -> String {
     text
 }
 
-/// Who is in there, in the order of appearance.
+/// Which contenders are in there, in the order of appearance.
 #[must_use]
 pub fn names<'a>(records: &[&'a Record]) -> Vec<&'a str> {
     let mut names = Vec::new();

@@ -145,7 +145,7 @@ impl fmt::Display for WorkerDump {
                 }
                 Ok(())
             }
-            None => f.write_str("\n    it has not told where it is"),
+            None => f.write_str("\n    it has not said where it is"),
         }
     }
 }

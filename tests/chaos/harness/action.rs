@@ -47,7 +47,7 @@ pub(crate) enum Deed {
     Abort,
     Segfault,
     Kill,
-    /// Starts a process that lives so many seconds, and stays for some milliseconds. Unless it is
+    /// Starts a process that lives this many seconds, and stays for some milliseconds. Unless it is
     /// left, the process is killed then.
     Child {
         seconds: u16,
@@ -292,7 +292,7 @@ pub(crate) fn note_run(id: u64) {
 pub(crate) struct Beginning {
     /// What tasks of this pool can see from then on.
     pub(crate) token: u64,
-    /// It fails in one worker of so many.
+    /// It fails in one worker of this many.
     pub(crate) fails_in: Option<u32>,
 }
 

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::backend::Kind;
 use super::meddling;
 
-/// After so many attempts at least one must have taken effect.
+/// After this many attempts at least one must have taken effect.
 const ENOUGH: u64 = 10;
 
-/// A storm that lasts so many seconds has done everything.
+/// A storm that lasts this many seconds has done everything.
 const LONG: u64 = 120;
 
 /// Kinds of harm.
@@ -128,7 +128,7 @@ impl Effects {
         text
     }
 
-    /// What should have taken effect in a storm of so many seconds, and never did.
+    /// What should have taken effect in a storm of this many seconds, and never did.
     pub(crate) fn missing(&self, kind: Kind, seconds: u64, has_spare_servers: bool) -> Vec<String> {
         let mut missing = Vec::new();
         for (harm, name) in ALL {

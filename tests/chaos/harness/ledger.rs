@@ -15,7 +15,7 @@ use super::notes::{Note, Said};
 use super::oracle::DIED_OR_KILLED;
 use super::victims::Victims;
 
-/// After so many violations the rest would say the same.
+/// After this many violations the rest would say the same.
 const ENOUGH: u64 = 20;
 
 /// See the module.

@@ -288,7 +288,7 @@ pub(crate) fn stop_this_program(time: Duration) -> bool {
     helper.wait().is_ok_and(|status| status.success())
 }
 
-/// Leaves this program so many descriptors more than it has, while something is done and for a
+/// Leaves this program this many descriptors more than it has, while something is done and for a
 /// while after it. Whether there were no more.
 pub(crate) fn with_few_descriptors(more: u64, time: Duration, meanwhile: impl FnOnce()) -> bool {
     let Ok(open) = fs::read_dir("/proc/self/fd").map(|open| open.count() as u64) else {

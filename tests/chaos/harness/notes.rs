@@ -26,7 +26,7 @@ pub(crate) const NOTES: &str = "CHAOS_NOTES";
 /// Set in what is written down of effects, and not in numbers of items.
 const EFFECT: u64 = 1 << 63;
 
-/// Makes the file. Who is started inherits it.
+/// Makes the file. Children inherit it.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::APPEND;
     let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;

@@ -34,7 +34,7 @@ pub(crate) struct Facts {
     pub(crate) is_closed: AtomicBool,
     /// Set before it is terminated or dropped.
     pub(crate) is_terminated: AtomicBool,
-    /// It was seen to have ended by itself.
+    /// It was seen to have ended unaided.
     pub(crate) is_dead: AtomicBool,
 }
 

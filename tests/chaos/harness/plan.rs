@@ -35,7 +35,7 @@ pub(crate) struct Climate {
     pub(crate) child_seconds: u16,
 }
 
-/// Whether something happens that does so in one of so many cases.
+/// Whether something happens that does so in one of this many cases.
 pub(crate) fn one_in(rng: &mut Rng, cases: u32) -> bool {
     rng.u32(..cases) == 0
 }
@@ -52,7 +52,7 @@ impl Options {
     }
 }
 
-/// This many bytes: mostly few, at most so many.
+/// This many bytes: mostly few.
 pub(crate) fn bytes(rng: &mut Rng, most: usize) -> usize {
     let limit = match rng.u32(..100) {
         0..30 => return 0,

@@ -18,7 +18,7 @@ use super::storm::Storm;
 /// This many pools live side by side.
 const SLOTS: usize = 2;
 
-/// A pool and what is known of it. It is dropped by whoever uses it last.
+/// A pool and what is known of it. It is dropped by its last user.
 pub(crate) struct Tenant<B: Backend> {
     pub(crate) pool: B::Pool,
     pub(crate) facts: Arc<Facts>,

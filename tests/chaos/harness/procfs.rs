@@ -15,7 +15,7 @@ pub(crate) fn state(pid: u32) -> Option<String> {
     stat(pid)?.into_iter().next()
 }
 
-/// Who traces a process.
+/// The tracer of a process.
 pub(crate) fn tracer(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let mut lines = status.lines();

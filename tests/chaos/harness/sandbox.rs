@@ -102,7 +102,7 @@ pub(crate) fn enter() {
     let _ = setrlimit(Resource::Core, limit);
 }
 
-/// Who still lives after a grace.
+/// The processes that still live after a grace.
 fn wait_until_alone(mark: &str) -> Vec<String> {
     let end = Instant::now() + GRACE;
     loop {

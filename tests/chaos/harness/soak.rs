@@ -28,7 +28,7 @@ const ALLOWANCE_PER_TASK: u64 = 4;
 /// The same of all mappings.
 const MAPPINGS: usize = 32;
 
-/// Of so many tasks one is an `apply`, and of so many an `apply_async`; the others are items of
+/// Of this many tasks one is an `apply`, and of this many an `apply_async`; the others are items of
 /// maps.
 const ITEMS: u64 = 1000;
 
@@ -90,7 +90,7 @@ pub(crate) fn run<B: Backend>(options: &SoakOptions) -> bool {
     complaints.is_empty()
 }
 
-/// Runs so many tasks: a mixture.
+/// Runs this many tasks: a mixture.
 fn work(pool: &impl Pool, tasks: u64, number: u64) {
     let square = |x: u64| x.wrapping_mul(x);
     let mut left = tasks;

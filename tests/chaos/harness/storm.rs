@@ -30,7 +30,7 @@ pub(crate) struct Storm<B: Backend> {
     pub(crate) climate: Climate,
 }
 
-/// A fork server is killed together with its standby less often than once in so many seconds.
+/// A fork server is killed together with its standby less often than once in this many seconds.
 const SECONDS_PER_SERVER: u64 = 12;
 
 /// How the messages of panics begin that are part of the storm and not in a worker.

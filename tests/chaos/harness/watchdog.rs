@@ -8,7 +8,7 @@ use super::ledger::Ledger;
 use super::procfs;
 use super::stacks;
 
-/// For so long something may be outstanding and nothing end. Who is stopped, is so for less than
+/// For so long something may be outstanding and nothing end. A process is stopped for less than
 /// two seconds.
 const NOTHING_MOVES: Duration = Duration::from_secs(20);
 

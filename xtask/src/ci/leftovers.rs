@@ -40,7 +40,7 @@ impl Leftovers {
     pub(super) fn check(&self) -> Result<()> {
         let mut left = Vec::new();
         for name in names_in(self.folder())? {
-            // What it holds tells who made it: ipc-channel's folders hold a `socket`.
+            // What it holds shows what made it: ipc-channel's folders hold a `socket`.
             let inside = names_in(&self.folder().join(&name)).unwrap_or_default();
             let inside = Vec::from_iter(inside).join(", ");
             left.push(format!("{name} ({inside}) in the temporary folder"));

@@ -1,4 +1,4 @@
-//! Runs the steps one after the other and tells how it went.
+//! Runs the steps one after the other and reports how it went.
 
 use std::path::Path;
 use std::time::Instant;

@@ -22,7 +22,7 @@ const EXAMPLE_LIMIT: Duration = Duration::from_secs(120);
 /// How long it storms.
 const CHAOS_SECONDS: &str = "60";
 
-/// The facade with each choice of features, each of which must build and pass by itself.
+/// The facade with each choice of features, each of which must build and pass alone.
 const FEATURE_CHOICES: &[&str] = &["", "--features fork", "--features spawn"];
 
 /// Features that add methods. Tests have them all, so each is also built without tests.
@@ -152,7 +152,8 @@ fn typos(setting: &Setting) -> Result<()> {
 
 fn clippy(setting: &Setting) -> Result<()> {
     setting.build("clippy --workspace --all-targets -- -D warnings")?;
-    // In libraries an error is handled, or `expect` says why it cannot be. Tests and examples are free to unwrap.
+    // In libraries an error is handled, or `expect` says why it cannot be. Tests and examples are
+    // free to unwrap.
     setting.build(
         "clippy --workspace --exclude procpool-bench --lib --bins -- -D warnings -D clippy::unwrap_used",
     )?;
@@ -191,9 +192,9 @@ fn packages(setting: &Setting) -> Result<()> {
 }
 
 fn tests(setting: &Setting) -> Result<()> {
-    // Apart, so that the limit of the next command tells about tests and not about compilers.
+    // Apart, so that the limit of the next command is about tests and not about compilers.
     setting.build("test --workspace --no-run")?;
-    // To the letter what the README tells people to type.
+    // To the letter what the README asks people to type.
     setting.execute(setting.cargo("test --workspace"), TEST_LIMIT)?;
     // What reads the compiler's tables must also know them of optimised code.
     let optimised = "test --release --package procpool-core --lib -- worker:: panic::";

@@ -27,7 +27,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// For one run of the scenario, which takes a second. It waits for ten where it waits for an end.
 const RUN_LIMIT: Duration = Duration::from_secs(30);
 
-/// At most so many times of failing are tried of each call and error, spread over all that there
+/// At most this many times of failing are tried of each call and error, spread over all that there
 /// are.
 const TIMES: u32 = 12;
 

@@ -1,5 +1,5 @@
-//! Calls that a library must not make, but tests, examples and benchmarks may. (Clippy bans a method
-//! everywhere or nowhere.)
+//! Calls that a library must not make, but tests, examples and benchmarks may. (Clippy bans a
+//! method everywhere or nowhere.)
 
 use super::file::{File, Violation};
 use super::rust_text::has_token;

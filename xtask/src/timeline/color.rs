@@ -1,4 +1,4 @@
-//! Colours that can be told apart, also by those who see fewer of them.
+//! Colours that can be distinguished, also by people who see fewer of them.
 
 /// After Okabe and Ito, "Color Universal Design", a little deeper, so that they carry white text.
 const COLORS: [&str; 8] = [

@@ -118,7 +118,7 @@ fn draw_lane(svg: &mut Svg, picture: &Picture, lane: &Lane, top: f64) {
     svg.text((LEFT - 10.0, top + 16.0), "text-anchor=\"end\"", &name);
     let mut free = 0.0_f64;
     for (number, life) in lane.lives.iter().enumerate() {
-        // Neighbours are told apart by two shades. A successor may be up before its predecessor is
+        // Neighbours have two shades. A successor may be up before its predecessor is
         // gone.
         let from = life.from.max(free);
         free = life.to;
@@ -178,7 +178,7 @@ fn draw_ends(svg: &mut Svg, life: &Life, top: f64) {
 /// The colour of the end of a worker that had done what it should.
 const WENT: &str = "#57606a";
 
-/// Whether a worker that ended for this reason went by itself, when it was told to.
+/// Whether a worker that ended for this reason was retired.
 fn in_order(reason: &str) -> bool {
     matches!(
         reason,

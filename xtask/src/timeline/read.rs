@@ -1,4 +1,4 @@
-//! What a trace tells.
+//! What a trace has.
 
 use std::collections::BTreeMap;
 

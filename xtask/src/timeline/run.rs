@@ -26,7 +26,7 @@ pub(crate) struct Options {
 /// Draws the trace.
 ///
 /// # Errors
-/// When it cannot be read, or tells of nothing.
+/// When it cannot be read, or has nothing.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let path = &options.trace;
     let text =

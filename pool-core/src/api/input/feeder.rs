@@ -154,7 +154,7 @@ where
         let mut flow = tap.lock().flow.clone();
         flow.given = flow.back;
         self.collector.close();
-        let executor = self.executor.upgrade().expect("whoever asks has it");
+        let executor = self.executor.upgrade().expect("the caller has it");
         let feed = InputFeeder::resume(executor, self.pusher, flow, progress);
         Feeder::Local(Box::new(feed))
     }

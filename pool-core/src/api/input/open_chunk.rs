@@ -106,7 +106,7 @@ impl OpenChunk {
     /// some.
     pub(crate) fn on_ask(&self, starter: impl Fn() + Send + Sync + 'static) {
         let is_first = self.starter.set(Box::new(starter)).is_ok();
-        debug_assert!(is_first, "it is for whoever has made this");
+        debug_assert!(is_first, "it is for the maker of this");
     }
 
     /// The filling thread has seen that it is wanted.
