@@ -93,7 +93,16 @@ impl OpenChunk {
 
     /// The calling thread fills it from now on.
     pub(crate) fn fill_here(&self) {
-        self.filled_by.store(here(), Ordering::Relaxed);
+        let here = here();
+        let before = self.filled_by.load(Ordering::Relaxed);
+        if before == here {
+            return;
+        }
+        self.filled_by.store(here, Ordering::Relaxed);
+        if before != 0 {
+            // The thread that filled it before may sleep, and did not ask when a worker was idle.
+            self.interrupt();
+        }
     }
 
     /// Nobody will drive the pool for the outcomes of what comes.
