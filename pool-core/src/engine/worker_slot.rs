@@ -8,7 +8,7 @@ use crate::observe::worker_exit::ExitReason;
 /// Room for one worker process.
 pub(super) struct Slot {
     pub(super) phase: Phase,
-    /// Where its worker works or will; see [`Places`](super::positions::Places).
+    /// Where its worker works or will; see [`Positions`](super::positions::Positions).
     pub(super) position: Option<PositionId>,
     /// The number of its worker, or of the last that it had.
     pub(super) number: u32,

@@ -9,7 +9,7 @@ use super::descriptor::off_standard;
 use super::doorbell::{read_away, write_to_wake};
 use crate::sys::refused::failed;
 
-/// A flag that a thread in a [`Poller`] can wait for.
+/// A flag that a thread in a [`Poller`](super::epoll::Poller) can wait for.
 #[derive(Debug)]
 pub(crate) struct Event(OwnedFd);
 
