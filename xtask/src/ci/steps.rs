@@ -179,7 +179,7 @@ fn docs(setting: &Setting) -> Result<()> {
 /// What `cargo publish` does before it uploads, without the network that it would want. (By hand:
 /// `cargo publish --dry-run --workspace`.) Cargo has no flag that makes its warnings errors.
 fn packages(setting: &Setting) -> Result<()> {
-    let private = "--exclude xtask --exclude procpool-bench";
+    let private = "--exclude xtask --exclude procpool-bench --exclude procpool-showcase";
     let package = format!("package --workspace {private} --offline --allow-dirty");
     let mut command = setting.cargo(&format!("{package} --no-verify"));
     let output = command.output().context("cargo cannot be started")?;
@@ -219,10 +219,15 @@ fn run_chaos(setting: &Setting) -> Result<()> {
 }
 
 fn run_examples(setting: &Setting) -> Result<()> {
-    setting.build("build --release --package procpool --examples")?;
+    setting.build("build --release --package procpool --package procpool-showcase --examples")?;
     let mut failed = Vec::new();
-    for (name, arguments) in examples::plan(&setting.root)? {
-        let mut command = setting.cargo("run --quiet --release --package procpool --example");
+    let plain = examples::plan(&setting.root)?.into_iter();
+    let plain = plain.map(|(name, arguments)| ("procpool", name, arguments));
+    let showcase = ["service", "thumbnails"];
+    let showcase = showcase.map(|name| ("procpool-showcase", name.to_owned(), Vec::new()));
+    for (package, name, arguments) in plain.chain(showcase) {
+        let run = format!("run --quiet --release --package {package} --example");
+        let mut command = setting.cargo(&run);
         command.arg(&name).arg("--").args(arguments);
         println!();
         if let Err(error) = setting.execute(command, EXAMPLE_LIMIT) {

@@ -23,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "procpool",
         ],
     ),
+    ("procpool-showcase", &["procpool"]),
     ("xtask", &[]),
     (
         "procpool-fuzz",

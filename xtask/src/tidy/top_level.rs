@@ -10,6 +10,7 @@ const FOLDERS: &[&str] = &[
     "fuzz",
     "pool-bench",
     "pool-core",
+    "showcase",
     "src",
     "tests",
     "xtask",

@@ -35,7 +35,7 @@ const PLACES: &[(&str, &str)] = &[
     ("examples/crash.rs", "crashes on purpose"),
     ("examples/embed_c/", "calls a C library"),
     ("examples/recovery.rs", "measures a bare fork"),
-    ("examples/service/", "crashes on purpose"),
+    ("showcase/examples/service/", "crashes on purpose"),
     ("examples/test_isolation.rs", "crashes on purpose"),
     (
         "pool-core/src/api/input/append_log.rs",

@@ -11,11 +11,11 @@
 //! killed.
 //!
 //! ```text
-//! $ cargo run --release --example service
+//! $ cargo run --release -p procpool-showcase --example service
 //! letter   200 letter, in plain text
 //! broken   500 the worker was killed by signal 11 (SIGSEGV) while it ran the task, in PoolWorker-2 (pid 27911)
 //! endless  504 the task ran longer than its timeout of 500ms and was killed, in PoolWorker-1 (pid 27909)
-//! empty    500 the task panicked: a document has at least one page (at examples/service/app.rs:71:20), in PoolWorker-3 (pid 27915)
+//! empty    500 the task panicked: a document has at least one page (at showcase/examples/service/app.rs:71:20), in PoolWorker-3 (pid 27915)
 //! 100 letters were converted while another document hung
 //! letter   503 the pool is closed
 //! ```

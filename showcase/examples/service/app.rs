@@ -1,4 +1,4 @@
-//! The service itself, which `tests/service.rs` tests.
+//! The service itself, which `showcase/tests/service.rs` tests.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! Pools under the executors that people use: tokio with one thread and with several, and smol.
 //! What handles and streams promise is in the conformance suite; this is that the two go together.
-#![cfg(feature = "spawn")]
 
 use std::fs;
 use std::future::Future;

@@ -1,0 +1,1 @@
+//! Nothing: see the examples and tests of this package.
