@@ -7,6 +7,8 @@ mod launcher;
 mod lifecycle;
 #[cfg(shuttle)]
 mod lingering;
+#[cfg(loom)]
+mod open_chunk;
 #[cfg(shuttle)]
 mod pool;
 #[cfg(loom)]
