@@ -129,7 +129,7 @@ fn a_deadline_needs_no_death<S: Processes>() {
     assert_eq!(pool.dump().workers.len(), 1);
 }
 
-/// Somebody else kills it, and only the tracer learns how it died.
+/// Somebody else kills it, and only the tracer is told of its end. How it died is to be seen.
 fn a_death_that_nobody_reports_is_one<S: Processes>() {
     let pool = S::pool(1);
     let Some(tracer) = Tracer::of::<S>(&pool) else {
@@ -141,6 +141,7 @@ fn a_death_that_nobody_reports_is_one<S: Processes>() {
     signal(tracer.tracee, Signal::KILL);
     let error = handle.get().unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::WorkerLost);
+    assert_eq!(error.signal(), Some(9), "{error}");
     assert!(tracer.holds());
     assert_eq!(pool.apply(|x: u64| x, 1).unwrap(), 1);
 }

@@ -16,6 +16,7 @@ use super::workers::{Death, back_off};
 use super::{Process, Token};
 use crate::observe::worker_exit::ExitReason;
 use crate::process::exit_status::ExitStatus;
+use crate::process::zombie;
 use crate::sync::thread;
 use crate::sys;
 
@@ -68,6 +69,15 @@ impl Process {
             Poll::Ready(_) => self.ask_again = None,
         }
         reaped
+    }
+
+    /// How it ended that is dead, and whose status nobody has told so far: whoever has to reap it
+    /// may be late, or stopped, or a debugger.
+    fn status_so_far(&self) -> ExitStatus {
+        let ended = self.handle.pid().zip(self.handle.exit_fd());
+        ended
+            .and_then(|(pid, pidfd)| zombie::exit_status(pid, pidfd))
+            .unwrap_or(ExitStatus::Unknown)
     }
 
     /// Whether it is gone. How it ended is not reported.
@@ -188,7 +198,10 @@ impl Core {
         let (mut process, channel, exit) = match phase {
             Phase::Starting { process, .. } => (process, None, None),
             Phase::Up { process, channel } => (process, Some(channel), None),
-            Phase::Dying { process, channel } => (process, channel, Some(ExitStatus::Unknown)),
+            Phase::Dying { process, channel } => {
+                let exit = process.status_so_far();
+                (process, channel, Some(exit))
+            }
             Phase::Down { .. } | Phase::Launching => {
                 self.slots[slot].phase = phase;
                 return;

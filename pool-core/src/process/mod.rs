@@ -6,3 +6,4 @@ pub(crate) mod exit_status;
 pub(crate) mod fork;
 pub(crate) mod orphans;
 pub(crate) mod worker_info;
+pub(crate) mod zombie;
