@@ -279,9 +279,9 @@ pub use procpool_core::progress;
 pub use procpool_core::{
     Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, Cancel, Dump, ExitReason,
     ExitStatus, Imap, ImapMeasured, IntoBroadcast, JoinError, MapHandle, Measured, MeasuredCall,
-    MeasuredHandle, Number, Output, OutputLine, OutputStream, Pool, ResizeError, Resource,
-    SerialPool, Shareable, Stateless, Stats, TaskError, TaskErrorKind, TaskHandle, TaskMetrics,
-    Trace, WorkerExit, WorkerInfo, WorkerStats, worker,
+    MeasuredHandle, Number, Output, OutputLine, OutputStream, Pool, PoolBuilder, ResizeError,
+    Resource, SerialPool, Shareable, Stateless, Stats, TaskError, TaskErrorKind, TaskHandle,
+    TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats, worker,
 };
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};

@@ -98,7 +98,7 @@ mod worker_handle;
 
 pub use fork_server::ForkServer;
 pub use launcher::ForkLauncher;
-pub use pool::{ForkPool, ForkPoolBuilder};
+pub use pool::{ForkBackend, ForkPool, ForkPoolBuilder};
 #[doc(hidden)]
 pub use server::Serve;
 pub use start_error::StartError;

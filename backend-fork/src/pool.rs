@@ -1,8 +1,8 @@
 //! The pool whose workers are forked.
 
-use std::sync::Arc;
-
-use procpool_core::{BuildError, BuildErrorKind, Engine, Executor, Pool, PoolConfig};
+use procpool_core::{
+    Backend, BuildError, BuildErrorKind, ForkServing, Launcher, PoolBuilder, WorkerPool,
+};
 
 use crate::fork_server::ForkServer;
 use crate::start_error::StartError;
@@ -29,69 +29,21 @@ use crate::start_error::StartError;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
-pub struct ForkPool {
-    engine: Engine,
-}
-
-impl ForkPool {
-    /// A pool with all options at their defaults.
-    ///
-    /// # Errors
-    /// As [`ForkPoolBuilder::build`].
-    pub fn new() -> Result<Self, BuildError> {
-        Self::builder().build()
-    }
-
-    /// A pool with options.
-    pub fn builder() -> ForkPoolBuilder {
-        ForkPoolBuilder::default()
-    }
-}
-
-impl Pool for ForkPool {
-    fn executor(&self) -> &Arc<dyn Executor> {
-        self.engine.executor()
-    }
-}
+pub type ForkPool = WorkerPool<ForkBackend>;
 
 /// The options of a [`ForkPool`].
+pub type ForkPoolBuilder = PoolBuilder<ForkBackend>;
+
+/// Where a [`ForkPool`] has its workers from: see
+/// [`fork_server`](PoolBuilder::fork_server) and [`allow_threads`](PoolBuilder::allow_threads).
 #[derive(Debug, Default)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct ForkPoolBuilder {
-    config: PoolConfig,
+pub struct ForkBackend {
     server: Option<ForkServer>,
     allow_threads: bool,
 }
 
-impl ForkPoolBuilder {
-    procpool_core::builder_methods!();
-
-    /// The fork server to fork from. Without it, the process-wide one, if there is one, and else
-    /// one that is started by [`build`](Self::build), while the program has only one thread.
-    pub fn fork_server(mut self, server: &ForkServer) -> Self {
-        self.server = Some(server.clone());
-        self
-    }
-
-    /// Lets [`build`](Self::build) start a fork server although the program has several threads.
-    ///
-    /// # Safety
-    /// As [`ForkServer::start_unchecked`]: no other thread holds a lock, or is in the middle of
-    /// a change, that a task or the allocator could come upon in the copy.
-    #[expect(unsafe_code, reason = "the caller takes the blame for the fork")]
-    pub unsafe fn allow_threads(mut self) -> Self {
-        self.allow_threads = true;
-        self
-    }
-
-    /// Starts the workers, and returns when all of them have answered.
-    ///
-    /// # Errors
-    /// When an option makes no sense; when the program has several threads and there is no fork
-    /// server to use; when the system refuses what a worker needs. Nothing is left behind.
-    pub fn build(self) -> Result<ForkPool, BuildError> {
-        let config = self.config;
+impl Backend for ForkBackend {
+    fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError> {
         let server = match self.server.or_else(|| ForkServer::global().cloned()) {
             Some(server) => server,
             None if self.allow_threads => {
@@ -102,9 +54,20 @@ impl ForkPoolBuilder {
             }
             None => ForkServer::start().map_err(refused)?,
         };
-        let launcher = server.connect()?;
-        let engine = Engine::start(config, Box::new(launcher))?;
-        Ok(ForkPool { engine })
+        Ok(Box::new(server.connect()?))
+    }
+}
+
+impl ForkServing for ForkBackend {
+    type Server = ForkServer;
+
+    fn set_fork_server(&mut self, server: &ForkServer) {
+        self.server = Some(server.clone());
+    }
+
+    #[expect(unsafe_code, reason = "the caller takes the blame for the fork")]
+    unsafe fn allow_threads(&mut self) {
+        self.allow_threads = true;
     }
 }
 

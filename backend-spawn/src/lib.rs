@@ -49,4 +49,4 @@ mod worker_handle;
 
 pub use init::{MissingInit, check_ready, init};
 pub use launcher::SpawnLauncher;
-pub use pool::{SpawnPool, SpawnPoolBuilder};
+pub use pool::{SpawnBackend, SpawnPool, SpawnPoolBuilder};

@@ -1,8 +1,6 @@
 //! The pool whose workers are this executable, executed again.
 
-use std::sync::Arc;
-
-use procpool_core::{BuildError, BuildErrorKind, Engine, Executor, Pool, PoolConfig};
+use procpool_core::{Backend, BuildError, BuildErrorKind, Launcher, PoolBuilder, WorkerPool};
 
 use crate::init::check_ready;
 use crate::launcher::SpawnLauncher;
@@ -24,52 +22,21 @@ use crate::launcher::SpawnLauncher;
 ///     Ok(())
 /// }
 /// ```
-#[derive(Debug)]
-pub struct SpawnPool {
-    engine: Engine,
-}
-
-impl SpawnPool {
-    /// A pool with all options at their defaults.
-    ///
-    /// # Errors
-    /// As [`SpawnPoolBuilder::build`].
-    pub fn new() -> Result<Self, BuildError> {
-        Self::builder().build()
-    }
-
-    /// A pool with options.
-    pub fn builder() -> SpawnPoolBuilder {
-        SpawnPoolBuilder::default()
-    }
-}
-
-impl Pool for SpawnPool {
-    fn executor(&self) -> &Arc<dyn Executor> {
-        self.engine.executor()
-    }
-}
+pub type SpawnPool = WorkerPool<SpawnBackend>;
 
 /// The options of a [`SpawnPool`].
+pub type SpawnPoolBuilder = PoolBuilder<SpawnBackend>;
+
+/// Where a [`SpawnPool`] has its workers from.
 #[derive(Debug, Default)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct SpawnPoolBuilder {
-    config: PoolConfig,
+pub struct SpawnBackend {
+    _private: (),
 }
 
-impl SpawnPoolBuilder {
-    procpool_core::builder_methods!();
-
-    /// Starts the workers, and returns when all of them have answered.
-    ///
-    /// # Errors
-    /// When an option makes no sense; when [`init`](crate::init()) was not called first; when the
-    /// system refuses what a worker needs, or a worker does not answer in time. Nothing is left
-    /// behind.
-    pub fn build(self) -> Result<SpawnPool, BuildError> {
+impl Backend for SpawnBackend {
+    fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError> {
         check_ready()
             .map_err(|error| BuildError::new(BuildErrorKind::MissingInit, error.to_string()))?;
-        let engine = Engine::start(self.config, Box::new(SpawnLauncher::new()))?;
-        Ok(SpawnPool { engine })
+        Ok(Box::new(SpawnLauncher::new()))
     }
 }

@@ -11,7 +11,8 @@
 //!
 //! There are two seams. [`Pool`] is what users program against; underneath is an object-safe
 //! [`Executor`] that takes encoded calls. [`Launcher`] is how one worker process is started and
-//! reached; everything else about processes stands once, in [`Engine`].
+//! reached; everything else about processes stands once, in
+//! [`WorkerPool`] and its [`PoolBuilder`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod api;
@@ -27,6 +28,7 @@ pub mod fuzzing;
 mod observe;
 mod panic;
 mod process;
+mod process_pool;
 mod shm;
 mod sync;
 mod sys;
@@ -47,11 +49,11 @@ pub use api::serial::SerialPool;
 #[cfg(feature = "stream")]
 pub use api::stream::{ImapLocalStream, ImapStream};
 pub use api::trace::Trace;
-pub use backend::config::PoolConfig;
-pub use backend::launcher::{LaunchSpec, Launcher, Readiness, WorkerHandle};
+#[doc(hidden)]
+pub use backend::launcher::ForkServing;
+pub use backend::launcher::{Backend, LaunchSpec, Launcher, Readiness, WorkerHandle};
 pub use broadcast::{Broadcast, BroadcastError, IntoBroadcast, Shareable};
 pub use codec::Number;
-pub use engine::Engine;
 pub use error::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
 pub use error::launch_error::LaunchError;
 pub use error::task_error::{TaskError, TaskErrorKind};
@@ -68,6 +70,8 @@ pub use process::fork::after_fork_in_child;
 #[doc(hidden)]
 pub use process::orphans::Orphans;
 pub use process::worker_info::WorkerInfo;
+pub use process_pool::WorkerPool;
+pub use process_pool::builder::PoolBuilder;
 pub use shm::build_identity::PROTOCOL_VERSION;
 pub use shm::build_identity::build_identity;
 pub use shm::region::Region;
@@ -78,6 +82,3 @@ pub use task::executor::{Cancel, Executor};
 pub use task::open_input::OpenInput;
 pub use worker::Resource;
 pub use worker::function::{FunctionId, NotInExecutable, Stateless};
-
-#[doc(hidden)]
-pub use serde;

@@ -11,8 +11,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use procpool_core::{
-    Engine, ExitStatus, LaunchError, LaunchSpec, Launcher, PoolConfig, Readiness, Region,
-    WorkerHandle,
+    Backend, BuildError, ExitStatus, LaunchError, LaunchSpec, Launcher, PoolBuilder, Readiness,
+    Region, WorkerHandle,
 };
 
 /// Which region a launcher gives for each worker.
@@ -172,16 +172,30 @@ impl Drop for SlowWorker {
     }
 }
 
+/// A launcher is its own backend.
+macro_rules! backend {
+    ($($launcher:ty),*) => {
+        $(impl Backend for $launcher {
+            fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError> {
+                Ok(Box::new(self))
+            }
+        })*
+    };
+}
+
+backend!(Slow, Careless, Undecided);
+
 /// A pool of such workers cannot be built, and leaves none.
 fn assert_outlived(fault: Fault, word: &str) {
-    let mut config = PoolConfig::default();
-    config.set_processes(3);
     let left = Arc::default();
     let launcher = Slow {
         fault,
         left: Arc::clone(&left),
     };
-    let error = Engine::start(config, Box::new(launcher)).map(|_| ());
+    let error = PoolBuilder::with_backend(launcher)
+        .processes(3)
+        .build()
+        .map(|_| ());
     let error = error.unwrap_err();
     assert!(error.to_string().contains(word), "{error}");
     assert_eq!(left.load(Ordering::Relaxed), 0);
@@ -202,10 +216,10 @@ fn region(bytes: usize) -> Arc<Region> {
 }
 
 fn assert_refused(choose: Choose) {
-    let mut config = PoolConfig::default();
-    config.set_processes(2);
     let regions = Vec::new();
-    let error = Engine::start(config, Box::new(Careless { choose, regions }))
+    let error = PoolBuilder::with_backend(Careless { choose, regions })
+        .processes(2)
+        .build()
         .map(|_| ())
         .unwrap_err();
     let words = "has given a region that is not of the size";
@@ -286,13 +300,13 @@ impl WorkerHandle for Dying {
 /// A closed doorbell is readable forever; the engine asks ever more seldom what that means.
 #[test]
 fn a_closed_bell_is_asked_about_now_and_then() {
-    let mut config = PoolConfig::default();
-    config.set_processes(1);
     let asked = Arc::new(AtomicU32::new(0));
     let launcher = Undecided {
         asked: asked.clone(),
     };
-    let error = Engine::start(config, Box::new(launcher))
+    let error = PoolBuilder::with_backend(launcher)
+        .processes(1)
+        .build()
         .map(|_| ())
         .unwrap_err();
     assert!(error.to_string().contains("that is why"), "{error}");

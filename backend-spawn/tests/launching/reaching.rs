@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use ipc_channel::ipc;
 use procpool_core::{
-    Engine, ExitStatus, LaunchError, LaunchSpec, Launcher, PoolConfig, Readiness, WorkerHandle,
+    Backend, BuildError, ExitStatus, LaunchError, LaunchSpec, Launcher, PoolBuilder, Readiness,
+    WorkerHandle,
 };
 use procpool_spawn::{SpawnLauncher, check_ready};
 use rustix::io::Errno;
@@ -209,15 +210,20 @@ impl Launcher for Stopped {
     }
 }
 
+impl Backend for Stopped {
+    fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError> {
+        Ok(Box::new(self))
+    }
+}
+
 fn late_answer() {
-    let mut config = PoolConfig::default();
-    config.set_processes(2);
-    config.set_launch_timeout(LIMIT);
-    let launcher = Box::new(Stopped {
+    let backend = Stopped {
         launcher: SpawnLauncher::new(),
         first: None,
-    });
-    drop(Engine::start(config, launcher).expect("both have answered"));
+    };
+    let builder = PoolBuilder::with_backend(backend).processes(2);
+    let pool = builder.launch_timeout(LIMIT).build();
+    drop(pool.expect("both have answered"));
 }
 
 /// As the constructors of some C libraries do.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -334,6 +335,18 @@ pub trait Pool {
 }
 
 impl<P: Pool + ?Sized> Pool for &P {
+    fn executor(&self) -> &Arc<dyn Executor> {
+        (**self).executor()
+    }
+}
+
+impl<P: Pool + ?Sized> Pool for Box<P> {
+    fn executor(&self) -> &Arc<dyn Executor> {
+        (**self).executor()
+    }
+}
+
+impl<P: Pool + ?Sized> Pool for Rc<P> {
     fn executor(&self) -> &Arc<dyn Executor> {
         (**self).executor()
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use super::tie::Tie;
+use crate::error::build_error::BuildError;
 use crate::error::launch_error::LaunchError;
 use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
@@ -223,4 +224,32 @@ fn tie_for_tests() -> Arc<OwnedFd> {
         (ours, Arc::new(theirs))
     });
     Arc::clone(theirs)
+}
+
+/// How the workers of a pool are started, before there is a pool: the part of a
+/// [`PoolBuilder`](crate::PoolBuilder) that each backend writes.
+pub trait Backend {
+    /// What starts the workers of one pool. It is asked for by `build`.
+    ///
+    /// # Errors
+    /// When the program or the system lacks what this needs.
+    fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError>;
+}
+
+/// A backend whose workers are forked from a server: two options more.
+#[doc(hidden)]
+pub trait ForkServing: Backend {
+    /// The handle of such a server.
+    type Server;
+
+    /// The server to fork from.
+    fn set_fork_server(&mut self, server: &Self::Server);
+
+    /// Lets a server be started although there are threads.
+    ///
+    /// # Safety
+    /// No other thread holds a lock, or is in the middle of a change, that a task or the allocator
+    /// could come upon in the copy.
+    #[expect(unsafe_code, reason = "the caller takes the blame for the fork")]
+    unsafe fn allow_threads(&mut self);
 }

@@ -81,7 +81,7 @@ use crate::task::open_input::OpenInput;
 /// A pool of processes without the types: what a backend's pool has inside.
 ///
 /// Dropping it terminates the pool and waits until its workers are gone.
-pub struct Engine {
+pub(crate) struct Engine {
     shared: Arc<Shared>,
     executor: Arc<dyn Executor>,
     supervisor: Option<JoinHandle<()>>,
@@ -179,7 +179,10 @@ impl Engine {
     ///
     /// # Errors
     /// When the config makes no sense, or a worker cannot be started; nothing is left behind.
-    pub fn start(config: PoolConfig, launcher: Box<dyn Launcher>) -> Result<Self, BuildError> {
+    pub(crate) fn start(
+        config: PoolConfig,
+        launcher: Box<dyn Launcher>,
+    ) -> Result<Self, BuildError> {
         let config = config.check()?;
         let refused = |error: io::Error| {
             BuildError::new(
@@ -216,7 +219,7 @@ impl Engine {
 
     /// What the typed methods of a [`Pool`](crate::Pool) stand on.
     #[must_use]
-    pub fn executor(&self) -> &Arc<dyn Executor> {
+    pub(crate) fn executor(&self) -> &Arc<dyn Executor> {
         &self.executor
     }
 

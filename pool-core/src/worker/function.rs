@@ -175,7 +175,7 @@ impl std::error::Error for NotInExecutable {}
 /// something, for instance that it has initialised a library. The closure then has that token in
 /// a process that may not have done so. A token that is trusted by `unsafe` code must therefore
 /// not be captured: make it where it is used, in the task or in the
-/// [initializer](crate::builder_methods). What is captured with bytes never compiles.
+/// [initializer](crate::PoolBuilder::initializer). What is captured with bytes never compiles.
 ///
 /// ```compile_fail,E0277
 /// # use procpool_core as procpool;

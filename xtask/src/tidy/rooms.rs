@@ -97,6 +97,12 @@ const ROOMS: &[(&str, &[&str])] = &[
             "backend",
         ],
     ),
+    (
+        "process_pool",
+        &[
+            "process", "error", "observe", "worker", "task", "backend", "api", "engine",
+        ],
+    ),
 ];
 
 /// Rooms that may hold each other.

@@ -42,6 +42,14 @@ const PLACES: &[(&str, &str)] = &[
         "memory that one thread writes while others read what is there",
     ),
     (
+        "pool-core/src/backend/launcher.rs",
+        "lets the caller answer for threads",
+    ),
+    (
+        "pool-core/src/process_pool/builder.rs",
+        "lets the caller answer for threads",
+    ),
+    (
         "pool-core/src/broadcast/memory.rs",
         "text that was checked once",
     ),

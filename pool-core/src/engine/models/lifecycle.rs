@@ -66,7 +66,7 @@ fn an_idle_worker_goes_and_comes_back() {
     }
     explore(|| {
         let mut config = config(2);
-        config.set_idle_timeout(Duration::from_millis(1));
+        config.lifecycle.set_idle_timeout(Duration::from_millis(1));
         let (_engine, pool) = pool(config, &Processes::default());
         let call = pool.call(slow).timeout(Duration::from_millis(5));
         call.apply(1).expect_err("it sleeps");
@@ -83,7 +83,7 @@ fn an_idle_worker_goes_and_comes_back() {
 fn old_workers_are_replaced_while_they_work() {
     explore(|| {
         let mut config = config(1);
-        config.set_max_age(Duration::from_micros(10));
+        config.lifecycle.set_max_age(Duration::from_micros(10));
         let (_engine, pool) = pool(config, &Processes::default());
         let values = pool.call(counted).chunksize(1).map(0..4).expect("values");
         assert_eq!(values, [1000, 1001, 1002, 1003]);

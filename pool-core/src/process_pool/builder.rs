@@ -1,0 +1,332 @@
+//! What a pool of processes is built by: the options that all of them have.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::WorkerPool;
+use crate::backend::config::PoolConfig;
+use crate::backend::launcher::{Backend, ForkServing};
+use crate::engine::Engine;
+use crate::error::build_error::BuildError;
+use crate::observe::output::Output;
+use crate::observe::worker_exit::WorkerExit;
+use crate::process::worker_info::WorkerInfo;
+use crate::worker::Resource;
+use crate::worker::function::Stateless;
+
+/// The options of a [`WorkerPool`] whose workers a backend `B` starts.
+#[must_use = "a builder does nothing until `build`"]
+pub struct PoolBuilder<B> {
+    config: PoolConfig,
+    backend: B,
+}
+
+impl<B: Backend> PoolBuilder<B> {
+    /// All options at their defaults, and workers from this backend.
+    pub fn with_backend(backend: B) -> Self {
+        Self {
+            config: PoolConfig::default(),
+            backend,
+        }
+    }
+
+    /// How many workers there are. Without it, as many as
+    /// [`available_parallelism`](std::thread::available_parallelism) says.
+    pub fn processes(mut self, processes: usize) -> Self {
+        self.config.set_processes(processes);
+        self
+    }
+
+    /// A function to run once in each worker before its first task, replacements included.
+    ///
+    /// The argument travels to each worker. An initializer that fails (by a panic, an exit or a
+    /// crash) is tried again in a new worker; after a few failures in a row the pool gives up,
+    /// and every task fails with the reason, with an error of kind `Initializer`.
+    pub fn initializer<F, A>(mut self, initializer: F, argument: A) -> Self
+    where
+        F: Fn(A) + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        self.config.set_initializer(initializer, &argument);
+        self
+    }
+
+    /// A function to run in a worker that leaves in good order: because the pool was
+    /// closed or the worker has used up its tasks. Not in one that is killed.
+    pub fn finalizer<F: Fn() + Stateless>(mut self, finalizer: F) -> Self {
+        self.config.set_finalizer(finalizer);
+        self
+    }
+
+    /// How many tasks a worker runs before a new one takes its place; a chunk of items
+    /// counts as one task. Without it, no limit.
+    pub fn max_tasks_per_child(mut self, tasks: u64) -> Self {
+        self.config.set_max_tasks_per_child(tasks);
+        self
+    }
+
+    /// The size in bytes of the two rings of shared memory that each worker has, one each
+    /// way; rounded up to a power of two, from 4 KiB to 1 GiB. Without it, 256 KiB. Larger
+    /// messages stream through it in pieces.
+    pub fn ring_capacity(mut self, bytes: usize) -> Self {
+        self.config.set_ring_capacity(bytes);
+        self
+    }
+
+    /// How many bytes the encoded result of one task may have. Without it, 4 GiB.
+    ///
+    /// A longer result is an error of kind `Encode`; the task runs, and its worker lives on. The
+    /// limit protects the parent from tasks that return too much by mistake, and from workers that
+    /// went wrong. A result in shared memory (a [`Broadcast`](crate::broadcast::Broadcast)) counts
+    /// with the bytes of its handle.
+    pub fn max_result_bytes(mut self, bytes: u64) -> Self {
+        self.config.set_max_result_bytes(bytes);
+        self
+    }
+
+    /// How long a worker may take to start before the launch counts as failed. Without it, 10
+    /// seconds.
+    pub fn launch_timeout(mut self, timeout: Duration) -> Self {
+        self.config.set_launch_timeout(timeout);
+        self
+    }
+
+    /// What becomes of what workers write to standard output: inherited, discarded, or captured
+    /// line by line. Without it, it goes where the program's goes.
+    pub fn stdout(mut self, output: Output) -> Self {
+        self.config.set_stdout(output);
+        self
+    }
+
+    /// The same for standard error. Where it is captured, the error of a lost task has the last
+    /// lines of it: `Output::tee()` passes everything on and does that.
+    pub fn stderr(mut self, output: Output) -> Self {
+        self.config.set_stderr(output);
+        self
+    }
+
+    /// Replays the workers' `tracing` events to the subscriber that is current where the pool
+    /// is built (or, if there is none, to the global one). They get the fields `worker`, `pid`,
+    /// `task` (the function's name) and `spans` (those that the event was in there, with their
+    /// fields). Needs the feature `tracing`.
+    ///
+    /// Events have the level, target, place and fields that they had in the worker, so that
+    /// filters work on them. An event of a task belongs to the span that the call was made in,
+    /// as if the caller had emitted it: within `request{id=7}`, the usual subscriber prints
+    /// `request{id=7}: …`. (That is the current span of the calling thread in that subscriber;
+    /// for `imap`, where `imap` was called. If no subscriber was current where the pool was
+    /// built, the event goes to the span's own.) The pool keeps the span open until the call is
+    /// done and its events are replayed, not longer. Threads that a task starts belong to it
+    /// while they are in a span of the task's. Events that come after the task has its outcome,
+    /// or after it was killed, belong to no span, as do events outside of tasks.
+    ///
+    /// Those of a level that no subscriber of the program wants when a worker is
+    /// started are not even sent. Records of `log` come, too, if the worker has the usual
+    /// bridge, `tracing_log::LogTracer`, from the initializer, say.
+    ///
+    /// Tasks never wait for it. What does not fit into the worker's pipe, or while a few MiB of
+    /// events wait for the subscriber, is dropped and counted: an event of the target
+    /// `procpool::worker` says how many were, and `Stats::events_dropped` has the sum. Long
+    /// texts are cut (the message at 2 KiB), and an event that has lost something has the field
+    /// `cut`.
+    ///
+    /// In the worker, this is the subscriber of the thread that tasks run on, before any global
+    /// one; and the global one as well, unless a forked worker has inherited one. An
+    /// initializer must therefore not *insist* on a global one of its own, as
+    /// `tracing_subscriber`'s `init` does: `try_init`.
+    #[cfg(feature = "tracing")]
+    pub fn forward_events(mut self) -> Self {
+        self.config.set_forward_events();
+        self
+    }
+
+    /// Sets a variable of the environment in each worker, before its initializer runs; as
+    /// [`Command::env`](std::process::Command::env).
+    ///
+    /// All that workers set up for themselves ([`env`](Self::env),
+    /// [`current_dir`](Self::current_dir), [`nice`](Self::nice), [`rlimit`](Self::rlimit),
+    /// [`pin_cpus`](Self::pin_cpus)) is done in each of them, replacements included. Where that
+    /// fails, [`build`](Self::build) does, and says why; later, when a replacement fails a few
+    /// times in a row, the pool gives up. The environment can only be changed in a worker that
+    /// has one thread: a program must not start others before [`init`].
+    ///
+    /// [`init`]: https://docs.rs/procpool/latest/procpool/fn.init.html
+    pub fn env<K, V>(mut self, key: K, value: V) -> Self
+    where
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        self.config
+            .lifecycle
+            .set_env(key.as_ref(), Some(value.as_ref()));
+        self
+    }
+
+    /// Removes a variable from the environment of each worker; as
+    /// [`Command::env_remove`](std::process::Command::env_remove).
+    pub fn env_remove<K: AsRef<OsStr>>(mut self, key: K) -> Self {
+        self.config.lifecycle.set_env(key.as_ref(), None);
+        self
+    }
+
+    /// Empties the environment of each worker, but for what [`env`](Self::env) sets after this;
+    /// as [`Command::env_clear`](std::process::Command::env_clear).
+    pub fn env_clear(mut self) -> Self {
+        self.config.lifecycle.set_env_clear();
+        self
+    }
+
+    /// The working directory of each worker; as
+    /// [`Command::current_dir`](std::process::Command::current_dir). A relative path is
+    /// relative to this program's own when the pool is built.
+    pub fn current_dir<P: AsRef<Path>>(mut self, path: P) -> Self {
+        self.config.lifecycle.set_current_dir(path.as_ref());
+        self
+    }
+
+    /// Makes each worker nicer by so much, as nice(1) does: the higher, the less of a processor
+    /// it gets while others want it, up to 19 in all. To be less nice needs a privilege.
+    pub fn nice(mut self, increment: i32) -> Self {
+        self.config.lifecycle.set_nice(increment);
+        self
+    }
+
+    /// Limits what each worker may use of something, as setrlimit(2) does; `u64::MAX` is no
+    /// limit. To raise a hard limit needs a privilege.
+    pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
+        self.config.lifecycle.set_rlimit(resource, soft, hard);
+        self
+    }
+
+    /// Pins each worker to one of the processors that this program may run on: the first worker
+    /// to the first one, and so on, beginning again where there are more workers. A replacement
+    /// has the processor of the worker that it replaces.
+    pub fn pin_cpus(mut self) -> Self {
+        self.config.lifecycle.set_pin_cpus();
+        self
+    }
+
+    /// The same with the processors of this list, which are counted from 0.
+    pub fn pin_cpus_to(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
+        self.config
+            .lifecycle
+            .set_pin_cpus_to(cpus.into_iter().collect());
+        self
+    }
+
+    /// How much memory a worker may hold, in bytes, before a new one takes its place.
+    ///
+    /// What counts is its resident set as top(1) shows it, shared memory included; for a forked
+    /// worker also what was there before the fork. It is looked at whenever a chunk of items is
+    /// done, so a single task may take more for a while ([`rlimit`](Self::rlimit) forbids
+    /// that). A worker that holds more works on until its replacement is ready, finishes what
+    /// it runs, and goes; one that holds twice as much is given nothing more at once. A limit
+    /// that a worker exceeds before its first task is an error.
+    pub fn max_memory_per_child(mut self, bytes: u64) -> Self {
+        self.config.lifecycle.set_max_memory_per_child(bytes);
+        self
+    }
+
+    /// How long a worker lives before a new one takes its place, whether it works or not. It
+    /// works on until its replacement is ready, finishes what it runs, and goes.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.config.lifecycle.set_max_age(age);
+        self
+    }
+
+    /// After how long without work a worker goes, as long as there are more than
+    /// [`min_processes`](Self::min_processes). When there are more items than workers they come
+    /// back, up to [`processes`](Self::processes). Without it, they stay.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.config.lifecycle.set_idle_timeout(timeout);
+        self
+    }
+
+    /// How many workers stay, however long they have been idle; see
+    /// [`idle_timeout`](Self::idle_timeout). Without it, one, so that a task need not wait for
+    /// a worker to start.
+    pub fn min_processes(mut self, processes: usize) -> Self {
+        self.config.lifecycle.set_min_processes(processes);
+        self
+    }
+
+    /// A function to call in this process when a worker has started: its process answers, and
+    /// its initializer is next.
+    ///
+    /// It runs on the thread that completion callbacks run on, one call after the other and in
+    /// the order in which things happened; what it waits for, they wait for. A panic in it
+    /// harms nothing.
+    pub fn on_worker_start<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&WorkerInfo) + Send + Sync + 'static,
+    {
+        self.config.lifecycle.set_on_worker_start(hook);
+        self
+    }
+
+    /// A function to call in this process when a worker is gone: with how its process ended,
+    /// and why. It is called once for each worker that
+    /// [`on_worker_start`](Self::on_worker_start) was called for, also for those that the end
+    /// of the pool kills, and as that is; a [`join`](crate::api::pool::Pool::join) waits for it.
+    pub fn on_worker_death<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&WorkerInfo, &WorkerExit) + Send + Sync + 'static,
+    {
+        self.config.lifecycle.set_on_worker_death(hook);
+        self
+    }
+
+    /// Starts the workers, and returns when all of them have answered.
+    ///
+    /// # Errors
+    /// When an option makes no sense; when the backend has not what it needs (`SpawnPool`: `init`
+    /// was not called first; `ForkPool`: the program has several threads, and there is no fork
+    /// server to use); when the system refuses what a worker needs, or a worker does not answer in
+    /// time. Nothing is left behind.
+    pub fn build(self) -> Result<WorkerPool<B>, BuildError> {
+        let launcher = self.backend.into_launcher()?;
+        Ok(WorkerPool::new_with(Engine::start(self.config, launcher)?))
+    }
+}
+
+/// For pools whose workers are forked from a fork server.
+impl<B: ForkServing> PoolBuilder<B> {
+    /// The fork server to fork from. Without it, the process-wide one, if there is one, and else
+    /// one that is started by [`build`](Self::build), while the program has only one thread.
+    pub fn fork_server(mut self, server: &B::Server) -> Self {
+        self.backend.set_fork_server(server);
+        self
+    }
+
+    /// Lets [`build`](Self::build) start a fork server although the program has several threads.
+    ///
+    /// # Safety
+    /// As `ForkServer::start_unchecked`: no other thread holds a lock, or is in the middle of
+    /// a change, that a task or the allocator could come upon in the copy.
+    #[expect(unsafe_code, reason = "the caller takes the blame for the fork")]
+    pub unsafe fn allow_threads(mut self) -> Self {
+        // SAFETY: the caller promises the same.
+        unsafe { self.backend.allow_threads() };
+        self
+    }
+}
+
+impl<B: Backend + Default> Default for PoolBuilder<B> {
+    fn default() -> Self {
+        Self::with_backend(B::default())
+    }
+}
+
+impl<B: fmt::Debug> fmt::Debug for PoolBuilder<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuilder")
+            .field("config", &self.config)
+            .field("backend", &self.backend)
+            .finish()
+    }
+}
