@@ -142,6 +142,8 @@
 //! | `fork` (default) | `ForkPool` | forked from a single-threaded *fork server* | for what was set up before and is costly to set up again: it is simply there |
 //! | none needed | [`SerialPool`] | none: it runs tasks in the caller | for tests and debugging |
 //!
+//! [`AnyPool`] is any of the three, chosen at run time.
+//!
 //! Features only add. `ProcessPool` is another name of `SpawnPool` and comes with the feature
 //! `spawn`. It never means `ForkPool`: cargo builds a crate once, with the features that all its
 //! users ask for together, so a name that depended on the absence of a feature would change its
@@ -272,6 +274,9 @@
 //! Linux, 5.11 or later.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod any_pool;
+
+pub use any_pool::AnyPool;
 #[cfg(feature = "stream")]
 pub use procpool_core::ImapStream;
 #[cfg(feature = "progress")]

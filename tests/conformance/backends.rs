@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use procpool::{BuildError, Output, Pool, Resource, SerialPool, Stateless, WorkerExit, WorkerInfo};
+use procpool::{
+    AnyPool, BuildError, Output, Pool, Resource, SerialPool, Stateless, WorkerExit, WorkerInfo,
+};
 #[cfg(feature = "fork")]
 use procpool::{ForkPool, ForkPoolBuilder};
 #[cfg(feature = "spawn")]
@@ -87,6 +89,32 @@ impl Subject for Serial {
 
     fn default_pool() -> SerialPool {
         SerialPool::new()
+    }
+}
+
+/// [`AnyPool`], as a box of it, which is a pool as well.
+pub(crate) struct Any;
+
+impl Subject for Any {
+    type Pool = Box<AnyPool>;
+    const NAME: &str = "any";
+
+    fn pool(workers: usize) -> Box<AnyPool> {
+        #[cfg(feature = "fork")]
+        return Box::new(Fork::pool(workers).into());
+        #[cfg(all(feature = "spawn", not(feature = "fork")))]
+        return Box::new(Spawn::pool(workers).into());
+        #[cfg(not(any(feature = "fork", feature = "spawn")))]
+        return Box::new(Serial::pool(workers).into());
+    }
+
+    fn default_pool() -> Box<AnyPool> {
+        #[cfg(feature = "fork")]
+        return Box::new(Fork::default_pool().into());
+        #[cfg(all(feature = "spawn", not(feature = "fork")))]
+        return Box::new(Spawn::default_pool().into());
+        #[cfg(not(any(feature = "fork", feature = "spawn")))]
+        return Box::new(Serial::default_pool().into());
     }
 }
 

@@ -75,7 +75,7 @@ use libtest_mimic::{Arguments, Trial};
 use crate::backends::Fork;
 #[cfg(feature = "spawn")]
 use crate::backends::Spawn;
-use crate::backends::{Processes, Serial, Subject};
+use crate::backends::{Any, Processes, Serial, Subject};
 use crate::program::Program;
 use crate::threads::Threads;
 
@@ -104,6 +104,7 @@ fn trials() -> Vec<Trial> {
         [("trace", trace::traced_pool::<Serial>())],
     ));
     trials.extend(every_pool::<Threads>());
+    trials.extend(some_of_any_pool());
     #[cfg(feature = "fork")]
     {
         trials.extend(pool_of_processes::<Fork>());
@@ -132,6 +133,16 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
         ("offering", offering::every_pool::<S>()),
     ];
     trial::trials(S::NAME, sections)
+}
+
+/// A pool behind `AnyPool` is the pool itself: a few sections show that calls reach it, and its end.
+fn some_of_any_pool() -> Vec<Trial> {
+    let sections = [
+        ("results", results::every_pool::<Any>()),
+        ("futures", futures::every_pool::<Any>()),
+        ("life", shutdown::every_pool::<Any>()),
+    ];
+    trial::trials(Any::NAME, sections)
 }
 
 /// These, and those that need processes.

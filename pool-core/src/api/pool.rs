@@ -43,7 +43,7 @@ use crate::worker::function::Stateless;
 ///   can be started.
 /// - What fails, fails alone: an item that panics or takes its worker down affects no other item.
 /// - After [`close`](Self::close) a call fails as `Closed`; it neither panics nor hangs.
-/// - Dropping a pool terminates it.
+/// - A clone is the same pool. Dropping the last one terminates it.
 ///
 /// # Example
 /// ```

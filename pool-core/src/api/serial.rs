@@ -32,6 +32,7 @@ use crate::task::open_input::OpenInput;
 /// let pool = SerialPool::new();
 /// assert_eq!(pool.map(|x: u64| x + 1, [1, 2, 3]).unwrap(), [2, 3, 4]);
 /// ```
+#[derive(Clone)]
 pub struct SerialPool {
     executor: Arc<dyn Executor>,
 }
