@@ -324,7 +324,8 @@ fn endless_record_with_a_deadline<S: Processes>() {
         .unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::TimedOut, "{error}");
     assert_eq!(pool.map(square, 0..3).unwrap(), [0, 1, 4]);
-    assert!(peak() < 256 << 20, "{} bytes", peak());
+    // No more can arrive in that time on any machine; it has announced far more.
+    assert!(peak() < 2 << 30, "{} bytes", peak());
 }
 
 /// Its deadline ends it. What has arrived until then is all the memory that it has cost.
