@@ -16,9 +16,11 @@ use crate::task::chunk::ChunkOutcome;
 /// An iterator over the results of a lazy map: what [`imap`](crate::Pool::imap) and
 /// [`imap_unordered`](crate::Pool::imap_unordered) return.
 ///
-/// Like every iterator it does nothing until it is asked for an item. From then on a thread of its
-/// own, the feeder, takes items from the input ahead of the results that are given, so many that no
-/// worker waits, or as many as [`buffer`](crate::Call::buffer) says.
+/// Like every iterator it does nothing until it is asked for an item. From then on items are taken
+/// from the input ahead of the results that are given: as many as keep the workers busy, or as many
+/// as [`buffer`](crate::Call::buffer) says. An input that cannot wait (a range, a `Vec`) is read by
+/// the thread that asks for results. That thread also takes the first few items of any other input;
+/// then a thread of the iterator's own, the feeder, goes on.
 ///
 /// # Inputs that wait
 /// The input may be one that waits: standard input, a channel, a socket. It may even wait for
@@ -28,7 +30,8 @@ use crate::task::chunk::ChunkOutcome;
 /// # The end
 /// Dropping the iterator cancels what is under way. If the input keeps the feeder waiting at that
 /// moment, the feeder ends, and drops the input, as soon as the input has returned. An input that
-/// never returns keeps that one thread for as long as the program runs.
+/// never returns keeps that one thread for as long as the program runs. (Where the input keeps the
+/// thread waiting that asks for results, nothing else was to be given.)
 ///
 /// An input that panics is heard of after the results of all items before.
 ///

@@ -129,7 +129,7 @@ pub trait Pool {
     ///
     /// The input may also be one that waits, such as standard input or a channel, and may even wait
     /// for results of this call: an item begins when the input has returned it and a worker has
-    /// nothing to do, and a result is given when it is ready. For that the input is read by a
+    /// nothing to do, and a result is given when it is ready. For that the input may be read by a
     /// thread of its own; see [`Imap`]. An input that is not `Send`, or borrows, is for
     /// [`imap_local`](Self::imap_local). (The lines of standard input are
     /// `BufReader::new(io::stdin()).lines()`: those of `io::stdin().lines()` hold a lock, which
