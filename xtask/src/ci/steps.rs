@@ -197,7 +197,8 @@ fn tests(setting: &Setting) -> Result<()> {
     // To the letter what the README asks people to type.
     setting.execute(setting.cargo("test --workspace"), TEST_LIMIT)?;
     // What reads the compiler's tables must also know them of optimised code.
-    let optimised = "test --release --package procpool-core --lib -- worker:: panic::catch panic::unwind";
+    let optimised =
+        "test --release --package procpool-core --lib -- worker:: panic::catch panic::unwind";
     setting.build("test --release --package procpool-core --lib --no-run")?;
     setting.execute(setting.cargo(optimised), TEST_LIMIT)?;
     for features in FEATURE_CHOICES {
