@@ -196,9 +196,9 @@ fn tests(setting: &Setting) -> Result<()> {
     setting.build("test --workspace --no-run")?;
     // To the letter what the README asks people to type.
     setting.execute(setting.cargo("test --workspace"), TEST_LIMIT)?;
-    // What reads the compiler's tables must also know them of optimised code.
-    let optimised =
-        "test --release --package procpool-core --lib -- worker:: panic::catch panic::unwind";
+    // What reads the compiler's tables must also know them of optimised code. One test at a time:
+    // the list of recent panics is the process's.
+    let optimised = "test --release --package procpool-core --lib -- worker:: panic::catch panic::unwind --test-threads=1";
     setting.build("test --release --package procpool-core --lib --no-run")?;
     setting.execute(setting.cargo(optimised), TEST_LIMIT)?;
     for features in FEATURE_CHOICES {
