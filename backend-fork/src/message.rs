@@ -267,7 +267,9 @@ mod tests {
 
         #[test]
         fn any_name_fits(name: String) {
-            let bytes = Request::Launch { launch: 1, stdio: WorkerStdio::default(), name: name.clone() }.encode();
+            let stdio = WorkerStdio::default();
+            let name = name.clone();
+            let bytes = Request::Launch { launch: 1, stdio, name }.encode();
             let Some(Request::Launch { name: carried, .. }) = Request::decode(&bytes) else {
                 panic!("a launch decodes to a launch");
             };

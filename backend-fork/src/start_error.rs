@@ -53,9 +53,9 @@ impl StartError {
         let count = others.len() + 1;
         let mut message = format!(
             "forking is unsound now, because this process has {count} threads: this one, and {}. \
-             The copy would have only one of them, and a lock that another one holds at that moment \
-             would stay locked in it forever. Call ForkServer::start() as the first thing in main \
-             and hand it to the pool with .fork_server(&server), or use SpawnPool",
+             The copy would have only one of them, and a lock that another one holds at that \
+             moment would stay locked in it forever. Call ForkServer::start() as the first thing \
+             in main and hand it to the pool with .fork_server(&server), or use SpawnPool",
             list(others)
         );
         for (name, what) in OWN {

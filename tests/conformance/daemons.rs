@@ -31,7 +31,14 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: closes_in_tasks, closes_in_initializers, becomes_daemons, forks_twice, runs_in_the_background, ignores_interrupts]
+    programs![S:
+        closes_in_tasks,
+        closes_in_initializers,
+        becomes_daemons,
+        forks_twice,
+        runs_in_the_background,
+        ignores_interrupts,
+    ]
 }
 
 fn square(x: u64) -> u64 {

@@ -323,7 +323,7 @@ fn a_map_begins_what_is_there<S: Processes>() {
 /// What waits in the queue behind what workers were given goes on while the caller of `map` is with
 /// its input: new workers get two chunks each, and the map has handed in three for each.
 fn a_map_goes_on_while_its_input_waits<S: Processes>() {
-    for items in [6, 7, 8] {
+    for items in [5, 6, 7, 8] {
         let pool = S::pool(2);
         for _ in 0..5 {
             let (tally, input) = until_all_begin(items);

@@ -135,7 +135,8 @@ fn every_pool<S: Subject>() -> Vec<Trial> {
     trial::trials(S::NAME, sections)
 }
 
-/// A pool behind `AnyPool` is the pool itself: a few sections show that calls reach it, and its end.
+/// A pool behind `AnyPool` is the pool itself: a few sections show that calls reach it, and its
+/// end.
 fn some_of_any_pool() -> Vec<Trial> {
     let sections = [
         ("results", results::every_pool::<Any>()),

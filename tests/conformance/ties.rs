@@ -46,7 +46,20 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: runs_programs, runs_programs_and_exits, runs_programs_in_pools_in_pools, cuts_the_first_tie, changes_its_users, drops_its_privileges, reads_the_terminal, closes_streams, forks_in_tasks, forks_itself, takes_orphans, ignores_children]
+    programs![S:
+        runs_programs,
+        runs_programs_and_exits,
+        runs_programs_in_pools_in_pools,
+        cuts_the_first_tie,
+        changes_its_users,
+        drops_its_privileges,
+        reads_the_terminal,
+        closes_streams,
+        forks_in_tasks,
+        forks_itself,
+        takes_orphans,
+        ignores_children,
+    ]
 }
 
 fn square(x: u64) -> u64 {

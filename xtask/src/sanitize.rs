@@ -49,7 +49,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         let mut command = cargo::cargo(
             root,
             &format!(
-                "test --package procpool-core --lib --target {host} --target-dir target/sanitize-{} -- {}",
+                "test --package procpool-core --lib --target {host} \
+                 --target-dir target/sanitize-{} -- {}",
                 run.name, run.tests
             ),
         );

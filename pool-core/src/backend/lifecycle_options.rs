@@ -190,7 +190,8 @@ impl Pin {
                 }
                 match cpus.iter().find(|cpu| **cpu >= CpuSet::MAX_CPU) {
                     Some(cpu) => Err(format!(
-                        "pin_cpus_to: {cpu} is no processor: they are counted from 0, to {} at most",
+                        "pin_cpus_to: {cpu} is no processor: they are counted from 0, \
+                         to {} at most",
                         CpuSet::MAX_CPU - 1
                     )),
                     None => Ok(cpus),

@@ -163,8 +163,8 @@ impl TaskError {
         let message = match &panic.thread {
             None => format!("the task panicked and the worker {fate}: {text}"),
             Some(thread) => format!(
-                "the thread {thread:?} panicked, which this task or an earlier one has started, and \
-                 the worker {fate}: {text}"
+                "the thread {thread:?} panicked, which this task or an earlier one has \
+                 started, and the worker {fate}: {text}"
             ),
         };
         let mut error = Self::new(TaskErrorKind::Panicked, message);

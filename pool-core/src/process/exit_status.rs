@@ -26,7 +26,8 @@ impl fmt::Display for ExitStatus {
             },
             Self::Unknown => f.write_str("died of an unknown cause"),
             Self::Orphaned => f.write_str(
-                "went down with the process that had started it, so that nobody can say how it died,",
+                "went down with the process that had started it, so that nobody can say how it \
+                 died,",
             ),
         }
     }

@@ -155,11 +155,13 @@ fn clippy(setting: &Setting) -> Result<()> {
     // In libraries an error is handled, or `expect` says why it cannot be. Tests and examples are
     // free to unwrap.
     setting.build(
-        "clippy --workspace --exclude procpool-bench --lib --bins -- -D warnings -D clippy::unwrap_used",
+        "clippy --workspace --exclude procpool-bench --lib --bins -- -D warnings \
+         -D clippy::unwrap_used",
     )?;
     for features in FEATURE_CHOICES {
         setting.build(&format!(
-            "clippy --package procpool --all-targets --no-default-features {features} -- -D warnings"
+            "clippy --package procpool --all-targets --no-default-features {features} \
+             -- -D warnings"
         ))?;
     }
     for features in FEATURES_APART {
@@ -198,13 +200,15 @@ fn tests(setting: &Setting) -> Result<()> {
     setting.execute(setting.cargo("test --workspace"), TEST_LIMIT)?;
     // What reads the compiler's tables must also know them of optimised code. One test at a time:
     // the list of recent panics is the process's.
-    let optimised = "test --release --package procpool-core --lib -- worker:: panic::catch panic::unwind --test-threads=1";
+    let optimised = "test --release --package procpool-core --lib -- worker:: panic::catch \
+         panic::unwind --test-threads=1";
     setting.build("test --release --package procpool-core --lib --no-run")?;
     setting.execute(setting.cargo(optimised), TEST_LIMIT)?;
     for features in FEATURE_CHOICES {
         // What one backend does by itself it has done above; here it is seen that it can.
         let command = format!(
-            "test --package procpool --no-default-features {features} --lib --test properties --test idle"
+            "test --package procpool --no-default-features {features} --lib --test properties \
+             --test idle"
         );
         setting.build(&format!("{command} --no-run"))?;
         setting.execute(setting.cargo(&command), TEST_LIMIT)?;

@@ -32,11 +32,7 @@ const FILE_RULES: &[FileRule] = &[
 ];
 
 /// The rules that need all files.
-const TREE_RULES: &[TreeRule] = &[
-    required::files,
-    rooms::superfluous,
-    unsafety::superfluous_places,
-];
+const TREE_RULES: &[TreeRule] = &[required::files, unsafety::superfluous_places];
 
 /// Checks all files of the workspace and prints everything that breaks a rule.
 ///

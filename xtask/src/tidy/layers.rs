@@ -55,7 +55,8 @@ pub(super) fn imports(file: &File) -> Vec<Violation> {
         .map(|(key, name)| {
             let message = format!(
                 "`{package}` must not depend on `{name}`: imports only point down, \
-                 facade → backends → procpool-core, so that each can be read without what is above it"
+                 facade → backends → procpool-core, so that each can be read without \
+                 what is above it"
             );
             file.violation(manifest::line_of(file, &key), message)
         })
