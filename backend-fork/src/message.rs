@@ -268,8 +268,12 @@ mod tests {
         #[test]
         fn any_name_fits(name: String) {
             let stdio = WorkerStdio::default();
-            let name = name.clone();
-            let bytes = Request::Launch { launch: 1, stdio, name }.encode();
+            let launch = Request::Launch {
+                launch: 1,
+                stdio,
+                name: name.clone(),
+            };
+            let bytes = launch.encode();
             let Some(Request::Launch { name: carried, .. }) = Request::decode(&bytes) else {
                 panic!("a launch decodes to a launch");
             };

@@ -34,16 +34,23 @@ pub(crate) const PARTS: &[Scenario] = &[(PRINTER, printer)];
 const PRINTER: &str = "a parent and a worker that print";
 
 fn threads() {
+    let (begin, begun) = mpsc::channel();
     let (stop, stopped) = mpsc::channel::<()>();
     let stopped = Arc::new(Mutex::new(stopped));
     let threads = [0, 1].map(|_| {
         let stopped = Arc::clone(&stopped);
         let thread = std::thread::Builder::new().name("waits".into());
+        let begin = begin.clone();
         let thread = thread.spawn(move || {
+            let _ = begin.send(());
             let _ = stopped.lock().expect("nobody panics").recv();
         });
         thread.expect("the system has threads")
     });
+    // A thread names itself before it runs this.
+    for _ in 0..2 {
+        begun.recv().expect("both begin");
+    }
     let error = ForkServer::start().expect_err("there are three threads");
     assert_eq!(error.threads(), Some(3));
     let text = error.to_string();
