@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
+use std::vec;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,6 +58,7 @@ impl<R> Imap<R> {
 impl<R: DeserializeOwned + 'static> Iterator for Imap<R> {
     type Item = Result<R, TaskError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.lazy.next()
     }
@@ -104,6 +106,7 @@ where
 {
     type Item = Result<R, TaskError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.lazy.next()
     }
@@ -135,7 +138,7 @@ pub(crate) trait ImapItem: Sized {
     fn refused(error: TaskError) -> Self;
 
     /// What it gives for the items of a chunk.
-    fn read(piece: Arc<ChunkOutcome>, ready: &mut VecDeque<Self>);
+    fn read(piece: Arc<ChunkOutcome>) -> Vec<Self>;
 }
 
 impl<R: DeserializeOwned + 'static> ImapItem for Result<R, TaskError> {
@@ -143,8 +146,10 @@ impl<R: DeserializeOwned + 'static> ImapItem for Result<R, TaskError> {
         Err(error)
     }
 
-    fn read(piece: Arc<ChunkOutcome>, ready: &mut VecDeque<Self>) {
-        decode_all(&piece, ready);
+    fn read(piece: Arc<ChunkOutcome>) -> Vec<Self> {
+        let mut outcomes = Vec::with_capacity(piece.count as usize);
+        decode_all(&piece, &mut outcomes);
+        outcomes
     }
 }
 
@@ -154,8 +159,8 @@ pub(crate) struct ImapInner<S, T> {
     pub(crate) source: Option<S>,
     /// What has arrived.
     arrived: ResultOrder,
-    /// What was read of that.
-    ready: VecDeque<T>,
+    /// What was read of that, of one chunk at most: an item is given by a step of a pointer.
+    ready: vec::IntoIter<T>,
     /// How many results were put into that.
     put: usize,
     /// How many of them were given, as far as the source knows.
@@ -180,7 +185,7 @@ impl<S, T> ImapInner<S, T> {
             } else {
                 ResultOrder::First(VecDeque::new())
             },
-            ready: VecDeque::new(),
+            ready: Vec::new().into_iter(),
             put: 0,
             told: 0,
             error,
@@ -197,13 +202,14 @@ impl<S: Source, T: ImapItem> ImapInner<S, T> {
     #[inline]
     pub(crate) fn next(&mut self) -> Option<T> {
         if !self.counts_given
-            && let Some(outcome) = self.ready.pop_front()
+            && let Some(outcome) = self.ready.next()
         {
             return Some(outcome);
         }
         self.next_arrived()
     }
 
+    #[inline(never)]
     fn next_arrived(&mut self) -> Option<T> {
         loop {
             if let Some(outcome) = self.next_ready() {
@@ -233,11 +239,11 @@ impl<S: Source, T: ImapItem> ImapInner<S, T> {
             self.told = given;
         }
         loop {
-            if let Some(outcome) = self.ready.pop_front() {
+            if let Some(outcome) = self.ready.next() {
                 return Some(outcome);
             }
             let piece = self.arrived.pop()?;
-            T::read(piece, &mut self.ready);
+            self.ready = T::read(piece).into_iter();
             self.put += self.ready.len();
         }
     }

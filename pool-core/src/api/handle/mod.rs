@@ -11,7 +11,6 @@ pub(crate) use pending::Pending;
 pub(crate) use result_cell::{Collector, ResultCell, SingleResult};
 pub use task::TaskHandle;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,16 +60,6 @@ pub(crate) trait Receiver<R> {
 impl<R> Receiver<R> for Vec<Result<R, TaskError>> {
     fn put(&mut self, outcome: Result<R, TaskError>) {
         self.push(outcome);
-    }
-
-    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>) {
-        self.extend(values.map(Ok));
-    }
-}
-
-impl<R> Receiver<R> for VecDeque<Result<R, TaskError>> {
-    fn put(&mut self, outcome: Result<R, TaskError>) {
-        self.push_back(outcome);
     }
 
     fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>) {

@@ -1,6 +1,5 @@
 //! Lazy maps with metrics.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
@@ -50,8 +49,10 @@ impl<R: DeserializeOwned + 'static> ImapItem for Measured<R> {
         }
     }
 
-    fn read(piece: Arc<ChunkOutcome>, ready: &mut VecDeque<Self>) {
-        Self::read_all(piece, ready);
+    fn read(piece: Arc<ChunkOutcome>) -> Vec<Self> {
+        let mut outcomes = Vec::with_capacity(piece.count as usize);
+        Self::read_all(piece, &mut outcomes);
+        outcomes
     }
 }
 
