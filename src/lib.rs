@@ -300,7 +300,10 @@ pub mod dump {
 
 /// For pools of one's own: what runs the calls that [`Pool`] makes.
 pub mod executor {
-    pub use procpool_core::{CallId, Cancel, Chunk, Collected, Executor, Tracer};
+    pub use procpool_core::{
+        BuildId, CallId, Cancel, Chunk, ChunkOptions, Collected, Executor, FunctionId, OpenInput,
+        Tracer, build_id,
+    };
 }
 
 /// The pool of processes to use unless there is a reason for another one.

@@ -73,12 +73,14 @@ pub use process::worker_info::WorkerInfo;
 pub use process_pool::WorkerPool;
 pub use process_pool::builder::PoolBuilder;
 pub use shm::build_identity::PROTOCOL_VERSION;
-pub use shm::build_identity::build_identity;
+pub use shm::build_identity::{BuildId, build_id, build_identity};
 pub use shm::region::Region;
 #[doc(hidden)]
 pub use sys::{be_signalled_by, failed, off_standard, poll};
-pub use task::chunk::{CallId, Chunk};
+pub use task::call_id::CallId;
+pub use task::chunk::Chunk;
 pub use task::executor::{Cancel, Executor};
 pub use task::open_input::OpenInput;
+pub use task::options::ChunkOptions;
 pub use worker::Resource;
 pub use worker::function::{FunctionId, NotInExecutable, Stateless};

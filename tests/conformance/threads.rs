@@ -101,7 +101,7 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(chunk) = state.queue.pop_front() {
-                let task = chunk.task();
+                let task = chunk.call();
                 state.running.push(task);
                 drop(state);
                 chunk.run_here();
@@ -174,8 +174,8 @@ impl Executor for Handle {
         true
     }
 
-    fn cancel(&self, task: CallId, _how: Cancel, _queue: bool) -> bool {
-        self.0.give_up(|chunk| chunk.task() == task);
+    fn cancel(&self, task: CallId, _how: Cancel) -> bool {
+        self.0.give_up(|chunk| chunk.call() == task);
         self.0.lock().running.contains(&task)
     }
 

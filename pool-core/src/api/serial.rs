@@ -13,7 +13,8 @@ use crate::observe::stats::Stats;
 use crate::observe::trace::{Tracer, already_traced};
 use crate::panic::catch::catch_and_discard;
 use crate::sys;
-use crate::task::chunk::{CallId, Chunk};
+use crate::task::call_id::CallId;
+use crate::task::chunk::Chunk;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
 
@@ -126,7 +127,7 @@ impl Executor for Serial {
         true
     }
 
-    fn cancel(&self, _task: CallId, _how: Cancel, _queue: bool) -> bool {
+    fn cancel(&self, _call: CallId, _how: Cancel) -> bool {
         false
     }
 

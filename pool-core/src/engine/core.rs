@@ -28,7 +28,8 @@ use crate::shm::ring::Corrupt;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread;
 use crate::sys;
-use crate::task::chunk::{CallId, Chunk, ChunkOutcome, Outcomes};
+use crate::task::call_id::CallId;
+use crate::task::chunk::{Chunk, ChunkOutcome, Outcomes};
 use crate::task::executor::Cancel;
 use crate::task::open_input::OpenInput;
 
@@ -182,23 +183,22 @@ impl Core {
         self.is_orphaned = true;
     }
 
-    /// Ends a call early, and says whether an item of it runs. `queue`: also look for it in the
-    /// queue, all of it; otherwise the caller has seen to it that what waits there is abandoned,
-    /// and it is removed together with others.
-    pub(super) fn cancel(&mut self, task: CallId, how: Cancel, queue: bool) -> bool {
+    /// Ends a call early, and says whether an item of it runs. A single task is not looked for in
+    /// the queue, which may be long: its handle has its outcome, and it is removed with others.
+    pub(super) fn cancel(&mut self, call: CallId, how: Cancel) -> bool {
         let mut runs = false;
         self.orphan();
         for slot in 0..self.slots.len() {
             let is_here = self
                 .scheduler
                 .in_flight(slot)
-                .any(|chunk| chunk.task() == task);
+                .any(|chunk| chunk.call() == call);
             if is_here {
-                runs |= self.stop(slot, task, how);
+                runs |= self.stop(slot, call, how);
             }
         }
-        if queue {
-            for chunk in self.scheduler.extract(|chunk| chunk.task() == task) {
+        if !call.is_single() {
+            for chunk in self.scheduler.extract(|chunk| chunk.call() == call) {
                 self.fail(chunk, TaskError::cancelled());
             }
         } else if !runs {
@@ -215,7 +215,7 @@ impl Core {
     }
 
     /// Takes back what waits behind a slot's running item, and stops that if it is of this call.
-    fn stop(&mut self, slot: usize, task: CallId, how: Cancel) -> bool {
+    fn stop(&mut self, slot: usize, call: CallId, how: Cancel) -> bool {
         let Some(item) = self.freeze_running_item(slot) else {
             if how == Cancel::Kill {
                 // It says that it runs nothing. Then it will have passed over all this soon.
@@ -225,7 +225,7 @@ impl Core {
             return false;
         };
         let load = self.scheduler.load_of(slot, item);
-        if !load.is_some_and(|chunk| chunk.task() == task) {
+        if load.is_none_or(|chunk| chunk.call() != call) {
             return false;
         }
         match (how, &self.slots[slot].phase) {

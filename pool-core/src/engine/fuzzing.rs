@@ -17,6 +17,7 @@ use crate::shm::ring::{Corrupt, Producer};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::task::bytes::Bytes;
+use crate::task::call_id::CallId;
 use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink};
 use crate::task::chunk_ext::ChunkExt;
 use crate::worker::function::FunctionId;
@@ -330,6 +331,10 @@ impl ItemMetrics {
 }
 
 impl CompletionSink for ItemMetrics {
+    fn call(&self) -> CallId {
+        CallId::NOBODY
+    }
+
     fn complete(&self, piece: ChunkOutcome) {
         let mut outcomes = self.lock();
         piece.visit(0, |index, outcome| {

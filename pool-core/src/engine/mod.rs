@@ -74,7 +74,8 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, IS_MODEL, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
-use crate::task::chunk::{CallId, Chunk};
+use crate::task::call_id::CallId;
+use crate::task::chunk::Chunk;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
 
@@ -193,7 +194,7 @@ impl Engine {
                 ),
             )
         };
-        crate::process::code::find_main_code().map_err(refused)?;
+        crate::process::code::find_main_image().map_err(refused)?;
         let has_attachments = !config.attachments.is_empty();
         let shared = Arc::new(Shared::new(config, launcher.backend()).map_err(refused)?);
         if has_attachments {
@@ -479,12 +480,12 @@ impl Executor for Shared {
         }
     }
 
-    fn cancel(&self, task: CallId, how: Cancel, queue: bool) -> bool {
+    fn cancel(&self, call: CallId, how: Cancel) -> bool {
         if !self.is_ours() {
             return false;
         }
         let mut core = self.lock();
-        let runs = core.cancel(task, how, queue);
+        let runs = core.cancel(call, how);
         self.settle(&mut core);
         self.deliver(core);
         runs

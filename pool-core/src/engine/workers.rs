@@ -15,7 +15,6 @@ use super::positions::PositionId;
 use super::prepare::died_in_preparation;
 use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use super::work::Delivery;
-use super::work_unit::WorkUnit;
 use super::worker_slot::{Initialized, Killed, Phase, Tally};
 use super::{Process, Token};
 use crate::backend::launcher::{LaunchSpec, Outlets, Readiness};

@@ -1,24 +1,36 @@
-//! Where this program's code is.
+//! Where this program's code and constants are.
 
 use std::io;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use crate::sys::{self, Image};
+
 /// Where the main executable's code is in this process.
 pub(crate) fn main_code() -> &'static Range<usize> {
-    // If the system does not say: then every function is refused, with a message. Pools have
-    // asked before they were built.
-    find_main_code().unwrap_or(&(0..0))
+    &main_image().code
 }
 
-/// Finds out where the main executable's code is.
-pub(crate) fn find_main_code() -> io::Result<&'static Range<usize>> {
-    static CODE: OnceLock<Range<usize>> = OnceLock::new();
-    match CODE.get() {
-        Some(code) => Ok(code),
+/// Where the main executable is in this process.
+pub(crate) fn main_image() -> &'static Image {
+    static NOWHERE: Image = Image {
+        code: 0..0,
+        constants: Vec::new(),
+        span: 0..0,
+    };
+    // If the system does not say: then every function is refused, with a message. Pools have
+    // asked before they were built.
+    find_main_image().unwrap_or(&NOWHERE)
+}
+
+/// Finds out where the main executable is.
+pub(crate) fn find_main_image() -> io::Result<&'static Image> {
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    match IMAGE.get() {
+        Some(image) => Ok(image),
         None => {
-            let code = crate::sys::main_code()?;
-            Ok(CODE.get_or_init(|| code))
+            let image = sys::main_image()?;
+            Ok(IMAGE.get_or_init(|| image))
         }
     }
 }

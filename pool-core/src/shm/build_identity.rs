@@ -1,6 +1,9 @@
 //! Whether two processes run the same build of the same program.
 
+use std::fmt;
 use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
 
 /// The version of everything that a parent and its worker must agree on: the region's layout,
 /// the frames in its rings and the order of the bootstrap.
@@ -16,4 +19,37 @@ pub const PROTOCOL_VERSION: u32 = 3;
 pub fn build_identity() -> u128 {
     static IDENTITY: OnceLock<u128> = OnceLock::new();
     *IDENTITY.get_or_init(|| crate::sys::build_identity(PROTOCOL_VERSION))
+}
+
+/// Which build of which program a process runs: see [`build_id`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BuildId(u128);
+
+impl fmt::Display for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BuildId({self})")
+    }
+}
+
+/// Which build of which program this process runs. It is made of the content of the executable
+/// alone, so that it is the same on every machine: of its code and of all else that is loaded of it
+/// and cannot be written.
+///
+/// [Numbers of functions](crate::FunctionId::number) mean the same under an equal one. It is no
+/// protection against somebody who wants two programs to have the same: a pool whose machines do
+/// not trust each other compares executables by a cryptographic hash.
+///
+/// It is computed when it is asked for first, which takes some milliseconds for a large program. A
+/// debugger's breakpoints are part of the code.
+#[must_use]
+pub fn build_id() -> BuildId {
+    static ID: OnceLock<BuildId> = OnceLock::new();
+    *ID.get_or_init(|| BuildId(crate::sys::build_content(PROTOCOL_VERSION)))
 }

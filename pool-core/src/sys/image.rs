@@ -4,10 +4,10 @@
 use nix::libc;
 
 /// FNV-1a with 128 bits, over words instead of bytes.
-pub(super) struct Hash(pub(super) u128);
+pub(crate) struct Hash(pub(crate) u128);
 
 impl Hash {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
     }
 
@@ -17,7 +17,7 @@ impl Hash {
     }
 
     /// Adds a field, separated from its neighbours by its length.
-    pub(super) fn add(&mut self, field: &[u8]) {
+    pub(crate) fn add(&mut self, field: &[u8]) {
         self.add_word(field.len() as u64);
         for bytes in field.chunks(8) {
             let mut word = [0; 8];
@@ -38,6 +38,49 @@ pub(crate) fn build_identity(protocol: u32) -> u128 {
     // SAFETY: the callback is given the hash above, which outlives the call, and does not panic.
     unsafe { libc::dl_iterate_phdr(Some(add_image), (&raw mut hash).cast()) };
     hash.0
+}
+
+/// A number that two processes share if they run the same build of the same program: made of
+/// all that is loaded from its file and cannot be written. It takes a moment.
+pub(crate) fn build_content(protocol: u32) -> u128 {
+    let mut hash = Hash(build_identity(protocol));
+    // SAFETY: the callback is given the hash above, which outlives the call, and does not panic.
+    unsafe { libc::dl_iterate_phdr(Some(add_content), (&raw mut hash).cast()) };
+    hash.0
+}
+
+/// Adds what an object has loaded to the `Hash` behind `hash`, and asks for no other: the first one
+/// is the main executable.
+///
+/// # Safety
+/// Of `dl_iterate_phdr`: `object` describes a loaded object, and `hash` was given with it.
+unsafe extern "C" fn add_content(
+    object: *mut libc::dl_phdr_info,
+    _bytes: usize,
+    hash: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the loader calls this with a valid description, and `build_content` with a `Hash`
+    // that nobody else uses meanwhile.
+    let (object, hash) = unsafe { (&*object, &mut *hash.cast::<Hash>()) };
+    if object.dlpi_phdr.is_null() {
+        return 1;
+    }
+    // SAFETY: that is where the loader has this many program headers, for as long as the object
+    // is loaded, and the main executable always is.
+    let segments =
+        unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
+    for it in segments {
+        let rights = it.p_flags & (libc::PF_R | libc::PF_W);
+        if it.p_type == libc::PT_LOAD && rights == libc::PF_R {
+            let start = (object.dlpi_addr as usize).wrapping_add(it.p_vaddr as usize);
+            // SAFETY: so many bytes are loaded from the file there, readable and not writable, and
+            // the main executable stays where it is.
+            let bytes =
+                unsafe { std::slice::from_raw_parts(start as *const u8, it.p_filesz as usize) };
+            hash.add(bytes);
+        }
+    }
+    1
 }
 
 /// Adds an object to the `Hash` behind `hash`, and asks for no other: the first one is the main
@@ -127,6 +170,8 @@ mod tests {
         let here = build_identity(1);
         assert_eq!(here, build_identity(1));
         assert_ne!(here, Hash::new().0);
+        assert_eq!(build_content(1), build_content(1));
+        assert_ne!(build_content(1), here);
     }
 
     #[test]

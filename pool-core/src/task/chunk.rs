@@ -4,9 +4,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::bytes::Bytes;
+use super::call_id::CallId;
 use super::chunk_ext::ChunkExt;
 use super::item_metrics::ItemMetrics;
-use super::options::Timeout;
+use super::options::{ChunkOptions, Timeout};
 use super::traced::Traced;
 use crate::broadcast::SharedMemory;
 use crate::codec::{CodecError, Memory};
@@ -23,18 +24,6 @@ use crate::shm::protocol::{Failure, RecordKind};
 use crate::sys;
 use crate::worker::ChunkRun;
 use crate::worker::function::FunctionId;
-
-/// The name of one call of the user's within this process; a call of many items has one name.
-/// Names are used again when all chunks and handles of a call are gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CallId(usize);
-
-impl CallId {
-    /// The name of the call whose outcomes arrive there.
-    pub(crate) fn of<S: CompletionSink + ?Sized>(sink: &Arc<S>) -> Self {
-        Self(Arc::as_ptr(sink).addr())
-    }
-}
 
 /// A chunk of a call: encoded items that travel together, in order, to one worker.
 ///
@@ -69,10 +58,39 @@ impl Chunk {
         self.count as usize
     }
 
+    /// The index of the first item in its call; the others follow it.
+    #[must_use]
+    pub fn first_index(&self) -> usize {
+        self.first
+    }
+
     /// The call that the chunk belongs to.
     #[must_use]
-    pub fn task(&self) -> CallId {
-        CallId::of(&self.sink)
+    pub fn call(&self) -> CallId {
+        self.sink.call()
+    }
+
+    /// The function that the items are for.
+    #[must_use]
+    pub fn function(&self) -> FunctionId {
+        self.entry
+    }
+
+    /// What the call asks for.
+    #[must_use]
+    pub fn options(&self) -> ChunkOptions {
+        ChunkOptions {
+            timeout: self.timeout.map(Timeout::as_duration),
+            retries: self.retries,
+            measured: self.item_metrics().is_some(),
+        }
+    }
+
+    /// Whether nobody wants the outcomes any more, since the call was cancelled: what has not begun
+    /// is to be [finished](Self::finish) instead of run.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.sink.is_abandoned()
     }
 
     /// An initializer and its argument as an item. Its outcome is looked at by the engine alone.
@@ -273,7 +291,8 @@ impl Chunk {
 impl std::fmt::Debug for Chunk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Chunk")
-            .field("task", &self.task())
+            .field("call", &self.call())
+            .field("function", &self.entry)
             .field("first", &self.first)
             .field("count", &self.count)
             .field("items", &self.items)
@@ -283,6 +302,9 @@ impl std::fmt::Debug for Chunk {
 
 /// Where the outcomes of a call go.
 pub(crate) trait CompletionSink: Send + Sync {
+    /// The name of the call.
+    fn call(&self) -> CallId;
+
     /// Takes the outcomes of some items. Called once for each item, in any order, from any
     /// thread, without a lock of the pool's being held. It neither blocks nor panics.
     fn complete(&self, piece: ChunkOutcome);
@@ -295,6 +317,10 @@ pub(crate) trait CompletionSink: Send + Sync {
 struct Nobody;
 
 impl CompletionSink for Nobody {
+    fn call(&self) -> CallId {
+        CallId::NOBODY
+    }
+
     fn complete(&self, _piece: ChunkOutcome) {}
 
     fn is_abandoned(&self) -> bool {

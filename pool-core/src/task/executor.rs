@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::chunk::{CallId, Chunk};
+use super::call_id::CallId;
+use super::chunk::Chunk;
 use super::open_input::OpenInput;
 use crate::error::build_error::{JoinError, ResizeError};
 use crate::observe::call_span::Origin;
@@ -82,9 +83,10 @@ pub trait Executor: Send + Sync {
     /// Ends a call early: what has not begun is not run, and what runs is asked to stop or killed.
     /// Says whether any of it runs.
     ///
-    /// The caller has marked the call as abandoned, so that chunks of it that come out of the
-    /// queue later are not run; with `queue`, they are finished now.
-    fn cancel(&self, task: CallId, how: Cancel, queue: bool) -> bool;
+    /// The call is [abandoned](Chunk::is_abandoned) before. Chunks of it that wait are finished
+    /// now; that of a [single task](CallId::is_single) may also be left where it waits, and be
+    /// finished when its turn comes.
+    fn cancel(&self, call: CallId, how: Cancel) -> bool;
 
     /// Runs user code, such as a completion callback, where it can do no harm: on a thread that
     /// nobody waits for but [`join`](Self::join).

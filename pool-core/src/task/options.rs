@@ -3,6 +3,8 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::task_error::{TaskError, TaskErrorKind};
 
 /// See [`Call`](crate::Call).
@@ -13,6 +15,19 @@ pub(crate) struct Options {
     pub(crate) chunksize: Option<usize>,
     pub(crate) buffer: Option<usize>,
     pub(crate) receipts: bool,
+}
+
+/// What a call asks for, as far as the executor is to see to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ChunkOptions {
+    /// How long each item may run. One that runs longer ends with an error of kind
+    /// [`TimedOut`](crate::TaskErrorKind::TimedOut); an executor that cannot end it lets it run.
+    pub timeout: Option<Duration>,
+    /// How often an item is tried again whose worker died or that ran too long.
+    pub retries: u32,
+    /// Each item is to be measured: see [`Call::measured`](crate::Call::measured).
+    pub measured: bool,
 }
 
 /// How long an item may run.

@@ -1,21 +1,29 @@
 //! How a function is known in another process.
 //!
-//! A call names its function by where the function's monomorphised entry lies in the main
-//! executable, counted from the start of the executable's code. A worker runs the same
-//! executable, wherever the loader put it, so the same number means the same function there. A
-//! function from a shared library has no such number and is refused.
+//! For each function that is passed to a pool, the executable has a constant, a [`Function`], which
+//! points to the function's monomorphised entry. A call names its function by where that constant
+//! lies, counted from the start of the executable's code. Another process runs the same executable,
+//! wherever the loader put it, so the same number means the same function there. A function from a
+//! shared library has no such number and is refused.
+//!
+//! A number from another process is checked before it means anything: it must lead to a constant
+//! of the executable that has the [`SEAL`]'s address and the mark, which no other constant has.
+//! Whoever forges a number can choose among the functions of this program's calls, and nothing
+//! else.
 #![allow(unsafe_code)]
 
 use std::any::type_name;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ChunkRun;
-use crate::process::code::main_code;
+use crate::process::code::{main_code, main_image};
 
 /// A function that can be named to another process that runs this executable.
 #[derive(Clone, Copy)]
@@ -25,10 +33,23 @@ pub struct FunctionId(&'static Function);
 pub(crate) type EntryFn = fn(&mut ChunkRun<'_>);
 
 /// What this process knows of a function; a reference to it is all that a chunk carries.
+#[repr(C)]
 struct Function {
+    /// What it is recognised by. In a copy of an executable that is part of this one as mere data
+    /// the address would be another one.
+    seal: &'static Seal,
+    mark: [u64; 2],
     run: EntryFn,
     name: fn() -> &'static str,
 }
+
+/// Something whose address only this program's own constants can have.
+struct Seal(#[allow(dead_code, reason = "it is there for its address")] u64);
+
+static SEAL: Seal = Seal(MARK[0]);
+
+/// A number drawn by lot.
+const MARK: [u64; 2] = [0x9c41_6df0_57a2_e38b, 0x2e7b_d815_c96f_043a];
 
 impl Function {
     const fn of<F, A, R>() -> &'static Self
@@ -39,9 +60,12 @@ impl Function {
     {
         const {
             &Self {
+                seal: &SEAL,
+                mark: MARK,
                 run: |chunk| {
                     // SAFETY: this id comes from `FunctionId::of`, whose caller in the
-                    // pool was given a value, or from its number, by the contract of `resolve`.
+                    // pool was given a value, or from its number. That leads to a constant that is
+                    // there for a call of `FunctionId::of` alone.
                     let function = unsafe { zst_value::<F>() };
                     chunk.run_all::<F, A, R>(&function);
                 },
@@ -66,7 +90,9 @@ impl FunctionId {
     {
         let () = CapturesNothing::<F>::CHECK;
         let entry = Self(Function::of::<F, A, R>());
-        if main_code().contains(&entry.address()) {
+        let image = main_image();
+        let record = ptr::from_ref(entry.0).addr();
+        if image.code.contains(&entry.address()) && image.span.contains(&record) {
             Ok(entry)
         } else {
             Err(NotInExecutable {
@@ -79,9 +105,43 @@ impl FunctionId {
         self.0.run as usize
     }
 
-    /// The number as it travels to the worker: the same in every process that runs this executable.
-    pub(crate) fn number(self) -> u64 {
-        (self.address() - main_code().start) as u64
+    /// Its number, which is the same in every process that runs this executable: one with the
+    /// same [`build_id`](crate::build_id).
+    #[must_use]
+    pub fn number(self) -> u64 {
+        let record = ptr::from_ref(self.0).expose_provenance();
+        record.wrapping_sub(main_code().start) as u64
+    }
+
+    /// The function with this number. `None`: no call in this program is of a function with it.
+    ///
+    /// The number may come from anywhere. Under another [`build_id`](crate::build_id) it may be
+    /// that of another function, or of none.
+    #[must_use]
+    pub fn from_number(number: u64) -> Option<Self> {
+        let image = main_image();
+        let address = image.code.start.wrapping_add(usize::try_from(number).ok()?);
+        let end = address.checked_add(size_of::<Function>())?;
+        let is_inside = |range: &Range<usize>| range.start <= address && end <= range.end;
+        if !address.is_multiple_of(align_of::<Function>()) || !image.constants.iter().any(is_inside)
+        {
+            return None;
+        }
+        let words = ptr::with_exposed_provenance::<u64>(address);
+        // SAFETY: it is aligned, and as many bytes as a `Function` has are readable from there: they
+        // lie in a segment of the executable that stays loaded. Nobody writes them (volatile, since
+        // in a program that was linked without unwritable tables somebody might).
+        let [seal, first, second] = [0, 1, 2].map(|at| unsafe { words.add(at).read_volatile() });
+        if seal != ptr::from_ref(&SEAL).addr() as u64 || [first, second] != MARK {
+            return None;
+        }
+        // SAFETY: only a `Function` has the address of the seal, which is private to this file, with
+        // the mark behind it; and each of them is a constant that lives as long as the program.
+        let function = unsafe { &*ptr::with_exposed_provenance::<Function>(address) };
+        image
+            .code
+            .contains(&(function.run as usize))
+            .then_some(Self(function))
     }
 
     /// The function in this process.
@@ -90,25 +150,9 @@ impl FunctionId {
     }
 
     /// The path of the function, or of the place where the closure is.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         (self.0.name)()
-    }
-
-    /// The function with a number that came from the parent. `None`: there is no code at that
-    /// place.
-    ///
-    /// The check of the range keeps a torn number from becoming a jump out of the program.
-    ///
-    /// # Safety
-    /// The number comes from [`number`](Self::number) in a process that runs the same executable.
-    pub(crate) unsafe fn resolve(number: u64) -> Option<EntryFn> {
-        let code = main_code();
-        let address = code.start.checked_add(usize::try_from(number).ok()?)?;
-        if !code.contains(&address) {
-            return None;
-        }
-        // SAFETY: by the contract, there is a function of this type at this address.
-        Some(unsafe { std::mem::transmute::<*const (), EntryFn>(address as *const ()) })
     }
 
     /// A function that does nothing.
@@ -246,14 +290,11 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_resolves_to_itself() {
+    fn a_number_means_its_function() {
         let entry = entry_of(double);
-        // SAFETY: the number is from this very process.
-        let resolved = unsafe { FunctionId::resolve(entry.number()) }.expect("code");
-        assert_eq!(
-            resolved as usize - main_code().start,
-            entry.number() as usize
-        );
+        let found = FunctionId::from_number(entry.number()).expect("its own number");
+        assert_eq!(found, entry);
+        assert!(found.name().ends_with("tests::double"));
         assert_ne!(entry, entry_of(|x| x + 1));
     }
 
@@ -268,12 +309,70 @@ mod tests {
         );
     }
 
+    /// Numbers of code, of other constants, of variables, of nothing, and beside the right one.
     #[test]
-    fn a_number_outside_the_code_is_no_function() {
-        let beyond = main_code().len() as u64;
-        for number in [beyond, u64::MAX] {
-            // SAFETY: there is no code at either, so neither becomes a function.
-            assert!(unsafe { FunctionId::resolve(number) }.is_none());
+    fn a_number_that_is_no_functions_is_refused() {
+        let entry = entry_of(double);
+        let start = main_code().start;
+        for number in [
+            0,
+            1,
+            u64::MAX,
+            main_code().len() as u64,
+            entry.address() as u64,
+        ] {
+            assert_eq!(FunctionId::from_number(number), None, "{number}");
         }
+        static VARIABLE: std::sync::Mutex<[u64; 5]> = std::sync::Mutex::new([0; 5]);
+        let places = [
+            entry.address(),
+            ptr::from_ref(&SEAL).addr(),
+            ptr::from_ref("text").addr(),
+            ptr::from_ref(&VARIABLE).addr(),
+        ];
+        for place in places {
+            let number = place.wrapping_sub(start) as u64;
+            assert_eq!(FunctionId::from_number(number), None, "{number}");
+        }
+        for beside in 1..=64 {
+            for number in [entry.number() - beside, entry.number() + beside] {
+                let found = FunctionId::from_number(number);
+                // The table of another function may lie there.
+                assert!(found.is_none_or(|it| it != entry), "{number}");
+            }
+        }
+    }
+
+    /// Every word of the executable is tried: only what calls in it are of is found.
+    #[test]
+    fn nothing_of_the_executable_is_mistaken_for_a_function() {
+        let entry = entry_of(double);
+        let start = main_code().start;
+        let mut found = Vec::new();
+        for range in &main_image().constants {
+            for place in range.clone().step_by(8) {
+                found.extend(FunctionId::from_number(place.wrapping_sub(start) as u64));
+            }
+        }
+        assert!(found.contains(&entry));
+        for function in &found {
+            assert!(main_code().contains(&function.address()));
+            assert!(!function.name().is_empty());
+        }
+    }
+
+    /// What looks like one, but for the address of the seal.
+    #[test]
+    fn a_copy_of_a_table_is_no_function() {
+        static FALSE: Seal = Seal(1);
+        static FORGED: Function = Function {
+            seal: &FALSE,
+            mark: MARK,
+            run: |_| unreachable!("nobody calls it"),
+            name: || "forged",
+        };
+        let place = ptr::from_ref(&FORGED).addr();
+        let number = place.wrapping_sub(main_code().start) as u64;
+        assert_eq!(FunctionId::from_number(number), None);
     }
 }

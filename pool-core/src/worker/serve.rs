@@ -172,9 +172,7 @@ impl WorkerChannel {
 
     /// Runs a frame's items. `false`: there is no such function.
     fn run(&mut self, header: &FrameHeader) -> bool {
-        // SAFETY: by the contract of `serve`, the frame comes from the engine in a process that
-        // runs the same executable, and that writes only what `FunctionId::number` says.
-        let Some(entry) = (unsafe { FunctionId::resolve(header.entry) }) else {
+        let Some(entry) = FunctionId::from_number(header.entry) else {
             return false;
         };
         let max_result = self
@@ -186,7 +184,7 @@ impl WorkerChannel {
         self.max_result = NonZero::new(max_result).map_or(u64::MAX, NonZero::get);
         let start = sys::now_ns();
         self.frame_started(start);
-        entry(&mut ChunkRun {
+        (entry.function())(&mut ChunkRun {
             source: Source::WorkerChannel {
                 channel: self,
                 items: header.items,

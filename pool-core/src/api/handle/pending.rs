@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::result_cell::{Collector, ResultCell};
 use crate::error::task_error::TaskError;
 use crate::sys;
-use crate::task::chunk::{CallId, ChunkOutcome};
+use crate::task::chunk::ChunkOutcome;
 use crate::task::executor::{Cancel, Executor};
 
 /// A call that was submitted.
@@ -68,8 +68,7 @@ impl<C: ResultCell + 'static> Pending<C> {
             return;
         }
         self.cell.abandon();
-        let task = CallId::of(&self.cell);
-        if !self.executor.cancel(task, how, C::QUEUED_APART) {
+        if !self.executor.cancel(self.cell.call(), how) {
             self.cell.fail_unless_ready(TaskError::cancelled());
         }
     }

@@ -10,6 +10,7 @@ use crate::panic::catch::catch_and_discard;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::task::bytes::Bytes;
+use crate::task::call_id::CallId;
 use crate::task::chunk::{ChunkOutcome, CompletionSink};
 use crate::task::executor::Executor;
 
@@ -41,10 +42,6 @@ pub(crate) trait ResultCell: CompletionSink {
 
     /// Nobody wants what has not begun.
     fn abandon(&self);
-
-    /// Whether what waits in the pool's queue must be looked for there when the call is
-    /// cancelled; otherwise it is ended by `fail_unless_ready`.
-    const QUEUED_APART: bool;
 
     /// Ends what has no outcome, where that can be done from here.
     fn fail_unless_ready(&self, error: TaskError);
@@ -112,8 +109,8 @@ fn replace<'a, S: 'a>(
 }
 
 /// The outcome of a single task.
-#[derive(Default)]
 pub(crate) struct SingleResult {
+    call: CallId,
     state: Mutex<TaskState>,
     is_abandoned: AtomicBool,
 }
@@ -144,6 +141,16 @@ impl<O: Clone> Waiters<O> {
         self.wakers.wake();
         for callback in self.callbacks {
             catch_and_discard(|| callback(outcome.clone()));
+        }
+    }
+}
+
+impl Default for SingleResult {
+    fn default() -> Self {
+        Self {
+            call: CallId::of_single(),
+            state: Mutex::default(),
+            is_abandoned: AtomicBool::new(false),
         }
     }
 }
@@ -180,6 +187,10 @@ impl SingleResult {
 }
 
 impl CompletionSink for SingleResult {
+    fn call(&self) -> CallId {
+        self.call
+    }
+
     fn complete(&self, piece: ChunkOutcome) {
         let outcome = piece.into_single();
         // A cancelled task gives no value, whether it heeded that or not.
@@ -250,16 +261,14 @@ impl ResultCell for SingleResult {
         self.is_abandoned.store(true, Ordering::Relaxed);
     }
 
-    const QUEUED_APART: bool = false;
-
     fn fail_unless_ready(&self, error: TaskError) {
         self.set(Err(error));
     }
 }
 
 /// The outcomes of a call of many items, chunk by chunk.
-#[derive(Default)]
 pub(crate) struct Collector {
+    call: CallId,
     state: Mutex<CollectorState>,
     is_abandoned: AtomicBool,
     /// The bar that shows how far it is.
@@ -276,6 +285,17 @@ struct CollectorState {
     /// The thread that takes the outcomes as they come: there is one at most.
     taker: Option<Waker>,
     waiters: Waiters<Vec<Arc<ChunkOutcome>>>,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self {
+            call: CallId::of_many(),
+            state: Mutex::default(),
+            is_abandoned: AtomicBool::new(false),
+            watch: None,
+        }
+    }
 }
 
 impl Collector {
@@ -349,6 +369,10 @@ impl Collector {
 }
 
 impl CompletionSink for Collector {
+    fn call(&self) -> CallId {
+        self.call
+    }
+
     fn complete(&self, mut piece: ChunkOutcome) {
         if self.is_abandoned() {
             // As in a single task. The errors among them nobody has asked for.
@@ -433,8 +457,6 @@ impl ResultCell for Collector {
     fn abandon(&self) {
         self.is_abandoned.store(true, Ordering::Relaxed);
     }
-
-    const QUEUED_APART: bool = true;
 
     fn fail_unless_ready(&self, _error: TaskError) {
         // Its items end one by one.

@@ -25,7 +25,8 @@ use crate::observe::stats::Stats;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Condvar, FutexWord, Mutex, MutexGuard, thread};
 use crate::sys::{self, Processor};
-use crate::task::chunk::{CallId, Chunk};
+use crate::task::call_id::CallId;
+use crate::task::chunk::Chunk;
 use crate::task::encode::Limit;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
@@ -128,7 +129,7 @@ impl Executor for Submissions {
         state.is_idle
     }
 
-    fn cancel(&self, _task: CallId, _how: Cancel, _queue: bool) -> bool {
+    fn cancel(&self, _call: CallId, _how: Cancel) -> bool {
         false
     }
 

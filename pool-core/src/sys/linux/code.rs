@@ -1,40 +1,49 @@
-//! Where the loader has put this program's code.
+//! Where the loader has put this program's code and constants.
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 
 use nix::libc;
 
-/// The address range of the main executable's code: its executable segments.
+/// Where the main executable lies in this process.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Image {
+    /// Its code: its executable segments.
+    pub(crate) code: Range<usize>,
+    /// What can be read of it and does not change once the program runs.
+    pub(crate) constants: Vec<Range<usize>>,
+    /// From the first constant to the last one.
+    pub(crate) span: Range<usize>,
+}
+
+/// Where the main executable lies.
 ///
 /// The dynamic loader is asked, and not `/proc/self`: that is closed to a process that has
 /// changed its user, whose file may not be read, or that has made itself undumpable; and it may
 /// not be mounted at all.
-pub(crate) fn main_code() -> io::Result<std::ops::Range<usize>> {
-    let mut code: Option<std::ops::Range<usize>> = None;
-    // SAFETY: the callback is given the `code` above, which outlives the call, and does not panic.
-    unsafe { libc::dl_iterate_phdr(Some(add_code), (&raw mut code).cast()) };
-    code.ok_or_else(|| io::Error::other("the loader does not say where the program's code is"))
+pub(crate) fn main_image() -> io::Result<Image> {
+    let mut found: Option<Image> = None;
+    // SAFETY: the callback is given the `found` above, which outlives the call, and does not panic.
+    unsafe { libc::dl_iterate_phdr(Some(look_at), (&raw mut found).cast()) };
+    found
+        .filter(|image| !image.code.is_empty())
+        .ok_or_else(|| io::Error::other("the loader does not say where the program's code is"))
 }
 
-/// Puts the range of an object's code into the `Option<Range<usize>>` that `found` points to, and
-/// asks for no other object: the first one is the main executable.
+/// Puts where an object lies into the `Option<Image>` that `found` points to, and asks for no other
+/// object: the first one is the main executable.
 ///
 /// # Safety
 /// Of `dl_iterate_phdr`: `object` describes a loaded object, and `found` was given with it.
-unsafe extern "C" fn add_code(
+unsafe extern "C" fn look_at(
     object: *mut libc::dl_phdr_info,
     _bytes: usize,
     found: *mut libc::c_void,
 ) -> libc::c_int {
-    // SAFETY: the loader calls this with a valid description, and `main_code` with an `Option`
+    // SAFETY: the loader calls this with a valid description, and `main_image` with an `Option`
     // that nobody else uses meanwhile.
-    let (object, found) = unsafe {
-        (
-            &*object,
-            &mut *found.cast::<Option<std::ops::Range<usize>>>(),
-        )
-    };
+    let (object, found) = unsafe { (&*object, &mut *found.cast::<Option<Image>>()) };
     if object.dlpi_phdr.is_null() {
         return 1;
     }
@@ -42,31 +51,57 @@ unsafe extern "C" fn add_code(
     // is loaded, and the main executable always is.
     let segments =
         unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
-    let page = rustix::param::page_size();
-    for segment in segments {
-        if segment.p_type != libc::PT_LOAD || segment.p_flags & libc::PF_X == 0 {
-            continue;
-        }
+    let place = |segment: &libc::Elf64_Phdr, bytes: u64| {
         let start = (object.dlpi_addr as usize).wrapping_add(segment.p_vaddr as usize);
-        let end = start.wrapping_add(segment.p_memsz as usize);
+        start..start.wrapping_add(bytes as usize)
+    };
+    let loaded = |wanted: u32, unwanted: u32| {
+        segments.iter().filter(move |it| {
+            let flags = it.p_flags;
+            it.p_type == libc::PT_LOAD && flags & wanted != 0 && flags & unwanted == 0
+        })
+    };
+    let mut image = Image::default();
+    let page = rustix::param::page_size();
+    for segment in loaded(libc::PF_X, 0) {
+        let range = place(segment, segment.p_memsz);
         // As it is mapped: whole pages.
-        let (start, end) = (start / page * page, end.next_multiple_of(page));
-        *found = Some(match found.take() {
-            Some(all) => all.start.min(start)..all.end.max(end),
-            None => start..end,
-        });
+        let (start, end) = (range.start / page * page, range.end.next_multiple_of(page));
+        image.code = if image.code.is_empty() {
+            start..end
+        } else {
+            image.code.start.min(start)..image.code.end.max(end)
+        };
     }
+    let unwritable = loaded(libc::PF_R, libc::PF_W).map(|it| place(it, it.p_filesz));
+    image.constants.extend(unwritable);
+    // Constants with addresses in them: the loader has filled these in, and has made them
+    // unwritable after that.
+    let relocated = segments.iter().filter(|it| it.p_type == libc::PT_GNU_RELRO);
+    let before = image.constants.len();
+    image
+        .constants
+        .extend(relocated.map(|it| place(it, it.p_memsz)));
+    if image.constants.len() == before {
+        // A program that was linked without that has them among its variables.
+        let writable = loaded(libc::PF_W, 0).map(|it| place(it, it.p_filesz));
+        image.constants.extend(writable);
+    }
+    let start = image.constants.iter().map(|it| it.start).min();
+    let end = image.constants.iter().map(|it| it.end).max();
+    image.span = start.unwrap_or(0)..end.unwrap_or(0);
+    *found = Some(image);
     1
 }
 
 #[cfg(test)]
 mod tests {
-    use super::main_code;
+    use super::main_image;
 
     #[test]
     fn the_code_is_where_the_kernel_has_mapped_it() {
-        let code = main_code().expect("the loader knows");
-        assert!(code.contains(&(main_code as fn() -> _ as usize)));
+        let code = main_image().expect("the loader knows").code;
+        assert!(code.contains(&(main_image as fn() -> _ as usize)));
         // Nothing of another file is in between.
         let maps = std::fs::read_to_string("/proc/self/maps").expect("there is a /proc");
         let program = std::env::current_exe().expect("this program");

@@ -19,7 +19,7 @@ pub(crate) use barrier::{
     has_own_barriers,
 };
 pub(crate) use clock::{CpuClock, cpu_ns, now, now_ns};
-pub(crate) use code::main_code;
+pub(crate) use code::{Image, main_image};
 pub use descriptor::off_standard;
 pub(crate) use doorbell::{ring_doorbell, silence_doorbell};
 pub(crate) use epoll::Poller;
