@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use procpool::{BuildErrorKind, ForkPool, ForkServer, Pool, TaskError, TaskErrorKind};
+use procpool_conformance::Test;
+use procpool_conformance::failure_modes::{Fate, strike};
+use procpool_conformance::file_barrier::{self, Gate};
+use procpool_conformance::procfs::{self, signal, wait_for_death, wait_until, workers};
+use procpool_conformance::program::{Program, again, name};
+use procpool_conformance::watchdog;
 use rustix::process::Signal;
 
-use crate::backends::Fork;
-use crate::failure_modes::{Fate, strike};
-use crate::file_barrier::{self, Gate};
-use crate::procfs::{self, signal, wait_for_death, wait_until, workers};
-use crate::program::{Program, again, name};
-use crate::trial::Test;
-use crate::watchdog;
+use crate::Fork;
 
 /// Runs a program of this module to its end: the tests of this process share one server.
 macro_rules! alone {

@@ -9,8 +9,7 @@ use std::time::Instant;
 
 use procpool::executor::{CallId, Cancel, Chunk, Executor};
 use procpool::{JoinError, Pool, Stats, TaskError, TaskErrorKind};
-
-use crate::backends::Subject;
+use procpool_conformance::Subject;
 
 /// [`ThreadPool`].
 pub(crate) struct Threads;
@@ -18,6 +17,7 @@ pub(crate) struct Threads;
 impl Subject for Threads {
     type Pool = ThreadPool;
     const NAME: &str = "threads";
+    const IS_TRACED: bool = false;
 
     fn pool(workers: usize) -> ThreadPool {
         ThreadPool::new(workers)

@@ -18,7 +18,7 @@ mod pools;
 mod procfs;
 mod sandbox;
 mod soak;
-#[path = "../../conformance/stacks.rs"]
+#[path = "../../../conformance/src/stacks.rs"]
 mod stacks;
 mod storm;
 mod victims;

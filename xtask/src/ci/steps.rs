@@ -155,8 +155,8 @@ fn clippy(setting: &Setting) -> Result<()> {
     // In libraries an error is handled, or `expect` says why it cannot be. Tests and examples are
     // free to unwrap.
     setting.build(
-        "clippy --workspace --exclude procpool-bench --lib --bins -- -D warnings \
-         -D clippy::unwrap_used",
+        "clippy --workspace --exclude procpool-bench --exclude procpool-conformance --lib --bins \
+         -- -D warnings -D clippy::unwrap_used",
     )?;
     for features in FEATURE_CHOICES {
         setting.build(&format!(

@@ -12,8 +12,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("procpool-spawn", &["procpool-core"]),
     (
         "procpool",
-        &["procpool-core", "procpool-fork", "procpool-spawn"],
+        &[
+            "procpool-core",
+            "procpool-fork",
+            "procpool-spawn",
+            // For its tests.
+            "procpool-conformance",
+        ],
     ),
+    ("procpool-conformance", &["procpool-core", "procpool"]),
     (
         "procpool-bench",
         &[

@@ -6,6 +6,7 @@ use super::file::{File, Violation};
 const FOLDERS: &[&str] = &[
     "backend-fork",
     "backend-spawn",
+    "conformance",
     "examples",
     "fuzz",
     "pool-bench",

@@ -121,15 +121,15 @@ const PLACES: &[(&str, &str)] = &[
         "an inherited descriptor, and tasks that fork",
     ),
     (
-        "tests/conformance/daemons.rs",
+        "conformance/src/daemons.rs",
         "forks in tasks, and closes descriptors",
     ),
     (
-        "tests/conformance/hostile.rs",
+        "conformance/src/hostile.rs",
         "tasks that mean harm to their worker",
     ),
     (
-        "tests/conformance/ties.rs",
+        "conformance/src/ties.rs",
         "forks in tasks, and closes standard streams",
     ),
     (

@@ -75,6 +75,10 @@ impl Tracer {
 }
 
 /// In the tracer.
+#[allow(
+    clippy::extra_unused_type_parameters,
+    reason = "a program, like the others"
+)]
 fn traces<S: Processes>() {
     let tracee: i32 = std::env::var(TRACEE).unwrap().parse().unwrap();
     // Nobody's group is killed with it.

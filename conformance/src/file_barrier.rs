@@ -9,37 +9,39 @@ use tempfile::TempDir;
 use crate::procfs::wait_until;
 
 /// A list that tasks in any process add lines to.
-pub(crate) struct Tally {
+pub struct Tally {
     folder: TempDir,
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    /// Without a line yet.
+    #[allow(clippy::new_without_default, reason = "it makes a folder")]
+    pub fn new() -> Self {
         Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
         }
     }
 
     /// What a task must know to [`add`].
-    pub(crate) fn ticket(&self) -> String {
+    pub fn ticket(&self) -> String {
         let path = self.folder.path().join("tally");
         path.to_str().expect("the path is text").to_owned()
     }
 
     /// The lines so far.
-    pub(crate) fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let text = fs::read_to_string(self.ticket()).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
     /// How many lines there are.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lines().len()
     }
 }
 
 /// Adds a line to the [`Tally`] with this ticket.
-pub(crate) fn add(ticket: &str, line: impl std::fmt::Display) {
+pub fn add(ticket: &str, line: impl std::fmt::Display) {
     let mut file = OpenOptions::new()
         .append(true)
         .create(true)
@@ -51,30 +53,32 @@ pub(crate) fn add(ticket: &str, line: impl std::fmt::Display) {
 }
 
 /// How many lines a tally, or the arrivals of a gate, have, by its ticket.
-pub(crate) fn lines(ticket: &str) -> usize {
+pub fn lines(ticket: &str) -> usize {
     let text = fs::read_to_string(ticket).unwrap_or_default();
     text.lines().count()
 }
 
 /// A gate that tasks wait at until the test opens it.
-pub(crate) struct Gate {
+pub struct Gate {
     arrivals: Tally,
 }
 
 impl Gate {
-    pub(crate) fn new() -> Self {
+    /// One that is closed.
+    #[allow(clippy::new_without_default, reason = "it makes a folder")]
+    pub fn new() -> Self {
         Self {
             arrivals: Tally::new(),
         }
     }
 
     /// What a task must know to [`pass`].
-    pub(crate) fn ticket(&self) -> String {
+    pub fn ticket(&self) -> String {
         self.arrivals.ticket()
     }
 
     /// The processes of the tasks that have come to the gate so far.
-    pub(crate) fn arrivals(&self) -> Vec<u32> {
+    pub fn arrivals(&self) -> Vec<u32> {
         let lines = self.arrivals.lines();
         lines
             .iter()
@@ -83,24 +87,24 @@ impl Gate {
     }
 
     /// Waits until this many tasks have come to the barrier, and says which processes they are in.
-    pub(crate) fn wait_for(&self, tasks: usize) -> Vec<u32> {
+    pub fn wait_for(&self, tasks: usize) -> Vec<u32> {
         wait_until(|| self.arrivals.count() >= tasks);
         self.arrivals()
     }
 
     /// Lets them pass, and all who come later.
-    pub(crate) fn open(&self) {
+    pub fn open(&self) {
         open(&self.ticket());
     }
 }
 
 /// Opens the gate with this ticket.
-pub(crate) fn open(ticket: &str) {
+pub fn open(ticket: &str) {
     fs::write(door(ticket), "").expect("the gate can be opened");
 }
 
 /// Waits at the gate with this ticket until it is open, or gone.
-pub(crate) fn pass(ticket: &str) {
+pub fn pass(ticket: &str) {
     add(ticket, std::process::id());
     let door = door(ticket);
     wait_until(|| door.exists() || !Path::new(ticket).exists());

@@ -7,36 +7,36 @@ use procpool::Pool;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Waits until something is true that nothing announces. The watchdog ends a wait that is in vain.
-pub(crate) fn wait_until(mut done: impl FnMut() -> bool) {
+pub fn wait_until(mut done: impl FnMut() -> bool) {
     while !done() {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
 /// Whether a process exists and is no zombie.
-pub(crate) fn is_alive(pid: u32) -> bool {
+pub fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| !matches!(&*stat[0], "Z" | "X"))
 }
 
 /// Waits until none of these processes is alive.
-pub(crate) fn wait_for_death(pids: &[u32]) {
+pub fn wait_for_death(pids: &[u32]) {
     wait_until(|| !pids.iter().any(|pid| is_alive(*pid)));
 }
 
 /// The process identifiers of a pool's workers that are up.
-pub(crate) fn workers(pool: &impl Pool) -> Vec<u32> {
+pub fn workers(pool: &impl Pool) -> Vec<u32> {
     let workers = pool.stats().workers;
     workers.iter().map(|worker| worker.pid()).collect()
 }
 
 /// Sends a signal to a process, which may be gone.
-pub(crate) fn signal(pid: u32, signal: Signal) {
+pub fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a process identifier is not zero");
     let _ = kill_process(pid, signal);
 }
 
 /// The children of a process, their children, and so on.
-pub(crate) fn below(pid: u32) -> Vec<u32> {
+pub fn below(pid: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = all()
         .filter_map(|pid| Some((pid, stat(pid)?[1].parse().ok()?)))
         .collect();
@@ -56,7 +56,7 @@ pub(crate) fn below(pid: u32) -> Vec<u32> {
 }
 
 /// The living children of this process that are called this.
-pub(crate) fn children_called(name: &str) -> Vec<u32> {
+pub fn children_called(name: &str) -> Vec<u32> {
     let own = std::process::id().to_string();
     all()
         .filter(|pid| {
@@ -68,7 +68,7 @@ pub(crate) fn children_called(name: &str) -> Vec<u32> {
 }
 
 /// The living processes that have this in their environment.
-pub(crate) fn with_variable(name: &str, value: &str) -> Vec<u32> {
+pub fn with_variable(name: &str, value: &str) -> Vec<u32> {
     let wanted = format!("{name}={value}");
     all()
         .filter(|pid| {

@@ -81,10 +81,10 @@ fn a_task_that_kills_every_worker_is_no_storm<S: Processes>() {
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
 }
 
-/// The processes that start workers: this one, and the fork server with its standby.
-fn starters() -> Vec<Pid> {
-    let names = ["procpool-server", "procpool-spare"];
-    let servers = names.into_iter().flat_map(procfs::children_called);
+/// The processes that start workers: this one, and those that do so for it.
+fn starters<S: Processes>() -> Vec<Pid> {
+    let names = S::STARTERS.iter();
+    let servers = names.flat_map(|name| procfs::children_called(name));
     let all = servers.chain([std::process::id()]);
     all.map(|pid| Pid::from_raw(pid.cast_signed()).expect("not zero"))
         .collect()
@@ -103,11 +103,8 @@ fn beyond_a_limit<S: Processes>(resource: Resource, limit: u64) {
         pool.apply_async(task, gate.ticket())
     });
     let pids = gate.wait_for(2);
-    #[cfg(feature = "fork")]
-    if S::NAME == "fork" {
-        wait_until(|| starters().len() == 3);
-    }
-    let starters = starters();
+    wait_until(|| starters::<S>().len() == 1 + S::STARTERS.len());
+    let starters = starters::<S>();
     let before = getrlimit(resource);
     let lower = Rlimit {
         current: Some(limit),

@@ -28,7 +28,7 @@ fn running() -> MutexGuard<'static, Option<HashMap<ThreadId, Running>>> {
 }
 
 /// A test is watched while this lives.
-pub(crate) struct Watched(ThreadId);
+pub struct Watched(ThreadId);
 
 impl Drop for Watched {
     fn drop(&mut self) {
@@ -39,7 +39,7 @@ impl Drop for Watched {
 }
 
 /// Watches the test that runs on this thread.
-pub(crate) fn watch(name: String) -> Watched {
+pub fn watch(name: String) -> Watched {
     let thread = std::thread::current().id();
     let test = Running {
         name,
@@ -53,7 +53,7 @@ pub(crate) fn watch(name: String) -> Watched {
 
 /// Says that the test on this thread moves so much that it may take this many times the usual
 /// limit.
-pub(crate) fn allow(times: u32) {
+pub fn allow(times: u32) {
     if let Some(tests) = &mut *running()
         && let Some(test) = tests.get_mut(&std::thread::current().id())
     {
@@ -62,7 +62,7 @@ pub(crate) fn allow(times: u32) {
 }
 
 /// Starts the thread that watches.
-pub(crate) fn start() {
+pub fn start() {
     std::thread::spawn(|| {
         let mut tests = running();
         loop {

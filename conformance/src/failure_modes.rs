@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 
 /// How something ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// It says that it cannot.
     Error,
+    /// It panics.
     Panic,
+    /// It exits with this code.
     Exit(i32),
+    /// It aborts.
     Abort,
     /// A segmentation fault.
     Segv,
@@ -20,10 +23,10 @@ pub(crate) enum Fate {
 
 impl Fate {
     /// Those that a process survives.
-    pub(crate) const HARMLESS: [Self; 2] = [Self::Error, Self::Panic];
+    pub const HARMLESS: [Self; 2] = [Self::Error, Self::Panic];
 
     /// Those that it does not.
-    pub(crate) const DEADLY: [Self; 5] = [
+    pub const DEADLY: [Self; 5] = [
         Self::Exit(0),
         Self::Exit(42),
         Self::Abort,
@@ -32,7 +35,7 @@ impl Fate {
     ];
 
     /// Says that an error has how the worker died, or what the panic said.
-    pub(crate) fn assert_told(self, error: &TaskError) {
+    pub fn assert_told(self, error: &TaskError) {
         let (code, signal) = match self {
             Self::Error | Self::Panic => (None, None),
             Self::Exit(code) => (Some(code), None),
@@ -52,10 +55,10 @@ impl Fate {
 }
 
 /// What those say that say something.
-pub(crate) const REASON: &str = "this is the end";
+pub const REASON: &str = "this is the end";
 
 /// Ends the process, panics, or fails.
-pub(crate) fn strike(fate: Fate) -> Result<(), &'static str> {
+pub fn strike(fate: Fate) -> Result<(), &'static str> {
     match fate {
         Fate::Error => Err(REASON),
         Fate::Panic => panic!("{REASON}"),

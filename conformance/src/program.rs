@@ -20,9 +20,10 @@ const VARIABLE: &str = "CONFORMANCE_PROGRAM";
 const MARK: &str = "CONFORMANCE_MARK";
 
 /// A program: its name, and what it does.
-pub(crate) type Program = (String, fn());
+pub type Program = (String, fn());
 
 /// The programs of these names, for one kind of pool.
+#[macro_export]
 macro_rules! programs {
     ($subject:ident: $($program:ident),+ $(,)?) => {
         vec![$((
@@ -34,7 +35,7 @@ macro_rules! programs {
 pub(crate) use programs;
 
 /// A program's full name.
-pub(crate) fn name<S: Subject>(name: &str) -> String {
+pub fn name<S: Subject>(name: &str) -> String {
     format!("{}::{name}", S::NAME)
 }
 
@@ -54,20 +55,20 @@ pub(crate) fn run(name: &str, programs: Vec<Program>) -> ExitCode {
 }
 
 /// A program about to be run, with a temporary folder of its own.
-pub(crate) struct Again {
+pub struct Again {
     command: Command,
     mark: String,
     temporary: TempDir,
 }
 
 /// The program of this name, to be run.
-pub(crate) fn again<S: Subject>(name: &str) -> Again {
+pub fn again<S: Subject>(name: &str) -> Again {
     let this = env::current_exe().expect("this program has a path");
     again_at::<S>(&this, name)
 }
 
 /// The same from another file, which is this program.
-pub(crate) fn again_at<S: Subject>(file: &Path, name: &str) -> Again {
+pub fn again_at<S: Subject>(file: &Path, name: &str) -> Again {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mark = format!("{}-{number}", std::process::id());
@@ -88,20 +89,20 @@ pub(crate) fn again_at<S: Subject>(file: &Path, name: &str) -> Again {
 
 impl Again {
     /// Sets a variable of its environment.
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+    pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
     /// Gives it arguments.
-    pub(crate) fn args(mut self, arguments: &[&OsStr]) -> Self {
+    pub fn args(mut self, arguments: &[&OsStr]) -> Self {
         self.command.args(arguments);
         self
     }
 
     /// Runs it to its end, and that of all processes which have its output, and says what it
     /// has printed. It must succeed and leave nothing behind.
-    pub(crate) fn lines(mut self) -> Vec<String> {
+    pub fn lines(mut self) -> Vec<String> {
         let output = self.command.output().expect("this program can be run");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
@@ -117,7 +118,7 @@ impl Again {
     }
 
     /// Starts it, as the leader of a process group. What it says to its user is not heard.
-    pub(crate) fn start(mut self) -> Started {
+    pub fn start(mut self) -> Started {
         self.command.stdout(Stdio::piped()).stderr(Stdio::null());
         self.command.process_group(0);
         let mut child = self.command.spawn().expect("this program can be run");
@@ -130,7 +131,7 @@ impl Again {
     }
 
     /// The same with something to read.
-    pub(crate) fn start_with_input(mut self) -> (Started, ChildStdin) {
+    pub fn start_with_input(mut self) -> (Started, ChildStdin) {
         self.command.stdin(Stdio::piped());
         let mut started = self.start();
         let stdin = started.child.stdin.take().expect("it was asked for");
@@ -163,7 +164,7 @@ fn text(output: &Output) -> std::borrow::Cow<'_, str> {
 }
 
 /// A program that runs.
-pub(crate) struct Started {
+pub struct Started {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
     again: Again,
@@ -171,35 +172,35 @@ pub(crate) struct Started {
 
 impl Started {
     /// The next line that it prints.
-    pub(crate) fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("it can be read");
         line.trim_end().to_owned()
     }
 
     /// The living processes that come of it, itself included.
-    pub(crate) fn processes(&self) -> Vec<u32> {
+    pub fn processes(&self) -> Vec<u32> {
         self.again.remains()
     }
 
     /// The process itself.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Waits for its end.
-    pub(crate) fn status(&mut self) -> ExitStatus {
+    pub fn status(&mut self) -> ExitStatus {
         self.child.wait().expect("it is a child")
     }
 
     /// Kills it, alone.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it has ended");
     }
 
     /// What is in its temporary folder.
-    pub(crate) fn files(&self) -> Vec<PathBuf> {
+    pub fn files(&self) -> Vec<PathBuf> {
         self.again.files()
     }
 }

@@ -5,9 +5,10 @@ use libtest_mimic::Trial;
 use crate::watchdog;
 
 /// A test: its name within its section, and what it does.
-pub(crate) type Test = (&'static str, fn());
+pub type Test = (&'static str, fn());
 
 /// The tests of these names, for one kind of pool.
+#[macro_export]
 macro_rules! tests {
     ($subject:ident: $($test:ident),+ $(,)?) => {
         vec![$((stringify!($test), $test::<$subject> as fn())),+]
