@@ -21,6 +21,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         every_item_has_its_own_deadline,
         a_long_deadline_hides_no_short_one,
         a_deadline_needs_nobody_who_waits,
+        a_closed_pool_ends_though_its_last_deadline_comes_just_then,
         what_a_task_has_started_is_killed_with_it,
         what_a_child_of_a_task_has_started_is_killed_as_well,
         a_deadline_is_never_early,
@@ -148,6 +149,27 @@ fn a_deadline_needs_nobody_who_waits<S: Processes>() {
     wait_for_death(&pids);
     for handle in handles {
         assert!(handle.get().unwrap_err().is_timeout());
+    }
+}
+
+/// Whoever looks at the deadline finds the last outcome, and lets the worker go.
+fn a_closed_pool_ends_though_its_last_deadline_comes_just_then<S: Processes>() {
+    const TIMEOUT: u64 = 2_000;
+    fn nearly_late(micros: u64) {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(micros) {
+            std::hint::spin_loop();
+        }
+    }
+    for round in 0..60 {
+        let pool = S::pool(1);
+        let call = pool
+            .call(nearly_late)
+            .timeout(Duration::from_micros(TIMEOUT));
+        let handle = call.apply_async(TIMEOUT - 60 + round);
+        pool.close();
+        pool.join().unwrap();
+        assert!(handle.is_ready());
     }
 }
 

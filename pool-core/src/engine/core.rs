@@ -45,6 +45,9 @@ pub(super) struct Core {
     pub(super) processes: Arc<AtomicUsize>,
     /// Something has happened that may make it necessary to replace a worker.
     pub(super) maintenance_due: bool,
+    /// Something was drained since work was last handed out: a worker may have nothing to do, and
+    /// nothing else may ever happen in this pool.
+    dispatch_due: bool,
     /// The supervisor does not know yet that it has something to do: a worker is to be launched,
     /// or was killed.
     pub(super) has_errand: bool,
@@ -128,6 +131,7 @@ impl Core {
             positions,
             processes: Arc::new(AtomicUsize::new(config.processes)),
             maintenance_due: false,
+            dispatch_due: false,
             has_errand: false,
             end: End::Open,
             has_no_supervisor: false,
@@ -309,10 +313,27 @@ impl Core {
     /// whether anything arrived.
     pub(super) fn drain_and_dispatch(&mut self) -> bool {
         let news = self.drain_all();
-        if news || !self.scheduler.queue().is_empty() {
+        if self.dispatch_due || !self.scheduler.queue().is_empty() {
             self.dispatch();
         }
         news
+    }
+
+    /// Hands out what waits if something was drained, by whomever, since that was last done.
+    pub(super) fn dispatch_if_due(&mut self) {
+        if self.dispatch_due {
+            self.dispatch();
+        }
+    }
+
+    /// Whether something was drained since work was last handed out.
+    pub(super) fn owes_dispatch(&self) -> bool {
+        self.dispatch_due
+    }
+
+    /// All was handed out that could be.
+    pub(super) fn is_dispatched(&mut self) {
+        self.dispatch_due = false;
     }
 
     pub(super) fn drain_all(&mut self) -> bool {
@@ -352,7 +373,10 @@ impl Core {
             return false;
         }
         match self.exchange(slot) {
-            Ok(news) => news,
+            Ok(news) => {
+                self.dispatch_due |= news;
+                news
+            }
             Err(Corrupt) => {
                 self.kill(slot, Killed::ProtocolViolation);
                 false

@@ -20,15 +20,14 @@ impl Core {
             self.balance();
             let mut anew = false;
             while let Some(slot) = self.scheduler.superfluous() {
-                if !self.retire(slot) {
-                    break;
-                }
+                self.retire(slot);
                 anew |= self.succeed(slot);
             }
             if !anew && !self.maintenance_due {
                 break;
             }
         }
+        self.is_dispatched();
     }
 
     /// Takes back what waits for one worker while another one has nothing to do.
@@ -129,8 +128,8 @@ impl Core {
         channel.listen(self.watcher.wants_doorbells(), true);
     }
 
-    /// Retires a worker.
-    fn retire(&mut self, slot: usize) -> bool {
+    /// Retires a worker that has nothing to do.
+    fn retire(&mut self, slot: usize) {
         let finalizer = match self.slots[slot].initialized {
             Initialized::Yes => self
                 .config
@@ -139,23 +138,23 @@ impl Core {
             _ => None,
         };
         let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {
-            return false;
+            // It is dead, and nothing of it is to be waited for here.
+            self.scheduler.doom(slot);
+            return;
         };
         match channel.send_retire(finalizer) {
-            Ok(true) => {
+            Ok(()) => {
                 let why = self.slots[slot].recycle;
                 let why = why.unwrap_or_else(|| self.scheduler.reason_to_go(slot));
                 self.slots[slot].retired = Some(why);
                 self.scheduler.retiring(slot);
                 self.orphan();
             }
-            Ok(false) => return false,
             Err(Corrupt) => {
                 self.scheduler.retiring(slot);
                 self.kill(slot, Killed::ProtocolViolation);
             }
         }
-        true
     }
 
     /// Whether what was submitted just now may stay in the queue for a moment, until there are a

@@ -344,6 +344,10 @@ impl Shared {
 
     /// Unlocks, and delivers what there is.
     fn deliver(&self, mut core: MutexGuard<'_, Core>) {
+        debug_assert!(
+            !core.owes_dispatch(),
+            "whoever drains hands out what waits: nobody else may come"
+        );
         if std::mem::take(&mut core.has_errand) {
             self.alarm.set();
         }

@@ -128,8 +128,8 @@ impl ParentChannel {
         Ok(self.unsent.is_none())
     }
 
-    /// Retires the worker, which runs the finalizer before. `false`: no space for that now.
-    pub(super) fn send_retire(&mut self, finalizer: Option<u64>) -> Result<bool, Corrupt> {
+    /// Retires the worker, which has answered everything and runs the finalizer before.
+    pub(super) fn send_retire(&mut self, finalizer: Option<u64>) -> Result<(), Corrupt> {
         // The finalizer takes `()`, which has no bytes: an item with an empty head.
         let mut head = [0; MAX_HEAD];
         let size = Head::value(0).write(&mut head);
@@ -142,14 +142,16 @@ impl ParentChannel {
             bytes: size as u64,
         };
         if self.requests.free()? < FRAME_HEADER + size {
-            return Ok(false);
+            // It has read all that it was sent and keeps less than an eighth of the ring back, or
+            // it lies. There would be nobody to say that there is space again.
+            return Err(Corrupt);
         }
         self.requests.put(&header.write())?;
         if finalizer.is_some() {
             self.requests.put(&head[..size])?;
         }
         self.publish();
-        Ok(true)
+        Ok(())
     }
 
     /// Lets the worker have what was put into the ring.

@@ -102,6 +102,9 @@ impl Core {
                 self.on_deadline(slot, now);
             }
         }
+        // To look at a deadline is to drain: what was found there may have been the last thing
+        // that this pool had to do.
+        self.dispatch_if_due();
     }
 
     /// Whether a worker that is starting has had its time.

@@ -451,6 +451,7 @@ impl<L: WorkUnit> Scheduler<L> {
             worker.state == QueueState::Up
                 && worker.is_idle()
                 && !worker.reclaiming
+                && !worker.doomed
                 && (over || worker.dismissed || worker.tasks_left == Some(0))
         })
     }
