@@ -2,7 +2,6 @@
 //! start programs in the background, which ignore interrupts.
 #![allow(unsafe_code)]
 
-use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
@@ -63,16 +62,6 @@ fn run(program: &str, arguments: &[&str]) {
     let _ = ended.expect("it can be started");
 }
 
-/// The living processes below this one that have this name.
-fn below_called(name: &str) -> Vec<u32> {
-    let mut below = procfs::below(std::process::id());
-    below.retain(|pid| {
-        let called = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        called.trim_end() == name
-    });
-    below
-}
-
 fn closes_in_tasks<S: Processes>() {
     let pool = S::pool(2);
     let close_and_run = |_: u64| {
@@ -81,7 +70,7 @@ fn closes_in_tasks<S: Processes>() {
     };
     let handle = pool.map_async(close_and_run, 0..2);
     // A worker that closes its doorbell is killed at once, with what it has started.
-    wait_until(|| handle.is_ready() || below_called("sleep").len() == 2);
+    wait_until(|| handle.is_ready() || procfs::below_called("sleep").len() == 2);
     println!("ready");
     never();
 }
@@ -286,7 +275,7 @@ fn runs_in_the_background<S: Processes>() {
         }
     };
     let _handle = pool.map_async(background, 0..2);
-    wait_until(|| below_called("sleep").len() == 3);
+    wait_until(|| procfs::below_called("sleep").len() == 3);
     println!("ready");
     never();
 }

@@ -407,7 +407,7 @@ const GATE: &str = "CONFORMANCE_GATE";
 /// frozen. Then the item needs a moment more, and gets it.
 fn time_in_which_nobody_runs_is_nobodys<S: Processes>() {
     let gate = Gate::new();
-    let mut program = again::<S>("is_frozen").env(GATE, &gate.ticket()).start();
+    let mut program = again::<S>("is_frozen").env(GATE, gate.ticket()).start();
     let worker = gate.wait_for(1)[0];
     let stopped = Instant::now();
     for pid in [program.id(), worker] {

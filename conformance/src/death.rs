@@ -537,7 +537,7 @@ fn a_caller_that_dies_takes_its_workers_along<S: Processes>() {
     use std::os::unix::process::ExitStatusExt;
     for stage in ["encode", "decode"] {
         for (number, fate) in Fate::DEADLY.into_iter().enumerate() {
-            let program = again::<S>("dies_itself").env(WAY, &format!("{stage} {number}"));
+            let program = again::<S>("dies_itself").env(WAY, format!("{stage} {number}"));
             let mut program = program.start();
             let status = program.status();
             let expected = match fate {

@@ -45,7 +45,6 @@ mod death_mid_transfer;
 mod events;
 mod failure;
 pub mod failure_modes;
-pub mod file_barrier;
 mod forged;
 mod futures;
 mod hooks;
@@ -72,12 +71,12 @@ mod results;
 mod settings;
 mod shutdown;
 mod spans;
-mod stacks;
 mod start;
 mod suite;
 mod ties;
 mod trace;
-pub mod watchdog;
+
+pub use procpool_testing::{file_barrier, watchdog};
 
 #[doc(hidden)]
 pub use crate::backends::Built;

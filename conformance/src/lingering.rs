@@ -54,7 +54,7 @@ impl Tracer {
     }
 
     fn of_process<S: Processes>(tracee: u32) -> Option<Self> {
-        let tracer = again::<S>("traces").env(TRACEE, &tracee.to_string());
+        let tracer = again::<S>("traces").env(TRACEE, tracee.to_string());
         let mut process = tracer.start();
         let line = process.line();
         if line != "traced" {

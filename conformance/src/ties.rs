@@ -81,17 +81,7 @@ fn run_program(_: u64) {
 
 /// Waits until this many programs run below this process.
 fn wait_for_programs(count: usize) {
-    let is_program = |pid: &u32| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name == "sleep\n"
-    };
-    wait_until(|| {
-        procfs::below(std::process::id())
-            .iter()
-            .filter(|pid| is_program(pid))
-            .count()
-            == count
-    });
+    wait_until(|| procfs::below_called("sleep").len() == count);
 }
 
 /// Lets signals end this program, which may have been started by one that ignores them (nohup).
@@ -201,12 +191,8 @@ fn a_worker_without_its_first_tie_has_another<S: Processes>() {
         .split(' ')
         .map(|pid| pid.parse().expect("a number"))
         .collect();
-    let stays = |pid: &u32| {
-        workers.contains(pid) || *pid == program.id() || {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            name == "sleep\n"
-        }
-    };
+    let stays =
+        |pid: &u32| workers.contains(pid) || *pid == program.id() || procfs::name(*pid) == "sleep";
     // A fork server and its standby.
     let between: Vec<u32> = program
         .processes()

@@ -463,14 +463,7 @@ fn orphans_of_killed() {
         never(0);
     };
     let running = pools.each_ref().map(|pool| pool.map_async(run, 0..2));
-    let are_sleeping = || {
-        let below = procfs::below(std::process::id());
-        let names = below
-            .iter()
-            .map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")));
-        names.flatten().filter(|name| name == "sleep\n").count() == 4
-    };
-    wait_until(are_sleeping);
+    wait_until(|| procfs::below_called("sleep").len() == 4);
     // Some die with the server, the others before, so that it has yet to reap them.
     let (server_pid, standby) = (self::server(), standby());
     signal(server_pid, Signal::STOP);

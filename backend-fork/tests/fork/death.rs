@@ -8,13 +8,11 @@ use std::task::Poll;
 use nix::libc;
 use nix::unistd::{ForkResult, fork};
 use procpool_core::{ExitStatus, Launcher};
+use procpool_testing::procfs::{children, descriptors, exists, is_alive, signal};
 use rustix::process::Signal;
 
 use crate::orders::Order;
-use crate::processes::{
-    children, descriptors, exists, is_alive, is_readable, signal, stop, wait_for, wait_readable,
-    watch,
-};
+use crate::processes::{is_readable, stop, wait_for, wait_readable, watch};
 use crate::rig::{
     end, launch, pool, reap, reap_now, round, server, standby, tell, try_reach, worker,
 };

@@ -1,11 +1,12 @@
 //! Descriptors, and what happens at the system's limits.
 
 use procpool_core::{ExitStatus, Launcher, Readiness};
+use procpool_testing::procfs::{children, descriptors};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::Scenario;
 use crate::orders::Order;
-use crate::processes::{children, descriptors, raw, regions, wait_for, wait_readable};
+use crate::processes::{raw, regions, wait_for, wait_readable};
 use crate::rig::{end, launch, pool, round, server, tell, try_launch, try_reach, worker};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[

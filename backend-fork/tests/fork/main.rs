@@ -18,6 +18,7 @@ use std::io::{Read, Seek};
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use procpool_testing::watchdog;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 /// Names the scenario that an executed-again process is to run.
@@ -39,8 +40,16 @@ fn main() -> ExitCode {
         run();
         return ExitCode::SUCCESS;
     }
+    watchdog::start();
     let trials = scenarios()
-        .map(|(name, _)| Trial::test(*name, || run_alone(name)))
+        .map(|(name, _)| {
+            Trial::test(*name, || {
+                let _watched = watchdog::watch((*name).to_owned());
+                // Longer than what says more of what is missing.
+                watchdog::allow(3);
+                run_alone(name)
+            })
+        })
         .collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

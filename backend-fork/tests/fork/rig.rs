@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use procpool_core::{ExitStatus, LaunchError, LaunchSpec, Launcher, Readiness, WorkerHandle};
 use procpool_fork::{ForkLauncher, ForkServer};
+use procpool_testing::procfs::{children, is_alive, name};
 
 use crate::orders::{self, Order};
-use crate::processes::{children, is_alive, is_readable_within, try_name, wait_for, wait_readable};
+use crate::processes::{is_readable_within, wait_for, wait_readable};
 
 /// A fork server whose workers take orders.
 pub(crate) fn server() -> ForkServer {
@@ -26,9 +27,7 @@ pub(crate) fn standby(server: &ForkServer) -> u32 {
     let mut found = None;
     wait_for("the server makes a standby", || {
         let serves = server.pid();
-        let sleeps = |pid: &u32| {
-            *pid != serves && is_alive(*pid) && try_name(*pid).as_deref() == Some(STANDBY)
-        };
+        let sleeps = |pid: &u32| *pid != serves && is_alive(*pid) && name(*pid) == STANDBY;
         found = children(std::process::id()).into_iter().find(sleeps);
         found.is_some()
     });

@@ -8,12 +8,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use procpool_fork::{ForkLauncher, ForkServer};
+use procpool_testing::procfs::{children, descriptors, is_alive};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::Scenario;
-use crate::processes::{children, descriptors, is_alive, wait_for, watch};
+use crate::processes::{wait_for, watch};
 use crate::rig::{launch, pool, round, server, standby, try_launch, try_reach, worker};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[

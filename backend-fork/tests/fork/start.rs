@@ -7,9 +7,9 @@ use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use procpool_core::{ExitStatus, Pool};
 use procpool_fork::{ForkPool, ForkServer};
+use procpool_testing::procfs::{descriptors, exists, status};
 
 use crate::orders::{self, Order};
-use crate::processes::{descriptors, exists, status};
 use crate::rig::{end, pool, server, tell, worker};
 use crate::{Scenario, again};
 
@@ -172,7 +172,8 @@ fn signals() {
         // The C library keeps two signals for itself and lets nobody change them.
         let own = bits(&[32, 33]);
         let set = |field| {
-            let set = u64::from_str_radix(&status(process, field), 16).expect("a set");
+            let set =
+                u64::from_str_radix(&status(process, field).expect("a field"), 16).expect("a set");
             set & !own
         };
         assert_eq!(set("SigBlk"), 0);

@@ -2,13 +2,14 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command, Stdio, id};
+use std::path::PathBuf;
+use std::process::{Command, Stdio, id};
 use std::task::Poll;
 use std::time::Instant;
 
 use procpool_core::ExitStatus;
+use procpool_testing::again::{Again, Started};
 use rustix::process::{
     Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open, pidfd_send_signal,
 };
@@ -121,20 +122,9 @@ fn killed_at_any_moment() {
 }
 
 /// Starts this test once more, as the parent to be killed, and waits for its worker.
-fn second_parent(name: &str) -> (Child, OwnedFd) {
-    #[allow(clippy::disallowed_methods, reason = "the test's own process")]
-    let mut parent = Command::new(env::current_exe().expect("this program"))
-        .env(Scenario::VARIABLE, name)
-        .env("LAUNCHING_PARENT", "second")
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a process");
-    let mut worker = String::new();
-    let stdout = parent.stdout.as_mut().expect("a pipe");
-    BufReader::new(stdout)
-        .read_line(&mut worker)
-        .expect("the worker's number");
-    let worker = open(worker.trim().parse().expect("a number"));
+fn second_parent(name: &str) -> (Started, OwnedFd) {
+    let mut parent = Again::new(name).env("LAUNCHING_PARENT", "second").start();
+    let worker = open(parent.line().parse().expect("a number"));
     (parent, worker)
 }
 
@@ -151,33 +141,13 @@ fn dies_with_its_parent() {
     let (mut parent, worker) = second_parent("a_worker_dies_with_its_parent");
     // It is not to notice that nobody is there any more.
     pidfd_send_signal(&worker, Signal::STOP).expect("a living process");
-    parent.kill().expect("a process");
-    parent.wait().expect("a process");
+    parent.kill();
     assert_dies(&worker);
-}
-
-/// Names one run of a parent, and with it all processes that come of it.
-const MARK: &str = "LAUNCHING_MARK";
-
-/// The living processes of a run.
-fn marked(mark: &str) -> Vec<u32> {
-    let wanted = format!("{MARK}={mark}");
-    let entries = fs::read_dir("/proc").expect("there is a /proc");
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid: &u32| {
-            let read = |what| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
-            let environment = read("environ");
-            let mut variables = environment.split(|byte| *byte == 0);
-            // A zombie has no environment.
-            variables.any(|variable| variable == wanted.as_bytes())
-        })
-        .collect()
 }
 
 /// Killed while its workers start, and start again, nobody stays and no file.
 fn parent_killed_at_any_moment() {
-    if env::var_os(MARK).is_some() {
+    if is_second_parent() {
         drop(reached());
         println!("ready");
         loop {
@@ -188,40 +158,28 @@ fn parent_killed_at_any_moment() {
     reached();
     let usual = started.elapsed();
     let mut seed = 42_u32;
-    for round in 0..300 {
+    for _ in 0..300 {
         // By a generator of Lehmer's: any moment of two launches, one as likely as the other.
         seed = (u64::from(seed) * 48271 % 0x7fff_ffff) as u32;
         let moment = usual * 2 * (seed % 1000) / 1000;
-        let mark = format!("{}-{round}", id());
-        #[allow(clippy::disallowed_methods, reason = "the test's own process")]
-        let mut parent = Command::new(env::current_exe().expect("this program"))
-            .env(
-                Scenario::VARIABLE,
-                "a_parent_killed_at_any_moment_leaves_nothing",
-            )
-            .env(MARK, &mark)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a process");
-        let mut line = String::new();
-        let stdout = parent.stdout.as_mut().expect("a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        assert_eq!(line, "ready\n");
+        let again = Again::new("a_parent_killed_at_any_moment_leaves_nothing");
+        let mut parent = again.env("LAUNCHING_PARENT", "second").start();
+        assert_eq!(parent.line(), "ready");
         let ready = Instant::now();
         while ready.elapsed() < moment {
             std::thread::yield_now();
         }
-        parent.kill().expect("a process");
-        parent.wait().expect("a process");
+        parent.kill();
         let killed = Instant::now();
-        while !marked(&mark).is_empty() {
-            assert!(killed.elapsed() < LONG, "they live: {:?}", marked(&mark));
+        while !parent.processes().is_empty() {
+            assert!(
+                killed.elapsed() < LONG,
+                "they live: {:?}",
+                parent.processes()
+            );
             std::thread::yield_now();
         }
-        let left: Vec<_> = fs::read_dir(env::temp_dir())
-            .expect("a folder")
-            .flatten()
-            .collect();
+        let left = parent.files();
         assert!(left.is_empty(), "seed {seed}, {moment:?}: {left:?}");
     }
 }
@@ -253,10 +211,10 @@ fn orphan() {
         sleep();
     }
     let (mut parent, worker) = second_parent("an_orphan_does_not_become_the_program");
-    parent.kill().expect("a process");
-    parent.wait().expect("a process");
+    parent.kill();
     assert_dies(&worker);
-    // The harness finds the note, if there is one.
+    assert_eq!(parent.files(), [] as [PathBuf; 0]);
+    // The harness finds the note of this one's, if there is one.
     let mut link = launch();
     link.kill();
     reach(&mut *link).expect_err("no worker");

@@ -5,13 +5,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::task::Poll;
 use std::time::Duration;
 
-use libtest_mimic::Failed;
 use procpool_core::{ExitStatus, LaunchError, LaunchSpec, Launcher, Readiness, WorkerHandle};
 use procpool_spawn::SpawnLauncher;
+use procpool_testing::again::Again;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A test.
@@ -28,9 +27,6 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// Gives a process its scenario.
-    pub(crate) const VARIABLE: &str = "LAUNCHING_SCENARIO";
-
     pub(crate) fn new(name: &'static str, parent: fn()) -> Self {
         Self {
             name,
@@ -57,28 +53,11 @@ impl Scenario {
     }
 
     /// Runs it in a process of its own.
-    pub(crate) fn run(&self) -> Result<(), Failed> {
-        let temporary = tempfile::tempdir()?;
-        #[allow(clippy::disallowed_methods, reason = "the test's own process")]
-        let mut command = Command::new(env::current_exe()?);
-        command
-            .env(Self::VARIABLE, self.name)
-            .env("TMPDIR", temporary.path())
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null());
-        let output = command.output()?;
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            return Err(format!("{}: {stderr}", output.status).into());
-        }
-        if !stderr.is_empty() {
-            return Err(format!("it said: {stderr}").into());
-        }
-        let left: Vec<_> = fs::read_dir(temporary.path())?.flatten().collect();
-        if !left.is_empty() {
-            return Err(format!("left behind: {left:?}").into());
-        }
-        Ok(())
+    pub(crate) fn run(&self) {
+        let variables = self.variables.iter();
+        let again = Again::new(self.name);
+        let again = variables.fold(again, |again, (name, value)| again.env(name, value));
+        again.lines();
     }
 }
 

@@ -7,16 +7,14 @@ mod harness;
 mod reaching;
 mod rubbish;
 
-use std::env;
-
 use libtest_mimic::{Arguments, Trial};
+use procpool_testing::again::asked_for;
+use procpool_testing::watchdog;
 
 use crate::harness::{Scenario, is_worker};
 
 fn main() {
-    let scenario = env::var(Scenario::VARIABLE)
-        .ok()
-        .and_then(|name| scenarios().find(|scenario| scenario.name == name));
+    let scenario = asked_for().and_then(|name| scenarios().find(|scenario| scenario.name == name));
     if let Some(scenario) = &scenario
         && is_worker()
     {
@@ -28,8 +26,17 @@ fn main() {
     if let Some(scenario) = scenario {
         return (scenario.parent)();
     }
+    watchdog::start();
     let trials = scenarios()
-        .map(|scenario| Trial::test(scenario.name, move || scenario.run()))
+        .map(|scenario| {
+            Trial::test(scenario.name, move || {
+                let _watched = watchdog::watch(scenario.name.to_owned());
+                // Longer than what says more of what is missing.
+                watchdog::allow(3);
+                scenario.run();
+                Ok(())
+            })
+        })
         .collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

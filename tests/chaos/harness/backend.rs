@@ -139,9 +139,9 @@ mod fork {
     use std::sync::{Mutex, PoisonError};
 
     use procpool::{ForkPool, ForkServer};
+    use procpool_testing::procfs;
 
     use super::{Backend, BuildError, Config, Duration, Family, Kind, Output, OutputLine, action};
-    use crate::harness::procfs;
 
     /// [`ForkPool`], with fork servers in store: none can be started once there are threads.
     pub(crate) struct Fork {

@@ -1,9 +1,8 @@
 //! What this process holds.
 
+use procpool_testing::procfs;
 use std::fmt;
 use std::fs;
-
-use super::procfs;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use procpool::Pool;
+use procpool_testing::procfs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -16,7 +17,7 @@ use super::effects::Harm;
 use super::meddling::{self, Held};
 use super::plan::one_in;
 use super::pools::Tenant;
-use super::procfs;
+use super::sandbox;
 use super::storm::Storm;
 use super::victims::Victims;
 
@@ -255,6 +256,6 @@ fn open(pid: u32) -> Option<OwnedFd> {
     let before = procfs::started(pid)?;
     let process = pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()?;
     // The number stood for one process all the while if it was started at one time.
-    let is_ours = procfs::is_marked(pid) && procfs::started(pid)? == before;
+    let is_ours = sandbox::is_of_this_run(pid) && procfs::started(pid)? == before;
     is_ours.then_some(process)
 }

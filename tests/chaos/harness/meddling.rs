@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use procpool_testing::procfs;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getrlimit, pidfd_send_signal, prlimit, setrlimit,
 };
 
 use super::effects::Harm;
-use super::procfs;
+use super::sandbox;
 
 /// Names whom this program is to trace, when it is run as a tracer, and how.
 const TRACED: &str = "CHAOS_TRACED";
@@ -61,7 +62,7 @@ impl Held {
         let mut command = Command::new(env::current_exe().ok()?);
         command.env(TRACED, format!("{pid} {how}"));
         // Nobody traces it in turn: whoever waited for its end would wait for its tracer's.
-        command.env_remove(procfs::MARK);
+        command.env_remove(sandbox::MARK);
         command.stdin(Stdio::null());
         let tracer = command.spawn().ok()?;
         let by = if like_a_debugger {

@@ -15,11 +15,8 @@ mod notes;
 mod oracle;
 mod plan;
 mod pools;
-mod procfs;
 mod sandbox;
 mod soak;
-#[path = "../../../conformance/src/stacks.rs"]
-mod stacks;
 mod storm;
 mod victims;
 mod waiting;

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use procpool::Pool;
+use procpool_testing::procfs;
 
 use super::backend::Backend;
 use super::oracle::Facts;
 use super::plan::{self, one_in};
-use super::procfs;
 use super::storm::Storm;
 
 /// This many pools live side by side.

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use procpool_testing::{procfs, stacks};
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, set_parent_process_death_signal,
-    setrlimit,
+    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
 };
 
 use super::notes::{self, NOTES, RUNS};
-use super::procfs::{self, MARK};
-use super::stacks;
+
+/// In the environment of every process of a run, with a value of its own.
+pub(crate) const MARK: &str = "CHAOS_MARK";
 
 /// How long processes may outlive the program that they come of: those that die with their parent
 /// still need a moment to do so, and the child of a task whose fork server was killed dies by
@@ -60,7 +61,7 @@ pub(crate) fn run(arguments: &[String], time: Duration) -> Result<(), String> {
             break status;
         }
         if Instant::now() > limit {
-            let mut processes = procfs::with_mark(&mark);
+            let mut processes = procfs::with_variable(MARK, &mark);
             processes.sort_unstable();
             stacks::print(&processes);
             let _ = child.kill();
@@ -91,6 +92,11 @@ pub(crate) fn is_inside() -> bool {
     env::var_os(MARK).is_some()
 }
 
+/// Whether a process comes of the same run as this one.
+pub(crate) fn is_of_this_run(pid: u32) -> bool {
+    env::var(MARK).is_ok_and(|mark| procfs::has_variable(pid, MARK, &mark))
+}
+
 /// Makes this process fit to be one: it ends with who started it, and its workers' crashes fill
 /// no disk.
 pub(crate) fn enter() {
@@ -106,7 +112,7 @@ pub(crate) fn enter() {
 fn wait_until_alone(mark: &str) -> Vec<String> {
     let end = Instant::now() + GRACE;
     loop {
-        let left = procfs::with_mark(mark);
+        let left = procfs::with_variable(MARK, mark);
         if left.is_empty() || Instant::now() > end {
             return left.into_iter().map(procfs::describe).collect();
         }
@@ -116,9 +122,7 @@ fn wait_until_alone(mark: &str) -> Vec<String> {
 
 /// Kills all that is left of a run that has failed.
 fn end(mark: &str) {
-    for pid in procfs::with_mark(mark) {
-        if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
+    for pid in procfs::with_variable(MARK, mark) {
+        procfs::signal(pid, Signal::KILL);
     }
 }

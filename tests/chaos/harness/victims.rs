@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use procpool_testing::procfs;
 use rustix::process::{Resource, getrlimit};
 
 use super::effects::Effects;
-use super::procfs;
 
 /// A fork server has a standby, which has one of its own some time later. So only two deaths this
 /// soon after each other explain the end of a pool.

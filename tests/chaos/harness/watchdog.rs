@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use procpool_testing::{procfs, stacks};
+
 use super::ledger::Ledger;
-use super::procfs;
-use super::stacks;
 
 /// For so long something may be outstanding and nothing end. A process is stopped for less than
 /// two seconds.

@@ -53,7 +53,14 @@ impl File {
 
 /// Whether everything in this file is there for tests, examples or benchmarks alone.
 pub(super) fn is_proof(path: &str) -> bool {
-    const FOLDERS: &[&str] = &["tests", "examples", "benches", "conformance", "pool-bench"];
+    const FOLDERS: &[&str] = &[
+        "tests",
+        "examples",
+        "benches",
+        "conformance",
+        "testing",
+        "pool-bench",
+    ];
     let stem = path.rsplit('/').next().unwrap_or(path);
     let stem = stem.strip_suffix(".rs").unwrap_or(stem);
     path.split('/').any(|part| FOLDERS.contains(&part))

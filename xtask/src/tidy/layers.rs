@@ -7,9 +7,10 @@ use super::manifest;
 
 /// Each of our packages, and which of the others it may depend on, tests included.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("procpool-testing", &[]),
     ("procpool-core", &[]),
-    ("procpool-fork", &["procpool-core"]),
-    ("procpool-spawn", &["procpool-core"]),
+    ("procpool-fork", &["procpool-core", "procpool-testing"]),
+    ("procpool-spawn", &["procpool-core", "procpool-testing"]),
     (
         "procpool",
         &[
@@ -18,9 +19,13 @@ const LAYERS: &[(&str, &[&str])] = &[
             "procpool-spawn",
             // For its tests.
             "procpool-conformance",
+            "procpool-testing",
         ],
     ),
-    ("procpool-conformance", &["procpool-core", "procpool"]),
+    (
+        "procpool-conformance",
+        &["procpool-core", "procpool", "procpool-testing"],
+    ),
     (
         "procpool-bench",
         &[

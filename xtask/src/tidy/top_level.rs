@@ -13,6 +13,7 @@ const FOLDERS: &[&str] = &[
     "pool-core",
     "showcase",
     "src",
+    "testing",
     "tests",
     "xtask",
 ];

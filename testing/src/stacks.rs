@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const DEBUGGER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Prints the stacks of these processes.
-pub(crate) fn print(processes: &[u32]) {
+pub fn print(processes: &[u32]) {
     for pid in processes {
         describe(*pid);
     }

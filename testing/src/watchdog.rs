@@ -6,6 +6,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::procfs;
 use crate::stacks;
 
@@ -89,7 +91,7 @@ pub fn start() {
     });
 }
 
-/// Says what hangs where, and ends the program. Its workers and programs end with it.
+/// Says what hangs where, and ends the program, its workers, and the programs that it runs.
 fn bark(name: &str) -> ! {
     let own = std::process::id();
     let mut processes = procfs::below(own);
@@ -97,5 +99,8 @@ fn bark(name: &str) -> ! {
     eprintln!("\n{name} hangs. These processes take part: {processes:?}");
     stacks::print(&processes);
     eprintln!("{name} hangs; the stacks stand above");
+    for pid in &processes[1..] {
+        procfs::signal(*pid, Signal::KILL);
+    }
     std::process::abort()
 }

@@ -1,0 +1,12 @@
+//! What the suites of [procpool](https://docs.rs/procpool) share that look at whole processes.
+//!
+//! - [`again`]: the test program, run again as another one, and what is left of it
+//! - [`file_barrier`]: places where tests meet tasks in other processes
+//! - [`procfs`]: what `/proc` says of processes
+//! - [`watchdog`]: what ends a test that hangs, with the [stacks] of all that take part
+
+pub mod again;
+pub mod file_barrier;
+pub mod procfs;
+pub mod stacks;
+pub mod watchdog;
