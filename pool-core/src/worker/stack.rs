@@ -65,6 +65,32 @@ pub(super) fn answer_questions(region: &Arc<Region>) {
 
 /// The part of this thread's stack below an address; empty if it is not known where it ends.
 fn stack_below(here: usize) -> Range<usize> {
+    // As far as the system lets it grow, but for pages that guard it.
+    let guard = 16 * rustix::param::page_size();
+    let stack = main_stack(here).or_else(thread_stack).unwrap_or_default();
+    if stack.contains(&here) {
+        (stack.start + guard).min(here)..here
+    } else {
+        here..here
+    }
+}
+
+/// The stack of the program's first thread, if this is it: by what the process knows of itself,
+/// since the C library would read all of `/proc/self/maps`, in every worker that starts. `None`:
+/// this is another thread, or its stack has no limit.
+fn main_stack(here: usize) -> Option<Range<usize>> {
+    let is_first = rustix::thread::gettid() == rustix::process::getpid();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack).current?;
+    // The kernel puts the program's name at the very top of the stack, and a word after it.
+    let name = rustix::param::linux_execfn();
+    let end = name.as_ptr().addr() + name.to_bytes_with_nul().len() + size_of::<u64>();
+    let top = end.next_multiple_of(rustix::param::page_size());
+    let stack = top.checked_sub(usize::try_from(limit).ok()?)?..top;
+    (is_first && stack.contains(&here)).then_some(stack)
+}
+
+/// The stack of this thread, as the C library knows it.
+fn thread_stack() -> Option<Range<usize>> {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     let (mut start, mut bytes) = (ptr::null_mut(), 0);
     // SAFETY: the attributes are made before they are read, and destroyed once.
@@ -76,14 +102,7 @@ fn stack_below(here: usize) -> Range<usize> {
             known == 0
         }
     };
-    let start = start.addr();
-    // As far as the system lets it grow, but for pages that guard it.
-    let guard = 16 * rustix::param::page_size();
-    if known && (start..start.saturating_add(bytes)).contains(&here) {
-        (start + guard).min(here)..here
-    } else {
-        here..here
-    }
+    known.then(|| start.addr()..start.addr().saturating_add(bytes))
 }
 
 /// Interrupts a task anywhere. It takes no lock and no memory, calls nothing that could be
