@@ -286,7 +286,7 @@ pub use procpool_core::{
     ExitStatus, Imap, ImapMeasured, IntoBroadcast, JoinError, MapHandle, Measured, MeasuredCall,
     MeasuredHandle, Number, Output, OutputLine, OutputStream, Pool, PoolBuilder, ResizeError,
     Resource, SerialPool, Shareable, Stateless, Stats, TaskError, TaskErrorKind, TaskHandle,
-    TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats, worker,
+    TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats,
 };
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
@@ -298,12 +298,29 @@ pub mod dump {
     pub use procpool_core::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
 }
 
-/// For pools of one's own: what runs the calls that [`Pool`] makes.
+/// For pools of one's own: what runs the calls that [`Pool`] makes, on threads, in processes or on
+/// other machines. [`Executor`](executor::Executor) is where to begin.
 pub mod executor {
     pub use procpool_core::{
-        BuildId, CallId, Cancel, Chunk, ChunkOptions, Collected, Executor, FunctionId, OpenInput,
-        Tracer, build_id,
+        BroadcastContent, BuildId, CallId, Callbacks, Cancel, CancelFlag, Chunk, ChunkOptions,
+        Chunking, Collected, Completion, ContentId, EncodedChunk, Executor, FunctionId, OpenInput,
+        Outcome, Refused, Submitted, Tracer, build_id,
     };
+}
+
+/// For backends of one's own: how one worker process is started and reached.
+/// [`Launcher`](backend::Launcher) is where to begin; a pool of such workers is a [`WorkerPool`].
+pub mod backend {
+    pub use procpool_core::worker::{bind_to_parent, forward_events_to, serve, settle};
+    pub use procpool_core::{
+        Backend, LaunchError, LaunchSpec, Launcher, PROTOCOL_VERSION, Readiness, Region,
+        WorkerHandle, after_fork_in_child, build_identity,
+    };
+}
+
+/// What a task knows of the worker that runs it.
+pub mod worker {
+    pub use procpool_core::worker::{WorkerInfo, current, is_cancelled};
 }
 
 /// The pool of processes to use unless there is a reason for another one.

@@ -134,7 +134,7 @@ impl Reply {
         let (kind, value) = match self.status {
             ExitStatus::Code(code) => (EXITED, code),
             ExitStatus::Signal(signal) => (KILLED, signal),
-            ExitStatus::Unknown | ExitStatus::Orphaned => (LOST, 0),
+            _ => (LOST, 0),
         };
         [&head(kind, self.launch)[..], &value.to_le_bytes()].concat()
     }

@@ -177,16 +177,14 @@ impl Launching {
             };
         }
         match status {
-            // A process that is killed may have been about to get there.
-            Some(status @ (ExitStatus::Signal(_) | ExitStatus::Unknown | ExitStatus::Orphaned)) => {
-                LaunchError::new(format!(
-                    "the worker process {status} before it reached procpool::init()"
-                ))
-            }
             Some(status @ ExitStatus::Code(_)) => LaunchError::new(format!(
                 "the worker process {status} before it reached procpool::init(): {HINT}"
             ))
             .from_missing_init(),
+            // A process that is killed may have been about to get there.
+            Some(status) => LaunchError::new(format!(
+                "the worker process {status} before it reached procpool::init()"
+            )),
             None => LaunchError::new(format!(
                 "the worker process closed its standard input before it reached \
                  procpool::init(): {HINT}"

@@ -52,7 +52,9 @@ pub use api::trace::Trace;
 #[doc(hidden)]
 pub use backend::launcher::ForkServing;
 pub use backend::launcher::{Backend, LaunchSpec, Launcher, Readiness, WorkerHandle};
-pub use broadcast::{Broadcast, BroadcastError, IntoBroadcast, Shareable};
+pub use broadcast::{
+    Broadcast, BroadcastContent, BroadcastError, ContentId, IntoBroadcast, Shareable,
+};
 pub use codec::Number;
 pub use error::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
 pub use error::launch_error::LaunchError;
@@ -78,9 +80,15 @@ pub use shm::region::Region;
 #[doc(hidden)]
 pub use sys::{be_signalled_by, failed, off_standard, poll};
 pub use task::call_id::CallId;
+pub use task::callbacks::Callbacks;
 pub use task::chunk::Chunk;
+pub use task::chunking::Chunking;
+pub use task::completion::{Completion, Refused};
+pub use task::encoded_chunk::{EncodedChunk, Submitted};
 pub use task::executor::{Cancel, Executor};
 pub use task::open_input::OpenInput;
 pub use task::options::ChunkOptions;
+pub use task::outcome::Outcome;
 pub use worker::Resource;
+pub use worker::cancel_flag::CancelFlag;
 pub use worker::function::{FunctionId, NotInExecutable, Stateless};

@@ -12,7 +12,6 @@ use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::stats::Stats;
 use crate::observe::trace::{Tracer, already_traced};
 use crate::panic::catch::catch_and_discard;
-use crate::sys;
 use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;
 use crate::task::executor::{Cancel, Executor};
@@ -86,7 +85,7 @@ impl Serial {
 impl Executor for Serial {
     fn submit(&self, mut chunk: Chunk) {
         if let Some(tracer) = &*self.tracer() {
-            chunk.trace(tracer, sys::now_ns());
+            chunk.trace(tracer);
         }
         let count = chunk.count() as u64;
         self.stats().submitted += count;
@@ -166,7 +165,7 @@ impl Executor for Serial {
     }
 
     fn detach_tracer(&self, tracer: &Tracer) {
-        self.tracer().take_if(|it| it.is(tracer));
+        self.tracer().take_if(|it| it == tracer);
     }
 
     fn stats(&self) -> Stats {

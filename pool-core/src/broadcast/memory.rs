@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::content_id::ContentId;
 use super::decoded::{Decoded, decoding};
 use super::listener;
 use crate::codec::handle_context::{self, Arrival, Attach, Attachment};
@@ -34,6 +35,8 @@ pub struct SharedMemory {
     inner: Vec<Arc<SharedMemory>>,
     /// How much memory has memory inside: 1 if there is none in this.
     rank: u32,
+    /// What its content is called, once that was asked.
+    content: OnceLock<ContentId>,
 }
 
 /// How much memory can have memory inside, with the innermost. A ticket has as many levels, and
@@ -57,7 +60,7 @@ impl Attachment for SharedMemory {
     fn height(&self) -> u32 {
         match &self.origin {
             Origin::Here(shared) => shared.height,
-            Origin::Parent(_) | Origin::Worker => self.decoded.height(),
+            Origin::Parent(_) | Origin::Worker | Origin::Brought(_) => self.decoded.height(),
         }
     }
 }
@@ -105,6 +108,43 @@ enum Origin {
     Parent(Place),
     /// It was opened in a worker, which may be gone.
     Worker,
+    /// It was made in this process, of content from another machine.
+    Brought(Brought),
+}
+
+/// What is known of content from another machine.
+#[derive(Default)]
+struct Brought {
+    /// What the content was before the tickets in it were rebased, if they were.
+    original: Option<ContentId>,
+    /// The last memory with the same content but for its tickets, which mean this memory.
+    rebased: Mutex<Option<Rebased>>,
+}
+
+/// Memory whose tickets mean that of these names.
+type Rebased = (Vec<Name>, Arc<SharedMemory>);
+
+impl Brought {
+    fn lock(&self) -> MutexGuard<'_, Option<Rebased>> {
+        self.rebased.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What tickets call memory, in every process that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Name {
+    id: u128,
+    inode: u64,
+}
+
+impl Name {
+    /// Where the inode is in a ticket, which begins with the number.
+    pub(super) const INODE_AT: usize = 24;
+
+    /// The bytes of both, as they are in a ticket.
+    pub(super) fn parts(self) -> ([u8; 16], [u8; 8]) {
+        (self.id.to_le_bytes(), self.inode.to_le_bytes())
+    }
 }
 
 /// A handle on its way: what it means, and where that can be had.
@@ -210,6 +250,7 @@ impl SharedMemory {
             decoded: Decoded::default(),
             inner,
             rank,
+            content: OnceLock::new(),
         });
         let entry = Known {
             memory: Arc::downgrade(&memory),
@@ -291,7 +332,7 @@ impl SharedMemory {
     pub(super) fn ticket(&self) -> Ticket {
         match self.origin {
             // The handles in it say the same.
-            Origin::Here(_) => self.ticket_with(Vec::new()),
+            Origin::Here(_) | Origin::Brought(_) => self.ticket_with(Vec::new()),
             // They speak of a process that may be gone.
             Origin::Parent(_) | Origin::Worker => {
                 self.ticket_with(self.inner.iter().map(|it| it.ticket()).collect())
@@ -313,6 +354,92 @@ impl SharedMemory {
             inode: place.inode,
             inner,
         }
+    }
+
+    /// What tickets call it.
+    pub(super) fn name(&self) -> Name {
+        Name {
+            id: self.id,
+            inode: self.sealed().place().inode,
+        }
+    }
+
+    /// How a ticket of it begins: all but what is inside of it.
+    pub(super) fn ticket_head(&self) -> [u8; 32] {
+        let place = self.sealed().place();
+        let mut head = [0; 32];
+        head[..16].copy_from_slice(&self.id.to_le_bytes());
+        head[16..20].copy_from_slice(&place.pid.to_le_bytes());
+        head[20..24].copy_from_slice(&place.descriptor.to_le_bytes());
+        head[Name::INODE_AT..].copy_from_slice(&place.inode.to_le_bytes());
+        head
+    }
+
+    /// Memory that handles in the value mean.
+    pub(super) fn inner(&self) -> &[Arc<Self>] {
+        &self.inner
+    }
+
+    /// What its content is called.
+    pub(super) fn content_id(&self) -> ContentId {
+        let bytes = || self.bytes().unwrap_or_default();
+        *self.content.get_or_init(|| ContentId::of(bytes()))
+    }
+
+    /// Whether its content is from another machine.
+    pub(super) fn was_brought(&self) -> bool {
+        matches!(self.origin, Origin::Brought(_))
+    }
+
+    /// What the content was before its tickets were rebased, if they were.
+    pub(super) fn original(&self) -> Option<ContentId> {
+        match &self.origin {
+            Origin::Brought(brought) => brought.original,
+            _ => None,
+        }
+    }
+
+    /// Puts content from another machine into memory; handles in it mean the inner memory.
+    pub(super) fn brought(
+        bytes: &[u8],
+        inner: Vec<Arc<Self>>,
+        original: Option<ContentId>,
+    ) -> io::Result<Arc<Self>> {
+        let id = sys::random_id()?;
+        let rank = rank_above(&inner).map_err(io::Error::other)?;
+        let origin = Origin::Brought(Brought {
+            original,
+            ..Brought::default()
+        });
+        let sealed = Sealed::copy_of(bytes)?;
+        Ok(Self::enter(&mut known(), id, sealed, origin, inner, rank))
+    }
+
+    /// Memory like this in which `rebase` has made tickets mean the inner memory. It is kept, for
+    /// the same is asked for again.
+    pub(super) fn rebased(
+        &self,
+        inner: Vec<Arc<Self>>,
+        rebase: impl FnOnce(&mut [u8]),
+    ) -> Result<Arc<Self>, CodecError> {
+        let names: Vec<Name> = inner.iter().map(|it| it.name()).collect();
+        let kept = match &self.origin {
+            Origin::Brought(brought) => Some(brought),
+            _ => None,
+        };
+        if let Some((of, memory)) = kept.and_then(|kept| kept.lock().clone())
+            && of == names
+        {
+            return Ok(memory);
+        }
+        let mut bytes = self.bytes()?.to_vec();
+        rebase(&mut bytes);
+        let memory = Self::brought(&bytes, inner, Some(self.content_id()))
+            .map_err(|error| CodecError::new(format_args!("no memory for a broadcast: {error}")))?;
+        let before = kept.and_then(|kept| kept.lock().replace((names, memory.clone())));
+        // Not before the lock is free: this may be the last of it.
+        drop(before);
+        Ok(memory)
     }
 
     /// How much an offer of it would offer.

@@ -10,6 +10,8 @@
 //! made, and returns a handle of, it offers behind its result; the parent opens it when it takes
 //! that in, and it travels with the outcome from then on.
 
+mod content;
+mod content_id;
 mod decoded;
 mod error;
 mod handle;
@@ -18,6 +20,9 @@ mod memory;
 mod shareable;
 mod shared_result;
 
+pub use content::BroadcastContent;
+pub(crate) use content::Needs;
+pub use content_id::ContentId;
 pub use error::BroadcastError;
 pub use handle::Broadcast;
 pub(crate) use listener::Listener;

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::deferred::Job;
 use super::drained::Drained;
 use super::leader::{LeadershipState, RingWatcher};
 use super::peer::Peer;
@@ -29,6 +28,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread;
 use crate::sys;
 use crate::task::call_id::CallId;
+use crate::task::callbacks::Job;
 use crate::task::chunk::{Chunk, ChunkOutcome, Outcomes};
 use crate::task::executor::Cancel;
 use crate::task::open_input::OpenInput;
@@ -163,7 +163,7 @@ impl Core {
     /// Takes a new chunk.
     pub(super) fn submit(&mut self, mut chunk: Chunk) {
         if let Some(tracer) = &self.tracer {
-            chunk.trace(tracer, sys::now_ns());
+            chunk.trace(tracer);
         }
         self.stats.submitted += u64::from(chunk.count);
         if !chunk.attended {

@@ -89,7 +89,7 @@ impl Core {
             && let Some(chunk) = self.scheduler.newest_mut(slot)
         {
             // It was submitted before the trace began.
-            chunk.trace(tracer, 0);
+            chunk.trace_since(tracer, 0);
         }
         #[cfg(feature = "tracing")]
         self.note_origin(slot);

@@ -8,7 +8,6 @@
 
 mod capture;
 mod core;
-mod deferred;
 mod dispatch;
 mod drained;
 mod ending;
@@ -49,7 +48,6 @@ use std::time::{Duration, Instant};
 
 use self::capture::{Capture, WorkerPipes};
 use self::core::{Core, End, Startup};
-use self::deferred::Deferred;
 use self::leader::Leadership;
 use self::terminating::AskAgain;
 use self::work::Delivery;
@@ -75,6 +73,7 @@ use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, IS_MODEL, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
 use crate::task::call_id::CallId;
+use crate::task::callbacks::Callbacks;
 use crate::task::chunk::Chunk;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
@@ -109,7 +108,7 @@ struct Shared {
     alarm: Arc<Event>,
     /// Hears of memory that was freed; none while no chunk had handles of any.
     frees: OnceLock<Arc<Listener>>,
-    deferred: Deferred,
+    deferred: Callbacks,
     capture: Capture,
     backend: &'static str,
     fork_depth: usize,
@@ -307,7 +306,7 @@ impl Shared {
             events: Poller::new()?,
             alarm: Arc::new(Event::new()?),
             frees: OnceLock::new(),
-            deferred: Deferred::default(),
+            deferred: Callbacks::default(),
             capture,
             backend,
             fork_depth: crate::process::fork::depth(),

@@ -83,7 +83,7 @@ impl Core {
     }
 
     pub(super) fn detach_tracer(&mut self, tracer: &Tracer) {
-        self.tracer.take_if(|it| it.is(tracer));
+        self.tracer.take_if(|it| it == tracer);
     }
 
     /// Since when a slot's worker is at its current load, by its own word, in nanoseconds.
@@ -182,9 +182,9 @@ impl Core {
         let since = noted.filter(|since| (chunk_since.unwrap_or(0)..=now).contains(since));
         Some(RunningTask {
             function: if chunk.is_initializer {
-                "the initializer"
+                "the initializer".into()
             } else {
-                chunk.entry.name()
+                chunk.entry.name().into()
             },
             index: chunk.first + position as usize,
             running_for: since.map(|since| Duration::from_nanos(now - since)),

@@ -83,7 +83,9 @@ impl JoinError {
         Self { message: OF_FORK }
     }
 
-    pub(crate) fn from_inside() -> Self {
+    /// The calling thread is one of those that the pool's end waits for, such as that of its callbacks.
+    #[must_use]
+    pub fn from_inside() -> Self {
         Self {
             message: "a thread of the pool cannot wait for the pool's end: join() from another thread",
         }

@@ -5,9 +5,12 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::panic::foreign_text::Shown;
 use crate::panic::report::PanicReport;
 use crate::process::exit_status::ExitStatus;
+use crate::process::machine::Machine;
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::protocol::{Failure, Stage};
 
@@ -45,12 +48,14 @@ struct Inner {
     resolved: OnceLock<String>,
     exit: Option<ExitStatus>,
     worker: Option<WorkerInfo>,
+    /// Where it happened, if that is known and no worker of it.
+    machine: Option<Machine>,
     /// The last lines that the worker has written to standard error.
     stderr: Option<String>,
 }
 
 /// The kinds of failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TaskErrorKind {
     /// The function panicked. The worker lives on, unless the panic could not be unwound: a second
@@ -88,11 +93,13 @@ impl TaskError {
             resolved: OnceLock::new(),
             exit: None,
             worker: None,
+            machine: None,
             stderr: None,
         }))
     }
 
-    /// An error of this kind, for a [`Pool`](crate::Pool) of your own.
+    /// An error of this kind, for a [`Pool`](crate::Pool) of your own. The message says what
+    /// happened; what is known besides, the methods that begin with `with` add.
     #[must_use]
     pub fn other(kind: TaskErrorKind, message: impl Into<String>) -> Self {
         Self::new(kind, message)
@@ -189,18 +196,31 @@ impl TaskError {
         error
     }
 
-    pub(crate) fn with_worker(mut self, worker: WorkerInfo) -> Self {
+    /// The same error of a task that this worker had.
+    #[must_use]
+    pub fn with_worker(mut self, worker: WorkerInfo) -> Self {
         self.inner_mut().worker = Some(worker);
         self
     }
 
-    pub(crate) fn with_exit(mut self, exit: ExitStatus) -> Self {
+    /// The same error on the machine of this name, where no worker is known.
+    #[must_use]
+    pub fn with_machine(mut self, machine: &str) -> Self {
+        self.inner_mut().machine = Some(machine.into());
+        self
+    }
+
+    /// The same error of a task whose worker has ended like this.
+    #[must_use]
+    pub fn with_exit(mut self, exit: ExitStatus) -> Self {
         self.inner_mut().exit = Some(exit);
         self
     }
 
-    pub(crate) fn with_stderr(mut self, stderr: Option<String>) -> Self {
-        self.inner_mut().stderr = stderr;
+    /// The same error with the last lines that the worker has written to standard error.
+    #[must_use]
+    pub fn with_stderr(mut self, stderr: impl Into<Option<String>>) -> Self {
+        self.inner_mut().stderr = stderr.into();
         self
     }
 
@@ -274,6 +294,13 @@ impl TaskError {
         self.0.worker.as_ref()
     }
 
+    /// The machine that it happened on, where that is another one.
+    #[must_use]
+    pub fn machine(&self) -> Option<&str> {
+        let of_worker = self.worker().and_then(WorkerInfo::machine);
+        of_worker.or(self.0.machine.as_deref())
+    }
+
     /// The last lines that the worker wrote to standard error before it died under the task, killed
     /// or not: at most 20 lines and 4 KiB, as text. A worker that has run many tasks may have
     /// written some of them in earlier ones.
@@ -327,6 +354,7 @@ impl PartialEq for TaskError {
             && this.panic == other.panic
             && this.exit == other.exit
             && this.worker == other.worker
+            && this.machine == other.machine
             && this.stderr == other.stderr
     }
 }
@@ -345,10 +373,78 @@ impl fmt::Display for TaskError {
         if let Some(worker) = &self.0.worker {
             write!(f, ", in {worker}")?;
         }
+        if let Some(machine) = &self.0.machine {
+            write!(f, ", on {machine}")?;
+        }
         if let Some(stderr) = self.stderr() {
             write!(f, "{}", LastLines(stderr))?;
         }
         Ok(())
+    }
+}
+
+/// An error as it travels: between processes that run the same executable, for a backtrace means
+/// nothing in another one.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "TaskError")]
+struct Carried {
+    kind: TaskErrorKind,
+    message: String,
+    index: Option<usize>,
+    panic: Option<PanicReport>,
+    /// That of the panic, which says so nowhere else.
+    thread: Option<String>,
+    exit: Option<ExitStatus>,
+    worker: Option<WorkerInfo>,
+    machine: Option<Machine>,
+    stderr: Option<String>,
+}
+
+impl Serialize for TaskError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let inner = Inner::clone(&self.0);
+        let carried = Carried {
+            kind: inner.kind,
+            message: inner.message,
+            index: inner.index,
+            thread: inner.panic.as_ref().and_then(|panic| panic.thread.clone()),
+            panic: inner.panic,
+            exit: inner.exit,
+            worker: inner.worker,
+            machine: inner.machine,
+            stderr: inner.stderr,
+        };
+        carried.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskError {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Carried {
+            kind,
+            message,
+            index,
+            mut panic,
+            thread,
+            exit,
+            worker,
+            machine,
+            stderr,
+        } = Carried::deserialize(deserializer)?;
+        if let Some(panic) = &mut panic {
+            panic.thread = thread;
+        }
+        Ok(Self(Arc::new(Inner {
+            kind,
+            message,
+            index,
+            panic,
+            resolved: OnceLock::new(),
+            exit,
+            worker,
+            machine,
+            stderr,
+        })))
     }
 }
 
@@ -395,3 +491,50 @@ const _: () = {
     const fn assert<T: Send + Sync + Clone + 'static>() {}
     assert::<TaskError>();
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    fn carried(error: &TaskError) -> TaskError {
+        let mut bytes = Vec::new();
+        codec::encode(error, &mut bytes).expect("it can be encoded");
+        codec::decode(&bytes).expect("it can be decoded")
+    }
+
+    #[test]
+    fn an_error_arrives_as_it_was() {
+        let panic = PanicReport {
+            message: "no".to_owned(),
+            location: Some("src/main.rs:1:2".to_owned()),
+            backtrace: None,
+            thread: Some("helper".to_owned()),
+        };
+        let worker = WorkerInfo::new(3, 1, 77).with_seed(5).with_machine("node7");
+        let errors = [
+            TaskError::other(TaskErrorKind::Closed, "the pool is closed"),
+            TaskError::aborted(panic, "died").at_index(7),
+            TaskError::worker_lost("is gone")
+                .with_exit(ExitStatus::Signal(9))
+                .with_worker(worker)
+                .with_stderr("last words".to_owned()),
+            TaskError::other(TaskErrorKind::WorkerLost, "no answer").with_machine("node8"),
+        ];
+        for error in &errors {
+            assert_eq!(carried(error), *error);
+            assert_eq!(carried(error).to_string(), error.to_string());
+        }
+        assert_eq!(errors[2].machine(), Some("node7"));
+        assert_eq!(errors[3].machine(), Some("node8"));
+        let text = errors[2].to_string();
+        assert!(text.contains("PoolWorker-3 (pid 77) on node7"), "{text}");
+        assert!(errors[3].to_string().ends_with("no answer, on node8"));
+    }
+
+    #[test]
+    fn a_machines_name_does_nothing_to_a_terminal() {
+        let error = TaskError::worker_lost("is gone").with_machine("\u{1b}[2J");
+        assert!(!error.to_string().contains('\u{1b}'));
+    }
+}

@@ -1,7 +1,10 @@
 //! What every worker is doing right now.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::process::worker_info::WorkerInfo;
 
@@ -17,7 +20,7 @@ use crate::process::worker_info::WorkerInfo;
 ///                  at src/main.rs:12:9
 /// PoolWorker-2 (pid 4712): idle
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Dump {
     /// Items that wait in the pool's queue, for any worker.
@@ -27,7 +30,7 @@ pub struct Dump {
 }
 
 /// What one worker is doing, as a part of a [`Dump`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerDump {
     /// Which worker it is; `None` where there is none, or it has not answered.
@@ -47,7 +50,7 @@ pub struct WorkerDump {
 }
 
 /// What a worker is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum WorkerState {
     /// There is none in this place now.
@@ -67,11 +70,11 @@ pub enum WorkerState {
 }
 
 /// The item that a worker runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunningTask {
     /// The path of the function, or of the place where the closure is.
-    pub function: &'static str,
+    pub function: Cow<'static, str>,
     /// Which item of its call it is, counted from 0.
     pub index: usize,
     /// How long it has been running, by the worker's word. That is noted only of items with a
@@ -87,7 +90,7 @@ pub struct RunningTask {
 }
 
 /// What the kernel says of a process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct KernelState {
     /// Its state, such as `S (sleeping)`, `R (running)` or `T (stopped)`.
@@ -96,6 +99,49 @@ pub struct KernelState {
     pub waits_in: Option<String>,
     /// The number of the system call that it is in, if it is in one and we may know.
     pub system_call: Option<u64>,
+}
+
+impl WorkerDump {
+    /// Of a worker of which nothing else is known: for a pool of your own, which fills in the rest.
+    #[must_use]
+    pub fn new(info: Option<WorkerInfo>, state: WorkerState) -> Self {
+        Self {
+            info,
+            state,
+            task: None,
+            waiting: 0,
+            kernel: None,
+            stack: None,
+        }
+    }
+}
+
+impl RunningTask {
+    /// The item with this index of a call of this function, alone in its chunk: for a pool of your
+    /// own, which fills in the rest.
+    #[must_use]
+    pub fn new(function: impl Into<Cow<'static, str>>, index: usize) -> Self {
+        Self {
+            function: function.into(),
+            index,
+            running_for: None,
+            chunk_running_for: None,
+            done_before: 0,
+            chunk: 1,
+        }
+    }
+}
+
+impl KernelState {
+    /// A process in this state: for a pool of your own, which fills in the rest.
+    #[must_use]
+    pub fn new(state: String) -> Self {
+        Self {
+            state,
+            waits_in: None,
+            system_call: None,
+        }
+    }
 }
 
 impl fmt::Display for Dump {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::worker_exit::ExitReason;
 use crate::error::task_error::TaskErrorKind;
 use crate::process::worker_info::WorkerInfo;
@@ -21,7 +23,7 @@ use crate::process::worker_info::WorkerInfo;
 /// PoolWorker-1      4711    2.41s   97%   72.3ms    731       0  3.1 MiB
 /// PoolWorker-3      4713    1.20s   95%   60.0ms    268       0  3.0 MiB
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Items that were submitted.
@@ -75,8 +77,8 @@ impl Stats {
         self.workers_ended.get(&reason).copied().unwrap_or(0)
     }
 
-    /// This many items have failed in this way.
-    pub(crate) fn fail(&mut self, kind: TaskErrorKind, items: u64) {
+    /// Counts this many items that have failed in this way: for a pool of your own.
+    pub fn fail(&mut self, kind: TaskErrorKind, items: u64) {
         if items > 0 {
             self.failed += items;
             *self.failures.entry(kind).or_default() += items;
@@ -85,7 +87,7 @@ impl Stats {
 }
 
 /// What one worker has done since it was reached, as a part of [`Stats`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerStats {
     /// Which worker it is.
@@ -107,6 +109,20 @@ pub struct WorkerStats {
 }
 
 impl WorkerStats {
+    /// Of a worker that has done nothing yet: for a pool of your own, which fills in the rest.
+    #[must_use]
+    pub fn new(info: WorkerInfo) -> Self {
+        Self {
+            info,
+            up: Duration::ZERO,
+            busy: Duration::ZERO,
+            idle: Duration::ZERO,
+            items: 0,
+            queued: 0,
+            rss: None,
+        }
+    }
+
     /// Its process identifier.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::process::exit_status::ExitStatus;
 
 /// How and why a worker ended: what a builder's `on_worker_death` is given.
@@ -12,7 +14,9 @@ pub struct WorkerExit {
 }
 
 impl WorkerExit {
-    pub(crate) fn new(exit: ExitStatus, reason: ExitReason) -> Self {
+    /// For a pool of your own.
+    #[must_use]
+    pub fn new(exit: ExitStatus, reason: ExitReason) -> Self {
         Self { exit, reason }
     }
 
@@ -59,7 +63,7 @@ impl fmt::Display for WorkerExit {
 /// Why a worker ended.
 ///
 /// The text of each reason completes "the worker …".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ExitReason {
     /// It had run as many tasks as `max_tasks_per_child` allows.

@@ -4,6 +4,7 @@
 pub(crate) mod code;
 pub(crate) mod exit_status;
 pub(crate) mod fork;
+pub(crate) mod machine;
 pub(crate) mod orphans;
 pub(crate) mod worker_info;
 pub(crate) mod zombie;

@@ -2,28 +2,52 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use super::machine::Machine;
+
 /// A worker process of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerInfo {
     number: u32,
     generation: u32,
     pid: u32,
     seed: u64,
+    machine: Option<Machine>,
 }
 
 impl WorkerInfo {
-    pub(crate) fn new(number: u32, generation: u32, pid: u32) -> Self {
+    /// For a pool of your own: the number in its name, how many workers were in its place before
+    /// it, and its process identifier.
+    #[must_use]
+    pub fn new(number: u32, generation: u32, pid: u32) -> Self {
         Self {
             number,
             generation,
             pid,
             seed: 0,
+            machine: None,
         }
     }
 
-    pub(crate) fn with_seed(mut self, seed: u64) -> Self {
+    /// The same worker with this [`seed`](Self::seed).
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
+    }
+
+    /// The same worker on the machine of this name.
+    #[must_use]
+    pub fn with_machine(mut self, machine: &str) -> Self {
+        self.machine = Some(machine.into());
+        self
+    }
+
+    /// The machine that it is on, where that is another one.
+    #[must_use]
+    pub fn machine(&self) -> Option<&str> {
+        self.machine.as_deref()
     }
 
     /// Its name, such as `PoolWorker-3`. A pool counts its workers from 1 and never uses a
@@ -85,7 +109,11 @@ impl WorkerInfo {
 
 impl fmt::Display for WorkerInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PoolWorker-{} (pid {})", self.number, self.pid)
+        write!(f, "PoolWorker-{} (pid {})", self.number, self.pid)?;
+        match &self.machine {
+            Some(machine) => write!(f, " on {machine}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a worker says of an item that is measured.
 
+use serde::{Deserialize, Serialize};
+
 /// What a worker says of one item: times in nanoseconds, memory in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ItemTiming {
     /// When it began, on the monotonic clock, which all processes share.
     pub(crate) begun: u64,

@@ -33,7 +33,7 @@ pub(crate) use bonds::{
     leave_with_other_end, raise_oom_score, starter,
 };
 pub(crate) use file_size::without_size_signal;
-pub(crate) use image::{build_content, build_identity};
+pub(crate) use image::{Hash, build_content, build_identity};
 #[cfg(target_os = "linux")]
 pub use linux::off_standard;
 #[cfg(target_os = "linux")]

@@ -14,6 +14,7 @@ use crate::codec::{CodecError, Memory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 #[cfg(feature = "tracing")]
 use crate::observe::call_span::Origin;
+use crate::observe::item_run::Run;
 use crate::observe::task_metrics::TaskMetrics;
 use crate::observe::trace::Tracer;
 use crate::panic::catch::with_tasks;
@@ -128,7 +129,7 @@ impl Chunk {
         let mut item_metrics = ext.as_mut().and_then(|it| it.item_metrics.as_mut());
         let is_measured = item_metrics.is_some();
         let mut offered = Vec::new();
-        let mut record = |kind: RecordKind, bytes: &[u8]| match kind {
+        let mut record = |kind: RecordKind, bytes: &[u8], memory| match kind {
             RecordKind::Time => {
                 if let (Some(item_metrics), Some(measure)) =
                     (&mut item_metrics, ItemTiming::read(bytes))
@@ -138,6 +139,7 @@ impl Chunk {
             }
             RecordKind::Value | RecordKind::Bulk | RecordKind::SharedResult => {
                 outcomes.push_value(bytes);
+                offered.extend(memory);
                 if let Some(item_metrics) = &mut item_metrics {
                     item_metrics.ended(None, bytes.len() as u64);
                 }
@@ -155,8 +157,8 @@ impl Chunk {
             self.entry.function()(&mut ChunkRun::in_memory(
                 &self.items.as_slice(),
                 is_measured,
+                None,
                 &mut record,
-                &mut offered,
             ));
         });
         if !offered.is_empty() {
@@ -238,9 +240,14 @@ impl Chunk {
         }
     }
 
-    /// Lets the items be measured, if they are not, and reported to this tracer, if they are
-    /// reported to none.
-    pub(crate) fn trace(&mut self, tracer: &Tracer, submitted: u64) {
+    /// Lets the items be reported to this tracer as they get their outcomes, unless they are
+    /// reported to one. They are measured for that.
+    pub fn trace(&mut self, tracer: &Tracer) {
+        self.trace_since(tracer, sys::now_ns());
+    }
+
+    /// The same of a chunk that was submitted then.
+    pub(crate) fn trace_since(&mut self, tracer: &Tracer, submitted: u64) {
         let ext = self.ext.get_or_insert_default();
         let is_all = ext.item_metrics.is_none();
         if is_all {
@@ -255,6 +262,20 @@ impl Chunk {
                 is_all,
             });
         }
+    }
+
+    /// The first `at` items, and the others, as chunks of their own: for different workers.
+    ///
+    /// # Panics
+    /// When there are not more items than that, or it is none.
+    #[must_use]
+    pub fn split_at(self, at: usize) -> (Self, Self) {
+        let count = self.count();
+        assert!(
+            0 < at && at < count,
+            "{count} items cannot be split at {at}"
+        );
+        self.split(at as u32)
     }
 
     /// The items before and from `at` on, as chunks of their own.
@@ -390,6 +411,12 @@ impl ChunkOutcome {
         item_metrics.map_or_else(TaskMetrics::default, |it| {
             it.task_metrics(index - self.first)
         })
+    }
+
+    /// Takes what is known of the runs of the first items, if they were measured.
+    pub(crate) fn take_runs(&mut self) -> Vec<Run> {
+        let item_metrics = self.ext.as_mut().and_then(|it| it.item_metrics.as_mut());
+        item_metrics.map(ItemMetrics::take_runs).unwrap_or_default()
     }
 
     /// How many of the items have failed, as far as can be seen without decoding them.

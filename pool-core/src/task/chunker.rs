@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
+use super::chunking::Grain;
 use super::encode::Limit;
 
-/// How long a chunk should keep a worker: so long that handing it over costs little beside it,
-/// and so short that nobody idles for long at the end.
-const TARGET_NS: u64 = 1_000_000;
-/// The most bytes that a chunk of several items should have.
-const TARGET_BYTES: usize = 32 * 1024;
 /// How much larger one chunk may be than what was measured before.
 const GROWTH: u32 = 8;
 /// How much less a chunk counts with each one that is measured after it.
@@ -20,7 +16,7 @@ const MAX_ITEMS: u32 = 1 << 16;
 #[derive(Debug, Clone)]
 pub(crate) struct Chunker {
     fixed: Option<u32>,
-    workers: u32,
+    grain: Grain,
     /// How many items were measured, the latest ones counting most.
     measured: f64,
     /// How long they took together, in nanoseconds.
@@ -30,14 +26,19 @@ pub(crate) struct Chunker {
 }
 
 impl Chunker {
-    pub(crate) fn new(fixed: Option<u32>, workers: usize) -> Self {
+    pub(crate) fn new(fixed: Option<u32>, grain: Grain) -> Self {
         Self {
             fixed,
-            workers: u32::try_from(workers).unwrap_or(u32::MAX).max(1),
+            grain,
             measured: 0.0,
             took_ns: 0.0,
             largest: 1,
         }
+    }
+
+    /// The executor is like this now.
+    pub(crate) fn adapt(&mut self, grain: Grain) {
+        self.grain = grain;
     }
 
     /// How many items the next chunk should have, where `left` items are left, if that is known.
@@ -49,10 +50,11 @@ impl Chunker {
             return 1;
         }
         let item_ns = self.took_ns / self.measured;
-        let by_time = (TARGET_NS as f64 / item_ns.max(0.1)) as u32;
+        let target_ns = self.grain.chunking.target.as_nanos() as f64;
+        let by_time = (target_ns / item_ns.max(0.1)) as u32;
         // Guided: a share of what is left, so that the last chunks are small.
         let by_share = left.map_or(u32::MAX, |left| {
-            u32::try_from(left / (2 * self.workers as usize)).unwrap_or(u32::MAX)
+            u32::try_from(left / self.grain.workers.saturating_mul(2)).unwrap_or(u32::MAX)
         });
         by_time
             .min(self.largest.saturating_mul(GROWTH))
@@ -65,7 +67,7 @@ impl Chunker {
         Limit {
             items: size as usize,
             bytes: match self.fixed {
-                None => TARGET_BYTES,
+                None => self.grain.chunking.max_bytes,
                 Some(_) => usize::MAX,
             },
             until: None,
@@ -75,7 +77,9 @@ impl Chunker {
     /// How many items may be under way at a time: enough that each worker has its next chunk
     /// while it is at one.
     pub(crate) fn window(&self, left: Option<usize>) -> usize {
-        3 * self.workers as usize * self.size(left) as usize
+        let chunks = self.grain.chunking.ahead.max(1);
+        let chunks = chunks.saturating_mul(self.grain.workers);
+        chunks.saturating_mul(self.size(left) as usize)
     }
 
     /// This many items took this long.
@@ -103,11 +107,37 @@ pub(crate) fn guided(left: usize, workers: usize, fixed: Option<u32>) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chunking::Chunking;
     use super::*;
+
+    fn grain(workers: usize) -> Grain {
+        Grain {
+            workers,
+            chunking: Chunking::default(),
+        }
+    }
+
+    /// What an executor says while a call goes on counts from then on.
+    #[test]
+    fn an_executor_may_change_its_mind() {
+        let mut chunker = Chunker::new(None, grain(2));
+        for _ in 0..10 {
+            let size = chunker.size(None);
+            chunker.observe(size, Duration::from_micros(10) * size);
+        }
+        assert_eq!((chunker.size(None), chunker.window(None)), (100, 600));
+        let mut other = grain(5);
+        other.chunking.target = Duration::from_millis(4);
+        other.chunking.ahead = 2;
+        other.chunking.max_bytes = 1000;
+        chunker.adapt(other);
+        assert_eq!((chunker.size(None), chunker.window(None)), (400, 4000));
+        assert_eq!(chunker.limit(400).bytes, 1000);
+    }
 
     #[test]
     fn a_fixed_size_is_kept() {
-        let mut chunker = Chunker::new(Some(20), 4);
+        let mut chunker = Chunker::new(Some(20), grain(4));
         chunker.observe(20, Duration::from_nanos(20));
         assert_eq!(chunker.size(Some(1000)), 20);
         assert_eq!(chunker.limit(20).items, 20);
@@ -116,7 +146,7 @@ mod tests {
 
     #[test]
     fn slow_items_travel_alone() {
-        let mut chunker = Chunker::new(None, 4);
+        let mut chunker = Chunker::new(None, grain(4));
         assert_eq!(chunker.size(None), 1);
         chunker.observe(1, Duration::from_millis(5));
         assert_eq!(chunker.size(None), 1);
@@ -124,7 +154,7 @@ mod tests {
 
     #[test]
     fn fast_items_travel_in_ever_larger_chunks() {
-        let mut chunker = Chunker::new(None, 2);
+        let mut chunker = Chunker::new(None, grain(2));
         let mut size = 1;
         for _ in 0..10 {
             chunker.observe(size, Duration::from_nanos(u64::from(size) * 10));
@@ -139,7 +169,7 @@ mod tests {
     /// items are like.
     #[test]
     fn a_small_chunk_says_little() {
-        let mut chunker = Chunker::new(None, 2);
+        let mut chunker = Chunker::new(None, grain(2));
         for _ in 0..10 {
             chunker.observe(2_000, Duration::from_nanos(20_000));
         }
@@ -155,7 +185,7 @@ mod tests {
 
     #[test]
     fn items_that_become_faster_travel_together_again() {
-        let mut chunker = Chunker::new(None, 2);
+        let mut chunker = Chunker::new(None, grain(2));
         chunker.observe(1_000, Duration::from_micros(10));
         chunker.observe(1_000, Duration::from_secs(1));
         assert_eq!(chunker.size(None), 1);
@@ -168,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_last_chunks_are_small() {
-        let mut chunker = Chunker::new(None, 2);
+        let mut chunker = Chunker::new(None, grain(2));
         chunker.observe(1000, Duration::from_nanos(10_000));
         assert_eq!(chunker.size(Some(400)), 100);
         assert_eq!(chunker.size(Some(3)), 1);

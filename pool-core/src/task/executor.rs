@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use super::call_id::CallId;
 use super::chunk::Chunk;
+use super::chunking::Chunking;
 use super::open_input::OpenInput;
+use super::parking::park_until;
 use crate::error::build_error::{JoinError, ResizeError};
 use crate::observe::call_span::Origin;
 use crate::observe::dump::Dump;
@@ -25,6 +27,97 @@ use crate::observe::trace::Tracer;
 /// - Every wait ends: `wait_until` and `join` end at their deadline, and without one when the
 ///   tasks that they wait for have ended.
 /// - All methods can be called from any thread, also from inside a completion callback.
+///
+/// # A pool elsewhere
+/// A pool whose workers are in other processes or on other machines takes each chunk
+/// [apart](Chunk::into_parts). An [`EncodedChunk`](crate::EncodedChunk) goes there as bytes, where
+/// the same executable [runs](crate::EncodedChunk::run) it, perhaps in [a
+/// pool](crate::EncodedChunk::submit_to) of its own, and sends each
+/// [`Outcome`](crate::Outcome) back. A [`Completion`](crate::Completion) stays here and takes them.
+///
+/// | what | how |
+/// |---|---|
+/// | one outcome for each item | a `Completion` refuses a second one, and what has none when it is dropped fails as `WorkerLost` |
+/// | functions | have a number that means the same under an equal [`build_id`](crate::build_id), and is checked where it arrives |
+/// | timeouts, retries | are in [`options`](crate::EncodedChunk::options), and the pool's to keep; it sends [the part](crate::EncodedChunk::part) again that is [pending](crate::Completion::pending), and a local pool on the other side keeps both for its own workers |
+/// | a cancelled call | is named by a [`CallId`] that is never used again; on the other side there are a [`CancelFlag`](crate::CancelFlag) and [`Submitted::cancel`](crate::Submitted::cancel) |
+/// | broadcast values | are [named](crate::EncodedChunk::missing) by their content, so that each goes to a machine once, and [provided](crate::EncodedChunk::provide) there; those in results in the same way |
+/// | a machine that is lost | is an error: [`TaskError::other`](crate::TaskError::other) with [`with_machine`](crate::TaskError::with_machine) |
+/// | sizes of chunks | [`chunking`](Self::chunking), by how long items [took](crate::Outcome::took) |
+/// | metrics, traces | come with the outcomes: see [`Chunk::trace`] |
+///
+/// Of what arrives nothing is believed, on either side. But a chunk says which function of the
+/// program runs, on what: a pool sees to it that only those send any who may do that.
+///
+/// Here the other side is a thread, which has nothing of the pool but bytes. `tests/conformance`
+/// has a pool over pipes, with workers that may die.
+///
+/// ```
+/// # use procpool_core as procpool;
+/// # mod executor { pub use procpool_core::*; }
+/// # /*
+/// use procpool::executor;
+/// # */
+/// use executor::{Callbacks, CallId, Cancel, CancelFlag, Chunk, EncodedChunk, Executor, Outcome};
+/// use procpool::{JoinError, Pool, Stats, TaskError, TaskErrorKind};
+/// use std::sync::{Arc, atomic::{AtomicBool, Ordering::SeqCst}, mpsc};
+/// use std::time::Instant;
+///
+/// /// The other side.
+/// fn serve(chunk: &[u8], answer: &mpsc::Sender<(usize, Vec<u8>)>) {
+///     let chunk = EncodedChunk::from_bytes(chunk).expect("the pool sends chunks");
+///     chunk.run(&CancelFlag::new(), |index, outcome| {
+///         let _ = answer.send((index, outcome.to_bytes()));
+///     });
+/// }
+///
+/// #[derive(Default)]
+/// struct Elsewhere {
+///     is_closed: AtomicBool,
+///     callbacks: Callbacks,
+/// }
+///
+/// impl Executor for Elsewhere {
+///     fn submit(&self, chunk: Chunk) {
+///         if self.is_closed.load(SeqCst) {
+///             return chunk.finish(&TaskError::other(TaskErrorKind::Closed, "it is closed"));
+///         }
+///         let (chunk, completion) = chunk.into_parts();
+///         let chunk = chunk.to_bytes();
+///         let (answer, answers) = mpsc::channel();
+///         std::thread::spawn(move || serve(&chunk, &answer));
+///         std::thread::spawn(move || {
+///             for (index, outcome) in answers {
+///                 let outcome = Outcome::from_bytes(&outcome).unwrap_or_else(Into::into);
+///                 if let Err(refused) = completion.complete(index, outcome) {
+///                     eprintln!("the other side is wrong: {refused}");
+///                 }
+///             }
+///             // Dropped, the completion fails what has no outcome.
+///         });
+///     }
+/// #   fn cancel(&self, _: CallId, _: Cancel) -> bool { false }
+/// #   fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>) { self.callbacks.run(job) }
+/// #   fn processes(&self) -> usize { 1 }
+/// #   fn close(&self) { self.is_closed.store(true, SeqCst) }
+/// #   fn terminate(&self) { self.close() }
+/// #   fn join(&self, _: Option<Instant>) -> Result<bool, JoinError> { Ok(true) }
+/// #   fn stats(&self) -> Stats { Stats::default() }
+///     // and so on
+/// }
+///
+/// struct MyPool(Arc<dyn Executor>);
+///
+/// impl Pool for MyPool {
+///     fn executor(&self) -> &Arc<dyn Executor> {
+///         &self.0
+///     }
+/// }
+///
+/// let pool = MyPool(Arc::new(Elsewhere::default()));
+/// assert_eq!(pool.map(|x: u64| x * x, 0..5).unwrap(), [0, 1, 4, 9, 16]);
+/// assert!(pool.apply(|x: u64| 1 / x, 0).unwrap_err().is_panic());
+/// ```
 pub trait Executor: Send + Sync {
     /// Takes a chunk, to be run as soon as there is a worker for it.
     fn submit(&self, chunk: Chunk);
@@ -32,11 +125,15 @@ pub trait Executor: Send + Sync {
     /// Lends the calling thread to the pool until `poll` answers `true` or the deadline is over,
     /// and says which. Given a waker, `poll` sees to it that it is woken when the answer may have
     /// changed, as a future does; without one it just answers.
+    ///
+    /// Without a method of its own it sleeps: right for an executor whose work others do.
     fn wait_until(
         &self,
         poll: &mut dyn FnMut(Option<&Waker>) -> bool,
         deadline: Option<Instant>,
-    ) -> bool;
+    ) -> bool {
+        park_until(poll, deadline)
+    }
 
     /// A thread that was going to [`wait_until`](Self::wait_until) its outcomes are there now waits
     /// for its waker instead, as a future does: the pool must look for them without it. To do
@@ -89,11 +186,17 @@ pub trait Executor: Send + Sync {
     fn cancel(&self, call: CallId, how: Cancel) -> bool;
 
     /// Runs user code, such as a completion callback, where it can do no harm: on a thread that
-    /// nobody waits for but [`join`](Self::join).
+    /// nobody waits for but [`join`](Self::join). [`Callbacks`](crate::Callbacks) are such a thread.
     fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>);
 
-    /// How many tasks can run at the same time.
+    /// How many tasks can run at the same time, as of now: a call that goes on asks again, so that
+    /// it has work for workers that have joined.
     fn processes(&self) -> usize;
+
+    /// How large chunks should be, where the caller does not say it. Asked again as a call goes on.
+    fn chunking(&self) -> Chunking {
+        Chunking::default()
+    }
 
     /// Makes the pool larger or smaller; see [`Pool::resize`](crate::Pool::resize).
     ///

@@ -106,6 +106,24 @@ impl ItemMetrics {
         }
     }
 
+    /// The same of some of the items, which ran like this.
+    pub(crate) fn part(&self, from: usize, count: usize, runs: Vec<Run>) -> Self {
+        let to = self.arguments.len().min(from + count);
+        Self {
+            submitted: self.submitted,
+            losses: self.losses,
+            arguments: self.arguments.get(from..to).unwrap_or_default().to_vec(),
+            pending: None,
+            runs,
+            traced: self.traced.clone(),
+        }
+    }
+
+    /// Takes what is known of the runs of the first items.
+    pub(crate) fn take_runs(&mut self) -> Vec<Run> {
+        std::mem::take(&mut self.runs)
+    }
+
     /// What a trace says of the item at this place.
     pub(crate) fn event(
         &self,

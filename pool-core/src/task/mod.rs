@@ -2,12 +2,21 @@
 
 pub(crate) mod bytes;
 pub(crate) mod call_id;
+pub(crate) mod callbacks;
 pub(crate) mod chunk;
 pub(crate) mod chunk_ext;
 pub(crate) mod chunker;
+pub(crate) mod chunking;
+pub(crate) mod completion;
 pub(crate) mod encode;
+pub(crate) mod encoded_chunk;
 pub(crate) mod executor;
 pub(crate) mod item_metrics;
 pub(crate) mod open_input;
 pub(crate) mod options;
+pub(crate) mod outcome;
+mod parking;
 pub(crate) mod traced;
+
+#[cfg(test)]
+mod tests;

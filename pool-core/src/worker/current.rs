@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock, RwLock};
 
+use super::cancel_flag::is_set_here;
 use crate::broadcast;
 use crate::panic::catch::record::{LastPanicSlot, leave_to};
 use crate::panic::report::PanicReport;
@@ -39,6 +40,9 @@ pub fn current() -> Option<WorkerInfo> {
 /// `false` outside of a worker.
 #[must_use]
 pub fn is_cancelled() -> bool {
+    if let Some(is_set) = is_set_here() {
+        return is_set;
+    }
     let myself = myself().read().unwrap_or_else(|poison| poison.into_inner());
     myself.as_ref().is_some_and(|myself| {
         let advice = &myself.region.words().advice;

@@ -1,5 +1,6 @@
 //! The worker's side: what runs in the other process.
 
+pub(crate) mod cancel_flag;
 mod copy;
 mod corrupt;
 pub(crate) mod current;

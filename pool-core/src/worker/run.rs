@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::cancel_flag::CancelFlag;
 use super::item_timer::ItemTimer;
 use super::serve::{KEEP_BYTES, WorkerChannel};
 use crate::broadcast::{SharedMemory, offer};
@@ -34,27 +35,29 @@ pub(super) enum Source<'a> {
     Memory {
         items: &'a [u8],
         measured: bool,
-        record: &'a mut dyn FnMut(RecordKind, &[u8]),
-        /// The memory that handles in results mean.
-        attachments: &'a mut Vec<Arc<SharedMemory>>,
+        /// Whether to begin no more items.
+        is_cancelled: Option<&'a CancelFlag>,
+        record: &'a mut Record<'a>,
     },
 }
 
+/// Gets the records of items, each with the memory that handles in it mean.
+pub(crate) type Record<'a> = dyn FnMut(RecordKind, &[u8], Vec<Arc<SharedMemory>>) + 'a;
+
 impl<'a> ChunkRun<'a> {
-    /// Items in the memory of this process; `record` gets each one's result, and `attachments` the
-    /// memory that handles in these mean.
+    /// Items in the memory of this process; `record` gets each one's result.
     pub(crate) fn in_memory(
         items: &'a [u8],
         measured: bool,
-        record: &'a mut dyn FnMut(RecordKind, &[u8]),
-        attachments: &'a mut Vec<Arc<SharedMemory>>,
+        is_cancelled: Option<&'a CancelFlag>,
+        record: &'a mut Record<'a>,
     ) -> Self {
         Self {
             source: Source::Memory {
                 items,
                 measured,
+                is_cancelled,
                 record,
-                attachments,
             },
         }
     }
@@ -91,14 +94,14 @@ impl<'a> ChunkRun<'a> {
             Source::Memory {
                 items,
                 measured,
+                is_cancelled,
                 record,
-                attachments,
             } => {
                 let meter = measured.then(|| ItemTimer::new(CpuClock::Thread));
                 let mut exchange = InMemory {
                     items,
-                    record,
-                    attachments,
+                    is_cancelled: *is_cancelled,
+                    record: &mut **record,
                     meter,
                 };
                 run(function, &mut exchange);
@@ -310,14 +313,23 @@ impl Exchange for OnWire<'_> {
 
 struct InMemory<'a, 'b> {
     items: &'a [u8],
-    record: &'b mut dyn FnMut(RecordKind, &[u8]),
-    attachments: &'b mut Vec<Arc<SharedMemory>>,
+    is_cancelled: Option<&'a CancelFlag>,
+    record: &'b mut Record<'a>,
     meter: Option<ItemTimer>,
+}
+
+impl InMemory<'_, '_> {
+    fn put_record(&mut self, kind: RecordKind, bytes: &[u8], memory: Vec<Arc<SharedMemory>>) {
+        if let Some(meter) = &self.meter {
+            (self.record)(RecordKind::Time, &meter.end().write(), Vec::new());
+        }
+        (self.record)(kind, bytes, memory);
+    }
 }
 
 impl Exchange for InMemory<'_, '_> {
     fn begin(&mut self) -> bool {
-        let begins = !self.items.is_empty();
+        let begins = !self.items.is_empty() && !self.is_cancelled.is_some_and(CancelFlag::is_set);
         if begins && let Some(meter) = &mut self.meter {
             meter.begin();
         }
@@ -341,10 +353,7 @@ impl Exchange for InMemory<'_, '_> {
     }
 
     fn put(&mut self, kind: RecordKind, bytes: &[u8]) {
-        if let Some(meter) = &self.meter {
-            (self.record)(RecordKind::Time, &meter.end().write());
-        }
-        (self.record)(kind, bytes);
+        self.put_record(kind, bytes, Vec::new());
     }
 
     fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
@@ -354,10 +363,9 @@ impl Exchange for InMemory<'_, '_> {
     fn put_with(
         &mut self,
         bytes: &mut Vec<u8>,
-        mut memory: Vec<Arc<SharedMemory>>,
+        memory: Vec<Arc<SharedMemory>>,
     ) -> Result<(), CodecError> {
-        self.attachments.append(&mut memory);
-        self.put(RecordKind::Value, bytes);
+        self.put_record(RecordKind::Value, bytes, memory);
         Ok(())
     }
 }

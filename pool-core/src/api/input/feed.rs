@@ -20,6 +20,7 @@ use crate::task::bytes::Bytes;
 use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink};
 use crate::task::chunk_ext::ChunkExt;
 use crate::task::chunker::Chunker;
+use crate::task::chunking::Grain;
 use crate::task::encode::{Items, Limit, Stop};
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
@@ -175,13 +176,12 @@ pub(crate) struct Flow {
 
 impl Flow {
     pub(crate) fn new(options: &ValidatedOptions, executor: &dyn Executor) -> Self {
-        let workers = executor.processes();
+        let grain = Grain::of(executor);
         let buffer = options.buffer;
         Self {
-            chunker: Chunker::new(options.chunksize, workers),
+            chunker: Chunker::new(options.chunksize, grain),
             buffer,
-            // A small buffer is spread over all workers.
-            share: buffer.map_or(usize::MAX, |buffer| buffer.div_ceil(workers.max(1))),
+            share: share(buffer, grain),
             most: usize::MAX,
             taken: 0,
             back: 0,
@@ -217,14 +217,23 @@ impl Flow {
         Some(self.chunker.limit(size.min(room) as u32))
     }
 
-    /// Pieces have come back.
-    pub(crate) fn observe(&mut self, pieces: &[Arc<ChunkOutcome>]) {
+    /// Pieces have come back, and the executor is like this now.
+    pub(crate) fn observe(&mut self, pieces: &[Arc<ChunkOutcome>], grain: Grain) {
+        self.chunker.adapt(grain);
+        if self.most > 1 {
+            self.share = share(self.buffer, grain);
+        }
         for piece in pieces {
             self.back += piece.count as usize;
             let took = Duration::from_nanos(piece.took_ns);
             self.chunker.observe(piece.count, took);
         }
     }
+}
+
+/// The most items in a chunk: a small buffer is spread over all workers.
+fn share(buffer: Option<usize>, grain: Grain) -> usize {
+    buffer.map_or(usize::MAX, |buffer| buffer.div_ceil(grain.workers))
 }
 
 /// How many more items an input has, if it says.
@@ -512,7 +521,7 @@ where
     /// for.
     fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
         let pieces = self.collector.take();
-        self.flow.observe(&pieces);
+        self.flow.observe(&pieces, Grain::of(&*self.executor));
         show(&self.progress, &pieces);
         let is_over = self.is_exhausted && self.flow.taken == self.flow.back;
         if is_over && self.panic.is_none() {

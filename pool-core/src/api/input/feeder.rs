@@ -20,6 +20,7 @@ use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
 use crate::task::chunk::ChunkOutcome;
+use crate::task::chunking::Grain;
 use crate::task::encode::Limit;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
@@ -419,8 +420,9 @@ impl Fed {
     /// for.
     fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
         let pieces = self.collector.take();
+        let grain = Grain::of(&*self.executor);
         let mut state = self.tap.lock();
-        state.flow.observe(&pieces);
+        state.flow.observe(&pieces, grain);
         let is_over = state.has_ended && state.flow.taken == state.flow.back;
         let has_panicked = state.panic.is_some();
         self.tap.wake(&state);

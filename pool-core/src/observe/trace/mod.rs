@@ -8,6 +8,8 @@ use std::sync::{Arc, PoisonError};
 
 pub(crate) use self::event::Event;
 use self::event::Writer;
+use super::worker_exit::ExitReason;
+use crate::process::worker_info::WorkerInfo;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
@@ -15,16 +17,33 @@ use crate::sys;
 /// How many events may wait to be written; those beyond are counted, and not kept.
 const MAX_EVENTS: usize = 1 << 16;
 
-/// Where an [`Executor`](crate::Executor) reports what happens while it is traced.
+/// Where an [`Executor`](crate::Executor) reports what happens while it is traced. Clones are the
+/// same tracer, and equal.
+///
+/// An executor reports its workers itself. Items report themselves when they have their outcome,
+/// once their chunk was [told](crate::Chunk::trace) whom to.
 #[derive(Clone, Default)]
 pub struct Tracer {
     queue: Arc<Queue>,
 }
 
 impl Tracer {
-    /// Whether it is the same.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.queue, &other.queue)
+    /// Reports a worker that is up from now on, in this place of the pool, counted from 0.
+    pub fn worker_up(&self, worker: &WorkerInfo, position: usize) {
+        self.tell(Event::WorkerUp {
+            worker: worker.clone(),
+            position,
+            at: sys::now_ns(),
+        });
+    }
+
+    /// Reports a worker that has ended.
+    pub fn worker_ended(&self, worker: &WorkerInfo, reason: ExitReason) {
+        self.tell(Event::WorkerEnded {
+            worker: worker.clone(),
+            reason,
+            at: sys::now_ns(),
+        });
     }
 
     pub(crate) fn tell(&self, event: Event) {
@@ -52,6 +71,14 @@ impl Tracer {
         self.queue.finish();
     }
 }
+
+impl PartialEq for Tracer {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.queue, &other.queue)
+    }
+}
+
+impl Eq for Tracer {}
 
 impl fmt::Debug for Tracer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,9 +183,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::worker_exit::ExitReason;
     use super::*;
-    use crate::process::worker_info::WorkerInfo;
 
     #[test]
     fn memory_is_bounded_and_what_is_dropped_is_counted() {

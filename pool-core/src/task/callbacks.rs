@@ -1,22 +1,39 @@
 //! The thread on which completion callbacks run, started with the first one.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use crate::panic::catch::catch_and_discard;
+use crate::process::fork;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
 
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+/// User code to be run.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs user code one job after the other, in order, on a thread of its own: nothing of the
-/// engine waits for it, so it may block, panic, submit work, or drop the pool.
-#[derive(Default)]
-pub(super) struct Deferred {
+/// pool waits for it, so it may block, panic, submit work, or drop the pool.
+///
+/// It is what an [`Executor`](crate::Executor) needs for its
+/// [`spawn_callback`](crate::Executor::spawn_callback). The thread is started with the first job.
+/// Dropped, it lets the thread end after its last job, and waits for nothing.
+pub struct Callbacks {
     queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    fork_depth: usize,
+}
+
+impl Default for Callbacks {
+    fn default() -> Self {
+        Self {
+            queue: Arc::default(),
+            thread: Mutex::default(),
+            fork_depth: fork::depth(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -67,22 +84,28 @@ impl Queue {
     }
 }
 
-impl Deferred {
-    /// Runs a job soon.
-    pub(super) fn run(&self, job: Job) {
+impl Callbacks {
+    /// Without a job, and without a thread.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs a job soon. What it panics with is dropped.
+    pub fn run(&self, job: Box<dyn FnOnce() + Send>) {
         self.add([job]);
         self.start();
     }
 
     /// Adds jobs, to be run in this order. They are run at the next [`start`](Self::start) at the
     /// latest.
-    pub(super) fn add(&self, jobs: impl IntoIterator<Item = Job>) {
+    pub(crate) fn add(&self, jobs: impl IntoIterator<Item = Job>) {
         self.queue.lock().jobs.extend(jobs);
     }
 
     /// Sees to it that the jobs run that are there. To be called without a lock: where there is no
     /// thread to be had, they run here.
-    pub(super) fn start(&self) {
+    pub(crate) fn start(&self) {
         let mut state = self.queue.lock();
         let needs_thread = !std::mem::replace(&mut state.has_thread, true);
         drop(state);
@@ -110,8 +133,10 @@ impl Deferred {
         }
     }
 
-    /// Waits until there is nothing to run. `false`: there was by the deadline.
-    pub(super) fn wait_until_idle(&self, deadline: Option<Instant>) -> bool {
+    /// Waits until there is nothing to run. `false`: there was by the deadline. A job that waits for
+    /// this waits for itself: see [`is_current_thread`](Self::is_current_thread).
+    #[must_use]
+    pub fn wait_until_idle(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.queue.lock();
         while state.is_running || !state.jobs.is_empty() {
             state = match deadline {
@@ -136,12 +161,14 @@ impl Deferred {
         true
     }
 
-    pub(super) fn is_current_thread(&self) -> bool {
+    /// Whether the caller is one of the jobs.
+    #[must_use]
+    pub fn is_current_thread(&self) -> bool {
         self.queue.lock().thread == Some(thread::current().id())
     }
 
     /// Lets the thread end after its last job, and waits for that, unless this is the thread.
-    pub(super) fn finish(&self) {
+    pub fn finish(&self) {
         self.queue.lock().is_finished = true;
         self.queue.changed.notify_all();
         let thread = self
@@ -154,5 +181,22 @@ impl Deferred {
         {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Callbacks {
+    fn drop(&mut self) {
+        if self.fork_depth != fork::depth() {
+            // A copy: a thread that is not in this process may have had the lock.
+            return;
+        }
+        self.queue.lock().is_finished = true;
+        self.queue.changed.notify_all();
+    }
+}
+
+impl fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callbacks").finish_non_exhaustive()
     }
 }

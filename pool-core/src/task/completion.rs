@@ -1,0 +1,429 @@
+//! Delivering the outcomes of a chunk that ran elsewhere.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::bytes::Bytes;
+use super::call_id::CallId;
+use super::chunk::{Chunk, ChunkOutcome, CompletionSink, Outcomes};
+use super::chunk_ext::ChunkExt;
+use super::encoded_chunk::EncodedChunk;
+use super::outcome::Outcome;
+use crate::broadcast::{ContentId, Needs, SharedMemory};
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::observe::item_run::Run;
+use crate::shm::item_timing::ItemTiming;
+use crate::sys;
+
+impl Chunk {
+    /// Takes the chunk apart: what is to be sent, and where the outcomes are delivered.
+    #[must_use]
+    pub fn into_parts(mut self) -> (EncodedChunk, Completion) {
+        let ext = self.ext.take();
+        let attachments = ext.as_ref().map(|ext| &ext.attachments[..]);
+        let needs = Needs::of(attachments.unwrap_or_default());
+        let options = super::options::ChunkOptions {
+            measured: ext.as_ref().is_some_and(|it| it.item_metrics.is_some()),
+            ..self.options()
+        };
+        let encoded = EncodedChunk::new(
+            self.entry,
+            self.first..self.first + self.count as usize,
+            self.items,
+            options,
+            needs.clone(),
+        );
+        let completion = Completion {
+            first: self.first,
+            count: self.count,
+            sink: self.sink,
+            ext,
+            needs,
+            pending: Mutex::new(Pending::new(self.count as usize)),
+        };
+        (encoded, completion)
+    }
+}
+
+/// Where the outcomes of a chunk's items are delivered: each once, in any order, in parts, from any
+/// thread.
+///
+/// Every item gets exactly one outcome. A second one is refused, and what has none when this is
+/// dropped, fails with an error of kind [`WorkerLost`](TaskErrorKind::WorkerLost) that says so.
+pub struct Completion {
+    first: usize,
+    count: u32,
+    sink: Arc<dyn CompletionSink>,
+    /// What the chunk had.
+    ext: Option<Box<ChunkExt>>,
+    /// The memory that handles in the items mean.
+    needs: Needs,
+    pending: Mutex<Pending>,
+}
+
+impl Completion {
+    /// The call that the items belong to.
+    #[must_use]
+    pub fn call(&self) -> CallId {
+        self.sink.call()
+    }
+
+    /// The indices of the items in their call.
+    #[must_use]
+    pub fn indices(&self) -> Range<usize> {
+        self.first..self.first + self.count as usize
+    }
+
+    /// The indices of the items that have no outcome.
+    #[must_use]
+    pub fn pending(&self) -> Vec<Range<usize>> {
+        let ranges = self.lock().ranges();
+        let shift = |it: Range<usize>| it.start + self.first..it.end + self.first;
+        ranges.into_iter().map(shift).collect()
+    }
+
+    /// Whether nobody wants the outcomes any more, since the call was cancelled: what has not begun
+    /// need not be run.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.sink.is_abandoned()
+    }
+
+    /// The values that handles in this result mean and that are not in this process: to be got from
+    /// where the outcome comes from, and [provided](Outcome::provide), before it is delivered.
+    #[must_use]
+    pub fn missing(&self, outcome: &Outcome) -> Vec<ContentId> {
+        outcome.needs.missing(&self.needs)
+    }
+
+    /// The item with this index has ended like this.
+    ///
+    /// # Errors
+    /// When it has an outcome already, or is none of these: then nothing is delivered.
+    pub fn complete(&self, index: usize, outcome: impl Into<Outcome>) -> Result<(), Refused> {
+        self.complete_from(index, vec![outcome.into()])
+    }
+
+    /// The items from this index on have ended like this, one after the other. To deliver many at
+    /// once costs less.
+    ///
+    /// # Errors
+    /// When one has an outcome already, or is none of these: of that nothing is delivered, but of
+    /// the others.
+    pub fn complete_from(&self, index: usize, outcomes: Vec<Outcome>) -> Result<(), Refused> {
+        let mut refused = None;
+        let accepted: Vec<bool> = {
+            let mut pending = self.lock();
+            let claim = |at: usize| {
+                let place = index.checked_add(at)?.checked_sub(self.first)?;
+                pending.claim(place).then_some(())
+            };
+            let all = (0..outcomes.len()).map(claim);
+            all.map(|claimed| claimed.is_some()).collect()
+        };
+        let mut piece = Piece::default();
+        for (at, (outcome, is_accepted)) in outcomes.into_iter().zip(accepted).enumerate() {
+            if !is_accepted {
+                let refused = refused.get_or_insert(Refused { index, count: 0 });
+                if refused.count == 0 {
+                    refused.index = index.saturating_add(at);
+                }
+                refused.count += 1;
+                self.deliver(std::mem::take(&mut piece));
+                continue;
+            }
+            let settled = self.settle(outcome);
+            // What is known of items' runs stands in a row.
+            if piece.count > 0 && piece.runs.is_empty() != settled.run.is_none() {
+                self.deliver(std::mem::take(&mut piece));
+            }
+            if piece.count == 0 {
+                piece.first = index + at;
+            }
+            piece.add(settled);
+        }
+        self.deliver(piece);
+        match refused {
+            None => Ok(()),
+            Some(refused) => Err(refused),
+        }
+    }
+
+    /// Every item that has no outcome fails with this error.
+    pub fn finish(self, error: &TaskError) {
+        self.fail_rest(error);
+    }
+
+    fn fail_rest(&self, error: &TaskError) {
+        let ranges = {
+            let mut pending = self.lock();
+            let ranges = pending.ranges();
+            pending.claim_all();
+            ranges
+        };
+        for range in ranges {
+            let first = self.first + range.start;
+            let count = range.len() as u32;
+            let failed = ChunkOutcome::failed(first, count, error.clone());
+            self.send(ChunkOutcome {
+                ext: self.part(first, count as usize, Vec::new(), Vec::new()),
+                ..failed
+            });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The outcome as it means something in this process.
+    fn settle(&self, outcome: Outcome) -> Settled {
+        let Outcome {
+            mut result,
+            took_ns,
+            run,
+            needs,
+        } = outcome;
+        let mut memory = Vec::new();
+        if let Ok(bytes) = &mut result
+            && !needs.is_empty()
+        {
+            match needs.resolve(&self.needs) {
+                Ok(resolved) => {
+                    let mut rebased = bytes.as_slice().into_owned();
+                    resolved.rebase(&mut rebased);
+                    *bytes = rebased.into();
+                    memory = resolved.into_memory();
+                }
+                Err(error) => {
+                    let message = format!("cannot deserialise the result: {error}");
+                    result = Err(TaskError::new(TaskErrorKind::Decode, message));
+                }
+            }
+        }
+        let is_measured = self.ext.as_ref().and_then(|ext| ext.item_metrics.as_ref());
+        let result_bytes = result.as_ref().map_or(0, Bytes::len) as u64;
+        let run = is_measured.zip(run).map(|(metrics, run)| {
+            let now = sys::now_ns();
+            let ItemTiming {
+                decode,
+                run: ran,
+                encode,
+                ..
+            } = run.measure;
+            // Another machine's clock says something else. It has ended by now.
+            let total = decode.saturating_add(ran).saturating_add(encode);
+            let begun = now.saturating_sub(total);
+            let measure = ItemTiming {
+                begun,
+                ..run.measure
+            };
+            Run {
+                measure: measure.within(metrics.submitted, now),
+                result_bytes,
+                ..run
+            }
+        });
+        Settled {
+            result,
+            took_ns,
+            run,
+            memory,
+        }
+    }
+
+    fn deliver(&self, piece: Piece) {
+        let count = piece.count;
+        if count == 0 {
+            return;
+        }
+        let outcomes = match <[_; 1]>::try_from(piece.results) {
+            Ok([result]) => Outcomes::One(Some(result)),
+            Err(results) => {
+                let mut outcomes = Outcomes::with_capacity(count);
+                for result in results {
+                    match result {
+                        Ok(bytes) => outcomes.push_value(&bytes.as_slice()),
+                        Err(error) => outcomes.push_error(error),
+                    }
+                }
+                outcomes
+            }
+        };
+        self.send(ChunkOutcome {
+            first: piece.first,
+            count,
+            took_ns: piece.took_ns,
+            outcomes,
+            ext: self.part(piece.first, count as usize, piece.runs, piece.memory),
+        });
+    }
+
+    fn send(&self, mut piece: ChunkOutcome) {
+        piece.tell_tracer();
+        self.sink.complete(piece);
+    }
+
+    /// What the chunk had, for some of its items.
+    fn part(
+        &self,
+        first: usize,
+        count: usize,
+        runs: Vec<Run>,
+        memory: Vec<Arc<SharedMemory>>,
+    ) -> Option<Box<ChunkExt>> {
+        let from = first - self.first;
+        match &self.ext {
+            Some(ext) => Some(Box::new(ChunkExt {
+                item_metrics: ext
+                    .item_metrics
+                    .as_ref()
+                    .map(|it| it.part(from, count, runs)),
+                attachments: ext.attachments.clone(),
+                origin: ext.origin.clone(),
+                offered: memory,
+            })),
+            None if memory.is_empty() => None,
+            None => Some(Box::new(ChunkExt {
+                offered: memory,
+                ..ChunkExt::default()
+            })),
+        }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        if self.lock().left > 0 {
+            self.fail_rest(&TaskError::new(
+                TaskErrorKind::WorkerLost,
+                "the pool dropped the task without an outcome",
+            ));
+        }
+    }
+}
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completion")
+            .field("call", &self.call())
+            .field("indices", &self.indices())
+            .field("left", &self.lock().left)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An outcome was not delivered, since its item has one already, or is not of the chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    index: usize,
+    count: usize,
+}
+
+impl Refused {
+    /// The index of the item, or the first of them.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How many outcomes were not delivered.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, count } = self;
+        write!(
+            f,
+            "{count} outcomes from item {index} on are refused: the items have one, or are not of \
+             the chunk"
+        )
+    }
+}
+
+impl Error for Refused {}
+
+/// An outcome as it is delivered.
+struct Settled {
+    result: Result<Bytes, TaskError>,
+    took_ns: u64,
+    run: Option<Run>,
+    memory: Vec<Arc<SharedMemory>>,
+}
+
+/// The outcomes of neighbours.
+#[derive(Default)]
+struct Piece {
+    first: usize,
+    count: u32,
+    results: Vec<Result<Bytes, TaskError>>,
+    took_ns: u64,
+    runs: Vec<Run>,
+    memory: Vec<Arc<SharedMemory>>,
+}
+
+impl Piece {
+    fn add(&mut self, settled: Settled) {
+        self.count += 1;
+        self.results.push(settled.result);
+        self.took_ns = self.took_ns.saturating_add(settled.took_ns);
+        self.runs.extend(settled.run);
+        self.memory.extend(settled.memory);
+    }
+}
+
+/// Which items have no outcome.
+struct Pending {
+    left: usize,
+    count: usize,
+    /// A bit for each item: whether it has one.
+    done: Vec<u64>,
+}
+
+impl Pending {
+    fn new(count: usize) -> Self {
+        Self {
+            left: count,
+            count,
+            done: vec![0; count.div_ceil(64)],
+        }
+    }
+
+    /// Takes the item for an outcome. `false`: it has one, or there is no such item.
+    fn claim(&mut self, place: usize) -> bool {
+        if place >= self.count {
+            return false;
+        }
+        let (word, bit) = (&mut self.done[place / 64], 1 << (place % 64));
+        let is_free = *word & bit == 0;
+        *word |= bit;
+        self.left -= usize::from(is_free);
+        is_free
+    }
+
+    fn claim_all(&mut self) {
+        self.done.fill(u64::MAX);
+        self.left = 0;
+    }
+
+    fn ranges(&self) -> Vec<Range<usize>> {
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        if self.left == 0 {
+            return ranges;
+        }
+        let is_free = |place: &usize| self.done[place / 64] & (1 << (place % 64)) == 0;
+        for place in (0..self.count).filter(is_free) {
+            match ranges.last_mut() {
+                Some(last) if last.end == place => last.end += 1,
+                _ => ranges.push(place..place + 1),
+            }
+        }
+        ranges
+    }
+}

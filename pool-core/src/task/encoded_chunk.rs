@@ -1,0 +1,480 @@
+//! A chunk as it travels to another machine, and what runs it there.
+
+use std::any::Any;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::bytes::Bytes;
+use super::call_id::CallId;
+use super::chunk::{Chunk, ChunkOutcome, CompletionSink, reported};
+use super::chunk_ext::ChunkExt;
+use super::executor::{Cancel, Executor};
+use super::options::{ChunkOptions, Timeout};
+use super::outcome::{Outcome, from_bytes, to_bytes};
+use crate::broadcast::{BroadcastContent, ContentId, Needs, SharedMemory};
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::observe::item_run::Run;
+use crate::panic::catch::{catch_and_discard, with_tasks};
+use crate::shm::build_identity::{BuildId, build_id};
+use crate::shm::item_timing::ItemTiming;
+use crate::shm::protocol;
+use crate::shm::protocol::RecordKind;
+use crate::sys;
+use crate::worker::ChunkRun;
+use crate::worker::cancel_flag::{CancelFlag, with_flag};
+use crate::worker::function::FunctionId;
+
+/// Encoded items of one call that can leave this process: what a chunk [is made
+/// of](Chunk::into_parts), but for where its outcomes go.
+///
+/// It travels as serde says or as [`to_bytes`](Self::to_bytes), and runs wherever the same
+/// executable does: in a thread by [`run`](Self::run), or in a pool by
+/// [`submit_to`](Self::submit_to). Its receiver believes nothing of it: it runs a function of this
+/// program that some call here is of, with arguments that are decoded with all checks, or nothing.
+/// But which function, and on what, the sender says. So a pool takes chunks only from those who may
+/// do that.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "Carried")]
+pub struct EncodedChunk {
+    build: BuildId,
+    /// The number of the function.
+    function: u64,
+    first: u64,
+    count: u32,
+    /// The items, each with its head; see `protocol`.
+    items: Bytes,
+    options: ChunkOptions,
+    /// The memory that handles in the items mean.
+    needs: Needs,
+}
+
+/// The same before it is known whether it makes sense.
+#[derive(Deserialize)]
+struct Carried {
+    build: BuildId,
+    function: u64,
+    first: u64,
+    count: u32,
+    items: Bytes,
+    options: ChunkOptions,
+    needs: Needs,
+}
+
+impl TryFrom<Carried> for EncodedChunk {
+    type Error = &'static str;
+
+    fn try_from(carried: Carried) -> Result<Self, Self::Error> {
+        let Carried {
+            build,
+            function,
+            first,
+            count,
+            items,
+            options,
+            needs,
+        } = carried;
+        let is_first = usize::try_from(first).is_ok_and(|first| {
+            let end = first.checked_add(count as usize);
+            end.is_some_and(|end| isize::try_from(end).is_ok())
+        });
+        if count == 0 || !is_first {
+            return Err("a chunk of no items, or of too many");
+        }
+        if options.timeout.is_some_and(|it| it.is_zero()) {
+            return Err("no item ends in no time");
+        }
+        let bytes = items.as_slice();
+        let mut rest = &bytes[..];
+        for _ in 0..count {
+            let (_, after) = protocol::split_item(rest).ok_or("fewer items than it says")?;
+            rest = after;
+        }
+        if !rest.is_empty() {
+            return Err("more items than it says");
+        }
+        Ok(Self {
+            build,
+            function,
+            first,
+            count,
+            items,
+            options,
+            needs,
+        })
+    }
+}
+
+impl EncodedChunk {
+    pub(crate) fn new(
+        function: FunctionId,
+        indices: Range<usize>,
+        items: Bytes,
+        options: ChunkOptions,
+        needs: Needs,
+    ) -> Self {
+        Self {
+            build: build_id(),
+            function: function.number(),
+            first: indices.start as u64,
+            count: indices.len() as u32,
+            items,
+            options,
+            needs,
+        }
+    }
+
+    /// How many items there are, at least one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// The index of the first item in its call; the others follow it.
+    #[must_use]
+    pub fn first_index(&self) -> usize {
+        self.first as usize
+    }
+
+    /// The build of the program that has encoded it, which alone can run it.
+    #[must_use]
+    pub fn build(&self) -> BuildId {
+        self.build
+    }
+
+    /// The function that the items are for. `None`: it is of another build, or lies.
+    #[must_use]
+    pub fn function(&self) -> Option<FunctionId> {
+        (self.build == build_id())
+            .then(|| FunctionId::from_number(self.function))
+            .flatten()
+    }
+
+    /// What the call asks for.
+    #[must_use]
+    pub fn options(&self) -> ChunkOptions {
+        self.options
+    }
+
+    /// How many bytes the items have.
+    #[must_use]
+    pub fn item_bytes(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Some of the items, by their indices in the call: to be tried again, or to be sent to
+    /// different machines.
+    ///
+    /// # Panics
+    /// When there are no such items.
+    #[must_use]
+    pub fn part(&self, indices: Range<usize>) -> Self {
+        let own = self.first_index()..self.first_index() + self.count();
+        assert!(
+            !indices.is_empty() && own.start <= indices.start && indices.end <= own.end,
+            "the chunk has the items {own:?}, not {indices:?}"
+        );
+        let bytes = self.items.as_slice();
+        let (_, rest) = protocol::split_items(&bytes, indices.start - own.start);
+        let (items, _) = protocol::split_items(rest, indices.len());
+        Self {
+            first: indices.start as u64,
+            count: indices.len() as u32,
+            items: items.into(),
+            needs: self.needs.clone(),
+            ..*self
+        }
+    }
+
+    /// The values that handles in the items mean, as far as they are in this process: what goes
+    /// where the chunk goes, unless it is [there](Self::missing).
+    #[must_use]
+    pub fn contents(&self) -> Vec<BroadcastContent> {
+        self.needs.contents()
+    }
+
+    /// The values that handles in the items mean and that are not in this process: to be got from
+    /// the sender, and [provided](Self::provide), before the chunk runs. Without them each item
+    /// fails.
+    #[must_use]
+    pub fn missing(&self) -> Vec<ContentId> {
+        self.needs.missing(&Needs::default())
+    }
+
+    /// Takes a value that handles in the items mean. `false`: they mean no such value.
+    pub fn provide(&mut self, content: &BroadcastContent) -> bool {
+        self.needs.provide(content)
+    }
+
+    /// The chunk as bytes, without the [contents](Self::contents).
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        to_bytes(self)
+    }
+
+    /// The chunk that these bytes are, which may come from anywhere.
+    ///
+    /// # Errors
+    /// Of kind [`Decode`](TaskErrorKind::Decode), when they are none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TaskError> {
+        from_bytes(bytes, "chunk")
+    }
+
+    /// What is needed to run the items here, or why they cannot be.
+    fn prepare(&self) -> Result<Prepared, TaskError> {
+        let invalid = |message: &str| TaskError::new(TaskErrorKind::Invalid, message);
+        if self.build != build_id() {
+            return Err(invalid("the task is of another build of the program"));
+        }
+        let function = FunctionId::from_number(self.function)
+            .ok_or_else(|| invalid("the task's function is none that this program calls"))?;
+        if self.needs.is_empty() {
+            return Ok(Prepared {
+                function,
+                items: self.items.clone(),
+                memory: Vec::new(),
+            });
+        }
+        let resolved = self.needs.resolve(&Needs::default()).map_err(|error| {
+            let message = format!("cannot deserialise the argument: {error}");
+            TaskError::new(TaskErrorKind::Decode, message)
+        })?;
+        let mut items = self.items.as_slice().into_owned();
+        resolved.rebase(&mut items);
+        Ok(Prepared {
+            function,
+            items: items.into(),
+            memory: resolved.into_memory(),
+        })
+    }
+
+    /// Runs the items one after the other in this thread. `sink` is given the outcome of each with
+    /// its index, as soon as it is there.
+    ///
+    /// When the flag is set, no more items begin, and those that have not fail as
+    /// [`Cancelled`](TaskErrorKind::Cancelled). A timeout is not kept: nothing ends a thread.
+    ///
+    /// # Panics
+    /// When `sink` has panicked: in the end, and it is not called again.
+    pub fn run(&self, flag: &CancelFlag, mut sink: impl FnMut(usize, Outcome)) {
+        let mut given = Given {
+            next: self.first_index(),
+            end: self.first_index() + self.count(),
+            sink: &mut sink,
+            panic: None,
+        };
+        let why = match self.prepare() {
+            Ok(prepared) => {
+                self.run_prepared(&prepared, flag, &mut given);
+                TaskError::cancelled()
+            }
+            Err(error) => error,
+        };
+        while given.next < given.end {
+            given.give(why.clone().into());
+        }
+        if let Some(panic) = given.panic {
+            resume_unwind(panic);
+        }
+    }
+
+    fn run_prepared(&self, prepared: &Prepared, flag: &CancelFlag, given: &mut Given<'_>) {
+        let mut timing = None;
+        let mut before = sys::now_ns();
+        let mut record = |kind: RecordKind, bytes: &[u8], memory: Vec<_>| {
+            let result = match kind {
+                RecordKind::Time => {
+                    timing = ItemTiming::read(bytes);
+                    return;
+                }
+                RecordKind::Failure => Err(reported(bytes)),
+                RecordKind::Value | RecordKind::Bulk | RecordKind::SharedResult => {
+                    Ok(Bytes::from(bytes))
+                }
+            };
+            let result_bytes = result.as_ref().map_or(0, Bytes::len) as u64;
+            let took_ns = sys::now_ns().saturating_sub(before).max(1);
+            given.give(Outcome {
+                result,
+                took_ns,
+                run: timing.take().map(|measure| Run {
+                    worker: None,
+                    measure,
+                    is_whole: true,
+                    result_bytes,
+                }),
+                needs: Needs::of(&memory),
+            });
+            before = sys::now_ns();
+        };
+        with_flag(flag, || {
+            with_tasks(|| {
+                prepared.function.function()(&mut ChunkRun::in_memory(
+                    &prepared.items.as_slice(),
+                    self.options.measured,
+                    Some(flag),
+                    &mut record,
+                ));
+            });
+        });
+    }
+
+    /// Runs the items in a pool of this process, as a call of its own. `sink` is given the outcome
+    /// of each with its index, from any thread, in any order. It must not wait for the pool, and its
+    /// panics are dropped.
+    ///
+    /// The pool sees to timeouts and retries. Retries are for a worker of this pool; the sender may
+    /// try again what is lost with this machine.
+    pub fn submit_to(
+        &self,
+        executor: &Arc<dyn Executor>,
+        sink: impl Fn(usize, Outcome) + Send + Sync + 'static,
+    ) -> Submitted {
+        let forward = Arc::new(Forward {
+            // Also where it is one: its outcome should come as soon as it is cancelled.
+            call: CallId::of_many(),
+            is_abandoned: AtomicBool::new(false),
+            sink,
+        });
+        let submitted = Submitted {
+            executor: executor.clone(),
+            call: forward.clone(),
+        };
+        match self.prepare() {
+            Ok(prepared) => {
+                let mut chunk = Chunk {
+                    entry: prepared.function,
+                    first: self.first_index(),
+                    count: self.count,
+                    items: prepared.items,
+                    timeout: self.options.timeout.and_then(Timeout::new),
+                    retries: self.options.retries,
+                    attended: false,
+                    is_initializer: false,
+                    is_fed: false,
+                    deaths: 0,
+                    sink: forward,
+                    ext: ChunkExt::of_call(self.options.measured, executor.current_span().as_ref()),
+                };
+                chunk.attach(prepared.memory);
+                if self.options.measured {
+                    chunk.note_encoding(&vec![0; self.count()]);
+                }
+                executor.submit(chunk);
+            }
+            Err(error) => {
+                forward.complete(ChunkOutcome::failed(self.first_index(), self.count, error));
+            }
+        }
+        submitted
+    }
+}
+
+/// The outcomes of items on their way to a user's function, one after the other.
+struct Given<'a> {
+    /// The index of the next item.
+    next: usize,
+    end: usize,
+    sink: &'a mut dyn FnMut(usize, Outcome),
+    /// What the function has panicked with. Then it gets nothing more.
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+impl Given<'_> {
+    fn give(&mut self, outcome: Outcome) {
+        let index = self.next;
+        self.next += 1;
+        if self.panic.is_none() && index < self.end {
+            let given = catch_unwind(AssertUnwindSafe(|| (self.sink)(index, outcome)));
+            self.panic = given.err();
+        }
+    }
+}
+
+/// A chunk that can run here.
+struct Prepared {
+    function: FunctionId,
+    items: Bytes,
+    /// The memory that handles in the items mean.
+    memory: Vec<Arc<SharedMemory>>,
+}
+
+/// A chunk from elsewhere that a pool of this process runs: what
+/// [`submit_to`](EncodedChunk::submit_to) returns. To drop it changes nothing.
+pub struct Submitted {
+    executor: Arc<dyn Executor>,
+    call: Arc<dyn Abandon>,
+}
+
+impl Submitted {
+    /// The name of the call in this process.
+    #[must_use]
+    pub fn call(&self) -> CallId {
+        self.call.call()
+    }
+
+    /// Ends it early: what has not begun fails as [`Cancelled`](TaskErrorKind::Cancelled), and what
+    /// runs is asked to stop or killed.
+    pub fn cancel(&self, how: Cancel) {
+        self.call.abandon();
+        self.executor.cancel(self.call(), how);
+    }
+}
+
+impl std::fmt::Debug for Submitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submitted")
+            .field("call", &self.call())
+            .finish_non_exhaustive()
+    }
+}
+
+trait Abandon: CompletionSink {
+    fn abandon(&self);
+}
+
+/// Hands on the outcomes of a chunk.
+struct Forward<S> {
+    call: CallId,
+    is_abandoned: AtomicBool,
+    sink: S,
+}
+
+impl<S: Fn(usize, Outcome) + Send + Sync> CompletionSink for Forward<S> {
+    fn call(&self) -> CallId {
+        self.call
+    }
+
+    fn complete(&self, mut piece: ChunkOutcome) {
+        let took_ns = piece.took_ns / u64::from(piece.count.max(1));
+        let runs = piece.take_runs();
+        let memory = piece.ext.take().map(|ext| ext.into_memory());
+        let memory = memory.unwrap_or_default();
+        piece.visit(piece.first, |index, result| {
+            let needs = match result {
+                Ok(bytes) if !memory.is_empty() => Needs::of_value(bytes, &memory),
+                _ => Needs::default(),
+            };
+            let outcome = Outcome {
+                result: result.map(Bytes::from),
+                took_ns,
+                run: runs.get(index - piece.first).cloned(),
+                needs,
+            };
+            catch_and_discard(|| (self.sink)(index, outcome));
+        });
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed)
+    }
+}
+
+impl<S: Fn(usize, Outcome) + Send + Sync> Abandon for Forward<S> {
+    fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+    }
+}
