@@ -160,7 +160,7 @@ fn outcomes_come_in_any_order() {
                 completion.complete(index, outcome).expect("the first");
             }
         }
-        assert_eq!(completion.pending(), []);
+        assert!(completion.pending().is_empty());
         drop(completion);
         let all = results(handle);
         for (index, (got, wanted)) in all.iter().zip(&expected).enumerate() {

@@ -138,6 +138,52 @@ pub(super) struct WorkerChannel {
     offered: Vec<Arc<SharedMemory>>,
 }
 
+/// How far a worker is that runs items of equal sizes. Two numbers are all that changes with each:
+/// what follows from them is booked at the end, also if that is a panic's.
+struct NumberRun<'a> {
+    channel: &'a mut WorkerChannel,
+    /// How many items of the frame had not begun before.
+    left: &'a mut u32,
+    region: Arc<Region>,
+    original: Original,
+    argument_bytes: usize,
+    /// The last item that has begun.
+    begun: u64,
+    /// The position after the last result.
+    position: u64,
+}
+
+impl NumberRun<'_> {
+    /// Begins the next item, as [`WorkerChannel::begin_item`].
+    #[inline(always)]
+    fn begin(&mut self) -> bool {
+        let begins = self.region.begin_item(self.begun + 1, self.channel.fenced);
+        self.begun += u64::from(begins);
+        begins
+    }
+
+    /// The result of the item, of so many bytes, is where it belongs. It counts should the process
+    /// die now.
+    #[inline(always)]
+    fn end(&mut self, bytes: usize) {
+        self.position += bytes as u64;
+        let staged = &self.region.words().progress.staged;
+        staged.store(self.position, Ordering::Release);
+    }
+}
+
+impl Drop for NumberRun<'_> {
+    fn drop(&mut self) {
+        let channel = &mut *self.channel;
+        let begun = self.begun - channel.items;
+        let results = self.position - channel.responses.position();
+        channel.items = self.begun;
+        *self.left -= begun as u32;
+        channel.requests.skip(begun as usize * self.argument_bytes);
+        channel.responses.advance(results as usize);
+    }
+}
+
 impl WorkerChannel {
     fn new(
         region: Arc<Region>,
@@ -260,25 +306,32 @@ impl WorkerChannel {
         let items = arguments.chunks_exact(4 + argument);
         let places = room.chunks_exact_mut(4 + result);
         let most = (*left as usize).min(self.release_at / (4 + argument));
+        let mut run = NumberRun {
+            argument_bytes: 4 + argument,
+            begun: self.items,
+            position: self.responses.position(),
+            region: self.region.clone(),
+            original: self.original,
+            channel: self,
+            left,
+        };
         for (item, place) in items.zip(places).take(most) {
             let (word, bytes) = item.split_at(4);
             let Some(number) = codec::read_number(bytes).filter(|_| *word == expected) else {
                 break;
             };
-            if !self.begin_item(false) {
+            if !run.begin() {
                 break;
             }
-            *left -= 1;
-            self.requests.skip(4 + argument);
             let value = function(number);
-            self.original.leave_if_copy();
+            run.original.leave_if_copy();
             let bytes = codec::number_bytes(&value).unwrap_or_default();
             let (first, rest) = place.split_at_mut(4);
             first.copy_from_slice(&head);
             rest.copy_from_slice(bytes);
-            self.responses.advance(4 + result);
-            self.stage();
+            run.end(4 + result);
         }
+        drop(run);
         if self.requests.unreleased() >= self.release_at {
             self.release();
         }
