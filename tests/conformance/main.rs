@@ -1,7 +1,9 @@
-//! The conformance suite, run for the pools of this crate, and for a pool of threads from outside
-//! of it. The tests themselves are the crate `procpool-conformance`; here are those about what
+//! The conformance suite, run for the pools of this crate, and for two from outside of it: one of
+//! threads, and one of child processes at the ends of pipes. The tests themselves are the crate `procpool-conformance`; here are those about what
 //! only a fork server has.
 
+mod over_pipes;
+mod pipes;
 #[cfg(feature = "fork")]
 mod standby;
 mod threads;
@@ -13,12 +15,18 @@ use std::process::ExitCode;
 use procpool::{AnyPool, SerialPool};
 use procpool_conformance::{Subject, Suite};
 
+use crate::pipes::Pipes;
 use crate::threads::Threads;
 
 fn main() -> ExitCode {
+    if let Some(code) = pipes::be_agent() {
+        return code;
+    }
     let suite = Suite::new()
         .pool::<Serial>()
         .pool::<Threads>()
+        .pool::<Pipes>()
+        .sections::<Pipes>([("own", over_pipes::tests())])
         .wrapper::<Any>();
     #[cfg(feature = "fork")]
     let suite = suite

@@ -1,13 +1,10 @@
 //! A pool of threads, as somebody else would write it: from public items alone.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Wake, Waker};
-use std::thread::Thread;
 use std::time::Instant;
 
-use procpool::executor::{CallId, Cancel, Chunk, Executor};
+use procpool::executor::{CallId, Callbacks, Cancel, Chunk, Executor};
 use procpool::{JoinError, Pool, Stats, TaskError, TaskErrorKind};
 use procpool_conformance::Subject;
 
@@ -39,6 +36,7 @@ impl ThreadPool {
             workers,
             state: Mutex::default(),
             changed: Condvar::new(),
+            callbacks: Callbacks::new(),
         });
         for _ in 0..workers {
             let shared = shared.clone();
@@ -66,6 +64,7 @@ struct Shared {
     workers: usize,
     state: Mutex<State>,
     changed: Condvar,
+    callbacks: Callbacks,
 }
 
 #[derive(Default)]
@@ -73,8 +72,6 @@ struct State {
     queue: VecDeque<Chunk>,
     /// The calls that chunks run of.
     running: Vec<CallId>,
-    /// Callbacks that run.
-    deferred: usize,
     is_closed: bool,
     stats: Stats,
 }
@@ -152,40 +149,13 @@ impl Executor for Handle {
         }
     }
 
-    fn wait_until(
-        &self,
-        poll: &mut dyn FnMut(Option<&Waker>) -> bool,
-        deadline: Option<Instant>,
-    ) -> bool {
-        struct Unpark(Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        while !poll(Some(&waker)) {
-            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => std::thread::park(),
-                Some(left) if left.is_zero() => return false,
-                Some(left) => std::thread::park_timeout(left),
-            }
-        }
-        true
-    }
-
     fn cancel(&self, task: CallId, _how: Cancel) -> bool {
         self.0.give_up(|chunk| chunk.call() == task);
         self.0.lock().running.contains(&task)
     }
 
     fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>) {
-        self.0.change(|state| state.deferred += 1);
-        let shared = self.0.clone();
-        std::thread::spawn(move || {
-            let _ = catch_unwind(AssertUnwindSafe(job));
-            shared.change(|state| state.deferred -= 1);
-        });
+        self.0.callbacks.run(job);
     }
 
     fn processes(&self) -> usize {
@@ -202,11 +172,14 @@ impl Executor for Handle {
     }
 
     fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
+        if self.0.callbacks.is_current_thread() {
+            return Err(JoinError::from_inside());
+        }
         let mut state = self.0.lock();
         if !state.is_closed {
             return Err(JoinError::not_closed());
         }
-        while !(state.queue.is_empty() && state.running.is_empty() && state.deferred == 0) {
+        while !(state.queue.is_empty() && state.running.is_empty()) {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(false);
             }
@@ -219,7 +192,8 @@ impl Executor for Handle {
                 }
             };
         }
-        Ok(true)
+        drop(state);
+        Ok(self.0.callbacks.wait_until_idle(deadline))
     }
 
     fn stats(&self) -> Stats {

@@ -39,15 +39,15 @@ impl fmt::Debug for BuildId {
 }
 
 /// Which build of which program this process runs. It is made of the content of the executable
-/// alone, so that it is the same on every machine: of its code and of all else that is loaded of it
-/// and cannot be written.
+/// alone, so that it is the same on every machine: of the build identifier that most linkers put
+/// there, and without such a one of all that is loaded of it and cannot be written.
 ///
 /// [Numbers of functions](crate::FunctionId::number) mean the same under an equal one. It is no
 /// protection against somebody who wants two programs to have the same: a pool whose machines do
 /// not trust each other compares executables by a cryptographic hash.
 ///
-/// It is computed when it is asked for first, which takes some milliseconds for a large program. A
-/// debugger's breakpoints are part of the code.
+/// It is computed when it is asked for first, which without a build identifier takes some
+/// milliseconds for a large program. (A debugger's breakpoints are part of what is loaded then.)
 #[must_use]
 pub fn build_id() -> BuildId {
     static ID: OnceLock<BuildId> = OnceLock::new();

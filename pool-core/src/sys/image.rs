@@ -40,8 +40,9 @@ pub(crate) fn build_identity(protocol: u32) -> u128 {
     hash.0
 }
 
-/// A number that two processes share if they run the same build of the same program: made of
-/// all that is loaded from its file and cannot be written. It takes a moment.
+/// A number that two processes share if they run the same build of the same program: the same, but
+/// made of all that is loaded from the file and cannot be written where the linker has put no
+/// build identifier, which is a hash of that. Then it takes a moment.
 pub(crate) fn build_content(protocol: u32) -> u128 {
     let mut hash = Hash(build_identity(protocol));
     // SAFETY: the callback is given the hash above, which outlives the call, and does not panic.
@@ -69,16 +70,8 @@ unsafe extern "C" fn add_content(
     // is loaded, and the main executable always is.
     let segments =
         unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
-    for it in segments {
-        let rights = it.p_flags & (libc::PF_R | libc::PF_W);
-        if it.p_type == libc::PT_LOAD && rights == libc::PF_R {
-            let start = (object.dlpi_addr as usize).wrapping_add(it.p_vaddr as usize);
-            // SAFETY: so many bytes are loaded from the file there, readable and not writable, and
-            // the main executable stays where it is.
-            let bytes =
-                unsafe { std::slice::from_raw_parts(start as *const u8, it.p_filesz as usize) };
-            hash.add(bytes);
-        }
+    if !content(object, segments, libc::PT_NOTE).any(has_build_id) {
+        content(object, segments, libc::PT_LOAD).for_each(|bytes| hash.add(bytes));
     }
     1
 }
@@ -109,26 +102,31 @@ unsafe extern "C" fn add_image(
             hash.add_word(number);
         }
     }
-    let content = |kind| {
-        segments
-            .iter()
-            .filter(move |it| it.p_type == kind && is_mapped(it, segments))
-            .map(|it| {
-                let start = (object.dlpi_addr as usize).wrapping_add(it.p_vaddr as usize);
-                // SAFETY: it lies in a segment that is loaded from the file, readable and not
-                // writable, and the main executable stays where it is.
-                unsafe { std::slice::from_raw_parts(start as *const u8, it.p_filesz as usize) }
-            })
-    };
     let mut has_id = false;
-    for notes in content(libc::PT_NOTE) {
+    for notes in content(object, segments, libc::PT_NOTE) {
         has_id |= has_build_id(notes);
         hash.add(notes);
     }
     if !has_id {
-        content(libc::PT_GNU_EH_FRAME).for_each(|table| hash.add(table));
+        content(object, segments, libc::PT_GNU_EH_FRAME).for_each(|table| hash.add(table));
     }
     1
+}
+
+/// The bytes of all segments of this kind, as far as they are loaded from the file, readable and not
+/// writable. The object is the main executable, which stays where it is, and these are its segments.
+fn content(
+    object: &libc::dl_phdr_info,
+    segments: &[libc::Elf64_Phdr],
+    kind: u32,
+) -> impl Iterator<Item = &'static [u8]> {
+    let is_content = move |it: &&libc::Elf64_Phdr| it.p_type == kind && is_mapped(it, segments);
+    segments.iter().filter(is_content).map(|it| {
+        let start = (object.dlpi_addr as usize).wrapping_add(it.p_vaddr as usize);
+        // SAFETY: it lies in a segment that is loaded from the file, readable and not writable, and
+        // the main executable stays where it is.
+        unsafe { std::slice::from_raw_parts(start as *const u8, it.p_filesz as usize) }
+    })
 }
 
 /// Whether all bytes of `part` lie in the bytes of the file that one read-only segment is loaded
@@ -171,7 +169,7 @@ mod tests {
         assert_eq!(here, build_identity(1));
         assert_ne!(here, Hash::new().0);
         assert_eq!(build_content(1), build_content(1));
-        assert_ne!(build_content(1), here);
+        assert_ne!(build_content(1), build_content(2));
     }
 
     #[test]
