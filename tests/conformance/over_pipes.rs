@@ -74,8 +74,9 @@ fn die_once(ticket: String) -> usize {
 fn retried() {
     let pool = pool(1);
     let tally = Tally::new();
-    let again = pool.call(die_once).retries(1).apply(tally.ticket());
-    assert_eq!(again, Ok(2));
+    let again = pool.call(die_once).retries(1).measured();
+    let again = again.apply(tally.ticket());
+    assert_eq!((again.outcome, again.metrics.attempt), (Ok(2), 2));
     let tally = Tally::new();
     let lost = pool.apply(die_once, tally.ticket());
     assert!(lost.expect_err("it is not tried again").is_worker_lost());

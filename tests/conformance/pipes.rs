@@ -432,7 +432,12 @@ impl Shared {
                     if frame.number != next as u64 || next == end {
                         return Err(End::Gone);
                     }
-                    let mut outcome = outcome.with_worker(&line.info);
+                    let losses = if next == work.chunk.first_index() {
+                        work.losses
+                    } else {
+                        0
+                    };
+                    let mut outcome = outcome.with_worker(&line.info).with_losses(losses);
                     for id in work.completion.missing(&outcome) {
                         if let Some(content) = line.received.get(&id) {
                             outcome.provide(content);
@@ -508,7 +513,7 @@ impl Shared {
         let is_over = self.lock().is_terminated || work.completion.is_abandoned();
         let mut rest = first..own.end;
         if is_over {
-            return self.end_some(work, rest, &cancelled());
+            return self.end_some(work, rest, &cancelled(), work.losses);
         }
         work.losses += 1;
         if work.losses > work.chunk.options().retries {
@@ -523,7 +528,7 @@ impl Shared {
                 }
             };
             let error = error.with_worker(line.info.clone());
-            self.end_some(work, first..first + 1, &error);
+            self.end_some(work, first..first + 1, &error, work.losses);
             rest.start += 1;
             work.losses = 0;
         }
@@ -542,12 +547,13 @@ impl Shared {
 
     /// All items fail.
     fn end(&self, work: &Work, error: &TaskError) {
-        self.end_some(work, indices_of(&work.chunk), error);
+        self.end_some(work, indices_of(&work.chunk), error, 0);
     }
 
-    fn end_some(&self, work: &Work, items: Range<usize>, error: &TaskError) {
+    fn end_some(&self, work: &Work, items: Range<usize>, error: &TaskError, losses: u32) {
         self.lock().stats.fail(error.kind(), items.len() as u64);
-        let outcomes = items.clone().map(|_| error.clone().into()).collect();
+        let outcome = |_| Outcome::from(error.clone()).with_losses(losses);
+        let outcomes = items.clone().map(outcome).collect();
         let first = work.completion.complete_from(items.start, outcomes);
         first.expect("they had none");
     }

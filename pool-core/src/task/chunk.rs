@@ -28,8 +28,10 @@ use crate::worker::function::FunctionId;
 
 /// A chunk of a call: encoded items that travel together, in order, to one worker.
 ///
-/// Every chunk that was submitted gets exactly one outcome for each of its items, by
-/// [`finish`](Self::finish) or in several pieces.
+/// Every chunk that was submitted gets exactly one outcome for each of its items, in one of three
+/// ways: it [runs](Self::run_here) where it is, it is [finished](Self::finish) with an error, or it
+/// is [taken apart](Self::into_parts), and its [`Completion`](crate::Completion) takes outcomes. An
+/// executor that drops one instead leaves its caller waiting.
 pub struct Chunk {
     pub(crate) entry: FunctionId,
     /// The index of the first item in the user's call.

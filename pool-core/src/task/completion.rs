@@ -52,6 +52,9 @@ impl Chunk {
 ///
 /// Every item gets exactly one outcome. A second one is refused, and what has none when this is
 /// dropped, fails with an error of kind [`WorkerLost`](TaskErrorKind::WorkerLost) that says so.
+///
+/// To deliver is to wake those who wait, whose wakers may be anybody's code: hold no lock of the
+/// pool's meanwhile. It neither waits nor panics.
 pub struct Completion {
     first: usize,
     count: u32,
@@ -135,8 +138,9 @@ impl Completion {
                 continue;
             }
             let settled = self.settle(outcome);
-            // What is known of items' runs stands in a row.
-            if piece.count > 0 && piece.runs.is_empty() != settled.run.is_none() {
+            // What is known of items' runs stands in a row, and is of as many attempts.
+            let differs = piece.runs.is_empty() != settled.run.is_none();
+            if piece.count > 0 && (differs || piece.losses != settled.losses) {
                 self.deliver(std::mem::take(&mut piece));
             }
             if piece.count == 0 {
@@ -168,7 +172,7 @@ impl Completion {
             let count = range.len() as u32;
             let failed = ChunkOutcome::failed(first, count, error.clone());
             self.send(ChunkOutcome {
-                ext: self.part(first, count as usize, Vec::new(), Vec::new()),
+                ext: self.part(first, count as usize, 0, Vec::new(), Vec::new()),
                 ..failed
             });
         }
@@ -184,6 +188,7 @@ impl Completion {
             mut result,
             took_ns,
             run,
+            losses,
             needs,
         } = outcome;
         let mut memory = Vec::new();
@@ -230,6 +235,7 @@ impl Completion {
             result,
             took_ns,
             run,
+            losses: if is_measured.is_some() { losses } else { 0 },
             memory,
         }
     }
@@ -257,7 +263,13 @@ impl Completion {
             count,
             took_ns: piece.took_ns,
             outcomes,
-            ext: self.part(piece.first, count as usize, piece.runs, piece.memory),
+            ext: self.part(
+                piece.first,
+                count as usize,
+                piece.losses,
+                piece.runs,
+                piece.memory,
+            ),
         });
     }
 
@@ -271,6 +283,7 @@ impl Completion {
         &self,
         first: usize,
         count: usize,
+        losses: u32,
         runs: Vec<Run>,
         memory: Vec<Arc<SharedMemory>>,
     ) -> Option<Box<ChunkExt>> {
@@ -280,7 +293,7 @@ impl Completion {
                 item_metrics: ext
                     .item_metrics
                     .as_ref()
-                    .map(|it| it.part(from, count, runs)),
+                    .map(|it| it.part(from, count, losses, runs)),
                 attachments: ext.attachments.clone(),
                 origin: ext.origin.clone(),
                 offered: memory,
@@ -354,6 +367,7 @@ struct Settled {
     result: Result<Bytes, TaskError>,
     took_ns: u64,
     run: Option<Run>,
+    losses: u32,
     memory: Vec<Arc<SharedMemory>>,
 }
 
@@ -365,12 +379,14 @@ struct Piece {
     results: Vec<Result<Bytes, TaskError>>,
     took_ns: u64,
     runs: Vec<Run>,
+    losses: u32,
     memory: Vec<Arc<SharedMemory>>,
 }
 
 impl Piece {
     fn add(&mut self, settled: Settled) {
         self.count += 1;
+        self.losses = settled.losses;
         self.results.push(settled.result);
         self.took_ns = self.took_ns.saturating_add(settled.took_ns);
         self.runs.extend(settled.run);

@@ -13,6 +13,7 @@ use super::call_id::CallId;
 use super::chunk::{Chunk, ChunkOutcome, CompletionSink, reported};
 use super::chunk_ext::ChunkExt;
 use super::executor::{Cancel, Executor};
+use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout};
 use super::outcome::{Outcome, from_bytes, to_bytes};
 use crate::broadcast::{BroadcastContent, ContentId, Needs, SharedMemory};
@@ -306,6 +307,7 @@ impl EncodedChunk {
                     is_whole: true,
                     result_bytes,
                 }),
+                losses: 0,
                 needs: Needs::of(&memory),
             });
             before = sys::now_ns();
@@ -450,6 +452,7 @@ impl<S: Fn(usize, Outcome) + Send + Sync> CompletionSink for Forward<S> {
 
     fn complete(&self, mut piece: ChunkOutcome) {
         let took_ns = piece.took_ns / u64::from(piece.count.max(1));
+        let losses = piece.item_metrics().map_or(0, ItemMetrics::losses);
         let runs = piece.take_runs();
         let memory = piece.ext.take().map(|ext| ext.into_memory());
         let memory = memory.unwrap_or_default();
@@ -462,6 +465,7 @@ impl<S: Fn(usize, Outcome) + Send + Sync> CompletionSink for Forward<S> {
                 result: result.map(Bytes::from),
                 took_ns,
                 run: runs.get(index - piece.first).cloned(),
+                losses,
                 needs,
             };
             catch_and_discard(|| (self.sink)(index, outcome));

@@ -106,17 +106,23 @@ impl ItemMetrics {
         }
     }
 
-    /// The same of some of the items, which ran like this.
-    pub(crate) fn part(&self, from: usize, count: usize, runs: Vec<Run>) -> Self {
+    /// The same of some of the items, which ran like this after this many more workers had died
+    /// under each.
+    pub(crate) fn part(&self, from: usize, count: usize, losses: u32, runs: Vec<Run>) -> Self {
         let to = self.arguments.len().min(from + count);
         Self {
             submitted: self.submitted,
-            losses: self.losses,
+            losses: self.losses.saturating_add(losses),
             arguments: self.arguments.get(from..to).unwrap_or_default().to_vec(),
             pending: None,
             runs,
             traced: self.traced.clone(),
         }
+    }
+
+    /// How many workers have died under each item.
+    pub(crate) fn losses(&self) -> u32 {
+        self.losses
     }
 
     /// Takes what is known of the runs of the first items.
@@ -140,7 +146,7 @@ impl ItemMetrics {
             index,
             error,
             submitted: self.submitted,
-            attempt: self.losses + u32::from(run.is_some()),
+            attempt: self.losses.saturating_add(run.is_some().into()),
             argument_bytes: argument.map_or(0, |argument| argument.bytes),
             run,
             at: now,
@@ -161,7 +167,7 @@ impl ItemMetrics {
             return receipt;
         };
         let measure = &run.measure;
-        receipt.attempt += 1;
+        receipt.attempt = receipt.attempt.saturating_add(1);
         receipt.worker = run.worker.clone();
         receipt.result_bytes = run.result_bytes;
         if measure.begun != 0 {

@@ -23,6 +23,8 @@ pub struct Outcome {
     pub(crate) took_ns: u64,
     /// What was measured of it, if it was.
     pub(crate) run: Option<Run>,
+    /// How many workers have died under the item.
+    pub(crate) losses: u32,
     /// The memory that handles in the result mean.
     pub(crate) needs: Needs,
 }
@@ -33,6 +35,7 @@ impl Outcome {
             result,
             took_ns: 0,
             run: None,
+            losses: 0,
             needs: Needs::default(),
         }
     }
@@ -82,6 +85,14 @@ impl Outcome {
     #[must_use]
     pub fn with_took(mut self, took: Duration) -> Self {
         self.took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// The same of an item under which this many workers have died, more than are noted already:
+    /// they count as [attempts](crate::TaskMetrics::attempt).
+    #[must_use]
+    pub fn with_losses(mut self, losses: u32) -> Self {
+        self.losses = self.losses.saturating_add(losses);
         self
     }
 

@@ -246,7 +246,7 @@ fn what_was_measured_arrives() {
         assert!(outcome.took() >= Duration::from_millis(5));
         // One without a word of how it ran.
         let outcome = match index {
-            1 => Outcome::of_value(1_u64.to_le_bytes().to_vec()),
+            1 => Outcome::of_value(1_u64.to_le_bytes().to_vec()).with_losses(2),
             _ => outcome.with_worker(&worker),
         };
         completion.complete(index, outcome).expect("the first");
@@ -256,7 +256,7 @@ fn what_was_measured_arrives() {
         let metrics = item.metrics;
         assert_eq!(metrics.argument_bytes, 8);
         if index == 1 {
-            assert_eq!((metrics.attempt, metrics.run), (0, None));
+            assert_eq!((metrics.attempt, metrics.run), (2, None));
         } else {
             assert_eq!((metrics.attempt, metrics.result_bytes), (1, 8));
             assert!(metrics.run >= Some(Duration::from_millis(5)), "{metrics:?}");

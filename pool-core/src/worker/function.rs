@@ -41,6 +41,8 @@ struct Function {
     mark: [u64; 2],
     run: EntryFn,
     name: fn() -> &'static str,
+    /// It is no function of the user's, but one that the crate has workers run.
+    is_own: bool,
 }
 
 /// Something whose address only this program's own constants can have.
@@ -52,7 +54,7 @@ static SEAL: Seal = Seal(MARK[0]);
 const MARK: [u64; 2] = [0x9c41_6df0_57a2_e38b, 0x2e7b_d815_c96f_043a];
 
 impl Function {
-    const fn of<F, A, R>() -> &'static Self
+    const fn of<F, A, R, const IS_OWN: bool>() -> &'static Self
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -70,6 +72,7 @@ impl Function {
                     chunk.run_all::<F, A, R>(&function);
                 },
                 name: type_name::<F>,
+                is_own: IS_OWN,
             }
         }
     }
@@ -88,8 +91,28 @@ impl FunctionId {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
+        Self::checked::<F, A, R, false>()
+    }
+
+    /// The same of a function of this crate's, which no chunk from elsewhere can name.
+    pub(crate) fn of_own<F, A, R>(_function: &F) -> Result<Self, NotInExecutable>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        Self::checked::<F, A, R, true>()
+    }
+
+    #[inline]
+    fn checked<F, A, R, const IS_OWN: bool>() -> Result<Self, NotInExecutable>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
         let () = CapturesNothing::<F>::CHECK;
-        let entry = Self(Function::of::<F, A, R>());
+        let entry = Self(Function::of::<F, A, R, IS_OWN>());
         let image = main_image();
         let record = ptr::from_ref(entry.0).addr();
         if image.code.contains(&entry.address()) && image.span.contains(&record) {
@@ -119,6 +142,11 @@ impl FunctionId {
     /// that of another function, or of none.
     #[must_use]
     pub fn from_number(number: u64) -> Option<Self> {
+        Self::resolve(number).filter(|it| !it.0.is_own)
+    }
+
+    /// The same for a worker, which also runs functions of this crate's.
+    pub(crate) fn resolve(number: u64) -> Option<Self> {
         let image = main_image();
         let address = image.code.start.wrapping_add(usize::try_from(number).ok()?);
         let end = address.checked_add(size_of::<Function>())?;
@@ -159,7 +187,7 @@ impl FunctionId {
     #[cfg(any(fuzzing, test))]
     pub(crate) fn of_nothing() -> Self {
         fn entry<F: Fn(()) + Stateless>(_: F) -> FunctionId {
-            FunctionId(Function::of::<F, (), ()>())
+            FunctionId(Function::of::<F, (), (), false>())
         }
         entry(|()| ())
     }
@@ -361,6 +389,14 @@ mod tests {
         }
     }
 
+    /// A worker's settings are no task.
+    #[test]
+    fn what_the_crate_has_workers_run_is_no_function_of_a_call() {
+        let own = crate::worker::Settings::entry().expect("it is of this executable");
+        assert_eq!(FunctionId::resolve(own.number()), Some(own));
+        assert_eq!(FunctionId::from_number(own.number()), None);
+    }
+
     /// What looks like one, but for the address of the seal.
     #[test]
     fn a_copy_of_a_table_is_no_function() {
@@ -370,6 +406,7 @@ mod tests {
             mark: MARK,
             run: |_| unreachable!("nobody calls it"),
             name: || "forged",
+            is_own: false,
         };
         let place = ptr::from_ref(&FORGED).addr();
         let number = place.wrapping_sub(main_code().start) as u64;

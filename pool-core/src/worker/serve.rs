@@ -218,7 +218,7 @@ impl WorkerChannel {
 
     /// Runs a frame's items. `false`: there is no such function.
     fn run(&mut self, header: &FrameHeader) -> bool {
-        let Some(entry) = FunctionId::from_number(header.entry) else {
+        let Some(entry) = FunctionId::resolve(header.entry) else {
             return false;
         };
         let max_result = self

@@ -68,7 +68,7 @@ impl Settings {
     /// The call that makes a worker apply its settings.
     pub(crate) fn entry() -> Result<FunctionId, NotInExecutable> {
         fn entry<F: Fn(Settings) + Stateless>(function: F) -> Result<FunctionId, NotInExecutable> {
-            FunctionId::of::<F, Settings, ()>(&function)
+            FunctionId::of_own::<F, Settings, ()>(&function)
         }
         entry(|settings: Settings| {
             if let Err(refused) = settings.apply() {
