@@ -1,7 +1,10 @@
-//! The conformance suite, run for the pools of this crate, and for two from outside of it: one of
-//! threads, and one of child processes at the ends of pipes. The tests themselves are the crate `procpool-conformance`; here are those about what
-//! only a fork server has.
+//! The conformance suite, run for the pools of this crate, and for three from outside of it: one of
+//! threads, one of child processes at the ends of pipes, and one whose chunks run in another pool.
+//! The tests themselves are the crate `procpool-conformance`; here are those about what only a fork
+//! server has, and about what such pools need.
 
+#[cfg(feature = "spawn")]
+mod hosted;
 mod over_pipes;
 mod pipes;
 #[cfg(feature = "fork")]
@@ -39,7 +42,10 @@ fn main() -> ExitCode {
         .programs(with_threads::programs())
         .programs(standby::programs());
     #[cfg(feature = "spawn")]
-    let suite = suite.processes::<Spawn>();
+    let suite = suite
+        .processes::<Spawn>()
+        .pool::<hosted::Hosted>()
+        .sections::<hosted::Hosted>([("own", hosted::tests())]);
     suite.run()
 }
 
