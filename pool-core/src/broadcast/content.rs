@@ -10,6 +10,7 @@
 //! forges items can make nothing but tickets of what was brought for them: the bytes are decoded
 //! with all checks afterwards.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content_id::ContentId;
 use super::error::BroadcastError;
-use super::memory::{Name, SharedMemory};
+use super::memory::{Name, SharedMemory, TICKET_HEAD};
 use crate::codec::CodecError;
 
 /// The bytes of a value that was broadcast, in memory that stays as long as this: what goes to
@@ -70,6 +71,7 @@ pub(crate) struct ContentRef {
 }
 
 impl ContentRef {
+    /// Of this memory.
     fn of(memory: &SharedMemory) -> Self {
         Self {
             name: memory.name(),
@@ -90,27 +92,17 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    /// Of values that were encoded in this process, whose handles mean this memory.
-    pub(crate) fn of(memory: &[Arc<SharedMemory>]) -> Self {
-        let mut needs = Self::default();
-        memory.iter().for_each(|memory| needs.add(memory));
-        needs
-    }
-
-    /// Of the bytes of one value, in which there may be handles of any of this memory.
+    /// Of values that were encoded in this process, in which there may be handles of any of this
+    /// memory.
     pub(crate) fn of_value(bytes: &[u8], memory: &[Arc<SharedMemory>]) -> Self {
-        let is_named = |it: &&Arc<SharedMemory>| !tickets(bytes, it.name()).is_empty();
-        let named: Vec<_> = memory.iter().filter(is_named).cloned().collect();
-        Self::of(&named)
-    }
-
-    fn add(&mut self, memory: &Arc<SharedMemory>) {
-        if self.refs.iter().any(|it| it.name == memory.name()) {
-            return;
+        let mut index = Index::default();
+        for (place, memory) in memory.iter().enumerate() {
+            index.add(memory.name(), place);
         }
-        memory.inner().iter().for_each(|inner| self.add(inner));
-        self.refs.push(ContentRef::of(memory));
-        self.memory.push(memory.clone());
+        let named: BTreeSet<usize> = index.tickets(bytes).map(|it| it.place).collect();
+        let mut needs = Needing::default();
+        named.iter().for_each(|place| needs.add(&memory[*place]));
+        needs.all
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -125,32 +117,28 @@ impl Needs {
 
     /// What is not there, neither here nor among what `other` has.
     pub(crate) fn missing(&self, other: &Self) -> Vec<ContentId> {
-        let is_missing = |it: &&ContentRef| self.find(it, other).is_none();
-        let missing = self.refs.iter().filter(is_missing);
-        missing.map(|it| it.content).collect()
+        if self.refs.is_empty() {
+            return Vec::new();
+        }
+        let (here, there) = (self.by_content(), other.by_content());
+        let is_missing = |it: &&ContentRef| it.find(&here, &there).is_none();
+        let missing = self.refs.iter().filter(is_missing).map(|it| it.content);
+        BTreeSet::from_iter(missing).into_iter().collect()
     }
 
     /// Takes content that was brought. `false`: it is not what is needed.
     pub(crate) fn provide(&mut self, content: &BroadcastContent) -> bool {
         let id = content.id();
         let is_needed = self.refs.iter().any(|it| it.content == id);
-        if is_needed && !self.memory.iter().any(|it| Arc::ptr_eq(it, &content.0)) {
+        if is_needed && !self.memory.iter().any(|it| it.content_id() == id) {
             self.memory.push(content.0.clone());
         }
         is_needed
     }
 
-    fn find(&self, wanted: &ContentRef, other: &Self) -> Option<Arc<SharedMemory>> {
-        let has = |memory: &&Arc<SharedMemory>| memory.content_id() == wanted.content;
-        if let Some(memory) = self.memory.iter().find(has) {
-            return Some(memory.clone());
-        }
-        // What has left this process, and comes back.
-        let is_original =
-            |it: &&ContentRef| it.content == wanted.content || Some(it.content) == wanted.original;
-        let original = other.refs.iter().find(is_original)?;
-        let mut all = other.memory.iter();
-        all.find(|it| it.name() == original.name).cloned()
+    fn by_content(&self) -> ByContent<'_> {
+        let all = self.memory.iter();
+        all.map(|memory| (memory.content_id(), memory)).collect()
     }
 
     /// Finds the memory for all references, here or among what `other` has.
@@ -158,93 +146,156 @@ impl Needs {
     /// # Errors
     /// When there is none for one of them, or the system refuses it.
     pub(crate) fn resolve(&self, other: &Self) -> Result<Resolved, CodecError> {
+        let (here, there) = (self.by_content(), other.by_content());
         let mut resolved = Resolved::default();
+        // There may be any number of names for the same.
+        let mut known: BTreeMap<*const SharedMemory, usize> = BTreeMap::new();
         for wanted in &self.refs {
-            let found = self.find(wanted, other).ok_or_else(|| {
+            let found = wanted.find(&here, &there).ok_or_else(|| {
                 CodecError::new(format_args!(
                     "the value of a broadcast (content {}) was not brought with it",
                     wanted.content
                 ))
             })?;
-            let memory = resolved.rebased(found)?;
-            resolved.memory.push((wanted.name, memory));
+            let place = match known.get(&Arc::as_ptr(found)) {
+                Some(place) => *place,
+                None => {
+                    let memory = resolved.rebased(found)?;
+                    resolved.memory.push(memory);
+                    let place = resolved.memory.len() - 1;
+                    known.insert(Arc::as_ptr(found), place);
+                    place
+                }
+            };
+            resolved.index.add(wanted.name, place);
         }
         Ok(resolved)
     }
 }
 
-/// Which memory of this process tickets of these names are to mean.
-#[derive(Debug, Default)]
+/// Memory by what it has in it.
+type ByContent<'a> = BTreeMap<ContentId, &'a Arc<SharedMemory>>;
+
+impl ContentRef {
+    fn find<'a>(
+        &self,
+        here: &ByContent<'a>,
+        there: &ByContent<'a>,
+    ) -> Option<&'a Arc<SharedMemory>> {
+        // What has left that process, and comes back, may be called by what it was.
+        let original = || there.get(&self.original?);
+        let found = here.get(&self.content).or_else(|| there.get(&self.content));
+        found.or_else(original).copied()
+    }
+}
+
+/// Needs that grow.
+#[derive(Default)]
+struct Needing {
+    all: Needs,
+    names: BTreeSet<Name>,
+}
+
+impl Needing {
+    /// Adds memory, behind what is inside of it.
+    fn add(&mut self, memory: &Arc<SharedMemory>) {
+        if self.names.insert(memory.name()) {
+            memory.inner().iter().for_each(|inner| self.add(inner));
+            self.all.refs.push(ContentRef::of(memory));
+            self.all.memory.push(memory.clone());
+        }
+    }
+}
+
+/// Which memory of this process tickets are to mean.
+#[derive(Default)]
 pub(crate) struct Resolved {
-    memory: Vec<(Name, Arc<SharedMemory>)>,
+    memory: Vec<Arc<SharedMemory>>,
+    /// The place of the memory for each name.
+    index: Index,
 }
 
 impl Resolved {
     /// The memory, or a copy of it in which tickets mean what they are to mean here.
-    fn rebased(&self, memory: Arc<SharedMemory>) -> Result<Arc<SharedMemory>, CodecError> {
-        let is_inside = |it: &&(Name, Arc<SharedMemory>)| {
-            // Memory that was here before has its own names in it.
-            it.1.name() != it.0
-        };
-        let others: Vec<_> = self.memory.iter().filter(is_inside).collect();
-        if others.is_empty() || !memory.was_brought() {
-            return Ok(memory);
+    fn rebased(&self, memory: &Arc<SharedMemory>) -> Result<Arc<SharedMemory>, CodecError> {
+        // Memory that was here before has its own names in it.
+        if !memory.was_brought() || self.memory.is_empty() {
+            return Ok(memory.clone());
         }
-        let bytes = memory.bytes()?;
-        let inner: Vec<_> = others
-            .iter()
-            .filter(|it| !tickets(bytes, it.0).is_empty())
-            .map(|it| it.1.clone())
-            .collect();
+        let named = self.index.tickets(memory.bytes()?);
+        let inner: BTreeSet<usize> = named.map(|it| it.place).collect();
         if inner.is_empty() {
-            return Ok(memory);
+            return Ok(memory.clone());
         }
-        memory.rebased(inner, |bytes| self.rebase(bytes))
+        let inner = inner.iter().map(|place| self.memory[*place].clone());
+        memory.rebased(inner.collect(), |bytes| self.rebase(bytes))
     }
 
     /// Makes all tickets in these bytes name memory of this process.
     pub(crate) fn rebase(&self, bytes: &mut [u8]) {
-        for (name, memory) in &self.memory {
-            if *name == memory.name() {
-                continue;
-            }
-            let ticket = memory.ticket_head();
-            for at in tickets(bytes, *name) {
-                bytes[at..at + ticket.len()].copy_from_slice(&ticket);
-            }
+        let tickets: Vec<Ticket> = self.index.tickets(bytes).collect();
+        for ticket in tickets {
+            let head = self.memory[ticket.place].ticket_head();
+            bytes[ticket.at..ticket.at + head.len()].copy_from_slice(&head);
         }
     }
 
     /// The memory, which must live as long as the bytes.
     pub(crate) fn into_memory(self) -> Vec<Arc<SharedMemory>> {
-        self.memory.into_iter().map(|it| it.1).collect()
+        self.memory
     }
 }
 
-/// Where tickets with this name begin.
-fn tickets(bytes: &[u8], name: Name) -> Vec<usize> {
-    let (start, inode) = name.parts();
-    let mut found = Vec::new();
-    let mut from = 0;
-    while let Some(at) = position(&bytes[from..], start[0]) {
-        let at = from + at;
-        let rest = &bytes[at..];
-        if rest.starts_with(&start)
-            && rest
-                .get(Name::INODE_AT..)
-                .is_some_and(|it| it.starts_with(&inode))
-        {
-            found.push(at);
-            from = at + Name::INODE_AT + inode.len();
-        } else {
-            from = at + 1;
+/// Finds tickets, of any number of names, in one pass.
+struct Index {
+    /// A bit for each two bytes that a name may begin with.
+    starts: Box<[u64; 1024]>,
+    places: BTreeMap<Name, usize>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            starts: Box::new([0; 1024]),
+            places: BTreeMap::new(),
         }
     }
-    found
 }
 
-fn position(bytes: &[u8], first: u8) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == first)
+/// A ticket among bytes.
+struct Ticket {
+    at: usize,
+    /// What the [`Index`] has for its name.
+    place: usize,
+}
+
+impl Index {
+    fn add(&mut self, name: Name, place: usize) {
+        let [first, second, ..] = name.start();
+        let start = usize::from(u16::from_le_bytes([first, second]));
+        self.starts[start / 64] |= 1 << (start % 64);
+        self.places.insert(name, place);
+    }
+
+    /// The tickets in these bytes, in their order. They do not overlap.
+    fn tickets(&self, bytes: &[u8]) -> impl Iterator<Item = Ticket> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            while let Some([first, second]) = bytes.get(next..)?.first_chunk() {
+                let at = next;
+                let start = usize::from(u16::from_le_bytes([*first, *second]));
+                next += 1;
+                if self.starts[start / 64] & (1 << (start % 64)) != 0
+                    && let Some(name) = Name::read(&bytes[at..])
+                    && let Some(place) = self.places.get(&name)
+                {
+                    next = at + TICKET_HEAD;
+                    return Some(Ticket { at, place: *place });
+                }
+            }
+            None
+        })
+    }
 }
 
 #[cfg(test)]
@@ -280,7 +331,7 @@ mod tests {
     fn a_ticket_means_what_was_brought() {
         let memory = share(b"shared", Vec::new());
         let items = [b"before".to_vec(), ticket(&memory), b"after".to_vec()].concat();
-        let sent = Needs::of(std::slice::from_ref(&memory));
+        let sent = Needs::of_value(&items, std::slice::from_ref(&memory));
         let mut needs = travelled(&sent);
         let none = Needs::default();
         let id = ContentId::of(b"shared");
@@ -310,7 +361,7 @@ mod tests {
         let inside = share(b"inside", Vec::new());
         let outer = share(&ticket(&inside), vec![inside.clone()]);
         let items = ticket(&outer);
-        let sent = Needs::of(std::slice::from_ref(&outer));
+        let sent = Needs::of_value(&items, std::slice::from_ref(&outer));
         let mut needs = travelled(&sent);
         for content in sent.contents() {
             let content = BroadcastContent::new(content.bytes()).expect("memory");
@@ -334,21 +385,49 @@ mod tests {
         assert_eq!(rebased, items);
     }
 
+    /// What is not in the items need not travel with them.
+    #[test]
+    fn only_what_is_there_is_needed() {
+        let memory: Vec<_> = (0..100_u8).map(|it| share(&[it], Vec::new())).collect();
+        let items = [ticket(&memory[70]), ticket(&memory[7]), ticket(&memory[70])].concat();
+        let needs = Needs::of_value(&items, &memory);
+        let contents: Vec<ContentId> = needs.contents().iter().map(|it| it.id()).collect();
+        assert_eq!(contents, [ContentId::of(&[7]), ContentId::of(&[70])]);
+    }
+
+    /// A machine that gives one value ten thousand names has it looked at once.
+    #[test]
+    fn many_names_of_the_same_are_the_same() {
+        let memory = share(b"shared", Vec::new());
+        let sent = Needs::of_value(&ticket(&memory), std::slice::from_ref(&memory));
+        let mut forged = travelled(&sent);
+        let name = |it: u64| ContentRef {
+            name: Name::read(&[[7; 24].as_slice(), &it.to_le_bytes()].concat()).expect("a name"),
+            ..forged.refs[0].clone()
+        };
+        forged.refs = (0..10_000).map(name).collect();
+        let resolved = forged.resolve(&sent).expect("all of it is there");
+        assert_eq!(resolved.into_memory().len(), 1);
+        assert_eq!(forged.missing(&Needs::default()).len(), 1);
+    }
+
     #[test]
     fn nothing_else_is_taken_for_a_ticket() {
         let memory = share(b"shared", Vec::new());
+        let mut index = Index::default();
+        index.add(memory.name(), 0);
+        let tickets = |bytes: &[u8]| index.tickets(bytes).map(|it| it.at).collect::<Vec<_>>();
         let good = ticket(&memory);
-        assert_eq!(tickets(&good, memory.name()), [0]);
+        assert_eq!(tickets(&good), [0]);
         for at in (0..16).chain(24..32) {
             let mut other = good.clone();
             other[at] ^= 1;
-            assert_eq!(tickets(&other, memory.name()), [0_usize; 0]);
+            assert_eq!(tickets(&other), [0_usize; 0]);
         }
         for end in 0..32 {
-            assert_eq!(tickets(&good[..end], memory.name()), [0_usize; 0]);
+            assert_eq!(tickets(&good[..end]), [0_usize; 0]);
         }
         let twice = [&[7][..], &good, &good].concat();
-        let second = 1 + good.len();
-        assert_eq!(tickets(&twice, memory.name()), [1, second]);
+        assert_eq!(tickets(&twice), [1, 1 + good.len()]);
     }
 }

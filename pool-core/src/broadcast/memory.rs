@@ -137,13 +137,25 @@ pub(super) struct Name {
     inode: u64,
 }
 
-impl Name {
-    /// Where the inode is in a ticket, which begins with the number.
-    pub(super) const INODE_AT: usize = 24;
+/// How many bytes of a ticket stand before those of what is inside: the number, the process, the
+/// descriptor and the inode.
+pub(super) const TICKET_HEAD: usize = 32;
 
-    /// The bytes of both, as they are in a ticket.
-    pub(super) fn parts(self) -> ([u8; 16], [u8; 8]) {
-        (self.id.to_le_bytes(), self.inode.to_le_bytes())
+/// Where the inode is among them.
+const INODE_AT: usize = 24;
+
+impl Name {
+    /// The bytes that a ticket begins with.
+    pub(super) fn start(self) -> [u8; 16] {
+        self.id.to_le_bytes()
+    }
+
+    /// The name that a ticket has which begins with these bytes. `None`: they are too few.
+    pub(super) fn read(ticket: &[u8]) -> Option<Self> {
+        Some(Self {
+            id: u128::from_le_bytes(*ticket.first_chunk()?),
+            inode: u64::from_le_bytes(*ticket.get(INODE_AT..)?.first_chunk()?),
+        })
     }
 }
 
@@ -365,13 +377,13 @@ impl SharedMemory {
     }
 
     /// How a ticket of it begins: all but what is inside of it.
-    pub(super) fn ticket_head(&self) -> [u8; 32] {
+    pub(super) fn ticket_head(&self) -> [u8; TICKET_HEAD] {
         let place = self.sealed().place();
-        let mut head = [0; 32];
+        let mut head = [0; TICKET_HEAD];
         head[..16].copy_from_slice(&self.id.to_le_bytes());
         head[16..20].copy_from_slice(&place.pid.to_le_bytes());
         head[20..24].copy_from_slice(&place.descriptor.to_le_bytes());
-        head[Name::INODE_AT..].copy_from_slice(&place.inode.to_le_bytes());
+        head[INODE_AT..].copy_from_slice(&place.inode.to_le_bytes());
         head
     }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::chunking::Grain;
 use super::encode::Limit;
+use super::grain::Grain;
 
 /// How much larger one chunk may be than what was measured before.
 const GROWTH: u32 = 8;

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::executor::Executor;
-
 /// How large the chunks of lazy maps should be, unless the call says it. What an
-/// [`Executor`] answers when it is asked for its [`chunking`](Executor::chunking).
+/// [`Executor`](crate::Executor) answers when it is asked for its
+/// [`chunking`](crate::Executor::chunking).
 ///
 /// The larger, the less a chunk costs beside its items; and the longer others may have nothing to
 /// do in the end.
@@ -29,22 +28,6 @@ impl Default for Chunking {
             target: Duration::from_millis(1),
             max_bytes: 32 * 1024,
             ahead: 3,
-        }
-    }
-}
-
-/// What an executor is like, as of now.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Grain {
-    pub(crate) workers: usize,
-    pub(crate) chunking: Chunking,
-}
-
-impl Grain {
-    pub(crate) fn of(executor: &dyn Executor) -> Self {
-        Self {
-            workers: executor.processes().max(1),
-            chunking: executor.chunking(),
         }
     }
 }

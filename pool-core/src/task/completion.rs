@@ -22,8 +22,13 @@ impl Chunk {
     #[must_use]
     pub fn into_parts(mut self) -> (EncodedChunk, Completion) {
         let ext = self.ext.take();
-        let attachments = ext.as_ref().map(|ext| &ext.attachments[..]);
-        let needs = Needs::of(attachments.unwrap_or_default());
+        let needs = match &ext {
+            // Those of the whole call, perhaps.
+            Some(ext) if !ext.attachments.is_empty() => {
+                Needs::of_value(&self.items.as_slice(), &ext.attachments)
+            }
+            _ => Needs::default(),
+        };
         let options = super::options::ChunkOptions {
             measured: ext.as_ref().is_some_and(|it| it.item_metrics.is_some()),
             ..self.options()

@@ -297,6 +297,11 @@ impl EncodedChunk {
                 }
             };
             let result_bytes = result.as_ref().map_or(0, Bytes::len) as u64;
+            let needs = if memory.is_empty() {
+                Needs::default()
+            } else {
+                Needs::of_value(bytes, &memory)
+            };
             let took_ns = sys::now_ns().saturating_sub(before).max(1);
             given.give(Outcome {
                 result,
@@ -308,7 +313,7 @@ impl EncodedChunk {
                     result_bytes,
                 }),
                 losses: 0,
-                needs: Needs::of(&memory),
+                needs,
             });
             before = sys::now_ns();
         };

@@ -11,6 +11,7 @@ pub(crate) mod completion;
 pub(crate) mod encode;
 pub(crate) mod encoded_chunk;
 pub(crate) mod executor;
+pub(crate) mod grain;
 pub(crate) mod item_metrics;
 pub(crate) mod open_input;
 pub(crate) mod options;

@@ -20,9 +20,9 @@ use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
 use crate::task::chunk::ChunkOutcome;
-use crate::task::chunking::Grain;
 use crate::task::encode::Limit;
 use crate::task::executor::{Cancel, Executor};
+use crate::task::grain::Grain;
 use crate::task::open_input::OpenInput;
 
 /// Gives the outcomes of a call whose input is read by a feeder.
