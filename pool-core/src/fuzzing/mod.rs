@@ -13,6 +13,7 @@ pub use crate::engine::stack_walk::fuzzing::stack;
 #[cfg(feature = "tracing")]
 pub use crate::observe::events::fuzzing::events;
 pub use crate::shm::last_panic::fuzzing::last_panic;
+pub use crate::task::fuzzing::chunk;
 
 /// Takes an input apart. What is missing at its end reads as zero.
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
@@ -97,6 +98,11 @@ mod tests {
     #[test]
     fn the_corpus_of_events_is_survived() {
         assert!(replay(corpus(), "events", events) > 0);
+    }
+
+    #[test]
+    fn the_corpus_of_chunk_is_survived() {
+        assert!(replay(corpus(), "chunk", chunk) > 0);
     }
 
     #[test]

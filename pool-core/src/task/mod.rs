@@ -11,6 +11,8 @@ pub(crate) mod completion;
 pub(crate) mod encode;
 pub(crate) mod encoded_chunk;
 pub(crate) mod executor;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub(crate) mod grain;
 pub(crate) mod item_metrics;
 pub(crate) mod open_input;

@@ -436,7 +436,57 @@ fn rich() -> Vec<u8> {
     encoded.to_bytes()
 }
 
+/// The inputs that the fuzz target begins with: to be written anew when the format changes, with
+/// `KEEP_CORPUS=1`.
+#[test]
+fn the_corpus_has_what_travels() {
+    let pool = TestPool::new();
+    let values: Vec<Vec<(u8, Option<String>)>> = vec![
+        Vec::new(),
+        vec![(1, None), (2, Some("two".to_owned()))],
+        vec![(7, None); 3],
+    ];
+    let task = |value: Vec<(u8, Option<String>)>| {
+        assert!(value.len() != 3, "as it may");
+        value
+    };
+    let call = pool.call(task).chunksize(10).retries(1);
+    let call = call.timeout(Duration::from_secs(1)).measured();
+    let _handle = call.map_async(values);
+    let (encoded, _completion) = pool.chunk().into_parts();
+    // Without the build and the function.
+    let mut inputs = vec![encoded.to_bytes().split_off(24), rich().split_off(24)];
+    let worker = WorkerInfo::new(1, 0, 77).with_machine("m1");
+    for (_, outcome) in run(&encoded) {
+        inputs.push(outcome.with_worker(&worker).with_losses(1).to_bytes());
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/chunk");
+    let is_kept = std::env::var_os("KEEP_CORPUS").is_some();
+    for (number, input) in inputs.iter().enumerate() {
+        super::fuzzing::chunk(input);
+        if is_kept {
+            let path = format!("{folder}/{number:02}");
+            std::fs::write(path, input).expect("the folder is there");
+        }
+    }
+}
+
 proptest! {
+    /// What is kept for the fuzz target, with a few changes: most get further than any bytes do.
+    #[test]
+    fn what_travels_may_change_on_its_way(
+        input in 0..5_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)
+    ) {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/chunk");
+        let mut bytes = std::fs::read(format!("{folder}/{input:02}")).expect("it is kept");
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        super::fuzzing::chunk(&bytes);
+    }
+
     #[test]
     fn no_bytes_are_too_strange_for_a_chunk(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(chunk) = EncodedChunk::from_bytes(&bytes) {
