@@ -121,10 +121,10 @@ impl Connection {
             && state.asked.is_empty()
         {
             state.outbox.pop_back();
-            return Err(
-                LaunchError::new("the fork server takes no launch")
-                    .caused_by(failed("sendmsg")(errno)),
-            );
+            return Err(LaunchError::new(
+                "the request for a worker cannot be sent to the fork server",
+            )
+            .caused_by(failed("sendmsg")(errno)));
         }
         Ok(launch)
     }

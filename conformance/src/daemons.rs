@@ -7,7 +7,7 @@ use std::process::Command;
 
 use nix::libc;
 use nix::unistd::{ForkResult, setsid};
-use procpool::{Output, Pool, TaskErrorKind};
+use procpool::{ExitReason, Output, Pool, TaskErrorKind};
 use rustix::process::{Pid, Signal, kill_process_group, waitpid};
 
 use crate::backends::{Builder, Processes};
@@ -20,6 +20,9 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
         a_task_that_closes_what_it_does_not_know_keeps_its_tie,
         a_task_that_closes_what_it_does_not_know_costs_no_other,
+        a_task_that_closes_what_it_does_not_know_costs_no_later_one,
+        a_task_that_closes_what_it_does_not_know_has_a_large_result,
+        what_closes_its_connection_and_stays_is_killed,
         an_initializer_that_closes_what_it_does_not_know_has_an_end,
         a_task_that_becomes_a_daemon_ends_once,
         a_task_that_forks_twice_has_one_answer,
@@ -86,7 +89,8 @@ fn a_task_that_closes_what_it_does_not_know_keeps_its_tie<S: Processes>() {
     }
 }
 
-/// A task that closes descriptors has its value, or is lost with its worker; the pool goes on.
+/// A task that closes descriptors has its value, and so have those that its worker runs after it
+/// until it is replaced.
 fn a_task_that_closes_what_it_does_not_know_costs_no_other<S: Processes>() {
     let pool = S::pool(2);
     let close_some = |x: u64| {
@@ -95,20 +99,61 @@ fn a_task_that_closes_what_it_does_not_know_costs_no_other<S: Processes>() {
         }
         square(x)
     };
-    let outcomes = pool.call(close_some).chunksize(7).try_map(0..100);
-    for (x, outcome) in (0..).zip(outcomes) {
-        match outcome {
-            Ok(value) => assert_eq!(value, square(x)),
-            Err(error) => {
-                assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{x}: {error}");
-            }
-        }
-    }
-    // The parent may notice late, and kill the worker while it runs another task.
-    let squares = pool.call(square).retries(9).map(0..4).unwrap();
-    assert_eq!(squares, [0, 1, 4, 9]);
+    let squares = pool.call(close_some).chunksize(7).map(0..100).unwrap();
+    assert_eq!(squares, (0..100).map(square).collect::<Vec<_>>());
+    assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
     pool.close();
     pool.join().unwrap();
+}
+
+/// Nobody may listen while the task runs, or when it has ended.
+fn a_task_that_closes_what_it_does_not_know_costs_no_later_one<S: Processes>() {
+    let pool = S::pool(1);
+    let close = |x: u64| {
+        close_the_unknown();
+        x
+    };
+    for x in 0..20 {
+        let closing = pool.apply_async(close, x);
+        let later: Vec<_> = (0..x).map(|x| pool.apply_async(square, x)).collect();
+        if x.is_multiple_of(2) {
+            wait_until(|| later.iter().all(procpool::TaskHandle::is_ready));
+        }
+        assert_eq!(closing.get().unwrap(), x);
+        for (x, later) in (0..).zip(later) {
+            assert_eq!(later.get().unwrap(), square(x));
+        }
+    }
+    wait_until(|| pool.stats().ended_for(ExitReason::Disconnected) == 20);
+}
+
+/// The worker waits for space in its ring many times, and cannot say that it does.
+fn a_task_that_closes_what_it_does_not_know_has_a_large_result<S: Processes>() {
+    let pool = S::pool(1);
+    let close_and_fill = |length: usize| {
+        close_the_unknown();
+        vec![7_u8; length]
+    };
+    for length in [0, 1 << 15, 1 << 24] {
+        let result = pool.apply(close_and_fill, length).unwrap();
+        assert_eq!(result.len(), length);
+        let both = pool.call(close_and_fill).chunksize(2).map([length; 2]);
+        assert_eq!(both.unwrap(), [vec![7_u8; length], vec![7_u8; length]]);
+    }
+}
+
+/// What does not end soon after it has closed its worker's connection is most likely what has done
+/// so, and nobody would hear of its end.
+fn what_closes_its_connection_and_stays_is_killed<S: Processes>() {
+    let pool = S::pool(1);
+    let close_and_stay = |_: u64| -> u64 {
+        close_the_unknown();
+        never()
+    };
+    let error = pool.apply(close_and_stay, 0).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+    assert_eq!(pool.stats().ended_for(ExitReason::Disconnected), 1);
 }
 
 fn closes_in_initializers<S: Processes>() {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::published_tails::PublishedTails;
-use super::supervisor::{ALARM, DOORBELLS, forget};
+use super::supervisor::{ALARM, DOORBELLS};
 use super::{Shared, Token};
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sync::{MutexGuard, thread, thread_local};
@@ -511,9 +511,9 @@ impl Shared {
                 continue;
             };
             if !sys::silence_doorbell(process.handle.doorbell()) {
-                // Its other end is closed: it is dying, or has closed what it should not.
-                forget(&self.doorbells, process.handle.doorbell());
-                core.lost_doorbell(token.slot);
+                // Its other end is closed, which the supervisor sees as well.
+                self.unwatch_bell(process);
+                core.hung_up_on(token.slot);
             }
         }
     }

@@ -79,6 +79,13 @@ impl Core {
         position.is_some_and(|position| self.positions.successor(position) == Some(slot))
     }
 
+    /// A slot's worker is given nothing more, for this reason, and goes when it has finished what it
+    /// runs; its successor need not be ready before.
+    pub(super) fn part_with(&mut self, slot: usize, reason: ExitReason) {
+        self.recycle(slot, reason);
+        self.dismiss(slot);
+    }
+
     /// A slot's worker finishes what it runs and then goes.
     fn dismiss(&mut self, slot: usize) {
         // The thread that waits for what it runs may not come to see that it has finished.

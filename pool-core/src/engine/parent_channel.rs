@@ -17,7 +17,7 @@ use crate::shm::protocol::{
     FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_FAILURE_BYTES, MAX_HEAD,
     RecordKind,
 };
-use crate::shm::region::{Region, WANT_RESULTS, WANT_SPACE};
+use crate::shm::region::{LOOKS_BY_ITSELF, Region, WANT_RESULTS, WANT_SPACE};
 use crate::shm::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sys;
@@ -39,6 +39,8 @@ pub(super) struct ParentChannel {
     piece: usize,
     /// What the parent asked to be rung for and was not, as far as it knows.
     wants: u32,
+    /// It cannot ring.
+    is_mute: bool,
     may_spin: bool,
 }
 
@@ -78,6 +80,7 @@ impl ParentChannel {
             max_result: u64::MAX,
             piece: response_bytes / 8,
             wants: 0,
+            is_mute: false,
             may_spin: false,
         }
     }
@@ -211,6 +214,9 @@ impl ParentChannel {
 
     /// Says what to ring for: nothing, or results and, where needed, space.
     pub(super) fn listen(&mut self, results: bool, space: bool) {
+        if self.is_mute {
+            return;
+        }
         let wants =
             if results { WANT_RESULTS } else { 0 } | if results && space { WANT_SPACE } else { 0 };
         // The worker clears it when it rings, so what we know may be too much, never too little.
@@ -219,6 +225,14 @@ impl ParentChannel {
             let word = &*self.region.words().parent_wants;
             word.store(wants, Ordering::Relaxed);
         }
+    }
+
+    /// The worker has no doorbell any more, and is told that it needs none.
+    pub(super) fn mute(&mut self) {
+        self.is_mute = true;
+        let word = &*self.region.words().parent_wants;
+        // Again each time: it may just have cleared the word in order to ring.
+        word.store(LOOKS_BY_ITSELF, Ordering::Relaxed);
     }
 
     /// Whether the worker may spin when it runs out of work.

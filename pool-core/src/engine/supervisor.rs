@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::core::End;
 use super::leader::{RingWatcher, until};
 use super::terminating::outlive;
+use super::worker_slot::Phase;
 use super::workers::Due;
 use super::{Process, Shared, Token, WorkerPipes};
 use crate::backend::launcher::Launcher;
@@ -281,7 +282,16 @@ impl Supervisor {
     /// A worker that is starting has written to its doorbell.
     fn advance(&self, worker: Token) {
         let mut core = self.shared.lock();
-        if core.process(worker).is_none() {
+        let Some(process) = core.process(worker) else {
+            return;
+        };
+        if matches!(core.slots[worker.slot].phase, Phase::Up { .. }) {
+            if !matches!(sys::is_hung_up(process.handle.doorbell()), Ok(true)) {
+                return;
+            }
+            self.shared.unwatch_bell(process);
+            core.hung_up_on(worker.slot);
+            self.shared.deliver(core);
             return;
         }
         let was_reached = core.advance(worker.slot);
@@ -292,6 +302,11 @@ impl Supervisor {
                 let moved = self.shared.events.delete(doorbell);
                 let moved =
                     moved.and_then(|()| self.shared.doorbells.add(doorbell, worker.doorbell()));
+                // Nobody may listen for a long time, and that it hangs up is to be known at once.
+                let moved = moved.and_then(|()| {
+                    let events = &self.shared.events;
+                    events.add_for_hang_up(doorbell, worker.doorbell())
+                });
                 let watched =
                     process.is_watched || self.watch_death(worker, process.handle.exit_fd());
                 core.watched(worker.slot, watched);
@@ -494,7 +509,7 @@ impl Shared {
 
     /// The doorbell is in one of the pollers. It leaves both only when all copies of the
     /// descriptor are closed, and there is a copy in every task's own children.
-    fn unwatch_bell(&self, process: &Process) {
+    pub(super) fn unwatch_bell(&self, process: &Process) {
         forget(&self.events, process.handle.doorbell());
         forget(&self.doorbells, process.handle.doorbell());
     }

@@ -34,6 +34,9 @@ impl Core {
                 if let Some(deadline) = slot.deadline {
                     next = next.min(deadline);
                 }
+                if let Some(unheard) = slot.unheard {
+                    next = next.min(unheard.look_at);
+                }
                 if let Phase::Starting { give_up, process } = &slot.phase
                     && supervisor
                 {
@@ -100,6 +103,9 @@ impl Core {
         for slot in 0..self.slots.len() {
             if self.slots[slot].deadline.is_some_and(|due| due <= now) {
                 self.on_deadline(slot, now);
+            }
+            if self.slots[slot].unheard.is_some_and(|it| it.look_at <= now) {
+                self.look_after_unheard(slot, now);
             }
         }
         // To look at a deadline is to drain: what was found there may have been the last thing

@@ -44,6 +44,16 @@ pub(super) struct Slot {
     pub(super) recycle: Option<ExitReason>,
     /// Why the worker was retired, if it was.
     pub(super) retired: Option<ExitReason>,
+    /// The worker cannot ring: how it is looked after.
+    pub(super) unheard: Option<Unheard>,
+}
+
+/// A living worker that has no doorbell any more finishes what it runs, and the parent looks for
+/// that now and then. Times are nanoseconds of the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unheard {
+    pub(super) since: u64,
+    pub(super) look_at: u64,
 }
 
 impl Slot {
@@ -68,6 +78,7 @@ impl Slot {
             is_alone: false,
             recycle: None,
             retired: None,
+            unheard: None,
         }
     }
 

@@ -14,8 +14,9 @@ use super::peer::Peer;
 use super::positions::PositionId;
 use super::prepare::died_in_preparation;
 use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
+use super::timers::GRACE_NS;
 use super::work::Delivery;
-use super::worker_slot::{Initialized, Killed, Phase, Tally};
+use super::worker_slot::{Initialized, Killed, Phase, Tally, Unheard};
 use super::{Process, Token};
 use crate::backend::launcher::{LaunchSpec, Outlets, Readiness};
 use crate::error::launch_error::LaunchError;
@@ -42,6 +43,11 @@ const BACK_OFF: Duration = Duration::from_millis(10);
 /// next ones wait twice as long each, up to a tenth of a second.
 const LOST_STARTER_NS: u64 = 50_000;
 /// How a process ends that aborts.
+/// How long it takes at least, and at most, until it is looked again whether a worker that cannot
+/// ring has finished something, in nanoseconds.
+const UNHEARD_NS: u64 = 500_000;
+const MAX_UNHEARD_NS: u64 = 20_000_000;
+
 const SIGABRT: ExitStatus = ExitStatus::Signal(Signal::ABORT.as_raw());
 
 impl Core {
@@ -89,6 +95,7 @@ impl Core {
         self.slots[slot].is_alone = false;
         self.slots[slot].recycle = None;
         self.slots[slot].retired = None;
+        self.slots[slot].unheard = None;
         if is_in_vain {
             self.kill(slot, Killed::Silent);
         } else if matches!(self.end, End::Ended(_)) {
@@ -226,8 +233,54 @@ impl Core {
         }
     }
 
-    /// A worker's doorbell has no other end any more, or cannot be heard. A worker that is dying,
-    /// or leaves in good order, needs no killing; one that closed it is of no use.
+    /// A worker's doorbell has no other end any more. It is dying; or a task has closed what it does
+    /// not know: then this worker is given nothing more, and finishes what it runs, which may be
+    /// another task already.
+    pub(super) fn hung_up_on(&mut self, slot: usize) {
+        let is_alive = self.slots[slot].killed.is_none()
+            && matches!(&self.slots[slot].phase, Phase::Up { process, .. }
+                if process.info().is_some_and(|info| !sys::is_leaving(info.pid())));
+        // One that has done nothing so far counts as a failure, or there might be no end of them.
+        let is_useful = matches!(self.slots[slot].initialized, Initialized::Yes)
+            && (self.slots[slot].has_worked || self.scheduler.is_busy(slot));
+        if !is_alive || !is_useful {
+            self.lost_doorbell(slot);
+        } else if self.slots[slot].unheard.is_none() {
+            let now = sys::now_ns();
+            self.slots[slot].unheard = Some(Unheard {
+                since: now,
+                look_at: now,
+            });
+            self.look_after_unheard(slot, now);
+            self.part_with(slot, ExitReason::Disconnected);
+            self.dispatch();
+        }
+    }
+
+    /// Looks whether a worker that cannot ring has finished. After a while it is killed: what runs
+    /// so long is most likely the task that closed the doorbell.
+    pub(super) fn look_after_unheard(&mut self, slot: usize, now: u64) {
+        let Some(Unheard { since, .. }) = self.slots[slot].unheard else {
+            return;
+        };
+        if let Phase::Up { channel, .. } = &mut self.slots[slot].phase {
+            channel.mute();
+        }
+        let has_news = self.drain_slot(slot);
+        if self.scheduler.is_retiring(slot) || self.slots[slot].killed.is_some() {
+            self.slots[slot].unheard = None;
+        } else if since + GRACE_NS <= now {
+            self.slots[slot].unheard = None;
+            self.lost_doorbell(slot);
+        } else {
+            let pause = if has_news { 0 } else { (now - since) / 16 };
+            let look_at = now + pause.clamp(UNHEARD_NS, MAX_UNHEARD_NS);
+            self.slots[slot].unheard = Some(Unheard { since, look_at });
+        }
+    }
+
+    /// A worker is of no use: it cannot be heard. One that is dying, or leaves in good order, needs
+    /// no killing.
     pub(super) fn lost_doorbell(&mut self, slot: usize) {
         if !self.scheduler.is_retiring(slot)
             && let Phase::Up { process, .. } = &mut self.slots[slot].phase
@@ -421,6 +474,7 @@ impl Core {
             Some(Killed::ProtocolViolation) => ExitReason::ProtocolViolation,
             Some(Killed::Unresponsive) => ExitReason::Unresponsive,
             Some(Killed::Silent | Killed::Uninitialized) => ExitReason::StartFailed,
+            None if slot.recycle == Some(ExitReason::Disconnected) => ExitReason::Disconnected,
             None => match slot.initialized {
                 Initialized::Yes => ExitReason::Crashed,
                 Initialized::Unset | Initialized::Pending | Initialized::Failed(_) => {

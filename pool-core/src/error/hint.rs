@@ -27,7 +27,25 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
             "; the limit of processes and threads is reached (ulimit -u, or pids.max of the \
              control group)"
         }
-        Some(Errno::NOMEM) => "; there is too little memory for another process",
+        Some(Errno::NOMEM | Errno::NOBUFS) => "; the system has too little memory for that",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::hint;
+    use crate::sys::failed;
+
+    /// What a message could not be sent for is no lack of processes.
+    #[test]
+    fn a_message_that_cannot_be_sent_is_no_process() {
+        for errno in [Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM, Errno::CONNRESET] {
+            let error = failed("sendmsg")(errno);
+            assert!(error.to_string().contains("sendmsg"), "{error}");
+            assert!(!hint(&error).contains("process"), "{}", hint(&error));
+        }
     }
 }

@@ -89,6 +89,9 @@ pub enum ExitReason {
     /// It was killed because it did not get ahead in the time that it had, whatever it said of
     /// itself.
     Unresponsive,
+    /// It had closed what it wakes the pool with, as code does that closes descriptors which it does
+    /// not know (`close_range(3, ~0)`).
+    Disconnected,
     /// It was not ready: its initializer failed, or a setting of the builder's could not be
     /// applied.
     StartFailed,
@@ -126,6 +129,7 @@ impl fmt::Display for ExitReason {
             Self::Cancelled => "was killed with its task",
             Self::ProtocolViolation => "wrote rubbish and was killed",
             Self::Unresponsive => "did not get ahead and was killed",
+            Self::Disconnected => "had closed its connection to the pool",
             Self::StartFailed => "could not be made ready",
             Self::Terminated => "was killed with its pool",
         })

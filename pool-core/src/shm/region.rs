@@ -173,6 +173,9 @@ pub(crate) struct Stack {
 pub(crate) const WANT_RESULTS: u32 = 1;
 /// In `parent_wants`: ring when there is space in the request ring.
 pub(crate) const WANT_SPACE: u32 = 2;
+/// In `parent_wants`: the parent knows that this worker has lost its doorbell, and looks now and
+/// then.
+pub(crate) const LOOKS_BY_ITSELF: u32 = 4;
 
 const _: () = assert!(size_of::<Words>() <= WORDS_BYTES);
 

@@ -7,8 +7,8 @@ use crate::sync::IS_MODEL;
 pub(super) const EXIT_CORRUPT: i32 = 113;
 
 /// The region makes no sense any more, since something in this process wrote into it, or the parent
-/// cannot be rung for. Only the parent can be notified, by the exit code: it hears of a
-/// death.
+/// cannot be rung for and does not look by itself. Only the exit code is left to notify it: it
+/// hears of a death.
 pub(super) fn corrupt() -> ! {
     if IS_MODEL {
         // The worker is a thread there, and the process would end without a word.

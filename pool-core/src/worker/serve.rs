@@ -4,6 +4,7 @@
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::copy::Original;
 use super::corrupt::{EXIT_CORRUPT, corrupt};
@@ -18,11 +19,15 @@ use crate::shm::protocol;
 use crate::shm::protocol::{
     FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind, Stage,
 };
-use crate::shm::region::{Region, WANT_RESULTS, WANT_SPACE};
+use crate::shm::region::{LOOKS_BY_ITSELF, Region, WANT_RESULTS, WANT_SPACE};
 use crate::shm::ring::{Consumer, Producer};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::thread;
 use crate::sys;
+
+/// How often, and how far apart, a worker that cannot ring looks whether the parent knows.
+const LOOKS: u32 = 1_000;
+const LOOK: Duration = Duration::from_millis(1);
 
 /// How long a worker that may spin looks for work before it sleeps, at most: a little longer than
 /// it costs to wake a sleeper, which is the most that spinning can save.
@@ -556,10 +561,23 @@ impl WorkerChannel {
         if wants & reasons != 0 {
             words.parent_wants.store(0, Ordering::Relaxed);
             if !sys::ring_doorbell(self.doorbell.as_fd()) {
-                // The parent may sleep, and would not hear of what is there. It hears of a death.
-                corrupt();
+                self.wait_to_be_looked_at();
             }
         }
+    }
+
+    /// A task has closed the doorbell. The parent hears of that, unless something that the task has
+    /// started holds a copy; then it hears of a death alone.
+    #[cold]
+    fn wait_to_be_looked_at(&self) {
+        let wants = &self.region.words().parent_wants;
+        for _ in 0..LOOKS {
+            if wants.load(Ordering::Relaxed) & LOOKS_BY_ITSELF != 0 {
+                return;
+            }
+            sys::nap(LOOK);
+        }
+        corrupt();
     }
 
     fn read(&mut self, mut into: &mut [u8]) {

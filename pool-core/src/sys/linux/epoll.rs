@@ -29,6 +29,13 @@ impl Poller {
         epoll::add(&self.0, source, data, epoll::EventFlags::IN).map_err(failed("epoll_ctl"))
     }
 
+    /// Watches for this alone: the other end is closed.
+    pub(crate) fn add_for_hang_up(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(token);
+        // The kernel reports a hang-up whatever was asked for.
+        epoll::add(&self.0, source, data, epoll::EventFlags::empty()).map_err(failed("epoll_ctl"))
+    }
+
     pub(crate) fn delete(&self, source: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.0, source)?)
     }

@@ -106,6 +106,12 @@ impl Poller {
         self.0.add(source, token)
     }
 
+    pub(crate) fn add_for_hang_up(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        let _kernel = kernel();
+        WORLD.changed.notify_all();
+        self.0.add_for_hang_up(source, token)
+    }
+
     pub(crate) fn delete(&self, source: impl AsFd) -> io::Result<()> {
         let _kernel = kernel();
         self.0.delete(source)
