@@ -43,6 +43,13 @@ pub trait Processes: Subject {
 
     /// All options at their defaults.
     fn builder() -> Self::Builder;
+
+    /// A pool for tasks that crash on purpose: what a worker says when it dies looks like a test
+    /// that has failed, so nobody hears it.
+    fn quiet_pool(workers: usize) -> Self::Pool {
+        let builder = Self::builder().processes(workers);
+        builder.stderr(Output::discard()).build()
+    }
 }
 
 /// Makes a [`Subject`] with [`Processes`] of a type of pool: what stands before the colon is a new

@@ -431,7 +431,7 @@ fn a_stack_overflow_is_a_death<S: Processes>() {
     fn deeper(x: u64) -> u64 {
         std::hint::black_box(deeper(std::hint::black_box(x) + 1) + 1)
     }
-    let pool = S::pool(1);
+    let pool = S::quiet_pool(1);
     let error = pool.apply(deeper, 1).unwrap_err();
     assert!(error.is_worker_lost(), "{error}");
     // The Rust runtime aborts; where it does not see it, the kernel does.

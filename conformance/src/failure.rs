@@ -3,7 +3,7 @@
 use std::panic::{catch_unwind, panic_any, resume_unwind, set_hook, take_hook};
 use std::thread;
 
-use procpool::{Pool, SerialPool, TaskError, TaskErrorKind, worker};
+use procpool::{Output, Pool, SerialPool, TaskError, TaskErrorKind, worker};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -444,7 +444,7 @@ fn panic_to_the_end((end, tally): (End, String)) {
 /// same, with its message and place, and with what became of the worker; the second panic is no
 /// cause.
 fn a_panic_that_ends_the_worker_is_told<S: Processes>() {
-    let pool = S::pool(1);
+    let pool = S::quiet_pool(1);
     for (lost, (end, line)) in (1..).zip(ENDS) {
         let tally = Tally::new();
         // After other items, of which some panic and are caught by the pool.
@@ -486,7 +486,7 @@ fn a_panic_that_ends_the_worker_is_told<S: Processes>() {
 
 /// It would panic again: retries are for what was lost.
 fn a_panic_that_ends_the_worker_is_not_run_again<S: Processes>() {
-    let pool = S::pool(1);
+    let pool = S::quiet_pool(1);
     for (end, _) in ENDS {
         let tally = Tally::new();
         let call = pool.call(panic_to_the_end).retries(5);
@@ -501,7 +501,7 @@ fn a_long_panic_that_ends_the_worker_is_cut<S: Processes>() {
     extern "C" fn callback() {
         panic!("{}", "\u{1b}long ".repeat(10_000));
     }
-    let pool = S::pool(1);
+    let pool = S::quiet_pool(1);
     let error = pool.apply(|()| callback(), ()).unwrap_err();
     assert!(error.is_panic(), "{error}");
     let message = error.panic_message().expect("a panic has a message");
@@ -515,7 +515,7 @@ fn an_initializer_whose_panic_ends_the_worker_is_told<S: Processes>() {
     extern "C" fn callback() {
         panic!("the {}", "cause");
     }
-    let builder = S::builder().processes(1);
+    let builder = S::builder().processes(1).stderr(Output::discard());
     let text = match builder.initializer(|()| callback(), ()).try_build() {
         Ok(pool) => pool.apply(|x: u32| x, 1).unwrap_err().to_string(),
         Err(error) => error.to_string(),
@@ -535,7 +535,7 @@ fn an_abort_after_a_caught_panic_is_a_death<S: Processes>() {
         }
         std::process::abort();
     }
-    let pool = S::pool(1);
+    let pool = S::quiet_pool(1);
     for catches in [true, false] {
         assert!(pool.apply(panic_here, 7).unwrap_err().is_panic());
         let error = pool.apply(task, catches).unwrap_err();

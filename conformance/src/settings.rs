@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use procpool::{BuildErrorKind, Pool, Resource, TaskErrorKind};
+use procpool::{BuildErrorKind, Output, Pool, Resource, TaskErrorKind};
 use rustix::process::{Signal, getpriority_process, getrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
@@ -123,7 +123,8 @@ fn a_worker_over_its_limit_costs_one_task<S: Processes>() {
     fn fill(bytes: usize) -> usize {
         std::hint::black_box(vec![1_u8; bytes]).len()
     }
-    let builder = S::builder().processes(1).rlimit(Resource::CoreSize, 0, 0);
+    let builder = S::builder().processes(1).stderr(Output::discard());
+    let builder = builder.rlimit(Resource::CoreSize, 0, 0);
     // The program, its stacks and what the test's machinery has mapped are below that.
     let pool = builder
         .rlimit(Resource::AddressSpace, 4 << 30, 4 << 30)

@@ -63,6 +63,11 @@ pub(super) const STEPS: &[Step] = &[
         run: clippy,
     },
     Step {
+        name: "fuzz",
+        purpose: "do the fuzz targets build?",
+        run: fuzz,
+    },
+    Step {
         name: "docs",
         purpose: "is the documentation free of broken links?",
         run: docs,
@@ -170,6 +175,15 @@ fn clippy(setting: &Setting) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// To run them takes what only nightly compilers give freely (`cargo xtask fuzz`); to check them
+/// does not, so that they do not rot.
+fn fuzz(setting: &Setting) -> Result<()> {
+    let manifest = "--manifest-path fuzz/Cargo.toml --target-dir target/fuzz";
+    let mut command = setting.cargo(&format!("check --locked {manifest}"));
+    command.env("RUSTFLAGS", "--cfg fuzzing");
+    watchdog::run(command, BUILD_LIMIT)
 }
 
 fn docs(setting: &Setting) -> Result<()> {
