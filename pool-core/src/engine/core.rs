@@ -10,6 +10,7 @@ use super::peer::Peer;
 use super::positions::Positions;
 use super::published_tails::PublishedTails;
 use super::scheduler::Scheduler;
+use super::slot_id::{PerSlot, SlotId};
 use super::terminating::Terminating;
 use super::timers::GRACE_NS;
 use super::work::Delivery;
@@ -37,7 +38,7 @@ use crate::task::open_input::OpenInput;
 pub(super) struct Core {
     pub(super) config: ValidatedConfig,
     pub(super) scheduler: Scheduler<Chunk>,
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: PerSlot<Slot>,
     /// Workers that are in no slot any more, and not gone.
     pub(super) terminating: Vec<Terminating>,
     pub(super) positions: Positions,
@@ -192,7 +193,7 @@ impl Core {
     pub(super) fn cancel(&mut self, call: CallId, how: Cancel) -> bool {
         let mut runs = false;
         self.orphan();
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             let is_here = self
                 .scheduler
                 .in_flight(slot)
@@ -219,7 +220,7 @@ impl Core {
     }
 
     /// Takes back what waits behind a slot's running item, and stops that if it is of this call.
-    fn stop(&mut self, slot: usize, call: CallId, how: Cancel) -> bool {
+    fn stop(&mut self, slot: SlotId, call: CallId, how: Cancel) -> bool {
         let Some(item) = self.freeze_running_item(slot) else {
             if how == Cancel::Kill {
                 // It says that it runs nothing. Then it will have passed over all this soon.
@@ -246,7 +247,7 @@ impl Core {
     /// Sees to it that a slot's worker begins nothing new, and gives the number, counted from 1,
     /// of the item that it runs. A kill after that, still under the lock, ends that
     /// item and no other.
-    pub(super) fn freeze_running_item(&mut self, slot: usize) -> Option<u64> {
+    pub(super) fn freeze_running_item(&mut self, slot: SlotId) -> Option<u64> {
         if !self.scheduler.is_reclaimed(slot) {
             self.begin_reclaim(slot);
         }
@@ -338,7 +339,7 @@ impl Core {
 
     pub(super) fn drain_all(&mut self) -> bool {
         let mut news = false;
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             if self.is_active(slot) {
                 news |= self.drain_slot(slot);
             }
@@ -349,7 +350,7 @@ impl Core {
     /// What a thread can look at without the lock to learn of news.
     pub(super) fn published(&self) -> PublishedTails {
         let mut published = PublishedTails::default();
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             if self.is_active(slot)
                 && let Phase::Up { channel, .. } = &self.slots[slot].phase
                 && !published.add(channel)
@@ -361,13 +362,13 @@ impl Core {
     }
 
     /// Whether a slot's worker has something to say or to hear.
-    fn is_active(&self, slot: usize) -> bool {
+    fn is_active(&self, slot: SlotId) -> bool {
         self.scheduler.is_busy(slot)
             || self.scheduler.is_reclaimed(slot)
             || self.scheduler.is_retiring(slot)
     }
 
-    pub(super) fn drain_slot(&mut self, slot: usize) -> bool {
+    pub(super) fn drain_slot(&mut self, slot: SlotId) -> bool {
         if self.slots[slot].killed.is_some() {
             // What it has done is taken in when it is dead.
             return false;
@@ -385,7 +386,7 @@ impl Core {
     }
 
     /// Moves bytes both ways between the parent and one worker.
-    fn exchange(&mut self, slot: usize) -> Result<bool, Corrupt> {
+    fn exchange(&mut self, slot: SlotId) -> Result<bool, Corrupt> {
         let Phase::Up { process, channel } = &mut self.slots[slot].phase else {
             return Ok(false);
         };
@@ -419,7 +420,7 @@ impl Core {
     }
 
     /// A worker has finished a load.
-    pub(super) fn finished(&mut self, slot: usize, mut done: Done<Chunk>, took_ns: u64) {
+    pub(super) fn finished(&mut self, slot: SlotId, mut done: Done<Chunk>, took_ns: u64) {
         let busy_ns = &mut self.slots[slot].tally.busy_ns;
         *busy_ns = busy_ns.saturating_add(took_ns);
         if done.load.is_initializer {
@@ -460,7 +461,7 @@ impl Core {
     /// Says to every worker with work whether to ring; there is no need while somebody is awake.
     pub(super) fn attend(&mut self, watcher: RingWatcher) {
         self.watcher = watcher;
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             let active = self.is_active(slot);
             if let Phase::Up { channel, .. } = &mut self.slots[slot].phase {
                 channel.listen(active && watcher.wants_doorbells(), true);
@@ -542,7 +543,7 @@ impl Core {
 
     /// Whether a worker has something to say or to hear.
     pub(super) fn is_busy(&self) -> bool {
-        (0..self.slots.len()).any(|slot| self.is_active(slot))
+        self.slots.ids().any(|slot| self.is_active(slot))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::scheduler::Imbalance;
+use super::slot_id::SlotId;
 use super::worker_slot::{Initialized, Killed, Phase};
 use crate::error::task_error::TaskError;
 use crate::shm::ring::Corrupt;
@@ -69,20 +70,20 @@ impl Core {
     }
 
     /// Sends the newest load of a worker.
-    pub(super) fn send(&mut self, slot: usize) {
+    pub(super) fn send(&mut self, slot: SlotId) {
         self.put(slot);
         self.publish(slot);
     }
 
     /// Lets a worker have what was put into its ring.
-    fn publish(&mut self, slot: usize) {
+    fn publish(&mut self, slot: SlotId) {
         if let Phase::Up { channel, .. } = &mut self.slots[slot].phase {
             channel.publish();
         }
     }
 
     /// Puts the newest load of a worker into its ring.
-    fn put(&mut self, slot: usize) {
+    fn put(&mut self, slot: SlotId) {
         let busy = self.scheduler.busy();
         let watcher = self.watcher;
         if let Some(tracer) = &self.tracer
@@ -117,7 +118,7 @@ impl Core {
     }
 
     /// Takes back what a worker was handed and has not begun.
-    pub(super) fn begin_reclaim(&mut self, slot: usize) {
+    pub(super) fn begin_reclaim(&mut self, slot: SlotId) {
         let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {
             // Its worker is dead, and what it had comes back when its death is booked.
             self.scheduler.doom(slot);
@@ -129,7 +130,7 @@ impl Core {
     }
 
     /// Retires a worker that has nothing to do.
-    fn retire(&mut self, slot: usize) {
+    fn retire(&mut self, slot: SlotId) {
         let finalizer = match self.slots[slot].initialized {
             Initialized::Yes => self
                 .config

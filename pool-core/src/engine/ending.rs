@@ -30,7 +30,7 @@ impl Core {
         for chunk in queued {
             self.fail(chunk, reason.clone());
         }
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             let begun = match &self.slots[slot].phase {
                 Phase::Up { channel, .. }
                 | Phase::Dying {
@@ -52,7 +52,7 @@ impl Core {
                 self.kill(slot, Killed::Cancelled);
             }
         }
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             self.kill(slot, Killed::Cancelled);
         }
     }
@@ -60,7 +60,7 @@ impl Core {
     /// Ends everything without a poller, and gives the workers away, all of which were killed.
     pub(super) fn give_up(&mut self, reason: TaskError) -> Vec<Process> {
         self.end(reason);
-        let slots = self.slots.iter_mut().filter_map(|slot| {
+        let slots = self.slots.values_mut().filter_map(|slot| {
             let phase = std::mem::replace(&mut slot.phase, Phase::Down { not_before: 0 });
             phase.into_linked()
         });
@@ -76,7 +76,7 @@ impl Core {
             && self.terminating.is_empty()
             && self
                 .slots
-                .iter()
+                .values()
                 .all(|slot| matches!(slot.phase, Phase::Down { .. }))
     }
 }

@@ -6,6 +6,7 @@ use super::drained::Drained;
 use super::parent_channel::ParentChannel;
 use super::peer::Peer;
 use super::scheduler::Scheduler;
+use super::slot_id::SlotId;
 use super::work::Delivery;
 use crate::codec::AHEAD;
 use crate::error::task_error::{TaskError, TaskErrorKind};
@@ -24,7 +25,7 @@ use crate::worker::function::FunctionId;
 
 /// The capacity of each ring, the smallest that there is.
 const BYTES: usize = 4096;
-const SLOT: usize = 0;
+const SLOT: SlotId = SlotId::new(0);
 /// Loads of this many items are measured.
 const MEASURED: usize = 11;
 /// The most items that one input makes.

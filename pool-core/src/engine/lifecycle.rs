@@ -3,6 +3,7 @@
 
 use super::core::{Core, End, nanoseconds};
 use super::positions::PositionId;
+use super::slot_id::SlotId;
 use super::worker_slot::{Initialized, Phase, Slot};
 use crate::observe::worker_exit::ExitReason;
 use crate::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use crate::sys;
 
 impl Core {
     /// A slot's worker is to be replaced for this reason. It works until its successor is ready.
-    fn recycle(&mut self, slot: usize, reason: ExitReason) {
+    fn recycle(&mut self, slot: SlotId, reason: ExitReason) {
         self.slots[slot].recycle.get_or_insert(reason);
         self.maintenance_due = true;
     }
@@ -52,10 +53,9 @@ impl Core {
     fn occupy(&mut self, position: PositionId) {
         let is_vacant =
             |slot: &Slot| slot.position.is_none() && matches!(slot.phase, Phase::Down { .. });
-        let slot = self.slots.iter().position(is_vacant).unwrap_or_else(|| {
-            self.slots.push(Slot::new(None));
+        let slot = self.slots.find(is_vacant).unwrap_or_else(|| {
             self.scheduler.add_worker();
-            self.slots.len() - 1
+            self.slots.push(Slot::new(None))
         });
         self.positions.appoint(position, slot);
         self.slots[slot].position = Some(position);
@@ -66,7 +66,7 @@ impl Core {
     }
 
     /// Whether a slot's worker could run a task.
-    fn is_ready(&self, slot: usize) -> bool {
+    fn is_ready(&self, slot: SlotId) -> bool {
         let slot = &self.slots[slot];
         matches!(slot.phase, Phase::Up { .. })
             && matches!(slot.initialized, Initialized::Yes)
@@ -74,20 +74,20 @@ impl Core {
     }
 
     /// Whether a slot's worker waits for another one to go.
-    pub(super) fn is_successor(&self, slot: usize) -> bool {
+    pub(super) fn is_successor(&self, slot: SlotId) -> bool {
         let position = self.slots[slot].position;
         position.is_some_and(|position| self.positions.successor(position) == Some(slot))
     }
 
     /// A slot's worker is given nothing more, for this reason, and goes when it has finished what it
     /// runs; its successor need not be ready before.
-    pub(super) fn part_with(&mut self, slot: usize, reason: ExitReason) {
+    pub(super) fn part_with(&mut self, slot: SlotId, reason: ExitReason) {
         self.recycle(slot, reason);
         self.dismiss(slot);
     }
 
     /// A slot's worker finishes what it runs and then goes.
-    fn dismiss(&mut self, slot: usize) {
+    fn dismiss(&mut self, slot: SlotId) {
         // The thread that waits for what it runs may not come to see that it has finished.
         self.listen_for_orphans();
         if self.scheduler.dismiss(slot) {
@@ -97,7 +97,7 @@ impl Core {
 
     /// A slot's worker runs no more tasks: it was retired, or is dead. Its successor, if it has
     /// one, is active from now on; says whether it has.
-    pub(super) fn succeed(&mut self, slot: usize) -> bool {
+    pub(super) fn succeed(&mut self, slot: SlotId) -> bool {
         let Some(position) = self.slots[slot].position else {
             return false;
         };
@@ -116,7 +116,7 @@ impl Core {
     }
 
     /// A slot's worker has no position any more.
-    fn leave(&mut self, slot: usize, position: PositionId) {
+    fn leave(&mut self, slot: SlotId, position: PositionId) {
         self.slots[slot].position = None;
         if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
             self.slots[slot].leaves = Some(position);
@@ -125,7 +125,7 @@ impl Core {
     }
 
     /// A slot's worker is dead: its successor gets its position, if it has one.
-    pub(super) fn make_way(&mut self, slot: usize) {
+    pub(super) fn make_way(&mut self, slot: SlotId) {
         self.slots[slot].recycle = None;
         self.slots[slot].death_due = None;
         self.succeed(slot);
@@ -138,7 +138,7 @@ impl Core {
     /// A successor cannot be started, for want of descriptors perhaps: then the worker that it was
     /// to replace goes first, as its position is worth more than the time that is lost. `false`: it
     /// is none.
-    pub(super) fn do_without_successor(&mut self, slot: usize) -> bool {
+    pub(super) fn do_without_successor(&mut self, slot: SlotId) -> bool {
         let Some(position) = self.slots[slot]
             .position
             .filter(|_| self.is_successor(slot))
@@ -168,13 +168,13 @@ impl Core {
     }
 
     /// A worker has come that nobody needs any more.
-    pub(super) fn send_away(&mut self, slot: usize) {
+    pub(super) fn send_away(&mut self, slot: SlotId) {
         self.slots[slot].recycle = Some(ExitReason::Resized);
         self.dismiss(slot);
     }
 
     /// A worker has finished a load, or has come so far that it could be given one.
-    pub(super) fn check_limits(&mut self, slot: usize) {
+    pub(super) fn check_limits(&mut self, slot: SlotId) {
         if let Some(limit) = self.config.lifecycle.max_memory
             && self.resident(slot) > limit
         {
@@ -186,20 +186,20 @@ impl Core {
     }
 
     /// Whether a slot's worker holds twice as much memory as it may.
-    fn is_much_too_large(&self, slot: usize) -> bool {
+    fn is_much_too_large(&self, slot: SlotId) -> bool {
         let limit = self.config.lifecycle.max_memory;
         limit.is_some_and(|limit| self.resident(slot) > limit.saturating_mul(2))
     }
 
     /// How much memory a slot's worker holds, in bytes, as it says itself.
-    pub(super) fn resident(&self, slot: usize) -> u64 {
+    pub(super) fn resident(&self, slot: SlotId) -> u64 {
         match &self.slots[slot].phase {
             Phase::Up { channel, .. } => channel.region().resident(),
             _ => 0,
         }
     }
 
-    pub(super) fn is_idle_from_now(&mut self, slot: usize) {
+    pub(super) fn is_idle_from_now(&mut self, slot: SlotId) {
         if self.config.lifecycle.idle_timeout.is_some() {
             self.slots[slot].idle_since = sys::now_ns();
         }
@@ -210,14 +210,14 @@ impl Core {
         if !self.config.lifecycle.has_timers() || !matches!(self.end, End::Open) {
             return None;
         }
-        let ages = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+        let ages = self.slots.iter().filter_map(|(index, slot)| {
             let limit = nanoseconds(self.config.lifecycle.max_age?);
             let counts =
                 self.is_ready(index) && slot.recycle.is_none() && !self.is_successor(index);
             counts.then_some(slot.born.saturating_add(limit))
         });
         let idle = self.may_sleep().then(|| {
-            let ends = (0..self.slots.len()).filter_map(|slot| self.idle_until(slot));
+            let ends = self.slots.ids().filter_map(|slot| self.idle_until(slot));
             ends.min()
         });
         ages.chain(idle.flatten()).min()
@@ -230,7 +230,7 @@ impl Core {
     }
 
     /// When a slot's worker has been idle for too long, if it is idle.
-    fn idle_until(&self, slot: usize) -> Option<u64> {
+    fn idle_until(&self, slot: SlotId) -> Option<u64> {
         let limit = nanoseconds(self.config.lifecycle.idle_timeout?);
         let position = self.slots[slot].position?;
         let is_idle = self.is_ready(slot)
@@ -247,7 +247,7 @@ impl Core {
         if self.next_maintenance().is_none_or(|due| due > now) {
             return;
         }
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             if let Some(limit) = self.config.lifecycle.max_age
                 && self.is_ready(slot)
                 && self.slots[slot].born.saturating_add(nanoseconds(limit)) <= now
@@ -319,7 +319,7 @@ impl Core {
 
     /// The first worker of a position that the pool was given later cannot be started: then the
     /// pool stays smaller. `false`: it is another one.
-    pub(super) fn stay_smaller(&mut self, slot: usize) -> bool {
+    pub(super) fn stay_smaller(&mut self, slot: SlotId) -> bool {
         let position = self.slots[slot].position;
         let is_new = |position: &PositionId| self.positions.generation(*position) == 0;
         let Some(position) = position

@@ -27,6 +27,7 @@ mod published_tails;
 mod record;
 mod report;
 mod scheduler;
+mod slot_id;
 #[cfg(feature = "tracing")]
 mod span_keeper;
 pub(crate) mod stack_walk;
@@ -49,6 +50,7 @@ use std::time::{Duration, Instant};
 use self::capture::{Capture, WorkerPipes};
 use self::core::{Core, End, Startup};
 use self::leader::Leadership;
+use self::slot_id::SlotId;
 use self::terminating::AskAgain;
 use self::work::Delivery;
 use crate::backend::config::{PoolConfig, ValidatedConfig, check_processes};
@@ -170,7 +172,7 @@ const KEEP_DELIVERIES: usize = 1024;
 /// Names a worker in the readiness of a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Token {
-    slot: usize,
+    slot: SlotId,
     number: u32,
 }
 

@@ -7,6 +7,7 @@ use super::drained::Drained;
 use super::peer::Peer;
 use super::record::{RecordBytes, accept, no_memory};
 use super::scheduler::Scheduler;
+use super::slot_id::SlotId;
 use super::work;
 use crate::broadcast::MAX_OFFERED_BYTES;
 use crate::codec::Memory;
@@ -247,7 +248,7 @@ impl ParentChannel {
     /// Takes in all records that are there.
     pub(super) fn drain(
         &mut self,
-        slot: usize,
+        slot: SlotId,
         peer: Peer<'_>,
         scheduler: &mut Scheduler<Chunk>,
         drained: &mut Drained,
@@ -268,7 +269,7 @@ impl ParentChannel {
     /// Takes in what a dead worker had finished without publishing it.
     pub(super) fn drain_remains(
         &mut self,
-        slot: usize,
+        slot: SlotId,
         peer: Peer<'_>,
         scheduler: &mut Scheduler<Chunk>,
         drained: &mut Drained,
@@ -284,7 +285,7 @@ impl ParentChannel {
     /// Takes one record, or a part of one. `false`: there is no more for now.
     fn take_record(
         &mut self,
-        slot: usize,
+        slot: SlotId,
         peer: Peer<'_>,
         scheduler: &mut Scheduler<Chunk>,
         drained: &mut Drained,
@@ -446,7 +447,7 @@ fn put_frame(
 impl ParentChannel {
     /// Takes the values that follow, of the same load, all at once, as far as they are of `size`
     /// bytes each, with their heads, as the one before was.
-    fn take_run(&mut self, slot: usize, scheduler: &mut Scheduler<Chunk>, size: usize) {
+    fn take_run(&mut self, slot: SlotId, scheduler: &mut Scheduler<Chunk>, size: usize) {
         let open = scheduler.open_items(slot);
         let mut done = 0;
         if scheduler.item_metrics_mut(slot).is_some() {
@@ -496,6 +497,7 @@ mod tests {
     use crate::shm::region::Region;
 
     const BYTES: usize = 4096;
+    const SLOT: SlotId = SlotId::new(0);
 
     /// Both ends of a region, and a scheduler whose one worker is up.
     fn both_ends() -> (ParentChannel, Producer, Scheduler<Chunk>) {
@@ -504,7 +506,7 @@ mod tests {
         let region = Arc::new(region);
         let channel = ParentChannel::new(region.clone(), BYTES, BYTES);
         let mut scheduler = Scheduler::new(1, None);
-        scheduler.up(0);
+        scheduler.up(SLOT);
         (
             channel,
             Producer::responses(region, BYTES, BYTES),
@@ -518,7 +520,7 @@ mod tests {
     ) -> Result<bool, Corrupt> {
         let mut drained = Drained::default();
         let info = WorkerInfo::new(1, 0, 1);
-        channel.drain(0, Peer::dead(&info), scheduler, &mut drained)?;
+        channel.drain(SLOT, Peer::dead(&info), scheduler, &mut drained)?;
         Ok(drained.news)
     }
 
@@ -564,7 +566,7 @@ mod tests {
         let (mut channel, mut worker, mut scheduler) = both_ends();
         let chunk = Chunk::initializer(crate::FunctionId::of_nothing(), vec![0; 4]);
         scheduler.submit(chunk);
-        assert_eq!(scheduler.assign(&mut Vec::new()), Some(0));
+        assert_eq!(scheduler.assign(&mut Vec::new()), Some(SLOT));
         let mut head = [0; MAX_HEAD];
         let size = Head {
             kind: RecordKind::Value,

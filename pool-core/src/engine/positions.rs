@@ -9,6 +9,8 @@
 //! A position without an active worker *sleeps* until there is work for it, or is *closed* because
 //! the pool was made smaller.
 
+use super::slot_id::SlotId;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Positions(Vec<Position>);
@@ -27,9 +29,9 @@ impl PositionId {
 #[derive(Debug, Default)]
 struct Position {
     /// The slot whose worker works here, or whose next one will.
-    active: Option<usize>,
+    active: Option<SlotId>,
     /// The slot whose worker will be active here after that.
-    successor: Option<usize>,
+    successor: Option<SlotId>,
     /// How many workers have retired from it and are not dead.
     draining: u32,
     /// How many workers it has had.
@@ -41,8 +43,8 @@ struct Position {
 impl Positions {
     /// This many positions: slot 0 is active in the first, and so on.
     pub(super) fn new(count: usize) -> Self {
-        let position = |slot| Position {
-            active: Some(slot),
+        let position = |index| Position {
+            active: Some(SlotId::new(index)),
             ..Position::default()
         };
         Self((0..count).map(position).collect())
@@ -78,11 +80,11 @@ impl Positions {
         self.0[position.0].closed
     }
 
-    pub(super) fn active(&self, position: PositionId) -> Option<usize> {
+    pub(super) fn active(&self, position: PositionId) -> Option<SlotId> {
         self.0[position.0].active
     }
 
-    pub(super) fn successor(&self, position: PositionId) -> Option<usize> {
+    pub(super) fn successor(&self, position: PositionId) -> Option<SlotId> {
         self.0[position.0].successor
     }
 
@@ -102,7 +104,7 @@ impl Positions {
     }
 
     /// The worker of this slot will be the next active one.
-    pub(super) fn appoint(&mut self, position: PositionId, slot: usize) {
+    pub(super) fn appoint(&mut self, position: PositionId, slot: SlotId) {
         let position = &mut self.0[position.0];
         if position.active.is_none() {
             position.active = Some(slot);
@@ -113,12 +115,12 @@ impl Positions {
     }
 
     /// There will be no successor after all, or not that one.
-    pub(super) fn dismiss_successor(&mut self, position: PositionId) -> Option<usize> {
+    pub(super) fn dismiss_successor(&mut self, position: PositionId) -> Option<SlotId> {
         self.0[position.0].successor.take()
     }
 
     /// The active worker retires, if there is a successor: that becomes the active one.
-    pub(super) fn succeed(&mut self, position: PositionId) -> Option<usize> {
+    pub(super) fn succeed(&mut self, position: PositionId) -> Option<SlotId> {
         let position = &mut self.0[position.0];
         let successor = position.successor.take()?;
         position.active = Some(successor);
@@ -126,7 +128,7 @@ impl Positions {
     }
 
     /// The position is empty from now on. Gives the slots that it had, the active one first.
-    pub(super) fn clear(&mut self, position: PositionId) -> impl Iterator<Item = usize> + use<> {
+    pub(super) fn clear(&mut self, position: PositionId) -> impl Iterator<Item = SlotId> + use<> {
         let position = &mut self.0[position.0];
         [position.active.take(), position.successor.take()]
             .into_iter()
@@ -168,28 +170,28 @@ mod tests {
     fn a_successor_is_active_when_the_one_before_retires() {
         let mut positions = Positions::new(2);
         assert_eq!(positions.succeed(PositionId(1)), None);
-        positions.appoint(PositionId(1), 7);
+        positions.appoint(PositionId(1), SlotId::new(7));
         assert_eq!(
             (
                 positions.active(PositionId(1)),
                 positions.successor(PositionId(1))
             ),
-            (Some(1), Some(7))
+            (Some(SlotId::new(1)), Some(SlotId::new(7)))
         );
-        assert_eq!(positions.succeed(PositionId(1)), Some(7));
+        assert_eq!(positions.succeed(PositionId(1)), Some(SlotId::new(7)));
         assert_eq!(
             (
                 positions.active(PositionId(1)),
                 positions.successor(PositionId(1))
             ),
-            (Some(7), None)
+            (Some(SlotId::new(7)), None)
         );
         assert_eq!(
             (
                 positions.active(PositionId(0)),
                 positions.successor(PositionId(0))
             ),
-            (Some(0), None)
+            (Some(SlotId::new(0)), None)
         );
     }
 
@@ -197,7 +199,10 @@ mod tests {
     fn a_position_sleeps_until_it_has_an_active_worker() {
         let mut positions = Positions::new(2);
         assert_eq!((positions.awake(), positions.parked()), (2, None));
-        assert_eq!(positions.clear(PositionId(1)).collect::<Vec<_>>(), [1]);
+        assert_eq!(
+            positions.clear(PositionId(1)).collect::<Vec<_>>(),
+            [SlotId::new(1)]
+        );
         positions.left(PositionId(1));
         assert_eq!(positions.parked(), None, "somebody is still on the way out");
         positions.is_gone(PositionId(1));
@@ -205,10 +210,10 @@ mod tests {
             (positions.awake(), positions.parked()),
             (1, Some(PositionId(1)))
         );
-        positions.appoint(PositionId(1), 5);
+        positions.appoint(PositionId(1), SlotId::new(5));
         assert_eq!(
             (positions.active(PositionId(1)), positions.parked()),
-            (Some(5), None)
+            (Some(SlotId::new(5)), None)
         );
     }
 

@@ -2,6 +2,7 @@
 
 use super::core::{Core, Startup};
 use super::positions::PositionId;
+use super::slot_id::SlotId;
 use super::worker_slot::{Initialized, Killed};
 use super::workers::fate;
 use crate::codec;
@@ -14,7 +15,7 @@ use crate::task::chunk::Chunk;
 
 impl Core {
     /// A worker was reached: it is sent what comes first.
-    pub(super) fn prepare(&mut self, slot: usize) {
+    pub(super) fn prepare(&mut self, slot: SlotId) {
         let Some((entry, settings)) = &self.config.lifecycle.settings else {
             self.worker_started();
             self.initialize(slot);
@@ -29,7 +30,7 @@ impl Core {
     }
 
     /// A worker has applied its settings.
-    fn initialize(&mut self, slot: usize) {
+    fn initialize(&mut self, slot: SlotId) {
         match &self.config.initializer {
             None => {
                 self.is_ready_now(slot);
@@ -42,7 +43,7 @@ impl Core {
         }
     }
 
-    fn run_first(&mut self, slot: usize, chunk: Chunk) {
+    fn run_first(&mut self, slot: SlotId, chunk: Chunk) {
         self.scheduler.prepare(slot, chunk);
         if matches!(self.slots[slot].initialized, Initialized::Unset) || self.is_successor(slot) {
             // Somebody waits for its end, but not as the leader.
@@ -52,7 +53,7 @@ impl Core {
     }
 
     /// A worker could run a task.
-    fn is_ready_now(&mut self, slot: usize) {
+    fn is_ready_now(&mut self, slot: SlotId) {
         self.slots[slot].initialized = Initialized::Yes;
         self.failures = 0;
         if self.is_successor(slot) {
@@ -62,7 +63,7 @@ impl Core {
     }
 
     /// A worker has finished its settings or its initializer.
-    pub(super) fn prepared(&mut self, slot: usize, failure: Option<TaskError>) {
+    pub(super) fn prepared(&mut self, slot: SlotId, failure: Option<TaskError>) {
         let failure = failure.or_else(|| self.too_large(slot));
         match (&self.slots[slot].initialized, failure) {
             (Initialized::Unset, None) => {
@@ -92,7 +93,7 @@ impl Core {
     }
 
     /// Why a worker that has done nothing yet would be replaced at once, and the next one as well.
-    fn too_large(&self, slot: usize) -> Option<TaskError> {
+    fn too_large(&self, slot: SlotId) -> Option<TaskError> {
         let limit = self.config.lifecycle.max_memory?;
         let resident = self.resident(slot);
         (resident > limit).then(|| {

@@ -3,6 +3,7 @@
 use super::drained::Drained;
 use super::peer::Peer;
 use super::scheduler::Scheduler;
+use super::slot_id::SlotId;
 use crate::codec::{CodecError, Memory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::process::worker_info::WorkerInfo;
@@ -46,7 +47,7 @@ impl RecordBytes<'_> {
 /// Books one whole record.
 #[inline]
 pub(super) fn accept(
-    slot: usize,
+    slot: SlotId,
     peer: Peer<'_>,
     scheduler: &mut Scheduler<Chunk>,
     drained: &mut Drained,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::positions::PositionId;
+use super::slot_id::SlotId;
 use super::work;
 use super::worker_slot::Phase;
 use crate::observe::dump::{Dump, RunningTask, WorkerDump, WorkerState};
@@ -24,7 +25,7 @@ impl Core {
         stats.running = self.scheduler.running();
         stats.workers_terminating = self.terminating.len() as u64;
         let now = sys::now_ns();
-        for (index, slot) in self.slots.iter().enumerate() {
+        for (id, slot) in self.slots.iter() {
             if let Phase::Up { channel, .. }
             | Phase::Dying {
                 channel: Some(channel),
@@ -40,7 +41,7 @@ impl Core {
                 continue;
             };
             let up = now.saturating_sub(slot.born);
-            let at_work = self.at_work_since(index, channel.region(), now);
+            let at_work = self.at_work_since(id, channel.region(), now);
             let busy = slot
                 .tally
                 .busy_ns
@@ -52,7 +53,7 @@ impl Core {
                 busy: Duration::from_nanos(busy),
                 idle: Duration::from_nanos(up - busy),
                 items: slot.tally.items,
-                queued: self.scheduler.open_in(index),
+                queued: self.scheduler.open_in(id),
                 rss: None,
             });
         }
@@ -65,7 +66,7 @@ impl Core {
             return Err(already_traced());
         }
         self.tracer = Some(tracer.clone());
-        for (index, slot) in self.slots.iter().enumerate() {
+        for (id, slot) in self.slots.iter() {
             if let Phase::Up { process, .. } = &slot.phase
                 && let Some(worker) = process.info()
             {
@@ -74,7 +75,7 @@ impl Core {
                     position: slot
                         .position
                         .or(slot.leaves)
-                        .map_or(index, PositionId::index),
+                        .map_or(id.index(), PositionId::index),
                     at: slot.born,
                 });
             }
@@ -87,7 +88,7 @@ impl Core {
     }
 
     /// Since when a slot's worker is at its current load, by its own word, in nanoseconds.
-    fn at_work_since(&self, slot: usize, region: &Region, now: u64) -> Option<u64> {
+    fn at_work_since(&self, slot: SlotId, region: &Region, now: u64) -> Option<u64> {
         let since = region
             .frame_started()
             .filter(|_| self.scheduler.is_busy(slot))?;
@@ -110,12 +111,12 @@ impl Core {
         };
         let mut regions = Vec::new();
         let now = sys::now_ns();
-        for (index, slot) in self.slots.iter().enumerate() {
+        for (id, slot) in self.slots.iter() {
             let mut worker = WorkerDump {
                 info: None,
                 state: WorkerState::Down,
                 task: None,
-                waiting: self.scheduler.open_in(index),
+                waiting: self.scheduler.open_in(id),
                 kernel: None,
                 stack: None,
             };
@@ -136,13 +137,13 @@ impl Core {
                 Phase::Up { process, channel } => {
                     worker.info = process.info().cloned();
                     let begun = channel.region().items_begun();
-                    if let Some(number) = self.scheduler.running_item(index, begun) {
-                        worker.waiting = self.scheduler.items_behind(index, number);
-                        worker.task = self.running_task(index, number, channel.region(), now);
+                    if let Some(number) = self.scheduler.running_item(id, begun) {
+                        worker.waiting = self.scheduler.items_behind(id, number);
+                        worker.task = self.running_task(id, number, channel.region(), now);
                     }
                     worker.state = match worker.task {
                         _ if slot.killed.is_some() => WorkerState::Terminating,
-                        _ if self.scheduler.is_retiring(index) => WorkerState::Draining,
+                        _ if self.scheduler.is_retiring(id) => WorkerState::Draining,
                         Some(_) => WorkerState::Running,
                         None => WorkerState::Idle,
                     };
@@ -169,7 +170,7 @@ impl Core {
     /// The item that a slot's worker runs, which has this number.
     fn running_task(
         &self,
-        slot: usize,
+        slot: SlotId,
         number: u64,
         region: &Region,
         now: u64,

@@ -8,13 +8,14 @@
 
 use super::WorkerPipes;
 use super::core::Core;
+use super::slot_id::SlotId;
 use super::work::Delivery;
 use super::worker_slot::Phase;
 
 impl Core {
     /// Notes where the items of a worker's newest load come from, which is about to be sent.
     #[inline]
-    pub(super) fn note_origin(&self, slot: usize) {
+    pub(super) fn note_origin(&self, slot: SlotId) {
         let newest = self.scheduler.newest(slot);
         if let Some(origin) = newest.and_then(|chunk| chunk.origin())
             && let Some(pipes) = self.pipes(slot)
@@ -28,7 +29,7 @@ impl Core {
     /// Sees to it that a worker's events of these items are taken in before their span is let
     /// go of.
     #[inline]
-    pub(super) fn settle_origin(&self, slot: usize, delivery: &mut Delivery) {
+    pub(super) fn settle_origin(&self, slot: SlotId, delivery: &mut Delivery) {
         if delivery.has_origin()
             && let Some(pipes) = self.pipes(slot)
         {
@@ -38,7 +39,7 @@ impl Core {
         }
     }
 
-    fn pipes(&self, slot: usize) -> Option<&WorkerPipes> {
+    fn pipes(&self, slot: SlotId) -> Option<&WorkerPipes> {
         match &self.slots[slot].phase {
             Phase::Up { process, .. } => process.pipes.as_ref(),
             _ => None,

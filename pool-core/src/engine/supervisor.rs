@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::core::End;
 use super::leader::{RingWatcher, until};
+use super::slot_id::SlotId;
 use super::terminating::outlive;
 use super::worker_slot::Phase;
 use super::workers::Due;
@@ -56,7 +57,7 @@ impl Token {
     }
 
     fn pack(self, kind: Kind) -> u64 {
-        (kind as u64) << 56 | (self.slot as u64) << 32 | u64::from(self.number)
+        (kind as u64) << 56 | (self.slot.index() as u64) << 32 | u64::from(self.number)
     }
 
     /// The worker whose doorbell has this token.
@@ -71,7 +72,7 @@ impl Token {
             Kind::Death
         };
         let worker = Self {
-            slot: (token >> 32 & 0xFF_FFFF) as usize,
+            slot: SlotId::new((token >> 32 & 0xFF_FFFF) as usize),
             number: token as u32,
         };
         (worker, kind)

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::core::{Core, End, nanoseconds};
 use super::peer::Peer;
+use super::slot_id::SlotId;
 use super::worker_slot::Phase;
 use super::workers::{Death, back_off};
 use super::{Process, Token};
@@ -128,7 +129,7 @@ pub(super) fn outlive(mut killed: Vec<Process>) {
 
 impl Core {
     /// A slot's worker was killed, or is dead: it should be gone soon.
-    pub(super) fn expect_death(&mut self, slot: usize, within_ns: u64) {
+    pub(super) fn expect_death(&mut self, slot: SlotId, within_ns: u64) {
         let due = sys::now_ns() + within_ns;
         let death_due = &mut self.slots[slot].death_due;
         *death_due = Some(death_due.map_or(due, |earlier| earlier.min(due)));
@@ -144,7 +145,7 @@ impl Core {
             let asked = it.process.asked_at();
             if ends { asked.min(it.give_up) } else { asked }
         });
-        let slots = self.slots.iter().filter_map(|slot| {
+        let slots = self.slots.values().filter_map(|slot| {
             let due = slot.death_due?;
             Some(due.min(slot.phase.asked_at()))
         });
@@ -153,7 +154,7 @@ impl Core {
 
     /// The workers that should be gone by now.
     pub(super) fn overdue(&self, now: u64) -> Vec<Token> {
-        let slots = self.slots.iter().enumerate();
+        let slots = self.slots.iter();
         let overdue = slots.filter(|(_, slot)| slot.death_due.is_some_and(|due| due <= now));
         overdue
             .filter_map(|(index, slot)| {
@@ -169,7 +170,7 @@ impl Core {
     /// Asks how those ended that are due by this time, in nanoseconds.
     pub(super) fn poll_exits(&mut self, by: u64) {
         let is_due = |process: &Process| process.ask_again.is_some_and(|again| again.at <= by);
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             if let Phase::Dying { process, .. } = &self.slots[slot].phase
                 && is_due(process)
             {
@@ -193,7 +194,7 @@ impl Core {
     /// It runs nothing any more. A signal that kills is delivered before a process runs again,
     /// whatever holds it; and should the kill have been refused, it finds that all it had was
     /// taken back.
-    pub(super) fn part_from(&mut self, slot: usize) {
+    pub(super) fn part_from(&mut self, slot: SlotId) {
         let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
         let (mut process, channel, exit) = match phase {
             Phase::Starting { process, .. } => (process, None, None),

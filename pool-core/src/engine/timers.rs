@@ -2,6 +2,7 @@
 //! an imbalance. The thread that has the lock acts; the supervisor wakes for it.
 
 use super::core::{Core, End, nanoseconds};
+use super::slot_id::SlotId;
 use super::worker_slot::{Killed, Phase};
 use crate::sync::atomic::Ordering;
 use crate::sys;
@@ -29,7 +30,7 @@ impl Core {
         let launches = supervisor && self.launches();
         // A plain loop: this is asked after every task that is submitted.
         let mut next = u64::MAX;
-        for slot in &self.slots {
+        for slot in self.slots.values() {
             if slot.killed.is_none() {
                 if let Some(deadline) = slot.deadline {
                     next = next.min(deadline);
@@ -73,7 +74,7 @@ impl Core {
     /// When the supervisor alone has something to do, in nanoseconds: workers come and go.
     pub(super) fn next_errand(&self) -> Option<u64> {
         let launches = self.launches();
-        let launches = self.slots.iter().filter_map(|slot| match &slot.phase {
+        let launches = self.slots.values().filter_map(|slot| match &slot.phase {
             Phase::Down { not_before } if launches && slot.position.is_some() => Some(*not_before),
             Phase::Starting { give_up, process } if slot.killed.is_none() => {
                 Some(process.asked_at().min(*give_up))
@@ -100,7 +101,7 @@ impl Core {
             self.dispatch();
         }
         self.on_maintenance(now);
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             if self.slots[slot].deadline.is_some_and(|due| due <= now) {
                 self.on_deadline(slot, now);
             }
@@ -116,7 +117,7 @@ impl Core {
     /// Whether a worker that is starting has had its time.
     pub(super) fn has_silent_worker(&self) -> bool {
         let now = sys::now_ns();
-        (0..self.slots.len()).any(|slot| self.is_silent(slot, now))
+        self.slots.ids().any(|slot| self.is_silent(slot, now))
     }
 
     /// Kills the workers that have not answered in time. For the supervisor, when it has heard all
@@ -125,7 +126,7 @@ impl Core {
     pub(super) fn kill_silent_workers(&mut self) {
         let now = sys::now_ns();
         let limit = nanoseconds(self.config.launch_timeout);
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             if !self.is_silent(slot, now) {
                 continue;
             }
@@ -139,14 +140,14 @@ impl Core {
         }
     }
 
-    fn is_silent(&self, slot: usize, now: u64) -> bool {
+    fn is_silent(&self, slot: SlotId, now: u64) -> bool {
         let slot = &self.slots[slot];
         matches!(slot.phase, Phase::Starting { give_up, .. } if give_up <= now)
             && slot.killed.is_none()
     }
 
     /// An item of the slot may have had its time.
-    fn on_deadline(&mut self, slot: usize, now: u64) {
+    fn on_deadline(&mut self, slot: SlotId, now: u64) {
         // What has ended in the meantime needs no killing.
         self.drain_slot(slot);
         let due = self.slots[slot].deadline.take().unwrap_or(now);
@@ -199,7 +200,7 @@ impl Core {
 
     /// How long a worker may be without an outcome, in nanoseconds, whatever it says of itself;
     /// `None`: without a limit.
-    fn patience(&self, slot: usize) -> Option<u64> {
+    fn patience(&self, slot: SlotId) -> Option<u64> {
         let Some(chunk) = self.scheduler.in_flight(slot).next() else {
             // It has only to pass over what was taken back.
             return self.scheduler.is_reclaimed(slot).then_some(GRACE_NS);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::scheduler::Scheduler;
+use super::slot_id::SlotId;
 use super::work_unit::{Done, InFlight, WorkUnit};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::stats::Stats;
@@ -32,7 +33,7 @@ impl WorkUnit for Chunk {
 
 impl Scheduler<Chunk> {
     /// What is known of the items of a worker's current load, if they are measured.
-    pub(super) fn item_metrics_mut(&mut self, slot: usize) -> Option<&mut ItemMetrics> {
+    pub(super) fn item_metrics_mut(&mut self, slot: SlotId) -> Option<&mut ItemMetrics> {
         self.front_mut(slot)?.item_metrics_mut()
     }
 }

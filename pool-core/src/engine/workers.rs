@@ -13,6 +13,7 @@ use super::parent_channel::ParentChannel;
 use super::peer::Peer;
 use super::positions::PositionId;
 use super::prepare::died_in_preparation;
+use super::slot_id::SlotId;
 use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use super::timers::GRACE_NS;
 use super::work::Delivery;
@@ -59,7 +60,7 @@ impl Core {
         }
         self.has_errand = false;
         let now = sys::now_ns();
-        for (index, slot) in self.slots.iter_mut().enumerate() {
+        for (index, slot) in self.slots.iter_mut() {
             let ready = matches!(slot.phase, Phase::Down { not_before } if not_before <= now);
             if ready
                 && let Some(position) = slot.position
@@ -81,7 +82,7 @@ impl Core {
     }
 
     /// A worker process is on its way; in vain, if it has failed already.
-    pub(super) fn launched(&mut self, slot: usize, process: Process) {
+    pub(super) fn launched(&mut self, slot: SlotId, process: Process) {
         let is_in_vain = process.failure.is_some();
         self.stats.workers_started += 1;
         let give_up = sys::now_ns().saturating_add(nanoseconds(self.config.launch_timeout));
@@ -104,7 +105,7 @@ impl Core {
     }
 
     /// A worker process could not be started.
-    pub(super) fn launch_failed(&mut self, slot: usize, error: &LaunchError) {
+    pub(super) fn launch_failed(&mut self, slot: SlotId, error: &LaunchError) {
         self.slots[slot].phase = Phase::Down { not_before: 0 };
         if self.slots[slot].position.is_none() {
             // It was to go anyway.
@@ -135,7 +136,7 @@ impl Core {
     }
 
     /// A worker did not come so far that it could run a task.
-    pub(super) fn startup_failed(&mut self, slot: usize, reason: TaskError) {
+    pub(super) fn startup_failed(&mut self, slot: SlotId, reason: TaskError) {
         // Workers that were on their way already when the last one failed are no further attempt:
         // one cause may have hit them all.
         if self.slots[slot].number > self.failed_until {
@@ -151,7 +152,7 @@ impl Core {
     }
 
     /// A starting worker's doorbell is readable. Says whether the worker was reached by this.
-    pub(super) fn advance(&mut self, slot: usize) -> bool {
+    pub(super) fn advance(&mut self, slot: SlotId) -> bool {
         if self.slots[slot].killed.is_some() {
             return false;
         }
@@ -189,7 +190,7 @@ impl Core {
         }
     }
 
-    fn reached(&mut self, slot: usize, region: Arc<Region>) {
+    fn reached(&mut self, slot: SlotId, region: Arc<Region>) {
         let bytes = self.config.ring_bytes;
         let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
         let Phase::Starting { mut process, .. } = phase else {
@@ -198,7 +199,7 @@ impl Core {
         };
         let position = self.slots[slot].position;
         let info = process.learn_pid(self.slots[slot].generation, &region);
-        self.tell_of_start(position.map_or(slot, PositionId::index), &info);
+        self.tell_of_start(position.map_or(slot.index(), PositionId::index), &info);
         let mut channel = ParentChannel::new(region, bytes, bytes);
         channel.limit_results(self.config.max_result_bytes);
         self.slots[slot].phase = Phase::Up {
@@ -221,7 +222,7 @@ impl Core {
 
     /// Kills a slot's worker. What becomes of its tasks is delivered when it is dead, or when it
     /// should be.
-    pub(super) fn kill(&mut self, slot: usize, why: Killed) {
+    pub(super) fn kill(&mut self, slot: SlotId, why: Killed) {
         if let Phase::Starting { process, .. } | Phase::Up { process, .. } =
             &mut self.slots[slot].phase
         {
@@ -236,7 +237,7 @@ impl Core {
     /// A worker's doorbell has no other end any more. It is dying; or a task has closed what it does
     /// not know: then this worker is given nothing more, and finishes what it runs, which may be
     /// another task already.
-    pub(super) fn hung_up_on(&mut self, slot: usize) {
+    pub(super) fn hung_up_on(&mut self, slot: SlotId) {
         let is_alive = self.slots[slot].killed.is_none()
             && matches!(&self.slots[slot].phase, Phase::Up { process, .. }
                 if process.info().is_some_and(|info| !sys::is_leaving(info.pid())));
@@ -259,7 +260,7 @@ impl Core {
 
     /// Looks whether a worker that cannot ring has finished. After a while it is killed: what runs
     /// so long is most likely the task that closed the doorbell.
-    pub(super) fn look_after_unheard(&mut self, slot: usize, now: u64) {
+    pub(super) fn look_after_unheard(&mut self, slot: SlotId, now: u64) {
         let Some(Unheard { since, .. }) = self.slots[slot].unheard else {
             return;
         };
@@ -281,7 +282,7 @@ impl Core {
 
     /// A worker is of no use: it cannot be heard. One that is dying, or leaves in good order, needs
     /// no killing.
-    pub(super) fn lost_doorbell(&mut self, slot: usize) {
+    pub(super) fn lost_doorbell(&mut self, slot: SlotId) {
         if !self.scheduler.is_retiring(slot)
             && let Phase::Up { process, .. } = &mut self.slots[slot].phase
         {
@@ -292,7 +293,7 @@ impl Core {
     }
 
     /// Whether the death of a slot's worker is watched from now on.
-    pub(super) fn watched(&mut self, slot: usize, is_watched: bool) {
+    pub(super) fn watched(&mut self, slot: SlotId, is_watched: bool) {
         if let Phase::Up { process, .. } = &mut self.slots[slot].phase {
             process.is_watched = is_watched;
         }
@@ -301,7 +302,7 @@ impl Core {
     /// The starting workers to be asked by this time, in nanoseconds, how far they are: their
     /// doorbells say nothing any more.
     pub(super) fn hung_up(&self, by: u64) -> Vec<Token> {
-        let slots = self.slots.iter().enumerate();
+        let slots = self.slots.iter();
         let starting = slots.filter_map(|(slot, it)| match &it.phase {
             Phase::Starting { process, .. } if it.killed.is_none() && process.asked_at() <= by => {
                 Some(Token {
@@ -317,7 +318,7 @@ impl Core {
     /// Gives up launches that were ended before there was a process, of whose death nobody will
     /// hear.
     pub(super) fn cancel_pending_launches(&mut self) {
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.ids() {
             if self.slots[slot].killed.is_some()
                 && let Phase::Starting { process, .. } = &self.slots[slot].phase
                 && process.handle.exit_fd().is_none()
@@ -328,7 +329,7 @@ impl Core {
     }
 
     /// A worker process has died. How it ended may not be known yet.
-    pub(super) fn died(&mut self, slot: usize) {
+    pub(super) fn died(&mut self, slot: SlotId) {
         let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
         let (mut process, channel) = match phase {
             Phase::Starting { process, .. } => (process, None),
@@ -362,7 +363,7 @@ impl Core {
     /// A worker died that had been reached.
     fn on_exit(
         &mut self,
-        slot: usize,
+        slot: SlotId,
         process: &Process,
         channel: ParentChannel,
         exit: ExitStatus,
@@ -395,7 +396,7 @@ impl Core {
     /// many items. What it has finished is taken in first.
     pub(super) fn settle_items(
         &mut self,
-        slot: usize,
+        slot: SlotId,
         mut channel: ParentChannel,
         peer: Peer<'_>,
         begun: u64,
@@ -464,7 +465,7 @@ impl Core {
     }
 
     /// Why a worker is dead that had been reached.
-    pub(super) fn reason_of_death(&self, slot: usize, expected: bool) -> ExitReason {
+    pub(super) fn reason_of_death(&self, slot: SlotId, expected: bool) -> ExitReason {
         let slot = &self.slots[slot];
         match slot.killed {
             _ if expected => slot.retired.unwrap_or(ExitReason::Closed),
@@ -489,7 +490,7 @@ impl Core {
     /// That is its own word, and a task may have changed it. If what was next had not begun, it is
     /// run again, but not forever: what hides from this would take one worker after another with
     /// it.
-    fn begun_at_death(&mut self, slot: usize, begun: u64) -> u64 {
+    fn begun_at_death(&mut self, slot: SlotId, begun: u64) -> u64 {
         if self.scheduler.running_item(slot, begun).is_some() {
             return begun;
         }
@@ -515,7 +516,7 @@ impl Core {
 
     /// A worker died that had nothing to do and had never done anything. One may be killed by
     /// somebody; when all are, they do not survive in this position.
-    fn exited_idle(&mut self, slot: usize, death: Death) {
+    fn exited_idle(&mut self, slot: SlotId, death: Death) {
         self.idle_deaths += 1;
         let limit = (4 * self.positions.open()).max(16) as u32;
         if self.idle_deaths > limit {
@@ -577,7 +578,7 @@ impl Core {
     /// A worker died before it was reached.
     pub(super) fn exited_before_ready(
         &mut self,
-        slot: usize,
+        slot: SlotId,
         process: &mut Process,
         exit: Option<ExitStatus>,
     ) {
@@ -606,7 +607,7 @@ impl Core {
 #[derive(Debug)]
 pub(super) struct Due {
     /// What it is for.
-    pub(super) slot: usize,
+    pub(super) slot: SlotId,
     pub(super) number: u32,
     pub(super) generation: u32,
     pub(super) ring_bytes: usize,

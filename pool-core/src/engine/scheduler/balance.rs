@@ -1,6 +1,7 @@
 //! What was handed out and has not begun goes to a worker that has nothing to do.
 
 use super::{CREDIT_NS, Imbalance, QueueState, STUCK_NS, Scheduler};
+use crate::engine::slot_id::SlotId;
 use crate::engine::work_unit::{InFlight, WorkUnit};
 
 impl<L: WorkUnit> Scheduler<L> {
@@ -20,8 +21,8 @@ impl<L: WorkUnit> Scheduler<L> {
             return None;
         }
         let mut now = None;
-        let mut first: Option<(u64, usize)> = None;
-        for (slot, worker) in self.queues.iter_mut().enumerate() {
+        let mut first: Option<(u64, SlotId)> = None;
+        for (slot, worker) in self.queues.iter_mut() {
             let may_give = worker.state == QueueState::Up && !worker.reclaiming && !worker.doomed;
             if !may_give || !worker.is_waiting() {
                 continue;
@@ -46,7 +47,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// All items of a worker that were not begun, when `begun` items had been, were taken back from
     /// its worker: they go to the head of the queue, in order, in pieces for every idle worker.
-    pub(crate) fn reclaimed_up_to(&mut self, slot: usize, begun: u64) {
+    pub(crate) fn reclaimed_up_to(&mut self, slot: SlotId, begun: u64) {
         let worker = &mut self.queues[slot];
         worker.reclaiming = true;
         worker.last_allowed = begun.min(worker.handed);
@@ -106,11 +107,11 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// The worker has passed over all that was taken back.
-    pub(crate) fn finish_reclaim(&mut self, slot: usize) {
+    pub(crate) fn finish_reclaim(&mut self, slot: SlotId) {
         self.queues[slot].reclaiming = false;
     }
 
-    pub(crate) fn is_reclaimed(&self, slot: usize) -> bool {
+    pub(crate) fn is_reclaimed(&self, slot: SlotId) -> bool {
         self.queues[slot].reclaiming
     }
 }

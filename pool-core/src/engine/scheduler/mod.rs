@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::slot_id::{PerSlot, SlotId};
 use super::work_unit::{Done, InFlight, Salvaged, WorkUnit};
 use crate::observe::worker_exit::ExitReason;
 
@@ -121,13 +122,13 @@ impl<L: WorkUnit> WorkerQueue<L> {
 /// See the module.
 pub(crate) struct Scheduler<L: WorkUnit> {
     queue: VecDeque<L>,
-    queues: Vec<WorkerQueue<L>>,
+    queues: PerSlot<WorkerQueue<L>>,
     /// Idle queues, the one that worked last at the end: it may still be awake.
-    idle: Vec<usize>,
+    idle: Vec<SlotId>,
     /// How many queues have in_flight.
     busy: usize,
     /// The worker that was handed something last.
-    latest: usize,
+    latest: SlotId,
     max_tasks: Option<u64>,
     closing: bool,
 }
@@ -136,7 +137,7 @@ pub(crate) struct Scheduler<L: WorkUnit> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Imbalance {
     /// Take back what waits in this worker.
-    TakeBack(usize),
+    TakeBack(SlotId),
     /// Look again at this time, in nanoseconds.
     AskAgain(u64),
 }
@@ -148,7 +149,7 @@ impl<L: WorkUnit> Scheduler<L> {
             queues: (0..queues).map(|_| WorkerQueue::new()).collect(),
             idle: Vec::new(),
             busy: 0,
-            latest: 0,
+            latest: SlotId::new(0),
             max_tasks,
             closing: false,
         }
@@ -170,7 +171,7 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// A worker is up.
-    pub(crate) fn up(&mut self, slot: usize) {
+    pub(crate) fn up(&mut self, slot: SlotId) {
         let worker = &mut self.queues[slot];
         assert!(
             worker.state == QueueState::Down && worker.is_idle(),
@@ -190,30 +191,30 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// The worker that came up gets nothing before it is released.
-    pub(crate) fn reserve(&mut self, slot: usize) {
+    pub(crate) fn reserve(&mut self, slot: SlotId) {
         self.queues[slot].reserved = true;
     }
 
     /// The worker may work, if it is up.
-    pub(crate) fn release(&mut self, slot: usize) {
+    pub(crate) fn release(&mut self, slot: SlotId) {
         self.queues[slot].reserved = false;
     }
 
     /// The worker gets nothing more, and is to go when it has nothing to do. Says whether it has
     /// something that should be taken back for that.
-    pub(crate) fn dismiss(&mut self, slot: usize) -> bool {
+    pub(crate) fn dismiss(&mut self, slot: SlotId) -> bool {
         let worker = &mut self.queues[slot];
         !std::mem::replace(&mut worker.dismissed, true) && !worker.reclaiming && worker.is_waiting()
     }
 
     /// Whether a worker gets nothing more because it has had all that it may.
-    pub(crate) fn is_used_up(&self, slot: usize) -> bool {
+    pub(crate) fn is_used_up(&self, slot: SlotId) -> bool {
         self.queues[slot].tasks_left == Some(0)
     }
 
     /// Puts a load into a worker that is not a task but must come before the first: the
     /// initializer. The worker takes nothing else before it has finished.
-    pub(crate) fn prepare(&mut self, slot: usize, load: L) {
+    pub(crate) fn prepare(&mut self, slot: SlotId, load: L) {
         let worker = &mut self.queues[slot];
         worker.preparing = true;
         if let Some(tasks) = &mut worker.tasks_left {
@@ -224,7 +225,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// Chooses a worker for the next load and moves it there, at the end of the worker's
     /// in_flight. Loads that nobody wants any more go into `abandoned` instead.
-    pub(crate) fn assign(&mut self, abandoned: &mut Vec<L>) -> Option<usize> {
+    pub(crate) fn assign(&mut self, abandoned: &mut Vec<L>) -> Option<SlotId> {
         while self.queue.front().is_some_and(WorkUnit::is_abandoned) {
             abandoned.extend(self.queue.pop_front());
         }
@@ -237,7 +238,7 @@ impl<L: WorkUnit> Scheduler<L> {
         Some(slot)
     }
 
-    fn choose(&mut self) -> Option<usize> {
+    fn choose(&mut self) -> Option<SlotId> {
         if let Some(worker) = self.queues.get(self.latest)
             && worker.is_nearly_through()
         {
@@ -253,7 +254,6 @@ impl<L: WorkUnit> Scheduler<L> {
         // All are busy: the one with the fewest loads, if it may have more.
         self.queues
             .iter()
-            .enumerate()
             .filter(|(_, worker)| {
                 worker.may_take() && (worker.in_flight.len() as u64) < worker.credit()
             })
@@ -269,7 +269,7 @@ impl<L: WorkUnit> Scheduler<L> {
             .is_some_and(|worker| worker.may_take() && worker.in_flight.len() >= WELL_FED)
     }
 
-    fn hand(&mut self, slot: usize, load: L) {
+    fn hand(&mut self, slot: SlotId, load: L) {
         self.latest = slot;
         let worker = &mut self.queues[slot];
         if worker.is_idle() {
@@ -295,29 +295,29 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// Where the next outcome of a worker goes.
-    pub(crate) fn outcomes_mut(&mut self, slot: usize) -> Option<&mut L::Outcomes> {
+    pub(crate) fn outcomes_mut(&mut self, slot: SlotId) -> Option<&mut L::Outcomes> {
         let flight = self.queues[slot].in_flight.front_mut();
         flight.map(|flight| &mut flight.outcomes)
     }
 
     /// The load whose outcomes come next from a worker.
-    pub(crate) fn front_mut(&mut self, slot: usize) -> Option<&mut L> {
+    pub(crate) fn front_mut(&mut self, slot: SlotId) -> Option<&mut L> {
         Some(&mut self.queues[slot].in_flight.front_mut()?.load)
     }
 
     /// The load that has the first item of the worker without an outcome.
-    pub(crate) fn next_mut(&mut self, slot: usize) -> Option<&mut L> {
+    pub(crate) fn next_mut(&mut self, slot: SlotId) -> Option<&mut L> {
         let mut in_flight = self.queues[slot].in_flight.iter_mut();
         Some(&mut in_flight.find(|flight| !flight.is_done())?.load)
     }
 
     /// The load that was handed to a worker last, for a change before it is sent.
-    pub(crate) fn newest_mut(&mut self, slot: usize) -> Option<&mut L> {
+    pub(crate) fn newest_mut(&mut self, slot: SlotId) -> Option<&mut L> {
         Some(&mut self.queues[slot].in_flight.back_mut()?.load)
     }
 
     /// The load that was handed to a worker last.
-    pub(crate) fn newest(&self, slot: usize) -> Option<&L> {
+    pub(crate) fn newest(&self, slot: SlotId) -> Option<&L> {
         self.queues[slot]
             .in_flight
             .back()
@@ -326,12 +326,12 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// How many items a worker was handed, ever.
     #[cfg(feature = "tracing")]
-    pub(crate) fn handed(&self, slot: usize) -> u64 {
+    pub(crate) fn handed(&self, slot: SlotId) -> u64 {
         self.queues[slot].handed
     }
 
     /// All loads of a worker, in order.
-    pub(crate) fn in_flight(&self, slot: usize) -> impl Iterator<Item = &L> {
+    pub(crate) fn in_flight(&self, slot: SlotId) -> impl Iterator<Item = &L> {
         self.queues[slot]
             .in_flight
             .iter()
@@ -341,7 +341,7 @@ impl<L: WorkUnit> Scheduler<L> {
     /// The number, counted from 1, of the item that a worker runs, if it runs one, given
     /// that of the last that it began. Items before that have ended, though their outcomes may
     /// not be known yet.
-    pub(crate) fn running_item(&self, slot: usize, begun: u64) -> Option<u64> {
+    pub(crate) fn running_item(&self, slot: SlotId, begun: u64) -> Option<u64> {
         let worker = &self.queues[slot];
         let flight = worker.in_flight.iter().find(|flight| !flight.is_done())?;
         let next = flight.first + u64::from(flight.done) + 1;
@@ -349,12 +349,12 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// The same where what had not begun was taken back.
-    pub(crate) fn frozen_item(&self, slot: usize) -> Option<u64> {
+    pub(crate) fn frozen_item(&self, slot: SlotId) -> Option<u64> {
         self.running_item(slot, self.queues[slot].last_allowed)
     }
 
     /// The load that a worker's item with this number belongs to.
-    pub(crate) fn load_of(&self, slot: usize, number: u64) -> Option<&L> {
+    pub(crate) fn load_of(&self, slot: SlotId, number: u64) -> Option<&L> {
         let mut in_flight = self.queues[slot].in_flight.iter();
         let flight = in_flight.find(|it| number <= it.first + u64::from(it.load.count()))?;
         (number > flight.first).then_some(&flight.load)
@@ -362,7 +362,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// The load that a worker's item with this number belongs to, and its place there, counted from
     /// 0.
-    pub(crate) fn place_of(&self, slot: usize, number: u64) -> Option<(&L, u32)> {
+    pub(crate) fn place_of(&self, slot: SlotId, number: u64) -> Option<(&L, u32)> {
         let load = self.load_of(slot, number)?;
         let mut in_flight = self.queues[slot].in_flight.iter();
         let flight = in_flight.find(|it| std::ptr::eq(&raw const it.load, load))?;
@@ -370,7 +370,7 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// How many items a worker has behind the one with this number.
-    pub(crate) fn items_behind(&self, slot: usize, number: u64) -> u64 {
+    pub(crate) fn items_behind(&self, slot: SlotId, number: u64) -> u64 {
         let behind = |flight: &InFlight<L>| {
             let end = flight.first + u64::from(flight.load.count());
             end.saturating_sub(number.max(flight.first))
@@ -380,7 +380,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// The next item of the worker's current load has an outcome. `false`: it has no open item, so
     /// the worker writes nonsense.
-    pub(crate) fn item_done(&mut self, slot: usize) -> bool {
+    pub(crate) fn item_done(&mut self, slot: SlotId) -> bool {
         match self.queues[slot].in_flight.front_mut() {
             Some(flight) if !flight.is_done() => {
                 flight.done += 1;
@@ -391,13 +391,13 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// How many items of the worker's current load have no outcome.
-    pub(crate) fn open_items(&self, slot: usize) -> u32 {
+    pub(crate) fn open_items(&self, slot: SlotId) -> u32 {
         let flight = self.queues[slot].in_flight.front();
         flight.map_or(0, |flight| flight.load.count() - flight.done)
     }
 
     /// This many items of the worker's current load, which has them, have outcomes.
-    pub(crate) fn items_done(&mut self, slot: usize, count: u32) {
+    pub(crate) fn items_done(&mut self, slot: SlotId, count: u32) {
         if let Some(flight) = self.queues[slot].in_flight.front_mut() {
             flight.done += count;
         }
@@ -405,7 +405,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// The worker has finished its current load, after this many nanoseconds. `None`: it
     /// is not, so the worker writes nonsense.
-    pub(crate) fn load_done(&mut self, slot: usize, took_ns: u64) -> Option<Done<L>> {
+    pub(crate) fn load_done(&mut self, slot: SlotId, took_ns: u64) -> Option<Done<L>> {
         let worker = &mut self.queues[slot];
         if !worker.in_flight.front().is_some_and(InFlight::is_done) {
             return None;
@@ -429,25 +429,25 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// The worker was seen to get ahead.
-    pub(crate) fn progressed(&mut self, slot: usize) {
+    pub(crate) fn progressed(&mut self, slot: SlotId) {
         self.queues[slot].stands_since = None;
     }
 
     /// The last load handed to this worker is, or is not any more, waiting for space in its ring.
-    pub(crate) fn choke(&mut self, slot: usize, choked: bool) {
+    pub(crate) fn choke(&mut self, slot: SlotId, choked: bool) {
         self.queues[slot].choked = choked;
     }
 
     /// This worker is dead or as good as dead: it gets nothing more, and what it has comes
     /// back when it is down.
-    pub(crate) fn doom(&mut self, slot: usize) {
+    pub(crate) fn doom(&mut self, slot: SlotId) {
         self.queues[slot].doomed = true;
     }
 
     /// A worker that should go now: it has used up its tasks, or there is no more work.
-    pub(crate) fn superfluous(&self) -> Option<usize> {
+    pub(crate) fn superfluous(&self) -> Option<SlotId> {
         let over = self.closing && self.queue.is_empty();
-        self.queues.iter().position(|worker| {
+        self.queues.find(|worker| {
             worker.state == QueueState::Up
                 && worker.is_idle()
                 && !worker.reclaiming
@@ -457,7 +457,7 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// Why a worker should go.
-    pub(crate) fn reason_to_go(&self, slot: usize) -> ExitReason {
+    pub(crate) fn reason_to_go(&self, slot: SlotId) -> ExitReason {
         if self.queues[slot].tasks_left == Some(0) {
             ExitReason::MaxTasks
         } else {
@@ -466,7 +466,7 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// The worker was retired.
-    pub(crate) fn retiring(&mut self, slot: usize) {
+    pub(crate) fn retiring(&mut self, slot: SlotId) {
         self.queues[slot].state = QueueState::Retiring;
         self.idle.retain(|&idle| idle != slot);
         // It keeps out of `idle`; `busy` counts queues with in_flight only, and it has none.
@@ -474,7 +474,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// The worker died when it had begun this many items. Its waiting items go back to the head of
     /// the queue; the rest is for the caller.
-    pub(crate) fn down(&mut self, slot: usize, begun: u64) -> Salvaged<L> {
+    pub(crate) fn down(&mut self, slot: SlotId, begun: u64) -> Salvaged<L> {
         let mut salvaged = Salvaged {
             finished: Vec::new(),
             lost: None,
@@ -547,7 +547,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// How far a worker is, given the number of the last item that it began by its own
     /// word.
-    pub(crate) fn position(&self, slot: usize, begun: u64) -> u64 {
+    pub(crate) fn position(&self, slot: SlotId, begun: u64) -> u64 {
         let worker = &self.queues[slot];
         let front = worker.in_flight.front();
         let known = front.map_or(worker.handed, |flight| {
@@ -558,7 +558,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// Whether there are more items than this without an outcome.
     pub(crate) fn has_more_than(&self, count: usize) -> bool {
-        let queues = self.queues.iter().filter(|worker| !worker.preparing);
+        let queues = self.queues.values().filter(|worker| !worker.preparing);
         let in_flight = queues.flat_map(|worker| &worker.in_flight);
         let open = in_flight.map(|flight| flight.load.count() - flight.done);
         let mut items = open.chain(self.queue.iter().map(WorkUnit::count));
@@ -576,12 +576,12 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// Whether a worker has work.
-    pub(crate) fn is_busy(&self, slot: usize) -> bool {
+    pub(crate) fn is_busy(&self, slot: SlotId) -> bool {
         !self.queues[slot].is_idle()
     }
 
     /// Whether a worker was retired.
-    pub(crate) fn is_retiring(&self, slot: usize) -> bool {
+    pub(crate) fn is_retiring(&self, slot: SlotId) -> bool {
         self.queues[slot].state == QueueState::Retiring
     }
 
@@ -591,7 +591,7 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// How many items a worker was handed that have no outcome yet.
-    pub(crate) fn open_in(&self, slot: usize) -> u64 {
+    pub(crate) fn open_in(&self, slot: SlotId) -> u64 {
         let in_flight = self.queues[slot].in_flight.iter();
         in_flight
             .map(|flight| u64::from(flight.load.count() - flight.done))
@@ -600,7 +600,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// How many items were handed out and have no outcome yet.
     pub(crate) fn running(&self) -> u64 {
-        (0..self.queues.len()).map(|slot| self.open_in(slot)).sum()
+        self.queues.ids().map(|slot| self.open_in(slot)).sum()
     }
 }
 

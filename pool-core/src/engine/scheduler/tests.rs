@@ -88,7 +88,7 @@ enum Death {
 /// A pool in which time passes step by step.
 struct World {
     scheduler: Scheduler<Named>,
-    workers: Vec<Option<Worker>>,
+    workers: PerSlot<Option<Worker>>,
     /// Of each item, how many outcomes it has, and how often it was run.
     outcomes: Vec<u32>,
     runs: Vec<u32>,
@@ -108,21 +108,21 @@ enum Step {
         items: u32,
         retries: u32,
     },
-    Up(usize),
+    Up(SlotId),
     /// The same for one that waits for another one to go.
-    UpInReserve(usize),
-    Release(usize),
-    Dismiss(usize),
-    Begin(usize),
-    Finish(usize),
+    UpInReserve(SlotId),
+    Release(SlotId),
+    Dismiss(SlotId),
+    Begin(SlotId),
+    Finish(SlotId),
     /// The parent reads this many answers.
-    Read(usize, usize),
-    Die(usize, Death),
+    Read(SlotId, usize),
+    Die(SlotId, Death),
     /// The worker is dead, or the parent does not wait for that any more.
-    Exit(usize),
-    ReleaseLeadership(usize),
-    TakeBack(usize),
-    Choke(usize, bool),
+    Exit(SlotId),
+    ReleaseLeadership(SlotId),
+    TakeBack(SlotId),
+    Choke(SlotId, bool),
     Cancel {
         call: usize,
         kill: bool,
@@ -133,6 +133,8 @@ enum Step {
 }
 
 const LANES: usize = 3;
+const FIRST: SlotId = SlotId::new(0);
+const SECOND: SlotId = SlotId::new(1);
 /// What the initializer's one item is called.
 const INITIALIZER: u32 = u32::MAX;
 
@@ -243,7 +245,7 @@ impl World {
         }
     }
 
-    fn up(&mut self, slot: usize, reserved: bool) {
+    fn up(&mut self, slot: SlotId, reserved: bool) {
         if self.workers[slot].is_some() || !self.scheduler.wants_worker() {
             return;
         }
@@ -299,7 +301,7 @@ impl World {
         }
     }
 
-    fn begin_reclaim(&mut self, slot: usize) {
+    fn begin_reclaim(&mut self, slot: SlotId) {
         let Some(worker) = &mut self.workers[slot] else {
             return;
         };
@@ -311,7 +313,7 @@ impl World {
     }
 
     /// The worker claims its next item, or passes over the rest of a frame.
-    fn begin(&mut self, slot: usize) {
+    fn begin(&mut self, slot: SlotId) {
         let Some(worker) = &mut self.workers[slot] else {
             return;
         };
@@ -342,7 +344,7 @@ impl World {
         worker.end_frame();
     }
 
-    fn finish(&mut self, slot: usize) {
+    fn finish(&mut self, slot: SlotId) {
         if let Some(worker) = &mut self.workers[slot]
             && worker.running.take().is_some()
         {
@@ -352,7 +354,7 @@ impl World {
     }
 
     /// The parent takes in answers.
-    fn read(&mut self, slot: usize, count: usize) {
+    fn read(&mut self, slot: SlotId, count: usize) {
         let Some(worker) = &self.workers[slot] else {
             return;
         };
@@ -362,7 +364,7 @@ impl World {
         }
     }
 
-    fn read_answers(&mut self, slot: usize, count: usize) {
+    fn read_answers(&mut self, slot: SlotId, count: usize) {
         for _ in 0..count {
             let worker = self.workers[slot].as_mut().expect("a worker");
             match worker.answers.pop_front() {
@@ -380,7 +382,7 @@ impl World {
 
     /// The parent looks whether workers have read all that they were sent.
     fn look_at_rings(&mut self) {
-        for (slot, worker) in self.workers.iter_mut().enumerate() {
+        for (slot, worker) in self.workers.iter_mut() {
             if let Some(worker) = worker
                 && worker.reclaiming
                 && worker.killed.is_none()
@@ -397,7 +399,7 @@ impl World {
             return;
         };
         call.set(true);
-        for slot in 0..LANES {
+        for slot in (0..LANES).map(SlotId::new) {
             let is_here = |load: &Named| Rc::ptr_eq(&load.abandoned, &call);
             if !self.scheduler.in_flight(slot).any(is_here) {
                 continue;
@@ -430,7 +432,7 @@ impl World {
         }
     }
 
-    fn on_exit(&mut self, slot: usize) {
+    fn on_exit(&mut self, slot: SlotId) {
         let Some(death) = self.workers[slot].as_ref().and_then(|worker| worker.killed) else {
             return;
         };
@@ -472,7 +474,7 @@ impl World {
         }
     }
 
-    fn leave(&mut self, slot: usize) {
+    fn leave(&mut self, slot: SlotId) {
         let is_leaving = |worker: &mut Worker| worker.retiring && worker.killed.is_none();
         if let Some(worker) = self.workers[slot].take_if(is_leaving) {
             let salvaged = self.scheduler.down(slot, worker.begun);
@@ -484,7 +486,7 @@ impl World {
     fn end(mut self) {
         self.step(&Step::Close);
         for _ in 0..100_000 {
-            for slot in 0..LANES {
+            for slot in (0..LANES).map(SlotId::new) {
                 self.step(&Step::Up(slot));
                 self.step(&Step::Release(slot));
                 self.step(&Step::Choke(slot, false));
@@ -494,7 +496,7 @@ impl World {
                 self.step(&Step::ReleaseLeadership(slot));
                 self.step(&Step::Exit(slot));
             }
-            if self.scheduler.is_empty() && self.workers.iter().all(Option::is_none) {
+            if self.scheduler.is_empty() && self.workers.values().all(Option::is_none) {
                 assert!(
                     self.outcomes.iter().all(|&times| times == 1),
                     "{:?}",
@@ -523,7 +525,7 @@ impl Worker {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let slot = 0..LANES;
+    let slot = (0..LANES).prop_map(SlotId::new);
     let death = prop_oneof![5 => Just(Death::Crash), 1 => Just(Death::Rogue)];
     prop::collection::vec(
         prop_oneof![
@@ -574,13 +576,13 @@ proptest! {
 #[test]
 fn what_waits_behind_a_long_item_is_taken_back_for_an_idle_worker() {
     let mut world = World::new(None, false);
-    world.step(&Step::Up(0));
+    world.step(&Step::Up(FIRST));
     world.step(&Step::Submit {
         items: 10,
         retries: 0,
     });
-    world.step(&Step::Begin(0));
-    world.step(&Step::Up(1));
+    world.step(&Step::Begin(FIRST));
+    world.step(&Step::Up(SECOND));
     assert!(matches!(
         world.scheduler.imbalance(|| world.now),
         Some(Imbalance::AskAgain(_))
@@ -588,12 +590,15 @@ fn what_waits_behind_a_long_item_is_taken_back_for_an_idle_worker() {
     world.step(&Step::Wait);
     assert_eq!(
         world.scheduler.imbalance(|| world.now),
-        Some(Imbalance::TakeBack(0))
+        Some(Imbalance::TakeBack(FIRST))
     );
     world.step(&Step::Balance);
-    assert!(world.scheduler.is_busy(1), "the idle worker has it now");
+    assert!(
+        world.scheduler.is_busy(SECOND),
+        "the idle worker has it now"
+    );
     assert_eq!(
-        world.scheduler.frozen_item(0),
+        world.scheduler.frozen_item(FIRST),
         Some(1),
         "the first item still runs"
     );
@@ -603,10 +608,10 @@ fn what_waits_behind_a_long_item_is_taken_back_for_an_idle_worker() {
 #[test]
 fn the_worker_that_worked_last_gets_the_next_task() {
     let mut world = World::new(None, false);
-    for slot in 0..LANES {
+    for slot in (0..LANES).map(SlotId::new) {
         world.step(&Step::Up(slot));
     }
-    for slot in [0, 2, 1] {
+    for slot in [0, 2, 1].map(SlotId::new) {
         // Make `slot` the one that worked last by keeping the others from it.
         world.scheduler.idle.retain(|&idle| idle != slot);
         world.scheduler.idle.push(slot);
@@ -625,14 +630,14 @@ fn the_worker_that_worked_last_gets_the_next_task() {
 #[test]
 fn a_worker_gets_no_more_tasks_than_it_may() {
     let mut world = World::new(Some(2), false);
-    world.step(&Step::Up(0));
+    world.step(&Step::Up(FIRST));
     for _ in 0..5 {
         world.step(&Step::Submit {
             items: 1,
             retries: 0,
         });
     }
-    assert_eq!(world.scheduler.in_flight(0).count(), 2);
+    assert_eq!(world.scheduler.in_flight(FIRST).count(), 2);
     assert_eq!(world.scheduler.queue().len(), 3);
     world.end();
 }
@@ -642,16 +647,16 @@ fn a_worker_gets_no_more_tasks_than_it_may() {
 #[test]
 fn what_was_taken_back_counts_once() {
     let mut world = World::new(Some(1), false);
-    world.step(&Step::Up(0));
+    world.step(&Step::Up(FIRST));
     for step in [
         Step::Submit {
             items: 1,
             retries: 0,
         },
-        Step::TakeBack(0),
-        Step::Begin(0),
-        Step::Begin(0),
-        Step::TakeBack(0),
+        Step::TakeBack(FIRST),
+        Step::Begin(FIRST),
+        Step::Begin(FIRST),
+        Step::TakeBack(FIRST),
         Step::Submit {
             items: 1,
             retries: 0,
