@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::drained::Drained;
 use super::leader::{LeadershipState, RingWatcher};
+use super::notify::Notify;
 use super::peer::Peer;
 use super::positions::Positions;
 use super::published_tails::PublishedTails;
@@ -20,16 +21,11 @@ use super::{Process, Token};
 use crate::backend::config::ValidatedConfig;
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
-use crate::observe::stats::Stats;
-use crate::observe::trace::{Event, Tracer};
-use crate::observe::worker_exit::WorkerExit;
-use crate::process::worker_info::WorkerInfo;
 use crate::shm::ring::Corrupt;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread;
 use crate::sys;
 use crate::task::call_id::CallId;
-use crate::task::callbacks::Job;
 use crate::task::chunk::{Chunk, ChunkOutcome, Outcomes};
 use crate::task::executor::Cancel;
 use crate::task::open_input::OpenInput;
@@ -65,17 +61,12 @@ pub(super) struct Core {
     pub(super) failed_until: u32,
     /// Workers that died without having done anything, since one has.
     pub(super) idle_deaths: u32,
-    /// What is to be delivered to whom, as soon as the lock is free.
-    deliveries: Vec<Delivery>,
-    /// What is to be reported of workers.
-    pub(super) notices: Vec<Job>,
+    /// What is to be told to others.
+    pub(super) notify: Notify,
     pub(super) drained: Drained,
     pub(super) abandoned: Vec<Chunk>,
     /// Tasks that were cancelled in the queue and are still there, at most.
     stale: usize,
-    pub(super) stats: Stats,
-    /// Where to report what happens, while that is traced.
-    pub(super) tracer: Option<Tracer>,
     /// Processors of this machine.
     pub(super) processors: usize,
     /// Which thread looks into the rings.
@@ -83,8 +74,6 @@ pub(super) struct Core {
     pub(super) leadership: LeadershipState,
     /// The chunks that are being filled from inputs that may keep the filling thread waiting.
     pub(super) open: Vec<Arc<dyn OpenInput>>,
-    /// Items without an outcome whose submitter does not come to look for it.
-    unattended: u64,
     /// Tasks that were submitted, unless they are attended, since a submitter has looked into the
     /// rings.
     pub(super) submitted: u32,
@@ -141,18 +130,14 @@ impl Core {
             failures: 0,
             failed_until: 0,
             idle_deaths: 0,
-            deliveries: Vec::new(),
-            notices: Vec::new(),
+            notify: Notify::new(config.lifecycle.hooks.clone()),
             drained: Drained::default(),
             abandoned: Vec::new(),
             stale: 0,
-            stats: Stats::default(),
-            tracer: None,
             processors: thread::available_parallelism().map_or(1, usize::from),
             watcher: RingWatcher::None,
             leadership: LeadershipState::default(),
             open: Vec::new(),
-            unattended: 0,
             submitted: 0,
             drained_early: false,
             is_orphaned: false,
@@ -163,22 +148,16 @@ impl Core {
 
     /// Takes a new chunk.
     pub(super) fn submit(&mut self, mut chunk: Chunk) {
-        if let Some(tracer) = &self.tracer {
-            chunk.trace(tracer);
-        }
-        self.stats.submitted += u64::from(chunk.count);
-        if !chunk.attended {
-            self.unattended += u64::from(chunk.count);
-        }
+        self.notify.submitted(&mut chunk);
         match &self.end {
             End::Open => self.scheduler.submit(chunk),
-            End::Closing => self.fail(chunk, TaskError::closed()),
+            End::Closing => self.notify.fail(chunk, TaskError::closed()),
             End::Ended(reason) => {
                 let reason = match reason.kind() {
                     TaskErrorKind::Cancelled => TaskError::closed(),
                     _ => reason.clone(),
                 };
-                self.fail(chunk, reason);
+                self.notify.fail(chunk, reason);
             }
         }
     }
@@ -204,14 +183,14 @@ impl Core {
         }
         if !call.is_single() {
             for chunk in self.scheduler.extract(|chunk| chunk.call() == call) {
-                self.fail(chunk, TaskError::cancelled());
+                self.notify.fail(chunk, TaskError::cancelled());
             }
         } else if !runs {
             self.stale += 1;
             if self.stale > MAX_STALE.max(self.scheduler.queue().len() / 2) {
                 self.stale = 0;
                 for chunk in self.scheduler.extract(WorkUnit::is_abandoned) {
-                    self.fail(chunk, TaskError::cancelled());
+                    self.notify.fail(chunk, TaskError::cancelled());
                 }
             }
         }
@@ -254,60 +233,6 @@ impl Core {
         // After that, or what it began in between would look as if it had ended.
         self.drain_slot(slot);
         self.scheduler.frozen_item(slot)
-    }
-
-    pub(super) fn fail(&mut self, chunk: Chunk, error: TaskError) {
-        self.deliver(Delivery::failed(chunk, error));
-    }
-
-    pub(super) fn deliver(&mut self, delivery: Option<Delivery>) {
-        if let Some(delivery) = delivery {
-            let (count, _) = delivery.counts();
-            if !delivery.attended {
-                self.unattended -= count;
-            }
-            delivery.count(&mut self.stats);
-            self.deliveries.push(delivery);
-        }
-    }
-
-    /// Moves what is to be delivered, as soon as the lock is free, into `batch`, which is empty.
-    pub(super) fn swap_deliveries(&mut self, batch: &mut Vec<Delivery>) {
-        std::mem::swap(&mut self.deliveries, batch);
-    }
-
-    /// A worker answers: its process has started.
-    pub(super) fn tell_of_start(&mut self, position: usize, info: &WorkerInfo) {
-        if let Some(tracer) = &self.tracer {
-            tracer.tell(Event::WorkerUp {
-                worker: info.clone(),
-                position,
-                at: sys::now_ns(),
-            });
-        }
-        if let Some(hook) = &self.config.lifecycle.hooks.start {
-            let (hook, info) = (hook.clone(), info.clone());
-            self.notices.push(Box::new(move || hook(&info)));
-        }
-    }
-
-    /// A worker that was reached is gone.
-    pub(super) fn tell_of_death(&mut self, info: &WorkerInfo, end: WorkerExit) {
-        if let Some(tracer) = &self.tracer {
-            tracer.tell(Event::WorkerEnded {
-                worker: info.clone(),
-                reason: end.reason(),
-                at: sys::now_ns(),
-            });
-        }
-        if let Some(hook) = &self.config.lifecycle.hooks.death {
-            let (hook, info) = (hook.clone(), info.clone());
-            self.notices.push(Box::new(move || hook(&info, &end)));
-        }
-    }
-
-    pub(super) fn has_deliveries(&self) -> bool {
-        !self.deliveries.is_empty()
     }
 
     /// Takes in what the workers have put into their rings, and hands out what waits. Says
@@ -451,7 +376,7 @@ impl Core {
             if let Some(delivery) = &mut delivery {
                 self.settle_origin(slot, delivery);
             }
-            self.deliver(delivery);
+            self.notify.deliver(delivery);
             if self.config.lifecycle.looks_after() {
                 self.check_limits(slot);
             }
@@ -517,7 +442,7 @@ impl Core {
     /// Whether somebody must look into the rings even if no thread comes to do so.
     pub(super) fn needs_supervision(&mut self) -> bool {
         self.is_orphaned &= self.is_busy();
-        self.unattended > 0
+        self.notify.has_unattended()
             || self.is_orphaned
             || self.leadership.is_relieved
             || !matches!(self.end, End::Open)

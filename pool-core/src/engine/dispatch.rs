@@ -64,7 +64,7 @@ impl Core {
             self.publish(slot);
         }
         for chunk in abandoned.drain(..) {
-            self.fail(chunk, TaskError::cancelled());
+            self.notify.fail(chunk, TaskError::cancelled());
         }
         self.abandoned = abandoned;
     }
@@ -86,12 +86,7 @@ impl Core {
     fn put(&mut self, slot: SlotId) {
         let busy = self.scheduler.busy();
         let watcher = self.watcher;
-        if let Some(tracer) = &self.tracer
-            && let Some(chunk) = self.scheduler.newest_mut(slot)
-        {
-            // It was submitted before the trace began.
-            chunk.trace_since(tracer, 0);
-        }
+        self.notify.sending(self.scheduler.newest_mut(slot));
         #[cfg(feature = "tracing")]
         self.note_origin(slot);
         let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {

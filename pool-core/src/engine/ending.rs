@@ -28,7 +28,7 @@ impl Core {
         self.scheduler.close();
         let queued: Vec<Chunk> = self.scheduler.drain_queue().collect();
         for chunk in queued {
-            self.fail(chunk, reason.clone());
+            self.notify.fail(chunk, reason.clone());
         }
         for slot in self.slots.ids() {
             let begun = match &self.slots[slot].phase {
@@ -42,11 +42,11 @@ impl Core {
             let was_retiring = self.scheduler.is_retiring(slot);
             let salvaged = self.scheduler.down(slot, begun);
             for done in salvaged.finished {
-                self.deliver(Delivery::new(done, 0));
+                self.notify.deliver(Delivery::new(done, 0));
             }
             let requeued: Vec<Chunk> = self.scheduler.drain_queue().collect();
             for chunk in salvaged.lost.into_iter().chain(requeued) {
-                self.fail(chunk, reason.clone());
+                self.notify.fail(chunk, reason.clone());
             }
             if !was_retiring {
                 self.kill(slot, Killed::Cancelled);

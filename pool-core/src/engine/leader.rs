@@ -373,7 +373,10 @@ impl Shared {
             // then: a result either is seen here or rings.
             core.attend(RingWatcher::Sleeping);
             fence(Ordering::SeqCst);
-            if core.drain_and_dispatch() || core.has_deliveries() || !parker.prepare(ON_DOORBELLS) {
+            if core.drain_and_dispatch()
+                || core.notify.has_deliveries()
+                || !parker.prepare(ON_DOORBELLS)
+            {
                 core.attend(RingWatcher::Polling);
                 parker.take();
                 self.deliver(core);

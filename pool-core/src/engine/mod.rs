@@ -19,6 +19,7 @@ mod leader;
 mod lifecycle;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
+mod notify;
 mod parent_channel;
 mod peer;
 mod positions;
@@ -352,12 +353,15 @@ impl Shared {
         if std::mem::take(&mut core.has_errand) {
             self.alarm.set();
         }
-        let has_notices = !core.notices.is_empty();
-        if has_notices {
+        let has_notices = match core.notify.take_notices() {
             // With the lock, so that they stay in order, and so that `join` knows of them.
-            self.deferred.add(core.notices.drain(..));
-        }
-        if !core.has_deliveries() {
+            Some(notices) => {
+                self.deferred.add(notices);
+                true
+            }
+            None => false,
+        };
+        if !core.notify.has_deliveries() {
             drop(core);
             if has_notices {
                 self.deferred.start();
@@ -365,7 +369,7 @@ impl Shared {
             return;
         }
         let mut batch = BATCH.with(Cell::take);
-        core.swap_deliveries(&mut batch);
+        core.notify.swap_deliveries(&mut batch);
         self.delivering.fetch_add(1, Ordering::Relaxed);
         drop(core);
         if has_notices {
@@ -583,7 +587,7 @@ impl Executor for Shared {
 
     fn detach_tracer(&self, tracer: &Tracer) {
         if self.is_ours() {
-            self.lock().detach_tracer(tracer);
+            self.lock().notify.detach_tracer(tracer);
         }
     }
 

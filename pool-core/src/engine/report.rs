@@ -11,7 +11,7 @@ use super::work;
 use super::worker_slot::Phase;
 use crate::observe::dump::{Dump, RunningTask, WorkerDump, WorkerState};
 use crate::observe::stats::{Stats, WorkerStats};
-use crate::observe::trace::{Event, Tracer, already_traced};
+use crate::observe::trace::Tracer;
 use crate::shm::region::Region;
 use crate::sys;
 
@@ -19,7 +19,7 @@ impl Core {
     /// What happened so far. How much memory the workers have is for the caller to ask, without the
     /// lock.
     pub(super) fn stats(&self) -> Stats {
-        let mut stats = self.stats.clone();
+        let mut stats = self.notify.stats();
         let queue = self.scheduler.queue().iter();
         stats.queued = queue.map(|chunk| u64::from(chunk.count)).sum();
         stats.running = self.scheduler.running();
@@ -62,29 +62,15 @@ impl Core {
 
     /// Reports to this tracer what happens from now on, and which workers there are.
     pub(super) fn trace(&mut self, tracer: &Tracer) -> io::Result<()> {
-        if self.tracer.is_some() {
-            return Err(already_traced());
-        }
-        self.tracer = Some(tracer.clone());
-        for (id, slot) in self.slots.iter() {
-            if let Phase::Up { process, .. } = &slot.phase
-                && let Some(worker) = process.info()
-            {
-                tracer.tell(Event::WorkerUp {
-                    worker: worker.clone(),
-                    position: slot
-                        .position
-                        .or(slot.leaves)
-                        .map_or(id.index(), PositionId::index),
-                    at: slot.born,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn detach_tracer(&mut self, tracer: &Tracer) {
-        self.tracer.take_if(|it| it == tracer);
+        let workers = self.slots.iter().filter_map(|(id, slot)| {
+            let Phase::Up { process, .. } = &slot.phase else {
+                return None;
+            };
+            let position = slot.position.or(slot.leaves);
+            let position = position.map_or(id.index(), PositionId::index);
+            Some((position, process.info()?, slot.born))
+        });
+        self.notify.attach_tracer(tracer, workers)
     }
 
     /// Since when a slot's worker is at its current load, by its own word, in nanoseconds.

@@ -180,7 +180,7 @@ impl Supervisor {
                 };
                 let timer = core.next_timer(true);
                 core.leadership.supervisor_wakes = timer;
-                let busy = core.has_deliveries();
+                let busy = core.notify.has_deliveries();
                 self.shared.deliver(core);
                 if busy {
                     Some(Duration::ZERO)

@@ -15,7 +15,7 @@ use super::slot_id::SlotId;
 use super::worker_slot::Phase;
 use super::workers::{Death, back_off};
 use super::{Process, Token};
-use crate::observe::worker_exit::ExitReason;
+use crate::observe::worker_exit::{ExitReason, WorkerExit};
 use crate::process::exit_status::ExitStatus;
 use crate::process::zombie;
 use crate::sync::thread;
@@ -211,7 +211,9 @@ impl Core {
         let was_told_to_go = self.scheduler.is_retiring(slot) && self.slots[slot].killed.is_none();
         let reason = match (channel, process.info().cloned()) {
             (Some(channel), Some(info)) => {
-                self.stats.workers_lost += u64::from(!was_told_to_go);
+                if !was_told_to_go {
+                    self.notify.worker_lost();
+                }
                 let reason = self.reason_of_death(slot, was_told_to_go);
                 let begun = if self.scheduler.is_reclaimed(slot) {
                     channel.region().items_begun()
@@ -283,7 +285,8 @@ impl Core {
 
     fn tell_of_late_death(&mut self, worker: &Terminating, exit: ExitStatus) {
         if let (Some(reason), Some(info)) = (worker.reason, worker.process.info()) {
-            self.count_end(info, exit, reason);
+            self.notify
+                .worker_ended(info, WorkerExit::new(exit, reason));
         }
     }
 }

@@ -84,7 +84,7 @@ impl Core {
     /// A worker process is on its way; in vain, if it has failed already.
     pub(super) fn launched(&mut self, slot: SlotId, process: Process) {
         let is_in_vain = process.failure.is_some();
-        self.stats.workers_started += 1;
+        self.notify.worker_launched();
         let give_up = sys::now_ns().saturating_add(nanoseconds(self.config.launch_timeout));
         self.slots[slot].phase = Phase::Starting { process, give_up };
         self.slots[slot].initialized = Initialized::Unset;
@@ -199,7 +199,8 @@ impl Core {
         };
         let position = self.slots[slot].position;
         let info = process.learn_pid(self.slots[slot].generation, &region);
-        self.tell_of_start(position.map_or(slot.index(), PositionId::index), &info);
+        let number = position.map_or(slot.index(), PositionId::index);
+        self.notify.worker_reached(number, &info);
         let mut channel = ParentChannel::new(region, bytes, bytes);
         channel.limit_results(self.config.max_result_bytes);
         self.slots[slot].phase = Phase::Up {
@@ -373,10 +374,11 @@ impl Core {
         };
         let expected = self.scheduler.is_retiring(slot) && exit == ExitStatus::Code(0);
         if !expected {
-            self.stats.workers_lost += 1;
+            self.notify.worker_lost();
         }
         let reason = self.reason_of_death(slot, expected);
-        self.count_end(&info, exit, reason);
+        self.notify
+            .worker_ended(&info, WorkerExit::new(exit, reason));
         let death = Death {
             exit: Some(exit),
             stderr: process.stderr_tail(),
@@ -384,12 +386,6 @@ impl Core {
         };
         let begun = channel.region().items_begun();
         self.settle_items(slot, channel, Peer::dead(&info), begun, death, expected);
-    }
-
-    /// A worker that was reached is gone.
-    pub(super) fn count_end(&mut self, info: &WorkerInfo, exit: ExitStatus, reason: ExitReason) {
-        *self.stats.workers_ended.entry(reason).or_default() += 1;
-        self.tell_of_death(info, WorkerExit::new(exit, reason));
     }
 
     /// Decides what becomes of all that a worker had, which runs nothing any more and had begun so
@@ -415,12 +411,12 @@ impl Core {
             }
             self.drained = drained;
         }
-        channel.count(&mut self.stats);
+        self.notify.count_bytes(&channel);
         self.slots[slot].deadline = None;
         let begun = self.begun_at_death(slot, begun);
         let salvaged = self.scheduler.down(slot, begun);
         for done in salvaged.finished {
-            self.deliver(Delivery::new(done, 0));
+            self.notify.deliver(Delivery::new(done, 0));
         }
         if matches!(self.end, End::Ended(_)) {
             return;
@@ -571,7 +567,7 @@ impl Core {
             }
             self.scheduler.resubmit(chunk);
         } else {
-            self.fail(chunk, error);
+            self.notify.fail(chunk, error);
         }
     }
 
@@ -582,7 +578,7 @@ impl Core {
         process: &mut Process,
         exit: Option<ExitStatus>,
     ) {
-        self.stats.workers_lost += 1;
+        self.notify.worker_lost();
         let stderr = process.stderr_tail();
         let limit = self.config.launch_timeout;
         let error = process

@@ -1,0 +1,182 @@
+//! What the engine tells others: outcomes to who waits for them, notices to the pool's hooks, events
+//! to a tracer, and numbers to who asks.
+//!
+//! All of it is collected under the lock. Outcomes and notices run code of the user's, so they are
+//! taken away when the lock is given up.
+
+use std::io;
+use std::mem;
+
+use super::parent_channel::ParentChannel;
+use super::work::Delivery;
+use crate::backend::lifecycle_options::Hooks;
+use crate::error::task_error::TaskError;
+use crate::observe::stats::Stats;
+use crate::observe::trace::{Event, Tracer, already_traced};
+use crate::observe::worker_exit::WorkerExit;
+use crate::process::worker_info::WorkerInfo;
+use crate::sys;
+use crate::task::callbacks::Job;
+use crate::task::chunk::Chunk;
+
+/// See the module.
+pub(super) struct Notify {
+    /// What is to be delivered to whom, as soon as the lock is free.
+    deliveries: Vec<Delivery>,
+    /// What is to be reported of workers.
+    notices: Vec<Job>,
+    hooks: Hooks,
+    /// Where to report what happens, while that is traced.
+    tracer: Option<Tracer>,
+    stats: Stats,
+    /// Items without an outcome whose submitter does not come to look for it.
+    unattended: u64,
+}
+
+impl Notify {
+    pub(super) fn new(hooks: Hooks) -> Self {
+        Self {
+            deliveries: Vec::new(),
+            notices: Vec::new(),
+            hooks,
+            tracer: None,
+            stats: Stats::default(),
+            unattended: 0,
+        }
+    }
+
+    /// A chunk has come.
+    pub(super) fn submitted(&mut self, chunk: &mut Chunk) {
+        if let Some(tracer) = &self.tracer {
+            chunk.trace(tracer);
+        }
+        self.stats.submitted += u64::from(chunk.count);
+        if !chunk.attended {
+            self.unattended += u64::from(chunk.count);
+        }
+    }
+
+    /// A chunk is about to be sent to a worker. It may have been submitted before the trace began.
+    pub(super) fn sending(&self, chunk: Option<&mut Chunk>) {
+        if let Some(tracer) = &self.tracer
+            && let Some(chunk) = chunk
+        {
+            chunk.trace_since(tracer, 0);
+        }
+    }
+
+    /// The items of a chunk have this outcome.
+    pub(super) fn fail(&mut self, chunk: Chunk, error: TaskError) {
+        self.deliver(Delivery::failed(chunk, error));
+    }
+
+    /// These items have outcomes.
+    pub(super) fn deliver(&mut self, delivery: Option<Delivery>) {
+        if let Some(delivery) = delivery {
+            let (count, _) = delivery.counts();
+            if !delivery.attended {
+                self.unattended -= count;
+            }
+            delivery.count(&mut self.stats);
+            self.deliveries.push(delivery);
+        }
+    }
+
+    /// Whether outcomes wait for the lock to be free.
+    pub(super) fn has_deliveries(&self) -> bool {
+        !self.deliveries.is_empty()
+    }
+
+    /// Whether items have no outcome whose submitter does not come to look for it.
+    pub(super) fn has_unattended(&self) -> bool {
+        self.unattended > 0
+    }
+
+    /// Moves what is to be delivered, as soon as the lock is free, into `batch`, which is empty.
+    pub(super) fn swap_deliveries(&mut self, batch: &mut Vec<Delivery>) {
+        mem::swap(&mut self.deliveries, batch);
+    }
+
+    /// What is to be reported of workers, in order; `None`: nothing.
+    pub(super) fn take_notices(&mut self) -> Option<impl Iterator<Item = Job>> {
+        (!self.notices.is_empty()).then(|| self.notices.drain(..))
+    }
+
+    /// A worker process is on its way.
+    pub(super) fn worker_launched(&mut self) {
+        self.stats.workers_started += 1;
+    }
+
+    /// A worker answers: its process has started.
+    pub(super) fn worker_reached(&mut self, position: usize, info: &WorkerInfo) {
+        self.trace_worker(position, info, sys::now_ns());
+        if let Some(hook) = &self.hooks.start {
+            let (hook, info) = (hook.clone(), info.clone());
+            self.notices.push(Box::new(move || hook(&info)));
+        }
+    }
+
+    /// A worker is there since this time, in nanoseconds.
+    fn trace_worker(&self, position: usize, info: &WorkerInfo, at: u64) {
+        if let Some(tracer) = &self.tracer {
+            tracer.tell(Event::WorkerUp {
+                worker: info.clone(),
+                position,
+                at,
+            });
+        }
+    }
+
+    /// A worker is gone that nobody had asked to go.
+    pub(super) fn worker_lost(&mut self) {
+        self.stats.workers_lost += 1;
+    }
+
+    /// A worker that was reached is gone.
+    pub(super) fn worker_ended(&mut self, info: &WorkerInfo, end: WorkerExit) {
+        let ended = &mut self.stats.workers_ended;
+        *ended.entry(end.reason()).or_default() += 1;
+        if let Some(tracer) = &self.tracer {
+            tracer.tell(Event::WorkerEnded {
+                worker: info.clone(),
+                reason: end.reason(),
+                at: sys::now_ns(),
+            });
+        }
+        if let Some(hook) = &self.hooks.death {
+            let (hook, info) = (hook.clone(), info.clone());
+            self.notices.push(Box::new(move || hook(&info, &end)));
+        }
+    }
+
+    /// Counts the bytes that went through rings that are closed now.
+    pub(super) fn count_bytes(&mut self, channel: &ParentChannel) {
+        channel.count(&mut self.stats);
+    }
+
+    /// What was counted so far.
+    pub(super) fn stats(&self) -> Stats {
+        self.stats.clone()
+    }
+
+    /// Reports to this tracer what happens from now on, and which workers there are: each with its
+    /// position, and since when it is there.
+    pub(super) fn attach_tracer<'a>(
+        &mut self,
+        tracer: &Tracer,
+        workers: impl Iterator<Item = (usize, &'a WorkerInfo, u64)>,
+    ) -> io::Result<()> {
+        if self.tracer.is_some() {
+            return Err(already_traced());
+        }
+        self.tracer = Some(tracer.clone());
+        for (position, info, since) in workers {
+            self.trace_worker(position, info, since);
+        }
+        Ok(())
+    }
+
+    pub(super) fn detach_tracer(&mut self, tracer: &Tracer) {
+        self.tracer.take_if(|it| it == tracer);
+    }
+}
