@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::drained::Drained;
 use super::leader::{LeadershipState, RingWatcher};
+use super::lifecycle::Lifecycle;
 use super::notify::Notify;
 use super::peer::Peer;
-use super::positions::Positions;
 use super::published_tails::PublishedTails;
 use super::scheduler::Scheduler;
 use super::slot_id::{PerSlot, SlotId};
@@ -19,10 +19,9 @@ use super::work_unit::{Done, WorkUnit};
 use super::worker_slot::{Killed, Phase, Slot};
 use super::{Process, Token};
 use crate::backend::config::ValidatedConfig;
-use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::shm::ring::Corrupt;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 use crate::sys;
 use crate::task::call_id::CallId;
@@ -37,11 +36,7 @@ pub(super) struct Core {
     pub(super) slots: PerSlot<Slot>,
     /// Workers that are in no slot any more, and not gone.
     pub(super) terminating: Vec<Terminating>,
-    pub(super) positions: Positions,
-    /// How many of them are open, for readers without the lock.
-    pub(super) processes: Arc<AtomicUsize>,
-    /// Something has happened that may make it necessary to replace a worker.
-    pub(super) maintenance_due: bool,
+    pub(super) lifecycle: Lifecycle,
     /// Something was drained since work was last handed out: a worker may have nothing to do, and
     /// nothing else may ever happen in this pool.
     dispatch_due: bool,
@@ -51,16 +46,6 @@ pub(super) struct Core {
     pub(super) end: End,
     /// The supervisor has ended.
     pub(super) has_no_supervisor: bool,
-    /// The first launches: what `build` waits for.
-    pub(super) startup: Startup,
-    /// The number of the last worker that was launched.
-    pub(super) last_number: u32,
-    /// Failures in a row to get a worker going.
-    pub(super) failures: u32,
-    /// The number of the last worker that was on its way when one failed.
-    pub(super) failed_until: u32,
-    /// Workers that died without having done anything, since one has.
-    pub(super) idle_deaths: u32,
     /// What is to be told to others.
     pub(super) notify: Notify,
     pub(super) drained: Drained,
@@ -99,37 +84,22 @@ pub(super) enum End {
     Ended(TaskError),
 }
 
-/// How far the first launches are.
-#[derive(Debug)]
-pub(super) enum Startup {
-    /// This many workers have not answered yet.
-    Waiting(usize),
-    /// All have.
-    Done,
-    /// One could not be started.
-    Failed(LaunchError),
-}
-
 impl Core {
     pub(super) fn new(config: ValidatedConfig) -> Self {
-        let positions = Positions::new(config.processes);
-        let slots = positions.all().map(|position| Slot::new(Some(position)));
+        let lifecycle = Lifecycle::new(config.processes);
+        let slots = lifecycle
+            .positions()
+            .all()
+            .map(|position| Slot::new(Some(position)));
         Self {
             scheduler: Scheduler::new(config.processes, config.max_tasks_per_child),
             slots: slots.collect(),
             terminating: Vec::new(),
-            positions,
-            processes: Arc::new(AtomicUsize::new(config.processes)),
-            maintenance_due: false,
+            lifecycle,
             dispatch_due: false,
             has_errand: false,
             end: End::Open,
             has_no_supervisor: false,
-            startup: Startup::Waiting(config.processes),
-            last_number: 0,
-            failures: 0,
-            failed_until: 0,
-            idle_deaths: 0,
             notify: Notify::new(config.lifecycle.hooks.clone()),
             drained: Drained::default(),
             abandoned: Vec::new(),
@@ -369,7 +339,7 @@ impl Core {
         } else {
             self.slots[slot].tally.items += u64::from(done.load.count);
             self.slots[slot].has_worked = true;
-            self.idle_deaths = 0;
+            self.lifecycle.has_worked();
             #[allow(unused_mut, reason = "events alone have origins")]
             let mut delivery = Delivery::new(done, took_ns);
             #[cfg(feature = "tracing")]
@@ -410,7 +380,7 @@ impl Core {
     /// Whether a worker could begin an item at once, if there was one.
     pub(super) fn has_room_for_work(&self) -> bool {
         self.scheduler.has_room_for_work()
-            || (self.scheduler.queue().is_empty() && self.positions.parked().is_some())
+            || (self.scheduler.queue().is_empty() && self.lifecycle.positions().parked().is_some())
     }
 
     /// The open chunks, if a worker could begin an item of one.

@@ -24,7 +24,7 @@ impl Core {
                 self.retire(slot);
                 anew |= self.succeed(slot);
             }
-            if !anew && !self.maintenance_due {
+            if !anew && !self.lifecycle.is_maintenance_due() {
                 break;
             }
         }
@@ -58,7 +58,9 @@ impl Core {
                 self.publish(before);
             }
             self.put(slot);
-            self.maintenance_due |= self.scheduler.is_used_up(slot);
+            if self.scheduler.is_used_up(slot) {
+                self.lifecycle.wants_maintenance();
+            }
         }
         if let Some(slot) = fed {
             self.publish(slot);

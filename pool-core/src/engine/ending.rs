@@ -1,7 +1,7 @@
 //! The end of a pool: closed, or given up.
 
 use super::Process;
-use super::core::{Core, End, Startup};
+use super::core::{Core, End};
 use super::work::Delivery;
 use super::worker_slot::{Killed, Phase};
 use crate::error::launch_error::LaunchError;
@@ -22,9 +22,8 @@ impl Core {
             return;
         }
         self.end = End::Ended(reason.clone());
-        if matches!(self.startup, Startup::Waiting(_)) {
-            self.startup = Startup::Failed(LaunchError::new(reason.to_string()));
-        }
+        self.lifecycle
+            .fail_startup(|| LaunchError::new(reason.to_string()));
         self.scheduler.close();
         let queued: Vec<Chunk> = self.scheduler.drain_queue().collect();
         for chunk in queued {

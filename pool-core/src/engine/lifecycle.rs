@@ -1,334 +1,302 @@
-//! Workers come and go: replaced before they go, when they are idle, when the pool is resized. See
-//! "Lifecycle" in `README.md`.
+//! What a pool knows of the coming and going of its workers: its positions, the first launches, and
+//! how often workers have failed to start. See "Lifecycle" in `README.md`.
+//!
+//! It decides what a failure means; the [`Core`](super::core::Core) acts.
 
-use super::core::{Core, End, nanoseconds};
-use super::positions::PositionId;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::positions::{PositionId, Positions};
 use super::slot_id::SlotId;
-use super::worker_slot::{Initialized, Phase, Slot};
-use crate::observe::worker_exit::ExitReason;
-use crate::sync::atomic::Ordering;
-use crate::sys;
+use crate::error::launch_error::LaunchError;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
-impl Core {
-    /// A slot's worker is to be replaced for this reason. It works until its successor is ready.
-    fn recycle(&mut self, slot: SlotId, reason: ExitReason) {
-        self.slots[slot].recycle.get_or_insert(reason);
+/// After this many failures in a row to get a worker going, the pool gives up.
+const MAX_FAILURES: u32 = 3;
+/// How long the first replacement of a worker that failed to start waits, in nanoseconds; the next
+/// ones wait twice as long each.
+const BACK_OFF_NS: u64 = Duration::from_millis(10).as_nanos() as u64;
+
+/// See the module.
+pub(super) struct Lifecycle {
+    positions: Positions,
+    /// How many of them are open, for readers without the lock.
+    processes: Arc<AtomicUsize>,
+    /// Something has happened that may make it necessary to replace a worker.
+    maintenance_due: bool,
+    /// The first launches: what `build` waits for.
+    startup: Startup,
+    /// The number of the last worker that was launched.
+    last_number: u32,
+    /// Failures in a row to get a worker going.
+    failures: u32,
+    /// The number of the last worker that was on its way when one failed.
+    failed_until: u32,
+    /// Workers that died without having done anything, since one has.
+    idle_deaths: u32,
+}
+
+/// How far the first launches are.
+#[derive(Debug)]
+pub(super) enum Startup {
+    /// This many workers have not answered yet.
+    Waiting(usize),
+    /// All have.
+    Done,
+    /// One could not be started.
+    Failed(LaunchError),
+}
+
+/// What a failure means for the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setback {
+    /// Nothing.
+    None,
+    /// The next launch waits this long, in nanoseconds.
+    Pause(u64),
+    /// The pool gives up.
+    GiveUp,
+}
+
+impl Lifecycle {
+    pub(super) fn new(processes: usize) -> Self {
+        Self {
+            positions: Positions::new(processes),
+            processes: Arc::new(AtomicUsize::new(processes)),
+            maintenance_due: false,
+            startup: Startup::Waiting(processes),
+            last_number: 0,
+            failures: 0,
+            failed_until: 0,
+            idle_deaths: 0,
+        }
+    }
+
+    /// Where workers work.
+    pub(super) fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// How many positions are open, for readers without the lock.
+    pub(super) fn processes(&self) -> &Arc<AtomicUsize> {
+        &self.processes
+    }
+
+    /// Something has happened that may make it necessary to replace a worker.
+    pub(super) fn wants_maintenance(&mut self) {
         self.maintenance_due = true;
     }
 
-    /// Sees to it that workers that are to retire have successors, and that they retire when these
-    /// are ready.
-    pub(super) fn maintain(&mut self) {
-        if !std::mem::take(&mut self.maintenance_due) || !self.scheduler.wants_worker() {
-            return;
-        }
-        for position in self.positions.all() {
-            let Some(active) = self.positions.active(position) else {
-                continue;
-            };
-            let is_over = self.slots[active].recycle.is_some();
-            if !is_over && !self.scheduler.is_used_up(active) {
-                continue;
-            }
-            match self.positions.successor(position) {
-                None if self.slots[active].is_alone => self.dismiss(active),
-                None if self.positions.is_crowded(position) => {}
-                None => {
-                    self.occupy(position);
-                    if self.scheduler.is_retiring(active) {
-                        self.succeed(active);
-                    }
-                }
-                Some(successor) if is_over && self.is_ready(successor) => self.dismiss(active),
-                Some(_) => {}
-            }
-            if self.is_much_too_large(active) {
-                // It must not grow while a slow initializer runs elsewhere.
-                self.dismiss(active);
-            }
-        }
+    pub(super) fn is_maintenance_due(&self) -> bool {
+        self.maintenance_due
     }
 
-    /// A slot that nobody needs gets a worker for this position.
-    fn occupy(&mut self, position: PositionId) {
-        let is_vacant =
-            |slot: &Slot| slot.position.is_none() && matches!(slot.phase, Phase::Down { .. });
-        let slot = self.slots.find(is_vacant).unwrap_or_else(|| {
-            self.scheduler.add_worker();
-            self.slots.push(Slot::new(None))
-        });
+    /// The same, and from now on it is not.
+    pub(super) fn take_maintenance(&mut self) -> bool {
+        std::mem::take(&mut self.maintenance_due)
+    }
+
+    /// A worker is launched for this position. Gives its number, and how many workers the position
+    /// has had before.
+    pub(super) fn launch(&mut self, position: PositionId) -> (u32, u32) {
+        self.last_number += 1;
+        (self.last_number, self.positions.generation(position))
+    }
+
+    /// A worker of this position was reached.
+    pub(super) fn reached(&mut self, position: PositionId) {
+        self.positions.generate(position);
+    }
+
+    /// The worker of this slot will be the next active one.
+    pub(super) fn appoint(&mut self, position: PositionId, slot: SlotId) {
         self.positions.appoint(position, slot);
-        self.slots[slot].position = Some(position);
-        // Of a worker that was not even launched.
-        self.slots[slot].recycle = None;
-        self.slots[slot].phase = Phase::Down { not_before: 0 };
-        self.has_errand = true;
     }
 
-    /// Whether a slot's worker could run a task.
-    fn is_ready(&self, slot: SlotId) -> bool {
-        let slot = &self.slots[slot];
-        matches!(slot.phase, Phase::Up { .. })
-            && matches!(slot.initialized, Initialized::Yes)
-            && slot.killed.is_none()
-    }
-
-    /// Whether a slot's worker waits for another one to go.
-    pub(super) fn is_successor(&self, slot: SlotId) -> bool {
-        let position = self.slots[slot].position;
-        position.is_some_and(|position| self.positions.successor(position) == Some(slot))
-    }
-
-    /// A slot's worker is given nothing more, for this reason, and goes when it has finished what it
-    /// runs; its successor need not be ready before.
-    pub(super) fn part_with(&mut self, slot: SlotId, reason: ExitReason) {
-        self.recycle(slot, reason);
-        self.dismiss(slot);
-    }
-
-    /// A slot's worker finishes what it runs and then goes.
-    fn dismiss(&mut self, slot: SlotId) {
-        // The thread that waits for what it runs may not come to see that it has finished.
-        self.listen_for_orphans();
-        if self.scheduler.dismiss(slot) {
-            self.begin_reclaim(slot);
-        }
-    }
-
-    /// A slot's worker runs no more tasks: it was retired, or is dead. Its successor, if it has
-    /// one, is active from now on; says whether it has.
-    pub(super) fn succeed(&mut self, slot: SlotId) -> bool {
-        let Some(position) = self.slots[slot].position else {
-            return false;
-        };
-        if self.positions.active(position) != Some(slot) {
-            return false;
-        }
-        let Some(successor) = self.positions.succeed(position) else {
-            return false;
-        };
-        self.leave(slot, position);
-        self.scheduler.release(successor);
-        self.is_idle_from_now(successor);
+    /// The active worker retires, if there is a successor: that becomes the active one.
+    pub(super) fn succeed(&mut self, position: PositionId) -> Option<SlotId> {
+        let successor = self.positions.succeed(position)?;
         // It may have been given everything that it may be given, or be too old already.
         self.maintenance_due = true;
-        true
+        Some(successor)
     }
 
-    /// A slot's worker has no position any more.
-    fn leave(&mut self, slot: SlotId, position: PositionId) {
-        self.slots[slot].position = None;
-        if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
-            self.slots[slot].leaves = Some(position);
-            self.positions.left(position);
-        }
-    }
-
-    /// A slot's worker is dead: its successor gets its position, if it has one.
-    pub(super) fn make_way(&mut self, slot: SlotId) {
-        self.slots[slot].recycle = None;
-        self.slots[slot].death_due = None;
-        self.succeed(slot);
-        if let Some(position) = self.slots[slot].leaves.take() {
-            self.positions.is_gone(position);
-            self.maintenance_due = true;
-        }
-    }
-
-    /// A successor cannot be started, for want of descriptors perhaps: then the worker that it was
-    /// to replace goes first, as its position is worth more than the time that is lost. `false`: it
-    /// is none.
-    pub(super) fn do_without_successor(&mut self, slot: SlotId) -> bool {
-        let Some(position) = self.slots[slot]
-            .position
-            .filter(|_| self.is_successor(slot))
-        else {
-            return false;
-        };
+    /// There will be no successor after all. Gives the slot of the active worker, which must do
+    /// without.
+    pub(super) fn dismiss_successor(&mut self, position: PositionId) -> Option<SlotId> {
         self.positions.dismiss_successor(position);
-        self.slots[slot].position = None;
-        if let Some(active) = self.positions.active(position) {
-            self.slots[active].is_alone = true;
-        }
         self.maintenance_due = true;
-        true
+        self.positions.active(position)
     }
 
-    /// The workers of this position finish what they run and go, and no other ones come.
-    fn vacate(&mut self, position: PositionId, reason: ExitReason) {
-        for slot in self.positions.clear(position) {
-            self.leave(slot, position);
-            // The reason is the worker's, and not that of the next one in this slot.
-            if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
-                self.slots[slot].recycle = Some(reason);
-                // One that is still on its way goes when it has come.
-                self.dismiss(slot);
-            }
-        }
+    /// A worker has retired from the position, and lives.
+    pub(super) fn left(&mut self, position: PositionId) {
+        self.positions.left(position);
     }
 
-    /// A worker has come that nobody needs any more.
-    pub(super) fn send_away(&mut self, slot: SlotId) {
-        self.slots[slot].recycle = Some(ExitReason::Resized);
-        self.dismiss(slot);
+    /// It is dead.
+    pub(super) fn is_gone(&mut self, position: PositionId) {
+        self.positions.is_gone(position);
+        self.maintenance_due = true;
     }
 
-    /// A worker has finished a load, or has come so far that it could be given one.
-    pub(super) fn check_limits(&mut self, slot: SlotId) {
-        if let Some(limit) = self.config.lifecycle.max_memory
-            && self.resident(slot) > limit
-        {
-            self.recycle(slot, ExitReason::MaxMemory);
-        }
-        if !self.scheduler.is_busy(slot) {
-            self.is_idle_from_now(slot);
-        }
+    /// The position is empty from now on. Gives the slots that it had, the active one first.
+    pub(super) fn clear(&mut self, position: PositionId) -> impl Iterator<Item = SlotId> + use<> {
+        self.positions.clear(position)
     }
 
-    /// Whether a slot's worker holds twice as much memory as it may.
-    fn is_much_too_large(&self, slot: SlotId) -> bool {
-        let limit = self.config.lifecycle.max_memory;
-        limit.is_some_and(|limit| self.resident(slot) > limit.saturating_mul(2))
-    }
-
-    /// How much memory a slot's worker holds, in bytes, as it says itself.
-    pub(super) fn resident(&self, slot: SlotId) -> u64 {
-        match &self.slots[slot].phase {
-            Phase::Up { channel, .. } => channel.region().resident(),
-            _ => 0,
-        }
-    }
-
-    pub(super) fn is_idle_from_now(&mut self, slot: SlotId) {
-        if self.config.lifecycle.idle_timeout.is_some() {
-            self.slots[slot].idle_since = sys::now_ns();
-        }
-    }
-
-    /// When a worker is too old or has been idle for too long, in nanoseconds.
-    pub(super) fn next_maintenance(&self) -> Option<u64> {
-        if !self.config.lifecycle.has_timers() || !matches!(self.end, End::Open) {
-            return None;
-        }
-        let ages = self.slots.iter().filter_map(|(index, slot)| {
-            let limit = nanoseconds(self.config.lifecycle.max_age?);
-            let counts =
-                self.is_ready(index) && slot.recycle.is_none() && !self.is_successor(index);
-            counts.then_some(slot.born.saturating_add(limit))
-        });
-        let idle = self.may_sleep().then(|| {
-            let ends = self.slots.ids().filter_map(|slot| self.idle_until(slot));
-            ends.min()
-        });
-        ages.chain(idle.flatten()).min()
-    }
-
-    /// Whether there are more workers than there must be.
-    fn may_sleep(&self) -> bool {
-        self.config.lifecycle.idle_timeout.is_some()
-            && self.positions.awake() > self.config.lifecycle.min_processes
-    }
-
-    /// When a slot's worker has been idle for too long, if it is idle.
-    fn idle_until(&self, slot: SlotId) -> Option<u64> {
-        let limit = nanoseconds(self.config.lifecycle.idle_timeout?);
-        let position = self.slots[slot].position?;
-        let is_idle = self.is_ready(slot)
-            && !self.scheduler.is_busy(slot)
-            && !self.scheduler.is_reclaimed(slot)
-            && self.slots[slot].recycle.is_none()
-            && !self.is_successor(slot)
-            && !self.positions.is_crowded(position);
-        is_idle.then(|| self.slots[slot].idle_since.saturating_add(limit))
-    }
-
-    /// Replaces workers that are too old, and lets those go that have been idle for too long.
-    pub(super) fn on_maintenance(&mut self, now: u64) {
-        if self.next_maintenance().is_none_or(|due| due > now) {
-            return;
-        }
-        for slot in self.slots.ids() {
-            if let Some(limit) = self.config.lifecycle.max_age
-                && self.is_ready(slot)
-                && self.slots[slot].born.saturating_add(nanoseconds(limit)) <= now
-            {
-                self.recycle(slot, ExitReason::MaxAge);
-            }
-            if self.may_sleep()
-                && self.idle_until(slot).is_some_and(|until| until <= now)
-                && let Some(position) = self.slots[slot].position
-            {
-                self.vacate(position, ExitReason::Idle);
-            }
-        }
-        self.dispatch();
-    }
-
-    /// Wakes positions that sleep, as many as there are items for.
-    pub(super) fn awaken(&mut self) {
-        while let Some(position) = self.positions.parked() {
-            let awake = self.positions.awake();
-            if self.scheduler.has_more_than(awake) {
-                self.occupy(position);
-            } else {
-                break;
-            }
-        }
-    }
-
-    /// Makes the pool larger or smaller.
-    pub(super) fn resize(&mut self, processes: usize) {
-        while self.positions.open() < processes {
-            let position = self.positions.add();
-            self.occupy(position);
-        }
-        while self.positions.open() > processes {
-            let open = self
-                .positions
-                .all()
-                .filter(|position| !self.positions.is_closed(*position));
-            // The one that does least goes first.
-            let Some(position) = open.rev().min_by_key(|position| self.activity(*position)) else {
-                break;
-            };
-            self.close_position(position);
-        }
-        self.tell_processes();
-        self.dispatch();
-    }
-
-    fn close_position(&mut self, position: PositionId) {
+    /// There is to be no worker in this position.
+    pub(super) fn close(&mut self, position: PositionId) {
         self.positions.close(position);
-        self.vacate(position, ExitReason::Resized);
-        self.tell_processes();
+        self.publish_processes();
     }
 
-    fn tell_processes(&self) {
+    /// One more position: one that was closed, or a new one.
+    pub(super) fn open_another(&mut self) -> PositionId {
+        let position = self.positions.add();
+        self.publish_processes();
+        position
+    }
+
+    fn publish_processes(&self) {
         self.processes
             .store(self.positions.open(), Ordering::Relaxed);
     }
 
-    /// How much would be lost with a position, for comparison.
-    fn activity(&self, position: PositionId) -> (bool, bool, usize) {
-        let Some(slot) = self.positions.active(position) else {
-            return (false, false, 0);
-        };
-        let loads = self.scheduler.in_flight(slot).count();
-        (true, self.is_ready(slot), loads)
+    pub(super) fn startup(&self) -> &Startup {
+        &self.startup
     }
 
-    /// The first worker of a position that the pool was given later cannot be started: then the
-    /// pool stays smaller. `false`: it is another one.
-    pub(super) fn stay_smaller(&mut self, slot: SlotId) -> bool {
-        let position = self.slots[slot].position;
-        let is_new = |position: &PositionId| self.positions.generation(*position) == 0;
-        let Some(position) = position
-            .filter(is_new)
-            .filter(|_| self.positions.open() > 1)
-        else {
-            return false;
+    /// One of the first workers is there.
+    pub(super) fn worker_started(&mut self) {
+        if let Startup::Waiting(missing) = &mut self.startup {
+            *missing -= 1;
+            if *missing == 0 {
+                self.startup = Startup::Done;
+            }
+        }
+    }
+
+    /// If the pool is being built, that has failed for this reason; says whether it was.
+    pub(super) fn fail_startup(&mut self, reason: impl FnOnce() -> LaunchError) -> bool {
+        let is_waiting = matches!(self.startup, Startup::Waiting(_));
+        if is_waiting {
+            self.startup = Startup::Failed(reason());
+        }
+        is_waiting
+    }
+
+    /// The worker with this number did not come so far that it could run a task.
+    ///
+    /// Workers that were on their way already when the last one failed are no further attempt: one
+    /// cause may have hit them all.
+    pub(super) fn start_failed(&mut self, number: u32) -> Setback {
+        if number > self.failed_until {
+            self.failures += 1;
+            self.failed_until = self.last_number;
+        }
+        if self.failures >= MAX_FAILURES {
+            Setback::GiveUp
+        } else {
+            Setback::Pause(back_off(self.failures))
+        }
+    }
+
+    /// A worker could run a task.
+    pub(super) fn is_ready(&mut self) {
+        self.failures = 0;
+    }
+
+    /// A worker has finished a chunk.
+    pub(super) fn has_worked(&mut self) {
+        self.idle_deaths = 0;
+    }
+
+    /// A worker died that had nothing to do and had never done anything. One may be killed by
+    /// somebody; when all are, they do not survive in this pool.
+    pub(super) fn died_idle(&mut self) -> Setback {
+        self.idle_deaths += 1;
+        let open = self.positions.open();
+        let limit = (4 * open).max(16) as u32;
+        if self.idle_deaths > limit {
+            Setback::GiveUp
+        } else if self.idle_deaths as usize > open {
+            Setback::Pause(back_off(self.idle_deaths))
+        } else {
+            Setback::None
+        }
+    }
+
+    /// A worker has become one of so many that were killed and are not gone. Tasks that nothing can
+    /// end would fill the machine with such workers.
+    pub(super) fn does_not_die(&self, terminating: usize) -> Setback {
+        match terminating.saturating_sub(self.positions.open()) {
+            0 => Setback::None,
+            many => Setback::Pause(back_off(many as u32)),
+        }
+    }
+}
+
+/// How long to wait after so many failures, in nanoseconds.
+fn back_off(failures: u32) -> u64 {
+    BACK_OFF_NS << failures.saturating_sub(1).min(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_cause_that_hits_all_workers_is_one_failure() {
+        let mut lifecycle = Lifecycle::new(3);
+        let positions: Vec<PositionId> = lifecycle.positions().all().collect();
+        let launch = |lifecycle: &mut Lifecycle| {
+            let numbers = positions
+                .iter()
+                .map(|&position| lifecycle.launch(position).0);
+            numbers.collect::<Vec<u32>>()
         };
-        self.close_position(position);
-        true
+        for setback in [
+            Setback::Pause(BACK_OFF_NS),
+            Setback::Pause(2 * BACK_OFF_NS),
+            Setback::GiveUp,
+        ] {
+            for number in launch(&mut lifecycle) {
+                assert_eq!(lifecycle.start_failed(number), setback);
+            }
+        }
+        lifecycle.is_ready();
+        let number = launch(&mut lifecycle)[0];
+        assert_eq!(
+            lifecycle.start_failed(number),
+            Setback::Pause(BACK_OFF_NS),
+            "failures in a row count"
+        );
+    }
+
+    #[test]
+    fn idle_deaths_count_until_a_worker_works() {
+        let mut lifecycle = Lifecycle::new(1);
+        assert_eq!(
+            lifecycle.died_idle(),
+            Setback::None,
+            "somebody may kill one"
+        );
+        assert_eq!(lifecycle.died_idle(), Setback::Pause(2 * BACK_OFF_NS));
+        lifecycle.has_worked();
+        for _ in 0..16 {
+            assert_ne!(lifecycle.died_idle(), Setback::GiveUp);
+        }
+        assert_eq!(lifecycle.died_idle(), Setback::GiveUp);
+    }
+
+    #[test]
+    fn a_pool_is_started_when_all_have_answered() {
+        let mut lifecycle = Lifecycle::new(2);
+        lifecycle.worker_started();
+        assert!(matches!(lifecycle.startup(), Startup::Waiting(1)));
+        lifecycle.worker_started();
+        assert!(!lifecycle.fail_startup(|| LaunchError::new("late")));
+        assert!(matches!(lifecycle.startup(), Startup::Done));
     }
 }

@@ -26,6 +26,7 @@ mod positions;
 mod prepare;
 mod published_tails;
 mod record;
+mod replacing;
 mod report;
 mod scheduler;
 mod slot_id;
@@ -49,8 +50,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use self::capture::{Capture, WorkerPipes};
-use self::core::{Core, End, Startup};
+use self::core::{Core, End};
 use self::leader::Leadership;
+use self::lifecycle::Startup;
 use self::slot_id::SlotId;
 use self::terminating::AskAgain;
 use self::work::Delivery;
@@ -230,7 +232,7 @@ impl Engine {
     fn wait_for_startup(&self) -> Result<(), LaunchError> {
         let mut core = self.shared.lock();
         loop {
-            match &core.startup {
+            match core.lifecycle.startup() {
                 Startup::Done => return Ok(()),
                 Startup::Failed(error) => return Err(error.clone()),
                 Startup::Waiting(_) => core = self.shared.wait_for_change(core, None),
@@ -299,7 +301,7 @@ impl Shared {
         let capture = Capture::new(&config)?;
         let core = Core::new(config);
         let shared = Self {
-            processes: core.processes.clone(),
+            processes: core.lifecycle.processes().clone(),
             core: Mutex::new(core),
             changed: Condvar::new(),
             delivering: AtomicUsize::new(0),

@@ -1,6 +1,6 @@
 //! What comes before a worker's first task: its settings, and the initializer.
 
-use super::core::{Core, Startup};
+use super::core::Core;
 use super::positions::PositionId;
 use super::slot_id::SlotId;
 use super::worker_slot::{Initialized, Killed};
@@ -17,7 +17,7 @@ impl Core {
     /// A worker was reached: it is sent what comes first.
     pub(super) fn prepare(&mut self, slot: SlotId) {
         let Some((entry, settings)) = &self.config.lifecycle.settings else {
-            self.worker_started();
+            self.lifecycle.worker_started();
             self.initialize(slot);
             return;
         };
@@ -55,9 +55,9 @@ impl Core {
     /// A worker could run a task.
     fn is_ready_now(&mut self, slot: SlotId) {
         self.slots[slot].initialized = Initialized::Yes;
-        self.failures = 0;
+        self.lifecycle.is_ready();
         if self.is_successor(slot) {
-            self.maintenance_due = true;
+            self.lifecycle.wants_maintenance();
         }
         self.is_idle_from_now(slot);
     }
@@ -67,7 +67,7 @@ impl Core {
         let failure = failure.or_else(|| self.too_large(slot));
         match (&self.slots[slot].initialized, failure) {
             (Initialized::Unset, None) => {
-                self.worker_started();
+                self.lifecycle.worker_started();
                 self.initialize(slot);
             }
             (Initialized::Unset, Some(error)) => {
@@ -107,20 +107,12 @@ impl Core {
         })
     }
 
-    /// One of the first workers is there.
-    fn worker_started(&mut self) {
-        if let Startup::Waiting(missing) = &mut self.startup {
-            *missing -= 1;
-            if *missing == 0 {
-                self.startup = Startup::Done;
-            }
-        }
-    }
-
     /// If the pool is being built, that has failed for this reason.
     pub(super) fn startup_gave_up(&mut self, reason: &TaskError) {
-        if matches!(self.startup, Startup::Waiting(_)) {
-            self.startup = Startup::Failed(LaunchError::new(reason.to_string()));
+        if self
+            .lifecycle
+            .fail_startup(|| LaunchError::new(reason.to_string()))
+        {
             self.end(reason.clone());
         }
     }

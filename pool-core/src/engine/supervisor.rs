@@ -164,7 +164,7 @@ impl Supervisor {
                 core.cancel_pending_launches();
                 // It is tried again where it is still needed.
                 core.leadership.hear_again = None;
-                if core.maintenance_due {
+                if core.lifecycle.is_maintenance_due() {
                     core.dispatch();
                 }
                 self.shared.settle(&mut core);

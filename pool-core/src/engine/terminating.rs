@@ -10,10 +10,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::core::{Core, End, nanoseconds};
+use super::lifecycle::Setback;
 use super::peer::Peer;
 use super::slot_id::SlotId;
 use super::worker_slot::Phase;
-use super::workers::{Death, back_off};
+use super::workers::Death;
 use super::{Process, Token};
 use crate::observe::worker_exit::{ExitReason, WorkerExit};
 use crate::process::exit_status::ExitStatus;
@@ -245,12 +246,10 @@ impl Core {
             give_up: sys::now_ns() + nanoseconds(WAIT),
         });
         self.make_way(slot);
-        // Tasks that nothing can end would fill the machine with such workers.
-        let many = self.terminating.len().saturating_sub(self.positions.open());
-        if many > 0
+        if let Setback::Pause(pause) = self.lifecycle.does_not_die(self.terminating.len())
             && let Phase::Down { not_before } = &mut self.slots[slot].phase
         {
-            *not_before = (*not_before).max(sys::now_ns() + back_off(many as u32));
+            *not_before = (*not_before).max(sys::now_ns() + pause);
         }
     }
 

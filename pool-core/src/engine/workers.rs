@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::core::{Core, End, Startup, nanoseconds};
+use super::core::{Core, End, nanoseconds};
+use super::lifecycle::Setback;
 use super::parent_channel::ParentChannel;
 use super::peer::Peer;
 use super::positions::PositionId;
@@ -32,14 +32,9 @@ use crate::sys;
 use crate::task::chunk::Chunk;
 use crate::task::options::Timeout;
 
-/// After this many failures in a row to get a worker going, the pool gives up.
-const MAX_FAILURES: u32 = 3;
 /// After this many deaths of workers that had an item before them and had not begun it, as they
 /// said, the next one is the item's. As many for each worker as [`Core::exited_idle`] allows.
 const MAX_DEATHS: u8 = 4;
-/// How long the first replacement of a worker that failed to start waits; the next ones wait
-/// twice as long each.
-const BACK_OFF: Duration = Duration::from_millis(10);
 /// How long a launch waits that has met a dying starter a second time in a row, in nanoseconds; the
 /// next ones wait twice as long each, up to a tenth of a second.
 const LOST_STARTER_NS: u64 = 50_000;
@@ -66,13 +61,11 @@ impl Core {
                 && let Some(position) = slot.position
                 && self.scheduler.wants_worker()
             {
-                self.last_number += 1;
-                slot.number = self.last_number;
-                slot.generation = self.positions.generation(position);
+                (slot.number, slot.generation) = self.lifecycle.launch(position);
                 slot.phase = Phase::Launching;
                 due.push(Due {
                     slot: index,
-                    number: self.last_number,
+                    number: slot.number,
                     generation: slot.generation,
                     ring_bytes: self.config.ring_bytes,
                 });
@@ -122,8 +115,7 @@ impl Core {
             };
             return;
         }
-        if matches!(self.startup, Startup::Waiting(_)) {
-            self.startup = Startup::Failed(error.clone());
+        if self.lifecycle.fail_startup(|| error.clone()) {
             self.end(TaskError::new(TaskErrorKind::Launch, error.to_string()));
         } else if self.do_without_successor(slot) || self.stay_smaller(slot) {
             return;
@@ -137,17 +129,21 @@ impl Core {
 
     /// A worker did not come so far that it could run a task.
     pub(super) fn startup_failed(&mut self, slot: SlotId, reason: TaskError) {
-        // Workers that were on their way already when the last one failed are no further attempt:
-        // one cause may have hit them all.
-        if self.slots[slot].number > self.failed_until {
-            self.failures += 1;
-            self.failed_until = self.last_number;
-        }
-        if let Phase::Down { not_before } = &mut self.slots[slot].phase {
-            *not_before = sys::now_ns() + back_off(self.failures.max(1));
-        }
-        if self.failures >= MAX_FAILURES {
-            self.end(reason);
+        let setback = self.lifecycle.start_failed(self.slots[slot].number);
+        self.suffer(slot, setback, || reason);
+    }
+
+    /// A slot's worker has failed, and that means this for the next one, or for the pool, which
+    /// ends for this reason then.
+    fn suffer(&mut self, slot: SlotId, setback: Setback, reason: impl FnOnce() -> TaskError) {
+        match setback {
+            Setback::None => {}
+            Setback::Pause(pause) => {
+                if let Phase::Down { not_before } = &mut self.slots[slot].phase {
+                    *not_before = sys::now_ns() + pause;
+                }
+            }
+            Setback::GiveUp => self.end(reason()),
         }
     }
 
@@ -212,7 +208,7 @@ impl Core {
         self.slots[slot].tally = Tally::default();
         self.scheduler.up(slot);
         match position {
-            Some(position) => self.positions.generate(position),
+            Some(position) => self.lifecycle.reached(position),
             None => self.send_away(slot),
         }
         if self.is_successor(slot) {
@@ -510,12 +506,10 @@ impl Core {
         }
     }
 
-    /// A worker died that had nothing to do and had never done anything. One may be killed by
-    /// somebody; when all are, they do not survive in this position.
+    /// A worker died that had nothing to do and had never done anything.
     fn exited_idle(&mut self, slot: SlotId, death: Death) {
-        self.idle_deaths += 1;
-        let limit = (4 * self.positions.open()).max(16) as u32;
-        if self.idle_deaths > limit {
+        let setback = self.lifecycle.died_idle();
+        self.suffer(slot, setback, || {
             let error = TaskError::new(
                 TaskErrorKind::Launch,
                 format!(
@@ -523,12 +517,8 @@ impl Core {
                     fate(death.exit)
                 ),
             );
-            self.end(death.explain(error));
-        } else if self.idle_deaths as usize > self.positions.open()
-            && let Phase::Down { not_before } = &mut self.slots[slot].phase
-        {
-            *not_before = sys::now_ns() + back_off(self.idle_deaths);
-        }
+            death.explain(error)
+        });
     }
 
     /// A worker died while it ran this item.
@@ -650,8 +640,4 @@ pub(super) fn fate(exit: Option<ExitStatus>) -> Cow<'static, str> {
         Some(exit) => exit.to_string().into(),
         None => "was killed (the system has yet to let go of it)".into(),
     }
-}
-
-pub(super) fn back_off(failures: u32) -> u64 {
-    nanoseconds(BACK_OFF) << (failures - 1).min(8)
 }
