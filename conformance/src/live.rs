@@ -6,6 +6,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
@@ -25,6 +26,9 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         a_stream_gives_answers_before_the_next_question,
         an_input_that_waits_is_dropped_when_it_has_answered,
         an_input_that_panics_after_a_wait,
+        an_input_that_panics_is_dropped_unheard,
+        an_input_may_use_the_pool,
+        an_input_may_wait_for_another_call,
     ]
 }
 
@@ -202,6 +206,75 @@ fn an_input_that_panics_after_a_wait<S: Subject>() {
         let panic = panic.expect_err("the input has panicked");
         assert_eq!(panic.downcast_ref(), Some(&"no more of this"));
         assert!(results.next().is_none());
+    }
+}
+
+/// What an input panics with belongs to the caller, whoever else has to do with the input: its
+/// destructor, which panics again, harms nobody.
+fn an_input_that_panics_is_dropped_unheard<S: Subject>() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            resume_unwind(Box::new("the payload's destructor"));
+        }
+    }
+    let pool = S::pool(1);
+    for way in WAYS {
+        let panics = iter::repeat_with(|| -> u64 { resume_unwind(Box::new(Bomb)) });
+        let mut results = call(&pool, triple, way).imap((0..3).chain(panics));
+        for x in 0..3 {
+            assert_eq!(results.next().unwrap().unwrap(), triple(x));
+        }
+        drop(results);
+        assert_eq!(pool.apply(triple, 5).unwrap(), 15);
+    }
+}
+
+/// Each `next` is a call of its own, in whichever thread it runs, while others wait for results.
+fn an_input_may_use_the_pool<S: Subject>() {
+    for workers in [1, 2] {
+        let pool = Arc::new(S::pool(workers));
+        for way in WAYS {
+            let asks = || {
+                let inner = Arc::clone(&pool);
+                (0..40).map(move |x| inner.apply(triple, x).unwrap())
+            };
+            let expected: Vec<u64> = (0..40).map(|x| 9 * x).collect();
+            let results = call(&*pool, triple, way).imap(asks());
+            assert_eq!(results.collect::<Result<Vec<_>, _>>().unwrap(), expected);
+            let results = call(&*pool, triple, way).imap_unordered(asks());
+            let mut results = results.collect::<Result<Vec<_>, _>>().unwrap();
+            results.sort_unstable();
+            assert_eq!(results, expected);
+            assert_eq!(call(&*pool, triple, way).map(asks()).unwrap(), expected);
+        }
+    }
+}
+
+/// What it waits for was submitted before, or is by the input itself, and another thread leads.
+fn an_input_may_wait_for_another_call<S: Subject>() {
+    for workers in [1, 2] {
+        let pool = Arc::new(S::pool(workers));
+        for way in WAYS {
+            let waits = || {
+                let inner = Arc::clone(&pool);
+                let before = pool.map_async(triple, 0..20);
+                let mut before = Some(before);
+                (0..20).map(move |x| {
+                    let sum = before.take().map_or(0, |it| it.get().unwrap().iter().sum());
+                    let each = inner.map_async(triple, 0..x).get().unwrap();
+                    sum + each.len() as u64
+                })
+            };
+            let sum: u64 = (0..20).map(triple).sum();
+            let mut expected: Vec<u64> = (0..20).map(triple).collect();
+            expected[0] += triple(sum);
+            let leads = pool.map_async(triple, 0..500);
+            let results = call(&*pool, triple, way).imap(waits());
+            assert_eq!(results.collect::<Result<Vec<_>, _>>().unwrap(), expected);
+            assert_eq!(call(&*pool, triple, way).map(waits()).unwrap(), expected);
+            assert_eq!(leads.get().unwrap().len(), 500);
+        }
     }
 }
 

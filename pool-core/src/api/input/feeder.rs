@@ -15,7 +15,7 @@ use super::open_chunk::OpenChunk;
 use crate::api::handle::{Collector, Pending, ResultCell};
 use crate::api::progress::Progress;
 use crate::error::task_error::{TaskError, TaskErrorKind};
-use crate::panic::catch::catch_and_discard;
+use crate::panic::catch::{catch_and_discard, drop_quietly};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
@@ -256,9 +256,13 @@ impl Tap {
         let mut state = self.lock();
         state.flow.taken = taken;
         state.has_ended = true;
-        if let End::Panicked(panic) = end {
-            state.panic = Some(panic);
-        }
+        let unwanted = match end {
+            End::Panicked(panic) if state.is_shut => Some(panic),
+            End::Panicked(panic) => state.panic.replace(panic),
+            End::Exhausted | End::Unwanted => None,
+        };
+        drop(state);
+        unwanted.into_iter().for_each(drop_quietly);
     }
 
     fn wake(&self, state: &TapState) {
@@ -584,11 +588,15 @@ impl Drop for Fed {
         }
         if let Feeder::Running(thread) = feeder {
             self.collector.abandon();
-            {
+            let panic = {
                 let mut state = self.tap.lock();
                 state.is_shut = true;
                 self.tap.wake(&state);
-            }
+                state.panic.take()
+            };
+            // Here and not where the last of the tap happens to go, which may be a thread that leads
+            // the pool.
+            panic.into_iter().for_each(drop_quietly);
             self.open.interrupt();
             self.executor.unwatch_input(&*self.open);
             Pending::new(self.collector.clone(), self.executor.clone()).cancel(Cancel::Cooperative);

@@ -111,7 +111,7 @@ pub(crate) fn catch_and_discard(body: impl FnOnce()) {
 }
 
 /// A panic's payload may panic again when it is dropped.
-fn drop_quietly(payload: Box<dyn Any + Send>) {
+pub(crate) fn drop_quietly(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| panic_scope(|| drop(payload)))) {
         take_arrived(Payload::of(again.as_ref()));
         // A payload whose destructor panics with such a payload, and so on: enough is enough.
