@@ -2,6 +2,7 @@
 //! start programs in the background, which ignore interrupts.
 #![allow(unsafe_code)]
 
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
@@ -24,6 +25,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_task_that_closes_what_it_does_not_know_has_a_large_result,
         what_closes_its_connection_and_stays_is_killed,
         an_initializer_that_closes_what_it_does_not_know_has_an_end,
+        a_program_that_closes_what_it_does_not_know_gets_errors,
         a_task_that_becomes_a_daemon_ends_once,
         a_task_that_forks_twice_has_one_answer,
         a_daemon_that_stays_keeps_no_pool,
@@ -36,6 +38,7 @@ pub(crate) fn programs<S: Processes>() -> Vec<Program> {
     programs![S:
         closes_in_tasks,
         closes_in_initializers,
+        closes_in_the_program,
         becomes_daemons,
         forks_twice,
         runs_in_the_background,
@@ -179,6 +182,42 @@ fn closes_in_initializers<S: Processes>() {
 fn an_initializer_that_closes_what_it_does_not_know_has_an_end<S: Processes>() {
     let mut program = again::<S>("closes_in_initializers").start();
     assert_eq!(program.line(), "ready");
+    program.kill();
+    wait_until(|| program.processes().is_empty());
+}
+
+/// Every descriptor of the library's becomes another file, as when a program has closed all and goes
+/// on to open its own.
+fn closes_in_the_program<S: Processes>() {
+    let pool = S::pool(2);
+    let (begun, gate) = (Tally::new(), Gate::new());
+    let wait = |(begun, gate): (String, String)| {
+        file_barrier::add(&begun, "begun");
+        file_barrier::pass(&gate);
+    };
+    let under_way = pool.apply_async(wait, (begun.ticket(), gate.ticket()));
+    wait_until(|| begun.count() == 1);
+    let null = std::fs::File::open("/dev/null").expect("it is there");
+    for number in 3..512 {
+        // SAFETY: their owner finds that they are another file, which is the point.
+        unsafe {
+            if number != null.as_raw_fd() && libc::fcntl(number, libc::F_GETFD) >= 0 {
+                libc::dup2(null.as_raw_fd(), number);
+            }
+        }
+    }
+    let error = under_way.get().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Launch, "{error}");
+    pool.apply(square, 1).unwrap_err();
+    pool.map(square, 0..9).unwrap_err();
+    println!("errors");
+    never();
+}
+
+/// It spoils its pools, and hears of that.
+fn a_program_that_closes_what_it_does_not_know_gets_errors<S: Processes>() {
+    let mut program = again::<S>("closes_in_the_program").start();
+    assert_eq!(program.line(), "errors");
     program.kill();
     wait_until(|| program.processes().is_empty());
 }

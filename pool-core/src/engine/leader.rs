@@ -17,12 +17,15 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use super::core::Core;
 use super::published_tails::PublishedTails;
 use super::supervisor::{ALARM, DOORBELLS};
 use super::{Shared, Token};
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sync::{MutexGuard, thread, thread_local};
+use crate::sys::errno_of;
 use crate::sys::{self, Event};
 use crate::task::executor::Executor;
 use crate::task::open_input::OpenInput;
@@ -394,9 +397,17 @@ impl Shared {
             };
         }
         self.ask_for_items(&open);
-        if self.doorbells.wait(ready, timeout).is_err() {
+        match self.doorbells.wait(ready, timeout) {
+            // The program has closed what it does not know, and perhaps opened something else. The
+            // workers are dead by that, and the supervisor may sleep for good.
+            Err(error) if matches!(errno_of(&error), Some(Errno::BADF | Errno::INVAL)) => {
+                drop(self.give_up(format!(
+                    "the program has closed descriptors that the pool had open: {error}"
+                )));
+            }
             // A sandbox was put up around this thread. It then looks now and then.
-            sys::nap(timeout.map_or(BLIND_NAP, |timeout| timeout.min(BLIND_NAP)));
+            Err(_) => sys::nap(timeout.map_or(BLIND_NAP, |timeout| timeout.min(BLIND_NAP))),
+            Ok(()) => {}
         }
         parker.take();
         let mut core = self.lock();

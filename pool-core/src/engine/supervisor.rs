@@ -100,12 +100,7 @@ pub(super) fn start(
                 Err(panic) => Some(format!("the pool's supervisor panicked: {}", panic.message)),
             };
             if let Some(reason) = reason {
-                // Nobody must wait forever because of it.
-                let mut core = shared.lock();
-                let killed = core.give_up(TaskError::new(TaskErrorKind::Launch, reason));
-                shared.is_ending.store(true, Ordering::SeqCst);
-                shared.deliver(core);
-                outlive(killed);
+                outlive(shared.give_up(reason));
             }
             // The launcher goes with it, and what that has to end.
             drop(supervisor);
@@ -500,6 +495,16 @@ impl Supervisor {
 }
 
 impl Shared {
+    /// The pool ends, since it cannot go on for this reason: nobody must wait forever because of it.
+    /// Who has the time waits for the workers that were killed.
+    pub(super) fn give_up(&self, reason: String) -> Vec<Process> {
+        let mut core = self.lock();
+        let killed = core.give_up(TaskError::new(TaskErrorKind::Launch, reason));
+        self.is_ending.store(true, Ordering::SeqCst);
+        self.deliver(core);
+        killed
+    }
+
     /// Nothing of this worker's is heard any more.
     fn unwatch(&self, process: &Process) {
         if let Some(death) = process.handle.exit_fd() {
