@@ -17,7 +17,11 @@ pub(super) struct Tail {
 impl Tail {
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         let last = &bytes[bytes.len().saturating_sub(MAX_BYTES)..];
-        self.is_cut |= last.len() < bytes.len();
+        if last.len() < bytes.len() {
+            self.is_cut = true;
+            // What was there does not stand before these.
+            self.bytes.clear();
+        }
         self.bytes.extend_from_slice(last);
         if self.bytes.len() > 2 * MAX_BYTES {
             self.is_cut = true;
@@ -86,6 +90,16 @@ mod tests {
         let text = tail(line.as_bytes(), 1000).expect("something");
         assert_eq!(text.len(), MAX_BYTES);
         assert!(text.ends_with("x!"));
+    }
+
+    /// The half line at the beginning of what is kept does not become one of its own because a
+    /// whole line was there before.
+    #[test]
+    fn what_is_missing_between_two_pieces_is_no_end_of_a_line() {
+        let mut tail = Tail::default();
+        tail.feed(b"one\n");
+        tail.feed(("x".repeat(MAX_BYTES) + "\n" + &"two\n".repeat(3)).as_bytes());
+        assert_eq!(tail.text().as_deref(), Some("two\ntwo\ntwo"));
     }
 
     #[test]
