@@ -77,9 +77,11 @@ pub fn be_signalled_by(end: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     set(libc::F_SETFL, flags | libc::O_ASYNC)
 }
 
-/// The process that this one is a child of; 0 if that is in another process namespace.
+/// The process that this one is a child of; 0 if that is in another process namespace, or a sandbox
+/// refuses to say it: then the kernel's answer is a negative number.
 pub(crate) fn starter() -> u32 {
-    getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
+    let pid = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    pid.max(0).unsigned_abs()
 }
 
 /// Asks the kernel to kill this process when the thread ends that has started it.

@@ -45,7 +45,8 @@ pub(super) fn bind_again() {
     // A third party's worker may have ties of its own.
     if starter != 0 {
         sys::die_with_starter();
-        if sys::starter() != starter {
+        let now = sys::starter();
+        if now != starter && now != 0 {
             sys::leave(0);
         }
     }
