@@ -235,7 +235,8 @@ impl<F> Call<F> {
         R: Serialize + DeserializeOwned + 'static,
     {
         let site = self.site::<I::Item, R>()?;
-        let mut feed = InputFeeder::new(self.executor, site, items, self.progress);
+        let feed = InputFeeder::new(self.executor, site, items, self.progress);
+        let mut feed = feed.eager(true);
         let mut in_order = InOrder::default();
         loop {
             let pieces = feed.next_pieces();

@@ -429,6 +429,9 @@ pub(crate) struct InputFeeder<I: Iterator> {
     collector: Arc<Collector>,
     has_begun: bool,
     is_exhausted: bool,
+    /// Items are taken though results are there: the input does not wait, or nobody waits for
+    /// those.
+    is_eager: bool,
     progress: Progress,
 }
 
@@ -452,6 +455,7 @@ where
             collector,
             has_begun: false,
             is_exhausted: false,
+            is_eager: false,
             progress,
         }
     }
@@ -471,8 +475,15 @@ where
             panic: None,
             has_begun: false,
             is_exhausted: false,
+            is_eager: false,
             progress,
         }
+    }
+
+    /// Takes items though results are there.
+    pub(crate) fn eager(mut self, is_eager: bool) -> Self {
+        self.is_eager = is_eager;
+        self
     }
 
     /// A result is given before another item is taken.
@@ -552,6 +563,10 @@ where
         loop {
             self.fill(None);
             if let Some(pieces) = self.take() {
+                if self.is_eager {
+                    // The workers go on while these are read.
+                    self.fill(None);
+                }
                 return pieces;
             }
             if self.flow.taken > self.flow.back {

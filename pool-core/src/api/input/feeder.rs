@@ -157,7 +157,7 @@ where
         self.collector.close();
         let executor = self.executor.upgrade().expect("the caller has it");
         let feed = InputFeeder::resume(executor, self.pusher, flow, progress);
-        Feeder::Local(Box::new(feed))
+        Feeder::Local(Box::new(feed.eager(never_waits::<I>())))
     }
 }
 
