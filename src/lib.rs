@@ -286,10 +286,10 @@ pub use procpool_core::ImapStream;
 pub use procpool_core::progress;
 pub use procpool_core::{
     Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, Cancel, Dump, ExitReason,
-    ExitStatus, Imap, ImapMeasured, IntoBroadcast, JoinError, MapHandle, Measured, MeasuredCall,
-    MeasuredHandle, Number, Output, OutputLine, OutputStream, Pool, PoolBuilder, ResizeError,
-    Resource, SerialPool, Shareable, Stateless, Stats, TaskError, TaskErrorKind, TaskHandle,
-    TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats,
+    ExitStatus, Handle, Imap, ImapLocal, ImapMeasured, ImapMeasuredLocal, IntoBroadcast, JoinError,
+    MapHandle, Measured, MeasuredCall, MeasuredHandle, Number, Output, OutputLine, OutputStream,
+    Pool, PoolBuilder, ResizeError, Resource, SerialPool, Shareable, Stateless, Stats, TaskError,
+    TaskErrorKind, TaskHandle, TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats,
 };
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
@@ -306,9 +306,16 @@ pub mod dump {
 pub mod executor {
     pub use procpool_core::{
         BroadcastContent, BuildId, CallId, Callbacks, Cancel, CancelFlag, Chunk, ChunkOptions,
-        Chunking, Collected, Completion, ContentId, EncodedChunk, Executor, FunctionId, OpenInput,
-        Outcome, Refused, Submitted, Tracer, build_id,
+        Chunking, Completion, ContentId, EncodedChunk, Executor, FunctionId, OpenInput, Outcome,
+        Refused, Submitted, Tracer, build_id,
     };
+}
+
+/// What code names that is generic over calls, their handles and their iterators.
+pub mod generic {
+    #[cfg(feature = "stream")]
+    pub use procpool_core::ImapLocalStream;
+    pub use procpool_core::{Collect, FromOutcome, ItemOutcome, Mode, Plain, WithMetrics};
 }
 
 /// For backends of one's own: how one worker process is started and reached.

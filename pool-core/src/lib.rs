@@ -35,13 +35,13 @@ mod sys;
 mod task;
 pub mod worker;
 
-pub use api::call::Call;
-pub use api::handle::{MapHandle, TaskHandle};
-pub use api::imap::{Imap, ImapLocal};
+pub use api::call::{Call, MeasuredCall};
+pub use api::decode::{Collect, ItemOutcome};
+pub use api::handle::{FromOutcome, Handle, MapHandle, MeasuredHandle, TaskHandle};
+pub use api::imap::{Imap, ImapLocal, ImapMeasured, ImapMeasuredLocal};
 pub use api::input::feeder::wait_for_feeders;
-pub use api::measured::{
-    Collected, ImapMeasured, ImapMeasuredLocal, Measured, MeasuredCall, MeasuredHandle,
-};
+pub use api::measured::Measured;
+pub use api::mode::{Mode, Plain, WithMetrics};
 pub use api::pool::Pool;
 #[cfg(feature = "progress")]
 pub use api::progress;

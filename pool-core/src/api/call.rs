@@ -1,31 +1,32 @@
 //! Calls with options, and the one implementation of every kind of call.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::handle::{
-    AllOrFirst, Collector, MapHandle, Pending, SingleResult, TaskHandle, decode_all,
-};
-use super::imap::{Imap, ImapLocal};
+use super::decode::{Collect, ItemOutcome};
+use super::handle::{Collector, Handle, ResultCell};
+use super::imap::Imap;
 use super::input::feed::{CallSite, InOrder, InputFeeder, Source};
 use super::input::feeder::Fed;
-use super::measured::MeasuredCall;
+use super::mode::{Mode, Plain, WithMetrics};
 use super::progress::Progress;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::shm::protocol;
+use crate::sys;
 use crate::task::chunk::{ChunkOutcome, CompletionSink};
 use crate::task::chunker::guided;
 use crate::task::encode::{Limit, Stop, encode_one};
 use crate::task::executor::Executor;
-use crate::task::options::{Options, ValidatedOptions};
+use crate::task::options::Options;
 use crate::worker::function::{FunctionId, Stateless};
 
 /// A call with options: what [`Pool::call`](crate::Pool::call) returns. Set the options, then
-/// call one of the methods that a pool itself has.
+/// call one of the verbs that a pool itself has.
 ///
 /// ```
 /// # use procpool_core as procpool;
@@ -44,13 +45,30 @@ use crate::worker::function::{FunctionId, Stateless};
 ///
 /// An option that makes no sense, such as a chunk size of zero, makes the call fail with an
 /// error of kind `Invalid`.
+///
+/// # What the verbs give
+/// `M` says whether results come alone or [`measured`](Self::measured):
+///
+/// | verb | [`Plain`], as the pool's own verb | [`WithMetrics`] |
+/// |---|---|---|
+/// | `apply` | `Result<R, TaskError>` | [`Measured<R>`](crate::Measured) |
+/// | `apply_async` | [`TaskHandle<R>`](crate::TaskHandle) | `MeasuredHandle<Measured<R>>` |
+/// | `map` | `Result<Vec<R>, TaskError>` | `Vec<Measured<R>>` |
+/// | `try_map` | `Vec<Result<R, TaskError>>` | none: `map` has each item's own outcome |
+/// | `map_async` | [`MapHandle<R>`](crate::MapHandle) | `MeasuredHandle<Vec<Measured<R>>>` |
+/// | `imap`, `imap_unordered` | [`Imap<R>`](crate::Imap) | [`ImapMeasured<R>`](crate::ImapMeasured) |
+/// | `imap_local`, `imap_unordered_local` | [`ImapLocal<I, R>`](crate::ImapLocal) | `ImapMeasuredLocal<I, R>` |
 #[must_use = "a call does nothing until one of `apply`, `map`, ... is called"]
-pub struct Call<F> {
+pub struct Call<F, M = Plain> {
     executor: Arc<dyn Executor>,
     options: Options,
-    pub(crate) progress: Progress,
+    progress: Progress,
     function: F,
+    mode: PhantomData<fn() -> M>,
 }
+
+/// A [`Call`] whose results come with metrics: what [`Call::measured`] returns.
+pub type MeasuredCall<F> = Call<F, WithMetrics>;
 
 impl<F> Call<F> {
     pub(crate) fn new(executor: Arc<dyn Executor>, function: F) -> Self {
@@ -59,9 +77,53 @@ impl<F> Call<F> {
             options: Options::default(),
             progress: Progress::default(),
             function,
+            mode: PhantomData,
         }
     }
 
+    /// Lets each result come with a [`TaskMetrics`](crate::TaskMetrics): how long the item waited
+    /// and ran, what it took in processor time and memory, which worker had it.
+    ///
+    /// To measure an item costs a microsecond or two; calls without metrics do not pay for it.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let done = pool.call(|x: u64| x * x).measured().apply(7);
+    /// assert_eq!(done.outcome.unwrap(), 49);
+    /// assert_eq!(done.metrics.attempt, 1);
+    /// println!("{}", done.metrics);
+    /// ```
+    pub fn measured(mut self) -> MeasuredCall<F> {
+        self.options.receipts = true;
+        Call {
+            executor: self.executor,
+            options: self.options,
+            progress: self.progress,
+            function: self.function,
+            mode: PhantomData,
+        }
+    }
+
+    /// See [`Pool::try_map`](crate::Pool::try_map).
+    ///
+    /// # Panics
+    /// When the iterator panics.
+    pub fn try_map<I, R>(self, items: I) -> Vec<Result<R, TaskError>>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let site = self.site::<I::Item, R>();
+        self.collect(site, items.into_iter())
+    }
+}
+
+/// Options.
+impl<F, M> Call<F, M> {
     /// How long one item may run, from its own beginning. One that takes longer is killed with its
     /// worker, and ends as `TimedOut`; other items are not affected. Without it, there is no limit.
     ///
@@ -103,49 +165,60 @@ impl<F> Call<F> {
         self
     }
 
-    /// Lets each result come with a [`TaskMetrics`](crate::TaskMetrics): how long the item waited
-    /// and ran, what it took in processor time and memory, which worker had it. To be called behind
-    /// all options.
+    /// Shows on `bar` how far the call is. Needs the feature `progress`.
     ///
-    /// To measure an item costs a microsecond or two; calls without metrics do not pay for it.
+    /// Take [`progress::bar()`](crate::progress::bar()) if there is no reason for another one. What
+    /// the call does with it:
+    /// - The position goes on with the items that have ended, whatever their outcome, a chunk at a
+    ///   time.
+    /// - A bar without a length gets that of the input, if the input knows it (`size_hint`) or as
+    ///   soon as it has come to its end; and when the call is done the bar is finished, as its
+    ///   `with_finish` says, or abandoned if the call was given up (an iterator that was dropped,
+    ///   an input that panicked). A bar that has a length keeps it, and is finished when it is
+    ///   reached: so several calls can share one. Single tasks (`apply`, `apply_async`) do not set
+    ///   it.
+    /// - How many have failed becomes the message, as `3 failed`, unless the program has set
+    ///   another one.
+    /// - A bar that is drawn is drawn ten times a second, by a thread of indicatif's, so that time
+    ///   goes on while nothing ends. Where there is no terminal nothing is drawn, and there is no
+    ///   thread.
     ///
     /// ```
     /// # use procpool_core as procpool;
-    /// use procpool::{Pool, SerialPool};
+    /// use procpool::{Pool, SerialPool, progress};
     ///
     /// let pool = SerialPool::new();
-    /// let done = pool.call(|x: u64| x * x).measured().apply(7);
-    /// assert_eq!(done.outcome.unwrap(), 49);
-    /// assert_eq!(done.metrics.attempt, 1);
-    /// println!("{}", done.metrics);
+    /// let bar = progress::bar();
+    /// let halves = pool.call(|x: u32| x.checked_div(2).unwrap()).progress(bar.clone());
+    /// assert_eq!(halves.map([2, 4, 6]).unwrap(), [1, 2, 3]);
+    /// assert_eq!((bar.position(), bar.length()), (3, Some(3)));
+    /// assert!(bar.is_finished());
     /// ```
-    pub fn measured(mut self) -> MeasuredCall<F> {
-        self.options.receipts = true;
-        MeasuredCall::new(self)
+    #[cfg(feature = "progress")]
+    pub fn progress(mut self, bar: indicatif::ProgressBar) -> Self {
+        self.progress = Progress::on(bar);
+        self
     }
+}
 
-    pub(crate) fn executor(&self) -> &Arc<dyn Executor> {
-        &self.executor
-    }
-
+/// Verbs.
+impl<F, M: Mode> Call<F, M> {
     /// See [`Pool::apply`](crate::Pool::apply).
-    ///
-    /// # Errors
-    /// When the task fails.
-    pub fn apply<A, R>(self, argument: A) -> Result<R, TaskError>
+    #[allow(clippy::missing_errors_doc, reason = "`M` says how it fails")]
+    pub fn apply<A, R>(self, argument: A) -> M::Outcome<R>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
         let progress = self.progress.clone();
-        let result = self.submit(argument, true).get();
-        progress.add(1, result.is_err().into());
-        result
+        let outcome = self.submit(argument, true).get();
+        progress.add(1, (!ItemOutcome::is_success(&outcome)).into());
+        outcome
     }
 
     /// See [`Pool::apply_async`](crate::Pool::apply_async).
-    pub fn apply_async<A, R>(self, argument: A) -> TaskHandle<R>
+    pub fn apply_async<A, R>(self, argument: A) -> Handle<M::Outcome<R>, M::Cell>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -154,87 +227,136 @@ impl<F> Call<F> {
         let progress = self.progress.clone();
         let handle = self.submit(argument, false);
         if progress.is_shown() {
-            handle.on_end(move |outcome| progress.add(1, outcome.is_err().into()));
+            handle.on_end(move |failures| progress.add(1, failures));
         }
         handle
     }
 
-    fn submit<A, R>(self, argument: A, attended: bool) -> TaskHandle<R>
+    fn submit<A, R>(self, argument: A, attended: bool) -> Handle<M::Outcome<R>, M::Cell>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let cell = Arc::new(SingleResult::default());
-        let prepared = self
-            .site::<A, R>()
-            .and_then(|site| Ok((site, encode_one(argument)?)));
-        match prepared {
-            Ok((site, (items, attachments))) => {
-                let mut chunk = site.chunk(0, 1, items, attended, cell.clone());
-                chunk.attach(attachments);
-                self.executor.submit(chunk);
+        let cell = Arc::new(M::Cell::of_one());
+        let prepared = self.site::<A, R>().and_then(|site| {
+            let start = self.options.receipts.then(sys::now_ns);
+            let (items, attachments) = encode_one(argument)?;
+            let mut chunk = site.chunk(0, 1, items, attended, cell.clone());
+            chunk.attach(attachments);
+            if let Some(start) = start {
+                chunk.note_encoding(&[sys::now_ns() - start]);
             }
+            Ok(chunk)
+        });
+        match prepared {
+            Ok(chunk) => self.executor.submit(chunk),
             Err(error) => cell.complete(ChunkOutcome::failed(0, 1, error)),
         }
-        TaskHandle::new(Pending::new(cell, self.executor))
+        Handle::new(cell, self.executor)
     }
 
     /// See [`Pool::map`](crate::Pool::map).
     ///
-    /// # Errors
-    /// When an item fails: the error of the one with the lowest index.
-    ///
     /// # Panics
     /// When the iterator panics.
-    pub fn map<I, R>(self, items: I) -> Result<Vec<R>, TaskError>
+    #[allow(clippy::missing_errors_doc, reason = "`M` says how it fails")]
+    pub fn map<I, R>(self, items: I) -> M::Outcomes<R>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let items = items.into_iter();
-        let mut all = AllOrFirst::with_capacity(items.size_hint().0);
-        self.for_each::<_, R>(items, |piece| decode_all(&piece, &mut all))?;
-        all.into_result()
+        let site = self.site::<I::Item, R>();
+        self.collect(site, items.into_iter())
     }
 
-    /// See [`Pool::try_map`](crate::Pool::try_map).
-    ///
-    /// # Panics
-    /// When the iterator panics.
-    pub fn try_map<I, R>(self, items: I) -> Vec<Result<R, TaskError>>
+    /// See [`Pool::map_async`](crate::Pool::map_async).
+    pub fn map_async<I, R>(self, items: I) -> Handle<M::Outcomes<R>>
     where
         F: Fn(I::Item) -> R + Stateless,
         I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let items = items.into_iter();
-        let mut outcomes = Vec::with_capacity(reserve(&items));
-        if let Err(error) = self.check::<I::Item, R>() {
-            // Nothing was run; each item fails for the same reason.
-            return items
-                .enumerate()
-                .map(|(index, _)| Err(error.clone().at_index(index)))
-                .collect();
+        let mut collector = Collector::default();
+        if self.progress.is_shown() {
+            collector.watch(self.executor.clone(), self.progress.clone());
         }
-        let ended = self.for_each::<_, R>(items, |piece| decode_all(&piece, &mut outcomes));
-        outcomes.extend(ended.err().map(Err));
-        outcomes
+        let collector = Arc::new(collector);
+        match self.site::<I::Item, R>() {
+            Ok(site) => self.submit_all(&site, items.into_iter(), &collector),
+            Err(error) => {
+                collector.expect(1);
+                collector.complete(ChunkOutcome::failed(0, 1, error));
+            }
+        }
+        Handle::new(collector, self.executor)
     }
 
-    /// Runs all items and gives their outcomes, in order, to `receive`.
-    pub(crate) fn for_each<I, R>(
+    /// See [`Pool::imap`](crate::Pool::imap).
+    pub fn imap<I, R>(self, items: I) -> Imap<R, M::Outcome<R>>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let site = self.site::<I::Item, R>();
+        Imap::new(site.map(|site| self.source(site, items.into_iter())), true)
+    }
+
+    /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered).
+    pub fn imap_unordered<I, R>(self, items: I) -> Imap<R, M::Outcome<R>>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I::IntoIter: Send + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let site = self.site::<I::Item, R>();
+        Imap::new(site.map(|site| self.source(site, items.into_iter())), false)
+    }
+
+    /// See [`Pool::imap_local`](crate::Pool::imap_local).
+    pub fn imap_local<I, R>(self, items: I) -> Imap<R, M::Outcome<R>, InputFeeder<I::IntoIter>>
+    where
+        F: Fn(I::Item) -> R + Stateless,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let site = self.site::<I::Item, R>();
+        Imap::new(site.map(|site| self.feed(site, items.into_iter())), true)
+    }
+
+    /// See [`Pool::imap_unordered_local`](crate::Pool::imap_unordered_local).
+    pub fn imap_unordered_local<I, R>(
         self,
         items: I,
-        mut receive: impl FnMut(Arc<ChunkOutcome>),
-    ) -> Result<(), TaskError>
+    ) -> Imap<R, M::Outcome<R>, InputFeeder<I::IntoIter>>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: Iterator<Item: Serialize + DeserializeOwned + 'static>,
+        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let site = self.site::<I::Item, R>()?;
+        let site = self.site::<I::Item, R>();
+        Imap::new(site.map(|site| self.feed(site, items.into_iter())), false)
+    }
+}
+
+/// What the verbs consist of.
+impl<F, M> Call<F, M> {
+    /// Runs all items and gives what became of them, in order.
+    fn collect<A, T>(self, site: Result<CallSite, TaskError>, items: impl Iterator<Item = A>) -> T
+    where
+        A: Serialize + 'static,
+        T: Collect,
+    {
+        let site = match site {
+            Ok(site) => site,
+            // Nothing was run.
+            Err(error) => return T::refused(error, items),
+        };
+        let mut all = T::with_room(items.size_hint().0);
         let feed = InputFeeder::new(self.executor, site, items, self.progress);
         let mut feed = feed.eager(true);
         let mut in_order = InOrder::default();
@@ -248,45 +370,15 @@ impl<F> Call<F> {
             }
             while let Some(piece) = in_order.pop() {
                 feed.give(piece.count as usize);
-                receive(piece);
+                all.add(piece);
             }
         }
         feed.rethrow();
         // An input may fork, and return in both.
-        feed.error().map_or(Ok(()), Err)
-    }
-
-    /// See [`Pool::map_async`](crate::Pool::map_async).
-    pub fn map_async<I, R>(self, items: I) -> MapHandle<R>
-    where
-        F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
-    {
-        MapHandle::new(self.submit_map::<_, R>(items))
-    }
-
-    pub(crate) fn submit_map<I, R>(self, items: I) -> Pending<Collector>
-    where
-        F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
-    {
-        let mut collector = Collector::default();
-        if self.progress.is_shown() {
-            collector.watch(self.executor.clone(), self.progress.clone());
+        if let Some(error) = feed.error() {
+            all.fail(error);
         }
-        let collector = Arc::new(collector);
-        match self.site::<I::Item, R>() {
-            Ok(site) => {
-                self.submit_all(&site, items.into_iter(), &collector);
-            }
-            Err(error) => {
-                collector.expect(1);
-                collector.complete(ChunkOutcome::failed(0, 1, error));
-            }
-        }
-        Pending::new(collector, self.executor)
+        all
     }
 
     fn submit_all<A, I>(&self, site: &CallSite, mut input: I, collector: &Arc<Collector>)
@@ -337,98 +429,36 @@ impl<F> Call<F> {
         }
     }
 
-    /// See [`Pool::imap`](crate::Pool::imap).
-    pub fn imap<I, R>(self, items: I) -> Imap<R>
-    where
-        F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        I::IntoIter: Send + 'static,
-        R: Serialize + DeserializeOwned + 'static,
-    {
-        Imap::new(self.source::<I, R>(items), true)
-    }
-
-    /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered).
-    pub fn imap_unordered<I, R>(self, items: I) -> Imap<R>
-    where
-        F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        I::IntoIter: Send + 'static,
-        R: Serialize + DeserializeOwned + 'static,
-    {
-        Imap::new(self.source::<I, R>(items), false)
-    }
-
-    /// See [`Pool::imap_local`](crate::Pool::imap_local).
-    pub fn imap_local<I, R>(self, items: I) -> ImapLocal<I::IntoIter, R>
-    where
-        F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
-    {
-        ImapLocal::new(self.feed::<I, R>(items), true)
-    }
-
-    /// See [`Pool::imap_unordered_local`](crate::Pool::imap_unordered_local).
-    pub fn imap_unordered_local<I, R>(self, items: I) -> ImapLocal<I::IntoIter, R>
-    where
-        F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
-    {
-        ImapLocal::new(self.feed::<I, R>(items), false)
-    }
-
     /// What gives a lazy map its outcomes.
-    pub(crate) fn source<I, R>(self, items: I) -> Result<Box<dyn Source + Send>, TaskError>
+    fn source<A, I>(self, site: CallSite, items: I) -> Box<dyn Source + Send>
     where
-        F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        I::IntoIter: Send + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        A: Serialize + 'static,
+        I: Iterator<Item = A> + Send + 'static,
     {
         if self.executor.runs_in_caller() {
-            return Ok(Box::new(self.feed::<I, R>(items)?));
+            Box::new(self.feed(site, items))
+        } else {
+            Box::new(Fed::new(self.executor, site, items, self.progress))
         }
-        let site = self.site::<I::Item, R>()?;
-        let fed = Fed::new(self.executor, site, items.into_iter(), self.progress);
-        Ok(Box::new(fed))
     }
 
     /// The same for an input that is read by the caller.
-    pub(crate) fn feed<I, R>(self, items: I) -> Result<InputFeeder<I::IntoIter>, TaskError>
+    fn feed<A, I>(self, site: CallSite, items: I) -> InputFeeder<I>
     where
-        F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        A: Serialize + 'static,
+        I: Iterator<Item = A>,
     {
-        let site = self.site::<I::Item, R>()?;
         let is_one_by_one = self.executor.runs_in_caller();
-        let feed = InputFeeder::new(self.executor, site, items.into_iter(), self.progress);
-        Ok(if is_one_by_one {
+        let feed = InputFeeder::new(self.executor, site, items, self.progress);
+        if is_one_by_one {
             feed.one_by_one()
         } else {
             feed
-        })
+        }
     }
 
-    /// What the chunks of this call have in common.
-    pub(crate) fn site<A, R>(&self) -> Result<CallSite, TaskError>
-    where
-        F: Fn(A) -> R + Stateless,
-        A: Serialize + DeserializeOwned + 'static,
-        R: Serialize + DeserializeOwned + 'static,
-    {
-        let (entry, options) = self.check::<A, R>()?;
-        Ok(CallSite {
-            entry,
-            options,
-            origin: self.executor.current_span(),
-        })
-    }
-
-    /// Whether the call can be made.
-    pub(crate) fn check<A, R>(&self) -> Result<(FunctionId, ValidatedOptions), TaskError>
+    /// What the chunks of this call have in common, if it can be made.
+    fn site<A, R>(&self) -> Result<CallSite, TaskError>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -439,16 +469,15 @@ impl<F> Call<F> {
         }
         let entry = FunctionId::of::<F, A, R>(&self.function)
             .map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?;
-        Ok((entry, self.options.check()?))
+        Ok(CallSite {
+            entry,
+            options: self.options.check()?,
+            origin: self.executor.current_span(),
+        })
     }
 }
 
-/// How many results to make room for; an iterator may claim anything.
-pub(crate) fn reserve<I: Iterator>(items: &I) -> usize {
-    items.size_hint().0.min(1 << 20)
-}
-
-impl<F> fmt::Debug for Call<F> {
+impl<F, M> fmt::Debug for Call<F, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
             .field("options", &self.options)

@@ -1,16 +1,15 @@
-//! ImapInner maps: iterators over results.
+//! Lazy maps: iterators over results.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::vec;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::handle::decode_all;
+use super::decode::ItemOutcome;
 use super::input::feed::{InOrder, InputFeeder, ResultOrder, Source};
+use super::measured::Measured;
 use crate::error::task_error::TaskError;
 use crate::task::chunk::ChunkOutcome;
 
@@ -42,72 +41,46 @@ use crate::task::chunk::ChunkOutcome;
 /// In an `async` function, turn it into a stream with
 #[cfg_attr(feature = "stream", doc = "[`into_stream`](Self::into_stream).")]
 #[cfg_attr(not(feature = "stream"), doc = "`into_stream` (feature `stream`).")]
+///
+/// # Type parameters
+/// `R` is what the function returns, and the others need not be written: `T` is what is given for
+/// each item, and `S` reads the input. [`ImapMeasured`] gives metrics with each outcome;
+/// [`ImapLocal`] reads an input that is not `Send`.
 #[must_use = "iterators do nothing until they are asked for an item"]
-pub struct Imap<R> {
-    pub(crate) lazy: ImapInner<Box<dyn Source + Send>, Result<R, TaskError>>,
+pub struct Imap<R, T = Result<R, TaskError>, S = Box<dyn Source + Send>> {
+    pub(crate) lazy: ImapInner<S, T>,
+    result: PhantomData<fn() -> R>,
 }
 
-impl<R> Imap<R> {
-    pub(crate) fn new(source: Result<Box<dyn Source + Send>, TaskError>, ordered: bool) -> Self {
-        Self {
-            lazy: ImapInner::new(source, ordered),
-        }
-    }
-}
+/// An [`Imap`] that gives each result with its metrics.
+pub type ImapMeasured<R> = Imap<R, Measured<R>>;
 
-impl<R: DeserializeOwned + 'static> Iterator for Imap<R> {
-    type Item = Result<R, TaskError>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        self.lazy.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.lazy.size_hint()
-    }
-}
-
-impl<R: DeserializeOwned + 'static> FusedIterator for Imap<R> {}
-
-impl<R> fmt::Debug for Imap<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Imap")
-            .field("is_over", &self.lazy.is_over())
-            .finish_non_exhaustive()
-    }
-}
-
-/// The same over an input that must be read in the caller's thread: what
+/// An [`Imap`] over an input that must be read in the caller's thread: what
 /// [`imap_local`](crate::Pool::imap_local) and
 /// [`imap_unordered_local`](crate::Pool::imap_unordered_local) return.
 ///
 /// It asks its input for items while it is asked for a result. An item still begins when the input
 /// has returned it and a worker has nothing to do. But a result that is ready meanwhile is given
 /// only when the input has answered: over an input that waits for results, this waits forever.
-#[must_use = "iterators do nothing until they are asked for an item"]
-pub struct ImapLocal<I: Iterator, R> {
-    pub(crate) lazy: ImapInner<InputFeeder<I>, Result<R, TaskError>>,
-}
+pub type ImapLocal<I, R> = Imap<R, Result<R, TaskError>, InputFeeder<I>>;
 
-impl<I: Iterator, R> ImapLocal<I, R> {
-    pub(crate) fn new(feed: Result<InputFeeder<I>, TaskError>, ordered: bool) -> Self {
+/// An [`ImapLocal`] that gives each result with its metrics.
+pub type ImapMeasuredLocal<I, R> = Imap<R, Measured<R>, InputFeeder<I>>;
+
+impl<R, T, S> Imap<R, T, S> {
+    pub(crate) fn new(source: Result<S, TaskError>, ordered: bool) -> Self {
         Self {
-            lazy: ImapInner::new(feed, ordered),
+            lazy: ImapInner::new(source, ordered),
+            result: PhantomData,
         }
     }
 }
 
-impl<A, I, R> Iterator for ImapLocal<I, R>
-where
-    A: Serialize + 'static,
-    I: Iterator<Item = A>,
-    R: DeserializeOwned + 'static,
-{
-    type Item = Result<R, TaskError>;
+impl<R, T: ItemOutcome, S: Source> Iterator for Imap<R, T, S> {
+    type Item = T;
 
     #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next(&mut self) -> Option<T> {
         self.lazy.next()
     }
 
@@ -116,40 +89,13 @@ where
     }
 }
 
-impl<A, I, R> FusedIterator for ImapLocal<I, R>
-where
-    A: Serialize + 'static,
-    I: Iterator<Item = A>,
-    R: DeserializeOwned + 'static,
-{
-}
+impl<R, T: ItemOutcome, S: Source> FusedIterator for Imap<R, T, S> {}
 
-impl<I: Iterator, R> fmt::Debug for ImapLocal<I, R> {
+impl<R, T, S> fmt::Debug for Imap<R, T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImapLocal")
+        f.debug_struct("Imap")
             .field("is_over", &self.lazy.is_over())
             .finish_non_exhaustive()
-    }
-}
-
-/// What a lazy map gives for an item.
-pub(crate) trait ImapItem: Sized {
-    /// What it gives if the call cannot be made.
-    fn refused(error: TaskError) -> Self;
-
-    /// What it gives for the items of a chunk.
-    fn read(piece: Arc<ChunkOutcome>) -> Vec<Self>;
-}
-
-impl<R: DeserializeOwned + 'static> ImapItem for Result<R, TaskError> {
-    fn refused(error: TaskError) -> Self {
-        Err(error)
-    }
-
-    fn read(piece: Arc<ChunkOutcome>) -> Vec<Self> {
-        let mut outcomes = Vec::with_capacity(piece.count as usize);
-        decode_all(&piece, &mut outcomes);
-        outcomes
     }
 }
 
@@ -198,7 +144,7 @@ impl<S, T> ImapInner<S, T> {
     }
 }
 
-impl<S: Source, T: ImapItem> ImapInner<S, T> {
+impl<S: Source, T: ItemOutcome> ImapInner<S, T> {
     #[inline]
     pub(crate) fn next(&mut self) -> Option<T> {
         if !self.counts_given
@@ -243,7 +189,9 @@ impl<S: Source, T: ImapItem> ImapInner<S, T> {
                 return Some(outcome);
             }
             let piece = self.arrived.pop()?;
-            self.ready = T::read(piece).into_iter();
+            let mut read = Vec::with_capacity(piece.count as usize);
+            T::read_all(piece, &mut read);
+            self.ready = read.into_iter();
             self.put += self.ready.len();
         }
     }

@@ -2,10 +2,12 @@
 //! and streams, and the pool that has no workers.
 
 pub(crate) mod call;
+pub(crate) mod decode;
 pub(crate) mod handle;
 pub(crate) mod imap;
 pub(crate) mod input;
 pub(crate) mod measured;
+pub(crate) mod mode;
 pub(crate) mod pool;
 #[cfg(not(feature = "progress"))]
 #[path = "no_progress.rs"]

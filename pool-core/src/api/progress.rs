@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Any other `ProgressBar` of the crate [`indicatif`] will do as well; see
-//! [`Call::progress`].
+//! [`Call::progress`](crate::Call::progress).
 //
 // Whatever draws does so in a thread that waits for results, in one of the bar's own or in the one
 // for callbacks: a terminal may be stopped (Ctrl-S), and must not stop the pool.
@@ -26,8 +26,6 @@ use std::time::Duration;
 
 pub use indicatif;
 use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
-
-use super::call::Call;
 
 /// A bar for one call: how much is done, how fast, since when, how much longer, and what has
 /// failed.
@@ -100,45 +98,6 @@ fn percent(done: u64, all: u64) -> u128 {
     u128::from(done) * 100 / u128::from(all.max(1))
 }
 
-impl<F> Call<F> {
-    /// Shows on `bar` how far the call is. Needs the feature `progress`.
-    ///
-    /// Take [`progress::bar()`](super::progress::bar()) if there is no reason for another one. What
-    /// the call does with it:
-    /// - The position goes on with the items that have ended, whatever their outcome, a chunk at a
-    ///   time.
-    /// - A bar without a length gets that of the input, if the input knows it (`size_hint`) or as
-    ///   soon as it has come to its end; and when the call is done the bar is finished, as its
-    ///   `with_finish` says, or abandoned if the call was given up (an iterator that was dropped,
-    ///   an input that panicked). A bar that has a length keeps it, and is finished when it is
-    ///   reached: so several calls can share one. Single tasks (`apply`, `apply_async`) do not set
-    ///   it.
-    /// - How many have failed becomes the message, as `3 failed`, unless the program has set
-    ///   another one.
-    /// - A bar that is drawn is drawn ten times a second, by a thread of indicatif's, so that time
-    ///   goes on while nothing ends. Where there is no terminal nothing is drawn, and there is no
-    ///   thread.
-    ///
-    /// ```
-    /// # use procpool_core as procpool;
-    /// use procpool::{Pool, SerialPool, progress};
-    ///
-    /// let pool = SerialPool::new();
-    /// let bar = progress::bar();
-    /// let halves = pool.call(|x: u32| x.checked_div(2).unwrap()).progress(bar.clone());
-    /// assert_eq!(halves.map([2, 4, 6]).unwrap(), [1, 2, 3]);
-    /// assert_eq!((bar.position(), bar.length()), (3, Some(3)));
-    /// assert!(bar.is_finished());
-    /// ```
-    pub fn progress(mut self, bar: ProgressBar) -> Self {
-        self.progress = Progress {
-            bar: Some(bar),
-            ..Progress::default()
-        };
-        self
-    }
-}
-
 /// How often a bar is drawn.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -152,6 +111,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Of a call that has not begun.
+    pub(crate) fn on(bar: ProgressBar) -> Self {
+        Self {
+            bar: Some(bar),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn is_shown(&self) -> bool {
         self.bar.is_some()
     }

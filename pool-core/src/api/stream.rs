@@ -1,17 +1,13 @@
-//! ImapInner maps as streams.
+//! Lazy maps as streams.
 
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_core::{FusedStream, Stream};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::imap::{Imap, ImapInner, ImapItem, ImapLocal};
+use super::decode::ItemOutcome;
+use super::imap::{Imap, ImapInner};
 use super::input::feed::{InputFeeder, Source};
-use super::measured::{ImapMeasured, Measured};
-use crate::error::task_error::TaskError;
+use futures_core::{FusedStream, Stream};
 
 /// How many results are given in a row before whatever else the executor runs has its turn: as many
 /// as tokio grants to what it knows of.
@@ -57,73 +53,41 @@ const STREAK: u8 = 128;
 /// # assert_eq!(total.unwrap(), 332_833_500);
 /// ```
 #[must_use = "streams do nothing until they are polled"]
-pub struct ImapStream<T> {
-    polled: Polled<Box<dyn Source + Send>, T>,
-}
-
-/// A stream of the results of a lazy map whose input must be read in the thread that polls: what
-/// [`ImapLocal::into_stream`] returns. Needs the feature `stream`.
-///
-/// A poll neither waits nor keeps the thread for long, unless the input does: it takes items from
-/// the input and encodes them for 100 µs at most, or for one item if that takes longer. In all else
-/// it is like [`ImapStream`].
-#[must_use = "streams do nothing until they are polled"]
-pub struct ImapLocalStream<I: Iterator, T> {
-    polled: Polled<InputFeeder<I>, T>,
-}
-
-/// A lazy map that is polled.
-struct Polled<S, T> {
+pub struct ImapStream<T, S = Box<dyn Source + Send>> {
     lazy: ImapInner<S, T>,
     /// Results given since it was last pending.
     streak: u8,
 }
 
-impl<R: DeserializeOwned + 'static> Imap<R> {
+/// An [`ImapStream`] whose input must be read in the thread that polls: what
+/// [`Imap::into_stream`] makes of an [`ImapLocal`](crate::ImapLocal). Needs the feature `stream`.
+///
+/// A poll neither waits nor keeps the thread for long, unless the input does: it takes items from
+/// the input and encodes them for 100 µs at most, or for one item if that takes longer.
+pub type ImapLocalStream<I, T> = ImapStream<T, InputFeeder<I>>;
+
+impl<R, T: ItemOutcome, S: Source> Imap<R, T, S> {
     /// The same results as a stream, for `async` functions. Needs the feature `stream`.
     ///
     /// It is another type because an iterator and a stream have methods of the same names, `next`
     /// and `map` among them, and a type that were both could be used as neither.
-    pub fn into_stream(self) -> ImapStream<Result<R, TaskError>> {
-        ImapStream {
-            polled: Polled::new(self.lazy),
-        }
-    }
-}
-
-impl<R: DeserializeOwned + 'static> ImapMeasured<R> {
-    /// See [`Imap::into_stream`].
-    pub fn into_stream(self) -> ImapStream<Measured<R>> {
-        ImapStream {
-            polled: Polled::new(self.lazy),
-        }
-    }
-}
-
-impl<A, I, R> ImapLocal<I, R>
-where
-    A: Serialize + 'static,
-    I: Iterator<Item = A>,
-    R: DeserializeOwned + 'static,
-{
-    /// See [`Imap::into_stream`].
-    pub fn into_stream(self) -> ImapLocalStream<I, Result<R, TaskError>> {
-        ImapLocalStream {
-            polled: Polled::new(self.lazy),
-        }
-    }
-}
-
-impl<S: Source, T: ImapItem> Polled<S, T> {
-    fn new(mut lazy: ImapInner<S, T>) -> Self {
+    pub fn into_stream(self) -> ImapStream<T, S> {
+        let mut lazy = self.lazy;
         if let Some(source) = &mut lazy.source {
             source.stop_driving();
         }
-        Self { lazy, streak: 0 }
+        ImapStream { lazy, streak: 0 }
     }
+}
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
-        let Self { lazy, streak } = self;
+/// Nothing in it is ever pinned, the input included.
+impl<T, S> Unpin for ImapStream<T, S> {}
+
+impl<T: ItemOutcome, S: Source> Stream for ImapStream<T, S> {
+    type Item = T;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        let Self { lazy, streak } = self.get_mut();
         if *streak == STREAK {
             *streak = 0;
             context.waker().wake_by_ref();
@@ -148,72 +112,22 @@ impl<S: Source, T: ImapItem> Polled<S, T> {
             }
         }
     }
-}
-
-/// Nothing in it is ever pinned.
-impl<T> Unpin for ImapStream<T> {}
-
-/// Nothing in it is ever pinned, the input included.
-impl<I: Iterator, T> Unpin for ImapLocalStream<I, T> {}
-
-impl<T: ImapItem> Stream for ImapStream<T> {
-    type Item = T;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        self.polled.poll_next(context)
-    }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.polled.lazy.size_hint()
+        self.lazy.size_hint()
     }
 }
 
-impl<T: ImapItem> FusedStream for ImapStream<T> {
+impl<T: ItemOutcome, S: Source> FusedStream for ImapStream<T, S> {
     fn is_terminated(&self) -> bool {
-        self.polled.lazy.is_over()
+        self.lazy.is_over()
     }
 }
 
-impl<A, I, T> Stream for ImapLocalStream<I, T>
-where
-    A: Serialize + 'static,
-    I: Iterator<Item = A>,
-    T: ImapItem,
-{
-    type Item = T;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        self.polled.poll_next(context)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.polled.lazy.size_hint()
-    }
-}
-
-impl<A, I, T> FusedStream for ImapLocalStream<I, T>
-where
-    A: Serialize + 'static,
-    I: Iterator<Item = A>,
-    T: ImapItem,
-{
-    fn is_terminated(&self) -> bool {
-        self.polled.lazy.is_over()
-    }
-}
-
-impl<T> fmt::Debug for ImapStream<T> {
+impl<T, S> fmt::Debug for ImapStream<T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ImapStream")
-            .field("is_over", &self.polled.lazy.is_over())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<I: Iterator, T> fmt::Debug for ImapLocalStream<I, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImapLocalStream")
-            .field("is_over", &self.polled.lazy.is_over())
+            .field("is_over", &self.lazy.is_over())
             .finish_non_exhaustive()
     }
 }

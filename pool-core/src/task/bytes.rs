@@ -17,7 +17,11 @@ const INLINE: usize = 22;
 
 /// The bytes of one encoded value, or of several; cheap to clone.
 #[derive(Clone)]
-pub(crate) enum Bytes {
+#[allow(
+    private_interfaces,
+    reason = "public as the outcome of a handle's cell, which nobody can name"
+)]
+pub enum Bytes {
     Inline {
         len: u8,
         bytes: [u8; INLINE],

@@ -353,7 +353,7 @@ impl CompletionSink for Nobody {
 
 /// The outcomes of neighbouring items.
 #[derive(Debug)]
-pub(crate) struct ChunkOutcome {
+pub struct ChunkOutcome {
     pub(crate) first: usize,
     pub(crate) count: u32,
     /// How long the worker took for them, in nanoseconds; zero where that is not known.

@@ -1,182 +1,198 @@
 //! Handles of calls that run in the background.
 
-mod map;
+mod from_outcome;
 mod pending;
 mod result_cell;
-mod task;
 mod watch;
 
-pub use map::MapHandle;
-pub(crate) use pending::Pending;
-pub(crate) use result_cell::{Collector, ResultCell, SingleResult};
-pub use task::TaskHandle;
-
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+pub use from_outcome::FromOutcome;
+pub(crate) use pending::Pending;
+pub(crate) use result_cell::{Collector, ResultCell, SingleResult};
 
-use crate::codec;
-use crate::error::task_error::{TaskError, TaskErrorKind};
-use crate::observe::task_metrics::TaskMetrics;
-use crate::panic::catch::catch;
-use crate::panic::report::PanicReport;
-use crate::sys;
-use crate::task::bytes::Bytes;
-use crate::task::chunk::{ChunkOutcome, Outcomes};
+use super::measured::Measured;
+use crate::error::task_error::TaskError;
+use crate::task::executor::{Cancel, Executor};
 
-/// A worker's encoded result as a value.
-fn decode<R: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<R, TaskError> {
-    guarded(|| codec::decode(bytes))
+/// A call that runs in the background: what [`apply_async`](crate::Pool::apply_async),
+/// [`map_async`](crate::Pool::map_async) and the same verbs of a call with metrics return.
+///
+/// It can be waited for, awaited, asked, cancelled and sent to other threads. Dropping it unread
+/// changes nothing for the call.
+///
+/// `T` is what it gives:
+///
+/// | name | `T` | returned by |
+/// |---|---|---|
+/// | [`TaskHandle<R>`] | `Result<R, TaskError>` | `apply_async` |
+/// | [`MapHandle<R>`] | `Result<Vec<R>, TaskError>` | `map_async` |
+/// | [`MeasuredHandle<T>`] | [`Measured<R>`] | `apply_async` behind [`measured`](crate::Call::measured) |
+/// | | `Vec<Measured<R>>` | `map_async` behind `measured` |
+///
+/// ```
+/// # use procpool_core as procpool;
+/// use procpool::{Pool, SerialPool};
+///
+/// let pool = SerialPool::new();
+/// let one = pool.apply_async(|x: u64| x * x, 12);
+/// let many = pool.map_async(|x: u64| x * x, 1..4);
+/// assert_eq!(one.get().unwrap(), 144);
+/// assert_eq!(many.get().unwrap(), [1, 4, 9]);
+/// ```
+///
+/// `C` is where the outcomes arrive. It follows from the verb.
+#[must_use = "a handle is how the result is read; `drop` it to say that nobody wants it"]
+pub struct Handle<T, C: ResultCell = Collector> {
+    pending: Pending<C>,
+    result: PhantomData<fn() -> T>,
 }
 
-/// The same of bytes that need not be in one piece.
-fn decode_bytes<R: DeserializeOwned + 'static>(bytes: &Bytes) -> Result<R, TaskError> {
-    decode(&bytes.to_slice().map_err(|error| undecodable(&error))?)
-}
+/// The [`Handle`] of a single task: what [`apply_async`](crate::Pool::apply_async) returns. It
+/// gives the function's result, or the error of the task.
+///
+/// ```
+/// # use procpool_core as procpool;
+/// use procpool::{Pool, SerialPool, TaskHandle};
+///
+/// let pool = SerialPool::new();
+/// let handle: TaskHandle<u64> = pool.apply_async(|x: u64| x * x, 12);
+/// assert_eq!(handle.get().unwrap(), 144);
+/// ```
+pub type TaskHandle<R> = Handle<Result<R, TaskError>, SingleResult>;
 
-/// The same where the value may have the memory of the bytes.
-fn decode_owned<R: DeserializeOwned + 'static>(bytes: Bytes) -> Result<R, TaskError> {
-    match bytes.into_bulk() {
-        Ok((prefix, memory)) => guarded(|| codec::decode_bulk(prefix, memory)),
-        Err(bytes) => decode_bytes(&bytes),
-    }
-}
+/// The [`Handle`] of a map: what [`map_async`](crate::Pool::map_async) returns. It gives all
+/// results in the order of the items, or the error of the item with the lowest index that failed;
+/// the others were run all the same.
+///
+/// ```
+/// # use procpool_core as procpool;
+/// use procpool::{MapHandle, Pool, SerialPool};
+///
+/// let pool = SerialPool::new();
+/// let handle: MapHandle<u64> = pool.map_async(|x: u64| x * x, 1..4);
+/// assert_eq!(handle.get().unwrap(), [1, 4, 9]);
+/// ```
+pub type MapHandle<R> = Handle<Result<Vec<R>, TaskError>>;
 
-fn guarded<R>(decode: impl FnOnce() -> Result<R, codec::CodecError>) -> Result<R, TaskError> {
-    catch(decode)
-        .map_err(panicked)
-        .and_then(|value| value.map_err(|error| undecodable(&error)))
-}
+/// The [`Handle`] of a call with metrics. `T` is what it gives: a [`Measured`], or a vector of
+/// them.
+pub type MeasuredHandle<T> = Handle<T>;
 
-/// Where the outcomes of many items go, in their order.
-pub(crate) trait Receiver<R> {
-    fn put(&mut self, outcome: Result<R, TaskError>);
-
-    /// The same for many that succeeded.
-    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>);
-}
-
-impl<R> Receiver<R> for Vec<Result<R, TaskError>> {
-    fn put(&mut self, outcome: Result<R, TaskError>) {
-        self.push(outcome);
-    }
-
-    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>) {
-        self.extend(values.map(Ok));
-    }
-}
-
-/// For how many bytes of values room is made beforehand. As long as it is not touched it takes
-/// addresses, not memory.
-const MAX_ROOM: usize = 1 << 30;
-
-/// All values, or the first error.
-pub(crate) struct AllOrFirst<R>(Result<Vec<R>, TaskError>);
-
-impl<R> AllOrFirst<R> {
-    /// With room for this many values, unless that is more than there could be: an iterator may
-    /// claim anything.
-    pub(crate) fn with_capacity(count: usize) -> Self {
-        let mut values = Vec::new();
-        if count <= MAX_ROOM / size_of::<R>().max(1) && values.try_reserve_exact(count).is_ok() {
-            sys::expect_use(values.spare_capacity_mut());
-        }
-        Self(Ok(values))
-    }
-
-    pub(crate) fn into_result(self) -> Result<Vec<R>, TaskError> {
-        self.0
-    }
-}
-
-impl<R> Receiver<R> for AllOrFirst<R> {
-    #[inline]
-    fn put(&mut self, outcome: Result<R, TaskError>) {
-        if let Ok(values) = &mut self.0 {
-            match outcome {
-                Ok(value) => values.push(value),
-                Err(error) => self.0 = Err(error),
-            }
+impl<T, C: ResultCell> Handle<T, C> {
+    pub(crate) fn new(cell: Arc<C>, executor: Arc<dyn Executor>) -> Self {
+        Self {
+            pending: Pending::new(cell, executor),
+            result: PhantomData,
         }
     }
 
-    fn put_values(&mut self, values: impl ExactSizeIterator<Item = R>) {
-        if let Ok(all) = &mut self.0 {
-            all.extend(values);
-        }
+    /// Waits until the call has ended: the task, or every item of a map.
+    pub fn wait(&self) {
+        self.pending.wait();
+    }
+
+    /// Waits until the call has ended, but no longer than `timeout`; `false`: it had not by then.
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.pending.wait_timeout(timeout)
+    }
+
+    /// Whether the call has ended.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.pending.is_ready()
+    }
+
+    /// Ends the call early. What has not begun is not run and ends as `Cancelled` at once. What
+    /// runs is asked: [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to it, and
+    /// when it returns it ends as `Cancelled` too, whatever it returns.
+    pub fn cancel(&self) {
+        self.pending.cancel(Cancel::Cooperative);
+    }
+
+    /// Ends the call now. What runs is killed with its worker, and ends as `Cancelled`.
+    pub fn kill(&self) {
+        self.pending.cancel(Cancel::Kill);
+    }
+
+    /// As `on_complete`, with how many items have failed, and nothing is decoded.
+    pub(crate) fn on_end(&self, callback: impl FnOnce(u64) + Send + 'static) {
+        self.pending
+            .on_complete(move |outcome| callback(C::failures(&outcome)));
     }
 }
 
-/// Gives the value or error of each item of a chunk's outcome to `receiver`.
-pub(crate) fn decode_all<R: DeserializeOwned + 'static>(
-    piece: &ChunkOutcome,
-    receiver: &mut impl Receiver<R>,
-) {
-    if let Some(size) = codec::number_size::<R>()
-        && let Some(numbers) = piece.values_of(size)
-    {
-        receiver.put_values(numbers.map(|bytes| {
-            codec::read_number(bytes).expect("a number, and as many bytes as it has")
-        }));
-        return;
-    }
-    let mut next = piece.first;
-    // Once more for each item whose deserialisation panics, from behind that item.
-    while let Err(panic) = catch(|| {
-        piece.visit(next, |index, outcome| {
-            next = index + 1;
-            let value = outcome
-                .and_then(|bytes| codec::decode::<R>(bytes).map_err(|error| undecodable(&error)));
-            receiver.put(value.map_err(|error| error.at_index(index)));
+impl<T: FromOutcome<C>, C: ResultCell> Handle<T, C> {
+    /// Waits for the outcome and returns it: the result, or why there is none. Every call ends, if
+    /// only with its pool, so this does, unless a task never ends.
+    #[allow(clippy::missing_errors_doc, reason = "`T` says whether it can fail")]
+    pub fn get(self) -> T {
+        let outcome = self.pending.take().or_else(|| {
+            self.pending.wait();
+            self.pending.take()
         });
-    }) {
-        receiver.put(Err(panicked(panic).at_index(next - 1)));
+        T::from_outcome(outcome.unwrap_or_else(|| C::failed(TaskError::closed())))
+    }
+
+    /// The same, but no longer than `timeout`; `None`: it was not there by then. It can be read
+    /// again.
+    pub fn get_timeout(&mut self, timeout: Duration) -> Option<T> {
+        self.pending.wait_timeout(timeout);
+        self.read()
+    }
+
+    /// Whether the call has ended with a value, and a map with all of them. `None`: it has not
+    /// ended. It decodes the outcome to find out.
+    #[must_use]
+    pub fn is_successful(&self) -> Option<bool> {
+        self.read().map(|value| value.is_success())
+    }
+
+    /// Calls `callback` once with the outcome, on a thread of the pool's made for that, where it
+    /// may block, panic and use the pool. The outcome can still be read by the handle; each reads
+    /// a value of its own.
+    pub fn on_complete(&self, callback: impl FnOnce(&T) + Send + 'static) {
+        self.pending
+            .on_complete(move |outcome| callback(&T::from_shared(&outcome)));
+    }
+
+    fn read(&self) -> Option<T> {
+        let outcome = self.pending.outcome()?;
+        Some(T::from_shared(&outcome))
     }
 }
 
-/// Gives the outcome of each item of a chunk's outcome to `put`, with its index and its metrics.
-pub(crate) fn decode_measured<R: DeserializeOwned + 'static>(
-    piece: Arc<ChunkOutcome>,
-    mut put: impl FnMut(usize, Result<R, TaskError>, TaskMetrics),
-) {
-    // A single large value is taken, not copied.
-    match Arc::try_unwrap(piece) {
-        // An outcome of one item may be what was left of a larger one, and its outcome among
-        // several.
-        Ok(piece) if matches!(piece.outcomes, Outcomes::One(_)) => {
-            let (index, mut receipt) = (piece.first, piece.task_metrics(piece.first));
-            let bytes = piece.into_single();
-            let outcome = timed(&mut receipt, || bytes.and_then(decode_owned));
-            put(index, outcome, receipt);
-        }
-        piece => {
-            let piece = piece.map_or_else(|shared| shared, Arc::new);
-            piece.visit(piece.first, |index, outcome| {
-                let mut receipt = piece.task_metrics(index);
-                let outcome = timed(&mut receipt, || outcome.and_then(decode));
-                put(index, outcome, receipt);
-            });
+impl<T: FromOutcome<C>, C: ResultCell> Future for Handle<T, C> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        if self.pending.poll(context)
+            && let Some(value) = self.read()
+        {
+            Poll::Ready(value)
+        } else {
+            Poll::Pending
         }
     }
 }
 
-fn timed<T>(receipt: &mut TaskMetrics, decode: impl FnOnce() -> T) -> T {
-    let start = sys::now_ns();
-    let value = decode();
-    receipt.decode += Duration::from_nanos(sys::now_ns() - start);
-    value
+impl<T, C: ResultCell> fmt::Debug for Handle<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("is_ready", &self.pending.is_ready())
+            .finish_non_exhaustive()
+    }
 }
 
-#[cold]
-fn undecodable(error: &codec::CodecError) -> TaskError {
-    TaskError::new(
-        TaskErrorKind::Decode,
-        format!("cannot deserialise the result: {error}"),
-    )
-}
-
-#[cold]
-fn panicked(panic: PanicReport) -> TaskError {
-    TaskError::panicked(TaskErrorKind::Decode, "the result's deserialisation", panic)
-}
+const _: () = {
+    const fn assert<T: Send + Sync + Unpin>() {}
+    assert::<TaskHandle<std::rc::Rc<()>>>();
+    assert::<MapHandle<std::rc::Rc<()>>>();
+    assert::<MeasuredHandle<Measured<std::rc::Rc<()>>>>();
+};

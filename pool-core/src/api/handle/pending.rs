@@ -1,24 +1,23 @@
-//! What the handles of single tasks and of maps have in common.
+//! A call that was submitted, whatever its outcome is read as.
 
 use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use super::result_cell::{Collector, ResultCell};
+use super::result_cell::ResultCell;
 use crate::error::task_error::TaskError;
 use crate::sys;
-use crate::task::chunk::ChunkOutcome;
 use crate::task::executor::{Cancel, Executor};
 
 /// A call that was submitted.
-pub(crate) struct Pending<C: ResultCell + 'static> {
-    pub(super) cell: Arc<C>,
+pub(crate) struct Pending<C: ResultCell> {
+    cell: Arc<C>,
     executor: Arc<dyn Executor>,
     /// The cell may have a future's waker.
     was_polled: bool,
 }
 
-impl<C: ResultCell + 'static> Pending<C> {
+impl<C: ResultCell> Pending<C> {
     pub(crate) fn new(cell: Arc<C>, executor: Arc<dyn Executor>) -> Self {
         Self {
             cell,
@@ -55,6 +54,22 @@ impl<C: ResultCell + 'static> Pending<C> {
         self.executor.is_foreign() || self.cell.is_ready()
     }
 
+    /// The outcome, if it is there.
+    pub(super) fn outcome(&self) -> Option<C::Outcome> {
+        match self.refusal() {
+            Some(error) => Some(C::failed(error)),
+            None => self.cell.outcome(),
+        }
+    }
+
+    /// The same for the last caller.
+    pub(super) fn take(&self) -> Option<C::Outcome> {
+        match self.refusal() {
+            Some(error) => Some(C::failed(error)),
+            None => self.cell.take(),
+        }
+    }
+
     pub(crate) fn poll(&mut self, context: &Context<'_>) -> bool {
         if self.executor.is_foreign() {
             return true;
@@ -85,25 +100,7 @@ impl<C: ResultCell + 'static> Pending<C> {
     }
 }
 
-impl Pending<Collector> {
-    /// All outcomes that are there, in no order.
-    pub(crate) fn pieces(&self) -> Vec<Arc<ChunkOutcome>> {
-        match self.refusal() {
-            Some(error) => Collector::failed(error),
-            None => self.cell.pieces(),
-        }
-    }
-
-    /// The same for the last caller.
-    pub(crate) fn take(&self) -> Vec<Arc<ChunkOutcome>> {
-        match self.refusal() {
-            Some(error) => Collector::failed(error),
-            None => self.cell.take(),
-        }
-    }
-}
-
-impl<C: ResultCell + 'static> Drop for Pending<C> {
+impl<C: ResultCell> Drop for Pending<C> {
     fn drop(&mut self) {
         // The task goes on, perhaps for long, and what has polled need not stay in memory.
         if self.was_polled && !self.executor.is_foreign() {

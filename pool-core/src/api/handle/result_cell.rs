@@ -15,12 +15,29 @@ use crate::task::chunk::{ChunkOutcome, CompletionSink};
 use crate::task::executor::Executor;
 
 /// Something that a call's outcomes arrive in.
-pub(crate) trait ResultCell: CompletionSink {
-    /// What a completion callback looks at.
+#[allow(
+    private_bounds,
+    missing_docs,
+    reason = "public as a parameter of handles only"
+)]
+pub trait ResultCell: CompletionSink + Sized + 'static {
+    /// What has arrived, when all is there.
     type Outcome: Clone + Send + 'static;
+
+    /// One that waits for the outcome of one item.
+    fn of_one() -> Self;
 
     /// The outcome of what failed as a whole.
     fn failed(error: TaskError) -> Self::Outcome;
+
+    /// How many items have failed.
+    fn failures(outcome: &Self::Outcome) -> u64;
+
+    /// The outcome, if it is there.
+    fn outcome(&self) -> Option<Self::Outcome>;
+
+    /// The outcome for the last caller, if it is there.
+    fn take(&self) -> Option<Self::Outcome>;
 
     /// Whether all outcomes are there; if not, the waker of the thread that waits, if any, is
     /// woken when they are.
@@ -109,7 +126,7 @@ fn replace<'a, S: 'a>(
 }
 
 /// The outcome of a single task.
-pub(crate) struct SingleResult {
+pub struct SingleResult {
     call: CallId,
     state: Mutex<TaskState>,
     is_abandoned: AtomicBool,
@@ -160,16 +177,6 @@ impl SingleResult {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The outcome, if it is there.
-    pub(crate) fn outcome(&self) -> Option<Result<Bytes, TaskError>> {
-        self.lock().outcome.clone()
-    }
-
-    /// The outcome for the last caller, if it is there.
-    pub(crate) fn take(&self) -> Option<Result<Bytes, TaskError>> {
-        self.lock().outcome.take()
-    }
-
     fn set(&self, outcome: Result<Bytes, TaskError>) {
         let mut state = self.lock();
         if state.outcome.is_some() {
@@ -209,8 +216,24 @@ impl CompletionSink for SingleResult {
 impl ResultCell for SingleResult {
     type Outcome = Result<Bytes, TaskError>;
 
+    fn of_one() -> Self {
+        Self::default()
+    }
+
     fn failed(error: TaskError) -> Self::Outcome {
         Err(error)
+    }
+
+    fn failures(outcome: &Self::Outcome) -> u64 {
+        outcome.is_err().into()
+    }
+
+    fn outcome(&self) -> Option<Self::Outcome> {
+        self.lock().outcome.clone()
+    }
+
+    fn take(&self) -> Option<Self::Outcome> {
+        self.lock().outcome.take()
     }
 
     fn poll(&self, waker: Option<&Waker>) -> bool {
@@ -267,7 +290,7 @@ impl ResultCell for SingleResult {
 }
 
 /// The outcomes of a call of many items, chunk by chunk.
-pub(crate) struct Collector {
+pub struct Collector {
     call: CallId,
     state: Mutex<CollectorState>,
     is_abandoned: AtomicBool,
@@ -335,7 +358,7 @@ impl Collector {
     }
 
     /// The outcomes that have arrived since the last time.
-    pub(crate) fn take(&self) -> Vec<Arc<ChunkOutcome>> {
+    pub(crate) fn take_arrived(&self) -> Vec<Arc<ChunkOutcome>> {
         self.show_end();
         std::mem::take(&mut self.lock().pieces)
     }
@@ -350,12 +373,6 @@ impl Collector {
             None => any(&self.lock()),
             Some(waker) => replace(|| self.lock(), any, |state| &mut state.taker, waker),
         }
-    }
-
-    /// All outcomes, in no order.
-    pub(crate) fn pieces(&self) -> Vec<Arc<ChunkOutcome>> {
-        self.show_end();
-        self.lock().pieces.clone()
     }
 
     /// Before the results are read, for what is printed of them should come after the bar.
@@ -415,8 +432,30 @@ impl CompletionSink for Collector {
 impl ResultCell for Collector {
     type Outcome = Vec<Arc<ChunkOutcome>>;
 
+    fn of_one() -> Self {
+        let one = Self::default();
+        one.expect(1);
+        one
+    }
+
     fn failed(error: TaskError) -> Self::Outcome {
         vec![Arc::new(ChunkOutcome::failed(0, 1, error))]
+    }
+
+    fn failures(pieces: &Self::Outcome) -> u64 {
+        pieces.iter().map(|piece| piece.failures() as u64).sum()
+    }
+
+    fn outcome(&self) -> Option<Self::Outcome> {
+        self.show_end();
+        let state = self.lock();
+        (state.missing == 0).then(|| state.pieces.clone())
+    }
+
+    fn take(&self) -> Option<Self::Outcome> {
+        self.show_end();
+        let mut state = self.lock();
+        (state.missing == 0).then(|| std::mem::take(&mut state.pieces))
     }
 
     fn poll(&self, waker: Option<&Waker>) -> bool {

@@ -37,7 +37,7 @@ const FILL_FOR: Duration = Duration::from_micros(100);
 const HURRY_NS: u64 = 50_000;
 
 /// What gives a lazy map its outcomes.
-pub(crate) trait Source {
+pub trait Source {
     /// The next outcomes in whatever order they come, at least one; none when all are done.
     /// Waits for them, driving the pool.
     fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>>;
@@ -420,7 +420,7 @@ where
 /// Feeds a pool from an iterator in the thread that wants the results.
 ///
 /// Dropping it cancels what is under way.
-pub(crate) struct InputFeeder<I: Iterator> {
+pub struct InputFeeder<I: Iterator> {
     executor: Arc<dyn Executor>,
     pusher: Pusher<I>,
     /// What the input panicked with; to be thrown on when all items before are done.
@@ -531,7 +531,7 @@ where
     /// The outcomes that are there, none of them when all are done; `None`: they must be waited
     /// for.
     fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
-        let pieces = self.collector.take();
+        let pieces = self.collector.take_arrived();
         self.flow.observe(&pieces, Grain::of(&*self.executor));
         show(&self.progress, &pieces);
         let is_over = self.is_exhausted && self.flow.taken == self.flow.back;

@@ -423,7 +423,7 @@ impl Fed {
     /// The outcomes that are there, none of them when all are done; `None`: they must be waited
     /// for.
     fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
-        let pieces = self.collector.take();
+        let pieces = self.collector.take_arrived();
         let grain = Grain::of(&*self.executor);
         let mut state = self.tap.lock();
         state.flow.observe(&pieces, grain);

@@ -1,21 +1,13 @@
 //! Metrics: what became of each item, and what it took.
 
-mod call;
-mod handle;
-mod imap;
-
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::handle::decode_measured;
+use super::decode::{ItemOutcome, decode_measured};
 use crate::error::task_error::TaskError;
 use crate::observe::task_metrics::TaskMetrics;
 use crate::task::chunk::ChunkOutcome;
-
-pub use self::call::MeasuredCall;
-pub use self::handle::{Collected, MeasuredHandle};
-pub use self::imap::{ImapMeasured, ImapMeasuredLocal};
 
 /// An item's outcome, and its [`TaskMetrics`].
 #[derive(Debug, Clone)]
@@ -28,26 +20,35 @@ pub struct Measured<R> {
 }
 
 impl<R: DeserializeOwned + 'static> Measured<R> {
-    /// Puts the outcomes of a chunk's items behind those that are there.
-    fn read_all(piece: Arc<ChunkOutcome>, all: &mut impl Extend<Self>) {
-        decode_measured(piece, |index, outcome, metrics| {
-            let outcome = outcome.map_err(|error| error.at_index(index));
-            all.extend([Self { outcome, metrics }]);
-        });
-    }
-
-    /// The same of a call of one task, of which there is one outcome.
-    fn read_one(piece: Option<Arc<ChunkOutcome>>) -> Self {
+    /// That of a call of one task, of which there is one outcome.
+    pub(super) fn read_one(piece: Option<Arc<ChunkOutcome>>) -> Self {
         let mut all = None;
         if let Some(piece) = piece {
             decode_measured(piece, |_, outcome, metrics| {
                 all.get_or_insert(Self { outcome, metrics });
             });
         }
-        all.unwrap_or_else(|| Self {
-            outcome: Err(TaskError::closed()),
+        all.unwrap_or_else(|| Self::refused(TaskError::closed()))
+    }
+}
+
+impl<R: DeserializeOwned + 'static> ItemOutcome for Measured<R> {
+    fn refused(error: TaskError) -> Self {
+        Self {
+            outcome: Err(error),
             metrics: TaskMetrics::default(),
-        })
+        }
+    }
+
+    fn read_all(piece: Arc<ChunkOutcome>, all: &mut Vec<Self>) {
+        decode_measured(piece, |index, outcome, metrics| {
+            let outcome = outcome.map_err(|error| error.at_index(index));
+            all.push(Self { outcome, metrics });
+        });
+    }
+
+    fn is_success(&self) -> bool {
+        self.outcome.is_ok()
     }
 }
 
