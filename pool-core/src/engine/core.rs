@@ -16,7 +16,7 @@ use super::terminating::Terminating;
 use super::timers::GRACE_NS;
 use super::work::Delivery;
 use super::work_unit::{Done, WorkUnit};
-use super::worker_slot::{Killed, Phase, Slot};
+use super::worker_slot::{Killed, Slot};
 use super::{Process, Token};
 use crate::backend::config::ValidatedConfig;
 use crate::error::task_error::{TaskError, TaskErrorKind};
@@ -182,13 +182,14 @@ impl Core {
         if load.is_none_or(|chunk| chunk.call() != call) {
             return false;
         }
-        match (how, &self.slots[slot].phase) {
-            (Cancel::Kill, _) => self.kill(slot, Killed::Cancelled),
-            (Cancel::Cooperative, Phase::Up { channel, .. }) => {
-                let advice = &channel.region().words().advice;
-                advice.cancelled.store(item, Ordering::Relaxed);
+        match how {
+            Cancel::Kill => self.kill(slot, Killed::Cancelled),
+            Cancel::Cooperative => {
+                if let Some((_, channel)) = self.slots[slot].up() {
+                    let advice = &channel.region().words().advice;
+                    advice.cancelled.store(item, Ordering::Relaxed);
+                }
             }
-            (Cancel::Cooperative, _) => {}
         }
         true
     }
@@ -247,7 +248,7 @@ impl Core {
         let mut published = PublishedTails::default();
         for slot in self.slots.ids() {
             if self.is_active(slot)
-                && let Phase::Up { channel, .. } = &self.slots[slot].phase
+                && let Some((_, channel)) = self.slots[slot].up()
                 && !published.add(channel)
             {
                 break;
@@ -264,7 +265,7 @@ impl Core {
     }
 
     pub(super) fn drain_slot(&mut self, slot: SlotId) -> bool {
-        if self.slots[slot].killed.is_some() {
+        if self.slots[slot].is_killed() {
             // What it has done is taken in when it is dead.
             return false;
         }
@@ -282,7 +283,7 @@ impl Core {
 
     /// Moves bytes both ways between the parent and one worker.
     fn exchange(&mut self, slot: SlotId) -> Result<bool, Corrupt> {
-        let Phase::Up { process, channel } = &mut self.slots[slot].phase else {
+        let Some((process, channel)) = self.slots[slot].up_mut() else {
             return Ok(false);
         };
         let Some(info) = process.info() else {
@@ -300,7 +301,7 @@ impl Core {
         if news {
             self.scheduler.progressed(slot);
         }
-        let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {
+        let Some((_, channel)) = self.slots[slot].up_mut() else {
             return Ok(news);
         };
         let all = channel.send_on()?;
@@ -316,8 +317,7 @@ impl Core {
 
     /// A worker has finished a load.
     pub(super) fn finished(&mut self, slot: SlotId, mut done: Done<Chunk>, took_ns: u64) {
-        let busy_ns = &mut self.slots[slot].tally.busy_ns;
-        *busy_ns = busy_ns.saturating_add(took_ns);
+        self.slots[slot].was_busy(took_ns);
         if done.load.is_initializer {
             let mut piece = ChunkOutcome {
                 first: 0,
@@ -337,8 +337,7 @@ impl Core {
             };
             self.prepared(slot, failed);
         } else {
-            self.slots[slot].tally.items += u64::from(done.load.count);
-            self.slots[slot].has_worked = true;
+            self.slots[slot].worked(done.load.count);
             self.lifecycle.has_worked();
             #[allow(unused_mut, reason = "events alone have origins")]
             let mut delivery = Delivery::new(done, took_ns);
@@ -358,7 +357,7 @@ impl Core {
         self.watcher = watcher;
         for slot in self.slots.ids() {
             let active = self.is_active(slot);
-            if let Phase::Up { channel, .. } = &mut self.slots[slot].phase {
+            if let Some((_, channel)) = self.slots[slot].up_mut() {
                 channel.listen(active && watcher.wants_doorbells(), true);
             }
         }
@@ -366,7 +365,7 @@ impl Core {
 
     /// The worker in a slot, if it is this one.
     pub(super) fn process(&self, token: Token) -> Option<&Process> {
-        let process = self.slots.get(token.slot)?.phase.process()?;
+        let process = self.slots.get(token.slot)?.phase().process()?;
         (process.number == token.number).then_some(process)
     }
 

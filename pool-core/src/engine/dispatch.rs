@@ -3,10 +3,11 @@
 use super::core::Core;
 use super::scheduler::Imbalance;
 use super::slot_id::SlotId;
-use super::worker_slot::{Initialized, Killed, Phase};
+use super::worker_slot::Killed;
 use crate::error::task_error::TaskError;
 use crate::shm::ring::Corrupt;
 use crate::sys;
+use crate::worker::function::FunctionId;
 
 /// How many small tasks are handed out together where a worker has enough of them.
 const BATCH: u32 = 16;
@@ -79,7 +80,7 @@ impl Core {
 
     /// Lets a worker have what was put into its ring.
     fn publish(&mut self, slot: SlotId) {
-        if let Phase::Up { channel, .. } = &mut self.slots[slot].phase {
+        if let Some((_, channel)) = self.slots[slot].up_mut() {
             channel.publish();
         }
     }
@@ -91,7 +92,7 @@ impl Core {
         self.notify.sending(self.scheduler.newest_mut(slot));
         #[cfg(feature = "tracing")]
         self.note_origin(slot);
-        let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {
+        let Some((_, channel)) = self.slots[slot].up_mut() else {
             return;
         };
         let Some(chunk) = self.scheduler.newest(slot) else {
@@ -116,7 +117,7 @@ impl Core {
 
     /// Takes back what a worker was handed and has not begun.
     pub(super) fn begin_reclaim(&mut self, slot: SlotId) {
-        let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {
+        let Some((_, channel)) = self.slots[slot].up_mut() else {
             // Its worker is dead, and what it had comes back when its death is booked.
             self.scheduler.doom(slot);
             return;
@@ -128,23 +129,18 @@ impl Core {
 
     /// Retires a worker that has nothing to do.
     fn retire(&mut self, slot: SlotId) {
-        let finalizer = match self.slots[slot].initialized {
-            Initialized::Yes => self
-                .config
-                .finalizer
-                .map(crate::worker::function::FunctionId::number),
-            _ => None,
-        };
-        let Phase::Up { channel, .. } = &mut self.slots[slot].phase else {
+        let finalizer = self.config.finalizer;
+        let finalizer = finalizer.filter(|_| self.slots[slot].is_initialized());
+        let finalizer = finalizer.map(FunctionId::number);
+        let Some((_, channel)) = self.slots[slot].up_mut() else {
             // It is dead, and nothing of it is to be waited for here.
             self.scheduler.doom(slot);
             return;
         };
         match channel.send_retire(finalizer) {
             Ok(()) => {
-                let why = self.slots[slot].recycle;
-                let why = why.unwrap_or_else(|| self.scheduler.reason_to_go(slot));
-                self.slots[slot].retired = Some(why);
+                let otherwise = self.scheduler.reason_to_go(slot);
+                self.slots[slot].retired(otherwise);
                 self.scheduler.retiring(slot);
                 self.orphan();
             }

@@ -3,7 +3,7 @@
 use super::Process;
 use super::core::{Core, End};
 use super::work::Delivery;
-use super::worker_slot::{Killed, Phase};
+use super::worker_slot::Killed;
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::TaskError;
 use crate::task::chunk::Chunk;
@@ -30,14 +30,10 @@ impl Core {
             self.notify.fail(chunk, reason.clone());
         }
         for slot in self.slots.ids() {
-            let begun = match &self.slots[slot].phase {
-                Phase::Up { channel, .. }
-                | Phase::Dying {
-                    channel: Some(channel),
-                    ..
-                } => channel.region().items_begun(),
-                _ => continue,
+            let Some(channel) = self.slots[slot].channel() else {
+                continue;
             };
+            let begun = channel.region().items_begun();
             let was_retiring = self.scheduler.is_retiring(slot);
             let salvaged = self.scheduler.down(slot, begun);
             for done in salvaged.finished {
@@ -60,8 +56,8 @@ impl Core {
     pub(super) fn give_up(&mut self, reason: TaskError) -> Vec<Process> {
         self.end(reason);
         let slots = self.slots.values_mut().filter_map(|slot| {
-            let phase = std::mem::replace(&mut slot.phase, Phase::Down { not_before: 0 });
-            phase.into_linked()
+            let released = slot.let_go()?;
+            Some(released.process)
         });
         let terminating = self.terminating.drain(..).map(|it| it.process);
         slots.chain(terminating).collect()
@@ -73,9 +69,6 @@ impl Core {
         closing
             && self.scheduler.is_empty()
             && self.terminating.is_empty()
-            && self
-                .slots
-                .values()
-                .all(|slot| matches!(slot.phase, Phase::Down { .. }))
+            && self.slots.values().all(|slot| slot.is_down())
     }
 }

@@ -1,7 +1,6 @@
 //! Shared memory that was freed: the workers that may have mapped it are notified.
 
 use super::Shared;
-use super::worker_slot::Phase;
 use crate::broadcast::Listener;
 
 impl Shared {
@@ -16,7 +15,7 @@ impl Shared {
         if self.frees.get().is_some_and(|frees| frees.take()) {
             for slot in self.lock().slots.values() {
                 // Others have mapped nothing.
-                if let Phase::Up { channel, .. } = &slot.phase {
+                if let Some((_, channel)) = slot.up() {
                     channel.tell_of_frees();
                 }
             }

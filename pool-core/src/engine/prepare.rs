@@ -23,7 +23,7 @@ impl Core {
         };
         let entry = *entry;
         let mut item = Vec::new();
-        let settings = settings.of_place(self.slots[slot].position.map_or(0, PositionId::index));
+        let settings = settings.of_place(self.slots[slot].position().map_or(0, PositionId::index));
         let encoded = protocol::append_item(&mut item, |out| codec::encode(&settings, out));
         debug_assert!(encoded.is_ok(), "settings can be encoded");
         self.run_first(slot, Chunk::initializer(entry, item));
@@ -36,7 +36,7 @@ impl Core {
                 self.is_ready_now(slot);
             }
             Some((entry, item)) => {
-                self.slots[slot].initialized = Initialized::Pending;
+                self.slots[slot].set_initialized(Initialized::Pending);
                 let chunk = Chunk::initializer(*entry, item.clone());
                 self.run_first(slot, chunk);
             }
@@ -45,7 +45,7 @@ impl Core {
 
     fn run_first(&mut self, slot: SlotId, chunk: Chunk) {
         self.scheduler.prepare(slot, chunk);
-        if matches!(self.slots[slot].initialized, Initialized::Unset) || self.is_successor(slot) {
+        if matches!(self.slots[slot].initialized(), Initialized::Unset) || self.is_successor(slot) {
             // Somebody waits for its end, but not as the leader.
             self.listen_for_orphans();
         }
@@ -54,7 +54,7 @@ impl Core {
 
     /// A worker could run a task.
     fn is_ready_now(&mut self, slot: SlotId) {
-        self.slots[slot].initialized = Initialized::Yes;
+        self.slots[slot].set_initialized(Initialized::Yes);
         self.lifecycle.is_ready();
         if self.is_successor(slot) {
             self.lifecycle.wants_maintenance();
@@ -65,7 +65,7 @@ impl Core {
     /// A worker has finished its settings or its initializer.
     pub(super) fn prepared(&mut self, slot: SlotId, failure: Option<TaskError>) {
         let failure = failure.or_else(|| self.too_large(slot));
-        match (&self.slots[slot].initialized, failure) {
+        match (self.slots[slot].initialized(), failure) {
             (Initialized::Unset, None) => {
                 self.lifecycle.worker_started();
                 self.initialize(slot);
@@ -78,7 +78,7 @@ impl Core {
                     TaskErrorKind::Launch,
                     format!("a worker cannot be set up as the pool's builder asks: {why}"),
                 );
-                self.slots[slot].initialized = Initialized::Failed(error.clone());
+                self.slots[slot].set_initialized(Initialized::Failed(error.clone()));
                 self.kill(slot, Killed::Uninitialized);
                 self.startup_gave_up(&error);
             }
@@ -86,7 +86,8 @@ impl Core {
                 self.is_ready_now(slot);
             }
             (_, Some(error)) => {
-                self.slots[slot].initialized = Initialized::Failed(TaskError::initializer(&error));
+                self.slots[slot]
+                    .set_initialized(Initialized::Failed(TaskError::initializer(&error)));
                 self.kill(slot, Killed::Uninitialized);
             }
         }

@@ -4,14 +4,14 @@
 use super::core::{Core, End, nanoseconds};
 use super::positions::PositionId;
 use super::slot_id::SlotId;
-use super::worker_slot::{Initialized, Phase, Slot};
+use super::worker_slot::Slot;
 use crate::observe::worker_exit::ExitReason;
 use crate::sys;
 
 impl Core {
     /// A slot's worker is to be replaced for this reason. It works until its successor is ready.
     fn recycle(&mut self, slot: SlotId, reason: ExitReason) {
-        self.slots[slot].recycle.get_or_insert(reason);
+        self.slots[slot].plan_departure(reason);
         self.lifecycle.wants_maintenance();
     }
 
@@ -32,12 +32,12 @@ impl Core {
             let Some(active) = self.lifecycle.positions().active(position) else {
                 continue;
             };
-            let is_over = self.slots[active].recycle.is_some();
+            let is_over = self.slots[active].is_to_go();
             if !is_over && !self.scheduler.is_used_up(active) {
                 continue;
             }
             match self.lifecycle.positions().successor(position) {
-                None if self.slots[active].is_alone => self.dismiss(active),
+                None if self.slots[active].is_alone() => self.dismiss(active),
                 None if self.lifecycle.positions().is_crowded(position) => {}
                 None => {
                     self.occupy(position);
@@ -57,31 +57,24 @@ impl Core {
 
     /// A slot that nobody needs gets a worker for this position.
     fn occupy(&mut self, position: PositionId) {
-        let is_vacant =
-            |slot: &Slot| slot.position.is_none() && matches!(slot.phase, Phase::Down { .. });
-        let slot = self.slots.find(is_vacant).unwrap_or_else(|| {
+        let slot = self.slots.find(Slot::is_vacant).unwrap_or_else(|| {
             self.scheduler.add_worker();
             self.slots.push(Slot::new(None))
         });
         self.lifecycle.appoint(position, slot);
-        self.slots[slot].position = Some(position);
-        // Of a worker that was not even launched.
-        self.slots[slot].recycle = None;
-        self.slots[slot].phase = Phase::Down { not_before: 0 };
+        self.slots[slot].occupy(position);
         self.has_errand = true;
     }
 
     /// Whether a slot's worker could run a task.
     fn is_ready(&self, slot: SlotId) -> bool {
         let slot = &self.slots[slot];
-        matches!(slot.phase, Phase::Up { .. })
-            && matches!(slot.initialized, Initialized::Yes)
-            && slot.killed.is_none()
+        slot.up().is_some() && slot.is_initialized() && !slot.is_killed()
     }
 
     /// Whether a slot's worker waits for another one to go.
     pub(super) fn is_successor(&self, slot: SlotId) -> bool {
-        let position = self.slots[slot].position;
+        let position = self.slots[slot].position();
         position
             .is_some_and(|position| self.lifecycle.positions().successor(position) == Some(slot))
     }
@@ -98,7 +91,7 @@ impl Core {
     /// A slot's worker runs no more tasks: it was retired, or is dead. Its successor, if it has
     /// one, is active from now on; says whether it has.
     pub(super) fn succeed(&mut self, slot: SlotId) -> bool {
-        let Some(position) = self.slots[slot].position else {
+        let Some(position) = self.slots[slot].position() else {
             return false;
         };
         if self.lifecycle.positions().active(position) != Some(slot) {
@@ -115,19 +108,15 @@ impl Core {
 
     /// A slot's worker has no position any more.
     fn leave(&mut self, slot: SlotId, position: PositionId) {
-        self.slots[slot].position = None;
-        if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
-            self.slots[slot].leaves = Some(position);
+        if self.slots[slot].leave() {
             self.lifecycle.left(position);
         }
     }
 
     /// A slot's worker is dead: its successor gets its position, if it has one.
     pub(super) fn make_way(&mut self, slot: SlotId) {
-        self.slots[slot].recycle = None;
-        self.slots[slot].death_due = None;
         self.succeed(slot);
-        if let Some(position) = self.slots[slot].leaves.take() {
+        if let Some(position) = self.slots[slot].is_gone() {
             self.lifecycle.is_gone(position);
         }
     }
@@ -137,14 +126,14 @@ impl Core {
     /// is none.
     pub(super) fn do_without_successor(&mut self, slot: SlotId) -> bool {
         let Some(position) = self.slots[slot]
-            .position
+            .position()
             .filter(|_| self.is_successor(slot))
         else {
             return false;
         };
-        self.slots[slot].position = None;
+        self.slots[slot].leave();
         if let Some(active) = self.lifecycle.dismiss_successor(position) {
-            self.slots[active].is_alone = true;
+            self.slots[active].stays_alone();
         }
         true
     }
@@ -154,8 +143,8 @@ impl Core {
         for slot in self.lifecycle.clear(position) {
             self.leave(slot, position);
             // The reason is the worker's, and not that of the next one in this slot.
-            if !matches!(self.slots[slot].phase, Phase::Down { .. }) {
-                self.slots[slot].recycle = Some(reason);
+            if !self.slots[slot].is_down() {
+                self.slots[slot].must_go(reason);
                 // One that is still on its way goes when it has come.
                 self.dismiss(slot);
             }
@@ -164,7 +153,7 @@ impl Core {
 
     /// A worker has come that nobody needs any more.
     pub(super) fn send_away(&mut self, slot: SlotId) {
-        self.slots[slot].recycle = Some(ExitReason::Resized);
+        self.slots[slot].must_go(ExitReason::Resized);
         self.dismiss(slot);
     }
 
@@ -188,15 +177,13 @@ impl Core {
 
     /// How much memory a slot's worker holds, in bytes, as it says itself.
     pub(super) fn resident(&self, slot: SlotId) -> u64 {
-        match &self.slots[slot].phase {
-            Phase::Up { channel, .. } => channel.region().resident(),
-            _ => 0,
-        }
+        let worker = self.slots[slot].up();
+        worker.map_or(0, |(_, channel)| channel.region().resident())
     }
 
     pub(super) fn is_idle_from_now(&mut self, slot: SlotId) {
         if self.config.lifecycle.idle_timeout.is_some() {
-            self.slots[slot].idle_since = sys::now_ns();
+            self.slots[slot].is_idle_since(sys::now_ns());
         }
     }
 
@@ -207,9 +194,8 @@ impl Core {
         }
         let ages = self.slots.iter().filter_map(|(index, slot)| {
             let limit = nanoseconds(self.config.lifecycle.max_age?);
-            let counts =
-                self.is_ready(index) && slot.recycle.is_none() && !self.is_successor(index);
-            counts.then_some(slot.born.saturating_add(limit))
+            let counts = self.is_ready(index) && !slot.is_to_go() && !self.is_successor(index);
+            counts.then_some(slot.born().saturating_add(limit))
         });
         let idle = self.may_sleep().then(|| {
             let ends = self.slots.ids().filter_map(|slot| self.idle_until(slot));
@@ -227,14 +213,14 @@ impl Core {
     /// When a slot's worker has been idle for too long, if it is idle.
     fn idle_until(&self, slot: SlotId) -> Option<u64> {
         let limit = nanoseconds(self.config.lifecycle.idle_timeout?);
-        let position = self.slots[slot].position?;
+        let position = self.slots[slot].position()?;
         let is_idle = self.is_ready(slot)
             && !self.scheduler.is_busy(slot)
             && !self.scheduler.is_reclaimed(slot)
-            && self.slots[slot].recycle.is_none()
+            && !self.slots[slot].is_to_go()
             && !self.is_successor(slot)
             && !self.lifecycle.positions().is_crowded(position);
-        is_idle.then(|| self.slots[slot].idle_since.saturating_add(limit))
+        is_idle.then(|| self.slots[slot].idle_since().saturating_add(limit))
     }
 
     /// Replaces workers that are too old, and lets those go that have been idle for too long.
@@ -245,13 +231,13 @@ impl Core {
         for slot in self.slots.ids() {
             if let Some(limit) = self.config.lifecycle.max_age
                 && self.is_ready(slot)
-                && self.slots[slot].born.saturating_add(nanoseconds(limit)) <= now
+                && self.slots[slot].born().saturating_add(nanoseconds(limit)) <= now
             {
                 self.recycle(slot, ExitReason::MaxAge);
             }
             if self.may_sleep()
                 && self.idle_until(slot).is_some_and(|until| until <= now)
-                && let Some(position) = self.slots[slot].position
+                && let Some(position) = self.slots[slot].position()
             {
                 self.vacate(position, ExitReason::Idle);
             }
@@ -309,7 +295,7 @@ impl Core {
     /// The first worker of a position that the pool was given later cannot be started: then the
     /// pool stays smaller. `false`: it is another one.
     pub(super) fn stay_smaller(&mut self, slot: SlotId) -> bool {
-        let position = self.slots[slot].position;
+        let position = self.slots[slot].position();
         let is_new = |position: &PositionId| self.lifecycle.positions().generation(*position) == 0;
         let Some(position) = position
             .filter(is_new)

@@ -26,24 +26,19 @@ impl Core {
         stats.workers_terminating = self.terminating.len() as u64;
         let now = sys::now_ns();
         for (id, slot) in self.slots.iter() {
-            if let Phase::Up { channel, .. }
-            | Phase::Dying {
-                channel: Some(channel),
-                ..
-            } = &slot.phase
-            {
+            if let Some(channel) = slot.channel() {
                 channel.count(&mut stats);
             }
-            let Phase::Up { process, channel } = &slot.phase else {
+            let Some((process, channel)) = slot.up() else {
                 continue;
             };
             let Some(info) = process.info().cloned() else {
                 continue;
             };
-            let up = now.saturating_sub(slot.born);
+            let up = now.saturating_sub(slot.born());
             let at_work = self.at_work_since(id, channel.region(), now);
             let busy = slot
-                .tally
+                .tally()
                 .busy_ns
                 .saturating_add(at_work.map_or(0, |since| now - since));
             let busy = busy.min(up);
@@ -52,7 +47,7 @@ impl Core {
                 up: Duration::from_nanos(up),
                 busy: Duration::from_nanos(busy),
                 idle: Duration::from_nanos(up - busy),
-                items: slot.tally.items,
+                items: slot.tally().items,
                 queued: self.scheduler.open_in(id),
                 rss: None,
             });
@@ -63,12 +58,12 @@ impl Core {
     /// Reports to this tracer what happens from now on, and which workers there are.
     pub(super) fn trace(&mut self, tracer: &Tracer) -> io::Result<()> {
         let workers = self.slots.iter().filter_map(|(id, slot)| {
-            let Phase::Up { process, .. } = &slot.phase else {
+            let Some((process, _)) = slot.up() else {
                 return None;
             };
-            let position = slot.position.or(slot.leaves);
+            let position = slot.last_position();
             let position = position.map_or(id.index(), PositionId::index);
-            Some((position, process.info()?, slot.born))
+            Some((position, process.info()?, slot.born()))
         });
         self.notify.attach_tracer(tracer, workers)
     }
@@ -78,7 +73,7 @@ impl Core {
         let since = region
             .frame_started()
             .filter(|_| self.scheduler.is_busy(slot))?;
-        (self.slots[slot].born..=now)
+        (self.slots[slot].born()..=now)
             .contains(&since)
             .then_some(since)
     }
@@ -107,9 +102,9 @@ impl Core {
                 stack: None,
             };
             let mut region = None;
-            match &slot.phase {
+            match slot.phase() {
                 // Room that is kept for a later worker.
-                Phase::Down { .. } if slot.position.is_none() => continue,
+                Phase::Down { .. } if slot.position().is_none() => continue,
                 Phase::Down { .. } => {}
                 Phase::Launching => worker.state = WorkerState::Starting,
                 Phase::Starting { process, .. } => {
@@ -128,7 +123,7 @@ impl Core {
                         worker.task = self.running_task(id, number, channel.region(), now);
                     }
                     worker.state = match worker.task {
-                        _ if slot.killed.is_some() => WorkerState::Terminating,
+                        _ if slot.is_killed() => WorkerState::Terminating,
                         _ if self.scheduler.is_retiring(id) => WorkerState::Draining,
                         Some(_) => WorkerState::Running,
                         None => WorkerState::Idle,

@@ -10,7 +10,6 @@ use super::WorkerPipes;
 use super::core::Core;
 use super::slot_id::SlotId;
 use super::work::Delivery;
-use super::worker_slot::Phase;
 
 impl Core {
     /// Notes where the items of a worker's newest load come from, which is about to be sent.
@@ -40,9 +39,7 @@ impl Core {
     }
 
     fn pipes(&self, slot: SlotId) -> Option<&WorkerPipes> {
-        match &self.slots[slot].phase {
-            Phase::Up { process, .. } => process.pipes.as_ref(),
-            _ => None,
-        }
+        let (process, _) = self.slots[slot].up()?;
+        process.pipes.as_ref()
     }
 }

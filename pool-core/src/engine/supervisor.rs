@@ -13,7 +13,6 @@ use super::core::End;
 use super::leader::{RingWatcher, until};
 use super::slot_id::SlotId;
 use super::terminating::outlive;
-use super::worker_slot::Phase;
 use super::workers::Due;
 use super::{Process, Shared, Token, WorkerPipes};
 use crate::backend::launcher::Launcher;
@@ -281,7 +280,7 @@ impl Supervisor {
         let Some(process) = core.process(worker) else {
             return;
         };
-        if matches!(core.slots[worker.slot].phase, Phase::Up { .. }) {
+        if core.slots[worker.slot].up().is_some() {
             if !matches!(sys::is_hung_up(process.handle.doorbell()), Ok(true)) {
                 return;
             }
@@ -291,7 +290,7 @@ impl Supervisor {
             return;
         }
         let was_reached = core.advance(worker.slot);
-        let was_killed = core.slots[worker.slot].killed.is_some();
+        let was_killed = core.slots[worker.slot].is_killed();
         if was_reached {
             if let Some(process) = core.process(worker) {
                 let doorbell = process.handle.doorbell();

@@ -13,7 +13,7 @@ use super::core::{Core, End, nanoseconds};
 use super::lifecycle::Setback;
 use super::peer::Peer;
 use super::slot_id::SlotId;
-use super::worker_slot::Phase;
+use super::worker_slot::{Phase, Released};
 use super::workers::Death;
 use super::{Process, Token};
 use crate::observe::worker_exit::{ExitReason, WorkerExit};
@@ -132,8 +132,7 @@ impl Core {
     /// A slot's worker was killed, or is dead: it should be gone soon.
     pub(super) fn expect_death(&mut self, slot: SlotId, within_ns: u64) {
         let due = sys::now_ns() + within_ns;
-        let death_due = &mut self.slots[slot].death_due;
-        *death_due = Some(death_due.map_or(due, |earlier| earlier.min(due)));
+        self.slots[slot].expect_death(due);
         // The supervisor keeps this time.
         self.has_errand = true;
     }
@@ -147,8 +146,8 @@ impl Core {
             if ends { asked.min(it.give_up) } else { asked }
         });
         let slots = self.slots.values().filter_map(|slot| {
-            let due = slot.death_due?;
-            Some(due.min(slot.phase.asked_at()))
+            let due = slot.death_due()?;
+            Some(due.min(slot.phase().asked_at()))
         });
         slots.chain(terminating).min().unwrap_or(u64::MAX)
     }
@@ -156,10 +155,10 @@ impl Core {
     /// The workers that should be gone by now.
     pub(super) fn overdue(&self, now: u64) -> Vec<Token> {
         let slots = self.slots.iter();
-        let overdue = slots.filter(|(_, slot)| slot.death_due.is_some_and(|due| due <= now));
+        let overdue = slots.filter(|(_, slot)| slot.death_due().is_some_and(|due| due <= now));
         overdue
             .filter_map(|(index, slot)| {
-                let number = slot.phase.process()?.number;
+                let number = slot.phase().process()?.number;
                 Some(Token {
                     slot: index,
                     number,
@@ -172,7 +171,7 @@ impl Core {
     pub(super) fn poll_exits(&mut self, by: u64) {
         let is_due = |process: &Process| process.ask_again.is_some_and(|again| again.at <= by);
         for slot in self.slots.ids() {
-            if let Phase::Dying { process, .. } = &self.slots[slot].phase
+            if let Phase::Dying { process, .. } = self.slots[slot].phase()
                 && is_due(process)
             {
                 self.died(slot);
@@ -196,20 +195,16 @@ impl Core {
     /// whatever holds it; and should the kill have been refused, it finds that all it had was
     /// taken back.
     pub(super) fn part_from(&mut self, slot: SlotId) {
-        let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
-        let (mut process, channel, exit) = match phase {
-            Phase::Starting { process, .. } => (process, None, None),
-            Phase::Up { process, channel } => (process, Some(channel), None),
-            Phase::Dying { process, channel } => {
-                let exit = process.status_so_far();
-                (process, channel, Some(exit))
-            }
-            Phase::Down { .. } | Phase::Launching => {
-                self.slots[slot].phase = phase;
-                return;
-            }
+        let Some(released) = self.slots[slot].let_go() else {
+            return;
         };
-        let was_told_to_go = self.scheduler.is_retiring(slot) && self.slots[slot].killed.is_none();
+        let Released {
+            mut process,
+            channel,
+            was_dying,
+        } = released;
+        let exit = was_dying.then(|| process.status_so_far());
+        let was_told_to_go = self.scheduler.is_retiring(slot) && !self.slots[slot].is_killed();
         let reason = match (channel, process.info().cloned()) {
             (Some(channel), Some(info)) => {
                 if !was_told_to_go {
@@ -246,10 +241,9 @@ impl Core {
             give_up: sys::now_ns() + nanoseconds(WAIT),
         });
         self.make_way(slot);
-        if let Setback::Pause(pause) = self.lifecycle.does_not_die(self.terminating.len())
-            && let Phase::Down { not_before } = &mut self.slots[slot].phase
-        {
-            *not_before = (*not_before).max(sys::now_ns() + pause);
+        let setback = self.lifecycle.does_not_die(self.terminating.len());
+        if let Setback::Pause(pause) = setback {
+            self.slots[slot].launch_not_before(sys::now_ns() + pause);
         }
     }
 

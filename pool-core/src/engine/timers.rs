@@ -31,27 +31,27 @@ impl Core {
         // A plain loop: this is asked after every task that is submitted.
         let mut next = u64::MAX;
         for slot in self.slots.values() {
-            if slot.killed.is_none() {
-                if let Some(deadline) = slot.deadline {
+            if !slot.is_killed() {
+                if let Some(deadline) = slot.deadline() {
                     next = next.min(deadline);
                 }
-                if let Some(unheard) = slot.unheard {
+                if let Some(unheard) = slot.unheard() {
                     next = next.min(unheard.look_at);
                 }
-                if let Phase::Starting { give_up, process } = &slot.phase
+                if let Phase::Starting { give_up, process } = slot.phase()
                     && supervisor
                 {
                     next = next.min(*give_up).min(process.asked_at());
                 }
             }
-            if let Some(due) = slot.death_due
+            if let Some(due) = slot.death_due()
                 && supervisor
             {
-                next = next.min(due).min(slot.phase.asked_at());
+                next = next.min(due).min(slot.phase().asked_at());
             }
-            if let Phase::Down { not_before } = &slot.phase
+            if let Phase::Down { not_before } = slot.phase()
                 && launches
-                && slot.position.is_some()
+                && slot.position().is_some()
             {
                 next = next.min(*not_before);
             }
@@ -74,9 +74,11 @@ impl Core {
     /// When the supervisor alone has something to do, in nanoseconds: workers come and go.
     pub(super) fn next_errand(&self) -> Option<u64> {
         let launches = self.launches();
-        let launches = self.slots.values().filter_map(|slot| match &slot.phase {
-            Phase::Down { not_before } if launches && slot.position.is_some() => Some(*not_before),
-            Phase::Starting { give_up, process } if slot.killed.is_none() => {
+        let launches = self.slots.values().filter_map(|slot| match slot.phase() {
+            Phase::Down { not_before } if launches && slot.position().is_some() => {
+                Some(*not_before)
+            }
+            Phase::Starting { give_up, process } if !slot.is_killed() => {
                 Some(process.asked_at().min(*give_up))
             }
             _ => None,
@@ -102,10 +104,13 @@ impl Core {
         }
         self.on_maintenance(now);
         for slot in self.slots.ids() {
-            if self.slots[slot].deadline.is_some_and(|due| due <= now) {
+            if self.slots[slot].deadline().is_some_and(|due| due <= now) {
                 self.on_deadline(slot, now);
             }
-            if self.slots[slot].unheard.is_some_and(|it| it.look_at <= now) {
+            if self.slots[slot]
+                .unheard()
+                .is_some_and(|it| it.look_at <= now)
+            {
                 self.look_after_unheard(slot, now);
             }
         }
@@ -130,7 +135,7 @@ impl Core {
             if !self.is_silent(slot, now) {
                 continue;
             }
-            let Phase::Starting { give_up, .. } = &mut self.slots[slot].phase else {
+            let Some((_, give_up)) = self.slots[slot].starting_mut() else {
                 continue;
             };
             match respite(*give_up, now, limit) {
@@ -142,16 +147,17 @@ impl Core {
 
     fn is_silent(&self, slot: SlotId, now: u64) -> bool {
         let slot = &self.slots[slot];
-        matches!(slot.phase, Phase::Starting { give_up, .. } if give_up <= now)
-            && slot.killed.is_none()
+        matches!(slot.phase(), Phase::Starting { give_up, .. } if *give_up <= now)
+            && !slot.is_killed()
     }
 
     /// An item of the slot may have had its time.
     fn on_deadline(&mut self, slot: SlotId, now: u64) {
         // What has ended in the meantime needs no killing.
         self.drain_slot(slot);
-        let due = self.slots[slot].deadline.take().unwrap_or(now);
-        let Phase::Up { channel, .. } = &self.slots[slot].phase else {
+        let due = self.slots[slot].deadline().unwrap_or(now);
+        self.slots[slot].look_next_at(None);
+        let Some((_, channel)) = self.slots[slot].up() else {
             return;
         };
         let region = channel.region();
@@ -163,10 +169,10 @@ impl Core {
         let waiting = waiting.filter_map(|chunk| chunk.timeout).min();
         let limit = waiting.map_or(GRACE_NS, Timeout::as_ns);
         if let Some(respite) = respite(due, now, limit) {
-            if let Some((_, since)) = &mut self.slots[slot].overdue {
+            if let Some((_, since)) = self.slots[slot].overdue_mut() {
                 *since += now - due;
             }
-            self.slots[slot].deadline = Some(now + respite);
+            self.slots[slot].look_next_at(Some(now + respite));
             return;
         }
         let mut due = waiting.map(|timeout| now + timeout.as_ns());
@@ -186,16 +192,16 @@ impl Core {
             // When an item began may be a lie, and so may be that none did. But a worker cannot
             // go on forever to say that it has begun one more.
             let position = self.scheduler.position(slot, begun);
-            let (seen, since) = self.slots[slot].overdue.unwrap_or((position, now));
+            let (seen, since) = self.slots[slot].overdue_mut().unwrap_or((position, now));
             let since = if position > seen { now } else { since };
             if since + limit <= now {
                 self.kill(slot, Killed::Unresponsive);
                 return;
             }
-            self.slots[slot].overdue = Some((position.max(seen), since));
+            *self.slots[slot].overdue_mut() = Some((position.max(seen), since));
             due = Some(due.map_or(since + limit, |due| due.min(since + limit)));
         }
-        self.slots[slot].deadline = due;
+        self.slots[slot].look_next_at(due);
     }
 
     /// How long a worker may be without an outcome, in nanoseconds, whatever it says of itself;

@@ -1,51 +1,477 @@
-//! What the parent has of each worker process.
+//! A slot: room for one worker process after the other, and the states of the one that it has.
+//!
+//! ```text
+//!          launch          start           reach
+//! Down ------------> Launching ----> Starting ----> Up
+//!  ^ ^  launch_failed   |               |           |
+//!  | +------------------+               |           |  let_go
+//!  |                                    v           v
+//!  +------------------------------------+-----------+
+//!  |   let_go
+//!  +------------- Dying   (await_status: from Down, at once after let_go)
+//! ```
+//!
+//! Everybody may look at a state, and the transitions are methods. One from a wrong state panics
+//! in a build with debug assertions, and does nothing in others.
+//!
+//! What is known of a worker beside its state begins anew with each [`Slot::start`]:
+//!
+//! | what | values | which states |
+//! |---|---|---|
+//! | its setup | applies settings, runs the initializer, ready, failed | `Up` and later |
+//! | its departure | stays; planned, for a reason; retired, for a reason | retired: `Up` and later |
+//! | why it was killed | not, or the first reason | `Starting` and later |
+//! | until when it should be gone | not known, or a time | killed, or dead, or lost |
+//!
+//! A worker whose departure is planned may be killed, and so may a retired one, which a plan does
+//! not bring back. Its place is another thing, since a slot has one before it has a worker: see
+//! [`Place`].
 
 use super::Process;
 use super::parent_channel::ParentChannel;
 use super::positions::PositionId;
+use crate::error::task_error::TaskError;
 use crate::observe::worker_exit::ExitReason;
 
-/// Room for one worker process.
+/// See the module.
 pub(super) struct Slot {
-    pub(super) phase: Phase,
-    /// Where its worker works or will; see [`Positions`](super::positions::Positions).
-    pub(super) position: Option<PositionId>,
+    phase: Phase,
+    place: Place,
     /// The number of its worker, or of the last that it had.
-    pub(super) number: u32,
+    number: u32,
     /// How many workers its position had had when it was launched.
-    pub(super) generation: u32,
-    /// Where the initializer stands: `Err` with the reason when it failed in this worker.
-    pub(super) initialized: Initialized,
-    /// When to look at the running item's deadline, in nanoseconds of the monotonic clock.
-    pub(super) deadline: Option<u64>,
-    /// How far the worker was when a deadline was last looked at, and when it was first seen there,
-    /// in nanoseconds of the monotonic clock.
-    pub(super) overdue: Option<(u64, u64)>,
+    generation: u32,
     /// How many launches in a row have met a dying starter.
-    pub(super) lost_starters: u8,
-    /// Whether this worker has finished a load.
-    pub(super) has_worked: bool,
-    /// What this worker has done.
-    pub(super) tally: Tally,
-    /// Why the worker was killed, if it was.
-    pub(super) killed: Option<Killed>,
-    /// When its tasks get their outcomes even if the worker is not gone, which was killed or has
-    /// died, in nanoseconds of the monotonic clock.
-    pub(super) death_due: Option<u64>,
-    /// When it was reached, in nanoseconds of the monotonic clock.
-    pub(super) born: u64,
+    lost_starters: u8,
+    worker: Known,
+}
+
+/// Where a slot's worker belongs; see [`Positions`](super::positions::Positions).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nowhere: the slot waits for a position that needs it.
+    Nowhere,
+    /// Its worker works there, or will.
+    At(PositionId),
+    /// Its worker had that position and is on the way out.
+    Leaving(PositionId),
+}
+
+/// Whether a worker is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Departure {
+    /// It is not.
+    #[default]
+    Stays,
+    /// When its successor is ready, or when it has finished what it runs.
+    Planned(ExitReason),
+    /// It was told to.
+    Retired(ExitReason),
+}
+
+/// What is known of a worker beside its state. All times are in nanoseconds of the monotonic
+/// clock.
+#[derive(Default)]
+struct Known {
+    initialized: Initialized,
+    departure: Departure,
+    /// There could be no successor for it.
+    is_alone: bool,
+    killed: Option<Killed>,
+    /// When its tasks get their outcomes even if it is not gone, which was killed or has died.
+    death_due: Option<u64>,
+    /// When to look at the running item's deadline.
+    deadline: Option<u64>,
+    /// How far it was when a deadline was last looked at, and when it was first seen there.
+    overdue: Option<(u64, u64)>,
+    /// It cannot ring: how it is looked after.
+    unheard: Option<Unheard>,
+    /// Whether it has finished a load.
+    has_worked: bool,
+    tally: Tally,
+    /// When it was reached.
+    born: u64,
     /// Since when it has been idle, if it is. Only kept where idle workers go.
-    pub(super) idle_since: u64,
-    /// The position that its worker had, if that is on the way out.
-    pub(super) leaves: Option<PositionId>,
-    /// There could be no successor for its worker.
-    pub(super) is_alone: bool,
-    /// Why the worker is to be replaced, if it is.
-    pub(super) recycle: Option<ExitReason>,
-    /// Why the worker was retired, if it was.
-    pub(super) retired: Option<ExitReason>,
-    /// The worker cannot ring: how it is looked after.
-    pub(super) unheard: Option<Unheard>,
+    idle_since: u64,
+}
+
+/// What a slot had, which has no worker any more.
+pub(super) struct Released {
+    pub(super) process: Process,
+    /// If it was reached.
+    pub(super) channel: Option<Box<ParentChannel>>,
+    /// It is dead, and was waiting for its exit status.
+    pub(super) was_dying: bool,
+}
+
+/// States and transitions.
+impl Slot {
+    /// One without a worker.
+    pub(super) fn new(position: Option<PositionId>) -> Self {
+        Self {
+            phase: Phase::Down { not_before: 0 },
+            place: position.map_or(Place::Nowhere, Place::At),
+            number: 0,
+            generation: 0,
+            lost_starters: 0,
+            worker: Known::default(),
+        }
+    }
+
+    pub(super) fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        matches!(self.phase, Phase::Down { .. })
+    }
+
+    /// The worker, if it was reached and is not known to be dead.
+    pub(super) fn up(&self) -> Option<(&Process, &ParentChannel)> {
+        match &self.phase {
+            Phase::Up { process, channel } => Some((process, channel)),
+            _ => None,
+        }
+    }
+
+    /// The same, to do something with it.
+    pub(super) fn up_mut(&mut self) -> Option<(&mut Process, &mut ParentChannel)> {
+        match &mut self.phase {
+            Phase::Up { process, channel } => Some((process, channel)),
+            _ => None,
+        }
+    }
+
+    /// The worker that has not answered yet, and when it must have.
+    pub(super) fn starting_mut(&mut self) -> Option<(&mut Process, &mut u64)> {
+        match &mut self.phase {
+            Phase::Starting { process, give_up } => Some((process, give_up)),
+            _ => None,
+        }
+    }
+
+    /// The worker process that is not known to be dead.
+    pub(super) fn living_mut(&mut self) -> Option<&mut Process> {
+        match &mut self.phase {
+            Phase::Starting { process, .. } | Phase::Up { process, .. } => Some(process),
+            Phase::Down { .. } | Phase::Launching | Phase::Dying { .. } => None,
+        }
+    }
+
+    /// Its rings, also of a worker that is dead and not settled.
+    pub(super) fn channel(&self) -> Option<&ParentChannel> {
+        match &self.phase {
+            Phase::Up { channel, .. } => Some(channel),
+            Phase::Dying { channel, .. } => channel.as_deref(),
+            Phase::Down { .. } | Phase::Launching | Phase::Starting { .. } => None,
+        }
+    }
+
+    /// A wrong state for a transition.
+    #[cold]
+    fn refuse(&self, transition: &str) {
+        debug_assert!(false, "{transition} in the state {}", self.phase.name());
+    }
+
+    /// Down: the supervisor launches a worker, the one with this number.
+    pub(super) fn launch(&mut self, number: u32, generation: u32) {
+        if !self.is_down() {
+            return self.refuse("launch");
+        }
+        self.number = number;
+        self.generation = generation;
+        self.phase = Phase::Launching;
+    }
+
+    /// Launching: it was launched, and must answer by then. Nothing is known of it.
+    pub(super) fn start(&mut self, process: Process, give_up: u64) {
+        if !matches!(self.phase, Phase::Launching) {
+            return self.refuse("start");
+        }
+        self.worker = Known::default();
+        self.phase = Phase::Starting { process, give_up };
+    }
+
+    /// Launching: there is no process. Or down: it died before it was reached.
+    pub(super) fn launch_failed(&mut self) {
+        if !matches!(self.phase, Phase::Launching | Phase::Down { .. }) {
+            return self.refuse("launch_failed");
+        }
+        self.phase = Phase::Down { not_before: 0 };
+    }
+
+    /// Starting: it has answered.
+    pub(super) fn reach(&mut self, channel: ParentChannel, now: u64) {
+        self.phase = match self.take() {
+            Phase::Starting { process, .. } => Phase::Up {
+                process,
+                channel: Box::new(channel),
+            },
+            other => {
+                self.phase = other;
+                return self.refuse("reach");
+            }
+        };
+        self.worker.born = now;
+        self.lost_starters = 0;
+    }
+
+    /// Starting, up, dying: the slot is down from now on, and has its worker no more. `None`: it
+    /// had none.
+    pub(super) fn let_go(&mut self) -> Option<Released> {
+        let (process, channel, was_dying) = match self.take() {
+            Phase::Starting { process, .. } => (process, None, false),
+            Phase::Up { process, channel } => (process, Some(channel), false),
+            Phase::Dying { process, channel } => (process, channel, true),
+            none @ (Phase::Down { .. } | Phase::Launching) => {
+                self.phase = none;
+                return None;
+            }
+        };
+        Some(Released {
+            process,
+            channel,
+            was_dying,
+        })
+    }
+
+    /// Down: what was let go of is dead, and its exit status is on its way.
+    pub(super) fn await_status(&mut self, released: Released) {
+        if !self.is_down() {
+            return self.refuse("await_status");
+        }
+        let Released {
+            process, channel, ..
+        } = released;
+        self.phase = Phase::Dying { process, channel };
+    }
+
+    /// Down: no worker is launched before this time, in nanoseconds.
+    pub(super) fn launch_not_before(&mut self, at: u64) {
+        match &mut self.phase {
+            Phase::Down { not_before } => *not_before = at.max(*not_before),
+            _ => self.refuse("launch_not_before"),
+        }
+    }
+
+    fn take(&mut self) -> Phase {
+        std::mem::replace(&mut self.phase, Phase::Down { not_before: 0 })
+    }
+
+    /// One more launch in a row has met a dying starter. Says how many have.
+    pub(super) fn lost_starter(&mut self) -> u8 {
+        self.lost_starters = self.lost_starters.saturating_add(1);
+        self.lost_starters
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+}
+
+/// Its place.
+impl Slot {
+    /// Where its worker works or will.
+    pub(super) fn position(&self) -> Option<PositionId> {
+        match self.place {
+            Place::At(position) => Some(position),
+            Place::Nowhere | Place::Leaving(_) => None,
+        }
+    }
+
+    /// Where its worker works or will, or has worked.
+    pub(super) fn last_position(&self) -> Option<PositionId> {
+        match self.place {
+            Place::At(position) | Place::Leaving(position) => Some(position),
+            Place::Nowhere => None,
+        }
+    }
+
+    /// Whether a position could have it.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.is_down() && self.place == Place::Nowhere
+    }
+
+    /// Vacant: it gets a worker for this position.
+    pub(super) fn occupy(&mut self, position: PositionId) {
+        if !self.is_vacant() {
+            return self.refuse("occupy");
+        }
+        self.place = Place::At(position);
+        self.phase = Phase::Down { not_before: 0 };
+        // Of a worker that was not even launched.
+        self.worker.departure = Departure::Stays;
+    }
+
+    /// It has no position any more. Says whether a worker of it is on its way out.
+    pub(super) fn leave(&mut self) -> bool {
+        self.place = match self.place {
+            Place::At(position) if !self.is_down() => Place::Leaving(position),
+            Place::At(_) | Place::Nowhere => Place::Nowhere,
+            Place::Leaving(position) => Place::Leaving(position),
+        };
+        matches!(self.place, Place::Leaving(_))
+    }
+
+    /// Its worker is gone. Gives the position that it was leaving.
+    pub(super) fn is_gone(&mut self) -> Option<PositionId> {
+        self.worker.departure = Departure::Stays;
+        self.worker.death_due = None;
+        let Place::Leaving(position) = self.place else {
+            return None;
+        };
+        self.place = Place::Nowhere;
+        Some(position)
+    }
+}
+
+/// What is known of its worker.
+impl Slot {
+    pub(super) fn initialized(&self) -> &Initialized {
+        &self.worker.initialized
+    }
+
+    pub(super) fn is_initialized(&self) -> bool {
+        matches!(self.worker.initialized, Initialized::Yes)
+    }
+
+    /// Its setup goes on, or ends.
+    pub(super) fn set_initialized(&mut self, stage: Initialized) {
+        self.worker.initialized = stage;
+    }
+
+    pub(super) fn departure(&self) -> Departure {
+        self.worker.departure
+    }
+
+    /// Whether it is to go, or was told to.
+    pub(super) fn is_to_go(&self) -> bool {
+        self.worker.departure != Departure::Stays
+    }
+
+    /// It is to go for this reason, if it is not to go for another one.
+    pub(super) fn plan_departure(&mut self, reason: ExitReason) {
+        if self.worker.departure == Departure::Stays {
+            self.worker.departure = Departure::Planned(reason);
+        }
+    }
+
+    /// It is to go for this reason, whatever was planned.
+    pub(super) fn must_go(&mut self, reason: ExitReason) {
+        if !matches!(self.worker.departure, Departure::Retired(_)) {
+            self.worker.departure = Departure::Planned(reason);
+        }
+    }
+
+    /// It was told to go: for the reason that was planned, or else for this one.
+    pub(super) fn retired(&mut self, otherwise: ExitReason) {
+        let reason = match self.worker.departure {
+            Departure::Stays => otherwise,
+            Departure::Planned(reason) | Departure::Retired(reason) => reason,
+        };
+        self.worker.departure = Departure::Retired(reason);
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.worker.is_alone
+    }
+
+    /// There could be no successor for it.
+    pub(super) fn stays_alone(&mut self) {
+        self.worker.is_alone = true;
+    }
+
+    pub(super) fn killed(&self) -> Option<Killed> {
+        self.worker.killed
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.worker.killed.is_some()
+    }
+
+    /// It was killed. The first reason is the one.
+    pub(super) fn kill(&mut self, why: Killed) {
+        self.worker.killed.get_or_insert(why);
+    }
+
+    pub(super) fn death_due(&self) -> Option<u64> {
+        self.worker.death_due
+    }
+
+    /// It should be gone by then, or earlier.
+    pub(super) fn expect_death(&mut self, due: u64) {
+        let death_due = &mut self.worker.death_due;
+        *death_due = Some(death_due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.worker.deadline
+    }
+
+    /// The running item's deadline is to be looked at then, or earlier.
+    pub(super) fn look_at(&mut self, due: u64) {
+        let worker = &mut self.worker;
+        if worker.deadline.is_none() {
+            // What was seen before was of other items.
+            worker.overdue = None;
+        }
+        worker.deadline = Some(worker.deadline.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    /// It is to be looked at then, and not earlier; `None`: not at all.
+    pub(super) fn look_next_at(&mut self, due: Option<u64>) {
+        self.worker.deadline = due;
+    }
+
+    /// How far it was when a deadline was last looked at, and since when.
+    pub(super) fn overdue_mut(&mut self) -> &mut Option<(u64, u64)> {
+        &mut self.worker.overdue
+    }
+
+    pub(super) fn unheard(&self) -> Option<Unheard> {
+        self.worker.unheard
+    }
+
+    pub(super) fn set_unheard(&mut self, unheard: Option<Unheard>) {
+        self.worker.unheard = unheard;
+    }
+
+    pub(super) fn has_worked(&self) -> bool {
+        self.worker.has_worked
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        self.worker.tally
+    }
+
+    /// It has finished its settings, its initializer, or a chunk.
+    pub(super) fn was_busy(&mut self, took_ns: u64) {
+        let busy_ns = &mut self.worker.tally.busy_ns;
+        *busy_ns = busy_ns.saturating_add(took_ns);
+    }
+
+    /// It has finished a chunk of so many items.
+    pub(super) fn worked(&mut self, items: u32) {
+        self.worker.tally.items += u64::from(items);
+        self.worker.has_worked = true;
+    }
+
+    /// When it was reached.
+    pub(super) fn born(&self) -> u64 {
+        self.worker.born
+    }
+
+    pub(super) fn idle_since(&self) -> u64 {
+        self.worker.idle_since
+    }
+
+    pub(super) fn is_idle_since(&mut self, now: u64) {
+        self.worker.idle_since = now;
+    }
 }
 
 /// A living worker that has no doorbell any more finishes what it runs, and the parent looks for
@@ -54,42 +480,6 @@ pub(super) struct Slot {
 pub(super) struct Unheard {
     pub(super) since: u64,
     pub(super) look_at: u64,
-}
-
-impl Slot {
-    /// One without a worker.
-    pub(super) fn new(position: Option<PositionId>) -> Self {
-        Self {
-            phase: Phase::Down { not_before: 0 },
-            position,
-            number: 0,
-            generation: 0,
-            initialized: Initialized::Unset,
-            deadline: None,
-            overdue: None,
-            lost_starters: 0,
-            has_worked: false,
-            tally: Tally::default(),
-            killed: None,
-            death_due: None,
-            born: 0,
-            idle_since: 0,
-            leaves: None,
-            is_alone: false,
-            recycle: None,
-            retired: None,
-            unheard: None,
-        }
-    }
-
-    /// The running item's deadline is to be looked at then, or earlier.
-    pub(super) fn look_at(&mut self, due: u64) {
-        if self.deadline.is_none() {
-            // What was seen before was of other items.
-            self.overdue = None;
-        }
-        self.deadline = Some(self.deadline.map_or(due, |earlier| earlier.min(due)));
-    }
 }
 
 /// What a worker has done since it was reached.
@@ -102,16 +492,17 @@ pub(super) struct Tally {
 }
 
 /// How far a worker's initializer is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) enum Initialized {
     /// It applies its settings, before the initializer.
+    #[default]
     Unset,
     /// It runs, or has not begun.
     Pending,
     /// It has finished, or there is none.
     Yes,
     /// It failed.
-    Failed(crate::error::task_error::TaskError),
+    Failed(TaskError),
 }
 
 /// The life of a slot's worker.
@@ -135,17 +526,18 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    /// The worker process, if there is one.
-    pub(super) fn process(&self) -> Option<&Process> {
+    fn name(&self) -> &'static str {
         match self {
-            Self::Starting { process, .. }
-            | Self::Up { process, .. }
-            | Self::Dying { process, .. } => Some(process),
-            Self::Down { .. } | Self::Launching => None,
+            Self::Down { .. } => "down",
+            Self::Launching => "launching",
+            Self::Starting { .. } => "starting",
+            Self::Up { .. } => "up",
+            Self::Dying { .. } => "dying",
         }
     }
 
-    pub(super) fn into_linked(self) -> Option<Process> {
+    /// The worker process, if there is one.
+    pub(super) fn process(&self) -> Option<&Process> {
         match self {
             Self::Starting { process, .. }
             | Self::Up { process, .. }
@@ -170,4 +562,222 @@ pub(super) enum Killed {
     Silent,
     /// Its initializer failed.
     Uninitialized,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::backend::launcher::{Readiness, WorkerHandle};
+    use crate::backend::tie::Tie;
+    use crate::error::launch_error::LaunchError;
+    use crate::process::exit_status::ExitStatus;
+    use crate::shm::region::Region;
+
+    const BYTES: usize = 4096;
+
+    /// A worker of which there is a region only.
+    struct Nothing(Arc<Region>, OwnedFd);
+
+    impl WorkerHandle for Nothing {
+        fn region(&self) -> Arc<Region> {
+            self.0.clone()
+        }
+
+        fn doorbell(&self) -> BorrowedFd<'_> {
+            self.1.as_fd()
+        }
+
+        fn poll_ready(&mut self) -> Result<Readiness, LaunchError> {
+            Ok(Readiness::Pending)
+        }
+
+        fn pid(&self) -> Option<u32> {
+            None
+        }
+
+        fn exit_fd(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+
+        fn kill(&mut self) {}
+
+        fn reap(&mut self) -> Poll<ExitStatus> {
+            Poll::Pending
+        }
+    }
+
+    fn region() -> Arc<Region> {
+        let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
+        region.introduce(1, 0, BYTES, BYTES);
+        Arc::new(region)
+    }
+
+    fn process() -> Process {
+        let (tie, theirs) = Tie::new().expect("descriptors");
+        Process {
+            handle: Box::new(Nothing(region(), theirs)),
+            tie,
+            number: 1,
+            seed: 0,
+            info: None,
+            failure: None,
+            is_watched: false,
+            ask_again: None,
+            pipes: None,
+        }
+    }
+
+    fn channel() -> ParentChannel {
+        ParentChannel::new(region(), BYTES, BYTES)
+    }
+
+    fn position() -> PositionId {
+        let positions = crate::engine::positions::Positions::new(1);
+        positions.all().next().expect("one")
+    }
+
+    /// A slot in each of its states.
+    fn each_state() -> [Slot; 5] {
+        let mut slots = [(); 5].map(|()| Slot::new(Some(position())));
+        for slot in &mut slots[1..] {
+            slot.launch(1, 0);
+        }
+        for slot in &mut slots[2..] {
+            slot.start(process(), 7);
+        }
+        for slot in &mut slots[3..] {
+            slot.reach(channel(), 8);
+        }
+        for slot in &mut slots[4..] {
+            let released = slot.let_go().expect("a worker");
+            slot.await_status(released);
+        }
+        let names = slots.each_ref().map(|slot| slot.phase().name());
+        assert_eq!(names, ["down", "launching", "starting", "up", "dying"]);
+        slots
+    }
+
+    type Transition = fn(&mut Slot);
+
+    /// What each transition makes of each state; `None`: it is refused, and the state stays.
+    const TRANSITIONS: [(&str, Transition, [Option<&str>; 5]); 7] = [
+        (
+            "launch",
+            |slot| slot.launch(2, 1),
+            [Some("launching"), None, None, None, None],
+        ),
+        (
+            "start",
+            |slot| slot.start(process(), 9),
+            [None, Some("starting"), None, None, None],
+        ),
+        (
+            "launch_failed",
+            Slot::launch_failed,
+            [Some("down"), Some("down"), None, None, None],
+        ),
+        (
+            "reach",
+            |slot| slot.reach(channel(), 9),
+            [None, None, Some("up"), None, None],
+        ),
+        (
+            "let_go",
+            |slot| drop(slot.let_go()),
+            [
+                Some("down"),
+                Some("launching"),
+                Some("down"),
+                Some("down"),
+                Some("down"),
+            ],
+        ),
+        (
+            "await_status",
+            |slot| {
+                slot.await_status(Released {
+                    process: process(),
+                    channel: None,
+                    was_dying: false,
+                });
+            },
+            [Some("dying"), None, None, None, None],
+        ),
+        (
+            "launch_not_before",
+            |slot| slot.launch_not_before(5),
+            [Some("down"), None, None, None, None],
+        ),
+    ];
+
+    #[test]
+    fn each_transition_from_each_state() {
+        for (name, transition, expected) in TRANSITIONS {
+            for (slot, expected) in each_state().iter_mut().zip(expected) {
+                let before = slot.phase().name();
+                let done = catch_unwind(AssertUnwindSafe(|| transition(slot)));
+                let is_refused = expected.is_none() && cfg!(debug_assertions);
+                assert_eq!(done.is_err(), is_refused, "{name} from {before}");
+                let after = expected.unwrap_or(before);
+                assert_eq!(slot.phase().name(), after, "{name} from {before}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_worker_has_nothing_of_the_one_before() {
+        let [_, _, _, mut slot, _] = each_state();
+        slot.set_initialized(Initialized::Yes);
+        slot.plan_departure(ExitReason::MaxAge);
+        slot.stays_alone();
+        slot.kill(Killed::Deadline);
+        slot.kill(Killed::Cancelled);
+        assert_eq!(slot.killed(), Some(Killed::Deadline), "the first reason");
+        slot.look_at(5);
+        slot.worked(3);
+        slot.let_go().expect("a worker");
+        slot.launch(2, 1);
+        slot.start(process(), 0);
+        assert!(!slot.is_killed() && !slot.is_to_go() && !slot.is_alone());
+        assert!(!slot.is_initialized() && !slot.has_worked());
+        assert_eq!((slot.deadline(), slot.tally().items), (None, 0));
+    }
+
+    #[test]
+    fn a_departure_has_one_reason() {
+        let mut slot = Slot::new(None);
+        slot.plan_departure(ExitReason::MaxAge);
+        slot.plan_departure(ExitReason::MaxMemory);
+        assert_eq!(slot.departure(), Departure::Planned(ExitReason::MaxAge));
+        slot.must_go(ExitReason::Resized);
+        slot.retired(ExitReason::Closed);
+        slot.must_go(ExitReason::Idle);
+        slot.plan_departure(ExitReason::MaxAge);
+        assert_eq!(slot.departure(), Departure::Retired(ExitReason::Resized));
+    }
+
+    #[test]
+    fn a_place_is_left_once_its_worker_is_gone() {
+        let mut vacant = Slot::new(Some(position()));
+        assert!(!vacant.leave(), "there was no worker");
+        assert!(vacant.is_vacant());
+        vacant.occupy(position());
+        assert_eq!(vacant.position(), Some(position()));
+
+        let [_, _, _, mut slot, _] = each_state();
+        assert!(slot.leave());
+        assert_eq!(
+            (slot.position(), slot.last_position()),
+            (None, Some(position()))
+        );
+        drop(slot.let_go());
+        assert!(!slot.is_vacant(), "the position waits for that");
+        assert_eq!(slot.is_gone(), Some(position()));
+        assert!(slot.is_vacant());
+    }
 }

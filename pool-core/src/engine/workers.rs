@@ -17,7 +17,7 @@ use super::slot_id::SlotId;
 use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use super::timers::GRACE_NS;
 use super::work::Delivery;
-use super::worker_slot::{Initialized, Killed, Phase, Tally, Unheard};
+use super::worker_slot::{Departure, Initialized, Killed, Phase, Released, Unheard};
 use super::{Process, Token};
 use crate::backend::launcher::{LaunchSpec, Outlets, Readiness};
 use crate::error::launch_error::LaunchError;
@@ -56,17 +56,17 @@ impl Core {
         self.has_errand = false;
         let now = sys::now_ns();
         for (index, slot) in self.slots.iter_mut() {
-            let ready = matches!(slot.phase, Phase::Down { not_before } if not_before <= now);
+            let ready = matches!(slot.phase(), Phase::Down { not_before } if *not_before <= now);
             if ready
-                && let Some(position) = slot.position
+                && let Some(position) = slot.position()
                 && self.scheduler.wants_worker()
             {
-                (slot.number, slot.generation) = self.lifecycle.launch(position);
-                slot.phase = Phase::Launching;
+                let (number, generation) = self.lifecycle.launch(position);
+                slot.launch(number, generation);
                 due.push(Due {
                     slot: index,
-                    number: slot.number,
-                    generation: slot.generation,
+                    number,
+                    generation,
                     ring_bytes: self.config.ring_bytes,
                 });
             }
@@ -79,17 +79,7 @@ impl Core {
         let is_in_vain = process.failure.is_some();
         self.notify.worker_launched();
         let give_up = sys::now_ns().saturating_add(nanoseconds(self.config.launch_timeout));
-        self.slots[slot].phase = Phase::Starting { process, give_up };
-        self.slots[slot].initialized = Initialized::Unset;
-        self.slots[slot].deadline = None;
-        self.slots[slot].overdue = None;
-        self.slots[slot].has_worked = false;
-        self.slots[slot].killed = None;
-        self.slots[slot].death_due = None;
-        self.slots[slot].is_alone = false;
-        self.slots[slot].recycle = None;
-        self.slots[slot].retired = None;
-        self.slots[slot].unheard = None;
+        self.slots[slot].start(process, give_up);
         if is_in_vain {
             self.kill(slot, Killed::Silent);
         } else if matches!(self.end, End::Ended(_)) {
@@ -99,20 +89,19 @@ impl Core {
 
     /// A worker process could not be started.
     pub(super) fn launch_failed(&mut self, slot: SlotId, error: &LaunchError) {
-        self.slots[slot].phase = Phase::Down { not_before: 0 };
-        if self.slots[slot].position.is_none() {
+        self.slots[slot].launch_failed();
+        if self.slots[slot].position().is_none() {
             // It was to go anyway.
             self.make_way(slot);
             return;
         }
         if error.is_lost_fork_server() {
-            let losses = &mut self.slots[slot].lost_starters;
-            *losses = losses.saturating_add(1);
             // At once. Only a slow death is asked for several times.
-            let pause = (*losses > 1).then(|| LOST_STARTER_NS << (*losses - 2).min(11));
-            self.slots[slot].phase = Phase::Down {
-                not_before: pause.map_or(0, |pause| sys::now_ns() + pause),
-            };
+            let losses = self.slots[slot].lost_starter();
+            if losses > 1 {
+                let pause = LOST_STARTER_NS << (losses - 2).min(11);
+                self.slots[slot].launch_not_before(sys::now_ns() + pause);
+            }
             return;
         }
         if self.lifecycle.fail_startup(|| error.clone()) {
@@ -129,7 +118,7 @@ impl Core {
 
     /// A worker did not come so far that it could run a task.
     pub(super) fn startup_failed(&mut self, slot: SlotId, reason: TaskError) {
-        let setback = self.lifecycle.start_failed(self.slots[slot].number);
+        let setback = self.lifecycle.start_failed(self.slots[slot].number());
         self.suffer(slot, setback, || reason);
     }
 
@@ -139,9 +128,7 @@ impl Core {
         match setback {
             Setback::None => {}
             Setback::Pause(pause) => {
-                if let Phase::Down { not_before } = &mut self.slots[slot].phase {
-                    *not_before = sys::now_ns() + pause;
-                }
+                self.slots[slot].launch_not_before(sys::now_ns() + pause);
             }
             Setback::GiveUp => self.end(reason()),
         }
@@ -149,10 +136,10 @@ impl Core {
 
     /// A starting worker's doorbell is readable. Says whether the worker was reached by this.
     pub(super) fn advance(&mut self, slot: SlotId) -> bool {
-        if self.slots[slot].killed.is_some() {
+        if self.slots[slot].is_killed() {
             return false;
         }
-        let Phase::Starting { process, .. } = &mut self.slots[slot].phase else {
+        let Some((process, _)) = self.slots[slot].starting_mut() else {
             return false;
         };
         match process.handle.poll_ready() {
@@ -188,24 +175,17 @@ impl Core {
 
     fn reached(&mut self, slot: SlotId, region: Arc<Region>) {
         let bytes = self.config.ring_bytes;
-        let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
-        let Phase::Starting { mut process, .. } = phase else {
-            self.slots[slot].phase = phase;
+        let generation = self.slots[slot].generation();
+        let Some((process, _)) = self.slots[slot].starting_mut() else {
             return;
         };
-        let position = self.slots[slot].position;
-        let info = process.learn_pid(self.slots[slot].generation, &region);
+        let info = process.learn_pid(generation, &region);
+        let position = self.slots[slot].position();
         let number = position.map_or(slot.index(), PositionId::index);
         self.notify.worker_reached(number, &info);
         let mut channel = ParentChannel::new(region, bytes, bytes);
         channel.limit_results(self.config.max_result_bytes);
-        self.slots[slot].phase = Phase::Up {
-            process,
-            channel: Box::new(channel),
-        };
-        self.slots[slot].born = sys::now_ns();
-        self.slots[slot].lost_starters = 0;
-        self.slots[slot].tally = Tally::default();
+        self.slots[slot].reach(channel, sys::now_ns());
         self.scheduler.up(slot);
         match position {
             Some(position) => self.lifecycle.reached(position),
@@ -220,12 +200,10 @@ impl Core {
     /// Kills a slot's worker. What becomes of its tasks is delivered when it is dead, or when it
     /// should be.
     pub(super) fn kill(&mut self, slot: SlotId, why: Killed) {
-        if let Phase::Starting { process, .. } | Phase::Up { process, .. } =
-            &mut self.slots[slot].phase
-        {
+        if let Some(process) = self.slots[slot].living_mut() {
             process.kill();
             process.ask_again = None;
-            self.slots[slot].killed.get_or_insert(why);
+            self.slots[slot].kill(why);
             self.scheduler.doom(slot);
             self.expect_death(slot, AFTER_KILL_NS);
         }
@@ -235,20 +213,23 @@ impl Core {
     /// not know: then this worker is given nothing more, and finishes what it runs, which may be
     /// another task already.
     pub(super) fn hung_up_on(&mut self, slot: SlotId) {
-        let is_alive = self.slots[slot].killed.is_none()
-            && matches!(&self.slots[slot].phase, Phase::Up { process, .. }
-                if process.info().is_some_and(|info| !sys::is_leaving(info.pid())));
+        let is_alive = !self.slots[slot].is_killed()
+            && self.slots[slot].up().is_some_and(|(process, _)| {
+                process
+                    .info()
+                    .is_some_and(|info| !sys::is_leaving(info.pid()))
+            });
         // One that has done nothing so far counts as a failure, or there might be no end of them.
-        let is_useful = matches!(self.slots[slot].initialized, Initialized::Yes)
-            && (self.slots[slot].has_worked || self.scheduler.is_busy(slot));
+        let is_useful = self.slots[slot].is_initialized()
+            && (self.slots[slot].has_worked() || self.scheduler.is_busy(slot));
         if !is_alive || !is_useful {
             self.lost_doorbell(slot);
-        } else if self.slots[slot].unheard.is_none() {
+        } else if self.slots[slot].unheard().is_none() {
             let now = sys::now_ns();
-            self.slots[slot].unheard = Some(Unheard {
+            self.slots[slot].set_unheard(Some(Unheard {
                 since: now,
                 look_at: now,
-            });
+            }));
             self.look_after_unheard(slot, now);
             self.part_with(slot, ExitReason::Disconnected);
             self.dispatch();
@@ -258,22 +239,22 @@ impl Core {
     /// Looks whether a worker that cannot ring has finished. After a while it is killed: what runs
     /// so long is most likely the task that closed the doorbell.
     pub(super) fn look_after_unheard(&mut self, slot: SlotId, now: u64) {
-        let Some(Unheard { since, .. }) = self.slots[slot].unheard else {
+        let Some(Unheard { since, .. }) = self.slots[slot].unheard() else {
             return;
         };
-        if let Phase::Up { channel, .. } = &mut self.slots[slot].phase {
+        if let Some((_, channel)) = self.slots[slot].up_mut() {
             channel.mute();
         }
         let has_news = self.drain_slot(slot);
-        if self.scheduler.is_retiring(slot) || self.slots[slot].killed.is_some() {
-            self.slots[slot].unheard = None;
+        if self.scheduler.is_retiring(slot) || self.slots[slot].is_killed() {
+            self.slots[slot].set_unheard(None);
         } else if since + GRACE_NS <= now {
-            self.slots[slot].unheard = None;
+            self.slots[slot].set_unheard(None);
             self.lost_doorbell(slot);
         } else {
             let pause = if has_news { 0 } else { (now - since) / 16 };
             let look_at = now + pause.clamp(UNHEARD_NS, MAX_UNHEARD_NS);
-            self.slots[slot].unheard = Some(Unheard { since, look_at });
+            self.slots[slot].set_unheard(Some(Unheard { since, look_at }));
         }
     }
 
@@ -281,7 +262,7 @@ impl Core {
     /// no killing.
     pub(super) fn lost_doorbell(&mut self, slot: SlotId) {
         if !self.scheduler.is_retiring(slot)
-            && let Phase::Up { process, .. } = &mut self.slots[slot].phase
+            && let Some((process, _)) = self.slots[slot].up_mut()
         {
             process.kill();
             self.scheduler.doom(slot);
@@ -291,7 +272,7 @@ impl Core {
 
     /// Whether the death of a slot's worker is watched from now on.
     pub(super) fn watched(&mut self, slot: SlotId, is_watched: bool) {
-        if let Phase::Up { process, .. } = &mut self.slots[slot].phase {
+        if let Some((process, _)) = self.slots[slot].up_mut() {
             process.is_watched = is_watched;
         }
     }
@@ -300,8 +281,8 @@ impl Core {
     /// doorbells say nothing any more.
     pub(super) fn hung_up(&self, by: u64) -> Vec<Token> {
         let slots = self.slots.iter();
-        let starting = slots.filter_map(|(slot, it)| match &it.phase {
-            Phase::Starting { process, .. } if it.killed.is_none() && process.asked_at() <= by => {
+        let starting = slots.filter_map(|(slot, it)| match it.phase() {
+            Phase::Starting { process, .. } if !it.is_killed() && process.asked_at() <= by => {
                 Some(Token {
                     slot,
                     number: process.number,
@@ -316,8 +297,8 @@ impl Core {
     /// hear.
     pub(super) fn cancel_pending_launches(&mut self) {
         for slot in self.slots.ids() {
-            if self.slots[slot].killed.is_some()
-                && let Phase::Starting { process, .. } = &self.slots[slot].phase
+            if self.slots[slot].is_killed()
+                && let Phase::Starting { process, .. } = self.slots[slot].phase()
                 && process.handle.exit_fd().is_none()
             {
                 self.died(slot);
@@ -327,27 +308,27 @@ impl Core {
 
     /// A worker process has died. How it ended may not be known yet.
     pub(super) fn died(&mut self, slot: SlotId) {
-        let phase = std::mem::replace(&mut self.slots[slot].phase, Phase::Down { not_before: 0 });
-        let (mut process, channel) = match phase {
-            Phase::Starting { process, .. } => (process, None),
-            Phase::Up { process, channel } => (process, Some(channel)),
-            Phase::Dying { process, channel } => (process, channel),
-            Phase::Down { .. } | Phase::Launching => {
-                self.slots[slot].phase = phase;
-                return;
-            }
+        let Some(mut released) = self.slots[slot].let_go() else {
+            return;
         };
-        if channel.is_none() && process.failure.is_none() && self.slots[slot].killed.is_none() {
+        let process = &mut released.process;
+        if released.channel.is_none() && process.failure.is_none() && !self.slots[slot].is_killed()
+        {
             // Its last words may still be in the doorbell.
             process.failure = process.handle.poll_ready().err();
         }
         match process.reap() {
             Poll::Pending => {
                 self.scheduler.doom(slot);
-                self.slots[slot].phase = Phase::Dying { process, channel };
+                self.slots[slot].await_status(released);
                 self.expect_death(slot, AFTER_DEATH_NS);
             }
             Poll::Ready(exit) => {
+                let Released {
+                    mut process,
+                    channel,
+                    ..
+                } = released;
                 match channel {
                     Some(channel) => self.on_exit(slot, &process, *channel, exit),
                     None => self.exited_before_ready(slot, &mut process, Some(exit)),
@@ -395,7 +376,7 @@ impl Core {
         death: Death,
         expected: bool,
     ) {
-        let killed = self.slots[slot].killed;
+        let killed = self.slots[slot].killed();
         // Records after a protocol violation are not worth reading; what it had is lost or run
         // again.
         if killed != Some(Killed::ProtocolViolation) {
@@ -408,7 +389,7 @@ impl Core {
             self.drained = drained;
         }
         self.notify.count_bytes(&channel);
-        self.slots[slot].deadline = None;
+        self.slots[slot].look_next_at(None);
         let begun = self.begun_at_death(slot, begun);
         let salvaged = self.scheduler.down(slot, begun);
         for done in salvaged.finished {
@@ -423,7 +404,7 @@ impl Core {
             .then(|| channel.region().words().last_panic.read(begun))
             .flatten();
         let is_orphan = death.exit == Some(ExitStatus::Orphaned);
-        match self.slots[slot].initialized.clone() {
+        match self.slots[slot].initialized().clone() {
             Initialized::Failed(error) => self.startup_failed(slot, error),
             // Not the initializer's fault, as far as anybody knows.
             Initialized::Unset | Initialized::Pending if is_orphan => {
@@ -450,7 +431,7 @@ impl Core {
                 None if expected
                     || killed.is_some()
                     || is_orphan
-                    || self.slots[slot].has_worked => {}
+                    || self.slots[slot].has_worked() => {}
                 None => self.exited_idle(slot, death),
             },
         }
@@ -459,16 +440,26 @@ impl Core {
     /// Why a worker is dead that had been reached.
     pub(super) fn reason_of_death(&self, slot: SlotId, expected: bool) -> ExitReason {
         let slot = &self.slots[slot];
-        match slot.killed {
-            _ if expected => slot.retired.unwrap_or(ExitReason::Closed),
+        match slot.killed() {
+            _ if expected => match slot.departure() {
+                Departure::Retired(reason) => reason,
+                Departure::Planned(_) | Departure::Stays => ExitReason::Closed,
+            },
             Some(Killed::Cancelled) if matches!(self.end, End::Ended(_)) => ExitReason::Terminated,
             Some(Killed::Cancelled) => ExitReason::Cancelled,
             Some(Killed::Deadline) => ExitReason::Deadline,
             Some(Killed::ProtocolViolation) => ExitReason::ProtocolViolation,
             Some(Killed::Unresponsive) => ExitReason::Unresponsive,
             Some(Killed::Silent | Killed::Uninitialized) => ExitReason::StartFailed,
-            None if slot.recycle == Some(ExitReason::Disconnected) => ExitReason::Disconnected,
-            None => match slot.initialized {
+            None if matches!(
+                slot.departure(),
+                Departure::Planned(ExitReason::Disconnected)
+                    | Departure::Retired(ExitReason::Disconnected)
+            ) =>
+            {
+                ExitReason::Disconnected
+            }
+            None => match slot.initialized() {
                 Initialized::Yes => ExitReason::Crashed,
                 Initialized::Unset | Initialized::Pending | Initialized::Failed(_) => {
                     ExitReason::StartFailed
@@ -486,7 +477,7 @@ impl Core {
         if self.scheduler.running_item(slot, begun).is_some() {
             return begun;
         }
-        let killed = self.slots[slot].killed;
+        let killed = self.slots[slot].killed();
         match self.scheduler.next_mut(slot) {
             Some(next)
                 if killed == Some(Killed::ProtocolViolation) || next.deaths == MAX_DEATHS =>
@@ -575,7 +566,7 @@ impl Core {
             .failure
             .take()
             .unwrap_or_else(|| {
-                match self.slots[slot].killed {
+                match self.slots[slot].killed() {
             Some(Killed::Silent) => LaunchError::new(format!(
                 "the worker did not answer within {limit:?} after its launch; is procpool::init() \
                  the first line of main? (builder().launch_timeout(..) sets the limit)"
