@@ -58,9 +58,7 @@ impl Core {
     /// Reports to this tracer what happens from now on, and which workers there are.
     pub(super) fn trace(&mut self, tracer: &Tracer) -> io::Result<()> {
         let workers = self.slots.iter().filter_map(|(id, slot)| {
-            let Some((process, _)) = slot.up() else {
-                return None;
-            };
+            let (process, _) = slot.up()?;
             let position = slot.last_position();
             let position = position.map_or(id.index(), PositionId::index);
             Some((position, process.info()?, slot.born()))
