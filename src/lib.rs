@@ -256,8 +256,8 @@
 //! make it there.
 //!
 //! **Why does nobody see that I have closed a pipe, a socket, a lock?** Where a fork server was
-//! started while it was open, the server has it open: see [Choosing a
-//! backend](#choosing-a-backend).
+//! started while it was open, the server has it open: start it earlier, or say which descriptors it
+//! keeps (`keep_fds` of a `ForkPool`'s builder). See [Choosing a backend](#choosing-a-backend).
 //!
 //! **Why do all workers draw the same random numbers?** They are copies: see [Workers](#workers).
 //!

@@ -1,6 +1,7 @@
 //! The fork server as the parent sees it: the process that serves, and the one after it.
 #![allow(unsafe_code)]
 
+use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -62,12 +63,13 @@ struct State {
 }
 
 impl ServerFailover {
-    /// Forks the first server. The workers will run `serve`.
+    /// Forks the first server. The workers will run `serve`. What is open stays so in both, or only
+    /// what is in `keep`.
     ///
     /// # Safety
     /// Either this process has one thread, or the caller answers for it that the server and the
     /// workers take no lock and read no memory that another thread was at.
-    pub(crate) unsafe fn start(serve: Serve) -> Result<Self, StartError> {
+    pub(crate) unsafe fn start(serve: Serve, keep: Option<Vec<RawFd>>) -> Result<Self, StartError> {
         let refused = |call| {
             move |errno| StartError::of_system("cannot start the fork server", failed(call)(errno))
         };
@@ -87,7 +89,7 @@ impl ServerFailover {
         // goes straight into `run`, which does not return.
         let Some(pid) = (unsafe { sys::fork() }).map_err(refused("fork"))? else {
             drop((ours, tie));
-            server::run(parent, theirs, serve)
+            server::run(parent, theirs, serve, keep)
         };
         drop((blocked, parent));
         // The server does so itself as well, but perhaps later than the next Ctrl-C.

@@ -1,6 +1,7 @@
 //! The handle of a fork server.
 #![allow(unsafe_code)]
 
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ static GLOBAL: OnceLock<ForkServer> = OnceLock::new();
 /// most a second).
 ///
 /// What is open at the start (a pipe, a port, the lock of a file) it has open as well, and so have
-/// its workers, as long as it lives, whatever this process closes: open such things later.
+/// its workers, as long as it lives, whatever this process closes: open such things later, or use
+/// [`start_keeping`](Self::start_keeping).
 ///
 /// It belongs to the process that started it: start it after daemonizing, and not before `fork`s of
 /// your own whose copies are to use it.
@@ -48,14 +50,43 @@ impl ForkServer {
         Self::start_serving(procpool_core::worker::serve)
     }
 
+    /// Like [`start`](Self::start), but of what is open now, the server and its workers keep only
+    /// `fds` and the standard streams: the peer of a pipe sees its end when this process closes it,
+    /// and a port is free again.
+    ///
+    /// A task must not use what is closed: a file in a `static` that was opened before, say. Its
+    /// number may mean something else in the worker.
+    ///
+    /// ```no_run
+    /// # mod procpool { pub use procpool_fork::*; }
+    /// use procpool::ForkServer;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// // The workers have nothing of the listener.
+    /// let server = ForkServer::start_keeping(&[])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_keeping(fds: &[BorrowedFd<'_>]) -> Result<Self, StartError> {
+        Self::start_alone(procpool_core::worker::serve, Some(numbers(fds)))
+    }
+
     /// Like [`start`](Self::start), with something else for the workers to do.
     #[doc(hidden)]
     pub fn start_serving(serve: Serve) -> Result<Self, StartError> {
+        Self::start_alone(serve, None)
+    }
+
+    pub(crate) fn start_alone(serve: Serve, keep: Option<Vec<RawFd>>) -> Result<Self, StartError> {
         // Those of lazy maps that were dropped are on their way out.
         procpool_core::wait_for_feeders(Duration::from_secs(1));
         match threads::others() {
             // SAFETY: this thread is the only one.
-            Ok(others) if others.is_empty() => unsafe { Self::start_anyhow(serve) },
+            Ok(others) if others.is_empty() => unsafe { Self::start_anyhow(serve, keep) },
             Ok(others) => Err(StartError::of_threads(&others)),
             Err(error) => Err(StartError::of_reason(format!(
                 "cannot count the threads of this process in /proc/self/task: {error}"
@@ -76,14 +107,17 @@ impl ForkServer {
     /// (The C library's allocator looks after itself.)
     pub unsafe fn start_unchecked() -> Result<Self, StartError> {
         // SAFETY: handed on to the caller.
-        unsafe { Self::start_anyhow(procpool_core::worker::serve) }
+        unsafe { Self::start_anyhow(procpool_core::worker::serve, None) }
     }
 
     /// # Safety
     /// As for [`start_unchecked`](Self::start_unchecked).
-    unsafe fn start_anyhow(serve: Serve) -> Result<Self, StartError> {
+    pub(crate) unsafe fn start_anyhow(
+        serve: Serve,
+        keep: Option<Vec<RawFd>>,
+    ) -> Result<Self, StartError> {
         // SAFETY: handed on to the caller.
-        let failover = unsafe { ServerFailover::start(serve)? };
+        let failover = unsafe { ServerFailover::start(serve, keep)? };
         Ok(Self {
             failover: Arc::new(failover),
         })
@@ -120,4 +154,9 @@ impl ForkServer {
             .get()
             .filter(|server| !server.failover.is_inherited())
     }
+}
+
+/// The numbers of these descriptors.
+pub(crate) fn numbers(fds: &[BorrowedFd<'_>]) -> Vec<RawFd> {
+    fds.iter().map(AsRawFd::as_raw_fd).collect()
 }

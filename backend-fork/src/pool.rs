@@ -1,10 +1,12 @@
 //! The pool whose workers are forked.
 
+use std::os::fd::{BorrowedFd, RawFd};
+
 use procpool_core::{
     Backend, BuildError, BuildErrorKind, ForkServing, Launcher, PoolBuilder, WorkerPool,
 };
 
-use crate::fork_server::ForkServer;
+use crate::fork_server::{ForkServer, numbers};
 use crate::start_error::StartError;
 
 /// A pool of workers that are forked from a [`ForkServer`].
@@ -17,7 +19,8 @@ use crate::start_error::StartError;
 ///   Seed it in the initializer, which runs in each new worker, from the system or with
 ///   [`WorkerInfo::seed`](procpool_core::WorkerInfo::seed).
 /// - What was open then (a pipe, a port, the lock of a file) stays open in the server and its
-///   workers until the pool has ended: start the server before you open such things.
+///   workers until the pool has ended: start the server before you open such things, or say
+///   [`keep_fds`](PoolBuilder::keep_fds).
 ///
 /// ```no_run
 /// # mod procpool { pub use procpool_core::*; pub use procpool_fork::*; }
@@ -35,24 +38,37 @@ pub type ForkPool = WorkerPool<ForkBackend>;
 pub type ForkPoolBuilder = PoolBuilder<ForkBackend>;
 
 /// Where a [`ForkPool`] has its workers from: see
-/// [`fork_server`](PoolBuilder::fork_server) and [`allow_threads`](PoolBuilder::allow_threads).
+/// [`fork_server`](PoolBuilder::fork_server), [`keep_fds`](PoolBuilder::keep_fds) and [`allow_threads`](PoolBuilder::allow_threads).
 #[derive(Debug, Default)]
 pub struct ForkBackend {
     server: Option<ForkServer>,
     allow_threads: bool,
+    /// What stays open in the server, if not everything.
+    keep: Option<Vec<RawFd>>,
 }
 
 impl Backend for ForkBackend {
     fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError> {
-        let server = match self.server.or_else(|| ForkServer::global().cloned()) {
+        let started = self.server.or_else(|| ForkServer::global().cloned());
+        let server = match started {
+            Some(_) if self.keep.is_some() => {
+                return Err(BuildError::new(
+                    BuildErrorKind::InvalidConfig,
+                    "keep_fds(..) is about the fork server that build() starts, and this pool has \
+                     one that was started before: start that with ForkServer::start_keeping(..)",
+                ));
+            }
             Some(server) => server,
             None if self.allow_threads => {
                 // SAFETY: the caller of `allow_threads` vouches for it.
                 #[expect(unsafe_code, reason = "the caller of `allow_threads` takes the blame")]
-                let server = unsafe { ForkServer::start_unchecked() };
+                let server =
+                    unsafe { ForkServer::start_anyhow(procpool_core::worker::serve, self.keep) };
                 server.map_err(refused)?
             }
-            None => ForkServer::start().map_err(refused)?,
+            None => {
+                ForkServer::start_alone(procpool_core::worker::serve, self.keep).map_err(refused)?
+            }
         };
         Ok(Box::new(server.connect()?))
     }
@@ -63,6 +79,10 @@ impl ForkServing for ForkBackend {
 
     fn set_fork_server(&mut self, server: &ForkServer) {
         self.server = Some(server.clone());
+    }
+
+    fn keep_fds(&mut self, fds: &[BorrowedFd<'_>]) {
+        self.keep = Some(numbers(fds));
     }
 
     #[expect(unsafe_code, reason = "the caller takes the blame for the fork")]

@@ -1,7 +1,8 @@
 //! From the fork to the event loop, and out of the process.
+#![allow(unsafe_code)]
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::fs::{Mode, OFlags};
@@ -17,9 +18,19 @@ use crate::sys;
 const PANICKED: i32 = 101;
 
 /// Everything that happens in a forked process, the server's or a worker's. `parent` stands for
-/// the process that was copied, `main` the server's end of the socket to it.
-pub(crate) fn run(parent: Parent, main: Socket, serve: Serve) -> ! {
+/// the process that was copied, `main` the server's end of the socket to it. Of all else that is
+/// open, only `keep` stays so, if that is said.
+pub(crate) fn run(parent: Parent, main: Socket, serve: Serve, keep: Option<Vec<RawFd>>) -> ! {
     let code = catch_unwind(AssertUnwindSafe(|| {
+        if let Some(mut keep) = keep {
+            keep.extend(
+                [&parent.death.as_fd(), &parent.tie.as_fd(), &main.as_fd()].map(AsRawFd::as_raw_fd),
+            );
+            // SAFETY: from here on, nothing but the server's loop runs, which has these three, and
+            // tasks. That they use no copy of a value whose descriptor is closed is what the
+            // program was told.
+            unsafe { sys::close_all_but(&mut keep) };
+        }
         detach_from_parent(&parent);
         let mut server = EventLoop::new(parent, main);
         loop {

@@ -1,6 +1,9 @@
 //! Starting a server, and what it and its workers are born with.
 #![allow(unsafe_code)]
 
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, mpsc};
 
 use nix::libc;
@@ -26,6 +29,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         held_stdout,
     ),
     ("a hundred servers one after the other", one_after_the_other),
+    ("only what is named stays open", kept),
 ];
 
 /// Run by other scenarios.
@@ -218,6 +222,43 @@ fn held_stdout() {
         end(&launcher, &mut link, Order::Exit, 3),
         ExitStatus::Code(3)
     );
+}
+
+/// Of the program's descriptors neither server, standby nor workers have any but what was named.
+fn kept() {
+    /// Whether the number means this file.
+    fn has((fd, inode): (i32, u64)) -> bool {
+        let path = format!("/proc/self/fd/{fd}");
+        std::fs::metadata(path).is_ok_and(|file| file.ino() == inode)
+    }
+    fn name(pipe: &std::io::PipeWriter) -> (i32, u64) {
+        let file = std::fs::metadata(format!("/proc/self/fd/{}", pipe.as_raw_fd()));
+        (pipe.as_raw_fd(), file.expect("it is open").ino())
+    }
+    let (mut heard, writer) = std::io::pipe().expect("descriptors");
+    let (_hear, named) = std::io::pipe().expect("descriptors");
+    let both = [name(&named), name(&writer)];
+    assert!(both.into_iter().all(has));
+    let pool = ForkPool::builder().processes(2).keep_fds(&[named.as_fd()]);
+    let pool = pool.build().expect("there is one thread");
+    assert_eq!(pool.map(has, both).expect("values"), [true, false]);
+    // Not even the standby has it, which takes the server's place.
+    drop(writer);
+    let end = heard.read(&mut [0]).expect("a pipe can be read");
+    assert_eq!(end, 0);
+    assert_eq!(pool.apply(|x: u32| x + 1, 1), Ok(2));
+    drop(pool);
+    // A server that is there already has what it has.
+    let server = ForkServer::start_keeping(&[]).expect("there is one thread");
+    let pool = ForkPool::builder().fork_server(&server);
+    let pool = pool.build().expect("the server runs");
+    assert_eq!(pool.apply(has, both[0]), Ok(false));
+    let refused = ForkPool::builder()
+        .fork_server(&server)
+        .keep_fds(&[])
+        .build();
+    let refused = refused.expect_err("it was started before").to_string();
+    assert!(refused.contains("start_keeping"), "{refused}");
 }
 
 fn one_after_the_other() {

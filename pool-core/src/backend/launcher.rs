@@ -236,7 +236,7 @@ pub trait Backend {
     fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError>;
 }
 
-/// A backend whose workers are forked from a server: two options more.
+/// A backend whose workers are forked from a server: three options more.
 #[doc(hidden)]
 pub trait ForkServing: Backend {
     /// The handle of such a server.
@@ -244,6 +244,9 @@ pub trait ForkServing: Backend {
 
     /// The server to fork from.
     fn set_fork_server(&mut self, server: &Self::Server);
+
+    /// Only this stays open in the server that is started.
+    fn keep_fds(&mut self, fds: &[BorrowedFd<'_>]);
 
     /// Lets a server be started although there are threads.
     ///

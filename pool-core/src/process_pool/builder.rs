@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -300,6 +301,17 @@ impl<B: ForkServing> PoolBuilder<B> {
     /// one that is started by [`build`](Self::build), while the program has only one thread.
     pub fn fork_server(mut self, server: &B::Server) -> Self {
         self.backend.set_fork_server(server);
+        self
+    }
+
+    /// Of what is open now, the fork server that [`build`](Self::build) starts and its workers keep
+    /// only `fds` and the standard streams. Without it they keep everything: the peer of a pipe
+    /// sees no end of it, and a port is taken, until the pool has ended.
+    ///
+    /// Close none of `fds` before `build`. Tasks must not use what they do not have; see
+    /// `ForkServer::start_keeping`.
+    pub fn keep_fds(mut self, fds: &[BorrowedFd<'_>]) -> Self {
+        self.backend.keep_fds(fds);
         self
     }
 

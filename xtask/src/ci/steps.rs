@@ -204,7 +204,13 @@ fn packages(setting: &Setting) -> Result<()> {
     if !output.status.success() || text.contains("warning: ") {
         bail!("the crates cannot be packaged without a warning");
     }
-    setting.build(&package)
+    // What is packaged has the same version each time, so cargo would not build it again: in a folder
+    // that is gone before.
+    let folder = setting.root.join("target/packages");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).context("target/packages cannot be removed")?;
+    }
+    setting.build(&format!("{package} --target-dir target/packages"))
 }
 
 fn tests(setting: &Setting) -> Result<()> {

@@ -16,6 +16,10 @@ const PLACES: &[(&str, &str)] = &[
     ("backend-fork/src/failover.rs", "forks the fork server"),
     ("backend-fork/src/server/client.rs", "forks a worker"),
     (
+        "backend-fork/src/server/entrypoint.rs",
+        "closes what the program has opened",
+    ),
+    (
         "backend-fork/src/server/forked_worker.rs",
         "vouches for what the worker serves",
     ),
