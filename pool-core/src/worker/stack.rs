@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use crate::process::code::main_code;
@@ -80,7 +81,8 @@ fn stack_below(here: usize) -> Range<usize> {
 /// this is another thread, or its stack has no limit.
 fn main_stack(here: usize) -> Option<Range<usize>> {
     let is_first = rustix::thread::gettid() == rustix::process::getpid();
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack).current?;
+    // (rustix takes it for a call that cannot fail, and a sandbox may refuse it.)
+    let (limit, _) = getrlimit(Resource::RLIMIT_STACK).ok()?;
     // The kernel puts the program's name at the very top of the stack, and a word after it.
     let name = rustix::param::linux_execfn();
     let end = name.as_ptr().addr() + name.to_bytes_with_nul().len() + size_of::<u64>();
