@@ -204,13 +204,12 @@ fn packages(setting: &Setting) -> Result<()> {
     if !output.status.success() || text.contains("warning: ") {
         bail!("the crates cannot be packaged without a warning");
     }
-    // What is packaged has the same version each time, so cargo would not build it again: in a folder
-    // that is gone before.
-    let folder = setting.root.join("target/packages");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).context("target/packages cannot be removed")?;
-    }
-    setting.build(&format!("{package} --target-dir target/packages"))
+    // What is packaged has the same version each time, so cargo takes it for what it has unpacked and
+    // built before, unless that was in another folder.
+    let folder = format!("target/packages-{}", std::process::id());
+    let built = setting.build(&format!("{package} --target-dir {folder}"));
+    let _ = std::fs::remove_dir_all(setting.root.join(folder));
+    built
 }
 
 fn tests(setting: &Setting) -> Result<()> {
