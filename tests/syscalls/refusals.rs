@@ -10,7 +10,8 @@ use libtest_mimic::{Failed, Trial};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::sandbox::CALLS;
+use crate::sandbox::{CALLS, WORKERS_CALLS};
+use crate::scenario::WORKERS;
 
 /// How long the scenario may take. It takes a second.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -27,8 +28,21 @@ pub(crate) fn trials() -> Vec<Trial> {
                 trials.push(Trial::test(name, test));
             }
         }
+        for call in CALLS.iter().chain(WORKERS_CALLS) {
+            let name = format!("{backend}::workers_without_{}", call.name);
+            let test = move || judge_workers(backend, call.name);
+            trials.push(Trial::test(name, test));
+        }
     }
     trials
+}
+
+/// A worker that has begun needs none of these: an initializer may refuse them all.
+fn judge_workers(backend: &str, call: &str) -> Result<(), Failed> {
+    let errno = Errno::PERM.raw_os_error().to_string();
+    let said = run(backend, &[WORKERS, call, &errno])?;
+    let is_right = said.lines().all(|line| line.ends_with(": right"));
+    is_right.then_some(()).ok_or_else(|| said.into())
 }
 
 /// Without these a pool does all that it does with them.
@@ -62,7 +76,12 @@ const NEEDED_TO_SPAWN: &[&str] = &["setpgid", "prctl(PR_SET_PDEATHSIG)"];
 /// Every step is right, or ends with an error that names the call, and that only if there is no
 /// other way.
 fn judge(backend: &str, refused: Option<(&str, Errno)>) -> Result<(), Failed> {
-    let said = run(backend, refused)?;
+    let errno = refused.map(|(_, errno)| errno.raw_os_error().to_string());
+    let words: Vec<&str> = refused
+        .iter()
+        .flat_map(|(call, _)| [*call, errno.as_deref().unwrap_or_default()])
+        .collect();
+    let said = run(backend, &words)?;
     let name = refused.map(|(call, _)| call.split('(').next().unwrap_or(call));
     let is_dispensable = refused.is_none_or(|(call, _)| {
         DISPENSABLE.contains(&call) && !(backend == "spawn" && NEEDED_TO_SPAWN.contains(&call))
@@ -77,14 +96,14 @@ fn judge(backend: &str, refused: Option<(&str, Errno)>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Runs the scenario and says what it said.
-fn run(backend: &str, refused: Option<(&str, Errno)>) -> Result<String, Failed> {
+/// Runs the scenario with these words and says what it said.
+fn run(backend: &str, words: &[&str]) -> Result<String, Failed> {
     #[allow(clippy::disallowed_methods, reason = "this very program")]
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["scenario", backend]).process_group(0);
-    if let Some((call, errno)) = refused {
-        command.arg(call).arg(errno.raw_os_error().to_string());
-    }
+    command
+        .args(["scenario", backend])
+        .args(words)
+        .process_group(0);
     let (mut output, input) = std::io::pipe()?;
     command
         .stdin(Stdio::null())

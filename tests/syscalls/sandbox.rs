@@ -114,6 +114,9 @@ pub(crate) const CALLS: &[Call] = &[
     call("set_robust_list", libc::SYS_set_robust_list),
 ];
 
+/// Those that a worker makes after its initializer, beside the others.
+pub(crate) const WORKERS_CALLS: &[Call] = &[call("getppid", libc::SYS_getppid)];
+
 /// The kernel's, which the C library's crate does not name everywhere.
 const F_SETSIG: u32 = 10;
 

@@ -13,7 +13,7 @@ use procpool::{Broadcast, BuildError, Output, OutputLine, Pool, TaskError, TaskE
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::sandbox::{CALLS, refuse};
+use crate::sandbox::{CALLS, WORKERS_CALLS, refuse};
 
 /// How long the pool may take to end once it is closed. It takes milliseconds.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
@@ -31,6 +31,11 @@ pub(crate) fn run(backend: &str, refused: &[String]) -> ExitCode {
         maximum: Some(0),
     };
     let _ = setrlimit(Resource::Core, none);
+    if let [who, call, errno] = refused
+        && who == WORKERS
+    {
+        return run_in_sandboxes(backend, call, errno);
+    }
     if let [call, errno] = refused {
         let call = CALLS.iter().find(|known| known.name == *call);
         let errno = errno.parse().map(Errno::from_raw_os_error);
@@ -61,6 +66,43 @@ pub(crate) fn run(backend: &str, refused: &[String]) -> ExitCode {
     }
     steps.leftovers(open.as_deref());
     steps.say("end", "right");
+    steps.outcome
+}
+
+/// The word for a scenario in which an initializer puts up the sandbox, so that the workers have it
+/// and nobody else.
+pub(crate) const WORKERS: &str = "workers";
+
+fn run_in_sandboxes(backend: &str, call: &str, errno: &str) -> ExitCode {
+    fn put_up((call, errno): (String, i32)) {
+        let call = CALLS
+            .iter()
+            .chain(WORKERS_CALLS)
+            .find(|known| known.name == call);
+        let call = call.expect("it is one of those");
+        refuse(*call, Errno::from_raw_os_error(errno)).expect("a filter can be set");
+    }
+    let mut steps = Steps::default();
+    let sandbox = (call.to_owned(), errno.parse().expect("a number"));
+    let works = |pool: &dyn Fn() -> Result<Vec<u32>, TaskError>| match pool() {
+        Ok(values) if values == [1, 2, 3, 4] => "right".to_owned(),
+        Ok(values) => format!("WRONG {values:?}"),
+        Err(error) => format!("error {error}"),
+    };
+    let step = |x: u32| x + 1;
+    let said = if backend == "fork" {
+        let builder = procpool::ForkPool::builder().processes(2);
+        let pool = builder.initializer(put_up, sandbox).build();
+        pool.map(|pool| works(&|| pool.call(step).chunksize(1).map(0..4)))
+    } else {
+        let builder = procpool::SpawnPool::builder().processes(2);
+        let pool = builder.initializer(put_up, sandbox).build();
+        pool.map(|pool| works(&|| pool.call(step).chunksize(1).map(0..4)))
+    };
+    steps.say(
+        "map",
+        &said.unwrap_or_else(|error| format!("WRONG {error}")),
+    );
     steps.outcome
 }
 

@@ -13,7 +13,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
     SocketType, sendmsg, shutdown, socketpair,
 };
-use rustix::process::{Signal, getpgid, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{Signal, getpgid, getpid, set_parent_process_death_signal};
 use rustix::time::Timespec;
 
 use super::linux::off_standard;
@@ -78,9 +78,10 @@ pub fn be_signalled_by(end: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 }
 
 /// The process that this one is a child of; 0 if that is in another process namespace, or a sandbox
-/// refuses to say it: then the kernel's answer is a negative number.
+/// refuses to say it. (rustix takes it for a call that cannot fail.)
 pub(crate) fn starter() -> u32 {
-    let pid = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    // SAFETY: it has no preconditions. Where it is refused, the answer is a negative number.
+    let pid = unsafe { libc::getppid() };
     pid.max(0).unsigned_abs()
 }
 
