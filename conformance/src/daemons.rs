@@ -2,13 +2,14 @@
 //! start programs in the background, which ignore interrupts.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use nix::libc;
 use nix::unistd::{ForkResult, setsid};
-use procpool::{ExitReason, Output, Pool, TaskErrorKind};
+use procpool::{ExitReason, Output, Pool, TaskErrorKind, worker};
 use rustix::process::{Pid, Signal, kill_process_group, waitpid};
 
 use crate::backends::{Builder, Processes};
@@ -112,22 +113,25 @@ fn a_task_that_closes_what_it_does_not_know_costs_no_other<S: Processes>() {
 /// Nobody may listen while the task runs, or when it has ended.
 fn a_task_that_closes_what_it_does_not_know_costs_no_later_one<S: Processes>() {
     let pool = S::pool(1);
-    let close = |x: u64| {
+    let close = |_: u64| {
         close_the_unknown();
-        x
+        worker::current().map(|worker| worker.number())
     };
+    // A worker may run another one of these before anybody has noticed.
+    let mut closed = BTreeSet::new();
     for x in 0..20 {
         let closing = pool.apply_async(close, x);
         let later: Vec<_> = (0..x).map(|x| pool.apply_async(square, x)).collect();
         if x.is_multiple_of(2) {
             wait_until(|| later.iter().all(procpool::TaskHandle::is_ready));
         }
-        assert_eq!(closing.get().unwrap(), x);
+        closed.insert(closing.get().unwrap().expect("a worker ran it"));
         for (x, later) in (0..).zip(later) {
             assert_eq!(later.get().unwrap(), square(x));
         }
     }
-    wait_until(|| pool.stats().ended_for(ExitReason::Disconnected) == 20);
+    let all = closed.len() as u64;
+    wait_until(|| pool.stats().ended_for(ExitReason::Disconnected) == all);
 }
 
 /// The worker waits for space in its ring many times, and cannot say that it does.
