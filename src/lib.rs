@@ -264,8 +264,8 @@
 //! **Is this a sandbox?** A worker cannot harm the program by what it sends, nor other tasks by
 //! dying. But it is a process of the same user, with the same files and network.
 //!
-//! **Can tasks run on other machines?** In a pool that somebody writes: [`executor`] has all that it
-//! needs, and the calls stay the same.
+//! **Can tasks run on other machines?** In a pool that somebody writes: [`executor`] has all that
+//! it needs, and the calls stay the same.
 //!
 //! **What if the program forks itself, with `fork(2)`?** Pools belong to the process that built
 //! them. A child has copies that refuse tasks.

@@ -37,8 +37,8 @@ pub type ForkPool = WorkerPool<ForkBackend>;
 /// The options of a [`ForkPool`].
 pub type ForkPoolBuilder = PoolBuilder<ForkBackend>;
 
-/// Where a [`ForkPool`] has its workers from: see
-/// [`fork_server`](PoolBuilder::fork_server), [`keep_fds`](PoolBuilder::keep_fds) and [`allow_threads`](PoolBuilder::allow_threads).
+/// Where a [`ForkPool`] has its workers from: see [`fork_server`](PoolBuilder::fork_server),
+/// [`keep_fds`](PoolBuilder::keep_fds) and [`allow_threads`](PoolBuilder::allow_threads).
 #[derive(Debug, Default)]
 pub struct ForkBackend {
     server: Option<ForkServer>,

@@ -190,8 +190,8 @@ fn an_initializer_that_closes_what_it_does_not_know_has_an_end<S: Processes>() {
     wait_until(|| program.processes().is_empty());
 }
 
-/// Every descriptor of the library's becomes another file, as when a program has closed all and goes
-/// on to open its own.
+/// Every descriptor of the library's becomes another file, as when a program has closed all and
+/// goes on to open its own.
 fn closes_in_the_program<S: Processes>() {
     let pool = S::pool(2);
     let (begun, gate) = (Tally::new(), Gate::new());

@@ -130,7 +130,8 @@ fn what_tasks_have_started_goes_with_the_parent<S: Processes>() {
 
 /// Runs a program in a pool of this kind and in one of the other kind, in a worker.
 fn run_programs_inside<S: Processes>(_: u64) {
-    // A process that has threads is not copied, and a pool has threads: a pool of copies comes first.
+    // A process that has threads is not copied, and a pool has threads: a pool of copies comes
+    // first.
     let (pool, other);
     if S::IS_COPY {
         pool = S::pool(1);

@@ -56,8 +56,8 @@ use crate::worker::function::{FunctionId, Stateless};
 /// | `map` | `Result<Vec<R>, TaskError>` | `Vec<Measured<R>>` |
 /// | `try_map` | `Vec<Result<R, TaskError>>` | none: `map` has each item's own outcome |
 /// | `map_async` | [`MapHandle<R>`](crate::MapHandle) | `MeasuredHandle<Vec<Measured<R>>>` |
-/// | `imap`, `imap_unordered` | [`Imap<R>`](crate::Imap) | [`ImapMeasured<R>`](crate::ImapMeasured) |
-/// | `imap_local`, `imap_unordered_local` | [`ImapLocal<I, R>`](crate::ImapLocal) | `ImapMeasuredLocal<I, R>` |
+/// | `imap`, `imap_unordered` | [`Imap<R>`](crate::Imap) | `ImapMeasured<R>` |
+/// | `imap_local`, ... | [`ImapLocal<I, R>`](crate::ImapLocal) | `ImapMeasuredLocal<I, R>` |
 #[must_use = "a call does nothing until one of `apply`, `map`, ... is called"]
 pub struct Call<F, M = Plain> {
     executor: Arc<dyn Executor>,

@@ -1,5 +1,5 @@
-//! What the engine tells others: outcomes to who waits for them, notices to the pool's hooks, events
-//! to a tracer, and numbers to who asks.
+//! What the engine tells others: outcomes to who waits for them, notices to the pool's hooks,
+//! events to a tracer, and numbers to who asks.
 //!
 //! All of it is collected under the lock. Outcomes and notices run code of the user's, so they are
 //! taken away when the lock is given up.

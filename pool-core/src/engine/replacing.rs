@@ -15,8 +15,8 @@ impl Core {
         self.lifecycle.wants_maintenance();
     }
 
-    /// A slot's worker is given nothing more, for this reason, and goes when it has finished what it
-    /// runs; its successor need not be ready before.
+    /// A slot's worker is given nothing more, for this reason, and goes when it has finished what
+    /// it runs; its successor need not be ready before.
     pub(super) fn part_with(&mut self, slot: SlotId, reason: ExitReason) {
         self.recycle(slot, reason);
         self.dismiss(slot);

@@ -494,8 +494,8 @@ impl Supervisor {
 }
 
 impl Shared {
-    /// The pool ends, since it cannot go on for this reason: nobody must wait forever because of it.
-    /// Who has the time waits for the workers that were killed.
+    /// The pool ends, since it cannot go on for this reason: nobody must wait forever because of
+    /// it. Who has the time waits for the workers that were killed.
     pub(super) fn give_up(&self, reason: String) -> Vec<Process> {
         let mut core = self.lock();
         let killed = core.give_up(TaskError::new(TaskErrorKind::Launch, reason));

@@ -19,7 +19,7 @@
 //! | what | values | which states |
 //! |---|---|---|
 //! | its setup | applies settings, runs the initializer, ready, failed | `Up` and later |
-//! | its departure | stays; planned, for a reason; retired, for a reason | retired: `Up` and later |
+//! | its departure | stays; planned or retired, for a reason | retired: `Up` and later |
 //! | why it was killed | not, or the first reason | `Starting` and later |
 //! | until when it should be gone | not known, or a time | killed, or dead, or lost |
 //!

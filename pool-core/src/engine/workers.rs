@@ -209,9 +209,9 @@ impl Core {
         }
     }
 
-    /// A worker's doorbell has no other end any more. It is dying; or a task has closed what it does
-    /// not know: then this worker is given nothing more, and finishes what it runs, which may be
-    /// another task already.
+    /// A worker's doorbell has no other end any more. It is dying; or a task has closed what it
+    /// does not know: then this worker is given nothing more, and finishes what it runs, which may
+    /// be another task already.
     pub(super) fn hung_up_on(&mut self, slot: SlotId) {
         let is_alive = !self.slots[slot].is_killed()
             && self.slots[slot].up().is_some_and(|(process, _)| {

@@ -83,7 +83,8 @@ impl JoinError {
         Self { message: OF_FORK }
     }
 
-    /// The calling thread is one of those that the pool's end waits for, such as that of its callbacks.
+    /// The calling thread is one of those that the pool's end waits for, such as that of its
+    /// callbacks.
     #[must_use]
     pub fn from_inside() -> Self {
         Self {

@@ -89,8 +89,8 @@ pub enum ExitReason {
     /// It was killed because it did not get ahead in the time that it had, whatever it said of
     /// itself.
     Unresponsive,
-    /// It had closed what it wakes the pool with, as code does that closes descriptors which it does
-    /// not know (`close_range(3, ~0)`).
+    /// It had closed what it wakes the pool with, as code does that closes descriptors which it
+    /// does not know (`close_range(3, ~0)`).
     Disconnected,
     /// It was not ready: its initializer failed, or a setting of the builder's could not be
     /// applied.

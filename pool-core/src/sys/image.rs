@@ -113,8 +113,9 @@ unsafe extern "C" fn add_image(
     1
 }
 
-/// The bytes of all segments of this kind, as far as they are loaded from the file, readable and not
-/// writable. The object is the main executable, which stays where it is, and these are its segments.
+/// The bytes of all segments of this kind, as far as they are loaded from the file, readable and
+/// not writable. The object is the main executable, which stays where it is, and these are its
+/// segments.
 fn content(
     object: &libc::dl_phdr_info,
     segments: &[libc::Elf64_Phdr],

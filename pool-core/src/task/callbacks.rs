@@ -133,8 +133,8 @@ impl Callbacks {
         }
     }
 
-    /// Waits until there is nothing to run. `false`: there was by the deadline. A job that waits for
-    /// this waits for itself: see [`is_current_thread`](Self::is_current_thread).
+    /// Waits until there is nothing to run. `false`: there was by the deadline. A job that waits
+    /// for this waits for itself: see [`is_current_thread`](Self::is_current_thread).
     #[must_use]
     pub fn wait_until_idle(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.queue.lock();

@@ -330,8 +330,8 @@ impl EncodedChunk {
     }
 
     /// Runs the items in a pool of this process, as a call of its own. `sink` is given the outcome
-    /// of each with its index, from any thread, in any order. It must not wait for the pool, and its
-    /// panics are dropped.
+    /// of each with its index, from any thread, in any order. It must not wait for the pool, and
+    /// its panics are dropped.
     ///
     /// The pool sees to timeouts and retries. Retries are for a worker of this pool; the sender may
     /// try again what is lost with this machine.

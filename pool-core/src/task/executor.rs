@@ -35,16 +35,24 @@ use crate::observe::trace::Tracer;
 /// pool](crate::EncodedChunk::submit_to) of its own, and sends each
 /// [`Outcome`](crate::Outcome) back. A [`Completion`](crate::Completion) stays here and takes them.
 ///
-/// | what | how |
-/// |---|---|
-/// | one outcome for each item | a `Completion` refuses a second one, and what has none when it is dropped fails as `WorkerLost` |
-/// | functions | have a number that means the same under an equal [`build_id`](crate::build_id), and is checked where it arrives |
-/// | timeouts, retries | are in [`options`](crate::EncodedChunk::options), and the pool's to keep; it sends [the part](crate::EncodedChunk::part) again that is [pending](crate::Completion::pending), and a local pool on the other side keeps both for its own workers |
-/// | a cancelled call | is named by a [`CallId`] that is never used again; on the other side there are a [`CancelFlag`](crate::CancelFlag) and [`Submitted::cancel`](crate::Submitted::cancel) |
-/// | broadcast values | are [named](crate::EncodedChunk::missing) by their content, so that each goes to a machine once, and [provided](crate::EncodedChunk::provide) there; those in results in the same way |
-/// | a machine that is lost | is an error: [`TaskError::other`](crate::TaskError::other) with [`with_machine`](crate::TaskError::with_machine) |
-/// | sizes of chunks | [`chunking`](Self::chunking), by how long items [took](crate::Outcome::took) |
-/// | metrics, traces | come with the outcomes: see [`Chunk::trace`] |
+/// - **One outcome for each item**: a `Completion` refuses a second one. What has none when it is
+///   dropped fails as `WorkerLost`.
+/// - **Functions** have a number. It means the same under an equal [`build_id`](crate::build_id),
+///   and is checked where it arrives.
+/// - **Timeouts and retries** are in [`options`](crate::EncodedChunk::options), for the pool to
+///   keep. It sends [the part](crate::EncodedChunk::part) again that is
+///   [pending](crate::Completion::pending). A local pool on the other side keeps both for its own
+///   workers.
+/// - **A cancelled call** is named by a [`CallId`], which is never used again. The other side has a
+///   [`CancelFlag`](crate::CancelFlag) and [`Submitted::cancel`](crate::Submitted::cancel).
+/// - **Broadcast values** are [named](crate::EncodedChunk::missing) by their content, so that each
+///   goes to a machine once, and [provided](crate::EncodedChunk::provide) there. Those in results
+///   go the same way.
+/// - **A lost machine** is an error: [`TaskError::other`](crate::TaskError::other) with
+///   [`with_machine`](crate::TaskError::with_machine).
+/// - **The sizes of chunks** follow [`chunking`](Self::chunking), by how long items
+///   [took](crate::Outcome::took).
+/// - **Metrics and traces** come with the outcomes: see [`Chunk::trace`].
 ///
 /// Of what arrives nothing is believed, on either side. But a chunk says which function of the
 /// program runs, on what: a pool sees to it that only those send any who may do that.
@@ -186,7 +194,8 @@ pub trait Executor: Send + Sync {
     fn cancel(&self, call: CallId, how: Cancel) -> bool;
 
     /// Runs user code, such as a completion callback, where it can do no harm: on a thread that
-    /// nobody waits for but [`join`](Self::join). [`Callbacks`](crate::Callbacks) are such a thread.
+    /// nobody waits for but [`join`](Self::join). [`Callbacks`](crate::Callbacks) are such a
+    /// thread.
     fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>);
 
     /// How many tasks can run at the same time, as of now: a call that goes on asks again, so that

@@ -156,15 +156,16 @@ impl FunctionId {
             return None;
         }
         let words = ptr::with_exposed_provenance::<u64>(address);
-        // SAFETY: it is aligned, and as many bytes as a `Function` has are readable from there: they
-        // lie in a segment of the executable that stays loaded. Nobody writes them (volatile, since
-        // in a program that was linked without unwritable tables somebody might).
+        // SAFETY: it is aligned, and as many bytes as a `Function` has are readable from there:
+        // they lie in a segment of the executable that stays loaded. Nobody writes them (volatile,
+        // since in a program that was linked without unwritable tables somebody might).
         let [seal, first, second] = [0, 1, 2].map(|at| unsafe { words.add(at).read_volatile() });
         if seal != ptr::from_ref(&SEAL).addr() as u64 || [first, second] != MARK {
             return None;
         }
-        // SAFETY: only a `Function` has the address of the seal, which is private to this file, with
-        // the mark behind it; and each of them is a constant that lives as long as the program.
+        // SAFETY: only a `Function` has the address of the seal, which is private to this file,
+        // with the mark behind it; and each of them is a constant that lives as long as the
+        // program.
         let function = unsafe { &*ptr::with_exposed_provenance::<Function>(address) };
         image
             .code

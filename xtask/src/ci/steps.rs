@@ -204,8 +204,8 @@ fn packages(setting: &Setting) -> Result<()> {
     if !output.status.success() || text.contains("warning: ") {
         bail!("the crates cannot be packaged without a warning");
     }
-    // What is packaged has the same version each time, so cargo takes it for what it has unpacked and
-    // built before, unless that was in another folder.
+    // What is packaged has the same version each time, so cargo takes it for what it has unpacked
+    // and built before, unless that was in another folder.
     let folder = format!("target/packages-{}", std::process::id());
     let built = setting.build(&format!("{package} --target-dir {folder}"));
     let _ = std::fs::remove_dir_all(setting.root.join(folder));

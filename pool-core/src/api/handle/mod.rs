@@ -33,8 +33,10 @@ use crate::task::executor::{Cancel, Executor};
 /// |---|---|---|
 /// | [`TaskHandle<R>`] | `Result<R, TaskError>` | `apply_async` |
 /// | [`MapHandle<R>`] | `Result<Vec<R>, TaskError>` | `map_async` |
-/// | [`MeasuredHandle<T>`] | [`Measured<R>`] | `apply_async` behind [`measured`](crate::Call::measured) |
+/// | [`MeasuredHandle<T>`] | [`Measured<R>`] | `apply_async` behind [`measured`] |
 /// | | `Vec<Measured<R>>` | `map_async` behind `measured` |
+///
+/// [`measured`]: crate::Call::measured
 ///
 /// ```
 /// # use procpool_core as procpool;

@@ -594,8 +594,8 @@ impl Drop for Fed {
                 self.tap.wake(&state);
                 state.panic.take()
             };
-            // Here and not where the last of the tap happens to go, which may be a thread that leads
-            // the pool.
+            // Here and not where the last of the tap happens to go, which may be a thread that
+            // leads the pool.
             panic.into_iter().for_each(drop_quietly);
             self.open.interrupt();
             self.executor.unwatch_input(&*self.open);
