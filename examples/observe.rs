@@ -61,13 +61,13 @@ use procpool::{Pool, ProcessPool};
 
 fn main() -> Result<(), Box<dyn Error>> {
     procpool::init();
-    receipts()?;
+    metrics()?;
     stuck()?;
     trace()
 }
 
 /// What each task took, and who ran it.
-fn receipts() -> Result<(), Box<dyn Error>> {
+fn metrics() -> Result<(), Box<dyn Error>> {
     println!("--- metrics ---");
     let pool = ProcessPool::builder().processes(2).build()?;
     let primes = pool

@@ -108,7 +108,7 @@ enum Standing {
 }
 
 fn standing(called: &BootstrapEnv) -> Standing {
-    let parent = sys::parent();
+    let parent = procpool_core::starter();
     match (sys::stdin_is_bell(called.doorbell), parent == called.parent) {
         (true, true) => Standing::Called,
         // The parent is in another process namespace, and its error should say so.

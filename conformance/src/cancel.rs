@@ -3,6 +3,7 @@
 use procpool::{Pool, TaskErrorKind, worker};
 
 use crate::backends::Processes;
+use crate::failure_modes::run_a_program;
 use crate::file_barrier::{self, Gate, Tally};
 use crate::procfs::{self, wait_for_death, wait_until, workers};
 use crate::trial::Test;
@@ -268,18 +269,11 @@ fn a_map_is_killed_as_a_whole<S: Processes>() {
 
 /// A child process that a task has started goes when the task is killed.
 fn what_a_killed_task_has_started_is_killed_with_it<S: Processes>() {
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
-    fn start(tally: String) {
-        let child = std::process::Command::new("sleep").arg("1000").spawn();
-        let mut child = child.expect("there is sleep");
-        file_barrier::add(&tally, child.id());
-        child.wait().expect("it can be waited for");
-    }
     let pool = S::pool(1);
     let tally = Tally::new();
-    let handle = pool.apply_async(start, tally.ticket());
+    let handle = pool.apply_async(run_a_program, tally.ticket());
     wait_until(|| tally.count() == 1);
-    let child: u32 = tally.lines()[0].parse().unwrap();
+    let child = tally.numbers()[0];
     assert!(procfs::is_alive(child));
     handle.kill();
     assert!(handle.get().unwrap_err().is_cancelled());

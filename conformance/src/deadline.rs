@@ -6,7 +6,7 @@ use procpool::{ExitReason, Pool, TaskErrorKind};
 use rustix::process::Signal;
 
 use crate::backends::Processes;
-use crate::failure_modes::{Fate, strike};
+use crate::failure_modes::{Fate, run_a_program, strike};
 use crate::file_barrier::{self, Gate, Tally};
 use crate::procfs::{self, wait_for_death, workers};
 use crate::program::{Program, again, programs};
@@ -175,22 +175,14 @@ fn a_closed_pool_ends_though_its_last_deadline_comes_just_then<S: Processes>() {
 
 /// A child process that the task has started goes when the task is killed at its deadline.
 fn what_a_task_has_started_is_killed_with_it<S: Processes>() {
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
-    fn start(tally: String) {
-        let child = std::process::Command::new("sleep").arg("1000").spawn();
-        let mut child = child.expect("there is sleep");
-        file_barrier::add(&tally, child.id());
-        child.wait().expect("it can be waited for");
-    }
     let pool = S::pool(1);
     let tally = Tally::new();
-    let error = pool.call(start).timeout(LIMIT).apply(tally.ticket());
+    let error = pool
+        .call(run_a_program)
+        .timeout(LIMIT)
+        .apply(tally.ticket());
     assert!(error.unwrap_err().is_timeout());
-    let children: Vec<u32> = tally
-        .lines()
-        .iter()
-        .map(|pid| pid.parse().unwrap())
-        .collect();
+    let children = tally.numbers();
     assert_eq!(children.len(), 1);
     wait_for_death(&children);
 }
@@ -210,11 +202,7 @@ fn what_a_child_of_a_task_has_started_is_killed_as_well<S: Processes>() {
     let tally = Tally::new();
     let error = pool.call(start).timeout(LIMIT).apply(tally.ticket());
     assert!(error.unwrap_err().is_timeout());
-    let pids: Vec<u32> = tally
-        .lines()
-        .iter()
-        .map(|pid| pid.parse().unwrap())
-        .collect();
+    let pids = tally.numbers();
     assert_eq!(pids.len(), 2);
     wait_for_death(&pids);
 }
@@ -350,7 +338,7 @@ fn only_the_lost_item_is_run_again<S: Processes>() {
     let items = (0..20).map(|x| (tally.ticket(), x));
     let results = pool.call(task).retries(1).chunksize(20).map(items);
     assert_eq!(results.unwrap(), Vec::from_iter(0..20));
-    let mut runs: Vec<u32> = tally.lines().iter().map(|x| x.parse().unwrap()).collect();
+    let mut runs = tally.numbers();
     runs.sort_unstable();
     let mut expected = Vec::from_iter(0..20);
     expected.insert(7, 7);

@@ -505,11 +505,7 @@ fn what_a_dead_task_has_started_goes_with_it<S: Processes>() {
     for fate in Fate::DEADLY {
         let tally = Tally::new();
         assert!(pool.apply(start, (tally.ticket(), fate)).is_err());
-        let children: Vec<u32> = tally
-            .lines()
-            .iter()
-            .map(|pid| pid.parse().unwrap())
-            .collect();
+        let children = tally.numbers();
         assert_eq!(children.len(), 1);
         wait_for_death(&children);
     }

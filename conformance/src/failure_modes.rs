@@ -4,6 +4,18 @@ use procpool::TaskError;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 
+use crate::file_barrier;
+
+/// A task that starts a program, notes which in the [`Tally`](crate::file_barrier::Tally) with this
+/// ticket, and waits for it.
+#[allow(clippy::disallowed_methods, reason = "what tasks do")]
+pub(crate) fn run_a_program(tally: String) {
+    let child = std::process::Command::new("sleep").arg("1000").spawn();
+    let mut child = child.expect("there is sleep");
+    file_barrier::add(&tally, child.id());
+    child.wait().expect("it can be waited for");
+}
+
 /// How something ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fate {

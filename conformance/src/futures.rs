@@ -203,6 +203,10 @@ fn a_stream_gives_what_the_iterator_gives<S: Subject>() {
         let mut values: Vec<u64> = results.into_iter().map(Result::unwrap).collect();
         values.sort_unstable();
         assert_eq!(values, Vec::from_iter((0..2000).map(square)));
+        let measured = pool.call(square).measured().chunksize(chunk);
+        let results = block_on(collect(measured.imap_local(0..50).into_stream()));
+        let values = results.into_iter().map(|it| it.outcome.unwrap());
+        assert!(values.eq((0..50).map(square)));
     }
 }
 

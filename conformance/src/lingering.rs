@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::ptrace;
 use procpool::dump::WorkerState;
-use procpool::{ExitReason, Pool, TaskErrorKind};
+use procpool::{ExitReason, Pool, TaskErrorKind, TaskHandle};
 use rustix::process::{PTracer, Signal, set_ptracer, setsid};
 
 use crate::backends::{Builder, Processes};
@@ -72,6 +72,13 @@ impl Tracer {
     fn let_go(&mut self) {
         self.process.kill();
     }
+}
+
+/// A task that waits at this gate, and is there.
+fn at_gate(pool: &impl Pool, gate: &Gate) -> TaskHandle<()> {
+    let handle = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
+    gate.wait_for(1);
+    handle
 }
 
 /// In the tracer.
@@ -140,8 +147,7 @@ fn a_death_that_nobody_reports_is_one<S: Processes>() {
         return;
     };
     let gate = Gate::new();
-    let handle = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
-    gate.wait_for(1);
+    let handle = at_gate(&pool, &gate);
     signal(tracer.tracee, Signal::KILL);
     let error = handle.get().unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::WorkerLost);
@@ -189,8 +195,7 @@ fn a_task_that_is_killed_needs_no_death<S: Processes>() {
         return;
     };
     let gate = Gate::new();
-    let handle = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
-    gate.wait_for(1);
+    let handle = at_gate(&pool, &gate);
     let behind = pool.apply_async(|x: u64| x, 7);
     handle.kill();
     assert_eq!(handle.get().unwrap_err().kind(), TaskErrorKind::Cancelled);
@@ -221,8 +226,7 @@ fn a_pool_that_is_terminated_needs_no_death<S: Processes>() {
         return;
     };
     let gate = Gate::new();
-    let handle = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
-    gate.wait_for(1);
+    let handle = at_gate(&pool, &gate);
     pool.terminate();
     assert_eq!(handle.get().unwrap_err().kind(), TaskErrorKind::Cancelled);
     assert!(!pool.join_timeout(Duration::from_millis(1)).unwrap());

@@ -13,24 +13,26 @@ use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
     tests![S:
-        every_kind_of_call_gives_receipts,
-        a_receipt_tells_the_truth,
-        failures_have_receipts,
-        what_is_never_run_has_a_receipt,
+        every_kind_of_call_gives_metrics,
+        metrics_tell_the_truth,
+        failures_have_metrics,
+        what_is_never_run_has_metrics,
+        options_may_come_before_and_after,
+        a_measured_handle_says_whether_it_was_successful,
     ]
 }
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
-        a_receipt_names_the_worker,
-        a_lost_item_has_a_receipt,
+        metrics_name_the_worker,
+        a_lost_item_has_metrics,
         an_item_out_of_time_has_run_as_long,
         each_attempt_is_counted,
         waiting_is_told_from_running,
         memory_is_told,
-        bulk_values_have_receipts,
-        what_is_taken_back_keeps_its_receipts,
-        a_cancelled_call_keeps_its_receipts,
+        bulk_values_have_metrics,
+        what_is_reclaimed_keeps_its_metrics,
+        a_cancelled_call_keeps_its_metrics,
         one_item_that_is_left_of_many_has_its_value,
     ]
 }
@@ -60,7 +62,7 @@ fn values<R>(all: impl IntoIterator<Item = Measured<R>>) -> Vec<R> {
 }
 
 /// The values are those that the call gives without metrics, in the same order.
-fn every_kind_of_call_gives_receipts<S: Subject>() {
+fn every_kind_of_call_gives_metrics<S: Subject>() {
     let pool = S::pool(2);
     let call = || pool.call(square).measured();
     let squares: Vec<u64> = (0..100).map(square).collect();
@@ -77,22 +79,52 @@ fn every_kind_of_call_gives_receipts<S: Subject>() {
     assert_eq!(texts[49], "49!");
 }
 
+/// It makes no difference when a call learns that it is to be measured.
+fn options_may_come_before_and_after<S: Subject>() {
+    let pool = S::pool(1);
+    let started = |chunks: Vec<Measured<u64>>| -> Vec<bool> {
+        let all = chunks.into_iter();
+        all.map(|it| it.metrics.run.is_some() && it.outcome.is_ok())
+            .collect()
+    };
+    let before = pool.call(square).chunksize(3).retries(1).measured();
+    let after = pool.call(square).measured().chunksize(3).retries(1);
+    assert_eq!(started(before.map(0..5)), [true; 5]);
+    assert_eq!(started(after.map(0..5)), [true; 5]);
+    let refused = pool.call(square).measured().chunksize(0).apply(1);
+    let error = refused.outcome.expect_err("there is no such chunk");
+    assert_eq!(error.kind(), TaskErrorKind::Invalid);
+}
+
+/// As those do that give the values alone.
+fn a_measured_handle_says_whether_it_was_successful<S: Subject>() {
+    let pool = S::pool(1);
+    let odd = |x: u64| assert!(x % 2 == 1, "{x} is even");
+    for (items, is_good) in [([1, 3], true), ([1, 2], false)] {
+        let all = pool.call(odd).measured().map_async(items);
+        let last = pool.call(odd).measured().apply_async(items[1]);
+        assert!(all.wait_timeout(Duration::MAX) && last.wait_timeout(Duration::MAX));
+        assert_eq!(all.is_successful(), Some(is_good));
+        assert_eq!(last.is_successful(), Some(is_good));
+    }
+}
+
 /// Times are as long as what was done, and bytes as many.
-fn a_receipt_tells_the_truth<S: Subject>() {
+fn metrics_tell_the_truth<S: Subject>() {
     let pool = S::pool(1);
     let done = pool.call(toil).measured().apply(30);
-    let receipt = &done.metrics;
+    let metrics = &done.metrics;
     assert_eq!(done.outcome.unwrap(), 30);
-    assert!(receipt.run >= Some(Duration::from_millis(30)), "{receipt}");
-    assert!(receipt.cpu >= Some(Duration::from_millis(30)), "{receipt}");
-    assert_eq!((receipt.argument_bytes, receipt.result_bytes), (8, 8));
-    assert!(receipt.queued.is_some(), "{receipt}");
-    assert!(receipt.peak_rss > Some(100_000), "{receipt}");
+    assert!(metrics.run >= Some(Duration::from_millis(30)), "{metrics}");
+    assert!(metrics.cpu >= Some(Duration::from_millis(30)), "{metrics}");
+    assert_eq!((metrics.argument_bytes, metrics.result_bytes), (8, 8));
+    assert!(metrics.queued.is_some(), "{metrics}");
+    assert!(metrics.peak_rss > Some(100_000), "{metrics}");
     let asleep = |(): ()| std::thread::sleep(Duration::from_millis(30));
     let done = pool.call(asleep).measured().apply(());
-    let receipt = &done.metrics;
-    assert!(receipt.run >= Some(Duration::from_millis(30)), "{receipt}");
-    assert!(receipt.cpu < receipt.run, "{receipt}");
+    let metrics = &done.metrics;
+    assert!(metrics.run >= Some(Duration::from_millis(30)), "{metrics}");
+    assert!(metrics.cpu < metrics.run, "{metrics}");
     // Strings have their length before them.
     let done = pool.call(|s: String| s.len()).measured();
     let all = done.map(["", "a", "four"].map(str::to_owned));
@@ -102,7 +134,7 @@ fn a_receipt_tells_the_truth<S: Subject>() {
 }
 
 /// Also those of items that panic, which are in the middle of others.
-fn failures_have_receipts<S: Subject>() {
+fn failures_have_metrics<S: Subject>() {
     let pool = S::pool(1);
     let task = |x: u64| {
         toil(1);
@@ -129,8 +161,8 @@ fn failures_have_receipts<S: Subject>() {
     assert_eq!(one.metrics.attempt, 1);
 }
 
-/// A receipt of nothing, but no missing one.
-fn what_is_never_run_has_a_receipt<S: Subject>() {
+/// A metrics of nothing, but no missing one.
+fn what_is_never_run_has_metrics<S: Subject>() {
     let pool = S::pool(1);
     pool.close();
     let one = pool.call(square).measured().apply(1);
@@ -144,7 +176,7 @@ fn what_is_never_run_has_a_receipt<S: Subject>() {
 }
 
 /// It is the worker that ran the item.
-fn a_receipt_names_the_worker<S: Processes>() {
+fn metrics_name_the_worker<S: Processes>() {
     let pool = S::pool(2);
     let all = pool.call(|_: u64| std::process::id()).measured().map(0..50);
     for one in all {
@@ -154,7 +186,7 @@ fn a_receipt_names_the_worker<S: Processes>() {
 }
 
 /// It says which worker it was, and how long the item ran before.
-fn a_lost_item_has_a_receipt<S: Processes>() {
+fn a_lost_item_has_metrics<S: Processes>() {
     let pool = S::pool(1);
     let pids = workers(&pool);
     let task = |fate: Option<Fate>| {
@@ -170,11 +202,11 @@ fn a_lost_item_has_a_receipt<S: Processes>() {
             .map([None, None, Some(Fate::Segv), None, None]);
     let lost = &all[2];
     assert!(lost.outcome.as_ref().unwrap_err().is_worker_lost());
-    let receipt = &lost.metrics;
-    assert_eq!(receipt.worker.as_ref().map(|it| it.pid()), Some(pids[0]));
-    assert!(receipt.run >= Some(Duration::from_millis(10)), "{receipt}");
-    assert_eq!((receipt.attempt, receipt.cpu), (1, None));
-    assert!(receipt.argument_bytes > 0);
+    let metrics = &lost.metrics;
+    assert_eq!(metrics.worker.as_ref().map(|it| it.pid()), Some(pids[0]));
+    assert!(metrics.run >= Some(Duration::from_millis(10)), "{metrics}");
+    assert_eq!((metrics.attempt, metrics.cpu), (1, None));
+    assert!(metrics.argument_bytes > 0);
     for (index, one) in all.iter().enumerate() {
         assert_eq!(one.outcome.is_ok(), index != 2);
         let pid = one.metrics.worker.as_ref().map(|it| it.pid());
@@ -193,7 +225,7 @@ fn an_item_out_of_time_has_run_as_long<S: Processes>() {
     assert!(one.metrics.run >= Some(limit), "{}", one.metrics);
 }
 
-/// The receipt is of the last attempt: its worker, its waiting.
+/// The metrics is of the last attempt: its worker, its waiting.
 fn each_attempt_is_counted<S: Processes>() {
     let pool = S::pool(1);
     let tally = Tally::new();
@@ -245,7 +277,7 @@ fn memory_is_told<S: Processes>() {
     drop(own);
 }
 
-fn bulk_values_have_receipts<S: Processes>() {
+fn bulk_values_have_metrics<S: Processes>() {
     let pool = S::pool(1);
     let bytes = vec![7_u8; 3 << 20];
     let twice = |bytes: Vec<u8>| [bytes.clone(), bytes].concat();
@@ -261,8 +293,8 @@ fn bulk_values_have_receipts<S: Processes>() {
     }
 }
 
-/// What another worker takes over has the receipt of where it ran.
-fn what_is_taken_back_keeps_its_receipts<S: Processes>() {
+/// What another worker takes over has the metrics of where it ran.
+fn what_is_reclaimed_keeps_its_metrics<S: Processes>() {
     let pool = S::pool(2);
     let gate = Gate::new();
     let task = |(ticket, x): (Option<String>, u64)| {
@@ -283,7 +315,7 @@ fn what_is_taken_back_keeps_its_receipts<S: Processes>() {
     }
 }
 
-fn a_cancelled_call_keeps_its_receipts<S: Processes>() {
+fn a_cancelled_call_keeps_its_metrics<S: Processes>() {
     let pool = S::pool(1);
     let gate = Gate::new();
     let task = |ticket: String| file_barrier::pass(&ticket);

@@ -23,7 +23,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         every_kind_of_call_brings_it,
         handles_inside_of_what_a_task_shares,
         what_came_with_the_argument_and_what_is_new,
-        receipts_count_the_result_alone,
+        metrics_count_the_result_alone,
     ]
 }
 
@@ -204,7 +204,7 @@ fn what_came_with_the_argument_and_what_is_new<S: Subject>() {
 }
 
 /// Not what the worker says of its memory.
-fn receipts_count_the_result_alone<S: Subject>() {
+fn metrics_count_the_result_alone<S: Subject>() {
     let pool = S::pool(1);
     let one = pool.call(count_from).measured().apply((1, 1 << 16));
     assert!(is_counted(&one.outcome.unwrap(), 1, 1 << 16));

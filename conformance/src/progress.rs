@@ -65,10 +65,10 @@ fn every_kind_of_call_counts_its_items<S: Subject>() {
     }
 
     // One task says nothing about the length.
-    let [apply, receipt, apply_async] = [bar(), bar(), bar()];
+    let [apply, measured, apply_async] = [bar(), bar(), bar()];
     call(&apply).apply(1).unwrap();
-    call(&receipt).measured().apply(1).outcome.unwrap();
-    for bar in [apply, receipt] {
+    call(&measured).measured().apply(1).outcome.unwrap();
+    for bar in [apply, measured] {
         assert_eq!(state(&bar), (1, None, false));
     }
     call(&apply_async).apply_async(1).get().unwrap();

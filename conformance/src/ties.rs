@@ -419,7 +419,7 @@ fn forks_itself<S: Processes>() {
     let mut task = pool.apply_async(never, 0);
     let mut all = pool.call(some).chunksize(1).map_async(0..6);
     let mut finished = pool.apply_async(square, 3);
-    let receipts = pool.call(some).measured().map_async(0..6);
+    let measured = pool.call(some).measured().map_async(0..6);
     let mut results = pool.imap(some, 0..6);
     if let ForkResult::Parent { child } = fork() {
         let child = Pid::from_raw(child.as_raw());
@@ -457,12 +457,8 @@ fn forks_itself<S: Processes>() {
     all.kill();
     refused(task.get().unwrap_err());
     refused(all.get().unwrap_err());
-    let receipts = receipts.get();
-    assert!(
-        receipts
-            .into_iter()
-            .all(|receipted| receipted.outcome.is_err())
-    );
+    let measured = measured.get();
+    assert!(measured.into_iter().all(|it| it.outcome.is_err()));
     refused(results.next().expect("it is said once").unwrap_err());
     assert!(results.next().is_none());
     refused(pool.apply(square, 2).unwrap_err());

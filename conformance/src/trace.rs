@@ -29,7 +29,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
         items_lie_beside_each_other_in_each_worker,
         ends_and_replacements_are_traced,
-        a_trace_and_receipts_go_together,
+        a_trace_and_metrics_go_together,
         a_pool_ends_before_its_trace,
         a_trace_is_readable_when_its_program_is_killed,
     ]
@@ -248,7 +248,7 @@ fn ends_and_replacements_are_traced<S: Processes>() {
 }
 
 /// Each has what it asked for.
-fn a_trace_and_receipts_go_together<S: Processes>() {
+fn a_trace_and_metrics_go_together<S: Processes>() {
     let pool = S::pool(1);
     let paper = Paper::new();
     let trace = paper.trace(&pool);

@@ -34,6 +34,18 @@ impl Tally {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// The lines so far, each of which is a number.
+    ///
+    /// # Panics
+    /// When one is not.
+    pub fn numbers(&self) -> Vec<u32> {
+        let lines = self.lines();
+        lines
+            .iter()
+            .map(|line| line.parse().expect("a number"))
+            .collect()
+    }
+
     /// How many lines there are.
     pub fn count(&self) -> usize {
         self.lines().len()

@@ -10,7 +10,7 @@ use libtest_mimic::{Failed, Trial};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::sandbox::{CALLS, WORKERS_CALLS};
+use crate::sandbox::CALLS;
 use crate::scenario::WORKERS;
 
 /// How long the scenario may take. It takes a second.
@@ -28,7 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                 trials.push(Trial::test(name, test));
             }
         }
-        for call in CALLS.iter().chain(WORKERS_CALLS) {
+        for call in CALLS {
             let name = format!("{backend}::workers_without_{}", call.name);
             let test = move || judge_workers(backend, call.name);
             trials.push(Trial::test(name, test));
@@ -58,6 +58,7 @@ const DISPENSABLE: &[&str] = &[
     "getrusage",
     "sched_getaffinity",
     "prlimit64",
+    "getppid",
     "pidfd_send_signal",
     "kill",
     "tgkill",

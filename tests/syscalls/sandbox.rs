@@ -63,6 +63,7 @@ pub(crate) const CALLS: &[Call] = &[
     call("getrusage", libc::SYS_getrusage),
     call("sched_getaffinity", libc::SYS_sched_getaffinity),
     call("prlimit64", libc::SYS_prlimit64),
+    call("getppid", libc::SYS_getppid),
     call("pidfd_open", libc::SYS_pidfd_open),
     call("pidfd_send_signal", libc::SYS_pidfd_send_signal),
     call("kill", libc::SYS_kill),
@@ -113,9 +114,6 @@ pub(crate) const CALLS: &[Call] = &[
     call("sigaltstack", libc::SYS_sigaltstack),
     call("set_robust_list", libc::SYS_set_robust_list),
 ];
-
-/// Those that a worker makes after its initializer, beside the others.
-pub(crate) const WORKERS_CALLS: &[Call] = &[call("getppid", libc::SYS_getppid)];
 
 /// The kernel's, which the C library's crate does not name everywhere.
 const F_SETSIG: u32 = 10;

@@ -13,7 +13,7 @@ use procpool::{Broadcast, BuildError, Output, OutputLine, Pool, TaskError, TaskE
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::sandbox::{CALLS, WORKERS_CALLS, refuse};
+use crate::sandbox::{CALLS, refuse};
 
 /// How long the pool may take to end once it is closed. It takes milliseconds.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
@@ -24,6 +24,8 @@ static LINES: AtomicUsize = AtomicUsize::new(0);
 /// Runs it with a pool of this kind. Two more words are a call and the number of an error: that
 /// call is refused. Says a line for each step: its name, a colon, and `right`, `error` with the
 /// error's text, or `WRONG` and in what way. The exit code is a failure if anything was wrong.
+///
+/// With [`WORKERS`] before the two, only the workers are refused it, once they have begun.
 pub(crate) fn run(backend: &str, refused: &[String]) -> ExitCode {
     // Of tasks that abort.
     let none = Rlimit {
@@ -75,10 +77,7 @@ pub(crate) const WORKERS: &str = "workers";
 
 fn run_in_sandboxes(backend: &str, call: &str, errno: &str) -> ExitCode {
     fn put_up((call, errno): (String, i32)) {
-        let call = CALLS
-            .iter()
-            .chain(WORKERS_CALLS)
-            .find(|known| known.name == call);
+        let call = CALLS.iter().find(|known| known.name == call);
         let call = call.expect("it is one of those");
         refuse(*call, Errno::from_raw_os_error(errno)).expect("a filter can be set");
     }

@@ -97,7 +97,7 @@ impl<F> Call<F> {
     /// println!("{}", done.metrics);
     /// ```
     pub fn measured(mut self) -> MeasuredCall<F> {
-        self.options.receipts = true;
+        self.options.is_measured = true;
         Call {
             executor: self.executor,
             options: self.options,
@@ -240,7 +240,7 @@ impl<F, M: Mode> Call<F, M> {
     {
         let cell = Arc::new(M::Cell::of_one());
         let prepared = self.site::<A, R>().and_then(|site| {
-            let start = self.options.receipts.then(sys::now_ns);
+            let start = self.options.is_measured.then(sys::now_ns);
             let (items, attachments) = encode_one(argument)?;
             let mut chunk = site.chunk(0, 1, items, attended, cell.clone());
             chunk.attach(attachments);

@@ -203,26 +203,26 @@ pub(super) fn decode_measured<R: DeserializeOwned + 'static>(
         // An outcome of one item may be what was left of a larger one, and its outcome among
         // several.
         Ok(piece) if matches!(piece.outcomes, Outcomes::One(_)) => {
-            let (index, mut receipt) = (piece.first, piece.task_metrics(piece.first));
+            let (index, mut metrics) = (piece.first, piece.task_metrics(piece.first));
             let bytes = piece.into_single();
-            let outcome = timed(&mut receipt, || bytes.and_then(decode_owned));
-            put(index, outcome, receipt);
+            let outcome = timed(&mut metrics, || bytes.and_then(decode_owned));
+            put(index, outcome, metrics);
         }
         piece => {
             let piece = piece.map_or_else(|shared| shared, Arc::new);
             piece.visit(piece.first, |index, outcome| {
-                let mut receipt = piece.task_metrics(index);
-                let outcome = timed(&mut receipt, || outcome.and_then(decode));
-                put(index, outcome, receipt);
+                let mut metrics = piece.task_metrics(index);
+                let outcome = timed(&mut metrics, || outcome.and_then(decode));
+                put(index, outcome, metrics);
             });
         }
     }
 }
 
-fn timed<T>(receipt: &mut TaskMetrics, decode: impl FnOnce() -> T) -> T {
+fn timed<T>(metrics: &mut TaskMetrics, decode: impl FnOnce() -> T) -> T {
     let start = sys::now_ns();
     let value = decode();
-    receipt.decode += Duration::from_nanos(sys::now_ns() - start);
+    metrics.decode += Duration::from_nanos(sys::now_ns() - start);
     value
 }
 

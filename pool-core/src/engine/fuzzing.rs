@@ -341,11 +341,11 @@ impl CompletionSink for ItemMetrics {
         piece.visit(0, |index, outcome| {
             outcomes[index] += 1;
             // Whatever the worker says of times, they can be added up.
-            let receipt = piece.task_metrics(index);
-            let _ = receipt.queued.unwrap_or_default()
-                + receipt.run.unwrap_or_default()
-                + receipt.encode
-                + receipt.decode;
+            let metrics = piece.task_metrics(index);
+            let _ = metrics.queued.unwrap_or_default()
+                + metrics.run.unwrap_or_default()
+                + metrics.encode
+                + metrics.decode;
             if let Ok(bytes) = outcome {
                 let _ = crate::codec::decode::<Vec<(u8, Option<String>)>>(bytes);
             }

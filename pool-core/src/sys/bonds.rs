@@ -79,7 +79,8 @@ pub fn be_signalled_by(end: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 
 /// The process that this one is a child of; 0 if that is in another process namespace, or a sandbox
 /// refuses to say it. (rustix takes it for a call that cannot fail.)
-pub(crate) fn starter() -> u32 {
+#[must_use]
+pub fn starter() -> u32 {
     // SAFETY: it has no preconditions. Where it is refused, the answer is a negative number.
     let pid = unsafe { libc::getppid() };
     pid.max(0).unsigned_abs()

@@ -1,7 +1,8 @@
 //! What the loader knows of the main executable that distinguishes one build from another.
-#![allow(unsafe_code)]
 
 use nix::libc;
+
+use super::main_object::main_object;
 
 /// FNV-1a with 128 bits, over words instead of bytes.
 pub(crate) struct Hash(pub(crate) u128);
@@ -35,8 +36,21 @@ pub(crate) fn build_identity(protocol: u32) -> u128 {
     let mut hash = Hash::new();
     hash.add(env!("CARGO_PKG_VERSION").as_bytes());
     hash.add_word(protocol.into());
-    // SAFETY: the callback is given the hash above, which outlives the call, and does not panic.
-    unsafe { libc::dl_iterate_phdr(Some(add_image), (&raw mut hash).cast()) };
+    if let Some(object) = main_object() {
+        for it in object.segments {
+            hash.add_word(u64::from(it.p_type) << 32 | u64::from(it.p_flags));
+            for number in [it.p_vaddr, it.p_filesz, it.p_memsz] {
+                hash.add_word(number);
+            }
+        }
+        object
+            .content(libc::PT_NOTE)
+            .for_each(|notes| hash.add(notes));
+        if !object.content(libc::PT_NOTE).any(has_build_id) {
+            let tables = object.content(libc::PT_GNU_EH_FRAME);
+            tables.for_each(|table| hash.add(table));
+        }
+    }
     hash.0
 }
 
@@ -45,103 +59,13 @@ pub(crate) fn build_identity(protocol: u32) -> u128 {
 /// build identifier, which is a hash of that. Then it takes a moment.
 pub(crate) fn build_content(protocol: u32) -> u128 {
     let mut hash = Hash(build_identity(protocol));
-    // SAFETY: the callback is given the hash above, which outlives the call, and does not panic.
-    unsafe { libc::dl_iterate_phdr(Some(add_content), (&raw mut hash).cast()) };
+    if let Some(object) = main_object()
+        && !object.content(libc::PT_NOTE).any(has_build_id)
+    {
+        let loaded = object.content(libc::PT_LOAD);
+        loaded.for_each(|bytes| hash.add(bytes));
+    }
     hash.0
-}
-
-/// Adds what an object has loaded to the `Hash` behind `hash`, and asks for no other: the first one
-/// is the main executable.
-///
-/// # Safety
-/// Of `dl_iterate_phdr`: `object` describes a loaded object, and `hash` was given with it.
-unsafe extern "C" fn add_content(
-    object: *mut libc::dl_phdr_info,
-    _bytes: usize,
-    hash: *mut libc::c_void,
-) -> libc::c_int {
-    // SAFETY: the loader calls this with a valid description, and `build_content` with a `Hash`
-    // that nobody else uses meanwhile.
-    let (object, hash) = unsafe { (&*object, &mut *hash.cast::<Hash>()) };
-    if object.dlpi_phdr.is_null() {
-        return 1;
-    }
-    // SAFETY: that is where the loader has this many program headers, for as long as the object
-    // is loaded, and the main executable always is.
-    let segments =
-        unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
-    if !content(object, segments, libc::PT_NOTE).any(has_build_id) {
-        content(object, segments, libc::PT_LOAD).for_each(|bytes| hash.add(bytes));
-    }
-    1
-}
-
-/// Adds an object to the `Hash` behind `hash`, and asks for no other: the first one is the main
-/// executable.
-///
-/// # Safety
-/// Of `dl_iterate_phdr`: `object` describes a loaded object, and `hash` was given with it.
-unsafe extern "C" fn add_image(
-    object: *mut libc::dl_phdr_info,
-    _bytes: usize,
-    hash: *mut libc::c_void,
-) -> libc::c_int {
-    // SAFETY: the loader calls this with a valid description, and `build_identity` with a `Hash`
-    // that nobody else uses meanwhile.
-    let (object, hash) = unsafe { (&*object, &mut *hash.cast::<Hash>()) };
-    if object.dlpi_phdr.is_null() {
-        return 1;
-    }
-    // SAFETY: that is where the loader has this many program headers, for as long as the object
-    // is loaded, and the main executable always is.
-    let segments =
-        unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
-    for it in segments {
-        hash.add_word(u64::from(it.p_type) << 32 | u64::from(it.p_flags));
-        for number in [it.p_vaddr, it.p_filesz, it.p_memsz] {
-            hash.add_word(number);
-        }
-    }
-    let mut has_id = false;
-    for notes in content(object, segments, libc::PT_NOTE) {
-        has_id |= has_build_id(notes);
-        hash.add(notes);
-    }
-    if !has_id {
-        content(object, segments, libc::PT_GNU_EH_FRAME).for_each(|table| hash.add(table));
-    }
-    1
-}
-
-/// The bytes of all segments of this kind, as far as they are loaded from the file, readable and
-/// not writable. The object is the main executable, which stays where it is, and these are its
-/// segments.
-fn content(
-    object: &libc::dl_phdr_info,
-    segments: &[libc::Elf64_Phdr],
-    kind: u32,
-) -> impl Iterator<Item = &'static [u8]> {
-    let is_content = move |it: &&libc::Elf64_Phdr| it.p_type == kind && is_mapped(it, segments);
-    segments.iter().filter(is_content).map(|it| {
-        let start = (object.dlpi_addr as usize).wrapping_add(it.p_vaddr as usize);
-        // SAFETY: it lies in a segment that is loaded from the file, readable and not writable, and
-        // the main executable stays where it is.
-        unsafe { std::slice::from_raw_parts(start as *const u8, it.p_filesz as usize) }
-    })
-}
-
-/// Whether all bytes of `part` lie in the bytes of the file that one read-only segment is loaded
-/// from.
-fn is_mapped(part: &libc::Elf64_Phdr, segments: &[libc::Elf64_Phdr]) -> bool {
-    segments.iter().any(|it| {
-        let rights = it.p_flags & (libc::PF_R | libc::PF_W);
-        let start = part.p_vaddr.checked_sub(it.p_vaddr);
-        it.p_type == libc::PT_LOAD
-            && rights == libc::PF_R
-            && start
-                .and_then(|start| start.checked_add(part.p_filesz))
-                .is_some_and(|end| end <= it.p_filesz)
-    })
 }
 
 /// Whether there is a GNU build identifier among the notes of one segment.

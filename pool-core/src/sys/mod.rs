@@ -14,6 +14,7 @@ mod image;
     )
 )]
 mod linux;
+mod main_object;
 #[cfg(any(loom, shuttle))]
 mod model;
 #[cfg(all(
@@ -26,11 +27,11 @@ mod sealed;
 mod waiting;
 
 #[cfg(target_os = "linux")]
-pub use bonds::be_signalled_by;
+pub use bonds::{be_signalled_by, starter};
 #[cfg(target_os = "linux")]
 pub(crate) use bonds::{
     connected_pair, die_with_starter, hang_up, ignore_signals_of_files, is_hung_up,
-    leave_with_other_end, raise_oom_score, starter,
+    leave_with_other_end, raise_oom_score,
 };
 pub(crate) use file_size::without_size_signal;
 pub(crate) use image::{Hash, build_content, build_identity};

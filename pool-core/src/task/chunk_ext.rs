@@ -22,10 +22,10 @@ pub(crate) struct ChunkExt {
 
 impl ChunkExt {
     /// Of a call, if it has any: it may ask for metrics, and may have been made in a span.
-    pub(crate) fn of_call(receipts: bool, origin: Option<&Arc<Origin>>) -> Option<Box<Self>> {
-        (receipts || origin.is_some()).then(|| {
+    pub(crate) fn of_call(is_measured: bool, origin: Option<&Arc<Origin>>) -> Option<Box<Self>> {
+        (is_measured || origin.is_some()).then(|| {
             Box::new(Self {
-                item_metrics: receipts.then(ItemMetrics::measured),
+                item_metrics: is_measured.then(ItemMetrics::measured),
                 origin: origin.cloned(),
                 ..Self::default()
             })

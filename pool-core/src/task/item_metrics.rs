@@ -155,33 +155,33 @@ impl ItemMetrics {
 
     /// The metrics of the item at this place.
     pub(crate) fn task_metrics(&self, place: usize) -> TaskMetrics {
-        let mut receipt = TaskMetrics {
+        let mut metrics = TaskMetrics {
             attempt: self.losses,
             ..TaskMetrics::default()
         };
         if let Some(argument) = self.arguments.get(place) {
-            receipt.encode = nanos(argument.encode_ns);
-            receipt.argument_bytes = argument.bytes;
+            metrics.encode = nanos(argument.encode_ns);
+            metrics.argument_bytes = argument.bytes;
         }
         let Some(run) = self.runs.get(place) else {
-            return receipt;
+            return metrics;
         };
         let measure = &run.measure;
-        receipt.attempt = receipt.attempt.saturating_add(1);
-        receipt.worker = run.worker.clone();
-        receipt.result_bytes = run.result_bytes;
+        metrics.attempt = metrics.attempt.saturating_add(1);
+        metrics.worker = run.worker.clone();
+        metrics.result_bytes = run.result_bytes;
         if measure.begun != 0 {
-            receipt.run = Some(nanos(measure.run));
+            metrics.run = Some(nanos(measure.run));
             let wait = measure.begun.checked_sub(self.submitted);
-            receipt.queued = wait.filter(|_| self.submitted != 0).map(nanos);
+            metrics.queued = wait.filter(|_| self.submitted != 0).map(nanos);
         }
         if run.is_whole {
-            receipt.encode += nanos(measure.encode);
-            receipt.decode += nanos(measure.decode);
-            receipt.cpu = Some(nanos(measure.cpu));
-            receipt.peak_rss = Some(measure.peak_rss);
+            metrics.encode += nanos(measure.encode);
+            metrics.decode += nanos(measure.decode);
+            metrics.cpu = Some(nanos(measure.cpu));
+            metrics.peak_rss = Some(measure.peak_rss);
         }
-        receipt
+        metrics
     }
 }
 

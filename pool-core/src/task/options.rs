@@ -14,7 +14,7 @@ pub(crate) struct Options {
     pub(crate) retries: u32,
     pub(crate) chunksize: Option<usize>,
     pub(crate) buffer: Option<usize>,
-    pub(crate) receipts: bool,
+    pub(crate) is_measured: bool,
 }
 
 /// What a call asks for, as far as the executor is to see to it.
@@ -59,7 +59,7 @@ pub(crate) struct ValidatedOptions {
     pub(crate) chunksize: Option<u32>,
     pub(crate) buffer: Option<usize>,
     /// Whether items are measured.
-    pub(crate) receipts: bool,
+    pub(crate) is_measured: bool,
 }
 
 impl Options {
@@ -84,7 +84,7 @@ impl Options {
                 .chunksize
                 .map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
             buffer: self.buffer,
-            receipts: self.receipts,
+            is_measured: self.is_measured,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The worker's loop: frames in, records out.
 #![allow(unsafe_code)]
 
+use std::mem::ManuallyDrop;
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -90,21 +91,13 @@ pub unsafe fn serve(region: Region, doorbell: OwnedFd) -> i32 {
     #[cfg(feature = "tracing")]
     let _forwarding = crate::observe::events::forward(&region);
     let mut channel = WorkerChannel::new(region, doorbell, request_bytes, response_bytes);
-    loop {
-        let Some(header) = channel.next_frame() else {
-            return EXIT_CORRUPT;
-        };
-        if header.items > 0 && !channel.run(&header) {
-            return EXIT_CORRUPT;
-        }
-        match header.kind {
-            FrameKind::Retire => return EXIT_RETIRED,
-            // What follows in the ring must not run here.
-            FrameKind::Initialize if channel.has_failed => return EXIT_UNINITIALIZED,
-            FrameKind::Initialize => parent::bind_again(),
-            FrameKind::Run => {}
-        }
+    let code = channel.serve();
+    if !crate::sync::IS_MODEL {
+        // The process leaves now. A task may have closed the doorbell, and then its number is
+        // nobody's, or that of a file of the task's.
+        let _leaves = ManuallyDrop::new(channel);
     }
+    code
 }
 
 /// Where this worker's events go: the writing end of a pipe that does not block. To be called by a
@@ -211,6 +204,26 @@ impl WorkerChannel {
             argument: Vec::new(),
             original: Original::here(),
             offered: Vec::new(),
+        }
+    }
+
+    /// Runs what the parent sends, until that says that it is enough. Says with which code to
+    /// leave.
+    fn serve(&mut self) -> i32 {
+        loop {
+            let Some(header) = self.next_frame() else {
+                return EXIT_CORRUPT;
+            };
+            if header.items > 0 && !self.run(&header) {
+                return EXIT_CORRUPT;
+            }
+            match header.kind {
+                FrameKind::Retire => return EXIT_RETIRED,
+                // What follows in the ring must not run here.
+                FrameKind::Initialize if self.has_failed => return EXIT_UNINITIALIZED,
+                FrameKind::Initialize => parent::bind_again(),
+                FrameKind::Run => {}
+            }
         }
     }
 

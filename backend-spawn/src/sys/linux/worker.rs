@@ -7,8 +7,8 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use procpool_core::failed;
-use rustix::process::{getppid, set_parent_process_death_signal};
+use procpool_core::{failed, starter};
+use rustix::process::set_parent_process_death_signal;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 /// Bytes that nobody can guess.
@@ -31,16 +31,11 @@ pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// The parent's process identifier; 0 for one in another process namespace.
-pub(crate) fn parent() -> u32 {
-    getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
-}
-
 /// Makes this process be killed when the thread that started it ends. `false`: it has already.
 pub(crate) fn die_with_parent() -> io::Result<bool> {
-    let before = parent();
+    let before = starter();
     set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    Ok(parent() == before)
+    Ok(starter() == before)
 }
 
 /// Names the process after its program: an executed `/proc/self/exe` is called `exe` in listings.

@@ -125,7 +125,7 @@ impl CallSite {
     /// Room for encoded arguments.
     pub(crate) fn items(&self) -> Items {
         Items {
-            is_timed: self.options.receipts,
+            is_timed: self.options.is_measured,
             ..Items::default()
         }
     }
@@ -150,7 +150,7 @@ impl CallSite {
             is_initializer: false,
             is_fed: false,
             deaths: 0,
-            ext: ChunkExt::of_call(self.options.receipts, self.origin.as_ref()),
+            ext: ChunkExt::of_call(self.options.is_measured, self.origin.as_ref()),
             sink,
         }
     }

@@ -224,7 +224,7 @@ const LOG_BYTES: usize = 4096;
 impl Filler {
     pub(crate) fn new(open: Arc<OpenChunk>) -> Self {
         Self {
-            is_timed: open.call.options.receipts,
+            is_timed: open.call.options.is_measured,
             open,
             appender: None,
             scratch: Vec::new(),

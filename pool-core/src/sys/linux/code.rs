@@ -1,10 +1,11 @@
 //! Where the loader has put this program's code and constants.
-#![allow(unsafe_code)]
 
 use std::io;
 use std::ops::Range;
 
 use nix::libc;
+
+use crate::sys::main_object::{MainObject, main_object};
 
 /// Where the main executable lies in this process.
 #[derive(Debug, Clone, Default)]
@@ -18,43 +19,16 @@ pub(crate) struct Image {
 }
 
 /// Where the main executable lies.
-///
-/// The dynamic loader is asked, and not `/proc/self`: that is closed to a process that has
-/// changed its user, whose file may not be read, or that has made itself undumpable; and it may
-/// not be mounted at all.
 pub(crate) fn main_image() -> io::Result<Image> {
-    let mut found: Option<Image> = None;
-    // SAFETY: the callback is given the `found` above, which outlives the call, and does not panic.
-    unsafe { libc::dl_iterate_phdr(Some(look_at), (&raw mut found).cast()) };
-    found
+    main_object()
+        .map(|object| image_of(&object))
         .filter(|image| !image.code.is_empty())
         .ok_or_else(|| io::Error::other("the loader does not say where the program's code is"))
 }
 
-/// Puts where an object lies into the `Option<Image>` that `found` points to, and asks for no other
-/// object: the first one is the main executable.
-///
-/// # Safety
-/// Of `dl_iterate_phdr`: `object` describes a loaded object, and `found` was given with it.
-unsafe extern "C" fn look_at(
-    object: *mut libc::dl_phdr_info,
-    _bytes: usize,
-    found: *mut libc::c_void,
-) -> libc::c_int {
-    // SAFETY: the loader calls this with a valid description, and `main_image` with an `Option`
-    // that nobody else uses meanwhile.
-    let (object, found) = unsafe { (&*object, &mut *found.cast::<Option<Image>>()) };
-    if object.dlpi_phdr.is_null() {
-        return 1;
-    }
-    // SAFETY: that is where the loader has this many program headers, for as long as the object
-    // is loaded, and the main executable always is.
-    let segments =
-        unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
-    let place = |segment: &libc::Elf64_Phdr, bytes: u64| {
-        let start = (object.dlpi_addr as usize).wrapping_add(segment.p_vaddr as usize);
-        start..start.wrapping_add(bytes as usize)
-    };
+fn image_of(object: &MainObject) -> Image {
+    let place = |segment: &libc::Elf64_Phdr, bytes| object.place(segment, bytes);
+    let segments = object.segments;
     let loaded = |wanted: u32, unwanted: u32| {
         segments.iter().filter(move |it| {
             let flags = it.p_flags;
@@ -90,8 +64,7 @@ unsafe extern "C" fn look_at(
     let start = image.constants.iter().map(|it| it.start).min();
     let end = image.constants.iter().map(|it| it.end).max();
     image.span = start.unwrap_or(0)..end.unwrap_or(0);
-    *found = Some(image);
-    1
+    image
 }
 
 #[cfg(test)]
