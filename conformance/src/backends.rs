@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use procpool::backend::Backend;
 use procpool::{
     BuildError, Output, Pool, PoolBuilder, Resource, Stateless, WorkerExit, WorkerInfo, WorkerPool,
 };
-use procpool_core::Backend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

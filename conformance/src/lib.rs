@@ -7,7 +7,7 @@
 //! ```
 //!
 //! (With a pool of one's own for `SpawnPool`: a [`WorkerPool`](procpool::WorkerPool) of one's own
-//! [`Backend`](procpool_core::Backend).) In `Cargo.toml`, for `tests/conformance.rs`:
+//! [`Backend`](procpool::backend::Backend).) In `Cargo.toml`, for `tests/conformance.rs`:
 //!
 //! ```toml
 //! [[test]]

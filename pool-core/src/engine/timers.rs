@@ -35,8 +35,8 @@ impl Core {
                 if let Some(deadline) = slot.deadline() {
                     next = next.min(deadline);
                 }
-                if let Some(unheard) = slot.unheard() {
-                    next = next.min(unheard.look_at);
+                if let Some(disconnected) = slot.disconnected() {
+                    next = next.min(disconnected.look_at);
                 }
                 if let Phase::Starting { give_up, process } = slot.phase()
                     && supervisor
@@ -108,10 +108,10 @@ impl Core {
                 self.on_deadline(slot, now);
             }
             if self.slots[slot]
-                .unheard()
+                .disconnected()
                 .is_some_and(|it| it.look_at <= now)
             {
-                self.look_after_unheard(slot, now);
+                self.poll_disconnected(slot, now);
             }
         }
         // To look at a deadline is to drain: what was found there may have been the last thing

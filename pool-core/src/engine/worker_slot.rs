@@ -85,7 +85,7 @@ struct Known {
     /// How far it was when a deadline was last looked at, and when it was first seen there.
     overdue: Option<(u64, u64)>,
     /// It cannot ring: how it is looked after.
-    unheard: Option<Unheard>,
+    disconnected: Option<Disconnected>,
     /// Whether it has finished a load.
     has_worked: bool,
     tally: Tally,
@@ -432,12 +432,12 @@ impl Slot {
         &mut self.worker.overdue
     }
 
-    pub(super) fn unheard(&self) -> Option<Unheard> {
-        self.worker.unheard
+    pub(super) fn disconnected(&self) -> Option<Disconnected> {
+        self.worker.disconnected
     }
 
-    pub(super) fn set_unheard(&mut self, unheard: Option<Unheard>) {
-        self.worker.unheard = unheard;
+    pub(super) fn set_disconnected(&mut self, disconnected: Option<Disconnected>) {
+        self.worker.disconnected = disconnected;
     }
 
     pub(super) fn has_worked(&self) -> bool {
@@ -477,7 +477,7 @@ impl Slot {
 /// A living worker that has no doorbell any more finishes what it runs, and the parent looks for
 /// that now and then. Times are nanoseconds of the monotonic clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Unheard {
+pub(super) struct Disconnected {
     pub(super) since: u64,
     pub(super) look_at: u64,
 }

@@ -17,7 +17,7 @@ use super::slot_id::SlotId;
 use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use super::timers::GRACE_NS;
 use super::work::Delivery;
-use super::worker_slot::{Departure, Initialized, Killed, Phase, Released, Unheard};
+use super::worker_slot::{Departure, Disconnected, Initialized, Killed, Phase, Released};
 use super::{Process, Token};
 use crate::backend::launcher::{LaunchSpec, Outlets, Readiness};
 use crate::error::launch_error::LaunchError;
@@ -38,12 +38,11 @@ const MAX_DEATHS: u8 = 4;
 /// How long a launch waits that has met a dying starter a second time in a row, in nanoseconds; the
 /// next ones wait twice as long each, up to a tenth of a second.
 const LOST_STARTER_NS: u64 = 50_000;
+/// How soon a disconnected worker is polled again, which cannot ring, in nanoseconds: at least, and
+/// at most.
+const POLL_NS: u64 = 500_000;
+const MAX_POLL_NS: u64 = 20_000_000;
 /// How a process ends that aborts.
-/// How long it takes at least, and at most, until it is looked again whether a worker that cannot
-/// ring has finished something, in nanoseconds.
-const UNHEARD_NS: u64 = 500_000;
-const MAX_UNHEARD_NS: u64 = 20_000_000;
-
 const SIGABRT: ExitStatus = ExitStatus::Signal(Signal::ABORT.as_raw());
 
 impl Core {
@@ -224,13 +223,13 @@ impl Core {
             && (self.slots[slot].has_worked() || self.scheduler.is_busy(slot));
         if !is_alive || !is_useful {
             self.lost_doorbell(slot);
-        } else if self.slots[slot].unheard().is_none() {
+        } else if self.slots[slot].disconnected().is_none() {
             let now = sys::now_ns();
-            self.slots[slot].set_unheard(Some(Unheard {
+            self.slots[slot].set_disconnected(Some(Disconnected {
                 since: now,
                 look_at: now,
             }));
-            self.look_after_unheard(slot, now);
+            self.poll_disconnected(slot, now);
             self.part_with(slot, ExitReason::Disconnected);
             self.dispatch();
         }
@@ -238,8 +237,8 @@ impl Core {
 
     /// Looks whether a worker that cannot ring has finished. After a while it is killed: what runs
     /// so long is most likely the task that closed the doorbell.
-    pub(super) fn look_after_unheard(&mut self, slot: SlotId, now: u64) {
-        let Some(Unheard { since, .. }) = self.slots[slot].unheard() else {
+    pub(super) fn poll_disconnected(&mut self, slot: SlotId, now: u64) {
+        let Some(Disconnected { since, .. }) = self.slots[slot].disconnected() else {
             return;
         };
         if let Some((_, channel)) = self.slots[slot].up_mut() {
@@ -247,14 +246,14 @@ impl Core {
         }
         let has_news = self.drain_slot(slot);
         if self.scheduler.is_retiring(slot) || self.slots[slot].is_killed() {
-            self.slots[slot].set_unheard(None);
+            self.slots[slot].set_disconnected(None);
         } else if since + GRACE_NS <= now {
-            self.slots[slot].set_unheard(None);
+            self.slots[slot].set_disconnected(None);
             self.lost_doorbell(slot);
         } else {
             let pause = if has_news { 0 } else { (now - since) / 16 };
-            let look_at = now + pause.clamp(UNHEARD_NS, MAX_UNHEARD_NS);
-            self.slots[slot].set_unheard(Some(Unheard { since, look_at }));
+            let look_at = now + pause.clamp(POLL_NS, MAX_POLL_NS);
+            self.slots[slot].set_disconnected(Some(Disconnected { since, look_at }));
         }
     }
 
