@@ -211,7 +211,10 @@ fn closes_in_the_program<S: Processes>() {
         }
     }
     let error = under_way.get().unwrap_err();
-    assert_eq!(error.kind(), TaskErrorKind::Launch, "{error}");
+    // What is seen first: that nobody can be waited for, or that a fork server has left, which is no
+    // longer connected.
+    let kinds = [TaskErrorKind::Launch, TaskErrorKind::WorkerLost];
+    assert!(kinds.contains(&error.kind()), "{error}");
     pool.apply(square, 1).unwrap_err();
     pool.map(square, 0..9).unwrap_err();
     println!("errors");
