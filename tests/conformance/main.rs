@@ -3,6 +3,7 @@
 //! The tests themselves are the crate `procpool-conformance`; here are those about what only a fork
 //! server has, and about what such pools need.
 
+mod careless;
 #[cfg(feature = "spawn")]
 mod hosted;
 mod over_pipes;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let suite = Suite::new()
         .pool::<Serial>()
         .pool::<Threads>()
+        .sections::<Threads>([("careless", careless::tests())])
         .pool::<Pipes>()
         .sections::<Pipes>([("own", over_pipes::tests())])
         .wrapper::<Any>();
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
             ("refused", with_threads::tests()),
             ("standby", standby::tests()),
         ])
+        .programs(careless::programs())
         .programs(with_threads::programs())
         .programs(standby::programs());
     #[cfg(feature = "spawn")]

@@ -231,21 +231,13 @@ impl Rig {
         let first = self.items;
         self.items += count;
         self.item_metrics.lock().resize(self.items, 0);
-        Chunk {
-            entry: FunctionId::of_nothing(),
-            first,
-            count: u32::try_from(count).expect("few"),
-            items: Bytes::from(items),
-            timeout: None,
-            retries: 0,
-            attended: true,
-            is_initializer: false,
-            is_fed: false,
-            deaths: 0,
-            // Some are measured.
-            ext: ChunkExt::of_call(count == MEASURED, None),
-            sink: self.item_metrics.clone(),
-        }
+        let (function, items) = (FunctionId::of_nothing(), Bytes::from(items));
+        let few = u32::try_from(count).expect("few");
+        let mut chunk = Chunk::new(function, first, few, items, self.item_metrics.clone());
+        chunk.attended = true;
+        // Some are measured.
+        chunk.ext = ChunkExt::of_call(count == MEASURED, None);
+        chunk
     }
 
     /// The worker is dead, and another one comes.

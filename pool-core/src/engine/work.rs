@@ -23,7 +23,7 @@ impl WorkUnit for Chunk {
     }
 
     fn is_abandoned(&self) -> bool {
-        self.sink.is_abandoned()
+        Self::is_abandoned(self)
     }
 
     fn outcomes(&self) -> Outcomes {
@@ -76,7 +76,7 @@ impl Delivery {
     /// `None`: there are no items, or nobody waits for them.
     pub(super) fn new(done: Done<Chunk>, took_ns: u64) -> Option<Self> {
         let Done { mut load, outcomes } = done;
-        (load.count > 0 && !load.is_initializer).then(|| Self {
+        load.take_sink().map(|sink| Self {
             attended: load.attended,
             settle: None,
             piece: ChunkOutcome {
@@ -86,7 +86,7 @@ impl Delivery {
                 outcomes,
                 ext: load.ext.take(),
             },
-            sink: load.sink,
+            sink,
         })
     }
 

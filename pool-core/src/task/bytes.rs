@@ -112,6 +112,15 @@ impl Bytes {
     }
 }
 
+impl Default for Bytes {
+    fn default() -> Self {
+        Self::Inline {
+            len: 0,
+            bytes: [0; INLINE],
+        }
+    }
+}
+
 impl From<&[u8]> for Bytes {
     fn from(slice: &[u8]) -> Self {
         if slice.len() <= INLINE {

@@ -18,6 +18,7 @@ use crate::observe::item_run::Run;
 use crate::observe::task_metrics::TaskMetrics;
 use crate::observe::trace::Tracer;
 use crate::panic::catch::with_tasks;
+use crate::process::fork;
 use crate::shm::buffer::Buffer;
 use crate::shm::item_timing::ItemTiming;
 use crate::shm::protocol;
@@ -30,8 +31,12 @@ use crate::worker::function::FunctionId;
 ///
 /// Every chunk that was submitted gets exactly one outcome for each of its items, in one of three
 /// ways: it [runs](Self::run_here) where it is, it is [finished](Self::finish) with an error, or it
-/// is [taken apart](Self::into_parts), and its [`Completion`](crate::Completion) takes outcomes. An
-/// executor that drops one instead leaves its caller waiting.
+/// is [taken apart](Self::into_parts), and its [`Completion`](crate::Completion) takes outcomes. The
+/// items of one that is dropped instead fail with an error of kind
+/// [`WorkerLost`](TaskErrorKind::WorkerLost) that says so.
+///
+/// All of these wake those who wait, whose wakers may be anybody's code: hold no lock of the pool's
+/// meanwhile, not even to drop a chunk.
 pub struct Chunk {
     pub(crate) entry: FunctionId,
     /// The index of the first item in the user's call.
@@ -49,12 +54,41 @@ pub struct Chunk {
     pub(crate) is_fed: bool,
     /// How many workers have died when this was next, though it had not begun, as they said.
     pub(crate) deaths: u8,
-    pub(crate) sink: Arc<dyn CompletionSink>,
+    /// Where it was made: see `fork::depth`.
+    fork_depth: u16,
+    /// Where the outcomes go. `None`: they went there, or nobody wants any.
+    sink: Option<Arc<dyn CompletionSink>>,
     /// What most chunks are without.
     pub(crate) ext: Option<Box<ChunkExt>>,
 }
 
 impl Chunk {
+    /// Items of a call, as one that asks for nothing else.
+    #[inline]
+    pub(crate) fn new(
+        entry: FunctionId,
+        first: usize,
+        count: u32,
+        items: Bytes,
+        sink: Arc<dyn CompletionSink>,
+    ) -> Self {
+        Self {
+            entry,
+            first,
+            count,
+            items,
+            timeout: None,
+            retries: 0,
+            attended: false,
+            is_initializer: false,
+            is_fed: false,
+            deaths: 0,
+            fork_depth: fork::depth() as u16,
+            sink: Some(sink),
+            ext: None,
+        }
+    }
+
     /// How many items there are, at least one.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -70,7 +104,8 @@ impl Chunk {
     /// The call that the chunk belongs to.
     #[must_use]
     pub fn call(&self) -> CallId {
-        self.sink.call()
+        let sink = self.sink.as_ref();
+        sink.map_or(CallId::NOBODY, |sink| sink.call())
     }
 
     /// The function that the items are for.
@@ -93,7 +128,7 @@ impl Chunk {
     /// is to be [finished](Self::finish) instead of run.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
-        self.sink.is_abandoned()
+        self.sink.as_ref().is_some_and(|sink| sink.is_abandoned())
     }
 
     /// An initializer and its argument as an item. Its outcome is looked at by the engine alone.
@@ -109,7 +144,8 @@ impl Chunk {
             is_initializer: true,
             is_fed: false,
             deaths: 0,
-            sink: Arc::new(Nobody),
+            fork_depth: 0,
+            sink: None,
             ext: None,
         }
     }
@@ -175,16 +211,41 @@ impl Chunk {
         };
         tell(&failures);
         piece.tell_tracer();
-        self.sink.complete(piece);
+        if let Some(sink) = self.take_sink() {
+            sink.complete(piece);
+        }
     }
 
     /// Finishes the chunk: every item of it fails with this error.
     pub fn finish(mut self, error: &TaskError) {
+        if let Some(sink) = self.take_sink() {
+            self.fail(&*sink, error.clone());
+        }
+    }
+
+    fn fail(&mut self, sink: &dyn CompletionSink, error: TaskError) {
         let ext = self.ext.take();
-        let failed = ChunkOutcome::failed(self.first, self.count, error.clone());
+        let failed = ChunkOutcome::failed(self.first, self.count, error);
         let mut piece = ChunkOutcome { ext, ..failed };
         piece.tell_tracer();
-        self.sink.complete(piece);
+        sink.complete(piece);
+    }
+
+    /// Where the outcomes go: from now on, whoever takes it owes them. `None`: there are none.
+    #[inline]
+    pub(crate) fn take_sink(&mut self) -> Option<Arc<dyn CompletionSink>> {
+        self.sink.take().filter(|_| self.count > 0)
+    }
+
+    /// An executor has let go of it.
+    #[cold]
+    fn fail_dropped(&mut self) {
+        let is_copy = self.fork_depth != fork::depth() as u16;
+        if let Some(sink) = self.take_sink()
+            && !is_copy
+        {
+            self.fail(&*sink, dropped());
+        }
     }
 
     /// The items have handles that mean this memory.
@@ -300,14 +361,26 @@ impl Chunk {
             count: self.count - at,
             items: after,
             sink: self.sink.clone(),
-            ..self
+            entry: self.entry,
+            timeout: self.timeout,
+            retries: self.retries,
+            attended: self.attended,
+            is_initializer: self.is_initializer,
+            is_fed: self.is_fed,
+            deaths: self.deaths,
+            fork_depth: self.fork_depth,
         };
-        let head = Self {
-            count: at,
-            items: before,
-            ..self
-        };
-        (head, tail)
+        self.count = at;
+        self.items = before;
+        (self, tail)
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if self.sink.is_some() {
+            self.fail_dropped();
+        }
     }
 }
 
@@ -334,21 +407,6 @@ pub(crate) trait CompletionSink: Send + Sync {
 
     /// Nobody waits any more: what has not begun need not be run.
     fn is_abandoned(&self) -> bool;
-}
-
-/// Waits for nothing.
-struct Nobody;
-
-impl CompletionSink for Nobody {
-    fn call(&self) -> CallId {
-        CallId::NOBODY
-    }
-
-    fn complete(&self, _piece: ChunkOutcome) {}
-
-    fn is_abandoned(&self) -> bool {
-        false
-    }
 }
 
 /// The outcomes of neighbouring items.
@@ -517,6 +575,15 @@ fn split_record<'a>(records: &'a [u8], errors: &[TaskError]) -> Option<(Record<'
         let error = errors.get(len).cloned().unwrap_or_else(rubbish);
         Some((Err(error), rest))
     }
+}
+
+/// The error of items whose executor has let go of them.
+#[cold]
+pub(super) fn dropped() -> TaskError {
+    TaskError::new(
+        TaskErrorKind::WorkerLost,
+        "the pool dropped the task without an outcome",
+    )
 }
 
 #[cold]

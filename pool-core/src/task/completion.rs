@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bytes::Bytes;
 use super::call_id::CallId;
-use super::chunk::{Chunk, ChunkOutcome, CompletionSink, Outcomes};
+use super::chunk::{Chunk, ChunkOutcome, CompletionSink, Outcomes, dropped};
 use super::chunk_ext::ChunkExt;
 use super::encoded_chunk::EncodedChunk;
 use super::outcome::Outcome;
 use crate::broadcast::{ContentId, Needs, SharedMemory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::item_run::Run;
+use crate::process::fork;
 use crate::shm::item_timing::ItemTiming;
 use crate::sys;
 
@@ -21,6 +22,7 @@ impl Chunk {
     /// Takes the chunk apart: what is to be sent, and where the outcomes are delivered.
     #[must_use]
     pub fn into_parts(mut self) -> (EncodedChunk, Completion) {
+        let sink = self.take_sink();
         let ext = self.ext.take();
         let needs = match &ext {
             // Those of the whole call, perhaps.
@@ -36,14 +38,15 @@ impl Chunk {
         let encoded = EncodedChunk::new(
             self.entry,
             self.first..self.first + self.count as usize,
-            self.items,
+            std::mem::take(&mut self.items),
             options,
             needs.clone(),
         );
         let completion = Completion {
             first: self.first,
             count: self.count,
-            sink: self.sink,
+            fork_depth: fork::depth(),
+            sink,
             ext,
             needs,
             pending: Mutex::new(Pending::new(self.count as usize)),
@@ -63,7 +66,10 @@ impl Chunk {
 pub struct Completion {
     first: usize,
     count: u32,
-    sink: Arc<dyn CompletionSink>,
+    /// In a fork of this process, nobody waits.
+    fork_depth: usize,
+    /// `None`: nobody wants any.
+    sink: Option<Arc<dyn CompletionSink>>,
     /// What the chunk had.
     ext: Option<Box<ChunkExt>>,
     /// The memory that handles in the items mean.
@@ -75,7 +81,8 @@ impl Completion {
     /// The call that the items belong to.
     #[must_use]
     pub fn call(&self) -> CallId {
-        self.sink.call()
+        let sink = self.sink.as_ref();
+        sink.map_or(CallId::NOBODY, |sink| sink.call())
     }
 
     /// The indices of the items in their call.
@@ -96,7 +103,7 @@ impl Completion {
     /// need not be run.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
-        self.sink.is_abandoned()
+        self.sink.as_ref().is_some_and(|sink| sink.is_abandoned())
     }
 
     /// The values that handles in this result mean and that are not in this process: to be got from
@@ -280,7 +287,9 @@ impl Completion {
 
     fn send(&self, mut piece: ChunkOutcome) {
         piece.tell_tracer();
-        self.sink.complete(piece);
+        if let Some(sink) = &self.sink {
+            sink.complete(piece);
+        }
     }
 
     /// What the chunk had, for some of its items.
@@ -314,11 +323,9 @@ impl Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        if self.lock().left > 0 {
-            self.fail_rest(&TaskError::new(
-                TaskErrorKind::WorkerLost,
-                "the pool dropped the task without an outcome",
-            ));
+        // In a copy, a thread that is not in this process may have the lock.
+        if self.fork_depth == fork::depth() && self.lock().left > 0 {
+            self.fail_rest(&dropped());
         }
     }
 }

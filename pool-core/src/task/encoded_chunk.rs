@@ -352,20 +352,12 @@ impl EncodedChunk {
         };
         match self.prepare() {
             Ok(prepared) => {
-                let mut chunk = Chunk {
-                    entry: prepared.function,
-                    first: self.first_index(),
-                    count: self.count,
-                    items: prepared.items,
-                    timeout: self.options.timeout.and_then(Timeout::new),
-                    retries: self.options.retries,
-                    attended: false,
-                    is_initializer: false,
-                    is_fed: false,
-                    deaths: 0,
-                    sink: forward,
-                    ext: ChunkExt::of_call(self.options.measured, executor.current_span().as_ref()),
-                };
+                let (first, items) = (self.first_index(), prepared.items);
+                let mut chunk = Chunk::new(prepared.function, first, self.count, items, forward);
+                chunk.timeout = self.options.timeout.and_then(Timeout::new);
+                chunk.retries = self.options.retries;
+                let span = executor.current_span();
+                chunk.ext = ChunkExt::of_call(self.options.measured, span.as_ref());
                 chunk.attach(prepared.memory);
                 if self.options.measured {
                     chunk.note_encoding(&vec![0; self.count()]);

@@ -65,20 +65,8 @@ fn deliver(outcomes: Vec<Outcome>) {
         protocol::append_number(&mut items, &[0; 8]);
     }
     let seen = Arc::new(Seen::default());
-    let mut chunk = Chunk {
-        entry: function(),
-        first: 0,
-        count: count as u32,
-        items: items.into(),
-        timeout: None,
-        retries: 0,
-        attended: false,
-        is_initializer: false,
-        is_fed: false,
-        deaths: 0,
-        sink: seen.clone(),
-        ext: ChunkExt::of_call(true, None),
-    };
+    let mut chunk = Chunk::new(function(), 0, count as u32, items.into(), seen.clone());
+    chunk.ext = ChunkExt::of_call(true, None);
     chunk.note_encoding(&vec![0; count]);
     let (_, completion) = chunk.into_parts();
     let again = outcomes[0].clone();

@@ -139,20 +139,12 @@ impl CallSite {
         attended: bool,
         sink: Arc<dyn crate::task::chunk::CompletionSink>,
     ) -> Chunk {
-        Chunk {
-            entry: self.entry,
-            first,
-            count,
-            items,
-            timeout: self.options.timeout,
-            retries: self.options.retries,
-            attended,
-            is_initializer: false,
-            is_fed: false,
-            deaths: 0,
-            ext: ChunkExt::of_call(self.options.is_measured, self.origin.as_ref()),
-            sink,
-        }
+        let mut chunk = Chunk::new(self.entry, first, count, items, sink);
+        chunk.timeout = self.options.timeout;
+        chunk.retries = self.options.retries;
+        chunk.attended = attended;
+        chunk.ext = ChunkExt::of_call(self.options.is_measured, self.origin.as_ref());
+        chunk
     }
 }
 
