@@ -8,7 +8,8 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::file::{File, Violation};
 use super::{
-    calls, layers, lockfile, manifest, marks, names, required, rooms, text, top_level, unsafety,
+    calls, circles, layers, lockfile, manifest, marks, names, required, rooms, text, top_level,
+    unsafety,
 };
 
 type FileRule = fn(&File) -> Vec<Violation>;
@@ -32,7 +33,11 @@ const FILE_RULES: &[FileRule] = &[
 ];
 
 /// The rules that need all files.
-const TREE_RULES: &[TreeRule] = &[required::files, unsafety::superfluous_places];
+const TREE_RULES: &[TreeRule] = &[
+    circles::circles,
+    required::files,
+    unsafety::superfluous_places,
+];
 
 /// Checks all files of the workspace and prints everything that breaks a rule.
 ///

@@ -5,11 +5,13 @@
 
 mod calls;
 mod check;
+mod circles;
 mod file;
 mod layers;
 mod lockfile;
 mod manifest;
 mod marks;
+mod modules;
 mod names;
 mod required;
 mod rooms;

@@ -3,7 +3,7 @@
 use super::file::{File, Violation};
 
 /// Where the rooms are.
-const HOUSE: &str = "pool-core/src/";
+pub(super) const HOUSE: &str = "pool-core/src/";
 
 /// The rooms, the lowest first. Each may import from those before it, and from no other.
 const ROOMS: &[&str] = &[
@@ -66,7 +66,7 @@ fn floor_of(room: &str) -> Option<usize> {
 }
 
 /// The room that a file belongs to. None: it is elsewhere, or there for tests alone.
-fn room_of(file: &File) -> Option<&str> {
+pub(super) fn room_of(file: &File) -> Option<&str> {
     let inside = file.path.strip_prefix(HOUSE)?;
     let is_proof = inside.split('/').any(|part| {
         let part = part.strip_suffix(".rs").unwrap_or(part);
