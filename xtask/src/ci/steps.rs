@@ -58,6 +58,11 @@ pub(super) const STEPS: &[Step] = &[
         run: typos,
     },
     Step {
+        name: "deny",
+        purpose: "may these crates be in the build, and come from there?",
+        run: deny,
+    },
+    Step {
         name: "clippy",
         purpose: "does it build without a warning, with every choice of features?",
         run: clippy,
@@ -153,6 +158,22 @@ fn typos(setting: &Setting) -> Result<()> {
     command.current_dir(&setting.root);
     watchdog::run(command, BUILD_LIMIT)
         .context("the words of `typos.toml` are right; `.ci/run` installs the tool `typos`")
+}
+
+/// What `deny.toml` says, of the workspace and of the fuzz targets, which are one of their own.
+fn deny(setting: &Setting) -> Result<()> {
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        // Each of the two lacks something that is said for the other.
+        let run = format!(
+            "deny --offline --locked --manifest-path {manifest} --config deny.toml --workspace \
+             check --hide-inclusion-graph --allow unused-wrapper --allow unmatched-skip \
+             --allow license-exception-not-encountered bans licenses sources"
+        );
+        setting
+            .build(&run)
+            .context("`.ci/run` installs the tool `cargo-deny`")?;
+    }
+    Ok(())
 }
 
 fn clippy(setting: &Setting) -> Result<()> {

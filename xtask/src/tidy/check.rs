@@ -8,8 +8,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::file::{File, Violation};
 use super::{
-    calls, circles, layers, lockfile, manifest, marks, names, required, rooms, text, top_level,
-    unsafety,
+    calls, circles, layers, manifest, marks, names, required, rooms, text, top_level, unsafety,
 };
 
 type FileRule = fn(&File) -> Vec<Violation>;
@@ -19,7 +18,6 @@ type TreeRule = fn(&[File]) -> Vec<Violation>;
 const FILE_RULES: &[FileRule] = &[
     calls::sleeps,
     layers::imports,
-    lockfile::sources,
     manifest::inheritance,
     marks::unfinished,
     names::meaningless,

@@ -8,7 +8,6 @@ mod check;
 mod circles;
 mod file;
 mod layers;
-mod lockfile;
 mod manifest;
 mod marks;
 mod modules;

@@ -36,7 +36,7 @@ pub(super) fn machine_paths(file: &File) -> Vec<Violation> {
         .collect()
 }
 
-/// No host of a package registry. (`Cargo.lock` has a rule of its own.)
+/// No host of a package registry. (`Cargo.lock` names one; `deny.toml` says which.)
 pub(super) fn hosts(file: &File) -> Vec<Violation> {
     if file.is_rule() || file.path.ends_with("Cargo.lock") {
         return Vec::new();
