@@ -38,6 +38,10 @@
 //! 112 documents: 100 converted, 12 not; 12 workers were started, 10 lost
 //! ```
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tasks that take their time sleep"
+)]
 #![allow(unsafe_code)]
 
 use std::error::Error;

@@ -21,6 +21,11 @@
 //!   results of 60 tasks: 60
 //! ```
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tasks that take their time sleep"
+)]
+
 use std::error::Error;
 use std::fs;
 use std::sync::mpsc::{self, Receiver};

@@ -56,6 +56,11 @@
 //! 15 programs ran with the right answers
 //! ```
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tasks that take their time sleep"
+)]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::thread;

@@ -1,4 +1,5 @@
 //! A clone of a pool is the same pool: the last one that is dropped terminates it.
+#![allow(clippy::disallowed_methods, reason = "tests sleep")]
 #![cfg(all(feature = "fork", feature = "spawn"))]
 
 use std::rc::Rc;

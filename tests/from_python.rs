@@ -1,4 +1,5 @@
 //! Each line of docs/from-python.md, as it stands there, does what the page says.
+#![allow(clippy::disallowed_methods, reason = "tests sleep")]
 #![cfg(all(feature = "fork", feature = "spawn"))]
 
 use std::sync::mpsc;

@@ -3,6 +3,7 @@
 //!
 //! `cargo test --test idle -- --nocapture`; a main of its own, for a test harness has threads
 //! that switch.
+#![allow(clippy::disallowed_methods, reason = "tests sleep")]
 #![cfg_attr(
     not(any(feature = "fork", feature = "spawn")),
     allow(

@@ -64,7 +64,6 @@ fn close_the_unknown() {
 }
 
 fn run(program: &str, arguments: &[&str]) {
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     let ended = Command::new(program).args(arguments).status();
     let _ = ended.expect("it can be started");
 }
@@ -261,7 +260,6 @@ fn a_task_that_becomes_a_daemon_ends_once<S: Processes>() {
 /// Forks twice; says whether this is the last copy.
 fn fork_twice() -> bool {
     // SAFETY: the copies do what may be done in one: they have one thread, as this process does.
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     match unsafe { nix::unistd::fork() }.expect("the system has processes") {
         ForkResult::Parent { child } => {
             let child = Pid::from_raw(child.as_raw());
@@ -386,7 +384,6 @@ fn ignores_interrupts<S: Processes>() {
     set_interrupt(libc::SIG_IGN);
     let pool = S::pool(1);
     let is_ended = |_: u64| {
-        #[allow(clippy::disallowed_methods, reason = "what tasks do")]
         let mut child = Command::new("sleep")
             .arg("1000000")
             .spawn()

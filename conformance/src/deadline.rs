@@ -189,7 +189,6 @@ fn what_a_task_has_started_is_killed_with_it<S: Processes>() {
 
 /// So does a grandchild, also when the child is gone already.
 fn what_a_child_of_a_task_has_started_is_killed_as_well<S: Processes>() {
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     fn start(tally: String) {
         let script = "sleep 1000 & echo $! >> $0; echo $$ >> $0";
         let child = std::process::Command::new("sh")

@@ -495,7 +495,6 @@ fn a_worker_that_writes_rubbish_harms_itself_alone<S: Processes>() {
 
 /// A child process that a task has started goes when the task's worker is lost.
 fn what_a_dead_task_has_started_goes_with_it<S: Processes>() {
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     fn start((tally, fate): (String, Fate)) {
         let child = std::process::Command::new("sleep").arg("1000").spawn();
         file_barrier::add(&tally, child.expect("there is sleep").id());

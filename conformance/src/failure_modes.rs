@@ -8,7 +8,6 @@ use crate::file_barrier;
 
 /// A task that starts a program, notes which in the [`Tally`](crate::file_barrier::Tally) with this
 /// ticket, and waits for it.
-#[allow(clippy::disallowed_methods, reason = "what tasks do")]
 pub(crate) fn run_a_program(tally: String) {
     let child = std::process::Command::new("sleep").arg("1000").spawn();
     let mut child = child.expect("there is sleep");
@@ -74,7 +73,6 @@ pub fn strike(fate: Fate) -> Result<(), &'static str> {
     match fate {
         Fate::Error => Err(REASON),
         Fate::Panic => panic!("{REASON}"),
-        #[allow(clippy::disallowed_methods, reason = "what a task should not do")]
         Fate::Exit(code) => std::process::exit(code),
         Fate::Abort => std::process::abort(),
         // The first one may only take away the handler that recognises stack overflows.

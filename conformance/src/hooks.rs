@@ -105,7 +105,6 @@ fn every_worker_that_starts_ends_once<S: Processes>() {
 }
 
 fn a_death_has_its_reason<S: Processes>() {
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     fn exit(code: i32) {
         std::process::exit(code)
     }

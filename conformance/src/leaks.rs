@@ -195,7 +195,6 @@ fn exits<S: Processes>() {
     let pool = S::pool(2);
     let _handle = pool.map_async(never, 0..10);
     println!("{}", procfs::workers(&pool).len());
-    #[allow(clippy::disallowed_methods, reason = "what programs do")]
     std::process::exit(0);
 }
 

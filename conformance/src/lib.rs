@@ -29,6 +29,11 @@
 //! [`watchdog`] is what ends a test that hangs, and no test asserts how fast anything is. Tests
 //! about whole processes run the test program again as another [`program`].
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests do what programs do: they sleep, exit, and start programs"
+)]
+
 #[macro_use]
 mod trial;
 

@@ -144,7 +144,6 @@ fn what_programs_of_tasks_print_is_captured<S: Processes>() {
         .stderr(heard.output())
         .build();
     let task = |()| {
-        #[allow(clippy::disallowed_methods, reason = "what tasks do")]
         let status = std::process::Command::new("/bin/sh")
             .args(["-c", "echo one; echo two >&2"])
             .status();
@@ -441,7 +440,6 @@ fn a_program_that_outlives_its_worker_keeps_nobody<S: Processes>() {
     let task = |ticket: String| -> () {
         eprintln!("last words");
         let script = "echo $$ > \"$0\"; while true; do sleep 0.01; echo here >&2 || exit; done";
-        #[allow(clippy::disallowed_methods, reason = "what tasks do")]
         let mut command = std::process::Command::new("setsid");
         command.args(["/bin/sh", "-c", script, &ticket]);
         command.spawn().expect("there is a shell");

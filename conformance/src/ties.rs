@@ -74,7 +74,6 @@ fn never(_: u64) -> u64 {
 
 /// Runs a program that ends only when it is killed.
 fn run_program(_: u64) {
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     let ended = Command::new("sleep").arg("1000000").status();
     let _ = ended.expect("it can be started");
 }
@@ -107,7 +106,6 @@ fn runs_programs_and_exits<S: Processes>() {
     let _handle = pool.map_async(run_program, 0..2);
     wait_for_programs(2);
     println!("ready");
-    #[allow(clippy::disallowed_methods, reason = "what programs do")]
     std::process::exit(0);
 }
 
@@ -281,7 +279,6 @@ fn a_parent_that_drops_its_privileges_can_end_its_workers<S: Processes>() {
 /// What comes of reading the terminal, in a worker and in what it starts.
 fn read_terminal(_: u64) -> (Option<i32>, String) {
     let read = File::open("/dev/tty").and_then(|mut terminal| terminal.read(&mut [0]));
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     let output = Command::new("sh")
         .args(["-c", "read x </dev/tty; echo $?"])
         .output();
@@ -365,7 +362,6 @@ fn closed_standard_streams_stay_closed<S: Processes>() {
 /// Forks, and lets both return.
 fn fork() -> ForkResult {
     // SAFETY: the copy does what may be done in one: it has one thread, as this process does.
-    #[allow(clippy::disallowed_methods, reason = "what tasks and programs do")]
     let forked = unsafe { nix::unistd::fork() };
     forked.expect("the system has processes")
 }
@@ -468,7 +464,6 @@ fn forks_itself<S: Processes>() {
     pool.join().unwrap_err();
     pool.terminate();
     drop((results, finished, pool));
-    #[allow(clippy::disallowed_methods, reason = "what programs do")]
     std::process::exit(0);
 }
 
@@ -495,7 +490,6 @@ fn the_system_ends_workers_first<S: Processes>() {
 
 /// Dies when the program that it has started does not.
 fn run_program_and_die(_: u64) {
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     let started = Command::new("sleep").arg("1000000").spawn();
     let _ = started.expect("it can be started");
     std::process::abort();
@@ -504,7 +498,6 @@ fn run_program_and_die(_: u64) {
 fn takes_orphans<S: Processes>() {
     set_child_subreaper(Some(getpid())).expect("it can be asked for");
     // The program's own children, in its group and in another.
-    #[allow(clippy::disallowed_methods, reason = "what programs do")]
     let mut children = [
         Command::new("true").spawn().expect("it can be started"),
         Command::new("true")
@@ -574,7 +567,6 @@ fn own_seed(_: u64) -> (u32, u64) {
 
 /// The exit code of a program that a task runs.
 fn run_and_ask(code: i32) -> Option<i32> {
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     let status = Command::new("sh")
         .args(["-c", &format!("exit {code}")])
         .status();
@@ -599,7 +591,6 @@ fn ignores_children<S: Processes>() {
         pool.map(run_and_ask, [0, 3, 7]).unwrap(),
         [Some(0), Some(3), Some(7)]
     );
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     let exited = pool
         .apply(|code: i32| -> () { std::process::exit(code) }, 7)
         .unwrap_err();

@@ -1,6 +1,8 @@
 //! Pools under the executors that people use: tokio with one thread and with several, and smol.
 //! What handles and streams promise is in the conformance suite; this is that the two go together.
 
+#![allow(clippy::disallowed_methods, reason = "tests sleep")]
+
 use std::fs;
 use std::future::Future;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The example `service`, driven over a loopback socket.
 
+#![allow(clippy::disallowed_methods, reason = "tests sleep")]
+
 #[path = "../examples/service/app.rs"]
 mod app;
 

@@ -1,5 +1,10 @@
 //! Where processes hang: what the kernel and, where there is one, a debugger say of their threads.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "nobody says when a file of /proc changes"
+)]
+
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

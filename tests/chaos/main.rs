@@ -5,6 +5,11 @@
 //! `cargo test --test chaos` runs a little of both. `cargo xtask chaos --seconds N --seed S` and
 //! `cargo xtask soak` run as much as one likes; see [`harness::command`].
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests do what programs do: they sleep, exit, and start programs"
+)]
+
 #[cfg(any(feature = "fork", feature = "spawn"))]
 mod harness;
 

@@ -3,6 +3,11 @@
 //! The tests themselves are the crate `procpool-conformance`; here are those about what only a fork
 //! server has, and about what such pools need.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests do what programs do: they sleep, exit, and start programs"
+)]
+
 mod careless;
 #[cfg(feature = "spawn")]
 mod hosted;

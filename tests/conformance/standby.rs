@@ -458,7 +458,6 @@ fn orphans_of_killed() {
     let builder = || ForkPool::builder().processes(3).fork_server(&server);
     let pools = [builder().build().unwrap(), builder().build().unwrap()];
     let run = |_: u64| {
-        #[allow(clippy::disallowed_methods, reason = "what tasks do")]
         let _started = std::process::Command::new("sleep").arg("1000000").spawn();
         never(0);
     };

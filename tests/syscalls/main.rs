@@ -5,6 +5,11 @@
 //! is run: a pool that does a little of everything and says how each step ended. `cargo xtask
 //! inject` runs that under `strace`, which lets single calls fail.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests do what programs do: they sleep, exit, and start programs"
+)]
+
 mod refusals;
 mod sandbox;
 mod scenario;

@@ -99,7 +99,6 @@ fn judge(backend: &str, refused: Option<(&str, Errno)>) -> Result<(), Failed> {
 
 /// Runs the scenario with these words and says what it said.
 fn run(backend: &str, words: &[&str]) -> Result<String, Failed> {
-    #[allow(clippy::disallowed_methods, reason = "this very program")]
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["scenario", backend])

@@ -3,6 +3,11 @@
 //! Each scenario runs in a process of its own, which is this program executed again: a fork server
 //! can be started only while there is one thread, some scenarios change limits, others end badly.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests do what programs do: they sleep, exit, and start programs"
+)]
+
 mod death;
 mod launch;
 mod limits;
@@ -68,7 +73,6 @@ fn scenarios() -> impl Iterator<Item = &'static Scenario> {
 }
 
 /// This program, to be executed again for a scenario or a part of one.
-#[allow(clippy::disallowed_methods, reason = "a test may start programs")]
 fn again(scenario: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.env(SCENARIO, scenario);

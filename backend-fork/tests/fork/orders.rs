@@ -94,7 +94,6 @@ pub(crate) fn report(region: &Region) -> u32 {
 }
 
 /// The workers' life.
-#[allow(clippy::disallowed_methods, reason = "a test may start programs")]
 pub(crate) fn serve(region: Region, doorbell: OwnedFd) -> i32 {
     // What an order leaves for later: a nested pool must live on.
     let mut nests = Vec::new();

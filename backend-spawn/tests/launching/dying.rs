@@ -80,7 +80,6 @@ fn children_are_ignored() {
 
 /// A worker's child, which has nothing of its parent's.
 fn start_child() {
-    #[allow(clippy::disallowed_methods, reason = "what a task might do")]
     #[allow(clippy::zombie_processes, reason = "it outlives this process")]
     let child = Command::new("sleep")
         .arg("1000")

@@ -1,6 +1,11 @@
 //! Workers, launched for real. Every test is a scenario that runs in a process of its own, with a
 //! temporary folder of its own that is empty again at the end; its workers run this program too.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests do what programs do: they sleep, exit, and start programs"
+)]
+
 mod dying;
 mod failing;
 mod harness;

@@ -1,5 +1,10 @@
 //! The one place where the time of what runs within this program is taken and results are checked.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what is measured is also what comes after a sleep"
+)]
+
 use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};

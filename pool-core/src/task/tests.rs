@@ -1,5 +1,7 @@
 //! Chunks that leave their process: what an executor that somebody else writes relies on.
 
+#![allow(clippy::disallowed_methods, reason = "tests sleep")]
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 

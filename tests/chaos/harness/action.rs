@@ -178,7 +178,7 @@ impl Deed {
                 }
             }
             Self::Panic => panic!("as ordered by {id}"),
-            #[allow(clippy::disallowed_methods, clippy::exit, reason = "what tasks do")]
+            #[allow(clippy::exit, reason = "what tasks do")]
             Self::Exit(code) => std::process::exit(code.into()),
             Self::Abort => std::process::abort(),
             Self::Segfault => die_of(Signal::SEGV),
@@ -221,7 +221,6 @@ fn die_of(signal: Signal) {
 }
 
 fn have_child(seconds: u16, ms: u16, leave: bool) {
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     let child = Command::new("sleep")
         .arg(seconds.to_string())
         .stdin(Stdio::null())

@@ -58,7 +58,6 @@ impl Held {
     /// Traces a process as debuggers do, who stop it and leave it so, or as `strace` does.
     pub(crate) fn traced(pid: u32, like_a_debugger: bool) -> Option<Self> {
         let how = if like_a_debugger { "stop" } else { "follow" };
-        #[allow(clippy::disallowed_methods, reason = "this very program")]
         let mut command = Command::new(env::current_exe().ok()?);
         command.env(TRACED, format!("{pid} {how}"));
         // Nobody traces it in turn: whoever waited for its end would wait for its tracer's.
@@ -280,7 +279,6 @@ pub(crate) fn stop_this_program(time: Duration) -> bool {
          kill -CONT $PPID; test \"$state\" = T",
         time.as_secs_f64()
     );
-    #[allow(clippy::disallowed_methods, reason = "somebody else must do it")]
     let helper = Command::new("sh")
         .args(["-c", &script])
         .stdin(Stdio::null())

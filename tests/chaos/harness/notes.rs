@@ -116,6 +116,5 @@ fn write(what: u64) {
 pub(crate) fn fork() -> Option<ForkResult> {
     // SAFETY: the copy sleeps, kills itself, or returns to the worker's loop, which leaves. What
     // it may print on the way, no other thread of the worker's does.
-    #[allow(clippy::disallowed_methods, reason = "what tasks do")]
     unsafe { nix::unistd::fork() }.ok()
 }

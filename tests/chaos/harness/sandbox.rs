@@ -43,7 +43,6 @@ pub(crate) fn run(arguments: &[String], time: Duration) -> Result<(), String> {
     let runs = folder.path().join("runs");
     fs::create_dir(&temporary).map_err(|error| error.to_string())?;
     let notes = notes::create(&runs).map_err(|error| error.to_string())?;
-    #[allow(clippy::disallowed_methods, reason = "this very program")]
     let mut command = Command::new(env::current_exe().map_err(|error| error.to_string())?);
     command
         .args(arguments)

@@ -81,7 +81,7 @@ pub(crate) fn be_agent() -> Option<ExitCode> {
     std::thread::spawn(move || {
         // When the pool is gone, or writes rubbish, whatever runs ends with the process.
         let _ = receive(&sender);
-        #[allow(clippy::disallowed_methods, clippy::exit, reason = "a task may run on")]
+        #[allow(clippy::exit, reason = "a task may run on")]
         std::process::exit(0);
     });
     // Contents that the pool has.

@@ -229,7 +229,6 @@ impl Shared {
         if state.is_terminated {
             return Err(io::Error::other("the pool was terminated"));
         }
-        #[allow(clippy::disallowed_methods, reason = "this very program")]
         let mut child = Command::new(std::env::current_exe()?)
             .env(AGENT, "1")
             .stdin(Stdio::piped())

@@ -7,26 +7,19 @@ use anyhow::{Context, Result, bail};
 use walkdir::{DirEntry, WalkDir};
 
 use super::file::{File, Violation};
-use super::{
-    calls, circles, layers, manifest, marks, names, required, rooms, text, top_level, unsafety,
-};
+use super::{circles, layers, manifest, required, rooms, text, unsafety};
 
 type FileRule = fn(&File) -> Vec<Violation>;
 type TreeRule = fn(&[File]) -> Vec<Violation>;
 
 /// The rules that look at one file at a time.
 const FILE_RULES: &[FileRule] = &[
-    calls::sleeps,
     layers::imports,
     manifest::inheritance,
-    marks::unfinished,
-    names::meaningless,
-    required::example_docs,
     rooms::imports,
     text::hosts,
     text::machine_paths,
     text::whitespace,
-    top_level::folders,
     unsafety::places,
 ];
 
@@ -103,8 +96,8 @@ mod tests {
     #[test]
     fn all_violations_are_reported_at_once_and_in_order() {
         let files = [
-            File::new("src/b.rs", "// TODO\nthread::sleep(d);\n"),
-            File::new("src/a.rs", "fn f() { thread::sleep(d) } \n"),
+            File::new("src/b.rs", "unsafe {}\n/root/x\n"),
+            File::new("src/a.rs", "/root/x \n"),
         ];
         let found = check(&files);
         let places: Vec<(&str, usize)> = found

@@ -1,10 +1,8 @@
 //! A Rust file, in which code, comments and literals are told apart, line by line.
 
-/// The text of a Rust file twice: once with only the code, once with only the comments, both with
-/// spaces in place of the rest, so that lines and columns stay.
+/// The code of a Rust file, with spaces in place of the rest, so that lines and columns stay.
 pub(super) struct RustText {
     code: Vec<String>,
-    comments: Vec<String>,
     /// For each line, whether it belongs to an item under `#[cfg(test)]`.
     test: Vec<bool>,
 }
@@ -17,7 +15,6 @@ impl RustText {
         let code = lines(&splitter.code);
         Self {
             test: test_lines(&code),
-            comments: lines(&splitter.comments),
             code,
         }
     }
@@ -25,11 +22,6 @@ impl RustText {
     /// The lines of code, in which literals are empty and comments are spaces.
     pub(super) fn code(&self) -> impl Iterator<Item = &str> {
         self.code.iter().map(String::as_str)
-    }
-
-    /// The lines of comments, with their slashes, in which code is spaces.
-    pub(super) fn comments(&self) -> impl Iterator<Item = &str> {
-        self.comments.iter().map(String::as_str)
     }
 
     /// Whether a line, counted from 1, belongs to an item under `#[cfg(test)]`.
@@ -50,7 +42,7 @@ pub(super) fn has_token(line: &str, token: &str) -> bool {
     })
 }
 
-/// Which of the two texts a character goes to; the other gets a space.
+/// What a character belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Code,
@@ -64,7 +56,6 @@ struct Splitter {
     text: Vec<char>,
     next: usize,
     code: String,
-    comments: String,
 }
 
 impl Splitter {
@@ -73,7 +64,6 @@ impl Splitter {
             text: text.chars().collect(),
             next: 0,
             code: String::new(),
-            comments: String::new(),
         }
     }
 
@@ -107,9 +97,8 @@ impl Splitter {
     fn take(&mut self, count: usize, kind: Kind) {
         let end = self.text.len().min(self.next + count);
         for &c in &self.text[self.next..end] {
-            let only = |wanted: Kind| if kind == wanted || c == '\n' { c } else { ' ' };
-            self.code.push(only(Kind::Code));
-            self.comments.push(only(Kind::Comment));
+            let stays = kind == Kind::Code || c == '\n';
+            self.code.push(if stays { c } else { ' ' });
         }
         self.next = end;
     }
@@ -234,14 +223,9 @@ mod tests {
         Vec::from_iter(RustText::new(text).code()).join("\n")
     }
 
-    fn comments(text: &str) -> String {
-        Vec::from_iter(RustText::new(text).comments()).join("\n")
-    }
-
     #[test]
     fn comments_are_no_code() {
         assert_eq!(code("a // b\nc"), "a     \nc");
-        assert_eq!(comments("a // b\nc"), "  // b\n ");
         assert_eq!(
             code("a /* b /* c */ d */ e").trim_end(),
             "a                   e"
