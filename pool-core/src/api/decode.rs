@@ -49,6 +49,19 @@ pub trait ItemOutcome: Sized {
     #[doc(hidden)]
     fn read_all(piece: Arc<ChunkOutcome>, all: &mut Vec<Self>);
 
+    /// How many bytes a value has, if all of them are numbers and nothing else is given.
+    #[doc(hidden)]
+    fn number_size() -> Option<usize> {
+        None
+    }
+
+    /// That of an item whose value is the number with these bytes; nothing if there is no
+    /// [`number_size`](Self::number_size), or if that is another.
+    #[doc(hidden)]
+    fn of_number(_bytes: &[u8]) -> Option<Self> {
+        None
+    }
+
     /// Whether it is a value.
     #[doc(hidden)]
     fn is_success(&self) -> bool;
@@ -64,6 +77,16 @@ impl<R: DeserializeOwned + 'static> ItemOutcome for Result<R, TaskError> {
             Some(values) => all.extend(values.map(Ok)),
             None => decode_each(&piece, |outcome| all.push(outcome)),
         }
+    }
+
+    #[inline]
+    fn number_size() -> Option<usize> {
+        codec::number_size::<R>()
+    }
+
+    #[inline]
+    fn of_number(bytes: &[u8]) -> Option<Self> {
+        codec::read_number(bytes).map(Ok)
     }
 
     fn is_success(&self) -> bool {

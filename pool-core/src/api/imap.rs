@@ -5,11 +5,11 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::vec;
 
 use super::decode::ItemOutcome;
 use super::input::feed::{InOrder, InputFeeder, ResultOrder, Source};
 use super::measured::Measured;
+use super::ready::Ready;
 use crate::error::task_error::TaskError;
 use crate::task::chunk::ChunkOutcome;
 
@@ -105,8 +105,8 @@ pub(crate) struct ImapInner<S, T> {
     pub(crate) source: Option<S>,
     /// What has arrived.
     arrived: ResultOrder,
-    /// What was read of that, of one chunk at most: an item is given by a step of a pointer.
-    ready: vec::IntoIter<T>,
+    /// What was taken of that, of one chunk at most.
+    ready: Ready<T>,
     /// How many results were put into that.
     put: usize,
     /// How many of them were given, as far as the source knows.
@@ -131,7 +131,7 @@ impl<S, T> ImapInner<S, T> {
             } else {
                 ResultOrder::First(VecDeque::new())
             },
-            ready: Vec::new().into_iter(),
+            ready: Ready::default(),
             put: 0,
             told: 0,
             error,
@@ -188,10 +188,7 @@ impl<S: Source, T: ItemOutcome> ImapInner<S, T> {
             if let Some(outcome) = self.ready.next() {
                 return Some(outcome);
             }
-            let piece = self.arrived.pop()?;
-            let mut read = Vec::with_capacity(piece.count as usize);
-            T::read_all(piece, &mut read);
-            self.ready = read.into_iter();
+            self.ready = Ready::new(self.arrived.pop()?);
             self.put += self.ready.len();
         }
     }

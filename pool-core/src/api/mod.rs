@@ -14,6 +14,7 @@ pub(crate) mod pool;
 pub(crate) mod progress;
 #[cfg(feature = "progress")]
 pub mod progress;
+mod ready;
 pub(crate) mod serial;
 #[cfg(feature = "stream")]
 pub(crate) mod stream;

@@ -188,6 +188,9 @@ pub(crate) fn count_values(records: &[u8], size: usize) -> usize {
     records.chunks_exact(size).take_while(is_value).count()
 }
 
+/// How many bytes the head of a value's record has.
+pub(crate) const VALUE_HEAD: usize = 4;
+
 /// Whether records, all of this size with their heads, are values. The common sizes are compared
 /// many at a time.
 pub(crate) fn are_values(records: &[u8], size: usize) -> bool {

@@ -1,5 +1,6 @@
 //! Calls as the pools see them: encoded items for one function, and what comes back.
 
+use std::mem;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::process::fork;
 use crate::shm::buffer::Buffer;
 use crate::shm::item_timing::ItemTiming;
 use crate::shm::protocol;
-use crate::shm::protocol::{Failure, RecordKind};
+use crate::shm::protocol::{Failure, RecordKind, VALUE_HEAD};
 use crate::sys;
 use crate::worker::ChunkRun;
 use crate::worker::function::FunctionId;
@@ -529,10 +530,23 @@ impl ChunkOutcome {
         let Outcomes::Many { records, .. } = &self.outcomes else {
             return None;
         };
-        let all = records.chunks_exact(4 + size);
-        let is_whole = records.len() == self.count as usize * (4 + size);
-        (is_whole && protocol::are_values(records, 4 + size))
-            .then(|| all.map(|record| &record[4..]))
+        let size = VALUE_HEAD + size;
+        let all = records.chunks_exact(size);
+        let is_whole = records.len() == self.count as usize * size;
+        (is_whole && protocol::are_values(records, size))
+            .then(|| all.map(|record| &record[VALUE_HEAD..]))
+    }
+
+    /// The records of all items, if each has a value of this many bytes: a head of
+    /// [`VALUE_HEAD`] bytes, and the value.
+    pub(crate) fn into_records_of(mut self, size: usize) -> Result<Buffer, Self> {
+        if self.values_of(size).is_none() {
+            return Err(self);
+        }
+        match &mut self.outcomes {
+            Outcomes::Many { records, .. } => Ok(mem::take(records)),
+            Outcomes::One(_) | Outcomes::All(_) => Err(self),
+        }
     }
 
     /// The outcome of a single item.
