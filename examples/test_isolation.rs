@@ -46,7 +46,7 @@ use procpool::{Output, Pool, SpawnPool, TaskError};
 
 /// The tests by name: a function cannot travel to another process, but a name can.
 const TESTS: &[(&str, fn())] = &[
-    ("parse::an_empty_input", || assert_eq!(parse(""), [])),
+    ("parse::an_empty_input", || assert!(parse("").is_empty())),
     ("parse::two_numbers", || assert_eq!(parse("1 2"), [1, 2])),
     ("parse::a_negative_number", || assert_eq!(parse("-1"), [1])),
     ("parse::no_number", || drop(parse("one"))),

@@ -19,6 +19,7 @@
 //! program that needs none of that is better served by threads, for instance those of rayon.
 //!
 //! - [Concepts](#concepts)
+//! - [What can travel](#what-can-travel)
 //! - [Calls](#calls)
 //! - [Large data](#large-data)
 //! - [Failure](#failure)
@@ -37,13 +38,33 @@
 //!   that captures nothing, for only its name travels; a closure that captures does not compile,
 //!   and the message says what to do: pass what it needs besides its item as part of the item.
 //!   Several arguments are a tuple.
-//! - **Arguments and results** are `Serialize + DeserializeOwned`. They travel through shared
-//!   memory, in a compact form without names: types with `#[serde(flatten)]`, `untagged` or an
-//!   internal tag are refused with an error that says so. A path that is not UTF-8 travels as an
-//!   `OsString`. Vectors of numbers, of bytes, and strings are copied as they are, without serde.
+//! - **Arguments and results** are `Serialize + DeserializeOwned`, and travel through shared
+//!   memory. Vectors of numbers, of bytes, and strings are copied as they are, without serde. A few
+//!   types need a wrapper: see [What can travel](#what-can-travel).
 //! - Many **items** with the same function travel in **chunks**, whose size follows the time that
 //!   items take.
 //! - Every call **ends**: with its value, or with a [`TaskError`] that says why there is none.
+//!
+//! # What can travel
+//! Any type that serde carries, in a compact form without names. What it refuses is an error of the
+//! task, of the kind `Encode` or `Decode`, that says what to do:
+//!
+//! | refused | why | instead |
+//! |---|---|---|
+//! | `#[serde(flatten)]`, `#[serde(untagged)]`, `#[serde(tag = "..")]`, also with `content` | the form does not say what it is | `Json` (feature `json`) |
+//! | `serde_json::Value`, values of other formats | the same | `Json`, or the text of the format |
+//! | `#[serde(skip_serializing_if = "..")]` on a field | the reader expects the field | `Json` |
+//! | `PathBuf` and `Path` that are not UTF-8 | serde writes them as text | `OsString` |
+//! | values that borrow: `&str`, `&[u8]`, `Cow` that must borrow | nothing of the caller's memory is there | `String`, `Vec<u8>` |
+//! | errors: `std::io::Error`, `Box<dyn Error>`, `anyhow::Error` | serde does not carry them | [`RemoteError`] |
+//! | `Rc`, `Arc` | serde needs its feature `rc`, and each arrives as a copy | a [`Broadcast`] of what many share |
+//! | closures, function pointers, channels, locks, handles of calls | they mean nothing in another process | what it takes to make them there |
+//! | more than 256 values inside each other, such as a long linked list | a worker's bytes must not use up the stack | a `Vec` with indices |
+//! | more than [`max_result_bytes`](PoolBuilder::max_result_bytes) | a limit of your choice | a `Broadcast`, a file |
+//!
+//! serde keeps a few things from the form, so it cannot refuse them. Use `Json` for them too:
+//! `skip_serializing_if` in a *tuple* struct or variant; a field with `skip_serializing` and without
+//! `skip_deserializing`, or the reverse; `#[serde(skip)]` on a variant with others behind it.
 //!
 //! # Calls
 //! | | waits | in the background | lazily |
@@ -132,7 +153,26 @@
 //! | `Closed` | the pool was closed before | no |
 //! | `Initializer`, `Launch` | no worker can be got going, so the pool has ended | no |
 //!
-//! A function that returns an `Err` returns a value, like any other. `docs/reliability.md` in the
+//! A function that returns an `Err` returns a value, like any other. Where serde does not carry its
+//! error, [`RemoteError`] does, and `?` converts into it. [`FlattenErrors`] makes one error of the
+//! function's and the task's:
+//!
+//! ```
+//! use procpool::{FlattenErrors, Pool, RemoteError, SerialPool};
+//!
+//! fn parse(text: String) -> Result<u64, RemoteError> {
+//!     Ok(text.parse()?)
+//! }
+//!
+//! for outcome in SerialPool::new().imap(parse, ["1".to_owned(), "one".to_owned()]) {
+//!     match outcome.flatten_errors() {
+//!         Ok(number) => println!("{number}"),
+//!         Err(error) => eprintln!("{error}"), // of the function, or of the task
+//!     }
+//! }
+//! ```
+//!
+//! `docs/reliability.md` in the
 //! repository lists what is promised, how it is kept, and the test that proves it.
 //!
 //! # Choosing a backend
@@ -282,14 +322,17 @@ mod any_pool;
 pub use any_pool::AnyPool;
 #[cfg(feature = "stream")]
 pub use procpool_core::ImapStream;
+#[cfg(feature = "json")]
+pub use procpool_core::Json;
 #[cfg(feature = "progress")]
 pub use procpool_core::progress;
 pub use procpool_core::{
-    Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, Cancel, Dump, ExitReason,
-    ExitStatus, Handle, Imap, ImapLocal, ImapMeasured, ImapMeasuredLocal, IntoBroadcast, JoinError,
-    MapHandle, Measured, MeasuredCall, MeasuredHandle, Number, Output, OutputLine, OutputStream,
-    Pool, PoolBuilder, ResizeError, Resource, SerialPool, Shareable, Stateless, Stats, TaskError,
-    TaskErrorKind, TaskHandle, TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats,
+    Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel, Dump,
+    ExitReason, ExitStatus, FlattenErrors, Handle, Imap, ImapLocal, ImapMeasured,
+    ImapMeasuredLocal, IntoBroadcast, JoinError, MapHandle, Measured, MeasuredCall, MeasuredHandle,
+    Number, Output, OutputLine, OutputStream, Pool, PoolBuilder, RemoteError, ResizeError,
+    Resource, SerialPool, Shareable, Stateless, Stats, TaskError, TaskErrorKind, TaskHandle,
+    TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats, remote_errors,
 };
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};

@@ -35,7 +35,7 @@ fn list(names: &[String]) -> String {
 }
 
 /// Why a [`ForkServer`](crate::ForkServer) could not be started.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StartError {
     message: String,
     threads: Option<usize>,
@@ -84,6 +84,13 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+/// What a person reads, since `main` prints it so when it returns an error.
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

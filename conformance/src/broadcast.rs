@@ -123,7 +123,7 @@ fn a_handle_is_its_value<S: Subject>() {
     let shared = pool.broadcast(&bytes[..]).unwrap();
     assert_eq!(&*shared, &bytes[..]);
     let sum = |bytes: Broadcast<[u8]>| bytes.iter().map(|x| u64::from(*x)).sum::<u64>();
-    let expected = bytes.iter().map(|x| u64::from(*x)).sum();
+    let expected = bytes.iter().map(|x| u64::from(*x)).sum::<u64>();
     assert_eq!(pool.apply(sum, shared.clone()).unwrap(), expected);
     assert_eq!(shared.shared_bytes(), bytes.len());
 

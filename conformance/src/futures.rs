@@ -178,7 +178,7 @@ fn many_handles_are_awaited_at_once<S: Subject>() {
             Poll::Ready(())
         }
     }));
-    assert_eq!(sum, (0..1000).map(square).sum());
+    assert_eq!(sum, (0..1000).map(square).sum::<u64>());
 }
 
 /// All results, in order or in any, with each item's own error.

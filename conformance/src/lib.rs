@@ -36,6 +36,7 @@
 
 #[macro_use]
 mod trial;
+mod values;
 
 mod backends;
 mod balance;

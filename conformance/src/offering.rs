@@ -247,7 +247,10 @@ fn it_is_freed_with_its_last_handle<S: Processes>() {
     assert!(is_counted(&other, 9, 1000));
     // A task that reads it maps it, and lets go as well.
     let sum = |numbers: Broadcast<[u64]>| numbers.iter().sum::<u64>();
-    assert_eq!(pool.apply(sum, other.clone()).unwrap(), (9..1009).sum());
+    assert_eq!(
+        pool.apply(sum, other.clone()).unwrap(),
+        (9..1009).sum::<u64>()
+    );
     assert_eq!(holdings(&pid.to_string(), inode), (1, 1));
     drop(other);
     assert_eq!(holdings("self", inode), (0, 0));

@@ -33,6 +33,7 @@ mod shm;
 mod sync;
 mod sys;
 mod task;
+mod value;
 pub mod worker;
 
 pub use api::call::{Call, MeasuredCall};
@@ -57,7 +58,9 @@ pub use broadcast::{
 };
 pub use codec::Number;
 pub use error::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
+pub use error::flatten::{CallError, FlattenErrors};
 pub use error::launch_error::LaunchError;
+pub use error::remote_error::{RemoteError, remote_errors};
 pub use error::task_error::{TaskError, TaskErrorKind};
 #[doc(hidden)]
 pub use observe::call_span::Origin;
@@ -89,6 +92,8 @@ pub use task::executor::{Cancel, Executor};
 pub use task::open_input::OpenInput;
 pub use task::options::ChunkOptions;
 pub use task::outcome::Outcome;
+#[cfg(feature = "json")]
+pub use value::json::Json;
 pub use worker::Resource;
 pub use worker::cancel_flag::CancelFlag;
 pub use worker::function::{FunctionId, NotInExecutable, Stateless};

@@ -104,7 +104,7 @@ fn streams_have_what_other_streams_have() {
         assert!(squares.into_iter().eq((0..1000).map(square)));
         let sum = pool.imap_unordered(square, 0..1000).into_stream();
         let sum = sum.map(Result::unwrap).fold(0, |sum, x| sum + x).await;
-        assert_eq!(sum, (0..1000).map(square).sum());
+        assert_eq!(sum, (0..1000).map(square).sum::<u64>());
         Ok(())
     });
 }
@@ -183,7 +183,7 @@ fn a_thousand_tasks_of_tokio() {
         for result in tasks.join_all().await {
             sum += result?;
         }
-        assert_eq!(sum, (0..1000).map(square).sum());
+        assert_eq!(sum, (0..1000).map(square).sum::<u64>());
         Ok(())
     });
 }

@@ -33,9 +33,9 @@ use crate::worker::function::Stateless;
 /// travels. What a closure would capture, pass as part of the argument. One thing cannot be
 /// checked: a `move` closure must not capture a value without bytes that proves to `unsafe` code
 /// that this *process* has done something, for the worker has not; [`Stateless`] says more. Several
-/// arguments are a tuple. Arguments and results are `Serialize + DeserializeOwned`; they travel in
-/// a compact binary form that is not self-describing, so types with `#[serde(flatten)]` or
-/// `#[serde(untagged)]` are refused with an error that says so.
+/// arguments are a tuple. Arguments and results are `Serialize + DeserializeOwned`. They travel in
+/// a compact binary form that does not say what it is; a few types need a wrapper for that. The
+/// first page of `procpool` has the list of them, under "What can travel".
 ///
 /// # Contract
 /// - Every call ends: with its value, or with a [`TaskError`] that says why there is none, also

@@ -8,7 +8,7 @@ use crate::codec::CodecError;
 use crate::error::hint::hint;
 
 /// Why a value could not be put into shared memory. The text says what to do about it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BroadcastError {
     message: String,
     is_refused_by_system: bool,
@@ -45,6 +45,13 @@ impl BroadcastError {
 impl fmt::Display for BroadcastError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot share the value: {}", self.message)
+    }
+}
+
+/// What a person reads, since `main` prints it so when it returns an error.
+impl fmt::Debug for BroadcastError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -56,7 +56,8 @@ impl CodecError {
             "it asks the bytes what they are (looking for {expected}), and they do not say: \
              `#[serde(flatten)]`, `#[serde(untagged)]`, internally or adjacently tagged enums \
              (`#[serde(tag = \"..\")]`) and values of other formats need a self-describing format; \
-             send the value as a JSON string or in a type without these attributes"
+             wrap the value in `procpool::Json` (feature `json`), or use a type without these \
+             attributes"
         ))
     }
 
@@ -65,8 +66,8 @@ impl CodecError {
     pub(super) fn skipped_field(owner: &str, field: &str) -> Self {
         Self::new(format_args!(
             "`#[serde(skip_serializing_if)]` leaves out the field `{field}` of `{owner}`, and the \
-             reader would take the next one for it; send the value as a JSON string or in a type \
-             without this attribute"
+             reader would take the next one for it; wrap the value in `procpool::Json` (feature \
+             `json`), or use a type without this attribute"
         ))
     }
 }

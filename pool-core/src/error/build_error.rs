@@ -7,7 +7,7 @@ use crate::error::launch_error::LaunchError;
 use crate::process::fork::OF_FORK;
 
 /// Why a pool could not be built. The text says what to do about it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BuildError {
     kind: BuildErrorKind,
     message: String,
@@ -50,6 +50,13 @@ impl fmt::Display for BuildError {
     }
 }
 
+/// What a person reads, since `main` prints it so when it returns an error.
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Error for BuildError {}
 
 impl From<LaunchError> for BuildError {
@@ -64,7 +71,7 @@ impl From<LaunchError> for BuildError {
 }
 
 /// Why a pool cannot be joined.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct JoinError {
     message: &'static str,
 }
@@ -99,10 +106,17 @@ impl fmt::Display for JoinError {
     }
 }
 
+/// What a person reads, since `main` prints it so when it returns an error.
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Error for JoinError {}
 
 /// Why a pool cannot be resized.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ResizeError {
     message: String,
 }
@@ -128,6 +142,13 @@ impl ResizeError {
 impl fmt::Display for ResizeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot resize the pool: {}", self.message)
+    }
+}
+
+/// What a person reads, since `main` prints it so when it returns an error.
+impl fmt::Debug for ResizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -448,8 +448,12 @@ impl<'de> Deserialize<'de> for TaskError {
     }
 }
 
+/// What a person reads, since `main` prints it so when it returns an error; `{:#?}` has the fields.
 impl fmt::Debug for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
         let mut debug = f.debug_struct("TaskError");
         debug
             .field("kind", &self.0.kind)

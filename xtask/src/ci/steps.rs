@@ -28,6 +28,7 @@ const FEATURE_CHOICES: &[&str] = &["", "--features fork", "--features spawn"];
 /// Features that add methods. Tests have them all, so each is also built without tests.
 const FEATURES_APART: &[&str] = &[
     "",
+    "--features json",
     "--features progress",
     "--features stream",
     "--features tracing",

@@ -12,6 +12,7 @@ const ROOMS: &[&str] = &[
     "process",
     "panic",
     "codec",
+    "value",
     "shm",
     "error",
     "broadcast",

@@ -95,7 +95,7 @@ fn types_that_ask_the_bytes_what_they_are() {
             "{message}"
         );
         assert!(
-            message.contains("send the value as a JSON string"),
+            message.contains("wrap the value in `procpool::Json`"),
             "{message}"
         );
     }
