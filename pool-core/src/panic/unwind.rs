@@ -69,13 +69,15 @@ const STOP: c_int = 5;
 
 extern "C" fn on_frame(context: *mut Context, visit: *mut c_void) -> c_int {
     let mut is_exact = 0;
-    // SAFETY: the unwinder calls this with a frame of its own, for the time of the call.
-    let (address, stack, table, function) = unsafe {
+    // SAFETY: the unwinder calls this with a frame of its own, for the time of the call, and with
+    // the reference of `walk`, which waits for us.
+    let (address, stack, table, function, visit) = unsafe {
         (
             _Unwind_GetIPInfo(context, &raw mut is_exact),
             _Unwind_GetCFA(context),
             _Unwind_GetLanguageSpecificData(context),
             _Unwind_GetRegionStart(context),
+            &mut *visit.cast::<&mut dyn FnMut(Frame) -> bool>(),
         )
     };
     // A return address is behind the call, which may have been the last instruction of a range.
@@ -85,10 +87,8 @@ extern "C" fn on_frame(context: *mut Context, visit: *mut c_void) -> c_int {
         Handler::None
     } else {
         // SAFETY: the table is that of the function which the frame is of. Compilers wrote it.
-        unsafe { look_up(table, function, at) }
+        look_up(unsafe { Reader::new(table) }, function, at)
     };
-    // SAFETY: `walk` passes its reference, and waits for us.
-    let visit = unsafe { &mut *visit.cast::<&mut dyn FnMut(Frame) -> bool>() };
     let goes_on = visit(Frame {
         address,
         stack,
@@ -97,108 +97,100 @@ extern "C" fn on_frame(context: *mut Context, visit: *mut c_void) -> c_int {
     if goes_on { GO_ON } else { STOP }
 }
 
-/// What a function's table (its "language-specific data area", in the format of GCC and LLVM) says
-/// of an address in it.
-///
-/// # Safety
-/// It is the table of that function, and `function` is where its code begins.
-unsafe fn look_up(table: *const u8, function: usize, at: usize) -> Handler {
+/// What a function's table says of an address in it. `function` is where its code begins.
+fn look_up(mut table: Reader, function: usize, at: usize) -> Handler {
     const OMITTED: u8 = 0xff;
-    let mut table = Reader(table);
-    // SAFETY: this is how such a table is laid out, and it ends with the entries that it announces.
-    unsafe {
-        if table.byte() != OMITTED {
-            // Landing pads that are not counted from the function: no compiler of ours makes them.
+    if table.byte() != OMITTED {
+        // Landing pads that are not counted from the function: no compiler of ours makes them.
+        return Handler::None;
+    }
+    if table.byte() != OMITTED {
+        table.unsigned();
+    }
+    let encoding = table.byte();
+    let bytes = table.unsigned() as usize;
+    // The entries, and behind them what they refer to.
+    let mut actions = table.skip(bytes);
+    while table.is_before(&actions) {
+        let (Some(start), Some(length), Some(pad)) = (
+            table.encoded(encoding),
+            table.encoded(encoding),
+            table.encoded(encoding),
+        ) else {
+            return Handler::None;
+        };
+        let action = table.unsigned() as usize;
+        let start = function.wrapping_add(start);
+        if at < start {
+            break;
+        }
+        if at - start >= length {
+            continue;
+        }
+        if pad == 0 || action == 0 {
             return Handler::None;
         }
-        if table.byte() != OMITTED {
-            table.unsigned();
-        }
-        let encoding = table.byte();
-        let bytes = table.unsigned() as usize;
-        let actions = table.0.add(bytes);
-        while table.0 < actions {
-            let (Some(start), Some(length), Some(pad)) = (
-                table.encoded(encoding),
-                table.encoded(encoding),
-                table.encoded(encoding),
-            ) else {
-                return Handler::None;
-            };
-            let action = table.unsigned() as usize;
-            let start = function.wrapping_add(start);
-            if at < start {
-                break;
-            }
-            if at - start >= length {
-                continue;
-            }
-            if pad == 0 || action == 0 {
-                return Handler::None;
-            }
-            return match Reader(actions.add(action - 1)).signed() {
-                0 => Handler::None,
-                1.. => Handler::Catch,
-                _ => Handler::Abort,
-            };
-        }
+        actions = actions.skip(action - 1);
+        return match actions.signed() {
+            0 => Handler::None,
+            1.. => Handler::Catch,
+            _ => Handler::Abort,
+        };
     }
     // A call that the table does not have must not unwind.
     Handler::Abort
 }
 
-/// A place in a table, read from there on.
+/// A place in a function's table (its "language-specific data area", in the format of GCC and
+/// LLVM), read from there on.
 struct Reader(*const u8);
 
 impl Reader {
     /// # Safety
-    /// The table has another byte.
-    unsafe fn byte(&mut self) -> u8 {
-        // SAFETY: the caller vouches for it.
-        unsafe {
-            let byte = *self.0;
-            self.0 = self.0.add(1);
-            byte
-        }
+    /// It is the beginning of such a table, as a compiler has written it, which stays there for as
+    /// long as it is read. Such a table ends where its format says it does, and nowhere else: what
+    /// is read must be what the format has next.
+    unsafe fn new(table: *const u8) -> Self {
+        Self(table)
     }
 
-    /// # Safety
-    /// The table has `COUNT` more bytes.
-    unsafe fn bytes<const COUNT: usize>(&mut self) -> [u8; COUNT] {
-        // SAFETY: the caller vouches for each of them.
-        std::array::from_fn(|_| unsafe { self.byte() })
+    fn byte(&mut self) -> u8 {
+        // SAFETY: the format has a byte here, as whoever made this promised.
+        let byte = unsafe { *self.0 };
+        self.0 = self.0.wrapping_add(1);
+        byte
+    }
+
+    /// The place behind so many bytes.
+    fn skip(&self, bytes: usize) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+
+    fn is_before(&self, other: &Self) -> bool {
+        self.0 < other.0
+    }
+
+    fn bytes<const COUNT: usize>(&mut self) -> [u8; COUNT] {
+        std::array::from_fn(|_| self.byte())
     }
 
     /// A number of seven bits to a byte.
-    ///
-    /// # Safety
-    /// The table has one here.
-    unsafe fn unsigned(&mut self) -> u64 {
-        // SAFETY: handed on to the caller.
-        let (value, _) = unsafe { self.groups() };
-        value
+    fn unsigned(&mut self) -> u64 {
+        self.groups().0
     }
 
     /// The same, with a sign.
-    ///
-    /// # Safety
-    /// As above.
-    unsafe fn signed(&mut self) -> i64 {
-        // SAFETY: handed on to the caller.
-        let (value, bits) = unsafe { self.groups() };
+    fn signed(&mut self) -> i64 {
+        let (value, bits) = self.groups();
         let unused = 64_u32.saturating_sub(bits);
         (value << unused).cast_signed() >> unused
     }
 
-    /// The value, and how many bits it was written with.
-    ///
-    /// # Safety
-    /// As above.
-    unsafe fn groups(&mut self) -> (u64, u32) {
+    /// The value, and how many bits it was written with. Its last byte says that it is one.
+    fn groups(&mut self) -> (u64, u32) {
         let (mut value, mut bits) = (0_u64, 0);
         loop {
-            // SAFETY: the last byte of a number says so, and this was not it.
-            let byte = unsafe { self.byte() };
+            let byte = self.byte();
             value |= u64::from(byte & 0x7f).checked_shl(bits).unwrap_or(0);
             bits += 7;
             if byte & 0x80 == 0 {
@@ -208,24 +200,18 @@ impl Reader {
     }
 
     /// A number in one of the ways that a table may be written in; `None`: another one.
-    ///
-    /// # Safety
-    /// As above.
-    unsafe fn encoded(&mut self, encoding: u8) -> Option<usize> {
-        // SAFETY: the caller vouches for the number, and `encoding` says how long it is.
-        unsafe {
-            Some(match encoding {
-                0x00 => usize::from_ne_bytes(self.bytes()),
-                0x01 => self.unsigned() as usize,
-                0x02 => u16::from_ne_bytes(self.bytes()).into(),
-                0x03 => u32::from_ne_bytes(self.bytes()) as usize,
-                0x04 => u64::from_ne_bytes(self.bytes()) as usize,
-                0x09 => self.signed().cast_unsigned() as usize,
-                0x0b => i32::from_ne_bytes(self.bytes()) as usize,
-                0x0c => i64::from_ne_bytes(self.bytes()) as usize,
-                _ => return None,
-            })
-        }
+    fn encoded(&mut self, encoding: u8) -> Option<usize> {
+        Some(match encoding {
+            0x00 => usize::from_ne_bytes(self.bytes()),
+            0x01 => self.unsigned() as usize,
+            0x02 => u16::from_ne_bytes(self.bytes()).into(),
+            0x03 => u32::from_ne_bytes(self.bytes()) as usize,
+            0x04 => u64::from_ne_bytes(self.bytes()) as usize,
+            0x09 => self.signed().cast_unsigned() as usize,
+            0x0b => i32::from_ne_bytes(self.bytes()) as usize,
+            0x0c => i64::from_ne_bytes(self.bytes()) as usize,
+            _ => return None,
+        })
     }
 }
 

@@ -81,9 +81,8 @@ pub fn be_signalled_by(end: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 /// refuses to say it. (rustix takes it for a call that cannot fail.)
 #[must_use]
 pub fn starter() -> u32 {
-    // SAFETY: it has no preconditions. Where it is refused, the answer is a negative number.
-    let pid = unsafe { libc::getppid() };
-    pid.max(0).unsigned_abs()
+    // Where it is refused, the answer is a negative number.
+    nix::unistd::getppid().as_raw().max(0).unsigned_abs()
 }
 
 /// Asks the kernel to kill this process when the thread ends that has started it.

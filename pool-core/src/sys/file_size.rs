@@ -62,6 +62,8 @@ fn take_back(signal: &SigSet) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::pthread::{pthread_kill, pthread_self};
+
     use super::*;
 
     fn blocks() -> bool {
@@ -71,8 +73,7 @@ mod tests {
 
     /// What the kernel does where the limit is reached.
     fn too_large() -> io::Result<()> {
-        // SAFETY: it sends this thread a signal, which is blocked.
-        unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGXFSZ) };
+        pthread_kill(pthread_self(), Signal::SIGXFSZ).expect("this thread lives");
         Err(Errno::FBIG.into())
     }
 

@@ -2,7 +2,7 @@
 
 use nix::libc;
 
-use super::main_object::main_object;
+use super::object::main_object;
 
 /// FNV-1a with 128 bits, over words instead of bytes.
 pub(crate) struct Hash(pub(crate) u128);
@@ -37,7 +37,7 @@ pub(crate) fn build_identity(protocol: u32) -> u128 {
     hash.add(env!("CARGO_PKG_VERSION").as_bytes());
     hash.add_word(protocol.into());
     if let Some(object) = main_object() {
-        for it in object.segments {
+        for it in object.segments() {
             hash.add_word(u64::from(it.p_type) << 32 | u64::from(it.p_flags));
             for number in [it.p_vaddr, it.p_filesz, it.p_memsz] {
                 hash.add_word(number);

@@ -14,9 +14,9 @@ mod image;
     )
 )]
 mod linux;
-mod main_object;
 #[cfg(any(loom, shuttle))]
 mod model;
+mod object;
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64")
@@ -39,6 +39,7 @@ pub(crate) use image::{Hash, build_content, build_identity};
 pub use linux::off_standard;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+pub use object::interpreter;
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64")

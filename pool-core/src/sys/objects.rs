@@ -1,13 +1,12 @@
-//! The program and its libraries as they are loaded into this process, and their tables for
-//! unwinding.
-#![allow(unsafe_code)]
+//! The tables for unwinding of the program and its libraries.
 
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::libc;
+
+use super::object::{Object, addresses, for_each_object};
 
 /// An object that is loaded, or was when it was looked at.
 #[derive(Debug, Clone)]
@@ -40,61 +39,29 @@ static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 /// All objects that have tables; the main executable comes first.
 pub(crate) fn loaded_objects() -> Vec<LoadedObject> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut found = (Vec::new(), known.take().unwrap_or_default());
-    // SAFETY: the callback is given `found`, which outlives the call, and does not panic.
-    unsafe { libc::dl_iterate_phdr(Some(add_object), (&raw mut found).cast()) };
-    let (objects, seen) = found;
-    *known = Some(seen);
+    let known = known.get_or_insert_default();
+    let mut objects = Vec::new();
+    for_each_object(|object| objects.extend(look_at(object, known)));
     objects
 }
 
-/// # Safety
-/// Of `dl_iterate_phdr`: `object` describes a loaded object, and `found` was given with it.
-unsafe extern "C" fn add_object(
-    object: *mut libc::dl_phdr_info,
-    _bytes: usize,
-    found: *mut libc::c_void,
-) -> libc::c_int {
-    // SAFETY: the loader calls this with a valid description, and `loaded_objects` with this type.
-    let (object, (objects, known)) = unsafe {
-        let found = &mut *found.cast::<(Vec<LoadedObject>, Known)>();
-        (&*object, found)
-    };
-    // SAFETY: there are this many program headers as long as the object is loaded, which it is
-    // during the call, for the loader holds its lock.
-    if let Some(seen) = unsafe { look_at(object, known) } {
-        objects.push(seen);
-    }
-    0
-}
-
-/// # Safety
-/// The object is loaded during the call.
-unsafe fn look_at(object: &libc::dl_phdr_info, known: &mut Known) -> Option<LoadedObject> {
-    if object.dlpi_phdr.is_null() {
-        return None;
-    }
-    // SAFETY: the caller vouches for the object.
-    let segments =
-        unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
-    let base = object.dlpi_addr;
-    let range = |it: &libc::Elf64_Phdr| it.p_vaddr..it.p_vaddr.saturating_add(it.p_memsz);
+fn look_at(object: &Object<'_>, known: &mut Known) -> Option<LoadedObject> {
+    let (base, segments) = (object.base(), object.segments());
+    let in_memory = |it: &libc::Elf64_Phdr| it.p_vaddr..it.p_vaddr.saturating_add(it.p_memsz);
     let code = segments
         .iter()
         .filter(|it| it.p_type == libc::PT_LOAD && it.p_flags & libc::PF_X != 0)
-        .map(range)
+        .map(in_memory)
         .reduce(|all: Range<u64>, it| all.start.min(it.start)..all.end.max(it.end))?;
-    let index = range(
-        segments
-            .iter()
-            .find(|it| it.p_type == libc::PT_GNU_EH_FRAME)?,
-    );
+    let mut tables = segments
+        .iter()
+        .filter(|it| it.p_type == libc::PT_GNU_EH_FRAME);
+    let index = addresses(tables.next()?);
     let key = (base, index.start ^ (index.end << 32) ^ name_hash(object));
     if let Some(object) = known.get(&key) {
         return Some(object.clone());
     }
-    // SAFETY: it is a segment of a loaded object.
-    let index = unsafe { copy(base, index)? };
+    let index = copy(object, index)?;
     // Version, and how the place of `.eh_frame` is written: all linkers write it relative to
     // itself.
     let head: [u8; 8] = *index.bytes.first_chunk()?;
@@ -108,9 +75,8 @@ unsafe fn look_at(object: &libc::dl_phdr_info, known: &mut Known) -> Option<Load
         .wrapping_add(4)
         .wrapping_add_signed(distance.into());
     let loaded = segments.iter().filter(|it| it.p_type == libc::PT_LOAD);
-    let end = loaded.map(range).find(|it| it.contains(&start))?.end;
-    // SAFETY: it is a part of a segment of a loaded object.
-    let frames = unsafe { copy(base, start..end)? };
+    let end = loaded.map(addresses).find(|it| it.contains(&start))?.end;
+    let frames = copy(object, start..end)?;
     let seen = LoadedObject {
         base,
         code: base.wrapping_add(code.start)..base.wrapping_add(code.end),
@@ -121,31 +87,20 @@ unsafe fn look_at(object: &libc::dl_phdr_info, known: &mut Known) -> Option<Load
     Some(seen)
 }
 
-fn name_hash(object: &libc::dl_phdr_info) -> u64 {
+fn name_hash(object: &Object<'_>) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    if !object.dlpi_name.is_null() {
-        // SAFETY: the loader has the object's name there.
-        unsafe { CStr::from_ptr(object.dlpi_name) }.hash(&mut hasher);
-    }
+    object.name().hash(&mut hasher);
     hasher.finish()
 }
 
 /// Copies a part of an object.
-///
-/// # Safety
-/// The part is loaded, readable, and stays so during the call.
-unsafe fn copy(base: u64, range: Range<u64>) -> Option<Table> {
-    let bytes = range.end.checked_sub(range.start)?;
-    if bytes == 0 || bytes > MAX_TABLE {
-        return None;
-    }
-    let start = std::ptr::with_exposed_provenance::<u8>(base.wrapping_add(range.start) as usize);
-    // SAFETY: the caller vouches for it.
-    let loaded = unsafe { std::slice::from_raw_parts(start, bytes as usize) };
-    Some(Table {
+fn copy(object: &Object<'_>, range: Range<u64>) -> Option<Table> {
+    let bytes = object.bytes(range.clone())?;
+    let is_table = !bytes.is_empty() && bytes.len() as u64 <= MAX_TABLE;
+    is_table.then(|| Table {
         range,
-        bytes: loaded.into(),
+        bytes: bytes.into(),
     })
 }
 

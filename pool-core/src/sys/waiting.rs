@@ -118,12 +118,19 @@ impl Refused {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         let (to, room) = (events.as_mut_ptr(), EVENTS as c_int);
         let instance = instance.as_raw_fd();
-        // SAFETY: the kernel writes at most this many events, for which there is room.
-        let wait = || count(unsafe { libc::epoll_wait(instance, to, room, milliseconds) });
-        let outcome = unless_refused(&self.epoll_wait, wait).unwrap_or_else(|| {
-            // SAFETY: as above; the signal mask is left alone.
-            count(unsafe { libc::epoll_pwait(instance, to, room, milliseconds, ptr::null()) })
-        });
+        let wait = |with_mask: bool| {
+            // SAFETY: the kernel writes at most this many events, for which there is room. The
+            // signal mask is left alone.
+            count(unsafe {
+                if with_mask {
+                    libc::epoll_pwait(instance, to, room, milliseconds, ptr::null())
+                } else {
+                    libc::epoll_wait(instance, to, room, milliseconds)
+                }
+            })
+        };
+        let outcome =
+            unless_refused(&self.epoll_wait, || wait(false)).unwrap_or_else(|| wait(true));
         match outcome {
             Ok(count) => ready.extend(events[..count].iter().map(|event| event.u64)),
             Err(Errno::INTR) => {}

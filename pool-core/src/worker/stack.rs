@@ -13,7 +13,9 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use nix::errno::Errno;
 use nix::libc;
+use nix::sys::pthread::pthread_self;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -44,8 +46,7 @@ pub(super) fn answer_questions(region: &Arc<Region>) {
     let asked = Box::new(Asked {
         region: region.clone(),
         code: main_code().start as u64,
-        // SAFETY: it has no preconditions.
-        thread: unsafe { libc::pthread_self() },
+        thread: pthread_self(),
         stack: stack_below(ptr::from_ref(region).addr()),
     });
     // One for each time that this process becomes a worker, which is once, or once more in a fork.
@@ -54,13 +55,12 @@ pub(super) fn answer_questions(region: &Arc<Region>) {
     // interrupts it there.
     let flags = SaFlags::SA_RESTART | SaFlags::SA_ONSTACK;
     let action = SigAction::new(SigHandler::SigAction(on_signal), flags, SigSet::all());
-    // SAFETY: the handler does only what a handler may; see there.
-    let before = unsafe { sigaction(Signal::SIGURG, &action) };
-    if let Ok(before) = before
+    // SAFETY: our handler does only what a handler may, see there; and another one was in place.
+    let put = |action: &SigAction| unsafe { sigaction(Signal::SIGURG, action) };
+    if let Ok(before) = put(&action)
         && !matches!(before.handler(), SigHandler::SigDfl | SigHandler::SigIgn)
     {
-        // SAFETY: it was in place before.
-        let _ = unsafe { sigaction(Signal::SIGURG, &before) };
+        let _ = put(&before);
     }
 }
 
@@ -98,7 +98,7 @@ fn thread_stack() -> Option<Range<usize>> {
     // SAFETY: the attributes are made before they are read, and destroyed once.
     let known = unsafe {
         let attributes = attributes.as_mut_ptr();
-        libc::pthread_getattr_np(libc::pthread_self(), attributes) == 0 && {
+        libc::pthread_getattr_np(pthread_self(), attributes) == 0 && {
             let known = libc::pthread_attr_getstack(attributes, &raw mut start, &raw mut bytes);
             libc::pthread_attr_destroy(attributes);
             known == 0
@@ -117,8 +117,8 @@ extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
     };
     let told = &asked.region.words().stack;
     let question = told.asked.load(Ordering::Acquire);
-    // SAFETY: it may be called in handlers, and only reads a register.
-    let is_ours = unsafe { libc::pthread_self() } == asked.thread;
+    // (It may be called in handlers, and only reads a register.)
+    let is_ours = pthread_self() == asked.thread;
     if !is_ours || told.answered.load(Ordering::Relaxed) == question {
         return;
     }
@@ -145,11 +145,9 @@ extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
     tell(&told.link, registers.link);
     told.count.store(count as u32, Ordering::Relaxed);
     told.answered.store(question, Ordering::Release);
-    // SAFETY: it is this thread's, and stays.
-    let errno = unsafe { &mut *libc::__errno_location() };
-    let before = *errno;
+    let before = Errno::last_raw();
     sys::tell_of_change(&told.answered);
-    *errno = before;
+    Errno::set_raw(before);
 }
 
 /// What is needed of the interrupted thread's registers.

@@ -1,14 +1,13 @@
 //! Programs that were started by naming them to the dynamic loader: `ld-linux.so ./program`.
-#![allow(unsafe_code)]
 
-use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::{fs, slice};
 
-use nix::libc;
+use procpool_core::interpreter;
 
 /// The path of this program, if it was started in that way: what the kernel has executed, and
 /// would execute again, is then the loader. `None`: in the usual way.
@@ -45,52 +44,14 @@ pub(crate) fn program_of_loader(executed: &Path) -> io::Result<Option<PathBuf>> 
     }
 }
 
-/// The loader that the main executable names, if it names one.
-fn interpreter() -> Option<&'static CStr> {
-    let mut found: Option<&'static CStr> = None;
-    // SAFETY: the callback is given `found`, which outlives the call, and does not panic.
-    unsafe { libc::dl_iterate_phdr(Some(find_interpreter), (&raw mut found).cast()) };
-    found
-}
-
-/// Puts the name of an object's loader into the `Option<&CStr>` that `found` points to, and asks
-/// for no other object: the first one is the main executable.
-///
-/// # Safety
-/// Of `dl_iterate_phdr`: `object` describes a loaded object, and `found` was given with it.
-unsafe extern "C" fn find_interpreter(
-    object: *mut libc::dl_phdr_info,
-    _bytes: usize,
-    found: *mut c_void,
-) -> c_int {
-    // SAFETY: the loader calls this with a valid description, and `interpreter` with an `Option`
-    // that nobody else uses meanwhile.
-    let (object, found) = unsafe { (&*object, &mut *found.cast::<Option<&'static CStr>>()) };
-    if object.dlpi_phdr.is_null() {
-        return 1;
-    }
-    // SAFETY: that is where the loader has this many program headers, for as long as the object
-    // is loaded, and the main executable always is.
-    let segments = unsafe { slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
-    for segment in segments {
-        if segment.p_type == libc::PT_INTERP {
-            let address = (object.dlpi_addr as usize).wrapping_add(segment.p_vaddr as usize);
-            // SAFETY: the loader itself was found by these bytes of the main executable; they are
-            // loaded, stay where they are, and are never written to.
-            let name =
-                unsafe { slice::from_raw_parts(address as *const u8, segment.p_memsz as usize) };
-            *found = CStr::from_bytes_until_nul(name).ok();
-        }
-    }
-    1
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{interpreter, program_of_loader};
+    use super::program_of_loader;
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
+
+    use procpool_core::interpreter;
 
     #[test]
     fn it_is_known_which_one_was_executed() {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use nix::libc;
 
-use crate::sys::main_object::{MainObject, main_object};
+use crate::sys::object::{Object, main_object};
 
 /// Where the main executable lies in this process.
 #[derive(Debug, Clone, Default)]
@@ -26,9 +26,9 @@ pub(crate) fn main_image() -> io::Result<Image> {
         .ok_or_else(|| io::Error::other("the loader does not say where the program's code is"))
 }
 
-fn image_of(object: &MainObject) -> Image {
+fn image_of(object: &Object<'_>) -> Image {
     let place = |segment: &libc::Elf64_Phdr, bytes| object.place(segment, bytes);
-    let segments = object.segments;
+    let segments = object.segments();
     let loaded = |wanted: u32, unwanted: u32| {
         segments.iter().filter(move |it| {
             let flags = it.p_flags;

@@ -1,0 +1,172 @@
+//! The program and its libraries, as the loader has loaded them.
+//!
+//! The loader is asked, and not `/proc/self`: that is closed to a process that has changed its
+//! user, whose file may not be read, or that has made itself undumpable; and it may not be mounted
+//! at all.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::ops::Range;
+
+use nix::libc;
+
+/// An object that is loaded for as long as `'a`.
+pub(crate) struct Object<'a> {
+    base: u64,
+    name: &'a CStr,
+    segments: &'a [libc::Elf64_Phdr],
+}
+
+/// The main executable. `None`: the loader does not say.
+pub(crate) fn main_object() -> Option<Object<'static>> {
+    let mut found = None;
+    // The first one. It is never unloaded.
+    visit(&mut |object| {
+        found = Some(object);
+        false
+    });
+    found.filter(|object| !object.segments.is_empty())
+}
+
+/// Gives all of them to `look`, the main executable first. None is unloaded meanwhile, for the
+/// loader holds its lock.
+pub(crate) fn for_each_object(mut look: impl FnMut(&Object<'_>)) {
+    visit(&mut |object| {
+        look(&object);
+        true
+    });
+}
+
+/// The dynamic loader that the main executable names, if it names one.
+#[must_use]
+pub fn interpreter() -> Option<&'static CStr> {
+    let name = main_object()?.content(libc::PT_INTERP).next()?;
+    CStr::from_bytes_until_nul(name).ok()
+}
+
+/// The addresses of a segment, as they stand in the file.
+pub(crate) fn addresses(segment: &libc::Elf64_Phdr) -> Range<u64> {
+    segment.p_vaddr..segment.p_vaddr.saturating_add(segment.p_filesz)
+}
+
+type Visit<'a> = &'a mut dyn FnMut(Object<'static>) -> bool;
+
+/// Gives the objects to `visit`, until it says `false`. It must not keep one that can be unloaded
+/// beyond its call, nor panic.
+fn visit(mut visit: Visit<'_>) {
+    // SAFETY: the loader calls `on_object` only before it returns, with this argument, which is the
+    // reference that is meant there.
+    unsafe { libc::dl_iterate_phdr(Some(on_object), (&raw mut visit).cast()) };
+}
+
+/// # Safety
+/// Of `dl_iterate_phdr`: `object` describes a loaded object, and `visit` was given with it.
+unsafe extern "C" fn on_object(
+    object: *mut libc::dl_phdr_info,
+    _bytes: usize,
+    visit: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the loader calls this with a valid description. There are an object's name, if it has
+    // one, and so many program headers, if any, as long as it is loaded. `visit` is that of the
+    // function above, which waits for us.
+    let (object, visit) = unsafe {
+        let object = &*object;
+        let (name, segments) = (object.dlpi_name, object.dlpi_phdr);
+        let object = Object {
+            base: object.dlpi_addr,
+            name: if name.is_null() {
+                c""
+            } else {
+                CStr::from_ptr(name)
+            },
+            segments: if segments.is_null() {
+                &[]
+            } else {
+                std::slice::from_raw_parts(segments, object.dlpi_phnum.into())
+            },
+        };
+        (object, &mut *visit.cast::<Visit<'_>>())
+    };
+    i32::from(!visit(object))
+}
+
+impl<'a> Object<'a> {
+    /// What was added to the addresses in its file.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The path by which it was loaded; nothing for the main executable.
+    pub(crate) fn name(&self) -> &'a CStr {
+        self.name
+    }
+
+    /// Its program headers.
+    pub(crate) fn segments(&self) -> &'a [libc::Elf64_Phdr] {
+        self.segments
+    }
+
+    /// Where so many bytes of a segment are in memory.
+    pub(crate) fn place(&self, segment: &libc::Elf64_Phdr, bytes: u64) -> Range<usize> {
+        let start = self.base.wrapping_add(segment.p_vaddr) as usize;
+        start..start.wrapping_add(bytes as usize)
+    }
+
+    /// The bytes at these addresses of the file, if they are loaded from it, all in one segment,
+    /// readable and not writable.
+    pub(crate) fn bytes(&self, addresses: Range<u64>) -> Option<&'a [u8]> {
+        let count = addresses.end.checked_sub(addresses.start)?;
+        self.segments.iter().find(|it| {
+            let rights = it.p_flags & (libc::PF_R | libc::PF_W);
+            let range = self::addresses(it);
+            it.p_type == libc::PT_LOAD
+                && rights == libc::PF_R
+                && range.start <= addresses.start
+                && addresses.end <= range.end
+        })?;
+        let start = self.base.wrapping_add(addresses.start) as usize;
+        let start = std::ptr::with_exposed_provenance::<u8>(start);
+        // SAFETY: they lie in a segment that is loaded from the file, readable and not writable,
+        // and the object is loaded for as long as `'a`.
+        Some(unsafe { std::slice::from_raw_parts(start, count as usize) })
+    }
+
+    /// The bytes of all segments of this kind, as far as they have [such](Self::bytes).
+    pub(crate) fn content(&self, kind: u32) -> impl Iterator<Item = &'a [u8]> {
+        let segments = self.segments.iter().filter(move |it| it.p_type == kind);
+        segments.filter_map(|it| self.bytes(addresses(it)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_comes_first_and_its_bytes_are_where_they_are() {
+        let mut bases = Vec::new();
+        for_each_object(|object| bases.push(object.base()));
+        assert!(bases.len() > 1, "the C library");
+        let main = main_object().expect("this program");
+        assert_eq!(main.base(), bases[0]);
+        let text = "a constant of this program";
+        let start = (text.as_ptr().addr() as u64).wrapping_sub(main.base());
+        let end = start + text.len() as u64;
+        let bytes = main.bytes(start..end).expect("it is loaded");
+        assert_eq!((bytes.as_ptr(), bytes), (text.as_ptr(), text.as_bytes()));
+    }
+
+    #[test]
+    fn what_is_written_or_not_there_has_no_bytes() {
+        static VARIABLE: std::sync::Mutex<[u64; 5]> = std::sync::Mutex::new([1; 5]);
+        let main = main_object().expect("this program");
+        let place = (&raw const VARIABLE).addr() as u64;
+        let start = place.wrapping_sub(main.base());
+        assert_eq!(main.bytes(start..start + 8), None);
+        let largest = main.segments().iter().map(addresses);
+        let end = largest.map(|it| it.end).max().expect("segments");
+        for range in [end..end + 1, 0..u64::MAX, u64::MAX - 1..u64::MAX] {
+            assert_eq!(main.bytes(range), None);
+        }
+    }
+}
