@@ -146,6 +146,7 @@
 //! | [`kind`](TaskError::kind) | what happened | is tried again by `retries` |
 //! |---|---|---|
 //! | `Panicked` | the function panicked; its worker lives on, unless the panic could not be unwound | no |
+//! | `State` | what makes the function's [`state`](Call::state) in the worker panicked | no |
 //! | `WorkerLost` | its worker died while it ran | yes |
 //! | `TimedOut` | it ran longer than its `timeout`, and was killed | yes |
 //! | `Cancelled` | `cancel`, `kill`, or the pool was terminated | no |
@@ -286,8 +287,9 @@
 //! Without [`init`] as the first line of `main` they would run `main` again instead of tasks; they
 //! find that out, and say so.
 //!
-//! **How do I keep state between tasks?** In a `static` or a thread-local of the worker: tasks run
-//! on its main thread, one after the other. Which worker gets which task is not yours to say.
+//! **How do I keep state between tasks?** By [`Call::state`]: a value of any type that each worker
+//! makes once, and which the function gets as `&mut`. Which worker gets which task is not yours to
+//! say.
 //!
 //! **Can a task use the pool?** A worker has no access to the pool that it belongs to. It may build
 //! one of its own.

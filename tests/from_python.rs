@@ -81,6 +81,15 @@ fn pools() -> Tested {
     assert_ne!(names[1], names[2]);
     assert_eq!(SpawnPool::new()?.apply(f, 1)?, 2);
     assert_eq!(ForkPool::new()?.apply(f, 1)?, 2);
+    fn begin_counting() -> u64 {
+        0
+    }
+    let h = |count: &mut u64, x: u64| {
+        *count += x;
+        *count
+    };
+    let x = 7;
+    assert_eq!(pool.call(h).state(begin_counting).apply(x)?, 7);
     assert!(worker::current().is_none());
     Ok(())
 }

@@ -78,6 +78,7 @@ mod settings;
 mod shutdown;
 mod spans;
 mod start;
+mod state;
 mod suite;
 mod ties;
 mod trace;

@@ -12,7 +12,7 @@ use crate::{
     balance, broadcast, bulk, callback, cancel, daemons, deadline, death, death_mid_transfer,
     events, failure, forged, futures, hooks, hostile, imap, leaks, lifecycle, limits, lingering,
     live, metrics, observe, offering, output, progress, readme_programs, recycling, refused,
-    restart_storm, results, settings, shutdown, spans, start, ties, trace, values,
+    restart_storm, results, settings, shutdown, spans, start, state, ties, trace, values,
 };
 
 /// The tests of some kinds of pools, as a program: what [`main!`](crate::main) makes for one kind.
@@ -139,6 +139,7 @@ fn every_pool<S: Subject>() -> Vec<Section> {
         ("seeds", readme_programs::every_pool::<S>()),
         ("results", results::every_pool::<S>()),
         ("values", values::every_pool::<S>()),
+        ("state", state::every_pool::<S>()),
         ("lazy", imap::every_pool::<S>()),
         ("live", live::every_pool::<S>()),
         ("futures", futures::every_pool::<S>()),
@@ -163,6 +164,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         ("seeds", readme_programs::processes::<S>()),
         ("results", results::processes::<S>()),
         ("values", values::processes::<S>()),
+        ("state", state::processes::<S>()),
         ("lazy", imap::processes::<S>()),
         ("live", live::processes::<S>()),
         ("futures", futures::processes::<S>()),

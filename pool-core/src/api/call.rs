@@ -24,6 +24,7 @@ use crate::task::encode::{Limit, Stop, encode_one};
 use crate::task::executor::Executor;
 use crate::task::options::Options;
 use crate::worker::function::{FunctionId, Stateless};
+use crate::worker::state::stateful;
 
 /// A call with options: what [`Pool::call`](crate::Pool::call) returns. Set the options, then
 /// call one of the verbs that a pool itself has.
@@ -124,6 +125,52 @@ impl<F> Call<F> {
 
 /// Options.
 impl<F, M> Call<F, M> {
+    /// Gives the function a state: a value of any type that `make` makes in each worker before its
+    /// first item. It stays there for the items after, and for later calls with the same `make`.
+    ///
+    /// So a worker sets up once what many items need: an interpreter, a connection, a set of
+    /// compiled patterns. It need not be `Send`, nor known to serde, for it never leaves its worker.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use std::collections::HashSet;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// // Words of at least three letters that this worker has not seen.
+    /// let is_new = |seen: &mut HashSet<String>, word: String| word.len() > 2 && seen.insert(word);
+    /// let words = ["one", "of", "two", "one"].map(str::to_owned);
+    /// let pool = SerialPool::new();
+    /// let new = pool.call(is_new).state(HashSet::new).map(words)?;
+    /// assert_eq!(new, [true, false, true, false]);
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
+    /// # Its end
+    /// It is dropped when the worker leaves in good order, the last that was made first, before the
+    /// pool's finalizer. A worker that is killed drops nothing. A task that panics loses the state,
+    /// which may be half changed: the next item has a new one.
+    ///
+    /// A [`SerialPool`](crate::SerialPool) makes one in each thread that calls it, and drops that
+    /// with the pool, or else when the thread ends.
+    ///
+    /// # Errors
+    /// Where `make` panics, the item ends as [`State`](TaskErrorKind::State), with the panic's
+    /// message. The next item tries again.
+    pub fn state<S, A, R, G>(self, make: G) -> Call<impl Fn(A) -> R + Stateless, M>
+    where
+        F: Fn(&mut S, A) -> R + Stateless,
+        G: Fn() -> S + Stateless,
+        S: 'static,
+    {
+        Call {
+            executor: self.executor,
+            options: self.options,
+            progress: self.progress,
+            function: stateful(self.function, make),
+            mode: PhantomData,
+        }
+    }
+
     /// How long one item may run, from its own beginning. One that takes longer is killed with its
     /// worker, and ends as `TimedOut`; other items are not affected. Without it, there is no limit.
     ///

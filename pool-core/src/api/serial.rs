@@ -16,6 +16,7 @@ use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
+use crate::worker::state::Scope;
 
 /// Runs every task at once, in the thread that calls: the oracle for tests, and the way to step
 /// through a task with a debugger.
@@ -42,7 +43,12 @@ impl SerialPool {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            executor: Arc::new(Serial::default()),
+            executor: Arc::new(Serial {
+                scope: Scope::new(),
+                is_closed: AtomicBool::new(false),
+                stats: Mutex::default(),
+                tracer: Mutex::default(),
+            }),
         }
     }
 }
@@ -65,8 +71,9 @@ impl std::fmt::Debug for SerialPool {
     }
 }
 
-#[derive(Default)]
 struct Serial {
+    /// Its states are not those of other pools in the same thread.
+    scope: Scope,
     is_closed: AtomicBool,
     stats: Mutex<Stats>,
     tracer: Mutex<Option<Tracer>>,
@@ -82,6 +89,13 @@ impl Serial {
     }
 }
 
+/// What its tasks keep in other threads goes when these end.
+impl Drop for Serial {
+    fn drop(&mut self) {
+        self.scope.drop_states();
+    }
+}
+
 impl Executor for Serial {
     fn submit(&self, mut chunk: Chunk) {
         if let Some(tracer) = &*self.tracer() {
@@ -94,13 +108,17 @@ impl Executor for Serial {
             chunk.finish(&TaskError::closed());
         } else {
             // Counted before the outcome is known to anybody, as in the other pools.
-            chunk.run_and_tell(|failures| {
-                let mut stats = self.stats();
-                stats.succeeded += count - failures.len() as u64;
-                for kind in failures {
-                    stats.fail(*kind, 1);
-                }
-            });
+            let scope = self.scope;
+            let run = || {
+                chunk.run_and_tell(|failures| {
+                    let mut stats = self.stats();
+                    stats.succeeded += count - failures.len() as u64;
+                    for kind in failures {
+                        stats.fail(*kind, 1);
+                    }
+                })
+            };
+            scope.run(run);
         }
     }
 

@@ -74,6 +74,8 @@ pub enum TaskErrorKind {
     Encode,
     /// The argument (in the worker) or the result (in the parent) could not be deserialised.
     Decode,
+    /// What [`Call::state`](crate::Call::state) should make for the worker could not be made.
+    State,
     /// The pool's initializer fails in every worker.
     Initializer,
     /// No worker can be started any more.
@@ -130,6 +132,7 @@ impl TaskError {
         } = failure;
         let kind = match stage {
             Stage::DecodeArgument => TaskErrorKind::Decode,
+            Stage::MakeState => TaskErrorKind::State,
             Stage::Run => TaskErrorKind::Panicked,
             Stage::EncodeResult => TaskErrorKind::Encode,
         };
@@ -137,6 +140,9 @@ impl TaskError {
             (Stage::DecodeArgument, None) => format!("cannot deserialise the argument: {message}"),
             (Stage::DecodeArgument, Some(_)) => {
                 format!("the argument's deserialisation panicked: {message}")
+            }
+            (Stage::MakeState, _) => {
+                format!("what makes the worker's state for the task panicked: {message}")
             }
             (Stage::Run, _) => format!("the task panicked: {message}"),
             (Stage::EncodeResult, None) => format!("cannot serialise the result: {message}"),

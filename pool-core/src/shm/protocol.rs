@@ -365,6 +365,7 @@ pub(crate) const MAX_FAILURE_BYTES: u64 = 16 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stage {
     DecodeArgument,
+    MakeState,
     Run,
     EncodeResult,
 }

@@ -12,7 +12,6 @@
 //! else.
 #![allow(unsafe_code)]
 
-use std::any::type_name;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
@@ -23,6 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ChunkRun;
+use super::name::name_of;
 use crate::process::code::{main_code, main_image};
 
 /// A function that can be named to another process that runs this executable.
@@ -71,7 +71,7 @@ impl Function {
                     let function = unsafe { zst_value::<F>() };
                     chunk.run_all::<F, A, R>(&function);
                 },
-                name: type_name::<F>,
+                name: name_of::<F>,
                 is_own: IS_OWN,
             }
         }
@@ -119,7 +119,7 @@ impl FunctionId {
             Ok(entry)
         } else {
             Err(NotInExecutable {
-                name: type_name::<F>(),
+                name: name_of::<F>(),
             })
         }
     }

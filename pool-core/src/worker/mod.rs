@@ -7,11 +7,13 @@ pub(crate) mod current;
 pub(crate) mod function;
 pub(crate) mod item_timer;
 mod memory;
+mod name;
 mod parent;
 mod run;
 mod serve;
 mod settings;
 mod stack;
+pub(crate) mod state;
 
 pub use crate::process::worker_info::WorkerInfo;
 pub use current::{current, is_cancelled};

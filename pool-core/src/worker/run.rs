@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::cancel_flag::CancelFlag;
 use super::item_timer::ItemTimer;
 use super::serve::{KEEP_BYTES, WorkerChannel};
+use super::state;
 use crate::broadcast::{SharedMemory, offer};
 use crate::codec::{self, CodecError};
 use crate::panic::catch::catch;
@@ -73,7 +74,7 @@ impl<'a> ChunkRun<'a> {
         R: Serialize + 'static,
     {
         #[cfg(feature = "tracing")]
-        crate::observe::events::begin_task(std::any::type_name::<F>());
+        crate::observe::events::begin_task(super::name::name_of::<F>());
         match &mut self.source {
             Source::WorkerChannel {
                 channel,
@@ -199,7 +200,11 @@ where
             }
         }
     }) {
-        put_failure(exchange, &Failure::panic(stage.get(), panic));
+        let stage = match state::has_maker_panicked() {
+            true => Stage::MakeState,
+            false => stage.get(),
+        };
+        put_failure(exchange, &Failure::panic(stage, panic));
     }
     // One large result must not make the worker large forever.
     if out.capacity() <= KEEP_BYTES {

@@ -11,7 +11,7 @@ use super::copy::Original;
 use super::corrupt::{EXIT_CORRUPT, corrupt};
 use super::function::FunctionId;
 use super::run::{ChunkRun, Source};
-use super::{current, memory, parent, stack};
+use super::{current, memory, parent, stack, state};
 use crate::broadcast::{SharedMemory, forget_freed};
 use crate::codec::{self, CodecError};
 use crate::panic::catch as panic;
@@ -214,6 +214,11 @@ impl WorkerChannel {
             let Some(header) = self.next_frame() else {
                 return EXIT_CORRUPT;
             };
+            if header.kind == FrameKind::Retire {
+                // Before the finalizer, which ends what the initializer has begun: a state may
+                // refer to that.
+                state::drop_all();
+            }
             if header.items > 0 && !self.run(&header) {
                 return EXIT_CORRUPT;
             }
