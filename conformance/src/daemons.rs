@@ -58,7 +58,7 @@ fn never() -> ! {
 }
 
 /// As code does that cleans up before it executes something.
-fn close_the_unknown() {
+pub(crate) fn close_the_unknown() {
     // SAFETY: their owner finds that they are gone, which is the point.
     unsafe { libc::close_range(3, u32::MAX, 0) };
 }

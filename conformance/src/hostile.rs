@@ -6,7 +6,6 @@
 #![allow(unsafe_code)]
 
 use std::fs;
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use procpool::{Pool, TaskErrorKind};
 use crate::backends::Processes;
 use crate::file_barrier::{self, Gate, Tally};
 use crate::hostile_support::{
-    Memory, PROGRESS, REQUEST_HEAD, RESPONSE_HEAD, RESPONSE_TAIL, RINGS, Random, doorbell,
+    Bells, Memory, PROGRESS, REQUEST_HEAD, RESPONSE_HEAD, RESPONSE_TAIL, RINGS, Random,
 };
 use crate::procfs::{is_alive, wait_until, workers};
 use crate::program::{Program, again, programs};
@@ -189,11 +188,11 @@ fn positions_that_cannot_be<S: Processes>() {
         for value in [u64::MAX, 1 << 63, 1 << 40] {
             let lie = |(word, value): (u64, u64)| {
                 thread::spawn(move || {
-                    let (memory, mut doorbell) = (Memory::find(), doorbell());
+                    let (memory, bells) = (Memory::find(), Bells::find().expect("a bell"));
                     loop {
                         memory.set(word, value);
                         // So that somebody looks.
-                        let _ = doorbell.write(&[1]);
+                        bells.ring();
                     }
                 });
             };
@@ -215,10 +214,10 @@ fn a_doorbell_that_never_stops<S: Processes>() {
     let scene = Scene::<S>::new();
     let flood = |_: ()| {
         for _ in 0..3 {
-            let mut doorbell = doorbell();
+            let bells = Bells::find().expect("a bell");
             thread::spawn(move || {
                 loop {
-                    let _ = doorbell.write(&[1; 512]);
+                    bells.ring();
                 }
             });
         }
@@ -240,11 +239,14 @@ fn rubbish_in_the_doorbell<S: Processes>() {
     let scene = Scene::<S>::new();
     for seed in 0..20 {
         let write = |seed| {
-            let (mut doorbell, mut random) = (doorbell(), Random(seed));
+            let (bells, mut random) = (Bells::find().expect("a bell"), Random(seed));
             for _ in 0..1000 {
                 let word = random.next().to_le_bytes();
-                let _ = doorbell.write(&word[..random.next() as usize % 9]);
+                bells.add(&word[..random.next() as usize % 9]);
             }
+            // The next ring finds it full.
+            bells.silence();
+            bells.add(&(u64::MAX - 1).to_ne_bytes());
             seed
         };
         assert_eq!(scene.pool.apply(write, seed).unwrap(), seed);
@@ -277,7 +279,7 @@ fn all_descriptors_closed<S: Processes>() {
 /// Begins to answer, and never ends: whenever the parent looks there is something new.
 /// `step`: the most bytes that are added at a time.
 fn answer_endlessly(step: u64) -> u32 {
-    let (memory, mut doorbell) = (Memory::find(), doorbell());
+    let (memory, bells) = (Memory::find(), Bells::find().expect("a bell"));
     let capacity = (memory.bytes - RINGS) / 2;
     let mut tail = memory.get(RESPONSE_TAIL);
     // A value, with a head of twelve bytes that says: as long as may be without an option.
@@ -296,7 +298,7 @@ fn answer_endlessly(step: u64) -> u32 {
         tail += space.min(step);
         published.store(tail, Ordering::Release);
         if turn % 1024 == 0 {
-            let _ = doorbell.write(&[1]);
+            bells.ring();
         }
     }
     unreachable!("it never ends")
@@ -368,7 +370,7 @@ fn answers_without_a_question<S: Processes>() {
     let pool = S::pool(1);
     // The value of this task, and then one more without end where the frame's time should come.
     let answer = |_: ()| -> u32 {
-        let (memory, mut doorbell) = (Memory::find(), doorbell());
+        let (memory, bells) = (Memory::find(), Bells::find().expect("a bell"));
         let capacity = (memory.bytes - RINGS) / 2;
         let mut tail = memory.get(RESPONSE_TAIL);
         let value = [&(4_u32 << 2).to_le_bytes()[..], &[7; 4]].concat();
@@ -382,7 +384,7 @@ fn answers_without_a_question<S: Processes>() {
         while begun.elapsed() < Duration::from_secs(2) {
             tail = memory.get(RESPONSE_HEAD) + capacity;
             memory.set(RESPONSE_TAIL, tail);
-            let _ = doorbell.write(&[1]);
+            bells.ring();
         }
         stay()
     };
@@ -447,13 +449,13 @@ fn a_task_that_hides_that_it_has_begun_can_be_killed<S: Processes>() {
 
 /// Answers, without the time that ends its frame, and goes on.
 fn answer_and_stay(_: ()) -> u32 {
-    let (memory, mut doorbell) = (Memory::find(), doorbell());
+    let (memory, bells) = (Memory::find(), Bells::find().expect("a bell"));
     let capacity = (memory.bytes - RINGS) / 2;
     let tail = memory.get(RESPONSE_TAIL);
     let value = [&(4_u32 << 2).to_le_bytes()[..], &[7; 4]].concat();
     memory.write(RINGS + capacity + tail % capacity, &value);
     memory.set(RESPONSE_TAIL, tail + value.len() as u64);
-    let _ = doorbell.write(&[1]);
+    bells.ring();
     stay()
 }
 

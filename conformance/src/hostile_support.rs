@@ -1,8 +1,12 @@
-//! What a hostile task can lay its hands on: the memory and the doorbell that its worker shares
-//! with the pool. All of it by way of `/proc`, so that nothing here is unsafe for the test itself.
+//! What a hostile task can lay its hands on: the memory that its worker shares with the pool, by
+//! way of `/proc`, and the bell that it rings.
+#![allow(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::FileExt;
+
+use crate::procfs;
 
 /// The words of the region, by their place in bytes: see `pool-core/src/shm/region.rs`.
 pub(crate) const REQUEST_HEAD: u64 = 256;
@@ -100,26 +104,48 @@ impl Random {
     }
 }
 
-/// A second writing end of this worker's doorbell: the pipe that does not block.
-pub(crate) fn doorbell() -> File {
-    const NONBLOCK: i32 = 0o4000;
-    let descriptors = fs::read_dir("/proc/self/fd").expect("there is a /proc");
-    let number = descriptors
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .find(|number| {
-            let target = fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
-            let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
-            let info = info.unwrap_or_default();
-            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-            let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
-            target.to_string_lossy().starts_with("pipe:")
-                && flags.is_some_and(|flags| flags & NONBLOCK != 0 && flags & 3 == 1)
-        })
-        .expect("a worker has a doorbell");
-    OpenOptions::new()
-        .write(true)
-        .custom_flags(NONBLOCK)
-        .open(format!("/proc/self/fd/{number}"))
-        .expect("it can be opened once more")
+/// What this worker rings, so that its parent looks; and what else it has of the kind, which does
+/// not mind.
+pub(crate) struct Bells(Vec<RawFd>);
+
+impl Bells {
+    /// `None`: there are none any more.
+    pub(crate) fn find() -> Option<Self> {
+        let descriptors = procfs::descriptors(std::process::id()).into_iter();
+        let events = descriptors.filter(|(_, target)| target == "anon_inode:[eventfd]");
+        let bells: Vec<_> = events.map(|(number, _)| number as RawFd).collect();
+        (!bells.is_empty()).then_some(Self(bells))
+    }
+
+    fn each(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        // SAFETY: they are the worker's as long as it serves.
+        self.0
+            .iter()
+            .map(|number| unsafe { BorrowedFd::borrow_raw(*number) })
+    }
+
+    pub(crate) fn ring(&self) {
+        self.add(&1_u64.to_ne_bytes());
+    }
+
+    /// Whatever these bytes mean.
+    pub(crate) fn add(&self, bytes: &[u8]) {
+        for bell in self.each() {
+            let _ = rustix::io::write(bell, bytes);
+        }
+    }
+
+    pub(crate) fn close(self) {
+        for bell in self.0 {
+            // SAFETY: their owner finds that they are gone, which is the point.
+            unsafe { rustix::io::close(bell) };
+        }
+    }
+
+    /// Takes back whatever was rung.
+    pub(crate) fn silence(&self) {
+        for bell in self.each() {
+            let _ = rustix::io::read(bell, &mut [0; 8]);
+        }
+    }
 }

@@ -40,6 +40,7 @@ mod values;
 
 mod backends;
 mod balance;
+mod bells;
 mod broadcast;
 mod bulk;
 mod callback;

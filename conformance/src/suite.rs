@@ -9,10 +9,11 @@ use crate::program::{self, Program};
 use crate::trial::{self, Test};
 use crate::watchdog;
 use crate::{
-    balance, broadcast, bulk, callback, cancel, daemons, deadline, death, death_mid_transfer,
-    events, failure, forged, futures, hooks, hostile, imap, leaks, lifecycle, limits, lingering,
-    live, metrics, observe, offering, output, progress, readme_programs, recycling, refused,
-    restart_storm, results, settings, shutdown, spans, start, state, ties, trace, values,
+    balance, bells, broadcast, bulk, callback, cancel, daemons, deadline, death,
+    death_mid_transfer, events, failure, forged, futures, hooks, hostile, imap, leaks, lifecycle,
+    limits, lingering, live, metrics, observe, offering, output, progress, readme_programs,
+    recycling, refused, restart_storm, results, settings, shutdown, spans, start, state, ties,
+    trace, values,
 };
 
 /// The tests of some kinds of pools, as a program: what [`main!`](crate::main) makes for one kind.
@@ -189,6 +190,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         ("ties", ties::processes::<S>()),
         ("daemons", daemons::processes::<S>()),
         ("refused", refused::processes::<S>()),
+        ("bells", bells::processes::<S>()),
         ("hostile", hostile::processes::<S>()),
         ("broadcast", broadcast::processes::<S>()),
         ("offering", offering::processes::<S>()),
@@ -223,6 +225,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         offering::programs::<S>(),
         limits::programs::<S>(),
         recycling::programs::<S>(),
+        bells::programs::<S>(),
         hostile::programs::<S>(),
         trace::programs::<S>(),
         output::programs::<S>(),

@@ -64,9 +64,10 @@ pub trait WorkerHandle: Send {
     fn region(&self) -> Arc<Region>;
 
     /// The reading end of the worker's doorbell, a non-blocking pipe of which the worker alone
-    /// holds the writing end. The engine waits for it to become readable; until
-    /// [`poll_ready`](Self::poll_ready) has answered [`Readiness::Ready`] it leaves the reading to
-    /// it.
+    /// holds the writing end. The engine waits for it to become readable, and leaves the reading to
+    /// [`poll_ready`](Self::poll_ready). When that has answered [`Readiness::Ready`], only its
+    /// hang-up is of interest: a worker that has closed it is replaced. (What a worker rings from
+    /// then on, it finds in its [`tie`](LaunchSpec::tie).)
     fn doorbell(&self) -> BorrowedFd<'_>;
 
     /// Takes the next step of the bootstrap. Called whenever the doorbell is readable, until it
@@ -216,11 +217,14 @@ impl LaunchSpec {
     }
 }
 
-/// The tie of workers that no pool has started: it holds as long as this process.
+/// The tie of workers that no pool has started: it holds as long as this process. None of them has
+/// anything to ring.
 fn tie_for_tests() -> Arc<OwnedFd> {
     static TIE: OnceLock<(Tie, Arc<OwnedFd>)> = OnceLock::new();
     let (_, theirs) = TIE.get_or_init(|| {
         let (ours, theirs) = Tie::new().expect("the system has descriptors");
+        let bell = crate::sys::take_what_was_left(theirs.as_fd());
+        drop(bell.expect("it was left there"));
         (ours, Arc::new(theirs))
     });
     Arc::clone(theirs)

@@ -1,9 +1,9 @@
 //! The second tie between the parent and a worker, beside the parent-death signal.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use crate::sys;
+use crate::sys::{self, Event};
 
 /// The parent's end of a connection whose other end the worker has bound to its process group:
 /// see [`bind_to_parent`](crate::worker::bind_to_parent). When this end is closed, by whatever end
@@ -20,15 +20,31 @@ use crate::sys;
 /// neither lose the tie, nor does it end with the worker. That matters when the parent dies: its
 /// threads end one after the other, and the parent-death signal, which comes with the end of one of
 /// them, kills the worker before the last one has closed this end.
+///
+/// The worker finds its bell in the queue of its end: an event, which does not take part in what
+/// has a name in `/proc`. Whoever may look into the parent's `/proc`, and that is each worker of
+/// the same user, can open the parent's end of a pipe there and take bytes out of it, so that
+/// another worker rings in vain. Events and sockets cannot be opened.
 #[derive(Debug)]
-pub(crate) struct Tie(OwnedFd);
+pub(crate) struct Tie {
+    end: OwnedFd,
+    bell: Event,
+}
 
 impl Tie {
     /// A tie, and the worker's end of it.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = sys::connected_pair()?;
-        sys::leave_with_other_end(&theirs)?;
-        Ok((Self(ours), theirs))
+        sys::leave_with_other_end(theirs.as_fd(), theirs.as_fd())?;
+        let bell = Event::new()?;
+        sys::leave_with_other_end(ours.as_fd(), bell.as_fd())?;
+        Ok((Self { end: ours, bell }, theirs))
+    }
+
+    /// What the worker rings, unless it has to take its doorbell. It is never silenced, so it is to
+    /// be watched for each ring, and not for being readable.
+    pub(crate) fn bell(&self) -> &Event {
+        &self.bell
     }
 
     /// Kills the worker's process group, or lets the worker leave if it has not bound itself yet.
@@ -36,6 +52,6 @@ impl Tie {
     /// Unlike dropping, this does so even if another process has a copy of this end: one that the
     /// program has forked without executing anything.
     pub(crate) fn cut(&self) {
-        sys::hang_up(&self.0);
+        sys::hang_up(&self.end);
     }
 }

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::Shared;
 use super::core::Core;
 use super::published_tails::PublishedTails;
 use super::supervisor::{ALARM, DOORBELLS};
-use super::{Shared, Token};
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sync::{MutexGuard, thread, thread_local};
 use crate::sys::errno_of;
@@ -133,6 +133,16 @@ impl Leadership {
             leader_wakeup: Arc::new(Event::new()?),
             spin: AtomicU32::new(MAX_SPIN_NS),
         })
+    }
+
+    /// The leader looks again, if it sleeps or is about to.
+    pub(super) fn wake_leader(&self) {
+        self.leader_wakeup.set();
+    }
+
+    /// What it was woken for is known.
+    pub(super) fn clear_wakeup(&self) {
+        self.leader_wakeup.clear();
     }
 
     /// The leader has looked for records, in vain or not: it looks longer or shorter next time.
@@ -411,7 +421,9 @@ impl Shared {
         }
         parker.take();
         let mut core = self.lock();
-        self.answer_doorbells(&mut core, ready);
+        if ready.contains(&ALARM) {
+            self.leadership.clear_wakeup();
+        }
         core.on_time();
         core.attend(RingWatcher::Polling);
         self.deliver(core);
@@ -510,25 +522,6 @@ impl Shared {
             }
             // For want of memory. Until that is over, the supervisor looks now and then.
             Err(_) => core.leadership.hear_again = Some(sys::now_ns() + HEAR_AGAIN_NS),
-        }
-    }
-
-    /// Silences the doorbells that rang.
-    pub(super) fn answer_doorbells(&self, core: &mut Core, ready: &[u64]) {
-        for &token in ready {
-            if token == ALARM {
-                self.leadership.leader_wakeup.clear();
-                continue;
-            }
-            let token = Token::from_doorbell(token);
-            let Some(process) = core.process(token) else {
-                continue;
-            };
-            if !sys::silence_doorbell(process.handle.doorbell()) {
-                // Its other end is closed, which the supervisor sees as well.
-                self.unwatch_bell(process);
-                core.hung_up_on(token.slot);
-            }
         }
     }
 }

@@ -44,11 +44,16 @@ const LONG_NAP: Duration = Duration::from_micros(200);
 enum Kind {
     Doorbell = 0,
     Death = 1,
+    Bell = 2,
 }
 
 impl Token {
-    pub(super) fn doorbell(self) -> u64 {
+    fn doorbell(self) -> u64 {
         self.pack(Kind::Doorbell)
+    }
+
+    fn bell(self) -> u64 {
+        self.pack(Kind::Bell)
     }
 
     fn exit_fd(self) -> u64 {
@@ -59,16 +64,11 @@ impl Token {
         (kind as u64) << 56 | (self.slot.index() as u64) << 32 | u64::from(self.number)
     }
 
-    /// The worker whose doorbell has this token.
-    pub(super) fn from_doorbell(token: u64) -> Self {
-        Self::unpack(token).0
-    }
-
     fn unpack(token: u64) -> (Self, Kind) {
-        let kind = if token >> 56 == 0 {
-            Kind::Doorbell
-        } else {
-            Kind::Death
+        let kind = match token >> 56 {
+            0 => Kind::Doorbell,
+            1 => Kind::Death,
+            _ => Kind::Bell,
         };
         let worker = Self {
             slot: SlotId::new((token >> 32 & 0xFF_FFFF) as usize),
@@ -222,6 +222,8 @@ impl Supervisor {
             token => match Token::unpack(token) {
                 (worker, Kind::Doorbell) => self.advance(worker),
                 (worker, Kind::Death) => self.died(worker),
+                // It is in the other poller.
+                (_, Kind::Bell) => {}
             },
         }
         Ok(())
@@ -242,11 +244,16 @@ impl Supervisor {
             let mut core = self.shared.lock();
             if core.leadership.has_leader {
                 // The ring is meant for the leader, which sleeps on the same doorbells, or will:
-                // they must go on ringing, but not for us.
+                // they must go on ringing, but not for us. A bell rings once.
                 self.shared.hear_doorbells(&mut core, false);
+                if !ready.is_empty() {
+                    self.shared.leadership.wake_leader();
+                }
                 break;
             }
-            self.shared.answer_doorbells(&mut core, &ready);
+            if ready.contains(&ALARM) {
+                self.shared.leadership.clear_wakeup();
+            }
             ready.clear();
             core.attend(RingWatcher::Coalescing);
             let drained_early = std::mem::take(&mut core.drained_early);
@@ -294,14 +301,9 @@ impl Supervisor {
         if was_reached {
             if let Some(process) = core.process(worker) {
                 let doorbell = process.handle.doorbell();
-                let moved = self.shared.events.delete(doorbell);
-                let moved =
-                    moved.and_then(|()| self.shared.doorbells.add(doorbell, worker.doorbell()));
-                // Nobody may listen for a long time, and that it hangs up is to be known at once.
-                let moved = moved.and_then(|()| {
-                    let events = &self.shared.events;
-                    events.add_for_hang_up(doorbell, worker.doorbell())
-                });
+                let events = &self.shared.events;
+                let moved = events.hear_hang_up_alone(doorbell, worker.doorbell());
+                let moved = moved.and_then(|()| self.shared.hear(process, worker));
                 let watched =
                     process.is_watched || self.watch_death(worker, process.handle.exit_fd());
                 core.watched(worker.slot, watched);
@@ -512,11 +514,17 @@ impl Shared {
         self.unwatch_bell(process);
     }
 
-    /// The doorbell is in one of the pollers. It leaves both only when all copies of the
-    /// descriptor are closed, and there is a copy in every task's own children.
+    /// They leave the pollers by themselves only when all copies of the descriptors are closed, and
+    /// there are copies in every task's own children.
     pub(super) fn unwatch_bell(&self, process: &Process) {
         forget(&self.events, process.handle.doorbell());
-        forget(&self.doorbells, process.handle.doorbell());
+        forget(&self.doorbells, process.tie.bell());
+    }
+
+    /// Whoever waits for results hears of this worker's from now on.
+    pub(super) fn hear(&self, process: &Process, worker: Token) -> io::Result<()> {
+        let bell = process.tie.bell();
+        self.doorbells.add_for_each_change(bell, worker.bell())
     }
 }
 

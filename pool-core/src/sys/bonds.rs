@@ -1,7 +1,7 @@
 //! Linux: what binds a process to another one, and to its terminal.
 #![allow(unsafe_code)]
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -10,8 +10,9 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::fcntl_getfl;
 use rustix::io::retry_on_intr;
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
-    SocketType, sendmsg, shutdown, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown,
+    socketpair,
 };
 use rustix::process::{Signal, getpgid, getpid, set_parent_process_death_signal};
 use rustix::time::Timespec;
@@ -28,17 +29,41 @@ pub(crate) fn connected_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((off_standard(one)?, off_standard(other)?))
 }
 
-/// Sends a copy of this end of a connection to the other end, where nobody is going to read it.
-pub(crate) fn leave_with_other_end(end: &OwnedFd) -> io::Result<()> {
+/// Leaves a copy of a descriptor in the queue of the other end of a connection.
+pub(crate) fn leave_with_other_end(
+    end: BorrowedFd<'_>,
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let copies = [end.as_fd()];
+    let copies = [descriptor];
     let fits = ancillary.push(SendAncillaryMessage::ScmRights(&copies));
     debug_assert!(fits, "there is space for one");
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let parts = [IoSlice::new(&[0])];
     retry_on_intr(|| sendmsg(end, &parts, &mut ancillary, flags)).map_err(failed("sendmsg"))?;
     Ok(())
+}
+
+/// Takes the descriptor that the other end has left here.
+pub(crate) fn take_what_was_left(end: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    retry_on_intr(|| {
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        recvmsg(end, &mut parts, &mut ancillary, flags)
+    })
+    .map_err(failed("recvmsg"))?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut left) = message
+            && let Some(descriptor) = left.next()
+        {
+            return off_standard(descriptor);
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 /// Ends a connection, even if other processes hold copies of this end.

@@ -31,7 +31,7 @@ pub use bonds::{be_signalled_by, starter};
 #[cfg(target_os = "linux")]
 pub(crate) use bonds::{
     connected_pair, die_with_starter, hang_up, ignore_signals_of_files, is_hung_up,
-    leave_with_other_end, raise_oom_score,
+    leave_with_other_end, raise_oom_score, take_what_was_left,
 };
 pub(crate) use file_size::without_size_signal;
 pub(crate) use image::{Hash, build_content, build_identity};
@@ -56,8 +56,7 @@ pub(crate) use model::{Clock, park_timeout, processors, something_happened};
 pub(crate) use model::{
     Event, Poller, accept_barriers, accept_own_barriers, barrier_everywhere,
     barrier_everywhere as barrier_here, futex_wait, futex_wake, has_barriers,
-    has_barriers as has_own_barriers, now, now_ns, private_memory, ring_doorbell, share,
-    silence_doorbell, unmap,
+    has_barriers as has_own_barriers, now, now_ns, private_memory, ring_bell, share, unmap,
 };
 #[cfg(loom)]
 pub(crate) use model::{Processor, interruption};

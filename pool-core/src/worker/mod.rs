@@ -10,7 +10,7 @@ mod memory;
 mod name;
 mod parent;
 mod run;
-mod serve;
+pub(crate) mod serve;
 mod settings;
 mod stack;
 pub(crate) mod state;

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::process::Signal;
 
@@ -25,6 +26,9 @@ use crate::sys;
 /// tie.
 pub fn bind_to_parent(tie: OwnedFd) -> io::Result<()> {
     STARTER.store(sys::starter(), Ordering::Relaxed);
+    // Before anything is signalled. Where it is refused, the doorbell is left.
+    *BELL.lock().unwrap_or_else(PoisonError::into_inner) =
+        sys::take_what_was_left(tie.as_fd()).ok();
     sys::be_signalled_by(tie.as_fd(), Signal::KILL.as_raw())?;
     // Closures before that are not reported.
     let is_cut = sys::is_hung_up(tie.as_fd())?;
@@ -36,6 +40,15 @@ pub fn bind_to_parent(tie: OwnedFd) -> io::Result<()> {
 
 /// The process that has started this one, as its number was then; 0: it has not bound itself.
 static STARTER: AtomicU32 = AtomicU32::new(0);
+
+/// What this worker rings, until it serves. A worker of a pool inside of a worker has the other
+/// one's here until it has bound itself.
+static BELL: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// What the parent has left for this worker to ring.
+pub(super) fn take_bell() -> Option<OwnedFd> {
+    BELL.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
 
 /// Asks for the parent-death signal again, which the kernel has cleared if the initializer has
 /// changed this process's credentials. It ends the process if the one that started it has died

@@ -72,6 +72,57 @@ const EXIT_UNINITIALIZED: i32 = 112;
 /// - It is served once, here.
 #[must_use]
 pub unsafe fn serve(region: Region, doorbell: OwnedFd) -> i32 {
+    let ringer = Ringer::new(parent::take_bell(), doorbell);
+    // SAFETY: that is this function's own contract.
+    unsafe { serve_and_ring(region, ringer) }
+}
+
+/// What a worker wakes its parent by.
+pub(crate) struct Ringer {
+    /// See [`Tie`](crate::backend::tie::Tie).
+    bell: Option<OwnedFd>,
+    /// `None`: it is closed.
+    doorbell: Option<OwnedFd>,
+    /// By which it is known whether that number still is the doorbell.
+    inode: Option<(u64, u64)>,
+}
+
+impl Ringer {
+    pub(crate) fn new(bell: Option<OwnedFd>, doorbell: OwnedFd) -> Self {
+        Self {
+            bell,
+            inode: sys::inode(doorbell.as_fd()),
+            doorbell: Some(doorbell),
+        }
+    }
+
+    /// `false`: the parent cannot be woken; it hears that this worker has hung up.
+    fn ring(&mut self) -> bool {
+        let bell = self.bell.as_ref();
+        let rings = bell.is_some_and(|bell| sys::ring_bell(bell.as_fd()));
+        if !rings {
+            self.hang_up();
+        }
+        rings
+    }
+
+    /// A task has closed the bell, and perhaps the doorbell: then its number is nobody's, or that
+    /// of a file of the task's.
+    #[cold]
+    fn hang_up(&mut self) {
+        if let Some(doorbell) = self.doorbell.take()
+            && (self.inode.is_none() || sys::inode(doorbell.as_fd()) != self.inode)
+        {
+            let _not_ours = ManuallyDrop::new(doorbell);
+        }
+    }
+}
+
+/// See [`serve`].
+///
+/// # Safety
+/// That of [`serve`].
+pub(crate) unsafe fn serve_and_ring(region: Region, ringer: Ringer) -> i32 {
     let region = Arc::new(region);
     let Ok((request_bytes, response_bytes)) = region.capacities() else {
         return EXIT_CORRUPT;
@@ -90,7 +141,7 @@ pub unsafe fn serve(region: Region, doorbell: OwnedFd) -> i32 {
     );
     #[cfg(feature = "tracing")]
     let _forwarding = crate::observe::events::forward(&region);
-    let mut channel = WorkerChannel::new(region, doorbell, request_bytes, response_bytes);
+    let mut channel = WorkerChannel::new(region, ringer, request_bytes, response_bytes);
     let code = channel.serve();
     if !crate::sync::IS_MODEL {
         // The process leaves now. A task may have closed the doorbell, and then its number is
@@ -118,7 +169,7 @@ pub(super) struct WorkerChannel {
     max_result: u64,
     /// How many taken bytes are given back at the latest.
     release_at: usize,
-    doorbell: OwnedFd,
+    ringer: Ringer,
     /// How many items have been begun or passed over.
     items: u64,
     /// Whether an item has ended with a failure.
@@ -185,7 +236,7 @@ impl Drop for NumberRun<'_> {
 impl WorkerChannel {
     fn new(
         region: Arc<Region>,
-        doorbell: OwnedFd,
+        ringer: Ringer,
         request_bytes: usize,
         response_bytes: usize,
     ) -> Self {
@@ -194,7 +245,7 @@ impl WorkerChannel {
             responses: Producer::responses(region.clone(), request_bytes, response_bytes),
             max_result: u64::MAX,
             release_at: request_bytes / 8,
-            doorbell,
+            ringer,
             items: 0,
             has_failed: false,
             spin: MAX_SPIN_NS,
@@ -578,7 +629,7 @@ impl WorkerChannel {
         let wants = words.parent_wants.load(Ordering::Relaxed);
         if wants & reasons != 0 {
             words.parent_wants.store(0, Ordering::Relaxed);
-            if !sys::ring_doorbell(self.doorbell.as_fd()) {
+            if !self.ringer.ring() {
                 self.wait_to_be_looked_at();
             }
         }

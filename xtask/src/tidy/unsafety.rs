@@ -133,6 +133,10 @@ const PLACES: &[(&str, &str)] = &[
         "tasks that mean harm to their worker",
     ),
     (
+        "conformance/src/hostile_support.rs",
+        "rings and closes the bell of a worker by its number",
+    ),
+    (
         "conformance/src/ties.rs",
         "forks in tasks, and closes standard streams",
     ),

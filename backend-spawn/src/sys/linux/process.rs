@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal as NixSignal};
 use super::exit_info::exit_info;
 use procpool_core::{ExitStatus, Orphans, failed, off_standard, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
     pidfd_send_signal, waitid,
@@ -76,8 +76,14 @@ impl Process {
         defaults.remove(NixSignal::SIGSTOP);
         attributes.set_sigdefault(&defaults)?;
         attributes.set_sigmask(&SigSet::empty())?;
+        let place = inherited.first().map(|it| fcntl_dupfd_cloexec(it, 3));
+        if let Some(Err(errno @ (Errno::MFILE | Errno::NFILE))) = place {
+            // Without a pidfd, nobody would hear of its death, and the zombie would stay.
+            return Err(failed("pidfd_open")(errno));
+        }
         let pid = posix_spawn(program, &actions, &attributes, arguments, environment)?;
         let pid = Pid::from_raw(pid.as_raw()).ok_or(Errno::SRCH)?;
+        drop(place);
         let pidfd = pidfd_open(pid, PidfdFlags::empty());
         match pidfd.map_err(failed("pidfd_open")).and_then(off_standard) {
             Ok(pidfd) => Ok(Self {

@@ -19,7 +19,7 @@ use crate::shm::region::Region;
 use crate::sync::thread::Builder;
 use crate::sync::{Life, WasKilled};
 use crate::sys::{self, Event};
-use crate::worker::serve;
+use crate::worker::serve::{Ringer, serve_and_ring};
 
 /// A worker's process.
 struct Process {
@@ -52,13 +52,15 @@ impl Process {
     }
 
     /// What its one thread does, and what the kernel does when that has ended.
-    fn run(&self, region: Region, doorbell: OwnedFd) {
+    fn run(&self, region: Region, bell: OwnedFd, doorbell: OwnedFd) {
         self.life.live();
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            assert!(sys::ring_doorbell(doorbell.as_fd()), "a pipe");
+            assert_eq!(rustix::io::write(&doorbell, &[1]), Ok(1), "a pipe");
+            sys::something_happened();
+            let ringer = Ringer::new(Some(bell), doorbell);
             // SAFETY: the region is this process' alone, which is parent and worker; it was
             // prepared for this thread, and the engine has its other side.
-            unsafe { serve(region, doorbell) }
+            unsafe { serve_and_ring(region, ringer) }
         }));
         // This is the kernel's, who is not killed.
         Arc::new(Life::default()).live();
@@ -163,11 +165,12 @@ impl Launcher for Processes {
             death: Event::new().expect("descriptors"),
             lingers: self.1,
         });
-        let (hear, ring) = doorbell();
+        let (hear, doorbell) = doorbell();
+        let bell = sys::take_what_was_left(spec.tie()).expect("a bell");
         let body = process.clone();
         Builder::new()
             .name(spec.name())
-            .spawn(move || body.run(theirs, ring))
+            .spawn(move || body.run(theirs, bell, doorbell))
             .expect("a thread");
         self.0.lock().expect("no panic").push(process.clone());
         Ok(Box::new(ThreadLink {

@@ -28,7 +28,8 @@ use crate::error::launch_error::LaunchError;
 use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
 use crate::sync::thread::{self, JoinHandle};
-use crate::worker::serve;
+use crate::sys;
+use crate::worker::serve::{Ringer, serve_and_ring};
 
 /// A worker that was reached from the beginning, and never dies.
 struct Steadfast {
@@ -78,23 +79,21 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
     let region = Region::for_model(spec.region_bytes());
     spec.prepare(&region);
     let theirs = region.again();
-    let (hear, ring) = doorbell();
+    let (hear, doorbell) = doorbell();
+    let bell = sys::take_what_was_left(spec.tie()).expect("a bell");
+    let ringer = Ringer::new(Some(bell), doorbell);
     let worker = thread::Builder::new()
         .stack_size(1 << 19)
         .spawn(move || {
             // SAFETY: the region was prepared above for this thread, and the engine has its other
             // side.
-            unsafe { serve(theirs, ring) }
+            unsafe { serve_and_ring(theirs, ringer) }
         })
         .expect("a thread");
     let token = Token {
         slot,
         number: spec.number(),
     };
-    shared
-        .doorbells
-        .add(&hear, token.doorbell())
-        .expect("a descriptor");
     let process = Process {
         handle: Box::new(Steadfast {
             region: Arc::new(region),
@@ -109,6 +108,7 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
         is_watched: true,
         pipes: None,
     };
+    shared.hear(&process, token).expect("a descriptor");
     core.launched(slot, process);
     assert!(core.advance(slot));
     drop(core);

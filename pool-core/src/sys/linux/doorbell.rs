@@ -1,41 +1,46 @@
-//! Pipes that wake somebody.
+//! What wakes somebody.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 
+use rustix::fs::fstat;
 use rustix::io::{Errno, retry_on_intr};
 
-/// Writes one byte to a doorbell. A full pipe means that it rings already; a closed one, that
-/// nobody listens any more. `false`: it cannot be rung.
-pub(crate) fn ring_doorbell(doorbell: BorrowedFd<'_>) -> bool {
-    matches!(write_to_wake(doorbell, &[1]), Ok(()) | Err(Errno::PIPE))
-}
-
-/// Empties a doorbell. `false`: its other end is closed, or it cannot be emptied, so that it would
-/// ring forever.
-pub(crate) fn silence_doorbell(doorbell: BorrowedFd<'_>) -> bool {
-    matches!(
-        read_away(doorbell, &mut [0; 64]),
-        Ok(1..) | Err(Errno::AGAIN)
-    )
-}
-
-/// Writes a few bytes, for somebody to wake who may sleep without an end. What is full will wake
-/// it. An error that such a descriptor never has (a sandbox, a fault that is injected) may be that
-/// of one system call and not of another.
-pub(super) fn write_to_wake(to: BorrowedFd<'_>, bytes: &[u8]) -> rustix::io::Result<()> {
-    let written = match retry_on_intr(|| rustix::io::write(to, bytes)) {
-        Ok(_) | Err(Errno::AGAIN) => return Ok(()),
-        Err(Errno::PIPE) => return Err(Errno::PIPE),
-        Err(_) => retry_on_intr(|| rustix::io::writev(to, &[IoSlice::new(bytes)])),
-    };
-    match written {
-        Ok(_) | Err(Errno::AGAIN) => Ok(()),
-        Err(errno) => Err(errno),
+/// Rings a bell: adds one to an event, of which each addition is noticed. `false`: it cannot be
+/// rung.
+pub(crate) fn ring_bell(bell: BorrowedFd<'_>) -> bool {
+    match add_one(bell) {
+        Ok(()) => true,
+        // A task has filled it. Nobody reads how often it was rung.
+        Err(Errno::AGAIN) => {
+            let _ = read_away(bell, &mut [0; 8]);
+            add_one(bell).is_ok()
+        }
+        Err(_) => false,
     }
 }
 
-/// Reads what woke somebody, so that it does not do so again.
+/// Wakes somebody who may sleep without an end. See [`read_away`] for errors; when it is full, it
+/// is that which is not news.
+pub(super) fn add_one(event: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let bytes = 1_u64.to_ne_bytes();
+    let added = match retry_on_intr(|| rustix::io::write(event, &bytes)) {
+        Err(errno) if errno != Errno::AGAIN => {
+            retry_on_intr(|| rustix::io::writev(event, &[IoSlice::new(&bytes)]))
+        }
+        added => added,
+    };
+    added.map(|_| ())
+}
+
+/// By what a pipe is known, whatever becomes of its descriptor's number.
+pub(crate) fn inode(pipe: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let stat = fstat(pipe).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+/// Reads what woke somebody, so that it does not do so again. An error that such a descriptor never
+/// has (a sandbox, a fault that is injected) may be that of one system call and not of another.
 pub(super) fn read_away(from: BorrowedFd<'_>, into: &mut [u8]) -> rustix::io::Result<usize> {
     match retry_on_intr(|| rustix::io::read(from, &mut *into)) {
         Err(errno) if errno != Errno::AGAIN => {

@@ -11,7 +11,7 @@ use super::descriptor::off_standard;
 use crate::sys::refused::failed;
 use crate::sys::waiting::wait_in_epoll;
 
-/// An epoll instance. Level-triggered; `token` comes back with the readiness.
+/// An epoll instance. `token` comes back as long as its source is ready, unless it says otherwise.
 #[derive(Debug)]
 pub(crate) struct Poller(OwnedFd);
 
@@ -29,11 +29,20 @@ impl Poller {
         epoll::add(&self.0, source, data, epoll::EventFlags::IN).map_err(failed("epoll_ctl"))
     }
 
-    /// Watches for this alone: the other end is closed.
-    pub(crate) fn add_for_hang_up(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+    /// Of a source that was added, only this is of interest from now on: the other end is closed.
+    pub(crate) fn hear_hang_up_alone(&self, source: impl AsFd, token: u64) -> io::Result<()> {
         let data = epoll::EventData::new_u64(token);
         // The kernel reports a hang-up whatever was asked for.
-        epoll::add(&self.0, source, data, epoll::EventFlags::empty()).map_err(failed("epoll_ctl"))
+        let events = epoll::EventFlags::empty();
+        epoll::modify(&self.0, source, data, events).map_err(failed("epoll_ctl"))
+    }
+
+    /// Watches for each event that is set, whether or not somebody clears it. Whoever is given the
+    /// token has to act on it: it does not come again.
+    pub(crate) fn add_for_each_change(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(token);
+        let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&self.0, source, data, events).map_err(failed("epoll_ctl"))
     }
 
     pub(crate) fn delete(&self, source: impl AsFd) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::descriptor::off_standard;
-use super::doorbell::{read_away, write_to_wake};
+use super::doorbell::{add_one, read_away};
 use crate::sys::refused::failed;
 
 /// A flag that a thread in a [`Poller`](super::epoll::Poller) can wait for.
@@ -22,7 +22,7 @@ impl Event {
 
     pub(crate) fn set(&self) {
         // If it is refused both ways, there is nothing left but the sleeper's timers.
-        let _ = write_to_wake(self.0.as_fd(), &1_u64.to_ne_bytes());
+        let _ = add_one(self.0.as_fd());
     }
 
     pub(crate) fn clear(&self) {

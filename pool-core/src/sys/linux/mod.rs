@@ -21,7 +21,7 @@ pub(crate) use barrier::{
 pub(crate) use clock::{CpuClock, cpu_ns, now, now_ns};
 pub(crate) use code::{Image, main_image};
 pub use descriptor::off_standard;
-pub(crate) use doorbell::{ring_doorbell, silence_doorbell};
+pub(crate) use doorbell::{inode, ring_bell};
 pub(crate) use epoll::Poller;
 pub(crate) use event::Event;
 pub(crate) use fork_marks::fork_marks;

@@ -106,10 +106,16 @@ impl Poller {
         self.0.add(source, token)
     }
 
-    pub(crate) fn add_for_hang_up(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+    pub(crate) fn hear_hang_up_alone(&self, source: impl AsFd, token: u64) -> io::Result<()> {
         let _kernel = kernel();
         WORLD.changed.notify_all();
-        self.0.add_for_hang_up(source, token)
+        self.0.hear_hang_up_alone(source, token)
+    }
+
+    pub(crate) fn add_for_each_change(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        let _kernel = kernel();
+        WORLD.changed.notify_all();
+        self.0.add_for_each_change(source, token)
     }
 
     pub(crate) fn delete(&self, source: impl AsFd) -> io::Result<()> {
@@ -182,14 +188,9 @@ impl AsFd for Event {
     }
 }
 
-pub(crate) fn ring_doorbell(doorbell: BorrowedFd<'_>) -> bool {
+pub(crate) fn ring_bell(bell: BorrowedFd<'_>) -> bool {
     let _kernel = kernel();
-    let rings = linux::ring_doorbell(doorbell);
+    let rings = linux::ring_bell(bell);
     WORLD.changed.notify_all();
     rings
-}
-
-pub(crate) fn silence_doorbell(doorbell: BorrowedFd<'_>) -> bool {
-    let _kernel = kernel();
-    linux::silence_doorbell(doorbell)
 }
