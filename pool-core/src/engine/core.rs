@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::drained::Drained;
+use super::booking::{Booking, Drained};
 use super::leader::{LeadershipState, RingWatcher};
 use super::lifecycle::Lifecycle;
 use super::notify::Notify;
@@ -291,7 +291,12 @@ impl Core {
         };
         let mut drained = std::mem::take(&mut self.drained);
         let peer = Peer::alive(info, &*process.handle);
-        let taken = channel.drain(slot, peer, &mut self.scheduler, &mut drained);
+        let taken = channel.drain(&mut Booking {
+            slot,
+            peer,
+            scheduler: &mut self.scheduler,
+            drained: &mut drained,
+        });
         let news = std::mem::take(&mut drained.news);
         for (done, took_ns) in drained.finished.drain(..) {
             self.finished(slot, done, took_ns);

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::drained::Drained;
+use super::booking::{Booking, Drained};
 use super::parent_channel::ParentChannel;
 use super::peer::Peer;
+use super::record_reader::{Due, Record, RecordReader, Step};
 use super::scheduler::Scheduler;
 use super::slot_id::SlotId;
 use super::work::Delivery;
@@ -12,9 +13,10 @@ use crate::codec::AHEAD;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::fuzzing::Input;
 use crate::process::worker_info::WorkerInfo;
+use crate::shm::buffer::Buffer;
 use crate::shm::protocol::{Head, MAX_HEAD, RecordKind, append_item};
 use crate::shm::region::Region;
-use crate::shm::ring::{Corrupt, Producer};
+use crate::shm::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::task::bytes::Bytes;
@@ -52,6 +54,84 @@ pub fn drain(input: &[u8]) {
     }
     rig.on_exit(true);
     rig.finish();
+}
+
+/// Has the reader of records read what the input says, with what it says is due. Nothing is
+/// booked: whatever is read must be of the kind that was due, and no longer than what was written.
+///
+/// # Panics
+/// When it is not, or the reader keeps more memory than bytes have arrived.
+pub fn records(input: &[u8]) {
+    let mut input = Input(input);
+    let (region, _, mut worker) = launch();
+    let mut ring = Consumer::responses(region, BYTES, BYTES);
+    let mut reader = RecordReader::new(BYTES / 8);
+    let mut arrived = 0;
+    let mut due = Due::Nothing;
+    while !input.is_empty() {
+        let next = match input.byte() % 8 {
+            0 => Due::Nothing,
+            1 => Due::Time,
+            2 => Due::LastWords,
+            3 => Due::Outcome { is_measured: true },
+            _ => Due::Outcome { is_measured: false },
+        };
+        if reader.is_at_head() {
+            due = next;
+        }
+        let count = usize::from(input.byte()) << 2;
+        arrived += worker.put(input.bytes(count)).expect("nobody lies");
+        worker.publish();
+        ring.available().expect("nobody lies");
+        if read_all(&mut reader, &mut ring, due, input.byte()) == Err(Corrupt) {
+            return;
+        }
+        ring.release();
+        assert!(
+            reader.memory() <= 2 * arrived + AHEAD as usize,
+            "memory grows with what arrives"
+        );
+    }
+}
+
+fn read_all(
+    reader: &mut RecordReader,
+    ring: &mut Consumer,
+    due: Due,
+    open: u8,
+) -> Result<(), Corrupt> {
+    let is_outcome = matches!(due, Due::Outcome { .. });
+    loop {
+        let seen = ring.seen();
+        if let Some(record) = reader.short(ring, due)? {
+            check(&record, due);
+            assert!(ring.seen() < seen, "something was taken");
+            let mut records = Buffer::default();
+            let count = reader.run(ring, u32::from(open), &mut records);
+            assert!(count <= u32::from(open), "no more than are open");
+            assert!(records.len() >= 4 * count as usize, "each has a head");
+            continue;
+        }
+        match reader.long(ring, due)? {
+            Step::End | Step::Part { more: false } => return Ok(()),
+            Step::Part { more: true } => assert!(ring.seen() < seen, "something was taken"),
+            Step::Record(record) => check(&record, due),
+            Step::Offer(_) => assert!(is_outcome, "not for {due:?}"),
+        }
+    }
+}
+
+/// It is of a kind that was due.
+fn check(record: &Record<'_>, due: Due) {
+    let is_due = match record {
+        Record::LastWords => due == Due::LastWords,
+        Record::Time(_) => due == Due::Time,
+        Record::Timing(_) => due == Due::Outcome { is_measured: true },
+        Record::Value(_) | Record::Failure(_) | Record::Bulk(..) | Record::NoMemory(_) => {
+            matches!(due, Due::Outcome { .. })
+        }
+    };
+    assert!(is_due, "{record:?} for {due:?}");
 }
 
 struct Rig {
@@ -167,9 +247,12 @@ impl Rig {
     fn drain(&mut self) -> Result<(), Corrupt> {
         self.drains += 1;
         let mut drain = Drained::default();
-        let scheduler = &mut self.scheduler;
-        let peer = Peer::dead(&self.info);
-        let taken = self.channel.drain(SLOT, peer, scheduler, &mut drain);
+        let taken = self.channel.drain(&mut Booking {
+            slot: SLOT,
+            peer: Peer::dead(&self.info),
+            scheduler: &mut self.scheduler,
+            drained: &mut drain,
+        });
         self.finished(drain);
         taken?;
         self.check_memory();
@@ -245,11 +328,12 @@ impl Rig {
         if drain_remains {
             self.drains += 2;
             let mut drain = Drained::default();
-            let scheduler = &mut self.scheduler;
-            let peer = Peer::dead(&self.info);
-            let _ = self
-                .channel
-                .drain_remains(SLOT, peer, scheduler, &mut drain);
+            let _ = self.channel.drain_remains(&mut Booking {
+                slot: SLOT,
+                peer: Peer::dead(&self.info),
+                scheduler: &mut self.scheduler,
+                drained: &mut drain,
+            });
             self.finished(drain);
             self.check_memory();
         }
@@ -352,8 +436,17 @@ impl CompletionSink for ItemMetrics {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::shm::item_timing::ItemTiming;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(input in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            records(&input);
+        }
+    }
 
     fn head(kind: RecordKind, len: u64) -> Vec<u8> {
         let mut head = [0; MAX_HEAD];

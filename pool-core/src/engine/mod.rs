@@ -6,10 +6,10 @@
 //! there is none, and drains the rings itself. Without a leader, the supervisor drains them. See
 //! `README.md` beside this file.
 
+mod booking;
 mod capture;
 mod core;
 mod dispatch;
-mod drained;
 mod ending;
 mod frees;
 #[cfg(any(fuzzing, test))]
@@ -25,7 +25,7 @@ mod peer;
 mod positions;
 mod prepare;
 mod published_tails;
-mod record;
+mod record_reader;
 mod replacing;
 mod report;
 mod scheduler;

@@ -1,29 +1,19 @@
-//! A worker as the parent reaches it: its handle and its rings. It moves bytes, and checks every
-//! one that the worker wrote.
+//! A worker as the parent reaches it: its rings, and the words in its region. It moves bytes, and
+//! has every one that the worker wrote checked, by [`RecordReader`] and by [`Booking`].
 
 use std::sync::Arc;
 
-use super::drained::Drained;
-use super::peer::Peer;
-use super::record::{RecordBytes, accept, no_memory};
-use super::scheduler::Scheduler;
-use super::slot_id::SlotId;
+use super::booking::Booking;
+use super::record_reader::{RecordReader, Step};
 use super::work;
-use crate::broadcast::MAX_OFFERED_BYTES;
-use crate::codec::Memory;
 use crate::observe::stats::Stats;
-use crate::shm::item_timing::ItemTiming;
-use crate::shm::protocol;
-use crate::shm::protocol::{
-    FRAME_HEADER, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_FAILURE_BYTES, MAX_HEAD,
-    RecordKind,
-};
+use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind, Head, MAX_HEAD};
 use crate::shm::region::{LOOKS_BY_ITSELF, Region, WANT_RESULTS, WANT_SPACE};
 use crate::shm::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sys;
 use crate::task::bytes::Bytes;
-use crate::task::chunk::{Chunk, Outcomes};
+use crate::task::chunk::Chunk;
 
 /// The parent's side of one running worker.
 pub(super) struct ParentChannel {
@@ -32,12 +22,7 @@ pub(super) struct ParentChannel {
     responses: Consumer,
     /// The frame that was sent last, if it is not wholly in the ring.
     unsent: Option<Unsent>,
-    /// The record that is only partly there.
-    partial: Option<Partial>,
-    /// How many bytes a result may have.
-    max_result: u64,
-    /// How many bytes of a long record are taken and given back at a time.
-    piece: usize,
+    reader: RecordReader,
     /// What the parent asked to be rung for and was not, as far as it knows.
     wants: u32,
     /// It cannot ring.
@@ -54,19 +39,6 @@ struct Unsent {
     sent: usize,
 }
 
-/// A record of which the beginning has arrived.
-struct Partial {
-    kind: RecordKind,
-    /// Bytes that are still to come.
-    left: u64,
-    /// The length that stands before the memory of a bulk value.
-    prefix: [u8; 8],
-    /// `None`: there was no memory for it, and it is passed over.
-    memory: Option<Memory>,
-    /// All bytes of it, as they were announced.
-    len: u64,
-}
-
 /// What is longer is worth a look of the worker's while the rest is put into the ring.
 const PUBLISH_BYTES: usize = 512;
 
@@ -77,9 +49,7 @@ impl ParentChannel {
             responses: Consumer::responses(region.clone(), request_bytes, response_bytes),
             region,
             unsent: None,
-            partial: None,
-            max_result: u64::MAX,
-            piece: response_bytes / 8,
+            reader: RecordReader::new(response_bytes / 8),
             wants: 0,
             is_mute: false,
             may_spin: false,
@@ -88,7 +58,7 @@ impl ParentChannel {
 
     /// From now on, results may have this many bytes. The worker keeps to that if it is honest.
     pub(super) fn limit_results(&mut self, bytes: u64) {
-        self.max_result = bytes;
+        self.reader.limit_results(bytes);
     }
 
     pub(super) fn region(&self) -> &Region {
@@ -199,18 +169,7 @@ impl ParentChannel {
     /// The bytes of memory that the record takes which is only partly there.
     #[cfg(any(fuzzing, test))]
     pub(super) fn memory(&self) -> usize {
-        let memory = self.partial.as_ref().and_then(|it| it.memory.as_ref());
-        memory.map_or(0, Memory::capacity)
-    }
-
-    /// How many bytes a record of this kind may have, from a worker that keeps to its limit.
-    fn longest(&self, kind: RecordKind) -> u64 {
-        match kind {
-            RecordKind::Time => ItemTiming::BYTES as u64,
-            RecordKind::Value | RecordKind::Bulk => self.max_result,
-            RecordKind::SharedResult => self.max_result.saturating_add(MAX_OFFERED_BYTES),
-            RecordKind::Failure => MAX_FAILURE_BYTES,
-        }
+        self.reader.memory()
     }
 
     /// Says what to ring for: nothing, or results and, where needed, space.
@@ -246,20 +205,14 @@ impl ParentChannel {
     }
 
     /// Takes in all records that are there.
-    pub(super) fn drain(
-        &mut self,
-        slot: SlotId,
-        peer: Peer<'_>,
-        scheduler: &mut Scheduler<Chunk>,
-        drained: &mut Drained,
-    ) -> Result<(), Corrupt> {
+    pub(super) fn drain(&mut self, booking: &mut Booking<'_>) -> Result<(), Corrupt> {
         if self.responses.available()? == 0 {
             return Ok(());
         }
-        while self.take_record(slot, peer, scheduler, drained)? {}
+        self.take_seen(booking)?;
         if self.responses.release() {
             // Only then: a part of a head that is there and cannot be taken is no news.
-            drained.news = true;
+            booking.drained.news = true;
             // It may be waiting for space.
             self.wake();
         }
@@ -267,157 +220,60 @@ impl ParentChannel {
     }
 
     /// Takes in what a dead worker had finished without publishing it.
-    pub(super) fn drain_remains(
-        &mut self,
-        slot: SlotId,
-        peer: Peer<'_>,
-        scheduler: &mut Scheduler<Chunk>,
-        drained: &mut Drained,
-    ) -> Result<(), Corrupt> {
+    pub(super) fn drain_remains(&mut self, booking: &mut Booking<'_>) -> Result<(), Corrupt> {
         self.responses.available()?;
-        while self.take_record(slot, peer, scheduler, drained)? {}
+        self.take_seen(booking)?;
         let staged = self.region.words().progress.staged.load(Ordering::Acquire);
         self.responses.accept(staged)?;
-        while self.take_record(slot, peer, scheduler, drained)? {}
-        Ok(())
+        self.take_seen(booking)
     }
 
-    /// Takes one record, or a part of one. `false`: there is no more for now.
-    fn take_record(
-        &mut self,
-        slot: SlotId,
-        peer: Peer<'_>,
-        scheduler: &mut Scheduler<Chunk>,
-        drained: &mut Drained,
-    ) -> Result<bool, Corrupt> {
-        let seen = self.responses.seen();
-        if let Some(partial) = &mut self.partial {
-            // In pieces, so that the worker can fill one while the other is copied.
-            let count = (partial.left).min(seen.min(self.piece) as u64) as usize;
-            match &mut partial.memory {
-                // Of the finalizer, whose outcome is nobody's.
-                Some(_) if scheduler.is_retiring(slot) => self.responses.skip(count),
-                // The length is the worker's word: memory grows with what arrives, not with that,
-                // but not beyond it. And there may be none.
-                Some(memory) => {
-                    let responses = &mut self.responses;
-                    let fill = |room: &mut [_]| responses.take_into(room);
-                    if memory.extend(count, partial.left, fill).is_err() {
-                        partial.memory = None;
-                        self.responses.skip(count);
+    /// Takes in the records that were seen.
+    fn take_seen(&mut self, booking: &mut Booking<'_>) -> Result<(), Corrupt> {
+        loop {
+            if let Some(record) = self.reader.short(&mut self.responses, booking.due())? {
+                booking.book(record)?;
+                // Values of the same size may follow, of this load or of the next.
+                if let Some((open, records)) = booking.values() {
+                    let count = self.reader.run(&mut self.responses, open, records);
+                    booking.book_values(count);
+                }
+            } else if !self.take_long(booking)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in a record that is long, or as much of it as is there. `false`: there is no more for
+    /// now.
+    #[inline(never)]
+    fn take_long(&mut self, booking: &mut Booking<'_>) -> Result<bool, Corrupt> {
+        loop {
+            match self.reader.long(&mut self.responses, booking.due())? {
+                Step::Record(record) => {
+                    booking.book(record)?;
+                    return Ok(true);
+                }
+                Step::Part { more } => {
+                    if self.responses.unreleased() >= self.reader.piece() {
+                        self.responses.release();
+                        self.wake();
+                        booking.drained.news = true;
+                    }
+                    if !more {
+                        return Ok(false);
                     }
                 }
-                None => self.responses.skip(count),
-            }
-            partial.left -= count as u64;
-            if partial.left > 0 {
-                if self.responses.unreleased() >= self.piece {
-                    self.responses.release();
-                    self.wake();
-                    drained.news = true;
+                Step::Offer(record) => {
+                    let Some(record) = booking.book_offer(record)? else {
+                        return Ok(true);
+                    };
+                    self.reader.put_back(record);
+                    return Ok(false);
                 }
-                return Ok(count < seen);
-            }
-            if let Some(partial) = self.partial.take() {
-                let kind = partial.kind;
-                let bytes = match (kind, partial.memory) {
-                    (_, None) => RecordBytes::Offered(Err(no_memory(partial.len, peer.info))),
-                    (RecordKind::SharedResult, Some(memory)) if !scheduler.is_retiring(slot) => {
-                        let load = scheduler.front_mut(slot).ok_or(Corrupt)?;
-                        let Some(value) = peer.take_offering(memory.as_slice(), load)? else {
-                            // It stays here, and the item is the one that was lost.
-                            let memory = Some(memory);
-                            self.partial = Some(Partial { memory, ..partial });
-                            return Ok(false);
-                        };
-                        RecordBytes::Offered(value.map(|length| {
-                            let mut bytes = memory.into_bytes();
-                            bytes.truncate(length);
-                            bytes
-                        }))
-                    }
-                    (RecordKind::Bulk, Some(memory)) => RecordBytes::Bulk(partial.prefix, memory),
-                    (_, Some(memory)) => RecordBytes::Owned(memory.into_bytes()),
-                };
-                accept(slot, peer, scheduler, drained, kind, bytes)?;
-            }
-            return Ok(true);
-        }
-        if seen < 4 {
-            return Ok(false);
-        }
-        let mut bytes = [0; 4];
-        match self.responses.peek_word() {
-            Some(word) => bytes = word.to_le_bytes(),
-            None => self.responses.peek(&mut bytes),
-        }
-        let size = Head::size(bytes);
-        if seen < size {
-            return Ok(false);
-        }
-        let head = if size == bytes.len() {
-            Head::read(&bytes)
-        } else {
-            let mut bytes = [0; MAX_HEAD];
-            self.responses.peek(&mut bytes);
-            Head::read(&bytes)
-        };
-        let head = head.ok_or(Corrupt)?;
-        if !scheduler.is_retiring(slot) {
-            // Refused before its bytes come: there may be no end to them.
-            let is_due = match head.kind {
-                RecordKind::Time if head.len == ItemTiming::BYTES as u64 => {
-                    scheduler.item_metrics_mut(slot).is_some() && scheduler.open_items(slot) > 0
-                }
-                RecordKind::Time => head.len == 8,
-                _ => scheduler.open_items(slot) > 0,
-            } && head.len <= self.longest(head.kind)
-                && (head.kind != RecordKind::Bulk || head.len >= LARGE_BYTES as u64);
-            if !is_due {
-                return Err(Corrupt);
+                Step::End => return Ok(false),
             }
         }
-        let mut prefix = [0; 8];
-        let mut element = 1;
-        let mut size = size;
-        let mut left = head.len;
-        if head.kind == RecordKind::Bulk {
-            if seen < size + prefix.len() {
-                return Ok(false);
-            }
-            self.responses.skip(size);
-            self.responses.peek(&mut prefix);
-            element = protocol::take_element(&mut prefix);
-            size = prefix.len();
-            // It is long enough, or will be nobody's.
-            left = left.saturating_sub(size as u64);
-        }
-        self.responses.skip(size);
-        let available = (seen - size) as u64;
-        if head.len <= SMALL && head.len <= available && head.kind < RecordKind::Bulk {
-            let mut small = [0; SMALL as usize];
-            let small = &mut small[..head.len as usize];
-            self.responses.peek(small);
-            self.responses.skip(small.len());
-            accept(
-                slot,
-                peer,
-                scheduler,
-                drained,
-                head.kind,
-                RecordBytes::Small(small),
-            )?;
-            self.take_run(slot, scheduler, size + head.len as usize);
-        } else {
-            self.partial = Some(Partial {
-                kind: head.kind,
-                left,
-                prefix,
-                memory: Some(Memory::new(element).ok_or(Corrupt)?),
-                len: head.len,
-            });
-        }
-        Ok(true)
     }
 }
 
@@ -444,57 +300,14 @@ fn put_frame(
     Ok(sent)
 }
 
-impl ParentChannel {
-    /// Takes the values that follow, of the same load, all at once, as far as they are of `size`
-    /// bytes each, with their heads, as the one before was.
-    fn take_run(&mut self, slot: SlotId, scheduler: &mut Scheduler<Chunk>, size: usize) {
-        let open = scheduler.open_items(slot);
-        let mut done = 0;
-        if scheduler.item_metrics_mut(slot).is_some() {
-            // Each comes behind what was measured of it.
-            return;
-        }
-        let Some(Outcomes::Many { records, .. }) = scheduler.outcomes_mut(slot) else {
-            return;
-        };
-        // More and more at a time, since results of changing sizes would be copied in vain again
-        // and again.
-        let mut left = self.responses.seen().min(open as usize * size) / size;
-        let mut step = FIRST_RUN;
-        while left > 0 {
-            let start = records.len();
-            // For what is likely to come, too.
-            records.make_room((left * size).min(ROOM));
-            // Copied first and looked at then: the worker may go on writing into its ring.
-            self.responses.copy(left.min(step) * size, records);
-            let taken = protocol::count_values(&records[start..], size);
-            records.truncate(start + taken * size);
-            self.responses.skip(taken * size);
-            done += taken as u32;
-            if taken < step {
-                break;
-            }
-            left -= taken;
-            step *= 8;
-        }
-        scheduler.items_done(slot, done);
-    }
-}
-
-/// This many values are looked for first behind one that has come.
-const FIRST_RUN: usize = 8;
-
-/// How much room is made for the results of a chunk when the first of them come.
-const ROOM: usize = 64 * 1024;
-
-/// The longest record that is copied by way of the stack.
-const SMALL: u64 = 64;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::booking::Drained;
+    use crate::engine::peer::Peer;
+    use crate::engine::scheduler::Scheduler;
+    use crate::engine::slot_id::SlotId;
     use crate::process::worker_info::WorkerInfo;
-    use crate::shm::region::Region;
 
     const BYTES: usize = 4096;
     const SLOT: SlotId = SlotId::new(0);
@@ -520,7 +333,12 @@ mod tests {
     ) -> Result<bool, Corrupt> {
         let mut drained = Drained::default();
         let info = WorkerInfo::new(1, 0, 1);
-        channel.drain(SLOT, Peer::dead(&info), scheduler, &mut drained)?;
+        channel.drain(&mut Booking {
+            slot: SLOT,
+            peer: Peer::dead(&info),
+            scheduler,
+            drained: &mut drained,
+        })?;
         Ok(drained.news)
     }
 
@@ -536,49 +354,24 @@ mod tests {
         }
     }
 
+    /// A worker whose record is longer than its ring waits for space in the middle of it.
     #[test]
-    fn answers_that_nobody_has_asked_for_are_refused() {
-        for (kind, bytes) in [
-            (RecordKind::Value, &[0; 8][..]),
-            (RecordKind::Failure, &[0; 8]),
-            (RecordKind::SharedResult, &[0; 8]),
-            (RecordKind::Time, &[0; 8]),
-            (RecordKind::Time, &[0; 3]),
-        ] {
-            let (mut channel, mut worker, mut scheduler) = both_ends();
-            let len = bytes.len() as u64;
-            let mut head = [0; MAX_HEAD];
-            let size = Head { kind, len }.write(&mut head);
-            worker.put(&head[..size]).expect("space");
-            worker.put(bytes).expect("space");
-            worker.publish();
-            assert_eq!(
-                drain(&mut channel, &mut scheduler),
-                Err(Corrupt),
-                "{kind:?}"
-            );
-        }
-    }
-
-    /// Memory grows with what arrives, not with what is announced.
-    #[test]
-    fn an_endless_record_takes_no_memory_before_it_comes() {
+    fn space_is_given_back_in_the_middle_of_a_record() {
         let (mut channel, mut worker, mut scheduler) = both_ends();
         let chunk = Chunk::initializer(crate::FunctionId::of_nothing(), vec![0; 4]);
         scheduler.submit(chunk);
         assert_eq!(scheduler.assign(&mut Vec::new()), Some(SLOT));
         let mut head = [0; MAX_HEAD];
-        let size = Head {
-            kind: RecordKind::Value,
-            len: u64::MAX,
+        let size = Head::value(3 * BYTES).write(&mut head);
+        let record = [&head[..size], &[7; 3 * BYTES]].concat();
+        let mut rest = &record[..];
+        while !rest.is_empty() {
+            let put = worker.put(rest).expect("the parent does not lie");
+            assert!(put > 0, "there is space again");
+            worker.publish();
+            rest = &rest[put..];
+            assert_eq!(drain(&mut channel, &mut scheduler), Ok(true));
         }
-        .write(&mut head);
-        worker.put(&head[..size]).expect("space");
-        worker.put(&[7; 100]).expect("space");
-        worker.publish();
-        assert_eq!(drain(&mut channel, &mut scheduler), Ok(true));
-        let partial = channel.partial.expect("a record that goes on");
-        let memory = partial.memory.expect("there is memory for it");
-        assert!(memory.as_slice().len() <= 100 && memory.capacity() <= 4096);
+        assert_eq!(channel.memory(), 0, "all of it is booked");
     }
 }

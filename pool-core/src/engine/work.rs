@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use super::scheduler::Scheduler;
-use super::slot_id::SlotId;
 use super::work_unit::{Done, InFlight, WorkUnit};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::stats::Stats;
 use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
 use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink, Outcomes};
-use crate::task::item_metrics::ItemMetrics;
 
 impl WorkUnit for Chunk {
     type Outcomes = Outcomes;
@@ -28,13 +25,6 @@ impl WorkUnit for Chunk {
 
     fn outcomes(&self) -> Outcomes {
         Outcomes::with_capacity(self.count)
-    }
-}
-
-impl Scheduler<Chunk> {
-    /// What is known of the items of a worker's current load, if they are measured.
-    pub(super) fn item_metrics_mut(&mut self, slot: SlotId) -> Option<&mut ItemMetrics> {
-        self.front_mut(slot)?.item_metrics_mut()
     }
 }
 

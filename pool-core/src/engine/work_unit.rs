@@ -26,7 +26,7 @@ pub(crate) struct Done<L: WorkUnit> {
 /// A load that was handed to a worker.
 pub(crate) struct InFlight<L: WorkUnit> {
     pub(crate) load: L,
-    pub(super) outcomes: L::Outcomes,
+    pub(crate) outcomes: L::Outcomes,
     /// The number of its first item among all that this worker got.
     pub(super) first: u64,
     /// How many of its items have an outcome.
@@ -37,6 +37,11 @@ impl<L: WorkUnit> InFlight<L> {
     /// Whether every item has its outcome.
     pub(crate) fn is_done(&self) -> bool {
         self.done == self.load.count()
+    }
+
+    /// How many of its items have no outcome.
+    pub(crate) fn open(&self) -> u32 {
+        self.load.count() - self.done
     }
 }
 

@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use rustix::process::Signal;
 
+use super::booking::Booking;
 use super::core::{Core, End, nanoseconds};
 use super::lifecycle::Setback;
 use super::parent_channel::ParentChannel;
@@ -381,7 +382,12 @@ impl Core {
         if killed != Some(Killed::ProtocolViolation) {
             let mut drained = std::mem::take(&mut self.drained);
             // What comes behind nonsense is lost with the worker.
-            let _ = channel.drain_remains(slot, peer, &mut self.scheduler, &mut drained);
+            let _ = channel.drain_remains(&mut Booking {
+                slot,
+                peer,
+                scheduler: &mut self.scheduler,
+                drained: &mut drained,
+            });
             for (done, took) in drained.finished.drain(..) {
                 self.finished(slot, done, took);
             }

@@ -8,7 +8,7 @@ pub(crate) mod watched;
 use std::path::Path;
 
 pub use crate::codec::fuzzing::values;
-pub use crate::engine::fuzzing::drain;
+pub use crate::engine::fuzzing::{drain, records};
 pub use crate::engine::stack_walk::fuzzing::stack;
 #[cfg(feature = "tracing")]
 pub use crate::observe::events::fuzzing::events;
@@ -82,6 +82,11 @@ mod tests {
     #[test]
     fn the_corpus_of_drain_is_survived() {
         assert!(replay(corpus(), "drain", drain) > 0);
+    }
+
+    #[test]
+    fn the_corpus_of_records_is_survived() {
+        assert!(replay(corpus(), "records", records) > 0);
     }
 
     #[test]

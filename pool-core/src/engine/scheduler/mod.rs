@@ -294,10 +294,16 @@ impl<L: WorkUnit> Scheduler<L> {
         });
     }
 
-    /// Where the next outcome of a worker goes.
-    pub(crate) fn outcomes_mut(&mut self, slot: SlotId) -> Option<&mut L::Outcomes> {
-        let flight = self.queues[slot].in_flight.front_mut();
-        flight.map(|flight| &mut flight.outcomes)
+    /// What comes next from a worker.
+    #[inline]
+    pub(crate) fn front(&self, slot: SlotId) -> Option<&InFlight<L>> {
+        self.queues[slot].in_flight.front()
+    }
+
+    /// The same, to put an outcome there.
+    #[inline]
+    pub(crate) fn front_flight_mut(&mut self, slot: SlotId) -> Option<&mut InFlight<L>> {
+        self.queues[slot].in_flight.front_mut()
     }
 
     /// The load whose outcomes come next from a worker.
@@ -378,22 +384,16 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues[slot].in_flight.iter().map(behind).sum()
     }
 
-    /// The next item of the worker's current load has an outcome. `false`: it has no open item, so
-    /// the worker writes nonsense.
-    pub(crate) fn item_done(&mut self, slot: SlotId) -> bool {
-        match self.queues[slot].in_flight.front_mut() {
-            Some(flight) if !flight.is_done() => {
-                flight.done += 1;
-                true
-            }
-            _ => false,
+    /// The next item of the worker's current load has an outcome: gives the load, and where that
+    /// goes. `None`: it has no open item, so the worker writes nonsense.
+    #[inline]
+    pub(crate) fn item_done(&mut self, slot: SlotId) -> Option<(&mut L, &mut L::Outcomes)> {
+        let flight = self.queues[slot].in_flight.front_mut()?;
+        if flight.is_done() {
+            return None;
         }
-    }
-
-    /// How many items of the worker's current load have no outcome.
-    pub(crate) fn open_items(&self, slot: SlotId) -> u32 {
-        let flight = self.queues[slot].in_flight.front();
-        flight.map_or(0, |flight| flight.load.count() - flight.done)
+        flight.done += 1;
+        Some((&mut flight.load, &mut flight.outcomes))
     }
 
     /// This many items of the worker's current load, which has them, have outcomes.
@@ -560,7 +560,7 @@ impl<L: WorkUnit> Scheduler<L> {
     pub(crate) fn has_more_than(&self, count: usize) -> bool {
         let queues = self.queues.values().filter(|worker| !worker.preparing);
         let in_flight = queues.flat_map(|worker| &worker.in_flight);
-        let open = in_flight.map(|flight| flight.load.count() - flight.done);
+        let open = in_flight.map(|flight| flight.open());
         let mut items = open.chain(self.queue.iter().map(WorkUnit::count));
         let mut left = count as u64;
         items.any(|items| {
@@ -593,9 +593,7 @@ impl<L: WorkUnit> Scheduler<L> {
     /// How many items a worker was handed that have no outcome yet.
     pub(crate) fn open_in(&self, slot: SlotId) -> u64 {
         let in_flight = self.queues[slot].in_flight.iter();
-        in_flight
-            .map(|flight| u64::from(flight.load.count() - flight.done))
-            .sum()
+        in_flight.map(|flight| u64::from(flight.open())).sum()
     }
 
     /// How many items were handed out and have no outcome yet.

@@ -369,7 +369,9 @@ impl World {
             let worker = self.workers[slot].as_mut().expect("a worker");
             match worker.answers.pop_front() {
                 None => return,
-                Some(Answer::Item) => assert!(self.scheduler.item_done(slot), "it was open"),
+                Some(Answer::Item) => {
+                    assert!(self.scheduler.item_done(slot).is_some(), "it was open")
+                }
                 Some(Answer::Frame) => {
                     worker.preparing = false;
                     let done = self.scheduler.load_done(slot, 500);

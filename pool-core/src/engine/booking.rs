@@ -1,0 +1,156 @@
+//! What the records of a worker mean for the work that it has: each is booked in the scheduler.
+
+use super::peer::Peer;
+use super::record_reader::{Due, Payload, Record};
+use super::scheduler::Scheduler;
+use super::slot_id::SlotId;
+use super::work_unit::Done;
+use crate::codec::{CodecError, Memory};
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::process::worker_info::WorkerInfo;
+use crate::shm::buffer::Buffer;
+use crate::shm::item_timing::ItemTiming;
+use crate::shm::ring::Corrupt;
+use crate::sys;
+use crate::task::chunk::{Chunk, Outcomes, reported};
+
+/// The records of one worker, on their way to the outcomes.
+pub(super) struct Booking<'a> {
+    pub(super) slot: SlotId,
+    pub(super) peer: Peer<'a>,
+    pub(super) scheduler: &'a mut Scheduler<Chunk>,
+    pub(super) drained: &'a mut Drained,
+}
+
+/// What a look into a response ring brought.
+#[derive(Default)]
+pub(super) struct Drained {
+    /// Something arrived.
+    pub(super) news: bool,
+    /// Loads that are done, with the nanoseconds that they took.
+    pub(super) finished: Vec<(Done<Chunk>, u64)>,
+}
+
+impl Booking<'_> {
+    /// What the worker owes next.
+    #[inline]
+    pub(super) fn due(&self) -> Due {
+        if self.scheduler.is_retiring(self.slot) {
+            return Due::LastWords;
+        }
+        match self.scheduler.front(self.slot) {
+            None => Due::Nothing,
+            Some(front) if front.is_done() => Due::Time,
+            Some(front) => Due::Outcome {
+                is_measured: front.load.item_metrics().is_some(),
+            },
+        }
+    }
+
+    /// Books one whole record. What was due when its head was read may not be due any more: what
+    /// the worker says of its beginnings may have been a lie, and items taken back since.
+    #[inline(always)]
+    pub(super) fn book(&mut self, record: Record<'_>) -> Result<(), Corrupt> {
+        match record {
+            Record::Value(bytes) => {
+                let outcomes = self.outcome(bytes.as_slice().len())?;
+                match bytes {
+                    Payload::Owned(bytes) => take_value(outcomes, bytes),
+                    Payload::Short(bytes) => outcomes.push_value(bytes),
+                }
+            }
+            Record::Time(took_ns) => {
+                let done = self.scheduler.load_done(self.slot, took_ns);
+                self.drained.finished.push((done.ok_or(Corrupt)?, took_ns));
+            }
+            Record::Timing(timing) => self.timing(timing)?,
+            Record::Bulk(prefix, memory) => {
+                let bytes = prefix.len() + memory.as_slice().len();
+                self.outcome(bytes)?.push_bulk(prefix, memory);
+            }
+            Record::NoMemory(bytes) => {
+                let error = no_memory(bytes, self.peer.info);
+                self.outcome(0)?.push_error(error);
+            }
+            Record::Failure(bytes) => {
+                let error = reported(bytes.as_slice()).with_worker(self.peer.info.clone());
+                self.outcome(0)?.push_error(error);
+            }
+            // The outcome of a finalizer is nobody's.
+            Record::LastWords => {}
+        }
+        Ok(())
+    }
+
+    /// Books a result that comes with an offer of memory, and takes that. Gives the record back if
+    /// the worker is dead, and took with it what it offered: the item is the one that was lost.
+    pub(super) fn book_offer(&mut self, record: Memory) -> Result<Option<Memory>, Corrupt> {
+        let load = self.scheduler.front_mut(self.slot).ok_or(Corrupt)?;
+        match self.peer.take_offering(record.as_slice(), load)? {
+            None => return Ok(Some(record)),
+            Some(Ok(length)) => {
+                let mut bytes = record.into_bytes();
+                bytes.truncate(length);
+                take_value(self.outcome(length)?, bytes);
+            }
+            Some(Err(error)) => self.outcome(0)?.push_error(error),
+        }
+        Ok(None)
+    }
+
+    /// Where the values of a load of many go, and how many may still come. `None`: it has not many,
+    /// or each comes behind what was measured of it.
+    #[inline]
+    pub(super) fn values(&mut self) -> Option<(u32, &mut Buffer)> {
+        let flight = self.scheduler.front_flight_mut(self.slot)?;
+        let open = flight.open();
+        if flight.load.item_metrics().is_some() {
+            return None;
+        }
+        match &mut flight.outcomes {
+            Outcomes::Many { records, .. } => Some((open, records)),
+            Outcomes::One(_) | Outcomes::All(_) => None,
+        }
+    }
+
+    /// So many values were put there.
+    pub(super) fn book_values(&mut self, count: u32) {
+        self.scheduler.items_done(self.slot, count);
+    }
+
+    /// The next item has an outcome, of so many bytes. Gives the place for that.
+    #[inline]
+    fn outcome(&mut self, bytes: usize) -> Result<&mut Outcomes, Corrupt> {
+        let (load, outcomes) = self.scheduler.item_done(self.slot).ok_or(Corrupt)?;
+        if let Some(item_metrics) = load.item_metrics_mut()
+            && !item_metrics.ended(Some(self.peer.info), bytes as u64)
+        {
+            return Err(Corrupt);
+        }
+        Ok(outcomes)
+    }
+
+    fn timing(&mut self, timing: ItemTiming) -> Result<(), Corrupt> {
+        let front = self.scheduler.front_flight_mut(self.slot);
+        let front = front.filter(|front| !front.is_done()).ok_or(Corrupt)?;
+        let item_metrics = front.load.item_metrics_mut().ok_or(Corrupt)?;
+        let timing = timing.within(item_metrics.submitted, sys::now_ns());
+        item_metrics.expect(timing).then_some(()).ok_or(Corrupt)
+    }
+}
+
+/// The bytes of a value that has memory of its own.
+fn take_value(outcomes: &mut Outcomes, bytes: Vec<u8>) {
+    if matches!(outcomes, Outcomes::One(_)) {
+        *outcomes = Outcomes::One(Some(Ok(bytes.into())));
+    } else {
+        outcomes.push_value(&bytes);
+    }
+}
+
+#[cold]
+fn no_memory(bytes: u64, worker: &WorkerInfo) -> TaskError {
+    let error = CodecError::no_memory(bytes);
+    let message = format!("the result cannot be taken: {error}");
+    TaskError::new(TaskErrorKind::Decode, message).with_worker(worker.clone())
+}
