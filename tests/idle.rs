@@ -1,8 +1,8 @@
 //! An idle pool makes no context switches: neither its workers, nor its fork server, nor the
 //! threads of the parent. Prints what the kernel counted before and after ten seconds.
 //!
-//! `cargo test --test idle -- --nocapture`; a main of its own, for a test harness has threads
-//! that switch.
+//! `cargo test -p procpool-tests --test idle -- --nocapture`; a main of its own, for a test harness
+//! has threads that switch.
 #![allow(clippy::disallowed_methods, reason = "tests sleep")]
 #![cfg_attr(
     not(any(feature = "fork", feature = "spawn")),

@@ -19,7 +19,7 @@ impl Crate {
             extra,
             ..
         } = self;
-        let here = env!("CARGO_MANIFEST_DIR");
+        let here = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
         format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
              [dependencies]\nprocpool = {{ path = {here:?}{features} }}\n{extra}"

@@ -44,7 +44,7 @@ impl Scratch {
             fs::write(path, text).expect("the folder can be written");
         };
         write("Cargo.toml", &manifest);
-        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
         let lock = fs::read_to_string(lock).expect("there is a lock file");
         write("Cargo.lock", &lock);
         for each in crates {

@@ -12,30 +12,60 @@ type Arguments = fn() -> Vec<OsString>;
 /// The examples that take arguments. All others run without.
 const ARGUMENTS: &[(&str, Arguments)] = &[("wordcount", || vec![many_files().into()])];
 
-/// The examples in the folder `examples`, by name, each with its arguments.
+/// Where there are examples: the package and its folder.
+const FOLDERS: &[(&str, &str)] = &[
+    ("procpool", "examples"),
+    ("procpool-showcase", "showcase/examples"),
+];
+
+/// One example: its package, its name, its arguments.
+pub(super) struct Example {
+    pub(super) package: &'static str,
+    pub(super) name: String,
+    pub(super) arguments: Vec<OsString>,
+}
+
+/// All examples.
 ///
 /// # Errors
-/// When the folder cannot be read, has no example, or lacks one that [`ARGUMENTS`] names.
-pub(super) fn plan(root: &Path) -> Result<Vec<(String, Vec<OsString>)>> {
-    let folder = root.join("examples");
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(&folder).context("there is no folder `examples`")? {
-        let path = entry?.path();
-        if path.is_dir() && !path.join("main.rs").exists() {
-            continue;
+/// When a folder cannot be read, has no example, or one that [`ARGUMENTS`] names is nowhere.
+pub(super) fn plan(root: &Path) -> Result<Vec<Example>> {
+    let mut plan = Vec::new();
+    for &(package, folder) in FOLDERS {
+        let names = names(&paths(&root.join(folder))?);
+        if names.is_empty() {
+            bail!("the folder `{folder}` has no example");
         }
-        paths.push(path);
+        plan.extend(names.into_iter().map(|name| Example {
+            package,
+            arguments: arguments(&name),
+            name,
+        }));
     }
-    assign(
-        names(&paths),
-        &ARGUMENTS.iter().map(|row| row.0).collect::<Vec<_>>(),
-    )?
-    .into_iter()
-    .map(|name| {
-        let row = ARGUMENTS.iter().find(|row| row.0 == name);
-        Ok((name, row.map(|row| (row.1)()).unwrap_or_default()))
-    })
-    .collect()
+    for (name, _) in ARGUMENTS {
+        if plan.iter().all(|example| example.name != *name) {
+            bail!("xtask has arguments for the example `{name}`, which does not exist");
+        }
+    }
+    Ok(plan)
+}
+
+fn arguments(name: &str) -> Vec<OsString> {
+    let row = ARGUMENTS.iter().find(|row| row.0 == name);
+    row.map(|row| (row.1)()).unwrap_or_default()
+}
+
+fn paths(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder);
+    let entries = entries.with_context(|| format!("there is no folder {}", folder.display()))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if !path.is_dir() || path.join("main.rs").exists() {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
 }
 
 /// A folder with text in many files: the sources of the dependencies, which are on every machine
@@ -46,7 +76,7 @@ fn many_files() -> PathBuf {
         .or_else(|| Some(env::home_dir()?.join(".cargo")));
     home.map(|home| home.join("registry").join("src"))
         .filter(|sources| sources.is_dir())
-        .unwrap_or_else(|| PathBuf::from("procpool-core"))
+        .unwrap_or_else(|| PathBuf::from("pool-core"))
 }
 
 /// The names of the examples at these paths: files `name.rs`, and folders with a `main.rs`.
@@ -60,19 +90,6 @@ fn names(paths: &[PathBuf]) -> Vec<String> {
     names
 }
 
-/// Makes sure that the examples which have arguments are still there.
-fn assign(names: Vec<String>, with_arguments: &[&str]) -> Result<Vec<String>> {
-    if names.is_empty() {
-        bail!("the folder `examples` is empty");
-    }
-    for name in with_arguments {
-        if !names.iter().any(|known| known == name) {
-            bail!("xtask has arguments for the example `{name}`, which does not exist");
-        }
-    }
-    Ok(names)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,10 +101,13 @@ mod tests {
     }
 
     #[test]
-    fn arguments_for_nothing_are_refused() {
-        let names = vec!["tour".to_owned()];
-        assert!(assign(names.clone(), &["tour"]).is_ok());
-        assert!(assign(names, &["wordcount"]).is_err());
-        assert!(assign(Vec::new(), &[]).is_err());
+    fn examples_of_all_folders_are_found_with_their_arguments() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let plan = plan(&root).expect("there are examples");
+        let find = |name| plan.iter().find(|it| it.name == name).expect("it exists");
+        assert_eq!(find("tour").package, "procpool");
+        assert!(find("tour").arguments.is_empty());
+        assert_eq!(find("wordcount").package, "procpool-showcase");
+        assert_eq!(find("wordcount").arguments.len(), 1);
     }
 }

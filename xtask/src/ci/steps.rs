@@ -64,6 +64,11 @@ pub(super) const STEPS: &[Step] = &[
         run: deny,
     },
     Step {
+        name: "shear",
+        purpose: "is every dependency used?",
+        run: |setting| setting.build("shear --frozen --deny-warnings"),
+    },
+    Step {
         name: "clippy",
         purpose: "does it build without a warning, with every choice of features?",
         run: clippy,
@@ -187,8 +192,8 @@ fn clippy(setting: &Setting) -> Result<()> {
     )?;
     for features in FEATURE_CHOICES {
         setting.build(&format!(
-            "clippy --package procpool --all-targets --no-default-features {features} \
-             -- -D warnings"
+            "clippy --package procpool --package procpool-tests --all-targets \
+             --no-default-features {features} -- -D warnings"
         ))?;
     }
     for features in FEATURES_APART {
@@ -217,7 +222,8 @@ fn docs(setting: &Setting) -> Result<()> {
 /// What `cargo publish` does before it uploads, without the network that it would want. (By hand:
 /// `cargo publish --dry-run --workspace`.) Cargo has no flag that makes its warnings errors.
 fn packages(setting: &Setting) -> Result<()> {
-    let private = "--exclude xtask --exclude procpool-bench --exclude procpool-showcase";
+    let private = "--exclude xtask --exclude procpool-bench --exclude procpool-showcase \
+                   --exclude procpool-tests";
     let package = format!("package --workspace {private} --offline --allow-dirty");
     let mut command = setting.cargo(&format!("{package} --no-verify"));
     let output = command.output().context("cargo cannot be started")?;
@@ -248,8 +254,8 @@ fn tests(setting: &Setting) -> Result<()> {
     for features in FEATURE_CHOICES {
         // What one backend does by itself it has done above; here it is seen that it can.
         let command = format!(
-            "test --package procpool --no-default-features {features} --lib --test properties \
-             --test idle"
+            "test --package procpool --package procpool-tests --no-default-features {features} \
+             --lib --test properties --test idle"
         );
         setting.build(&format!("{command} --no-run"))?;
         setting.execute(setting.cargo(&command), TEST_LIMIT)?;
@@ -267,14 +273,14 @@ fn run_chaos(setting: &Setting) -> Result<()> {
 fn run_examples(setting: &Setting) -> Result<()> {
     setting.build("build --release --package procpool --package procpool-showcase --examples")?;
     let mut failed = Vec::new();
-    let plain = examples::plan(&setting.root)?.into_iter();
-    let plain = plain.map(|(name, arguments)| ("procpool", name, arguments));
-    let showcase = ["service", "thumbnails"];
-    let showcase = showcase.map(|name| ("procpool-showcase", name.to_owned(), Vec::new()));
-    for (package, name, arguments) in plain.chain(showcase) {
-        let run = format!("run --quiet --release --package {package} --example");
+    for example in examples::plan(&setting.root)? {
+        let name = example.name;
+        let run = format!(
+            "run --quiet --release --package {} --example {name} --",
+            example.package
+        );
         let mut command = setting.cargo(&run);
-        command.arg(&name).arg("--").args(arguments);
+        command.args(example.arguments);
         println!();
         if let Err(error) = setting.execute(command, EXAMPLE_LIMIT) {
             println!("example {name}: {error:#}");

@@ -215,7 +215,7 @@ fn install_strace() -> Result<()> {
 
 /// Builds the scenario, and says where its program is.
 fn build(root: &Path) -> Result<PathBuf> {
-    let arguments = "test --package procpool --test syscalls --no-run";
+    let arguments = "test --package procpool-tests --test syscalls --no-run";
     // First as one sees it, then for its answer.
     watchdog::run(cargo::cargo(root, arguments), BUILD_LIMIT)?;
     let mut command = cargo::cargo(root, arguments);

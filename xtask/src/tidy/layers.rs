@@ -36,6 +36,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("procpool-showcase", &["procpool"]),
+    (
+        "procpool-tests",
+        &["procpool", "procpool-conformance", "procpool-testing"],
+    ),
     ("xtask", &[]),
     (
         "procpool-fuzz",

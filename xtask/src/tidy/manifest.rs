@@ -8,7 +8,12 @@ use super::file::{File, Violation};
 const INHERITED: &[&str] = &["version", "edition", "rust-version", "license"];
 
 /// The packages that are of no use outside this workspace.
-const PRIVATE: &[&str] = &["xtask", "procpool-bench", "procpool-showcase"];
+const PRIVATE: &[&str] = &[
+    "xtask",
+    "procpool-bench",
+    "procpool-showcase",
+    "procpool-tests",
+];
 
 /// The manifest of a package or the workspace, if this is one that can be read at all. (Cargo has
 /// clear words for one that cannot.)

@@ -37,7 +37,7 @@ const PLACES: &[(&str, &str)] = &[
     ("backend-spawn/src/sys/", "system calls"),
     ("backend-spawn/tests/launching/", "workers that do harm"),
     ("examples/crash.rs", "crashes on purpose"),
-    ("examples/embed_c/", "calls a C library"),
+    ("showcase/examples/embed_c/", "calls a C library"),
     ("examples/recovery.rs", "measures a bare fork"),
     ("showcase/examples/service/", "crashes on purpose"),
     ("examples/test_isolation.rs", "crashes on purpose"),

@@ -8,7 +8,7 @@
 //! loop.
 //!
 //! ```text
-//! $ cargo run --release --example wordcount ~/.cargo/registry/src
+//! $ cargo run --release -p procpool-showcase --example wordcount ~/.cargo/registry/src
 //! 10890 files, 315.4 MB, batches: 138
 //! a plain loop  1.458 s
 //! ForkPool      0.962 s, 1.52 times as fast
@@ -95,9 +95,7 @@ fn count_in<P: Pool>(pool: &P, batches: &[Batch]) -> Result<Counts, TaskError> {
 fn main() -> Result<(), Box<dyn Error>> {
     procpool::init();
     // Built first: it forks this program, which is small now and has no other threads.
-    #[cfg(feature = "fork")]
     let fork_pool = procpool::ForkPool::new()?;
-    #[cfg(feature = "spawn")]
     let spawn_pool = procpool::SpawnPool::new()?;
 
     let batches = batches(env::args_os().nth(1))?;
@@ -109,9 +107,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sequential = begin.elapsed();
     println!("a plain loop  {:.3} s", sequential.as_secs_f64());
 
-    #[cfg(feature = "fork")]
     compare("ForkPool", &fork_pool, &batches, &expected, sequential)?;
-    #[cfg(feature = "spawn")]
     compare("SpawnPool", &spawn_pool, &batches, &expected, sequential)?;
     let serial_pool = SerialPool::new();
     compare("SerialPool", &serial_pool, &batches, &expected, sequential)?;

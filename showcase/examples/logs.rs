@@ -3,7 +3,7 @@
 //! that the call was made in.
 //!
 //! ```text
-//! $ cargo run --release --example logs
+//! $ cargo run --release -p procpool-showcase --example logs
 //! [PoolWorker-1] converting page 2
 //!  INFO job{id=7}: logs: done bytes=2000 worker="PoolWorker-1" pid=31554 task="logs::convert" spans="page{number=2}"
 //!  INFO job{id=7}: logs: done bytes=3000 worker="PoolWorker-1" pid=31554 task="logs::convert" spans="page{number=3}"

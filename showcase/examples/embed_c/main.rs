@@ -11,7 +11,7 @@
 //! runs, and loads it with `libloading`. A real one is linked as usual, by a build script.
 //!
 //! ```text
-//! $ cargo run --release --example embed_c
+//! $ cargo run --release -p procpool-showcase --example embed_c
 //! 2 processes: 0 of 400 are wrong
 //! 2 threads:   23 of 400 are wrong
 //! with a bad statement, in 2 processes:

@@ -1,1 +1,0 @@
-//! Nothing: see the examples and tests of this package.
