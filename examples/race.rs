@@ -8,21 +8,20 @@
 //! beforehand which of them it will be.
 //!
 //! None of the solvers looks whether somebody wants it to stop, as few real ones do.
-//! [`TaskHandle::kill`](procpool::TaskHandle::kill) ends it with its process, wherever it is; its
-//! memory is free at once, and a fresh worker has the next problem.
+//! [`Imap::kill`](procpool::Imap::kill) ends each with its process, wherever it is; its memory is free
+//! at once, and a fresh worker has the next problem.
 //!
 //! ```text
 //! $ cargo run --release --example race
-//! a hidden assignment  an assignment   30.1ms, by Walk; [InOrder, Shortest, AnyOrder] killed 7.0ms later
-//! 9 pigeons in 8 holes there is none     1.9s, by InOrder; [Shortest, AnyOrder, Walk] killed 22.3ms later
-//! too many clauses     there is none   95.9ms, by Shortest; [InOrder, AnyOrder, Walk] killed 35.3ms later
-//! a long chain         an assignment   35.5ms, by Shortest; [Walk] killed 2.3ms later
-//! another hidden one   an assignment   48.6ms, by Walk; [InOrder, Shortest, AnyOrder] killed 34.0ms later
-//! 20 solvers were started, 13 were killed
+//! a hidden assignment  an assignment    1.1ms, by Walk
+//! 9 pigeons in 8 holes there is none  286.4ms, by InOrder
+//! too many clauses     there is none   17.0ms, by Shortest
+//! a long chain         an assignment    2.7ms, by InOrder
+//! another hidden one   an assignment   11.9ms, by Shortest
+//! 20 solvers were started, 7 were killed
 //! ```
 
 use std::error::Error;
-use std::sync::mpsc;
 use std::time::Instant;
 
 use procpool::{Pool, SpawnPool};
@@ -86,46 +85,31 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Lets all solvers solve a formula, and returns the first answer.
 fn race(pool: &SpawnPool, name: &str, formula: &Formula) -> Result<Answer, Box<dyn Error>> {
     let begin = Instant::now();
-    let (sender, answers) = mpsc::channel();
-    let handles = PORTFOLIO.map(|solver| {
-        let handle = pool.apply_async(solve, (solver, formula.clone()));
-        let sender = sender.clone();
-        handle.on_complete(move |result| {
-            if let Ok(answer) = result {
-                // After the race nobody listens.
-                let _ = sender.send((solver, answer.clone()));
-            }
-        });
-        (solver, handle)
-    });
-    drop(sender);
-    // An error: each of them has crashed.
-    let (winner, answer) = answers.recv()?;
-    let won = begin.elapsed();
-    let mut killed = Vec::new();
-    for (solver, handle) in handles {
-        handle.kill();
-        if handle.get().is_err() {
-            killed.push(solver);
-        }
-    }
+    let problems = PORTFOLIO.map(|solver| (solver, formula.clone()));
+    let mut answers = pool.call(solve).chunksize(1).imap_unordered(problems);
+    // The first of those that have not crashed.
+    let first = answers.find_map(Result::ok);
+    answers.kill();
+
+    let (winner, answer) = first.ok_or("all solvers have crashed")?;
     let found = if answer.is_some() {
         "an assignment"
     } else {
         "there is none"
     };
     println!(
-        "{name:20} {found:13} {won:>8.1?}, by {winner:?}; {killed:?} killed {:.1?} later",
-        begin.elapsed() - won
+        "{name:20} {found:13} {:>8.1?}, by {winner:?}",
+        begin.elapsed()
     );
     Ok(answer)
 }
 
-fn solve((solver, formula): (Solver, Formula)) -> Answer {
-    match solver {
+fn solve((solver, formula): (Solver, Formula)) -> (Solver, Answer) {
+    let answer = match solver {
         Solver::Walk => Some(walk(&formula)),
         solver => Search::new(&formula, solver).run(),
-    }
+    };
+    (solver, answer)
 }
 
 impl Formula {

@@ -200,6 +200,8 @@ fn handles() -> Tested {
             .map_or_else(|error| error.is_cancelled(), |seven| seven == 7)
     );
     let handle = pool.apply_async(stay, x);
+    drop(handle.kill_on_drop());
+    let handle = pool.apply_async(stay, x);
     handle.kill();
     let error = handle.get().unwrap_err();
     assert!(error.is_cancelled());

@@ -1,5 +1,9 @@
 //! Tasks that somebody ends early: before they begin, while they run, by asking or by force.
 
+use std::future::Future;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
 use procpool::{Pool, TaskErrorKind, worker};
 
 use crate::backends::Processes;
@@ -24,6 +28,12 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_map_is_killed_as_a_whole,
         what_a_killed_task_has_started_is_killed_with_it,
         cancelling_races_with_ending,
+        a_handle_that_is_dropped_asks_its_task,
+        a_handle_that_is_dropped_kills_its_task,
+        a_future_that_is_dropped_kills_its_task,
+        a_handle_whose_call_has_ended_ends_nothing,
+        an_imap_is_killed_with_what_runs,
+        an_imap_that_is_cancelled_asks_what_runs,
     ]
 }
 
@@ -303,4 +313,116 @@ fn cancelling_races_with_ending<S: Processes>() {
         }
     }
     assert_eq!(pool.map(|x: u64| x, 0..4).unwrap(), [0, 1, 2, 3]);
+}
+
+fn a_handle_that_is_dropped_asks_its_task<S: Processes>() {
+    let pool = S::pool(1);
+    let pids = workers(&pool);
+    let (gate, tally) = (Gate::new(), Tally::new());
+    let handle = pool.apply_async(run_until_cancelled, (tally.ticket(), gate.ticket()));
+    let handle = handle.cancel_on_drop();
+    let queued = pool
+        .apply_async(run, (tally.ticket(), None))
+        .cancel_on_drop();
+    gate.wait_for(1);
+    drop((queued, handle));
+    wait_until(|| tally.count() == 1);
+    assert_eq!(pool.apply(|()| std::process::id(), ()).unwrap(), pids[0]);
+    assert_eq!(
+        tally.lines(),
+        ["cancelled"],
+        "what had not begun is not run"
+    );
+}
+
+fn a_handle_that_is_dropped_kills_its_task<S: Processes>() {
+    let pool = S::pool(1);
+    let (gate, tally) = (Gate::new(), Tally::new());
+    let items = [
+        (tally.ticket(), Some(gate.ticket())),
+        (tally.ticket(), None),
+    ];
+    let map = pool.map_async(run, items).kill_on_drop();
+    let pids = gate.wait_for(1);
+    drop(map);
+    wait_for_death(&pids);
+    pool.apply(|()| (), ()).unwrap();
+    assert_eq!(tally.count(), 1, "what had not begun is not run");
+}
+
+/// As a timeout of a runtime drops it.
+fn a_future_that_is_dropped_kills_its_task<S: Processes>() {
+    let pool = S::pool(1);
+    let (gate, tally) = (Gate::new(), Tally::new());
+    let task = pool.apply_async(run, (tally.ticket(), Some(gate.ticket())));
+    let mut task = Box::pin(async move { task.kill_on_drop().await });
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(task.as_mut().poll(&mut context).is_pending());
+    let pids = gate.wait_for(1);
+    drop(task);
+    wait_for_death(&pids);
+}
+
+fn a_handle_whose_call_has_ended_ends_nothing<S: Processes>() {
+    let pool = S::pool(1);
+    let pids = workers(&pool);
+    let task = || pool.apply_async(|()| std::process::id(), ()).kill_on_drop();
+    assert_eq!(task().get().unwrap(), pids[0]);
+    let unread = task();
+    unread.wait();
+    drop(unread);
+    let mut read_in_time = task();
+    wait_until(|| read_in_time.is_ready());
+    assert!(read_in_time.get_timeout(Duration::ZERO).is_some());
+    drop(read_in_time);
+    assert_eq!(task().get().unwrap(), pids[0]);
+    assert_eq!(pool.stats().workers_lost, 0);
+}
+
+/// The first result is enough.
+fn an_imap_is_killed_with_what_runs<S: Processes>() {
+    let pool = S::pool(3);
+    let (gate, tally) = (Gate::new(), Tally::new());
+    // An input that never waits is read by this thread, any other by one of its own.
+    for by_itself in [false, true] {
+        let mut items = vec![(tally.ticket(), None); 5];
+        items[0].1 = Some(gate.ticket());
+        items[1].1 = Some(gate.ticket());
+        let before = gate.arrivals().len();
+        let call = pool.call(run).chunksize(1);
+        let mut results = match by_itself {
+            false => call.imap_unordered(items),
+            true => call.imap_unordered(items.into_iter().filter(|_| true)),
+        };
+        assert!(results.next().unwrap().is_ok());
+        let pids = gate.wait_for(before + 2).split_off(before);
+        results.kill();
+        wait_for_death(&pids);
+    }
+    assert_eq!(pool.apply(|x: u64| x, 7).unwrap(), 7);
+}
+
+fn an_imap_that_is_cancelled_asks_what_runs<S: Processes>() {
+    let pool = S::pool(1);
+    let pids = workers(&pool);
+    let (gate, tally) = (Gate::new(), Tally::new());
+    let items = vec![(tally.ticket(), gate.ticket()); 5];
+    let task = |item: (String, String)| {
+        // The first is over at once.
+        if gate_is_empty(&item.1) {
+            file_barrier::add(&item.1, std::process::id());
+        } else {
+            run_until_cancelled(item);
+        }
+    };
+    let mut results = pool.call(task).chunksize(1).imap(items);
+    results.next().unwrap().unwrap();
+    gate.wait_for(2);
+    results.cancel();
+    wait_until(|| tally.count() == 1);
+    assert_eq!(pool.apply(|()| std::process::id(), ()).unwrap(), pids[0]);
+}
+
+fn gate_is_empty(ticket: &str) -> bool {
+    file_barrier::lines(ticket) == 0
 }

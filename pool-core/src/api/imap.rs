@@ -12,6 +12,7 @@ use super::measured::Measured;
 use super::ready::Ready;
 use crate::error::task_error::TaskError;
 use crate::task::chunk::ChunkOutcome;
+use crate::task::executor::Cancel;
 
 /// An iterator over the results of a lazy map: what [`imap`](crate::Pool::imap) and
 /// [`imap_unordered`](crate::Pool::imap_unordered) return.
@@ -28,7 +29,21 @@ use crate::task::chunk::ChunkOutcome;
 /// to do. A result is given when it is ready. Neither waits for the item that comes next.
 ///
 /// # The end
-/// Dropping the iterator cancels what is under way. If the input keeps the feeder waiting at that
+/// Dropping the iterator cancels what is under way, as [`cancel`](Self::cancel) does;
+/// [`kill`](Self::kill) ends it at once. The first result that will do is had like this:
+///
+/// ```
+/// # use procpool_core as procpool;
+/// use procpool::{Pool, SerialPool};
+///
+/// let pool = SerialPool::new();
+/// let mut squares = pool.imap_unordered(|x: u64| x * x, 1..);
+/// let found = squares.find(|square| square.as_ref().is_ok_and(|square| *square > 50));
+/// squares.kill();
+/// assert_eq!(found, Some(Ok(64)));
+/// ```
+///
+/// If the input keeps the feeder waiting at that
 /// moment, the feeder ends, and drops the input, as soon as the input has returned. An input that
 /// never returns keeps that one thread for as long as the program runs. (Where the input keeps the
 /// thread waiting that asks for results, nothing else was to be given.)
@@ -73,6 +88,20 @@ impl<R, T, S> Imap<R, T, S> {
             lazy: ImapInner::new(source, ordered),
             result: PhantomData,
         }
+    }
+}
+
+impl<R, T, S: Source> Imap<R, T, S> {
+    /// Ends the call: what has not begun is not run, and what runs is asked to stop
+    /// ([`worker::is_cancelled`](crate::worker::is_cancelled)). It is the same as to drop it.
+    pub fn cancel(self) {
+        self.lazy.end_by(Cancel::Cooperative);
+    }
+
+    /// Ends the call at once: what has not begun is not run, and what runs is killed with its
+    /// worker.
+    pub fn kill(self) {
+        self.lazy.end_by(Cancel::Kill);
     }
 }
 
@@ -141,6 +170,15 @@ impl<S, T> ImapInner<S, T> {
     /// Whether nothing will ever come.
     pub(crate) fn is_over(&self) -> bool {
         self.source.is_none() && self.error.is_none()
+    }
+}
+
+impl<S: Source, T> ImapInner<S, T> {
+    /// Ends in this way.
+    pub(crate) fn end_by(mut self, how: Cancel) {
+        if let Some(source) = &mut self.source {
+            source.end_by(how);
+        }
     }
 }
 

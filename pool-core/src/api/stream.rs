@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use super::decode::ItemOutcome;
 use super::imap::{Imap, ImapInner};
 use super::input::feed::{InputFeeder, Source};
+use crate::task::executor::Cancel;
 use futures_core::{FusedStream, Stream};
 
 /// How many results are given in a row before whatever else the executor runs has its turn: as many
@@ -77,6 +78,18 @@ impl<R, T: ItemOutcome, S: Source> Imap<R, T, S> {
             source.stop_driving();
         }
         ImapStream { lazy, streak: 0 }
+    }
+}
+
+impl<T, S: Source> ImapStream<T, S> {
+    /// Ends the call, as [`Imap::cancel`] does. It is the same as to drop it.
+    pub fn cancel(self) {
+        self.lazy.end_by(Cancel::Cooperative);
+    }
+
+    /// Ends the call at once, as [`Imap::kill`] does.
+    pub fn kill(self) {
+        self.lazy.end_by(Cancel::Kill);
     }
 }
 

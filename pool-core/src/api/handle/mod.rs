@@ -25,7 +25,8 @@ use crate::task::executor::{Cancel, Executor};
 /// [`map_async`](crate::Pool::map_async) and the same verbs of a call with metrics return.
 ///
 /// It can be waited for, awaited, asked, cancelled and sent to other threads. Dropping it unread
-/// changes nothing for the call.
+/// changes nothing for the call, unless it was told so:
+/// [`cancel_on_drop`](Self::cancel_on_drop), [`kill_on_drop`](Self::kill_on_drop).
 ///
 /// `T` is what it gives:
 ///
@@ -121,6 +122,32 @@ impl<T, C: ResultCell> Handle<T, C> {
     /// Ends the call now. What runs is killed with its worker, and ends as `Cancelled`.
     pub fn kill(&self) {
         self.pending.cancel(Cancel::Kill);
+    }
+
+    /// The same handle, which [cancels](Self::cancel) the call when it is dropped before that has
+    /// ended. Without this, nobody waits for the call, and it goes on.
+    ///
+    /// A handle is dropped with the future that awaits it. So a timeout of the runtime ends the
+    /// task as well: `tokio::time::timeout(d, pool.apply_async(f, x).kill_on_drop())`.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let handle = pool.apply_async(|x: u64| x * x, 12).cancel_on_drop();
+    /// assert_eq!(handle.get().unwrap(), 144);
+    /// ```
+    pub fn cancel_on_drop(mut self) -> Self {
+        self.pending.end_on_drop(Cancel::Cooperative);
+        self
+    }
+
+    /// The same handle, which [kills](Self::kill) what runs of the call when it is dropped before
+    /// that has ended: see [`cancel_on_drop`](Self::cancel_on_drop).
+    pub fn kill_on_drop(mut self) -> Self {
+        self.pending.end_on_drop(Cancel::Kill);
+        self
     }
 
     /// As `on_complete`, with how many items have failed, and nothing is decoded.

@@ -15,6 +15,8 @@ pub(crate) struct Pending<C: ResultCell> {
     executor: Arc<dyn Executor>,
     /// The cell may have a future's waker.
     was_polled: bool,
+    /// How the call ends when nobody wants its outcome any more; `None`: it goes on.
+    on_drop: Option<Cancel>,
 }
 
 impl<C: ResultCell> Pending<C> {
@@ -23,6 +25,7 @@ impl<C: ResultCell> Pending<C> {
             cell,
             executor,
             was_polled: false,
+            on_drop: None,
         }
     }
 
@@ -78,6 +81,10 @@ impl<C: ResultCell> Pending<C> {
         self.cell.poll_as_future(context.waker())
     }
 
+    pub(super) fn end_on_drop(&mut self, how: Cancel) {
+        self.on_drop = Some(how);
+    }
+
     pub(crate) fn cancel(&self, how: Cancel) {
         if self.is_ready() {
             return;
@@ -102,6 +109,9 @@ impl<C: ResultCell> Pending<C> {
 
 impl<C: ResultCell> Drop for Pending<C> {
     fn drop(&mut self) {
+        if let Some(how) = self.on_drop {
+            self.cancel(how);
+        }
         // The task goes on, perhaps for long, and what has polled need not stay in memory.
         if self.was_polled && !self.executor.is_foreign() {
             self.cell.forget_future();

@@ -64,6 +64,9 @@ pub trait Source {
     /// Whether what is taken depends on how many were given, so that `give` must not wait.
     fn counts_given(&self) -> bool;
 
+    /// From now on dropping it ends what is under way in this way.
+    fn end_by(&mut self, how: Cancel);
+
     /// Throws on what the input panicked with, if it did.
     fn rethrow(&mut self);
 
@@ -102,6 +105,10 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn counts_given(&self) -> bool {
         (**self).counts_given()
+    }
+
+    fn end_by(&mut self, how: Cancel) {
+        (**self).end_by(how);
     }
 
     fn rethrow(&mut self) {
@@ -425,6 +432,8 @@ pub struct InputFeeder<I: Iterator> {
     /// those.
     is_eager: bool,
     progress: Progress,
+    /// How what is under way ends with it.
+    end: Cancel,
 }
 
 impl<A, I> InputFeeder<I>
@@ -449,6 +458,7 @@ where
             is_exhausted: false,
             is_eager: false,
             progress,
+            end: Cancel::Cooperative,
         }
     }
 
@@ -469,6 +479,7 @@ where
             is_exhausted: false,
             is_eager: false,
             progress,
+            end: Cancel::Cooperative,
         }
     }
 
@@ -624,6 +635,10 @@ where
         self.flow.buffer.is_some()
     }
 
+    fn end_by(&mut self, how: Cancel) {
+        self.end = how;
+    }
+
     fn error(&mut self) -> Option<TaskError> {
         self.executor.is_foreign().then(TaskError::of_fork)
     }
@@ -642,7 +657,7 @@ impl<I: Iterator> Drop for InputFeeder<I> {
             self.executor.unwatch_input(&**self.pusher.filler.open());
         }
         if self.pusher.filler.taken() > self.flow.back {
-            Pending::new(self.collector.clone(), self.executor.clone()).cancel(Cancel::Cooperative);
+            Pending::new(self.collector.clone(), self.executor.clone()).cancel(self.end);
         }
     }
 }

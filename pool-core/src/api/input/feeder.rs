@@ -44,6 +44,8 @@ pub(crate) struct Fed {
     /// The feeder must know of these.
     has_buffer: bool,
     progress: Progress,
+    /// How what is under way ends with it.
+    end: Cancel,
     fork_depth: usize,
 }
 
@@ -331,6 +333,7 @@ impl Fed {
             given: 0,
             has_buffer,
             progress,
+            end: Cancel::Cooperative,
         }
     }
 
@@ -533,6 +536,13 @@ impl Source for Fed {
         self.has_buffer
     }
 
+    fn end_by(&mut self, how: Cancel) {
+        self.end = how;
+        if let Feeder::Local(source) = &mut self.feeder {
+            source.end_by(how);
+        }
+    }
+
     fn rethrow(&mut self) {
         if let Feeder::Local(source) = &mut self.feeder {
             return source.rethrow();
@@ -599,7 +609,7 @@ impl Drop for Fed {
             panic.into_iter().for_each(drop_quietly);
             self.open.interrupt();
             self.executor.unwatch_input(&*self.open);
-            Pending::new(self.collector.clone(), self.executor.clone()).cancel(Cancel::Cooperative);
+            Pending::new(self.collector.clone(), self.executor.clone()).cancel(self.end);
             leave(thread);
         }
     }
