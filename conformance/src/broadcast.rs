@@ -136,6 +136,10 @@ fn a_handle_is_its_value<S: Subject>() {
         .unwrap();
     let back = pool.apply(|numbers: Broadcast<[u128]>| numbers.to_vec(), shared);
     assert_eq!(back.unwrap(), vec![u128::MAX, 1]);
+    let points = vec![[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]];
+    let shared = pool.broadcast(points.clone()).unwrap();
+    let back = pool.apply(|points: Broadcast<[[f32; 3]]>| points.to_vec(), shared);
+    assert_eq!(back.unwrap(), points);
 
     let shared = pool.broadcast("grüße".to_owned()).unwrap();
     let back = pool.apply(|text: Broadcast<str>| text.to_string(), shared);

@@ -56,7 +56,6 @@ pub use backend::launcher::{Backend, LaunchSpec, Launcher, Readiness, WorkerHand
 pub use broadcast::{
     Broadcast, BroadcastContent, BroadcastError, ContentId, IntoBroadcast, Shareable,
 };
-pub use codec::Number;
 pub use error::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
 pub use error::flatten::{CallError, FlattenErrors};
 pub use error::launch_error::LaunchError;

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use bytemuck::Pod;
 use serde::de::{Error as _, Visitor};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,8 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::error::BroadcastError;
 use super::memory::{Reading, SharedMemory, Ticket};
 use super::shareable::{IntoBroadcast, Shareable};
+use crate::codec;
 use crate::codec::handle_context::{self, HANDLE_TYPE_NAME};
-use crate::codec::{self, Number};
 
 /// A value that all workers share: an `Arc` that can be passed to other processes.
 ///
@@ -134,7 +135,7 @@ impl<T: Shareable + ?Sized> Broadcast<T> {
     }
 }
 
-impl<N: Number> Broadcast<[N]> {
+impl<N: Pod + Send + Sync> Broadcast<[N]> {
     /// Shares `count` numbers that `fill` writes where they are to stay, so that not even the
     /// parent copies them. They are zero before.
     ///

@@ -9,6 +9,7 @@ use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use bytemuck::Pod;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use super::content_id::ContentId;
 use super::decoded::{Decoded, decoding};
 use super::listener;
 use crate::codec::handle_context::{self, Arrival, Attach, Attachment};
-use crate::codec::{self, CodecError, MAX_DEPTH, MAX_EXCESS, Number};
+use crate::codec::{self, CodecError, MAX_DEPTH, MAX_EXCESS};
 use crate::panic::catch::catch_and_discard;
 use crate::sys::{self, Place, Sealed};
 
@@ -224,7 +225,7 @@ impl SharedMemory {
     }
 
     /// Makes this many zero bytes shared memory, as `fill` changes them.
-    pub(super) fn filled<N: Number>(
+    pub(super) fn filled<N: Pod>(
         bytes: usize,
         fill: impl FnOnce(&mut [u8]),
     ) -> io::Result<Arc<Self>> {

@@ -3,17 +3,19 @@
 use std::any::TypeId;
 use std::sync::Arc;
 
+use bytemuck::Pod;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::BroadcastError;
 use super::memory::{Reading, Shared, SharedMemory};
-use crate::codec::{self, CodecError, Number};
+use crate::codec::{self, CodecError};
 
-/// A type that a [`Broadcast`](crate::Broadcast) can be of: `[u8]`, `[f64]` and the slices of the
-/// other numbers, `str`, and every type that can be an argument and be shared between threads.
+/// A type that a [`Broadcast`](crate::Broadcast) can be of: `[u8]`, `[f64]`, `[[f32; 3]]` and all
+/// other slices of plain data ([`bytemuck::Pod`](Pod), which can be derived), `str`, and every type
+/// that can be an argument and be shared between threads.
 ///
-/// Slices of numbers and `str` lie in the shared memory as they are, and are read there. Other
+/// Slices of plain data and `str` lie in the shared memory as they are, and are read there. Other
 /// values lie there encoded, and each process that gets a handle decodes them once.
 ///
 /// It cannot be implemented by others, and need not be.
@@ -59,7 +61,7 @@ where
     }
 }
 
-impl<N: Number> Shareable for [N] {
+impl<N: Pod + Send + Sync> Shareable for [N] {
     fn share(&self) -> Result<Arc<SharedMemory>, BroadcastError> {
         put::<Self>(codec::as_bytes(self), Vec::new(), 0)
     }
@@ -104,7 +106,7 @@ impl<T: Shareable + ?Sized> IntoBroadcast for &T {
     }
 }
 
-impl<N: Number> IntoBroadcast for Vec<N> {
+impl<N: Pod + Send + Sync> IntoBroadcast for Vec<N> {
     type Shared = [N];
 
     fn as_shared(&self) -> &[N] {
@@ -112,7 +114,7 @@ impl<N: Number> IntoBroadcast for Vec<N> {
     }
 }
 
-impl<N: Number> IntoBroadcast for Box<[N]> {
+impl<N: Pod + Send + Sync> IntoBroadcast for Box<[N]> {
     type Shared = [N];
 
     fn as_shared(&self) -> &[N] {

@@ -2,19 +2,18 @@
 //!
 //! They are found by the type of the whole value. The bytes are those that serde would have led to,
 //! so both ways lead to the same and either end may take the other one.
-#![allow(unsafe_code)]
 
+use std::alloc::{Layout, handle_alloc_error};
 use std::any::{Any, TypeId};
 use std::mem::{MaybeUninit, needs_drop};
-use std::ptr;
 
+use bytemuck::Pod;
 use serde::de::DeserializeOwned;
 
 use super::de::Decoder;
 use super::error::CodecError;
-use super::memory::Memory;
-use super::number::{Number, for_each_number};
-use crate::sys;
+use super::memory::{self, Memory};
+use super::number::{for_each_number, same_type};
 
 /// The bytes of the elements of a bulk value (a `Vec` or boxed slice of numbers, or a `String`),
 /// where they lie; nothing for other types. [`bulk_parts`] adds the length that stands before them.
@@ -62,16 +61,6 @@ pub(super) fn read<T: 'static, const M: bool>(
     }
     for_each_bulk!(try_type);
     Ok(slot)
-}
-
-/// The reference, if both types are one.
-#[inline]
-fn same_type<T: ?Sized + 'static, U: 'static>(value: &T) -> Option<&U> {
-    if TypeId::of::<T>() != TypeId::of::<U>() {
-        return None;
-    }
-    // SAFETY: the two types are the same type, and the reference keeps its lifetime.
-    Some(unsafe { &*ptr::from_ref(value).cast::<U>() })
 }
 
 /// A type whose values move by copying memory.
@@ -237,7 +226,7 @@ use for_each_bulk;
 
 /// An empty vector with room for this many numbers, which somebody else has asked for.
 #[inline]
-fn with_capacity<N: Number>(count: usize) -> Result<Vec<N>, CodecError> {
+fn with_capacity<N: Pod>(count: usize) -> Result<Vec<N>, CodecError> {
     let mut numbers = Vec::new();
     match numbers.try_reserve_exact(count) {
         Ok(()) => Ok(numbers),
@@ -245,7 +234,7 @@ fn with_capacity<N: Number>(count: usize) -> Result<Vec<N>, CodecError> {
     }
 }
 
-impl<N: Number> Bulk for Vec<N> {
+impl<N: Pod + Send + Sync> Bulk for Vec<N> {
     #[inline]
     fn count(&self) -> usize {
         self.len()
@@ -260,27 +249,15 @@ impl<N: Number> Bulk for Vec<N> {
     fn read<const M: bool>(decoder: &mut Decoder<'_, M>) -> Result<Self, CodecError> {
         let count = decoder.take_length()?;
         let bytes = decoder.take_elements(count, size_of::<N>())?;
-        let mut numbers: Self = with_capacity(count)?;
-        // SAFETY: there is room for `count` numbers, which are `bytes.len()` bytes; the new memory
-        // overlaps nothing; and whatever the bytes are, they make numbers (see `Number`).
-        unsafe {
-            ptr::copy_nonoverlapping(bytes.as_ptr(), numbers.as_mut_ptr().cast(), bytes.len());
-            numbers.set_len(count);
-        }
-        Ok(numbers)
+        memory::numbers_of(bytes).map_err(|_| CodecError::no_memory(bytes.len() as u64))
     }
 
     fn receive(count: usize, fill: Fill<'_>) -> Option<Self> {
-        let mut numbers = Self::with_capacity(count);
-        let room = &mut numbers.spare_capacity_mut()[..count];
-        sys::expect_use(room);
-        // SAFETY: the same memory, as bytes that need not be initialised.
-        fill(unsafe {
-            std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), size_of_val(room))
-        });
-        // SAFETY: `fill` has written all bytes of this many numbers (its contract), and whatever
-        // they are, they make numbers (see `Number`).
-        unsafe { numbers.set_len(count) };
+        let mut numbers = Self::new();
+        let bytes = count.checked_mul(size_of::<N>())?;
+        if memory::extend(&mut numbers, 0, bytes, bytes, true, fill).is_err() {
+            handle_alloc_error(Layout::array::<N>(count).ok()?);
+        }
         Some(numbers)
     }
 
@@ -289,7 +266,7 @@ impl<N: Number> Bulk for Vec<N> {
     }
 }
 
-impl<N: Number> Bulk for Box<[N]> {
+impl<N: Pod + Send + Sync> Bulk for Box<[N]> {
     #[inline]
     fn count(&self) -> usize {
         self.len()
@@ -328,10 +305,12 @@ impl Bulk for String {
     #[inline]
     fn read<const M: bool>(decoder: &mut Decoder<'_, M>) -> Result<Self, CodecError> {
         let text = decoder.take_str()?;
-        let mut bytes = with_capacity(text.len())?;
-        bytes.extend_from_slice(text.as_bytes());
-        // SAFETY: these are the bytes of a text.
-        Ok(unsafe { Self::from_utf8_unchecked(bytes) })
+        let mut copy = Self::new();
+        match copy.try_reserve_exact(text.len()) {
+            Ok(()) => copy.push_str(text),
+            Err(_) => return Err(CodecError::no_memory(text.len() as u64)),
+        }
+        Ok(copy)
     }
 
     fn receive(count: usize, fill: Fill<'_>) -> Option<Self> {
@@ -346,30 +325,22 @@ impl Bulk for String {
 /// The numbers that the bytes make where they lie. `None`: they lie wrong for that, or one is not
 /// whole.
 #[inline]
-pub(crate) fn as_numbers<N: Number>(bytes: &[u8]) -> Option<&[N]> {
-    // SAFETY: whatever the bytes are, they make numbers (see `Number`).
-    match unsafe { bytes.align_to::<N>() } {
-        ([], numbers, []) => Some(numbers),
-        _ => None,
-    }
+pub(crate) fn as_numbers<N: Pod>(bytes: &[u8]) -> Option<&[N]> {
+    const { assert!(size_of::<N>() > 0, "nobody could count them") };
+    bytemuck::try_cast_slice(bytes).ok()
 }
 
 /// The same to be changed.
 #[inline]
-pub(crate) fn as_numbers_mut<N: Number>(bytes: &mut [u8]) -> Option<&mut [N]> {
-    // SAFETY: whatever the bytes are, they make numbers, and the other way round (see `Number`).
-    match unsafe { bytes.align_to_mut::<N>() } {
-        ([], numbers, []) => Some(numbers),
-        _ => None,
-    }
+pub(crate) fn as_numbers_mut<N: Pod>(bytes: &mut [u8]) -> Option<&mut [N]> {
+    const { assert!(size_of::<N>() > 0, "nobody could count them") };
+    bytemuck::try_cast_slice_mut(bytes).ok()
 }
 
 /// The memory of the numbers.
 #[inline]
-pub(crate) fn as_bytes<N: Number>(numbers: &[N]) -> &[u8] {
-    // SAFETY: the memory is that of the slice, each byte of it is initialised (see `Number`), and
-    // the reference keeps its lifetime.
-    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
+pub(crate) fn as_bytes<N: Pod>(numbers: &[N]) -> &[u8] {
+    bytemuck::cast_slice(numbers)
 }
 
 #[cfg(test)]

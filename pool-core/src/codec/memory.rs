@@ -2,10 +2,11 @@
 #![allow(unsafe_code)]
 
 use std::collections::TryReserveError;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::ptr;
 
-use super::number::Number;
+use bytemuck::{Pod, allocation, cast_slice};
+
 use crate::sys;
 
 /// Bytes in memory that is right for numbers of some size, so that it can become a vector of them.
@@ -59,11 +60,8 @@ impl Memory {
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
-        with_words!(&self.words, words => {
-            // SAFETY: all bytes of the words are initialised, there are as many or more (see
-            // `Words`), and the reference keeps its lifetime.
-            unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), self.bytes) }
-        })
+        let all: &[u8] = with_words!(&self.words, words => cast_slice(words));
+        &all[..self.bytes]
     }
 
     /// The bytes that it takes.
@@ -102,7 +100,7 @@ impl Memory {
     }
 
     /// The numbers, if there are so many and the memory was meant for such.
-    pub(super) fn into_numbers<N: Number>(self, count: u64) -> Result<Vec<N>, Self> {
+    pub(super) fn into_numbers<N: Pod>(self, count: u64) -> Result<Vec<N>, Self> {
         let bytes = self.bytes;
         if count.checked_mul(size_of::<N>() as u64) != Some(bytes as u64) {
             return Err(self);
@@ -135,7 +133,7 @@ impl std::fmt::Debug for Memory {
 
 /// Appends `count` bytes to the `bytes` that the words have. Where there is no room for them, there
 /// will be for `room` in all if that can be had, and that `is_all` that is ever needed, or not.
-fn extend<N: Number>(
+pub(super) fn extend<N: Pod>(
     words: &mut Vec<N>,
     bytes: usize,
     count: usize,
@@ -157,27 +155,39 @@ fn extend<N: Number>(
     }
     let start = words.as_mut_ptr().cast::<MaybeUninit<u8>>();
     // SAFETY: the words have room for `needed`, so their memory for `end` bytes and for what the
-    // last word has beyond them; as `MaybeUninit`, bytes need not be initialised.
+    // last word has beyond them; as `MaybeUninit`, bytes need not be initialised. When the length
+    // says that there are so many words, every byte of them is written (`fill` does so, the callers
+    // are this crate's), and whatever the bytes are, they make words, which are plain old data.
     unsafe {
         fill(std::slice::from_raw_parts_mut(start.add(bytes), count));
         ptr::write_bytes(start.add(end), 0, needed * size - end);
+        words.set_len(needed);
     }
-    // SAFETY: there is room, every byte is written (`fill` does so, the callers are this
-    // crate's), and whatever they are, they make numbers (see `Number`).
-    unsafe { words.set_len(needed) };
     Ok(())
 }
 
+/// A copy of these bytes as numbers, as many as they make.
+#[inline]
+pub(super) fn numbers_of<N: Pod>(bytes: &[u8]) -> Result<Vec<N>, TryReserveError> {
+    let count = bytes.len() / size_of::<N>();
+    let mut numbers = Vec::<N>::new();
+    numbers.try_reserve_exact(count)?;
+    // SAFETY: there is room for `count` numbers, and so many bytes are there; the new memory
+    // overlaps nothing; and whatever the bytes are, they make numbers, which are plain old data.
+    unsafe {
+        let to = numbers.as_mut_ptr().cast();
+        ptr::copy_nonoverlapping(bytes.as_ptr(), to, count * size_of::<N>());
+        numbers.set_len(count);
+    }
+    Ok(numbers)
+}
+
 /// The same memory for numbers of another type of that size.
-fn cast<N: Number, M: Number>(words: Vec<N>) -> Result<Vec<M>, Vec<N>> {
-    if size_of::<N>() != size_of::<M>() || align_of::<N>() != align_of::<M>() {
+fn cast<N: Pod, M: Pod>(words: Vec<N>) -> Result<Vec<M>, Vec<N>> {
+    if size_of::<N>() != size_of::<M>() {
         return Err(words);
     }
-    let mut words = ManuallyDrop::new(words);
-    let (len, capacity) = (words.len(), words.capacity());
-    // SAFETY: the memory is that of a vector, which does not free it any more; size and alignment
-    // are the same, so it may be freed as the other one's; and all bits make a number.
-    Ok(unsafe { Vec::from_raw_parts(words.as_mut_ptr().cast(), len, capacity) })
+    allocation::try_cast_vec(words).map_err(|(_, words)| words)
 }
 
 #[cfg(test)]

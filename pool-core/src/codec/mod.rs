@@ -77,7 +77,6 @@ pub(crate) use limits::{MAX_DEPTH, MAX_EXCESS};
 #[cfg(any(fuzzing, test))]
 pub(crate) use memory::AHEAD;
 pub(crate) use memory::Memory;
-pub use number::Number;
 pub(crate) use number::{MAX_NUMBER, number_bytes, number_size, read_number};
 pub use ser::encode;
 pub(crate) use ser::{encode_attached, encode_shared};

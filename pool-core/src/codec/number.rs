@@ -3,19 +3,12 @@
 //! The bytes are those that serde would have led to, so both ways lead to the same.
 #![allow(unsafe_code)]
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::mem::needs_drop;
 use std::ptr;
 
-/// A plain number: an integer of a fixed size, `f32` or `f64`, and where they have 64 bits `usize`
-/// and `isize`. It is the same in memory as on the wire.
-///
-/// # Safety
-/// There must be no padding in it, every pattern of bits must be a value, and its bytes in memory
-/// must be those that the codec writes for it.
-pub unsafe trait Number: Copy + Send + Sync + 'static {}
-
-/// Calls a macro once for each type of number.
+/// Calls a macro once for each type of number: an integer of a fixed size, `f32` or `f64`, and where
+/// they have 64 bits `usize` and `isize`. It is the same in memory as on the wire.
 macro_rules! for_each_number {
     ($with:ident) => {
         for_each_number!($with: u8, i8);
@@ -30,14 +23,6 @@ macro_rules! for_each_number {
     };
 }
 pub(super) use for_each_number;
-
-macro_rules! is_number {
-    ($number:ty) => {
-        // SAFETY: a plain number, of one byte or on a target whose memory is little-endian.
-        unsafe impl Number for $number {}
-    };
-}
-for_each_number!(is_number);
 
 /// The most bytes that a number has.
 pub(crate) const MAX_NUMBER: usize = 16;
@@ -65,26 +50,49 @@ pub(crate) fn number_size<T: 'static>() -> Option<usize> {
     is_number::<T>().then_some(size_of::<T>())
 }
 
+/// The reference, if both types are one. (`dyn Any` would do that for sized types alone.)
+#[inline]
+pub(super) fn same_type<T: ?Sized + 'static, U: 'static>(value: &T) -> Option<&U> {
+    if TypeId::of::<T>() != TypeId::of::<U>() {
+        return None;
+    }
+    // SAFETY: the two types are the same type, and the reference keeps its lifetime.
+    Some(unsafe { &*ptr::from_ref(value).cast::<U>() })
+}
+
 /// The bytes that [`encode`](super::encode) appends for a number; nothing for other types.
 #[inline]
 pub(crate) fn number_bytes<T: ?Sized + 'static>(value: &T) -> Option<&[u8]> {
-    if !is_number::<T>() {
+    if const { needs_drop::<T>() } {
         return None;
     }
-    // SAFETY: the memory is that of a `Number`, each byte of which is initialised, and the
-    // reference keeps its lifetime.
-    Some(unsafe { std::slice::from_raw_parts(ptr::from_ref(value).cast(), size_of_val(value)) })
+    macro_rules! try_type {
+        ($number:ty) => {
+            if let Some(number) = same_type::<T, $number>(value) {
+                return Some(bytemuck::bytes_of(number));
+            }
+        };
+    }
+    for_each_number!(try_type);
+    None
 }
 
 /// The number that these bytes are; nothing for other types, and if there are too few or too many.
 #[inline]
 pub(crate) fn read_number<T: 'static>(bytes: &[u8]) -> Option<T> {
-    if !is_number::<T>() || bytes.len() != size_of::<T>() {
-        return None;
+    let mut slot: Option<T> = None;
+    if const { needs_drop::<T>() } {
+        return slot;
     }
-    // SAFETY: there are as many bytes as a `T` has, and whatever they are, they make one, for it
-    // is a `Number`. The copy needs no alignment.
-    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+    macro_rules! try_type {
+        ($number:ty) => {
+            if let Some(slot) = (&mut slot as &mut dyn Any).downcast_mut::<Option<$number>>() {
+                *slot = bytemuck::try_pod_read_unaligned(bytes).ok();
+            }
+        };
+    }
+    for_each_number!(try_type);
+    slot
 }
 
 #[cfg(test)]

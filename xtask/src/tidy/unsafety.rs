@@ -57,12 +57,14 @@ const PLACES: &[(&str, &str)] = &[
         "pool-core/src/broadcast/memory.rs",
         "text that was checked once",
     ),
-    ("pool-core/src/codec/bulk.rs", "moves numbers as bytes"),
     (
         "pool-core/src/codec/memory.rs",
-        "memory that becomes a vector of numbers",
+        "memory that is written before it is a vector of numbers",
     ),
-    ("pool-core/src/codec/number.rs", "reads numbers from bytes"),
+    (
+        "pool-core/src/codec/number.rs",
+        "finds that two types are one",
+    ),
     (
         "pool-core/src/engine/models/",
         "shares a ring between a model's threads",
