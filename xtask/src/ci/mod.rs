@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: everything that a change must pass.
 
+mod alarms;
 mod examples;
 mod leftovers;
 mod pipeline;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::examples;
 use super::leftovers::Leftovers;
+use super::{alarms, examples};
 use crate::{cargo, chaos, inject, model, tidy, watchdog};
 
 /// For what only compiles: all dependencies, from nothing, on the slowest machine we care for.
@@ -155,6 +155,15 @@ impl Setting {
     }
 }
 
+/// Runs tests: like [`Setting::execute`], and they must sound like success.
+fn run_tests(setting: &Setting, command: &str, backtrace: &str) -> Result<()> {
+    let mut command = setting.cargo(command);
+    command
+        .env("TMPDIR", setting.leftovers.folder())
+        .env("RUST_BACKTRACE", backtrace);
+    alarms::run(command, TEST_LIMIT)
+}
+
 fn fmt(setting: &Setting) -> Result<()> {
     setting.build("fmt --all --check")
 }
@@ -243,14 +252,14 @@ fn packages(setting: &Setting) -> Result<()> {
 fn tests(setting: &Setting) -> Result<()> {
     // Apart, so that the limit of the next command is about tests and not about compilers.
     setting.build("test --workspace --no-run")?;
-    // To the letter what the README asks people to type.
-    setting.execute(setting.cargo("test --workspace"), TEST_LIMIT)?;
+    // To the letter what the README asks people to type, some of whom have asked for backtraces.
+    run_tests(setting, "test --workspace", "1")?;
     // What reads the compiler's tables must also know them of optimised code. One test at a time:
     // the list of recent panics is the process's.
     let optimised = "test --release --package procpool-core --lib -- worker:: panic::catch \
          panic::unwind --test-threads=1";
     setting.build("test --release --package procpool-core --lib --no-run")?;
-    setting.execute(setting.cargo(optimised), TEST_LIMIT)?;
+    run_tests(setting, optimised, "0")?;
     for features in FEATURE_CHOICES {
         // What one backend does by itself it has done above; here it is seen that it can.
         let command = format!(
@@ -258,7 +267,7 @@ fn tests(setting: &Setting) -> Result<()> {
              --lib --test properties --test idle"
         );
         setting.build(&format!("{command} --no-run"))?;
-        setting.execute(setting.cargo(&command), TEST_LIMIT)?;
+        run_tests(setting, &command, "0")?;
     }
     Ok(())
 }
