@@ -74,6 +74,11 @@ pub(super) const STEPS: &[Step] = &[
         run: clippy,
     },
     Step {
+        name: "oldest",
+        purpose: "does the lowest compiler that is promised build what is published?",
+        run: oldest,
+    },
+    Step {
         name: "fuzz",
         purpose: "do the fuzz targets build?",
         run: fuzz,
@@ -211,6 +216,19 @@ fn clippy(setting: &Setting) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// What users build, by the `rust-version` of the manifests. (The newest cargo's lints do not tell all
+/// that an old compiler refuses.)
+fn oldest(setting: &Setting) -> Result<()> {
+    let version = env!("CARGO_PKG_RUST_VERSION");
+    let mut command = Command::new("rustup");
+    command.current_dir(&setting.root);
+    command.args(["run", version, "cargo", "check", "--locked"]);
+    // The suite brings the others.
+    command.args(["--package", "procpool", "--package", "procpool-conformance"]);
+    command.args(["--all-features", "--target-dir", "target/oldest"]);
+    watchdog::run(command, BUILD_LIMIT).context("`.ci/run` installs that compiler, by rustup")
 }
 
 /// To run them takes what only nightly compilers give freely (`cargo xtask fuzz`); to check them
