@@ -7,14 +7,13 @@ use anyhow::{Context, Result, bail};
 use walkdir::{DirEntry, WalkDir};
 
 use super::file::{File, Violation};
-use super::{circles, layers, manifest, required, rooms, text, unsafety};
+use super::{circles, manifest, required, rooms, text, unsafety};
 
 type FileRule = fn(&File) -> Vec<Violation>;
 type TreeRule = fn(&[File]) -> Vec<Violation>;
 
 /// The rules that look at one file at a time.
 const FILE_RULES: &[FileRule] = &[
-    layers::imports,
     manifest::inheritance,
     rooms::imports,
     text::hosts,

@@ -7,7 +7,6 @@
 mod check;
 mod circles;
 mod file;
-mod layers;
 mod manifest;
 mod modules;
 mod required;
