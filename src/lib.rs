@@ -268,9 +268,10 @@
 //!
 //! # Testing your own code
 //! Write it for `P: Pool` and test it with [`SerialPool`], where a debugger and a coverage tool see
-//! everything. To test it with real processes, say [`test_support!`] once in the test file (or, for
-//! unit tests, in the crate root under `#[cfg(test)]`): the harness of `#[test]` has a `main` of
-//! its own. Both backends work then, under `cargo test` and nextest.
+//! everything. To test it with real processes, say
+//! [`init_before_main!`]`(fork_server);` once in the test file (or, for unit tests, in the crate
+//! root under `#[cfg(test)]`): the harness of `#[test]` has a `main` of its own. Both backends work
+//! then, under `cargo test` and nextest.
 //!
 //! ```
 //! use procpool::{Pool, SerialPool, TaskError};
@@ -286,6 +287,9 @@
 //! **Why does `build` say that `init()` is missing?** A `SpawnPool`'s workers are this program.
 //! Without [`init`] as the first line of `main` they would run `main` again instead of tasks; they
 //! find that out, and say so.
+//!
+//! **My crate is a library. Who calls `init`?** Say [`init_before_main!`]`();` in it, and its users
+//! need not know.
 //!
 //! **How do I keep state between tasks?** By [`Call::state`]: a value of any type that each worker
 //! makes once, and which the function gets as `&mut`. Which worker gets which task is not yours to
@@ -386,7 +390,7 @@ pub mod worker {
 pub type ProcessPool = SpawnPool;
 
 #[doc(hidden)]
-pub mod test_support;
+pub mod before_main;
 
 /// Makes this program able to be a worker: the first line of `main`.
 ///

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use procpool::{AnyPool, ForkPool, Pool, SerialPool, SpawnPool};
 
-procpool::test_support!();
+procpool::init_before_main!(fork_server);
 
 fn pools() -> [AnyPool; 3] {
     [

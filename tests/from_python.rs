@@ -9,7 +9,7 @@ use procpool::{
     Broadcast, ForkPool, Pool, ProcessPool, SpawnPool, TaskError, TaskErrorKind, TaskHandle, worker,
 };
 
-procpool::test_support!();
+procpool::init_before_main!(fork_server);
 
 type Tested = Result<(), Box<dyn std::error::Error>>;
 

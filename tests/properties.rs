@@ -13,7 +13,7 @@ use proptest::test_runner::{Config, TestCaseError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-procpool::test_support!();
+procpool::init_before_main!(fork_server);
 
 /// What every kind of value must be able to do here.
 trait Value: Serialize + DeserializeOwned + Clone + Debug + PartialEq + 'static {}

@@ -82,15 +82,19 @@ pub struct MissingInit {
     passed_by: bool,
 }
 
+/// What to do about it: in a program, in a test, in a library.
+pub(crate) const REMEDY: &str = "call it as the first line of main; a test file, whose main is the \
+                                 harness', and a library, whose users' main knows nothing of it, \
+                                 say procpool::init_before_main!() instead";
+
 impl fmt::Display for MissingInit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.passed_by {
-            "this process was started as a worker, but passed by procpool::init(): call it as \
-             the first line of main"
+        let what = if self.passed_by {
+            "this process was started as a worker, but passed by procpool::init()"
         } else {
-            "procpool::init() has not been called in this process: call it as the first line of \
-             main"
-        })
+            "procpool::init() has not been called in this process"
+        };
+        write!(f, "{what}: {REMEDY}")
     }
 }
 

@@ -12,6 +12,7 @@ use procpool_core::{
 
 use crate::channel::{Hello, Nonce, Receiver};
 use crate::doorbell::{Heard, Inbox, Message};
+use crate::init::REMEDY;
 use crate::sys::Process;
 
 /// See [`WorkerHandle`].
@@ -38,8 +39,6 @@ struct Launching {
 /// How long a process may take to die after it has closed its doorbell, in the course of which a
 /// process does little else than close descriptors: microseconds, unless others need the processor.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
-
-const HINT: &str = "call procpool::init() as the first line of main";
 
 impl SpawnWorkerHandle {
     pub(crate) fn new(
@@ -85,7 +84,7 @@ impl WorkerHandle for SpawnWorkerHandle {
             }
             Ok(Heard::Message(Message::Failed(reason))) => Err(LaunchError::new(reason)),
             Ok(Heard::Message(Message::MissingInit)) => Err(LaunchError::new(format!(
-                "the worker process passed by procpool::init(): {HINT}"
+                "the worker process passed by procpool::init(): {REMEDY}"
             ))
             .from_missing_init()),
             Ok(Heard::Closed) => launching.closed(&self.process),
@@ -178,7 +177,7 @@ impl Launching {
         }
         match status {
             Some(status @ ExitStatus::Code(_)) => LaunchError::new(format!(
-                "the worker process {status} before it reached procpool::init(): {HINT}"
+                "the worker process {status} before it reached procpool::init(): {REMEDY}"
             ))
             .from_missing_init(),
             // A process that is killed may have been about to get there.
@@ -187,7 +186,7 @@ impl Launching {
             )),
             None => LaunchError::new(format!(
                 "the worker process closed its standard input before it reached \
-                 procpool::init(): {HINT}"
+                 procpool::init(): {REMEDY}"
             ))
             .from_missing_init(),
         }

@@ -13,7 +13,7 @@ use procpool::{Pool, ProcessPool, TaskError};
 use smol::future::zip;
 use smol::stream::StreamExt;
 
-procpool::test_support!();
+procpool::init_before_main!(fork_server);
 
 /// Runs what `scenario` makes for a pool of two workers to its end, under each runtime. One test at
 /// a time, so that threads can be counted.

@@ -14,7 +14,7 @@ use procpool::{Pool, SpawnPool};
 
 use crate::app::Service;
 
-procpool::test_support!();
+procpool::init_before_main!(fork_server);
 
 /// A service that runs until it is dropped.
 struct Server {

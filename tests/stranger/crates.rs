@@ -49,7 +49,7 @@ use procpool::{Pool, TaskError};
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
-procpool::test_support!();
+procpool::init_before_main!(fork_server);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point { pub x: f64, pub y: f64 }
@@ -91,7 +91,7 @@ mod tests {
 use procpool::{ForkPool, Pool, SerialPool, SpawnPool};
 use tested::{Point, mirror_all};
 
-procpool::test_support!();
+procpool::init_before_main!(fork_server);
 
 fn check(pool: impl Pool) {
     let mirrored = mirror_all(&pool, vec![Point { x: 1.0, y: 2.0 }; 10]).unwrap();
@@ -382,6 +382,42 @@ fn main() {
 "#,
     )],
 );
+
+/// A library whose users know nothing of workers.
+pub(crate) const LIBRARY: Crate = Crate::program(
+    "library",
+    &[(
+        "src/lib.rs",
+        r#"
+#![forbid(unsafe_code)]
+use procpool::{Pool, SpawnPool};
+
+procpool::init_before_main!();
+
+pub fn squares(numbers: Vec<u64>) -> Vec<u64> {
+    let pool = SpawnPool::builder().processes(2).build().unwrap();
+    let squares = pool.map(|x: u64| (x * x, std::process::id()), numbers).unwrap();
+    assert!(squares.iter().all(|(_, worker)| *worker != std::process::id()));
+    squares.into_iter().map(|(square, _)| square).collect()
+}
+"#,
+    )],
+);
+
+/// One of its users.
+pub(crate) const UNAWARE: Crate = Crate {
+    name: "unaware",
+    features: "",
+    extra: "library = { path = \"../library\" }\n",
+    files: &[(
+        "src/main.rs",
+        r#"
+fn main() {
+    println!("{:?}", library::squares(vec![1, 2, 3]));
+}
+"#,
+    )],
+};
 
 /// A library with a copy of the crate of its own, as every Rust library has that is loaded.
 pub(crate) const PLUGIN: Crate = Crate {

@@ -7,7 +7,8 @@ mod scratch;
 
 use crate::crates::{
     ABORTS, CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, FORKS,
-    FORKS_UNNAMED, HOST, LATE, MARKER, OWNER, PLUGIN, POINTER, SPAWNS, TESTED, TOKEN,
+    FORKS_UNNAMED, HOST, LATE, LIBRARY, MARKER, OWNER, PLUGIN, POINTER, SPAWNS, TESTED, TOKEN,
+    UNAWARE,
 };
 use crate::scratch::{Scratch, Told};
 
@@ -61,6 +62,17 @@ fn a_program_without_init_is_told_so() {
     let told = run(FORGETS);
     told.assert_success();
     assert_says_missing_init(&told);
+}
+
+/// Its `main` does not call `init`: a library of it does, before that.
+#[test]
+fn a_library_needs_no_main() {
+    for profile in ["", " --release"] {
+        let scratch = scratch(&[LIBRARY, UNAWARE]);
+        let told = scratch.cargo(&format!("run --package unaware{profile}"));
+        told.assert_success();
+        assert_eq!(told.stdout.trim(), "[1, 4, 9]", "{told}");
+    }
 }
 
 /// An `init` that comes after the pool is as good as none.
@@ -166,7 +178,12 @@ fn process_pool_comes_with_spawn() {
 }
 
 fn assert_says_missing_init(told: &Told) {
-    for words in ["MissingInit", "procpool::init()", "first line of main"] {
+    for words in [
+        "MissingInit",
+        "procpool::init()",
+        "first line of main",
+        "init_before_main!()",
+    ] {
         assert!(told.stdout.contains(words), "no {words:?} in {told}");
     }
     assert_eq!(

@@ -574,7 +574,8 @@ impl Core {
                 match self.slots[slot].killed() {
             Some(Killed::Silent) => LaunchError::new(format!(
                 "the worker did not answer within {limit:?} after its launch; is procpool::init() \
-                 the first line of main? (builder().launch_timeout(..) sets the limit)"
+                 the first line of main, or procpool::init_before_main!() in the test file or \
+                 library? (builder().launch_timeout(..) sets the limit)"
             ))
             .from_missing_init(),
             _ => LaunchError::new(format!("the worker {} before it was ready", fate(exit))),

@@ -119,7 +119,7 @@ const PLACES: &[(&str, &str)] = &[
         "asks the unwinder who would catch a panic",
     ),
     (
-        "src/test_support.rs",
+        "src/before_main.rs",
         "a function that the loader calls before main",
     ),
     (

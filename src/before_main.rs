@@ -1,0 +1,81 @@
+//! [`init`](crate::init) where there is no `main` to call it in.
+
+/// Calls [`init`](crate::init) before `main`: for a test binary, whose `main` is the harness', and
+/// for a library, whose users' `main` knows nothing of pools.
+///
+/// Say it once in the binary or the library, outside of all functions. It adds a function that the
+/// loader runs before `main`. In a process that was started as a worker, that becomes the worker.
+///
+/// With `fork_server`, it also starts a [fork server](crate#choosing-a-backend) for the whole
+/// program, which each `ForkPool::builder()` uses from then on: there is one thread at that time, as
+/// in none of a harness' tests later. The server is a process of its own, so a library should not
+/// ask for it unless it needs a `ForkPool`. Without the feature `fork` it does nothing.
+///
+/// In a test file, or for unit tests in the crate's root under `#[cfg(test)]`:
+///
+#[cfg_attr(feature = "spawn", doc = "```no_run")]
+#[cfg_attr(not(feature = "spawn"), doc = "```ignore")]
+/// // tests/squares.rs
+/// use procpool::{Pool, ProcessPool};
+///
+/// procpool::init_before_main!(fork_server);
+///
+/// #[test]
+/// fn squares() {
+///     let pool = ProcessPool::builder().processes(2).build().unwrap();
+///     assert_eq!(pool.map(|x: u64| x * x, 0..4).unwrap(), [0, 1, 4, 9]);
+/// }
+/// # fn main() {}
+/// ```
+///
+/// In a library:
+///
+#[cfg_attr(feature = "spawn", doc = "```no_run")]
+#[cfg_attr(not(feature = "spawn"), doc = "```ignore")]
+/// // src/lib.rs
+/// use procpool::{Pool, ProcessPool};
+///
+/// procpool::init_before_main!();
+///
+/// /// Those who call this need not know that there are processes.
+/// pub fn squares(numbers: Vec<u64>) -> Result<Vec<u64>, Box<dyn std::error::Error>> {
+///     let pool = ProcessPool::new()?;
+///     Ok(pool.map(|x: u64| x * x, numbers)?)
+/// }
+/// # fn main() {}
+/// ```
+///
+/// A program that has a `main` calls [`init`](crate::init) in it, where a reader sees it. Both do
+/// no harm together. In a shared library that is loaded while the program runs, neither helps: its
+/// functions are not part of the program that is executed again.
+#[macro_export]
+macro_rules! init_before_main {
+    () => {
+        $crate::init_before_main!(@with $crate::init);
+    };
+    (fork_server) => {
+        $crate::init_before_main!(@with $crate::before_main::init_and_start_fork_server);
+    };
+    (@with $init:path) => {
+        const _: () = {
+            extern "C" fn before_main() {
+                $init();
+            }
+            // What the loader finds in this section it calls before `main`, on the main thread.
+            #[used]
+            #[unsafe(link_section = ".init_array")]
+            static BEFORE_MAIN: extern "C" fn() = before_main;
+        };
+    };
+}
+
+/// What [`init_before_main!`] runs with `fork_server`.
+#[doc(hidden)]
+pub fn init_and_start_fork_server() {
+    crate::init();
+    #[cfg(feature = "fork")]
+    if let Ok(server) = crate::ForkServer::start() {
+        // There is one already if the macro was said twice; that one is as good.
+        let _ = server.set_global();
+    }
+}
