@@ -253,7 +253,7 @@
 //! | what the pool did | [`stats`](Pool::stats): items by outcome, bytes, why workers ended, what each worker did |
 //! | what an item took | [`metrics`](Call::measured): waiting, encoding, running, processor time, memory, worker, attempt |
 //! | what is going on now | [`dump`](Pool::dump): each worker's task, since when, and where in the program it is |
-//! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers, and for `cargo xtask timeline` |
+//! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers, and for the program `procpool-timeline` |
 //!
 //! # Performance
 //! A task that is alone costs about a microsecond while both sides are awake, and two wake-ups by

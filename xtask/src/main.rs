@@ -19,7 +19,6 @@ mod processes;
 mod sanitize;
 mod stacks;
 mod tidy;
-mod timeline;
 mod watchdog;
 
 use std::ffi::OsString;
@@ -53,8 +52,6 @@ enum Xtask {
     Chaos(chaos::ChaosOptions),
     /// Let system calls of a pool fail, one after the other, and check how it ends.
     Inject(inject::Options),
-    /// Draw a trace that a pool has written, as SVG.
-    Timeline(timeline::Options),
     /// Make and drop pools and run tasks, and check that nothing grows.
     Soak(chaos::SoakOptions),
 }
@@ -70,7 +67,6 @@ fn main() -> ExitCode {
         Xtask::Compare { arguments } => compare(&root, &arguments),
         Xtask::Chaos(options) => chaos::chaos(&root, &options),
         Xtask::Inject(options) => inject::run(&root, &options),
-        Xtask::Timeline(options) => timeline::run(&options),
         Xtask::Soak(options) => chaos::soak(&root, &options),
     };
     match done {

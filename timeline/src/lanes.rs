@@ -6,81 +6,81 @@ use super::color;
 use super::read::{Item, Trace};
 
 /// How wide the lanes are, in pixels.
-pub(super) const WIDTH: usize = 1000;
+pub(crate) const WIDTH: usize = 1000;
 /// Bars that are narrower than this are drawn together.
 const NARROW: f64 = 1.5;
 
 /// Everything that is to be seen.
-pub(super) struct Picture {
+pub(crate) struct Picture {
     /// How long the trace is, in microseconds; more than nothing.
-    pub(super) length: f64,
-    pub(super) lanes: Vec<Lane>,
+    pub(crate) length: f64,
+    pub(crate) lanes: Vec<Lane>,
     /// Which share of the workers was busy, in each column of pixels.
-    pub(super) busy: Vec<f64>,
+    pub(crate) busy: Vec<f64>,
     /// The same over the whole trace.
-    pub(super) utilisation: f64,
+    pub(crate) utilisation: f64,
     /// The functions, those first that took longest.
-    pub(super) functions: Vec<Function>,
+    pub(crate) functions: Vec<Function>,
     /// How many items have failed in which way.
-    pub(super) failures: BTreeMap<String, u64>,
-    pub(super) items: u64,
-    pub(super) dropped: u64,
-    pub(super) unborn: u64,
+    pub(crate) failures: BTreeMap<String, u64>,
+    pub(crate) items: u64,
+    pub(crate) dropped: u64,
+    pub(crate) unborn: u64,
 }
 
 /// One place for a worker: its workers, one after the other, and what they did.
 #[derive(Default)]
-pub(super) struct Lane {
-    pub(super) place: u32,
-    pub(super) lives: Vec<Life>,
-    pub(super) bars: Vec<Bar>,
-    pub(super) columns: Vec<Column>,
+pub(crate) struct Lane {
+    pub(crate) place: u32,
+    pub(crate) lives: Vec<Life>,
+    pub(crate) bars: Vec<Bar>,
+    pub(crate) columns: Vec<Column>,
 }
 
 /// From the beginning of a worker to its end, in pixels.
-pub(super) struct Life {
-    pub(super) worker: u32,
-    pub(super) pid: u32,
-    pub(super) from: f64,
-    pub(super) to: f64,
+pub(crate) struct Life {
+    pub(crate) worker: u32,
+    pub(crate) pid: u32,
+    pub(crate) from: f64,
+    pub(crate) to: f64,
     /// Why it ended, if it did.
-    pub(super) reason: Option<String>,
-    pub(super) items: u64,
+    pub(crate) reason: Option<String>,
+    pub(crate) items: u64,
 }
 
 /// An item wide enough to be seen.
-pub(super) struct Bar {
-    pub(super) from: f64,
-    pub(super) to: f64,
+pub(crate) struct Bar {
+    pub(crate) from: f64,
+    pub(crate) to: f64,
     /// Its function's place in the legend.
-    pub(super) function: usize,
-    pub(super) item: Item,
+    pub(crate) function: usize,
+    pub(crate) item: Item,
 }
 
 /// Items that are too narrow to be seen each for itself, in neighbouring columns of pixels.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Column {
-    pub(super) at: usize,
-    pub(super) width: usize,
+pub(crate) struct Column {
+    pub(crate) at: usize,
+    pub(crate) width: usize,
     /// Which share of the time there was work, from 0 to 1.
-    pub(super) share: f64,
-    pub(super) items: u64,
-    pub(super) failed: u64,
+    pub(crate) share: f64,
+    pub(crate) items: u64,
+    pub(crate) failed: u64,
     /// The function that took most of it.
-    pub(super) function: usize,
+    pub(crate) function: usize,
 }
 
 /// A function, for the legend.
-pub(super) struct Function {
-    pub(super) name: String,
-    pub(super) color: &'static str,
-    pub(super) items: u64,
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) color: &'static str,
+    pub(crate) items: u64,
     /// Microseconds in all.
-    pub(super) total: f64,
+    pub(crate) total: f64,
 }
 
 impl Picture {
-    pub(super) fn of(trace: &Trace) -> Self {
+    pub(crate) fn of(trace: &Trace) -> Self {
         let length = trace.end.max(1.0);
         let functions = functions(&trace.items);
         let number: BTreeMap<&str, usize> = functions
@@ -251,7 +251,7 @@ impl Cells {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timeline::read::Worker;
+    use crate::read::Worker;
 
     fn item(worker: u32, start: f64, end: f64) -> Item {
         Item {

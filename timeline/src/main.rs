@@ -1,18 +1,25 @@
-//! The command.
+//! `procpool-timeline trace.json` draws a trace that a pool has written (`Pool::trace_to`).
+
+mod color;
+mod draw;
+mod lanes;
+mod read;
+mod svg;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::Parser;
 
-use super::draw::draw;
-use super::lanes::Picture;
-use super::read::read;
+use crate::draw::draw;
+use crate::lanes::Picture;
+use crate::read::read;
 
-/// What `cargo xtask timeline` can be asked for.
-#[derive(Debug, Args)]
-pub(crate) struct Options {
+/// Draws what the workers of a pool did, from the trace that it has written.
+#[derive(Debug, Parser)]
+struct Options {
     /// The trace.
     trace: PathBuf,
     /// Where the picture goes; beside the trace, if nothing is said.
@@ -23,11 +30,17 @@ pub(crate) struct Options {
     title: Option<String>,
 }
 
-/// Draws the trace.
-///
-/// # Errors
-/// When it cannot be read, or has nothing.
-pub(crate) fn run(options: &Options) -> Result<()> {
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
     let path = &options.trace;
     let text =
         fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
@@ -50,4 +63,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         path.display()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Options::command().debug_assert();
+    }
 }

@@ -7,48 +7,48 @@ use tinyjson::JsonValue;
 
 /// A trace. Times are microseconds since its beginning.
 #[derive(Debug, Default)]
-pub(super) struct Trace {
-    pub(super) items: Vec<Item>,
+pub(crate) struct Trace {
+    pub(crate) items: Vec<Item>,
     /// The workers, by their numbers.
-    pub(super) workers: BTreeMap<u32, Worker>,
+    pub(crate) workers: BTreeMap<u32, Worker>,
     /// Events that the pool had no room for.
-    pub(super) dropped: u64,
+    pub(crate) dropped: u64,
     /// Items that were never begun.
-    pub(super) unborn: u64,
+    pub(crate) unborn: u64,
     /// When it ended.
-    pub(super) end: f64,
+    pub(crate) end: f64,
 }
 
 /// An item that a worker ran.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Item {
+pub(crate) struct Item {
     /// The worker's number.
-    pub(super) worker: u32,
-    pub(super) function: String,
-    pub(super) index: u64,
-    pub(super) start: f64,
-    pub(super) end: f64,
+    pub(crate) worker: u32,
+    pub(crate) function: String,
+    pub(crate) index: u64,
+    pub(crate) start: f64,
+    pub(crate) end: f64,
     /// Why it failed, if it did.
-    pub(super) error: Option<String>,
-    pub(super) queued: Option<f64>,
+    pub(crate) error: Option<String>,
+    pub(crate) queued: Option<f64>,
 }
 
 /// A worker.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Worker {
-    pub(super) pid: u32,
+pub(crate) struct Worker {
+    pub(crate) pid: u32,
     /// Which place of the pool's it had.
-    pub(super) place: u32,
-    pub(super) up: f64,
+    pub(crate) place: u32,
+    pub(crate) up: f64,
     /// When and why it ended, if it did.
-    pub(super) ended: Option<(f64, String)>,
+    pub(crate) ended: Option<(f64, String)>,
 }
 
 /// Reads a trace: an array with one event in each line, of which the end may be missing.
 ///
 /// # Errors
 /// When there is no event in it.
-pub(super) fn read(text: &str) -> Result<Trace> {
+pub(crate) fn read(text: &str) -> Result<Trace> {
     let mut trace = Trace::default();
     let mut count = 0;
     for line in text.lines() {

@@ -22,7 +22,7 @@ text{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fil
 .axis{stroke:#8c959f;stroke-width:1}rect:hover{opacity:.75}";
 
 /// Draws it.
-pub(super) fn draw(picture: &Picture, title: &str) -> String {
+pub(crate) fn draw(picture: &Picture, title: &str) -> String {
     let mut svg = Svg::new();
     let lanes = picture.lanes.len() as f64;
     let bottom = LANES + lanes * (LANE + GAP);

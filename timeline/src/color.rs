@@ -6,10 +6,10 @@ const COLORS: [&str; 8] = [
 ];
 
 /// What failed.
-pub(super) const FAILED: &str = "#d62728";
+pub(crate) const FAILED: &str = "#d62728";
 
 /// The colour of the function with this place in the legend; beyond the last one, all have the
 /// same.
-pub(super) fn of(place: usize) -> &'static str {
+pub(crate) fn of(place: usize) -> &'static str {
     COLORS[place.min(COLORS.len() - 1)]
 }
