@@ -250,7 +250,7 @@ impl Engine {
         {
             // A model has no such systems, and a wait that is over would hide a wake-up that is
             // lost.
-            let give_up = (!IS_MODEL).then(|| sys::now() + terminating::WAIT + GRACE);
+            let give_up = (!IS_MODEL).then(|| sys::now() + self.shared.patience());
             let mut core = self.shared.lock();
             while !core.has_no_supervisor && give_up.is_none_or(|give_up| sys::now() < give_up) {
                 core = self.shared.wait_for_change(core, give_up);
@@ -269,6 +269,9 @@ impl Engine {
 
 /// How long it may take a supervisor that has nothing to wait for to come to its end.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The same where it may be asleep for good.
+const DEAF_GRACE: Duration = Duration::from_millis(100);
 
 impl Drop for Engine {
     fn drop(&mut self) {
@@ -318,6 +321,16 @@ impl Shared {
         };
         shared.prepare()?;
         Ok(shared)
+    }
+
+    /// How long to wait for the supervisor of a pool that has ended.
+    fn patience(&self) -> Duration {
+        match self.events.wait(&mut Vec::new(), Some(Duration::ZERO)) {
+            // The program has closed what it does not know, and with that the workers' ties, which
+            // has killed them. If the supervisor was asleep then, nothing can wake it any more.
+            Err(_) => DEAF_GRACE,
+            Ok(()) => terminating::WAIT + GRACE,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
