@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use procpool_core::{ExitStatus, LaunchError, failed};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process_group, pidfd_open, setpgid};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, setpgid};
 
 use crate::server::{self, Parent, Serve};
 use crate::server_process::ServerProcess;
@@ -33,7 +33,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct ServerFailover {
     /// The process that this value belongs to.
-    owner: Pid,
+    owner: u32,
     /// The process group of all servers and standbys, named after the first. The number is theirs
     /// as long as one of them is not reaped.
     family: Pid,
@@ -73,8 +73,10 @@ impl ServerFailover {
         let refused = |call| {
             move |errno| StartError::of_system("cannot start the fork server", failed(call)(errno))
         };
-        let owner = getpid();
-        let death = pidfd_open(owner, PidfdFlags::empty()).map_err(refused("pidfd_open"))?;
+        let owner = procpool_core::own_pid();
+        let myself = Pid::from_raw(owner.cast_signed()).ok_or(Errno::PERM);
+        let death = pidfd_open(myself.map_err(refused("getpid"))?, PidfdFlags::empty())
+            .map_err(refused("pidfd_open"))?;
         let death = above(death).map_err(refused("fcntl"))?;
         let (ours, theirs) = Socket::pair().map_err(|(call, errno)| refused(call)(errno))?;
         let (tie, their_tie) = Socket::pair().map_err(|(call, errno)| refused(call)(errno))?;
@@ -139,7 +141,8 @@ impl ServerFailover {
 
     /// Whether this value came into this process by a fork: then it stands for nothing here.
     pub(crate) fn is_inherited(&self) -> bool {
-        getpid() != self.owner
+        // A sandbox that was put up later says nothing.
+        ![self.owner, 0].contains(&procpool_core::own_pid())
     }
 
     /// Hands the server its end of a new pool's connection, and answers whose epoch it is. To be

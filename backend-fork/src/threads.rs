@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::io;
 
-use rustix::thread::gettid;
+use procpool_core::failed;
+use rustix::io::Errno;
 
 /// The kernel's `PF_EXITING`: the thread has left user space for good.
 const EXITING: u32 = 4;
@@ -17,7 +18,11 @@ const EXITING: u32 = 4;
 /// # Errors
 /// When `/proc` cannot be read.
 pub(crate) fn others() -> io::Result<Vec<String>> {
-    let own = gettid().as_raw_nonzero().to_string();
+    let own = procpool_core::own_tid();
+    if own == 0 {
+        return Err(failed("gettid")(Errno::PERM));
+    }
+    let own = own.to_string();
     let mut others = Vec::new();
     // This one is always there.
     let mut is_listed = false;

@@ -73,7 +73,7 @@ impl SpawnLauncher {
             }
             let called = BootstrapEnv {
                 version: PROTOCOL_VERSION,
-                parent: std::process::id(),
+                parent: procpool_core::own_pid(),
                 doorbell: sys::inode(&offer.doorbell)?,
                 launch: Some(launch),
             };

@@ -134,7 +134,8 @@ impl Launching {
                  {PROTOCOL_VERSION}"
             )));
         }
-        if pid != process.id() {
+        // (0: it does not know. The nonce is what it has from this parent alone.)
+        if pid != process.id() && pid != 0 {
             return Err(LaunchError::new(format!(
                 "the worker is process {} but takes itself for {pid}; a pool's workers must be \
                  in the process namespace of their parent",

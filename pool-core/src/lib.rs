@@ -80,7 +80,9 @@ pub use shm::build_identity::PROTOCOL_VERSION;
 pub use shm::build_identity::{BuildId, build_id, build_identity};
 pub use shm::region::Region;
 #[doc(hidden)]
-pub use sys::{be_signalled_by, failed, interpreter, off_standard, poll, starter};
+pub use sys::{
+    be_signalled_by, failed, interpreter, off_standard, own_pid, own_tid, poll, starter,
+};
 pub use task::call_id::CallId;
 pub use task::callbacks::Callbacks;
 pub use task::chunk::Chunk;

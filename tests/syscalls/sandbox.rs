@@ -64,6 +64,8 @@ pub(crate) const CALLS: &[Call] = &[
     call("sched_getaffinity", libc::SYS_sched_getaffinity),
     call("prlimit64", libc::SYS_prlimit64),
     call("getppid", libc::SYS_getppid),
+    call("getpid", libc::SYS_getpid),
+    call("gettid", libc::SYS_gettid),
     call("pidfd_open", libc::SYS_pidfd_open),
     call("pidfd_send_signal", libc::SYS_pidfd_send_signal),
     call("kill", libc::SYS_kill),

@@ -151,7 +151,7 @@ impl Client {
         };
         drop(memory);
 
-        let server = rustix::process::getpid();
+        let server = procpool_core::own_pid();
         // SAFETY: the server never starts a thread. What the copy must not do is listed at
         // `sys::fork`; it returns from here straight to `entrypoint::run` and leaves from there.
         let hello = match unsafe { sys::fork() } {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use procpool_core::Region;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use crate::sys;
 use crate::threads;
@@ -25,7 +25,8 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// A process that was just forked to be a worker.
 #[derive(Debug)]
 pub(super) struct ForkedWorker {
-    server: Pid,
+    /// 0: it is not known.
+    server: u32,
     name: String,
     belongings: Belongings,
     outlets: Outlets,
@@ -49,7 +50,7 @@ pub(super) struct Outlets {
 }
 
 impl ForkedWorker {
-    pub(super) fn new(server: Pid, name: String, belongings: Belongings, outlets: Outlets) -> Self {
+    pub(super) fn new(server: u32, name: String, belongings: Belongings, outlets: Outlets) -> Self {
         Self {
             server,
             name,
@@ -65,8 +66,8 @@ impl ForkedWorker {
         let _ = rustix::process::setpgid(None, None);
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         // The server may have died before that. (0: a sandbox does not say who the parent is.)
-        let server = self.server.as_raw_pid().unsigned_abs();
-        if ![server, 0].contains(&procpool_core::starter()) {
+        let starter = procpool_core::starter();
+        if starter != self.server && starter != 0 && self.server != 0 {
             sys::leave(0);
         }
         let Belongings {

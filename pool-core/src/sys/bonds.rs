@@ -3,18 +3,19 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::num::NonZero;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::fcntl_getfl;
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown,
     socketpair,
 };
-use rustix::process::{Signal, getpgid, getpid, set_parent_process_death_signal};
+use rustix::process::{Signal, getpgid, set_parent_process_death_signal};
 use rustix::time::Timespec;
 
 use super::linux::off_standard;
@@ -83,9 +84,10 @@ const F_SETSIG: libc::c_int = 10;
 /// # Errors
 /// When the system, a sandbox perhaps, refuses it.
 pub fn be_signalled_by(end: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    let me = getpid();
-    let leads = getpgid(None)? == me;
-    let owner = me.as_raw_nonzero().get();
+    // Nobody else must be signalled because nobody says who this is.
+    let me = NonZero::new(own_pid()).ok_or_else(|| failed("getpid")(Errno::PERM))?;
+    let owner = me.get().cast_signed();
+    let leads = getpgid(None)?.as_raw_nonzero().get() == owner;
     // A negative number stands for a process group.
     let owner = if leads { -owner } else { owner };
     let set = |what, value: libc::c_int| {
@@ -103,11 +105,24 @@ pub fn be_signalled_by(end: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 }
 
 /// The process that this one is a child of; 0 if that is in another process namespace, or a sandbox
-/// refuses to say it. (rustix takes it for a call that cannot fail.)
+/// refuses to say it. (rustix takes it, as the two that follow, for a call that cannot fail, and
+/// panics in debug builds.)
 #[must_use]
 pub fn starter() -> u32 {
     // Where it is refused, the answer is a negative number.
     nix::unistd::getppid().as_raw().max(0).unsigned_abs()
+}
+
+/// This process; 0 if a sandbox refuses to say it.
+#[must_use]
+pub fn own_pid() -> u32 {
+    nix::unistd::getpid().as_raw().max(0).unsigned_abs()
+}
+
+/// This thread; 0 if a sandbox refuses to say it.
+#[must_use]
+pub fn own_tid() -> u32 {
+    nix::unistd::gettid().as_raw().max(0).unsigned_abs()
 }
 
 /// Asks the kernel to kill this process when the thread ends that has started it.

@@ -27,7 +27,7 @@ mod sealed;
 mod waiting;
 
 #[cfg(target_os = "linux")]
-pub use bonds::{be_signalled_by, starter};
+pub use bonds::{be_signalled_by, own_pid, own_tid, starter};
 #[cfg(target_os = "linux")]
 pub(crate) use bonds::{
     connected_pair, die_with_starter, hang_up, ignore_signals_of_files, is_hung_up,

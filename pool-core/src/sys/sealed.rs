@@ -11,6 +11,7 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, SealFlags, StatxFlags, fcntl_add_seals, fcntl_get_seals,
     fstat, open, readlink, stat, statx,
 };
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use super::file_size::without_size_signal;
@@ -136,6 +137,10 @@ impl Sealed {
     /// Nothing is believed: whatever the other process has there, this neither blocks, nor does
     /// anything to it, nor makes memory of it that can change.
     pub(crate) fn open(place: Place) -> io::Result<Option<Self>> {
+        if place.pid == 0 {
+            // Whoever has it did not know where it is.
+            return Err(failed("getpid")(Errno::PERM));
+        }
         // Not opened before it is known to be memory: to open a pipe or a device is to do
         // something.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -217,7 +222,7 @@ impl Sealed {
     /// Where other processes find it: in this one.
     pub(crate) fn place(&self) -> Place {
         Place {
-            pid: std::process::id(),
+            pid: super::own_pid(),
             descriptor: self.file.as_fd().as_raw_fd(),
             inode: self.inode,
         }

@@ -80,7 +80,8 @@ fn stack_below(here: usize) -> Range<usize> {
 /// since the C library would read all of `/proc/self/maps`, in every worker that starts. `None`:
 /// this is another thread, or its stack has no limit.
 fn main_stack(here: usize) -> Option<Range<usize>> {
-    let is_first = rustix::thread::gettid() == rustix::process::getpid();
+    let me = sys::own_tid();
+    let is_first = me != 0 && me == sys::own_pid();
     // (rustix takes it for a call that cannot fail, and a sandbox may refuse it.)
     let (limit, _) = getrlimit(Resource::RLIMIT_STACK).ok()?;
     // The kernel puts the program's name at the very top of the stack, and a word after it.
