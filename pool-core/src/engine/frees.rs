@@ -1,6 +1,6 @@
 //! Shared memory that was freed: the workers that may have mapped it are notified.
 
-use super::Shared;
+use super::shared::Shared;
 use crate::broadcast::Listener;
 
 impl Shared {
@@ -13,7 +13,7 @@ impl Shared {
     /// Notifies the workers if memory was freed.
     pub(super) fn tell_of_frees(&self) {
         if self.frees.get().is_some_and(|frees| frees.take()) {
-            for slot in self.lock().slots.values() {
+            for slot in self.lock().slots().values() {
                 // Others have mapped nothing.
                 if let Some((_, channel)) = slot.up() {
                     channel.tell_of_frees();

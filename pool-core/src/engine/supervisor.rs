@@ -9,12 +9,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::core::End;
-use super::leader::{RingWatcher, until};
-use super::slot_id::SlotId;
-use super::terminating::outlive;
-use super::workers::Due;
-use super::{Process, Shared, Token, WorkerPipes};
+use super::capture::WorkerPipes;
+use super::launch::Due;
+use super::leadership::RingWatcher;
+use super::shared::Shared;
+use super::time_limits::until;
+use super::token::{ALARM, DOORBELLS, Kind, NOTIFIER, Token};
+use super::worker_process::{Process, outlive};
 use crate::backend::launcher::Launcher;
 use crate::backend::tie::Tie;
 use crate::error::hint::hint;
@@ -25,58 +26,12 @@ use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sys::{self, Poller};
 
-/// The token of a thread's own alarm.
-pub(super) const ALARM: u64 = u64::MAX;
-/// The token of the poller of all doorbells.
-pub(super) const DOORBELLS: u64 = u64::MAX - 1;
-/// The token of the launcher's notifier.
-const NOTIFIER: u64 = u64::MAX - 2;
-
 /// Doorbells that follow each other more closely than this are hectic.
 const HECTIC: Duration = Duration::from_micros(500);
 /// How long results may wait in hectic times.
 const NAP: Duration = Duration::from_micros(50);
 /// The same while a submitter drains them, which has to go on with that.
 const LONG_NAP: Duration = Duration::from_micros(200);
-
-/// What a worker's descriptor says when it is readable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Doorbell = 0,
-    Death = 1,
-    Bell = 2,
-}
-
-impl Token {
-    fn doorbell(self) -> u64 {
-        self.pack(Kind::Doorbell)
-    }
-
-    fn bell(self) -> u64 {
-        self.pack(Kind::Bell)
-    }
-
-    fn exit_fd(self) -> u64 {
-        self.pack(Kind::Death)
-    }
-
-    fn pack(self, kind: Kind) -> u64 {
-        (kind as u64) << 56 | (self.slot.index() as u64) << 32 | u64::from(self.number)
-    }
-
-    fn unpack(token: u64) -> (Self, Kind) {
-        let kind = match token >> 56 {
-            0 => Kind::Doorbell,
-            1 => Kind::Death,
-            _ => Kind::Bell,
-        };
-        let worker = Self {
-            slot: SlotId::new((token >> 32 & 0xFF_FFFF) as usize),
-            number: token as u32,
-        };
-        (worker, kind)
-    }
-}
 
 /// Starts the thread.
 pub(super) fn start(
@@ -103,7 +58,7 @@ pub(super) fn start(
             }
             // The launcher goes with it, and what that has to end.
             drop(supervisor);
-            shared.lock().has_no_supervisor = true;
+            shared.lock().supervisor_ended();
             shared.changed.notify_all();
         });
     thread.map_err(sys::failed_in(sys::THREAD_CALL))
@@ -154,27 +109,27 @@ impl Supervisor {
                     core.kill_silent_workers();
                 }
                 core.on_time();
-                core.leadership.relieve(sys::now_ns());
+                core.leadership().relieve(sys::now_ns());
                 core.cancel_pending_launches();
                 // It is tried again where it is still needed.
-                core.leadership.hear_again = None;
-                if core.lifecycle.is_maintenance_due() {
+                core.leadership().hear_again();
+                if core.lifecycle().is_maintenance_due() {
                     core.dispatch();
                 }
                 self.shared.settle(&mut core);
-                if core.is_over() && !matches!(core.end, End::Open) {
+                if core.is_over() {
                     self.shared.deliver(core);
                     break;
                 }
                 let now = sys::now_ns();
-                open = if core.leadership.ask_at.take_if(|at| *at <= now).is_some() {
+                open = if core.leadership().is_time_to_ask(now) {
                     core.open_for_idle()
                 } else {
                     core.open_for_supervisor()
                 };
                 let timer = core.next_timer(true);
-                core.leadership.supervisor_wakes = timer;
-                let busy = core.notify.has_deliveries();
+                core.leadership().supervisor_sleeps(timer);
+                let busy = core.has_deliveries();
                 self.shared.deliver(core);
                 if busy {
                     Some(Duration::ZERO)
@@ -194,7 +149,7 @@ impl Supervisor {
     /// Takes in what has happened by now.
     fn hear_everybody(&mut self, ready: &mut Vec<u64>) -> io::Result<()> {
         // Each look takes in dozens, of which a worker has two.
-        let looks = self.shared.lock().slots.len() / 16 + 1;
+        let looks = self.shared.lock().slots().len() / 16 + 1;
         for _ in 0..looks {
             self.sleep(ready, Some(Duration::ZERO))?;
         }
@@ -242,7 +197,7 @@ impl Supervisor {
         let mut is_hectic = sys::now() - self.last_ring < HECTIC;
         loop {
             let mut core = self.shared.lock();
-            if core.leadership.has_leader {
+            if core.leadership().has_leader() {
                 // The ring is meant for the leader, which sleeps on the same doorbells, or will:
                 // they must go on ringing, but not for us. A bell rings once.
                 self.shared.hear_doorbells(&mut core, false);
@@ -256,7 +211,7 @@ impl Supervisor {
             }
             ready.clear();
             core.attend(RingWatcher::Coalescing);
-            let drained_early = std::mem::take(&mut core.drained_early);
+            let drained_early = core.take_drained_early();
             let nap = if drained_early { LONG_NAP } else { NAP };
             let news = core.drain_and_dispatch() || drained_early;
             // Time must be kept, too.
@@ -287,7 +242,7 @@ impl Supervisor {
         let Some(process) = core.process(worker) else {
             return;
         };
-        if core.slots[worker.slot].up().is_some() {
+        if core.slots()[worker.slot].up().is_some() {
             if !matches!(sys::is_hung_up(process.handle.doorbell()), Ok(true)) {
                 return;
             }
@@ -297,7 +252,7 @@ impl Supervisor {
             return;
         }
         let was_reached = core.advance(worker.slot);
-        let was_killed = core.slots[worker.slot].is_killed();
+        let was_killed = core.slots()[worker.slot].is_killed();
         if was_reached {
             if let Some(process) = core.process(worker) {
                 let doorbell = process.handle.doorbell();
@@ -378,7 +333,7 @@ impl Supervisor {
             let overdue = core.overdue(now);
             let left = core.leave_behind(now);
             for worker in &left {
-                self.shared.unwatch(&worker.process);
+                self.shared.unwatch(worker.process());
             }
             core.dispatch();
             self.shared.deliver(core);
@@ -436,7 +391,7 @@ impl Supervisor {
     }
 
     fn launch(&mut self, due: &Due) -> Result<Process, LaunchError> {
-        if !matches!(self.shared.lock().end, End::Open | End::Closing) {
+        if self.shared.lock().has_ended() {
             return Err(LaunchError::new("the pool has ended"));
         }
         let (tie, theirs) = Tie::new().map_err(|error| {

@@ -27,9 +27,9 @@
 //! not bring back. Its place is another thing, since a slot has one before it has a worker: see
 //! [`Place`].
 
-use super::Process;
 use super::parent_channel::ParentChannel;
 use super::positions::PositionId;
+use super::worker_process::Process;
 use crate::error::task_error::TaskError;
 use crate::observe::worker_exit::ExitReason;
 
@@ -544,6 +544,11 @@ impl Phase {
             | Self::Dying { process, .. } => Some(process),
             Self::Down { .. } | Self::Launching => None,
         }
+    }
+
+    /// When a slot's worker is to be asked how it ended, in nanoseconds; `u64::MAX`: not yet.
+    pub(super) fn asked_at(&self) -> u64 {
+        self.process().map_or(u64::MAX, Process::asked_at)
     }
 }
 

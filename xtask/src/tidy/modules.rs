@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
                         inner.pop();
                     }
                 }
-                name if self.token(1) == "::" && !matches!(before, Some("::" | "$")) => {
+                name if self.token(1) == "::" && !matches!(before, Some("::" | "$" | "in")) => {
                     let start = match name {
                         "crate" => Some(Vec::new()),
                         "self" => Some(self.path.to_vec()),
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn tests_comments_and_other_crates_do_not_count() {
-        let text = "// super::b::B\n#[cfg(test)]\nuse super::b::B;\nuse std::b::B;\n\
+        let text = "// super::b::B\npub(in super::super) fn f() {}\n#[cfg(test)]\nuse super::b::B;\nuse std::b::B;\n\
                     #[cfg(test)]\nmod tests {\n    use super::super::b::B;\n}\n\
                     fn f() { self.b::<B>(); $crate::room::b::f(); }\n";
         assert!(edges(&[("room/a.rs", text), ("room/b.rs", "")]).is_empty());

@@ -14,7 +14,7 @@ use super::lines::Lines;
 use super::worker_pipes::{Destination, PIECE_BYTES, Pipes, WorkerPipes, from_token};
 use crate::backend::config::ValidatedConfig;
 use crate::backend::launcher::Outlets;
-use crate::engine::workers::Due;
+use crate::engine::launch::Due;
 #[cfg(feature = "tracing")]
 use crate::observe::events::{Audience, Frames, Origin};
 use crate::observe::output::{Kind, LineHandler, Output, OutputLine, OutputStream};

@@ -1,32 +1,32 @@
 //! The life of a pool's workers: launched, reached, dead, replaced.
 
-use std::borrow::Cow;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Poll;
 
 use rustix::process::Signal;
 
-use super::booking::Booking;
-use super::core::{Core, End, nanoseconds};
-use super::lifecycle::Setback;
-use super::parent_channel::ParentChannel;
-use super::peer::Peer;
-use super::positions::PositionId;
+use super::Core;
 use super::prepare::died_in_preparation;
-use super::slot_id::SlotId;
-use super::terminating::{AFTER_DEATH_NS, AFTER_KILL_NS};
-use super::timers::GRACE_NS;
-use super::work::Delivery;
-use super::worker_slot::{Departure, Disconnected, Initialized, Killed, Phase, Released};
 use super::{Process, Token};
-use crate::backend::launcher::{LaunchSpec, Outlets, Readiness};
+use crate::backend::launcher::Readiness;
+use crate::engine::booking::Booking;
+use crate::engine::death::{Death, fate};
+use crate::engine::launch::Due;
+use crate::engine::lifecycle::Setback;
+use crate::engine::parent_channel::ParentChannel;
+use crate::engine::peer::Peer;
+use crate::engine::positions::PositionId;
+use crate::engine::slot_id::SlotId;
+use crate::engine::time_limits::GRACE_NS;
+use crate::engine::time_limits::nanoseconds;
+use crate::engine::time_limits::{AFTER_DEATH_NS, AFTER_KILL_NS};
+use crate::engine::work::Delivery;
+use crate::engine::worker_slot::{Departure, Disconnected, Initialized, Killed, Phase, Released};
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::worker_exit::{ExitReason, WorkerExit};
 use crate::panic::report::PanicReport;
 use crate::process::exit_status::ExitStatus;
-use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
 use crate::sys;
@@ -48,9 +48,9 @@ const SIGABRT: ExitStatus = ExitStatus::Signal(Signal::ABORT.as_raw());
 
 impl Core {
     /// The launches that are due, each with the slot that it is for.
-    pub(super) fn due_launches(&mut self) -> Vec<Due> {
+    pub(in crate::engine) fn due_launches(&mut self) -> Vec<Due> {
         let mut due = Vec::new();
-        if matches!(self.end, End::Ended(_)) {
+        if self.end.has_ended() {
             return due;
         }
         self.has_errand = false;
@@ -75,20 +75,20 @@ impl Core {
     }
 
     /// A worker process is on its way; in vain, if it has failed already.
-    pub(super) fn launched(&mut self, slot: SlotId, process: Process) {
+    pub(in crate::engine) fn launched(&mut self, slot: SlotId, process: Process) {
         let is_in_vain = process.failure.is_some();
         self.notify.worker_launched();
         let give_up = sys::now_ns().saturating_add(nanoseconds(self.config.launch_timeout));
         self.slots[slot].start(process, give_up);
         if is_in_vain {
             self.kill(slot, Killed::Silent);
-        } else if matches!(self.end, End::Ended(_)) {
+        } else if self.end.has_ended() {
             self.kill(slot, Killed::Cancelled);
         }
     }
 
     /// A worker process could not be started.
-    pub(super) fn launch_failed(&mut self, slot: SlotId, error: &LaunchError) {
+    pub(in crate::engine) fn launch_failed(&mut self, slot: SlotId, error: &LaunchError) {
         self.slots[slot].launch_failed();
         if self.slots[slot].position().is_none() {
             // It was to go anyway.
@@ -117,7 +117,7 @@ impl Core {
     }
 
     /// A worker did not come so far that it could run a task.
-    pub(super) fn startup_failed(&mut self, slot: SlotId, reason: TaskError) {
+    pub(in crate::engine) fn startup_failed(&mut self, slot: SlotId, reason: TaskError) {
         let setback = self.lifecycle.start_failed(self.slots[slot].number());
         self.suffer(slot, setback, || reason);
     }
@@ -135,7 +135,7 @@ impl Core {
     }
 
     /// A starting worker's doorbell is readable. Says whether the worker was reached by this.
-    pub(super) fn advance(&mut self, slot: SlotId) -> bool {
+    pub(in crate::engine) fn advance(&mut self, slot: SlotId) -> bool {
         if self.slots[slot].is_killed() {
             return false;
         }
@@ -199,7 +199,7 @@ impl Core {
 
     /// Kills a slot's worker. What becomes of its tasks is delivered when it is dead, or when it
     /// should be.
-    pub(super) fn kill(&mut self, slot: SlotId, why: Killed) {
+    pub(in crate::engine) fn kill(&mut self, slot: SlotId, why: Killed) {
         if let Some(process) = self.slots[slot].living_mut() {
             process.kill();
             process.ask_again = None;
@@ -212,7 +212,7 @@ impl Core {
     /// A worker's doorbell has no other end any more. It is dying; or a task has closed what it
     /// does not know: then this worker is given nothing more, and finishes what it runs, which may
     /// be another task already.
-    pub(super) fn hung_up_on(&mut self, slot: SlotId) {
+    pub(in crate::engine) fn hung_up_on(&mut self, slot: SlotId) {
         let is_alive = !self.slots[slot].is_killed()
             && self.slots[slot].up().is_some_and(|(process, _)| {
                 process
@@ -238,7 +238,7 @@ impl Core {
 
     /// Looks whether a worker that cannot ring has finished. After a while it is killed: what runs
     /// so long is most likely the task that closed the doorbell.
-    pub(super) fn poll_disconnected(&mut self, slot: SlotId, now: u64) {
+    pub(in crate::engine) fn poll_disconnected(&mut self, slot: SlotId, now: u64) {
         let Some(Disconnected { since, .. }) = self.slots[slot].disconnected() else {
             return;
         };
@@ -260,7 +260,7 @@ impl Core {
 
     /// A worker is of no use: it cannot be heard. One that is dying, or leaves in good order, needs
     /// no killing.
-    pub(super) fn lost_doorbell(&mut self, slot: SlotId) {
+    pub(in crate::engine) fn lost_doorbell(&mut self, slot: SlotId) {
         if !self.scheduler.is_retiring(slot)
             && let Some((process, _)) = self.slots[slot].up_mut()
         {
@@ -271,7 +271,7 @@ impl Core {
     }
 
     /// Whether the death of a slot's worker is watched from now on.
-    pub(super) fn watched(&mut self, slot: SlotId, is_watched: bool) {
+    pub(in crate::engine) fn watched(&mut self, slot: SlotId, is_watched: bool) {
         if let Some((process, _)) = self.slots[slot].up_mut() {
             process.is_watched = is_watched;
         }
@@ -279,7 +279,7 @@ impl Core {
 
     /// The starting workers to be asked by this time, in nanoseconds, how far they are: their
     /// doorbells say nothing any more.
-    pub(super) fn hung_up(&self, by: u64) -> Vec<Token> {
+    pub(in crate::engine) fn hung_up(&self, by: u64) -> Vec<Token> {
         let slots = self.slots.iter();
         let starting = slots.filter_map(|(slot, it)| match it.phase() {
             Phase::Starting { process, .. } if !it.is_killed() && process.asked_at() <= by => {
@@ -295,7 +295,7 @@ impl Core {
 
     /// Gives up launches that were ended before there was a process, of whose death nobody will
     /// hear.
-    pub(super) fn cancel_pending_launches(&mut self) {
+    pub(in crate::engine) fn cancel_pending_launches(&mut self) {
         for slot in self.slots.ids() {
             if self.slots[slot].is_killed()
                 && let Phase::Starting { process, .. } = self.slots[slot].phase()
@@ -307,7 +307,7 @@ impl Core {
     }
 
     /// A worker process has died. How it ended may not be known yet.
-    pub(super) fn died(&mut self, slot: SlotId) {
+    pub(in crate::engine) fn died(&mut self, slot: SlotId) {
         let Some(mut released) = self.slots[slot].let_go() else {
             return;
         };
@@ -367,7 +367,7 @@ impl Core {
 
     /// Decides what becomes of all that a worker had, which runs nothing any more and had begun so
     /// many items. What it has finished is taken in first.
-    pub(super) fn settle_items(
+    pub(in crate::engine) fn settle_items(
         &mut self,
         slot: SlotId,
         mut channel: ParentChannel,
@@ -400,7 +400,7 @@ impl Core {
         for done in salvaged.finished {
             self.notify.deliver(Delivery::new(done, 0));
         }
-        if matches!(self.end, End::Ended(_)) {
+        if self.end.has_ended() {
             return;
         }
         // A process that was ended by a panic was not killed.
@@ -443,14 +443,14 @@ impl Core {
     }
 
     /// Why a worker is dead that had been reached.
-    pub(super) fn reason_of_death(&self, slot: SlotId, expected: bool) -> ExitReason {
+    pub(in crate::engine) fn reason_of_death(&self, slot: SlotId, expected: bool) -> ExitReason {
         let slot = &self.slots[slot];
         match slot.killed() {
             _ if expected => match slot.departure() {
                 Departure::Retired(reason) => reason,
                 Departure::Planned(_) | Departure::Stays => ExitReason::Closed,
             },
-            Some(Killed::Cancelled) if matches!(self.end, End::Ended(_)) => ExitReason::Terminated,
+            Some(Killed::Cancelled) if self.end.has_ended() => ExitReason::Terminated,
             Some(Killed::Cancelled) => ExitReason::Cancelled,
             Some(Killed::Deadline) => ExitReason::Deadline,
             Some(Killed::ProtocolViolation) => ExitReason::ProtocolViolation,
@@ -546,7 +546,7 @@ impl Core {
         };
         let error = death.explain(error);
         let again = chunk.retries > 0 && killed != Some(Killed::Cancelled) && !has_panicked;
-        if again && !matches!(self.end, End::Ended(_)) && !chunk.is_abandoned() {
+        if again && !self.end.has_ended() && !chunk.is_abandoned() {
             chunk.retries -= 1;
             if let Some(item_metrics) = chunk.item_metrics_mut() {
                 item_metrics.again(sys::now_ns());
@@ -558,7 +558,7 @@ impl Core {
     }
 
     /// A worker died before it was reached.
-    pub(super) fn exited_before_ready(
+    pub(in crate::engine) fn exited_before_ready(
         &mut self,
         slot: SlotId,
         process: &mut Process,
@@ -583,58 +583,5 @@ impl Core {
             })
             .with_stderr(stderr);
         self.launch_failed(slot, &error);
-    }
-}
-
-/// A launch that is due.
-#[derive(Debug)]
-pub(super) struct Due {
-    /// What it is for.
-    pub(super) slot: SlotId,
-    pub(super) number: u32,
-    pub(super) generation: u32,
-    pub(super) ring_bytes: usize,
-}
-
-impl Due {
-    /// What the launcher is given; with the worker's end of its tie.
-    pub(super) fn spec(&self, outlets: Outlets, tie: OwnedFd) -> LaunchSpec {
-        LaunchSpec {
-            number: self.number,
-            generation: self.generation,
-            seed: sys::random_seed(),
-            request_bytes: self.ring_bytes,
-            response_bytes: self.ring_bytes,
-            outlets,
-            tie: Arc::new(tie),
-        }
-    }
-}
-
-/// What is known of a worker's death.
-pub(super) struct Death {
-    /// `None`: it was killed, and is not dead yet.
-    pub(super) exit: Option<ExitStatus>,
-    pub(super) info: WorkerInfo,
-    /// The last lines that it has written to standard error.
-    pub(super) stderr: Option<String>,
-}
-
-impl Death {
-    /// The error of what was lost by it.
-    fn explain(self, error: TaskError) -> TaskError {
-        let error = match self.exit {
-            Some(exit) => error.with_exit(exit),
-            None => error,
-        };
-        error.with_worker(self.info).with_stderr(self.stderr)
-    }
-}
-
-/// What became of a worker; completes "the worker …".
-pub(super) fn fate(exit: Option<ExitStatus>) -> Cow<'static, str> {
-    match exit {
-        Some(exit) => exit.to_string().into(),
-        None => "was killed (the system has yet to let go of it)".into(),
     }
 }

@@ -1,9 +1,11 @@
 //! What a pool does because time has passed: deadlines of items and of launches, and the look at
 //! an imbalance. The thread that has the lock acts; the supervisor wakes for it.
 
-use super::core::{Core, End, nanoseconds};
-use super::slot_id::SlotId;
-use super::worker_slot::{Killed, Phase};
+use super::Core;
+use crate::engine::slot_id::SlotId;
+use crate::engine::time_limits::GRACE_NS;
+use crate::engine::time_limits::nanoseconds;
+use crate::engine::worker_slot::{Killed, Phase};
 use crate::sync::atomic::Ordering;
 use crate::sys;
 use crate::task::options::Timeout;
@@ -11,13 +13,13 @@ use crate::task::options::Timeout;
 impl Core {
     /// When something must be done even if nothing happens, in nanoseconds; `rebalance`: the
     /// look for an imbalance included.
-    pub(super) fn next_timer(&self, rebalance: bool) -> Option<u64> {
+    pub(in crate::engine) fn next_timer(&self, rebalance: bool) -> Option<u64> {
         self.timer(true, rebalance)
     }
 
     /// The same for the leader, which keeps all times but those of launches and of deaths, which
     /// are the supervisor's.
-    pub(super) fn next_leader_timer(&self) -> Option<u64> {
+    pub(in crate::engine) fn next_leader_timer(&self) -> Option<u64> {
         self.timer(false, true)
     }
 
@@ -60,19 +62,16 @@ impl Core {
             if !self.terminating.is_empty() {
                 next = next.min(self.next_farewell());
             }
-            next = next.min(self.leadership.hear_again.unwrap_or(u64::MAX));
+            next = next.min(self.leadership.next_time());
         }
-        let relief = self.leadership.relief_at.filter(|_| supervisor);
-        let asking = self.leadership.ask_at.filter(|_| supervisor);
-        let balance = self.rebalance_at.filter(|_| rebalance);
-        for time in [balance, care, relief, asking] {
+        for time in [self.rebalance_at.filter(|_| rebalance), care] {
             next = next.min(time.unwrap_or(u64::MAX));
         }
         (next < u64::MAX).then_some(next)
     }
 
     /// When the supervisor alone has something to do, in nanoseconds: workers come and go.
-    pub(super) fn next_errand(&self) -> Option<u64> {
+    pub(in crate::engine) fn next_errand(&self) -> Option<u64> {
         let launches = self.launches();
         let launches = self.slots.values().filter_map(|slot| match slot.phase() {
             Phase::Down { not_before } if launches && slot.position().is_some() => {
@@ -92,11 +91,11 @@ impl Core {
 
     /// Whether slots without a worker get one.
     fn launches(&self) -> bool {
-        !matches!(self.end, End::Ended(_)) && self.scheduler.wants_worker()
+        !self.end.has_ended() && self.scheduler.wants_worker()
     }
 
     /// Does what is due: looks for an imbalance, and kills items at their deadline.
-    pub(super) fn on_time(&mut self) {
+    pub(in crate::engine) fn on_time(&mut self) {
         let now = sys::now_ns();
         if self.rebalance_at.is_some_and(|due| due <= now) {
             self.drain_and_dispatch();
@@ -120,7 +119,7 @@ impl Core {
     }
 
     /// Whether a worker that is starting has had its time.
-    pub(super) fn has_silent_worker(&self) -> bool {
+    pub(in crate::engine) fn has_silent_worker(&self) -> bool {
         let now = sys::now_ns();
         self.slots.ids().any(|slot| self.is_silent(slot, now))
     }
@@ -128,7 +127,7 @@ impl Core {
     /// Kills the workers that have not answered in time. For the supervisor, when it has heard all
     /// that there is to hear: a program that was stopped for a while finds the time over, and the
     /// answer as well.
-    pub(super) fn kill_silent_workers(&mut self) {
+    pub(in crate::engine) fn kill_silent_workers(&mut self) {
         let now = sys::now_ns();
         let limit = nanoseconds(self.config.launch_timeout);
         for slot in self.slots.ids() {
@@ -229,7 +228,3 @@ fn respite(due: u64, now: u64, limit: u64) -> Option<u64> {
 
 /// How late is no accident of scheduling any more, in nanoseconds.
 const LATE_NS: u64 = 200_000_000;
-
-/// How long after it should have said something a worker is taken to be stuck, in nanoseconds:
-/// long enough for a machine on which it is not its turn.
-pub(super) const GRACE_NS: u64 = 2_000_000_000;

@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::Core;
-use super::positions::PositionId;
-use super::slot_id::SlotId;
-use super::work;
-use super::worker_slot::Phase;
+use super::Core;
+use crate::engine::positions::PositionId;
+use crate::engine::slot_id::SlotId;
+use crate::engine::work;
+use crate::engine::worker_slot::Phase;
 use crate::observe::dump::{Dump, RunningTask, WorkerDump, WorkerState};
 use crate::observe::stats::{Stats, WorkerStats};
 use crate::observe::trace::Tracer;
@@ -18,7 +18,7 @@ use crate::sys;
 impl Core {
     /// What happened so far. How much memory the workers have is for the caller to ask, without the
     /// lock.
-    pub(super) fn stats(&self) -> Stats {
+    pub(in crate::engine) fn stats(&self) -> Stats {
         let mut stats = self.notify.stats();
         let queue = self.scheduler.queue().iter();
         stats.queued = queue.map(|chunk| u64::from(chunk.count)).sum();
@@ -56,7 +56,7 @@ impl Core {
     }
 
     /// Reports to this tracer what happens from now on, and which workers there are.
-    pub(super) fn trace(&mut self, tracer: &Tracer) -> io::Result<()> {
+    pub(in crate::engine) fn trace(&mut self, tracer: &Tracer) -> io::Result<()> {
         let workers = self.slots.iter().filter_map(|(id, slot)| {
             let (process, _) = slot.up()?;
             let position = slot.last_position();
@@ -78,7 +78,7 @@ impl Core {
 
     /// What every worker is at. How it looks from outside is for the caller to ask, without the
     /// lock.
-    pub(super) fn dump(&self) -> (Dump, Vec<Option<Arc<Region>>>) {
+    pub(in crate::engine) fn dump(&self) -> (Dump, Vec<Option<Arc<Region>>>) {
         let mut dump = Dump {
             queued: self
                 .scheduler
@@ -132,9 +132,9 @@ impl Core {
             dump.workers.push(worker);
             regions.push(region);
         }
-        for worker in &self.terminating {
+        for process in self.terminating.processes() {
             dump.workers.push(WorkerDump {
-                info: worker.process.info().cloned(),
+                info: process.info().cloned(),
                 state: WorkerState::Terminating,
                 task: None,
                 waiting: 0,

@@ -1,9 +1,9 @@
 //! From the queue into the workers' rings, and back.
 
-use super::core::Core;
-use super::scheduler::Imbalance;
-use super::slot_id::SlotId;
-use super::worker_slot::Killed;
+use super::Core;
+use crate::engine::scheduler::Imbalance;
+use crate::engine::slot_id::SlotId;
+use crate::engine::worker_slot::Killed;
 use crate::error::task_error::TaskError;
 use crate::shm::ring::Corrupt;
 use crate::sys;
@@ -14,7 +14,7 @@ const BATCH: u32 = 16;
 
 impl Core {
     /// Hands out what waits, and lets go of workers that are not needed any more.
-    pub(super) fn dispatch(&mut self) {
+    pub(in crate::engine) fn dispatch(&mut self) {
         loop {
             self.maintain();
             self.assign();
@@ -73,7 +73,7 @@ impl Core {
     }
 
     /// Sends the newest load of a worker.
-    pub(super) fn send(&mut self, slot: SlotId) {
+    pub(in crate::engine) fn send(&mut self, slot: SlotId) {
         self.put(slot);
         self.publish(slot);
     }
@@ -116,7 +116,7 @@ impl Core {
     }
 
     /// Takes back what a worker was handed and has not begun.
-    pub(super) fn begin_reclaim(&mut self, slot: SlotId) {
+    pub(in crate::engine) fn begin_reclaim(&mut self, slot: SlotId) {
         let Some((_, channel)) = self.slots[slot].up_mut() else {
             // Its worker is dead, and what it had comes back when its death is booked.
             self.scheduler.doom(slot);
@@ -142,7 +142,7 @@ impl Core {
                 let otherwise = self.scheduler.reason_to_go(slot);
                 self.slots[slot].retired(otherwise);
                 self.scheduler.retiring(slot);
-                self.orphan();
+                self.listen_for_orphans();
             }
             Err(Corrupt) => {
                 self.scheduler.retiring(slot);
@@ -154,22 +154,26 @@ impl Core {
     /// Whether what was submitted just now may stay in the queue for a moment, until there are a
     /// few to be handed out together: a worker has enough of the small tasks that it is at, and
     /// when it has finished one, or a few more were submitted, the queue is looked at.
-    pub(super) fn may_wait(&mut self) -> bool {
+    pub(in crate::engine) fn may_wait(&mut self) -> bool {
         self.submitted += 1;
         // The submitter of what the worker has may not come to hear of its end before long.
-        let is_heard =
-            self.leadership.has_leader || (self.leadership.supervised && self.is_supervised());
+        let is_heard = self.leadership.has_leader() || self.is_heard_by_supervisor();
         self.submitted < BATCH && self.scheduler.is_well_fed() && is_heard
     }
 
     /// Takes in what has arrived, every so often: a submitter has all that it needs for that in its
     /// processor's cache. While it goes on like that, nobody else finds anything left to do.
-    pub(super) fn drain_if_due(&mut self) {
+    pub(in crate::engine) fn drain_if_due(&mut self) {
         if self.submitted >= BATCH {
             self.submitted = 0;
-            if !self.leadership.has_leader {
+            if !self.leadership.has_leader() {
                 self.drained_early |= self.drain_all();
             }
         }
+    }
+
+    /// Whether a submitter has found something in the rings since that was last asked.
+    pub(in crate::engine) fn take_drained_early(&mut self) -> bool {
+        std::mem::take(&mut self.drained_early)
     }
 }

@@ -1,88 +1,92 @@
 //! The state of a pool behind its one lock, and what is done to it: the scheduler's decisions
 //! carried out on the workers' rings.
 
+mod dispatch;
+mod ending;
+mod parting;
+mod prepare;
+mod replacing;
+mod report;
+#[cfg(feature = "tracing")]
+mod span_keeper;
+mod timers;
+mod workers;
+
+use std::ptr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::booking::{Booking, Drained};
-use super::leader::{LeadershipState, RingWatcher};
+use super::end::End;
+use super::leadership::{LeadershipState, RingWatcher};
 use super::lifecycle::Lifecycle;
 use super::notify::Notify;
 use super::peer::Peer;
 use super::published_tails::PublishedTails;
 use super::scheduler::Scheduler;
 use super::slot_id::{PerSlot, SlotId};
-use super::terminating::Terminating;
-use super::timers::GRACE_NS;
+use super::terminating::TerminatingWorkers;
+use super::time_limits::GRACE_NS;
+use super::token::Token;
 use super::work::Delivery;
 use super::work_unit::{Done, WorkUnit};
+use super::worker_process::Process;
 use super::worker_slot::{Killed, Slot};
-use super::{Process, Token};
 use crate::backend::config::ValidatedConfig;
 use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::observe::trace::Tracer;
 use crate::shm::ring::Corrupt;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 use crate::sys;
 use crate::task::call_id::CallId;
+use crate::task::callbacks::Job;
 use crate::task::chunk::{Chunk, ChunkOutcome, Outcomes};
 use crate::task::executor::Cancel;
 use crate::task::open_input::OpenInput;
 
 /// See the module.
 pub(super) struct Core {
-    pub(super) config: ValidatedConfig,
-    pub(super) scheduler: Scheduler<Chunk>,
-    pub(super) slots: PerSlot<Slot>,
+    config: ValidatedConfig,
+    scheduler: Scheduler<Chunk>,
+    slots: PerSlot<Slot>,
     /// Workers that are in no slot any more, and not gone.
-    pub(super) terminating: Vec<Terminating>,
-    pub(super) lifecycle: Lifecycle,
+    terminating: TerminatingWorkers,
+    lifecycle: Lifecycle,
     /// Something was drained since work was last handed out: a worker may have nothing to do, and
     /// nothing else may ever happen in this pool.
     dispatch_due: bool,
     /// The supervisor does not know yet that it has something to do: a worker is to be launched,
     /// or was killed.
-    pub(super) has_errand: bool,
-    pub(super) end: End,
+    has_errand: bool,
+    end: End,
     /// The supervisor has ended.
-    pub(super) has_no_supervisor: bool,
+    has_no_supervisor: bool,
     /// What is to be told to others.
-    pub(super) notify: Notify,
-    pub(super) drained: Drained,
-    pub(super) abandoned: Vec<Chunk>,
+    notify: Notify,
+    drained: Drained,
+    abandoned: Vec<Chunk>,
     /// Tasks that were cancelled in the queue and are still there, at most.
     stale: usize,
     /// Processors of this machine.
-    pub(super) processors: usize,
+    processors: usize,
     /// Which thread looks into the rings.
-    pub(super) watcher: RingWatcher,
-    pub(super) leadership: LeadershipState,
+    watcher: RingWatcher,
+    leadership: LeadershipState,
     /// The chunks that are being filled from inputs that may keep the filling thread waiting.
-    pub(super) open: Vec<Arc<dyn OpenInput>>,
+    open: Vec<Arc<dyn OpenInput>>,
     /// Tasks that were submitted, unless they are attended, since a submitter has looked into the
     /// rings.
-    pub(super) submitted: u32,
+    submitted: u32,
     /// A submitter has found something there since the supervisor has asked.
-    pub(super) drained_early: bool,
+    drained_early: bool,
     /// The submitter of something that still runs will not come any more.
     is_orphaned: bool,
     /// When the scheduler wants to look for an imbalance again, in nanoseconds.
-    pub(super) rebalance_at: Option<u64>,
+    rebalance_at: Option<u64>,
 }
 
 /// At most this many cancelled tasks may stay in the queue, or as many as there are others.
 const MAX_STALE: usize = 1024;
-
-/// How far the pool's end is.
-#[derive(Debug, Clone)]
-pub(super) enum End {
-    /// It takes tasks.
-    Open,
-    /// It finishes those that it has.
-    Closing,
-    /// It has given up all tasks, for this reason.
-    Ended(TaskError),
-}
 
 impl Core {
     pub(super) fn new(config: ValidatedConfig) -> Self {
@@ -94,11 +98,11 @@ impl Core {
         Self {
             scheduler: Scheduler::new(config.processes, config.max_tasks_per_child),
             slots: slots.collect(),
-            terminating: Vec::new(),
+            terminating: TerminatingWorkers::default(),
             lifecycle,
             dispatch_due: false,
             has_errand: false,
-            end: End::Open,
+            end: End::default(),
             has_no_supervisor: false,
             notify: Notify::new(config.lifecycle.hooks.clone()),
             drained: Drained::default(),
@@ -119,29 +123,17 @@ impl Core {
     /// Takes a new chunk.
     pub(super) fn submit(&mut self, mut chunk: Chunk) {
         self.notify.submitted(&mut chunk);
-        match &self.end {
-            End::Open => self.scheduler.submit(chunk),
-            End::Closing => self.notify.fail(chunk, TaskError::closed()),
-            End::Ended(reason) => {
-                let reason = match reason.kind() {
-                    TaskErrorKind::Cancelled => TaskError::closed(),
-                    _ => reason.clone(),
-                };
-                self.notify.fail(chunk, reason);
-            }
+        match self.end.refusal() {
+            None => self.scheduler.submit(chunk),
+            Some(reason) => self.notify.fail(chunk, reason),
         }
-    }
-
-    /// A thread that was going to lead does not.
-    pub(super) fn orphan(&mut self) {
-        self.is_orphaned = true;
     }
 
     /// Ends a call early, and says whether an item of it runs. A single task is not looked for in
     /// the queue, which may be long: its handle has its outcome, and it is removed with others.
     pub(super) fn cancel(&mut self, call: CallId, how: Cancel) -> bool {
         let mut runs = false;
-        self.orphan();
+        self.listen_for_orphans();
         for slot in self.slots.ids() {
             let is_here = self
                 .scheduler
@@ -376,7 +368,7 @@ impl Core {
 
     /// This worker, also if it is in no slot any more.
     pub(super) fn worker(&self, token: Token) -> Option<&Process> {
-        let terminating = self.terminating.iter().map(|it| &it.process);
+        let terminating = self.terminating.processes();
         let mut terminating = terminating.filter(|process| process.number == token.number);
         self.process(token).or_else(|| terminating.next())
     }
@@ -397,10 +389,10 @@ impl Core {
 
     /// The same for the supervisor, if nobody else looks after them.
     pub(super) fn open_for_supervisor(&self) -> Vec<Arc<dyn OpenInput>> {
-        let is_theirs = if self.leadership.has_leader {
+        let is_theirs = if self.leadership.has_leader() {
             self.is_awake()
         } else {
-            !self.leadership.is_relieved && !self.is_supervised()
+            !self.leadership.is_relieved() && !self.is_supervised()
         };
         if is_theirs {
             return Vec::new();
@@ -418,8 +410,8 @@ impl Core {
         self.is_orphaned &= self.is_busy();
         self.notify.has_unattended()
             || self.is_orphaned
-            || self.leadership.is_relieved
-            || !matches!(self.end, End::Open)
+            || self.leadership.is_relieved()
+            || !self.end.is_open()
     }
 
     /// Something runs whose end must be heard of, though no thread waits for it.
@@ -444,8 +436,98 @@ impl Core {
     pub(super) fn is_busy(&self) -> bool {
         self.slots.ids().any(|slot| self.is_active(slot))
     }
+
+    /// The supervisor hears the doorbells, and looks into the rings.
+    pub(super) fn is_heard_by_supervisor(&self) -> bool {
+        self.leadership.is_heard() && self.is_supervised()
+    }
+
+    /// A thread leads, and is awake.
+    pub(super) fn is_led_awake(&self) -> bool {
+        self.leadership.has_leader() && self.is_awake()
+    }
 }
 
-pub(super) fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
+/// What the threads of the pool are told, and what they say.
+impl Core {
+    /// Who leads, and who would.
+    pub(super) fn leadership(&mut self) -> &mut LeadershipState {
+        &mut self.leadership
+    }
+
+    /// Whether the supervisor would sleep longer than until this time.
+    pub(super) fn oversleeps(&self, time: Option<u64>) -> bool {
+        self.leadership.oversleeps(time)
+    }
+
+    /// The coming and going of the workers.
+    pub(super) fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// The slots with their workers.
+    pub(super) fn slots(&self) -> &PerSlot<Slot> {
+        &self.slots
+    }
+
+    /// Whether the pool takes tasks.
+    pub(super) fn is_open(&self) -> bool {
+        self.end.is_open()
+    }
+
+    /// Whether the pool has given up all tasks.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.has_ended()
+    }
+
+    /// Whether the supervisor has something to do of which it is not notified yet. It is to be
+    /// notified now.
+    pub(super) fn take_errand(&mut self) -> bool {
+        std::mem::take(&mut self.has_errand)
+    }
+
+    /// The supervisor has ended.
+    pub(super) fn supervisor_ended(&mut self) {
+        self.has_no_supervisor = true;
+    }
+
+    pub(super) fn has_no_supervisor(&self) -> bool {
+        self.has_no_supervisor
+    }
+
+    /// A chunk is being filled from an input that may keep the filling thread waiting.
+    pub(super) fn watch(&mut self, open: Arc<dyn OpenInput>) {
+        self.open.push(open);
+    }
+
+    /// It is not any more.
+    pub(super) fn unwatch(&mut self, open: &dyn OpenInput) {
+        self.open
+            .retain(|other| !ptr::addr_eq(Arc::as_ptr(other), open));
+    }
+
+    /// Whether chunks are being filled.
+    pub(super) fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Whether outcomes wait for the lock to be free.
+    pub(super) fn has_deliveries(&self) -> bool {
+        self.notify.has_deliveries()
+    }
+
+    /// Takes the outcomes away, and leaves the memory for the next ones.
+    pub(super) fn swap_deliveries(&mut self, batch: &mut Vec<Delivery>) {
+        self.notify.swap_deliveries(batch);
+    }
+
+    /// Takes what is to be reported of workers, if there is anything.
+    pub(super) fn take_notices(&mut self) -> Option<impl Iterator<Item = Job>> {
+        self.notify.take_notices()
+    }
+
+    /// Nothing is reported to this tracer from now on.
+    pub(super) fn detach_tracer(&mut self, tracer: &Tracer) {
+        self.notify.detach_tracer(tracer);
+    }
 }

@@ -1,11 +1,11 @@
 //! What comes before a worker's first task: its settings, and the initializer.
 
-use super::core::Core;
-use super::positions::PositionId;
-use super::slot_id::SlotId;
-use super::worker_slot::{Initialized, Killed};
-use super::workers::fate;
+use super::Core;
 use crate::codec;
+use crate::engine::death::fate;
+use crate::engine::positions::PositionId;
+use crate::engine::slot_id::SlotId;
+use crate::engine::worker_slot::{Initialized, Killed};
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::panic::report::PanicReport;
@@ -15,7 +15,7 @@ use crate::task::chunk::Chunk;
 
 impl Core {
     /// A worker was reached: it is sent what comes first.
-    pub(super) fn prepare(&mut self, slot: SlotId) {
+    pub(in crate::engine) fn prepare(&mut self, slot: SlotId) {
         let Some((entry, settings)) = &self.config.lifecycle.settings else {
             self.lifecycle.worker_started();
             self.initialize(slot);
@@ -63,7 +63,7 @@ impl Core {
     }
 
     /// A worker has finished its settings or its initializer.
-    pub(super) fn prepared(&mut self, slot: SlotId, failure: Option<TaskError>) {
+    pub(in crate::engine) fn prepared(&mut self, slot: SlotId, failure: Option<TaskError>) {
         let failure = failure.or_else(|| self.too_large(slot));
         match (self.slots[slot].initialized(), failure) {
             (Initialized::Unset, None) => {
@@ -109,7 +109,7 @@ impl Core {
     }
 
     /// If the pool is being built, that has failed for this reason.
-    pub(super) fn startup_gave_up(&mut self, reason: &TaskError) {
+    pub(in crate::engine) fn startup_gave_up(&mut self, reason: &TaskError) {
         if self
             .lifecycle
             .fail_startup(|| LaunchError::new(reason.to_string()))
@@ -120,7 +120,7 @@ impl Core {
 }
 
 /// A worker died while it was at this; of a panic, if there is one.
-pub(super) fn died_in_preparation(
+pub(in crate::engine) fn died_in_preparation(
     stage: &Initialized,
     exit: Option<ExitStatus>,
     panic: Option<PanicReport>,

@@ -6,15 +6,15 @@
 //! pipe is read once more before a finished chunk lets go of its span; what comes later comes from
 //! other threads that the task has left behind, and is replayed without a span.
 
-use super::WorkerPipes;
-use super::core::Core;
-use super::slot_id::SlotId;
-use super::work::Delivery;
+use super::Core;
+use crate::engine::capture::WorkerPipes;
+use crate::engine::slot_id::SlotId;
+use crate::engine::work::Delivery;
 
 impl Core {
     /// Notes where the items of a worker's newest load come from, which is about to be sent.
     #[inline]
-    pub(super) fn note_origin(&self, slot: SlotId) {
+    pub(in crate::engine) fn note_origin(&self, slot: SlotId) {
         let newest = self.scheduler.newest(slot);
         if let Some(origin) = newest.and_then(|chunk| chunk.origin())
             && let Some(pipes) = self.pipes(slot)
@@ -28,7 +28,7 @@ impl Core {
     /// Sees to it that a worker's events of these items are taken in before their span is let
     /// go of.
     #[inline]
-    pub(super) fn settle_origin(&self, slot: SlotId, delivery: &mut Delivery) {
+    pub(in crate::engine) fn settle_origin(&self, slot: SlotId, delivery: &mut Delivery) {
         if delivery.has_origin()
             && let Some(pipes) = self.pipes(slot)
         {

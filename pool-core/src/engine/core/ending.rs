@@ -1,27 +1,25 @@
 //! The end of a pool: closed, or given up.
 
-use super::Process;
-use super::core::{Core, End};
-use super::work::Delivery;
-use super::worker_slot::Killed;
+use super::Core;
+use crate::engine::work::Delivery;
+use crate::engine::worker_process::Process;
+use crate::engine::worker_slot::Killed;
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::TaskError;
 use crate::task::chunk::Chunk;
 
 impl Core {
-    pub(super) fn close(&mut self) {
-        if matches!(self.end, End::Open) {
-            self.end = End::Closing;
+    pub(in crate::engine) fn close(&mut self) {
+        if self.end.close() {
             self.scheduler.close();
         }
     }
 
     /// Gives up all tasks, for this reason, and kills all workers.
-    pub(super) fn end(&mut self, reason: TaskError) {
-        if matches!(self.end, End::Ended(_)) {
+    pub(in crate::engine) fn end(&mut self, reason: TaskError) {
+        if !self.end.give_up(&reason) {
             return;
         }
-        self.end = End::Ended(reason.clone());
         self.lifecycle
             .fail_startup(|| LaunchError::new(reason.to_string()));
         self.scheduler.close();
@@ -53,19 +51,19 @@ impl Core {
     }
 
     /// Ends everything without a poller, and gives the workers away, all of which were killed.
-    pub(super) fn give_up(&mut self, reason: TaskError) -> Vec<Process> {
+    pub(in crate::engine) fn give_up(&mut self, reason: TaskError) -> Vec<Process> {
         self.end(reason);
         let slots = self.slots.values_mut().filter_map(|slot| {
             let released = slot.let_go()?;
             Some(released.process)
         });
-        let terminating = self.terminating.drain(..).map(|it| it.process);
+        let terminating = self.terminating.take_all();
         slots.chain(terminating).collect()
     }
 
     /// Whether everything has ended: tasks and workers.
-    pub(super) fn is_over(&self) -> bool {
-        let closing = !matches!(self.end, End::Open);
+    pub(in crate::engine) fn is_over(&self) -> bool {
+        let closing = !self.end.is_open();
         closing
             && self.scheduler.is_empty()
             && self.terminating.is_empty()

@@ -1,10 +1,11 @@
 //! Workers come and go: replaced before they go, when they are idle, when the pool is resized. See
 //! "Lifecycle" in `README.md`.
 
-use super::core::{Core, End, nanoseconds};
-use super::positions::PositionId;
-use super::slot_id::SlotId;
-use super::worker_slot::Slot;
+use super::Core;
+use crate::engine::positions::PositionId;
+use crate::engine::slot_id::SlotId;
+use crate::engine::time_limits::nanoseconds;
+use crate::engine::worker_slot::Slot;
 use crate::observe::worker_exit::ExitReason;
 use crate::sys;
 
@@ -17,14 +18,14 @@ impl Core {
 
     /// A slot's worker is given nothing more, for this reason, and goes when it has finished what
     /// it runs; its successor need not be ready before.
-    pub(super) fn part_with(&mut self, slot: SlotId, reason: ExitReason) {
+    pub(in crate::engine) fn part_with(&mut self, slot: SlotId, reason: ExitReason) {
         self.recycle(slot, reason);
         self.dismiss(slot);
     }
 
     /// Sees to it that workers that are to retire have successors, and that they retire when these
     /// are ready.
-    pub(super) fn maintain(&mut self) {
+    pub(in crate::engine) fn maintain(&mut self) {
         if !self.lifecycle.take_maintenance() || !self.scheduler.wants_worker() {
             return;
         }
@@ -73,7 +74,7 @@ impl Core {
     }
 
     /// Whether a slot's worker waits for another one to go.
-    pub(super) fn is_successor(&self, slot: SlotId) -> bool {
+    pub(in crate::engine) fn is_successor(&self, slot: SlotId) -> bool {
         let position = self.slots[slot].position();
         position
             .is_some_and(|position| self.lifecycle.positions().successor(position) == Some(slot))
@@ -90,7 +91,7 @@ impl Core {
 
     /// A slot's worker runs no more tasks: it was retired, or is dead. Its successor, if it has
     /// one, is active from now on; says whether it has.
-    pub(super) fn succeed(&mut self, slot: SlotId) -> bool {
+    pub(in crate::engine) fn succeed(&mut self, slot: SlotId) -> bool {
         let Some(position) = self.slots[slot].position() else {
             return false;
         };
@@ -114,7 +115,7 @@ impl Core {
     }
 
     /// A slot's worker is dead: its successor gets its position, if it has one.
-    pub(super) fn make_way(&mut self, slot: SlotId) {
+    pub(in crate::engine) fn make_way(&mut self, slot: SlotId) {
         self.succeed(slot);
         if let Some(position) = self.slots[slot].is_gone() {
             self.lifecycle.is_gone(position);
@@ -124,7 +125,7 @@ impl Core {
     /// A successor cannot be started, for want of descriptors perhaps: then the worker that it was
     /// to replace goes first, as its position is worth more than the time that is lost. `false`: it
     /// is none.
-    pub(super) fn do_without_successor(&mut self, slot: SlotId) -> bool {
+    pub(in crate::engine) fn do_without_successor(&mut self, slot: SlotId) -> bool {
         let Some(position) = self.slots[slot]
             .position()
             .filter(|_| self.is_successor(slot))
@@ -152,13 +153,13 @@ impl Core {
     }
 
     /// A worker has come that nobody needs any more.
-    pub(super) fn send_away(&mut self, slot: SlotId) {
+    pub(in crate::engine) fn send_away(&mut self, slot: SlotId) {
         self.slots[slot].must_go(ExitReason::Resized);
         self.dismiss(slot);
     }
 
     /// A worker has finished a load, or has come so far that it could be given one.
-    pub(super) fn check_limits(&mut self, slot: SlotId) {
+    pub(in crate::engine) fn check_limits(&mut self, slot: SlotId) {
         if let Some(limit) = self.config.lifecycle.max_memory
             && self.resident(slot) > limit
         {
@@ -176,20 +177,20 @@ impl Core {
     }
 
     /// How much memory a slot's worker holds, in bytes, as it says itself.
-    pub(super) fn resident(&self, slot: SlotId) -> u64 {
+    pub(in crate::engine) fn resident(&self, slot: SlotId) -> u64 {
         let worker = self.slots[slot].up();
         worker.map_or(0, |(_, channel)| channel.region().resident())
     }
 
-    pub(super) fn is_idle_from_now(&mut self, slot: SlotId) {
+    pub(in crate::engine) fn is_idle_from_now(&mut self, slot: SlotId) {
         if self.config.lifecycle.idle_timeout.is_some() {
             self.slots[slot].is_idle_since(sys::now_ns());
         }
     }
 
     /// When a worker is too old or has been idle for too long, in nanoseconds.
-    pub(super) fn next_maintenance(&self) -> Option<u64> {
-        if !self.config.lifecycle.has_timers() || !matches!(self.end, End::Open) {
+    pub(in crate::engine) fn next_maintenance(&self) -> Option<u64> {
+        if !self.config.lifecycle.has_timers() || !self.end.is_open() {
             return None;
         }
         let ages = self.slots.iter().filter_map(|(index, slot)| {
@@ -224,7 +225,7 @@ impl Core {
     }
 
     /// Replaces workers that are too old, and lets those go that have been idle for too long.
-    pub(super) fn on_maintenance(&mut self, now: u64) {
+    pub(in crate::engine) fn on_maintenance(&mut self, now: u64) {
         if self.next_maintenance().is_none_or(|due| due > now) {
             return;
         }
@@ -246,7 +247,7 @@ impl Core {
     }
 
     /// Wakes positions that sleep, as many as there are items for.
-    pub(super) fn awaken(&mut self) {
+    pub(in crate::engine) fn awaken(&mut self) {
         while let Some(position) = self.lifecycle.positions().parked() {
             let awake = self.lifecycle.positions().awake();
             if self.scheduler.has_more_than(awake) {
@@ -258,7 +259,7 @@ impl Core {
     }
 
     /// Makes the pool larger or smaller.
-    pub(super) fn resize(&mut self, processes: usize) {
+    pub(in crate::engine) fn resize(&mut self, processes: usize) {
         while self.lifecycle.positions().open() < processes {
             let position = self.lifecycle.open_another();
             self.occupy(position);
@@ -294,7 +295,7 @@ impl Core {
 
     /// The first worker of a position that the pool was given later cannot be started: then the
     /// pool stays smaller. `false`: it is another one.
-    pub(super) fn stay_smaller(&mut self, slot: SlotId) -> bool {
+    pub(in crate::engine) fn stay_smaller(&mut self, slot: SlotId) -> bool {
         let position = self.slots[slot].position();
         let is_new = |position: &PositionId| self.lifecycle.positions().generation(*position) == 0;
         let Some(position) = position

@@ -1,0 +1,228 @@
+//! What a pool of processes does for the typed methods of a `Pool`: [`Executor`].
+
+use std::io;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use super::inspect;
+use super::shared::Shared;
+use crate::backend::config::check_processes;
+use crate::error::build_error::{JoinError, ResizeError};
+use crate::error::task_error::TaskError;
+#[cfg(feature = "tracing")]
+use crate::observe::call_span::Origin;
+use crate::observe::dump::Dump;
+use crate::observe::stats::Stats;
+use crate::observe::trace::Tracer;
+use crate::process::fork::OF_FORK;
+use crate::sync::atomic::Ordering;
+use crate::sys;
+use crate::task::call_id::CallId;
+use crate::task::chunk::Chunk;
+use crate::task::executor::{Cancel, Executor};
+use crate::task::open_input::OpenInput;
+
+impl Executor for Shared {
+    fn submit(&self, chunk: Chunk) {
+        if !self.is_ours() {
+            chunk.finish(&TaskError::of_fork());
+            return;
+        }
+        if chunk.has_attachments() {
+            self.listen_for_frees();
+        }
+        let (attended, is_fed) = (chunk.attended, chunk.is_fed);
+        let mut core = self.lock();
+        core.submit(chunk);
+        if is_fed {
+            core.dispatch();
+            self.settle(&mut core);
+        } else if attended {
+            core.dispatch();
+            // This thread is going to lead at once.
+            self.keep_time(&core);
+        } else if !core.may_wait() {
+            core.drain_if_due();
+            core.dispatch();
+            self.settle(&mut core);
+        }
+        self.deliver(core);
+    }
+
+    fn wait_until(
+        &self,
+        poll: &mut dyn FnMut(Option<&Waker>) -> bool,
+        deadline: Option<Instant>,
+    ) -> bool {
+        self.lead_until(poll, deadline)
+    }
+
+    fn watch_input(&self, open: Arc<dyn OpenInput>) -> bool {
+        if self.is_ours() {
+            let mut core = self.lock();
+            core.watch(open.clone());
+            self.settle(&mut core);
+            // The thread that looks after the workers may have gone to sleep without it.
+            if !core.open_for_supervisor().is_empty() {
+                open.interrupt();
+            }
+            self.deliver(core);
+        }
+        true
+    }
+
+    fn unwatch_input(&self, open: &dyn OpenInput) {
+        if self.is_ours() {
+            self.lock().unwatch(open);
+        }
+    }
+
+    fn has_idle_worker(&self, look_again: bool) -> bool {
+        if !self.is_ours() {
+            return false;
+        }
+        let mut core = self.lock();
+        let is_idle = core.has_room_for_work();
+        if is_idle && look_again && core.leadership().ask_later() {
+            self.keep_time(&core);
+        }
+        is_idle
+    }
+
+    fn is_foreign(&self) -> bool {
+        !self.is_ours()
+    }
+
+    #[cfg(feature = "tracing")]
+    fn current_span(&self) -> Option<Arc<Origin>> {
+        self.is_ours().then(|| self.capture.origin())?
+    }
+
+    fn detach(&self) {
+        if self.is_ours() {
+            let mut core = self.lock();
+            core.listen_for_orphans();
+            self.settle(&mut core);
+            self.deliver(core);
+        }
+    }
+
+    fn cancel(&self, call: CallId, how: Cancel) -> bool {
+        if !self.is_ours() {
+            return false;
+        }
+        let mut core = self.lock();
+        let runs = core.cancel(call, how);
+        self.settle(&mut core);
+        self.deliver(core);
+        runs
+    }
+
+    fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>) {
+        self.deferred.run(job);
+    }
+
+    fn processes(&self) -> usize {
+        self.processes.load(Ordering::Relaxed)
+    }
+
+    fn resize(&self, processes: usize) -> Result<(), ResizeError> {
+        check_processes(processes).map_err(ResizeError::new)?;
+        if !self.is_ours() {
+            return Err(ResizeError::new(OF_FORK));
+        }
+        let mut core = self.lock();
+        if !core.is_open() {
+            return Err(ResizeError::closed());
+        }
+        core.resize(processes);
+        self.settle(&mut core);
+        self.deliver(core);
+        Ok(())
+    }
+
+    fn close(&self) {
+        if self.is_ours() {
+            self.is_ending.store(true, Ordering::SeqCst);
+            let mut core = self.lock();
+            core.close();
+            core.dispatch();
+            self.settle(&mut core);
+            self.deliver(core);
+            self.alarm.set();
+        }
+    }
+
+    fn terminate(&self) {
+        if self.is_ours() {
+            self.is_ending.store(true, Ordering::SeqCst);
+            let mut core = self.lock();
+            core.end(TaskError::terminated());
+            self.deliver(core);
+            self.alarm.set();
+        }
+    }
+
+    fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
+        if !self.is_ours() {
+            // Its lock may be held by a thread that this process does not have.
+            return Err(JoinError::of_fork());
+        }
+        if self.deferred.is_current_thread() || self.capture.is_telling_here() {
+            return Err(JoinError::from_inside());
+        }
+        let mut core = self.lock();
+        if core.is_open() {
+            return Err(JoinError::not_closed());
+        }
+        self.is_ending.store(true, Ordering::SeqCst);
+        while !self.is_over(&core) {
+            if deadline.is_some_and(|deadline| deadline <= sys::now()) {
+                return Ok(false);
+            }
+            core = self.wait_for_change(core, deadline);
+        }
+        drop(core);
+        Ok(self.deferred.wait_until_idle(deadline) && self.capture.wait_until_told(deadline))
+    }
+
+    fn dump(&self) -> Dump {
+        if !self.is_ours() {
+            return Dump::default();
+        }
+        let (mut dump, regions) = self.lock().dump();
+        inspect::look_at(&mut dump.workers, &regions);
+        dump
+    }
+
+    fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {
+        if self.is_ours() {
+            self.lock().trace(tracer)
+        } else {
+            Err(io::Error::other(OF_FORK))
+        }
+    }
+
+    fn detach_tracer(&self, tracer: &Tracer) {
+        if self.is_ours() {
+            self.lock().detach_tracer(tracer);
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        if self.is_ours() {
+            let mut stats = Stats {
+                lines_dropped: self.capture.lines_dropped(),
+                events_dropped: self.capture.events_dropped(),
+                ..self.lock().stats()
+            };
+            for worker in &mut stats.workers {
+                worker.rss = sys::rss(worker.pid());
+            }
+            stats
+        } else {
+            Stats::default()
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! A launch that is due.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::slot_id::SlotId;
+use crate::backend::launcher::{LaunchSpec, Outlets};
+use crate::sys;
+
+/// A launch that is due.
+#[derive(Debug)]
+pub(super) struct Due {
+    /// What it is for.
+    pub(super) slot: SlotId,
+    pub(super) number: u32,
+    pub(super) generation: u32,
+    pub(super) ring_bytes: usize,
+}
+
+impl Due {
+    /// What the launcher is given; with the worker's end of its tie.
+    pub(super) fn spec(&self, outlets: Outlets, tie: OwnedFd) -> LaunchSpec {
+        LaunchSpec {
+            number: self.number,
+            generation: self.generation,
+            seed: sys::random_seed(),
+            request_bytes: self.ring_bytes,
+            response_bytes: self.ring_bytes,
+            outlets,
+            tie: Arc::new(tie),
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Who leads, which threads would, and who looks into the rings: what a thread needs to become the
+//! [`leader`](super::leader), and to be woken.
+
+use std::io;
+use std::sync::Arc;
+use std::task::Wake;
+use std::time::{Duration, Instant};
+
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::thread;
+use crate::sys::{self, Event};
+
+/// How long the leader looks for records before it sleeps, at most: a little longer than
+/// it costs to wake a sleeper, which is the most that looking can save.
+pub(super) const MAX_SPIN_NS: u32 = 50_000;
+/// The same at least, where looking has been in vain for a while: because tasks take longer, or
+/// because others need the processor that the worker should run on.
+const MIN_SPIN_NS: u32 = 1_000;
+
+/// How long there may be no leader while a thread fills a chunk, or is expected to wait for
+/// results: after that the supervisor looks into the rings.
+pub(super) const ABSENCE_NS: u64 = 500_000;
+
+/// How soon the supervisor looks again for what it should hear and cannot, in nanoseconds.
+const HEAR_AGAIN_NS: u64 = 1_000_000;
+
+/// What looks into the rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RingWatcher {
+    /// A thread that is awake: nobody needs to ring.
+    Polling,
+    /// A thread that waits for results, and sleeps on the doorbells.
+    Sleeping,
+    /// The supervisor, which sleeps on the doorbells.
+    Supervisor,
+    /// The supervisor, which looks again in a moment without being rung for.
+    Coalescing,
+    /// Nobody: those that wait for results are on their way.
+    None,
+}
+
+impl RingWatcher {
+    pub(super) fn wants_doorbells(self) -> bool {
+        matches!(self, Self::Sleeping | Self::Supervisor)
+    }
+}
+
+/// What the leader has.
+pub(super) struct Leadership {
+    /// Wakes the leader while it sleeps on the doorbells.
+    leader_wakeup: Arc<Event>,
+    /// How long the leader looks for records before it sleeps, in nanoseconds.
+    spin: AtomicU32,
+}
+
+/// Whether a thread leads, and which threads would: a part of the core.
+#[derive(Default)]
+pub(super) struct LeadershipState {
+    has_leader: bool,
+    /// Threads that wait for something and could lead.
+    waiting: Vec<Arc<Parker>>,
+    /// Whether the supervisor hears the doorbells.
+    is_heard: bool,
+    /// When to try again what could not be changed in that, in nanoseconds.
+    hear_again: Option<u64>,
+    /// When the supervisor wakes next, in nanoseconds.
+    supervisor_wakes: Option<u64>,
+    /// When the supervisor asks whether any thread has led, in nanoseconds.
+    relief_at: Option<u64>,
+    /// When the supervisor looks into the open chunks, even if other threads do, in nanoseconds.
+    ask_at: Option<u64>,
+    /// A thread has led since that was set.
+    was_taken: bool,
+    /// The supervisor stands in for those who should come, until one does.
+    is_relieved: bool,
+}
+
+/// Who leads.
+impl LeadershipState {
+    #[inline]
+    pub(super) fn has_leader(&self) -> bool {
+        self.has_leader
+    }
+
+    /// Nobody leads: this thread does from now on.
+    pub(super) fn take(&mut self) {
+        debug_assert!(!self.has_leader, "one thread leads");
+        self.has_leader = true;
+        self.was_taken = true;
+        self.is_relieved = false;
+    }
+
+    /// The thread that leads does not any more.
+    pub(super) fn release(&mut self) {
+        debug_assert!(self.has_leader, "a thread leads");
+        self.has_leader = false;
+    }
+
+    /// Another thread leads; this one waits, and could be the next.
+    pub(super) fn follow(&mut self, parker: Arc<Parker>) {
+        debug_assert!(self.has_leader, "nobody leads: it should itself");
+        self.waiting.push(parker);
+    }
+
+    /// This thread does not wait any more. Says whether it was offered the leadership meanwhile.
+    pub(super) fn stop_following(&mut self, parker: &Arc<Parker>) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|other| !Arc::ptr_eq(other, parker));
+        self.waiting.len() == before
+    }
+
+    /// Nobody leads: offers that to a thread that waits. `false`: there is none.
+    pub(super) fn offer(&mut self) -> bool {
+        debug_assert!(!self.has_leader, "one thread leads");
+        let parker = self.waiting.pop();
+        if let Some(parker) = &parker {
+            parker.notify();
+        }
+        parker.is_some()
+    }
+}
+
+/// Who stands in for a thread that should lead and does not come.
+impl LeadershipState {
+    /// A thread should come to lead: the supervisor looks after a while whether that was so.
+    pub(super) fn await_absence(&mut self) {
+        if !self.is_relieved && self.relief_at.is_none() {
+            self.relief_at = Some(sys::now_ns() + ABSENCE_NS);
+            self.was_taken = false;
+        }
+    }
+
+    /// Supervisor: stands in for a thread that should lead, if it is time for that.
+    pub(super) fn relieve(&mut self, now: u64) {
+        if self.relief_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.relief_at = None;
+        if self.has_leader {
+            // The thread that stops leading sees to what comes then.
+        } else if self.was_taken {
+            self.relief_at = Some(now + ABSENCE_NS);
+            self.was_taken = false;
+        } else {
+            self.is_relieved = true;
+        }
+    }
+
+    /// Whether the supervisor stands in.
+    pub(super) fn is_relieved(&self) -> bool {
+        self.is_relieved
+    }
+
+    /// The supervisor is to look into the open chunks after a while. `false`: it is to already.
+    pub(super) fn ask_later(&mut self) -> bool {
+        let is_new = self.ask_at.is_none();
+        if is_new {
+            self.ask_at = Some(sys::now_ns() + ABSENCE_NS);
+        }
+        is_new
+    }
+
+    /// Supervisor: whether it is time to look into the open chunks, which is to be done once.
+    pub(super) fn is_time_to_ask(&mut self, now: u64) -> bool {
+        self.ask_at.take_if(|at| *at <= now).is_some()
+    }
+}
+
+/// What the supervisor hears, and when it wakes.
+impl LeadershipState {
+    /// Whether the supervisor hears the doorbells.
+    #[inline]
+    pub(super) fn is_heard(&self) -> bool {
+        self.is_heard
+    }
+
+    /// The supervisor hears the doorbells from now on, or does not any more.
+    pub(super) fn hears(&mut self, is_heard: bool) {
+        debug_assert!(self.is_heard != is_heard, "that changes");
+        self.is_heard = is_heard;
+        self.hear_again = None;
+    }
+
+    /// That could not be changed, and is to be tried again soon.
+    pub(super) fn hears_as_before(&mut self) {
+        self.hear_again = Some(sys::now_ns() + HEAR_AGAIN_NS);
+    }
+
+    /// It is tried again where it is still needed.
+    pub(super) fn hear_again(&mut self) {
+        self.hear_again = None;
+    }
+
+    /// The supervisor goes to sleep until then, in nanoseconds, at most.
+    pub(super) fn supervisor_sleeps(&mut self, until: Option<u64>) {
+        self.supervisor_wakes = until;
+    }
+
+    /// Whether the supervisor would sleep longer than until this time.
+    pub(super) fn oversleeps(&self, time: Option<u64>) -> bool {
+        match (time, self.supervisor_wakes) {
+            (Some(timer), Some(wakes)) => timer < wakes,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    /// When the supervisor has something to do of all this, in nanoseconds; `u64::MAX`: never.
+    pub(super) fn next_time(&self) -> u64 {
+        let times = [self.relief_at, self.ask_at, self.hear_again];
+        let soonest = |next: u64, time: Option<u64>| next.min(time.unwrap_or(u64::MAX));
+        times.into_iter().fold(u64::MAX, soonest)
+    }
+}
+
+impl Leadership {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            leader_wakeup: Arc::new(Event::new()?),
+            spin: AtomicU32::new(MAX_SPIN_NS),
+        })
+    }
+
+    /// Wakes the leader while it sleeps on the doorbells.
+    pub(super) fn wakeup(&self) -> &Arc<Event> {
+        &self.leader_wakeup
+    }
+
+    /// The leader looks again, if it sleeps or is about to.
+    pub(super) fn wake_leader(&self) {
+        self.leader_wakeup.set();
+    }
+
+    /// What it was woken for is known.
+    pub(super) fn clear_wakeup(&self) {
+        self.leader_wakeup.clear();
+    }
+
+    /// How long the leader looks for records before it sleeps.
+    pub(super) fn spin(&self) -> Duration {
+        Duration::from_nanos(self.spin.load(Ordering::Relaxed).into())
+    }
+
+    /// The leader has looked for records, in vain or not: it looks longer or shorter next time.
+    pub(super) fn looked(&self, found: bool) {
+        let spin = self.spin.load(Ordering::Relaxed);
+        let spin = if found { spin * 2 } else { spin / 2 };
+        self.spin
+            .store(spin.clamp(MIN_SPIN_NS, MAX_SPIN_NS), Ordering::Relaxed);
+    }
+}
+
+/// One waiting thread: what wakes it, wherever it sleeps.
+pub(super) struct Parker {
+    state: AtomicU32,
+    leader_wakeup: Arc<Event>,
+    thread: thread::Thread,
+}
+
+/// The thread runs.
+const AWAKE: u32 = 0;
+/// It was woken and has not noticed.
+const NOTIFIED: u32 = 1;
+/// It sleeps in `park`.
+const PARKED: u32 = 2;
+/// It sleeps on the doorbells.
+pub(super) const ON_DOORBELLS: u32 = 3;
+
+impl Parker {
+    pub(super) fn new(leader_wakeup: &Arc<Event>) -> Self {
+        Self {
+            state: AtomicU32::new(AWAKE),
+            leader_wakeup: leader_wakeup.clone(),
+            thread: thread::current(),
+        }
+    }
+
+    fn notify(&self) {
+        match self.state.swap(NOTIFIED, Ordering::AcqRel) {
+            PARKED => self.thread.unpark(),
+            ON_DOORBELLS => self.leader_wakeup.set(),
+            _ => {}
+        }
+    }
+
+    /// Whether it is a thread of the pool whose leader this wakes.
+    pub(super) fn is_of(&self, leader_wakeup: &Arc<Event>) -> bool {
+        Arc::ptr_eq(&self.leader_wakeup, leader_wakeup)
+    }
+
+    /// Forgets a notification, and says whether there was one.
+    pub(super) fn take(&self) -> bool {
+        self.state.swap(AWAKE, Ordering::AcqRel) == NOTIFIED
+    }
+
+    /// Announces that the thread is going to sleep. `false`: it was notified and must not.
+    pub(super) fn prepare(&self, sleep: u32) -> bool {
+        self.state
+            .compare_exchange(AWAKE, sleep, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Sleeps until notified or the deadline.
+    pub(super) fn park(&self, deadline: Option<Instant>) {
+        if self.prepare(PARKED) {
+            while self.state.load(Ordering::Acquire) == PARKED {
+                match deadline {
+                    None => thread::park(),
+                    Some(deadline) => {
+                        let left = deadline.saturating_duration_since(sys::now());
+                        if left.is_zero() {
+                            break;
+                        }
+                        thread::park_timeout(left);
+                    }
+                }
+            }
+        }
+        self.take();
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.notify();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.notify();
+    }
+}

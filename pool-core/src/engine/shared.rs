@@ -1,0 +1,167 @@
+//! What the threads of a pool share, and how they take and leave the core's lock.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Instant;
+
+use super::capture::Capture;
+use super::core::Core;
+use super::leadership::Leadership;
+use super::token::ALARM;
+use super::work::Delivery;
+use crate::backend::config::ValidatedConfig;
+use crate::broadcast::Listener;
+use crate::panic::catch::catch_and_discard;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread_local};
+use crate::sys::{self, Event, Poller};
+use crate::task::callbacks::Callbacks;
+
+/// What the engine's threads share.
+pub(super) struct Shared {
+    /// As many as the core has open positions.
+    pub(super) processes: Arc<AtomicUsize>,
+    pub(super) core: Mutex<Core>,
+    /// Notified when the core's phase changes: workers reached, dead, everything over.
+    pub(super) changed: Condvar,
+    /// Deliveries that were taken out of the core and have not arrived.
+    pub(super) delivering: AtomicUsize,
+    /// The pool was closed or terminated.
+    pub(super) is_ending: AtomicBool,
+    pub(super) leadership: Leadership,
+    /// The doorbells of all workers that were reached.
+    pub(super) doorbells: Poller,
+    /// What the supervisor sleeps on: deaths, doorbells of starting workers, its own alarm, and the
+    /// doorbells of all others while no thread leads.
+    pub(super) events: Poller,
+    pub(super) alarm: Arc<Event>,
+    /// Hears of memory that was freed; none while no chunk had handles of any.
+    pub(super) frees: OnceLock<Arc<Listener>>,
+    pub(super) deferred: Callbacks,
+    pub(super) capture: Capture,
+    pub(super) backend: &'static str,
+    pub(super) fork_depth: usize,
+}
+
+thread_local! {
+    /// Memory for deliveries, used again and again.
+    static BATCH: Cell<Vec<Delivery>> = const { Cell::new(Vec::new()) };
+}
+
+/// For how many deliveries each thread keeps memory.
+const KEEP_DELIVERIES: usize = 1024;
+
+impl Shared {
+    pub(super) fn new(config: ValidatedConfig, backend: &'static str) -> io::Result<Self> {
+        let capture = Capture::new(&config)?;
+        let core = Core::new(config);
+        let shared = Self {
+            processes: core.lifecycle().processes().clone(),
+            core: Mutex::new(core),
+            changed: Condvar::new(),
+            delivering: AtomicUsize::new(0),
+            is_ending: AtomicBool::new(false),
+            leadership: Leadership::new()?,
+            doorbells: Poller::new()?,
+            events: Poller::new()?,
+            alarm: Arc::new(Event::new()?),
+            frees: OnceLock::new(),
+            deferred: Callbacks::default(),
+            capture,
+            backend,
+            fork_depth: crate::process::fork::depth(),
+        };
+        shared.prepare()?;
+        Ok(shared)
+    }
+
+    /// Adds the descriptors that are there from the beginning to the pollers.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        self.events.add(&self.alarm, ALARM)?;
+        self.doorbells.add(&**self.leadership.wakeup(), ALARM)?;
+        Ok(())
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        // Nothing of the user's runs under the lock, so a panic there is a defect of ours, and
+        // going on is better than hanging everybody.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wait_for_change<'a>(
+        &self,
+        core: MutexGuard<'a, Core>,
+        deadline: Option<Instant>,
+    ) -> MutexGuard<'a, Core> {
+        match deadline {
+            None => self
+                .changed
+                .wait(core)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(sys::now());
+                self.changed
+                    .wait_timeout(core, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        }
+    }
+
+    /// Unlocks, and delivers what there is.
+    pub(super) fn deliver(&self, mut core: MutexGuard<'_, Core>) {
+        debug_assert!(
+            !core.owes_dispatch(),
+            "whoever drains hands out what waits: nobody else may come"
+        );
+        if core.take_errand() {
+            self.alarm.set();
+        }
+        let has_notices = match core.take_notices() {
+            // With the lock, so that they stay in order, and so that `join` knows of them.
+            Some(notices) => {
+                self.deferred.add(notices);
+                true
+            }
+            None => false,
+        };
+        if !core.has_deliveries() {
+            drop(core);
+            if has_notices {
+                self.deferred.start();
+            }
+            return;
+        }
+        let mut batch = BATCH.with(Cell::take);
+        core.swap_deliveries(&mut batch);
+        self.delivering.fetch_add(1, Ordering::Relaxed);
+        drop(core);
+        if has_notices {
+            self.deferred.start();
+        }
+        for delivery in batch.drain(..) {
+            // It wakes wakers, which are the user's.
+            catch_and_discard(|| delivery.deliver());
+        }
+        if batch.capacity() <= KEEP_DELIVERIES {
+            BATCH.with(|kept| kept.set(batch));
+        }
+        // `join` sets the flag before it looks at the counter, and we look at the flag after we
+        // have changed the counter: one of us sees the other.
+        self.delivering.fetch_sub(1, Ordering::SeqCst);
+        if self.is_ending.load(Ordering::SeqCst) {
+            let _core = self.lock();
+            self.changed.notify_all();
+        }
+    }
+
+    /// Whether this process is the one that the pool belongs to, and not a fork of it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.fork_depth == crate::process::fork::depth()
+    }
+
+    pub(super) fn is_over(&self, core: &Core) -> bool {
+        core.is_over() && self.delivering.load(Ordering::SeqCst) == 0
+    }
+}
