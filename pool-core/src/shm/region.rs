@@ -184,17 +184,10 @@ const _: () = assert!(size_of::<Words>() <= WORDS_BYTES);
 /// It is mapped in exactly two processes. A worker that writes rubbish into it harms itself
 /// alone, for the parent validates all that it reads here.
 pub struct Region {
-    address: NonNull<u8>,
-    bytes: usize,
+    memory: sys::Mapping,
     /// Whether this process has its side of the rings already.
     is_claimed: AtomicBool,
 }
-
-// SAFETY: a region is owned memory; what is shared with the other process is reached through
-// atomics, or through the rings' raw copies, which take `&mut` of their own types.
-unsafe impl Send for Region {}
-// SAFETY: as above.
-unsafe impl Sync for Region {}
 
 impl Region {
     /// Makes a zero-filled region, and the descriptor by which another process can map it.
@@ -219,14 +212,12 @@ impl Region {
     /// [`worker::serve`](crate::worker::serve), nobody writes into the memory but that and the
     /// engine of the parent.
     pub unsafe fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
-        let (address, bytes) = sys::map_shared(file)?;
-        Ok(Self::new(address, bytes))
+        Ok(Self::new(sys::Mapping::shared(file)?))
     }
 
-    fn new(address: NonNull<u8>, bytes: usize) -> Self {
+    fn new(memory: sys::Mapping) -> Self {
         Self {
-            address,
-            bytes,
+            memory,
             is_claimed: AtomicBool::new(false),
         }
     }
@@ -234,8 +225,7 @@ impl Region {
     /// In a model, where both sides are in this process: a region for both.
     #[cfg(any(loom, shuttle))]
     pub(crate) fn for_model(bytes: usize) -> Self {
-        let address = sys::private_memory(bytes, Words::default());
-        let region = Self::new(address, bytes);
+        let region = Self::new(sys::Mapping::of_words(bytes, Words::default()));
         sync::watch(region.request_ring(), bytes - RINGS);
         region
     }
@@ -243,8 +233,7 @@ impl Region {
     /// In a model: the same memory for the other side.
     #[cfg(any(loom, shuttle))]
     pub(crate) fn again(&self) -> Self {
-        sys::share(self.address);
-        Self::new(self.address, self.bytes)
+        Self::new(self.memory.clone())
     }
 
     /// In a model: a thread that sleeps on a word here wakes, to be killed.
@@ -257,13 +246,13 @@ impl Region {
     /// Its size in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.memory.bytes()
     }
 
     /// Where it is mapped. The memory behind it changes at any time.
     #[must_use]
     pub fn address(&self) -> NonNull<u8> {
-        self.address
+        self.memory.address()
     }
 
     /// The bytes that a region with rings of these capacities takes.
@@ -293,7 +282,7 @@ impl Region {
         response_bytes: usize,
     ) {
         assert_eq!(
-            self.bytes,
+            self.bytes(),
             Self::bytes_for(request_bytes, response_bytes),
             "a launcher made a region of the wrong size"
         );
@@ -321,13 +310,13 @@ impl Region {
     /// Parent: takes its side of the rings, which have these capacities. `false`: they do not fill
     /// the region, or somebody has that side already. Two would write over each other.
     pub(crate) fn claim(&self, request_bytes: usize, response_bytes: usize) -> bool {
-        self.bytes == Self::bytes_for(request_bytes, response_bytes)
+        self.bytes() == Self::bytes_for(request_bytes, response_bytes)
             && !self.is_claimed.swap(true, Ordering::AcqRel)
     }
 
     /// Worker, first thing: the capacities of the two rings, or why this is no region of ours.
     pub(crate) fn capacities(&self) -> Result<(usize, usize), &'static str> {
-        if self.bytes < RINGS {
+        if self.bytes() < RINGS {
             return Err("the shared memory is too small to be a region");
         }
         let identity = &self.words().identity;
@@ -347,7 +336,9 @@ impl Region {
         let request = identity.request_bytes.load(Ordering::Relaxed) as usize;
         let response = identity.response_bytes.load(Ordering::Relaxed) as usize;
         let valid = |bytes: &usize| RING_BYTES.contains(bytes) && bytes.is_power_of_two();
-        if !valid(&request) || !valid(&response) || self.bytes != Self::bytes_for(request, response)
+        if !valid(&request)
+            || !valid(&response)
+            || self.bytes() != Self::bytes_for(request, response)
         {
             return Err("the region's rings do not fill it");
         }
@@ -358,28 +349,32 @@ impl Region {
         // SAFETY: the mapping is page-aligned, at least `WORDS_BYTES` long (checked by
         // `introduce` in the parent and `capacities` in the worker), never unmapped while `self`
         // lives, and every field is an atomic, for which any bit pattern is valid.
-        unsafe { self.address.cast::<Words>().as_ref() }
+        unsafe { self.address().cast::<Words>().as_ref() }
     }
 
     /// Worker: a copy of a part of its stack, when the parent has asked for it.
     pub(crate) fn stack(&self) -> &[atomic::AtomicU64] {
         // SAFETY: between the words and the rings, see `words`, and aligned like a page.
         unsafe {
-            let start = self.address.add(WORDS_BYTES).cast();
+            let start = self.address().add(WORDS_BYTES).cast();
             std::slice::from_raw_parts(start.as_ptr(), STACK_BYTES / size_of::<u64>())
         }
     }
 
     /// The first byte of the request ring.
     pub(crate) fn request_ring(&self) -> NonNull<u8> {
-        // SAFETY: within the mapping, see `introduce` and `capacities`.
-        unsafe { self.address.add(RINGS) }
+        self.at(RINGS)
     }
 
     /// The first byte of the response ring, which follows the request ring.
     pub(crate) fn response_ring(&self, request_bytes: usize) -> NonNull<u8> {
-        // SAFETY: within the mapping, see `introduce` and `capacities`.
-        unsafe { self.address.add(RINGS + request_bytes) }
+        self.at(RINGS + request_bytes)
+    }
+
+    fn at(&self, offset: usize) -> NonNull<u8> {
+        assert!(offset <= self.bytes(), "a region has its rings inside");
+        // SAFETY: it is inside of the mapping, or at its end.
+        unsafe { self.address().add(offset) }
     }
 
     /// Worker: begins the item with this number, counted from 1. `false`: it was taken back and
@@ -475,18 +470,10 @@ fn halves(identity: u128) -> impl Iterator<Item = u64> {
     [identity as u64, (identity >> 64) as u64].into_iter()
 }
 
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours alone, and every user of it holds a borrow or a
-        // reference count of this value.
-        unsafe { sys::unmap(self.address, self.bytes) };
-    }
-}
-
 impl fmt::Debug for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Region")
-            .field("bytes", &self.bytes)
+            .field("bytes", &self.bytes())
             .finish_non_exhaustive()
     }
 }

@@ -54,9 +54,9 @@ pub use waiting::poll;
 pub(crate) use model::{Clock, park_timeout, processors, something_happened};
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::{
-    Event, Poller, accept_barriers, accept_own_barriers, barrier_everywhere,
+    Event, Mapping, Poller, accept_barriers, accept_own_barriers, barrier_everywhere,
     barrier_everywhere as barrier_here, futex_wait, futex_wake, has_barriers,
-    has_barriers as has_own_barriers, now, now_ns, private_memory, ring_bell, share, unmap,
+    has_barriers as has_own_barriers, now, now_ns, ring_bell,
 };
 #[cfg(loom)]
 pub(crate) use model::{Processor, interruption};

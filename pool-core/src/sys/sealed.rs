@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use rustix::fs::{
@@ -12,10 +11,9 @@ use rustix::fs::{
     fstat, open, readlink, stat, statx,
 };
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use super::file_size::without_size_signal;
-use super::linux::{give_size, has_size, map_shared, memory_file_to_size, off_standard, unmap};
+use super::linux::{Mapping, give_size, has_size, memory_file_to_size, off_standard};
 use super::refused::{failed, failed_in, is_refusal};
 
 /// What makes a memory file's bytes the same forever.
@@ -30,14 +28,8 @@ pub(crate) struct Sealed {
     file: OwnedFd,
     inode: u64,
     len: usize,
-    /// Page-aligned; dangling, and nothing is mapped, if there are no bytes.
-    address: OnceLock<NonNull<u8>>,
+    mapping: OnceLock<Mapping>,
 }
-
-// SAFETY: the memory can be read by any thread, and be written by none (see `Sealed::bytes`).
-unsafe impl Send for Sealed {}
-// SAFETY: as above.
-unsafe impl Sync for Sealed {}
 
 /// Where a process has a sealed memory file, and which one that is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,9 +106,11 @@ impl Sealed {
         if bytes == 0 {
             fill(&mut []);
         } else {
-            let (address, bytes) = map_shared(file.as_fd())?;
-            let mut mapping = Writable { address, bytes };
-            fill(mapping.bytes());
+            let mapping = Mapping::shared(file.as_fd())?;
+            let address = mapping.address().as_ptr();
+            // SAFETY: the mapping is so long, writable, zero-filled, and outlives the call. Nobody
+            // else has the file or its descriptor's number.
+            fill(unsafe { std::slice::from_raw_parts_mut(address, mapping.bytes()) });
         }
         // The mapping is gone, also from what `fill` may have started, or this is refused.
         Self::freeze(file, bytes)
@@ -166,29 +160,8 @@ impl Sealed {
             file,
             inode: stat.st_ino,
             len: usize::try_from(stat.st_size).map_err(io::Error::other)?,
-            address: OnceLock::new(),
+            mapping: OnceLock::new(),
         }))
-    }
-
-    fn map(&self) -> io::Result<NonNull<u8>> {
-        if self.len == 0 {
-            return Ok(NonNull::<u128>::dangling().cast());
-        }
-        // Private, since older kernels map nothing shared by a descriptor that could have written
-        // before the seal. A process that only reads a private mapping sees the file's own pages.
-        //
-        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
-        let address = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                self.len,
-                ProtFlags::READ,
-                MapFlags::PRIVATE,
-                &self.file,
-                0,
-            )?
-        };
-        Ok(NonNull::new(address.cast()).expect("the kernel maps nothing at address zero"))
     }
 
     /// How many bytes there are.
@@ -201,22 +174,24 @@ impl Sealed {
     /// # Errors
     /// The first time, when there is no room for them among the addresses.
     pub(crate) fn bytes(&self) -> io::Result<&[u8]> {
-        let address = match self.address.get() {
-            Some(address) => *address,
+        const NONE: &[u128] = &[];
+        if self.len == 0 {
+            return Ok(bytemuck::cast_slice(NONE));
+        }
+        let mapping = match self.mapping.get() {
+            Some(mapping) => mapping,
             None => {
-                let mapped = self.map()?;
-                if self.address.set(mapped).is_err() && self.len > 0 {
-                    // SAFETY: somebody else was faster, and nobody knows of this mapping.
-                    unsafe { unmap(mapped, self.len) };
-                }
-                *self.address.get().unwrap_or(&mapped)
+                // Private, since older kernels map nothing shared by a descriptor that could have
+                // written before the seal. A process that only reads a private mapping sees the
+                // file's own pages.
+                let mapped = Mapping::private(self.file.as_fd(), self.len)?;
+                self.mapping.get_or_init(|| mapped)
             }
         };
         // SAFETY: the mapping is so long, readable, and lives as long as `self`. Its file was
         // sealed against writing, shrinking and growing when it was mapped, and the kernel takes no
-        // seal back, so nobody changes these bytes or takes them away. Without bytes the address is
-        // not null and aligned.
-        Ok(unsafe { std::slice::from_raw_parts(address.as_ptr(), self.len) })
+        // seal back, so nobody changes these bytes or takes them away.
+        Ok(unsafe { std::slice::from_raw_parts(mapping.address().as_ptr(), self.len) })
     }
 
     /// Where other processes find it: in this one.
@@ -229,41 +204,10 @@ impl Sealed {
     }
 }
 
-/// A mapping of a memory file that nobody else has yet.
-struct Writable {
-    address: NonNull<u8>,
-    bytes: usize,
-}
-
-impl Writable {
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is so long, writable, zero-filled, and lives as long as `self`, which
-        // is borrowed for as long as the bytes. Nobody else has the file or its descriptor's
-        // number.
-        unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.bytes) }
-    }
-}
-
-impl Drop for Writable {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours alone, and the bytes are not borrowed any more.
-        unsafe { unmap(self.address, self.bytes) };
-    }
-}
-
-impl Drop for Sealed {
-    fn drop(&mut self) {
-        if let Some(address) = self.address.take()
-            && self.len > 0
-        {
-            // SAFETY: the mapping is ours alone, and every reader borrows `self`.
-            unsafe { unmap(address, self.len) };
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ptr::NonNull;
+
     use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
 
     use super::*;

@@ -57,33 +57,65 @@ pub(in crate::sys) fn has_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
     }
 }
 
-/// Maps a whole memory file, shared and writable.
-pub(crate) fn map_shared(file: BorrowedFd<'_>) -> io::Result<(NonNull<u8>, usize)> {
-    let bytes = fstat(file).map_err(failed("fstat"))?.st_size as usize;
-    // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
-    let address = unsafe {
-        mmap(
-            std::ptr::null_mut(),
-            bytes,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED,
-            file,
-            0,
-        )
-        .map_err(failed("mmap"))?
-    };
-    let address = NonNull::new(address.cast()).expect("the kernel maps nothing at address zero");
-    Ok((address, bytes))
+/// Memory that is mapped as long as this is there. Whoever reads or writes in it vouches for what
+/// other mappings of the same memory do.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    address: NonNull<u8>,
+    bytes: usize,
 }
 
-/// Unmaps memory.
-///
-/// # Safety
-/// `address..address + bytes` is a mapping of the caller's that nobody uses any more.
-pub(crate) unsafe fn unmap(address: NonNull<u8>, bytes: usize) {
-    // SAFETY: handed on to the caller. An error would mean that there was no such mapping.
-    let unmapped = unsafe { munmap(address.as_ptr().cast(), bytes) };
-    debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+// SAFETY: it is owned memory, and this itself neither reads nor writes it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// A whole memory file, shared and writable.
+    pub(crate) fn shared(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let bytes = fstat(file).map_err(failed("fstat"))?.st_size as usize;
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        Self::new(file, bytes, rights, MapFlags::SHARED)
+    }
+
+    /// This many bytes of a file, to be read. What is written to the file may or may not be seen.
+    pub(in crate::sys) fn private(file: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Self::new(file, bytes, ProtFlags::READ, MapFlags::PRIVATE)
+    }
+
+    fn new(
+        file: BorrowedFd<'_>,
+        bytes: usize,
+        rights: ProtFlags,
+        flags: MapFlags,
+    ) -> io::Result<Self> {
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
+        let address = unsafe { mmap(std::ptr::null_mut(), bytes, rights, flags, file, 0) };
+        let address = address.map_err(failed("mmap"))?.cast();
+        let address = NonNull::new(address).expect("the kernel maps nothing at address zero");
+        Ok(Self { address, bytes })
+    }
+
+    /// Where it begins: at a page.
+    #[inline]
+    pub(crate) fn address(&self) -> NonNull<u8> {
+        self.address
+    }
+
+    /// How many bytes there are.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped above, and whoever uses it borrows this. An error would mean that
+        // there was no such mapping.
+        let unmapped = unsafe { munmap(self.address.as_ptr().cast(), self.bytes) };
+        debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+    }
 }
 
 /// From this many bytes on, memory that is going to be filled is asked for in huge pages.

@@ -1,71 +1,84 @@
 //! Memory of a model's regions: both sides are in this process, and share it by a count.
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
-/// In front of the memory.
-struct Header {
-    shares: AtomicUsize,
-    drop: unsafe fn(NonNull<u8>),
+#[derive(Clone, Copy)]
+#[repr(C, align(4096))]
+struct Page([u8; 4096]);
+
+/// Memory that is there as long as one of those that share it.
+#[derive(Clone)]
+pub(crate) struct Mapping {
+    address: NonNull<u8>,
+    bytes: usize,
+    _pages: Arc<Pages>,
 }
 
-const PAGE: usize = 4096;
-
-fn layout(bytes: usize) -> Layout {
-    Layout::from_size_align(PAGE + bytes, PAGE).expect("a size that memory can have")
+/// The memory, and what drops the words at its beginning, in this order.
+struct Pages {
+    _words: Box<dyn Send + Sync>,
+    _all: Vec<Page>,
 }
 
-fn header(address: NonNull<u8>) -> NonNull<Header> {
-    // SAFETY: `private_memory` has left a page in front of every address that it gave.
-    unsafe { address.sub(PAGE).cast() }
-}
+// SAFETY: it is owned memory, and this itself neither reads nor writes it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
 
-/// Zero-filled memory with one share, and `words` at its beginning.
-pub(crate) fn private_memory<T>(bytes: usize, words: T) -> NonNull<u8> {
-    assert!(size_of::<T>() <= bytes && align_of::<T>() <= PAGE);
-    unsafe fn drop_words<T>(address: NonNull<u8>) {
-        // SAFETY: they were written there below, and are dropped once.
-        unsafe { address.cast::<T>().drop_in_place() };
-    }
-    // SAFETY: the layout is not of size zero.
-    let base = unsafe { alloc_zeroed(layout(bytes)) };
-    let Some(base) = NonNull::new(base) else {
-        handle_alloc_error(layout(bytes));
-    };
-    // SAFETY: the block is of a page and `bytes`, and aligned to a page.
-    unsafe {
-        base.cast().write(Header {
-            shares: AtomicUsize::new(1),
-            drop: drop_words::<T>,
-        });
-        let address = base.add(PAGE);
-        address.cast().write(words);
-        address
-    }
-}
-
-/// One more will [`unmap`] it.
-pub(crate) fn share(address: NonNull<u8>) {
-    // SAFETY: the caller has a share, so it is there.
-    let header = unsafe { header(address).as_ref() };
-    header.shares.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Gives a share back.
-///
-/// # Safety
-/// `address..address + bytes` comes from [`private_memory`], and the share is the caller's.
-pub(crate) unsafe fn unmap(address: NonNull<u8>, bytes: usize) {
-    // SAFETY: the caller has a share, so it is there.
-    let header = unsafe { header(address).as_ref() };
-    let drop = header.drop;
-    if header.shares.fetch_sub(1, Ordering::AcqRel) == 1 {
-        // SAFETY: nobody else has a share; the block was made with this layout.
-        unsafe {
-            drop(address);
-            dealloc(address.sub(PAGE).as_ptr(), layout(bytes));
+impl Mapping {
+    /// Zero-filled memory with `words` at its beginning.
+    pub(crate) fn of_words<T: Send + 'static>(bytes: usize, words: T) -> Self {
+        struct Words<T>(NonNull<T>);
+        // SAFETY: it does nothing but to drop a `T`, which any thread may.
+        unsafe impl<T: Send> Send for Words<T> {}
+        // SAFETY: nobody does anything with a reference to it.
+        unsafe impl<T> Sync for Words<T> {}
+        impl<T> Drop for Words<T> {
+            fn drop(&mut self) {
+                // SAFETY: they were written below, and are dropped once, before the memory.
+                unsafe { self.0.drop_in_place() };
+            }
         }
+
+        assert!(size_of::<T>() <= bytes && align_of::<T>() <= align_of::<Page>());
+        let mut pages = vec![Page([0; 4096]); bytes.div_ceil(size_of::<Page>())];
+        let address = NonNull::new(pages.as_mut_ptr()).expect("no vector is at address zero");
+        let place = address.cast::<T>();
+        // SAFETY: the memory is large enough, aligned to a page, and nobody else has it.
+        unsafe { place.write(words) };
+        Self {
+            address: address.cast(),
+            bytes,
+            _pages: Arc::new(Pages {
+                _words: Box::new(Words(place)),
+                _all: pages,
+            }),
+        }
+    }
+
+    /// A model's regions are not mapped.
+    pub(crate) fn shared(_file: BorrowedFd<'_>) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Where it begins: at a page.
+    pub(crate) fn address(&self) -> NonNull<u8> {
+        self.address
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.bytes)
     }
 }

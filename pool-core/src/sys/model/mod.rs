@@ -12,7 +12,7 @@ mod memory;
 pub(crate) use barrier::{Processor, barrier_everywhere, has_barriers, interruption};
 #[cfg(shuttle)]
 pub(crate) use clock::{Clock, now_ns, park_timeout, processors};
-pub(crate) use memory::{private_memory, share, unmap};
+pub(crate) use memory::Mapping;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
