@@ -38,6 +38,12 @@ const RESPONSES: Positions = Positions {
     head: |words| &words.response_head,
 };
 
+/// What has the size of a byte, and may be any.
+trait Byte {}
+
+impl Byte for u8 {}
+impl Byte for MaybeUninit<u8> {}
+
 /// One ring's memory, seen by either side.
 struct Memory {
     region: Arc<Region>,
@@ -83,10 +89,48 @@ impl Memory {
     }
 
     /// The place of a position, and how many bytes follow it before the ring's end.
-    fn place(&self, position: u64) -> (NonNull<u8>, usize) {
+    #[inline]
+    fn place(&self, position: u64) -> (*mut u8, usize) {
         let offset = position as usize & (self.capacity - 1);
-        // SAFETY: the mask keeps the offset within the ring.
-        (unsafe { self.first.add(offset) }, self.capacity - offset)
+        let place = self.first.as_ptr().wrapping_add(offset);
+        (place, self.capacity - offset)
+    }
+
+    /// Copies the bytes that begin at a position out of the ring: into bytes, or into memory for
+    /// such.
+    ///
+    /// # Panics
+    /// When the ring is not so large.
+    #[inline]
+    fn copy_out<B: Byte>(&self, position: u64, into: &mut [B]) {
+        assert!(into.len() <= self.capacity, "a ring is not so large");
+        let (place, before_end) = self.place(position);
+        let first = into.len().min(before_end);
+        self.reads(position, into.len());
+        // SAFETY: both pieces are within the ring, and as long together as `into`, whose elements
+        // are bytes. The producer does not touch them, for it was not told that they were taken; a
+        // worker that does so all the same changes bytes that we validate after the copy.
+        unsafe {
+            let to = into.as_mut_ptr().cast::<u8>();
+            std::ptr::copy_nonoverlapping(place, to, first);
+            // (Each of the copies is a call.)
+            if first < into.len() {
+                let rest = into.len() - first;
+                std::ptr::copy_nonoverlapping(self.first.as_ptr(), to.add(first), rest);
+            }
+        }
+    }
+
+    /// The same of a few bytes, without a call, if they are in one piece.
+    #[inline]
+    fn read<const COUNT: usize>(&self, position: u64) -> Option<[u8; COUNT]> {
+        let (place, before_end) = self.place(position);
+        if COUNT > before_end {
+            return None;
+        }
+        self.reads(position, COUNT);
+        // SAFETY: as in `copy_out`; bytes need no alignment.
+        Some(unsafe { place.cast::<[u8; COUNT]>().read() })
     }
 
     /// Says that bytes are going to be read, to the models that look for races.
@@ -171,7 +215,7 @@ impl Producer {
         // them. (A worker that lies about that harms its own messages only; the copy is of plain
         // bytes, and no reference to them exists.)
         unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), first);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, first);
             // (Each of the copies is a call.)
             if first < count {
                 std::ptr::copy_nonoverlapping(
@@ -204,7 +248,7 @@ impl Producer {
                 // The commonest case by far, without a call.
                 place.cast::<[u8; 8]>().write(number);
             } else {
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len());
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
             }
         }
         self.tail += count as u64;
@@ -221,7 +265,7 @@ impl Producer {
         let (place, before_end) = self.memory.place(self.tail);
         // SAFETY: within the ring, whose memory was zero when it was made, and free: nobody else
         // touches it, the consumer because it has said so and this side by the contract.
-        let room = unsafe { std::slice::from_raw_parts_mut(place.as_ptr(), free.min(before_end)) };
+        let room = unsafe { std::slice::from_raw_parts_mut(place, free.min(before_end)) };
         Ok(room)
     }
 
@@ -316,26 +360,13 @@ impl Consumer {
     #[inline]
     pub(crate) fn peek(&self, into: &mut [u8]) {
         assert!(into.len() <= self.seen(), "more bytes than there are");
-        let (place, before_end) = self.memory.place(self.head);
-        let first = into.len().min(before_end);
-        self.memory.reads(self.head, into.len());
-        // SAFETY: both pieces are within the ring. The producer does not touch them, for we have
-        // not said that we are past them; a worker that does so all the same changes bytes that
-        // we validate after the copy.
-        unsafe {
-            if let (8, Ok(number)) = (first, <&mut [u8; 8]>::try_from(&mut *into)) {
-                // The commonest case by far, without a call.
-                *number = place.cast::<[u8; 8]>().read();
-                return;
-            }
-            std::ptr::copy_nonoverlapping(place.as_ptr(), into.as_mut_ptr(), first);
-            if first < into.len() {
-                std::ptr::copy_nonoverlapping(
-                    self.memory.first.as_ptr(),
-                    into.as_mut_ptr().add(first),
-                    into.len() - first,
-                );
-            }
+        // The commonest case by far.
+        if let Ok(number) = <&mut [u8; 8]>::try_from(&mut *into)
+            && let Some(bytes) = self.memory.read(self.head)
+        {
+            *number = bytes;
+        } else {
+            self.memory.copy_out(self.head, into);
         }
     }
 
@@ -345,34 +376,17 @@ impl Consumer {
     /// When there are fewer than were [`seen`](Self::seen).
     pub(crate) fn take_into(&mut self, into: &mut [MaybeUninit<u8>]) {
         assert!(into.len() <= self.seen(), "more bytes than there are");
-        let (place, before_end) = self.memory.place(self.head);
-        let first = into.len().min(before_end);
-        self.memory.reads(self.head, into.len());
-        // SAFETY: as in `peek`.
-        unsafe {
-            let to = into.as_mut_ptr().cast::<u8>();
-            std::ptr::copy_nonoverlapping(place.as_ptr(), to, first);
-            std::ptr::copy_nonoverlapping(
-                self.memory.first.as_ptr(),
-                to.add(first),
-                into.len() - first,
-            );
-        }
+        self.memory.copy_out(self.head, into);
         self.head += into.len() as u64;
     }
 
     /// The next four bytes as a word, if they were seen and are in one piece.
     #[inline]
     pub(crate) fn peek_word(&self) -> Option<u32> {
-        let (place, before_end) = self.memory.place(self.head);
-        if self.seen() < 4 || before_end < 4 {
+        if self.seen() < 4 {
             return None;
         }
-        self.memory.reads(self.head, 4);
-        // SAFETY: as in `peek`; a read of four bytes needs no alignment in this form.
-        Some(u32::from_le_bytes(unsafe {
-            place.cast::<[u8; 4]>().read()
-        }))
+        self.memory.read(self.head).map(u32::from_le_bytes)
     }
 
     /// Takes `count` bytes out and appends them to `into`.
@@ -393,21 +407,10 @@ impl Consumer {
     pub(crate) fn copy(&self, count: usize, into: &mut Vec<u8>) {
         assert!(count <= self.seen(), "more bytes than there are");
         into.reserve(count);
-        let (place, before_end) = self.memory.place(self.head);
-        let first = count.min(before_end);
-        self.memory.reads(self.head, count);
-        // SAFETY: as in `peek`; the destination has room for `count` bytes, all of which are
-        // written before the length says so.
-        unsafe {
-            let end = into.as_mut_ptr().add(into.len());
-            std::ptr::copy_nonoverlapping(place.as_ptr(), end, first);
-            std::ptr::copy_nonoverlapping(
-                self.memory.first.as_ptr(),
-                end.add(first),
-                count - first,
-            );
-            into.set_len(into.len() + count);
-        }
+        let room = &mut into.spare_capacity_mut()[..count];
+        self.memory.copy_out(self.head, room);
+        // SAFETY: so many bytes were just written behind the others.
+        unsafe { into.set_len(into.len() + count) };
     }
 
     /// Takes the next `count` bytes where they are, if they are in one piece.
@@ -426,7 +429,7 @@ impl Consumer {
         self.head += count as u64;
         // SAFETY: within the ring, initialised by the producer, and left alone by it until
         // `release`, after which the caller does not use them.
-        Some(unsafe { std::slice::from_raw_parts(place.as_ptr(), count) })
+        Some(unsafe { std::slice::from_raw_parts(place, count) })
     }
 
     /// The bytes that were seen and not taken, as far as they are in one piece.
@@ -439,7 +442,7 @@ impl Consumer {
         let count = self.seen().min(before_end);
         self.memory.reads(self.head, count);
         // SAFETY: as in `take_in_place`.
-        unsafe { std::slice::from_raw_parts(place.as_ptr(), count) }
+        unsafe { std::slice::from_raw_parts(place, count) }
     }
 
     /// Drops the next `count` bytes.
