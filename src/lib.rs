@@ -336,9 +336,9 @@ pub use procpool_core::{
     Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel, Dump,
     ExitReason, ExitStatus, FlattenErrors, Handle, Imap, ImapLocal, ImapMeasured,
     ImapMeasuredLocal, IntoBroadcast, JoinError, MapHandle, Measured, MeasuredCall, MeasuredHandle,
-    Output, OutputLine, OutputStream, Pool, PoolBuilder, RemoteError, ResizeError, Resource,
-    SerialPool, Shareable, Stateless, Stats, TaskError, TaskErrorKind, TaskHandle, TaskMetrics,
-    Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats, remote_errors,
+    Output, OutputLine, OutputStream, Pool, PoolBuilder, Portable, RemoteError, ResizeError,
+    Resource, SerialPool, Shareable, Stateless, Stats, TaskError, TaskErrorKind, TaskHandle,
+    TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats, remote_errors,
 };
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};

@@ -95,6 +95,7 @@ pub use task::options::ChunkOptions;
 pub use task::outcome::Outcome;
 #[cfg(feature = "json")]
 pub use value::json::Json;
+pub use value::portable::Portable;
 pub use worker::Resource;
 pub use worker::cancel_flag::CancelFlag;
 pub use worker::function::{FunctionId, NotInExecutable, Stateless};

@@ -212,6 +212,32 @@ fn main() {
     )],
 );
 
+/// Arguments and results that serde does not carry.
+pub(crate) const NOT_CARRIED: Crate = Crate::program(
+    "not_carried",
+    &[(
+        "src/main.rs",
+        r#"
+use procpool::{Pool, SerialPool};
+
+struct Point { x: u64 }
+
+async fn later(x: u64) -> u64 { x }
+
+fn read(path: String) -> std::io::Result<String> { std::fs::read_to_string(path) }
+
+fn main() {
+    let pool = SerialPool::new();
+    let names = vec![String::from("a")];
+    pool.map(|x: u64| Point { x }, 0..3).unwrap();
+    pool.map(|name: &String| name.len(), names.iter()).unwrap();
+    pool.call(later).apply(3).unwrap();
+    pool.imap(read, names).count();
+}
+"#,
+    )],
+);
+
 pub(crate) const POINTER: Crate = Crate::program(
     "pointer",
     &[(

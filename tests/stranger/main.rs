@@ -7,8 +7,8 @@ mod scratch;
 
 use crate::crates::{
     ABORTS, CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, FORKS,
-    FORKS_UNNAMED, HOST, LATE, LIBRARY, MARKER, OWNER, PLUGIN, POINTER, SPAWNS, TESTED, TOKEN,
-    UNAWARE,
+    FORKS_UNNAMED, HOST, LATE, LIBRARY, MARKER, NOT_CARRIED, OWNER, PLUGIN, POINTER, SPAWNS,
+    TESTED, TOKEN, UNAWARE,
 };
 use crate::scratch::{Scratch, Told};
 
@@ -27,7 +27,11 @@ fn tests_of_a_stranger_can_use_pools() {
 #[test]
 fn a_closure_that_captures_does_not_compile() {
     for case in [CAPTURES, OWNER] {
-        assert_does_not_compile(case, 1);
+        let told = assert_does_not_compile(case, 1);
+        assert!(
+            told.stderr.contains("src/main.rs:8:"),
+            "the user's line: {told}"
+        );
     }
 }
 
@@ -43,17 +47,55 @@ fn a_token_that_is_captured_does_not_compile() {
 /// Nor does a function pointer, of which only an address would travel.
 #[test]
 fn a_function_pointer_does_not_compile() {
-    assert_does_not_compile(POINTER, 1);
+    let told = assert_does_not_compile(POINTER, 1);
+    assert!(
+        told.stderr.contains("src/main.rs:10:"),
+        "the user's line: {told}"
+    );
+    assert!(
+        told.stderr.contains("pass the function by its name"),
+        "{told}"
+    );
+}
+
+/// Nor does a call with arguments or results that serde does not carry: each is told what to do, at
+/// its own line.
+#[test]
+fn what_serde_does_not_carry_does_not_compile() {
+    let told = scratch(&[NOT_CARRIED]).cargo("build --package not_carried");
+    assert!(!told.is_success, "{told}");
+    let refused = [
+        ("`Point`", "src/main.rs:13:", "derive(serde::Serialize"),
+        ("`&String`", "src/main.rs:14:", "`items.iter().cloned()`"),
+        (
+            "`impl Future<Output = u64>`",
+            "src/main.rs:15:",
+            "an `async fn`",
+        ),
+        (
+            "`Result<String, std::io::Error>`",
+            "src/main.rs:16:",
+            "`procpool::remote_errors(f)`",
+        ),
+    ];
+    let errors: Vec<&str> = told.stderr.split("error[").collect();
+    for (what, place, remedy) in refused {
+        let message = format!("{what} cannot travel to another process");
+        let error = errors.iter().find(|error| error.contains(&message));
+        let error = error.unwrap_or_else(|| panic!("no {message:?} in {told}"));
+        assert!(error.contains(place) && error.contains(remedy), "{error}");
+    }
 }
 
 /// The compiler refuses this many places, and says what to do.
-fn assert_does_not_compile(case: Crate, places: usize) {
+fn assert_does_not_compile(case: Crate, places: usize) -> Told {
     let told = scratch(&[case]).cargo(&format!("build --package {}", case.name));
     assert!(!told.is_success, "{told}");
     for words in ["captures nothing", "instead"] {
         let count = told.stderr.matches(words).count();
         assert!(count >= places, "{count} times {words:?} in {told}");
     }
+    told
 }
 
 /// Without `init` no pool is built, no worker is started, and the error says what is missing.

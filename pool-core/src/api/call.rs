@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::decode::{Collect, ItemOutcome};
 use super::handle::{Collector, Handle, ResultCell};
@@ -23,7 +22,8 @@ use crate::task::chunker::guided;
 use crate::task::encode::{Limit, Stop, encode_one};
 use crate::task::executor::Executor;
 use crate::task::options::Options;
-use crate::worker::function::{FunctionId, Stateless};
+use crate::value::portable::Portable;
+use crate::worker::function::{FunctionId, Stateless, assert_captures_nothing};
 use crate::worker::state::stateful;
 
 /// A call with options: what [`Pool::call`](crate::Pool::call) returns. Set the options, then
@@ -115,8 +115,8 @@ impl<F> Call<F> {
     pub fn try_map<I, R>(self, items: I) -> Vec<Result<R, TaskError>>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
     {
         let site = self.site::<I::Item, R>();
         self.collect(site, items.into_iter())
@@ -162,6 +162,8 @@ impl<F, M> Call<F, M> {
         G: Fn() -> S + Stateless,
         S: 'static,
     {
+        const { assert_captures_nothing::<F>() };
+        const { assert_captures_nothing::<G>() };
         Call {
             executor: self.executor,
             options: self.options,
@@ -255,8 +257,8 @@ impl<F, M: Mode> Call<F, M> {
     pub fn apply<A, R>(self, argument: A) -> M::Outcome<R>
     where
         F: Fn(A) -> R + Stateless,
-        A: Serialize + DeserializeOwned + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        A: Portable,
+        R: Portable,
     {
         let progress = self.progress.clone();
         let outcome = self.submit(argument, true).get();
@@ -268,8 +270,8 @@ impl<F, M: Mode> Call<F, M> {
     pub fn apply_async<A, R>(self, argument: A) -> Handle<M::Outcome<R>, M::Cell>
     where
         F: Fn(A) -> R + Stateless,
-        A: Serialize + DeserializeOwned + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        A: Portable,
+        R: Portable,
     {
         let progress = self.progress.clone();
         let handle = self.submit(argument, false);
@@ -282,8 +284,8 @@ impl<F, M: Mode> Call<F, M> {
     fn submit<A, R>(self, argument: A, attended: bool) -> Handle<M::Outcome<R>, M::Cell>
     where
         F: Fn(A) -> R + Stateless,
-        A: Serialize + DeserializeOwned + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        A: Portable,
+        R: Portable,
     {
         let cell = Arc::new(M::Cell::of_one());
         let prepared = self.site::<A, R>().and_then(|site| {
@@ -311,8 +313,8 @@ impl<F, M: Mode> Call<F, M> {
     pub fn map<I, R>(self, items: I) -> M::Outcomes<R>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
     {
         let site = self.site::<I::Item, R>();
         self.collect(site, items.into_iter())
@@ -322,8 +324,8 @@ impl<F, M: Mode> Call<F, M> {
     pub fn map_async<I, R>(self, items: I) -> Handle<M::Outcomes<R>>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
     {
         let mut collector = Collector::default();
         if self.progress.is_shown() {
@@ -344,9 +346,9 @@ impl<F, M: Mode> Call<F, M> {
     pub fn imap<I, R>(self, items: I) -> Imap<R, M::Outcome<R>>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I: IntoIterator<Item: Portable>,
         I::IntoIter: Send + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        R: Portable,
     {
         let site = self.site::<I::Item, R>();
         Imap::new(site.map(|site| self.source(site, items.into_iter())), true)
@@ -356,9 +358,9 @@ impl<F, M: Mode> Call<F, M> {
     pub fn imap_unordered<I, R>(self, items: I) -> Imap<R, M::Outcome<R>>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I: IntoIterator<Item: Portable>,
         I::IntoIter: Send + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        R: Portable,
     {
         let site = self.site::<I::Item, R>();
         Imap::new(site.map(|site| self.source(site, items.into_iter())), false)
@@ -368,8 +370,8 @@ impl<F, M: Mode> Call<F, M> {
     pub fn imap_local<I, R>(self, items: I) -> Imap<R, M::Outcome<R>, InputFeeder<I::IntoIter>>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
     {
         let site = self.site::<I::Item, R>();
         Imap::new(site.map(|site| self.feed(site, items.into_iter())), true)
@@ -382,8 +384,8 @@ impl<F, M: Mode> Call<F, M> {
     ) -> Imap<R, M::Outcome<R>, InputFeeder<I::IntoIter>>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
     {
         let site = self.site::<I::Item, R>();
         Imap::new(site.map(|site| self.feed(site, items.into_iter())), false)
@@ -508,8 +510,8 @@ impl<F, M> Call<F, M> {
     fn site<A, R>(&self) -> Result<CallSite, TaskError>
     where
         F: Fn(A) -> R + Stateless,
-        A: Serialize + DeserializeOwned + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        A: Portable,
+        R: Portable,
     {
         if self.executor.is_foreign() {
             return Err(TaskError::of_fork());

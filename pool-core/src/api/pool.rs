@@ -6,9 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::call::Call;
 use super::handle::{MapHandle, TaskHandle};
 use super::imap::{Imap, ImapLocal};
@@ -19,7 +16,8 @@ use crate::error::task_error::TaskError;
 use crate::observe::dump::Dump;
 use crate::observe::stats::Stats;
 use crate::task::executor::Executor;
-use crate::worker::function::Stateless;
+use crate::value::portable::Portable;
+use crate::worker::function::{Stateless, assert_captures_nothing};
 
 /// A pool of workers: run a function over data, somewhere else.
 ///
@@ -28,12 +26,12 @@ use crate::worker::function::Stateless;
 /// provided ones but [`executor`](Self::executor), which is where a pool of your own plugs in.
 ///
 /// # Functions and values
-/// A function is a function item or a closure that captures nothing; that is checked at compile
-/// time (see [`Stateless`]), since the function runs in another process, to which only its *name*
-/// travels. What a closure would capture, pass as part of the argument. One thing cannot be
-/// checked: a `move` closure must not capture a value without bytes that proves to `unsafe` code
+/// A function is a function item or a closure that captures nothing, since it runs in another
+/// process, to which only its *name* travels. `cargo build` checks that, and `cargo check` does not;
+/// see [`Stateless`]. What a closure would capture, pass as part of the argument. One thing cannot
+/// be checked: a `move` closure must not capture a value without bytes that proves to `unsafe` code
 /// that this *process* has done something, for the worker has not; [`Stateless`] says more. Several
-/// arguments are a tuple. Arguments and results are `Serialize + DeserializeOwned`. They travel in
+/// arguments are a tuple. Arguments and results are [`Portable`]: serde carries them. They travel in
 /// a compact binary form that does not say what it is; a few types need a wrapper for that. The
 /// first page of `procpool` has the list of them, under "What can travel".
 ///
@@ -67,20 +65,22 @@ pub trait Pool {
     fn apply<F, A, R>(&self, function: F, argument: A) -> Result<R, TaskError>
     where
         F: Fn(A) -> R + Stateless,
-        A: Serialize + DeserializeOwned + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        A: Portable,
+        R: Portable,
     {
-        self.call(function).apply(argument)
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).apply(argument)
     }
 
     /// Runs `function` on one argument in the background.
     fn apply_async<F, A, R>(&self, function: F, argument: A) -> TaskHandle<R>
     where
         F: Fn(A) -> R + Stateless,
-        A: Serialize + DeserializeOwned + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        A: Portable,
+        R: Portable,
     {
-        self.call(function).apply_async(argument)
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).apply_async(argument)
     }
 
     /// Runs `function` on every item and returns the results in the order of the items.
@@ -94,10 +94,11 @@ pub trait Pool {
     fn map<F, I, R>(&self, function: F, items: I) -> Result<Vec<R>, TaskError>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
     {
-        self.call(function).map(items)
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).map(items)
     }
 
     /// Runs `function` on every item and returns each one's own result or error, in order.
@@ -107,10 +108,11 @@ pub trait Pool {
     fn try_map<F, I, R>(&self, function: F, items: I) -> Vec<Result<R, TaskError>>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
     {
-        self.call(function).try_map(items)
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).try_map(items)
     }
 
     /// Runs `function` on every item in the background. The items are taken from the iterator
@@ -118,10 +120,11 @@ pub trait Pool {
     fn map_async<F, I, R>(&self, function: F, items: I) -> MapHandle<R>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
     {
-        self.call(function).map_async(items)
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).map_async(items)
     }
 
     /// Runs `function` on every item lazily: an iterator over the results, in the order of the
@@ -157,22 +160,24 @@ pub trait Pool {
     fn imap<F, I, R>(&self, function: F, items: I) -> Imap<R>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I: IntoIterator<Item: Portable>,
         I::IntoIter: Send + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        R: Portable,
     {
-        self.call(function).imap(items)
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).imap(items)
     }
 
     /// The same in the order in which the items finish.
     fn imap_unordered<F, I, R>(&self, function: F, items: I) -> Imap<R>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
+        I: IntoIterator<Item: Portable>,
         I::IntoIter: Send + 'static,
-        R: Serialize + DeserializeOwned + 'static,
+        R: Portable,
     {
-        self.call(function).imap_unordered(items)
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).imap_unordered(items)
     }
 
     /// Like [`imap`](Self::imap) over an input that is not `Send`, or borrows: it is read in the
@@ -181,24 +186,27 @@ pub trait Pool {
     fn imap_local<F, I, R>(&self, function: F, items: I) -> ImapLocal<I::IntoIter, R>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
     {
-        self.call(function).imap_local(items)
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).imap_local(items)
     }
 
     /// The same in the order in which the items finish.
     fn imap_unordered_local<F, I, R>(&self, function: F, items: I) -> ImapLocal<I::IntoIter, R>
     where
         F: Fn(I::Item) -> R + Stateless,
-        I: IntoIterator<Item: Serialize + DeserializeOwned + 'static>,
-        R: Serialize + DeserializeOwned + 'static,
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
     {
-        self.call(function).imap_unordered_local(items)
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).imap_unordered_local(items)
     }
 
     /// A call with options: `pool.call(f).timeout(d).retries(2).map(items)`.
     fn call<F>(&self, function: F) -> Call<F> {
+        const { assert_captures_nothing::<F>() };
         Call::new(self.executor().clone(), function)
     }
 

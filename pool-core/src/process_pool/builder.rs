@@ -6,9 +6,6 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::WorkerPool;
 use crate::backend::config::PoolConfig;
 use crate::backend::launcher::{Backend, ForkServing};
@@ -17,8 +14,9 @@ use crate::error::build_error::BuildError;
 use crate::observe::output::Output;
 use crate::observe::worker_exit::WorkerExit;
 use crate::process::worker_info::WorkerInfo;
+use crate::value::portable::Portable;
 use crate::worker::Resource;
-use crate::worker::function::Stateless;
+use crate::worker::function::{Stateless, assert_captures_nothing};
 
 /// The options of a [`WorkerPool`] whose workers a backend `B` starts.
 #[must_use = "a builder does nothing until `build`"]
@@ -51,8 +49,9 @@ impl<B: Backend> PoolBuilder<B> {
     pub fn initializer<F, A>(mut self, initializer: F, argument: A) -> Self
     where
         F: Fn(A) + Stateless,
-        A: Serialize + DeserializeOwned + 'static,
+        A: Portable,
     {
+        const { assert_captures_nothing::<F>() };
         self.config.set_initializer(initializer, &argument);
         self
     }
@@ -60,6 +59,7 @@ impl<B: Backend> PoolBuilder<B> {
     /// A function to run in a worker that leaves in good order: because the pool was
     /// closed or the worker has used up its tasks. Not in one that is killed.
     pub fn finalizer<F: Fn() + Stateless>(mut self, finalizer: F) -> Self {
+        const { assert_captures_nothing::<F>() };
         self.config.set_finalizer(finalizer);
         self
     }

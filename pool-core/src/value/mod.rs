@@ -1,4 +1,5 @@
-//! Types for arguments and results that carry what the pools' own form cannot.
+//! Arguments and results, and types for them that carry what the pools' own form cannot.
 
 #[cfg(feature = "json")]
 pub(crate) mod json;
+pub(crate) mod portable;

@@ -271,6 +271,11 @@ pub trait Stateless: Copy + Send + Sync + 'static {}
 #[diagnostic::do_not_recommend]
 impl<F: Copy + Send + Sync + 'static> Stateless for F {}
 
+/// For public methods: the compiler then names the line that calls them.
+pub(crate) const fn assert_captures_nothing<F>() {
+    CapturesNothing::<F>::CHECK
+}
+
 /// Checks, when `F` is known, that a value of it is nothing but its type.
 struct CapturesNothing<F>(PhantomData<F>);
 
