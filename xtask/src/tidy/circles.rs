@@ -13,29 +13,28 @@ const CIRCLES: &[(&[&str], &str)] = &[
     ),
     (
         &["broadcast/decoded", "broadcast/memory"],
-        "not untangled yet",
+        "memory has what its bytes were decoded to, in which there are handles of memory",
     ),
     (
         &["codec/bulk", "codec/de/access", "codec/de/mod"],
-        "not untangled yet",
+        "a decoder reads a bulk value at once, which takes its bytes out of the decoder",
     ),
     (
         &["engine/capture/reader", "engine/capture/worker_pipes"],
         "the reader's table has the pipes, which leave it when they are closed",
     ),
     (
-        &["panic/catch/mod", "panic/catch/record"],
-        "not untangled yet",
+        &["process_pool/builder", "process_pool/mod"],
+        "a builder makes a pool, and a pool names its builder",
     ),
     (
-        &["process_pool/builder", "process_pool/mod"],
-        "not untangled yet",
+        &["sync/futex", "sync/shuttle"],
+        "a model's life sleeps on a futex, and who sleeps on one may lose its life",
     ),
-    (&["sync/futex", "sync/shuttle"], "not untangled yet"),
     (&["sys/model/clock", "sys/model/mod"], "not untangled yet"),
     (
         &["worker/function", "worker/run", "worker/serve"],
-        "not untangled yet",
+        "the loop finds a function, a function runs a chunk, and a chunk may lie in the loop's ring",
     ),
 ];
 

@@ -36,6 +36,10 @@ struct Coming {
     report: PanicReport,
 }
 
+fn reports(coming: &[Coming]) -> impl Iterator<Item = &PanicReport> {
+    coming.iter().map(|it| &it.report)
+}
+
 /// What becomes of a panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Course {
@@ -99,7 +103,7 @@ fn take_arrived(payload: Payload) -> Option<PanicReport> {
     let mut coming = COMING.take();
     let is_past = |it: &mut Coming| inside == 0 || it.inside < inside;
     let arrived: Vec<Coming> = coming.extract_if(.., is_past).collect();
-    record::withdraw(&coming);
+    record::withdraw(reports(&coming));
     COMING.set(coming);
     let last = arrived.into_iter().next_back()?;
     (last.payload == payload).then_some(last.report)
@@ -196,7 +200,7 @@ fn on_panic(info: &PanicHookInfo<'_>, previous: &dyn Fn(&PanicHookInfo<'_>)) {
                         report,
                     });
                     // A destructor that runs for it may abort.
-                    record::leave(&coming, None);
+                    record::leave(reports(&coming), None);
                 }
             });
         }
@@ -207,10 +211,11 @@ fn on_panic(info: &PanicHookInfo<'_>, previous: &dyn Fn(&PanicHookInfo<'_>)) {
             };
             let coming = COMING.try_with(|coming| {
                 let coming = coming.try_borrow();
-                record::leave(coming.as_deref().map_or(&[], Vec::as_slice), Some(&report));
+                let coming = coming.as_deref().map_or(&[][..], Vec::as_slice);
+                record::leave(reports(coming), Some(&report));
             });
             if coming.is_err() {
-                record::leave(&[], Some(&report));
+                record::leave([], Some(&report));
             }
             if inside != 0 {
                 print_coming();

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use super::{Coming, INSIDE};
 use crate::panic::report::PanicReport;
 
 /// Where a worker leaves what its parent finds when the process is gone.
@@ -40,7 +39,10 @@ static WRITING: Mutex<()> = Mutex::new(());
 
 /// Leaves the panics that are on their way in this thread, the outermost first, and the one that
 /// ends the process, if one does. The first of them is the cause.
-pub(super) fn leave(coming: &[Coming], last: Option<&PanicReport>) {
+pub(super) fn leave<'a>(
+    coming: impl IntoIterator<Item = &'a PanicReport>,
+    last: Option<&'a PanicReport>,
+) {
     let Some(place) = LAST_PANIC.get() else {
         return;
     };
@@ -51,7 +53,7 @@ pub(super) fn leave(coming: &[Coming], last: Option<&PanicReport>) {
     if item == 0 || ENDING.load(Ordering::Relaxed) == item {
         return;
     }
-    let mut reports = coming.iter().map(|it| &it.report).chain(last);
+    let mut reports = coming.into_iter().chain(last);
     let Some(first) = reports.next() else {
         return;
     };
@@ -77,7 +79,7 @@ pub(super) fn leave(coming: &[Coming], last: Option<&PanicReport>) {
 }
 
 /// A panic of this thread was caught, and these are still on their way.
-pub(super) fn withdraw(coming: &[Coming]) {
+pub(super) fn withdraw<'a>(coming: impl IntoIterator<Item = &'a PanicReport>) {
     if WRITER.load(Ordering::Relaxed) != this_thread() {
         return;
     }
@@ -100,7 +102,9 @@ fn name_of_this_thread() -> String {
 
 /// A number that no other living thread has; not 0 as long as the thread has its data.
 fn this_thread() -> usize {
-    INSIDE
-        .try_with(|inside| std::ptr::from_ref(inside).addr())
+    thread_local! {
+        static HERE: u8 = const { 0 };
+    }
+    HERE.try_with(|here| std::ptr::from_ref(here).addr())
         .unwrap_or(usize::MAX)
 }
