@@ -4,4 +4,5 @@
 pub(crate) mod append_log;
 pub(crate) mod feed;
 pub(crate) mod feeder;
+mod flow;
 pub(crate) mod open_chunk;
