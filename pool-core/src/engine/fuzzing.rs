@@ -260,8 +260,9 @@ impl Rig {
         if let Some(item) = self.scheduler.running_item(SLOT, begun) {
             let _ = self.scheduler.load_of(SLOT, item);
         }
-        let all = self.channel.send_on()?;
-        self.scheduler.choke(SLOT, !all);
+        if self.channel.send_on()? {
+            self.scheduler.unchoke(SLOT);
+        }
         if self.scheduler.is_reclaimed(SLOT) && self.channel.is_drained()? {
             self.scheduler.finish_reclaim(SLOT);
             self.region.finish_reclaim();
@@ -297,7 +298,9 @@ impl Rig {
             let chunk = self.scheduler.newest(SLOT).expect("it was just assigned");
             let all = self.channel.put(chunk)?;
             self.channel.publish();
-            self.scheduler.choke(SLOT, !all);
+            if !all {
+                self.scheduler.choke(SLOT);
+            }
         }
         Ok(())
     }

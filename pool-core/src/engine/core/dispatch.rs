@@ -105,7 +105,9 @@ impl Core {
         channel.listen(watcher.wants_doorbells(), true);
         match channel.put(chunk) {
             Ok(all) => {
-                self.scheduler.choke(slot, !all);
+                if !all {
+                    self.scheduler.choke(slot);
+                }
                 if let Some(timeout) = timed {
                     // At the earliest then; whether the item began later is looked up then.
                     self.slots[slot].look_at(sys::now_ns() + timeout.as_ns());

@@ -301,8 +301,9 @@ impl Core {
         let Some((_, channel)) = self.slots[slot].up_mut() else {
             return Ok(news);
         };
-        let all = channel.send_on()?;
-        self.scheduler.choke(slot, !all);
+        if channel.send_on()? {
+            self.scheduler.unchoke(slot);
+        }
         if self.scheduler.is_reclaimed(slot) && channel.is_drained()? {
             self.scheduler.finish_reclaim(slot);
             channel.region().finish_reclaim();

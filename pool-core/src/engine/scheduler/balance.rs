@@ -1,6 +1,7 @@
 //! What was handed out and has not begun goes to a worker that has nothing to do.
 
-use super::{CREDIT_NS, Imbalance, QueueState, STUCK_NS, Scheduler};
+use super::worker_queue::CREDIT_NS;
+use super::{Imbalance, STUCK_NS, Scheduler};
 use crate::engine::slot_id::SlotId;
 use crate::engine::work_unit::{InFlight, WorkUnit};
 
@@ -23,8 +24,7 @@ impl<L: WorkUnit> Scheduler<L> {
         let mut now = None;
         let mut first: Option<(u64, SlotId)> = None;
         for (slot, worker) in self.queues.iter_mut() {
-            let may_give = worker.state == QueueState::Up && !worker.reclaiming && !worker.doomed;
-            if !may_give || !worker.is_waiting() {
+            if !worker.may_give() {
                 continue;
             }
             if worker.load_ns.saturating_mul(worker.in_flight.len() as u64) > CREDIT_NS {
@@ -49,8 +49,7 @@ impl<L: WorkUnit> Scheduler<L> {
     /// its worker: they go to the head of the queue, in order, in pieces for every idle worker.
     pub(crate) fn reclaimed_up_to(&mut self, slot: SlotId, begun: u64) {
         let worker = &mut self.queues[slot];
-        worker.reclaiming = true;
-        worker.last_allowed = begun.min(worker.handed);
+        worker.begin_reclaim(begun);
         let mut back = Vec::new();
         for flight in std::mem::take(&mut worker.in_flight) {
             let count = flight.load.count();
@@ -108,10 +107,10 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// The worker has passed over all that was taken back.
     pub(crate) fn finish_reclaim(&mut self, slot: SlotId) {
-        self.queues[slot].reclaiming = false;
+        self.queues[slot].finish_reclaim();
     }
 
     pub(crate) fn is_reclaimed(&self, slot: SlotId) -> bool {
-        self.queues[slot].reclaiming
+        self.queues[slot].is_passing()
     }
 }

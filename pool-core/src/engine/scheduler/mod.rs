@@ -3,121 +3,25 @@
 //! The scheduler owns every load (a chunk of items) from its submission until its last item has
 //! an outcome. It decides; the [`Core`](super::core::Core) acts and reports back what happened.
 
+mod balance;
+#[cfg(test)]
+mod tests;
+mod worker_queue;
+
 use std::collections::VecDeque;
+
+use self::worker_queue::WorkerQueue;
 
 use super::slot_id::{PerSlot, SlotId};
 use super::work_unit::{Done, InFlight, Salvaged, WorkUnit};
 use crate::observe::worker_exit::ExitReason;
 
-/// How much work, in nanoseconds, a worker may have waiting for it: enough that it does not run
-/// dry while the parent does something else, little enough to be taken back cheaply.
-const CREDIT_NS: u64 = 400_000;
 /// How long a worker is at the same item before what waits behind it is taken back for an idle
 /// worker, in nanoseconds. Below that, the interruption costs more than the waiting.
 const STUCK_NS: u64 = 300_000;
-/// What it costs to wake a worker, in nanoseconds.
-const WAKE_NS: u64 = 20_000;
 /// With this many loads a worker does not run dry while a few more are collected: only one that
 /// takes little time for each gets this many.
 const WELL_FED: usize = 4;
-/// The most loads that a worker may have at a time.
-const MAX_FLIGHTS: u64 = 256;
-
-/// What the scheduler knows of one slot's worker.
-struct WorkerQueue<L: WorkUnit> {
-    state: QueueState,
-    in_flight: VecDeque<InFlight<L>>,
-    /// Items handed to this worker, ever.
-    handed: u64,
-    /// How many more loads it may get before it is replaced.
-    tasks_left: Option<u64>,
-    /// Some of what it was handed was taken back, and it has not passed over all of that yet.
-    reclaiming: bool,
-    /// The number of the last item that it had begun when that was done.
-    last_allowed: u64,
-    /// It runs what must come before its first task.
-    preparing: bool,
-    /// It cannot take more now: the last load is not wholly in its ring.
-    choked: bool,
-    /// Its worker is dead or as good as dead.
-    doomed: bool,
-    /// Its worker waits for another one to go.
-    reserved: bool,
-    /// Its worker is to go when it has finished what it runs.
-    dismissed: bool,
-    /// Smoothed time that one load takes it, in nanoseconds; 0 until measured.
-    load_ns: u64,
-    /// Since when its worker is not known to have got ahead, in nanoseconds; `None`: nobody has
-    /// asked for the time since it has.
-    stands_since: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum QueueState {
-    Down,
-    Up,
-    Retiring,
-}
-
-impl<L: WorkUnit> WorkerQueue<L> {
-    fn new() -> Self {
-        Self {
-            state: QueueState::Down,
-            in_flight: VecDeque::new(),
-            handed: 0,
-            tasks_left: None,
-            reclaiming: false,
-            last_allowed: 0,
-            preparing: false,
-            choked: false,
-            doomed: false,
-            reserved: false,
-            dismissed: false,
-            load_ns: 0,
-            stands_since: None,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.in_flight.is_empty()
-    }
-
-    fn may_take(&self) -> bool {
-        self.state == QueueState::Up
-            && !self.reclaiming
-            && !self.preparing
-            && !self.choked
-            && !self.doomed
-            && !self.reserved
-            && !self.dismissed
-            && self.tasks_left != Some(0)
-    }
-
-    /// Whether it is at work and will have done everything, and one load more, before another
-    /// worker could be awake.
-    fn is_nearly_through(&self) -> bool {
-        let loads = self.in_flight.len() as u64;
-        let done_ns = self.load_ns.saturating_mul(loads + 1);
-        self.may_take() && (1..MAX_FLIGHTS).contains(&loads) && (1..=WAKE_NS).contains(&done_ns)
-    }
-
-    fn credit(&self) -> u64 {
-        let loads = CREDIT_NS.checked_div(self.load_ns);
-        loads.map_or(2, |loads| loads.clamp(2, MAX_FLIGHTS))
-    }
-
-    /// Whether there are items that have not begun, as far as is known.
-    fn is_waiting(&self) -> bool {
-        let open = self.in_flight.iter().find(|flight| !flight.is_done());
-        let (Some(open), Some(last)) = (open, self.in_flight.back()) else {
-            return false;
-        };
-        // The first without an outcome is likely to run; where a look showed that the worker was
-        // further on, that is known better.
-        let begun = self.last_allowed.max(open.first + u64::from(open.done) + 1);
-        last.first + u64::from(last.load.count()) > begun
-    }
-}
 
 /// See the module.
 pub(crate) struct Scheduler<L: WorkUnit> {
@@ -172,16 +76,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// A worker is up.
     pub(crate) fn up(&mut self, slot: SlotId) {
-        let worker = &mut self.queues[slot];
-        assert!(
-            worker.state == QueueState::Down && worker.is_idle(),
-            "a new worker is up"
-        );
-        *worker = WorkerQueue {
-            state: QueueState::Up,
-            tasks_left: self.max_tasks,
-            ..WorkerQueue::new()
-        };
+        self.queues[slot].up(self.max_tasks);
         self.idle.push(slot);
     }
 
@@ -192,31 +87,30 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// The worker that came up gets nothing before it is released.
     pub(crate) fn reserve(&mut self, slot: SlotId) {
-        self.queues[slot].reserved = true;
+        self.queues[slot].reserve();
     }
 
     /// The worker may work, if it is up.
     pub(crate) fn release(&mut self, slot: SlotId) {
-        self.queues[slot].reserved = false;
+        self.queues[slot].release();
     }
 
     /// The worker gets nothing more, and is to go when it has nothing to do. Says whether it has
     /// something that should be taken back for that.
     pub(crate) fn dismiss(&mut self, slot: SlotId) -> bool {
-        let worker = &mut self.queues[slot];
-        !std::mem::replace(&mut worker.dismissed, true) && !worker.reclaiming && worker.is_waiting()
+        self.queues[slot].dismiss()
     }
 
     /// Whether a worker gets nothing more because it has had all that it may.
     pub(crate) fn is_used_up(&self, slot: SlotId) -> bool {
-        self.queues[slot].tasks_left == Some(0)
+        self.queues[slot].is_used_up()
     }
 
     /// Puts a load into a worker that is not a task but must come before the first: the
     /// initializer. The worker takes nothing else before it has finished.
     pub(crate) fn prepare(&mut self, slot: SlotId, load: L) {
         let worker = &mut self.queues[slot];
-        worker.preparing = true;
+        worker.prepare();
         if let Some(tasks) = &mut worker.tasks_left {
             *tasks += 1;
         }
@@ -356,7 +250,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// The same where what had not begun was taken back.
     pub(crate) fn frozen_item(&self, slot: SlotId) -> Option<u64> {
-        self.running_item(slot, self.queues[slot].last_allowed)
+        self.running_item(slot, self.queues[slot].last_allowed())
     }
 
     /// The load that a worker's item with this number belongs to.
@@ -411,7 +305,7 @@ impl<L: WorkUnit> Scheduler<L> {
             return None;
         }
         let flight = worker.in_flight.pop_front()?;
-        if std::mem::take(&mut worker.preparing) {
+        if worker.has_finished() {
             // It says nothing about how long tasks take.
         } else if worker.load_ns == 0 {
             worker.load_ns = took_ns.max(1);
@@ -433,32 +327,31 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues[slot].stands_since = None;
     }
 
-    /// The last load handed to this worker is, or is not any more, waiting for space in its ring.
-    pub(crate) fn choke(&mut self, slot: SlotId, choked: bool) {
-        self.queues[slot].choked = choked;
+    /// The load that was handed to this worker last waits for space in its ring.
+    pub(crate) fn choke(&mut self, slot: SlotId) {
+        self.queues[slot].choke();
+    }
+
+    /// All that was handed to this worker is in its ring.
+    pub(crate) fn unchoke(&mut self, slot: SlotId) {
+        self.queues[slot].unchoke();
     }
 
     /// This worker is dead or as good as dead: it gets nothing more, and what it has comes
     /// back when it is down.
     pub(crate) fn doom(&mut self, slot: SlotId) {
-        self.queues[slot].doomed = true;
+        self.queues[slot].doom();
     }
 
     /// A worker that should go now: it has used up its tasks, or there is no more work.
     pub(crate) fn superfluous(&self) -> Option<SlotId> {
         let over = self.closing && self.queue.is_empty();
-        self.queues.find(|worker| {
-            worker.state == QueueState::Up
-                && worker.is_idle()
-                && !worker.reclaiming
-                && !worker.doomed
-                && (over || worker.dismissed || worker.tasks_left == Some(0))
-        })
+        self.queues.find(|worker| worker.is_superfluous(over))
     }
 
     /// Why a worker should go.
     pub(crate) fn reason_to_go(&self, slot: SlotId) -> ExitReason {
-        if self.queues[slot].tasks_left == Some(0) {
+        if self.queues[slot].is_used_up() {
             ExitReason::MaxTasks
         } else {
             ExitReason::Closed
@@ -467,7 +360,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// The worker was retired.
     pub(crate) fn retiring(&mut self, slot: SlotId) {
-        self.queues[slot].state = QueueState::Retiring;
+        self.queues[slot].retire();
         self.idle.retain(|&idle| idle != slot);
         // It keeps out of `idle`; `busy` counts queues with in_flight only, and it has none.
     }
@@ -558,7 +451,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// Whether there are more items than this without an outcome.
     pub(crate) fn has_more_than(&self, count: usize) -> bool {
-        let queues = self.queues.values().filter(|worker| !worker.preparing);
+        let queues = self.queues.values().filter(|worker| !worker.is_preparing());
         let in_flight = queues.flat_map(|worker| &worker.in_flight);
         let open = in_flight.map(|flight| flight.open());
         let mut items = open.chain(self.queue.iter().map(WorkUnit::count));
@@ -582,7 +475,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// Whether a worker was retired.
     pub(crate) fn is_retiring(&self, slot: SlotId) -> bool {
-        self.queues[slot].state == QueueState::Retiring
+        self.queues[slot].is_retiring()
     }
 
     /// Whether there is nothing left to do.
@@ -601,7 +494,3 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues.ids().map(|slot| self.open_in(slot)).sum()
     }
 }
-
-mod balance;
-#[cfg(test)]
-mod tests;

@@ -205,7 +205,11 @@ impl World {
             Step::Choke(slot, choked) => {
                 let worker = self.workers[slot].as_ref();
                 if worker.is_some_and(|worker| worker.killed.is_none()) {
-                    self.scheduler.choke(slot, choked);
+                    if choked {
+                        self.scheduler.choke(slot);
+                    } else {
+                        self.scheduler.unchoke(slot);
+                    }
                 }
             }
             Step::Cancel { call, kill } => self.cancel(call, kill),
