@@ -14,14 +14,15 @@
 //! Everybody may look at a state, and the transitions are methods. One from a wrong state panics
 //! in a build with debug assertions, and does nothing in others.
 //!
-//! What is known of a worker beside its state begins anew with each [`Slot::start`]:
+//! What is known of a worker beside its state begins anew with each [`Slot::start`], and is
+//! forgotten when the worker [`is_gone`](Slot::is_gone):
 //!
 //! | what | values | which states |
 //! |---|---|---|
-//! | its setup | applies settings, runs the initializer, ready, failed | `Up` and later |
-//! | its departure | stays; planned or retired, for a reason | retired: `Up` and later |
-//! | why it was killed | not, or the first reason | `Starting` and later |
-//! | until when it should be gone | not known, or a time | killed, or dead, or lost |
+//! | [`Setup`] | settings → initializer → ready, or failed | `Up` and later |
+//! | [`Departure`] | stays → planned → retired, for a reason | retired: `Up` and later |
+//! | [`Life`] | lives → doomed, with a time; killed for a reason, or not | `Starting` and later |
+//! | [`Bell`] | connected → disconnected → silent | `Up` |
 //!
 //! A worker whose departure is planned may be killed, and so may a retired one, which a plan does
 //! not bring back. Its place is another thing, since a slot has one before it has a worker: see
@@ -73,19 +74,16 @@ pub(super) enum Departure {
 /// clock.
 #[derive(Default)]
 struct Known {
-    initialized: Initialized,
+    setup: Setup,
     departure: Departure,
     /// There could be no successor for it.
     is_alone: bool,
-    killed: Option<Killed>,
-    /// When its tasks get their outcomes even if it is not gone, which was killed or has died.
-    death_due: Option<u64>,
+    life: Life,
+    bell: Bell,
     /// When to look at the running item's deadline.
     deadline: Option<u64>,
     /// How far it was when a deadline was last looked at, and when it was first seen there.
     overdue: Option<(u64, u64)>,
-    /// It cannot ring: how it is looked after.
-    disconnected: Option<Disconnected>,
     /// Whether it has finished a load.
     has_worked: bool,
     tally: Tally,
@@ -93,6 +91,29 @@ struct Known {
     born: u64,
     /// Since when it has been idle, if it is. Only kept where idle workers go.
     idle_since: u64,
+}
+
+/// Whether a worker goes on living. Times are nanoseconds of the monotonic clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Life {
+    /// As far as is known.
+    #[default]
+    Lives,
+    /// It was killed, for this reason if the pool had one, or has died. Its tasks get their outcomes
+    /// at that time even if it is not gone.
+    Doomed { killed: Option<Killed>, due: u64 },
+}
+
+/// Whether a worker can be heard. Times are nanoseconds of the monotonic clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Bell {
+    #[default]
+    Connected,
+    /// A living worker that has no bell any more finishes what it runs, and the parent looks for
+    /// that now and then.
+    Disconnected { since: u64, look_at: u64 },
+    /// It has none, and nobody looks: it was retired or killed.
+    Silent,
 }
 
 /// What a slot had, which has no worker any more.
@@ -317,10 +338,13 @@ impl Slot {
         matches!(self.place, Place::Leaving(_))
     }
 
-    /// Its worker is gone. Gives the position that it was leaving.
+    /// Its worker is gone, and all that was known of it. Gives the position that it was leaving.
     pub(super) fn is_gone(&mut self) -> Option<PositionId> {
-        self.worker.departure = Departure::Stays;
-        self.worker.death_due = None;
+        if !self.is_down() {
+            self.refuse("is_gone");
+            return None;
+        }
+        self.worker = Known::default();
         let Place::Leaving(position) = self.place else {
             return None;
         };
@@ -329,21 +353,43 @@ impl Slot {
     }
 }
 
-/// What is known of its worker.
+/// Its worker's setup.
 impl Slot {
-    pub(super) fn initialized(&self) -> &Initialized {
-        &self.worker.initialized
+    pub(super) fn setup(&self) -> &Setup {
+        &self.worker.setup
     }
 
-    pub(super) fn is_initialized(&self) -> bool {
-        matches!(self.worker.initialized, Initialized::Yes)
+    pub(super) fn is_set_up(&self) -> bool {
+        matches!(self.worker.setup, Setup::Ready)
     }
 
-    /// Its setup goes on, or ends.
-    pub(super) fn set_initialized(&mut self, stage: Initialized) {
-        self.worker.initialized = stage;
+    /// Its settings are applied, and the initializer is to run.
+    pub(super) fn begin_initializer(&mut self) {
+        if !matches!(self.worker.setup, Setup::Settings) {
+            return self.refuse("begin_initializer twice");
+        }
+        self.worker.setup = Setup::Initializer;
     }
 
+    /// All has succeeded that comes before its first task.
+    pub(super) fn is_ready(&mut self) {
+        if !self.worker.setup.goes_on() {
+            return self.refuse("is_ready twice");
+        }
+        self.worker.setup = Setup::Ready;
+    }
+
+    /// It could not be set up.
+    pub(super) fn setup_failed(&mut self, error: TaskError) {
+        if !self.worker.setup.goes_on() {
+            return self.refuse("setup_failed after its end");
+        }
+        self.worker.setup = Setup::Failed(error);
+    }
+}
+
+/// Its worker's departure.
+impl Slot {
     pub(super) fn departure(&self) -> Departure {
         self.worker.departure
     }
@@ -380,34 +426,117 @@ impl Slot {
         self.worker.is_alone
     }
 
-    /// There could be no successor for it.
+    /// Not retired: there could be no successor for it.
     pub(super) fn stays_alone(&mut self) {
+        if matches!(self.worker.departure, Departure::Retired(_)) {
+            return self.refuse("stays_alone after it was retired");
+        }
         self.worker.is_alone = true;
     }
+}
 
+/// Its worker's life.
+impl Slot {
     pub(super) fn killed(&self) -> Option<Killed> {
-        self.worker.killed
+        match self.worker.life {
+            Life::Lives => None,
+            Life::Doomed { killed, .. } => killed,
+        }
     }
 
     pub(super) fn is_killed(&self) -> bool {
-        self.worker.killed.is_some()
+        self.killed().is_some()
     }
 
-    /// It was killed. The first reason is the one.
-    pub(super) fn kill(&mut self, why: Killed) {
-        self.worker.killed.get_or_insert(why);
+    /// Starting or up: it was killed, and should be gone by then. The first reason is the one.
+    pub(super) fn kill(&mut self, why: Killed, due: u64) {
+        if self.living_mut().is_none() {
+            return self.refuse("kill");
+        }
+        self.doom(Some(why), due);
     }
 
-    pub(super) fn death_due(&self) -> Option<u64> {
-        self.worker.death_due
-    }
-
-    /// It should be gone by then, or earlier.
+    /// Starting, up or dying: it should be gone by then, or earlier.
     pub(super) fn expect_death(&mut self, due: u64) {
-        let death_due = &mut self.worker.death_due;
-        *death_due = Some(death_due.map_or(due, |earlier| earlier.min(due)));
+        if self.phase.process().is_none() {
+            return self.refuse("expect_death");
+        }
+        self.doom(None, due);
     }
 
+    fn doom(&mut self, why: Option<Killed>, due: u64) {
+        self.worker.life = match self.worker.life {
+            Life::Lives => Life::Doomed { killed: why, due },
+            Life::Doomed { killed, due: first } => Life::Doomed {
+                killed: killed.or(why),
+                due: first.min(due),
+            },
+        };
+    }
+
+    /// When its tasks get their outcomes even if it is not gone.
+    #[inline]
+    pub(super) fn death_due(&self) -> Option<u64> {
+        match self.worker.life {
+            Life::Lives => None,
+            Life::Doomed { due, .. } => Some(due),
+        }
+    }
+}
+
+/// Whether its worker can be heard.
+impl Slot {
+    pub(super) fn is_connected(&self) -> bool {
+        self.worker.bell == Bell::Connected
+    }
+
+    /// Up and connected: it has no bell any more, and is to be looked after.
+    pub(super) fn disconnect(&mut self, now: u64) {
+        if self.up().is_none() || !self.is_connected() {
+            return self.refuse("disconnect");
+        }
+        self.worker.bell = Bell::Disconnected {
+            since: now,
+            look_at: now,
+        };
+    }
+
+    /// Since when it has been disconnected and is looked after.
+    pub(super) fn disconnected_since(&self) -> Option<u64> {
+        match self.worker.bell {
+            Bell::Disconnected { since, .. } => Some(since),
+            Bell::Connected | Bell::Silent => None,
+        }
+    }
+
+    /// When to look after it again, if it is disconnected.
+    #[inline]
+    pub(super) fn polled_at(&self) -> Option<u64> {
+        match self.worker.bell {
+            Bell::Disconnected { look_at, .. } => Some(look_at),
+            Bell::Connected | Bell::Silent => None,
+        }
+    }
+
+    /// Disconnected: it is to be looked after again then.
+    pub(super) fn poll_again_at(&mut self, at: u64) {
+        match &mut self.worker.bell {
+            Bell::Disconnected { look_at, .. } => *look_at = at,
+            Bell::Connected | Bell::Silent => self.refuse("poll_again_at"),
+        }
+    }
+
+    /// Disconnected: it was retired or killed, and nobody need look.
+    pub(super) fn fall_silent(&mut self) {
+        if self.disconnected_since().is_none() {
+            return self.refuse("fall_silent");
+        }
+        self.worker.bell = Bell::Silent;
+    }
+}
+
+/// When its worker's items are looked at.
+impl Slot {
     pub(super) fn deadline(&self) -> Option<u64> {
         self.worker.deadline
     }
@@ -427,19 +556,24 @@ impl Slot {
         self.worker.deadline = due;
     }
 
-    /// How far it was when a deadline was last looked at, and since when.
-    pub(super) fn overdue_mut(&mut self) -> &mut Option<(u64, u64)> {
-        &mut self.worker.overdue
+    /// It is so far, as a look at a deadline shows. Says since when it has been.
+    pub(super) fn stands_since(&mut self, position: u64, now: u64) -> u64 {
+        let (seen, since) = self.worker.overdue.unwrap_or((position, now));
+        let since = if position > seen { now } else { since };
+        self.worker.overdue = Some((position.max(seen), since));
+        since
     }
 
-    pub(super) fn disconnected(&self) -> Option<Disconnected> {
-        self.worker.disconnected
+    /// Nobody could get ahead for this time, in nanoseconds.
+    pub(super) fn excuse(&mut self, time: u64) {
+        if let Some((_, since)) = &mut self.worker.overdue {
+            *since += time;
+        }
     }
+}
 
-    pub(super) fn set_disconnected(&mut self, disconnected: Option<Disconnected>) {
-        self.worker.disconnected = disconnected;
-    }
-
+/// What its worker has done.
+impl Slot {
     pub(super) fn has_worked(&self) -> bool {
         self.worker.has_worked
     }
@@ -474,14 +608,6 @@ impl Slot {
     }
 }
 
-/// A living worker that has no doorbell any more finishes what it runs, and the parent looks for
-/// that now and then. Times are nanoseconds of the monotonic clock.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Disconnected {
-    pub(super) since: u64,
-    pub(super) look_at: u64,
-}
-
 /// What a worker has done since it was reached.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
@@ -491,18 +617,24 @@ pub(super) struct Tally {
     pub(super) items: u64,
 }
 
-/// How far a worker's initializer is.
+/// What comes before a worker's first task.
 #[derive(Debug, Clone, Default)]
-pub(super) enum Initialized {
-    /// It applies its settings, before the initializer.
+pub(super) enum Setup {
+    /// It applies its settings.
     #[default]
-    Unset,
-    /// It runs, or has not begun.
-    Pending,
-    /// It has finished, or there is none.
-    Yes,
-    /// It failed.
+    Settings,
+    /// It runs the initializer, or has not begun.
+    Initializer,
+    /// That has finished, or there is none.
+    Ready,
+    /// One of both failed.
     Failed(TaskError),
+}
+
+impl Setup {
+    fn goes_on(&self) -> bool {
+        matches!(self, Self::Settings | Self::Initializer)
+    }
 }
 
 /// The life of a slot's worker.
@@ -737,20 +869,125 @@ mod tests {
     #[test]
     fn a_new_worker_has_nothing_of_the_one_before() {
         let [_, _, _, mut slot, _] = each_state();
-        slot.set_initialized(Initialized::Yes);
-        slot.plan_departure(ExitReason::MaxAge);
-        slot.stays_alone();
-        slot.kill(Killed::Deadline);
-        slot.kill(Killed::Cancelled);
-        assert_eq!(slot.killed(), Some(Killed::Deadline), "the first reason");
-        slot.look_at(5);
-        slot.worked(3);
+        fill(&mut slot);
         slot.let_go().expect("a worker");
         slot.launch(2, 1);
         slot.start(process(), 0);
+        assert_nothing_is_known(&slot);
+    }
+
+    /// Timers and reports look at slots whose worker is gone, too.
+    #[test]
+    fn what_was_known_of_a_worker_is_gone_with_it() {
+        let [_, _, _, mut slot, _] = each_state();
+        fill(&mut slot);
+        slot.let_go().expect("a worker");
+        assert!(slot.is_killed(), "what it had is settled by that");
+        slot.is_gone();
+        assert_nothing_is_known(&slot);
+    }
+
+    /// Lets a worker that is up have all that can be known of one.
+    fn fill(slot: &mut Slot) {
+        slot.begin_initializer();
+        slot.is_ready();
+        slot.plan_departure(ExitReason::MaxAge);
+        slot.stays_alone();
+        slot.disconnect(3);
+        slot.kill(Killed::Deadline, 9);
+        slot.look_at(5);
+        slot.worked(3);
+    }
+
+    fn assert_nothing_is_known(slot: &Slot) {
         assert!(!slot.is_killed() && !slot.is_to_go() && !slot.is_alone());
-        assert!(!slot.is_initialized() && !slot.has_worked());
-        assert_eq!((slot.deadline(), slot.tally().items), (None, 0));
+        assert!(!slot.is_set_up() && !slot.has_worked() && slot.is_connected());
+        let times = (slot.deadline(), slot.death_due(), slot.polled_at());
+        assert_eq!(times, (None, None, None));
+        assert_eq!(slot.tally().items, 0);
+    }
+
+    /// Whether a build with debug assertions refuses it; others do nothing.
+    fn is_refused(slot: &mut Slot, transition: impl FnOnce(&mut Slot)) -> bool {
+        let done = catch_unwind(AssertUnwindSafe(|| transition(slot)));
+        done.is_err() || !cfg!(debug_assertions)
+    }
+
+    #[test]
+    fn a_setup_goes_on_to_one_end() {
+        let [_, _, _, mut slot, _] = each_state();
+        slot.begin_initializer();
+        assert!(is_refused(&mut slot, Slot::begin_initializer));
+        assert!(matches!(slot.setup(), Setup::Initializer));
+        slot.is_ready();
+        assert!(is_refused(&mut slot, Slot::is_ready));
+        let fail = |slot: &mut Slot| slot.setup_failed(TaskError::closed());
+        assert!(is_refused(&mut slot, fail) && slot.is_set_up());
+        let [_, _, _, mut slot, _] = each_state();
+        fail(&mut slot);
+        assert!(is_refused(&mut slot, Slot::is_ready));
+        assert!(is_refused(&mut slot, Slot::begin_initializer));
+        assert!(matches!(slot.setup(), Setup::Failed(_)));
+    }
+
+    #[test]
+    fn a_worker_is_killed_for_the_first_reason_and_gone_by_the_first_time() {
+        let [mut down, mut launching, mut starting, mut up, mut dying] = each_state();
+        for slot in [&mut down, &mut launching, &mut dying] {
+            let kill = |slot: &mut Slot| slot.kill(Killed::Cancelled, 5);
+            assert!(is_refused(slot, kill) && !slot.is_killed());
+        }
+        for slot in [&mut down, &mut launching] {
+            assert!(is_refused(slot, |slot| slot.expect_death(5)));
+            assert_eq!(slot.death_due(), None);
+        }
+        dying.expect_death(5);
+        assert_eq!((dying.killed(), dying.death_due()), (None, Some(5)));
+        for slot in [&mut starting, &mut up] {
+            slot.expect_death(7);
+            assert!(!slot.is_killed());
+            slot.kill(Killed::Deadline, 8);
+            slot.kill(Killed::Cancelled, 6);
+            slot.expect_death(9);
+            let known = (slot.killed(), slot.death_due());
+            assert_eq!(known, (Some(Killed::Deadline), Some(6)));
+        }
+    }
+
+    #[test]
+    fn a_disconnected_worker_is_looked_after_until_it_falls_silent() {
+        let [_, _, mut starting, mut slot, _] = each_state();
+        assert!(is_refused(&mut starting, |slot| slot.disconnect(1)));
+        assert!(is_refused(&mut slot, Slot::fall_silent) && slot.is_connected());
+        assert!(is_refused(&mut slot, |slot| slot.poll_again_at(2)));
+        slot.disconnect(10);
+        assert_eq!(
+            (slot.disconnected_since(), slot.polled_at()),
+            (Some(10), Some(10))
+        );
+        assert!(is_refused(&mut slot, |slot| slot.disconnect(11)));
+        slot.poll_again_at(12);
+        assert_eq!(
+            (slot.disconnected_since(), slot.polled_at()),
+            (Some(10), Some(12))
+        );
+        slot.fall_silent();
+        assert!(!slot.is_connected());
+        assert_eq!((slot.disconnected_since(), slot.polled_at()), (None, None));
+        assert!(is_refused(&mut slot, |slot| slot.disconnect(13)));
+    }
+
+    #[test]
+    fn a_worker_that_gets_ahead_stands_since_then() {
+        let [_, _, _, mut slot, _] = each_state();
+        assert_eq!(slot.stands_since(4, 100), 100);
+        assert_eq!(slot.stands_since(4, 200), 100);
+        slot.excuse(50);
+        assert_eq!(slot.stands_since(4, 300), 150, "it could not");
+        assert_eq!(slot.stands_since(3, 350), 150, "nobody gets behind");
+        assert_eq!(slot.stands_since(5, 400), 400);
+        slot.look_at(500);
+        assert_eq!(slot.stands_since(1, 450), 450, "these are other items");
     }
 
     #[test]

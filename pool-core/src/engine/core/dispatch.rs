@@ -132,7 +132,7 @@ impl Core {
     /// Retires a worker that has nothing to do.
     fn retire(&mut self, slot: SlotId) {
         let finalizer = self.config.finalizer;
-        let finalizer = finalizer.filter(|_| self.slots[slot].is_initialized());
+        let finalizer = finalizer.filter(|_| self.slots[slot].is_set_up());
         let finalizer = finalizer.map(FunctionId::number);
         let Some((_, channel)) = self.slots[slot].up_mut() else {
             // It is dead, and nothing of it is to be waited for here.

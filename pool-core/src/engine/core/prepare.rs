@@ -5,7 +5,7 @@ use crate::codec;
 use crate::engine::death::fate;
 use crate::engine::positions::PositionId;
 use crate::engine::slot_id::SlotId;
-use crate::engine::worker_slot::{Initialized, Killed};
+use crate::engine::worker_slot::{Killed, Setup};
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::panic::report::PanicReport;
@@ -36,7 +36,7 @@ impl Core {
                 self.is_ready_now(slot);
             }
             Some((entry, item)) => {
-                self.slots[slot].set_initialized(Initialized::Pending);
+                self.slots[slot].begin_initializer();
                 let chunk = Chunk::initializer(*entry, item.clone());
                 self.run_first(slot, chunk);
             }
@@ -45,7 +45,7 @@ impl Core {
 
     fn run_first(&mut self, slot: SlotId, chunk: Chunk) {
         self.scheduler.prepare(slot, chunk);
-        if matches!(self.slots[slot].initialized(), Initialized::Unset) || self.is_successor(slot) {
+        if matches!(self.slots[slot].setup(), Setup::Settings) || self.is_successor(slot) {
             // Somebody waits for its end, but not as the leader.
             self.listen_for_orphans();
         }
@@ -54,7 +54,7 @@ impl Core {
 
     /// A worker could run a task.
     fn is_ready_now(&mut self, slot: SlotId) {
-        self.slots[slot].set_initialized(Initialized::Yes);
+        self.slots[slot].is_ready();
         self.lifecycle.is_ready();
         if self.is_successor(slot) {
             self.lifecycle.wants_maintenance();
@@ -65,12 +65,12 @@ impl Core {
     /// A worker has finished its settings or its initializer.
     pub(in crate::engine) fn prepared(&mut self, slot: SlotId, failure: Option<TaskError>) {
         let failure = failure.or_else(|| self.too_large(slot));
-        match (self.slots[slot].initialized(), failure) {
-            (Initialized::Unset, None) => {
+        match (self.slots[slot].setup(), failure) {
+            (Setup::Settings, None) => {
                 self.lifecycle.worker_started();
                 self.initialize(slot);
             }
-            (Initialized::Unset, Some(error)) => {
+            (Setup::Settings, Some(error)) => {
                 let why = error
                     .panic_message()
                     .map_or_else(|| error.to_string(), str::to_owned);
@@ -78,7 +78,7 @@ impl Core {
                     TaskErrorKind::Launch,
                     format!("a worker cannot be set up as the pool's builder asks: {why}"),
                 );
-                self.slots[slot].set_initialized(Initialized::Failed(error.clone()));
+                self.slots[slot].setup_failed(error.clone());
                 self.kill(slot, Killed::Uninitialized);
                 self.startup_gave_up(&error);
             }
@@ -86,8 +86,7 @@ impl Core {
                 self.is_ready_now(slot);
             }
             (_, Some(error)) => {
-                self.slots[slot]
-                    .set_initialized(Initialized::Failed(TaskError::initializer(&error)));
+                self.slots[slot].setup_failed(TaskError::initializer(&error));
                 self.kill(slot, Killed::Uninitialized);
             }
         }
@@ -121,15 +120,15 @@ impl Core {
 
 /// A worker died while it was at this; of a panic, if there is one.
 pub(in crate::engine) fn died_in_preparation(
-    stage: &Initialized,
+    stage: &Setup,
     exit: Option<ExitStatus>,
     panic: Option<PanicReport>,
 ) -> TaskError {
-    if let (Initialized::Pending, Some(panic)) = (stage, panic) {
+    if let (Setup::Initializer, Some(panic)) = (stage, panic) {
         return TaskError::initializer(&TaskError::aborted(panic, &fate(exit)));
     }
     let (kind, what) = match stage {
-        Initialized::Unset => (
+        Setup::Settings => (
             TaskErrorKind::Launch,
             "a worker cannot be set up as the pool's builder asks",
         ),

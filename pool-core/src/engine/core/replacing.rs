@@ -70,7 +70,7 @@ impl Core {
     /// Whether a slot's worker could run a task.
     fn is_ready(&self, slot: SlotId) -> bool {
         let slot = &self.slots[slot];
-        slot.up().is_some() && slot.is_initialized() && !slot.is_killed()
+        slot.up().is_some() && slot.is_set_up() && !slot.is_killed()
     }
 
     /// Whether a slot's worker waits for another one to go.

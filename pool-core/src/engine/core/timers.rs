@@ -37,8 +37,8 @@ impl Core {
                 if let Some(deadline) = slot.deadline() {
                     next = next.min(deadline);
                 }
-                if let Some(disconnected) = slot.disconnected() {
-                    next = next.min(disconnected.look_at);
+                if let Some(polled_at) = slot.polled_at() {
+                    next = next.min(polled_at);
                 }
                 if let Phase::Starting { give_up, process } = slot.phase()
                     && supervisor
@@ -106,10 +106,7 @@ impl Core {
             if self.slots[slot].deadline().is_some_and(|due| due <= now) {
                 self.on_deadline(slot, now);
             }
-            if self.slots[slot]
-                .disconnected()
-                .is_some_and(|it| it.look_at <= now)
-            {
+            if self.slots[slot].polled_at().is_some_and(|at| at <= now) {
                 self.poll_disconnected(slot, now);
             }
         }
@@ -168,9 +165,7 @@ impl Core {
         let waiting = waiting.filter_map(|chunk| chunk.timeout).min();
         let limit = waiting.map_or(GRACE_NS, Timeout::as_ns);
         if let Some(respite) = respite(due, now, limit) {
-            if let Some((_, since)) = self.slots[slot].overdue_mut() {
-                *since += now - due;
-            }
+            self.slots[slot].excuse(now - due);
             self.slots[slot].look_next_at(Some(now + respite));
             return;
         }
@@ -191,13 +186,11 @@ impl Core {
             // When an item began may be a lie, and so may be that none did. But a worker cannot
             // go on forever to say that it has begun one more.
             let position = self.scheduler.position(slot, begun);
-            let (seen, since) = self.slots[slot].overdue_mut().unwrap_or((position, now));
-            let since = if position > seen { now } else { since };
+            let since = self.slots[slot].stands_since(position, now);
             if since + limit <= now {
                 self.kill(slot, Killed::Unresponsive);
                 return;
             }
-            *self.slots[slot].overdue_mut() = Some((position.max(seen), since));
             due = Some(due.map_or(since + limit, |due| due.min(since + limit)));
         }
         self.slots[slot].look_next_at(due);

@@ -21,7 +21,7 @@ use crate::engine::time_limits::GRACE_NS;
 use crate::engine::time_limits::nanoseconds;
 use crate::engine::time_limits::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use crate::engine::work::Delivery;
-use crate::engine::worker_slot::{Departure, Disconnected, Initialized, Killed, Phase, Released};
+use crate::engine::worker_slot::{Departure, Killed, Phase, Released, Setup};
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::worker_exit::{ExitReason, WorkerExit};
@@ -203,9 +203,10 @@ impl Core {
         if let Some(process) = self.slots[slot].living_mut() {
             process.kill();
             process.ask_again = None;
-            self.slots[slot].kill(why);
+            self.slots[slot].kill(why, sys::now_ns() + AFTER_KILL_NS);
             self.scheduler.doom(slot);
-            self.expect_death(slot, AFTER_KILL_NS);
+            // The supervisor keeps this time.
+            self.has_errand = true;
         }
     }
 
@@ -220,16 +221,13 @@ impl Core {
                     .is_some_and(|info| !sys::is_leaving(info.pid()))
             });
         // One that has done nothing so far counts as a failure, or there might be no end of them.
-        let is_useful = self.slots[slot].is_initialized()
+        let is_useful = self.slots[slot].is_set_up()
             && (self.slots[slot].has_worked() || self.scheduler.is_busy(slot));
         if !is_alive || !is_useful {
             self.lost_doorbell(slot);
-        } else if self.slots[slot].disconnected().is_none() {
+        } else if self.slots[slot].is_connected() {
             let now = sys::now_ns();
-            self.slots[slot].set_disconnected(Some(Disconnected {
-                since: now,
-                look_at: now,
-            }));
+            self.slots[slot].disconnect(now);
             self.poll_disconnected(slot, now);
             self.part_with(slot, ExitReason::Disconnected);
             self.dispatch();
@@ -239,7 +237,7 @@ impl Core {
     /// Looks whether a worker that cannot ring has finished. After a while it is killed: what runs
     /// so long is most likely the task that closed the doorbell.
     pub(in crate::engine) fn poll_disconnected(&mut self, slot: SlotId, now: u64) {
-        let Some(Disconnected { since, .. }) = self.slots[slot].disconnected() else {
+        let Some(since) = self.slots[slot].disconnected_since() else {
             return;
         };
         if let Some((_, channel)) = self.slots[slot].up_mut() {
@@ -247,14 +245,14 @@ impl Core {
         }
         let has_news = self.drain_slot(slot);
         if self.scheduler.is_retiring(slot) || self.slots[slot].is_killed() {
-            self.slots[slot].set_disconnected(None);
+            self.slots[slot].fall_silent();
         } else if since + GRACE_NS <= now {
-            self.slots[slot].set_disconnected(None);
+            self.slots[slot].fall_silent();
             self.lost_doorbell(slot);
         } else {
             let pause = if has_news { 0 } else { (now - since) / 16 };
             let look_at = now + pause.clamp(POLL_NS, MAX_POLL_NS);
-            self.slots[slot].set_disconnected(Some(Disconnected { since, look_at }));
+            self.slots[slot].poll_again_at(look_at);
         }
     }
 
@@ -409,23 +407,23 @@ impl Core {
             .then(|| channel.region().words().last_panic.read(begun))
             .flatten();
         let is_orphan = death.exit == Some(ExitStatus::Orphaned);
-        match self.slots[slot].initialized().clone() {
-            Initialized::Failed(error) => self.startup_failed(slot, error),
+        match self.slots[slot].setup().clone() {
+            Setup::Failed(error) => self.startup_failed(slot, error),
             // Not the initializer's fault, as far as anybody knows.
-            Initialized::Unset | Initialized::Pending if is_orphan => {
+            Setup::Settings | Setup::Initializer if is_orphan => {
                 self.scheduler.extract(|chunk| chunk.is_initializer);
             }
-            stage @ (Initialized::Unset | Initialized::Pending) => {
+            stage @ (Setup::Settings | Setup::Initializer) => {
                 // The initializer itself may be what was not begun.
                 self.scheduler.extract(|chunk| chunk.is_initializer);
                 let error = died_in_preparation(&stage, death.exit, panic);
                 let error = death.explain(error);
-                if matches!(stage, Initialized::Unset) {
+                if matches!(stage, Setup::Settings) {
                     self.startup_gave_up(&error);
                 }
                 self.startup_failed(slot, error);
             }
-            Initialized::Yes => match salvaged.lost {
+            Setup::Ready => match salvaged.lost {
                 Some(mut lost) => {
                     if let Some(item_metrics) = lost.item_metrics_mut() {
                         let begun = channel.region().item_started();
@@ -464,11 +462,9 @@ impl Core {
             {
                 ExitReason::Disconnected
             }
-            None => match slot.initialized() {
-                Initialized::Yes => ExitReason::Crashed,
-                Initialized::Unset | Initialized::Pending | Initialized::Failed(_) => {
-                    ExitReason::StartFailed
-                }
+            None => match slot.setup() {
+                Setup::Ready => ExitReason::Crashed,
+                Setup::Settings | Setup::Initializer | Setup::Failed(_) => ExitReason::StartFailed,
             },
         }
     }
