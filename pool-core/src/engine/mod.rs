@@ -131,7 +131,7 @@ impl Engine {
     }
 
     /// Ends when all workers are gone, which SIGKILL has seen to, or a few seconds after that: see
-    /// [`terminating`](self::terminating). Nor does it wait longer for a supervisor that the system holds in the
+    /// [`terminating`]. Nor does it wait longer for a supervisor that the system holds in the
     /// middle of a launch. Then it waits for the callbacks that run.
     fn finish(&mut self) {
         self.shared.terminate();
