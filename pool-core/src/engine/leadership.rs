@@ -329,3 +329,66 @@ impl Wake for Parker {
         self.notify();
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    fn parker() -> Arc<Parker> {
+        Arc::new(Parker::new(&Arc::new(Event::new().expect("a descriptor"))))
+    }
+
+    #[test]
+    fn the_leadership_is_offered_to_each_follower_once() {
+        let (first, second) = (parker(), parker());
+        let mut state = LeadershipState::default();
+        state.take();
+        state.follow(first.clone());
+        state.follow(second.clone());
+        assert!(!state.stop_following(&first), "nobody has offered it");
+        state.release();
+        assert!(state.offer());
+        assert!(second.take(), "it was woken for that");
+        assert!(state.stop_following(&second));
+        assert!(!state.offer(), "nobody waits");
+    }
+
+    /// The supervisor stands in where no thread has led for a while, and not after one has.
+    #[test]
+    fn the_supervisor_stands_in_until_a_thread_leads() {
+        let mut state = LeadershipState::default();
+        state.await_absence();
+        let at = state.next_time();
+        state.relieve(at - 1);
+        assert!(!state.is_relieved(), "it is not time");
+        state.take();
+        state.release();
+        state.relieve(at);
+        assert!(!state.is_relieved(), "a thread has led");
+        assert_eq!(state.next_time(), at + ABSENCE_NS, "it looks again");
+        state.relieve(at + ABSENCE_NS);
+        assert!(state.is_relieved());
+        state.take();
+        assert!(!state.is_relieved(), "a thread has come");
+    }
+
+    #[test]
+    fn what_the_supervisor_could_not_hear_is_tried_again() {
+        let mut state = LeadershipState::default();
+        state.hears(true);
+        assert_eq!((state.is_heard(), state.next_time()), (true, u64::MAX));
+        state.hears_as_before();
+        assert!(state.is_heard() && state.next_time() < u64::MAX);
+        state.hears(false);
+        assert_eq!((state.is_heard(), state.next_time()), (false, u64::MAX));
+    }
+
+    #[test]
+    fn open_chunks_are_looked_into_once_for_each_wish() {
+        let mut state = LeadershipState::default();
+        assert!(!state.is_time_to_ask(u64::MAX));
+        assert!(state.ask_later() && !state.ask_later());
+        assert!(!state.is_time_to_ask(0));
+        assert!(state.is_time_to_ask(u64::MAX) && !state.is_time_to_ask(u64::MAX));
+    }
+}
