@@ -68,7 +68,10 @@ fn ends_early() {
     let mut link = launch();
     let error = reach(&mut *link).expect_err("no worker");
     assert!(error.is_missing_init());
-    for part in ["exited with code 7", "call procpool::init()"] {
+    for part in [
+        "exited with code 7",
+        "procpool::init(): call it as the first line of main",
+    ] {
         assert!(error.to_string().contains(part), "{error}");
     }
     assert_eq!(reap(&mut *link), ExitStatus::Code(7));

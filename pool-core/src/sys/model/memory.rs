@@ -7,9 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-#[derive(Clone, Copy)]
-#[repr(C, align(4096))]
-struct Page([u8; 4096]);
+const PAGE: usize = 4096;
 
 /// Memory that is there as long as one of those that share it.
 #[derive(Clone)]
@@ -22,7 +20,7 @@ pub(crate) struct Mapping {
 /// The memory, and what drops the words at its beginning, in this order.
 struct Pages {
     _words: Box<dyn Send + Sync>,
-    _all: Vec<Page>,
+    _all: Vec<u8>,
 }
 
 // SAFETY: it is owned memory, and this itself neither reads nor writes it.
@@ -45,18 +43,21 @@ impl Mapping {
             }
         }
 
-        assert!(size_of::<T>() <= bytes && align_of::<T>() <= align_of::<Page>());
-        let mut pages = vec![Page([0; 4096]); bytes.div_ceil(size_of::<Page>())];
-        let address = NonNull::new(pages.as_mut_ptr()).expect("no vector is at address zero");
+        assert!(size_of::<T>() <= bytes && align_of::<T>() <= PAGE);
+        // Not a vector of pages: a page that is made on the stack is more than a model's thread has.
+        let mut memory = vec![0_u8; bytes + PAGE];
+        let start = memory.as_mut_ptr();
+        let address = NonNull::new(start.wrapping_add(start.align_offset(PAGE)));
+        let address = address.expect("no vector is at address zero");
         let place = address.cast::<T>();
         // SAFETY: the memory is large enough, aligned to a page, and nobody else has it.
         unsafe { place.write(words) };
         Self {
-            address: address.cast(),
+            address,
             bytes,
             _pages: Arc::new(Pages {
                 _words: Box::new(Words(place)),
-                _all: pages,
+                _all: memory,
             }),
         }
     }
