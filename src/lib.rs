@@ -215,7 +215,8 @@
 //! | what becomes of what they print | `stdout`, `stderr` (see [`Output`]) |
 //! | hooks | `on_worker_start`, `on_worker_death` (see [`ExitReason`]) |
 //!
-//! In a task, [`worker::current`] says which worker runs it.
+//! The initializer may return a `Result`. [`build`](PoolBuilder::build) waits for it in all workers,
+//! and fails with its reason if one fails. In a task, [`worker::current`] says which worker runs it.
 //!
 //! A forked worker is a copy of the program as it was when its server started, and a generator of
 //! random numbers that had been used by then draws the same numbers in all of them. The initializer
@@ -335,10 +336,11 @@ pub use procpool_core::progress;
 pub use procpool_core::{
     Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel, Dump,
     ExitReason, ExitStatus, FlattenErrors, Handle, Imap, ImapLocal, ImapMeasured,
-    ImapMeasuredLocal, IntoBroadcast, JoinError, MapHandle, Measured, MeasuredCall, MeasuredHandle,
-    Output, OutputLine, OutputStream, Pool, PoolBuilder, Portable, RemoteError, ResizeError,
-    Resource, SerialPool, Shareable, Stateless, Stats, TaskError, TaskErrorKind, TaskHandle,
-    TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats, remote_errors,
+    ImapMeasuredLocal, InitializerOutcome, IntoBroadcast, JoinError, MapHandle, Measured,
+    MeasuredCall, MeasuredHandle, Output, OutputLine, OutputStream, Pool, PoolBuilder, Portable,
+    RemoteError, ResizeError, Resource, SerialPool, Shareable, Stateless, Stats, TaskError,
+    TaskErrorKind, TaskHandle, TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats,
+    remote_errors,
 };
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};

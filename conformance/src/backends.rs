@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use procpool::backend::Backend;
 use procpool::{
-    BuildError, Output, Pool, PoolBuilder, Resource, Stateless, WorkerExit, WorkerInfo, WorkerPool,
+    BuildError, InitializerOutcome, Output, Pool, PoolBuilder, Resource, Stateless, WorkerExit,
+    WorkerInfo, WorkerPool,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -102,10 +103,11 @@ pub trait Builder: Sized {
     type Pool;
 
     fn processes(self, processes: usize) -> Self;
-    fn initializer<F, A>(self, initializer: F, argument: A) -> Self
+    fn initializer<F, A, R>(self, initializer: F, argument: A) -> Self
     where
-        F: Fn(A) + Stateless,
-        A: Serialize + DeserializeOwned + 'static;
+        F: Fn(A) -> R + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+        R: InitializerOutcome;
     fn finalizer<F: Fn() + Stateless>(self, finalizer: F) -> Self;
     fn max_tasks_per_child(self, tasks: u64) -> Self;
     fn ring_capacity(self, bytes: usize) -> Self;
@@ -155,10 +157,11 @@ impl<B: Backend> Builder for PoolBuilder<B> {
         Self::processes(self, processes)
     }
 
-    fn initializer<F, A>(self, initializer: F, argument: A) -> Self
+    fn initializer<F, A, R>(self, initializer: F, argument: A) -> Self
     where
-        F: Fn(A) + Stateless,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
+        R: InitializerOutcome,
     {
         Self::initializer(self, initializer, argument)
     }

@@ -516,10 +516,8 @@ fn an_initializer_whose_panic_ends_the_worker_is_told<S: Processes>() {
         panic!("the {}", "cause");
     }
     let builder = S::builder().processes(1).stderr(Output::discard());
-    let text = match builder.initializer(|()| callback(), ()).try_build() {
-        Ok(pool) => pool.apply(|x: u32| x, 1).unwrap_err().to_string(),
-        Err(error) => error.to_string(),
-    };
+    let built = builder.initializer(|()| callback(), ()).try_build();
+    let text = built.map(|_| "a pool").unwrap_err().to_string();
     for words in ["initializer", "the cause", "killed by signal 6 (SIGABRT)"] {
         assert!(text.contains(words), "no {words:?} in {text}");
     }

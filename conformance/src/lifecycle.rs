@@ -20,7 +20,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_worker_too_large_works_until_its_replacement_is_ready,
         a_worker_much_too_large_gets_nothing_more,
         a_limit_below_any_worker_fails_the_build,
-        a_limit_below_what_the_initializer_needs_fails_the_tasks,
+        a_limit_below_what_the_initializer_needs_fails_the_build,
         an_old_worker_is_replaced_while_it_is_idle,
         an_old_worker_is_replaced_when_it_is_through,
         idle_workers_go_and_come_back,
@@ -132,13 +132,13 @@ fn a_limit_below_any_worker_fails_the_build<S: Processes>() {
     assert!(text.contains("max_memory_per_child is 1000"), "{text}");
 }
 
-fn a_limit_below_what_the_initializer_needs_fails_the_tasks<S: Processes>() {
+fn a_limit_below_what_the_initializer_needs_fails_the_build<S: Processes>() {
     fn fill(bytes: usize) {
         leak(bytes);
     }
     let builder = S::builder().processes(1).max_memory_per_child(LIMIT);
-    let pool = builder.initializer(fill, LIMIT as usize).build();
-    let error = pool.apply(who, ()).unwrap_err();
+    let built = builder.initializer(fill, LIMIT as usize).try_build();
+    let error = built.map(|_| "a pool").unwrap_err();
     assert!(
         error.to_string().contains("max_memory_per_child"),
         "{error}"

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::ptrace;
 use procpool::dump::WorkerState;
-use procpool::{ExitReason, Pool, TaskErrorKind, TaskHandle};
+use procpool::{ExitReason, Pool, TaskErrorKind, TaskHandle, worker};
 use rustix::process::{PTracer, Signal, set_ptracer, setsid};
 
 use crate::backends::{Builder, Processes};
@@ -260,11 +260,14 @@ fn a_closed_pool_ends_without_a_death<S: Processes>() {
     assert!(tracer.holds(), "it was not waited for");
 }
 
-/// A worker that cannot be prepared is killed, and does not go.
+/// A replacement that cannot be prepared is killed, and does not go.
 fn a_failing_initializer_needs_no_death<S: Processes>() {
     let pids = Tally::new();
     let gate = Gate::new();
     let initialize = |(pids, ticket): (String, String)| {
+        if worker::current().is_some_and(|worker| worker.generation() == 0) {
+            return;
+        }
         let _ = set_ptracer(PTracer::Any);
         file_barrier::add(&pids, std::process::id());
         file_barrier::pass(&ticket);
@@ -274,6 +277,8 @@ fn a_failing_initializer_needs_no_death<S: Processes>() {
         .processes(1)
         .initializer(initialize, (pids.ticket(), gate.ticket()))
         .build();
+    let crash = pool.apply(|()| -> () { std::process::abort() }, ());
+    assert!(crash.unwrap_err().is_worker_lost());
     let first = gate.wait_for(1)[0];
     let Some(tracer) = Tracer::of_process::<S>(first) else {
         return;

@@ -2,11 +2,11 @@
 
 use std::ffi::OsStr;
 
-use procpool::{Pool, TaskErrorKind};
+use procpool::{BuildErrorKind, Pool, TaskErrorKind, worker};
 use rustix::process::{Pid, Signal, getpgid, getpid, kill_process};
 
 use crate::backends::{Builder, Processes};
-use crate::failure_modes::{Fate, strike};
+use crate::failure_modes::{Fate, REASON, strike};
 use crate::file_barrier::{self, Gate, Tally};
 use crate::procfs::{self, wait_for_death};
 use crate::program::{Program, again, again_at, programs};
@@ -16,8 +16,12 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
         an_initializer_runs_once_before_the_first_task,
         an_initializer_gets_its_argument_in_every_worker,
-        an_initializer_that_fails_ends_the_pool_with_its_reason,
+        an_initializer_that_fails_fails_the_build,
+        an_initializer_that_returns_an_error_fails_the_build,
+        an_initializer_that_fails_in_one_worker_fails_the_build,
+        an_initializer_that_fails_later_ends_the_pool_with_its_reason,
         an_initializer_that_fails_sometimes_is_tried_again,
+        an_initializer_is_through_when_the_pool_is_built,
         an_initializer_that_never_returns_can_be_terminated,
         a_worker_begins_with_a_clean_slate,
         a_worker_has_the_programs_command_line,
@@ -142,32 +146,104 @@ fn an_initializer_gets_its_argument_in_every_worker<S: Processes>() {
     assert!(WORDS.lock().unwrap().is_empty(), "not in the parent");
 }
 
-/// Whatever way it fails, building the pool fails or else every task does, with that reason, after
-/// a few tries and not one for each task.
-fn an_initializer_that_fails_ends_the_pool_with_its_reason<S: Processes>() {
+/// Ways to fail, and what the reason says then.
+const FATES: [(Fate, &str); 5] = [
+    (Fate::Panic, REASON),
+    (Fate::Exit(0), "code 0"),
+    (Fate::Exit(42), "code 42"),
+    (Fate::Abort, "SIGABRT"),
+    (Fate::Kill, "SIGKILL"),
+];
+
+/// Whatever way it fails, the pool is not built, and the error says why. It is not tried again.
+fn an_initializer_that_fails_fails_the_build<S: Processes>() {
     fn start((tally, fate): (String, Fate)) {
         file_barrier::add(&tally, "try");
         strike(fate).expect("it has to end otherwise");
     }
-    for fate in [
-        Fate::Panic,
-        Fate::Exit(0),
-        Fate::Exit(42),
-        Fate::Abort,
-        Fate::Kill,
-    ] {
+    for (fate, told) in FATES {
         let tally = Tally::new();
         let builder = S::builder().processes(2);
-        let pool = builder
+        let error = builder
             .initializer(start, (tally.ticket(), fate))
-            .try_build();
-        let pool = match pool {
-            Ok(pool) => pool,
-            Err(error) => {
-                assert!(error.to_string().contains("initializer"), "{error}");
-                continue;
-            }
-        };
+            .try_build()
+            .map(|_| "a pool")
+            .unwrap_err();
+        assert_eq!(error.kind(), BuildErrorKind::Initializer, "{error}");
+        let text = error.to_string();
+        for words in ["the initializer", told] {
+            assert!(text.contains(words), "no {words:?} in {text}");
+        }
+        for stray in ["task", "item"] {
+            assert!(!text.contains(stray), "{stray:?} in {text}");
+        }
+        assert!((1..=2).contains(&tally.count()), "{} tries", tally.count());
+    }
+}
+
+/// Whatever can be shown is an error, and nothing else has to be done with it.
+fn an_initializer_that_returns_an_error_fails_the_build<S: Processes>() {
+    fn boxed(path: String) -> Result<(), Box<dyn std::error::Error>> {
+        std::fs::read(path)?;
+        Ok(())
+    }
+    let builder = || S::builder().processes(2);
+    let path = || "/does/not/exist".to_owned();
+    let refused = [
+        builder().initializer(boxed, path()).try_build(),
+        builder()
+            .initializer(|path: String| std::fs::read(path).map(drop), path())
+            .try_build(),
+        builder()
+            .initializer(|_: String| Err("No such file, they say"), path())
+            .try_build(),
+    ];
+    for error in refused.map(|built| built.map(|_| "a pool").unwrap_err()) {
+        assert_eq!(error.kind(), BuildErrorKind::Initializer, "{error}");
+        let text = error.to_string();
+        for words in ["the initializer failed: No such file", "in PoolWorker-"] {
+            assert!(text.contains(words), "no {words:?} in {text}");
+        }
+    }
+    let pool = builder().initializer(boxed, "/proc/self/stat".to_owned());
+    assert_eq!(pool.build().apply(|x: u64| x + 1, 1).unwrap(), 2);
+}
+
+/// The others are through already.
+fn an_initializer_that_fails_in_one_worker_fails_the_build<S: Processes>() {
+    let tally = Tally::new();
+    let start = |tally: String| {
+        file_barrier::add(&tally, "here");
+        let is_last = worker::current().is_some_and(|worker| worker.number() == 3);
+        while is_last && std::fs::read_to_string(&tally).unwrap().lines().count() < 3 {
+            std::thread::yield_now();
+        }
+        if is_last { Err("no third") } else { Ok(()) }
+    };
+    let builder = S::builder().processes(3);
+    let built = builder.initializer(start, tally.ticket()).try_build();
+    let error = built.map(|_| "a pool").unwrap_err();
+    assert_eq!(error.kind(), BuildErrorKind::Initializer);
+    assert!(error.to_string().contains("no third"), "{error}");
+}
+
+/// Of replacements, none of which can begin: every task fails with the reason, after a few tries
+/// and not one for each task.
+fn an_initializer_that_fails_later_ends_the_pool_with_its_reason<S: Processes>() {
+    fn start((tally, fate): (String, Fate)) -> Result<(), &'static str> {
+        if worker::current().is_none_or(|worker| worker.generation() == 0) {
+            return Ok(());
+        }
+        file_barrier::add(&tally, "try");
+        strike(fate)
+    }
+    for (fate, _) in FATES {
+        let tally = Tally::new();
+        let builder = S::builder().processes(2);
+        let pool = builder.initializer(start, (tally.ticket(), fate)).build();
+        let crash = pool.call(|()| -> () { std::process::abort() });
+        let lost = crash.chunksize(1).try_map([(); 2]);
+        assert!(lost.iter().all(Result::is_err));
         for error in [
             pool.apply(|x: u64| x, 1).unwrap_err(),
             pool.map(|x: u64| x, 0..50).unwrap_err(),
@@ -188,24 +264,49 @@ fn an_initializer_that_fails_ends_the_pool_with_its_reason<S: Processes>() {
     }
 }
 
-/// One failure is not yet the end.
+/// One failure of a replacement is not yet the end.
 fn an_initializer_that_fails_sometimes_is_tried_again<S: Processes>() {
-    fn start(tally: String) {
+    fn start(tally: String) -> Result<(), &'static str> {
         file_barrier::add(&tally, "try");
         let tries = std::fs::read_to_string(&tally).unwrap();
-        assert!(tries.lines().count() != 1, "the first one fails");
+        match tries.lines().count() {
+            2 => Err("the first replacement fails"),
+            _ => Ok(()),
+        }
     }
     let tally = Tally::new();
     let builder = S::builder().processes(1);
     let pool = builder.initializer(start, tally.ticket()).build();
+    let crash = pool.apply(|()| -> () { std::process::abort() }, ());
+    assert!(crash.unwrap_err().is_worker_lost());
     assert_eq!(pool.map(|x: u64| x, 0..3).unwrap(), [0, 1, 2]);
-    assert_eq!(tally.count(), 2);
+    assert_eq!(tally.count(), 3);
 }
 
-/// A pool whose workers never begin can be ended like any other, and its tasks answer.
+/// In all workers, before anything else happens to the pool.
+fn an_initializer_is_through_when_the_pool_is_built<S: Processes>() {
+    let (tally, gate) = (Tally::new(), Gate::new());
+    let start = |(tally, gate): (String, String)| {
+        file_barrier::pass(&gate);
+        file_barrier::add(&tally, "through");
+    };
+    let builder = S::builder().processes(3);
+    let builder = builder.initializer(start, (tally.ticket(), gate.ticket()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            gate.wait_for(3);
+            gate.open();
+        });
+        let _pool = builder.build();
+        assert_eq!(tally.count(), 3);
+    });
+}
+
+/// The pool is there after a while, and can be ended like any other. Its tasks answer.
 fn an_initializer_that_never_returns_can_be_terminated<S: Processes>() {
     let gate = Gate::new();
     let builder = S::builder().processes(2);
+    let builder = builder.launch_timeout(std::time::Duration::from_secs(3));
     let start = |ticket: String| file_barrier::pass(&ticket);
     let pool = builder.initializer(start, gate.ticket()).build();
     let pids = gate.wait_for(2);

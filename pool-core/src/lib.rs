@@ -99,3 +99,4 @@ pub use value::portable::Portable;
 pub use worker::Resource;
 pub use worker::cancel_flag::CancelFlag;
 pub use worker::function::{FunctionId, NotInExecutable, Stateless};
+pub use worker::initializer::InitializerOutcome;

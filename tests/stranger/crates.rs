@@ -212,7 +212,7 @@ fn main() {
     )],
 );
 
-/// Arguments and results that serde does not carry.
+/// Arguments and results that serde does not carry, and an initializer's that means nothing.
 pub(crate) const NOT_CARRIED: Crate = Crate::program(
     "not_carried",
     &[(
@@ -233,6 +233,7 @@ fn main() {
     pool.map(|name: &String| name.len(), names.iter()).unwrap();
     pool.call(later).apply(3).unwrap();
     pool.imap(read, names).count();
+    let _ = procpool::ProcessPool::builder().initializer(|x: u64| x + 1, 7);
 }
 "#,
     )],

@@ -85,6 +85,13 @@ fn what_serde_does_not_carry_does_not_compile() {
         let error = error.unwrap_or_else(|| panic!("no {message:?} in {told}"));
         assert!(error.contains(place) && error.contains(remedy), "{error}");
     }
+    let message = "an initializer returns nothing or a `Result<(), E>`, and not a `u64`";
+    let error = errors.iter().find(|error| error.contains(message));
+    let error = error.unwrap_or_else(|| panic!("no {message:?} in {told}"));
+    assert!(
+        error.contains("src/main.rs:17:") && error.contains("`static`"),
+        "{error}"
+    );
 }
 
 /// The compiler refuses this many places, and says what to do.

@@ -15,6 +15,7 @@ use crate::panic::catch::catch;
 use crate::shm::protocol;
 use crate::shm::region::RING_BYTES;
 use crate::worker::function::{FunctionId, Stateless};
+use crate::worker::initializer::{Begun, InitializerOutcome, beginning};
 
 /// The options that every pool of processes has, as the builder was given them.
 #[derive(Debug, Clone)]
@@ -86,10 +87,11 @@ impl PoolConfig {
         self.processes = Some(processes);
     }
 
-    pub(crate) fn set_initializer<F, A>(&mut self, initializer: F, argument: &A)
+    pub(crate) fn set_initializer<F, A, R>(&mut self, initializer: F, argument: &A)
     where
-        F: Fn(A) + Stateless,
+        F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
+        R: InitializerOutcome,
     {
         let mut item = Vec::new();
         let mut attachments = Vec::new();
@@ -100,7 +102,8 @@ impl PoolConfig {
             .map_err(|error| error.to_string())
         });
         self.initializer = Some(Initializer {
-            entry: FunctionId::of::<F, A, ()>(&initializer).map_err(|error| error.to_string()),
+            entry: FunctionId::of::<_, A, Begun>(&beginning(initializer))
+                .map_err(|error| error.to_string()),
             argument: match encoded {
                 Ok(Ok(())) => Ok(item),
                 Ok(Err(error)) => Err(error),

@@ -3,12 +3,13 @@
 //!
 //! It decides what a failure means; the [`Core`](super::core::Core) acts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::positions::{PositionId, Positions};
 use super::slot_id::SlotId;
-use crate::error::launch_error::LaunchError;
+use crate::error::build_error::BuildError;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// After this many failures in a row to get a worker going, the pool gives up.
@@ -24,7 +25,7 @@ pub(super) struct Lifecycle {
     processes: Arc<AtomicUsize>,
     /// Something has happened that may make it necessary to replace a worker.
     maintenance_due: bool,
-    /// The first launches: what `build` waits for.
+    /// The first launches and initializers: what `build` waits for.
     startup: Startup,
     /// The number of the last worker that was launched.
     last_number: u32,
@@ -36,15 +37,15 @@ pub(super) struct Lifecycle {
     idle_deaths: u32,
 }
 
-/// How far the first launches are.
+/// How far the first workers are.
 #[derive(Debug)]
 pub(super) enum Startup {
-    /// This many workers have not answered yet.
-    Waiting(usize),
-    /// All have.
+    /// In these positions none has been ready yet.
+    Waiting(BTreeSet<PositionId>),
+    /// There has been one in all of them.
     Done,
-    /// One could not be started.
-    Failed(LaunchError),
+    /// One could not be started, or its initializer has failed.
+    Failed(BuildError),
 }
 
 /// What a failure means for the pool.
@@ -60,11 +61,12 @@ pub(super) enum Setback {
 
 impl Lifecycle {
     pub(super) fn new(processes: usize) -> Self {
+        let positions = Positions::new(processes);
         Self {
-            positions: Positions::new(processes),
+            startup: Startup::Waiting(positions.all().collect()),
+            positions,
             processes: Arc::new(AtomicUsize::new(processes)),
             maintenance_due: false,
-            startup: Startup::Waiting(processes),
             last_number: 0,
             failures: 0,
             failed_until: 0,
@@ -167,19 +169,19 @@ impl Lifecycle {
         &self.startup
     }
 
-    /// One of the first workers is there.
-    pub(super) fn worker_started(&mut self) {
-        if let Startup::Waiting(missing) = &mut self.startup {
-            *missing -= 1;
-            if *missing == 0 {
-                self.startup = Startup::Done;
-            }
-        }
+    /// Whether the pool is being built.
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.startup, Startup::Waiting(_))
+    }
+
+    /// Nobody waits any longer for the first workers that are not ready.
+    pub(super) fn is_built(&mut self) {
+        self.startup = Startup::Done;
     }
 
     /// If the pool is being built, that has failed for this reason; says whether it was.
-    pub(super) fn fail_startup(&mut self, reason: impl FnOnce() -> LaunchError) -> bool {
-        let is_waiting = matches!(self.startup, Startup::Waiting(_));
+    pub(super) fn fail_startup(&mut self, reason: impl FnOnce() -> BuildError) -> bool {
+        let is_waiting = self.is_starting();
         if is_waiting {
             self.startup = Startup::Failed(reason());
         }
@@ -202,9 +204,15 @@ impl Lifecycle {
         }
     }
 
-    /// A worker could run a task.
-    pub(super) fn is_ready(&mut self) {
+    /// A worker of this position could run a task.
+    pub(super) fn is_ready(&mut self, position: Option<PositionId>) {
         self.failures = 0;
+        if let (Startup::Waiting(missing), Some(position)) = (&mut self.startup, position) {
+            missing.remove(&position);
+            if missing.is_empty() {
+                self.startup = Startup::Done;
+            }
+        }
     }
 
     /// A worker has finished a chunk.
@@ -245,6 +253,7 @@ fn back_off(failures: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::build_error::BuildErrorKind;
 
     #[test]
     fn one_cause_that_hits_all_workers_is_one_failure() {
@@ -265,7 +274,7 @@ mod tests {
                 assert_eq!(lifecycle.start_failed(number), setback);
             }
         }
-        lifecycle.is_ready();
+        lifecycle.is_ready(None);
         let number = launch(&mut lifecycle)[0];
         assert_eq!(
             lifecycle.start_failed(number),
@@ -291,12 +300,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_is_started_when_all_have_answered() {
+    fn a_pool_is_started_when_all_positions_have_had_a_worker() {
         let mut lifecycle = Lifecycle::new(2);
-        lifecycle.worker_started();
-        assert!(matches!(lifecycle.startup(), Startup::Waiting(1)));
-        lifecycle.worker_started();
-        assert!(!lifecycle.fail_startup(|| LaunchError::new("late")));
+        let positions: Vec<PositionId> = lifecycle.positions().all().collect();
+        for _ in 0..2 {
+            // The second one has come after the first.
+            lifecycle.is_ready(Some(positions[0]));
+            assert!(lifecycle.is_starting());
+        }
+        lifecycle.is_ready(Some(positions[1]));
+        assert!(!lifecycle.fail_startup(|| BuildError::new(BuildErrorKind::Launch, "late")));
         assert!(matches!(lifecycle.startup(), Startup::Done));
     }
 }

@@ -44,7 +44,7 @@ mod worker_slot;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::lifecycle::Startup;
 use self::shared::Shared;
@@ -53,7 +53,6 @@ use crate::backend::config::PoolConfig;
 use crate::backend::launcher::Launcher;
 use crate::error::build_error::{BuildError, BuildErrorKind};
 use crate::error::hint::hint;
-use crate::error::launch_error::LaunchError;
 use crate::sync::IS_MODEL;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sys;
@@ -70,10 +69,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts a pool's workers and waits until all of them have answered.
+    /// Starts a pool's workers and waits until all of them are ready.
     ///
     /// # Errors
-    /// When the config makes no sense, or a worker cannot be started; nothing is left behind.
+    /// When the config makes no sense, a worker cannot be started, or its initializer fails;
+    /// nothing is left behind.
     pub(crate) fn start(
         config: PoolConfig,
         launcher: Box<dyn Launcher>,
@@ -89,6 +89,10 @@ impl Engine {
             )
         };
         crate::process::code::find_main_image().map_err(refused)?;
+        let patience = config
+            .initializer
+            .is_some()
+            .then_some(config.launch_timeout);
         let has_attachments = !config.attachments.is_empty();
         let shared = Arc::new(Shared::new(config, launcher.backend()).map_err(refused)?);
         if has_attachments {
@@ -103,11 +107,11 @@ impl Engine {
             shared,
             supervisor: Some(supervisor),
         };
-        match engine.wait_for_startup() {
+        match engine.wait_for_startup(patience) {
             Ok(()) => Ok(engine),
             Err(error) => {
                 engine.finish();
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -118,14 +122,25 @@ impl Engine {
         &self.executor
     }
 
-    /// Ends when every worker has answered, or one has failed to, which its launch timeout bounds.
-    fn wait_for_startup(&self) -> Result<(), LaunchError> {
+    /// Ends when every worker is ready, or one has failed to be. Its launch timeout bounds that, and
+    /// `patience` bounds how long initializers are waited for: they may go on for longer.
+    fn wait_for_startup(&self, patience: Option<Duration>) -> Result<(), BuildError> {
+        let mut deadline = patience.and_then(|patience| sys::now().checked_add(patience));
+        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|it| it <= sys::now());
         let mut core = self.shared.lock();
+        let mut is_late = false;
         loop {
             match core.lifecycle().startup() {
                 Startup::Done => return Ok(()),
                 Startup::Failed(error) => return Err(error.clone()),
-                Startup::Waiting(_) => core = self.shared.wait_for_change(core, None),
+                Startup::Waiting(_) => core = self.shared.wait_for_change(core, deadline),
+            }
+            if is_over(deadline) {
+                deadline = None;
+                is_late = true;
+            }
+            if is_late && core.lifecycle().is_starting() && core.goes_on_without_initializers() {
+                return Ok(());
             }
         }
     }

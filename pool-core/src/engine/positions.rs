@@ -16,7 +16,7 @@ use super::slot_id::SlotId;
 pub(super) struct Positions(Vec<Position>);
 
 /// Names a position of a pool, for good. It is no index of a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PositionId(usize);
 
 impl PositionId {

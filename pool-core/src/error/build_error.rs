@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::error::launch_error::LaunchError;
+use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::process::fork::OF_FORK;
 
 /// Why a pool could not be built. The text says what to do about it.
@@ -25,6 +26,8 @@ pub enum BuildErrorKind {
     Threads,
     /// The system refused what a worker needs, or a worker did not come up.
     Launch,
+    /// The initializer failed in one of the workers.
+    Initializer,
 }
 
 impl BuildError {
@@ -67,6 +70,17 @@ impl From<LaunchError> for BuildError {
             BuildErrorKind::Launch
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+/// Of a pool that ends for this reason while it is being built.
+impl From<&TaskError> for BuildError {
+    fn from(reason: &TaskError) -> Self {
+        let kind = match reason.kind() {
+            TaskErrorKind::Initializer => BuildErrorKind::Initializer,
+            _ => BuildErrorKind::Launch,
+        };
+        Self::new(kind, reason.to_string())
     }
 }
 

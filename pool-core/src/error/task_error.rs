@@ -76,7 +76,7 @@ pub enum TaskErrorKind {
     Decode,
     /// What [`Call::state`](crate::Call::state) should make for the worker could not be made.
     State,
-    /// The pool's initializer fails in every worker.
+    /// The pool's initializer fails in all new workers.
     Initializer,
     /// No worker can be started any more.
     Launch,
@@ -134,6 +134,7 @@ impl TaskError {
             Stage::DecodeArgument => TaskErrorKind::Decode,
             Stage::MakeState => TaskErrorKind::State,
             Stage::Run => TaskErrorKind::Panicked,
+            Stage::Initialize => TaskErrorKind::Initializer,
             Stage::EncodeResult => TaskErrorKind::Encode,
         };
         let message = match (stage, &panic) {
@@ -145,6 +146,7 @@ impl TaskError {
                 format!("what makes the worker's state for the task panicked: {message}")
             }
             (Stage::Run, _) => format!("the task panicked: {message}"),
+            (Stage::Initialize, _) => message,
             (Stage::EncodeResult, None) => format!("cannot serialise the result: {message}"),
             (Stage::EncodeResult, Some(_)) => {
                 format!("the result's serialisation panicked: {message}")
@@ -198,7 +200,11 @@ impl TaskError {
         let mut error = cause.clone();
         let inner = error.inner_mut();
         inner.kind = TaskErrorKind::Initializer;
-        inner.message = format!("the initializer failed: {}", inner.message);
+        inner.message = match inner.message.strip_prefix("the task ") {
+            // It is no task, but has panicked like one.
+            Some(what) => format!("the initializer {what}"),
+            None => format!("the initializer failed: {}", inner.message),
+        };
         error
     }
 

@@ -17,6 +17,7 @@ use crate::process::worker_info::WorkerInfo;
 use crate::value::portable::Portable;
 use crate::worker::Resource;
 use crate::worker::function::{Stateless, assert_captures_nothing};
+use crate::worker::initializer::InitializerOutcome;
 
 /// The options of a [`WorkerPool`] whose workers a backend `B` starts.
 #[must_use = "a builder does nothing until `build`"]
@@ -43,13 +44,38 @@ impl<B: Backend> PoolBuilder<B> {
 
     /// A function to run once in each worker before its first task, replacements included.
     ///
-    /// The argument travels to each worker. An initializer that fails (by a panic, an exit or a
-    /// crash) is tried again in a new worker; after a few failures in a row the pool gives up,
-    /// and every task fails with the reason, with an error of kind `Initializer`.
-    pub fn initializer<F, A>(mut self, initializer: F, argument: A) -> Self
+    /// The argument travels to each worker. The function returns nothing, or a `Result<(), E>` of
+    /// any error that can be shown. It fails by such an error, a panic, an exit or a crash:
+    ///
+    /// - While the pool is built, [`build`](Self::build) waits for it in all workers, and fails with
+    ///   the reason if one fails.
+    /// - In a replacement, it is tried again in a new worker. After a few failures in a row the pool
+    ///   gives up, and every task fails with the reason, with an error of kind `Initializer`.
+    ///
+    /// `build` waits no longer than the [`launch_timeout`](Self::launch_timeout) for initializers.
+    /// Those that take longer go on; tasks wait until there is a worker that is through.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// # fn with<B: procpool::Backend>(builder: procpool::PoolBuilder<B>) -> procpool::PoolBuilder<B> {
+    /// use std::sync::OnceLock;
+    ///
+    /// static WORDS: OnceLock<String> = OnceLock::new();
+    ///
+    /// fn read_words(path: String) -> std::io::Result<()> {
+    ///     let words = std::fs::read_to_string(path)?;
+    ///     WORDS.set(words).expect("it runs once in each worker");
+    ///     Ok(())
+    /// }
+    ///
+    /// builder.initializer(read_words, "/usr/share/dict/words".to_owned())
+    /// # }
+    /// ```
+    pub fn initializer<F, A, R>(mut self, initializer: F, argument: A) -> Self
     where
-        F: Fn(A) + Stateless,
+        F: Fn(A) -> R + Stateless,
         A: Portable,
+        R: InitializerOutcome,
     {
         const { assert_captures_nothing::<F>() };
         self.config.set_initializer(initializer, &argument);
@@ -90,8 +116,8 @@ impl<B: Backend> PoolBuilder<B> {
         self
     }
 
-    /// How long a worker may take to start before the launch counts as failed. Without it, 10
-    /// seconds.
+    /// How long a worker may take to start before the launch counts as failed, and how long
+    /// [`build`](Self::build) waits for [initializers](Self::initializer). Without it, 10 seconds.
     pub fn launch_timeout(mut self, timeout: Duration) -> Self {
         self.config.set_launch_timeout(timeout);
         self
@@ -282,13 +308,14 @@ impl<B: Backend> PoolBuilder<B> {
         self
     }
 
-    /// Starts the workers, and returns when all of them have answered.
+    /// Starts the workers, and returns when all of them are ready: they have answered, and have run
+    /// the [initializer](Self::initializer).
     ///
     /// # Errors
     /// When an option makes no sense; when the backend has not what it needs (`SpawnPool`: `init`
     /// was not called first; `ForkPool`: the program has several threads, and there is no fork
     /// server to use); when the system refuses what a worker needs, or a worker does not answer in
-    /// time. Nothing is left behind.
+    /// time; when the initializer fails. Nothing is left behind.
     pub fn build(self) -> Result<WorkerPool<B>, BuildError> {
         let launcher = self.backend.into_launcher()?;
         Ok(WorkerPool::new_with(Engine::start(self.config, launcher)?))

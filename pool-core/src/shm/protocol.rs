@@ -367,6 +367,8 @@ pub(crate) enum Stage {
     DecodeArgument,
     MakeState,
     Run,
+    /// The function is an initializer and has returned an error.
+    Initialize,
     EncodeResult,
 }
 

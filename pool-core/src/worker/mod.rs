@@ -5,6 +5,7 @@ mod copy;
 mod corrupt;
 pub(crate) mod current;
 pub(crate) mod function;
+pub(crate) mod initializer;
 pub(crate) mod item_timer;
 mod memory;
 mod name;

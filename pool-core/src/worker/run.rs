@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cancel_flag::CancelFlag;
+use super::initializer;
 use super::item_timer::ItemTimer;
 use super::serve::{KEEP_BYTES, WorkerChannel};
 use super::state;
@@ -182,6 +183,10 @@ where
                 continue;
             }
             exchange.returned();
+            if let Some(why) = initializer::failure_of(&result) {
+                put_failure(exchange, &Failure::error(Stage::Initialize, why));
+                continue;
+            }
             stage.set(Stage::EncodeResult);
             out.clear();
             memory.clear();

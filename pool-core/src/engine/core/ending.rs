@@ -4,7 +4,7 @@ use super::Core;
 use crate::engine::work::Delivery;
 use crate::engine::worker_process::Process;
 use crate::engine::worker_slot::Killed;
-use crate::error::launch_error::LaunchError;
+use crate::error::build_error::BuildError;
 use crate::error::task_error::TaskError;
 use crate::task::chunk::Chunk;
 
@@ -20,8 +20,7 @@ impl Core {
         if !self.end.give_up(&reason) {
             return;
         }
-        self.lifecycle
-            .fail_startup(|| LaunchError::new(reason.to_string()));
+        self.lifecycle.fail_startup(|| BuildError::from(&reason));
         self.scheduler.close();
         let queued: Vec<Chunk> = self.scheduler.drain_queue().collect();
         for chunk in queued {

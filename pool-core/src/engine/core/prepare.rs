@@ -6,7 +6,7 @@ use crate::engine::death::fate;
 use crate::engine::positions::PositionId;
 use crate::engine::slot_id::SlotId;
 use crate::engine::worker_slot::{Killed, Setup};
-use crate::error::launch_error::LaunchError;
+use crate::error::build_error::BuildError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::panic::report::PanicReport;
 use crate::process::exit_status::ExitStatus;
@@ -17,7 +17,6 @@ impl Core {
     /// A worker was reached: it is sent what comes first.
     pub(in crate::engine) fn prepare(&mut self, slot: SlotId) {
         let Some((entry, settings)) = &self.config.lifecycle.settings else {
-            self.lifecycle.worker_started();
             self.initialize(slot);
             return;
         };
@@ -45,7 +44,7 @@ impl Core {
 
     fn run_first(&mut self, slot: SlotId, chunk: Chunk) {
         self.scheduler.prepare(slot, chunk);
-        if matches!(self.slots[slot].setup(), Setup::Settings) || self.is_successor(slot) {
+        if self.lifecycle.is_starting() || self.is_successor(slot) {
             // Somebody waits for its end, but not as the leader.
             self.listen_for_orphans();
         }
@@ -55,7 +54,7 @@ impl Core {
     /// A worker could run a task.
     fn is_ready_now(&mut self, slot: SlotId) {
         self.slots[slot].is_ready();
-        self.lifecycle.is_ready();
+        self.lifecycle.is_ready(self.slots[slot].position());
         if self.is_successor(slot) {
             self.lifecycle.wants_maintenance();
         }
@@ -66,10 +65,7 @@ impl Core {
     pub(in crate::engine) fn prepared(&mut self, slot: SlotId, failure: Option<TaskError>) {
         let failure = failure.or_else(|| self.too_large(slot));
         match (self.slots[slot].setup(), failure) {
-            (Setup::Settings, None) => {
-                self.lifecycle.worker_started();
-                self.initialize(slot);
-            }
+            (Setup::Settings, None) => self.initialize(slot),
             (Setup::Settings, Some(error)) => {
                 let why = error
                     .panic_message()
@@ -86,10 +82,26 @@ impl Core {
                 self.is_ready_now(slot);
             }
             (_, Some(error)) => {
-                self.slots[slot].setup_failed(TaskError::initializer(&error));
+                let error = TaskError::initializer(&error);
+                self.slots[slot].setup_failed(error.clone());
                 self.kill(slot, Killed::Uninitialized);
+                self.startup_gave_up(&error);
             }
         }
+    }
+
+    /// If nothing is missing but that initializers return, the pool is built without that. Says
+    /// whether it is.
+    pub(in crate::engine) fn goes_on_without_initializers(&mut self) -> bool {
+        let goes_on = self.slots.values().all(|slot| match slot.setup() {
+            Setup::Ready => true,
+            Setup::Initializer => slot.up().is_some(),
+            Setup::Settings | Setup::Failed(_) => false,
+        });
+        if goes_on {
+            self.lifecycle.is_built();
+        }
+        goes_on
     }
 
     /// Why a worker that has done nothing yet would be replaced at once, and the next one as well.
@@ -109,10 +121,7 @@ impl Core {
 
     /// If the pool is being built, that has failed for this reason.
     pub(in crate::engine) fn startup_gave_up(&mut self, reason: &TaskError) {
-        if self
-            .lifecycle
-            .fail_startup(|| LaunchError::new(reason.to_string()))
-        {
+        if self.lifecycle.fail_startup(|| BuildError::from(reason)) {
             self.end(reason.clone());
         }
     }

@@ -104,7 +104,7 @@ impl Core {
             }
             return;
         }
-        if self.lifecycle.fail_startup(|| error.clone()) {
+        if self.lifecycle.fail_startup(|| error.clone().into()) {
             self.end(TaskError::new(TaskErrorKind::Launch, error.to_string()));
         } else if self.do_without_successor(slot) || self.stay_smaller(slot) {
             return;
@@ -418,9 +418,7 @@ impl Core {
                 self.scheduler.extract(|chunk| chunk.is_initializer);
                 let error = died_in_preparation(&stage, death.exit, panic);
                 let error = death.explain(error);
-                if matches!(stage, Setup::Settings) {
-                    self.startup_gave_up(&error);
-                }
+                self.startup_gave_up(&error);
                 self.startup_failed(slot, error);
             }
             Setup::Ready => match salvaged.lost {
