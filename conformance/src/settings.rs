@@ -22,6 +22,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         workers_are_as_nice_as_asked_for,
         workers_have_limits,
         a_worker_over_its_limit_costs_one_task,
+        a_limit_below_what_a_worker_has_fails_the_build,
         each_worker_has_a_processor,
         replacements_have_the_same_settings,
         a_setting_that_fails_fails_the_build,
@@ -134,6 +135,19 @@ fn a_worker_over_its_limit_costs_one_task<S: Processes>() {
     assert!(error.is_worker_lost(), "{error}");
     assert_eq!(error.signal(), Some(6), "{error}");
     assert_eq!(pool.apply(fill, 1 << 20).unwrap(), 1 << 20);
+}
+
+/// It would abort at its first allocation, and so would each task.
+fn a_limit_below_what_a_worker_has_fails_the_build<S: Processes>() {
+    for resource in [Resource::AddressSpace, Resource::DataSize] {
+        let builder = S::builder().processes(1).rlimit(resource, 4096, 4096);
+        let error = builder.try_build().map(|_| "a pool").unwrap_err();
+        assert_eq!(error.kind(), BuildErrorKind::Launch, "{error}");
+        let text = error.to_string();
+        for words in [format!("{resource:?}"), "before its first task".into()] {
+            assert!(text.contains(&words), "no {words:?} in {text}");
+        }
+    }
 }
 
 fn processors((): ()) -> (u32, Vec<usize>) {

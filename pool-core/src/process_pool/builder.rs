@@ -224,7 +224,8 @@ impl<B: Backend> PoolBuilder<B> {
     }
 
     /// Limits what each worker may use of something, as setrlimit(2) does; `u64::MAX` is no
-    /// limit. To raise a hard limit needs a privilege.
+    /// limit. To raise a hard limit needs a privilege. A limit of memory below what a worker has
+    /// before its first task is an error.
     pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
         self.config.lifecycle.set_rlimit(resource, soft, hard);
         self

@@ -64,6 +64,22 @@ impl Resource {
     }
 }
 
+impl Resource {
+    /// How many bytes of memory that the limit counts this process has, if that is known. With a
+    /// lower limit it could run, and allocate nothing.
+    fn held(self) -> Option<u64> {
+        let name = match self {
+            Self::AddressSpace => "VmSize:",
+            Self::DataSize => "VmData:",
+            Self::CpuTime | Self::CoreSize | Self::FileSize | Self::OpenFiles => return None,
+        };
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib: u64 = value.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+        Some(kib * 1024)
+    }
+}
+
 impl Settings {
     /// The call that makes a worker apply its settings.
     pub(crate) fn entry() -> Result<FunctionId, NotInExecutable> {
@@ -108,17 +124,23 @@ impl Settings {
             memory::watch().map_err(|error| refused("watch its memory".into(), error))?;
         }
         for &(resource, soft, hard) in &self.limits {
+            let refused = |why| {
+                refused(
+                    format!("have the limits {soft} and {hard} of {resource:?}"),
+                    why,
+                )
+            };
+            if let Some(held) = resource.held().filter(|held| *held > soft) {
+                let why = format!("it has {held} bytes of that before its first task: raise it");
+                return Err(refused(io::Error::other(why)));
+            }
             let limit = |value| (value != u64::MAX).then_some(value);
             let limits = Rlimit {
                 current: limit(soft),
                 maximum: limit(hard),
             };
-            setrlimit(resource.of_the_system(), limits).map_err(|error| {
-                refused(
-                    format!("have the limits {soft} and {hard} of {resource:?}"),
-                    error,
-                )
-            })?;
+            let set = setrlimit(resource.of_the_system(), limits);
+            set.map_err(|error| refused(error.into()))?;
         }
         Ok(())
     }
