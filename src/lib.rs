@@ -318,7 +318,7 @@
 //! them. A child has copies that refuse tasks.
 //!
 //! **Where do I see what each method of Python is here?** In `docs/from-python.md` in the
-//! repository; `docs/comparison.md` is about other crates.
+//! repository; `docs/tokio.md` is about tokio, `docs/comparison.md` about other crates.
 //!
 //! # Platform
 //! Linux, 5.11 or later.

@@ -187,3 +187,110 @@ fn a_thousand_tasks_of_tokio() {
         Ok(())
     });
 }
+
+/// The code of `docs/tokio.md`.
+mod page {
+    use std::time::Duration;
+
+    use procpool::{Pool, ProcessPool};
+    use smol::stream::StreamExt;
+
+    use super::square;
+
+    #[allow(dead_code, reason = "this program has another one")]
+    fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        procpool::init();
+        let pool = ProcessPool::new()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(serve(pool))?;
+        Ok(())
+    }
+
+    fn slow_square(x: u64) -> u64 {
+        std::thread::sleep(Duration::from_micros(10));
+        x * x
+    }
+
+    fn hang(_: ()) {
+        loop {
+            std::thread::park();
+        }
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    }
+
+    fn wait_and_square(runtime: &mut tokio::runtime::Runtime, x: u64) -> u64 {
+        runtime.block_on(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            x * x
+        })
+    }
+
+    pub(crate) async fn serve(
+        pool: ProcessPool,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let square = pool.apply_async(square, 12).await?;
+        let squares = pool.map_async(slow_square, 0..100).await?;
+        assert_eq!(square, squares[12]);
+
+        let blocking = pool.clone();
+        let by_thread =
+            tokio::task::spawn_blocking(move || blocking.map(slow_square, 0..100)).await??;
+        assert_eq!(by_thread, squares);
+
+        let limit = Duration::from_millis(50);
+        let outcome = tokio::time::timeout(limit, pool.apply_async(hang, ()).kill_on_drop()).await;
+        assert!(outcome.is_err());
+
+        let mut sum = 0;
+        let mut squares = pool.imap_unordered(slow_square, 0..100).into_stream();
+        while let Some(square) = squares.next().await {
+            sum += square?;
+        }
+        assert_eq!(sum, by_thread.iter().sum::<u64>());
+
+        let squares_of_futures = pool
+            .call(wait_and_square)
+            .state(runtime)
+            .map_async(0..4)
+            .await?;
+        assert_eq!(squares_of_futures, [0, 1, 4, 9]);
+
+        tokio::task::spawn_blocking(move || {
+            pool.close();
+            pool.join()
+        })
+        .await??;
+        Ok(())
+    }
+}
+
+#[test]
+fn the_page_on_tokio_works() {
+    let pool = ProcessPool::builder().processes(2).build();
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let runtime = threads.worker_threads(2).enable_all().build();
+    let served = runtime
+        .expect("a runtime")
+        .block_on(page::serve(pool.expect("a pool")));
+    served.expect("it works");
+}
+
+#[test]
+fn the_page_on_tokio_says_what_is_tested() {
+    let squeezed = |text: &str| text.chars().filter(|it| !it.is_whitespace()).collect();
+    let here: String = squeezed(include_str!("runtimes.rs"));
+    let page = include_str!("../../docs/tokio.md");
+    let codes: Vec<&str> = page.split("```").skip(1).step_by(2).collect();
+    assert_eq!(codes.len(), 8);
+    for code in codes {
+        let code = code.strip_prefix("rust").expect("it is Rust");
+        let code: String = squeezed(code);
+        assert!(here.contains(&code), "untested: {code}");
+    }
+}
