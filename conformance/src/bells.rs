@@ -65,7 +65,7 @@ fn is_robbed<S: Processes>() {
         thread::sleep(Duration::from_millis(2));
         square(x)
     };
-    for x in 0..100 {
+    for x in 0..300 {
         assert_eq!(pool.apply(slow_square, x).unwrap(), square(x));
         let later = pool.apply_async(slow_square, x);
         wait_until(|| later.is_ready());

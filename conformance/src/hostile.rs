@@ -39,6 +39,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_task_that_hides_that_it_has_begun_can_be_killed,
         a_task_that_has_answered_meets_its_deadline,
         a_task_that_has_answered_can_be_killed,
+        a_task_that_has_answered_costs_no_later_one_with_a_deadline,
     ]
 }
 
@@ -373,7 +374,7 @@ fn answers_without_a_question<S: Processes>() {
         let (memory, bells) = (Memory::find(), Bells::find().expect("a bell"));
         let capacity = (memory.bytes - RINGS) / 2;
         let mut tail = memory.get(RESPONSE_TAIL);
-        let value = [&(4_u32 << 2).to_le_bytes()[..], &[7; 4]].concat();
+        let value = [&(4_u32 << 2).to_le_bytes()[..], &ANSWER.to_le_bytes()].concat();
         let head = [&(u32::MAX << 2).to_le_bytes()[..], &[0xff; 8]].concat();
         let both = [value, head].concat();
         memory.write(RINGS + capacity + tail % capacity, &both);
@@ -447,16 +448,31 @@ fn a_task_that_hides_that_it_has_begun_can_be_killed<S: Processes>() {
     assert_eq!(pool.map(square, 0..3).unwrap(), [0, 1, 4]);
 }
 
+/// What it answers.
+const ANSWER: u32 = 0x0707_0707;
+
 /// Answers, without the time that ends its frame, and goes on.
 fn answer_and_stay(_: ()) -> u32 {
+    put(&[&(4_u32 << 2).to_le_bytes()[..], &ANSWER.to_le_bytes()].concat());
+    stay()
+}
+
+/// The same with that time.
+fn answer_it_all_and_stay(_: ()) -> u32 {
+    let value = [&(4_u32 << 2).to_le_bytes()[..], &ANSWER.to_le_bytes()].concat();
+    let time = [&(8_u32 << 2 | 2).to_le_bytes()[..], &[0; 8]].concat();
+    put(&[value, time].concat());
+    stay()
+}
+
+/// Publishes records that it has made itself.
+fn put(records: &[u8]) {
     let (memory, bells) = (Memory::find(), Bells::find().expect("a bell"));
     let capacity = (memory.bytes - RINGS) / 2;
     let tail = memory.get(RESPONSE_TAIL);
-    let value = [&(4_u32 << 2).to_le_bytes()[..], &[7; 4]].concat();
-    memory.write(RINGS + capacity + tail % capacity, &value);
-    memory.set(RESPONSE_TAIL, tail + value.len() as u64);
+    memory.write(RINGS + capacity + tail % capacity, records);
+    memory.set(RESPONSE_TAIL, tail + records.len() as u64);
     bells.ring();
-    stay()
 }
 
 /// A deadline holds for what a worker says that it has done.
@@ -480,6 +496,19 @@ fn a_task_that_has_answered_can_be_killed<S: Processes>() {
     let _ = handle.get();
     wait_until(|| !is_alive(rogue));
     assert_eq!(pool.map(square, 0..3).unwrap(), [0, 1, 4]);
+}
+
+/// What is handed to its worker next does not begin there. A deadline is what tells that from a
+/// worker that is slow.
+fn a_task_that_has_answered_costs_no_later_one_with_a_deadline<S: Processes>() {
+    let pool = S::pool(1);
+    let rogue = pool.stats().workers[0].pid();
+    // The answer counts.
+    assert_eq!(pool.apply(answer_it_all_and_stay, ()).unwrap(), ANSWER);
+    let later = pool.call(square).timeout(Duration::from_millis(100));
+    let later = later.map_async(0..3);
+    assert_eq!(later.get().unwrap(), [0, 1, 4]);
+    assert!(!is_alive(rogue));
 }
 
 /// One of many in a chunk, which says that it is the next one, and the next one.

@@ -472,6 +472,24 @@ mod tests {
         }
     }
 
+    /// Values that are taken together have their outcomes as those that are taken one by one.
+    #[test]
+    fn every_value_of_a_load_is_booked() {
+        for count in [1, 2, 9, 10, 100] {
+            let mut rig = Rig::new(None);
+            let chunk = rig.chunk(count, &[]);
+            rig.scheduler.submit(chunk);
+            assert_eq!(rig.scheduler.assign(&mut Vec::new()), Some(SLOT));
+            for _ in 0..count {
+                rig.record(RecordKind::Value, &[7; 8]);
+            }
+            rig.record(RecordKind::Time, &[0; 8]);
+            assert_eq!(rig.drain(), Ok(()), "{count}");
+            assert!(!rig.scheduler.is_busy(SLOT), "{count}");
+            rig.finish();
+        }
+    }
+
     /// A worker that was asked to measure puts what it measured before each result, and nothing
     /// else.
     #[test]
