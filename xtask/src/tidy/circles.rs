@@ -8,10 +8,6 @@ use super::rooms;
 /// Circles that are there: their files, sorted, and why they are.
 const CIRCLES: &[(&[&str], &str)] = &[
     (
-        &["api/input/feed", "api/input/open_chunk"],
-        "not untangled yet",
-    ),
-    (
         &["broadcast/decoded", "broadcast/memory"],
         "memory has what its bytes were decoded to, in which there are handles of memory",
     ),
@@ -31,7 +27,6 @@ const CIRCLES: &[(&[&str], &str)] = &[
         &["sync/futex", "sync/shuttle"],
         "a model's life sleeps on a futex, and who sleeps on one may lose its life",
     ),
-    (&["sys/model/clock", "sys/model/mod"], "not untangled yet"),
     (
         &["worker/function", "worker/run", "worker/serve"],
         "the loop finds a function, a function runs a chunk, and a chunk may lie in the loop's ring",

@@ -12,22 +12,18 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::call_site::CallSite;
 use super::flow::Flow;
 use super::open_chunk::{Filler, Input, OpenChunk};
 use crate::api::handle::{Collector, Pending};
 use crate::api::progress::Progress;
 use crate::error::task_error::TaskError;
-use crate::observe::call_span::Origin;
 use crate::sys;
-use crate::task::bytes::Bytes;
-use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink};
-use crate::task::chunk_ext::ChunkExt;
-use crate::task::encode::{Items, Limit, Stop};
+use crate::task::chunk::{ChunkOutcome, CompletionSink};
+use crate::task::encode::{Limit, Stop};
 use crate::task::executor::{Cancel, Executor};
 use crate::task::grain::Grain;
 use crate::task::open_input::OpenInput;
-use crate::task::options::ValidatedOptions;
-use crate::worker::function::FunctionId;
 
 /// How long an executor's thread takes and encodes items in one go. What else the executor runs
 /// waits meanwhile; what a turn costs beside it is less than a microsecond.
@@ -119,41 +115,6 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn error(&mut self) -> Option<TaskError> {
         (**self).error()
-    }
-}
-
-/// What the chunks of one call have in common.
-pub(crate) struct CallSite {
-    pub(crate) entry: FunctionId,
-    pub(crate) options: ValidatedOptions,
-    /// The span that the call was made in, if it matters.
-    pub(crate) origin: Option<Arc<Origin>>,
-}
-
-impl CallSite {
-    /// Room for encoded arguments.
-    pub(crate) fn items(&self) -> Items {
-        Items {
-            is_timed: self.options.is_measured,
-            ..Items::default()
-        }
-    }
-
-    /// A chunk of this call.
-    pub(crate) fn chunk(
-        &self,
-        first: usize,
-        count: u32,
-        items: Bytes,
-        attended: bool,
-        sink: Arc<dyn crate::task::chunk::CompletionSink>,
-    ) -> Chunk {
-        let mut chunk = Chunk::new(self.entry, first, count, items, sink);
-        chunk.timeout = self.options.timeout;
-        chunk.retries = self.options.retries;
-        chunk.attended = attended;
-        chunk.ext = ChunkExt::of_call(self.options.is_measured, self.origin.as_ref());
-        chunk
     }
 }
 

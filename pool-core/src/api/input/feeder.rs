@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::feed::{CallSite, End, InputFeeder, Pusher, Source, show};
+use super::call_site::CallSite;
+use super::feed::{End, InputFeeder, Pusher, Source, show};
 use super::flow::Flow;
 use super::open_chunk::OpenChunk;
 use crate::api::handle::{Collector, Pending, ResultCell};

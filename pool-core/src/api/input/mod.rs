@@ -2,6 +2,7 @@
 //! can be asked for by a worker that idles.
 
 pub(crate) mod append_log;
+pub(crate) mod call_site;
 pub(crate) mod feed;
 pub(crate) mod feeder;
 mod flow;

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use serde::Serialize;
 
 use super::append_log::{Appended, Appender, Log};
-use super::feed::CallSite;
+use super::call_site::CallSite;
 use crate::api::handle::Collector;
 use crate::broadcast::SharedMemory;
 use crate::codec;

@@ -19,7 +19,8 @@ use std::time::Instant;
 
 use super::explore;
 use crate::api::handle::{Collector, ResultCell};
-use crate::api::input::feed::{CallSite, End, Pusher};
+use crate::api::input::call_site::CallSite;
+use crate::api::input::feed::{End, Pusher};
 use crate::error::build_error::JoinError;
 use crate::observe::stats::Stats;
 use crate::sync::atomic::Ordering;

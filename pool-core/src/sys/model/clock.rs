@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{WORLD, kernel};
+use super::world::{WORLD, kernel};
 use crate::sync::for_each_run;
 use crate::sync::thread::{self, Thread};
 

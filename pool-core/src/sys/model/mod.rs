@@ -7,6 +7,7 @@ mod barrier;
 #[cfg(shuttle)]
 mod clock;
 mod memory;
+mod world;
 
 #[cfg(loom)]
 pub(crate) use barrier::{Processor, barrier_everywhere, has_barriers, interruption};
@@ -19,27 +20,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use self::world::{WORLD, kernel};
 use super::linux;
-use crate::sync::{Condvar, FutexWord, Mutex, MutexGuard, for_each_run};
-
-/// What can be waited for.
-#[derive(Default)]
-struct World {
-    /// Held for each system call.
-    kernel: Mutex<()>,
-    /// Something may have become readable, or time has passed.
-    changed: Condvar,
-}
-
-for_each_run! {
-    static ref WORLD: World = World::default();
-}
-
-fn kernel() -> MutexGuard<'static, ()> {
-    #[cfg(shuttle)]
-    crate::sync::live_or_die();
-    WORLD.kernel.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::sync::FutexWord;
 
 /// Something may have become readable in a way that this module does not see.
 #[cfg(shuttle)]

@@ -1,0 +1,46 @@
+//! A call, as those who make chunks of its input know it.
+
+use std::sync::Arc;
+
+use crate::observe::call_span::Origin;
+use crate::task::bytes::Bytes;
+use crate::task::chunk::{Chunk, CompletionSink};
+use crate::task::chunk_ext::ChunkExt;
+use crate::task::encode::Items;
+use crate::task::options::ValidatedOptions;
+use crate::worker::function::FunctionId;
+
+/// What the chunks of one call have in common.
+pub(crate) struct CallSite {
+    pub(crate) entry: FunctionId,
+    pub(crate) options: ValidatedOptions,
+    /// The span that the call was made in, if it matters.
+    pub(crate) origin: Option<Arc<Origin>>,
+}
+
+impl CallSite {
+    /// Room for encoded arguments.
+    pub(crate) fn items(&self) -> Items {
+        Items {
+            is_timed: self.options.is_measured,
+            ..Items::default()
+        }
+    }
+
+    /// A chunk of this call.
+    pub(crate) fn chunk(
+        &self,
+        first: usize,
+        count: u32,
+        items: Bytes,
+        attended: bool,
+        sink: Arc<dyn CompletionSink>,
+    ) -> Chunk {
+        let mut chunk = Chunk::new(self.entry, first, count, items, sink);
+        chunk.timeout = self.options.timeout;
+        chunk.retries = self.options.retries;
+        chunk.attended = attended;
+        chunk.ext = ChunkExt::of_call(self.options.is_measured, self.origin.as_ref());
+        chunk
+    }
+}
