@@ -7,6 +7,7 @@ mod parting;
 mod prepare;
 mod replacing;
 mod report;
+mod salvage;
 #[cfg(feature = "tracing")]
 mod span_keeper;
 mod timers;
