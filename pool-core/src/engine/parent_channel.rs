@@ -374,4 +374,29 @@ mod tests {
         }
         assert_eq!(channel.memory(), 0, "all of it is booked");
     }
+
+    /// The worker can write while the parent copies.
+    #[test]
+    fn space_is_given_back_before_all_that_was_seen_is_taken() {
+        let (mut channel, mut worker, mut scheduler) = both_ends();
+        let chunk = Chunk::initializer(crate::FunctionId::of_nothing(), vec![0; 4]);
+        scheduler.submit(chunk);
+        assert_eq!(scheduler.assign(&mut Vec::new()), Some(SLOT));
+        let mut head = [0; MAX_HEAD];
+        let size = Head::value(3 * BYTES).write(&mut head);
+        worker.put(&head[..size]).expect("space");
+        worker.put(&[7; BYTES - MAX_HEAD]).expect("space");
+        worker.publish();
+        let info = WorkerInfo::new(1, 0, 1);
+        let mut booking = Booking {
+            slot: SLOT,
+            peer: Peer::dead(&info),
+            scheduler: &mut scheduler,
+            drained: &mut Drained::default(),
+        };
+        channel.responses.available().expect("nobody lies");
+        channel.take_seen(&mut booking).expect("it is what is due");
+        assert!(booking.drained.news);
+        assert!(channel.responses.unreleased() < channel.reader.piece());
+    }
 }
