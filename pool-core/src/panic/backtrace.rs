@@ -184,7 +184,11 @@ mod tests {
         let text = backtrace.resolve();
         let first = text.lines().next().unwrap_or_default();
         assert!(first.contains("a_backtrace_knows_its_function"), "{text}");
-        assert_eq!(text.lines().count(), 2, "{text}");
+        // Optimised code has no place beside the name.
+        let functions = text
+            .lines()
+            .filter(|it| !it.trim_start().starts_with("at "));
+        assert_eq!(functions.count(), 1, "{text}");
     }
 
     #[test]

@@ -275,8 +275,8 @@ fn tests(setting: &Setting) -> Result<()> {
     run_tests(setting, "test --workspace", "1")?;
     // What reads the compiler's tables must also know them of optimised code. One test at a time:
     // the list of recent panics is the process's.
-    let optimised = "test --release --package procpool-core --lib -- worker:: panic::catch \
-         panic::unwind --test-threads=1";
+    let optimised = "test --release --package procpool-core --lib -- worker:: panic:: \
+         --test-threads=1";
     setting.build("test --release --package procpool-core --lib --no-run")?;
     run_tests(setting, optimised, "0")?;
     for features in FEATURE_CHOICES {
