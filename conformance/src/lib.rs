@@ -1,6 +1,6 @@
 //! What every pool of [procpool] promises, as tests that are generic over the kind of pool.
 //!
-//! Who writes a backend runs them with one line, in a test file without the harness of `#[test]`:
+//! A backend's author runs them with one line, in a test file without the harness of `#[test]`:
 //!
 //! ```no_run
 //! procpool_conformance::main!("mine" => procpool::SpawnPool);

@@ -138,7 +138,7 @@ impl Completion {
             let all = (0..outcomes.len()).map(claim);
             all.map(|claimed| claimed.is_some()).collect()
         };
-        let mut piece = Piece::default();
+        let mut batch = OutcomeBatch::default();
         for (at, (outcome, is_accepted)) in outcomes.into_iter().zip(accepted).enumerate() {
             if !is_accepted {
                 let refused = refused.get_or_insert(Refused { index, count: 0 });
@@ -146,21 +146,21 @@ impl Completion {
                     refused.index = index.saturating_add(at);
                 }
                 refused.count += 1;
-                self.deliver(std::mem::take(&mut piece));
+                self.deliver(std::mem::take(&mut batch));
                 continue;
             }
             let settled = self.settle(outcome);
             // What is known of items' runs stands in a row, and is of as many attempts.
-            let differs = piece.runs.is_empty() != settled.run.is_none();
-            if piece.count > 0 && (differs || piece.losses != settled.losses) {
-                self.deliver(std::mem::take(&mut piece));
+            let differs = batch.runs.is_empty() != settled.run.is_none();
+            if batch.count > 0 && (differs || batch.losses != settled.losses) {
+                self.deliver(std::mem::take(&mut batch));
             }
-            if piece.count == 0 {
-                piece.first = index + at;
+            if batch.count == 0 {
+                batch.first = index + at;
             }
-            piece.add(settled);
+            batch.add(settled);
         }
-        self.deliver(piece);
+        self.deliver(batch);
         match refused {
             None => Ok(()),
             Some(refused) => Err(refused),
@@ -252,12 +252,12 @@ impl Completion {
         }
     }
 
-    fn deliver(&self, piece: Piece) {
-        let count = piece.count;
+    fn deliver(&self, batch: OutcomeBatch) {
+        let count = batch.count;
         if count == 0 {
             return;
         }
-        let outcomes = match <[_; 1]>::try_from(piece.results) {
+        let outcomes = match <[_; 1]>::try_from(batch.results) {
             Ok([result]) => Outcomes::One(Some(result)),
             Err(results) => {
                 let mut outcomes = Outcomes::with_capacity(count);
@@ -271,24 +271,24 @@ impl Completion {
             }
         };
         self.send(ChunkOutcome {
-            first: piece.first,
+            first: batch.first,
             count,
-            took_ns: piece.took_ns,
+            took_ns: batch.took_ns,
             outcomes,
             ext: self.part(
-                piece.first,
+                batch.first,
                 count as usize,
-                piece.losses,
-                piece.runs,
-                piece.memory,
+                batch.losses,
+                batch.runs,
+                batch.memory,
             ),
         });
     }
 
-    fn send(&self, mut piece: ChunkOutcome) {
-        piece.tell_tracer();
+    fn send(&self, mut batch: ChunkOutcome) {
+        batch.tell_tracer();
         if let Some(sink) = &self.sink {
-            sink.complete(piece);
+            sink.complete(batch);
         }
     }
 
@@ -385,7 +385,7 @@ struct Settled {
 
 /// The outcomes of neighbours.
 #[derive(Default)]
-struct Piece {
+struct OutcomeBatch {
     first: usize,
     count: u32,
     results: Vec<Result<Bytes, TaskError>>,
@@ -395,7 +395,7 @@ struct Piece {
     memory: Vec<Arc<SharedMemory>>,
 }
 
-impl Piece {
+impl OutcomeBatch {
     fn add(&mut self, settled: Settled) {
         self.count += 1;
         self.losses = settled.losses;

@@ -194,14 +194,14 @@ impl Shared {
                 Ok(()) => line = Some(here),
                 Err(end) => {
                     generation += 1;
-                    let exit = self.bury(place, &here, &end);
+                    let exit = self.on_exit(place, &here, &end);
                     self.salvage(&mut work, &here, &end, exit);
                 }
             }
             self.change(|state| state.places[place].running = None);
         }
         if let Some(line) = line {
-            self.bury(place, &line, &End::Gone);
+            self.on_exit(place, &line, &End::Gone);
         }
         self.change(|state| state.places[place].is_over = true);
     }
@@ -350,7 +350,7 @@ impl Shared {
     }
 
     /// Sees to it that the child is gone, and says how.
-    fn bury(&self, place: usize, line: &Line, end: &End) -> Option<ExitStatus> {
+    fn on_exit(&self, place: usize, line: &Line, end: &End) -> Option<ExitStatus> {
         let mut state = self.lock();
         let process = state.places[place].child.take()?;
         let is_planned = state.is_closed && !state.is_terminated;

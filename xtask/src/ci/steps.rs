@@ -218,8 +218,8 @@ fn clippy(setting: &Setting) -> Result<()> {
     Ok(())
 }
 
-/// What users build, by the `rust-version` of the manifests. (The newest cargo's lints do not tell all
-/// that an old compiler refuses.)
+/// What users build, by the `rust-version` of the manifests. (The newest cargo's lints do not tell
+/// all that an old compiler refuses.)
 fn oldest(setting: &Setting) -> Result<()> {
     let version = env!("CARGO_PKG_RUST_VERSION");
     let mut command = Command::new("rustup");

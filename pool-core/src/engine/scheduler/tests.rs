@@ -80,7 +80,7 @@ enum Answer {
 enum Death {
     Crash,
     /// It wrote rubbish, so that nothing more of it is read.
-    Rogue,
+    ProtocolViolation,
     /// Its running item was to be killed.
     Cancelled,
 }
@@ -442,13 +442,13 @@ impl World {
         let Some(death) = self.workers[slot].as_ref().and_then(|worker| worker.killed) else {
             return;
         };
-        if death != Death::Rogue {
+        if death != Death::ProtocolViolation {
             self.read_answers(slot, usize::MAX);
         }
         let worker = self.workers[slot].take().expect("a worker");
         let salvaged = self.scheduler.down(slot, worker.begun);
         let lost = salvaged.lost.as_ref().map(|load| load.items.clone());
-        if death == Death::Rogue {
+        if death == Death::ProtocolViolation {
             // What it had run may be run again.
             let known = salvaged.finished.iter().flat_map(|done| &done.load.items);
             let known: Vec<u32> = known.copied().collect();
@@ -532,7 +532,7 @@ impl Worker {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let slot = (0..LANES).prop_map(SlotId::new);
-    let death = prop_oneof![5 => Just(Death::Crash), 1 => Just(Death::Rogue)];
+    let death = prop_oneof![5 => Just(Death::Crash), 1 => Just(Death::ProtocolViolation)];
     prop::collection::vec(
         prop_oneof![
             6 => (1_u32..12, 0_u32..3)
