@@ -36,7 +36,8 @@
 //!   [`SerialPool`], which has no workers and runs everything in the caller.
 //! - A **task** is a function and its argument. The **function** is a function item or a closure
 //!   that captures nothing, for only its name travels; a closure that captures does not compile,
-//!   and the message says what to do: pass what it needs besides its item as part of the item.
+//!   and the message says what to do: what it needs besides its item is the call's
+//!   [context](Call::context).
 //!   Several arguments are a tuple.
 //! - **Arguments and results** are `Serialize + DeserializeOwned`, and travel through shared
 //!   memory. Vectors of numbers, of bytes, and strings are copied as they are, without serde. A few
@@ -293,14 +294,15 @@
 //! need not know.
 //!
 //! **How do I keep state between tasks?** By [`Call::state`]: a value of any type that each worker
-//! makes once, and which the function gets as `&mut`. Which worker gets which task is not yours to
+//! makes once, and which the function gets as `&mut`; [`Call::state_from`] makes it of a value. Which worker gets which task is not yours to
 //! say.
 //!
 //! **Can a task use the pool?** A worker has no access to the pool that it belongs to. It may build
 //! one of its own.
 //!
-//! **Can I send a closure that captures, a file, a socket, a channel?** No. Send what it takes to
-//! make it there.
+//! **Can I send a closure that captures?** No, but what it would capture: as [`Call::context`].
+//!
+//! **Can I send a file, a socket, a channel?** No. Send what it takes to make it there.
 //!
 //! **Why does nobody see that I have closed a pipe, a socket, a lock?** Where a fork server was
 //! started while it was open, the server has it open: start it earlier, or say which descriptors it

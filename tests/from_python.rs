@@ -90,6 +90,13 @@ fn pools() -> Tested {
     };
     let x = 7;
     assert_eq!(pool.call(h).state(begin_counting).apply(x)?, 7);
+    let load = |path: &String| path.len();
+    let m = |model: &mut usize, x: usize| *model + x;
+    let (path, items) = ("model".to_owned(), [1, 2]);
+    assert_eq!(pool.call(m).state_from(load, path).map(items)?, [6, 7]);
+    let scale = |k: &u64, x: u64| k * x;
+    let (k, items) = (3, [1, 2]);
+    assert_eq!(pool.call(scale).context(k).map(items)?, [3, 6]);
     assert!(worker::current().is_none());
     Ok(())
 }

@@ -45,6 +45,7 @@ mod broadcast;
 mod bulk;
 mod callback;
 mod cancel;
+mod context;
 mod daemons;
 mod deadline;
 mod death;

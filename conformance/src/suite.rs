@@ -9,7 +9,7 @@ use crate::program::{self, Program};
 use crate::trial::{self, Test};
 use crate::watchdog;
 use crate::{
-    balance, bells, broadcast, bulk, callback, cancel, daemons, deadline, death,
+    balance, bells, broadcast, bulk, callback, cancel, context, daemons, deadline, death,
     death_mid_transfer, events, failure, forged, futures, hooks, hostile, imap, leaks, lifecycle,
     limits, lingering, live, metrics, observe, offering, output, progress, readme_programs,
     recycling, refused, restart_storm, results, settings, shutdown, spans, start, state, ties,
@@ -141,6 +141,7 @@ fn every_pool<S: Subject>() -> Vec<Section> {
         ("results", results::every_pool::<S>()),
         ("values", values::every_pool::<S>()),
         ("state", state::every_pool::<S>()),
+        ("context", context::every_pool::<S>()),
         ("lazy", imap::every_pool::<S>()),
         ("live", live::every_pool::<S>()),
         ("futures", futures::every_pool::<S>()),
@@ -166,6 +167,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         ("results", results::processes::<S>()),
         ("values", values::processes::<S>()),
         ("state", state::processes::<S>()),
+        ("context", context::processes::<S>()),
         ("lazy", imap::processes::<S>()),
         ("live", live::processes::<S>()),
         ("futures", futures::processes::<S>()),

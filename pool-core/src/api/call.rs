@@ -20,12 +20,14 @@ use crate::shm::protocol;
 use crate::sys;
 use crate::task::chunk::{ChunkOutcome, CompletionSink};
 use crate::task::chunker::guided;
+use crate::task::context::Context;
 use crate::task::encode::{Limit, Stop, encode_one};
 use crate::task::executor::Executor;
 use crate::task::options::Options;
 use crate::value::portable::Portable;
+use crate::worker::context::contextual;
 use crate::worker::function::{FunctionId, Stateless, assert_captures_nothing};
-use crate::worker::state::stateful;
+use crate::worker::state::{stateful, stateful_from};
 
 /// A call with options: what [`Pool::call`](crate::Pool::call) returns. Set the options, then
 /// call one of the verbs that a pool itself has.
@@ -65,6 +67,8 @@ pub struct Call<F, M = Plain> {
     executor: Arc<dyn Executor>,
     options: Options,
     progress: Progress,
+    /// What the function gets with each item, or why it cannot.
+    context: Option<Result<Arc<Context>, TaskError>>,
     function: F,
     mode: PhantomData<fn() -> M>,
 }
@@ -78,6 +82,7 @@ impl<F> Call<F> {
             executor,
             options: Options::default(),
             progress: Progress::default(),
+            context: None,
             function,
             mode: PhantomData,
         }
@@ -104,6 +109,7 @@ impl<F> Call<F> {
             executor: self.executor,
             options: self.options,
             progress: self.progress,
+            context: self.context,
             function: self.function,
             mode: PhantomData,
         }
@@ -165,13 +171,84 @@ impl<F, M> Call<F, M> {
     {
         const { assert_captures_nothing::<F>() };
         const { assert_captures_nothing::<G>() };
-        Call {
-            executor: self.executor,
-            options: self.options,
-            progress: self.progress,
-            function: stateful(self.function, make),
-            mode: PhantomData,
-        }
+        self.with_function(|function| stateful(function, make))
+    }
+
+    /// The same with a state that is made of a value: of a path, a number of threads, a set of
+    /// patterns. `config` travels as a [`context`](Self::context) does.
+    ///
+    /// The state stays for later calls with the same `make` and an equal `config`. A call with
+    /// another one drops it, and makes a new one.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use std::collections::HashSet;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// struct Filter(HashSet<String>);
+    ///
+    /// let make = |stopped: &Vec<String>| Filter(stopped.iter().cloned().collect());
+    /// let keeps = |filter: &mut Filter, word: String| !filter.0.contains(&word);
+    /// let stopped = vec!["of".to_owned()];
+    /// let words = ["one", "of"].map(str::to_owned);
+    /// let kept = SerialPool::new().call(keeps).state_from(make, stopped).map(words)?;
+    /// assert_eq!(kept, [true, false]);
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`state`](Self::state) and of [`context`](Self::context).
+    pub fn state_from<C, S, A, R, G>(
+        self,
+        make: G,
+        config: C,
+    ) -> Call<impl Fn(A) -> R + Stateless, M>
+    where
+        F: Fn(&mut S, A) -> R + Stateless,
+        G: Fn(&C) -> S + Stateless,
+        C: Portable + Send + Sync,
+        S: 'static,
+    {
+        const { assert_captures_nothing::<F>() };
+        const { assert_captures_nothing::<G>() };
+        let call = self.with_context(&config);
+        call.with_function(|function| stateful_from(function, make))
+    }
+
+    /// Gives the function a value with each item: what a closure would capture.
+    ///
+    /// The value is encoded once. Up to half a kilobyte travels with each chunk, and is decoded for
+    /// each chunk. A larger one goes into shared memory, as a
+    /// [`Broadcast`](crate::Broadcast), which each worker maps and decodes once. The memory is freed
+    /// when the call has ended.
+    ///
+    /// Calls that share a large value, one after the other, are given a
+    /// [`Broadcast`](crate::Broadcast) of it as their context: then it is shared once for all of
+    /// them.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let factor = 3;
+    /// let scaled = pool.call(|factor: &u64, x: u64| factor * x).context(factor).map([1, 2])?;
+    /// assert_eq!(scaled, [3, 6]);
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A value that cannot be encoded or shared makes the call fail as
+    /// [`Encode`](TaskErrorKind::Encode). Where it cannot be decoded, the items fail as
+    /// [`Decode`](TaskErrorKind::Decode).
+    pub fn context<C, A, R>(self, context: C) -> Call<impl Fn(A) -> R + Stateless, M>
+    where
+        F: Fn(&C, A) -> R + Stateless,
+        C: Portable + Send + Sync,
+    {
+        const { assert_captures_nothing::<F>() };
+        let call = self.with_context(&context);
+        call.with_function(contextual)
     }
 
     /// How long one item may run, from its own beginning. One that takes longer is killed with its
@@ -395,6 +472,22 @@ impl<F, M: Mode> Call<F, M> {
 
 /// What the verbs consist of.
 impl<F, M> Call<F, M> {
+    fn with_function<G>(self, wrap: impl FnOnce(F) -> G) -> Call<G, M> {
+        Call {
+            executor: self.executor,
+            options: self.options,
+            progress: self.progress,
+            context: self.context,
+            function: wrap(self.function),
+            mode: PhantomData,
+        }
+    }
+
+    fn with_context<C: Portable + Send + Sync>(mut self, context: &C) -> Self {
+        self.context = Some(Context::new(context).map(Arc::new));
+        self
+    }
+
     /// Runs all items and gives what became of them, in order.
     fn collect<A, T>(self, site: Result<CallSite, TaskError>, items: impl Iterator<Item = A>) -> T
     where
@@ -523,6 +616,7 @@ impl<F, M> Call<F, M> {
             entry,
             options: self.options.check()?,
             origin: self.executor.current_span(),
+            context: self.context.clone().transpose()?,
         })
     }
 }

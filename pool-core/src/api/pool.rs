@@ -28,10 +28,10 @@ use crate::worker::function::{Stateless, assert_captures_nothing};
 /// # Functions and values
 /// A function is a function item or a closure that captures nothing, since it runs in another
 /// process, to which only its *name* travels. `cargo build` checks that, and `cargo check` does not;
-/// see [`Stateless`]. What a closure would capture, pass as part of the argument. One thing cannot
-/// be checked: a `move` closure must not capture a value without bytes that proves to `unsafe` code
-/// that this *process* has done something, for the worker has not; [`Stateless`] says more. Several
-/// arguments are a tuple. Arguments and results are [`Portable`]: serde carries them. They travel in
+/// see [`Stateless`]. What a closure would capture is the [context](Call::context) of the call. One
+/// thing cannot be checked: a `move` closure must not capture a value without bytes that proves to
+/// `unsafe` code that this *process* has done something, for the worker has not; [`Stateless`] says
+/// more. Several arguments are a tuple. Arguments and results are [`Portable`]: serde carries them. They travel in
 /// a compact binary form that does not say what it is; a few types need a wrapper for that. The
 /// first page of `procpool` has the list of them, under "What can travel".
 ///

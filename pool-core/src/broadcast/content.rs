@@ -95,11 +95,20 @@ impl Needs {
     /// Of values that were encoded in this process, in which there may be handles of any of this
     /// memory.
     pub(crate) fn of_value(bytes: &[u8], memory: &[Arc<SharedMemory>]) -> Self {
+        Self::of_values([bytes], memory)
+    }
+
+    /// The same of values that lie apart.
+    pub(crate) fn of_values<const N: usize>(
+        values: [&[u8]; N],
+        memory: &[Arc<SharedMemory>],
+    ) -> Self {
         let mut index = Index::default();
         for (place, memory) in memory.iter().enumerate() {
             index.add(memory.name(), place);
         }
-        let named: BTreeSet<usize> = index.tickets(bytes).map(|it| it.place).collect();
+        let tickets = values.iter().flat_map(|bytes| index.tickets(bytes));
+        let named: BTreeSet<usize> = tickets.map(|it| it.place).collect();
         let mut needs = Needing::default();
         named.iter().for_each(|place| needs.add(&memory[*place]));
         needs.all

@@ -24,6 +24,10 @@ impl ContentId {
         hash.add(bytes);
         Self(hash.0)
     }
+
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.to_le_bytes()
+    }
 }
 
 impl fmt::Display for ContentId {

@@ -322,7 +322,7 @@ impl Rig {
         let mut chunk = Chunk::new(function, first, few, items, self.item_metrics.clone());
         chunk.attended = true;
         // Some are measured.
-        chunk.ext = ChunkExt::of_call(count == MEASURED, None);
+        chunk.ext = ChunkExt::of_call(count == MEASURED, None, None);
         chunk
     }
 

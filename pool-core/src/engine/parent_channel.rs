@@ -34,6 +34,7 @@ pub(super) struct ParentChannel {
 /// back and apart while the worker has yet to read past them.
 struct Unsent {
     header: [u8; FRAME_HEADER],
+    context: Box<[u8]>,
     items: Bytes,
     /// Bytes of the frame that are in the ring.
     sent: usize,
@@ -74,11 +75,12 @@ impl ParentChannel {
     /// it is published, for which a small one may wait until others are there.
     pub(super) fn put(&mut self, chunk: &Chunk) -> Result<bool, Corrupt> {
         let header = work::header(chunk);
-        let items = &chunk.items;
-        let sent = put_frame(&mut self.requests, &header, items, 0)?;
-        if sent < FRAME_HEADER + items.len() {
+        let (context, items) = (chunk.context(), &chunk.items);
+        let sent = put_frame(&mut self.requests, &header, context, items, 0)?;
+        if sent < FRAME_HEADER + context.len() + items.len() {
             self.unsent = Some(Unsent {
                 header,
+                context: context.into(),
                 items: items.clone(),
                 sent,
             });
@@ -92,9 +94,10 @@ impl ParentChannel {
     /// Goes on sending what is not wholly in the ring, and returns whether now it is.
     pub(super) fn send_on(&mut self) -> Result<bool, Corrupt> {
         if let Some(unsent) = &mut self.unsent {
-            let items = &unsent.items;
-            unsent.sent = put_frame(&mut self.requests, &unsent.header, items, unsent.sent)?;
-            if unsent.sent == FRAME_HEADER + items.len() {
+            let (context, items) = (&unsent.context, &unsent.items);
+            let sent = unsent.sent;
+            unsent.sent = put_frame(&mut self.requests, &unsent.header, context, items, sent)?;
+            if unsent.sent == FRAME_HEADER + context.len() + items.len() {
                 self.unsent = None;
             }
             self.publish();
@@ -113,6 +116,7 @@ impl ParentChannel {
             measured: false,
             entry: finalizer.unwrap_or(0),
             items: u32::from(finalizer.is_some()),
+            context: 0,
             bytes: size as u64,
         };
         if self.requests.free()? < FRAME_HEADER + size {
@@ -282,12 +286,13 @@ impl ParentChannel {
 fn put_frame(
     requests: &mut Producer,
     header: &[u8; FRAME_HEADER],
+    context: &[u8],
     items: &Bytes,
     mut sent: usize,
 ) -> Result<usize, Corrupt> {
     let [first, second] = items.parts();
     let mut before = 0;
-    for part in [&header[..], first, second] {
+    for part in [&header[..], context, first, second] {
         let at = sent - before;
         if at < part.len() {
             sent += requests.put(&part[at..])?;

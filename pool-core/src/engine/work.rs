@@ -46,6 +46,7 @@ pub(super) fn header(chunk: &Chunk) -> [u8; FRAME_HEADER] {
         measured: chunk.item_metrics().is_some(),
         entry: chunk.entry.number(),
         items: chunk.count,
+        context: chunk.context().len() as u32,
         bytes: chunk.items.len() as u64,
     }
     .write()

@@ -131,7 +131,7 @@ impl TaskError {
             panic,
         } = failure;
         let kind = match stage {
-            Stage::DecodeArgument => TaskErrorKind::Decode,
+            Stage::DecodeArgument | Stage::DecodeContext => TaskErrorKind::Decode,
             Stage::MakeState => TaskErrorKind::State,
             Stage::Run => TaskErrorKind::Panicked,
             Stage::Initialize => TaskErrorKind::Initializer,
@@ -141,6 +141,10 @@ impl TaskError {
             (Stage::DecodeArgument, None) => format!("cannot deserialise the argument: {message}"),
             (Stage::DecodeArgument, Some(_)) => {
                 format!("the argument's deserialisation panicked: {message}")
+            }
+            (Stage::DecodeContext, None) => format!("cannot deserialise the context: {message}"),
+            (Stage::DecodeContext, Some(_)) => {
+                format!("the context's deserialisation panicked: {message}")
             }
             (Stage::MakeState, _) => {
                 format!("what makes the worker's state for the task panicked: {message}")

@@ -1,7 +1,8 @@
 //! What travels through the rings: frames to the worker, records from it.
 //!
 //! ```text
-//! request ring   frame*   frame  = header (32 bytes) item*
+//! request ring   frame*   frame  = header (32 bytes) context item*
+//!                         context = what each item of the call needs: often nothing
 //!                         item   = length, bytes of the encoded argument
 //! response ring  record*  record = kind and length, bytes: of the encoded result, a failure, a time
 //!                                  or of the encoded result and what it offers
@@ -278,7 +279,9 @@ pub(crate) struct FrameHeader {
     /// The number of the function's [`FunctionId`](crate::FunctionId).
     pub(crate) entry: u64,
     pub(crate) items: u32,
-    /// How many bytes follow the header.
+    /// How many bytes there are between the header and the items.
+    pub(crate) context: u32,
+    /// How many bytes the items have.
     pub(crate) bytes: u64,
 }
 
@@ -305,6 +308,7 @@ impl FrameHeader {
         bytes[4..8].copy_from_slice(&flags.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.entry.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.items.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.context.to_le_bytes());
         bytes[24..].copy_from_slice(&self.bytes.to_le_bytes());
         bytes
     }
@@ -324,6 +328,7 @@ impl FrameHeader {
             measured: flags & MEASURED != 0,
             entry: long(8)?,
             items: word(16)?,
+            context: word(20)?,
             bytes: long(24)?,
         })
     }
@@ -365,6 +370,7 @@ pub(crate) const MAX_FAILURE_BYTES: u64 = 16 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stage {
     DecodeArgument,
+    DecodeContext,
     MakeState,
     Run,
     /// The function is an initializer and has returned an error.
@@ -434,6 +440,7 @@ mod tests {
             measured: true,
             entry: 0x0123_4567_89AB_CDEF,
             items: 77,
+            context: 0x8765_4321,
             bytes: 1 << 40,
         };
         assert_eq!(FrameHeader::read(&header.write()), Some(header));

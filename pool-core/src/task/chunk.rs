@@ -26,6 +26,7 @@ use crate::shm::protocol;
 use crate::shm::protocol::{Failure, RecordKind, VALUE_HEAD};
 use crate::sys;
 use crate::worker::ChunkRun;
+use crate::worker::context;
 use crate::worker::function::FunctionId;
 
 /// A chunk of a call: encoded items that travel together, in order, to one worker.
@@ -165,6 +166,7 @@ impl Chunk {
         let mut failures = Vec::new();
         let mut outcomes = Outcomes::with_capacity(self.count);
         let mut ext = self.ext.take();
+        let context = ext.as_ref().and_then(|ext| ext.context.clone());
         let mut item_metrics = ext.as_mut().and_then(|it| it.item_metrics.as_mut());
         let is_measured = item_metrics.is_some();
         let mut offered = Vec::new();
@@ -193,6 +195,7 @@ impl Chunk {
             }
         };
         with_tasks(|| {
+            let _context = context.map(|it| context::enter(&it.bytes, false));
             self.entry.function()(&mut ChunkRun::in_memory(
                 &self.items.as_slice(),
                 is_measured,
@@ -252,8 +255,15 @@ impl Chunk {
     /// The items have handles that mean this memory.
     pub(crate) fn attach(&mut self, memory: Vec<Arc<SharedMemory>>) {
         if !memory.is_empty() {
-            self.ext.get_or_insert_default().attachments = memory;
+            self.ext.get_or_insert_default().attachments.extend(memory);
         }
+    }
+
+    /// What the function gets with each item, encoded; empty if it gets nothing.
+    #[inline]
+    pub(crate) fn context(&self) -> &[u8] {
+        let context = self.ext.as_ref().and_then(|ext| ext.context.as_ref());
+        context.map_or(&[], |context| &context.bytes)
     }
 
     /// Whether the items have handles of memory.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::context::Context;
 use super::item_metrics::ItemMetrics;
 use crate::broadcast::SharedMemory;
 use crate::observe::call_span::Origin;
@@ -18,15 +19,24 @@ pub(crate) struct ChunkExt {
     pub(crate) origin: Option<Arc<Origin>>,
     /// The memory that came with results. It lives as long as these.
     pub(crate) offered: Vec<Arc<SharedMemory>>,
+    /// What the function gets with each item.
+    pub(crate) context: Option<Arc<Context>>,
 }
 
 impl ChunkExt {
-    /// Of a call, if it has any: it may ask for metrics, and may have been made in a span.
-    pub(crate) fn of_call(is_measured: bool, origin: Option<&Arc<Origin>>) -> Option<Box<Self>> {
-        (is_measured || origin.is_some()).then(|| {
+    /// Of a call, if it has any: it may ask for metrics, may have been made in a span, and may have
+    /// a context.
+    pub(crate) fn of_call(
+        is_measured: bool,
+        origin: Option<&Arc<Origin>>,
+        context: Option<&Arc<Context>>,
+    ) -> Option<Box<Self>> {
+        (is_measured || origin.is_some() || context.is_some()).then(|| {
             Box::new(Self {
                 item_metrics: is_measured.then(ItemMetrics::measured),
                 origin: origin.cloned(),
+                attachments: context.map_or_else(Vec::new, |it| it.memory.clone()),
+                context: context.cloned(),
                 ..Self::default()
             })
         })
@@ -47,16 +57,25 @@ impl ChunkExt {
             .item_metrics
             .as_mut()
             .map(|item_metrics| item_metrics.split_off(at));
-        let (attachments, origin) = if at == 0 {
-            (std::mem::take(&mut self.attachments), self.origin.take())
+        let (attachments, origin, context) = if at == 0 {
+            (
+                std::mem::take(&mut self.attachments),
+                self.origin.take(),
+                self.context.take(),
+            )
         } else {
-            (self.attachments.clone(), self.origin.clone())
+            (
+                self.attachments.clone(),
+                self.origin.clone(),
+                self.context.clone(),
+            )
         };
         Self {
             item_metrics,
             attachments,
             origin,
             offered: Vec::new(),
+            context,
         }
     }
 }

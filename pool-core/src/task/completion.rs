@@ -27,7 +27,9 @@ impl Chunk {
         let needs = match &ext {
             // Those of the whole call, perhaps.
             Some(ext) if !ext.attachments.is_empty() => {
-                Needs::of_value(&self.items.as_slice(), &ext.attachments)
+                let context = ext.context.as_ref();
+                let context = context.map_or(&[][..], |context| &context.bytes);
+                Needs::of_values([context, &self.items.as_slice()], &ext.attachments)
             }
             _ => Needs::default(),
         };
@@ -35,9 +37,11 @@ impl Chunk {
             measured: ext.as_ref().is_some_and(|it| it.item_metrics.is_some()),
             ..self.options()
         };
+        let context = ext.as_ref().and_then(|it| it.context.as_ref());
         let encoded = EncodedChunk::new(
             self.entry,
             self.first..self.first + self.count as usize,
+            context.map_or(&[][..], |it| &it.bytes).into(),
             std::mem::take(&mut self.items),
             options,
             needs.clone(),
@@ -311,6 +315,8 @@ impl Completion {
                 attachments: ext.attachments.clone(),
                 origin: ext.origin.clone(),
                 offered: memory,
+                // It has gone where the items run.
+                context: None,
             })),
             None if memory.is_empty() => None,
             None => Some(Box::new(ChunkExt {

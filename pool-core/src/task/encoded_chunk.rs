@@ -12,6 +12,7 @@ use super::bytes::Bytes;
 use super::call_id::CallId;
 use super::chunk::{Chunk, ChunkOutcome, CompletionSink, reported};
 use super::chunk_ext::ChunkExt;
+use super::context::{Context, MAX_CONTEXT};
 use super::executor::{Cancel, Executor};
 use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout};
@@ -27,6 +28,7 @@ use crate::shm::protocol::RecordKind;
 use crate::sys;
 use crate::worker::ChunkRun;
 use crate::worker::cancel_flag::{CancelFlag, with_flag};
+use crate::worker::context;
 use crate::worker::function::FunctionId;
 
 /// Encoded items of one call that can leave this process: what a chunk [is made
@@ -46,10 +48,12 @@ pub struct EncodedChunk {
     function: u64,
     first: u64,
     count: u32,
+    /// What the function gets with each item: see `worker::context`. Empty if it gets nothing.
+    context: Bytes,
     /// The items, each with its head; see `protocol`.
     items: Bytes,
     options: ChunkOptions,
-    /// The memory that handles in the items mean.
+    /// The memory that handles in the items and in the context mean.
     needs: Needs,
 }
 
@@ -60,6 +64,7 @@ struct Carried {
     function: u64,
     first: u64,
     count: u32,
+    context: Bytes,
     items: Bytes,
     options: ChunkOptions,
     needs: Needs,
@@ -74,6 +79,7 @@ impl TryFrom<Carried> for EncodedChunk {
             function,
             first,
             count,
+            context,
             items,
             options,
             needs,
@@ -87,6 +93,9 @@ impl TryFrom<Carried> for EncodedChunk {
         }
         if options.timeout.is_some_and(|it| it.is_zero()) {
             return Err("no item ends in no time");
+        }
+        if context.len() > MAX_CONTEXT {
+            return Err("a context that is too long");
         }
         let bytes = items.as_slice();
         let mut rest = &bytes[..];
@@ -102,6 +111,7 @@ impl TryFrom<Carried> for EncodedChunk {
             function,
             first,
             count,
+            context,
             items,
             options,
             needs,
@@ -113,6 +123,7 @@ impl EncodedChunk {
     pub(crate) fn new(
         function: FunctionId,
         indices: Range<usize>,
+        context: Bytes,
         items: Bytes,
         options: ChunkOptions,
         needs: Needs,
@@ -122,6 +133,7 @@ impl EncodedChunk {
             function: function.number(),
             first: indices.start as u64,
             count: indices.len() as u32,
+            context,
             items,
             options,
             needs,
@@ -184,6 +196,7 @@ impl EncodedChunk {
         Self {
             first: indices.start as u64,
             count: indices.len() as u32,
+            context: self.context.clone(),
             items: items.into(),
             needs: self.needs.clone(),
             ..*self
@@ -235,6 +248,7 @@ impl EncodedChunk {
         if self.needs.is_empty() {
             return Ok(Prepared {
                 function,
+                context: self.context.as_slice().into_owned(),
                 items: self.items.clone(),
                 memory: Vec::new(),
             });
@@ -245,8 +259,11 @@ impl EncodedChunk {
         })?;
         let mut items = self.items.as_slice().into_owned();
         resolved.rebase(&mut items);
+        let mut context = self.context.as_slice().into_owned();
+        resolved.rebase(&mut context);
         Ok(Prepared {
             function,
+            context,
             items: items.into(),
             memory: resolved.into_memory(),
         })
@@ -319,6 +336,7 @@ impl EncodedChunk {
         };
         with_flag(flag, || {
             with_tasks(|| {
+                let _context = context::enter(&prepared.context, false);
                 prepared.function.function()(&mut ChunkRun::in_memory(
                     &prepared.items.as_slice(),
                     self.options.measured,
@@ -357,8 +375,17 @@ impl EncodedChunk {
                 chunk.timeout = self.options.timeout.and_then(Timeout::new);
                 chunk.retries = self.options.retries;
                 let span = executor.current_span();
-                chunk.ext = ChunkExt::of_call(self.options.measured, span.as_ref());
-                chunk.attach(prepared.memory);
+                let context = (!prepared.context.is_empty()).then(|| {
+                    Arc::new(Context {
+                        bytes: prepared.context,
+                        memory: prepared.memory.clone(),
+                    })
+                });
+                let measured = self.options.measured;
+                chunk.ext = ChunkExt::of_call(measured, span.as_ref(), context.as_ref());
+                if context.is_none() {
+                    chunk.attach(prepared.memory);
+                }
                 if self.options.measured {
                     chunk.note_encoding(&vec![0; self.count()]);
                 }
@@ -396,8 +423,9 @@ impl Given<'_> {
 /// A chunk that can run here.
 struct Prepared {
     function: FunctionId,
+    context: Vec<u8>,
     items: Bytes,
-    /// The memory that handles in the items mean.
+    /// The memory that handles in the items and in the context mean.
     memory: Vec<Arc<SharedMemory>>,
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod chunk_ext;
 pub(crate) mod chunker;
 pub(crate) mod chunking;
 pub(crate) mod completion;
+pub(crate) mod context;
 pub(crate) mod encode;
 pub(crate) mod encoded_chunk;
 pub(crate) mod executor;

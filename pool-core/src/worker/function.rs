@@ -255,15 +255,15 @@ impl std::error::Error for NotInExecutable {}
 /// use procpool::{Pool, SerialPool};
 ///
 /// let prefix = String::from("no. ");
-/// // The error says: pass what it captures as part of each argument instead.
+/// // The error says: give it what it captures as the context of the call.
 /// SerialPool::new().map(move |n: u64| format!("{prefix}{n}"), 0..3);
 /// ```
 #[diagnostic::on_unimplemented(
     message = "the function runs in another process, so it must be a function item or a closure \
                that captures nothing",
     label = "this captures something, or may do so",
-    note = "pass what it captures as part of each argument instead: \
-            `pool.map(|(x, k)| x * k, items.map(|x| (x, k)))`",
+    note = "give it what it captures as the context of the call: \
+            `pool.call(|k: &u64, x: u64| x * k).context(k).map(items)`",
     note = "a function must be `Copy + Send + Sync + 'static`, which all functions without captures are"
 )]
 pub trait Stateless: Copy + Send + Sync + 'static {}
@@ -284,8 +284,8 @@ impl<F> CapturesNothing<F> {
         size_of::<F>() == 0 && !std::mem::needs_drop::<F>(),
         "procpool: this function runs in another process, so it must be a function item or a closure \
          that captures nothing. \
-         Pass what it captures as part of each argument instead: \
-         `pool.map(|(x, k)| x * k, items.map(|x| (x, k)))`. \
+         Give it what it captures as the context of the call: \
+         `pool.call(|k: &u64, x: u64| x * k).context(k).map(items)`. \
          A function pointer (`fn(A) -> R`) does not work either: pass the function by its name."
     );
 }

@@ -1,6 +1,7 @@
 //! The worker's side: what runs in the other process.
 
 pub(crate) mod cancel_flag;
+pub(crate) mod context;
 mod copy;
 mod corrupt;
 pub(crate) mod current;

@@ -4,9 +4,11 @@ use std::any::type_name;
 
 /// What makes another function of one: in the name of the result, between this and the first comma
 /// of the same level, is the name of the first.
-const WRAPPERS: [&str; 3] = [
+const WRAPPERS: [&str; 5] = [
+    "procpool_core::worker::context::contextual<",
     "procpool_core::worker::initializer::beginning<",
     "procpool_core::worker::state::stateful<",
+    "procpool_core::worker::state::stateful_from<",
     "procpool_core::error::remote_error::remote_errors<",
 ];
 

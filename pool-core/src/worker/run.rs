@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cancel_flag::CancelFlag;
+use super::context;
 use super::initializer;
 use super::item_timer::ItemTimer;
 use super::serve::{KEEP_BYTES, WorkerChannel};
@@ -205,11 +206,14 @@ where
             }
         }
     }) {
-        let stage = match state::has_maker_panicked() {
-            true => Stage::MakeState,
-            false => stage.get(),
-        };
-        put_failure(exchange, &Failure::panic(stage, panic));
+        let failure = context::take_refusal().unwrap_or_else(|| {
+            let stage = match state::has_maker_panicked() {
+                true => Stage::MakeState,
+                false => stage.get(),
+            };
+            Failure::panic(stage, panic)
+        });
+        put_failure(exchange, &failure);
     }
     // One large result must not make the worker large forever.
     if out.capacity() <= KEEP_BYTES {

@@ -11,7 +11,7 @@ use super::copy::Original;
 use super::corrupt::{EXIT_CORRUPT, corrupt};
 use super::function::FunctionId;
 use super::run::{ChunkRun, Source};
-use super::{current, memory, parent, stack, state};
+use super::{context, current, memory, parent, stack, state};
 use crate::broadcast::{SharedMemory, forget_freed};
 use crate::codec::{self, CodecError};
 use crate::panic::catch as panic;
@@ -302,6 +302,7 @@ impl WorkerChannel {
             .max_result
             .load(Ordering::Relaxed);
         self.max_result = NonZero::new(max_result).map_or(u64::MAX, NonZero::get);
+        let context = self.read_context(header.context as usize);
         let start = sys::now_ns();
         self.frame_started(start);
         (entry.function())(&mut ChunkRun {
@@ -312,6 +313,8 @@ impl WorkerChannel {
                 measured: header.measured,
             },
         });
+        // The parent may free the memory that it means, once it has all results.
+        drop(context);
         if let Some(bytes) = memory::resident() {
             self.region.set_resident(bytes);
         }
@@ -324,6 +327,17 @@ impl WorkerChannel {
         }
         self.heed_frees();
         true
+    }
+
+    /// What the items of a frame need, which stands in front of them.
+    #[inline]
+    fn read_context(&mut self, bytes: usize) -> Option<context::Entered> {
+        if bytes == 0 {
+            return None;
+        }
+        let mut context = Vec::new();
+        self.read_into(bytes, &mut context);
+        context::enter(&context, true)
     }
 
     /// Lets go of memory that the parent has freed, if it has freed any. `false`: it has not.

@@ -8,6 +8,10 @@ use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::context::{self, Identity};
 use crate::panic::catch::drop_quietly;
 
 thread_local! {
@@ -22,6 +26,8 @@ struct States(RefCell<Vec<Entry>>);
 
 struct Entry {
     key: Key,
+    /// The context that it was made from, if it was made from one.
+    of: Option<Identity>,
     /// `None` while a function has it, and when one has lost it by a panic.
     state: Option<Box<dyn Any>>,
 }
@@ -74,23 +80,58 @@ where
     S: 'static,
 {
     move |argument| {
-        let key = Key {
-            maker: TypeId::of::<G>(),
-            scope: SCOPE.get(),
-        };
-        let mut state = STATES
-            .with(|states| states.take(key))
-            .unwrap_or_else(|| Box::new(making(make)));
-        let kept = state.downcast_mut().expect("a maker makes one type");
-        let result = function(kept, argument);
-        let replaced = STATES.with(|states| states.put(key, state));
-        // The function has called itself, through a `SerialPool`.
-        drop(replaced);
-        result
+        let make = || making(make);
+        with_state(None, TypeId::of::<G>(), make, |state| {
+            function(state, argument)
+        })
     }
 }
 
-fn making<S>(make: impl Fn() -> S) -> S {
+/// The same with a state that `make` makes of the call's context. It is made anew when a call with
+/// another context comes.
+pub(crate) fn stateful_from<F, G, C, S, A, R>(
+    function: F,
+    make: G,
+) -> impl Fn(A) -> R + Copy + Send + Sync + 'static
+where
+    F: Fn(&mut S, A) -> R + Copy + Send + Sync + 'static,
+    G: Fn(&C) -> S + Copy + Send + Sync + 'static,
+    C: Serialize + DeserializeOwned + Send + Sync + 'static,
+    S: 'static,
+{
+    move |argument| {
+        let of = context::identity();
+        let make = || {
+            let context = context::current::<C>();
+            making(|| make(&context))
+        };
+        with_state(of, TypeId::of::<G>(), make, |state| {
+            function(state, argument)
+        })
+    }
+}
+
+#[inline]
+fn with_state<S: 'static, R>(
+    of: Option<Identity>,
+    maker: TypeId,
+    make: impl FnOnce() -> S,
+    function: impl FnOnce(&mut S) -> R,
+) -> R {
+    let scope = SCOPE.get();
+    let key = Key { maker, scope };
+    let mut state = STATES
+        .with(|states| states.take(key, of.as_ref()))
+        .unwrap_or_else(|| Box::new(make()));
+    let kept = state.downcast_mut().expect("a maker makes one type");
+    let result = function(kept);
+    let replaced = STATES.with(|states| states.put(key, of, state));
+    // The function has called itself, through a `SerialPool`.
+    drop(replaced);
+    result
+}
+
+fn making<S>(make: impl FnOnce() -> S) -> S {
     IS_MAKING.set(true);
     let state = make();
     IS_MAKING.set(false);
@@ -108,19 +149,28 @@ pub(super) fn drop_all() {
 }
 
 impl States {
-    fn take(&self, key: Key) -> Option<Box<dyn Any>> {
+    /// The state, unless it is of another context: then that is dropped.
+    fn take(&self, key: Key, of: Option<&Identity>) -> Option<Box<dyn Any>> {
         let mut entries = self.0.borrow_mut();
         let entry = entries.iter_mut().find(|entry| entry.key == key)?;
-        entry.state.take()
+        let state = entry.state.take();
+        if entry.of.as_ref() == of {
+            return state;
+        }
+        // The user's destructor may use states itself.
+        drop(entries);
+        drop(state);
+        None
     }
 
-    fn put(&self, key: Key, state: Box<dyn Any>) -> Option<Box<dyn Any>> {
+    fn put(&self, key: Key, of: Option<Identity>, state: Box<dyn Any>) -> Option<Box<dyn Any>> {
         let mut entries = self.0.borrow_mut();
         if let Some(entry) = entries.iter_mut().find(|entry| entry.key == key) {
+            entry.of = of;
             return entry.state.replace(state);
         }
         let state = Some(state);
-        entries.push(Entry { key, state });
+        entries.push(Entry { key, of, state });
         None
     }
 

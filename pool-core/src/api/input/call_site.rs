@@ -6,6 +6,7 @@ use crate::observe::call_span::Origin;
 use crate::task::bytes::Bytes;
 use crate::task::chunk::{Chunk, CompletionSink};
 use crate::task::chunk_ext::ChunkExt;
+use crate::task::context::Context;
 use crate::task::encode::Items;
 use crate::task::options::ValidatedOptions;
 use crate::worker::function::FunctionId;
@@ -16,6 +17,8 @@ pub(crate) struct CallSite {
     pub(crate) options: ValidatedOptions,
     /// The span that the call was made in, if it matters.
     pub(crate) origin: Option<Arc<Origin>>,
+    /// What the function gets with each item.
+    pub(crate) context: Option<Arc<Context>>,
 }
 
 impl CallSite {
@@ -40,7 +43,11 @@ impl CallSite {
         chunk.timeout = self.options.timeout;
         chunk.retries = self.options.retries;
         chunk.attended = attended;
-        chunk.ext = ChunkExt::of_call(self.options.is_measured, self.origin.as_ref());
+        chunk.ext = ChunkExt::of_call(
+            self.options.is_measured,
+            self.origin.as_ref(),
+            self.context.as_ref(),
+        );
         chunk
     }
 }
