@@ -98,6 +98,10 @@ fn pools() -> Tested {
     let (k, items) = (3, [1, 2]);
     assert_eq!(pool.call(scale).context(k).map(items)?, [3, 6]);
     assert!(worker::current().is_none());
+    let parse = |text: String| text.parse::<u32>().map_err(|error| error.to_string());
+    let texts = ["1", "two"].map(str::to_owned);
+    let numbers = pool.call(parse).count_errors().map(texts)?;
+    assert!(numbers[0] == Ok(1) && numbers[1].is_err());
     Ok(())
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
         items_are_counted_by_outcome,
+        errors_that_are_returned_count_if_asked,
         ends_are_counted_by_reason,
         bytes_are_counted_both_ways,
         each_worker_has_its_own_figures,
@@ -37,6 +38,30 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 
 fn pass(ticket: String) {
     file_barrier::pass(&ticket);
+}
+
+fn errors_that_are_returned_count_if_asked<S: Processes>() {
+    let pool = S::pool(1);
+    let even = |x: u64| x.is_multiple_of(2).then_some(x).ok_or(());
+    pool.map(even, 0..10).unwrap();
+    let stats = pool.stats();
+    assert_eq!(
+        (stats.succeeded, stats.failed, stats.errors_returned),
+        (10, 0, 0)
+    );
+    pool.call(even).count_errors().map(0..10).unwrap();
+    pool.call(even)
+        .count_errors()
+        .apply(1)
+        .unwrap()
+        .unwrap_err();
+    let stats = pool.stats();
+    assert_eq!(
+        (stats.succeeded, stats.failed, stats.errors_returned),
+        (15, 6, 6)
+    );
+    assert!(stats.failures.is_empty(), "none has lost its value");
+    assert!(stats.to_string().contains("6 failed, 6 of them"), "{stats}");
 }
 
 /// Whatever it knows: nothing of it panics or hangs.

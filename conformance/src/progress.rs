@@ -16,6 +16,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
     tests![S:
         every_kind_of_call_counts_its_items,
         failures_are_counted_in_the_message,
+        errors_that_are_returned_count_if_asked,
         a_length_is_learnt_at_the_end,
         calls_share_a_bar_that_has_a_length,
         an_iterator_that_is_dropped_abandons_the_bar,
@@ -96,6 +97,48 @@ fn failures_are_counted_in_the_message<S: Subject>() {
 }
 
 /// The input does not know how long it is.
+/// In every kind of call; and the results are the same.
+fn errors_that_are_returned_count_if_asked<S: Subject>() {
+    fn odd(x: u64) -> Result<u64, String> {
+        assert_ne!(x, 99, "as I must");
+        if x % 2 == 1 {
+            Ok(x)
+        } else {
+            Err(format!("{x} is even"))
+        }
+    }
+    let pool = S::pool(2);
+    let bar = progress::bar;
+    let silent = bar();
+    pool.call(odd).progress(silent.clone()).map(0..10).unwrap();
+    assert_eq!(silent.message(), "", "they are values");
+
+    let call = |bar: &ProgressBar| pool.call(odd).count_errors().progress(bar.clone());
+    let [map, try_map, imap, map_async] = [bar(), bar(), bar(), bar()];
+    let results = call(&map).map(0..10).unwrap();
+    let right = |results: &[Result<u64, String>]| (0..).zip(results).all(|(x, it)| *it == odd(x));
+    assert!(results.len() == 10 && right(&results), "{results:?}");
+    call(&try_map).try_map(90..100);
+    assert_eq!(call(&imap).imap(0..10).count(), 10);
+    call(&map_async).map_async(0..10).get().unwrap();
+    for bar in [map, imap, map_async] {
+        assert_eq!(bar.message(), "5 failed");
+    }
+    assert_eq!(try_map.message(), "6 failed", "one of them has panicked");
+
+    let [apply, apply_async, measured] = [bar(), bar(), bar()];
+    for x in 0..2 {
+        call(&apply).apply(x).unwrap().ok();
+        call(&apply_async).apply_async(x).get().unwrap().ok();
+        call(&measured).measured().apply(x).outcome.unwrap().ok();
+    }
+    wait_until(|| {
+        [&apply, &apply_async, &measured]
+            .iter()
+            .all(|bar| bar.message() == "1 failed")
+    });
+}
+
 fn a_length_is_learnt_at_the_end<S: Subject>() {
     let pool = S::pool(2);
     let bar = progress::bar();

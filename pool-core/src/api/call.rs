@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::decode::{Collect, ItemOutcome};
+use super::decode::Collect;
 use super::handle::{Collector, Handle, ResultCell};
 use super::imap::Imap;
 use super::input::call_site::CallSite;
@@ -292,6 +292,35 @@ impl<F, M> Call<F, M> {
         self
     }
 
+    /// Counts a result that is an `Err` as a failure: on the bar, and in
+    /// [`Stats`](crate::Stats::errors_returned). Without it, such a result is a value like any other.
+    ///
+    /// What the call returns is the same. See [`FlattenErrors`](crate::FlattenErrors) for one error
+    /// in place of two.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// fn parse(text: String) -> Result<u32, String> {
+    ///     text.parse().map_err(|_| format!("{text:?} is no number"))
+    /// }
+    ///
+    /// let pool = SerialPool::new();
+    /// let texts = ["1", "two"].map(str::to_owned);
+    /// let numbers = pool.call(parse).count_errors().map(texts)?;
+    /// assert!(numbers[0].is_ok() && numbers[1].is_err());
+    /// assert_eq!((pool.stats().succeeded, pool.stats().failed), (1, 1));
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    pub fn count_errors<A, T, E>(mut self) -> Self
+    where
+        F: Fn(A) -> Result<T, E>,
+    {
+        self.options.counts_errors = true;
+        self
+    }
+
     /// Shows on `bar` how far the call is. Needs the feature `progress`.
     ///
     /// Take [`progress::bar()`](crate::progress::bar()) if there is no reason for another one. What
@@ -338,10 +367,7 @@ impl<F, M: Mode> Call<F, M> {
         A: Portable,
         R: Portable,
     {
-        let progress = self.progress.clone();
-        let outcome = self.submit(argument, true).get();
-        progress.add(1, (!ItemOutcome::is_success(&outcome)).into());
-        outcome
+        self.submit(argument, true).get()
     }
 
     /// See [`Pool::apply_async`](crate::Pool::apply_async).
@@ -351,12 +377,7 @@ impl<F, M: Mode> Call<F, M> {
         A: Portable,
         R: Portable,
     {
-        let progress = self.progress.clone();
-        let handle = self.submit(argument, false);
-        if progress.is_shown() {
-            handle.on_end(move |failures| progress.add(1, failures));
-        }
-        handle
+        self.submit(argument, false)
     }
 
     fn submit<A, R>(self, argument: A, attended: bool) -> Handle<M::Outcome<R>, M::Cell>
@@ -366,6 +387,7 @@ impl<F, M: Mode> Call<F, M> {
         R: Portable,
     {
         let cell = Arc::new(M::Cell::of_one());
+        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors);
         let prepared = self.site::<A, R>().and_then(|site| {
             let start = self.options.is_measured.then(sys::now_ns);
             let (items, attachments) = encode_one(argument)?;
@@ -380,7 +402,11 @@ impl<F, M: Mode> Call<F, M> {
             Ok(chunk) => self.executor.submit(chunk),
             Err(error) => cell.complete(ChunkOutcome::failed(0, 1, error)),
         }
-        Handle::new(cell, self.executor)
+        let handle = Handle::new(cell, self.executor);
+        if progress.is_shown() {
+            handle.on_end(counts_errors, move |failures| progress.add(1, failures));
+        }
+        handle
     }
 
     /// See [`Pool::map`](crate::Pool::map).

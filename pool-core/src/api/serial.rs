@@ -110,13 +110,7 @@ impl Executor for Serial {
             // Counted before the outcome is known to anybody, as in the other pools.
             let scope = self.scope;
             let run = || {
-                chunk.run_and_tell(|failures| {
-                    let mut stats = self.stats();
-                    stats.succeeded += count - failures.len() as u64;
-                    for kind in failures {
-                        stats.fail(*kind, 1);
-                    }
-                })
+                chunk.run_and_tell(|outcome| outcome.count_in(&mut self.stats()));
             };
             scope.run(run);
         }

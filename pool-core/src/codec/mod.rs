@@ -66,6 +66,12 @@ mod ser;
 #[cfg(test)]
 mod tests;
 
+/// Whether these bytes are those of an `Err`, given that they are of a `Result`.
+pub(crate) fn is_err(bytes: &[u8]) -> bool {
+    // The variant's index comes first.
+    bytes.first_chunk() == Some(&1_u32.to_le_bytes())
+}
+
 pub(crate) use bulk::{
     Lent, as_bytes, as_numbers, as_numbers_mut, decode_bulk, is_bulk, lend, receive,
 };

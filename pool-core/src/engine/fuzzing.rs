@@ -12,6 +12,7 @@ use super::work::Delivery;
 use crate::codec::AHEAD;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::fuzzing::Input;
+use crate::observe::stats::Stats;
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::buffer::Buffer;
 use crate::shm::protocol::{Head, MAX_HEAD, RecordKind, append_item};
@@ -395,7 +396,7 @@ fn lost_error() -> TaskError {
 
 fn deliver(delivery: Option<Delivery>) {
     if let Some(delivery) = delivery {
-        let _ = delivery.counts();
+        delivery.count_in(&mut Stats::default());
         delivery.deliver();
     }
 }

@@ -73,11 +73,10 @@ impl Notify {
     /// These items have outcomes.
     pub(super) fn deliver(&mut self, delivery: Option<Delivery>) {
         if let Some(delivery) = delivery {
-            let (count, _) = delivery.counts();
             if !delivery.attended {
-                self.unattended -= count;
+                self.unattended -= delivery.count();
             }
-            delivery.count(&mut self.stats);
+            delivery.count_in(&mut self.stats);
             self.deliveries.push(delivery);
         }
     }

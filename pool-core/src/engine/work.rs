@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::work_unit::{Done, InFlight, WorkUnit};
-use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::error::task_error::TaskError;
 use crate::observe::stats::Stats;
 use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
 use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink, Outcomes};
@@ -111,33 +111,13 @@ impl Delivery {
     }
 
     /// Counts its items by their outcomes.
-    pub(super) fn count(&self, stats: &mut Stats) {
-        let (count, failed) = self.counts();
-        stats.succeeded += count - failed;
-        match &self.piece.outcomes {
-            _ if failed == 0 => {}
-            Outcomes::One(Some(Ok(_))) => {}
-            Outcomes::One(Some(Err(error))) | Outcomes::All(error) => {
-                stats.fail(error.kind(), count);
-            }
-            Outcomes::One(None) => stats.fail(TaskErrorKind::Decode, count),
-            Outcomes::Many { errors, .. } => {
-                for error in errors.iter() {
-                    stats.fail(error.kind(), 1);
-                }
-            }
-        }
+    pub(super) fn count_in(&self, stats: &mut Stats) {
+        self.piece.count_in(stats);
     }
 
-    /// How many items it has, and how many of those are known to have failed.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        let count = u64::from(self.piece.count);
-        let failed = match &self.piece.outcomes {
-            Outcomes::One(Some(Ok(_))) => 0,
-            Outcomes::One(_) | Outcomes::All(_) => count,
-            Outcomes::Many { errors, .. } => errors.len() as u64,
-        };
-        (count, failed)
+    /// How many items it has.
+    pub(super) fn count(&self) -> u64 {
+        self.piece.count.into()
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Stats {
     pub failed: u64,
     /// The same by kind of error, those kinds that there were.
     pub failures: BTreeMap<TaskErrorKind, u64>,
+    /// Those of the failed items that have a value, which is an `Err`: in calls that [count
+    /// errors](crate::Call::count_errors).
+    pub errors_returned: u64,
     /// Items that wait in the pool's queue.
     pub queued: u64,
     /// Items that were handed to a worker and have not ended.
@@ -138,6 +141,9 @@ impl fmt::Display for Stats {
             self.submitted, self.succeeded, self.failed
         )?;
         in_brackets(f, &self.failures)?;
+        if self.errors_returned > 0 {
+            write!(f, ", {} of them by their own word", self.errors_returned)?;
+        }
         writeln!(f, ", {} queued, {} running", self.queued, self.running)?;
         write!(
             f,

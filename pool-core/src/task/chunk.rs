@@ -11,11 +11,12 @@ use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout};
 use super::traced::Traced;
 use crate::broadcast::SharedMemory;
-use crate::codec::{CodecError, Memory};
+use crate::codec::{self, CodecError, Memory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 #[cfg(feature = "tracing")]
 use crate::observe::call_span::Origin;
 use crate::observe::item_run::Run;
+use crate::observe::stats::Stats;
 use crate::observe::task_metrics::TaskMetrics;
 use crate::observe::trace::Tracer;
 use crate::panic::catch::with_tasks;
@@ -156,14 +157,13 @@ impl Chunk {
     /// of its items have failed.
     pub fn run_here(self) -> usize {
         let mut failed = 0;
-        self.run_and_tell(|failures| failed = failures.len());
+        self.run_and_tell(|outcome| failed = outcome.failures());
         failed
     }
 
-    /// The same, but `tell` is given the failures before anything else is.
-    pub(crate) fn run_and_tell(mut self, tell: impl FnOnce(&[TaskErrorKind])) {
+    /// The same, but `tell` is given the outcome before anybody else is.
+    pub(crate) fn run_and_tell(mut self, tell: impl FnOnce(&ChunkOutcome)) {
         let start = sys::now_ns();
-        let mut failures = Vec::new();
         let mut outcomes = Outcomes::with_capacity(self.count);
         let mut ext = self.ext.take();
         let context = ext.as_ref().and_then(|ext| ext.context.clone());
@@ -186,9 +186,7 @@ impl Chunk {
                 }
             }
             RecordKind::Failure => {
-                let error = reported(bytes);
-                failures.push(error.kind());
-                outcomes.push_error(error);
+                outcomes.push_error(reported(bytes));
                 if let Some(item_metrics) = &mut item_metrics {
                     item_metrics.ended(None, 0);
                 }
@@ -213,7 +211,7 @@ impl Chunk {
             took_ns: sys::now_ns().saturating_sub(start),
             outcomes,
         };
-        tell(&failures);
+        tell(&piece);
         piece.tell_tracer();
         if let Some(sink) = self.take_sink() {
             sink.complete(piece);
@@ -492,10 +490,44 @@ impl ChunkOutcome {
 
     /// How many of the items have failed, as far as can be seen without decoding them.
     pub(crate) fn failures(&self) -> usize {
-        match &self.outcomes {
+        let without_value = match &self.outcomes {
             Outcomes::One(Some(Ok(_))) => 0,
             Outcomes::Many { errors, .. } => errors.len(),
             Outcomes::One(_) | Outcomes::All(_) => self.count as usize,
+        };
+        without_value + self.errors_returned()
+    }
+
+    /// How many of the values are an `Err`, if the call counts these.
+    fn errors_returned(&self) -> usize {
+        let mut count = 0;
+        if self.ext.as_ref().is_some_and(|ext| ext.counts_errors) {
+            self.visit(self.first, |_, outcome| {
+                count += usize::from(outcome.is_ok_and(codec::is_err));
+            });
+        }
+        count
+    }
+
+    /// Counts the items by their outcomes.
+    pub(crate) fn count_in(&self, stats: &mut Stats) {
+        let returned = self.errors_returned();
+        let failed = self.failures();
+        stats.succeeded += u64::from(self.count) - failed as u64;
+        stats.failed += returned as u64;
+        stats.errors_returned += returned as u64;
+        match &self.outcomes {
+            _ if failed == returned => {}
+            Outcomes::One(Some(Ok(_))) => {}
+            Outcomes::One(Some(Err(error))) | Outcomes::All(error) => {
+                stats.fail(error.kind(), self.count.into());
+            }
+            Outcomes::One(None) => stats.fail(TaskErrorKind::Decode, 1),
+            Outcomes::Many { errors, .. } => {
+                for error in errors.iter() {
+                    stats.fail(error.kind(), 1);
+                }
+            }
         }
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct ChunkExt {
     pub(crate) offered: Vec<Arc<SharedMemory>>,
     /// What the function gets with each item.
     pub(crate) context: Option<Arc<Context>>,
+    /// A value that is an `Err` counts as a failure.
+    pub(crate) counts_errors: bool,
 }
 
 impl ChunkExt {
@@ -76,6 +78,7 @@ impl ChunkExt {
             origin,
             offered: Vec::new(),
             context,
+            counts_errors: self.counts_errors,
         }
     }
 }

@@ -317,6 +317,7 @@ impl Completion {
                 offered: memory,
                 // It has gone where the items run.
                 context: None,
+                counts_errors: ext.counts_errors,
             })),
             None if memory.is_empty() => None,
             None => Some(Box::new(ChunkExt {

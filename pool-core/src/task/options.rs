@@ -15,6 +15,8 @@ pub(crate) struct Options {
     pub(crate) chunksize: Option<usize>,
     pub(crate) buffer: Option<usize>,
     pub(crate) is_measured: bool,
+    /// A result that is an `Err` counts as a failure.
+    pub(crate) counts_errors: bool,
 }
 
 /// What a call asks for, as far as the executor is to see to it.
@@ -60,6 +62,7 @@ pub(crate) struct ValidatedOptions {
     pub(crate) buffer: Option<usize>,
     /// Whether items are measured.
     pub(crate) is_measured: bool,
+    pub(crate) counts_errors: bool,
 }
 
 impl Options {
@@ -85,6 +88,7 @@ impl Options {
                 .map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
             buffer: self.buffer,
             is_measured: self.is_measured,
+            counts_errors: self.counts_errors,
         })
     }
 }

@@ -151,9 +151,9 @@ impl<T, C: ResultCell> Handle<T, C> {
     }
 
     /// As `on_complete`, with how many items have failed, and nothing is decoded.
-    pub(crate) fn on_end(&self, callback: impl FnOnce(u64) + Send + 'static) {
+    pub(crate) fn on_end(&self, counts_errors: bool, callback: impl FnOnce(u64) + Send + 'static) {
         self.pending
-            .on_complete(move |outcome| callback(C::failures(&outcome)));
+            .on_complete(move |outcome| callback(C::failures(&outcome, counts_errors)));
     }
 }
 

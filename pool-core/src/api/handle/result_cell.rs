@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use super::watch::Watch;
 use crate::api::progress::Progress;
+use crate::codec;
 use crate::error::task_error::TaskError;
 use crate::panic::catch::catch_and_discard;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -30,8 +31,8 @@ pub trait ResultCell: CompletionSink + Sized + 'static {
     /// The outcome of what failed as a whole.
     fn failed(error: TaskError) -> Self::Outcome;
 
-    /// How many items have failed.
-    fn failures(outcome: &Self::Outcome) -> u64;
+    /// How many items have failed. Of one item it is said whether an `Err` has.
+    fn failures(outcome: &Self::Outcome, counts_errors: bool) -> u64;
 
     /// The outcome, if it is there.
     fn outcome(&self) -> Option<Self::Outcome>;
@@ -224,8 +225,12 @@ impl ResultCell for SingleResult {
         Err(error)
     }
 
-    fn failures(outcome: &Self::Outcome) -> u64 {
-        outcome.is_err().into()
+    fn failures(outcome: &Self::Outcome, counts_errors: bool) -> u64 {
+        let has_failed = match outcome {
+            Ok(bytes) => counts_errors && bytes.to_slice().is_ok_and(|it| codec::is_err(&it)),
+            Err(_) => true,
+        };
+        has_failed.into()
     }
 
     fn outcome(&self) -> Option<Self::Outcome> {
@@ -442,7 +447,7 @@ impl ResultCell for Collector {
         vec![Arc::new(ChunkOutcome::failed(0, 1, error))]
     }
 
-    fn failures(pieces: &Self::Outcome) -> u64 {
+    fn failures(pieces: &Self::Outcome, _: bool) -> u64 {
         pieces.iter().map(|piece| piece.failures() as u64).sum()
     }
 

@@ -48,6 +48,9 @@ impl CallSite {
             self.origin.as_ref(),
             self.context.as_ref(),
         );
+        if self.options.counts_errors {
+            chunk.ext.get_or_insert_default().counts_errors = true;
+        }
         chunk
     }
 }

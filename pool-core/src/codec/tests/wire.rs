@@ -9,6 +9,7 @@ use serde::ser::{Serialize, SerializeSeq, Serializer};
 
 use super::{assert_round_trip, decode, encode, encoded};
 use crate::codec::de::Decoder;
+use crate::codec::is_err;
 
 #[derive(serde::Serialize)]
 struct Pair {
@@ -161,4 +162,17 @@ fn the_decoder_lends_from_its_input() {
     assert_eq!((text, data), ("text", &[1, 2][..]));
     assert!(bytes.as_ptr_range().contains(&text.as_ptr()));
     assert!(bytes.as_ptr_range().contains(&data.as_ptr()));
+}
+
+/// `count_errors` tells results apart by that.
+#[test]
+fn an_error_is_known_by_its_first_bytes() {
+    type Outcome<T, E> = Result<T, E>;
+    assert!(is_err(&encoded(&Outcome::<u64, String>::Err(
+        "no".to_owned()
+    ))));
+    assert!(is_err(&encoded(&Outcome::<String, ()>::Err(()))));
+    assert!(!is_err(&encoded(&Outcome::<u64, ()>::Ok(1))));
+    assert!(!is_err(&encoded(&Outcome::<Vec<u8>, ()>::Ok(vec![1; 9]))));
+    assert!(!is_err(&[]));
 }
