@@ -96,7 +96,6 @@ fn failures_are_counted_in_the_message<S: Subject>() {
     assert_eq!(bar.message(), "thirds");
 }
 
-/// The input does not know how long it is.
 /// In every kind of call; and the results are the same.
 fn errors_that_are_returned_count_if_asked<S: Subject>() {
     fn odd(x: u64) -> Result<u64, String> {
@@ -139,6 +138,7 @@ fn errors_that_are_returned_count_if_asked<S: Subject>() {
     });
 }
 
+/// The input does not know how long it is.
 fn a_length_is_learnt_at_the_end<S: Subject>() {
     let pool = S::pool(2);
     let bar = progress::bar();

@@ -367,7 +367,13 @@ impl<F, M: Mode> Call<F, M> {
         A: Portable,
         R: Portable,
     {
-        self.submit(argument, true).get()
+        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors);
+        let handle = self.submit(argument, true);
+        if progress.is_shown() {
+            handle.wait();
+            progress.add(1, handle.failures(counts_errors));
+        }
+        handle.get()
     }
 
     /// See [`Pool::apply_async`](crate::Pool::apply_async).
@@ -377,7 +383,12 @@ impl<F, M: Mode> Call<F, M> {
         A: Portable,
         R: Portable,
     {
-        self.submit(argument, false)
+        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors);
+        let handle = self.submit(argument, false);
+        if progress.is_shown() {
+            handle.on_end(counts_errors, move |failures| progress.add(1, failures));
+        }
+        handle
     }
 
     fn submit<A, R>(self, argument: A, attended: bool) -> Handle<M::Outcome<R>, M::Cell>
@@ -387,7 +398,6 @@ impl<F, M: Mode> Call<F, M> {
         R: Portable,
     {
         let cell = Arc::new(M::Cell::of_one());
-        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors);
         let prepared = self.site::<A, R>().and_then(|site| {
             let start = self.options.is_measured.then(sys::now_ns);
             let (items, attachments) = encode_one(argument)?;
@@ -402,11 +412,7 @@ impl<F, M: Mode> Call<F, M> {
             Ok(chunk) => self.executor.submit(chunk),
             Err(error) => cell.complete(ChunkOutcome::failed(0, 1, error)),
         }
-        let handle = Handle::new(cell, self.executor);
-        if progress.is_shown() {
-            handle.on_end(counts_errors, move |failures| progress.add(1, failures));
-        }
-        handle
+        Handle::new(cell, self.executor)
     }
 
     /// See [`Pool::map`](crate::Pool::map).

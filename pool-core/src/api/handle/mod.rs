@@ -150,6 +150,12 @@ impl<T, C: ResultCell> Handle<T, C> {
         self
     }
 
+    /// How many items have failed, of what is there.
+    pub(crate) fn failures(&self, counts_errors: bool) -> u64 {
+        let outcome = self.pending.outcome();
+        outcome.map_or(0, |outcome| C::failures(&outcome, counts_errors))
+    }
+
     /// As `on_complete`, with how many items have failed, and nothing is decoded.
     pub(crate) fn on_end(&self, counts_errors: bool, callback: impl FnOnce(u64) + Send + 'static) {
         self.pending
