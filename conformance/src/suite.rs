@@ -9,12 +9,19 @@ use crate::program::{self, Program};
 use crate::trial::{self, Test};
 use crate::watchdog;
 use crate::{
-    balance, bells, broadcast, bulk, callback, cancel, context, daemons, deadline, death,
-    death_mid_transfer, events, failure, forged, futures, hooks, hostile, imap, leaks, lifecycle,
-    limits, lingering, live, metrics, observe, offering, output, progress, readme_programs,
-    recycling, refused, restart_storm, results, settings, shutdown, spans, start, state, ties,
-    trace, values,
+    balance, broadcast, bulk, callback, cancel, context, daemons, deadline, death,
+    death_mid_transfer, events, forged_results, futures, hooks, hostile, imap, leaks, lifecycle,
+    limits, live_inputs, metrics, observe, output, panics, progress, readme_programs, recycling,
+    refused, restart_storm, results, settings, shared_results, shutdown, spans, start, state, ties,
+    trace, unkillable, values, wakeups,
 };
+
+/// The tests that a function of each of these modules lists: a section has its module's name.
+macro_rules! sections {
+    ($list:ident::<$subject:ident>: $($section:ident),+ $(,)?) => {
+        vec![$((stringify!($section), $section::$list::<$subject>())),+]
+    };
+}
 
 /// The tests of some kinds of pools, as a program: what [`main!`](crate::main) makes for one kind.
 ///
@@ -72,7 +79,7 @@ impl Suite {
     #[must_use]
     pub fn pool<S: Subject>(self) -> Self {
         let suite = self.sections::<S>(every_pool::<S>());
-        suite.programs(failure::programs::<S>())
+        suite.programs(panics::programs::<S>())
     }
 
     /// Adds these, and those that need processes.
@@ -88,11 +95,7 @@ impl Suite {
     /// reach it, and its end.
     #[must_use]
     pub fn wrapper<S: Subject>(self) -> Self {
-        self.sections::<S>([
-            ("results", results::every_pool::<S>()),
-            ("futures", futures::every_pool::<S>()),
-            ("life", shutdown::every_pool::<S>()),
-        ])
+        self.sections::<S>(sections![every_pool::<S>: results, futures, shutdown])
     }
 
     /// Adds tests of one's own, by their section.
@@ -136,74 +139,74 @@ type Section = (&'static str, Vec<Test>);
 
 /// The tests that make sense for every pool.
 fn every_pool<S: Subject>() -> Vec<Section> {
-    let mut sections = vec![
-        ("seeds", readme_programs::every_pool::<S>()),
-        ("results", results::every_pool::<S>()),
-        ("values", values::every_pool::<S>()),
-        ("state", state::every_pool::<S>()),
-        ("context", context::every_pool::<S>()),
-        ("lazy", imap::every_pool::<S>()),
-        ("live", live::every_pool::<S>()),
-        ("futures", futures::every_pool::<S>()),
-        ("failure", failure::every_pool::<S>()),
-        ("metrics", metrics::every_pool::<S>()),
-        ("progress", progress::every_pool::<S>()),
-        ("observe", observe::every_pool::<S>()),
-        ("callback", callback::every_pool::<S>()),
-        ("life", shutdown::every_pool::<S>()),
-        ("broadcast", broadcast::every_pool::<S>()),
-        ("offering", offering::every_pool::<S>()),
+    let mut sections = sections![every_pool::<S>:
+        readme_programs,
+        results,
+        values,
+        state,
+        context,
+        imap,
+        live_inputs,
+        futures,
+        panics,
+        metrics,
+        progress,
+        observe,
+        callback,
+        shutdown,
+        broadcast,
+        shared_results,
     ];
     if S::IS_TRACED {
-        sections.push(("trace", trace::traced_pool::<S>()));
+        sections.extend(sections![traced_pool::<S>: trace]);
     }
     sections
 }
 
 /// Those that need processes.
 fn pool_of_processes<S: Processes>() -> Vec<Section> {
-    vec![
-        ("seeds", readme_programs::processes::<S>()),
-        ("results", results::processes::<S>()),
-        ("values", values::processes::<S>()),
-        ("state", state::processes::<S>()),
-        ("context", context::processes::<S>()),
-        ("lazy", imap::processes::<S>()),
-        ("live", live::processes::<S>()),
-        ("futures", futures::processes::<S>()),
-        ("failure", failure::processes::<S>()),
-        ("balance", balance::processes::<S>()),
-        ("callback", callback::processes::<S>()),
-        ("life", shutdown::processes::<S>()),
-        ("metrics", metrics::processes::<S>()),
-        ("progress", progress::processes::<S>()),
-        ("observe", observe::processes::<S>()),
-        ("trace", trace::processes::<S>()),
-        ("recycling", recycling::processes::<S>()),
-        ("start", start::processes::<S>()),
-        ("storm", restart_storm::processes::<S>()),
-        ("death", death::processes::<S>()),
-        ("transfer", death_mid_transfer::processes::<S>()),
-        ("deadline", deadline::processes::<S>()),
-        ("lingering", lingering::processes::<S>()),
-        ("cancel", cancel::processes::<S>()),
-        ("bulk", bulk::processes::<S>()),
-        ("remains", leaks::processes::<S>()),
-        ("ties", ties::processes::<S>()),
-        ("daemons", daemons::processes::<S>()),
-        ("refused", refused::processes::<S>()),
-        ("bells", bells::processes::<S>()),
-        ("hostile", hostile::processes::<S>()),
-        ("broadcast", broadcast::processes::<S>()),
-        ("offering", offering::processes::<S>()),
-        ("forged", forged::processes::<S>()),
-        ("limits", limits::processes::<S>()),
-        ("hooks", hooks::processes::<S>()),
-        ("settings", settings::processes::<S>()),
-        ("care", lifecycle::processes::<S>()),
-        ("output", output::processes::<S>()),
-        ("events", events::processes::<S>()),
-        ("events", spans::processes::<S>()),
+    sections![processes::<S>:
+        readme_programs,
+        results,
+        values,
+        state,
+        context,
+        imap,
+        live_inputs,
+        futures,
+        panics,
+        balance,
+        callback,
+        shutdown,
+        metrics,
+        progress,
+        observe,
+        trace,
+        recycling,
+        start,
+        restart_storm,
+        death,
+        death_mid_transfer,
+        deadline,
+        unkillable,
+        cancel,
+        bulk,
+        leaks,
+        ties,
+        daemons,
+        refused,
+        wakeups,
+        hostile,
+        broadcast,
+        shared_results,
+        forged_results,
+        limits,
+        hooks,
+        settings,
+        lifecycle,
+        output,
+        events,
+        spans,
     ]
 }
 
@@ -211,23 +214,23 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
 fn programs_with<S: Processes>() -> Vec<Program> {
     [
         readme_programs::programs::<S>(),
-        failure::programs::<S>(),
+        panics::programs::<S>(),
         shutdown::programs::<S>(),
-        live::programs::<S>(),
+        live_inputs::programs::<S>(),
         start::programs::<S>(),
         restart_storm::programs::<S>(),
         death::programs::<S>(),
         deadline::programs::<S>(),
-        lingering::programs::<S>(),
+        unkillable::programs::<S>(),
         leaks::programs::<S>(),
         ties::programs::<S>(),
         daemons::programs::<S>(),
         refused::programs::<S>(),
         broadcast::programs::<S>(),
-        offering::programs::<S>(),
+        shared_results::programs::<S>(),
         limits::programs::<S>(),
         recycling::programs::<S>(),
-        bells::programs::<S>(),
+        wakeups::programs::<S>(),
         hostile::programs::<S>(),
         trace::programs::<S>(),
         output::programs::<S>(),

@@ -36,14 +36,14 @@ fn main() -> ExitCode {
         .pool::<Threads>()
         .sections::<Threads>([("careless", careless::tests())])
         .pool::<Pipes>()
-        .sections::<Pipes>([("own", over_pipes::tests())])
+        .sections::<Pipes>([("over_pipes", over_pipes::tests())])
         .wrapper::<Any>();
     #[cfg(feature = "fork")]
     let suite = suite
         .set_up(start_fork_server)
         .processes::<Fork>()
         .sections::<Fork>([
-            ("refused", with_threads::tests()),
+            ("with_threads", with_threads::tests()),
             ("standby", standby::tests()),
         ])
         .programs(careless::programs())
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     let suite = suite
         .processes::<Spawn>()
         .pool::<hosted::Hosted>()
-        .sections::<hosted::Hosted>([("own", hosted::tests())]);
+        .sections::<hosted::Hosted>([("hosted", hosted::tests())]);
     suite.run()
 }
 

@@ -30,8 +30,8 @@ const RUNS: &[Run] = &[
         name: "thread",
         flags: "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
         // One at a time: it does not see that memory was unmapped before other memory came to lie
-        // there. (`ring`, and not `offering`.)
-        tests: "ring::tests --skip offering --test-threads 1",
+        // there.
+        tests: "ring::tests --test-threads 1",
     },
 ];
 
