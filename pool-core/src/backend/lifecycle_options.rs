@@ -69,7 +69,7 @@ pub(crate) struct ValidatedLifecycle {
 }
 
 impl ValidatedLifecycle {
-    /// Whether there is something to look at when a worker has finished a load.
+    /// Whether there is something to look at when a worker has finished a chunk.
     pub(crate) fn looks_after(&self) -> bool {
         self.max_memory.is_some() || self.idle_timeout.is_some()
     }

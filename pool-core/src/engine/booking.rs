@@ -27,7 +27,7 @@ pub(super) struct Booking<'a> {
 pub(super) struct Drained {
     /// Something arrived.
     pub(super) news: bool,
-    /// Loads that are done, with the nanoseconds that they took.
+    /// Chunks that are done, with the nanoseconds that they took.
     pub(super) finished: Vec<(Done<Chunk>, u64)>,
 }
 
@@ -42,7 +42,7 @@ impl Booking<'_> {
             None => Due::Nothing,
             Some(front) if front.is_done() => Due::Time,
             Some(front) => Due::Outcome {
-                is_measured: front.load.item_metrics().is_some(),
+                is_measured: front.unit.item_metrics().is_some(),
             },
         }
     }
@@ -60,7 +60,7 @@ impl Booking<'_> {
                 }
             }
             Record::Time(took_ns) => {
-                let done = self.scheduler.load_done(self.slot, took_ns);
+                let done = self.scheduler.unit_done(self.slot, took_ns);
                 self.drained.finished.push((done.ok_or(Corrupt)?, took_ns));
             }
             Record::Timing(timing) => self.timing(timing)?,
@@ -85,8 +85,8 @@ impl Booking<'_> {
     /// Books a result that comes with an offer of memory, and takes that. Gives the record back if
     /// the worker is dead, and took with it what it offered: the item is the one that was lost.
     pub(super) fn book_offer(&mut self, record: Memory) -> Result<Option<Memory>, Corrupt> {
-        let load = self.scheduler.front_mut(self.slot).ok_or(Corrupt)?;
-        match self.peer.take_offering(record.as_slice(), load)? {
+        let chunk = self.scheduler.front_mut(self.slot).ok_or(Corrupt)?;
+        match self.peer.take_offering(record.as_slice(), chunk)? {
             None => return Ok(Some(record)),
             Some(Ok(length)) => {
                 let mut bytes = record.into_bytes();
@@ -98,13 +98,13 @@ impl Booking<'_> {
         Ok(None)
     }
 
-    /// Where the values of a load of many go, and how many may still come. `None`: it has not many,
+    /// Where the values of a chunk of many go, and how many may still come. `None`: it has not many,
     /// or each comes behind what was measured of it.
     #[inline]
     pub(super) fn values(&mut self) -> Option<(u32, &mut Buffer)> {
         let flight = self.scheduler.front_flight_mut(self.slot)?;
         let open = flight.open();
-        if flight.load.item_metrics().is_some() {
+        if flight.unit.item_metrics().is_some() {
             return None;
         }
         match &mut flight.outcomes {
@@ -121,8 +121,8 @@ impl Booking<'_> {
     /// The next item has an outcome, of so many bytes. Gives the place for that.
     #[inline]
     fn outcome(&mut self, bytes: usize) -> Result<&mut Outcomes, Corrupt> {
-        let (load, outcomes) = self.scheduler.item_done(self.slot).ok_or(Corrupt)?;
-        if let Some(item_metrics) = load.item_metrics_mut()
+        let (chunk, outcomes) = self.scheduler.item_done(self.slot).ok_or(Corrupt)?;
+        if let Some(item_metrics) = chunk.item_metrics_mut()
             && !item_metrics.ended(Some(self.peer.info), bytes as u64)
         {
             return Err(Corrupt);
@@ -133,7 +133,7 @@ impl Booking<'_> {
     fn timing(&mut self, timing: ItemTiming) -> Result<(), Corrupt> {
         let front = self.scheduler.front_flight_mut(self.slot);
         let front = front.filter(|front| !front.is_done()).ok_or(Corrupt)?;
-        let item_metrics = front.load.item_metrics_mut().ok_or(Corrupt)?;
+        let item_metrics = front.unit.item_metrics_mut().ok_or(Corrupt)?;
         let timing = timing.within(item_metrics.submitted, sys::now_ns());
         item_metrics.expect(timing).then_some(()).ok_or(Corrupt)
     }

@@ -29,12 +29,12 @@ use crate::worker::function::FunctionId;
 /// The capacity of each ring, the smallest that there is.
 const BYTES: usize = 4096;
 const SLOT: SlotId = SlotId::new(0);
-/// Loads of this many items are measured.
+/// Chunks of this many items are measured.
 const MEASURED: usize = 11;
 /// The most items that one input makes.
 const MAX_ITEMS: usize = 2000;
 
-/// Lets a worker do what the input says to its region, while the parent hands it loads, takes
+/// Lets a worker do what the input says to its region, while the parent hands it chunks, takes
 /// them back, and drains.
 ///
 /// # Panics
@@ -259,7 +259,7 @@ impl Rig {
         self.check_memory();
         let begun = self.region.items_begun();
         if let Some(item) = self.scheduler.running_item(SLOT, begun) {
-            let _ = self.scheduler.load_of(SLOT, item);
+            let _ = self.scheduler.unit_of(SLOT, item);
         }
         if self.channel.send_on()? {
             self.scheduler.unchoke(SLOT);
@@ -285,7 +285,7 @@ impl Rig {
         );
     }
 
-    /// Hands out a load: a new one, or what was taken back.
+    /// Hands out a chunk: a new one, or what was taken back.
     fn hand(&mut self, input: &mut Input<'_>) -> Result<(), Corrupt> {
         let shape = input.byte();
         let count = usize::from(shape % 12);
@@ -475,7 +475,7 @@ mod tests {
 
     /// Values that are taken together have their outcomes as those that are taken one by one.
     #[test]
-    fn every_value_of_a_load_is_booked() {
+    fn every_value_of_a_chunk_is_booked() {
         for count in [1, 2, 9, 10, 100] {
             let mut rig = Rig::new(None);
             let chunk = rig.chunk(count, &[]);

@@ -236,14 +236,14 @@ impl Shared {
     /// gives a worker something to do or ends the leadership.
     pub(super) fn settle(&self, core: &mut Core) {
         if !core.leadership().has_leader() && !core.is_busy() && core.has_open() {
-            core.leadership().await_absence();
+            core.leadership().expect_leader();
         }
         if !core.leadership().has_leader() && core.is_busy() {
             if core.leadership().offer() {
                 // It comes.
             } else if !core.needs_supervision() {
                 core.attend(RingWatcher::None);
-                core.leadership().await_absence();
+                core.leadership().expect_leader();
             } else if !core.is_heard_by_supervisor() {
                 self.hear_doorbells(core, true);
                 // What comes after a worker has seen the wish rings, so that one look is enough

@@ -65,14 +65,50 @@ pub(super) struct LeadershipState {
     hear_again: Option<u64>,
     /// When the supervisor wakes next, in nanoseconds.
     supervisor_wakes: Option<u64>,
-    /// When the supervisor asks whether any thread has led, in nanoseconds.
-    relief_at: Option<u64>,
+    stand_in: StandIn,
     /// When the supervisor looks into the open chunks, even if other threads do, in nanoseconds.
     ask_at: Option<u64>,
-    /// A thread has led since that was set.
-    was_taken: bool,
-    /// The supervisor stands in for those who should come, until one does.
-    is_relieved: bool,
+}
+
+/// Whether the supervisor leads in the place of a thread that should come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum StandIn {
+    /// It does not, and no thread is expected.
+    #[default]
+    NotNeeded,
+    /// A thread is expected: at this time, in nanoseconds, the supervisor looks whether one has
+    /// led meanwhile.
+    Expecting { until: u64, has_led: bool },
+    /// It does, until a thread leads.
+    StandsIn,
+}
+
+impl StandIn {
+    fn expect_from(now: u64) -> Self {
+        Self::Expecting {
+            until: now + ABSENCE_NS,
+            has_led: false,
+        }
+    }
+
+    /// A thread leads.
+    fn leader_came(&mut self) {
+        *self = match *self {
+            Self::Expecting { until, .. } => Self::Expecting {
+                until,
+                has_led: true,
+            },
+            Self::NotNeeded | Self::StandsIn => Self::NotNeeded,
+        };
+    }
+
+    /// When the supervisor looks whether a thread has come, in nanoseconds.
+    fn due(self) -> Option<u64> {
+        match self {
+            Self::Expecting { until, .. } => Some(until),
+            Self::NotNeeded | Self::StandsIn => None,
+        }
+    }
 }
 
 /// Who leads.
@@ -86,8 +122,7 @@ impl LeadershipState {
     pub(super) fn take(&mut self) {
         debug_assert!(!self.has_leader, "one thread leads");
         self.has_leader = true;
-        self.was_taken = true;
-        self.is_relieved = false;
+        self.stand_in.leader_came();
     }
 
     /// The thread that leads does not any more.
@@ -122,33 +157,34 @@ impl LeadershipState {
 
 /// Who stands in for a thread that should lead and does not come.
 impl LeadershipState {
-    /// A thread should come to lead: the supervisor looks after a while whether that was so.
-    pub(super) fn await_absence(&mut self) {
-        if !self.is_relieved && self.relief_at.is_none() {
-            self.relief_at = Some(sys::now_ns() + ABSENCE_NS);
-            self.was_taken = false;
+    /// A thread should come to lead: the supervisor looks after a while whether one has.
+    pub(super) fn expect_leader(&mut self) {
+        if self.stand_in == StandIn::NotNeeded {
+            self.stand_in = StandIn::expect_from(sys::now_ns());
         }
     }
 
     /// Supervisor: stands in for a thread that should lead, if it is time for that.
-    pub(super) fn relieve(&mut self, now: u64) {
-        if self.relief_at.is_none_or(|at| at > now) {
+    pub(super) fn stand_in_if_due(&mut self, now: u64) {
+        let StandIn::Expecting { until, has_led } = self.stand_in else {
+            return;
+        };
+        if until > now {
             return;
         }
-        self.relief_at = None;
-        if self.has_leader {
+        self.stand_in = if self.has_leader {
             // The thread that stops leading sees to what comes then.
-        } else if self.was_taken {
-            self.relief_at = Some(now + ABSENCE_NS);
-            self.was_taken = false;
+            StandIn::NotNeeded
+        } else if has_led {
+            StandIn::expect_from(now)
         } else {
-            self.is_relieved = true;
-        }
+            StandIn::StandsIn
+        };
     }
 
     /// Whether the supervisor stands in.
-    pub(super) fn is_relieved(&self) -> bool {
-        self.is_relieved
+    pub(super) fn supervisor_stands_in(&self) -> bool {
+        self.stand_in == StandIn::StandsIn
     }
 
     /// The supervisor is to look into the open chunks after a while. `false`: it is to already.
@@ -207,7 +243,7 @@ impl LeadershipState {
 
     /// When the supervisor has something to do of all this, in nanoseconds; `u64::MAX`: never.
     pub(super) fn next_time(&self) -> u64 {
-        let times = [self.relief_at, self.ask_at, self.hear_again];
+        let times = [self.stand_in.due(), self.ask_at, self.hear_again];
         let soonest = |next: u64, time: Option<u64>| next.min(time.unwrap_or(u64::MAX));
         times.into_iter().fold(u64::MAX, soonest)
     }
@@ -357,19 +393,19 @@ mod tests {
     #[test]
     fn the_supervisor_stands_in_until_a_thread_leads() {
         let mut state = LeadershipState::default();
-        state.await_absence();
+        state.expect_leader();
         let at = state.next_time();
-        state.relieve(at - 1);
-        assert!(!state.is_relieved(), "it is not time");
+        state.stand_in_if_due(at - 1);
+        assert!(!state.supervisor_stands_in(), "it is not time");
         state.take();
         state.release();
-        state.relieve(at);
-        assert!(!state.is_relieved(), "a thread has led");
+        state.stand_in_if_due(at);
+        assert!(!state.supervisor_stands_in(), "a thread has led");
         assert_eq!(state.next_time(), at + ABSENCE_NS, "it looks again");
-        state.relieve(at + ABSENCE_NS);
-        assert!(state.is_relieved());
+        state.stand_in_if_due(at + ABSENCE_NS);
+        assert!(state.supervisor_stands_in());
         state.take();
-        assert!(!state.is_relieved(), "a thread has come");
+        assert!(!state.supervisor_stands_in(), "a thread has come");
     }
 
     #[test]

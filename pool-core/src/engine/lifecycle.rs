@@ -216,7 +216,7 @@ impl Lifecycle {
     }
 
     /// A worker has finished a chunk.
-    pub(super) fn has_worked(&mut self) {
+    pub(super) fn chunk_finished(&mut self) {
         self.idle_deaths = 0;
     }
 
@@ -292,7 +292,7 @@ mod tests {
             "somebody may kill one"
         );
         assert_eq!(lifecycle.died_idle(), Setback::Pause(2 * BACK_OFF_NS));
-        lifecycle.has_worked();
+        lifecycle.chunk_finished();
         for _ in 0..16 {
             assert_ne!(lifecycle.died_idle(), Setback::GiveUp);
         }

@@ -30,7 +30,7 @@ pub(super) struct ParentChannel {
     may_spin: bool,
 }
 
-/// A frame that is not wholly in the ring. It has the items for itself, for the load may be taken
+/// A frame that is not wholly in the ring. It has the items for itself, for the chunk may be taken
 /// back and apart while the worker has yet to read past them.
 struct Unsent {
     header: [u8; FRAME_HEADER],
@@ -71,7 +71,7 @@ impl ParentChannel {
         (self.region.clone(), self.responses.last_seen())
     }
 
-    /// Puts a load into the ring, and returns whether all of it is there. The worker gets it when
+    /// Puts a chunk into the ring, and returns whether all of it is there. The worker gets it when
     /// it is published, for which a small one may wait until others are there.
     pub(super) fn put(&mut self, chunk: &Chunk) -> Result<bool, Corrupt> {
         let header = work::header(chunk);
@@ -237,7 +237,7 @@ impl ParentChannel {
         loop {
             if let Some(record) = self.reader.short(&mut self.responses, booking.due())? {
                 booking.book(record)?;
-                // Values of the same size may follow, of this load or of the next.
+                // Values of the same size may follow, of this chunk or of the next.
                 if let Some((open, records)) = booking.values() {
                     let count = self.reader.run(&mut self.responses, open, records);
                     booking.book_values(count);

@@ -28,16 +28,16 @@ impl<'a> Peer<'a> {
         Self { info, handle: None }
     }
 
-    /// Opens what the worker offers with an item's result, and gives it to the load. Says how many
+    /// Opens what the worker offers with an item's result, and gives it to the chunk. Says how many
     /// bytes of the record are the result, or why there is none. `None`: the worker is dead, and
     /// took it with it.
     pub(super) fn take_offering(
         self,
         record: &[u8],
-        load: &mut Chunk,
+        chunk: &mut Chunk,
     ) -> Result<Option<Result<usize, TaskError>>, Corrupt> {
         let offering = SharedResult::read(record).ok_or(Corrupt)?;
-        if load.is_initializer {
+        if chunk.is_initializer {
             return Err(Corrupt);
         }
         let pid = self.info.pid();
@@ -53,7 +53,7 @@ impl<'a> Peer<'a> {
         };
         let entered = opened.and_then(|all| {
             all.into_iter()
-                .try_for_each(|it| it.enter(load.offered_mut()).map(|_| ()))
+                .try_for_each(|it| it.enter(chunk.offered_mut()).map(|_| ()))
         });
         Ok(Some(match entered {
             Ok(()) => Ok(offering.value),

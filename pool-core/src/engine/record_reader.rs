@@ -34,7 +34,7 @@ pub(super) enum Due {
     Nothing,
     /// The outcome of an item; if that is measured, behind what was measured.
     Outcome { is_measured: bool },
-    /// How long it took for all items of a load.
+    /// How long it took for all items of a chunk.
     Time,
     /// It was told to leave, and whatever it says is nobody's.
     LastWords,
@@ -67,7 +67,7 @@ pub(super) enum Record<'a> {
     Failure(Payload<'a>),
     /// What was measured of the item whose outcome comes next.
     Timing(ItemTiming),
-    /// All items of the load are done; they took so many nanoseconds.
+    /// All items of the chunk are done; they took so many nanoseconds.
     Time(u64),
     /// What the finalizer says, or how long it took.
     LastWords,

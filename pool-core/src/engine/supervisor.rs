@@ -109,7 +109,7 @@ impl Supervisor {
                     core.kill_silent_workers();
                 }
                 core.on_time();
-                core.leadership().relieve(sys::now_ns());
+                core.leadership().stand_in_if_due(sys::now_ns());
                 core.cancel_pending_launches();
                 // It is tried again where it is still needed.
                 core.leadership().hear_again();

@@ -66,25 +66,34 @@ type Settle = Box<dyn FnOnce() + Send>;
 impl Delivery {
     /// `None`: there are no items, or nobody waits for them.
     pub(super) fn new(done: Done<Chunk>, took_ns: u64) -> Option<Self> {
-        let Done { mut load, outcomes } = done;
-        load.take_sink().map(|sink| Self {
-            attended: load.attended,
+        let Done {
+            unit: mut chunk,
+            outcomes,
+        } = done;
+        chunk.take_sink().map(|sink| Self {
+            attended: chunk.attended,
             settle: None,
             piece: ChunkOutcome {
-                first: load.first,
-                count: load.count,
+                first: chunk.first,
+                count: chunk.count,
                 took_ns,
                 outcomes,
-                ext: load.ext.take(),
+                ext: chunk.ext.take(),
             },
             sink,
         })
     }
 
     /// The same where every item fails for the same reason.
-    pub(super) fn failed(load: Chunk, error: TaskError) -> Option<Self> {
+    pub(super) fn failed(chunk: Chunk, error: TaskError) -> Option<Self> {
         let outcomes = Outcomes::All(error);
-        Self::new(Done { load, outcomes }, 0)
+        Self::new(
+            Done {
+                unit: chunk,
+                outcomes,
+            },
+            0,
+        )
     }
 
     pub(super) fn deliver(mut self) {

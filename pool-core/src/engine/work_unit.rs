@@ -16,39 +16,39 @@ pub(crate) trait WorkUnit: Sized {
     fn outcomes(&self) -> Self::Outcomes;
 }
 
-/// A load, or the first items of one, and their outcomes.
+/// A work unit, or the first items of one, and their outcomes.
 #[derive(Debug)]
-pub(crate) struct Done<L: WorkUnit> {
-    pub(crate) load: L,
-    pub(crate) outcomes: L::Outcomes,
+pub(crate) struct Done<U: WorkUnit> {
+    pub(crate) unit: U,
+    pub(crate) outcomes: U::Outcomes,
 }
 
-/// A load that was handed to a worker.
-pub(crate) struct InFlight<L: WorkUnit> {
-    pub(crate) load: L,
-    pub(crate) outcomes: L::Outcomes,
+/// A unit that was handed to a worker.
+pub(crate) struct InFlight<U: WorkUnit> {
+    pub(crate) unit: U,
+    pub(crate) outcomes: U::Outcomes,
     /// The number of its first item among all that this worker got.
     pub(super) first: u64,
     /// How many of its items have an outcome.
     pub(super) done: u32,
 }
 
-impl<L: WorkUnit> InFlight<L> {
+impl<U: WorkUnit> InFlight<U> {
     /// Whether every item has its outcome.
     pub(crate) fn is_done(&self) -> bool {
-        self.done == self.load.count()
+        self.done == self.unit.count()
     }
 
     /// How many of its items have no outcome.
     pub(crate) fn open(&self) -> u32 {
-        self.load.count() - self.done
+        self.unit.count() - self.done
     }
 }
 
 /// What a worker that died leaves behind.
-pub(crate) struct Salvaged<L: WorkUnit> {
-    /// Loads all of whose items have an outcome, or that part of one.
-    pub(crate) finished: Vec<Done<L>>,
+pub(crate) struct Salvaged<U: WorkUnit> {
+    /// Units all of whose items have an outcome, or that part of one.
+    pub(crate) finished: Vec<Done<U>>,
     /// The one item that was running.
-    pub(crate) lost: Option<L>,
+    pub(crate) lost: Option<U>,
 }

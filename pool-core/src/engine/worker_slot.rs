@@ -77,15 +77,15 @@ struct Known {
     setup: Setup,
     departure: Departure,
     /// There could be no successor for it.
-    is_alone: bool,
+    goes_without_successor: bool,
     life: Life,
     bell: Bell,
     /// When to look at the running item's deadline.
     deadline: Option<u64>,
     /// How far it was when a deadline was last looked at, and when it was first seen there.
     overdue: Option<(u64, u64)>,
-    /// Whether it has finished a load.
-    has_worked: bool,
+    /// Whether it has finished a chunk.
+    has_finished_chunk: bool,
     tally: Tally,
     /// When it was reached.
     born: u64,
@@ -422,16 +422,16 @@ impl Slot {
         self.worker.departure = Departure::Retired(reason);
     }
 
-    pub(super) fn is_alone(&self) -> bool {
-        self.worker.is_alone
+    pub(super) fn goes_without_successor(&self) -> bool {
+        self.worker.goes_without_successor
     }
 
     /// Not retired: there could be no successor for it.
-    pub(super) fn stays_alone(&mut self) {
+    pub(super) fn go_without_successor(&mut self) {
         if matches!(self.worker.departure, Departure::Retired(_)) {
-            return self.refuse("stays_alone after it was retired");
+            return self.refuse("go_without_successor after it was retired");
         }
-        self.worker.is_alone = true;
+        self.worker.goes_without_successor = true;
     }
 }
 
@@ -574,8 +574,8 @@ impl Slot {
 
 /// What its worker has done.
 impl Slot {
-    pub(super) fn has_worked(&self) -> bool {
-        self.worker.has_worked
+    pub(super) fn has_finished_chunk(&self) -> bool {
+        self.worker.has_finished_chunk
     }
 
     pub(super) fn tally(&self) -> Tally {
@@ -591,7 +591,7 @@ impl Slot {
     /// It has finished a chunk of so many items.
     pub(super) fn worked(&mut self, items: u32) {
         self.worker.tally.items += u64::from(items);
-        self.worker.has_worked = true;
+        self.worker.has_finished_chunk = true;
     }
 
     /// When it was reached.
@@ -611,9 +611,9 @@ impl Slot {
 /// What a worker has done since it was reached.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
-    /// How long the loads took that it has finished, by its own word.
+    /// How long the chunks took that it has finished, by its own word.
     pub(super) busy_ns: u64,
-    /// Items of these loads.
+    /// Items of these chunks.
     pub(super) items: u64,
 }
 
@@ -892,7 +892,7 @@ mod tests {
         slot.begin_initializer();
         slot.is_ready();
         slot.plan_departure(ExitReason::MaxAge);
-        slot.stays_alone();
+        slot.go_without_successor();
         slot.disconnect(3);
         slot.kill(Killed::Deadline, 9);
         slot.look_at(5);
@@ -900,8 +900,8 @@ mod tests {
     }
 
     fn assert_nothing_is_known(slot: &Slot) {
-        assert!(!slot.is_killed() && !slot.is_to_go() && !slot.is_alone());
-        assert!(!slot.is_set_up() && !slot.has_worked() && slot.is_connected());
+        assert!(!slot.is_killed() && !slot.is_to_go() && !slot.goes_without_successor());
+        assert!(!slot.is_set_up() && !slot.has_finished_chunk() && slot.is_connected());
         let times = (slot.deadline(), slot.death_due(), slot.polled_at());
         assert_eq!(times, (None, None, None));
         assert_eq!(slot.tally().items, 0);

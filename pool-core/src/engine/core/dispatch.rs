@@ -72,7 +72,7 @@ impl Core {
         self.abandoned = abandoned;
     }
 
-    /// Sends the newest load of a worker.
+    /// Sends the newest chunk of a worker.
     pub(in crate::engine) fn send(&mut self, slot: SlotId) {
         self.put(slot);
         self.publish(slot);
@@ -85,7 +85,7 @@ impl Core {
         }
     }
 
-    /// Puts the newest load of a worker into its ring.
+    /// Puts the newest chunk of a worker into its ring.
     fn put(&mut self, slot: SlotId) {
         let busy = self.scheduler.busy();
         let watcher = self.watcher;

@@ -171,8 +171,8 @@ impl Core {
             }
             return false;
         };
-        let load = self.scheduler.load_of(slot, item);
-        if load.is_none_or(|chunk| chunk.call() != call) {
+        let chunk = self.scheduler.unit_of(slot, item);
+        if chunk.is_none_or(|chunk| chunk.call() != call) {
             return false;
         }
         match how {
@@ -314,15 +314,15 @@ impl Core {
         Ok(news)
     }
 
-    /// A worker has finished a load.
+    /// A worker has finished a chunk.
     pub(super) fn finished(&mut self, slot: SlotId, mut done: Done<Chunk>, took_ns: u64) {
         self.slots[slot].was_busy(took_ns);
-        if done.load.is_initializer {
+        if done.unit.is_initializer {
             let mut piece = ChunkOutcome {
                 first: 0,
-                count: done.load.count,
+                count: done.unit.count,
                 took_ns,
-                ext: done.load.ext.take(),
+                ext: done.unit.ext.take(),
                 outcomes: done.outcomes,
             };
             piece.tell_tracer();
@@ -336,8 +336,8 @@ impl Core {
             };
             self.prepared(slot, failed);
         } else {
-            self.slots[slot].worked(done.load.count);
-            self.lifecycle.has_worked();
+            self.slots[slot].worked(done.unit.count);
+            self.lifecycle.chunk_finished();
             #[allow(unused_mut, reason = "events alone have origins")]
             let mut delivery = Delivery::new(done, took_ns);
             #[cfg(feature = "tracing")]
@@ -394,7 +394,7 @@ impl Core {
         let is_theirs = if self.leadership.has_leader() {
             self.is_awake()
         } else {
-            !self.leadership.is_relieved() && !self.is_supervised()
+            !self.leadership.supervisor_stands_in() && !self.is_supervised()
         };
         if is_theirs {
             return Vec::new();
@@ -412,7 +412,7 @@ impl Core {
         self.is_orphaned &= self.is_busy();
         self.notify.has_unattended()
             || self.is_orphaned
-            || self.leadership.is_relieved()
+            || self.leadership.supervisor_stands_in()
             || !self.end.is_open()
     }
 

@@ -38,7 +38,7 @@ impl Core {
                 continue;
             }
             match self.lifecycle.positions().successor(position) {
-                None if self.slots[active].is_alone() => self.dismiss(active),
+                None if self.slots[active].goes_without_successor() => self.dismiss(active),
                 None if self.lifecycle.positions().is_crowded(position) => {}
                 None => {
                     self.occupy(position);
@@ -134,7 +134,7 @@ impl Core {
         };
         self.slots[slot].leave();
         if let Some(active) = self.lifecycle.dismiss_successor(position) {
-            self.slots[active].stays_alone();
+            self.slots[active].go_without_successor();
         }
         true
     }
@@ -158,7 +158,7 @@ impl Core {
         self.dismiss(slot);
     }
 
-    /// A worker has finished a load, or has come so far that it could be given one.
+    /// A worker has finished a chunk, or has come so far that it could be given one.
     pub(in crate::engine) fn check_limits(&mut self, slot: SlotId) {
         if let Some(limit) = self.config.lifecycle.max_memory
             && self.resident(slot) > limit
@@ -289,8 +289,8 @@ impl Core {
         let Some(slot) = self.lifecycle.positions().active(position) else {
             return (false, false, 0);
         };
-        let loads = self.scheduler.in_flight(slot).count();
-        (true, self.is_ready(slot), loads)
+        let chunks = self.scheduler.in_flight(slot).count();
+        (true, self.is_ready(slot), chunks)
     }
 
     /// The first worker of a position that the pool was given later cannot be started: then the

@@ -66,7 +66,7 @@ impl Core {
         self.notify.attach_tracer(tracer, workers)
     }
 
-    /// Since when a slot's worker is at its current load, by its own word, in nanoseconds.
+    /// Since when a slot's worker is at its current chunk, by its own word, in nanoseconds.
     fn at_work_since(&self, slot: SlotId, region: &Region, now: u64) -> Option<u64> {
         let since = region
             .frame_started()

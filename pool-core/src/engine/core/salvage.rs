@@ -95,7 +95,7 @@ impl Core {
                 None if expected
                     || killed.is_some()
                     || is_orphan
-                    || self.slots[slot].has_worked() => {}
+                    || self.slots[slot].has_finished_chunk() => {}
                 None => self.exited_idle(slot, death),
             },
         }

@@ -12,7 +12,7 @@ use crate::engine::slot_id::SlotId;
 use crate::engine::work::Delivery;
 
 impl Core {
-    /// Notes where the items of a worker's newest load come from, which is about to be sent.
+    /// Notes where the items of a worker's newest chunk come from, which is about to be sent.
     #[inline]
     pub(in crate::engine) fn note_origin(&self, slot: SlotId) {
         let newest = self.scheduler.newest(slot);

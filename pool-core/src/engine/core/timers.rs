@@ -171,7 +171,7 @@ impl Core {
         }
         let mut due = waiting.map(|timeout| now + timeout.as_ns());
         let running = self.scheduler.running_item(slot, begun).and_then(|item| {
-            let timeout = self.scheduler.load_of(slot, item)?.timeout?;
+            let timeout = self.scheduler.unit_of(slot, item)?.timeout?;
             Some((item, timeout.as_ns()))
         });
         if let Some((item, timeout)) = running {

@@ -208,7 +208,7 @@ impl Core {
             });
         // One that has done nothing so far counts as a failure, or there might be no end of them.
         let is_useful = self.slots[slot].is_set_up()
-            && (self.slots[slot].has_worked() || self.scheduler.is_busy(slot));
+            && (self.slots[slot].has_finished_chunk() || self.scheduler.is_busy(slot));
         if !is_alive || !is_useful {
             self.lost_doorbell(slot);
         } else if self.slots[slot].is_connected() {

@@ -5,7 +5,7 @@ use super::{Imbalance, STUCK_NS, Scheduler};
 use crate::engine::slot_id::SlotId;
 use crate::engine::work_unit::{InFlight, WorkUnit};
 
-impl<L: WorkUnit> Scheduler<L> {
+impl<U: WorkUnit> Scheduler<U> {
     /// Whether a worker has nothing to do, and nothing waits for it.
     pub(crate) fn has_room_for_work(&self) -> bool {
         self.queue.is_empty() && self.idle.iter().any(|&slot| self.queues[slot].may_take())
@@ -27,7 +27,7 @@ impl<L: WorkUnit> Scheduler<L> {
             if !worker.may_give() {
                 continue;
             }
-            if worker.load_ns.saturating_mul(worker.in_flight.len() as u64) > CREDIT_NS {
+            if worker.unit_ns.saturating_mul(worker.in_flight.len() as u64) > CREDIT_NS {
                 // It is known to take long.
                 return Some(Imbalance::TakeBack(slot));
             }
@@ -46,18 +46,18 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// All items of a worker that were not begun, when `begun` items had been, were taken back from
-    /// its worker: they go to the head of the queue, in order, in pieces for every idle worker.
+    /// its worker: they go to the head of the queue, in order, in shares for every idle worker.
     pub(crate) fn reclaimed_up_to(&mut self, slot: SlotId, begun: u64) {
         let worker = &mut self.queues[slot];
         worker.begin_reclaim(begun);
         let mut back = Vec::new();
         for flight in std::mem::take(&mut worker.in_flight) {
-            let count = flight.load.count();
+            let count = flight.unit.count();
             let kept = begun
                 .saturating_sub(flight.first)
                 .clamp(u64::from(flight.done), u64::from(count)) as u32;
             let InFlight {
-                load,
+                unit,
                 outcomes,
                 first,
                 done,
@@ -69,15 +69,15 @@ impl<L: WorkUnit> Scheduler<L> {
             {
                 *tasks += 1;
             }
-            let (load, rest) = if kept < count {
-                let (load, rest) = load.split(kept);
-                (load, Some(rest))
+            let (unit, rest) = if kept < count {
+                let (unit, rest) = unit.split(kept);
+                (unit, Some(rest))
             } else {
-                (load, None)
+                (unit, None)
             };
-            // An empty load stays: the worker still says when it is past it.
+            // An empty unit stays: the worker still says when it is past it.
             worker.in_flight.push_back(InFlight {
-                load,
+                unit,
                 outcomes,
                 first,
                 done,
@@ -85,22 +85,22 @@ impl<L: WorkUnit> Scheduler<L> {
             back.extend(rest);
         }
         let idle = self.idle.len().max(1) as u32;
-        for load in back.into_iter().rev() {
-            let shares = idle.min(load.count()).max(1);
-            let size = load.count().div_ceil(shares);
-            let mut rest = Some(load);
-            let mut pieces = Vec::new();
-            while let Some(load) = rest.take() {
-                if load.count() > size {
-                    let (piece, after) = load.split(size);
-                    pieces.push(piece);
+        for unit in back.into_iter().rev() {
+            let shares = idle.min(unit.count()).max(1);
+            let size = unit.count().div_ceil(shares);
+            let mut rest = Some(unit);
+            let mut shared = Vec::new();
+            while let Some(unit) = rest.take() {
+                if unit.count() > size {
+                    let (share, after) = unit.split(size);
+                    shared.push(share);
                     rest = Some(after);
                 } else {
-                    pieces.push(load);
+                    shared.push(unit);
                 }
             }
-            for piece in pieces.into_iter().rev() {
-                self.queue.push_front(piece);
+            for share in shared.into_iter().rev() {
+                self.queue.push_front(share);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Which worker runs what: pure decisions, without input or output, threads or a clock.
 //!
-//! The scheduler owns every load (a chunk of items) from its submission until its last item has
-//! an outcome. It decides; the [`Core`](super::core::Core) acts and reports back what happened.
+//! The scheduler owns every work unit (a chunk of items) from its submission until its last item
+//! has an outcome. It decides; the [`Core`](super::core::Core) acts and reports back what happened.
 
 mod balance;
 #[cfg(test)]
@@ -19,14 +19,14 @@ use crate::observe::worker_exit::ExitReason;
 /// How long a worker is at the same item before what waits behind it is taken back for an idle
 /// worker, in nanoseconds. Below that, the interruption costs more than the waiting.
 const STUCK_NS: u64 = 300_000;
-/// With this many loads a worker does not run dry while a few more are collected: only one that
+/// With this many units a worker does not run dry while a few more are collected: only one that
 /// takes little time for each gets this many.
 const WELL_FED: usize = 4;
 
 /// See the module.
-pub(crate) struct Scheduler<L: WorkUnit> {
-    queue: VecDeque<L>,
-    queues: PerSlot<WorkerQueue<L>>,
+pub(crate) struct Scheduler<U: WorkUnit> {
+    queue: VecDeque<U>,
+    queues: PerSlot<WorkerQueue<U>>,
     /// Idle queues, the one that worked last at the end: it may still be awake.
     idle: Vec<SlotId>,
     /// How many queues have in_flight.
@@ -46,7 +46,7 @@ pub(crate) enum Imbalance {
     AskAgain(u64),
 }
 
-impl<L: WorkUnit> Scheduler<L> {
+impl<U: WorkUnit> Scheduler<U> {
     pub(crate) fn new(queues: usize, max_tasks: Option<u64>) -> Self {
         Self {
             queue: VecDeque::new(),
@@ -59,17 +59,17 @@ impl<L: WorkUnit> Scheduler<L> {
         }
     }
 
-    /// A new load, behind all others.
-    pub(crate) fn submit(&mut self, load: L) {
-        self.queue.push_back(load);
+    /// A new unit, behind all others.
+    pub(crate) fn submit(&mut self, unit: U) {
+        self.queue.push_back(unit);
     }
 
-    /// A load that was handed out before, ahead of all others.
-    pub(crate) fn resubmit(&mut self, load: L) {
-        self.queue.push_front(load);
+    /// A unit that was handed out before, ahead of all others.
+    pub(crate) fn resubmit(&mut self, unit: U) {
+        self.queue.push_front(unit);
     }
 
-    /// There will be no new loads.
+    /// There will be no new units.
     pub(crate) fn close(&mut self) {
         self.closing = true;
     }
@@ -106,20 +106,20 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues[slot].is_used_up()
     }
 
-    /// Puts a load into a worker that is not a task but must come before the first: the
+    /// Puts a unit into a worker that is not a task but must come before the first: the
     /// initializer. The worker takes nothing else before it has finished.
-    pub(crate) fn prepare(&mut self, slot: SlotId, load: L) {
+    pub(crate) fn prepare(&mut self, slot: SlotId, unit: U) {
         let worker = &mut self.queues[slot];
         worker.prepare();
         if let Some(tasks) = &mut worker.tasks_left {
             *tasks += 1;
         }
-        self.hand(slot, load);
+        self.hand(slot, unit);
     }
 
-    /// Chooses a worker for the next load and moves it there, at the end of the worker's
-    /// in_flight. Loads that nobody wants any more go into `abandoned` instead.
-    pub(crate) fn assign(&mut self, abandoned: &mut Vec<L>) -> Option<SlotId> {
+    /// Chooses a worker for the next unit and moves it there, at the end of the worker's
+    /// in_flight. Units that nobody wants any more go into `abandoned` instead.
+    pub(crate) fn assign(&mut self, abandoned: &mut Vec<U>) -> Option<SlotId> {
         while self.queue.front().is_some_and(WorkUnit::is_abandoned) {
             abandoned.extend(self.queue.pop_front());
         }
@@ -127,8 +127,8 @@ impl<L: WorkUnit> Scheduler<L> {
             return None;
         }
         let slot = self.choose()?;
-        let load = self.queue.pop_front()?;
-        self.hand(slot, load);
+        let unit = self.queue.pop_front()?;
+        self.hand(slot, unit);
         Some(slot)
     }
 
@@ -145,7 +145,7 @@ impl<L: WorkUnit> Scheduler<L> {
         {
             return Some(self.idle[at]);
         }
-        // All are busy: the one with the fewest loads, if it may have more.
+        // All are busy: the one with the fewest units, if it may have more.
         self.queues
             .iter()
             .filter(|(_, worker)| {
@@ -163,7 +163,7 @@ impl<L: WorkUnit> Scheduler<L> {
             .is_some_and(|worker| worker.may_take() && worker.in_flight.len() >= WELL_FED)
     }
 
-    fn hand(&mut self, slot: SlotId, load: L) {
+    fn hand(&mut self, slot: SlotId, unit: U) {
         self.latest = slot;
         let worker = &mut self.queues[slot];
         if worker.is_idle() {
@@ -179,10 +179,10 @@ impl<L: WorkUnit> Scheduler<L> {
             *tasks -= 1;
         }
         let first = worker.handed;
-        worker.handed += u64::from(load.count());
+        worker.handed += u64::from(unit.count());
         worker.in_flight.push_back(InFlight {
-            outcomes: load.outcomes(),
-            load,
+            outcomes: unit.outcomes(),
+            unit,
             first,
             done: 0,
         });
@@ -190,38 +190,38 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// What comes next from a worker.
     #[inline]
-    pub(crate) fn front(&self, slot: SlotId) -> Option<&InFlight<L>> {
+    pub(crate) fn front(&self, slot: SlotId) -> Option<&InFlight<U>> {
         self.queues[slot].in_flight.front()
     }
 
     /// The same, to put an outcome there.
     #[inline]
-    pub(crate) fn front_flight_mut(&mut self, slot: SlotId) -> Option<&mut InFlight<L>> {
+    pub(crate) fn front_flight_mut(&mut self, slot: SlotId) -> Option<&mut InFlight<U>> {
         self.queues[slot].in_flight.front_mut()
     }
 
-    /// The load whose outcomes come next from a worker.
-    pub(crate) fn front_mut(&mut self, slot: SlotId) -> Option<&mut L> {
-        Some(&mut self.queues[slot].in_flight.front_mut()?.load)
+    /// The unit whose outcomes come next from a worker.
+    pub(crate) fn front_mut(&mut self, slot: SlotId) -> Option<&mut U> {
+        Some(&mut self.queues[slot].in_flight.front_mut()?.unit)
     }
 
-    /// The load that has the first item of the worker without an outcome.
-    pub(crate) fn next_mut(&mut self, slot: SlotId) -> Option<&mut L> {
+    /// The unit that has the first item of the worker without an outcome.
+    pub(crate) fn next_mut(&mut self, slot: SlotId) -> Option<&mut U> {
         let mut in_flight = self.queues[slot].in_flight.iter_mut();
-        Some(&mut in_flight.find(|flight| !flight.is_done())?.load)
+        Some(&mut in_flight.find(|flight| !flight.is_done())?.unit)
     }
 
-    /// The load that was handed to a worker last, for a change before it is sent.
-    pub(crate) fn newest_mut(&mut self, slot: SlotId) -> Option<&mut L> {
-        Some(&mut self.queues[slot].in_flight.back_mut()?.load)
+    /// The unit that was handed to a worker last, for a change before it is sent.
+    pub(crate) fn newest_mut(&mut self, slot: SlotId) -> Option<&mut U> {
+        Some(&mut self.queues[slot].in_flight.back_mut()?.unit)
     }
 
-    /// The load that was handed to a worker last.
-    pub(crate) fn newest(&self, slot: SlotId) -> Option<&L> {
+    /// The unit that was handed to a worker last.
+    pub(crate) fn newest(&self, slot: SlotId) -> Option<&U> {
         self.queues[slot]
             .in_flight
             .back()
-            .map(|flight| &flight.load)
+            .map(|flight| &flight.unit)
     }
 
     /// How many items a worker was handed, ever.
@@ -230,12 +230,12 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues[slot].handed
     }
 
-    /// All loads of a worker, in order.
-    pub(crate) fn in_flight(&self, slot: SlotId) -> impl Iterator<Item = &L> {
+    /// All units of a worker, in order.
+    pub(crate) fn in_flight(&self, slot: SlotId) -> impl Iterator<Item = &U> {
         self.queues[slot]
             .in_flight
             .iter()
-            .map(|flight| &flight.load)
+            .map(|flight| &flight.unit)
     }
 
     /// The number, counted from 1, of the item that a worker runs, if it runs one, given
@@ -253,53 +253,53 @@ impl<L: WorkUnit> Scheduler<L> {
         self.running_item(slot, self.queues[slot].last_allowed())
     }
 
-    /// The load that a worker's item with this number belongs to.
-    pub(crate) fn load_of(&self, slot: SlotId, number: u64) -> Option<&L> {
+    /// The unit that a worker's item with this number belongs to.
+    pub(crate) fn unit_of(&self, slot: SlotId, number: u64) -> Option<&U> {
         let mut in_flight = self.queues[slot].in_flight.iter();
-        let flight = in_flight.find(|it| number <= it.first + u64::from(it.load.count()))?;
-        (number > flight.first).then_some(&flight.load)
+        let flight = in_flight.find(|it| number <= it.first + u64::from(it.unit.count()))?;
+        (number > flight.first).then_some(&flight.unit)
     }
 
-    /// The load that a worker's item with this number belongs to, and its place there, counted from
+    /// The unit that a worker's item with this number belongs to, and its place there, counted from
     /// 0.
-    pub(crate) fn place_of(&self, slot: SlotId, number: u64) -> Option<(&L, u32)> {
-        let load = self.load_of(slot, number)?;
+    pub(crate) fn place_of(&self, slot: SlotId, number: u64) -> Option<(&U, u32)> {
+        let unit = self.unit_of(slot, number)?;
         let mut in_flight = self.queues[slot].in_flight.iter();
-        let flight = in_flight.find(|it| std::ptr::eq(&raw const it.load, load))?;
-        Some((load, (number - flight.first - 1) as u32))
+        let flight = in_flight.find(|it| std::ptr::eq(&raw const it.unit, unit))?;
+        Some((unit, (number - flight.first - 1) as u32))
     }
 
     /// How many items a worker has behind the one with this number.
     pub(crate) fn items_behind(&self, slot: SlotId, number: u64) -> u64 {
-        let behind = |flight: &InFlight<L>| {
-            let end = flight.first + u64::from(flight.load.count());
+        let behind = |flight: &InFlight<U>| {
+            let end = flight.first + u64::from(flight.unit.count());
             end.saturating_sub(number.max(flight.first))
         };
         self.queues[slot].in_flight.iter().map(behind).sum()
     }
 
-    /// The next item of the worker's current load has an outcome: gives the load, and where that
+    /// The next item of the worker's current unit has an outcome: gives the unit, and where that
     /// goes. `None`: it has no open item, so the worker writes nonsense.
     #[inline]
-    pub(crate) fn item_done(&mut self, slot: SlotId) -> Option<(&mut L, &mut L::Outcomes)> {
+    pub(crate) fn item_done(&mut self, slot: SlotId) -> Option<(&mut U, &mut U::Outcomes)> {
         let flight = self.queues[slot].in_flight.front_mut()?;
         if flight.is_done() {
             return None;
         }
         flight.done += 1;
-        Some((&mut flight.load, &mut flight.outcomes))
+        Some((&mut flight.unit, &mut flight.outcomes))
     }
 
-    /// This many items of the worker's current load, which has them, have outcomes.
+    /// This many items of the worker's current unit, which has them, have outcomes.
     pub(crate) fn items_done(&mut self, slot: SlotId, count: u32) {
         if let Some(flight) = self.queues[slot].in_flight.front_mut() {
             flight.done += count;
         }
     }
 
-    /// The worker has finished its current load, after this many nanoseconds. `None`: it
+    /// The worker has finished its current unit, after this many nanoseconds. `None`: it
     /// is not, so the worker writes nonsense.
-    pub(crate) fn load_done(&mut self, slot: SlotId, took_ns: u64) -> Option<Done<L>> {
+    pub(crate) fn unit_done(&mut self, slot: SlotId, took_ns: u64) -> Option<Done<U>> {
         let worker = &mut self.queues[slot];
         if !worker.in_flight.front().is_some_and(InFlight::is_done) {
             return None;
@@ -307,10 +307,10 @@ impl<L: WorkUnit> Scheduler<L> {
         let flight = worker.in_flight.pop_front()?;
         if worker.has_finished() {
             // It says nothing about how long tasks take.
-        } else if worker.load_ns == 0 {
-            worker.load_ns = took_ns.max(1);
+        } else if worker.unit_ns == 0 {
+            worker.unit_ns = took_ns.max(1);
         } else {
-            worker.load_ns = (worker.load_ns - worker.load_ns / 8)
+            worker.unit_ns = (worker.unit_ns - worker.unit_ns / 8)
                 .saturating_add(took_ns / 8)
                 .max(1);
         }
@@ -318,8 +318,8 @@ impl<L: WorkUnit> Scheduler<L> {
             self.busy -= 1;
             self.idle.push(slot);
         }
-        let InFlight { load, outcomes, .. } = flight;
-        Some(Done { load, outcomes })
+        let InFlight { unit, outcomes, .. } = flight;
+        Some(Done { unit, outcomes })
     }
 
     /// The worker was seen to get ahead.
@@ -327,7 +327,7 @@ impl<L: WorkUnit> Scheduler<L> {
         self.queues[slot].stands_since = None;
     }
 
-    /// The load that was handed to this worker last waits for space in its ring.
+    /// The unit that was handed to this worker last waits for space in its ring.
     pub(crate) fn choke(&mut self, slot: SlotId) {
         self.queues[slot].choke();
     }
@@ -367,7 +367,7 @@ impl<L: WorkUnit> Scheduler<L> {
 
     /// The worker died when it had begun this many items. Its waiting items go back to the head of
     /// the queue; the rest is for the caller.
-    pub(crate) fn down(&mut self, slot: SlotId, begun: u64) -> Salvaged<L> {
+    pub(crate) fn down(&mut self, slot: SlotId, begun: u64) -> Salvaged<U> {
         let mut salvaged = Salvaged {
             finished: Vec::new(),
             lost: None,
@@ -380,13 +380,13 @@ impl<L: WorkUnit> Scheduler<L> {
         let mut back = Vec::new();
         for flight in std::mem::replace(worker, WorkerQueue::new()).in_flight {
             let InFlight {
-                load,
+                unit,
                 outcomes,
                 first,
                 done,
             } = flight;
-            let (load, rest) = load.split(done);
-            salvaged.finished.push(Done { load, outcomes });
+            let (unit, rest) = unit.split(done);
+            salvaged.finished.push(Done { unit, outcomes });
             if rest.count() == 0 {
                 continue;
             }
@@ -400,8 +400,8 @@ impl<L: WorkUnit> Scheduler<L> {
                 back.push(rest);
             }
         }
-        for load in back.into_iter().rev() {
-            self.queue.push_front(load);
+        for unit in back.into_iter().rev() {
+            self.queue.push_front(unit);
         }
         salvaged
     }
@@ -412,24 +412,24 @@ impl<L: WorkUnit> Scheduler<L> {
     }
 
     /// Everything that was not handed out.
-    pub(crate) fn drain_queue(&mut self) -> impl Iterator<Item = L> {
+    pub(crate) fn drain_queue(&mut self) -> impl Iterator<Item = U> {
         std::mem::take(&mut self.queue).into_iter()
     }
 
-    /// The loads that wait in the queue.
-    pub(crate) fn queue(&self) -> &VecDeque<L> {
+    /// The units that wait in the queue.
+    pub(crate) fn queue(&self) -> &VecDeque<U> {
         &self.queue
     }
 
-    /// Takes the loads out of the queue for which `take` says so.
-    pub(crate) fn extract(&mut self, take: impl Fn(&L) -> bool) -> Vec<L> {
-        // The loads of one call are neighbours, as a rule: a look is cheaper than a move of all.
+    /// Takes the units out of the queue for which `take` says so.
+    pub(crate) fn extract(&mut self, take: impl Fn(&U) -> bool) -> Vec<U> {
+        // The units of one call are neighbours, as a rule: a look is cheaper than a move of all.
         let first = self.queue.iter().position(&take);
         let last = self.queue.iter().rposition(&take);
         let (Some(first), Some(last)) = (first, last) else {
             return Vec::new();
         };
-        let (taken, kept): (Vec<L>, Vec<L>) = self.queue.drain(first..=last).partition(take);
+        let (taken, kept): (Vec<U>, Vec<U>) = self.queue.drain(first..=last).partition(take);
         if !kept.is_empty() {
             let mut behind = self.queue.split_off(first);
             self.queue.extend(kept);

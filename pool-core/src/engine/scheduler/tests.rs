@@ -8,11 +8,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A load of items that have names.
+/// A unit of items that have names.
 #[derive(Debug, Clone)]
 struct Named {
     items: Vec<u32>,
-    /// Shared by all loads of a call.
+    /// Shared by all units of a call.
     abandoned: Rc<Cell<bool>>,
     retries: u32,
     is_initializer: bool,
@@ -154,9 +154,9 @@ impl World {
         }
     }
 
-    fn outcome(&mut self, load: &Named) {
-        if !load.is_initializer {
-            for &item in &load.items {
+    fn outcome(&mut self, unit: &Named) {
+        if !unit.is_initializer {
+            for &item in &unit.items {
                 self.outcomes[item as usize] += 1;
             }
         }
@@ -231,7 +231,7 @@ impl World {
 
     fn submit(&mut self, items: u32, retries: u32) {
         let next = self.outcomes.len() as u32;
-        let load = Named {
+        let unit = Named {
             items: (next..next + items).collect(),
             abandoned: Rc::default(),
             retries,
@@ -242,10 +242,10 @@ impl World {
         }
         self.may_run.resize(self.outcomes.len(), 1);
         if self.is_closed {
-            self.outcome(&load);
+            self.outcome(&unit);
         } else {
-            self.calls.push(load.abandoned.clone());
-            self.scheduler.submit(load);
+            self.calls.push(unit.abandoned.clone());
+            self.scheduler.submit(unit);
         }
     }
 
@@ -262,13 +262,13 @@ impl World {
             self.scheduler.reserve(slot);
         }
         if self.has_initializer {
-            let load = Named {
+            let unit = Named {
                 items: vec![INITIALIZER],
                 abandoned: Rc::default(),
                 retries: 0,
                 is_initializer: true,
             };
-            self.scheduler.prepare(slot, load);
+            self.scheduler.prepare(slot, unit);
             worker.frames.push_back(VecDeque::from([INITIALIZER]));
             worker.preparing = true;
         }
@@ -278,7 +278,7 @@ impl World {
     fn hand_out(&mut self) {
         let mut abandoned = Vec::new();
         while let Some(slot) = self.scheduler.assign(&mut abandoned) {
-            let load = self.scheduler.newest(slot).expect("just assigned").clone();
+            let unit = self.scheduler.newest(slot).expect("just assigned").clone();
             let worker = self.workers[slot]
                 .as_mut()
                 .expect("queues that are up have workers");
@@ -290,11 +290,11 @@ impl World {
             assert!(!worker.reserved, "nothing before it is its turn");
             assert!(!worker.dismissed, "nothing after it was dismissed");
             assert!(!worker.retiring && worker.killed.is_none(), "it is doomed");
-            worker.frames.push_back(load.items.into());
+            worker.frames.push_back(unit.items.into());
         }
-        for load in abandoned {
-            assert!(load.is_abandoned());
-            self.outcome(&load);
+        for unit in abandoned {
+            assert!(unit.is_abandoned());
+            self.outcome(&unit);
         }
         while let Some(slot) = self.scheduler.superfluous() {
             self.scheduler.retiring(slot);
@@ -378,8 +378,8 @@ impl World {
                 }
                 Some(Answer::Frame) => {
                     worker.preparing = false;
-                    let done = self.scheduler.load_done(slot, 500);
-                    self.outcome(&done.expect("all its items are done").load);
+                    let done = self.scheduler.unit_done(slot, 500);
+                    self.outcome(&done.expect("all its items are done").unit);
                 }
             }
             self.scheduler.progressed(slot);
@@ -406,7 +406,7 @@ impl World {
         };
         call.set(true);
         for slot in (0..LANES).map(SlotId::new) {
-            let is_here = |load: &Named| Rc::ptr_eq(&load.abandoned, &call);
+            let is_here = |unit: &Named| Rc::ptr_eq(&unit.abandoned, &call);
             if !self.scheduler.in_flight(slot).any(is_here) {
                 continue;
             }
@@ -424,17 +424,17 @@ impl World {
                 worker.running.is_some(),
                 "what runs is known"
             );
-            let load = item.and_then(|item| self.scheduler.load_of(slot, item));
-            if kill && load.is_some_and(is_here) {
+            let unit = item.and_then(|item| self.scheduler.unit_of(slot, item));
+            if kill && unit.is_some_and(is_here) {
                 worker.killed = Some(Death::Cancelled);
                 self.scheduler.doom(slot);
             }
         }
-        for load in self
+        for unit in self
             .scheduler
-            .extract(|load| Rc::ptr_eq(&load.abandoned, &call))
+            .extract(|unit| Rc::ptr_eq(&unit.abandoned, &call))
         {
-            self.outcome(&load);
+            self.outcome(&unit);
         }
     }
 
@@ -447,10 +447,10 @@ impl World {
         }
         let worker = self.workers[slot].take().expect("a worker");
         let salvaged = self.scheduler.down(slot, worker.begun);
-        let lost = salvaged.lost.as_ref().map(|load| load.items.clone());
+        let lost = salvaged.lost.as_ref().map(|unit| unit.items.clone());
         if death == Death::ProtocolViolation {
             // What it had run may be run again.
-            let known = salvaged.finished.iter().flat_map(|done| &done.load.items);
+            let known = salvaged.finished.iter().flat_map(|done| &done.unit.items);
             let known: Vec<u32> = known.copied().collect();
             for (&runs, (item, may_run)) in self.runs.iter().zip((0..).zip(&mut self.may_run)) {
                 *may_run = if known.contains(&item) {
@@ -464,9 +464,9 @@ impl World {
             assert_eq!(lost, running, "exactly the running item is lost");
         }
         for done in salvaged.finished {
-            self.outcome(&done.load);
+            self.outcome(&done.unit);
         }
-        self.scheduler.extract(|load| load.is_initializer);
+        self.scheduler.extract(|unit| unit.is_initializer);
         if let Some(mut lost) = salvaged.lost {
             assert_eq!(lost.count(), 1);
             let again = lost.retries > 0 && death != Death::Cancelled;

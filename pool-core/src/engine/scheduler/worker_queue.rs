@@ -24,24 +24,24 @@ use crate::engine::work_unit::{InFlight, WorkUnit};
 pub(super) const CREDIT_NS: u64 = 400_000;
 /// What it costs to wake a worker, in nanoseconds.
 const WAKE_NS: u64 = 20_000;
-/// The most loads that a worker may have at a time.
-const MAX_FLIGHTS: u64 = 256;
+/// The most units that a worker may have at a time.
+const MAX_IN_FLIGHT: u64 = 256;
 
 /// See the module.
-pub(super) struct WorkerQueue<L: WorkUnit> {
+pub(super) struct WorkerQueue<U: WorkUnit> {
     state: QueueState,
     /// It runs what must come before its first task.
     is_preparing: bool,
-    /// It cannot take more now: the last load is not wholly in its ring.
+    /// It cannot take more now: the last unit is not wholly in its ring.
     is_choked: bool,
     reclaim: Reclaim,
-    pub(super) in_flight: VecDeque<InFlight<L>>,
+    pub(super) in_flight: VecDeque<InFlight<U>>,
     /// Items handed to this worker, ever.
     pub(super) handed: u64,
-    /// How many more loads it may get before it is replaced.
+    /// How many more units it may get before it is replaced.
     pub(super) tasks_left: Option<u64>,
-    /// Smoothed time that one load takes it, in nanoseconds; 0 until measured.
-    pub(super) load_ns: u64,
+    /// Smoothed time that one unit takes it, in nanoseconds; 0 until measured.
+    pub(super) unit_ns: u64,
     /// Since when its worker is not known to have got ahead, in nanoseconds; `None`: nobody has
     /// asked for the time since it has.
     pub(super) stands_since: Option<u64>,
@@ -51,7 +51,7 @@ pub(super) struct WorkerQueue<L: WorkUnit> {
 enum QueueState {
     /// There is no worker that was reached.
     Down,
-    /// It may be given loads.
+    /// It may be given units.
     Active,
     /// It waits for another one to go, and gets nothing before.
     Reserved,
@@ -76,7 +76,7 @@ enum Reclaim {
 }
 
 /// States and transitions.
-impl<L: WorkUnit> WorkerQueue<L> {
+impl<U: WorkUnit> WorkerQueue<U> {
     pub(super) fn new() -> Self {
         Self {
             state: QueueState::Down,
@@ -86,7 +86,7 @@ impl<L: WorkUnit> WorkerQueue<L> {
             in_flight: VecDeque::new(),
             handed: 0,
             tasks_left: None,
-            load_ns: 0,
+            unit_ns: 0,
             stands_since: None,
         }
     }
@@ -97,7 +97,7 @@ impl<L: WorkUnit> WorkerQueue<L> {
         debug_assert!(false, "{transition} in the state {:?}", self.state);
     }
 
-    /// Down: there is a worker, which may be given so many loads.
+    /// Down: there is a worker, which may be given so many units.
     pub(super) fn up(&mut self, max_tasks: Option<u64>) {
         if self.state != QueueState::Down || !self.is_idle() {
             return self.refuse("up");
@@ -174,7 +174,7 @@ impl<L: WorkUnit> WorkerQueue<L> {
 }
 
 /// What keeps a worker from taking more.
-impl<L: WorkUnit> WorkerQueue<L> {
+impl<U: WorkUnit> WorkerQueue<U> {
     /// Idle: what it is handed next must come before its first task.
     pub(super) fn prepare(&mut self) {
         if self.state == QueueState::Down || !self.is_idle() || self.is_preparing {
@@ -187,12 +187,12 @@ impl<L: WorkUnit> WorkerQueue<L> {
         self.is_preparing
     }
 
-    /// It has finished a load. Says whether that was one that came before its first task.
+    /// It has finished a unit. Says whether that was one that came before its first task.
     pub(super) fn has_finished(&mut self) -> bool {
         std::mem::take(&mut self.is_preparing)
     }
 
-    /// The load that it was handed last is not wholly in its ring.
+    /// The unit that it was handed last is not wholly in its ring.
     pub(super) fn choke(&mut self) {
         self.is_choked = true;
     }
@@ -233,7 +233,7 @@ impl<L: WorkUnit> WorkerQueue<L> {
 }
 
 /// What it has.
-impl<L: WorkUnit> WorkerQueue<L> {
+impl<U: WorkUnit> WorkerQueue<U> {
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }
@@ -265,17 +265,17 @@ impl<L: WorkUnit> WorkerQueue<L> {
             && (over || self.is_dismissed() || self.is_used_up())
     }
 
-    /// Whether it is at work and will have done everything, and one load more, before another
+    /// Whether it is at work and will have done everything, and one unit more, before another
     /// worker could be awake.
     pub(super) fn is_nearly_through(&self) -> bool {
-        let loads = self.in_flight.len() as u64;
-        let done_ns = self.load_ns.saturating_mul(loads + 1);
-        self.may_take() && (1..MAX_FLIGHTS).contains(&loads) && (1..=WAKE_NS).contains(&done_ns)
+        let units = self.in_flight.len() as u64;
+        let done_ns = self.unit_ns.saturating_mul(units + 1);
+        self.may_take() && (1..MAX_IN_FLIGHT).contains(&units) && (1..=WAKE_NS).contains(&done_ns)
     }
 
     pub(super) fn credit(&self) -> u64 {
-        let loads = CREDIT_NS.checked_div(self.load_ns);
-        loads.map_or(2, |loads| loads.clamp(2, MAX_FLIGHTS))
+        let units = CREDIT_NS.checked_div(self.unit_ns);
+        units.map_or(2, |units| units.clamp(2, MAX_IN_FLIGHT))
     }
 
     /// Whether there are items that have not begun, as far as is known.
@@ -289,7 +289,7 @@ impl<L: WorkUnit> WorkerQueue<L> {
         let begun = self
             .last_allowed()
             .max(open.first + u64::from(open.done) + 1);
-        last.first + u64::from(last.load.count()) > begun
+        last.first + u64::from(last.unit.count()) > begun
     }
 }
 
@@ -350,7 +350,7 @@ mod tests {
 
     fn hand(queue: &mut Queue, items: u32) {
         queue.in_flight.push_back(InFlight {
-            load: Items(items),
+            unit: Items(items),
             outcomes: (),
             first: queue.handed,
             done: 0,
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_active_worker_is_given_loads_and_only_one_that_goes_on_gives_some() {
+    fn only_an_active_worker_is_given_units_and_only_one_that_goes_on_gives_some() {
         for state in STATES {
             let mut queue = queue(state);
             assert_eq!(queue.may_take(), state == QueueState::Active, "{state:?}");
@@ -466,7 +466,7 @@ mod tests {
         let mut queue = queue(QueueState::Active);
         queue.prepare();
         assert!(!queue.may_take() && queue.is_preparing());
-        assert!(queue.has_finished(), "it was the first load");
+        assert!(queue.has_finished(), "it was the first unit");
         assert!(queue.may_take() && !queue.has_finished());
         queue.choke();
         assert!(!queue.may_take());
@@ -520,10 +520,10 @@ mod tests {
         let mut queue = queue(QueueState::Active);
         queue.choke();
         queue.prepare();
-        queue.load_ns = 5;
+        queue.unit_ns = 5;
         queue = Queue::new();
         queue.up(Some(1));
-        assert!(queue.may_take() && queue.load_ns == 0);
+        assert!(queue.may_take() && queue.unit_ns == 0);
         queue.tasks_left = Some(0);
         assert!(!queue.may_take() && queue.is_superfluous(false));
     }
