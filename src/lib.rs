@@ -34,11 +34,10 @@
 //! - A **pool** has **workers**, each a process. [`Pool`] is the trait that all pools share, and
 //!   must be in scope. Code that is generic over `P: Pool` runs on every kind of pool, also on
 //!   [`SerialPool`], which has no workers and runs everything in the caller.
-//! - A **task** is a function and its argument. The **function** is a function item or a closure
-//!   that captures nothing, for only its name travels; a closure that captures does not compile,
-//!   and the message says what to do: what it needs besides its item is the call's
-//!   [context](Call::context).
-//!   Several arguments are a tuple.
+//! - A **task** is a function and its argument. Several arguments are a tuple. The **function** is
+//!   a function item or a closure that captures nothing, for only its name travels. A closure that
+//!   captures does not compile, and the message says what to do: what it needs besides its item is
+//!   the call's [context](Call::context).
 //! - **Arguments and results** are `Serialize + DeserializeOwned`, and travel through shared
 //!   memory. Vectors of numbers, of bytes, and strings are copied as they are, without serde. A few
 //!   types need a wrapper: see [What can travel](#what-can-travel).
@@ -253,7 +252,7 @@
 //! | what tasks print | [`Output::lines`], each with its worker's name; [`TaskError::stderr`] has the last lines of a worker that crashed |
 //! | what tasks log | `forward_events` of a builder, with the feature `tracing`: events arrive in the program's subscriber, in the span that the call was made in |
 //! | what the pool did | [`stats`](Pool::stats): items by outcome, bytes, why workers ended, what each worker did |
-//! | what an item took | [`metrics`](Call::measured): waiting, encoding, running, processor time, memory, worker, attempt |
+//! | what an item took | [`call(f).measured()`](Call::measured): waiting, encoding, running, processor time, memory, worker, attempt |
 //! | what is going on now | [`dump`](Pool::dump): each worker's task, since when, and where in the program it is |
 //! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers, and for the program `procpool-timeline` |
 //!
@@ -294,8 +293,8 @@
 //! need not know.
 //!
 //! **How do I keep state between tasks?** By [`Call::state`]: a value of any type that each worker
-//! makes once, and which the function gets as `&mut`; [`Call::state_from`] makes it of a value. Which worker gets which task is not yours to
-//! say.
+//! makes once, and which the function gets as `&mut`. [`Call::state_from`] makes it from a value of
+//! yours. Which worker gets which task is not yours to say.
 //!
 //! **Can a task use the pool?** A worker has no access to the pool that it belongs to. It may build
 //! one of its own.
@@ -304,8 +303,8 @@
 //!
 //! **Can I send a file, a socket, a channel?** No. Send what it takes to make it there.
 //!
-//! **Why does nobody see that I have closed a pipe, a socket, a lock?** Where a fork server was
-//! started while it was open, the server has it open: start it earlier, or say which descriptors it
+//! **I have closed a pipe, a socket, a lock. Why does nobody notice?** A fork server that was
+//! started while it was open has it open too: start the server earlier, or say which descriptors it
 //! keeps (`keep_fds` of a `ForkPool`'s builder). See [Choosing a backend](#choosing-a-backend).
 //!
 //! **Why do all workers draw the same random numbers?** They are copies: see [Workers](#workers).
@@ -372,7 +371,17 @@ pub mod generic {
 }
 
 /// For backends of one's own: how one worker process is started and reached.
-/// [`Launcher`](backend::Launcher) is where to begin; a pool of such workers is a [`WorkerPool`].
+///
+/// A backend has four parts:
+/// - a [`Backend`](backend::Backend): the settings, which `build` makes a launcher of;
+/// - a [`Launcher`](backend::Launcher), which starts one worker after the other. Its documentation
+///   has the order of the calls and the contract: begin there;
+/// - a [`WorkerHandle`](backend::WorkerHandle) for each worker: its memory, its descriptors, its
+///   end;
+/// - in the worker, a call of [`bind_to_parent`](backend::bind_to_parent), and then of
+///   [`serve`](backend::serve), which is `unsafe`: the worker trusts its memory.
+///
+/// A pool of such workers is a [`WorkerPool`]. The crate `procpool-conformance` tests it.
 pub mod backend {
     pub use procpool_core::worker::{bind_to_parent, forward_events_to, serve, settle};
     pub use procpool_core::{

@@ -1,4 +1,5 @@
-//! The seam between the engine and a backend: how one worker process is started and reached.
+//! The seam between the engine and a backend: how one worker process is started and reached. The
+//! order of the calls is in the documentation of [`Launcher`].
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
@@ -17,6 +18,18 @@ use crate::sync::atomic::Ordering;
 /// kernel's parent-death signal is tied to the thread that started a child, so no other thread
 /// may start one.)
 ///
+/// # How a worker starts and ends
+/// 1. The engine makes a [`LaunchSpec`] and calls [`launch`](Self::launch). The backend makes a
+///    [`Region`] of [`region_bytes`](LaunchSpec::region_bytes), has the specification
+///    [prepare](LaunchSpec::prepare) it, makes the pipe that is the doorbell, and starts the process.
+/// 2. The worker binds itself to the tie, then serves the region.
+/// 3. The engine asks [`poll_ready`](WorkerHandle::poll_ready) whenever the doorbell is readable,
+///    until the worker is [`Ready`](Readiness::Ready). From then on both sides speak through the
+///    region, and the backend has no part in it.
+/// 4. The engine calls [`kill`](WorkerHandle::kill) if it must. When
+///    [`exit_fd`](WorkerHandle::exit_fd) says that the process has died, it calls
+///    [`reap`](WorkerHandle::reap) until that has the exit status, and drops the handle.
+///
 /// # Contract
 /// - `launch` does not wait for the worker: it returns as soon as the process is on its way, and
 ///   whatever goes wrong afterwards is said by the [`WorkerHandle`].
@@ -30,11 +43,11 @@ use crate::sync::atomic::Ordering;
 ///   group, and before anything of the user's runs in it.
 /// - The worker is the leader of a process group of its own: the terminal's Ctrl-C does not reach
 ///   it, and [`WorkerHandle::kill`] reaches what its tasks have started.
-/// - The worker holds no descriptor of another worker's link.
+/// - The worker holds no descriptor of another worker's handle.
 /// - The worker's standard output and standard error are [`LaunchSpec::stdout`] and
-///   [`LaunchSpec::stderr`], if there are such, and otherwise the program's. No other process has
-///   them, nor [`LaunchSpec::events`] and [`LaunchSpec::tie`], and once the worker is started,
-///   neither has the parent.
+///   [`LaunchSpec::stderr`] where these are given, and otherwise the program's. Once the worker is
+///   started, it alone has these descriptors, [`LaunchSpec::events`] and [`LaunchSpec::tie`]: no
+///   other process does, and the parent keeps no copies.
 pub trait Launcher: Send {
     /// The backend's name in messages: `"fork"`, `"spawn"`.
     fn backend(&self) -> &'static str;
@@ -76,10 +89,11 @@ pub trait WorkerHandle: Send {
     /// thread.
     ///
     /// # Errors
-    /// When the launch has failed; the link is then killed, reaped and dropped.
+    /// When the launch has failed; the worker is then killed and reaped, and the handle dropped.
     fn poll_ready(&mut self) -> Result<Readiness, LaunchError>;
 
-    /// The worker's process identifier, as soon as it is known, at the latest when `Reached`.
+    /// The worker's process identifier, as soon as it is known, at the latest when
+    /// it is [`Ready`](Readiness::Ready).
     fn pid(&self) -> Option<u32>;
 
     /// A descriptor that becomes readable when the process has died (a pidfd), known as soon as

@@ -1,14 +1,14 @@
 //! Leader and followers: a thread that waits for a result drains the rings itself.
 //!
 //! At most one thread leads. It looks into the rings until what it waits for is there. Where a
-//! processor is idle it spins for a while; then it sleeps on the doorbells, so that a result wakes
+//! processor is idle it spins for a while; then it sleeps on the bells, so that a result wakes
 //! the thread that wants it and no other. The other waiting threads, the followers, sleep until
 //! their result is delivered or the leadership is offered to them. While nobody leads, the
-//! supervisor listens to the doorbells. See "Leader and followers" in `README.md`.
+//! supervisor listens to the bells. See "Leader and followers" in `README.md`.
 //!
 //! The invariant, kept by [`Shared::settle`]: whenever the lock is free, nobody leads or was
 //! offered the leadership, and there is work whose submitter does not come to lead, every worker
-//! with work has been asked to ring, and the supervisor hears the doorbells. A `map` stops leading
+//! with work has been asked to ring, and the supervisor hears the bells. A `map` stops leading
 //! whenever it encodes and decodes, and must not wake the supervisor each time.
 
 use std::cell::RefCell;
@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::core::Core;
-use super::leadership::{MAX_SPIN_NS, ON_DOORBELLS, Parker, RingWatcher};
+use super::leadership::{MAX_SPIN_NS, ON_BELLS, Parker, RingWatcher};
 use super::published_tails::PublishedTails;
 use super::shared::Shared;
 use super::time_limits::until;
-use super::token::{ALARM, DOORBELLS};
+use super::token::{ALARM, BELLS};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{MutexGuard, thread_local};
 use crate::sys::errno_of;
@@ -162,7 +162,7 @@ impl Shared {
             if poll(Some(&sleeper.waker)) {
                 return true;
             }
-            self.sleep_on_doorbells(sleeper, deadline);
+            self.sleep_on_bells(sleeper, deadline);
             if let Some(since) = idle_since.take() {
                 // Whether to look longer would have been better is known only now.
                 self.leadership.looked(sys::now() - since < SHORT_WAIT);
@@ -173,7 +173,7 @@ impl Shared {
 
     /// Leader: sleeps until a worker rings, a timer is due, the deadline is over, or
     /// somebody notifies the parker.
-    fn sleep_on_doorbells(&self, sleeper: &mut Sleeper, deadline: Option<Instant>) {
+    fn sleep_on_bells(&self, sleeper: &mut Sleeper, deadline: Option<Instant>) {
         let Sleeper { parker, ready, .. } = sleeper;
         let timeout;
         let open;
@@ -183,13 +183,13 @@ impl Shared {
             // then: a result either is seen here or rings.
             core.attend(RingWatcher::Sleeping);
             fence(Ordering::SeqCst);
-            if core.drain_and_dispatch() || core.has_deliveries() || !parker.prepare(ON_DOORBELLS) {
+            if core.drain_and_dispatch() || core.has_deliveries() || !parker.prepare(ON_BELLS) {
                 core.attend(RingWatcher::Polling);
                 parker.take();
                 self.deliver(core);
                 return;
             }
-            self.hear_doorbells(&mut core, false);
+            self.hear_bells(&mut core, false);
             open = core.open_for_idle();
             // A launch that is due is not ours to wait for: it would be due again and again.
             self.alarm_before(&core, core.next_errand());
@@ -201,7 +201,7 @@ impl Shared {
             };
         }
         self.ask_for_items(&open);
-        match self.doorbells.wait(ready, timeout) {
+        match self.bells.wait(ready, timeout) {
             // The program has closed what it does not know, and perhaps opened something else. The
             // workers are dead by that, and the supervisor may sleep for good.
             Err(error) if matches!(errno_of(&error), Some(Errno::BADF | Errno::INVAL)) => {
@@ -245,12 +245,12 @@ impl Shared {
                 core.attend(RingWatcher::None);
                 core.leadership().expect_leader();
             } else if !core.is_heard_by_supervisor() {
-                self.hear_doorbells(core, true);
+                self.hear_bells(core, true);
                 // What comes after a worker has seen the wish rings, so that one look is enough
                 // and this loop merely saves wake-ups; a worker that writes all the time must
                 // not keep the lock from everybody.
                 for _ in 0..MAX_LOOKS {
-                    // As in `sleep_on_doorbells`.
+                    // As in `sleep_on_bells`.
                     core.attend(RingWatcher::Supervisor);
                     fence(Ordering::SeqCst);
                     if !core.drain_and_dispatch() {
@@ -284,15 +284,15 @@ impl Shared {
         }
     }
 
-    /// Lets the supervisor hear the doorbells, or not.
-    pub(super) fn hear_doorbells(&self, core: &mut Core, supervised: bool) {
+    /// Lets the supervisor hear the bells, or not.
+    pub(super) fn hear_bells(&self, core: &mut Core, supervised: bool) {
         if core.leadership().is_heard() == supervised {
             return;
         }
         let done = if supervised {
-            self.events.add(&self.doorbells, DOORBELLS)
+            self.events.add(&self.bells, BELLS)
         } else {
-            self.events.delete(&self.doorbells)
+            self.events.delete(&self.bells)
         };
         match done {
             Ok(()) => core.leadership().hears(supervised),

@@ -29,9 +29,9 @@ const HEAR_AGAIN_NS: u64 = 1_000_000;
 pub(super) enum RingWatcher {
     /// A thread that is awake: nobody needs to ring.
     Polling,
-    /// A thread that waits for results, and sleeps on the doorbells.
+    /// A thread that waits for results, and sleeps on the bells.
     Sleeping,
-    /// The supervisor, which sleeps on the doorbells.
+    /// The supervisor, which sleeps on the bells.
     Supervisor,
     /// The supervisor, which looks again in a moment without being rung for.
     Coalescing,
@@ -40,14 +40,14 @@ pub(super) enum RingWatcher {
 }
 
 impl RingWatcher {
-    pub(super) fn wants_doorbells(self) -> bool {
+    pub(super) fn wants_bells(self) -> bool {
         matches!(self, Self::Sleeping | Self::Supervisor)
     }
 }
 
 /// What the leader has.
 pub(super) struct Leadership {
-    /// Wakes the leader while it sleeps on the doorbells.
+    /// Wakes the leader while it sleeps on the bells.
     leader_wakeup: Arc<Event>,
     /// How long the leader looks for records before it sleeps, in nanoseconds.
     spin: AtomicU32,
@@ -59,7 +59,7 @@ pub(super) struct LeadershipState {
     has_leader: bool,
     /// Threads that wait for something and could lead.
     waiting: Vec<Arc<Parker>>,
-    /// Whether the supervisor hears the doorbells.
+    /// Whether the supervisor hears the bells.
     is_heard: bool,
     /// When to try again what could not be changed in that, in nanoseconds.
     hear_again: Option<u64>,
@@ -204,13 +204,13 @@ impl LeadershipState {
 
 /// What the supervisor hears, and when it wakes.
 impl LeadershipState {
-    /// Whether the supervisor hears the doorbells.
+    /// Whether the supervisor hears the bells.
     #[inline]
     pub(super) fn is_heard(&self) -> bool {
         self.is_heard
     }
 
-    /// The supervisor hears the doorbells from now on, or does not any more.
+    /// The supervisor hears the bells from now on, or does not any more.
     pub(super) fn hears(&mut self, is_heard: bool) {
         debug_assert!(self.is_heard != is_heard, "that changes");
         self.is_heard = is_heard;
@@ -257,7 +257,7 @@ impl Leadership {
         })
     }
 
-    /// Wakes the leader while it sleeps on the doorbells.
+    /// Wakes the leader while it sleeps on the bells.
     pub(super) fn wakeup(&self) -> &Arc<Event> {
         &self.leader_wakeup
     }
@@ -299,8 +299,8 @@ const AWAKE: u32 = 0;
 const NOTIFIED: u32 = 1;
 /// It sleeps in `park`.
 const PARKED: u32 = 2;
-/// It sleeps on the doorbells.
-pub(super) const ON_DOORBELLS: u32 = 3;
+/// It sleeps on the bells.
+pub(super) const ON_BELLS: u32 = 3;
 
 impl Parker {
     pub(super) fn new(leader_wakeup: &Arc<Event>) -> Self {
@@ -314,7 +314,7 @@ impl Parker {
     fn notify(&self) {
         match self.state.swap(NOTIFIED, Ordering::AcqRel) {
             PARKED => self.thread.unpark(),
-            ON_DOORBELLS => self.leader_wakeup.set(),
+            ON_BELLS => self.leader_wakeup.set(),
             _ => {}
         }
     }

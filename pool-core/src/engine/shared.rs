@@ -30,10 +30,10 @@ pub(super) struct Shared {
     /// The pool was closed or terminated.
     pub(super) is_ending: AtomicBool,
     pub(super) leadership: Leadership,
-    /// The doorbells of all workers that were reached.
-    pub(super) doorbells: Poller,
+    /// The bells of all workers that were reached.
+    pub(super) bells: Poller,
     /// What the supervisor sleeps on: deaths, doorbells of starting workers, its own alarm, and the
-    /// doorbells of all others while no thread leads.
+    /// bells of all others while no thread leads.
     pub(super) events: Poller,
     pub(super) alarm: Arc<Event>,
     /// Hears of memory that was freed; none while no chunk had handles of any.
@@ -63,7 +63,7 @@ impl Shared {
             delivering: AtomicUsize::new(0),
             is_ending: AtomicBool::new(false),
             leadership: Leadership::new()?,
-            doorbells: Poller::new()?,
+            bells: Poller::new()?,
             events: Poller::new()?,
             alarm: Arc::new(Event::new()?),
             frees: OnceLock::new(),
@@ -79,7 +79,7 @@ impl Shared {
     /// Adds the descriptors that are there from the beginning to the pollers.
     pub(super) fn prepare(&self) -> io::Result<()> {
         self.events.add(&self.alarm, ALARM)?;
-        self.doorbells.add(&**self.leadership.wakeup(), ALARM)?;
+        self.bells.add(&**self.leadership.wakeup(), ALARM)?;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use super::launch::Due;
 use super::leadership::RingWatcher;
 use super::shared::Shared;
 use super::time_limits::until;
-use super::token::{ALARM, DOORBELLS, Kind, NOTIFIER, Token};
+use super::token::{ALARM, BELLS, Kind, NOTIFIER, Token};
 use super::worker_process::{Process, outlive};
 use crate::backend::launcher::Launcher;
 use crate::backend::tie::Tie;
@@ -26,7 +26,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sys::{self, Poller};
 
-/// Doorbells that follow each other more closely than this are hectic.
+/// Bells that follow each other more closely than this are hectic.
 const HECTIC: Duration = Duration::from_micros(500);
 /// How long results may wait in hectic times.
 const NAP: Duration = Duration::from_micros(50);
@@ -69,7 +69,7 @@ pub(super) struct Supervisor {
     launcher: Box<dyn Launcher>,
     /// The launcher's notifier, if it is being watched.
     notifier: Option<RawFd>,
-    /// When doorbells were last answered.
+    /// When bells were last answered.
     last_ring: Instant,
     /// What became ready during a nap; it still is when the nap is over.
     later: Vec<u64>,
@@ -172,7 +172,7 @@ impl Supervisor {
     fn handle(&mut self, token: u64) -> io::Result<()> {
         match token {
             ALARM => self.shared.alarm.clear(),
-            DOORBELLS => self.answer_doorbells()?,
+            BELLS => self.answer_bells()?,
             NOTIFIER => self.ask_again(),
             token => match Token::unpack(token) {
                 (worker, Kind::Doorbell) => self.advance(worker),
@@ -189,18 +189,16 @@ impl Supervisor {
     /// Where rings follow each other closely, the next ones are not waited for but, as network
     /// drivers do, looked for after a short nap, many at a time: a ring costs the worker a system
     /// call and this thread a wake-up.
-    fn answer_doorbells(&mut self) -> io::Result<()> {
+    fn answer_bells(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
-        self.shared
-            .doorbells
-            .wait(&mut ready, Some(Duration::ZERO))?;
+        self.shared.bells.wait(&mut ready, Some(Duration::ZERO))?;
         let mut is_hectic = sys::now() - self.last_ring < HECTIC;
         loop {
             let mut core = self.shared.lock();
             if core.leadership().has_leader() {
-                // The ring is meant for the leader, which sleeps on the same doorbells, or will:
+                // The ring is meant for the leader, which sleeps on the same bells, or will:
                 // they must go on ringing, but not for us. A bell rings once.
-                self.shared.hear_doorbells(&mut core, false);
+                self.shared.hear_bells(&mut core, false);
                 if !ready.is_empty() {
                     self.shared.leadership.wake_leader();
                 }
@@ -473,13 +471,13 @@ impl Shared {
     /// there are copies in every task's own children.
     pub(super) fn unwatch_bell(&self, process: &Process) {
         forget(&self.events, process.handle.doorbell());
-        forget(&self.doorbells, process.tie.bell());
+        forget(&self.bells, process.tie.bell());
     }
 
     /// Whoever waits for results hears of this worker's from now on.
     pub(super) fn hear(&self, process: &Process, worker: Token) -> io::Result<()> {
         let bell = process.tie.bell();
-        self.doorbells.add_for_each_change(bell, worker.bell())
+        self.bells.add_for_each_change(bell, worker.bell())
     }
 }
 

@@ -4,8 +4,8 @@ use super::slot_id::SlotId;
 
 /// The token of a thread's own alarm.
 pub(super) const ALARM: u64 = u64::MAX;
-/// The token of the poller of all doorbells.
-pub(super) const DOORBELLS: u64 = u64::MAX - 1;
+/// The token of the poller of all bells.
+pub(super) const BELLS: u64 = u64::MAX - 1;
 /// The token of the launcher's notifier.
 pub(super) const NOTIFIER: u64 = u64::MAX - 2;
 

@@ -357,7 +357,7 @@ impl Core {
         for slot in self.slots.ids() {
             let active = self.is_active(slot);
             if let Some((_, channel)) = self.slots[slot].up_mut() {
-                channel.listen(active && watcher.wants_doorbells(), true);
+                channel.listen(active && watcher.wants_bells(), true);
             }
         }
     }
@@ -439,7 +439,7 @@ impl Core {
         self.slots.ids().any(|slot| self.is_active(slot))
     }
 
-    /// The supervisor hears the doorbells, and looks into the rings.
+    /// The supervisor hears the bells, and looks into the rings.
     pub(super) fn is_heard_by_supervisor(&self) -> bool {
         self.leadership.is_heard() && self.is_supervised()
     }

@@ -6,12 +6,12 @@
 //! leader that runs in circles because a launch is due.
 //!
 //! Caught when broken on purpose:
-//! - leading: doorbells are silenced though a thread has just begun to lead (which was a defect
+//! - leading: bells are silenced though a thread has just begun to lead (which was a defect
 //!   once); it is left, or an offer of it declined, without a word to the next; it is offered
 //!   without waking the waiting threads; the leader sleeps without having asked for a ring, or
 //!   without another look, or though it was notified; a notification does not reach who sleeps on
-//!   the doorbells; who finds a leader sleeps without having asked to be woken;
-//! - the supervisor: it does not hear the doorbells when it should; it does not look once more when
+//!   the bells; who finds a leader sleeps without having asked to be woken;
+//! - the supervisor: it does not hear the bells when it should; it does not look once more when
 //!   it begins to; it is not notified of an earlier alarm; `join` is not notified of the last
 //!   delivery;
 //! - the rings: a worker that waits for space is not woken; results are not staged; a frame is sent
@@ -34,7 +34,7 @@ use crate::sync::thread::{self, JoinHandle, Thread};
 use crate::sync::{Life, for_each_run};
 use crate::sys::Clock;
 
-/// How long the supervisor naps where doorbells follow each other closely.
+/// How long the supervisor naps where bells follow each other closely.
 const NAP_NS: u64 = 50_000;
 
 /// Sees to it that nobody had to be saved by an alarm.
@@ -118,7 +118,7 @@ fn several_threads_wait() {
     });
 }
 
-/// Where the wake-up was once lost: the supervisor hears doorbells, and a thread begins to lead.
+/// Where the wake-up was once lost: the supervisor hears bells, and a thread begins to lead.
 #[test]
 fn one_submits_and_others_wait() {
     explore(|| {

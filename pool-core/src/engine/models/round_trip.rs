@@ -8,7 +8,7 @@
 //! before it sleeps; the leader looks before it asks to be rung; a worker that waits for space for
 //! its results is not woken.
 //!
-//! Not caught, since it makes no difference but for speed: a doorbell that rings for space alone.
+//! Not caught, since it makes no difference but for speed: a bell that rings for space alone.
 //! What the worker holds it gives back, and rings for, before it sleeps.
 #![allow(unsafe_code)]
 
@@ -130,7 +130,7 @@ impl Launcher for Nobody {
     }
 }
 
-/// Without a leader the supervisor hears the doorbells. Here it is the thread that has
+/// Without a leader the supervisor hears the bells. Here it is the thread that has
 /// submitted the task.
 #[test]
 fn the_supervisor_hears_of_a_result() {

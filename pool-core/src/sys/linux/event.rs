@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::bell::{add_one, read_away};
 use super::descriptor::off_standard;
-use super::doorbell::{add_one, read_away};
 use crate::sys::refused::failed;
 
 /// A flag that a thread in a [`Poller`](super::epoll::Poller) can wait for.

@@ -1,10 +1,10 @@
 //! Linux: each part of the system in a file of its own.
 
 mod barrier;
+mod bell;
 mod clock;
 mod code;
 mod descriptor;
-mod doorbell;
 mod epoll;
 mod event;
 mod fork_marks;
@@ -18,10 +18,10 @@ pub(crate) use barrier::{
     accept_barriers, accept_own_barriers, barrier_everywhere, barrier_here, has_barriers,
     has_own_barriers,
 };
+pub(crate) use bell::{inode, ring_bell};
 pub(crate) use clock::{CpuClock, cpu_ns, now, now_ns};
 pub(crate) use code::{Image, main_image};
 pub use descriptor::off_standard;
-pub(crate) use doorbell::{inode, ring_bell};
 pub(crate) use epoll::Poller;
 pub(crate) use event::Event;
 pub(crate) use fork_marks::fork_marks;

@@ -1,4 +1,4 @@
-//! What wakes somebody.
+//! What wakes the parent: the bell of each worker. Reading and writing of events.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
