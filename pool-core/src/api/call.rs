@@ -536,16 +536,16 @@ impl<F, M> Call<F, M> {
         let mut feed = feed.eager(true);
         let mut in_order = InOrder::default();
         loop {
-            let pieces = feed.next_pieces();
-            if pieces.is_empty() {
+            let parts = feed.next_parts();
+            if parts.is_empty() {
                 break;
             }
-            for piece in pieces {
-                in_order.push(piece);
+            for part in parts {
+                in_order.push(part);
             }
-            while let Some(piece) = in_order.pop() {
-                feed.give(piece.count as usize);
-                all.add(piece);
+            while let Some(part) = in_order.pop() {
+                feed.give(part.count as usize);
+                all.add(part);
             }
         }
         feed.rethrow();

@@ -47,7 +47,7 @@ pub trait ItemOutcome: Sized {
 
     /// Puts those of a chunk's items behind those that are there.
     #[doc(hidden)]
-    fn read_all(piece: Arc<ChunkOutcome>, all: &mut Vec<Self>);
+    fn read_all(part: Arc<ChunkOutcome>, all: &mut Vec<Self>);
 
     /// How many bytes a value has, if all of them are numbers and nothing else is given.
     #[doc(hidden)]
@@ -72,10 +72,10 @@ impl<R: DeserializeOwned + 'static> ItemOutcome for Result<R, TaskError> {
         Err(error)
     }
 
-    fn read_all(piece: Arc<ChunkOutcome>, all: &mut Vec<Self>) {
-        match numbers(&piece) {
+    fn read_all(part: Arc<ChunkOutcome>, all: &mut Vec<Self>) {
+        match numbers(&part) {
             Some(values) => all.extend(values.map(Ok)),
-            None => decode_each(&piece, |outcome| all.push(outcome)),
+            None => decode_each(&part, |outcome| all.push(outcome)),
         }
     }
 
@@ -107,7 +107,7 @@ pub trait Collect: Sized {
 
     /// Adds those of a chunk's items.
     #[doc(hidden)]
-    fn add(&mut self, piece: Arc<ChunkOutcome>);
+    fn add(&mut self, part: Arc<ChunkOutcome>);
 
     /// The call has ended before all its items had.
     #[doc(hidden)]
@@ -131,8 +131,8 @@ impl<T: ItemOutcome> Collect for Vec<T> {
             .collect()
     }
 
-    fn add(&mut self, piece: Arc<ChunkOutcome>) {
-        T::read_all(piece, self);
+    fn add(&mut self, part: Arc<ChunkOutcome>) {
+        T::read_all(part, self);
     }
 
     fn fail(&mut self, error: TaskError) {
@@ -162,11 +162,11 @@ impl<R: DeserializeOwned + 'static> Collect for Result<Vec<R>, TaskError> {
         Err(error)
     }
 
-    fn add(&mut self, piece: Arc<ChunkOutcome>) {
-        match (numbers(&piece), &mut *self) {
+    fn add(&mut self, part: Arc<ChunkOutcome>) {
+        match (numbers(&part), &mut *self) {
             (Some(values), Ok(all)) => all.extend(values),
             (Some(_), Err(_)) => {}
-            (None, _) => decode_each(&piece, |outcome| {
+            (None, _) => decode_each(&part, |outcome| {
                 if let Ok(all) = self {
                     match outcome {
                         Ok(value) => all.push(value),
@@ -188,9 +188,9 @@ impl<R: DeserializeOwned + 'static> Collect for Result<Vec<R>, TaskError> {
 
 /// The values of a chunk's items, if all are numbers of one size and none has failed.
 fn numbers<R: DeserializeOwned + 'static>(
-    piece: &ChunkOutcome,
+    part: &ChunkOutcome,
 ) -> Option<impl ExactSizeIterator<Item = R>> {
-    let numbers = piece.values_of(codec::number_size::<R>()?)?;
+    let numbers = part.values_of(codec::number_size::<R>()?)?;
     Some(
         numbers
             .map(|bytes| codec::read_number(bytes).expect("a number, and as many bytes as it has")),
@@ -199,13 +199,13 @@ fn numbers<R: DeserializeOwned + 'static>(
 
 /// Gives the value or error of each item of a chunk's outcome to `put`.
 fn decode_each<R: DeserializeOwned + 'static>(
-    piece: &ChunkOutcome,
+    part: &ChunkOutcome,
     mut put: impl FnMut(Result<R, TaskError>),
 ) {
-    let mut next = piece.first;
+    let mut next = part.first;
     // Once more for each item whose deserialisation panics, from behind that item.
     while let Err(panic) = catch(|| {
-        piece.visit(next, |index, outcome| {
+        part.visit(next, |index, outcome| {
             next = index + 1;
             let value = outcome
                 .and_then(|bytes| codec::decode::<R>(bytes).map_err(|error| undecodable(&error)));
@@ -218,23 +218,23 @@ fn decode_each<R: DeserializeOwned + 'static>(
 
 /// Gives the outcome of each item of a chunk's outcome to `put`, with its index and its metrics.
 pub(super) fn decode_measured<R: DeserializeOwned + 'static>(
-    piece: Arc<ChunkOutcome>,
+    part: Arc<ChunkOutcome>,
     mut put: impl FnMut(usize, Result<R, TaskError>, TaskMetrics),
 ) {
     // A single large value is taken, not copied.
-    match Arc::try_unwrap(piece) {
+    match Arc::try_unwrap(part) {
         // An outcome of one item may be what was left of a larger one, and its outcome among
         // several.
-        Ok(piece) if matches!(piece.outcomes, Outcomes::One(_)) => {
-            let (index, mut metrics) = (piece.first, piece.task_metrics(piece.first));
-            let bytes = piece.into_single();
+        Ok(part) if matches!(part.outcomes, Outcomes::One(_)) => {
+            let (index, mut metrics) = (part.first, part.task_metrics(part.first));
+            let bytes = part.into_single();
             let outcome = timed(&mut metrics, || bytes.and_then(decode_owned));
             put(index, outcome, metrics);
         }
-        piece => {
-            let piece = piece.map_or_else(|shared| shared, Arc::new);
-            piece.visit(piece.first, |index, outcome| {
-                let mut metrics = piece.task_metrics(index);
+        part => {
+            let part = part.map_or_else(|shared| shared, Arc::new);
+            part.visit(part.first, |index, outcome| {
+                let mut metrics = part.task_metrics(index);
                 let outcome = timed(&mut metrics, || outcome.and_then(decode));
                 put(index, outcome, metrics);
             });

@@ -200,9 +200,9 @@ impl<S: Source, T: ItemOutcome> ImapInner<S, T> {
                 return Some(outcome);
             }
             let source = self.source.as_mut()?;
-            let pieces = source.next_pieces();
+            let parts = source.next_parts();
             self.counts_given = source.counts_given();
-            if !self.take_in(pieces) {
+            if !self.take_in(parts) {
                 return self.error.take().map(T::refused);
             }
         }
@@ -232,10 +232,10 @@ impl<S: Source, T: ItemOutcome> ImapInner<S, T> {
     }
 
     /// Takes in what the source has given; `false`: it was nothing, so all is done.
-    pub(crate) fn take_in(&mut self, pieces: Vec<Arc<ChunkOutcome>>) -> bool {
-        let any = !pieces.is_empty();
-        for piece in pieces {
-            self.arrived.push(piece);
+    pub(crate) fn take_in(&mut self, parts: Vec<Arc<ChunkOutcome>>) -> bool {
+        let any = !parts.is_empty();
+        for part in parts {
+            self.arrived.push(part);
         }
         if !any && let Some(mut over) = self.source.take() {
             self.error = over.error();

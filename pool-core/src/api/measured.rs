@@ -21,10 +21,10 @@ pub struct Measured<R> {
 
 impl<R: DeserializeOwned + 'static> Measured<R> {
     /// That of a call of one task, of which there is one outcome.
-    pub(super) fn read_one(piece: Option<Arc<ChunkOutcome>>) -> Self {
+    pub(super) fn read_one(part: Option<Arc<ChunkOutcome>>) -> Self {
         let mut all = None;
-        if let Some(piece) = piece {
-            decode_measured(piece, |_, outcome, metrics| {
+        if let Some(part) = part {
+            decode_measured(part, |_, outcome, metrics| {
                 all.get_or_insert(Self { outcome, metrics });
             });
         }
@@ -40,8 +40,8 @@ impl<R: DeserializeOwned + 'static> ItemOutcome for Measured<R> {
         }
     }
 
-    fn read_all(piece: Arc<ChunkOutcome>, all: &mut Vec<Self>) {
-        decode_measured(piece, |index, outcome, metrics| {
+    fn read_all(part: Arc<ChunkOutcome>, all: &mut Vec<Self>) {
+        decode_measured(part, |index, outcome, metrics| {
             let outcome = outcome.map_err(|error| error.at_index(index));
             all.push(Self { outcome, metrics });
         });
@@ -62,13 +62,13 @@ mod tests {
     fn a_piece_of_one_of_several_is_read() {
         let mut outcomes = Outcomes::with_capacity(3);
         outcomes.push_value(&7_u64.to_le_bytes());
-        let piece = ChunkOutcome {
+        let part = ChunkOutcome {
             count: 1,
             outcomes,
             ..ChunkOutcome::failed(2, 1, TaskError::closed())
         };
         let mut all: Vec<Measured<u64>> = Vec::new();
-        Measured::read_all(Arc::new(piece), &mut all);
+        Measured::read_all(Arc::new(part), &mut all);
         assert_eq!(all[0].outcome, Ok(7));
     }
 }

@@ -30,22 +30,22 @@ impl<T> Default for Ready<T> {
 }
 
 impl<T: ItemOutcome> Ready<T> {
-    pub(super) fn new(piece: Arc<ChunkOutcome>) -> Self {
-        let piece = match (T::number_size(), Arc::try_unwrap(piece)) {
-            (Some(size), Ok(piece)) => match piece.into_records_of(size) {
+    pub(super) fn new(part: Arc<ChunkOutcome>) -> Self {
+        let part = match (T::number_size(), Arc::try_unwrap(part)) {
+            (Some(size), Ok(part)) => match part.into_records_of(size) {
                 Ok(numbers) => {
                     return Self {
                         numbers,
                         ..Self::default()
                     };
                 }
-                Err(piece) => Arc::new(piece),
+                Err(part) => Arc::new(part),
             },
-            (_, Ok(piece)) => Arc::new(piece),
+            (_, Ok(part)) => Arc::new(part),
             (_, Err(shared)) => shared,
         };
-        let mut decoded = Vec::with_capacity(piece.count as usize);
-        T::read_all(piece, &mut decoded);
+        let mut decoded = Vec::with_capacity(part.count as usize);
+        T::read_all(part, &mut decoded);
         Self {
             decoded: decoded.into_iter(),
             ..Self::default()

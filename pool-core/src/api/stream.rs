@@ -115,12 +115,12 @@ impl<T: ItemOutcome, S: Source> Stream for ImapStream<T, S> {
             let Some(source) = &mut lazy.source else {
                 return Poll::Ready(None);
             };
-            let Poll::Ready(pieces) = source.poll_pieces(context, fill) else {
+            let Poll::Ready(parts) = source.poll_parts(context, fill) else {
                 *streak = 0;
                 return Poll::Pending;
             };
             fill = false;
-            if !lazy.take_in(pieces) {
+            if !lazy.take_in(parts) {
                 return Poll::Ready(lazy.next_ready());
             }
         }

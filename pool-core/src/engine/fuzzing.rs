@@ -416,12 +416,12 @@ impl CompletionSink for ItemMetrics {
         CallId::NOBODY
     }
 
-    fn complete(&self, piece: ChunkOutcome) {
+    fn complete(&self, part: ChunkOutcome) {
         let mut outcomes = self.lock();
-        piece.visit(0, |index, outcome| {
+        part.visit(0, |index, outcome| {
             outcomes[index] += 1;
             // Whatever the worker says of times, they can be added up.
-            let metrics = piece.task_metrics(index);
+            let metrics = part.task_metrics(index);
             let _ = metrics.queued.unwrap_or_default()
                 + metrics.run.unwrap_or_default()
                 + metrics.encode
@@ -430,7 +430,7 @@ impl CompletionSink for ItemMetrics {
                 let _ = crate::codec::decode::<Vec<(u8, Option<String>)>>(bytes);
             }
         });
-        drop(piece.into_single());
+        drop(part.into_single());
     }
 
     fn is_abandoned(&self) -> bool {

@@ -259,7 +259,7 @@ impl ParentChannel {
                     return Ok(true);
                 }
                 Step::Part { more } => {
-                    if self.responses.unreleased() >= self.reader.piece() {
+                    if self.responses.unreleased() >= self.reader.max_copy() {
                         self.responses.release();
                         self.wake();
                         booking.drained.news = true;
@@ -402,6 +402,6 @@ mod tests {
         channel.responses.available().expect("nobody lies");
         channel.take_seen(&mut booking).expect("it is what is due");
         assert!(booking.drained.news);
-        assert!(channel.responses.unreleased() < channel.reader.piece());
+        assert!(channel.responses.unreleased() < channel.reader.max_copy());
     }
 }

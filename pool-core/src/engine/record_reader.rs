@@ -20,7 +20,7 @@ pub(super) struct RecordReader {
     /// How many bytes a result may have.
     max_result: u64,
     /// How many bytes of a long record are taken at a time.
-    piece: usize,
+    max_copy: usize,
     /// Where a short record is copied to.
     short: [u8; SHORT as usize],
     /// How many bytes the last short record had, with its head.
@@ -114,11 +114,11 @@ const ROOM: usize = 64 * 1024;
 
 impl RecordReader {
     /// It takes so many bytes of a long record at a time.
-    pub(super) fn new(piece: usize) -> Self {
+    pub(super) fn new(max_copy: usize) -> Self {
         Self {
             partial: None,
             max_result: u64::MAX,
-            piece,
+            max_copy,
             short: [0; SHORT as usize],
             size: 0,
         }
@@ -130,8 +130,8 @@ impl RecordReader {
     }
 
     /// How many bytes of a long record are taken at a time.
-    pub(super) fn piece(&self) -> usize {
-        self.piece
+    pub(super) fn max_copy(&self) -> usize {
+        self.max_copy
     }
 
     /// The bytes of memory that the record takes which is only partly there.
@@ -268,7 +268,7 @@ impl RecordReader {
         };
         let seen = ring.seen();
         // In pieces, so that the worker can fill one while the other is copied.
-        let count = (partial.left).min(seen.min(self.piece) as u64) as usize;
+        let count = (partial.left).min(seen.min(self.max_copy) as u64) as usize;
         match &mut partial.memory {
             Some(_) if due == Due::LastWords => ring.skip(count),
             // The length is the worker's word: memory grows with what arrives, not with that, but

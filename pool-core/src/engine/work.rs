@@ -56,7 +56,7 @@ pub(super) fn header(chunk: &Chunk) -> [u8; FRAME_HEADER] {
 pub(super) struct Delivery {
     pub(super) attended: bool,
     sink: Arc<dyn CompletionSink>,
-    piece: ChunkOutcome,
+    part: ChunkOutcome,
     /// Takes in the events of the items, before the span that the call was made in is let go of.
     settle: Option<Box<Settle>>,
 }
@@ -73,7 +73,7 @@ impl Delivery {
         chunk.take_sink().map(|sink| Self {
             attended: chunk.attended,
             settle: None,
-            piece: ChunkOutcome {
+            part: ChunkOutcome {
                 first: chunk.first,
                 count: chunk.count,
                 took_ns,
@@ -97,10 +97,10 @@ impl Delivery {
     }
 
     pub(super) fn deliver(mut self) {
-        self.piece.tell_tracer();
+        self.part.tell_tracer();
         // The span that the call was made in may be closed when it is let go of.
-        let origin = self.piece.ext.as_mut().and_then(|it| it.origin.take());
-        self.sink.complete(self.piece);
+        let origin = self.part.ext.as_mut().and_then(|it| it.origin.take());
+        self.sink.complete(self.part);
         if let Some(settle) = self.settle {
             settle();
         }
@@ -109,7 +109,7 @@ impl Delivery {
 
     #[cfg(feature = "tracing")]
     pub(super) fn has_origin(&self) -> bool {
-        let ext = self.piece.ext.as_ref();
+        let ext = self.part.ext.as_ref();
         ext.is_some_and(|ext| ext.origin.is_some())
     }
 
@@ -121,12 +121,12 @@ impl Delivery {
 
     /// Counts its items by their outcomes.
     pub(super) fn count_in(&self, stats: &mut Stats) {
-        self.piece.count_in(stats);
+        self.part.count_in(stats);
     }
 
     /// How many items it has.
     pub(super) fn count(&self) -> u64 {
-        self.piece.count.into()
+        self.part.count.into()
     }
 }
 

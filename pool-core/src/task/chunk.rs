@@ -204,17 +204,17 @@ impl Chunk {
         if !offered.is_empty() {
             ext.get_or_insert_default().offered = offered;
         }
-        let mut piece = ChunkOutcome {
+        let mut part = ChunkOutcome {
             ext,
             first: self.first,
             count: self.count,
             took_ns: sys::now_ns().saturating_sub(start),
             outcomes,
         };
-        tell(&piece);
-        piece.tell_tracer();
+        tell(&part);
+        part.tell_tracer();
         if let Some(sink) = self.take_sink() {
-            sink.complete(piece);
+            sink.complete(part);
         }
     }
 
@@ -228,9 +228,9 @@ impl Chunk {
     fn fail(&mut self, sink: &dyn CompletionSink, error: TaskError) {
         let ext = self.ext.take();
         let failed = ChunkOutcome::failed(self.first, self.count, error);
-        let mut piece = ChunkOutcome { ext, ..failed };
-        piece.tell_tracer();
-        sink.complete(piece);
+        let mut part = ChunkOutcome { ext, ..failed };
+        part.tell_tracer();
+        sink.complete(part);
     }
 
     /// Where the outcomes go: from now on, whoever takes it owes them. `None`: there are none.
@@ -412,13 +412,13 @@ pub(crate) trait CompletionSink: Send + Sync {
 
     /// Takes the outcomes of some items. Called once for each item, in any order, from any
     /// thread, without a lock of the pool's being held. It neither blocks nor panics.
-    fn complete(&self, piece: ChunkOutcome);
+    fn complete(&self, part: ChunkOutcome);
 
     /// Nobody waits any more: what has not begun need not be run.
     fn is_abandoned(&self) -> bool;
 }
 
-/// The outcomes of neighbouring items.
+/// A part of a call's outcome: those of neighbouring items of one chunk.
 #[derive(Debug)]
 pub struct ChunkOutcome {
     pub(crate) first: usize,

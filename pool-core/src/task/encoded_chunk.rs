@@ -475,13 +475,13 @@ impl<S: Fn(usize, Outcome) + Send + Sync> CompletionSink for Forward<S> {
         self.call
     }
 
-    fn complete(&self, mut piece: ChunkOutcome) {
-        let took_ns = piece.took_ns / u64::from(piece.count.max(1));
-        let losses = piece.item_metrics().map_or(0, ItemMetrics::losses);
-        let runs = piece.take_runs();
-        let memory = piece.ext.take().map(|ext| ext.into_memory());
+    fn complete(&self, mut part: ChunkOutcome) {
+        let took_ns = part.took_ns / u64::from(part.count.max(1));
+        let losses = part.item_metrics().map_or(0, ItemMetrics::losses);
+        let runs = part.take_runs();
+        let memory = part.ext.take().map(|ext| ext.into_memory());
         let memory = memory.unwrap_or_default();
-        piece.visit(piece.first, |index, result| {
+        part.visit(part.first, |index, result| {
             let needs = match result {
                 Ok(bytes) if !memory.is_empty() => Needs::of_value(bytes, &memory),
                 _ => Needs::default(),
@@ -489,7 +489,7 @@ impl<S: Fn(usize, Outcome) + Send + Sync> CompletionSink for Forward<S> {
             let outcome = Outcome {
                 result: result.map(Bytes::from),
                 took_ns,
-                run: runs.get(index - piece.first).cloned(),
+                run: runs.get(index - part.first).cloned(),
                 losses,
                 needs,
             };

@@ -88,12 +88,12 @@ impl CompletionSink for Seen {
         CallId::NOBODY
     }
 
-    fn complete(&self, piece: ChunkOutcome) {
+    fn complete(&self, part: ChunkOutcome) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        piece.visit(0, |index, outcome| {
+        part.visit(0, |index, outcome| {
             seen.push(index);
             // Whatever it says of times, they can be added up.
-            let metrics = piece.task_metrics(index);
+            let metrics = part.task_metrics(index);
             let _ = metrics.queued.unwrap_or_default()
                 + metrics.run.unwrap_or_default()
                 + metrics.encode

@@ -46,11 +46,11 @@ impl<R: DeserializeOwned + 'static> FromOutcome<SingleResult> for Result<R, Task
 }
 
 impl<T: Collect> FromOutcome<Collector> for T {
-    fn from_outcome(mut pieces: Vec<Arc<ChunkOutcome>>) -> Self {
-        pieces.sort_unstable_by_key(|piece| piece.first);
-        let mut all = T::with_room(pieces.iter().map(|piece| piece.count as usize).sum());
-        for piece in pieces {
-            all.add(piece);
+    fn from_outcome(mut parts: Vec<Arc<ChunkOutcome>>) -> Self {
+        parts.sort_unstable_by_key(|part| part.first);
+        let mut all = T::with_room(parts.iter().map(|part| part.count as usize).sum());
+        for part in parts {
+            all.add(part);
         }
         all
     }
@@ -61,8 +61,8 @@ impl<T: Collect> FromOutcome<Collector> for T {
 }
 
 impl<R: DeserializeOwned + 'static> FromOutcome<Collector> for Measured<R> {
-    fn from_outcome(mut pieces: Vec<Arc<ChunkOutcome>>) -> Self {
-        Self::read_one(pieces.pop())
+    fn from_outcome(mut parts: Vec<Arc<ChunkOutcome>>) -> Self {
+        Self::read_one(parts.pop())
     }
 
     fn is_success(&self) -> bool {

@@ -199,8 +199,8 @@ impl CompletionSink for SingleResult {
         self.call
     }
 
-    fn complete(&self, piece: ChunkOutcome) {
-        let outcome = piece.into_single();
+    fn complete(&self, part: ChunkOutcome) {
+        let outcome = part.into_single();
         // A cancelled task gives no value, whether it heeded that or not.
         self.set(if outcome.is_ok() && self.is_abandoned() {
             Err(TaskError::cancelled())
@@ -305,7 +305,7 @@ pub struct Collector {
 
 #[derive(Default)]
 struct CollectorState {
-    pieces: Vec<Arc<ChunkOutcome>>,
+    parts: Vec<Arc<ChunkOutcome>>,
     /// Items that have been submitted and whose outcome is not there.
     missing: usize,
     /// More may be submitted at any time.
@@ -365,14 +365,14 @@ impl Collector {
     /// The outcomes that have arrived since the last time.
     pub(crate) fn take_arrived(&self) -> Vec<Arc<ChunkOutcome>> {
         self.show_end();
-        std::mem::take(&mut self.lock().pieces)
+        std::mem::take(&mut self.lock().parts)
     }
 
     /// Whether any outcomes have arrived since they were last taken; if not, the waker, if any, is
     /// woken when one does, and no other that was given before.
     pub(crate) fn poll_any(&self, waker: Option<&Waker>) -> bool {
         let any = |state: &CollectorState| {
-            !state.pieces.is_empty() || (state.missing == 0 && !state.is_open)
+            !state.parts.is_empty() || (state.missing == 0 && !state.is_open)
         };
         match waker {
             None => any(&self.lock()),
@@ -395,27 +395,27 @@ impl CompletionSink for Collector {
         self.call
     }
 
-    fn complete(&self, mut piece: ChunkOutcome) {
+    fn complete(&self, mut part: ChunkOutcome) {
         if self.is_abandoned() {
             // As in a single task. The errors among them nobody has asked for.
-            piece = ChunkOutcome {
-                ext: piece.ext.take(),
-                ..ChunkOutcome::failed(piece.first, piece.count, TaskError::cancelled())
+            part = ChunkOutcome {
+                ext: part.ext.take(),
+                ..ChunkOutcome::failed(part.first, part.count, TaskError::cancelled())
             };
         }
         if let Some(watch) = &self.watch {
-            watch.add(&piece);
+            watch.add(&part);
         }
         let mut state = self.lock();
-        state.missing = state.missing.saturating_sub(piece.count as usize);
-        state.pieces.push(Arc::new(piece));
+        state.missing = state.missing.saturating_sub(part.count as usize);
+        state.parts.push(Arc::new(part));
         let taker = state.taker.take();
         let mut waiters = Waiters::default();
-        let mut pieces = Vec::new();
+        let mut parts = Vec::new();
         if state.missing == 0 {
             waiters = std::mem::take(&mut state.waiters);
             if !waiters.callbacks.is_empty() {
-                pieces.clone_from(&state.pieces);
+                parts.clone_from(&state.parts);
             }
         }
         let is_over = state.missing == 0;
@@ -426,7 +426,7 @@ impl CompletionSink for Collector {
         if let Some(waker) = taker {
             wake(waker);
         }
-        waiters.tell(&pieces);
+        waiters.tell(&parts);
     }
 
     fn is_abandoned(&self) -> bool {
@@ -447,20 +447,20 @@ impl ResultCell for Collector {
         vec![Arc::new(ChunkOutcome::failed(0, 1, error))]
     }
 
-    fn failures(pieces: &Self::Outcome, _: bool) -> u64 {
-        pieces.iter().map(|piece| piece.failures() as u64).sum()
+    fn failures(parts: &Self::Outcome, _: bool) -> u64 {
+        parts.iter().map(|part| part.failures() as u64).sum()
     }
 
     fn outcome(&self) -> Option<Self::Outcome> {
         self.show_end();
         let state = self.lock();
-        (state.missing == 0).then(|| state.pieces.clone())
+        (state.missing == 0).then(|| state.parts.clone())
     }
 
     fn take(&self) -> Option<Self::Outcome> {
         self.show_end();
         let mut state = self.lock();
-        (state.missing == 0).then(|| std::mem::take(&mut state.pieces))
+        (state.missing == 0).then(|| std::mem::take(&mut state.parts))
     }
 
     fn poll(&self, waker: Option<&Waker>) -> bool {
@@ -492,9 +492,9 @@ impl ResultCell for Collector {
         if state.missing > 0 {
             state.waiters.callbacks.push(callback);
         } else {
-            let pieces = state.pieces.clone();
+            let parts = state.parts.clone();
             drop(state);
-            callback(pieces);
+            callback(parts);
         }
     }
 

@@ -45,9 +45,9 @@ impl Watch {
     }
 
     /// Items have ended; nobody knows of it yet.
-    pub(super) fn add(&self, piece: &ChunkOutcome) {
-        self.counter.count(piece.count.into());
-        let failed = piece.failures() as u64;
+    pub(super) fn add(&self, part: &ChunkOutcome) {
+        self.counter.count(part.count.into());
+        let failed = part.failures() as u64;
         // The thread that is going to show others shows these as well.
         if failed > 0 && self.shown.failures.fetch_add(failed, Ordering::Relaxed) == 0 {
             self.later(|_| {});

@@ -38,16 +38,13 @@ const HURRY_NS: u64 = 50_000;
 pub trait Source {
     /// The next outcomes in whatever order they come, at least one; none when all are done.
     /// Waits for them, driving the pool.
-    fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>>;
+    fn next_parts(&mut self) -> Vec<Arc<ChunkOutcome>>;
 
     /// The same as a future does it: without waiting, and, if it is asked once in each poll to
     /// `fill`, without keeping the thread for long.
     #[cfg(feature = "stream")]
-    fn poll_pieces(
-        &mut self,
-        context: &mut Context<'_>,
-        fill: bool,
-    ) -> Poll<Vec<Arc<ChunkOutcome>>>;
+    fn poll_parts(&mut self, context: &mut Context<'_>, fill: bool)
+    -> Poll<Vec<Arc<ChunkOutcome>>>;
 
     /// From now on `poll_pieces` is asked, and nobody drives the pool.
     #[cfg(feature = "stream")]
@@ -75,17 +72,17 @@ pub trait Source {
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {
-    fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>> {
-        (**self).next_pieces()
+    fn next_parts(&mut self) -> Vec<Arc<ChunkOutcome>> {
+        (**self).next_parts()
     }
 
     #[cfg(feature = "stream")]
-    fn poll_pieces(
+    fn poll_parts(
         &mut self,
         context: &mut Context<'_>,
         fill: bool,
     ) -> Poll<Vec<Arc<ChunkOutcome>>> {
-        (**self).poll_pieces(context, fill)
+        (**self).poll_parts(context, fill)
     }
 
     #[cfg(feature = "stream")]
@@ -417,22 +414,22 @@ where
     /// The outcomes that are there, none of them when all are done; `None`: they must be waited
     /// for.
     fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
-        let pieces = self.collector.take_arrived();
-        self.flow.observe(&pieces, Grain::of(&*self.executor));
-        show(&self.progress, &pieces);
+        let parts = self.collector.take_arrived();
+        self.flow.observe(&parts, Grain::of(&*self.executor));
+        show(&self.progress, &parts);
         let is_over = self.is_exhausted && self.flow.taken == self.flow.back;
         if is_over && self.panic.is_none() {
             self.progress.finish();
         }
-        (is_over || !pieces.is_empty()).then_some(pieces)
+        (is_over || !parts.is_empty()).then_some(parts)
     }
 }
 
 /// Shows what has come back.
-pub(crate) fn show(progress: &Progress, pieces: &[Arc<ChunkOutcome>]) {
+pub(crate) fn show(progress: &Progress, parts: &[Arc<ChunkOutcome>]) {
     if progress.is_shown() {
-        for piece in pieces {
-            progress.add(piece.count.into(), piece.failures() as u64);
+        for part in parts {
+            progress.add(part.count.into(), part.failures() as u64);
         }
     }
 }
@@ -442,18 +439,18 @@ where
     A: Serialize + 'static,
     I: Iterator<Item = A>,
 {
-    fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>> {
+    fn next_parts(&mut self) -> Vec<Arc<ChunkOutcome>> {
         if self.executor.is_foreign() {
             return Vec::new();
         }
         loop {
             self.fill(None);
-            if let Some(pieces) = self.take() {
+            if let Some(parts) = self.take() {
                 if self.is_eager {
                     // The workers go on while these are read.
                     self.fill(None);
                 }
-                return pieces;
+                return parts;
             }
             if self.flow.taken > self.flow.back {
                 let collector = &self.collector;
@@ -466,7 +463,7 @@ where
     }
 
     #[cfg(feature = "stream")]
-    fn poll_pieces(
+    fn poll_parts(
         &mut self,
         context: &mut Context<'_>,
         fill: bool,
@@ -476,8 +473,8 @@ where
         }
         let is_full = fill && self.fill(Some(sys::now() + FILL_FOR));
         loop {
-            if let Some(pieces) = self.take() {
-                return Poll::Ready(pieces);
+            if let Some(parts) = self.take() {
+                return Poll::Ready(parts);
             }
             if !is_full {
                 // It is the others' turn.
@@ -554,18 +551,18 @@ pub(crate) enum ResultOrder {
 }
 
 impl ResultOrder {
-    pub(crate) fn push(&mut self, piece: Arc<ChunkOutcome>) {
+    pub(crate) fn push(&mut self, part: Arc<ChunkOutcome>) {
         match self {
-            Self::First(pieces) => pieces.push_back(piece),
-            Self::InOrder(pieces) => pieces.push(piece),
+            Self::First(parts) => parts.push_back(part),
+            Self::InOrder(parts) => parts.push(part),
         }
     }
 
     /// The next outcome, if it is there.
     pub(crate) fn pop(&mut self) -> Option<Arc<ChunkOutcome>> {
         match self {
-            Self::First(pieces) => pieces.pop_front(),
-            Self::InOrder(pieces) => pieces.pop(),
+            Self::First(parts) => parts.pop_front(),
+            Self::InOrder(parts) => parts.pop(),
         }
     }
 }
@@ -578,14 +575,14 @@ pub(crate) struct InOrder {
 }
 
 impl InOrder {
-    pub(crate) fn push(&mut self, piece: Arc<ChunkOutcome>) {
-        self.early.insert(piece.first, piece);
+    pub(crate) fn push(&mut self, part: Arc<ChunkOutcome>) {
+        self.early.insert(part.first, part);
     }
 
     /// The next outcome, if it is there.
     pub(crate) fn pop(&mut self) -> Option<Arc<ChunkOutcome>> {
-        let piece = self.early.remove(&self.next)?;
-        self.next += piece.count as usize;
-        Some(piece)
+        let part = self.early.remove(&self.next)?;
+        self.next += part.count as usize;
+        Some(part)
     }
 }

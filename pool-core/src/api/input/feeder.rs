@@ -428,19 +428,19 @@ impl Fed {
     /// The outcomes that are there, none of them when all are done; `None`: they must be waited
     /// for.
     fn take(&mut self) -> Option<Vec<Arc<ChunkOutcome>>> {
-        let pieces = self.collector.take_arrived();
+        let parts = self.collector.take_arrived();
         let grain = Grain::of(&*self.executor);
         let mut state = self.tap.lock();
-        state.flow.observe(&pieces, grain);
+        state.flow.observe(&parts, grain);
         let is_over = state.has_ended && state.flow.taken == state.flow.back;
         let has_panicked = state.panic.is_some();
         self.tap.wake(&state);
         drop(state);
-        show(&self.progress, &pieces);
+        show(&self.progress, &parts);
         if is_over && !has_panicked {
             self.progress.finish();
         }
-        (is_over || !pieces.is_empty()).then_some(pieces)
+        (is_over || !parts.is_empty()).then_some(parts)
     }
 
     /// Whether this is the copy in a forked process, which has no such thread.
@@ -450,21 +450,21 @@ impl Fed {
 }
 
 impl Source for Fed {
-    fn next_pieces(&mut self) -> Vec<Arc<ChunkOutcome>> {
+    fn next_parts(&mut self) -> Vec<Arc<ChunkOutcome>> {
         if self.is_copy() {
             return Vec::new();
         }
         while let Feeder::Here = self.feeder {
-            if let Some(pieces) = self.take_here() {
-                return pieces;
+            if let Some(parts) = self.take_here() {
+                return parts;
             }
         }
         if let Feeder::Local(source) = &mut self.feeder {
-            return source.next_pieces();
+            return source.next_parts();
         }
         loop {
-            if let Some(pieces) = self.take() {
-                return pieces;
+            if let Some(parts) = self.take() {
+                return parts;
             }
             let collector = &self.collector;
             self.executor
@@ -473,7 +473,7 @@ impl Source for Fed {
     }
 
     #[cfg(feature = "stream")]
-    fn poll_pieces(
+    fn poll_parts(
         &mut self,
         context: &mut Context<'_>,
         fill: bool,
@@ -483,11 +483,11 @@ impl Source for Fed {
         }
         self.start();
         if let Feeder::Local(source) = &mut self.feeder {
-            return source.poll_pieces(context, fill);
+            return source.poll_parts(context, fill);
         }
         loop {
-            if let Some(pieces) = self.take() {
-                return Poll::Ready(pieces);
+            if let Some(parts) = self.take() {
+                return Poll::Ready(parts);
             }
             if !self.collector.poll_any(Some(context.waker())) {
                 return Poll::Pending;

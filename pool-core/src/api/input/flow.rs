@@ -72,15 +72,15 @@ impl Flow {
     }
 
     /// Pieces have come back, and the executor is like this now.
-    pub(crate) fn observe(&mut self, pieces: &[Arc<ChunkOutcome>], grain: Grain) {
+    pub(crate) fn observe(&mut self, parts: &[Arc<ChunkOutcome>], grain: Grain) {
         self.chunker.adapt(grain);
         if self.most > 1 {
             self.share = share(self.buffer, grain);
         }
-        for piece in pieces {
-            self.back += piece.count as usize;
-            let took = Duration::from_nanos(piece.took_ns);
-            self.chunker.observe(piece.count, took);
+        for part in parts {
+            self.back += part.count as usize;
+            let took = Duration::from_nanos(part.took_ns);
+            self.chunker.observe(part.count, took);
         }
     }
 }

@@ -11,7 +11,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::handler_thread::{HandlerThread, OutputEvent, Queue};
 use super::lines::Lines;
-use super::worker_pipes::{Destination, PIECE_BYTES, Pipes, WorkerPipes, from_token};
+use super::worker_pipes::{Destination, Pipes, READ_BYTES, WorkerPipes, from_token};
 use crate::backend::config::ValidatedConfig;
 use crate::backend::launcher::Outlets;
 use crate::engine::launch::Due;
@@ -276,7 +276,7 @@ impl CaptureShared {
 
     fn read(&self) {
         let mut ready = Vec::new();
-        let mut piece = vec![0; PIECE_BYTES];
+        let mut buffer = vec![0; READ_BYTES];
         let mut again = None;
         while !self.is_finished.load(Ordering::SeqCst) {
             if self.poller.wait(&mut ready, again).is_err() {
@@ -284,7 +284,7 @@ impl CaptureShared {
                 sys::nap(BLIND_NAP);
                 let all: Vec<_> = self.lock().values().cloned().collect();
                 for pipes in all {
-                    (0..MAX_PIPES).for_each(|index| pipes.read(index, &mut piece));
+                    (0..MAX_PIPES).for_each(|index| pipes.read(index, &mut buffer));
                 }
                 continue;
             }
@@ -299,7 +299,7 @@ impl CaptureShared {
                     let (number, index) = from_token(token);
                     let pipes = self.lock().get(&number).cloned();
                     if let Some(pipes) = pipes {
-                        pipes.read(index, &mut piece);
+                        pipes.read(index, &mut buffer);
                     }
                 }
             }

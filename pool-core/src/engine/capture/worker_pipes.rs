@@ -23,7 +23,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard};
 
 /// How much is read at once.
-pub(super) const PIECE_BYTES: usize = 64 * 1024;
+pub(super) const READ_BYTES: usize = 64 * 1024;
 
 /// The parent's ends of one worker's pipes. When it is dropped, they are emptied and closed.
 pub(in super::super) struct WorkerPipes(pub(super) Arc<Pipes>);
@@ -116,7 +116,7 @@ impl Pipes {
     }
 
     /// Reads a piece of what one of them has.
-    pub(super) fn read(&self, index: usize, piece: &mut [u8]) {
+    pub(super) fn read(&self, index: usize, buffer: &mut [u8]) {
         let state = &mut *self.lock();
         let Some(source) = state.sources.get_mut(index) else {
             return;
@@ -129,9 +129,9 @@ impl Pipes {
             }
             // What goes on being heard has to be read.
         }
-        match rustix::io::read(pipe, &mut *piece) {
+        match rustix::io::read(pipe, &mut *buffer) {
             Ok(0) => state.close(index),
-            Ok(count) => state.take(index, &piece[..count]),
+            Ok(count) => state.take(index, &buffer[..count]),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => state.close(index),
         }
@@ -145,16 +145,16 @@ impl Pipes {
         let Some(index) = state.sources.iter().position(is_events) else {
             return;
         };
-        let mut piece = [0; 4096];
+        let mut buffer = [0; 4096];
         let mut left = EVENT_PIPE_BYTES;
         while left > 0
             && let Some(pipe) = &state.sources[index].pipe
         {
-            match rustix::io::read(pipe, &mut piece) {
+            match rustix::io::read(pipe, &mut buffer) {
                 Ok(0) => state.close(index),
                 Ok(count) => {
-                    state.take(index, &piece[..count]);
-                    if count < piece.len() {
+                    state.take(index, &buffer[..count]);
+                    if count < buffer.len() {
                         return;
                     }
                     left = left.saturating_sub(count);
@@ -292,17 +292,17 @@ impl State {
         let Some(pipe) = &self.sources[index].pipe else {
             return;
         };
-        let mut left = rustix::pipe::fcntl_getpipe_size(pipe).unwrap_or(PIECE_BYTES);
-        let mut piece = vec![0; PIECE_BYTES.min(left)];
+        let mut left = rustix::pipe::fcntl_getpipe_size(pipe).unwrap_or(READ_BYTES);
+        let mut buffer = vec![0; READ_BYTES.min(left)];
         while left > 0
             && let Some(pipe) = &self.sources[index].pipe
         {
-            let most = piece.len().min(left);
-            match rustix::io::read(pipe, &mut piece[..most]) {
+            let most = buffer.len().min(left);
+            match rustix::io::read(pipe, &mut buffer[..most]) {
                 Ok(0) => break,
                 Ok(count) => {
                     left -= count;
-                    self.take(index, &piece[..count]);
+                    self.take(index, &buffer[..count]);
                 }
                 Err(Errno::INTR) => {}
                 Err(_) => break,
