@@ -149,6 +149,7 @@
 //! | `State` | what makes the function's [`state`](Call::state) in the worker panicked | no |
 //! | `WorkerLost` | its worker died while it ran | yes |
 //! | `TimedOut` | it ran longer than its `timeout`, and was killed | yes |
+//! | `DeadlineExceeded` | the [`deadline`](Call::deadline) of its call came | no |
 //! | `Cancelled` | `cancel`, `kill`, or the pool was terminated | no |
 //! | `Encode`, `Decode` | the argument or the result cannot be carried | no |
 //! | `Closed` | the pool was closed before | no |
@@ -335,7 +336,7 @@ pub use procpool_core::Json;
 #[cfg(feature = "progress")]
 pub use procpool_core::progress;
 pub use procpool_core::{
-    Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel, Dump,
+    Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel, Deadline, Dump,
     ExitReason, ExitStatus, FlattenErrors, Handle, Imap, ImapLocal, ImapMeasured,
     ImapMeasuredLocal, InitializerOutcome, IntoBroadcast, JoinError, MapHandle, Measured,
     MeasuredCall, MeasuredHandle, Output, OutputLine, OutputStream, Pool, PoolBuilder, Portable,

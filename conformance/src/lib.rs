@@ -42,6 +42,7 @@ mod backends;
 mod balance;
 mod broadcast;
 mod bulk;
+mod call_deadline;
 mod callback;
 mod cancel;
 mod context;

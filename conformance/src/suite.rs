@@ -9,7 +9,7 @@ use crate::program::{self, Program};
 use crate::trial::{self, Test};
 use crate::watchdog;
 use crate::{
-    balance, broadcast, bulk, callback, cancel, context, daemons, deadline, death,
+    balance, broadcast, bulk, call_deadline, callback, cancel, context, daemons, deadline, death,
     death_mid_transfer, events, forged_results, futures, hooks, hostile, imap, leaks, lifecycle,
     limits, live_inputs, metrics, observe, output, panics, progress, readme_programs, recycling,
     refused, restart_storm, results, settings, shared_results, shutdown, spans, start, state, ties,
@@ -145,6 +145,7 @@ fn every_pool<S: Subject>() -> Vec<Section> {
         values,
         state,
         context,
+        call_deadline,
         imap,
         live_inputs,
         futures,
@@ -188,6 +189,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         death,
         death_mid_transfer,
         deadline,
+        call_deadline,
         unkillable,
         cancel,
         bulk,

@@ -83,6 +83,7 @@ pub use shm::region::Region;
 pub use sys::{
     be_signalled_by, failed, interpreter, off_standard, own_pid, own_tid, poll, starter,
 };
+pub use task::call_control::Deadline;
 pub use task::call_id::CallId;
 pub use task::callbacks::Callbacks;
 pub use task::chunk::Chunk;

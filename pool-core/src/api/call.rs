@@ -18,6 +18,7 @@ use super::progress::Progress;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::shm::protocol;
 use crate::sys;
+use crate::task::call_control::{CallControl, Deadline};
 use crate::task::chunk::{ChunkOutcome, CompletionSink};
 use crate::task::chunker::guided;
 use crate::task::context::Context;
@@ -266,6 +267,73 @@ impl<F, M> Call<F, M> {
     /// A pool without processes of its own ([`SerialPool`](crate::SerialPool)) cannot keep it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// When the call ends: so long after it was made, or at an `Instant`. It holds for waiting and
+    /// running together, and for a map as a whole; [`timeout`](Self::timeout) holds for the running
+    /// of each item.
+    ///
+    /// Items that have ended by then keep their outcome. The others end as
+    /// [`DeadlineExceeded`](TaskErrorKind::DeadlineExceeded): those that have not begun are not run,
+    /// and those that run are killed, as with `timeout`. None is [retried](Self::retries) after
+    /// that. The input of a map is still read to its end: the deadline does not end a wait for it.
+    ///
+    /// A deadline that has passed already is no mistake: nothing is run then. Any number of
+    /// calls may have one; the pool keeps one timer for all of them.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use std::time::{Duration, Instant};
+    /// use procpool::{Pool, SerialPool, TaskErrorKind};
+    ///
+    /// let pool = SerialPool::new();
+    /// let half = |x: u64| x / 2;
+    /// assert_eq!(pool.call(half).deadline(Duration::from_secs(60)).map([2, 4]).unwrap(), [1, 2]);
+    /// let late = pool.call(half).deadline(Instant::now()).apply(2).unwrap_err();
+    /// assert_eq!(late.kind(), TaskErrorKind::DeadlineExceeded);
+    /// ```
+    ///
+    /// A pool without processes of its own ([`SerialPool`](crate::SerialPool)) looks at it before
+    /// each item, and ends none that runs.
+    pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
+        self.options.deadline = Some(deadline.into());
+        self
+    }
+
+    /// Lets an item that is to end do so in good order: it is asked first, and killed so long
+    /// after. [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to it meanwhile.
+    ///
+    /// | what ends it | asked at | killed at | what it returns meanwhile |
+    /// |---|---|---|---|
+    /// | [`timeout`](Self::timeout), [`deadline`](Self::deadline) | that time | `grace` later | is its result |
+    /// | [`cancel`](crate::Handle::cancel), [`cancel_on_drop`](crate::Handle::cancel_on_drop) | once | `grace` later | is dropped: it is `Cancelled` |
+    /// | [`kill`](crate::Handle::kill), [`kill_on_drop`](crate::Handle::kill_on_drop) | never | once | |
+    ///
+    /// Without it, `timeout` and `deadline` kill at once, and `cancel` never kills.
+    ///
+    /// ```no_run
+    /// # use procpool_core as procpool;
+    /// use std::time::Duration;
+    /// use procpool::{Pool, SerialPool, worker};
+    ///
+    /// // The best that was found in ten seconds.
+    /// fn search(seed: u64) -> u64 {
+    ///     let mut best = seed;
+    ///     while !worker::is_cancelled() {
+    ///         best = best.max(best.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    ///     }
+    ///     best
+    /// }
+    /// # let pool = SerialPool::new();
+    /// let ten_seconds = Duration::from_secs(10);
+    /// let best = pool.call(search).timeout(ten_seconds).grace(Duration::from_secs(1)).map(0..4)?;
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
+    /// A pool without processes of its own kills nothing and asks nobody.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.options.grace = Some(grace);
         self
     }
 
@@ -649,6 +717,7 @@ impl<F, M> Call<F, M> {
             options: self.options.check()?,
             origin: self.executor.current_span(),
             context: self.context.clone().transpose()?,
+            control: CallControl::new(self.options.deadline, self.options.grace),
         })
     }
 }

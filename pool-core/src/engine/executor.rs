@@ -33,6 +33,8 @@ impl Executor for Shared {
             self.listen_for_frees();
         }
         let (attended, is_fed) = (chunk.attended, chunk.is_fed);
+        // The supervisor has to know of it.
+        let has_deadline = chunk.deadline().is_some();
         let mut core = self.lock();
         core.submit(chunk);
         if is_fed {
@@ -42,7 +44,7 @@ impl Executor for Shared {
             core.dispatch();
             // This thread is going to lead at once.
             self.keep_time(&core);
-        } else if !core.may_wait() {
+        } else if has_deadline || !core.may_wait() {
             core.drain_if_due();
             core.dispatch();
             self.settle(&mut core);

@@ -323,7 +323,7 @@ impl Rig {
         let mut chunk = Chunk::new(function, first, few, items, self.item_metrics.clone());
         chunk.attended = true;
         // Some are measured.
-        chunk.ext = ChunkExt::of_call(count == MEASURED, None, None);
+        chunk.ext = ChunkExt::of_call(count == MEASURED, None, None, None);
         chunk
     }
 

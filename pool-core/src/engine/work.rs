@@ -19,8 +19,9 @@ impl WorkUnit for Chunk {
         Self::split(self, at)
     }
 
-    fn is_abandoned(&self) -> bool {
-        Self::is_abandoned(self)
+    #[inline]
+    fn is_refused(&self) -> bool {
+        self.refusal().is_some()
     }
 
     fn outcomes(&self) -> Outcomes {

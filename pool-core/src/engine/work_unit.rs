@@ -9,8 +9,8 @@ pub(crate) trait WorkUnit: Sized {
     fn count(&self) -> u32;
     /// The items before and from `at` on.
     fn split(self, at: u32) -> (Self, Self);
-    /// Whether nobody wants it any more.
-    fn is_abandoned(&self) -> bool;
+    /// Whether it is not to begin any more: nobody wants it, or its time is over.
+    fn is_refused(&self) -> bool;
     /// Room for the outcomes of its items: made when it is handed out, for most that wait are
     /// many and small.
     fn outcomes(&self) -> Self::Outcomes;

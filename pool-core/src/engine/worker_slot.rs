@@ -82,6 +82,8 @@ struct Known {
     bell: Bell,
     /// When to look at the running item's deadline.
     deadline: Option<u64>,
+    /// Which item was asked to stop and is killed if it does not.
+    notice: Option<Notice>,
     /// How far it was when a deadline was last looked at, and when it was first seen there.
     overdue: Option<(u64, u64)>,
     /// Whether it has finished a chunk.
@@ -556,6 +558,22 @@ impl Slot {
         self.worker.deadline = due;
     }
 
+    /// An item was asked to stop. What it was asked before stays.
+    pub(super) fn give_notice(&mut self, notice: Notice) {
+        let earlier = self.worker.notice.filter(|it| it.item == notice.item);
+        self.worker.notice = earlier.or(Some(notice));
+    }
+
+    /// Which item was asked to stop.
+    pub(super) fn notice(&self) -> Option<Notice> {
+        self.worker.notice
+    }
+
+    /// The item that was asked to stop has ended.
+    pub(super) fn heeds_notice(&mut self) {
+        self.worker.notice = None;
+    }
+
     /// It is so far, as a look at a deadline shows. Says since when it has been.
     pub(super) fn stands_since(&mut self, position: u64, now: u64) -> u64 {
         let (seen, since) = self.worker.overdue.unwrap_or((position, now));
@@ -689,6 +707,8 @@ impl Phase {
 pub(super) enum Killed {
     /// The running item was at its deadline.
     Deadline,
+    /// The call of the running item was at its deadline.
+    CallDeadline,
     /// The task was to be killed.
     Cancelled,
     /// It wrote rubbish into its region, or closed its doorbell.
@@ -699,6 +719,16 @@ pub(super) enum Killed {
     Silent,
     /// Its initializer failed.
     Uninitialized,
+}
+
+/// That an item was asked to stop, and is killed if it has not by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Notice {
+    /// Its number, counted from 1.
+    pub(super) item: u64,
+    pub(super) why: Killed,
+    /// In nanoseconds.
+    pub(super) due: u64,
 }
 
 #[cfg(test)]

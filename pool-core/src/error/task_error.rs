@@ -66,6 +66,9 @@ pub enum TaskErrorKind {
     WorkerLost,
     /// The item ran longer than its call's timeout, and its worker was killed for it.
     TimedOut,
+    /// The [deadline](crate::Call::deadline) of the call came: the item had not begun, or was killed
+    /// with its worker.
+    DeadlineExceeded,
     /// The task was cancelled, or its pool was terminated or dropped.
     Cancelled,
     /// The pool was closed before the call.
@@ -197,6 +200,16 @@ impl TaskError {
             TaskErrorKind::TimedOut,
             format!("the task ran longer than its timeout of {timeout:?} and was killed"),
         )
+    }
+
+    /// The call's deadline came while the item ran, or before that.
+    pub(crate) fn deadline_exceeded(ran: bool) -> Self {
+        let message = if ran {
+            "the deadline of the call came while the task ran, and it was killed"
+        } else {
+            "the deadline of the call came before the task had begun"
+        };
+        Self::new(TaskErrorKind::DeadlineExceeded, message)
     }
 
     /// The initializer failed like this.
@@ -341,10 +354,14 @@ impl TaskError {
         self.kind() == TaskErrorKind::WorkerLost
     }
 
-    /// Whether the task ran longer than it was allowed to.
+    /// Whether the task ran out of time: of its own [`timeout`](crate::Call::timeout), or of the
+    /// call's [`deadline`](crate::Call::deadline). The [kind](Self::kind) tells them apart.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        self.kind() == TaskErrorKind::TimedOut
+        matches!(
+            self.kind(),
+            TaskErrorKind::TimedOut | TaskErrorKind::DeadlineExceeded
+        )
     }
 
     /// Whether the task was cancelled, or its pool terminated.

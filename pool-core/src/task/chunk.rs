@@ -3,8 +3,10 @@
 use std::mem;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::bytes::Bytes;
+use super::call_control::CallControl;
 use super::call_id::CallId;
 use super::chunk_ext::ChunkExt;
 use super::item_metrics::ItemMetrics;
@@ -122,6 +124,8 @@ impl Chunk {
     pub fn options(&self) -> ChunkOptions {
         ChunkOptions {
             timeout: self.timeout.map(Timeout::as_duration),
+            deadline: self.control().and_then(CallControl::time_left),
+            grace: self.grace_ns().map(Duration::from_nanos),
             retries: self.retries,
             measured: self.item_metrics().is_some(),
         }
@@ -167,6 +171,9 @@ impl Chunk {
         let mut outcomes = Outcomes::with_capacity(self.count);
         let mut ext = self.ext.take();
         let context = ext.as_ref().and_then(|ext| ext.context.clone());
+        let control = ext.as_ref().and_then(|ext| ext.control.as_ref());
+        let deadline = control.and_then(|control| control.deadline);
+        let mut ended = 0;
         let mut item_metrics = ext.as_mut().and_then(|it| it.item_metrics.as_mut());
         let is_measured = item_metrics.is_some();
         let mut offered = Vec::new();
@@ -179,6 +186,7 @@ impl Chunk {
                 }
             }
             RecordKind::Value | RecordKind::Bulk | RecordKind::SharedResult => {
+                ended += 1;
                 outcomes.push_value(bytes);
                 offered.extend(memory);
                 if let Some(item_metrics) = &mut item_metrics {
@@ -186,6 +194,7 @@ impl Chunk {
                 }
             }
             RecordKind::Failure => {
+                ended += 1;
                 outcomes.push_error(reported(bytes));
                 if let Some(item_metrics) = &mut item_metrics {
                     item_metrics.ended(None, 0);
@@ -198,9 +207,14 @@ impl Chunk {
                 &self.items.as_slice(),
                 is_measured,
                 None,
+                deadline,
                 &mut record,
             ));
         });
+        // The deadline came before these could begin.
+        for _ in ended..self.count {
+            outcomes.push_error(TaskError::deadline_exceeded(false));
+        }
         if !offered.is_empty() {
             ext.get_or_insert_default().offered = offered;
         }
@@ -262,6 +276,40 @@ impl Chunk {
     pub(crate) fn context(&self) -> &[u8] {
         let context = self.ext.as_ref().and_then(|ext| ext.context.as_ref());
         context.map_or(&[], |context| &context.bytes)
+    }
+
+    /// When and how the call ends, if it says so.
+    #[inline]
+    pub(crate) fn control(&self) -> Option<&CallControl> {
+        self.ext.as_ref()?.control.as_deref()
+    }
+
+    /// When the call ends, in nanoseconds of the monotonic clock.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.control()?.deadline
+    }
+
+    /// Whether the call's deadline has passed by this time.
+    pub(crate) fn is_overdue(&self, now: u64) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// How long an item has to end after it was asked to, in nanoseconds.
+    pub(crate) fn grace_ns(&self) -> Option<u64> {
+        self.control()?.grace
+    }
+
+    /// Why it is not to begin any more. `None`: it is.
+    #[inline]
+    pub(crate) fn refusal(&self) -> Option<TaskError> {
+        if self.is_abandoned() {
+            Some(TaskError::cancelled())
+        } else if self.deadline().is_some() && self.is_overdue(sys::now_ns()) {
+            Some(TaskError::deadline_exceeded(false))
+        } else {
+            None
+        }
     }
 
     /// Whether the items have handles of memory.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::call_control::CallControl;
 use super::context::Context;
 use super::item_metrics::ItemMetrics;
 use crate::broadcast::SharedMemory;
@@ -23,22 +24,27 @@ pub(crate) struct ChunkExt {
     pub(crate) context: Option<Arc<Context>>,
     /// A value that is an `Err` counts as a failure.
     pub(crate) counts_errors: bool,
+    /// When the call ends, and how.
+    pub(crate) control: Option<Arc<CallControl>>,
 }
 
 impl ChunkExt {
     /// Of a call, if it has any: it may ask for metrics, may have been made in a span, and may have
-    /// a context.
+    /// a context, a deadline and the like.
     pub(crate) fn of_call(
         is_measured: bool,
         origin: Option<&Arc<Origin>>,
         context: Option<&Arc<Context>>,
+        control: Option<&Arc<CallControl>>,
     ) -> Option<Box<Self>> {
-        (is_measured || origin.is_some() || context.is_some()).then(|| {
+        let has_any = is_measured || origin.is_some() || context.is_some() || control.is_some();
+        has_any.then(|| {
             Box::new(Self {
                 item_metrics: is_measured.then(ItemMetrics::measured),
                 origin: origin.cloned(),
                 attachments: context.map_or_else(Vec::new, |it| it.memory.clone()),
                 context: context.cloned(),
+                control: control.cloned(),
                 ..Self::default()
             })
         })
@@ -79,6 +85,7 @@ impl ChunkExt {
             offered: Vec::new(),
             context,
             counts_errors: self.counts_errors,
+            control: self.control.clone(),
         }
     }
 }

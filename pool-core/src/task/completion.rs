@@ -23,6 +23,7 @@ impl Chunk {
     #[must_use]
     pub fn into_parts(mut self) -> (EncodedChunk, Completion) {
         let sink = self.take_sink();
+        let options = self.options();
         let ext = self.ext.take();
         let needs = match &ext {
             // Those of the whole call, perhaps.
@@ -32,10 +33,6 @@ impl Chunk {
                 Needs::of_values([context, &self.items.as_slice()], &ext.attachments)
             }
             _ => Needs::default(),
-        };
-        let options = super::options::ChunkOptions {
-            measured: ext.as_ref().is_some_and(|it| it.item_metrics.is_some()),
-            ..self.options()
         };
         let context = ext.as_ref().and_then(|it| it.context.as_ref());
         let encoded = EncodedChunk::new(
@@ -315,9 +312,10 @@ impl Completion {
                 attachments: ext.attachments.clone(),
                 origin: ext.origin.clone(),
                 offered: memory,
-                // It has gone where the items run.
+                // These have gone where the items run.
                 context: None,
                 counts_errors: ext.counts_errors,
+                control: None,
             })),
             None if memory.is_empty() => None,
             None => Some(Box::new(ChunkExt {

@@ -273,7 +273,8 @@ impl EncodedChunk {
     /// its index, as soon as it is there.
     ///
     /// When the flag is set, no more items begin, and those that have not fail as
-    /// [`Cancelled`](TaskErrorKind::Cancelled). A timeout is not kept: nothing ends a thread.
+    /// [`Cancelled`](TaskErrorKind::Cancelled). A timeout is not kept: nothing ends a thread. After
+    /// the call's deadline, no more items begin either.
     ///
     /// # Panics
     /// When `sink` has panicked: in the end, and it is not called again.
@@ -284,10 +285,16 @@ impl EncodedChunk {
             sink: &mut sink,
             panic: None,
         };
+        let control = self.options.control();
+        let deadline = control.and_then(|control| control.deadline);
         let why = match self.prepare() {
             Ok(prepared) => {
-                self.run_prepared(&prepared, flag, &mut given);
-                TaskError::cancelled()
+                self.run_prepared(&prepared, flag, deadline, &mut given);
+                if flag.is_set() {
+                    TaskError::cancelled()
+                } else {
+                    TaskError::deadline_exceeded(false)
+                }
             }
             Err(error) => error,
         };
@@ -299,7 +306,13 @@ impl EncodedChunk {
         }
     }
 
-    fn run_prepared(&self, prepared: &Prepared, flag: &CancelFlag, given: &mut Given<'_>) {
+    fn run_prepared(
+        &self,
+        prepared: &Prepared,
+        flag: &CancelFlag,
+        deadline: Option<u64>,
+        given: &mut Given<'_>,
+    ) {
         let mut timing = None;
         let mut before = sys::now_ns();
         let mut record = |kind: RecordKind, bytes: &[u8], memory: Vec<_>| {
@@ -341,6 +354,7 @@ impl EncodedChunk {
                     &prepared.items.as_slice(),
                     self.options.measured,
                     Some(flag),
+                    deadline,
                     &mut record,
                 ));
             });
@@ -382,7 +396,9 @@ impl EncodedChunk {
                     })
                 });
                 let measured = self.options.measured;
-                chunk.ext = ChunkExt::of_call(measured, span.as_ref(), context.as_ref());
+                let control = self.options.control();
+                chunk.ext =
+                    ChunkExt::of_call(measured, span.as_ref(), context.as_ref(), control.as_ref());
                 if context.is_none() {
                     chunk.attach(prepared.memory);
                 }

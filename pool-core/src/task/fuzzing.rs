@@ -66,7 +66,7 @@ fn deliver(outcomes: Vec<Outcome>) {
     }
     let seen = Arc::new(Seen::default());
     let mut chunk = Chunk::new(function(), 0, count as u32, items.into(), seen.clone());
-    chunk.ext = ChunkExt::of_call(true, None, None);
+    chunk.ext = ChunkExt::of_call(true, None, None, None);
     chunk.note_encoding(&vec![0; count]);
     let (_, completion) = chunk.into_parts();
     let again = outcomes[0].clone();

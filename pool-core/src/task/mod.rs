@@ -1,6 +1,7 @@
 //! A task on its way: its argument encoded, items cut into chunks, and what came of each.
 
 pub(crate) mod bytes;
+pub(crate) mod call_control;
 pub(crate) mod call_id;
 pub(crate) mod callbacks;
 pub(crate) mod chunk;

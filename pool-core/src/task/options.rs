@@ -1,16 +1,20 @@
 //! The options of one call.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::call_control::{CallControl, Deadline};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 
 /// See [`Call`](crate::Call).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) grace: Option<Duration>,
     pub(crate) retries: u32,
     pub(crate) chunksize: Option<usize>,
     pub(crate) buffer: Option<usize>,
@@ -28,8 +32,21 @@ pub struct ChunkOptions {
     pub timeout: Option<Duration>,
     /// How often an item is tried again whose worker died or that ran too long.
     pub retries: u32,
+    /// How much time the call has left: see [`Call::deadline`](crate::Call::deadline). It is that
+    /// of the moment at which this was asked for.
+    pub deadline: Option<Duration>,
+    /// How long an item that is to end has after it was asked to, before it is killed: see
+    /// [`Call::grace`](crate::Call::grace).
+    pub grace: Option<Duration>,
     /// Each item is to be measured: see [`Call::measured`](crate::Call::measured).
     pub measured: bool,
+}
+
+impl ChunkOptions {
+    /// What a chunk has of this that comes from elsewhere, from now on.
+    pub(crate) fn control(&self) -> Option<Arc<CallControl>> {
+        CallControl::new(self.deadline.map(Deadline::After), self.grace)
+    }
 }
 
 /// How long an item may run.

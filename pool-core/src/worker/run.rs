@@ -18,7 +18,7 @@ use crate::codec::{self, CodecError};
 use crate::panic::catch::catch;
 use crate::shm::protocol;
 use crate::shm::protocol::{Failure, LARGE_BYTES, RecordKind, Stage};
-use crate::sys::CpuClock;
+use crate::sys::{self, CpuClock};
 
 /// The items of a frame, as the worker's loop hands them to the function's entry.
 pub(crate) struct ChunkRun<'a> {
@@ -40,6 +40,8 @@ pub(super) enum Source<'a> {
         measured: bool,
         /// Whether to begin no more items.
         is_cancelled: Option<&'a CancelFlag>,
+        /// When to begin no more items either, in nanoseconds.
+        deadline: Option<u64>,
         record: &'a mut Record<'a>,
     },
 }
@@ -53,6 +55,7 @@ impl<'a> ChunkRun<'a> {
         items: &'a [u8],
         measured: bool,
         is_cancelled: Option<&'a CancelFlag>,
+        deadline: Option<u64>,
         record: &'a mut Record<'a>,
     ) -> Self {
         Self {
@@ -60,6 +63,7 @@ impl<'a> ChunkRun<'a> {
                 items,
                 measured,
                 is_cancelled,
+                deadline,
                 record,
             },
         }
@@ -98,12 +102,14 @@ impl<'a> ChunkRun<'a> {
                 items,
                 measured,
                 is_cancelled,
+                deadline,
                 record,
             } => {
                 let meter = measured.then(|| ItemTimer::new(CpuClock::Thread));
                 let mut exchange = InMemory {
                     items,
                     is_cancelled: *is_cancelled,
+                    deadline: *deadline,
                     record: &mut **record,
                     meter,
                 };
@@ -328,6 +334,7 @@ impl Exchange for OnWire<'_> {
 struct InMemory<'a, 'b> {
     items: &'a [u8],
     is_cancelled: Option<&'a CancelFlag>,
+    deadline: Option<u64>,
     record: &'b mut Record<'a>,
     meter: Option<ItemTimer>,
 }
@@ -343,7 +350,9 @@ impl InMemory<'_, '_> {
 
 impl Exchange for InMemory<'_, '_> {
     fn begin(&mut self) -> bool {
-        let begins = !self.items.is_empty() && !self.is_cancelled.is_some_and(CancelFlag::is_set);
+        let begins = !self.items.is_empty()
+            && !self.is_cancelled.is_some_and(CancelFlag::is_set)
+            && self.deadline.is_none_or(|due| due > sys::now_ns());
         if begins && let Some(meter) = &mut self.meter {
             meter.begin();
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::observe::call_span::Origin;
 use crate::task::bytes::Bytes;
+use crate::task::call_control::CallControl;
 use crate::task::chunk::{Chunk, CompletionSink};
 use crate::task::chunk_ext::ChunkExt;
 use crate::task::context::Context;
@@ -19,6 +20,8 @@ pub(crate) struct CallSite {
     pub(crate) origin: Option<Arc<Origin>>,
     /// What the function gets with each item.
     pub(crate) context: Option<Arc<Context>>,
+    /// When the call ends, and how.
+    pub(crate) control: Option<Arc<CallControl>>,
 }
 
 impl CallSite {
@@ -47,6 +50,7 @@ impl CallSite {
             self.options.is_measured,
             self.origin.as_ref(),
             self.context.as_ref(),
+            self.control.as_ref(),
         );
         if self.options.counts_errors {
             chunk.ext.get_or_insert_default().counts_errors = true;

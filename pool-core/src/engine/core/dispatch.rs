@@ -4,7 +4,6 @@ use super::Core;
 use crate::engine::scheduler::Imbalance;
 use crate::engine::slot_id::SlotId;
 use crate::engine::worker_slot::Killed;
-use crate::error::task_error::TaskError;
 use crate::shm::ring::Corrupt;
 use crate::sys;
 use crate::worker::function::FunctionId;
@@ -50,9 +49,9 @@ impl Core {
 
     /// Hands out what waits.
     fn assign(&mut self) {
-        let mut abandoned = std::mem::take(&mut self.abandoned);
+        let mut refused = std::mem::take(&mut self.refused);
         let mut fed = None;
-        while let Some(slot) = self.scheduler.assign(&mut abandoned) {
+        while let Some(slot) = self.scheduler.assign(&mut refused) {
             if let Some(before) = fed.replace(slot)
                 && before != slot
             {
@@ -66,10 +65,10 @@ impl Core {
         if let Some(slot) = fed {
             self.publish(slot);
         }
-        for chunk in abandoned.drain(..) {
-            self.notify.fail(chunk, TaskError::cancelled());
+        for chunk in refused.drain(..) {
+            self.refuse(chunk);
         }
-        self.abandoned = abandoned;
+        self.refused = refused;
     }
 
     /// Sends the newest chunk of a worker.

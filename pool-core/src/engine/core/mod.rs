@@ -31,7 +31,7 @@ use super::token::Token;
 use super::work::Delivery;
 use super::work_unit::{Done, WorkUnit};
 use super::worker_process::Process;
-use super::worker_slot::{Killed, Slot};
+use super::worker_slot::{Killed, Notice, Slot};
 use crate::backend::config::ValidatedConfig;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::trace::Tracer;
@@ -65,7 +65,11 @@ pub(super) struct Core {
     /// What is to be told to others.
     notify: Notify,
     drained: Drained,
-    abandoned: Vec<Chunk>,
+    /// Chunks that are not to begin any more, for a moment.
+    refused: Vec<Chunk>,
+    /// When a call that is here has its deadline, in nanoseconds, or earlier; `u64::MAX`: none has
+    /// one.
+    next_deadline: u64,
     /// Tasks that were cancelled in the queue and are still there, at most.
     stale: usize,
     /// Processors of this machine.
@@ -107,7 +111,8 @@ impl Core {
             has_no_supervisor: false,
             notify: Notify::new(config.lifecycle.hooks.clone()),
             drained: Drained::default(),
-            abandoned: Vec::new(),
+            refused: Vec::new(),
+            next_deadline: u64::MAX,
             stale: 0,
             processors: thread::available_parallelism().map_or(1, usize::from),
             watcher: RingWatcher::None,
@@ -125,9 +130,25 @@ impl Core {
     pub(super) fn submit(&mut self, mut chunk: Chunk) {
         self.notify.submitted(&mut chunk);
         match self.end.refusal() {
-            None => self.scheduler.submit(chunk),
+            None => self.enqueue(chunk),
             Some(reason) => self.notify.fail(chunk, reason),
         }
+    }
+
+    fn enqueue(&mut self, chunk: Chunk) {
+        if let Some(deadline) = chunk.deadline() {
+            if chunk.is_overdue(sys::now_ns()) {
+                return self.refuse(chunk);
+            }
+            self.next_deadline = self.next_deadline.min(deadline);
+        }
+        self.scheduler.submit(chunk);
+    }
+
+    /// Fails a chunk that is not to begin any more.
+    fn refuse(&mut self, chunk: Chunk) {
+        let why = chunk.refusal().unwrap_or_else(TaskError::cancelled);
+        self.notify.fail(chunk, why);
     }
 
     /// Ends a call early, and says whether an item of it runs. A single task is not looked for in
@@ -152,8 +173,8 @@ impl Core {
             self.stale += 1;
             if self.stale > MAX_STALE.max(self.scheduler.queue().len() / 2) {
                 self.stale = 0;
-                for chunk in self.scheduler.extract(WorkUnit::is_abandoned) {
-                    self.notify.fail(chunk, TaskError::cancelled());
+                for chunk in self.scheduler.extract(WorkUnit::is_refused) {
+                    self.refuse(chunk);
                 }
             }
         }
@@ -175,16 +196,42 @@ impl Core {
         if chunk.is_none_or(|chunk| chunk.call() != call) {
             return false;
         }
-        match how {
-            Cancel::Kill => self.kill(slot, Killed::Cancelled),
-            Cancel::Cooperative => {
-                if let Some((_, channel)) = self.slots[slot].up() {
-                    let advice = &channel.region().words().advice;
-                    advice.cancelled.store(item, Ordering::Relaxed);
-                }
+        let grace = chunk.and_then(Chunk::grace_ns);
+        match (how, grace) {
+            (Cancel::Kill, _) => self.kill(slot, Killed::Cancelled),
+            (Cancel::Cooperative, Some(grace)) => {
+                self.give_notice(slot, item, Killed::Cancelled, grace);
             }
+            (Cancel::Cooperative, None) => self.ask_to_stop(slot, item),
         }
         true
+    }
+
+    /// Ends the item that a slot's worker runs and beyond which it begins nothing: by a kill, or
+    /// first by asking it, if its call says so.
+    fn end_item(&mut self, slot: SlotId, item: u64, why: Killed) {
+        let chunk = self.scheduler.unit_of(slot, item);
+        match chunk.and_then(Chunk::grace_ns) {
+            Some(grace) => self.give_notice(slot, item, why, grace),
+            None => self.kill(slot, why),
+        }
+    }
+
+    /// Asks the running item to stop, and kills it after so many nanoseconds. The first time that
+    /// it was given stays.
+    fn give_notice(&mut self, slot: SlotId, item: u64, why: Killed, grace: u64) {
+        self.ask_to_stop(slot, item);
+        let due = sys::now_ns() + grace;
+        self.slots[slot].give_notice(Notice { item, why, due });
+        self.slots[slot].look_at(due);
+    }
+
+    /// Lets the running item know that it should stop.
+    fn ask_to_stop(&mut self, slot: SlotId, item: u64) {
+        if let Some((_, channel)) = self.slots[slot].up() {
+            let advice = &channel.region().words().advice;
+            advice.cancelled.store(item, Ordering::Relaxed);
+        }
     }
 
     /// Sees to it that a slot's worker begins nothing new, and gives the number, counted from 1,

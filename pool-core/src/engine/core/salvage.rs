@@ -141,7 +141,10 @@ impl Core {
         death: Death,
     ) {
         let has_panicked = panic.is_some();
+        let is_overdue = chunk.is_overdue(sys::now_ns());
         let error = match killed {
+            Some(Killed::CallDeadline) => TaskError::deadline_exceeded(true),
+            Some(Killed::Unresponsive) if is_overdue => TaskError::deadline_exceeded(true),
             Some(Killed::Deadline) => TaskError::timed_out(chunk.timeout.map(Timeout::as_duration)),
             Some(Killed::Unresponsive) if chunk.timeout.is_some() => {
                 TaskError::timed_out(chunk.timeout.map(Timeout::as_duration))
@@ -158,7 +161,8 @@ impl Core {
             },
         };
         let error = death.explain(error);
-        let again = chunk.retries > 0 && killed != Some(Killed::Cancelled) && !has_panicked;
+        let again =
+            chunk.retries > 0 && killed != Some(Killed::Cancelled) && !has_panicked && !is_overdue;
         if again && !self.end.has_ended() && !chunk.is_abandoned() {
             chunk.retries -= 1;
             if let Some(item_metrics) = chunk.item_metrics_mut() {

@@ -6,6 +6,7 @@ use crate::engine::slot_id::SlotId;
 use crate::engine::time_limits::GRACE_NS;
 use crate::engine::time_limits::nanoseconds;
 use crate::engine::worker_slot::{Killed, Phase};
+use crate::error::task_error::TaskError;
 use crate::sync::atomic::Ordering;
 use crate::sys;
 use crate::task::options::Timeout;
@@ -31,7 +32,7 @@ impl Core {
         };
         let launches = supervisor && self.launches();
         // A plain loop: this is asked after every task that is submitted.
-        let mut next = u64::MAX;
+        let mut next = self.next_deadline;
         for slot in self.slots.values() {
             if !slot.is_killed() {
                 if let Some(deadline) = slot.deadline() {
@@ -102,6 +103,9 @@ impl Core {
             self.dispatch();
         }
         self.on_maintenance(now);
+        if self.next_deadline <= now {
+            self.on_call_deadline(now);
+        }
         for slot in self.slots.ids() {
             if self.slots[slot].deadline().is_some_and(|due| due <= now) {
                 self.on_deadline(slot, now);
@@ -169,6 +173,18 @@ impl Core {
             self.slots[slot].look_next_at(Some(now + respite));
             return;
         }
+        if let Some(notice) = self.slots[slot].notice() {
+            if self.freeze_running_item(slot) != Some(notice.item) {
+                self.slots[slot].heeds_notice();
+            } else if notice.due <= now {
+                self.kill(slot, notice.why);
+                return;
+            } else {
+                // Nothing else is to be seen to before that: behind it, nothing begins.
+                self.slots[slot].look_next_at(Some(notice.due));
+                return;
+            }
+        }
         let mut due = waiting.map(|timeout| now + timeout.as_ns());
         let running = self.scheduler.running_item(slot, begun).and_then(|item| {
             let timeout = self.scheduler.unit_of(slot, item)?.timeout?;
@@ -177,7 +193,7 @@ impl Core {
         if let Some((item, timeout)) = running {
             let ends = started + timeout;
             if ends <= now && self.freeze_running_item(slot) == Some(item) {
-                self.kill(slot, Killed::Deadline);
+                self.end_item(slot, item, Killed::Deadline);
                 return;
             }
             due = Some(due.map_or(ends, |due| due.min(ends)).max(now + 1));
@@ -194,6 +210,39 @@ impl Core {
             due = Some(due.map_or(since + limit, |due| due.min(since + limit)));
         }
         self.slots[slot].look_next_at(due);
+    }
+
+    /// The deadline of a call has come: what waits fails, and what runs is ended, wherever it is.
+    fn on_call_deadline(&mut self, now: u64) {
+        for slot in self.slots.ids() {
+            let in_flight = self.scheduler.in_flight(slot);
+            let has_overdue = in_flight.into_iter().any(|chunk| chunk.is_overdue(now));
+            if has_overdue {
+                // What has not begun goes back into the queue.
+                match self.freeze_running_item(slot) {
+                    Some(item) if self.is_overdue(slot, item, now) => {
+                        self.end_item(slot, item, Killed::CallDeadline);
+                    }
+                    Some(_) => {}
+                    // It says that it runs nothing. Then it will have passed over all this soon.
+                    None => self.slots[slot].look_at(now + GRACE_NS),
+                }
+            }
+        }
+        for chunk in self.scheduler.extract(|chunk| chunk.is_overdue(now)) {
+            self.notify.fail(chunk, TaskError::deadline_exceeded(false));
+        }
+        let slots = self.slots.ids();
+        let in_flight = slots.flat_map(|slot| self.scheduler.in_flight(slot));
+        let all = in_flight.chain(self.scheduler.queue());
+        let next = all.filter_map(|chunk| chunk.deadline().filter(|&due| due > now));
+        self.next_deadline = next.min().unwrap_or(u64::MAX);
+        self.dispatch();
+    }
+
+    fn is_overdue(&self, slot: SlotId, item: u64, now: u64) -> bool {
+        let chunk = self.scheduler.unit_of(slot, item);
+        chunk.is_some_and(|chunk| chunk.is_overdue(now))
     }
 
     /// How long a worker may be without an outcome, in nanoseconds, whatever it says of itself;

@@ -359,7 +359,7 @@ impl Core {
             },
             Some(Killed::Cancelled) if self.end.has_ended() => ExitReason::Terminated,
             Some(Killed::Cancelled) => ExitReason::Cancelled,
-            Some(Killed::Deadline) => ExitReason::Deadline,
+            Some(Killed::Deadline | Killed::CallDeadline) => ExitReason::Deadline,
             Some(Killed::ProtocolViolation) => ExitReason::ProtocolViolation,
             Some(Killed::Unresponsive) => ExitReason::Unresponsive,
             Some(Killed::Silent | Killed::Uninitialized) => ExitReason::StartFailed,

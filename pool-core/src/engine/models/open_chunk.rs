@@ -198,6 +198,7 @@ fn model(items: usize, waits_from: usize, panics: bool) -> Model {
         options: Options::default().check().expect("options"),
         origin: None,
         context: None,
+        control: None,
     };
     let input = Input {
         submissions: submissions.clone(),

@@ -118,10 +118,10 @@ impl<U: WorkUnit> Scheduler<U> {
     }
 
     /// Chooses a worker for the next unit and moves it there, at the end of the worker's
-    /// in_flight. Units that nobody wants any more go into `abandoned` instead.
-    pub(crate) fn assign(&mut self, abandoned: &mut Vec<U>) -> Option<SlotId> {
-        while self.queue.front().is_some_and(WorkUnit::is_abandoned) {
-            abandoned.extend(self.queue.pop_front());
+    /// in_flight. Units that are not to begin any more go into `refused` instead.
+    pub(crate) fn assign(&mut self, refused: &mut Vec<U>) -> Option<SlotId> {
+        while self.queue.front().is_some_and(WorkUnit::is_refused) {
+            refused.extend(self.queue.pop_front());
         }
         if self.queue.is_empty() {
             return None;

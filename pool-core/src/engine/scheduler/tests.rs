@@ -36,7 +36,7 @@ impl WorkUnit for Named {
         (self, rest)
     }
 
-    fn is_abandoned(&self) -> bool {
+    fn is_refused(&self) -> bool {
         self.abandoned.get()
     }
 }
@@ -293,7 +293,7 @@ impl World {
             worker.frames.push_back(unit.items.into());
         }
         for unit in abandoned {
-            assert!(unit.is_abandoned());
+            assert!(unit.is_refused());
             self.outcome(&unit);
         }
         while let Some(slot) = self.scheduler.superfluous() {
@@ -470,7 +470,7 @@ impl World {
         if let Some(mut lost) = salvaged.lost {
             assert_eq!(lost.count(), 1);
             let again = lost.retries > 0 && death != Death::Cancelled;
-            if again && !lost.is_abandoned() {
+            if again && !lost.is_refused() {
                 lost.retries -= 1;
                 self.may_run[lost.items[0] as usize] += 1;
                 self.scheduler.resubmit(lost);

@@ -313,7 +313,7 @@ mod tests {
             (Self(at), Self(self.0 - at))
         }
 
-        fn is_abandoned(&self) -> bool {
+        fn is_refused(&self) -> bool {
             false
         }
 

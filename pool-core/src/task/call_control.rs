@@ -1,0 +1,75 @@
+//! What few calls ask for: when they end, and how.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::sys;
+
+/// When a call ends that has not ended by itself: what [`Call::deadline`](crate::Call::deadline)
+/// takes. It is made of a `Duration`, which counts from when the call is made, or of an `Instant`.
+///
+/// ```
+/// # use procpool_core as procpool;
+/// use std::time::{Duration, Instant};
+/// use procpool::Deadline;
+///
+/// assert_eq!(Deadline::from(Duration::from_secs(2)), Deadline::After(Duration::from_secs(2)));
+/// let now = Instant::now();
+/// assert_eq!(Deadline::from(now), Deadline::At(now));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// So long after the call was made.
+    After(Duration),
+    /// At this time.
+    At(Instant),
+}
+
+impl From<Duration> for Deadline {
+    fn from(after: Duration) -> Self {
+        Self::After(after)
+    }
+}
+
+impl From<Instant> for Deadline {
+    fn from(at: Instant) -> Self {
+        Self::At(at)
+    }
+}
+
+/// What all chunks of a call share that asks for one of these.
+#[derive(Debug, Default)]
+pub(crate) struct CallControl {
+    /// When the call ends, in nanoseconds of the monotonic clock.
+    pub(crate) deadline: Option<u64>,
+    /// How long what runs has to end after it was asked to, in nanoseconds.
+    pub(crate) grace: Option<u64>,
+}
+
+impl CallControl {
+    /// Of a call that is made now. `None`: it asks for none of these.
+    pub(crate) fn new(deadline: Option<Deadline>, grace: Option<Duration>) -> Option<Arc<Self>> {
+        (deadline.is_some() || grace.is_some()).then(|| {
+            let left = deadline.map(|deadline| match deadline {
+                Deadline::After(after) => after,
+                Deadline::At(at) => at.saturating_duration_since(sys::now()),
+            });
+            Arc::new(Self {
+                deadline: left.map(|left| sys::now_ns() + nanoseconds(left)),
+                grace: grace.map(nanoseconds),
+            })
+        })
+    }
+
+    /// How much time is left until the deadline.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        let left = self.deadline?.saturating_sub(sys::now_ns());
+        Some(Duration::from_nanos(left))
+    }
+}
+
+/// What is longer than centuries is cut, so that it can be added to any time.
+fn nanoseconds(time: Duration) -> u64 {
+    let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    ns.min(u64::MAX / 4)
+}
