@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use rustix::net::{SendFlags, send};
 
 use crate::bootstrap_env::BootstrapEnv;
-use crate::channel::connection;
 use crate::doorbell::{FRAME_BYTES, Heard, Inbox, Message};
+use crate::hello::connection;
 
 /// A doorbell that gives its bytes in pieces, and then has no more for now.
 struct Doorbell<'a> {

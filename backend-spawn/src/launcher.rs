@@ -10,7 +10,7 @@ use std::path::Path;
 use procpool_core::{LaunchError, LaunchSpec, Launcher, PROTOCOL_VERSION, Region, WorkerHandle};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
-use crate::channel::{Nonce, connection};
+use crate::hello::{Nonce, connection};
 use crate::sys::{self, Process};
 use crate::worker_handle::SpawnWorkerHandle;
 
@@ -111,7 +111,7 @@ impl Launcher for SpawnLauncher {
                 .caused_by(error)
         })?;
         spec.prepare(&region);
-        let (doorbell, theirs) = sys::make_bell().map_err(cannot_prepare)?;
+        let (doorbell, theirs) = sys::make_doorbell().map_err(cannot_prepare)?;
         let nonce = sys::random().map_err(cannot_prepare)?;
         let (hello, to_hello) = connection().map_err(cannot_prepare)?;
         let offer = Offer {

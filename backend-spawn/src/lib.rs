@@ -9,13 +9,12 @@
 //!
 //! 1. The parent makes a sealed memory file for the region, a pipe, the doorbell, and a pair of
 //!    sockets for the worker's hello. It executes `/proc/self/exe` with the doorbell's writing end
-//!    as standard input, and the memory, one of the sockets and what ties the worker to it as
-//!    inherited descriptors. A variable in the environment says who calls, by
-//!    which doorbell, which descriptors those are, and a nonce.
-//! 2. In the worker, [`init()`] finds itself called. It ties itself to its parent, maps the
-//!    region, says hello by ipc-channel, over that socket (version, process, nonce, build
-//!    identity), and rings.
-//!    From then on [`procpool_core::worker::serve`] has the process.
+//!    as standard input. The memory, one of the sockets and what ties the worker to its parent are
+//!    inherited descriptors. A variable in the environment names the caller, its doorbell, these
+//!    descriptors, and a nonce.
+//! 2. In the worker, [`init()`] finds the variable. `bootstrap.rs` ties the worker to its parent,
+//!    maps the region, says hello by ipc-channel over that socket (version, process, nonce, build
+//!    identity), and rings. From then on [`procpool_core::worker::serve`] has the process.
 //! 3. The parent reads the hello when the doorbell rings, and checks it.
 //!
 //! The parent executes by `posix_spawn`, never by `fork`, which would copy the page tables of a
@@ -30,17 +29,18 @@
 //! A worker that fails on the way writes the reason to the doorbell; one that dies closes it.
 //! A deadline for all of this is the engine's, which kills.
 //!
-//! Nothing of all that has a name that somebody else could find, or that could be left behind.
+//! Nothing of all that has a name that another process could find, or that could be left behind.
 //! Afterwards neither side holds a descriptor of the region, and nobody could resize it with one:
 //! it is sealed.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod bootstrap;
 mod bootstrap_env;
-mod channel;
 mod doorbell;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hello;
 mod init;
 mod launcher;
 mod pool;

@@ -10,8 +10,8 @@ use procpool_core::{
     ExitStatus, LaunchError, PROTOCOL_VERSION, Readiness, Region, WorkerHandle, build_identity,
 };
 
-use crate::channel::{Hello, Nonce, Receiver};
 use crate::doorbell::{Heard, Inbox, Message};
+use crate::hello::{Hello, Nonce, Receiver};
 use crate::init::REMEDY;
 use crate::sys::Process;
 

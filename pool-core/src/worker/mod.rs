@@ -1,6 +1,7 @@
 //! The worker's side: what runs in the other process.
 
 pub(crate) mod cancel_flag;
+mod channel;
 pub(crate) mod context;
 mod copy;
 mod corrupt;
@@ -11,6 +12,7 @@ pub(crate) mod item_timer;
 mod memory;
 mod name;
 mod parent;
+pub(crate) mod ringer;
 mod run;
 pub(crate) mod serve;
 mod settings;

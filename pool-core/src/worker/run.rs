@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cancel_flag::CancelFlag;
+use super::channel::{KEEP_BYTES, WorkerChannel};
 use super::context;
 use super::initializer;
 use super::item_timer::ItemTimer;
-use super::serve::{KEEP_BYTES, WorkerChannel};
 use super::state;
 use crate::broadcast::{SharedMemory, offer};
 use crate::codec::{self, CodecError};

@@ -28,7 +28,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
         "a model's life sleeps on a futex, and who sleeps on one may lose its life",
     ),
     (
-        &["worker/function", "worker/run", "worker/serve"],
+        &["worker/channel", "worker/function", "worker/run"],
         "the loop finds a function, a function runs a chunk, and a chunk may lie in the loop's ring",
     ),
 ];

@@ -27,11 +27,11 @@ const PLACES: &[(&str, &str)] = &[
     ("backend-fork/src/sys/", "system calls, the fork among them"),
     ("backend-fork/tests/fork/", "workers that do harm"),
     (
-        "backend-spawn/src/channel.rs",
+        "backend-spawn/src/hello.rs",
         "knows the descriptors of ipc-channel's sockets",
     ),
     (
-        "backend-spawn/src/init.rs",
+        "backend-spawn/src/bootstrap.rs",
         "vouches for what the worker serves",
     ),
     ("backend-spawn/src/sys/", "system calls"),
@@ -103,8 +103,12 @@ const PLACES: &[(&str, &str)] = &[
     ),
     ("pool-core/src/sys/", "system calls"),
     (
-        "pool-core/src/worker/serve.rs",
+        "pool-core/src/worker/channel.rs",
         "reads arguments where the parent wrote them",
+    ),
+    (
+        "pool-core/src/worker/serve.rs",
+        "trusts a region, by its contract",
     ),
     (
         "pool-core/src/worker/settings.rs",

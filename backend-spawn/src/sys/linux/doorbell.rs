@@ -9,14 +9,14 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio::{dup2_stdin, stdin};
 
 /// A new doorbell, of which neither end blocks.
-pub(crate) fn make_bell() -> io::Result<(PipeReader, PipeWriter)> {
+pub(crate) fn make_doorbell() -> io::Result<(PipeReader, PipeWriter)> {
     let (ours, theirs) =
         pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(failed("pipe2"))?;
     Ok((off_standard(ours)?.into(), off_standard(theirs)?.into()))
 }
 
 /// Whether standard input is an end of this pipe.
-pub(crate) fn stdin_is_bell(inode: u64) -> bool {
+pub(crate) fn stdin_is_doorbell(inode: u64) -> bool {
     fstat(stdin()).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_ino == inode
     })

@@ -8,7 +8,7 @@ mod process;
 mod socket;
 mod worker;
 
-pub(crate) use doorbell::{make_bell, stdin_is_bell, take_stdin, write_to_stdin};
+pub(crate) use doorbell::{make_doorbell, stdin_is_doorbell, take_stdin, write_to_stdin};
 pub(crate) use inherited::{announce, inode, take_inherited};
 pub(crate) use loader::program_of_loader;
 pub(crate) use process::Process;

@@ -19,7 +19,8 @@ use crate::shm::region::Region;
 use crate::sync::thread::Builder;
 use crate::sync::{Life, WasKilled};
 use crate::sys::{self, Event};
-use crate::worker::serve::{Ringer, serve_and_ring};
+use crate::worker::ringer::Ringer;
+use crate::worker::serve::serve_and_ring;
 
 /// A worker's process.
 struct Process {

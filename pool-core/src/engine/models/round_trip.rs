@@ -31,7 +31,8 @@ use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sys;
-use crate::worker::serve::{Ringer, serve_and_ring};
+use crate::worker::ringer::Ringer;
+use crate::worker::serve::serve_and_ring;
 
 /// A worker that was reached from the beginning, and never dies.
 struct Steadfast {
