@@ -148,6 +148,7 @@
 //! | `Panicked` | the function panicked; its worker lives on, unless the panic could not be unwound | no |
 //! | `State` | what makes the function's [`state`](Call::state) in the worker panicked | no |
 //! | `WorkerLost` | its worker died while it ran | yes |
+//! | `OutOfMemory` | its worker died for want of memory: its [`memory_limit`](PoolBuilder::memory_limit), or the system's | yes |
 //! | `TimedOut` | it ran longer than its `timeout`, and was killed | yes |
 //! | `DeadlineExceeded` | the [`deadline`](Call::deadline) of its call came | no |
 //! | `Cancelled` | `cancel`, `kill`, or the pool was terminated | no |
@@ -210,7 +211,7 @@
 //! | | |
 //! |---|---|
 //! | what they do first and last | `initializer`, `finalizer` |
-//! | what they live in | `env`, `env_remove`, `env_clear`, `current_dir`, `nice`, `rlimit` (see [`Resource`]), `pin_cpus` |
+//! | what they live in | `env`, `env_remove`, `env_clear`, `current_dir`, `nice`, `memory_limit`, `rlimit` (see [`Resource`]), `pin_cpus` |
 //! | when they are replaced | `max_tasks_per_child`, `max_memory_per_child`, `max_age`; the new one is ready before the old one goes |
 //! | how many there are | `processes`, and with `idle_timeout` fewer, down to `min_processes`, while there is little to do; [`resize`](Pool::resize) |
 //! | what becomes of what they print | `stdout`, `stderr` (see [`Output`]) |

@@ -72,6 +72,7 @@ fn pools() -> Tested {
     let pool = ProcessPool::builder()
         .processes(1)
         .initializer(begin, (a, b))
+        .memory_limit(1 << 30)
         .max_tasks_per_child(2)
         .finalizer(end)
         .build()?;

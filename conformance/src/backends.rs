@@ -124,6 +124,7 @@ pub trait Builder: Sized {
     fn current_dir(self, path: &Path) -> Self;
     fn nice(self, increment: i32) -> Self;
     fn rlimit(self, resource: Resource, soft: u64, hard: u64) -> Self;
+    fn memory_limit(self, bytes: u64) -> Self;
     fn pin_cpus(self) -> Self;
     fn pin_cpus_to(self, cpus: Vec<usize>) -> Self;
     fn stdout(self, output: Output) -> Self;
@@ -219,6 +220,10 @@ impl<B: Backend> Builder for PoolBuilder<B> {
 
     fn rlimit(self, resource: Resource, soft: u64, hard: u64) -> Self {
         Self::rlimit(self, resource, soft, hard)
+    }
+
+    fn memory_limit(self, bytes: u64) -> Self {
+        Self::memory_limit(self, bytes)
     }
 
     fn pin_cpus(self) -> Self {

@@ -62,6 +62,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod live_inputs;
+mod memory;
 mod metrics;
 mod observe;
 mod output;

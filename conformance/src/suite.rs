@@ -11,9 +11,9 @@ use crate::watchdog;
 use crate::{
     balance, broadcast, bulk, call_deadline, callback, cancel, context, daemons, deadline, death,
     death_mid_transfer, events, forged_results, futures, hooks, hostile, imap, leaks, lifecycle,
-    limits, live_inputs, metrics, observe, output, panics, progress, readme_programs, recycling,
-    refused, restart_storm, results, settings, shared_results, shutdown, spans, start, state, ties,
-    trace, unkillable, values, wakeups,
+    limits, live_inputs, memory, metrics, observe, output, panics, progress, readme_programs,
+    recycling, refused, restart_storm, results, settings, shared_results, shutdown, spans, start,
+    state, ties, trace, unkillable, values, wakeups,
 };
 
 /// The tests that a function of each of these modules lists: a section has its module's name.
@@ -205,6 +205,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         limits,
         hooks,
         settings,
+        memory,
         lifecycle,
         output,
         events,
@@ -231,6 +232,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         broadcast::programs::<S>(),
         shared_results::programs::<S>(),
         limits::programs::<S>(),
+        memory::programs::<S>(),
         recycling::programs::<S>(),
         wakeups::programs::<S>(),
         hostile::programs::<S>(),

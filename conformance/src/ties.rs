@@ -486,6 +486,13 @@ fn the_system_ends_workers_first<S: Processes>() {
     let pool = S::pool(1);
     let expected = (oom_score(0) + 300).min(1000);
     assert_eq!(pool.apply(oom_score, 0).unwrap(), expected);
+    // And the programs of their tasks.
+    let of_program = |_: u64| -> String {
+        let read = Command::new("cat").arg("/proc/self/oom_score_adj").output();
+        String::from_utf8_lossy(&read.expect("it can be started").stdout).into_owned()
+    };
+    let score = pool.apply(of_program, 0).unwrap();
+    assert_eq!(score.trim(), expected.to_string());
 }
 
 /// Dies when the program that it has started does not.

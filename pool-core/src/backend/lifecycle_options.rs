@@ -69,6 +69,11 @@ pub(crate) struct ValidatedLifecycle {
 }
 
 impl ValidatedLifecycle {
+    /// How much memory a worker may have of its own, in bytes.
+    pub(crate) fn memory_limit(&self) -> Option<u64> {
+        self.settings.as_ref()?.1.memory_limit
+    }
+
     /// Whether there is something to look at when a worker has finished a chunk.
     pub(crate) fn looks_after(&self) -> bool {
         self.max_memory.is_some() || self.idle_timeout.is_some()
@@ -88,6 +93,20 @@ impl LifecycleOptions {
                 "max_memory_per_child is 0: no worker runs in that (leave the option out \
                         for no limit)"
                     .into(),
+            );
+        }
+        if self.settings.memory_limit == Some(0) {
+            return Err(
+                "memory_limit is 0: no worker runs in that (leave the option out for no limit)"
+                    .into(),
+            );
+        }
+        let mut limits = self.settings.limits.iter();
+        if self.settings.memory_limit.is_some()
+            && limits.any(|(resource, ..)| *resource == Resource::DataSize)
+        {
+            return Err(
+                "memory_limit sets the limits of Resource::DataSize: leave one of them out".into(),
             );
         }
         for (name, time) in [
@@ -222,6 +241,10 @@ impl LifecycleOptions {
 
     pub(crate) fn set_rlimit(&mut self, resource: Resource, soft: u64, hard: u64) {
         self.settings.limits.push((resource, soft, hard));
+    }
+
+    pub(crate) fn set_memory_limit(&mut self, bytes: u64) {
+        self.settings.memory_limit = Some(bytes);
     }
 
     pub(crate) fn set_pin_cpus(&mut self) {

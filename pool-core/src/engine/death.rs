@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::error::task_error::TaskError;
+use crate::error::task_error::{Shortage, TaskError};
 use crate::process::exit_status::ExitStatus;
 use crate::process::worker_info::WorkerInfo;
 
@@ -10,6 +10,8 @@ use crate::process::worker_info::WorkerInfo;
 pub(super) struct Death {
     /// `None`: it was killed, and is not dead yet.
     pub(super) exit: Option<ExitStatus>,
+    /// It died of that.
+    pub(super) shortage: Option<Shortage>,
     pub(super) info: WorkerInfo,
     /// The last lines that it has written to standard error.
     pub(super) stderr: Option<String>,

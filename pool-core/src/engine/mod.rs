@@ -53,6 +53,7 @@ use crate::backend::config::PoolConfig;
 use crate::backend::launcher::Launcher;
 use crate::error::build_error::{BuildError, BuildErrorKind};
 use crate::error::hint::hint;
+use crate::process::oom_killer;
 use crate::sync::IS_MODEL;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sys;
@@ -89,6 +90,9 @@ impl Engine {
             )
         };
         crate::process::code::find_main_image().map_err(refused)?;
+        if !IS_MODEL {
+            oom_killer::watch();
+        }
         let patience = config
             .initializer
             .is_some()

@@ -64,6 +64,10 @@ pub enum TaskErrorKind {
     Panicked,
     /// The worker died while it ran this item: it crashed, was killed, or called `exit`.
     WorkerLost,
+    /// There was no memory for the item, and its worker died of that: it needed more than the pool's
+    /// [`memory_limit`](crate::PoolBuilder::memory_limit), or the system's out-of-memory killer has
+    /// chosen it, as far as the control group tells. [`TaskError::signal`] is how the process ended.
+    OutOfMemory,
     /// The item ran longer than its call's timeout, and its worker was killed for it.
     TimedOut,
     /// The [deadline](crate::Call::deadline) of the call came: the item had not begun, or was killed
@@ -86,6 +90,15 @@ pub enum TaskErrorKind {
     /// The call itself makes no sense, such as one with a chunk size of zero, or with a function
     /// that lies outside the main executable.
     Invalid,
+}
+
+/// Who had no memory for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shortage {
+    /// It was at the limit that the pool has for it, in bytes.
+    Limit(u64),
+    /// The system, or the control group.
+    System,
 }
 
 impl TaskError {
@@ -192,6 +205,21 @@ impl TaskError {
         let mut error = Self::new(TaskErrorKind::Panicked, message);
         error.inner_mut().panic = Some(panic);
         error
+    }
+
+    /// There was not enough memory for the worker. What became of it completes "the worker …".
+    pub(crate) fn out_of_memory(shortage: Shortage, fate: &str) -> Self {
+        let message = match shortage {
+            Shortage::Limit(bytes) => format!(
+                "the task ran out of memory: the worker may have {bytes} bytes (memory_limit), and \
+                 {fate}"
+            ),
+            Shortage::System => format!(
+                "the task ran out of memory: the system had none left and chose the worker, which \
+                 {fate}"
+            ),
+        };
+        Self::new(TaskErrorKind::OutOfMemory, message)
     }
 
     pub(crate) fn timed_out(timeout: Option<Duration>) -> Self {
@@ -348,10 +376,16 @@ impl TaskError {
         self.kind() == TaskErrorKind::Panicked
     }
 
-    /// Whether the worker died under the task.
+    /// Whether the worker died under the task, and not for want of memory.
     #[must_use]
     pub fn is_worker_lost(&self) -> bool {
         self.kind() == TaskErrorKind::WorkerLost
+    }
+
+    /// Whether there was no memory for the task, and its worker died of that.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        self.kind() == TaskErrorKind::OutOfMemory
     }
 
     /// Whether the task ran out of time: of its own [`timeout`](crate::Call::timeout), or of the

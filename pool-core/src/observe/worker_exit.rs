@@ -80,6 +80,9 @@ pub enum ExitReason {
     Closed,
     /// It died of its own, or somebody outside of the pool has killed it.
     Crashed,
+    /// There was no memory for it: it was at the pool's `memory_limit`, or the system's
+    /// out-of-memory killer has chosen it, as far as the control group tells.
+    OutOfMemory,
     /// It was killed because its task was at its deadline.
     Deadline,
     /// It was killed because its task was to be.
@@ -125,6 +128,7 @@ impl fmt::Display for ExitReason {
             Self::Resized => "was one too many",
             Self::Closed => "was not needed any more",
             Self::Crashed => "died",
+            Self::OutOfMemory => "died for want of memory",
             Self::Deadline => "was killed at its task's deadline",
             Self::Cancelled => "was killed with its task",
             Self::ProtocolViolation => "wrote rubbish and was killed",

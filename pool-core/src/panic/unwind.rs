@@ -10,9 +10,11 @@ use std::os::raw::c_int;
 
 /// A frame of this thread's stack.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     /// The address at which it goes on.
     pub(super) address: usize,
+    /// Where the code of its function begins.
+    pub(crate) function: usize,
     /// Where its part of the stack begins: what it has called lies below, and its own data above.
     pub(super) stack: usize,
     /// What a panic that comes to it would find.
@@ -21,7 +23,7 @@ pub(super) struct Frame {
 
 /// What a panic finds in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Handler {
+pub(crate) enum Handler {
     /// It goes on, perhaps after some destructors.
     None,
     /// It is caught.
@@ -33,7 +35,7 @@ pub(super) enum Handler {
 /// Visits the frames of this thread, the innermost first, until `visit` says `false` or there are
 /// no more. `visit` must not panic.
 #[inline(never)]
-pub(super) fn walk(mut visit: impl FnMut(Frame) -> bool) {
+pub(crate) fn walk(mut visit: impl FnMut(Frame) -> bool) {
     let mut visit: &mut dyn FnMut(Frame) -> bool = &mut visit;
     // SAFETY: the unwinder calls `on_frame` only before it returns, with this argument, which is
     // the reference that is meant there.
@@ -91,6 +93,7 @@ extern "C" fn on_frame(context: *mut Context, visit: *mut c_void) -> c_int {
     };
     let goes_on = visit(Frame {
         address,
+        function,
         stack,
         handler,
     });

@@ -5,6 +5,7 @@ pub(crate) mod code;
 pub(crate) mod exit_status;
 pub(crate) mod fork;
 pub(crate) mod machine;
+pub(crate) mod oom_killer;
 pub(crate) mod orphans;
 pub(crate) mod worker_info;
 pub(crate) mod zombie;

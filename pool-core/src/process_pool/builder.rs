@@ -231,6 +231,45 @@ impl<B: Backend> PoolBuilder<B> {
         self
     }
 
+    /// How much memory a worker may have of its own, in bytes. Beyond it, allocations fail.
+    ///
+    /// A worker that dies of that costs the item that it ran, which ends as
+    /// [`OutOfMemory`](crate::TaskErrorKind::OutOfMemory), and is replaced. Code that expects it
+    /// gets an error and goes on: `try_reserve`, a `malloc` that is checked, Python's
+    /// `MemoryError`. [`retries`](crate::api::call::Call::retries) run the item again, in a new
+    /// worker: the old one may have been full of what earlier items had left.
+    ///
+    /// What counts is all that the worker may write and shares with nobody: the heap, its threads'
+    /// stacks but for the first, globals; as the system counts it for `RLIMIT_DATA`, in which memory
+    /// counts when it is allocated, whether it was used or not. Shared memory (rings, a
+    /// [`Broadcast`](crate::broadcast::Broadcast)) and mapped files do not count; in a forked worker,
+    /// what was there before the fork does. Programs and processes that a task starts have the same
+    /// limit, each for itself. A limit below what a worker has before its first task is an error.
+    ///
+    /// How a worker died is told by a handler of the signals of crashes, which looks at the `errno`
+    /// of the thread that crashes, and whether there is any memory left. So a crash right after an
+    /// allocation that failed, and was coped with, counts as want of memory; and where a task has
+    /// handlers of its own for these signals, an item that dies of it ends as `WorkerLost`.
+    ///
+    /// To replace a worker *before* it has too much is
+    /// [`max_memory_per_child`](Self::max_memory_per_child).
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// # fn with<B: procpool::Backend>(builder: procpool::PoolBuilder<B>) -> Result<(), procpool::BuildError> {
+    /// use procpool::Pool;
+    ///
+    /// let pool = builder.memory_limit(1 << 30).build()?;
+    /// let error = pool.apply(|bytes: usize| vec![1_u8; bytes].len(), 2 << 30).unwrap_err();
+    /// assert!(error.is_out_of_memory());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.config.lifecycle.set_memory_limit(bytes);
+        self
+    }
+
     /// Pins each worker to one of the processors that this program may run on: the first worker
     /// to the first one, and so on, beginning again where there are more workers. A replacement
     /// has the processor of the worker that it replaces.
@@ -251,8 +290,8 @@ impl<B: Backend> PoolBuilder<B> {
     ///
     /// What counts is its resident set as top(1) shows it, shared memory included; for a forked
     /// worker also what was there before the fork. It is looked at whenever a chunk of items is
-    /// done, so a single task may take more for a while ([`rlimit`](Self::rlimit) forbids
-    /// that). A worker that holds more works on until its replacement is ready, finishes what
+    /// done, so a single task may take more for a while
+    /// ([`memory_limit`](Self::memory_limit) forbids that). A worker that holds more works on until its replacement is ready, finishes what
     /// it runs, and goes; one that holds twice as much is given nothing more at once. A limit
     /// that a worker exceeds before its first task is an error.
     pub fn max_memory_per_child(mut self, bytes: u64) -> Self {

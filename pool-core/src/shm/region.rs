@@ -75,6 +75,8 @@ pub(crate) struct Words {
     pub(crate) stack: Lines<Stack>,
     /// Worker: the panic that may end it.
     pub(crate) last_panic: Lines<LastPanic>,
+    /// Worker: one more than the number of the item under which it dies for want of memory.
+    out_of_memory: Lines<atomic::AtomicU64>,
 }
 
 /// See [`Words::identity`].
@@ -463,6 +465,19 @@ impl Region {
     /// Parent: how many items the worker has begun, ever. Not to be trusted beyond this worker.
     pub(crate) fn items_begun(&self) -> u64 {
         self.words().progress.begun.load(Ordering::Acquire)
+    }
+
+    /// Worker, in a handler of signals: it dies for want of memory.
+    pub(crate) fn leave_out_of_memory(&self) {
+        let item = self.items_begun().wrapping_add(1);
+        let word = &self.words().out_of_memory;
+        word.store(item, atomic::Ordering::Release);
+    }
+
+    /// Parent: whether the worker has died of that under the item with this number.
+    pub(crate) fn was_out_of_memory(&self, item: u64) -> bool {
+        let word = self.words().out_of_memory.load(atomic::Ordering::Acquire);
+        word == item.wrapping_add(1)
     }
 }
 

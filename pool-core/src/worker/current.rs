@@ -70,6 +70,12 @@ fn with_region(body: impl FnOnce(&Region)) {
     }
 }
 
+/// The region of the worker that this process is.
+pub(super) fn region() -> Option<Arc<Region>> {
+    let myself = myself().read().unwrap_or_else(|poison| poison.into_inner());
+    myself.as_ref().map(|myself| myself.region.clone())
+}
+
 /// The last panic of a worker, in its region.
 struct InRegion;
 

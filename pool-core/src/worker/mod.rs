@@ -9,6 +9,7 @@ pub(crate) mod current;
 pub(crate) mod function;
 pub(crate) mod initializer;
 pub(crate) mod item_timer;
+mod last_allocation;
 mod memory;
 mod name;
 mod parent;

@@ -76,8 +76,8 @@ const OOM_SCORE: i32 = 300;
 /// - Neither it nor what its tasks start is stopped by the terminal, which belongs to the program
 ///   and not to a process group in the background: there, to read is an error (EIO) and to write
 ///   is allowed.
-/// - When memory runs out, the system ends it rather than its parent. (Nobody needs a privilege
-///   for that; where there is no `/proc`, it cannot be had.)
+/// - When memory runs out, the system ends it rather than its parent. What its tasks start inherits
+///   that. (Nobody needs a privilege for it; where there is no `/proc`, it cannot be had.)
 pub fn settle() {
     sys::ignore_signals_of_files();
     sys::raise_oom_score(OOM_SCORE);

@@ -10,7 +10,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use super::function::{FunctionId, NotInExecutable, Stateless};
-use super::memory;
+use super::{current, last_allocation, memory};
 
 /// The settings of a pool's workers, or of one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) current_dir: Option<OsString>,
     pub(crate) nice: Option<i32>,
     pub(crate) limits: Vec<(Resource, u64, u64)>,
+    /// In bytes. What it dies of when it has more is told apart from a crash.
+    pub(crate) memory_limit: Option<u64>,
     /// The processors to choose one from; of one worker's: that one.
     pub(crate) cpus: Vec<usize>,
     /// It says at the end of each frame how much memory it holds.
@@ -123,6 +125,9 @@ impl Settings {
         if self.watch_memory {
             memory::watch().map_err(|error| refused("watch its memory".into(), error))?;
         }
+        if let Some(bytes) = self.memory_limit {
+            limit_memory(bytes)?;
+        }
         for &(resource, soft, hard) in &self.limits {
             let refused = |why| {
                 refused(
@@ -168,6 +173,25 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Lets this process have no more than so many bytes of memory of its own, and the parent know when
+/// it dies of that.
+fn limit_memory(bytes: u64) -> Result<(), Refused> {
+    let refused = |why| refused(format!("have a memory_limit of {bytes} bytes"), why);
+    if let Some(held) = Resource::DataSize.held().filter(|held| *held > bytes) {
+        let why = format!("it has {held} before its first task: raise it");
+        return Err(refused(io::Error::other(why)));
+    }
+    if let Some(region) = current::region() {
+        last_allocation::explain(region);
+    }
+    let limit = Rlimit {
+        current: Some(bytes),
+        maximum: Some(bytes),
+    };
+    let set = setrlimit(rustix::process::Resource::Data, limit);
+    set.map_err(|error| refused(error.into()))
 }
 
 /// A setting that the system does not allow.

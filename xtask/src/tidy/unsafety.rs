@@ -115,6 +115,10 @@ const PLACES: &[(&str, &str)] = &[
         "changes the environment of a process with one thread",
     ),
     (
+        "pool-core/src/worker/last_allocation.rs",
+        "looks for memory in a signal handler",
+    ),
+    (
         "pool-core/src/worker/stack.rs",
         "copies the stack in a signal handler",
     ),
@@ -141,6 +145,10 @@ const PLACES: &[(&str, &str)] = &[
     (
         "conformance/src/hostile_support.rs",
         "rings and closes the bell of a worker by its number",
+    ),
+    (
+        "conformance/src/memory.rs",
+        "writes where there is no memory",
     ),
     (
         "conformance/src/ties.rs",

@@ -7,7 +7,7 @@ use crate::engine::positions::PositionId;
 use crate::engine::slot_id::SlotId;
 use crate::engine::worker_slot::{Killed, Setup};
 use crate::error::build_error::BuildError;
-use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::error::task_error::{Shortage, TaskError, TaskErrorKind};
 use crate::panic::report::PanicReport;
 use crate::process::exit_status::ExitStatus;
 use crate::shm::protocol;
@@ -132,9 +132,13 @@ pub(in crate::engine) fn died_in_preparation(
     stage: &Setup,
     exit: Option<ExitStatus>,
     panic: Option<PanicReport>,
+    shortage: Option<Shortage>,
 ) -> TaskError {
     if let (Setup::Initializer, Some(panic)) = (stage, panic) {
         return TaskError::initializer(&TaskError::aborted(panic, &fate(exit)));
+    }
+    if let (Setup::Initializer, Some(shortage)) = (stage, shortage) {
+        return TaskError::initializer(&TaskError::out_of_memory(shortage, &fate(exit)));
     }
     let (kind, what) = match stage {
         Setup::Settings => (

@@ -79,7 +79,7 @@ impl Core {
             stage @ (Setup::Settings | Setup::Initializer) => {
                 // The initializer itself may be what was not begun.
                 self.scheduler.extract(|chunk| chunk.is_initializer);
-                let error = died_in_preparation(&stage, death.exit, panic);
+                let error = died_in_preparation(&stage, death.exit, panic, death.shortage);
                 let error = death.explain(error);
                 self.startup_gave_up(&error);
                 self.startup_failed(slot, error);
@@ -155,9 +155,10 @@ impl Core {
                 "the worker wrote rubbish into the memory that it shares with the pool, and was \
                  killed",
             ),
-            _ => match panic {
-                Some(panic) => TaskError::aborted(panic, &fate(death.exit)),
-                None => TaskError::worker_lost(&fate(death.exit)),
+            _ => match (panic, death.shortage) {
+                (Some(panic), _) => TaskError::aborted(panic, &fate(death.exit)),
+                (None, Some(shortage)) => TaskError::out_of_memory(shortage, &fate(death.exit)),
+                (None, None) => TaskError::worker_lost(&fate(death.exit)),
             },
         };
         let error = death.explain(error);

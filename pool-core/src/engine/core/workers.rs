@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::task::Poll;
 
+use rustix::process::Signal;
+
 use super::Core;
 use super::{Process, Token};
 use crate::backend::launcher::Readiness;
@@ -18,9 +20,10 @@ use crate::engine::time_limits::nanoseconds;
 use crate::engine::time_limits::{AFTER_DEATH_NS, AFTER_KILL_NS};
 use crate::engine::worker_slot::{Departure, Killed, Phase, Released, Setup};
 use crate::error::launch_error::LaunchError;
-use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::error::task_error::{Shortage, TaskError, TaskErrorKind};
 use crate::observe::worker_exit::{ExitReason, WorkerExit};
 use crate::process::exit_status::ExitStatus;
+use crate::process::oom_killer;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
 use crate::sys;
@@ -337,20 +340,50 @@ impl Core {
         if !expected {
             self.notify.worker_lost();
         }
-        let reason = self.reason_of_death(slot, expected);
+        let begun = channel.region().items_begun();
+        let shortage = self.shortage(slot, &channel, begun, exit);
+        let reason = self.reason_of_death(slot, expected, shortage.is_some());
         self.notify
             .worker_ended(&info, WorkerExit::new(exit, reason));
         let death = Death {
             exit: Some(exit),
+            shortage,
             stderr: process.stderr_tail(),
             info: info.clone(),
         };
-        let begun = channel.region().items_begun();
         self.settle_items(slot, channel, Peer::dead(&info), begun, death, expected);
     }
 
+    /// Whether a worker has died for want of memory under the item with this number.
+    fn shortage(
+        &self,
+        slot: SlotId,
+        channel: &ParentChannel,
+        item: u64,
+        exit: ExitStatus,
+    ) -> Option<Shortage> {
+        if self.slots[slot].is_killed() {
+            return None;
+        }
+        match (exit, self.config.lifecycle.memory_limit()) {
+            (ExitStatus::Signal(signal), _) if signal == Signal::KILL.as_raw() => {
+                oom_killer::has_killed().then_some(Shortage::System)
+            }
+            (ExitStatus::Signal(_), Some(limit)) => {
+                let is_out = channel.region().was_out_of_memory(item);
+                is_out.then_some(Shortage::Limit(limit))
+            }
+            _ => None,
+        }
+    }
+
     /// Why a worker is dead that had been reached.
-    pub(in crate::engine) fn reason_of_death(&self, slot: SlotId, expected: bool) -> ExitReason {
+    pub(in crate::engine) fn reason_of_death(
+        &self,
+        slot: SlotId,
+        expected: bool,
+        out_of_memory: bool,
+    ) -> ExitReason {
         let slot = &self.slots[slot];
         match slot.killed() {
             _ if expected => match slot.departure() {
@@ -372,6 +405,7 @@ impl Core {
                 ExitReason::Disconnected
             }
             None => match slot.setup() {
+                Setup::Ready if out_of_memory => ExitReason::OutOfMemory,
                 Setup::Ready => ExitReason::Crashed,
                 Setup::Settings | Setup::Initializer | Setup::Failed(_) => ExitReason::StartFailed,
             },
