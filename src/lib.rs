@@ -296,7 +296,7 @@
 //!
 //! **How do I keep state between tasks?** By [`Call::state`]: a value of any type that each worker
 //! makes once, and which the function gets as `&mut`. [`Call::state_from`] makes it from a value of
-//! yours. Which worker gets which task is not yours to say.
+//! yours. Tasks that need the same state meet it by [`Call::on_worker`].
 //!
 //! **Can a task use the pool?** A worker has no access to the pool that it belongs to. It may build
 //! one of its own.

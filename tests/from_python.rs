@@ -98,6 +98,10 @@ fn pools() -> Tested {
     let scale = |k: &u64, x: u64| k * x;
     let (k, items) = (3, [1, 2]);
     assert_eq!(pool.call(scale).context(k).map(items)?, [3, 6]);
+    let once = pool.call(h).state(begin_counting).on_worker(x).apply(x)?;
+    assert!([7, 14].contains(&once));
+    let pid = |()| std::process::id();
+    assert_eq!(pool.run_on_each(pid, ()).len(), pool.processes());
     assert!(worker::current().is_none());
     let parse = |text: String| text.parse::<u32>().map_err(|error| error.to_string());
     let texts = ["1", "two"].map(str::to_owned);

@@ -82,6 +82,7 @@ mod spans;
 mod start;
 mod state;
 mod suite;
+mod target;
 mod ties;
 mod trace;
 mod unkillable;

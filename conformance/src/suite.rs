@@ -13,7 +13,7 @@ use crate::{
     death_mid_transfer, events, forged_results, futures, hooks, hostile, imap, leaks, lifecycle,
     limits, live_inputs, memory, metrics, observe, output, panics, progress, readme_programs,
     recycling, refused, restart_storm, results, settings, shared_results, shutdown, spans, start,
-    state, ties, trace, unkillable, values, wakeups,
+    state, target, ties, trace, unkillable, values, wakeups,
 };
 
 /// The tests that a function of each of these modules lists: a section has its module's name.
@@ -172,6 +172,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         values,
         state,
         context,
+        target,
         imap,
         live_inputs,
         futures,

@@ -1,6 +1,7 @@
 //! Calls with options, and the one implementation of every kind of call.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,11 @@ use super::input::feed::{InOrder, InputFeeder, Source};
 use super::input::feeder::Fed;
 use super::mode::{Mode, Plain, WithMetrics};
 use super::progress::Progress;
+use crate::broadcast::SharedMemory;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::shm::protocol;
 use crate::sys;
+use crate::task::bytes::Bytes;
 use crate::task::call_control::{CallControl, Deadline};
 use crate::task::chunk::{ChunkOutcome, CompletionSink};
 use crate::task::chunker::guided;
@@ -25,6 +28,7 @@ use crate::task::context::Context;
 use crate::task::encode::{Limit, Stop, encode_one};
 use crate::task::executor::Executor;
 use crate::task::options::Options;
+use crate::task::target::Target;
 use crate::value::portable::Portable;
 use crate::worker::context::contextual;
 use crate::worker::function::{FunctionId, Stateless, assert_captures_nothing};
@@ -128,6 +132,58 @@ impl<F> Call<F> {
     {
         let site = self.site::<I::Item, R>();
         self.collect(site, items.into_iter())
+    }
+}
+
+/// On each worker.
+impl<F> Call<F> {
+    /// See [`Pool::run_on_each`](crate::Pool::run_on_each).
+    pub fn run_on_each<A, R>(self, argument: A) -> Vec<Result<R, TaskError>>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Portable,
+        R: Portable,
+    {
+        let collector = Arc::new(Collector::default());
+        match self.prepare_for_each::<A, R>(argument) {
+            Ok((site, items, attachments)) => {
+                let workers = self.executor.processes();
+                collector.expect(workers);
+                for nth in 0..workers {
+                    let mut chunk = site.chunk(nth, 1, items.clone(), false, collector.clone());
+                    chunk.attach(attachments.clone());
+                    chunk.aim(Target::Nth(nth));
+                    self.executor.submit(chunk);
+                }
+            }
+            Err(error) => {
+                collector.expect(1);
+                collector.complete(ChunkOutcome::failed(0, 1, error));
+            }
+        }
+        Handle::<Vec<Result<R, TaskError>>>::new(collector, self.executor).get()
+    }
+
+    #[allow(clippy::type_complexity, reason = "it has one caller")]
+    fn prepare_for_each<A, R>(
+        &self,
+        argument: A,
+    ) -> Result<(CallSite, Bytes, Vec<Arc<SharedMemory>>), TaskError>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Portable,
+        R: Portable,
+    {
+        let site = self.site::<A, R>()?;
+        if !self.executor.chooses_workers() {
+            return Err(TaskError::new(
+                TaskErrorKind::Invalid,
+                "this pool does not choose which worker runs what, so it cannot run something on \
+                 each: use an initializer",
+            ));
+        }
+        let (items, attachments) = encode_one(argument)?;
+        Ok((site, items, attachments))
     }
 }
 
@@ -342,6 +398,39 @@ impl<F, M> Call<F, M> {
     /// which runs nothing any more, is not gone: see [`timeout`](Self::timeout).
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
+        self
+    }
+
+    /// Runs the items in the worker that all calls with an equal `key` go to, as long as it lives, and
+    /// then in the one that replaces it: for a cache that only some items need, a connection, a
+    /// session.
+    ///
+    /// Each worker has its share of the keys. They wait for it, even if others have nothing to do;
+    /// between two of them, the worker may run one other chunk. When the pool is
+    /// [resized](crate::Pool::resize), keys may move to other workers. A pool that does not choose
+    /// its workers runs them anywhere.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use std::collections::HashMap;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// let add = |totals: &mut HashMap<String, u64>, (account, sum): (String, u64)| {
+    ///     let total = totals.entry(account).or_default();
+    ///     *total += sum;
+    ///     *total
+    /// };
+    /// let pool = SerialPool::new();
+    /// for (account, sum, total) in [("ann", 1, 1), ("bob", 5, 5), ("ann", 2, 3)] {
+    ///     let call = pool.call(add).state(HashMap::new).on_worker(account);
+    ///     assert_eq!(call.apply((account.to_owned(), sum))?, total);
+    /// }
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    pub fn on_worker(mut self, key: impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        self.options.target = Some(Target::Key(hasher.finish()));
         self
     }
 

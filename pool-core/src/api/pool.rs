@@ -115,6 +115,33 @@ pub trait Pool {
         Call::new(self.executor().clone(), function).try_map(items)
     }
 
+    /// Runs `function` once on each of the pool's workers, and returns each one's own result or error,
+    /// in the order of the workers' numbers. Each runs it when it has finished what it is at. To set
+    /// workers up, take an [initializer](crate::PoolBuilder::initializer), which new workers run as
+    /// well; this is to ask them, or to have them drop something.
+    ///
+    /// A worker that dies under it gives its error. One that dies or is replaced before runs it in
+    /// its next one. A pool of the program's own that does not choose its workers gives one error,
+    /// of kind [`Invalid`](crate::TaskErrorKind::Invalid).
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let pids = pool.run_on_each(|()| std::process::id(), ());
+    /// assert_eq!(pids, [Ok(std::process::id())]);
+    /// ```
+    fn run_on_each<F, A, R>(&self, function: F, argument: A) -> Vec<Result<R, TaskError>>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Portable,
+        R: Portable,
+    {
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).run_on_each(argument)
+    }
+
     /// Runs `function` on every item in the background. The items are taken from the iterator
     /// and encoded before the call returns.
     fn map_async<F, I, R>(&self, function: F, items: I) -> MapHandle<R>

@@ -134,6 +134,10 @@ impl Executor for Serial {
         false
     }
 
+    fn chooses_workers(&self) -> bool {
+        true
+    }
+
     fn runs_in_caller(&self) -> bool {
         true
     }

@@ -24,7 +24,7 @@ use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
 
 impl Executor for Shared {
-    fn submit(&self, chunk: Chunk) {
+    fn submit(&self, mut chunk: Chunk) {
         if !self.is_ours() {
             chunk.finish(&TaskError::of_fork());
             return;
@@ -35,6 +35,8 @@ impl Executor for Shared {
         let (attended, is_fed) = (chunk.attended, chunk.is_fed);
         // The supervisor has to know of it.
         let has_deadline = chunk.deadline().is_some();
+        // It is not what a worker has enough of.
+        let is_pinned = chunk.target_mut().is_some();
         let mut core = self.lock();
         core.submit(chunk);
         if is_fed {
@@ -44,12 +46,16 @@ impl Executor for Shared {
             core.dispatch();
             // This thread is going to lead at once.
             self.keep_time(&core);
-        } else if has_deadline || !core.may_wait() {
+        } else if has_deadline || is_pinned || !core.may_wait() {
             core.drain_if_due();
             core.dispatch();
             self.settle(&mut core);
         }
         self.deliver(core);
+    }
+
+    fn chooses_workers(&self) -> bool {
+        true
     }
 
     fn wait_until(

@@ -70,10 +70,13 @@ impl Positions {
 
     /// A position that sleeps and could be woken.
     pub(super) fn parked(&self) -> Option<PositionId> {
-        let parked = |position: &Position| {
-            position.active.is_none() && !position.closed && position.draining == 0
-        };
-        self.0.iter().position(parked).map(PositionId)
+        self.all().find(|position| self.is_parked(*position))
+    }
+
+    /// Whether a position sleeps and could be woken.
+    pub(super) fn is_parked(&self, position: PositionId) -> bool {
+        let position = &self.0[position.0];
+        position.active.is_none() && !position.closed && position.draining == 0
     }
 
     pub(super) fn is_closed(&self, position: PositionId) -> bool {

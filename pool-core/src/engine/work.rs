@@ -24,6 +24,11 @@ impl WorkUnit for Chunk {
         self.refusal().is_some()
     }
 
+    #[inline]
+    fn position(&self) -> Option<usize> {
+        Self::position(self)
+    }
+
     fn outcomes(&self) -> Outcomes {
         Outcomes::with_capacity(self.count)
     }

@@ -11,6 +11,10 @@ pub(crate) trait WorkUnit: Sized {
     fn split(self, at: u32) -> (Self, Self);
     /// Whether it is not to begin any more: nobody wants it, or its time is over.
     fn is_refused(&self) -> bool;
+    /// The number of the position whose worker is to run it; `None`: any worker may.
+    fn position(&self) -> Option<usize> {
+        None
+    }
     /// Room for the outcomes of its items: made when it is handed out, for most that wait are
     /// many and small.
     fn outcomes(&self) -> Self::Outcomes;

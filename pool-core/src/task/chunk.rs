@@ -11,6 +11,7 @@ use super::call_id::CallId;
 use super::chunk_ext::ChunkExt;
 use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout};
+use super::target::Target;
 use super::traced::Traced;
 use crate::broadcast::SharedMemory;
 use crate::codec::{self, CodecError, Memory};
@@ -268,6 +269,26 @@ impl Chunk {
     pub(crate) fn attach(&mut self, memory: Vec<Arc<SharedMemory>>) {
         if !memory.is_empty() {
             self.ext.get_or_insert_default().attachments.extend(memory);
+        }
+    }
+
+    /// It is to run in this worker.
+    pub(crate) fn aim(&mut self, target: Target) {
+        self.ext.get_or_insert_default().target = Some(target);
+    }
+
+    /// The worker that is to run it, if that is not any.
+    #[inline]
+    pub(crate) fn target_mut(&mut self) -> Option<&mut Target> {
+        self.ext.as_mut()?.target.as_mut()
+    }
+
+    /// The number of the pool's position whose worker is to run it.
+    #[inline]
+    pub(crate) fn position(&self) -> Option<usize> {
+        match self.ext.as_ref()?.target {
+            Some(Target::Position(position)) => Some(position),
+            _ => None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::call_control::CallControl;
 use super::context::Context;
 use super::item_metrics::ItemMetrics;
+use super::target::Target;
 use crate::broadcast::SharedMemory;
 use crate::observe::call_span::Origin;
 
@@ -26,6 +27,8 @@ pub(crate) struct ChunkExt {
     pub(crate) counts_errors: bool,
     /// When the call ends, and how.
     pub(crate) control: Option<Arc<CallControl>>,
+    /// The worker that is to run it.
+    pub(crate) target: Option<Target>,
 }
 
 impl ChunkExt {
@@ -86,6 +89,7 @@ impl ChunkExt {
             context,
             counts_errors: self.counts_errors,
             control: self.control.clone(),
+            target: self.target,
         }
     }
 }

@@ -316,6 +316,7 @@ impl Completion {
                 context: None,
                 counts_errors: ext.counts_errors,
                 control: None,
+                target: ext.target,
             })),
             None if memory.is_empty() => None,
             None => Some(Box::new(ChunkExt {

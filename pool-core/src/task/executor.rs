@@ -178,6 +178,15 @@ pub trait Executor: Send + Sync {
         false
     }
 
+    /// Whether a chunk that is for a certain worker runs there: that of [`Call::on_worker`] or
+    /// [`Pool::run_on_each`]. The first runs anywhere then, and the second is an error.
+    ///
+    /// [`Call::on_worker`]: crate::Call::on_worker
+    /// [`Pool::run_on_each`]: crate::Pool::run_on_each
+    fn chooses_workers(&self) -> bool {
+        false
+    }
+
     /// The span that the calling thread is in, if events of tasks should belong to
     /// it; without this they do only where they run in that thread.
     #[doc(hidden)]

@@ -21,6 +21,7 @@ pub(crate) mod open_input;
 pub(crate) mod options;
 pub(crate) mod outcome;
 mod parking;
+pub(crate) mod target;
 pub(crate) mod traced;
 
 #[cfg(test)]

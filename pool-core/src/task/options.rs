@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::call_control::{CallControl, Deadline};
+use super::target::Target;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 
 /// See [`Call`](crate::Call).
@@ -21,6 +22,8 @@ pub(crate) struct Options {
     pub(crate) is_measured: bool,
     /// A result that is an `Err` counts as a failure.
     pub(crate) counts_errors: bool,
+    /// The worker that is to run the items.
+    pub(crate) target: Option<Target>,
 }
 
 /// What a call asks for, as far as the executor is to see to it.
@@ -80,6 +83,8 @@ pub(crate) struct ValidatedOptions {
     /// Whether items are measured.
     pub(crate) is_measured: bool,
     pub(crate) counts_errors: bool,
+    /// The worker that is to run the items.
+    pub(crate) target: Option<Target>,
 }
 
 impl Options {
@@ -106,6 +111,7 @@ impl Options {
             buffer: self.buffer,
             is_measured: self.is_measured,
             counts_errors: self.counts_errors,
+            target: self.target,
         })
     }
 }

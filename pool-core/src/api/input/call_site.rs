@@ -55,6 +55,9 @@ impl CallSite {
         if self.options.counts_errors {
             chunk.ext.get_or_insert_default().counts_errors = true;
         }
+        if let Some(target) = self.options.target {
+            chunk.aim(target);
+        }
         chunk
     }
 }

@@ -22,6 +22,7 @@ use super::leadership::{LeadershipState, RingWatcher};
 use super::lifecycle::Lifecycle;
 use super::notify::Notify;
 use super::peer::Peer;
+use super::positions::PositionId;
 use super::published_tails::PublishedTails;
 use super::scheduler::Scheduler;
 use super::slot_id::{PerSlot, SlotId};
@@ -44,6 +45,7 @@ use crate::task::callbacks::Job;
 use crate::task::chunk::{Chunk, ChunkOutcome, Outcomes};
 use crate::task::executor::Cancel;
 use crate::task::open_input::OpenInput;
+use crate::task::target::Target;
 
 /// See the module.
 pub(super) struct Core {
@@ -129,6 +131,7 @@ impl Core {
     /// Takes a new chunk.
     pub(super) fn submit(&mut self, mut chunk: Chunk) {
         self.notify.submitted(&mut chunk);
+        self.resolve_target(&mut chunk);
         match self.end.refusal() {
             None => self.enqueue(chunk),
             Some(reason) => self.notify.fail(chunk, reason),
@@ -151,6 +154,24 @@ impl Core {
         self.notify.fail(chunk, why);
     }
 
+    /// Chooses the position whose worker is to run a chunk, if that is not any.
+    #[inline]
+    fn resolve_target(&self, chunk: &mut Chunk) {
+        if let Some(target) = chunk.target_mut() {
+            let open = self.lifecycle.positions().open();
+            if let Some(position) = target.choose(open).and_then(|nth| self.nth_open(nth)) {
+                *target = Target::Position(position);
+            }
+        }
+    }
+
+    /// The number of the open position that has so many open ones before it.
+    fn nth_open(&self, nth: usize) -> Option<usize> {
+        let positions = self.lifecycle.positions();
+        let mut open = positions.all().filter(|it| !positions.is_closed(*it));
+        open.nth(nth).map(PositionId::index)
+    }
+
     /// Ends a call early, and says whether an item of it runs. A single task is not looked for in
     /// the queue, which may be long: its handle has its outcome, and it is removed with others.
     pub(super) fn cancel(&mut self, call: CallId, how: Cancel) -> bool {
@@ -171,7 +192,7 @@ impl Core {
             }
         } else if !runs {
             self.stale += 1;
-            if self.stale > MAX_STALE.max(self.scheduler.queue().len() / 2) {
+            if self.stale > MAX_STALE.max(self.scheduler.queue_len() / 2) {
                 self.stale = 0;
                 for chunk in self.scheduler.extract(WorkUnit::is_refused) {
                     self.refuse(chunk);
@@ -250,7 +271,7 @@ impl Core {
     /// whether anything arrived.
     pub(super) fn drain_and_dispatch(&mut self) -> bool {
         let news = self.drain_all();
-        if self.dispatch_due || !self.scheduler.queue().is_empty() {
+        if self.dispatch_due || self.scheduler.has_queued() {
             self.dispatch();
         }
         news
@@ -425,7 +446,7 @@ impl Core {
     /// Whether a worker could begin an item at once, if there was one.
     pub(super) fn has_room_for_work(&self) -> bool {
         self.scheduler.has_room_for_work()
-            || (self.scheduler.queue().is_empty() && self.lifecycle.positions().parked().is_some())
+            || (!self.scheduler.has_queued() && self.lifecycle.positions().parked().is_some())
     }
 
     /// The open chunks, if a worker could begin an item of one.

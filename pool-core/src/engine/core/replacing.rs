@@ -63,6 +63,7 @@ impl Core {
             self.slots.push(Slot::new(None))
         });
         self.lifecycle.appoint(position, slot);
+        self.scheduler.serve(slot, position.index());
         self.slots[slot].occupy(position);
         self.has_errand = true;
     }
@@ -248,6 +249,15 @@ impl Core {
 
     /// Wakes positions that sleep, as many as there are items for.
     pub(in crate::engine) fn awaken(&mut self) {
+        if self.scheduler.has_pinned() {
+            for position in self.lifecycle.positions().all() {
+                if self.scheduler.is_wanted(position.index())
+                    && self.lifecycle.positions().is_parked(position)
+                {
+                    self.occupy(position);
+                }
+            }
+        }
         while let Some(position) = self.lifecycle.positions().parked() {
             let awake = self.lifecycle.positions().awake();
             if self.scheduler.has_more_than(awake) {
@@ -262,6 +272,7 @@ impl Core {
     pub(in crate::engine) fn resize(&mut self, processes: usize) {
         while self.lifecycle.positions().open() < processes {
             let position = self.lifecycle.open_another();
+            self.scheduler.open_position(position.index());
             self.occupy(position);
         }
         while self.lifecycle.positions().open() > processes {
@@ -281,6 +292,7 @@ impl Core {
 
     fn close_position(&mut self, position: PositionId) {
         self.lifecycle.close(position);
+        self.scheduler.close_position(position.index());
         self.vacate(position, ExitReason::Resized);
     }
 

@@ -20,7 +20,7 @@ impl Core {
     /// lock.
     pub(in crate::engine) fn stats(&self) -> Stats {
         let mut stats = self.notify.stats();
-        let queue = self.scheduler.queue().iter();
+        let queue = self.scheduler.queued();
         stats.queued = queue.map(|chunk| u64::from(chunk.count)).sum();
         stats.running = self.scheduler.running();
         stats.workers_terminating = self.terminating.len() as u64;
@@ -80,12 +80,7 @@ impl Core {
     /// lock.
     pub(in crate::engine) fn dump(&self) -> (Dump, Vec<Option<Arc<Region>>>) {
         let mut dump = Dump {
-            queued: self
-                .scheduler
-                .queue()
-                .iter()
-                .map(|it| u64::from(it.count))
-                .sum(),
+            queued: self.scheduler.queued().map(|it| u64::from(it.count)).sum(),
             ..Dump::default()
         };
         let mut regions = Vec::new();

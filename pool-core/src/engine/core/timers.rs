@@ -234,7 +234,7 @@ impl Core {
         }
         let slots = self.slots.ids();
         let in_flight = slots.flat_map(|slot| self.scheduler.in_flight(slot));
-        let all = in_flight.chain(self.scheduler.queue());
+        let all = in_flight.chain(self.scheduler.queued());
         let next = all.filter_map(|chunk| chunk.deadline().filter(|&due| due > now));
         self.next_deadline = next.min().unwrap_or(u64::MAX);
         self.dispatch();

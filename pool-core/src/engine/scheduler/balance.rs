@@ -24,7 +24,7 @@ impl<U: WorkUnit> Scheduler<U> {
         let mut now = None;
         let mut first: Option<(u64, SlotId)> = None;
         for (slot, worker) in self.queues.iter_mut() {
-            if !worker.may_give() {
+            if !worker.may_give() || worker.has_only_pinned() {
                 continue;
             }
             if worker.unit_ns.saturating_mul(worker.in_flight.len() as u64) > CREDIT_NS {
@@ -86,6 +86,10 @@ impl<U: WorkUnit> Scheduler<U> {
         }
         let idle = self.idle.len().max(1) as u32;
         for unit in back.into_iter().rev() {
+            if unit.position().is_some() {
+                self.resubmit(unit);
+                continue;
+            }
             let shares = idle.min(unit.count()).max(1);
             let size = unit.count().div_ceil(shares);
             let mut rest = Some(unit);

@@ -4,12 +4,14 @@
 //! has an outcome. It decides; the [`Core`](super::core::Core) acts and reports back what happened.
 
 mod balance;
+mod pinned;
 #[cfg(test)]
 mod tests;
 mod worker_queue;
 
 use std::collections::VecDeque;
 
+use self::pinned::Pinned;
 use self::worker_queue::WorkerQueue;
 
 use super::slot_id::{PerSlot, SlotId};
@@ -26,6 +28,10 @@ const WELL_FED: usize = 4;
 /// See the module.
 pub(crate) struct Scheduler<U: WorkUnit> {
     queue: VecDeque<U>,
+    /// What only one worker may take.
+    pinned: Pinned<U>,
+    /// The position that each slot's worker is in.
+    serves: PerSlot<Option<usize>>,
     queues: PerSlot<WorkerQueue<U>>,
     /// Idle queues, the one that worked last at the end: it may still be awake.
     idle: Vec<SlotId>,
@@ -50,6 +56,8 @@ impl<U: WorkUnit> Scheduler<U> {
     pub(crate) fn new(queues: usize, max_tasks: Option<u64>) -> Self {
         Self {
             queue: VecDeque::new(),
+            pinned: Pinned::new(queues),
+            serves: (0..queues).map(Some).collect(),
             queues: (0..queues).map(|_| WorkerQueue::new()).collect(),
             idle: Vec::new(),
             busy: 0,
@@ -61,12 +69,42 @@ impl<U: WorkUnit> Scheduler<U> {
 
     /// A new unit, behind all others.
     pub(crate) fn submit(&mut self, unit: U) {
-        self.queue.push_back(unit);
+        if let Some(unit) = self.pinned.push_back(unit) {
+            self.queue.push_back(unit);
+        }
     }
 
     /// A unit that was handed out before, ahead of all others.
     pub(crate) fn resubmit(&mut self, unit: U) {
-        self.queue.push_front(unit);
+        if let Some(unit) = self.pinned.push_front(unit) {
+            self.queue.push_front(unit);
+        }
+    }
+
+    /// The next worker of this slot is one of this position.
+    pub(crate) fn serve(&mut self, slot: SlotId, position: usize) {
+        self.serves[slot] = Some(position);
+    }
+
+    /// There is to be a worker in this position.
+    pub(crate) fn open_position(&mut self, position: usize) {
+        self.pinned.open(position);
+    }
+
+    /// There will be no worker in this position: any other one may take what waits for it.
+    pub(crate) fn close_position(&mut self, position: usize) {
+        let waiting = self.pinned.close(position);
+        self.queue.extend(waiting);
+    }
+
+    /// Whether something waits for certain workers.
+    pub(crate) fn has_pinned(&self) -> bool {
+        !self.pinned.is_empty()
+    }
+
+    /// Whether something waits for this position's worker.
+    pub(crate) fn is_wanted(&self, position: usize) -> bool {
+        self.pinned.has(Some(position))
     }
 
     /// There will be no new units.
@@ -83,6 +121,7 @@ impl<U: WorkUnit> Scheduler<U> {
     /// There is one more worker.
     pub(crate) fn add_worker(&mut self) {
         self.queues.push(WorkerQueue::new());
+        self.serves.push(None);
     }
 
     /// The worker that came up gets nothing before it is released.
@@ -123,6 +162,11 @@ impl<U: WorkUnit> Scheduler<U> {
         while self.queue.front().is_some_and(WorkUnit::is_refused) {
             refused.extend(self.queue.pop_front());
         }
+        if !self.pinned.is_empty()
+            && let Some(slot) = self.assign_pinned(refused)
+        {
+            return Some(slot);
+        }
         if self.queue.is_empty() {
             return None;
         }
@@ -132,24 +176,52 @@ impl<U: WorkUnit> Scheduler<U> {
         Some(slot)
     }
 
+    /// The same of what only one worker may take: it gets that when it has nothing else, so that
+    /// nothing of it is taken back for others. Then it is the turn of what any worker may take.
+    fn assign_pinned(&mut self, refused: &mut Vec<U>) -> Option<SlotId> {
+        for at in (0..self.idle.len()).rev() {
+            let slot = self.idle[at];
+            let worker = &self.queues[slot];
+            let is_its_turn = !worker.had_pinned || self.queue.is_empty();
+            if worker.may_take()
+                && is_its_turn
+                && let Some(unit) = self.pinned.pop(self.serves[slot], refused)
+            {
+                self.hand(slot, unit);
+                self.queues[slot].had_pinned = true;
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Whether a worker is kept free for what waits for it alone.
+    #[inline]
+    fn is_kept(&self, slot: SlotId) -> bool {
+        self.pinned.has(self.serves[slot]) && !self.queues[slot].had_pinned
+    }
+
     fn choose(&mut self) -> Option<SlotId> {
         if let Some(worker) = self.queues.get(self.latest)
             && worker.is_nearly_through()
+            && !self.is_kept(self.latest)
         {
             return Some(self.latest);
         }
         if let Some(at) = self
             .idle
             .iter()
-            .rposition(|&slot| self.queues[slot].may_take())
+            .rposition(|&slot| self.queues[slot].may_take() && !self.is_kept(slot))
         {
             return Some(self.idle[at]);
         }
         // All are busy: the one with the fewest units, if it may have more.
         self.queues
             .iter()
-            .filter(|(_, worker)| {
-                worker.may_take() && (worker.in_flight.len() as u64) < worker.credit()
+            .filter(|(slot, worker)| {
+                worker.may_take()
+                    && (worker.in_flight.len() as u64) < worker.credit()
+                    && !self.is_kept(*slot)
             })
             .min_by_key(|(_, worker)| worker.in_flight.len())
             .map(|(slot, _)| slot)
@@ -166,6 +238,7 @@ impl<U: WorkUnit> Scheduler<U> {
     fn hand(&mut self, slot: SlotId, unit: U) {
         self.latest = slot;
         let worker = &mut self.queues[slot];
+        worker.had_pinned = false;
         if worker.is_idle() {
             worker.stands_since = None;
             self.busy += 1;
@@ -345,7 +418,7 @@ impl<U: WorkUnit> Scheduler<U> {
 
     /// A worker that should go now: it has used up its tasks, or there is no more work.
     pub(crate) fn superfluous(&self) -> Option<SlotId> {
-        let over = self.closing && self.queue.is_empty();
+        let over = self.closing && !self.has_queued();
         self.queues.find(|worker| worker.is_superfluous(over))
     }
 
@@ -401,40 +474,53 @@ impl<U: WorkUnit> Scheduler<U> {
             }
         }
         for unit in back.into_iter().rev() {
-            self.queue.push_front(unit);
+            self.resubmit(unit);
         }
         salvaged
     }
 
     /// Whether a slot without a worker needs one.
     pub(crate) fn wants_worker(&self) -> bool {
-        !self.closing || !self.queue.is_empty()
+        !self.closing || self.has_queued()
     }
 
     /// Everything that was not handed out.
-    pub(crate) fn drain_queue(&mut self) -> impl Iterator<Item = U> {
-        std::mem::take(&mut self.queue).into_iter()
+    pub(crate) fn drain_queue(&mut self) -> impl Iterator<Item = U> + use<U> {
+        let pinned = self.pinned.extract(|_| true);
+        std::mem::take(&mut self.queue).into_iter().chain(pinned)
     }
 
-    /// The units that wait in the queue.
-    pub(crate) fn queue(&self) -> &VecDeque<U> {
-        &self.queue
+    /// The units that were not handed out.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = &U> {
+        self.queue.iter().chain(self.pinned.iter())
+    }
+
+    /// Whether there are any.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.queue.is_empty() || !self.pinned.is_empty()
+    }
+
+    /// How many there are that any worker may take.
+    pub(crate) fn queue_len(&self) -> usize {
+        self.queue.len()
     }
 
     /// Takes the units out of the queue for which `take` says so.
     pub(crate) fn extract(&mut self, take: impl Fn(&U) -> bool) -> Vec<U> {
+        let mut pinned = self.pinned.extract(&take);
         // The units of one call are neighbours, as a rule: a look is cheaper than a move of all.
         let first = self.queue.iter().position(&take);
         let last = self.queue.iter().rposition(&take);
         let (Some(first), Some(last)) = (first, last) else {
-            return Vec::new();
+            return pinned;
         };
-        let (taken, kept): (Vec<U>, Vec<U>) = self.queue.drain(first..=last).partition(take);
+        let (mut taken, kept): (Vec<U>, Vec<U>) = self.queue.drain(first..=last).partition(take);
         if !kept.is_empty() {
             let mut behind = self.queue.split_off(first);
             self.queue.extend(kept);
             self.queue.append(&mut behind);
         }
+        taken.append(&mut pinned);
         taken
     }
 
@@ -454,7 +540,7 @@ impl<U: WorkUnit> Scheduler<U> {
         let queues = self.queues.values().filter(|worker| !worker.is_preparing());
         let in_flight = queues.flat_map(|worker| &worker.in_flight);
         let open = in_flight.map(|flight| flight.open());
-        let mut items = open.chain(self.queue.iter().map(WorkUnit::count));
+        let mut items = open.chain(self.queued().map(WorkUnit::count));
         let mut left = count as u64;
         items.any(|items| {
             let is_more = u64::from(items) > left;
@@ -480,7 +566,7 @@ impl<U: WorkUnit> Scheduler<U> {
 
     /// Whether there is nothing left to do.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.busy == 0
+        !self.has_queued() && self.busy == 0
     }
 
     /// How many items a worker was handed that have no outcome yet.

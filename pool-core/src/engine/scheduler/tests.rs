@@ -16,6 +16,7 @@ struct Named {
     abandoned: Rc<Cell<bool>>,
     retries: u32,
     is_initializer: bool,
+    position: Option<usize>,
 }
 
 impl WorkUnit for Named {
@@ -38,6 +39,10 @@ impl WorkUnit for Named {
 
     fn is_refused(&self) -> bool {
         self.abandoned.get()
+    }
+
+    fn position(&self) -> Option<usize> {
+        self.position
     }
 }
 
@@ -99,6 +104,8 @@ struct World {
     max_tasks: Option<u64>,
     has_initializer: bool,
     is_closed: bool,
+    /// Positions that had no worker for a while.
+    was_closed: [bool; LANES],
     now: u64,
 }
 
@@ -107,7 +114,10 @@ enum Step {
     Submit {
         items: u32,
         retries: u32,
+        position: Option<usize>,
     },
+    ClosePosition(usize),
+    OpenPosition(usize),
     Up(SlotId),
     /// The same for one that waits for another one to go.
     UpInReserve(SlotId),
@@ -150,6 +160,7 @@ impl World {
             max_tasks,
             has_initializer,
             is_closed: false,
+            was_closed: [false; LANES],
             now: 0,
         }
     }
@@ -165,7 +176,16 @@ impl World {
     fn step(&mut self, step: &Step) {
         self.now += 1000;
         match *step {
-            Step::Submit { items, retries } => self.submit(items, retries),
+            Step::Submit {
+                items,
+                retries,
+                position,
+            } => self.submit(items, retries, position),
+            Step::ClosePosition(position) => {
+                self.was_closed[position] = true;
+                self.scheduler.close_position(position);
+            }
+            Step::OpenPosition(position) => self.scheduler.open_position(position),
             Step::Up(slot) => self.up(slot, false),
             Step::UpInReserve(slot) => self.up(slot, true),
             Step::Release(slot) => {
@@ -229,13 +249,14 @@ impl World {
         self.hand_out();
     }
 
-    fn submit(&mut self, items: u32, retries: u32) {
+    fn submit(&mut self, items: u32, retries: u32, position: Option<usize>) {
         let next = self.outcomes.len() as u32;
         let unit = Named {
             items: (next..next + items).collect(),
             abandoned: Rc::default(),
             retries,
             is_initializer: false,
+            position,
         };
         for list in [&mut self.outcomes, &mut self.runs] {
             list.resize(list.len() + items as usize, 0);
@@ -267,6 +288,7 @@ impl World {
                 abandoned: Rc::default(),
                 retries: 0,
                 is_initializer: true,
+                position: None,
             };
             self.scheduler.prepare(slot, unit);
             worker.frames.push_back(VecDeque::from([INITIALIZER]));
@@ -290,6 +312,10 @@ impl World {
             assert!(!worker.reserved, "nothing before it is its turn");
             assert!(!worker.dismissed, "nothing after it was dismissed");
             assert!(!worker.retiring && worker.killed.is_none(), "it is doomed");
+            if let Some(position) = unit.position.filter(|it| *it < LANES) {
+                let is_its_own = position == slot.index() || self.was_closed[position];
+                assert!(is_its_own, "it is for the worker of position {position}");
+            }
             worker.frames.push_back(unit.items.into());
         }
         for unit in abandoned {
@@ -535,8 +561,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let death = prop_oneof![5 => Just(Death::Crash), 1 => Just(Death::ProtocolViolation)];
     prop::collection::vec(
         prop_oneof![
-            6 => (1_u32..12, 0_u32..3)
-                .prop_map(|(items, retries)| Step::Submit { items, retries }),
+            6 => (1_u32..12, 0_u32..3, prop::option::weighted(0.3, 0..LANES + 1))
+                .prop_map(|(items, retries, position)| Step::Submit { items, retries, position }),
+            1 => (0..LANES).prop_map(Step::ClosePosition),
+            1 => (0..LANES).prop_map(Step::OpenPosition),
             5 => slot.clone().prop_map(Step::Up),
             2 => slot.clone().prop_map(Step::UpInReserve),
             4 => slot.clone().prop_map(Step::Release),
@@ -586,6 +614,7 @@ fn what_waits_behind_a_long_item_is_taken_back_for_an_idle_worker() {
     world.step(&Step::Submit {
         items: 10,
         retries: 0,
+        position: None,
     });
     world.step(&Step::Begin(FIRST));
     world.step(&Step::Up(SECOND));
@@ -624,6 +653,7 @@ fn the_worker_that_worked_last_gets_the_next_task() {
         world.step(&Step::Submit {
             items: 1,
             retries: 0,
+            position: None,
         });
         assert!(world.scheduler.is_busy(slot));
         world.step(&Step::Begin(slot));
@@ -641,10 +671,11 @@ fn a_worker_gets_no_more_tasks_than_it_may() {
         world.step(&Step::Submit {
             items: 1,
             retries: 0,
+            position: None,
         });
     }
     assert_eq!(world.scheduler.in_flight(FIRST).count(), 2);
-    assert_eq!(world.scheduler.queue().len(), 3);
+    assert_eq!(world.scheduler.queue_len(), 3);
     world.end();
 }
 
@@ -658,6 +689,7 @@ fn what_was_taken_back_counts_once() {
         Step::Submit {
             items: 1,
             retries: 0,
+            position: None,
         },
         Step::TakeBack(FIRST),
         Step::Begin(FIRST),
@@ -666,9 +698,65 @@ fn what_was_taken_back_counts_once() {
         Step::Submit {
             items: 1,
             retries: 0,
+            position: None,
         },
     ] {
         world.step(&step);
     }
     world.end();
+}
+
+/// What only one worker may take waits for it, and is not taken back; others go on.
+#[test]
+fn what_is_for_one_worker_waits_for_it() {
+    let mut world = World::new(None, false);
+    world.step(&Step::Up(FIRST));
+    world.step(&Step::Up(SECOND));
+    let pinned = Step::Submit {
+        items: 5,
+        retries: 0,
+        position: Some(SECOND.index()),
+    };
+    world.step(&pinned);
+    world.step(&pinned);
+    assert_eq!(world.scheduler.in_flight(SECOND).count(), 1);
+    world.step(&Step::Begin(SECOND));
+    world.step(&Step::Wait);
+    assert_eq!(world.scheduler.imbalance(|| world.now), None);
+    // Two others: one for each worker.
+    for _ in 0..2 {
+        world.step(&Step::Submit {
+            items: 1,
+            retries: 0,
+            position: None,
+        });
+    }
+    assert!(world.scheduler.is_busy(FIRST));
+    assert!(world.scheduler.has_pinned() && world.scheduler.is_wanted(SECOND.index()));
+    world.end();
+}
+
+/// The common queue does not keep a worker from what is for it alone, nor the other way round.
+#[test]
+fn a_worker_takes_turns_between_its_own_and_the_common_queue() {
+    let mut world = World::new(None, false);
+    let submit = |position| Step::Submit {
+        items: 1,
+        retries: 0,
+        position,
+    };
+    world.step(&Step::Up(FIRST));
+    world.step(&submit(None));
+    for position in [Some(0), None, None, Some(0)] {
+        world.step(&submit(position));
+        assert_eq!(world.scheduler.in_flight(FIRST).count(), 1, "it is kept");
+    }
+    let mut order = Vec::new();
+    while world.scheduler.is_busy(FIRST) {
+        order.extend(world.scheduler.front(FIRST).map(|it| it.unit.items[0]));
+        world.step(&Step::Begin(FIRST));
+        world.step(&Step::Finish(FIRST));
+        world.step(&Step::Read(FIRST, 2));
+    }
+    assert_eq!(order, [0, 1, 2, 4, 3]);
 }

@@ -45,6 +45,8 @@ pub(super) struct WorkerQueue<U: WorkUnit> {
     /// Since when its worker is not known to have got ahead, in nanoseconds; `None`: nobody has
     /// asked for the time since it has.
     pub(super) stands_since: Option<u64>,
+    /// What it was handed last was for its position alone. Then it is somebody else's turn.
+    pub(super) had_pinned: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +90,7 @@ impl<U: WorkUnit> WorkerQueue<U> {
             tasks_left: None,
             unit_ns: 0,
             stands_since: None,
+            had_pinned: false,
         }
     }
 
@@ -255,6 +258,11 @@ impl<U: WorkUnit> WorkerQueue<U> {
     /// Whether what waits in it may be taken back.
     pub(super) fn may_give(&self) -> bool {
         self.is_up() && !self.is_passing() && self.is_waiting()
+    }
+
+    /// Whether no other worker could have what waits in it.
+    pub(super) fn has_only_pinned(&self) -> bool {
+        self.had_pinned && self.in_flight.iter().all(|it| it.unit.position().is_some())
     }
 
     /// Whether it should go now; `over`: there is no more work.
