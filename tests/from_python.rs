@@ -168,6 +168,15 @@ fn calls() -> Tested {
     }
     {
         let items = items.clone();
+        let results = pool.call(f).deadline(d).imap(items);
+        assert!(results.map(Result::unwrap).eq(expected.clone()));
+    }
+    {
+        let [nine, one] = [9, 1].map(Duration::from_secs);
+        assert_eq!(pool.call(f).timeout(nine).grace(one).apply(x)?, f(x));
+    }
+    {
+        let items = items.clone();
         let results = pool.call(f).chunksize(100).imap(items);
         assert!(results.map(Result::unwrap).eq(expected.clone()));
     }
