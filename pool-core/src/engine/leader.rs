@@ -192,7 +192,7 @@ impl Shared {
             self.hear_bells(&mut core, false);
             open = core.open_for_idle();
             // A launch that is due is not ours to wait for: it would be due again and again.
-            self.alarm_before(&core, core.next_errand());
+            self.alarm_before(&core, core.next_supervisor_timer());
             let timer = core.next_leader_timer().map(until);
             let deadline = deadline.map(|deadline| deadline.saturating_duration_since(sys::now()));
             timeout = match (timer, deadline) {

@@ -17,6 +17,9 @@ pub(super) const AFTER_DEATH_NS: u64 = 1_000_000_000;
 /// How long after that a pool that ends waits for it.
 pub(super) const WAIT: Duration = Duration::from_secs(3);
 
+/// How late is no accident of scheduling any more, in nanoseconds.
+const LATE_NS: u64 = 200_000_000;
+
 /// In nanoseconds, as far as they can be counted.
 pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
@@ -25,4 +28,15 @@ pub(super) fn nanoseconds(duration: Duration) -> u64 {
 /// How long it is until a time of the monotonic clock.
 pub(super) fn until(time: u64) -> Duration {
     Duration::from_nanos(time.saturating_sub(sys::now_ns()))
+}
+
+/// How much longer a worker gets, in nanoseconds, when the timer that watches it fires late. `None`:
+/// it does not fire late.
+///
+/// If a timer fires long after it was due, the machine, the container or this process was stopped,
+/// and so may the worker have been. So it gets as much time as the timer was late, but no more than
+/// it had from the beginning.
+pub(super) fn respite(due: u64, now: u64, limit: u64) -> Option<u64> {
+    let late = now.saturating_sub(due);
+    (late > LATE_NS).then_some(late.min(limit))
 }

@@ -109,7 +109,7 @@ impl Core {
                 }
                 if let Some(timeout) = timed {
                     // At the earliest then; whether the item began later is looked up then.
-                    self.slots[slot].look_at(sys::now_ns() + timeout.as_ns());
+                    self.slots[slot].check_deadline_by(sys::now_ns() + timeout.as_ns());
                 }
             }
             Err(Corrupt) => self.kill(slot, Killed::ProtocolViolation),

@@ -1,6 +1,7 @@
 //! The state of a pool behind its one lock, and what is done to it: the scheduler's decisions
 //! carried out on the workers' rings.
 
+mod deadlines;
 mod dispatch;
 mod ending;
 mod parting;
@@ -209,7 +210,7 @@ impl Core {
             if how == Cancel::Kill {
                 // It says that it runs nothing. Then it will have passed over all this soon.
                 let soon = sys::now_ns() + GRACE_NS;
-                self.slots[slot].look_at(soon);
+                self.slots[slot].check_deadline_by(soon);
             }
             return false;
         };
@@ -228,23 +229,13 @@ impl Core {
         true
     }
 
-    /// Ends the item that a slot's worker runs and beyond which it begins nothing: by a kill, or
-    /// first by asking it, if its call says so.
-    fn end_item(&mut self, slot: SlotId, item: u64, why: Killed) {
-        let chunk = self.scheduler.unit_of(slot, item);
-        match chunk.and_then(Chunk::grace_ns) {
-            Some(grace) => self.give_notice(slot, item, why, grace),
-            None => self.kill(slot, why),
-        }
-    }
-
     /// Asks the running item to stop, and kills it after so many nanoseconds. The first time that
     /// it was given stays.
     fn give_notice(&mut self, slot: SlotId, item: u64, why: Killed, grace: u64) {
         self.ask_to_stop(slot, item);
         let due = sys::now_ns() + grace;
         self.slots[slot].give_notice(Notice { item, why, due });
-        self.slots[slot].look_at(due);
+        self.slots[slot].check_deadline_by(due);
     }
 
     /// Lets the running item know that it should stop.

@@ -55,7 +55,7 @@ impl Core {
             self.drained = drained;
         }
         self.notify.count_bytes(&channel);
-        self.slots[slot].look_next_at(None);
+        self.slots[slot].check_deadline_next_at(None);
         let begun = self.begun_at_death(slot, begun);
         let salvaged = self.scheduler.down(slot, begun);
         for done in salvaged.finished {

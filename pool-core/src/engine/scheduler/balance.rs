@@ -32,7 +32,7 @@ impl<U: WorkUnit> Scheduler<U> {
                 return Some(Imbalance::TakeBack(slot));
             }
             let now = *now.get_or_insert_with(&clock);
-            let when = *worker.stands_since.get_or_insert(now) + STUCK_NS;
+            let when = *worker.stalled_since.get_or_insert(now) + STUCK_NS;
             if first.is_none_or(|(earliest, _)| when < earliest) {
                 first = Some((when, slot));
             }

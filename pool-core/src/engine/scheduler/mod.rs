@@ -240,7 +240,7 @@ impl<U: WorkUnit> Scheduler<U> {
         let worker = &mut self.queues[slot];
         worker.had_pinned = false;
         if worker.is_idle() {
-            worker.stands_since = None;
+            worker.stalled_since = None;
             self.busy += 1;
             if self.idle.last() == Some(&slot) {
                 self.idle.pop();
@@ -397,7 +397,7 @@ impl<U: WorkUnit> Scheduler<U> {
 
     /// The worker was seen to get ahead.
     pub(crate) fn progressed(&mut self, slot: SlotId) {
-        self.queues[slot].stands_since = None;
+        self.queues[slot].stalled_since = None;
     }
 
     /// The unit that was handed to this worker last waits for space in its ring.

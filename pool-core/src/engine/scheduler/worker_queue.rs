@@ -44,7 +44,7 @@ pub(super) struct WorkerQueue<U: WorkUnit> {
     pub(super) unit_ns: u64,
     /// Since when its worker is not known to have got ahead, in nanoseconds; `None`: nobody has
     /// asked for the time since it has.
-    pub(super) stands_since: Option<u64>,
+    pub(super) stalled_since: Option<u64>,
     /// What it was handed last was for its position alone. Then it is somebody else's turn.
     pub(super) had_pinned: bool,
 }
@@ -89,7 +89,7 @@ impl<U: WorkUnit> WorkerQueue<U> {
             handed: 0,
             tasks_left: None,
             unit_ns: 0,
-            stands_since: None,
+            stalled_since: None,
             had_pinned: false,
         }
     }
