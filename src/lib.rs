@@ -210,7 +210,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | what they do first and last | `initializer`, `finalizer` |
+//! | what they do first and last | `initializer`, `finalizer`; `after_fork` of a `ForkPool` |
 //! | what they live in | `env`, `env_remove`, `env_clear`, `current_dir`, `nice`, `memory_limit`, `rlimit` (see [`Resource`]), `pin_cpus` |
 //! | when they are replaced | `max_tasks_per_child`, `max_memory_per_child`, `max_age`; the new one is ready before the old one goes |
 //! | how many there are | `processes`, and with `idle_timeout` fewer, down to `min_processes`, while there is little to do; [`resize`](Pool::resize) |
@@ -243,6 +243,16 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! What a generator of a library's own is seeded with, or what else a copy must not share with its
+//! siblings, is set right in each forked worker by
+//! [`after_fork`](PoolBuilder::after_fork) of a `ForkPool`'s builder.
+//!
+//! Besides, a worker has the program's command line (its [`args`](std::env::args), for a task that
+//! asks), and an empty standard input, `/dev/null`: what is written to the program's, only one
+//! process can read in order. Programs that tasks start inherit that, and all that the table above
+//! names. When memory runs out, the system ends workers before the program (their `oom_score_adj`
+//! is 300 more).
 //!
 //! Workers never outlive the program, however it ends, and take what their tasks have started with
 //! them. The terminal's Ctrl-C reaches the program alone.
@@ -302,6 +312,26 @@
 //! one of its own.
 //!
 //! **Can I send a closure that captures?** No, but what it would capture: as [`Call::context`].
+//!
+//! **How large is a task's stack?** As that of the program's first thread, 8 MiB on most systems
+//! (`ulimit -s`). It is fixed when a program is executed, so there is no option for it. A task that
+//! needs more of it runs in a thread of its own:
+//!
+//! ```
+//! use procpool::{Pool, SerialPool};
+//! use std::thread;
+//!
+//! fn depth(levels: u64) -> u64 {
+//!     if levels == 0 { 0 } else { 1 + depth(levels - 1) }
+//! }
+//!
+//! let task = |levels: u64| {
+//!     let thread = thread::Builder::new().stack_size(256 << 20);
+//!     let running = thread.spawn(move || depth(levels)).expect("there is memory");
+//!     running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+//! };
+//! assert_eq!(SerialPool::new().apply(task, 100_000), Ok(100_000));
+//! ```
 //!
 //! **Can I send a file, a socket, a channel?** No. Send what it takes to make it there.
 //!

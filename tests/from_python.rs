@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use procpool::{
-    Broadcast, ForkPool, Pool, ProcessPool, SpawnPool, TaskError, TaskErrorKind, TaskHandle, worker,
+    Broadcast, BuildErrorKind, ForkPool, Pool, ProcessPool, SpawnPool, TaskError, TaskErrorKind,
+    TaskHandle, worker,
 };
 
 procpool::init_before_main!(fork_server);
@@ -80,6 +81,10 @@ fn pools() -> Tested {
     let names = pool.call(name).chunksize(1).map(0..4)?;
     assert_eq!(names[0], names[1]);
     assert_ne!(names[1], names[2]);
+    // The fork server of this program was started before.
+    let hook = || ();
+    let hooked = ForkPool::builder().after_fork(hook).build();
+    assert_eq!(hooked.unwrap_err().kind(), BuildErrorKind::InvalidConfig);
     assert_eq!(SpawnPool::new()?.apply(f, 1)?, 2);
     assert_eq!(ForkPool::new()?.apply(f, 1)?, 2);
     fn begin_counting() -> u64 {

@@ -1,7 +1,6 @@
 //! The fork server as the parent sees it: the process that serves, and the one after it.
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use procpool_core::{ExitStatus, LaunchError, failed};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, setpgid};
 
-use crate::server::{self, Parent, Serve};
+use crate::server::{self, Kept, Parent, Serve};
 use crate::server_process::ServerProcess;
 use crate::socket::{Socket, above};
 use crate::start_error::StartError;
@@ -63,13 +62,12 @@ struct State {
 }
 
 impl ServerFailover {
-    /// Forks the first server. The workers will run `serve`. What is open stays so in both, or only
-    /// what is in `keep`.
+    /// Forks the first server. The workers will run `serve`.
     ///
     /// # Safety
     /// Either this process has one thread, or the caller answers for it that the server and the
     /// workers take no lock and read no memory that another thread was at.
-    pub(crate) unsafe fn start(serve: Serve, keep: Option<Vec<RawFd>>) -> Result<Self, StartError> {
+    pub(crate) unsafe fn start(serve: Serve, keep: Kept) -> Result<Self, StartError> {
         let refused = |call| {
             move |errno| StartError::of_system("cannot start the fork server", failed(call)(errno))
         };

@@ -9,7 +9,7 @@ use procpool_core::LaunchError;
 
 use crate::failover::ServerFailover;
 use crate::launcher::ForkLauncher;
-use crate::server::Serve;
+use crate::server::{Kept, Serve};
 use crate::start_error::StartError;
 use crate::threads;
 
@@ -72,16 +72,20 @@ impl ForkServer {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_keeping(fds: &[BorrowedFd<'_>]) -> Result<Self, StartError> {
-        Self::start_alone(procpool_core::worker::serve, Some(numbers(fds)))
+        let keep = Kept {
+            fds: Some(numbers(fds)),
+            ..Kept::default()
+        };
+        Self::start_alone(procpool_core::worker::serve, keep)
     }
 
     /// Like [`start`](Self::start), with something else for the workers to do.
     #[doc(hidden)]
     pub fn start_serving(serve: Serve) -> Result<Self, StartError> {
-        Self::start_alone(serve, None)
+        Self::start_alone(serve, Kept::default())
     }
 
-    pub(crate) fn start_alone(serve: Serve, keep: Option<Vec<RawFd>>) -> Result<Self, StartError> {
+    pub(crate) fn start_alone(serve: Serve, keep: Kept) -> Result<Self, StartError> {
         // Those of lazy maps that were dropped are on their way out.
         procpool_core::wait_for_feeders(Duration::from_secs(1));
         match threads::others() {
@@ -107,15 +111,12 @@ impl ForkServer {
     /// (The C library's allocator looks after itself.)
     pub unsafe fn start_unchecked() -> Result<Self, StartError> {
         // SAFETY: handed on to the caller.
-        unsafe { Self::start_anyhow(procpool_core::worker::serve, None) }
+        unsafe { Self::start_anyhow(procpool_core::worker::serve, Kept::default()) }
     }
 
     /// # Safety
     /// As for [`start_unchecked`](Self::start_unchecked).
-    pub(crate) unsafe fn start_anyhow(
-        serve: Serve,
-        keep: Option<Vec<RawFd>>,
-    ) -> Result<Self, StartError> {
+    pub(crate) unsafe fn start_anyhow(serve: Serve, keep: Kept) -> Result<Self, StartError> {
         // SAFETY: handed on to the caller.
         let failover = unsafe { ServerFailover::start(serve, keep)? };
         Ok(Self {

@@ -1,12 +1,14 @@
 //! The pool whose workers are forked.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
+use procpool_core::worker::ForkHook;
 use procpool_core::{
     Backend, BuildError, BuildErrorKind, ForkServing, Launcher, PoolBuilder, WorkerPool,
 };
 
 use crate::fork_server::{ForkServer, numbers};
+use crate::server::Kept;
 use crate::start_error::StartError;
 
 /// A pool of workers that are forked from a [`ForkServer`].
@@ -38,24 +40,30 @@ pub type ForkPool = WorkerPool<ForkBackend>;
 pub type ForkPoolBuilder = PoolBuilder<ForkBackend>;
 
 /// Where a [`ForkPool`] has its workers from: see [`fork_server`](PoolBuilder::fork_server),
-/// [`keep_fds`](PoolBuilder::keep_fds) and [`allow_threads`](PoolBuilder::allow_threads).
+/// [`keep_fds`](PoolBuilder::keep_fds), [`after_fork`](PoolBuilder::after_fork) and [`allow_threads`](PoolBuilder::allow_threads).
 #[derive(Debug, Default)]
 pub struct ForkBackend {
     server: Option<ForkServer>,
     allow_threads: bool,
-    /// What stays open in the server, if not everything.
-    keep: Option<Vec<RawFd>>,
+    kept: Kept,
 }
 
 impl Backend for ForkBackend {
     fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError> {
         let started = self.server.or_else(|| ForkServer::global().cloned());
         let server = match started {
-            Some(_) if self.keep.is_some() => {
+            Some(_) if self.kept.fds.is_some() => {
                 return Err(BuildError::new(
                     BuildErrorKind::InvalidConfig,
                     "keep_fds(..) is about the fork server that build() starts, and this pool has \
                      one that was started before: start that with ForkServer::start_keeping(..)",
+                ));
+            }
+            Some(_) if !self.kept.hooks.is_empty() => {
+                return Err(BuildError::new(
+                    BuildErrorKind::InvalidConfig,
+                    "after_fork(..) is for the workers of the fork server that build() starts, and \
+                     this pool has one that was started before: run it in the initializer",
                 ));
             }
             Some(server) => server,
@@ -63,11 +71,11 @@ impl Backend for ForkBackend {
                 // SAFETY: the caller of `allow_threads` vouches for it.
                 #[expect(unsafe_code, reason = "the caller of `allow_threads` takes the blame")]
                 let server =
-                    unsafe { ForkServer::start_anyhow(procpool_core::worker::serve, self.keep) };
+                    unsafe { ForkServer::start_anyhow(procpool_core::worker::serve, self.kept) };
                 server.map_err(refused)?
             }
             None => {
-                ForkServer::start_alone(procpool_core::worker::serve, self.keep).map_err(refused)?
+                ForkServer::start_alone(procpool_core::worker::serve, self.kept).map_err(refused)?
             }
         };
         Ok(Box::new(server.connect()?))
@@ -81,8 +89,12 @@ impl ForkServing for ForkBackend {
         self.server = Some(server.clone());
     }
 
+    fn after_fork(&mut self, hook: ForkHook) {
+        self.kept.hooks.push(hook);
+    }
+
     fn keep_fds(&mut self, fds: &[BorrowedFd<'_>]) {
-        self.keep = Some(numbers(fds));
+        self.kept.fds = Some(numbers(fds));
     }
 
     #[expect(unsafe_code, reason = "the caller takes the blame for the fork")]

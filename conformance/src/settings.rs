@@ -1,6 +1,7 @@
 //! What workers set up for themselves before they run anything.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use procpool::{BuildErrorKind, Output, Pool, Resource, TaskErrorKind};
@@ -20,6 +21,8 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         the_environment_is_there_before_the_initializer,
         workers_are_in_the_directory,
         workers_are_as_nice_as_asked_for,
+        standard_input_is_empty,
+        a_deep_task_runs_in_a_thread_of_its_own,
         workers_have_limits,
         a_worker_over_its_limit_costs_one_task,
         a_limit_below_what_a_worker_has_fails_the_build,
@@ -102,6 +105,38 @@ fn workers_are_as_nice_as_asked_for<S: Processes>() {
     let plain = pool_of::<S>().apply(niceness, ()).unwrap();
     let pool = S::builder().processes(1).nice(3).build();
     assert_eq!(pool.apply(niceness, ()).unwrap(), (plain + 3).min(19));
+}
+
+/// Whatever the program reads: two processes cannot read it in order.
+fn standard_input_is_empty<S: Processes>() {
+    fn input((): ()) -> (PathBuf, Vec<u8>) {
+        let file = std::fs::read_link("/proc/self/fd/0").expect("it is open");
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().read_to_end(&mut bytes);
+        read.expect("it can be read");
+        (file, bytes)
+    }
+    let (file, bytes) = pool_of::<S>().apply(input, ()).unwrap();
+    assert_eq!((file.as_path(), bytes), (Path::new("/dev/null"), vec![]));
+}
+
+/// Deeper than any stack that a worker begins with, as the documentation says it is done.
+fn a_deep_task_runs_in_a_thread_of_its_own<S: Processes>() {
+    fn deep(levels: u64) -> u64 {
+        let here = std::hint::black_box([levels; 128]);
+        if levels == 0 {
+            0
+        } else {
+            deep(levels - 1) + here[0] / levels
+        }
+    }
+    let task = |levels: u64| {
+        let thread = std::thread::Builder::new().stack_size(1 << 30);
+        let running = thread.spawn(move || deep(levels)).unwrap();
+        running.join().unwrap()
+    };
+    let levels = (256 << 20) / 1024;
+    assert_eq!(pool_of::<S>().apply(task, levels).unwrap(), levels);
 }
 
 fn workers_have_limits<S: Processes>() {

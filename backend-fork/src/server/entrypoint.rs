@@ -1,10 +1,12 @@
 //! From the fork to the event loop, and out of the process.
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use procpool_core::worker::{ForkHook, keep_fork_hooks};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
@@ -17,12 +19,30 @@ use crate::sys;
 /// The exit code of a server or a worker that panicked where nothing should.
 const PANICKED: i32 = 101;
 
+/// What a server has of the program's, besides its memory as it is.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// What stays open, if not everything does.
+    pub(crate) fds: Option<Vec<RawFd>>,
+    /// What each worker runs first.
+    pub(crate) hooks: Vec<ForkHook>,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept")
+            .field("fds", &self.fds)
+            .field("hooks", &self.hooks.len())
+            .finish()
+    }
+}
+
 /// Everything that happens in a forked process, the server's or a worker's. `parent` stands for
 /// the process that was copied, `main` the server's end of the socket to it. Of all else that is
-/// open, only `keep` stays so, if that is said.
-pub(crate) fn run(parent: Parent, main: Socket, serve: Serve, keep: Option<Vec<RawFd>>) -> ! {
+/// open, only `kept` stays so, if that is said.
+pub(crate) fn run(parent: Parent, main: Socket, serve: Serve, kept: Kept) -> ! {
     let code = catch_unwind(AssertUnwindSafe(|| {
-        if let Some(mut keep) = keep {
+        if let Some(mut keep) = kept.fds {
             keep.extend(
                 [&parent.death.as_fd(), &parent.tie.as_fd(), &main.as_fd()].map(AsRawFd::as_raw_fd),
             );
@@ -32,6 +52,7 @@ pub(crate) fn run(parent: Parent, main: Socket, serve: Serve, keep: Option<Vec<R
             unsafe { sys::close_all_but(&mut keep) };
         }
         detach_from_parent(&parent);
+        keep_fork_hooks(kept.hooks);
         let mut server = EventLoop::new(parent, main);
         loop {
             // In a worker and in a standby, the loop is left with everything of the server's

@@ -15,6 +15,6 @@ mod standby_process;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use client::serve_client;
-pub(crate) use entrypoint::run;
+pub(crate) use entrypoint::{Kept, run};
 pub use forked_worker::Serve;
 pub(crate) use parent::Parent;

@@ -30,6 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
     ("a hundred servers one after the other", one_after_the_other),
     ("only what is named stays open", kept),
+    ("each worker runs what is to be run after a fork", hooked),
 ];
 
 /// Run by other scenarios.
@@ -259,6 +260,68 @@ fn kept() {
         .build();
     let refused = refused.expect_err("it was started before").to_string();
     assert!(refused.contains("start_keeping"), "{refused}");
+}
+
+/// With what it captures, once in each worker, before the initializer and after the settings; also
+/// in those that come later, and from the standby.
+fn hooked() {
+    static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    fn note(what: String) {
+        SEEN.lock().expect("nobody panics").push(what);
+    }
+    fn seen((): ()) -> (u32, Vec<String>) {
+        let seen = SEEN.lock().expect("nobody panics");
+        (std::process::id(), seen.clone())
+    }
+    // Nothing that could be encoded.
+    let (_hear, pipe) = std::io::pipe().expect("descriptors");
+    let number = pipe.as_raw_fd();
+    let pool = ForkPool::builder()
+        .processes(1)
+        .env("PROCPOOL_HOOK", "set")
+        .initializer(note, "initializer".to_owned())
+        .after_fork(move || note(format!("{} {}", pipe.as_raw_fd(), std::process::id())))
+        .after_fork(|| note(std::env::var("PROCPOOL_HOOK").unwrap_or_default()));
+    let pool = pool.build().expect("there is one thread");
+    let check = || {
+        let (pid, seen) = pool.apply(seen, ()).expect("a value");
+        let first = format!("{number} {pid}");
+        assert_eq!(seen, [first.as_str(), "set", "initializer"]);
+        pid
+    };
+    let first = check();
+    let server = status(first, "PPid").and_then(|pid| pid.parse().ok());
+    let server: u32 = server.expect("it has a parent");
+    let kill = |pid: u32| {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("it is one");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
+    };
+    kill(first);
+    while check_pid(&pool) == Some(first) {}
+    assert_ne!(check(), first);
+    kill(server);
+    while exists(server) || pool.apply(seen, ()).is_err() {}
+    check();
+    assert!(SEEN.lock().expect("nobody panics").is_empty());
+    drop(pool);
+
+    let failing = ForkPool::builder().after_fork(|| panic!("no entropy"));
+    let error = failing.processes(2).build().expect_err("it panics");
+    assert!(error.to_string().contains("no entropy"), "{error}");
+
+    let server = ForkServer::start().expect("there is one thread");
+    let late = ForkPool::builder().fork_server(&server).after_fork(|| ());
+    let refused = late.build().expect_err("it was started before");
+    assert_eq!(refused.kind(), procpool_core::BuildErrorKind::InvalidConfig);
+    assert!(refused.to_string().contains("after_fork"), "{refused}");
+    // Workers of others have none of it.
+    let plain = ForkPool::builder().fork_server(&server).processes(1);
+    let plain = plain.build().expect("the server runs");
+    assert_eq!(plain.apply(seen, ()).expect("a value").1, [""; 0]);
+}
+
+fn check_pid(pool: &ForkPool) -> Option<u32> {
+    pool.apply(|()| std::process::id(), ()).ok()
 }
 
 fn one_after_the_other() {

@@ -11,6 +11,7 @@ use crate::error::launch_error::LaunchError;
 use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
+use crate::worker::ForkHook;
 
 /// Starts worker processes: what a backend is.
 ///
@@ -254,7 +255,7 @@ pub trait Backend {
     fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError>;
 }
 
-/// A backend whose workers are forked from a server: three options more.
+/// A backend whose workers are forked from a server: four options more.
 #[doc(hidden)]
 pub trait ForkServing: Backend {
     /// The handle of such a server.
@@ -262,6 +263,9 @@ pub trait ForkServing: Backend {
 
     /// The server to fork from.
     fn set_fork_server(&mut self, server: &Self::Server);
+
+    /// The server that is started has this as well, for its workers.
+    fn after_fork(&mut self, hook: ForkHook);
 
     /// Only this stays open in the server that is started.
     fn keep_fds(&mut self, fds: &[BorrowedFd<'_>]);

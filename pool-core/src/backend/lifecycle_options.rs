@@ -247,6 +247,10 @@ impl LifecycleOptions {
         self.settings.memory_limit = Some(bytes);
     }
 
+    pub(crate) fn set_after_fork(&mut self) {
+        self.settings.after_fork = true;
+    }
+
     pub(crate) fn set_pin_cpus(&mut self) {
         self.pin = Some(Pin::Allowed);
     }

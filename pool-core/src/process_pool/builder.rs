@@ -371,6 +371,21 @@ impl<B: ForkServing> PoolBuilder<B> {
         self
     }
 
+    /// A function to run in each worker, replacements included, when it was forked and has its
+    /// settings, and before its [initializer](Self::initializer): for libraries that keep a state
+    /// which two processes must not share (a generator of random numbers, a connection, a thread that
+    /// a fork does not copy). Several are called in the order in which they were given.
+    ///
+    /// It is never encoded: the fork server that [`build`](Self::build) starts is a copy of this
+    /// program, and has what the function captures, as that is now. So it is an error where the
+    /// server was started before ([`fork_server`](Self::fork_server)); the initializer is for that.
+    /// A panic in it fails `build`.
+    pub fn after_fork<F: Fn() + Send + Sync + 'static>(mut self, hook: F) -> Self {
+        self.config.lifecycle.set_after_fork();
+        self.backend.after_fork(Box::new(hook));
+        self
+    }
+
     /// Of what is open now, the fork server that [`build`](Self::build) starts and its workers keep
     /// only `fds` and the standard streams. Without it they keep everything: the peer of a pipe
     /// sees no end of it, and a port is taken, until the pool has ended.

@@ -6,6 +6,7 @@ pub(crate) mod context;
 mod copy;
 mod corrupt;
 pub(crate) mod current;
+mod fork_hooks;
 pub(crate) mod function;
 pub(crate) mod initializer;
 pub(crate) mod item_timer;
@@ -22,6 +23,8 @@ pub(crate) mod state;
 
 pub use crate::process::worker_info::WorkerInfo;
 pub use current::{current, is_cancelled};
+#[doc(hidden)]
+pub use fork_hooks::{ForkHook, keep_fork_hooks};
 pub use parent::{bind_to_parent, settle};
 pub(crate) use run::ChunkRun;
 pub use serve::{forward_events_to, serve};

@@ -10,7 +10,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use super::function::{FunctionId, NotInExecutable, Stateless};
-use super::{current, last_allocation, memory};
+use super::{current, fork_hooks, last_allocation, memory};
 
 /// The settings of a pool's workers, or of one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) memory_limit: Option<u64>,
     /// The processors to choose one from; of one worker's: that one.
     pub(crate) cpus: Vec<usize>,
+    /// It runs what the process that has forked it keeps for that.
+    pub(crate) after_fork: bool,
     /// It says at the end of each frame how much memory it holds.
     pub(crate) watch_memory: bool,
 }
@@ -146,6 +148,9 @@ impl Settings {
             };
             let set = setrlimit(resource.of_the_system(), limits);
             set.map_err(|error| refused(error.into()))?;
+        }
+        if self.after_fork {
+            fork_hooks::run();
         }
         Ok(())
     }
