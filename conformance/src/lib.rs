@@ -67,6 +67,7 @@ mod metrics;
 mod observe;
 mod output;
 mod panics;
+mod priority;
 pub mod procfs;
 pub mod program;
 mod progress;

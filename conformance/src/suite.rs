@@ -11,9 +11,9 @@ use crate::watchdog;
 use crate::{
     balance, broadcast, bulk, call_deadline, callback, cancel, context, daemons, deadline, death,
     death_mid_transfer, events, forged_results, futures, hooks, hostile, imap, leaks, lifecycle,
-    limits, live_inputs, memory, metrics, observe, output, panics, progress, readme_programs,
-    recycling, refused, restart_storm, results, settings, shared_results, shutdown, spans, start,
-    state, target, ties, trace, unkillable, values, wakeups,
+    limits, live_inputs, memory, metrics, observe, output, panics, priority, progress,
+    readme_programs, recycling, refused, restart_storm, results, settings, shared_results,
+    shutdown, spans, start, state, target, ties, trace, unkillable, values, wakeups,
 };
 
 /// The tests that a function of each of these modules lists: a section has its module's name.
@@ -146,6 +146,7 @@ fn every_pool<S: Subject>() -> Vec<Section> {
         state,
         context,
         call_deadline,
+        priority,
         imap,
         live_inputs,
         futures,
@@ -191,6 +192,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         death_mid_transfer,
         deadline,
         call_deadline,
+        priority,
         unkillable,
         cancel,
         bulk,

@@ -393,6 +393,35 @@ impl<F, M> Call<F, M> {
         self
     }
 
+    /// Lets what this call has waiting go before what calls of a lower priority have. Without it,
+    /// a call has the priority 0; calls of the same priority take turns as they were made.
+    ///
+    /// It is about what waits: an item that runs is never interrupted for another. What waits in a
+    /// worker behind that item is taken back, if every worker is at work.
+    ///
+    /// What is for [one worker](Self::on_worker) waits apart, in order, whatever its priority.
+    ///
+    /// There is no ageing. As long as calls of a higher priority keep all workers busy, nothing of
+    /// a lower one runs; where that must not be, give what is urgent a pool of its own, or give the
+    /// patient calls a [`deadline`](Self::deadline), so that they end.
+    ///
+    /// A pool without workers ([`SerialPool`](crate::SerialPool)) runs each call when it is made.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let night = pool.call(|x: u64| x * x).priority(-1).map_async(0..1000);
+    /// let now = pool.apply(|x: u64| x * x, 12);
+    /// assert_eq!(now.unwrap(), 144);
+    /// # night.get().unwrap();
+    /// ```
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
     /// How often an item is run again whose worker died under it, or which ran out of time.
     /// Without it, never: the item may have had effects. It may run again while its last worker,
     /// which runs nothing any more, is not gone: see [`timeout`](Self::timeout).
@@ -806,7 +835,11 @@ impl<F, M> Call<F, M> {
             options: self.options.check()?,
             origin: self.executor.current_span(),
             context: self.context.clone().transpose()?,
-            control: CallControl::new(self.options.deadline, self.options.grace),
+            control: CallControl::new(
+                self.options.deadline,
+                self.options.grace,
+                self.options.priority,
+            ),
         })
     }
 }

@@ -33,8 +33,8 @@ impl Executor for Shared {
             self.listen_for_frees();
         }
         let (attended, is_fed) = (chunk.attended, chunk.is_fed);
-        // The supervisor has to know of it.
-        let has_deadline = chunk.deadline().is_some();
+        // It may have a deadline, which the supervisor has to know of, or be urgent.
+        let is_special = chunk.control().is_some();
         // It is not what a worker has enough of.
         let is_pinned = chunk.target_mut().is_some();
         let mut core = self.lock();
@@ -46,7 +46,7 @@ impl Executor for Shared {
             core.dispatch();
             // This thread is going to lead at once.
             self.keep_time(&core);
-        } else if has_deadline || is_pinned || !core.may_wait() {
+        } else if is_special || is_pinned || !core.may_wait() {
             core.drain_if_due();
             core.dispatch();
             self.settle(&mut core);

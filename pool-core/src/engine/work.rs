@@ -29,6 +29,11 @@ impl WorkUnit for Chunk {
         Self::position(self)
     }
 
+    #[inline]
+    fn priority(&self) -> i32 {
+        self.control().map_or(0, |control| control.priority)
+    }
+
     fn outcomes(&self) -> Outcomes {
         Outcomes::with_capacity(self.count)
     }

@@ -15,6 +15,8 @@ pub(crate) trait WorkUnit: Sized {
     fn position(&self) -> Option<usize> {
         None
     }
+    /// Units of a higher one are handed out before others.
+    fn priority(&self) -> i32;
     /// Room for the outcomes of its items: made when it is handed out, for most that wait are
     /// many and small.
     fn outcomes(&self) -> Self::Outcomes;

@@ -44,12 +44,18 @@ pub(crate) struct CallControl {
     pub(crate) deadline: Option<u64>,
     /// How long what runs has to end after it was asked to, in nanoseconds.
     pub(crate) grace: Option<u64>,
+    /// Chunks of a higher one go first; 0 is that of a call without.
+    pub(crate) priority: i32,
 }
 
 impl CallControl {
     /// Of a call that is made now. `None`: it asks for none of these.
-    pub(crate) fn new(deadline: Option<Deadline>, grace: Option<Duration>) -> Option<Arc<Self>> {
-        (deadline.is_some() || grace.is_some()).then(|| {
+    pub(crate) fn new(
+        deadline: Option<Deadline>,
+        grace: Option<Duration>,
+        priority: i32,
+    ) -> Option<Arc<Self>> {
+        (deadline.is_some() || grace.is_some() || priority != 0).then(|| {
             let left = deadline.map(|deadline| match deadline {
                 Deadline::After(after) => after,
                 Deadline::At(at) => at.saturating_duration_since(sys::now()),
@@ -57,6 +63,7 @@ impl CallControl {
             Arc::new(Self {
                 deadline: left.map(|left| sys::now_ns() + nanoseconds(left)),
                 grace: grace.map(nanoseconds),
+                priority,
             })
         })
     }

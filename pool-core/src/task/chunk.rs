@@ -127,6 +127,7 @@ impl Chunk {
             timeout: self.timeout.map(Timeout::as_duration),
             deadline: self.control().and_then(CallControl::time_left),
             grace: self.grace_ns().map(Duration::from_nanos),
+            priority: self.control().map_or(0, |control| control.priority),
             retries: self.retries,
             measured: self.item_metrics().is_some(),
         }

@@ -16,6 +16,7 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) grace: Option<Duration>,
+    pub(crate) priority: i32,
     pub(crate) retries: u32,
     pub(crate) chunksize: Option<usize>,
     pub(crate) buffer: Option<usize>,
@@ -41,6 +42,8 @@ pub struct ChunkOptions {
     /// How long an item that is to end has after it was asked to, before it is killed: see
     /// [`Call::grace`](crate::Call::grace).
     pub grace: Option<Duration>,
+    /// What is higher goes first: see [`Call::priority`](crate::Call::priority).
+    pub priority: i32,
     /// Each item is to be measured: see [`Call::measured`](crate::Call::measured).
     pub measured: bool,
 }
@@ -48,7 +51,11 @@ pub struct ChunkOptions {
 impl ChunkOptions {
     /// What a chunk has of this that comes from elsewhere, from now on.
     pub(crate) fn control(&self) -> Option<Arc<CallControl>> {
-        CallControl::new(self.deadline.map(Deadline::After), self.grace)
+        CallControl::new(
+            self.deadline.map(Deadline::After),
+            self.grace,
+            self.priority,
+        )
     }
 }
 

@@ -146,6 +146,10 @@ impl Core {
             }
             self.next_deadline = self.next_deadline.min(deadline);
         }
+        // What has not begun goes back into the queue, behind this.
+        for slot in self.scheduler.outranked(chunk.priority()) {
+            self.begin_reclaim(slot);
+        }
         self.scheduler.submit(chunk);
     }
 

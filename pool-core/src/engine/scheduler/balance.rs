@@ -104,7 +104,7 @@ impl<U: WorkUnit> Scheduler<U> {
                 }
             }
             for share in shared.into_iter().rev() {
-                self.queue.push_front(share);
+                self.resubmit(share);
             }
         }
     }

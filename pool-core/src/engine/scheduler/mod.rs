@@ -27,6 +27,7 @@ const WELL_FED: usize = 4;
 
 /// See the module.
 pub(crate) struct Scheduler<U: WorkUnit> {
+    /// By priority, the highest first.
     queue: VecDeque<U>,
     /// What only one worker may take.
     pinned: Pinned<U>,
@@ -41,6 +42,8 @@ pub(crate) struct Scheduler<U: WorkUnit> {
     latest: SlotId,
     max_tasks: Option<u64>,
     closing: bool,
+    /// Units have, or had, a priority other than 0.
+    has_priorities: bool,
 }
 
 /// The answer of [`Scheduler::imbalance`].
@@ -64,19 +67,43 @@ impl<U: WorkUnit> Scheduler<U> {
             latest: SlotId::new(0),
             max_tasks,
             closing: false,
+            has_priorities: false,
         }
     }
 
-    /// A new unit, behind all others.
+    /// A new unit, behind all others of its priority.
+    #[inline]
     pub(crate) fn submit(&mut self, unit: U) {
         if let Some(unit) = self.pinned.push_back(unit) {
+            self.enqueue_last(unit);
+        }
+    }
+
+    #[inline]
+    fn enqueue_last(&mut self, unit: U) {
+        let priority = unit.priority();
+        self.has_priorities |= priority != 0;
+        if self.has_priorities {
+            let at = self.queue.partition_point(|it| it.priority() >= priority);
+            self.queue.insert(at, unit);
+        } else {
             self.queue.push_back(unit);
         }
     }
 
-    /// A unit that was handed out before, ahead of all others.
+    /// A unit that was handed out before, ahead of all others of its priority.
     pub(crate) fn resubmit(&mut self, unit: U) {
         if let Some(unit) = self.pinned.push_front(unit) {
+            self.enqueue_first(unit);
+        }
+    }
+
+    fn enqueue_first(&mut self, unit: U) {
+        if self.has_priorities {
+            let priority = unit.priority();
+            let at = self.queue.partition_point(|it| it.priority() > priority);
+            self.queue.insert(at, unit);
+        } else {
             self.queue.push_front(unit);
         }
     }
@@ -94,7 +121,9 @@ impl<U: WorkUnit> Scheduler<U> {
     /// There will be no worker in this position: any other one may take what waits for it.
     pub(crate) fn close_position(&mut self, position: usize) {
         let waiting = self.pinned.close(position);
-        self.queue.extend(waiting);
+        for unit in waiting {
+            self.enqueue_last(unit);
+        }
     }
 
     /// Whether something waits for certain workers.
@@ -105,6 +134,22 @@ impl<U: WorkUnit> Scheduler<U> {
     /// Whether something waits for this position's worker.
     pub(crate) fn is_wanted(&self, position: usize) -> bool {
         self.pinned.has(Some(position))
+    }
+
+    /// The workers that have something of a lower priority waiting, if no worker can begin a unit
+    /// of this one at once.
+    pub(crate) fn outranked(&self, priority: i32) -> Vec<SlotId> {
+        let has_priorities = self.has_priorities || priority != 0;
+        if !has_priorities || self.idle.iter().any(|&slot| self.queues[slot].may_take()) {
+            return Vec::new();
+        }
+        let outranked = self.queues.iter().filter(|(_, worker)| {
+            let last = worker.in_flight.back();
+            worker.may_give()
+                && !worker.has_only_pinned()
+                && last.is_some_and(|it| it.unit.priority() < priority)
+        });
+        outranked.map(|(slot, _)| slot).collect()
     }
 
     /// There will be no new units.
@@ -230,9 +275,10 @@ impl<U: WorkUnit> Scheduler<U> {
     /// Whether the worker that was handed something last has enough of what it is seen to be quick
     /// at.
     pub(crate) fn is_well_fed(&self) -> bool {
-        self.queues
-            .get(self.latest)
-            .is_some_and(|worker| worker.may_take() && worker.in_flight.len() >= WELL_FED)
+        // (What waits in the queue may be urgent.)
+        let latest = self.queues.get(self.latest);
+        !self.has_priorities
+            && latest.is_some_and(|it| it.may_take() && it.in_flight.len() >= WELL_FED)
     }
 
     fn hand(&mut self, slot: SlotId, unit: U) {

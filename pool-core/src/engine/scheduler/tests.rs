@@ -37,6 +37,11 @@ impl WorkUnit for Named {
         (self, rest)
     }
 
+    fn priority(&self) -> i32 {
+        // Where it is tried again, it is urgent.
+        self.retries as i32
+    }
+
     fn is_refused(&self) -> bool {
         self.abandoned.get()
     }
@@ -318,6 +323,8 @@ impl World {
             }
             worker.frames.push_back(unit.items.into());
         }
+        let queue = &self.scheduler.queue;
+        assert!(queue.iter().is_sorted_by_key(|unit| -unit.priority()));
         for unit in abandoned {
             assert!(unit.is_refused());
             self.outcome(&unit);

@@ -321,6 +321,10 @@ mod tests {
             (Self(at), Self(self.0 - at))
         }
 
+        fn priority(&self) -> i32 {
+            0
+        }
+
         fn is_refused(&self) -> bool {
             false
         }
