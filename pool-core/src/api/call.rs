@@ -55,6 +55,15 @@ use crate::worker::state::{stateful, stateful_from};
 /// An option that makes no sense, such as a chunk size of zero, makes the call fail with an
 /// error of kind `Invalid`.
 ///
+/// # Options, by what they are for
+/// | | |
+/// |---|---|
+/// | what the function has beside its item | [`context`](Self::context), [`state`](Self::state), [`state_from`](Self::state_from) |
+/// | when and where items run | [`priority`](Self::priority), [`on_worker`](Self::on_worker), [`chunksize`](Self::chunksize), [`buffer`](Self::buffer) |
+/// | when they end | [`timeout`](Self::timeout), [`deadline`](Self::deadline), [`grace`](Self::grace) |
+/// | what is tried again | [`retries`](Self::retries) |
+/// | what one sees of them | `progress` (a feature), [`count_errors`](Self::count_errors), [`measured`](Self::measured) |
+///
 /// # What the verbs give
 /// `M` says whether results come alone or [`measured`](Self::measured):
 ///
