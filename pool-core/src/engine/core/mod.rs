@@ -1,6 +1,7 @@
 //! The state of a pool behind its one lock, and what is done to it: the scheduler's decisions
 //! carried out on the workers' rings.
 
+mod cancel;
 mod deadlines;
 mod dispatch;
 mod ending;
@@ -28,23 +29,19 @@ use super::published_tails::PublishedTails;
 use super::scheduler::Scheduler;
 use super::slot_id::{PerSlot, SlotId};
 use super::terminating::TerminatingWorkers;
-use super::time_limits::GRACE_NS;
 use super::token::Token;
 use super::work::Delivery;
 use super::work_unit::{Done, WorkUnit};
 use super::worker_process::Process;
-use super::worker_slot::{Killed, Notice, Slot};
+use super::worker_slot::{Killed, Slot};
 use crate::backend::config::ValidatedConfig;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::trace::Tracer;
 use crate::shm::ring::Corrupt;
-use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 use crate::sys;
-use crate::task::call_id::CallId;
 use crate::task::callbacks::Job;
 use crate::task::chunk::{Chunk, ChunkOutcome, Outcomes};
-use crate::task::executor::Cancel;
 use crate::task::open_input::OpenInput;
 use crate::task::target::Target;
 
@@ -92,9 +89,6 @@ pub(super) struct Core {
     /// When the scheduler wants to look for an imbalance again, in nanoseconds.
     rebalance_at: Option<u64>,
 }
-
-/// At most this many cancelled tasks may stay in the queue, or as many as there are others.
-const MAX_STALE: usize = 1024;
 
 impl Core {
     pub(super) fn new(config: ValidatedConfig) -> Self {
@@ -175,91 +169,6 @@ impl Core {
         let positions = self.lifecycle.positions();
         let mut open = positions.all().filter(|it| !positions.is_closed(*it));
         open.nth(nth).map(PositionId::index)
-    }
-
-    /// Ends a call early, and says whether an item of it runs. A single task is not looked for in
-    /// the queue, which may be long: its handle has its outcome, and it is removed with others.
-    pub(super) fn cancel(&mut self, call: CallId, how: Cancel) -> bool {
-        let mut runs = false;
-        self.listen_for_orphans();
-        for slot in self.slots.ids() {
-            let is_here = self
-                .scheduler
-                .in_flight(slot)
-                .any(|chunk| chunk.call() == call);
-            if is_here {
-                runs |= self.stop(slot, call, how);
-            }
-        }
-        if !call.is_single() {
-            for chunk in self.scheduler.extract(|chunk| chunk.call() == call) {
-                self.notify.fail(chunk, TaskError::cancelled());
-            }
-        } else if !runs {
-            self.stale += 1;
-            if self.stale > MAX_STALE.max(self.scheduler.queue_len() / 2) {
-                self.stale = 0;
-                for chunk in self.scheduler.extract(WorkUnit::is_refused) {
-                    self.refuse(chunk);
-                }
-            }
-        }
-        self.dispatch();
-        runs
-    }
-
-    /// Takes back what waits behind a slot's running item, and stops that if it is of this call.
-    fn stop(&mut self, slot: SlotId, call: CallId, how: Cancel) -> bool {
-        let Some(item) = self.freeze_running_item(slot) else {
-            if how == Cancel::Kill {
-                // It says that it runs nothing. Then it will have passed over all this soon.
-                let soon = sys::now_ns() + GRACE_NS;
-                self.slots[slot].check_deadline_by(soon);
-            }
-            return false;
-        };
-        let chunk = self.scheduler.unit_of(slot, item);
-        if chunk.is_none_or(|chunk| chunk.call() != call) {
-            return false;
-        }
-        let grace = chunk.and_then(Chunk::grace_ns);
-        match (how, grace) {
-            (Cancel::Kill, _) => self.kill(slot, Killed::Cancelled),
-            (Cancel::Cooperative, Some(grace)) => {
-                self.give_notice(slot, item, Killed::Cancelled, grace);
-            }
-            (Cancel::Cooperative, None) => self.ask_to_stop(slot, item),
-        }
-        true
-    }
-
-    /// Asks the running item to stop, and kills it after so many nanoseconds. The first time that
-    /// it was given stays.
-    fn give_notice(&mut self, slot: SlotId, item: u64, why: Killed, grace: u64) {
-        self.ask_to_stop(slot, item);
-        let due = sys::now_ns() + grace;
-        self.slots[slot].give_notice(Notice { item, why, due });
-        self.slots[slot].check_deadline_by(due);
-    }
-
-    /// Lets the running item know that it should stop.
-    fn ask_to_stop(&mut self, slot: SlotId, item: u64) {
-        if let Some((_, channel)) = self.slots[slot].up() {
-            let advice = &channel.region().words().advice;
-            advice.cancelled.store(item, Ordering::Relaxed);
-        }
-    }
-
-    /// Sees to it that a slot's worker begins nothing new, and gives the number, counted from 1,
-    /// of the item that it runs. A kill after that, still under the lock, ends that
-    /// item and no other.
-    pub(super) fn freeze_running_item(&mut self, slot: SlotId) -> Option<u64> {
-        if !self.scheduler.is_reclaimed(slot) {
-            self.begin_reclaim(slot);
-        }
-        // After that, or what it began in between would look as if it had ended.
-        self.drain_slot(slot);
-        self.scheduler.frozen_item(slot)
     }
 
     /// Takes in what the workers have put into their rings, and hands out what waits. Says
@@ -381,15 +290,15 @@ impl Core {
     pub(super) fn finished(&mut self, slot: SlotId, mut done: Done<Chunk>, took_ns: u64) {
         self.slots[slot].was_busy(took_ns);
         if done.unit.is_initializer {
-            let mut piece = ChunkOutcome {
+            let mut part = ChunkOutcome {
                 first: 0,
                 count: done.unit.count,
                 took_ns,
                 ext: done.unit.ext.take(),
                 outcomes: done.outcomes,
             };
-            piece.tell_tracer();
-            let failed = match piece.outcomes {
+            part.tell_tracer();
+            let failed = match part.outcomes {
                 Outcomes::One(Some(Ok(_))) => None,
                 Outcomes::One(Some(Err(error))) => Some(error),
                 _ => Some(TaskError::new(
