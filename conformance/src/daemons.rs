@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use nix::libc;
-use nix::unistd::{ForkResult, setsid};
-use procpool::{ExitReason, Output, Pool, TaskErrorKind, worker};
+use nix::unistd::{ForkResult, fork, setsid};
+use procpool::{ExitReason, Output, Pool, TaskErrorKind, WorkerExit, worker};
 use rustix::process::{Pid, Signal, kill_process_group, waitpid};
 
 use crate::backends::{Builder, Processes};
@@ -25,7 +26,9 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_task_that_closes_what_it_does_not_know_costs_no_later_one,
         a_task_that_closes_what_it_does_not_know_has_a_large_result,
         what_closes_its_connection_and_stays_is_killed,
+        a_worker_that_cannot_ring_at_all_says_so,
         an_initializer_that_closes_what_it_does_not_know_has_an_end,
+        an_initializer_that_closes_its_connection_is_told_so,
         a_program_that_closes_what_it_does_not_know_gets_errors,
         a_task_that_becomes_a_daemon_ends_once,
         a_task_that_forks_twice_has_one_answer,
@@ -67,6 +70,9 @@ fn run(program: &str, arguments: &[&str]) {
     let ended = Command::new(program).args(arguments).status();
     let _ = ended.expect("it can be started");
 }
+
+/// What the error says of a worker that has closed its connection.
+const CLOSED: &str = "had closed its connection to the pool";
 
 fn closes_in_tasks<S: Processes>() {
     let pool = S::pool(2);
@@ -158,8 +164,28 @@ fn what_closes_its_connection_and_stays_is_killed<S: Processes>() {
     };
     let error = pool.apply(close_and_stay, 0).unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+    assert!(error.to_string().contains(CLOSED), "{error}");
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
     assert_eq!(pool.stats().ended_for(ExitReason::Disconnected), 1);
+}
+
+/// A copy of the worker holds what would tell the parent. The worker has an exit code for that.
+fn a_worker_that_cannot_ring_at_all_says_so<S: Processes>() {
+    let pool = S::pool(1);
+    let copy_and_close = |length: usize| {
+        // SAFETY: the copy does nothing. It is killed with its process group.
+        match unsafe { fork() }.expect("there is room for one") {
+            ForkResult::Child => never(),
+            ForkResult::Parent { .. } => close_the_unknown(),
+        }
+        // More than there is space for: it must be heard on the way.
+        vec![7_u8; length]
+    };
+    let error = pool.apply(copy_and_close, 1 << 24).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+    assert_eq!(error.exit_code(), Some(114), "{error}");
+    assert!(error.to_string().contains("closed descriptors"), "{error}");
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
 }
 
 fn closes_in_initializers<S: Processes>() {
@@ -175,7 +201,7 @@ fn closes_in_initializers<S: Processes>() {
     match outcome {
         Ok(squares) => assert_eq!(squares, [0, 1, 4, 9]),
         // In the initializer, or in a task shortly after it: when the parent has noticed.
-        Err(error) => assert!(error.contains("worker"), "{error}"),
+        Err(error) => assert!(error.contains(CLOSED), "{error}"),
     }
     println!("ready");
     never();
@@ -187,6 +213,30 @@ fn an_initializer_that_closes_what_it_does_not_know_has_an_end<S: Processes>() {
     assert_eq!(program.line(), "ready");
     program.kill();
     wait_until(|| program.processes().is_empty());
+}
+
+/// The pool has killed it, and says for what.
+fn an_initializer_that_closes_its_connection_is_told_so<S: Processes>() {
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let note = {
+        let ended = ended.clone();
+        move |_: &_, exit: &WorkerExit| ended.lock().unwrap().push(*exit)
+    };
+    let close_and_stay = |()| {
+        close_the_unknown();
+        never()
+    };
+    let builder = S::builder().processes(1).on_worker_death(note);
+    let error = builder.initializer(close_and_stay, ()).try_build();
+    let error = error.err().expect("no worker can be ready").to_string();
+    assert!(
+        error.contains("the initializer") && error.contains(CLOSED),
+        "{error}"
+    );
+    let ended = ended.lock().unwrap();
+    assert!(!ended.is_empty());
+    let disconnected = |it: &WorkerExit| it.reason() == ExitReason::Disconnected;
+    assert!(ended.iter().all(disconnected), "{ended:?}");
 }
 
 /// Every descriptor of the library's becomes another file, as when a program has closed all and
@@ -263,7 +313,7 @@ fn a_task_that_becomes_a_daemon_ends_once<S: Processes>() {
 /// Forks twice; says whether this is the last copy.
 fn fork_twice() -> bool {
     // SAFETY: the copies do what may be done in one: they have one thread, as this process does.
-    match unsafe { nix::unistd::fork() }.expect("the system has processes") {
+    match unsafe { fork() }.expect("the system has processes") {
         ForkResult::Parent { child } => {
             let child = Pid::from_raw(child.as_raw());
             waitpid(child, rustix::process::WaitOptions::empty()).expect("it is a child");
@@ -272,7 +322,7 @@ fn fork_twice() -> bool {
         ForkResult::Child => {
             setsid().expect("it leads no group");
             // SAFETY: as above.
-            match unsafe { nix::unistd::fork() }.expect("the system has processes") {
+            match unsafe { fork() }.expect("the system has processes") {
                 // SAFETY: it always works.
                 ForkResult::Parent { .. } => unsafe { libc::_exit(0) },
                 ForkResult::Child => true,

@@ -262,7 +262,7 @@ impl Supervisor {
                 core.watched(worker.slot, watched);
                 if moved.is_err() || !watched {
                     // Out of kernel memory: a worker that cannot be heard is of no use.
-                    core.lost_doorbell(worker.slot);
+                    core.unwatched(worker.slot);
                 }
             }
             core.dispatch();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::copy::Original;
-use super::corrupt::{EXIT_CORRUPT, corrupt};
+use super::corrupt::{EXIT_CORRUPT, corrupt, unheard};
 use super::function::FunctionId;
 use super::ringer::Ringer;
 use super::run::{ChunkRun, Source};
@@ -541,7 +541,7 @@ impl WorkerChannel {
             }
             sys::nap(LOOK);
         }
-        corrupt();
+        unheard();
     }
 
     fn read(&mut self, mut into: &mut [u8]) {

@@ -4,7 +4,7 @@ pub(crate) mod cancel_flag;
 mod channel;
 pub(crate) mod context;
 mod copy;
-mod corrupt;
+pub(crate) mod corrupt;
 pub(crate) mod current;
 mod fork_hooks;
 pub(crate) mod function;

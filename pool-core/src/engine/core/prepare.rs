@@ -2,14 +2,12 @@
 
 use super::Core;
 use crate::codec;
-use crate::engine::death::fate;
 use crate::engine::positions::PositionId;
 use crate::engine::slot_id::SlotId;
 use crate::engine::worker_slot::{Killed, Setup};
 use crate::error::build_error::BuildError;
 use crate::error::task_error::{Shortage, TaskError, TaskErrorKind};
 use crate::panic::report::PanicReport;
-use crate::process::exit_status::ExitStatus;
 use crate::shm::protocol;
 use crate::task::chunk::Chunk;
 
@@ -127,18 +125,19 @@ impl Core {
     }
 }
 
-/// A worker died while it was at this; of a panic, if there is one.
+/// A worker died while it was at this; of a panic, if there is one. What became of it completes
+/// "the worker …".
 pub(in crate::engine) fn died_in_preparation(
     stage: &Setup,
-    exit: Option<ExitStatus>,
+    fate: &str,
     panic: Option<PanicReport>,
     shortage: Option<Shortage>,
 ) -> TaskError {
     if let (Setup::Initializer, Some(panic)) = (stage, panic) {
-        return TaskError::initializer(&TaskError::aborted(panic, &fate(exit)));
+        return TaskError::initializer(&TaskError::aborted(panic, fate));
     }
     if let (Setup::Initializer, Some(shortage)) = (stage, shortage) {
-        return TaskError::initializer(&TaskError::out_of_memory(shortage, &fate(exit)));
+        return TaskError::initializer(&TaskError::out_of_memory(shortage, fate));
     }
     let (kind, what) = match stage {
         Setup::Settings => (
@@ -147,5 +146,5 @@ pub(in crate::engine) fn died_in_preparation(
         ),
         _ => (TaskErrorKind::Initializer, "the initializer failed"),
     };
-    TaskError::new(kind, format!("{what}: the worker {}", fate(exit)))
+    TaskError::new(kind, format!("{what}: the worker {fate}"))
 }

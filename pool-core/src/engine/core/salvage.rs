@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use super::Core;
 use super::prepare::died_in_preparation;
 use crate::engine::booking::Booking;
-use crate::engine::death::{Death, fate};
+use crate::engine::death::Death;
 use crate::engine::parent_channel::ParentChannel;
 use crate::engine::peer::Peer;
 use crate::engine::slot_id::SlotId;
@@ -79,7 +79,7 @@ impl Core {
             stage @ (Setup::Settings | Setup::Initializer) => {
                 // The initializer itself may be what was not begun.
                 self.scheduler.extract(|chunk| chunk.is_initializer);
-                let error = died_in_preparation(&stage, death.exit, panic, death.shortage);
+                let error = died_in_preparation(&stage, &death.fate(), panic, death.shortage);
                 let error = death.explain(error);
                 self.startup_gave_up(&error);
                 self.startup_failed(slot, error);
@@ -156,9 +156,9 @@ impl Core {
                  killed",
             ),
             _ => match (panic, death.shortage) {
-                (Some(panic), _) => TaskError::aborted(panic, &fate(death.exit)),
-                (None, Some(shortage)) => TaskError::out_of_memory(shortage, &fate(death.exit)),
-                (None, None) => TaskError::worker_lost(&fate(death.exit)),
+                (Some(panic), _) => TaskError::aborted(panic, &death.fate()),
+                (None, Some(shortage)) => TaskError::out_of_memory(shortage, &death.fate()),
+                (None, None) => TaskError::worker_lost(&death.fate()),
             },
         };
         let error = death.explain(error);

@@ -18,7 +18,7 @@ use crate::engine::slot_id::SlotId;
 use crate::engine::time_limits::GRACE_NS;
 use crate::engine::time_limits::nanoseconds;
 use crate::engine::time_limits::{AFTER_DEATH_NS, AFTER_KILL_NS};
-use crate::engine::worker_slot::{Departure, Killed, Phase, Released, Setup};
+use crate::engine::worker_slot::{Departure, Killed, Phase, Released, Setup, Unheard};
 use crate::error::launch_error::LaunchError;
 use crate::error::task_error::{Shortage, TaskError, TaskErrorKind};
 use crate::observe::worker_exit::{ExitReason, WorkerExit};
@@ -209,6 +209,9 @@ impl Core {
                     .info()
                     .is_some_and(|info| !sys::is_leaving(info.pid()))
             });
+        if is_alive {
+            self.slots[slot].is_unheard(Unheard::Closed);
+        }
         // One that has done nothing so far counts as a failure, or there might be no end of them.
         let is_useful = self.slots[slot].is_set_up()
             && (self.slots[slot].has_finished_chunk() || self.scheduler.is_busy(slot));
@@ -245,9 +248,15 @@ impl Core {
         }
     }
 
+    /// The system has refused what it takes to listen to a worker that lives.
+    pub(in crate::engine) fn unwatched(&mut self, slot: SlotId) {
+        self.slots[slot].is_unheard(Unheard::Unwatched);
+        self.lost_doorbell(slot);
+    }
+
     /// A worker is of no use: it cannot be heard. One that is dying, or leaves in good order, needs
     /// no killing.
-    pub(in crate::engine) fn lost_doorbell(&mut self, slot: SlotId) {
+    fn lost_doorbell(&mut self, slot: SlotId) {
         if !self.scheduler.is_retiring(slot)
             && let Some((process, _)) = self.slots[slot].up_mut()
         {
@@ -348,6 +357,7 @@ impl Core {
         let death = Death {
             exit: Some(exit),
             shortage,
+            unheard: self.slots[slot].unheard(),
             stderr: process.stderr_tail(),
             info: info.clone(),
         };
@@ -396,14 +406,7 @@ impl Core {
             Some(Killed::ProtocolViolation) => ExitReason::ProtocolViolation,
             Some(Killed::Unresponsive) => ExitReason::Unresponsive,
             Some(Killed::Silent | Killed::Uninitialized) => ExitReason::StartFailed,
-            None if matches!(
-                slot.departure(),
-                Departure::Planned(ExitReason::Disconnected)
-                    | Departure::Retired(ExitReason::Disconnected)
-            ) =>
-            {
-                ExitReason::Disconnected
-            }
+            None if slot.unheard() == Some(Unheard::Closed) => ExitReason::Disconnected,
             None => match slot.setup() {
                 Setup::Ready if out_of_memory => ExitReason::OutOfMemory,
                 Setup::Ready => ExitReason::Crashed,
@@ -420,7 +423,7 @@ impl Core {
                 TaskErrorKind::Launch,
                 format!(
                     "no worker lives long enough to run a task: the last one {}",
-                    fate(death.exit)
+                    death.fate()
                 ),
             );
             death.explain(error)
@@ -448,7 +451,7 @@ impl Core {
                  library? (builder().launch_timeout(..) sets the limit)"
             ))
             .from_missing_init(),
-            _ => LaunchError::new(format!("the worker {} before it was ready", fate(exit))),
+            _ => LaunchError::new(format!("the worker {} before it was ready", fate(exit, None))),
         }
             })
             .with_stderr(stderr);

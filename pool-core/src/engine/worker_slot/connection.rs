@@ -30,3 +30,12 @@ impl Connection {
         }
     }
 }
+
+/// Why a living worker cannot be heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Unheard {
+    /// Something in it has closed its doorbell.
+    Closed,
+    /// The system has refused what it takes to listen to it.
+    Unwatched,
+}

@@ -39,6 +39,7 @@ mod setup;
 mod tests;
 
 use connection::Connection;
+pub(super) use connection::Unheard;
 use deadline_check::DeadlineCheck;
 pub(super) use deadline_check::Notice;
 pub(super) use departure::Departure;
@@ -87,6 +88,8 @@ struct Known {
     goes_without_successor: bool,
     liveness: Liveness,
     connection: Connection,
+    /// Why nobody could hear it, if it lived then.
+    unheard: Option<Unheard>,
     deadline_check: DeadlineCheck,
     /// Whether it has finished a chunk.
     has_finished_chunk: bool,
@@ -433,6 +436,16 @@ impl Slot {
 impl Slot {
     pub(super) fn is_connected(&self) -> bool {
         self.worker.connection == Connection::Connected
+    }
+
+    /// It lives, and cannot be heard. The first reason is the one.
+    pub(super) fn is_unheard(&mut self, why: Unheard) {
+        self.worker.unheard.get_or_insert(why);
+    }
+
+    /// Why it could not be heard while it lived.
+    pub(super) fn unheard(&self) -> Option<Unheard> {
+        self.worker.unheard
     }
 
     /// Up and connected: it has no bell any more, and is to be looked after.
