@@ -9,6 +9,8 @@ use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
 use procpool::{BuildErrorKind, ExitReason, Output, Pool, Resource, TaskError, TaskErrorKind};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -29,6 +31,8 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         code_that_copes_goes_on,
         other_deaths_are_as_ever,
         so_is_a_stack_overflow,
+        a_copy_of_the_worker_dies_for_itself,
+        what_was_survived_is_not_a_later_items,
         a_panic_is_a_panic,
         what_a_task_starts_has_the_limit_for_itself,
         an_initializer_without_memory_fails_the_build,
@@ -221,6 +225,44 @@ fn so_is_a_stack_overflow<S: Processes>() {
     assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
     let signals = [Signal::ABORT, Signal::SEGV].map(|signal| Some(signal.as_raw()));
     assert!(signals.contains(&error.signal()), "{error}");
+}
+
+/// It has the worker's handler, and its memory.
+fn a_copy_of_the_worker_dies_for_itself<S: Processes>() {
+    fn fork_and_abort(bytes: usize) {
+        // SAFETY: the copy allocates, which the C library allows after a fork, and ends by that.
+        match unsafe { fork() }.expect("a process") {
+            ForkResult::Child => {
+                fill(bytes);
+            }
+            ForkResult::Parent { child } => {
+                let status = waitpid(child, None).expect("it is a child");
+                let signal = nix::sys::signal::Signal::SIGABRT;
+                assert!(matches!(status, WaitStatus::Signaled(_, it, _) if it == signal));
+                std::process::abort();
+            }
+        }
+    }
+    let error = limited::<S>()
+        .build()
+        .apply(fork_and_abort, LIMIT)
+        .unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+}
+
+/// The Rust runtime's handler takes a SIGSEGV that was sent for nothing.
+fn what_was_survived_is_not_a_later_items<S: Processes>() {
+    fn survive(bytes: usize) {
+        assert!(Vec::<u8>::new().try_reserve_exact(bytes).is_err());
+        kill_process(getpid(), Signal::SEGV).expect("a process may");
+        assert!(fs::read("/no/such/file").is_err());
+    }
+    let pool = limited::<S>().build();
+    pool.apply(survive, LIMIT).unwrap();
+    let error = pool.apply(|()| -> () { std::process::abort() }, ());
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+    assert_eq!(pool.stats().workers_lost, 1);
 }
 
 fn a_panic_is_a_panic<S: Processes>() {
