@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 use std::alloc::handle_alloc_error;
+use std::mem::MaybeUninit;
 use std::os::raw::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
@@ -60,10 +61,14 @@ pub(super) fn explain(region: Arc<Region>) {
     });
     // Once for each time that this process becomes a worker with a limit.
     WATCHED.store(Box::into_raw(watched), Ordering::Release);
-    // On the stack for signals, where there is one: the task may have used up its own.
-    let flags = SaFlags::SA_ONSTACK;
-    let action = SigAction::new(SigHandler::SigAction(on_crash), flags, SigSet::all());
     for (signal, before) in CRASHES.iter().zip(before) {
+        // On the stack for signals, where there is one: the task may have used up its own. It is a
+        // small one, so an abort, which stands on a stack that it can use, is looked at there.
+        let flags = match signal {
+            Signal::SIGABRT => SaFlags::empty(),
+            _ => SaFlags::SA_ONSTACK,
+        };
+        let action = SigAction::new(SigHandler::SigAction(on_crash), flags, SigSet::all());
         if before.is_some() {
             // SAFETY: our handler does only what a handler may, see there.
             let _ = unsafe { sigaction(*signal, &action) };
@@ -87,7 +92,7 @@ extern "C" fn on_crash(number: c_int, info: *mut libc::siginfo_t, _: *mut c_void
     // A forked copy of the worker may have our handler, and its death is its own.
     let pid = sys::own_pid();
     let is_own = !was_sent || u32::try_from(sender) == Ok(pid);
-    let has_aborted = number == libc::SIGABRT && was_sent;
+    let has_aborted = number == libc::SIGABRT && was_sent && !is_on_signal_stack();
     // Rust's allocation error prints, and so has another `errno` at the end.
     if pid == watched.pid
         && is_own
@@ -108,6 +113,17 @@ extern "C" fn on_crash(number: c_int, info: *mut libc::siginfo_t, _: *mut c_void
         }
     }
     Errno::set_raw(errno);
+}
+
+/// Whether this thread is on its stack for signals, which is too small to walk any from: it aborts
+/// in a handler, of the end of its own stack perhaps.
+fn is_on_signal_stack() -> bool {
+    let mut stack = MaybeUninit::<libc::stack_t>::uninit();
+    // SAFETY: nothing is changed, and what is asked for is written where that succeeds.
+    unsafe {
+        libc::sigaltstack(ptr::null(), stack.as_mut_ptr()) == 0
+            && stack.assume_init().ss_flags & libc::SS_ONSTACK != 0
+    }
 }
 
 /// Whether this thread has come here by Rust's allocation error.
