@@ -410,12 +410,13 @@ pub mod generic {
 ///   has the order of the calls and the contract: begin there;
 /// - a [`WorkerHandle`](backend::WorkerHandle) for each worker: its memory, its descriptors, its
 ///   end;
-/// - in the worker, a call of [`bind_to_parent`](backend::bind_to_parent), and then of
+/// - in the worker, calls of [`bind_to_parent`](backend::bind_to_parent),
+///   [`prepare_process`](backend::prepare_process) and, at last,
 ///   [`serve`](backend::serve), which is `unsafe`: the worker trusts its memory.
 ///
 /// A pool of such workers is a [`WorkerPool`]. The crate `procpool-conformance` tests it.
 pub mod backend {
-    pub use procpool_core::worker::{bind_to_parent, forward_events_to, serve, settle};
+    pub use procpool_core::worker::{bind_to_parent, forward_events_to, prepare_process, serve};
     pub use procpool_core::{
         Backend, LaunchError, LaunchSpec, Launcher, PROTOCOL_VERSION, Readiness, Region,
         WorkerHandle, after_fork_in_child, build_identity,

@@ -33,7 +33,7 @@ pub(crate) fn become_worker(launch: &Launch) -> ! {
         )),
     }
     sys::remove_variable(BootstrapEnv::VARIABLE);
-    procpool_core::worker::settle();
+    procpool_core::worker::prepare_process();
     sys::name_process(&env::args_os().next().unwrap_or_default());
     let mut doorbell = sys::take_stdin().unwrap_or_else(|error| {
         fail_early(&format!(

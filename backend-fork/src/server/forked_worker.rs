@@ -80,7 +80,7 @@ impl ForkedWorker {
         if bound.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
             sys::leave(0);
         }
-        procpool_core::worker::settle();
+        procpool_core::worker::prepare_process();
         if let Ok(name) = CString::new(self.name) {
             let _ = rustix::thread::set_name(&name);
         }

@@ -41,7 +41,7 @@ impl Executor for Shared {
         core.submit(chunk);
         if is_fed {
             core.dispatch();
-            self.settle(&mut core);
+            self.restore_invariant(&mut core);
         } else if attended {
             core.dispatch();
             // This thread is going to lead at once.
@@ -49,7 +49,7 @@ impl Executor for Shared {
         } else if is_special || is_pinned || !core.may_wait() {
             core.drain_if_due();
             core.dispatch();
-            self.settle(&mut core);
+            self.restore_invariant(&mut core);
         }
         self.deliver(core);
     }
@@ -70,7 +70,7 @@ impl Executor for Shared {
         if self.is_ours() {
             let mut core = self.lock();
             core.watch(open.clone());
-            self.settle(&mut core);
+            self.restore_invariant(&mut core);
             // The thread that looks after the workers may have gone to sleep without it.
             if !core.open_for_supervisor().is_empty() {
                 open.interrupt();
@@ -111,7 +111,7 @@ impl Executor for Shared {
         if self.is_ours() {
             let mut core = self.lock();
             core.listen_for_orphans();
-            self.settle(&mut core);
+            self.restore_invariant(&mut core);
             self.deliver(core);
         }
     }
@@ -122,7 +122,7 @@ impl Executor for Shared {
         }
         let mut core = self.lock();
         let runs = core.cancel(call, how);
-        self.settle(&mut core);
+        self.restore_invariant(&mut core);
         self.deliver(core);
         runs
     }
@@ -145,7 +145,7 @@ impl Executor for Shared {
             return Err(ResizeError::closed());
         }
         core.resize(processes);
-        self.settle(&mut core);
+        self.restore_invariant(&mut core);
         self.deliver(core);
         Ok(())
     }
@@ -156,7 +156,7 @@ impl Executor for Shared {
             let mut core = self.lock();
             core.close();
             core.dispatch();
-            self.settle(&mut core);
+            self.restore_invariant(&mut core);
             self.deliver(core);
             self.alarm.set();
         }

@@ -6,7 +6,7 @@
 //! their result is delivered or the leadership is offered to them. While nobody leads, the
 //! supervisor listens to the bells. See "Leader and followers" in `README.md`.
 //!
-//! The invariant, kept by [`Shared::settle`]: whenever the lock is free, nobody leads or was
+//! The invariant, kept by [`Shared::restore_invariant`]: whenever the lock is free, nobody leads or was
 //! offered the leadership, and there is work whose submitter does not come to lead, every worker
 //! with work has been asked to ring, and the supervisor hears the bells. A `map` stops leading
 //! whenever it encodes and decodes, and must not wake the supervisor each time.
@@ -109,7 +109,7 @@ impl Shared {
             if let Some(outcome) = outcome {
                 if was_offered {
                     // Another thread must lead.
-                    self.settle(&mut core);
+                    self.restore_invariant(&mut core);
                     self.deliver(core);
                 }
                 return outcome;
@@ -228,13 +228,13 @@ impl Shared {
         let mut core = self.lock();
         core.attend(RingWatcher::None);
         core.leadership().release();
-        self.settle(&mut core);
+        self.restore_invariant(&mut core);
         self.deliver(core);
     }
 
     /// Keeps the invariant of the module. To be called with the lock, after everything that
     /// gives a worker something to do or ends the leadership.
-    pub(super) fn settle(&self, core: &mut Core) {
+    pub(super) fn restore_invariant(&self, core: &mut Core) {
         if !core.leadership().has_leader() && !core.is_busy() && core.has_open() {
             core.leadership().expect_leader();
         }

@@ -176,13 +176,12 @@ impl ParentChannel {
         self.reader.memory()
     }
 
-    /// Says what to ring for: nothing, or results and, where needed, space.
-    pub(super) fn listen(&mut self, results: bool, space: bool) {
+    /// Whether to ring: for results, and for space.
+    pub(super) fn listen(&mut self, rings: bool) {
         if self.is_mute {
             return;
         }
-        let wants =
-            if results { WANT_RESULTS } else { 0 } | if results && space { WANT_SPACE } else { 0 };
+        let wants = if rings { WANT_RESULTS | WANT_SPACE } else { 0 };
         // The worker clears it when it rings, so what we know may be too much, never too little.
         if wants != 0 || self.wants != 0 {
             self.wants = wants;

@@ -116,7 +116,7 @@ impl Supervisor {
                 if core.lifecycle().is_maintenance_due() {
                     core.dispatch();
                 }
-                self.shared.settle(&mut core);
+                self.shared.restore_invariant(&mut core);
                 if core.is_over() {
                     self.shared.deliver(core);
                     break;
@@ -218,7 +218,7 @@ impl Supervisor {
                 .is_some_and(|timer| timer <= sys::now_ns());
             if !(news && is_hectic) || is_due {
                 core.attend(RingWatcher::None);
-                self.shared.settle(&mut core);
+                self.shared.restore_invariant(&mut core);
                 self.shared.deliver(core);
                 break;
             }
@@ -364,7 +364,7 @@ impl Supervisor {
         self.shared.unwatch_bell(process);
         core.part_from(worker.slot);
         core.dispatch();
-        self.shared.settle(&mut core);
+        self.shared.restore_invariant(&mut core);
         self.shared.deliver(core);
     }
 

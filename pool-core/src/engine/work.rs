@@ -69,10 +69,10 @@ pub(super) struct Delivery {
     sink: Arc<dyn CompletionSink>,
     part: ChunkOutcome,
     /// Takes in the events of the items, before the span that the call was made in is let go of.
-    settle: Option<Box<Settle>>,
+    flush_events: Option<Box<FlushEvents>>,
 }
 
-type Settle = Box<dyn FnOnce() + Send>;
+type FlushEvents = Box<dyn FnOnce() + Send>;
 
 impl Delivery {
     /// `None`: there are no items, or nobody waits for them.
@@ -83,7 +83,7 @@ impl Delivery {
         } = done;
         chunk.take_sink().map(|sink| Self {
             attended: chunk.attended,
-            settle: None,
+            flush_events: None,
             part: ChunkOutcome {
                 first: chunk.first,
                 count: chunk.count,
@@ -112,8 +112,8 @@ impl Delivery {
         // The span that the call was made in may be closed when it is let go of.
         let origin = self.part.ext.as_mut().and_then(|it| it.origin.take());
         self.sink.complete(self.part);
-        if let Some(settle) = self.settle {
-            settle();
+        if let Some(flush_events) = self.flush_events {
+            flush_events();
         }
         drop(origin);
     }
@@ -126,8 +126,8 @@ impl Delivery {
 
     /// Does this when the outcomes are delivered, before the origin is let go of.
     #[cfg(feature = "tracing")]
-    pub(super) fn settle_by(&mut self, settle: impl FnOnce() + Send + 'static) {
-        self.settle = Some(Box::new(Box::new(settle)));
+    pub(super) fn flush_events_by(&mut self, flush_events: impl FnOnce() + Send + 'static) {
+        self.flush_events = Some(Box::new(Box::new(flush_events)));
     }
 
     /// Counts its items by their outcomes.

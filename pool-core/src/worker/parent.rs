@@ -78,7 +78,7 @@ const OOM_SCORE: i32 = 300;
 ///   is allowed.
 /// - When memory runs out, the system ends it rather than its parent. What its tasks start inherits
 ///   that. (Nobody needs a privilege for it; where there is no `/proc`, it cannot be had.)
-pub fn settle() {
+pub fn prepare_process() {
     sys::ignore_signals_of_files();
     sys::raise_oom_score(OOM_SCORE);
 }

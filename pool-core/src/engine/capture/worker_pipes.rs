@@ -339,7 +339,7 @@ impl WorkerPipes {
     /// Takes in the worker's events of its first `through` items, for which it has finished
     /// them. To be called without the pool's lock, and before their origins are let go of.
     #[cfg(feature = "tracing")]
-    pub(in super::super) fn settler(&self, through: u64) -> impl FnOnce() + use<> {
+    pub(in super::super) fn event_flusher(&self, through: u64) -> impl FnOnce() + use<> {
         let pipes = self.0.clone();
         move || {
             pipes.read_events();

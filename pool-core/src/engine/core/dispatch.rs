@@ -101,7 +101,7 @@ impl Core {
         // A spinning worker must not take the processor from one that has work, or from us.
         channel.let_spin(busy < self.processors);
         // The wish is written before the work, so that a worker that sees the work sees the wish.
-        channel.listen(watcher.wants_bells(), true);
+        channel.listen(watcher.wants_bells());
         match channel.put(chunk) {
             Ok(all) => {
                 if !all {
@@ -125,7 +125,7 @@ impl Core {
         };
         let begun = channel.region().begin_reclaim();
         self.scheduler.reclaimed_up_to(slot, begun);
-        channel.listen(self.watcher.wants_bells(), true);
+        channel.listen(self.watcher.wants_bells());
     }
 
     /// Retires a worker that has nothing to do.

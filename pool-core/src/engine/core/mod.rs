@@ -329,7 +329,7 @@ impl Core {
         for slot in self.slots.ids() {
             let active = self.is_active(slot);
             if let Some((_, channel)) = self.slots[slot].up_mut() {
-                channel.listen(active && watcher.wants_bells(), true);
+                channel.listen(active && watcher.wants_bells());
             }
         }
     }

@@ -34,7 +34,7 @@ impl Core {
         {
             // All before that one have an outcome, and so are done.
             let through = self.scheduler.position(slot, 0);
-            delivery.settle_by(pipes.settler(through));
+            delivery.flush_events_by(pipes.event_flusher(through));
         }
     }
 
