@@ -371,9 +371,9 @@ pub use procpool_core::{
     ExitReason, ExitStatus, FlattenErrors, Handle, Imap, ImapLocal, ImapMeasured,
     ImapMeasuredLocal, InitializerOutcome, IntoBroadcast, JoinError, MapHandle, Measured,
     MeasuredCall, MeasuredHandle, Output, OutputLine, OutputStream, Pool, PoolBuilder, Portable,
-    RemoteError, ResizeError, Resource, SerialPool, Shareable, Stateless, Stats, TaskError,
-    TaskErrorKind, TaskHandle, TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats,
-    remote_errors,
+    QueueFull, RemoteError, ResizeError, Resource, SerialPool, Shareable, Stateless, Stats,
+    TaskError, TaskErrorKind, TaskHandle, TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool,
+    WorkerStats, remote_errors,
 };
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};

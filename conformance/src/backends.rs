@@ -110,6 +110,7 @@ pub trait Builder: Sized {
         R: InitializerOutcome;
     fn finalizer<F: Fn() + Stateless>(self, finalizer: F) -> Self;
     fn max_tasks_per_child(self, tasks: u64) -> Self;
+    fn max_queued(self, tasks: usize) -> Self;
     fn ring_capacity(self, bytes: usize) -> Self;
     fn max_result_bytes(self, bytes: u64) -> Self;
     fn launch_timeout(self, timeout: std::time::Duration) -> Self;
@@ -173,6 +174,10 @@ impl<B: Backend> Builder for PoolBuilder<B> {
 
     fn max_tasks_per_child(self, tasks: u64) -> Self {
         Self::max_tasks_per_child(self, tasks)
+    }
+
+    fn max_queued(self, tasks: usize) -> Self {
+        Self::max_queued(self, tasks)
     }
 
     fn ring_capacity(self, bytes: usize) -> Self {

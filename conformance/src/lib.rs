@@ -62,6 +62,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod live_inputs;
+mod max_queued;
 mod memory;
 mod metrics;
 mod observe;

@@ -11,7 +11,7 @@ use crate::watchdog;
 use crate::{
     balance, broadcast, bulk, call_deadline, callback, cancel, context, daemons, deadline, death,
     death_mid_transfer, events, forged_results, futures, hooks, hostile, imap, leaks, lifecycle,
-    limits, live_inputs, memory, metrics, observe, output, panics, priority, progress,
+    limits, live_inputs, max_queued, memory, metrics, observe, output, panics, priority, progress,
     readme_programs, recycling, refused, restart_storm, results, settings, shared_results,
     shutdown, spans, start, state, target, ties, trace, unkillable, values, wakeups,
 };
@@ -147,6 +147,7 @@ fn every_pool<S: Subject>() -> Vec<Section> {
         context,
         call_deadline,
         priority,
+        max_queued,
         imap,
         live_inputs,
         futures,
@@ -193,6 +194,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         deadline,
         call_deadline,
         priority,
+        max_queued,
         unkillable,
         cancel,
         bulk,

@@ -59,6 +59,7 @@ pub use broadcast::{
 pub use error::build_error::{BuildError, BuildErrorKind, JoinError, ResizeError};
 pub use error::flatten::{CallError, FlattenErrors};
 pub use error::launch_error::LaunchError;
+pub use error::queue_full::QueueFull;
 pub use error::remote_error::{RemoteError, remote_errors};
 pub use error::task_error::{TaskError, TaskErrorKind};
 #[doc(hidden)]

@@ -17,6 +17,7 @@ use super::input::feeder::Fed;
 use super::mode::{Mode, Plain, WithMetrics};
 use super::progress::Progress;
 use crate::broadcast::SharedMemory;
+use crate::error::queue_full::QueueFull;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::shm::protocol;
 use crate::sys;
@@ -573,6 +574,37 @@ impl<F, M: Mode> Call<F, M> {
 
     /// See [`Pool::apply_async`](crate::Pool::apply_async).
     pub fn apply_async<A, R>(self, argument: A) -> Handle<M::Outcome<R>, M::Cell>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Portable,
+        R: Portable,
+    {
+        self.executor.has_room(true);
+        self.start(argument)
+    }
+
+    /// See [`Pool::try_apply_async`](crate::Pool::try_apply_async).
+    ///
+    /// # Errors
+    /// When the pool's queue is full.
+    #[allow(clippy::type_complexity, reason = "`M` says what the handle gives")]
+    pub fn try_apply_async<A, R>(
+        self,
+        argument: A,
+    ) -> Result<Handle<M::Outcome<R>, M::Cell>, QueueFull<A>>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Portable,
+        R: Portable,
+    {
+        if self.executor.has_room(false) {
+            Ok(self.start(argument))
+        } else {
+            Err(QueueFull(argument))
+        }
+    }
+
+    fn start<A, R>(self, argument: A) -> Handle<M::Outcome<R>, M::Cell>
     where
         F: Fn(A) -> R + Stateless,
         A: Portable,

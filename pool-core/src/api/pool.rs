@@ -12,6 +12,7 @@ use super::imap::{Imap, ImapLocal};
 use super::trace::Trace;
 use crate::broadcast::{Broadcast, BroadcastError, IntoBroadcast};
 use crate::error::build_error::{JoinError, ResizeError};
+use crate::error::queue_full::QueueFull;
 use crate::error::task_error::TaskError;
 use crate::observe::dump::Dump;
 use crate::observe::stats::Stats;
@@ -73,6 +74,8 @@ pub trait Pool {
     }
 
     /// Runs `function` on one argument in the background.
+    ///
+    /// In a pool with a bounded queue (the builders' `max_queued`) it waits until there is room.
     fn apply_async<F, A, R>(&self, function: F, argument: A) -> TaskHandle<R>
     where
         F: Fn(A) -> R + Stateless,
@@ -81,6 +84,33 @@ pub trait Pool {
     {
         const { assert_captures_nothing::<F>() };
         Call::new(self.executor().clone(), function).apply_async(argument)
+    }
+
+    /// The same without waiting: where the queue is full, the argument comes back.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let handle = pool.try_apply_async(|x: u64| x * x, 12).expect("it has no bound");
+    /// assert_eq!(handle.get().unwrap(), 144);
+    /// ```
+    ///
+    /// # Errors
+    /// When as many tasks wait as the builders' `max_queued` allows.
+    fn try_apply_async<F, A, R>(
+        &self,
+        function: F,
+        argument: A,
+    ) -> Result<TaskHandle<R>, QueueFull<A>>
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Portable,
+        R: Portable,
+    {
+        const { assert_captures_nothing::<F>() };
+        Call::new(self.executor().clone(), function).try_apply_async(argument)
     }
 
     /// Runs `function` on every item and returns the results in the order of the items.

@@ -31,6 +31,7 @@ pub(crate) struct PoolConfig {
     stdout: Output,
     stderr: Output,
     forward_events: bool,
+    max_queued: Option<usize>,
 }
 
 /// A function to run first in each worker, with its argument.
@@ -59,6 +60,7 @@ pub(crate) struct ValidatedConfig {
     pub(crate) stdout: Output,
     pub(crate) stderr: Output,
     pub(crate) forward_events: bool,
+    pub(crate) max_queued: Option<usize>,
 }
 
 impl Default for PoolConfig {
@@ -75,6 +77,7 @@ impl Default for PoolConfig {
             stdout: Output::default(),
             stderr: Output::default(),
             forward_events: false,
+            max_queued: None,
         }
     }
 }
@@ -133,6 +136,10 @@ impl PoolConfig {
         self.max_result_bytes = bytes;
     }
 
+    pub(crate) fn set_max_queued(&mut self, tasks: usize) {
+        self.max_queued = Some(tasks);
+    }
+
     pub(crate) fn set_launch_timeout(&mut self, timeout: Duration) {
         self.launch_timeout = timeout;
     }
@@ -183,6 +190,13 @@ impl PoolConfig {
                     .into(),
             ));
         }
+        if self.max_queued == Some(0) {
+            return Err(invalid(
+                "max_queued is 0: a task must wait somewhere until a worker has it (leave the \
+                 option out for no limit)"
+                    .into(),
+            ));
+        }
         if self.launch_timeout.is_zero() {
             return Err(invalid(
                 "launch_timeout is 0: no worker starts in no time".into(),
@@ -213,6 +227,7 @@ impl PoolConfig {
             stdout: self.stdout,
             stderr: self.stderr,
             forward_events: self.forward_events,
+            max_queued: self.max_queued,
         })
     }
 }

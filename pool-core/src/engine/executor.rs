@@ -54,6 +54,11 @@ impl Executor for Shared {
         self.deliver(core);
     }
 
+    #[inline]
+    fn has_room(&self, wait: bool) -> bool {
+        self.await_room(wait)
+    }
+
     fn chooses_workers(&self) -> bool {
         true
     }

@@ -25,6 +25,10 @@ pub(super) struct Shared {
     pub(super) core: Mutex<Core>,
     /// Notified when the core's phase changes: workers reached, dead, everything over.
     pub(super) changed: Condvar,
+    /// How many tasks may wait in the queue before a submitter waits.
+    pub(super) max_queued: Option<usize>,
+    /// Notified when there is room in the queue, or none will be asked for any more.
+    room: Condvar,
     /// Deliveries that were taken out of the core and have not arrived.
     pub(super) delivering: AtomicUsize,
     /// The pool was closed or terminated.
@@ -47,6 +51,8 @@ pub(super) struct Shared {
 thread_local! {
     /// Memory for deliveries, used again and again.
     static BATCH: Cell<Vec<Delivery>> = const { Cell::new(Vec::new()) };
+    /// This thread delivers: what wakes a waker may submit tasks.
+    static IS_DELIVERING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// For how many deliveries each thread keeps memory.
@@ -55,11 +61,14 @@ const KEEP_DELIVERIES: usize = 1024;
 impl Shared {
     pub(super) fn new(config: ValidatedConfig, backend: &'static str) -> io::Result<Self> {
         let capture = Capture::new(&config)?;
+        let max_queued = config.max_queued;
         let core = Core::new(config);
         let shared = Self {
             processes: core.lifecycle().processes().clone(),
             core: Mutex::new(core),
             changed: Condvar::new(),
+            max_queued,
+            room: Condvar::new(),
             delivering: AtomicUsize::new(0),
             is_ending: AtomicBool::new(false),
             leadership: Leadership::new()?,
@@ -118,6 +127,9 @@ impl Shared {
         if core.take_errand() {
             self.alarm.set();
         }
+        if core.awaits_room() && self.is_roomy(&core) {
+            self.room.notify_all();
+        }
         let has_notices = match core.take_notices() {
             // With the lock, so that they stay in order, and so that `join` knows of them.
             Some(notices) => {
@@ -140,9 +152,14 @@ impl Shared {
         if has_notices {
             self.deferred.start();
         }
+        let is_bounded = self.max_queued.is_some();
+        let outer = is_bounded && IS_DELIVERING.with(|it| it.replace(true));
         for delivery in batch.drain(..) {
             // It wakes wakers, which are the user's.
             catch_and_discard(|| delivery.deliver());
+        }
+        if is_bounded {
+            IS_DELIVERING.with(|it| it.set(outer));
         }
         if batch.capacity() <= KEEP_DELIVERIES {
             BATCH.with(|kept| kept.set(batch));
@@ -154,6 +171,30 @@ impl Shared {
             let _core = self.lock();
             self.changed.notify_all();
         }
+    }
+
+    /// Whether nobody who submits a task has to wait.
+    fn is_roomy(&self, core: &Core) -> bool {
+        !core.is_open() || self.max_queued.is_none_or(|max| core.queue_len() < max)
+    }
+
+    /// Whether a task need not wait for room in the queue; asked to `wait`, it does so first.
+    pub(super) fn await_room(&self, wait: bool) -> bool {
+        // The tasks of a copied pool are refused. And who delivers must not wait for a delivery.
+        if self.max_queued.is_none() || !self.is_ours() {
+            return true;
+        }
+        let wait = wait && !IS_DELIVERING.with(Cell::get);
+        let mut core = self.lock();
+        while !self.is_roomy(&core) {
+            if !wait {
+                return false;
+            }
+            core.room_is_awaited(true);
+            core = self.room.wait(core).unwrap_or_else(PoisonError::into_inner);
+            core.room_is_awaited(false);
+        }
+        true
     }
 
     /// Whether this process is the one that the pool belongs to, and not a fork of it.

@@ -116,6 +116,28 @@ impl<B: Backend> PoolBuilder<B> {
         self
     }
 
+    /// How many tasks wait in the pool's queue before [`apply_async`](crate::Pool::apply_async) waits
+    /// until there is room, and [`try_apply_async`](crate::Pool::try_apply_async) refuses. Without
+    /// it, as many as there is memory for.
+    ///
+    /// It is for services: what comes faster than it can be done is held back or turned away, and
+    /// does not wait in memory.
+    ///
+    /// - Tasks that a worker was handed do not count: the one that it runs, and at least one behind
+    ///   that; of quick tasks, as many as take 400 µs.
+    /// - Each thread that submits meanwhile may add one more than this.
+    /// - A chunk of a map counts as one, but no map waits for room: `map` and `imap` read no further
+    ///   [ahead](crate::Call::buffer) than workers need, and `map_async` takes all of its input at
+    ///   once. `apply` has a thread that waits anyway.
+    /// - The wait ends with the pool, too: when it is closed or terminated, the task ends as
+    ///   [`Closed`](crate::TaskErrorKind::Closed).
+    ///
+    /// A thread that must not wait, such as one of an async runtime, takes `try_apply_async`.
+    pub fn max_queued(mut self, tasks: usize) -> Self {
+        self.config.set_max_queued(tasks);
+        self
+    }
+
     /// How long a worker may take to start before the launch counts as failed, and how long
     /// [`build`](Self::build) waits for [initializers](Self::initializer). Without it, 10 seconds.
     pub fn launch_timeout(mut self, timeout: Duration) -> Self {

@@ -130,6 +130,12 @@ pub trait Executor: Send + Sync {
     /// Takes a chunk, to be run as soon as there is a worker for it.
     fn submit(&self, chunk: Chunk);
 
+    /// Whether there is room for one more task in the queue. Asked to `wait`, it waits until there
+    /// is, or the pool is closed or terminated. `true` is right for a queue without a bound.
+    fn has_room(&self, _wait: bool) -> bool {
+        true
+    }
+
     /// Lends the calling thread to the pool until `poll` answers `true` or the deadline is over,
     /// and says which. Given a waker, `poll` sees to it that it is woken when the answer may have
     /// changed, as a future does; without one it just answers.

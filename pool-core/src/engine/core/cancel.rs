@@ -37,7 +37,9 @@ impl Core {
             }
         } else if !runs {
             self.stale += 1;
-            if self.stale > MAX_STALE.max(self.scheduler.queue_len() / 2) {
+            // Where there is a bound, they take the room of others.
+            let is_bounded = self.config.max_queued.is_some();
+            if is_bounded || self.stale > MAX_STALE.max(self.scheduler.queue_len() / 2) {
                 self.stale = 0;
                 for chunk in self.scheduler.extract(WorkUnit::is_refused) {
                     self.refuse(chunk);

@@ -67,6 +67,8 @@ pub(super) struct Core {
     drained: Drained,
     /// Chunks that are not to begin any more, for a moment.
     refused: Vec<Chunk>,
+    /// How many threads wait for room in the queue.
+    awaiting_room: usize,
     /// When a call that is here has its deadline, in nanoseconds, or earlier; `u64::MAX`: none has
     /// one.
     next_deadline: u64,
@@ -109,6 +111,7 @@ impl Core {
             notify: Notify::new(config.lifecycle.hooks.clone()),
             drained: Drained::default(),
             refused: Vec::new(),
+            awaiting_room: 0,
             next_deadline: u64::MAX,
             stale: 0,
             processors: thread::available_parallelism().map_or(1, usize::from),
@@ -442,6 +445,26 @@ impl Core {
     /// The slots with their workers.
     pub(super) fn slots(&self) -> &PerSlot<Slot> {
         &self.slots
+    }
+
+    /// How many chunks wait for a worker.
+    pub(super) fn queue_len(&self) -> usize {
+        self.scheduler.queue_len()
+    }
+
+    /// Whether a thread waits for room in the queue.
+    #[inline]
+    pub(super) fn awaits_room(&self) -> bool {
+        self.awaiting_room > 0
+    }
+
+    /// One more thread waits for room, or does not any more.
+    pub(super) fn room_is_awaited(&mut self, waits: bool) {
+        if waits {
+            self.awaiting_room += 1;
+        } else {
+            self.awaiting_room -= 1;
+        }
     }
 
     /// Whether the pool takes tasks.

@@ -548,7 +548,7 @@ impl<U: WorkUnit> Scheduler<U> {
 
     /// How many there are that any worker may take.
     pub(crate) fn queue_len(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.pinned.len()
     }
 
     /// Takes the units out of the queue for which `take` says so.

@@ -80,6 +80,11 @@ impl<U: WorkUnit> Pinned<U> {
         None
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }
