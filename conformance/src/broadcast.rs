@@ -111,8 +111,37 @@ pub(crate) fn holdings(process: &str, inode: u64) -> (usize, usize) {
     (mapped, open.count())
 }
 
-/// Waits until a process has nothing of the memory left.
+/// Who has the memory, that this one should not have.
+fn holders(pid: u32, inode: u64) -> String {
+    let mut text = format!("process {pid} should have nothing of the memory {inode}");
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in processes {
+        let process = process.file_name().to_string_lossy().into_owned();
+        let (mapped, open) = holdings(&process, inode);
+        if (mapped, open) != (0, 0) && process.parse::<u32>().is_ok() {
+            let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+            text += &format!(
+                "\nprocess {process} ({}) has mapped it {mapped} times and has {open} descriptors",
+                name.trim()
+            );
+        }
+    }
+    text
+}
+
+/// Waits until a process has nothing of the memory left. Should that be in vain, the watchdog says
+/// who has it.
+///
+/// In the parent, what may come after the last handle was dropped is bounded by what a thread of the
+/// pool's does without waiting: it delivers an outcome (`Shared::deliver`), and lets go of the chunk
+/// with it, or it is in the middle of finding the memory by its name. Nothing keeps memory there:
+/// what handles in an argument mean belongs to the chunk, whose outcomes take it along
+/// (`ChunkExt::into_memory`), and `kept` is set only for what a worker has opened in its parent.
+///
+/// In a worker, it is bounded by the next look at `advice.freed`: before it sleeps and after each
+/// frame. The parent's supervisor raises that and wakes the worker.
 pub(crate) fn wait_for_release(pid: u32, inode: u64) {
+    let _told = watchdog::explain(move || holders(pid, inode));
     wait_until(|| holdings(&pid.to_string(), inode) == (0, 0));
 }
 

@@ -2,7 +2,7 @@
 //! whole program.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,11 @@ struct Running {
     name: String,
     begun: Instant,
     limit: Duration,
+    /// Says what it waits for in vain.
+    explain: Option<Explain>,
 }
+
+type Explain = Arc<dyn Fn() -> String + Send + Sync>;
 
 fn running() -> MutexGuard<'static, Option<HashMap<ThreadId, Running>>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,6 +51,7 @@ pub fn watch(name: String) -> Watched {
         name,
         begun: Instant::now(),
         limit: LIMIT,
+        explain: None,
     };
     running().get_or_insert_default().insert(thread, test);
     CHANGED.notify_all();
@@ -63,6 +68,30 @@ pub fn allow(times: u32) {
     }
 }
 
+/// Says what the test on this thread waits for, should it be in vain, until this is dropped.
+#[must_use]
+pub fn explain(explain: impl Fn() -> String + Send + Sync + 'static) -> Explained {
+    set_explanation(Some(Arc::new(explain)));
+    Explained
+}
+
+/// See [`explain`].
+pub struct Explained;
+
+impl Drop for Explained {
+    fn drop(&mut self) {
+        set_explanation(None);
+    }
+}
+
+fn set_explanation(explain: Option<Explain>) {
+    if let Some(tests) = &mut *running()
+        && let Some(test) = tests.get_mut(&std::thread::current().id())
+    {
+        test.explain = explain;
+    }
+}
+
 /// Starts the thread that watches.
 pub fn start() {
     std::thread::spawn(|| {
@@ -74,9 +103,9 @@ pub fn start() {
             let next = next.min_by_key(|test| ends(test));
             match next {
                 Some(test) if ends(test) <= now => {
-                    let name = test.name.clone();
+                    let (name, explain) = (test.name.clone(), test.explain.clone());
                     drop(tests);
-                    bark(&name);
+                    bark(&name, explain);
                 }
                 Some(test) => {
                     let wait = ends(test) - now;
@@ -92,11 +121,14 @@ pub fn start() {
 }
 
 /// Says what hangs where, and ends the program, its workers, and the programs that it runs.
-fn bark(name: &str) -> ! {
+fn bark(name: &str, explain: Option<Explain>) -> ! {
     let own = std::process::id();
     let mut processes = procfs::below(own);
     processes.insert(0, own);
     eprintln!("\n{name} hangs. These processes take part: {processes:?}");
+    if let Some(explain) = explain {
+        eprintln!("{}", explain());
+    }
     stacks::print(&processes);
     eprintln!("{name} hangs; the stacks stand above");
     for pid in &processes[1..] {

@@ -61,12 +61,25 @@ pub(crate) enum Deed {
         seconds: u16,
         ms: u16,
     },
+    /// Closes every descriptor that it does not know, as programs do before they execute something.
+    Close(Closed),
     /// Runs a map in a pool of its own.
     Nested(Kind),
     /// The argument cannot be encoded or decoded.
     Argument(ArgumentTrap),
     /// The result cannot be encoded or decoded.
     Answer(ArgumentTrap),
+}
+
+/// What a task does that has closed its worker's descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Closed {
+    /// Returns after some milliseconds.
+    Returns(u16),
+    /// Opens files of its own, which get the numbers of those that it has closed, and returns.
+    Opens,
+    /// Sleeps until it is killed.
+    Stays,
 }
 
 /// What a copy of a worker does.
@@ -109,6 +122,7 @@ impl Deed {
                 | Self::Child { .. }
                 | Self::Fork { .. }
                 | Self::Nested(_)
+                | Self::Close(Closed::Returns(_) | Closed::Opens)
         )
     }
 
@@ -124,9 +138,23 @@ impl Deed {
             Self::Exit(code) => Some((None, Some(i32::from(code)))),
             Self::Abort => signal(Signal::ABORT),
             Self::Segfault => signal(Signal::SEGV),
-            Self::Kill => signal(Signal::KILL),
+            // The pool kills it.
+            Self::Kill | Self::Close(Closed::Stays) => signal(Signal::KILL),
             _ => None,
         }
+    }
+
+    /// Whether it may take longer than a worker has that cannot be heard.
+    pub(crate) fn is_long(self) -> bool {
+        matches!(
+            self,
+            Self::Forever
+                | Self::CatchAndStay
+                | Self::UntilCancelled
+                | Self::Nested(_)
+                | Self::SleepMs(50..)
+                | Self::Close(Closed::Stays)
+        )
     }
 
     /// The trap in its argument.
@@ -160,6 +188,7 @@ impl Deed {
                 let _ = catch_unwind(|| panic!("caught by {id}"));
                 stay(());
             }
+            Self::Close(closed) => close_the_unknown(closed),
             Self::DropPrivileges => drop_privileges(),
             Self::FewProcesses => {
                 drop_privileges();
@@ -246,6 +275,23 @@ fn drop_privileges() {
     // It fails where it is nobody already.
     if nix::unistd::setuid(NOBODY).is_ok() && before != nix::unistd::geteuid() {
         notes::effect(Harm::DropPrivileges);
+    }
+}
+
+fn close_the_unknown(closed: Closed) {
+    notes::close_all_others();
+    notes::effect(match closed {
+        Closed::Stays => Harm::CloseAndStay,
+        Closed::Returns(_) | Closed::Opens => Harm::Close,
+    });
+    match closed {
+        Closed::Returns(ms) => std::thread::sleep(Duration::from_millis(ms.into())),
+        Closed::Opens => {
+            // They stay open.
+            let files = (0..20).map_while(|_| std::fs::File::open("/dev/null").ok());
+            files.for_each(std::mem::forget);
+        }
+        Closed::Stays => stay(()),
     }
 }
 

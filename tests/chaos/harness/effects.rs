@@ -36,10 +36,12 @@ pub(crate) enum Harm {
     CopyReturns,
     CopyDies,
     CopyEscapes,
+    Close,
+    CloseAndStay,
 }
 
 /// All of them, each at its own number.
-const ALL: [(Harm, &str); 18] = [
+const ALL: [(Harm, &str); 20] = [
     (Harm::KillWorker, "workers killed"),
     (Harm::KillServer, "fork servers killed"),
     (Harm::Stop, "stopped"),
@@ -58,6 +60,8 @@ const ALL: [(Harm, &str); 18] = [
     (Harm::CopyReturns, "copies that return"),
     (Harm::CopyDies, "copies that die"),
     (Harm::CopyEscapes, "copies that leave the group"),
+    (Harm::Close, "tasks that close what they do not know"),
+    (Harm::CloseAndStay, "tasks that do so and stay"),
 ];
 
 impl Harm {

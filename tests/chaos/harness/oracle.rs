@@ -18,6 +18,12 @@ use super::victims::{Family, Victims};
 /// knows who was first.
 pub(crate) const DIED_OR_KILLED: &str = "died-or-killed";
 
+/// The exit code of a worker that cannot wake the pool.
+const UNHEARD: i32 = 114;
+
+/// What is said of a worker that was killed because it cannot be heard.
+const CLOSED: &str = "had closed its connection to the pool";
+
 /// How long before a call somebody may have been killed, or held, whose death its items are told
 /// of: they were handed to a worker of whose death the pool did not know.
 const BEFORE: Duration = Duration::from_secs(10);
@@ -221,6 +227,17 @@ impl CallRecord {
                     Err("it was not to panic".into())
                 }
             }
+            // Something in its worker has closed descriptors, and a copy holds them.
+            TaskErrorKind::WorkerLost if error.exit_code() == Some(UNHEARD) => {
+                verdict("unheard", 0, most)
+            }
+            // The same without a copy: a task that goes on for long after that is lost.
+            TaskErrorKind::WorkerLost
+                if error.to_string().contains(CLOSED)
+                    && (item.deed.is_long() || self.was_held(error)) =>
+            {
+                verdict("disconnected", 0, most)
+            }
             TaskErrorKind::WorkerLost => {
                 if item.deed.own_death() == Some((error.signal(), error.exit_code())) {
                     // The killer may have been there first, before it could note that it ran.
@@ -298,6 +315,13 @@ impl CallRecord {
             }
             _ => Err("the call makes sense".into()),
         }
+    }
+
+    /// Whether the worker that an item was lost with was held up.
+    fn was_held(&self, error: &TaskError) -> bool {
+        let worker = error.worker().map_or(0, |worker| worker.pid());
+        let since = self.begun.checked_sub(BEFORE).unwrap_or(self.begun);
+        self.victims.has_held(worker, self.pool.family, since)
     }
 
     /// Whether the end of the pool, by no fault of its tasks, has an explanation.

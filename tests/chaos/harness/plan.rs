@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::action::{ArgumentTrap, Beginning, Deed, Fork};
+use super::action::{ArgumentTrap, Beginning, Closed, Deed, Fork};
 use super::backend::{Config, Kind};
 use super::job::Item;
 use super::ledger::Ledger;
@@ -136,7 +136,7 @@ fn random(
     stop: Option<Stop>,
     long: &mut u32,
 ) -> Deed {
-    let deed = match rng.u32(..22) {
+    let deed = match rng.u32(..24) {
         0..3 => Deed::Panic,
         3 => Deed::Resume,
         4 => Deed::Exit(0),
@@ -163,7 +163,12 @@ fn random(
                 ms: rng.u16(..20),
             }
         }
-        17.. => match stop {
+        17 | 18 => Deed::Close(match rng.u32(..12) {
+            0 => Closed::Stays,
+            1..6 => Closed::Opens,
+            _ => Closed::Returns(rng.u16(..20)),
+        }),
+        19.. => match stop {
             Some(Stop::Cancel) => Deed::UntilCancelled,
             Some(Stop::Kill) if one_in(rng, 3) => Deed::CatchAndStay,
             Some(Stop::Kill) => Deed::Forever,
@@ -173,15 +178,7 @@ fn random(
         },
         _ => Deed::Nothing,
     };
-    let is_long = matches!(
-        deed,
-        Deed::Forever
-            | Deed::CatchAndStay
-            | Deed::UntilCancelled
-            | Deed::Nested(_)
-            | Deed::SleepMs(50..)
-    );
-    if is_long {
+    if deed.is_long() {
         if *long == 0 {
             return Deed::Nothing;
         }
