@@ -328,7 +328,7 @@ fn a_backtrace_is_the_tasks<S: Subject>() {
         };
         let first = backtrace.lines().next().expect("it has frames");
         if cfg!(debug_assertions) {
-            assert!(first.contains("conformance::failure"), "{backtrace}");
+            assert!(first.contains("conformance::panics"), "{backtrace}");
         }
         // The lines between name files, and those may be anywhere, in a folder `main`, too.
         let functions = backtrace
