@@ -7,9 +7,9 @@
 /// loader runs before `main`. In a process that was started as a worker, that becomes the worker.
 ///
 /// With `fork_server`, it also starts a [fork server](crate#choosing-a-backend) for the whole
-/// program, which each `ForkPool::builder()` uses from then on: there is one thread at that time, as
-/// in none of a harness' tests later. The server is a process of its own, so a library should not
-/// ask for it unless it needs a `ForkPool`. Without the feature `fork` it does nothing.
+/// program, which each `ForkPool::builder()` uses from then on: there is one thread at that time,
+/// as in none of a harness' tests later. The server is a process of its own, so a library should
+/// not ask for it unless it needs a `ForkPool`. Without the feature `fork` it does nothing.
 ///
 /// In a test file, or for unit tests in the crate's root under `#[cfg(test)]`:
 ///

@@ -40,7 +40,8 @@ pub type ForkPool = WorkerPool<ForkBackend>;
 pub type ForkPoolBuilder = PoolBuilder<ForkBackend>;
 
 /// Where a [`ForkPool`] has its workers from: see [`fork_server`](PoolBuilder::fork_server),
-/// [`keep_fds`](PoolBuilder::keep_fds), [`after_fork`](PoolBuilder::after_fork) and [`allow_threads`](PoolBuilder::allow_threads).
+/// [`keep_fds`](PoolBuilder::keep_fds), [`after_fork`](PoolBuilder::after_fork) and
+/// [`allow_threads`](PoolBuilder::allow_threads).
 #[derive(Debug, Default)]
 pub struct ForkBackend {
     server: Option<ForkServer>,

@@ -132,10 +132,10 @@ fn holders(pid: u32, inode: u64) -> String {
 /// Waits until a process has nothing of the memory left. Should that be in vain, the watchdog says
 /// who has it.
 ///
-/// In the parent, what may come after the last handle was dropped is bounded by what a thread of the
-/// pool's does without waiting: it delivers an outcome (`Shared::deliver`), and lets go of the chunk
-/// with it, or it is in the middle of finding the memory by its name. Nothing keeps memory there:
-/// what handles in an argument mean belongs to the chunk, whose outcomes take it along
+/// In the parent, what may come after the last handle was dropped is bounded by what a thread of
+/// the pool's does without waiting: it delivers an outcome (`Shared::deliver`), and lets go of the
+/// chunk with it, or it is in the middle of finding the memory by its name. Nothing keeps memory
+/// there: what handles in an argument mean belongs to the chunk, whose outcomes take it along
 /// (`ChunkExt::into_memory`), and `kept` is set only for what a worker has opened in its parent.
 ///
 /// In a worker, it is bounded by the next look at `advice.freed`: before it sleeps and after each

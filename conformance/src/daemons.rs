@@ -259,8 +259,8 @@ fn closes_in_the_program<S: Processes>() {
         }
     }
     let error = under_way.get().unwrap_err();
-    // What is seen first: that nobody can be waited for, or that a fork server has left, which is no
-    // longer connected.
+    // What is seen first: that nobody can be waited for, or that a fork server has left, which is
+    // no longer connected.
     let kinds = [TaskErrorKind::Launch, TaskErrorKind::WorkerLost];
     assert!(kinds.contains(&error.kind()), "{error}");
     pool.apply(square, 1).unwrap_err();

@@ -2,8 +2,8 @@
 //! servers are killed, stopped and continued, and a ledger of what became of every item; and a
 //! soak that makes and drops pools and runs tasks until a leak would show.
 //!
-//! `cargo test -p procpool-tests --test chaos` runs a little of both.
-//! `cargo xtask chaos --seconds N --seed S` and `cargo xtask soak` run as much as one likes; see [`harness::command`].
+//! `cargo test -p procpool-tests --test chaos` runs a little of both. `cargo xtask chaos --seconds
+//! N --seed S` and `cargo xtask soak` run as much as one likes; see [`harness::command`].
 
 #![allow(
     clippy::disallowed_methods,

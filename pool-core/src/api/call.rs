@@ -203,7 +203,8 @@ impl<F, M> Call<F, M> {
     /// first item. It stays there for the items after, and for later calls with the same `make`.
     ///
     /// So a worker sets up once what many items need: an interpreter, a connection, a set of
-    /// compiled patterns. It need not be `Send`, nor known to serde, for it never leaves its worker.
+    /// compiled patterns. It need not be `Send`, nor known to serde, for it never leaves its
+    /// worker.
     ///
     /// ```
     /// # use procpool_core as procpool;
@@ -285,9 +286,8 @@ impl<F, M> Call<F, M> {
     /// Gives the function a value with each item: what a closure would capture.
     ///
     /// The value is encoded once. Up to half a kilobyte travels with each chunk, and is decoded for
-    /// each chunk. A larger one goes into shared memory, as a
-    /// [`Broadcast`](crate::Broadcast), which each worker maps and decodes once. The memory is freed
-    /// when the call has ended.
+    /// each chunk. A larger one goes into shared memory, as a [`Broadcast`](crate::Broadcast),
+    /// which each worker maps and decodes once. The memory is freed when the call has ended.
     ///
     /// Calls that share a large value, one after the other, are given a
     /// [`Broadcast`](crate::Broadcast) of it as their context: then it is shared once for all of
@@ -341,9 +341,10 @@ impl<F, M> Call<F, M> {
     /// of each item.
     ///
     /// Items that have ended by then keep their outcome. The others end as
-    /// [`DeadlineExceeded`](TaskErrorKind::DeadlineExceeded): those that have not begun are not run,
-    /// and those that run are killed, as with `timeout`. None is [retried](Self::retries) after
-    /// that. The input of a map is still read to its end: the deadline does not end a wait for it.
+    /// [`DeadlineExceeded`](TaskErrorKind::DeadlineExceeded): those that have not begun are not
+    /// run, and those that run are killed, as with `timeout`. None is [retried](Self::retries)
+    /// after that. The input of a map is still read to its end: the deadline does not end a wait
+    /// for it.
     ///
     /// A deadline that has passed already is no mistake: nothing is run then. Any number of
     /// calls may have one; the pool keeps one timer for all of them.
@@ -440,8 +441,8 @@ impl<F, M> Call<F, M> {
         self
     }
 
-    /// Runs the items in the worker that all calls with an equal `key` go to, as long as it lives, and
-    /// then in the one that replaces it: for a cache that only some items need, a connection, a
+    /// Runs the items in the worker that all calls with an equal `key` go to, as long as it lives,
+    /// and then in the one that replaces it: for a cache that only some items need, a connection, a
     /// session.
     ///
     /// Each worker has its share of the keys. They wait for it, even if others have nothing to do;
@@ -489,7 +490,8 @@ impl<F, M> Call<F, M> {
     }
 
     /// Counts a result that is an `Err` as a failure: on the bar, and in
-    /// [`Stats`](crate::Stats::errors_returned). Without it, such a result is a value like any other.
+    /// [`Stats`](crate::Stats::errors_returned). Without it, such a result is a value like any
+    /// other.
     ///
     /// What the call returns is the same. See [`FlattenErrors`](crate::FlattenErrors) for one error
     /// in place of two.

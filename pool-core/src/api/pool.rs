@@ -28,13 +28,14 @@ use crate::worker::function::{Stateless, assert_captures_nothing};
 ///
 /// # Functions and values
 /// A function is a function item or a closure that captures nothing, since it runs in another
-/// process, to which only its *name* travels. `cargo build` checks that, and `cargo check` does not;
-/// see [`Stateless`]. What a closure would capture is the [context](Call::context) of the call. One
-/// thing cannot be checked: a `move` closure must not capture a value without bytes that proves to
-/// `unsafe` code that this *process* has done something, for the worker has not; [`Stateless`] says
-/// more. Several arguments are a tuple. Arguments and results are [`Portable`]: serde carries them. They travel in
-/// a compact binary form that does not say what it is; a few types need a wrapper for that. The
-/// first page of `procpool` has the list of them, under "What can travel".
+/// process, to which only its *name* travels. `cargo build` checks that, and `cargo check` does
+/// not; see [`Stateless`]. What a closure would capture is the [context](Call::context) of the
+/// call. One thing cannot be checked: a `move` closure must not capture a value without bytes that
+/// proves to `unsafe` code that this *process* has done something, for the worker has not;
+/// [`Stateless`] says more. Several arguments are a tuple. Arguments and results are [`Portable`]:
+/// serde carries them. They travel in a compact binary form that does not say what it is; a few
+/// types need a wrapper for that. The first page of `procpool` has the list of them, under "What
+/// can travel".
 ///
 /// # Contract
 /// - Every call ends: with its value, or with a [`TaskError`] that says why there is none, also
@@ -145,10 +146,10 @@ pub trait Pool {
         Call::new(self.executor().clone(), function).try_map(items)
     }
 
-    /// Runs `function` once on each of the pool's workers, and returns each one's own result or error,
-    /// in the order of the workers' numbers. Each runs it when it has finished what it is at. To set
-    /// workers up, take an [initializer](crate::PoolBuilder::initializer), which new workers run as
-    /// well; this is to ask them, or to have them drop something.
+    /// Runs `function` once on each of the pool's workers, and returns each one's own result or
+    /// error, in the order of the workers' numbers. Each runs it when it has finished what it is
+    /// at. To set workers up, take an [initializer](crate::PoolBuilder::initializer), which new
+    /// workers run as well; this is to ask them, or to have them drop something.
     ///
     /// A worker that dies under it gives its error. One that dies or is replaced before runs it in
     /// its next one. A pool of the program's own that does not choose its workers gives one error,

@@ -22,7 +22,8 @@ use crate::worker::ForkHook;
 /// # How a worker starts and ends
 /// 1. The engine makes a [`LaunchSpec`] and calls [`launch`](Self::launch). The backend makes a
 ///    [`Region`] of [`region_bytes`](LaunchSpec::region_bytes), has the specification
-///    [prepare](LaunchSpec::prepare) it, makes the pipe that is the doorbell, and starts the process.
+///    [prepare](LaunchSpec::prepare) it, makes the pipe that is the doorbell, and starts the
+///    process.
 /// 2. The worker binds itself to the tie, then serves the region.
 /// 3. The engine asks [`poll_ready`](WorkerHandle::poll_ready) whenever the doorbell is readable,
 ///    until the worker is [`Ready`](Readiness::Ready). From then on both sides speak through the

@@ -7,8 +7,8 @@ use std::any::{Any, TypeId};
 use std::mem::needs_drop;
 use std::ptr;
 
-/// Calls a macro once for each type of number: an integer of a fixed size, `f32` or `f64`, and where
-/// they have 64 bits `usize` and `isize`. It is the same in memory as on the wire.
+/// Calls a macro once for each type of number: an integer of a fixed size, `f32` or `f64`, and
+/// where they have 64 bits `usize` and `isize`. It is the same in memory as on the wire.
 macro_rules! for_each_number {
     ($with:ident) => {
         for_each_number!($with: u8, i8);

@@ -98,8 +98,8 @@ impl Booking<'_> {
         Ok(None)
     }
 
-    /// Where the values of a chunk of many go, and how many may still come. `None`: it has not many,
-    /// or each comes behind what was measured of it.
+    /// Where the values of a chunk of many go, and how many may still come. `None`: it has not
+    /// many, or each comes behind what was measured of it.
     #[inline]
     pub(super) fn values(&mut self) -> Option<(u32, &mut Buffer)> {
         let flight = self.scheduler.front_flight_mut(self.slot)?;

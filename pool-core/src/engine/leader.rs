@@ -6,10 +6,10 @@
 //! their result is delivered or the leadership is offered to them. While nobody leads, the
 //! supervisor listens to the bells. See "Leader and followers" in `README.md`.
 //!
-//! The invariant, kept by [`Shared::restore_invariant`]: whenever the lock is free, nobody leads or was
-//! offered the leadership, and there is work whose submitter does not come to lead, every worker
-//! with work has been asked to ring, and the supervisor hears the bells. A `map` stops leading
-//! whenever it encodes and decodes, and must not wake the supervisor each time.
+//! The invariant, kept by [`Shared::restore_invariant`]: whenever the lock is free, nobody leads or
+//! was offered the leadership, and there is work whose submitter does not come to lead, every
+//! worker with work has been asked to ring, and the supervisor hears the bells. A `map` stops
+//! leading whenever it encodes and decodes, and must not wake the supervisor each time.
 
 use std::cell::RefCell;
 use std::sync::Arc;

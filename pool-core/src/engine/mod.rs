@@ -126,8 +126,8 @@ impl Engine {
         &self.executor
     }
 
-    /// Ends when every worker is ready, or one has failed to be. Its launch timeout bounds that, and
-    /// `patience` bounds how long initializers are waited for: they may go on for longer.
+    /// Ends when every worker is ready, or one has failed to be. Its launch timeout bounds that,
+    /// and `patience` bounds how long initializers are waited for: they may go on for longer.
     fn wait_for_startup(&self, patience: Option<Duration>) -> Result<(), BuildError> {
         let mut deadline = patience.and_then(|patience| sys::now().checked_add(patience));
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|it| it <= sys::now());

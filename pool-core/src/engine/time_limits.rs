@@ -30,8 +30,8 @@ pub(super) fn until(time: u64) -> Duration {
     Duration::from_nanos(time.saturating_sub(sys::now_ns()))
 }
 
-/// How much longer a worker gets, in nanoseconds, when the timer that watches it fires late. `None`:
-/// it does not fire late.
+/// How much longer a worker gets, in nanoseconds, when the timer that watches it fires late.
+/// `None`: it does not fire late.
 ///
 /// If a timer fires long after it was due, the machine, the container or this process was stopped,
 /// and so may the worker have been. So it gets as much time as the timer was late, but no more than

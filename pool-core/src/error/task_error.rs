@@ -64,14 +64,15 @@ pub enum TaskErrorKind {
     Panicked,
     /// The worker died while it ran this item: it crashed, was killed, or called `exit`.
     WorkerLost,
-    /// There was no memory for the item, and its worker died of that: it needed more than the pool's
-    /// [`memory_limit`](crate::PoolBuilder::memory_limit), or the system's out-of-memory killer has
-    /// chosen it, as far as the control group tells. [`TaskError::signal`] is how the process ended.
+    /// There was no memory for the item, and its worker died of that: it needed more than the
+    /// pool's [`memory_limit`](crate::PoolBuilder::memory_limit), or the system's out-of-memory
+    /// killer has chosen it, as far as the control group tells. [`TaskError::signal`] is how the
+    /// process ended.
     OutOfMemory,
     /// The item ran longer than its call's timeout, and its worker was killed for it.
     TimedOut,
-    /// The [deadline](crate::Call::deadline) of the call came: the item had not begun, or was killed
-    /// with its worker.
+    /// The [deadline](crate::Call::deadline) of the call came: the item had not begun, or was
+    /// killed with its worker.
     DeadlineExceeded,
     /// The task was cancelled, or its pool was terminated or dropped.
     Cancelled,

@@ -47,10 +47,10 @@ impl<B: Backend> PoolBuilder<B> {
     /// The argument travels to each worker. The function returns nothing, or a `Result<(), E>` of
     /// any error that can be shown. It fails by such an error, a panic, an exit or a crash:
     ///
-    /// - While the pool is built, [`build`](Self::build) waits for it in all workers, and fails with
-    ///   the reason if one fails.
-    /// - In a replacement, it is tried again in a new worker. After a few failures in a row the pool
-    ///   gives up, and every task fails with the reason, with an error of kind `Initializer`.
+    /// - While the pool is built, [`build`](Self::build) waits for it in all workers, and fails
+    ///   with the reason if one fails.
+    /// - In a replacement, it is tried again in a new worker. After a few failures in a row the
+    ///   pool gives up, and every task fails with the reason, with an error of kind `Initializer`.
     ///
     /// `build` waits no longer than the [`launch_timeout`](Self::launch_timeout) for initializers.
     /// Those that take longer go on; tasks wait until there is a worker that is through.
@@ -116,9 +116,9 @@ impl<B: Backend> PoolBuilder<B> {
         self
     }
 
-    /// How many tasks wait in the pool's queue before [`apply_async`](crate::Pool::apply_async) waits
-    /// until there is room, and [`try_apply_async`](crate::Pool::try_apply_async) refuses. Without
-    /// it, as many as there is memory for.
+    /// How many tasks wait in the pool's queue before [`apply_async`](crate::Pool::apply_async)
+    /// waits until there is room, and [`try_apply_async`](crate::Pool::try_apply_async) refuses.
+    /// Without it, as many as there is memory for.
     ///
     /// It is for services: what comes faster than it can be done is held back or turned away, and
     /// does not wait in memory.
@@ -126,9 +126,9 @@ impl<B: Backend> PoolBuilder<B> {
     /// - Tasks that a worker was handed do not count: the one that it runs, and at least one behind
     ///   that; of quick tasks, as many as take 400 µs.
     /// - Each thread that submits meanwhile may add one more than this.
-    /// - A chunk of a map counts as one, but no map waits for room: `map` and `imap` read no further
-    ///   [ahead](crate::Call::buffer) than workers need, and `map_async` takes all of its input at
-    ///   once. `apply` has a thread that waits anyway.
+    /// - A chunk of a map counts as one, but no map waits for room: `map` and `imap` read no
+    ///   further [ahead](crate::Call::buffer) than workers need, and `map_async` takes all of its
+    ///   input at once. `apply` has a thread that waits anyway.
     /// - The wait ends with the pool, too: when it is closed or terminated, the task ends as
     ///   [`Closed`](crate::TaskErrorKind::Closed).
     ///
@@ -262,11 +262,12 @@ impl<B: Backend> PoolBuilder<B> {
     /// worker: the old one may have been full of what earlier items had left.
     ///
     /// What counts is all that the worker may write and shares with nobody: the heap, its threads'
-    /// stacks but for the first, globals; as the system counts it for `RLIMIT_DATA`, in which memory
-    /// counts when it is allocated, whether it was used or not. Shared memory (rings, a
-    /// [`Broadcast`](crate::broadcast::Broadcast)) and mapped files do not count; in a forked worker,
-    /// what was there before the fork does. Programs and processes that a task starts have the same
-    /// limit, each for itself. A limit below what a worker has before its first task is an error.
+    /// stacks but for the first, globals; as the system counts it for `RLIMIT_DATA`, in which
+    /// memory counts when it is allocated, whether it was used or not. Shared memory (rings, a
+    /// [`Broadcast`](crate::broadcast::Broadcast)) and mapped files do not count; in a forked
+    /// worker, what was there before the fork does. Programs and processes that a task starts have
+    /// the same limit, each for itself. A limit below what a worker has before its first task is an
+    /// error.
     ///
     /// How a worker died is told by a handler of the signals of crashes, which looks at the `errno`
     /// of the thread that crashes, and whether there is any memory left. So a crash right after an
@@ -312,9 +313,9 @@ impl<B: Backend> PoolBuilder<B> {
     ///
     /// What counts is its resident set as top(1) shows it, shared memory included; for a forked
     /// worker also what was there before the fork. It is looked at whenever a chunk of items is
-    /// done, so a single task may take more for a while
-    /// ([`memory_limit`](Self::memory_limit) forbids that). A worker that holds more works on until its replacement is ready, finishes what
-    /// it runs, and goes; one that holds twice as much is given nothing more at once. A limit
+    /// done, so a single task may take more for a while ([`memory_limit`](Self::memory_limit)
+    /// forbids that). A worker that holds more works on until its replacement is ready, finishes
+    /// what it runs, and goes; one that holds twice as much is given nothing more at once. A limit
     /// that a worker exceeds before its first task is an error.
     pub fn max_memory_per_child(mut self, bytes: u64) -> Self {
         self.config.lifecycle.set_max_memory_per_child(bytes);
@@ -395,8 +396,8 @@ impl<B: ForkServing> PoolBuilder<B> {
 
     /// A function to run in each worker, replacements included, when it was forked and has its
     /// settings, and before its [initializer](Self::initializer): for libraries that keep a state
-    /// which two processes must not share (a generator of random numbers, a connection, a thread that
-    /// a fork does not copy). Several are called in the order in which they were given.
+    /// which two processes must not share (a generator of random numbers, a connection, a thread
+    /// that a fork does not copy). Several are called in the order in which they were given.
     ///
     /// It is never encoded: the fork server that [`build`](Self::build) starts is a copy of this
     /// program, and has what the function captures, as that is now. So it is an error where the

@@ -37,8 +37,8 @@ use crate::worker::function::FunctionId;
 ///
 /// Every chunk that was submitted gets exactly one outcome for each of its items, in one of three
 /// ways: it [runs](Self::run_here) where it is, it is [finished](Self::finish) with an error, or it
-/// is [taken apart](Self::into_parts), and its [`Completion`](crate::Completion) takes outcomes. The
-/// items of one that is dropped instead fail with an error of kind
+/// is [taken apart](Self::into_parts), and its [`Completion`](crate::Completion) takes outcomes.
+/// The items of one that is dropped instead fail with an error of kind
 /// [`WorkerLost`](TaskErrorKind::WorkerLost) that says so.
 ///
 /// All of these wake those who wait, whose wakers may be anybody's code: hold no lock of the pool's

@@ -1,5 +1,5 @@
-//! How a call is ended early: what has not begun is reclaimed, and the running item is asked to stop
-//! or killed. Deadlines end items in the same way.
+//! How a call is ended early: what has not begun is reclaimed, and the running item is asked to
+//! stop or killed. Deadlines end items in the same way.
 
 use super::Core;
 use crate::engine::slot_id::SlotId;

@@ -44,7 +44,8 @@ impl Mapping {
         }
 
         assert!(size_of::<T>() <= bytes && align_of::<T>() <= PAGE);
-        // Not a vector of pages: a page that is made on the stack is more than a model's thread has.
+        // Not a vector of pages: a page that is made on the stack is more than a model's thread
+        // has.
         let mut memory = vec![0_u8; bytes + PAGE];
         let start = memory.as_mut_ptr();
         let address = NonNull::new(start.wrapping_add(start.align_offset(PAGE)));
