@@ -77,6 +77,9 @@ fn pools() -> Tested {
         .max_tasks_per_child(2)
         .finalizer(end)
         .build()?;
+    let n = 8;
+    let bounded = ProcessPool::builder().max_queued(n).build()?;
+    assert_eq!(bounded.apply(f, 1)?, 2);
     let name = |_: u64| worker::current().expect("in a worker").name();
     let names = pool.call(name).chunksize(1).map(0..4)?;
     assert_eq!(names[0], names[1]);
@@ -122,6 +125,8 @@ fn calls() -> Tested {
     let items = || 0..500_u64;
     let expected: Vec<u64> = items().map(f).collect();
     assert_eq!(pool.apply(f, x)?, 4);
+    let n = 1;
+    assert_eq!(pool.call(f).priority(n).apply(x)?, 4);
     assert_eq!(pool.apply(g, (x, y))?, 12);
     let pairs = || items().map(|x| (x, 2));
     let products: Vec<u64> = pairs().map(g).collect();

@@ -51,6 +51,9 @@ pub(super) struct Shared {
 thread_local! {
     /// Memory for deliveries, used again and again.
     static BATCH: Cell<Vec<Delivery>> = const { Cell::new(Vec::new()) };
+}
+
+thread_local! {
     /// This thread delivers: what wakes a waker may submit tasks.
     static IS_DELIVERING: Cell<bool> = const { Cell::new(false) };
 }
