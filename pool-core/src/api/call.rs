@@ -24,6 +24,7 @@ use crate::sys;
 use crate::task::bytes::Bytes;
 use crate::task::call_control::{CallControl, Deadline};
 use crate::task::chunk::{ChunkOutcome, CompletionSink};
+use crate::task::chunk_ext::ChunkExt;
 use crate::task::chunker::guided;
 use crate::task::context::Context;
 use crate::task::encode::{Limit, Stop, encode_one};
@@ -82,8 +83,6 @@ pub struct Call<F, M = Plain> {
     executor: Arc<dyn Executor>,
     options: Options,
     progress: Progress,
-    /// What the function gets with each item, or why it cannot.
-    context: Option<Result<Arc<Context>, TaskError>>,
     function: F,
     mode: PhantomData<fn() -> M>,
 }
@@ -97,7 +96,6 @@ impl<F> Call<F> {
             executor,
             options: Options::default(),
             progress: Progress::default(),
-            context: None,
             function,
             mode: PhantomData,
         }
@@ -124,7 +122,6 @@ impl<F> Call<F> {
             executor: self.executor,
             options: self.options,
             progress: self.progress,
-            context: self.context,
             function: self.function,
             mode: PhantomData,
         }
@@ -364,7 +361,7 @@ impl<F, M> Call<F, M> {
     /// A pool without processes of its own ([`SerialPool`](crate::SerialPool)) looks at it before
     /// each item, and ends none that runs.
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
-        self.options.deadline = Some(deadline.into());
+        self.options.special().deadline = Some(deadline.into());
         self
     }
 
@@ -400,7 +397,7 @@ impl<F, M> Call<F, M> {
     ///
     /// A pool without processes of its own kills nothing and asks nobody.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.options.grace = Some(grace);
+        self.options.special().grace = Some(grace);
         self
     }
 
@@ -429,7 +426,7 @@ impl<F, M> Call<F, M> {
     /// # night.get().unwrap();
     /// ```
     pub fn priority(mut self, priority: i32) -> Self {
-        self.options.priority = priority;
+        self.options.special().priority = priority;
         self
     }
 
@@ -470,7 +467,7 @@ impl<F, M> Call<F, M> {
     pub fn on_worker(mut self, key: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        self.options.target = Some(Target::Key(hasher.finish()));
+        self.options.special().target = Some(Target::Key(hasher.finish()));
         self
     }
 
@@ -515,7 +512,7 @@ impl<F, M> Call<F, M> {
     where
         F: Fn(A) -> Result<T, E>,
     {
-        self.options.counts_errors = true;
+        self.options.special().counts_errors = true;
         self
     }
 
@@ -565,7 +562,7 @@ impl<F, M: Mode> Call<F, M> {
         A: Portable,
         R: Portable,
     {
-        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors);
+        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors());
         let handle = self.submit(argument, true);
         if progress.is_shown() {
             handle.wait();
@@ -612,7 +609,7 @@ impl<F, M: Mode> Call<F, M> {
         A: Portable,
         R: Portable,
     {
-        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors);
+        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors());
         let handle = self.submit(argument, false);
         if progress.is_shown() {
             handle.on_end(counts_errors, move |failures| progress.add(1, failures));
@@ -738,14 +735,13 @@ impl<F, M> Call<F, M> {
             executor: self.executor,
             options: self.options,
             progress: self.progress,
-            context: self.context,
             function: wrap(self.function),
             mode: PhantomData,
         }
     }
 
     fn with_context<C: Portable + Send + Sync>(mut self, context: &C) -> Self {
-        self.context = Some(Context::new(context).map(Arc::new));
+        self.options.special().context = Some(Context::new(context).map(Arc::new));
         self
     }
 
@@ -876,14 +872,31 @@ impl<F, M> Call<F, M> {
         Ok(CallSite {
             entry,
             options: self.options.check()?,
-            origin: self.executor.current_span(),
-            context: self.context.clone().transpose()?,
-            control: CallControl::new(
-                self.options.deadline,
-                self.options.grace,
-                self.options.priority,
-            ),
+            ext: self.ext()?,
         })
+    }
+
+    /// What chunks of this call have that ordinary ones are without, if there is any.
+    fn ext(&self) -> Result<Option<Box<ChunkExt>>, TaskError> {
+        let origin = self.executor.current_span();
+        let Some(special) = &self.options.special else {
+            let of_span = |origin| ChunkExt {
+                origin: Some(origin),
+                ..ChunkExt::default()
+            };
+            return Ok(origin.map(of_span).map(Box::new));
+        };
+        let context = special.context.clone().transpose()?;
+        let attachments = context.as_ref().map(|it| it.memory.clone());
+        Ok(Some(Box::new(ChunkExt {
+            origin,
+            attachments: attachments.unwrap_or_default(),
+            context,
+            control: CallControl::new(special.deadline, special.grace, special.priority),
+            counts_errors: special.counts_errors,
+            target: special.target,
+            ..ChunkExt::default()
+        })))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
 
 impl Executor for Shared {
-    fn submit(&self, mut chunk: Chunk) {
+    fn submit(&self, chunk: Chunk) {
         if !self.is_ours() {
             chunk.finish(&TaskError::of_fork());
             return;
@@ -33,10 +33,7 @@ impl Executor for Shared {
             self.listen_for_frees();
         }
         let (attended, is_fed) = (chunk.attended, chunk.is_fed);
-        // It may have a deadline, which the supervisor has to know of, or be urgent.
-        let is_special = chunk.control().is_some();
-        // It is not what a worker has enough of.
-        let is_pinned = chunk.target_mut().is_some();
+        let is_special = chunk.is_special();
         let mut core = self.lock();
         core.submit(chunk);
         if is_fed {
@@ -46,7 +43,7 @@ impl Executor for Shared {
             core.dispatch();
             // This thread is going to lead at once.
             self.keep_time(&core);
-        } else if is_special || is_pinned || !core.may_wait() {
+        } else if is_special || !core.may_wait() {
             core.drain_if_due();
             core.dispatch();
             self.restore_invariant(&mut core);

@@ -23,7 +23,6 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::task::bytes::Bytes;
 use crate::task::call_id::CallId;
 use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink};
-use crate::task::chunk_ext::ChunkExt;
 use crate::worker::function::FunctionId;
 
 /// The capacity of each ring, the smallest that there is.
@@ -323,7 +322,9 @@ impl Rig {
         let mut chunk = Chunk::new(function, first, few, items, self.item_metrics.clone());
         chunk.attended = true;
         // Some are measured.
-        chunk.ext = ChunkExt::of_call(count == MEASURED, None, None, None);
+        if count == MEASURED {
+            chunk.measure();
+        }
         chunk
     }
 

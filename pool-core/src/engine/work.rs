@@ -41,11 +41,13 @@ impl WorkUnit for Chunk {
 
 /// Whether the worker notes when each item begins: for its deadline, or since something should be
 /// known of a measured item that is lost.
+#[inline]
 pub(super) fn notes_beginnings(chunk: &Chunk) -> bool {
     chunk.timeout.is_some() || chunk.item_metrics().is_some()
 }
 
 /// The header of the frame that brings a chunk to a worker.
+#[inline]
 pub(super) fn header(chunk: &Chunk) -> [u8; FRAME_HEADER] {
     FrameHeader {
         kind: if chunk.is_initializer {

@@ -273,6 +273,11 @@ impl Chunk {
         }
     }
 
+    /// Its items are measured, and it is about to be submitted.
+    pub(crate) fn measure(&mut self) {
+        self.ext.get_or_insert_default().item_metrics = Some(ItemMetrics::measured());
+    }
+
     /// It is to run in this worker.
     pub(crate) fn aim(&mut self, target: Target) {
         self.ext.get_or_insert_default().target = Some(target);
@@ -298,6 +303,14 @@ impl Chunk {
     pub(crate) fn context(&self) -> &[u8] {
         let context = self.ext.as_ref().and_then(|ext| ext.context.as_ref());
         context.map_or(&[], |context| &context.bytes)
+    }
+
+    /// Whether it may not wait until a few are handed out together: the supervisor has to know of
+    /// its deadline, it is urgent, or it is for a worker that may have nothing to do.
+    #[inline]
+    pub(crate) fn is_special(&self) -> bool {
+        let ext = self.ext.as_ref();
+        ext.is_some_and(|ext| ext.control.is_some() || ext.target.is_some())
     }
 
     /// When and how the call ends, if it says so.
@@ -560,34 +573,44 @@ impl ChunkOutcome {
 
     /// How many of the items have failed, as far as can be seen without decoding them.
     pub(crate) fn failures(&self) -> usize {
-        let without_value = match &self.outcomes {
+        self.without_value() + self.errors_returned()
+    }
+
+    /// How many of the items have no value.
+    #[inline]
+    fn without_value(&self) -> usize {
+        match &self.outcomes {
             Outcomes::One(Some(Ok(_))) => 0,
             Outcomes::Many { errors, .. } => errors.len(),
             Outcomes::One(_) | Outcomes::All(_) => self.count as usize,
-        };
-        without_value + self.errors_returned()
+        }
     }
 
     /// How many of the values are an `Err`, if the call counts these.
+    #[inline]
     fn errors_returned(&self) -> usize {
+        let is_asked = self.ext.as_ref().is_some_and(|ext| ext.counts_errors);
+        if is_asked { self.count_errors() } else { 0 }
+    }
+
+    #[cold]
+    fn count_errors(&self) -> usize {
         let mut count = 0;
-        if self.ext.as_ref().is_some_and(|ext| ext.counts_errors) {
-            self.visit(self.first, |_, outcome| {
-                count += usize::from(outcome.is_ok_and(codec::is_err));
-            });
-        }
+        self.visit(self.first, |_, outcome| {
+            count += usize::from(outcome.is_ok_and(codec::is_err));
+        });
         count
     }
 
     /// Counts the items by their outcomes.
     pub(crate) fn count_in(&self, stats: &mut Stats) {
-        let returned = self.errors_returned();
-        let failed = self.failures();
-        stats.succeeded += u64::from(self.count) - failed as u64;
-        stats.failed += returned as u64;
-        stats.errors_returned += returned as u64;
+        let returned = self.errors_returned() as u64;
+        let without_value = self.without_value() as u64;
+        stats.succeeded += u64::from(self.count) - without_value - returned;
+        stats.failed += returned;
+        stats.errors_returned += returned;
         match &self.outcomes {
-            _ if failed == returned => {}
+            _ if without_value == 0 => {}
             Outcomes::One(Some(Ok(_))) => {}
             Outcomes::One(Some(Err(error))) | Outcomes::All(error) => {
                 stats.fail(error.kind(), self.count.into());

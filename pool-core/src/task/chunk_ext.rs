@@ -32,27 +32,6 @@ pub(crate) struct ChunkExt {
 }
 
 impl ChunkExt {
-    /// Of a call, if it has any: it may ask for metrics, may have been made in a span, and may have
-    /// a context, a deadline and the like.
-    pub(crate) fn of_call(
-        is_measured: bool,
-        origin: Option<&Arc<Origin>>,
-        context: Option<&Arc<Context>>,
-        control: Option<&Arc<CallControl>>,
-    ) -> Option<Box<Self>> {
-        let has_any = is_measured || origin.is_some() || context.is_some() || control.is_some();
-        has_any.then(|| {
-            Box::new(Self {
-                item_metrics: is_measured.then(ItemMetrics::measured),
-                origin: origin.cloned(),
-                attachments: context.map_or_else(Vec::new, |it| it.memory.clone()),
-                context: context.cloned(),
-                control: control.cloned(),
-                ..Self::default()
-            })
-        })
-    }
-
     /// The memory that handles in outcomes may mean.
     pub(crate) fn into_memory(self) -> Vec<Arc<SharedMemory>> {
         let mut memory = self.attachments;

@@ -388,21 +388,21 @@ impl EncodedChunk {
                 let mut chunk = Chunk::new(prepared.function, first, self.count, items, forward);
                 chunk.timeout = self.options.timeout.and_then(Timeout::new);
                 chunk.retries = self.options.retries;
-                let span = executor.current_span();
                 let context = (!prepared.context.is_empty()).then(|| {
                     Arc::new(Context {
                         bytes: prepared.context,
                         memory: prepared.memory.clone(),
                     })
                 });
-                let measured = self.options.measured;
-                let control = self.options.control();
-                chunk.ext =
-                    ChunkExt::of_call(measured, span.as_ref(), context.as_ref(), control.as_ref());
-                if context.is_none() {
-                    chunk.attach(prepared.memory);
-                }
+                chunk.ext = Some(Box::new(ChunkExt {
+                    attachments: prepared.memory,
+                    origin: executor.current_span(),
+                    context,
+                    control: self.options.control(),
+                    ..ChunkExt::default()
+                }));
                 if self.options.measured {
+                    chunk.measure();
                     chunk.note_encoding(&vec![0; self.count()]);
                 }
                 executor.submit(chunk);

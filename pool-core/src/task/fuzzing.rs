@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::call_id::CallId;
 use super::chunk::{Chunk, ChunkOutcome, CompletionSink};
-use super::chunk_ext::ChunkExt;
 use super::encoded_chunk::EncodedChunk;
 use super::outcome::{Outcome, to_bytes};
 use crate::broadcast::BroadcastContent;
@@ -66,7 +65,7 @@ fn deliver(outcomes: Vec<Outcome>) {
     }
     let seen = Arc::new(Seen::default());
     let mut chunk = Chunk::new(function(), 0, count as u32, items.into(), seen.clone());
-    chunk.ext = ChunkExt::of_call(true, None, None, None);
+    chunk.measure();
     chunk.note_encoding(&vec![0; count]);
     let (_, completion) = chunk.into_parts();
     let again = outcomes[0].clone();

@@ -7,24 +7,34 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::call_control::{CallControl, Deadline};
+use super::context::Context;
 use super::target::Target;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 
 /// See [`Call`](crate::Call).
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
-    pub(crate) deadline: Option<Deadline>,
-    pub(crate) grace: Option<Duration>,
-    pub(crate) priority: i32,
     pub(crate) retries: u32,
     pub(crate) chunksize: Option<usize>,
     pub(crate) buffer: Option<usize>,
     pub(crate) is_measured: bool,
+    /// What ordinary calls are without, so that they do not move it about.
+    pub(crate) special: Option<Box<SpecialOptions>>,
+}
+
+/// Options that few calls have.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SpecialOptions {
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) priority: i32,
     /// A result that is an `Err` counts as a failure.
     pub(crate) counts_errors: bool,
     /// The worker that is to run the items.
     pub(crate) target: Option<Target>,
+    /// What the function gets with each item, or why it cannot.
+    pub(crate) context: Option<Result<Arc<Context>, TaskError>>,
 }
 
 /// What a call asks for, as far as the executor is to see to it.
@@ -89,13 +99,19 @@ pub(crate) struct ValidatedOptions {
     pub(crate) buffer: Option<usize>,
     /// Whether items are measured.
     pub(crate) is_measured: bool,
-    pub(crate) counts_errors: bool,
-    /// The worker that is to run the items.
-    pub(crate) target: Option<Target>,
 }
 
 impl Options {
-    pub(crate) fn check(self) -> Result<ValidatedOptions, TaskError> {
+    pub(crate) fn special(&mut self) -> &mut SpecialOptions {
+        self.special.get_or_insert_default()
+    }
+
+    /// Whether a result that is an `Err` counts as a failure.
+    pub(crate) fn counts_errors(&self) -> bool {
+        self.special.as_ref().is_some_and(|it| it.counts_errors)
+    }
+
+    pub(crate) fn check(&self) -> Result<ValidatedOptions, TaskError> {
         let invalid = |message| Err(TaskError::new(TaskErrorKind::Invalid, message));
         if self.chunksize == Some(0) {
             return invalid("chunksize is 0: a chunk has at least one item");
@@ -117,8 +133,6 @@ impl Options {
                 .map(|size| u32::try_from(size).unwrap_or(u32::MAX)),
             buffer: self.buffer,
             is_measured: self.is_measured,
-            counts_errors: self.counts_errors,
-            target: self.target,
         })
     }
 }

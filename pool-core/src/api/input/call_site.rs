@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::observe::call_span::Origin;
 use crate::task::bytes::Bytes;
-use crate::task::call_control::CallControl;
 use crate::task::chunk::{Chunk, CompletionSink};
 use crate::task::chunk_ext::ChunkExt;
-use crate::task::context::Context;
 use crate::task::encode::Items;
 use crate::task::options::ValidatedOptions;
 use crate::worker::function::FunctionId;
@@ -16,12 +13,8 @@ use crate::worker::function::FunctionId;
 pub(crate) struct CallSite {
     pub(crate) entry: FunctionId,
     pub(crate) options: ValidatedOptions,
-    /// The span that the call was made in, if it matters.
-    pub(crate) origin: Option<Arc<Origin>>,
-    /// What the function gets with each item.
-    pub(crate) context: Option<Arc<Context>>,
-    /// When the call ends, and how.
-    pub(crate) control: Option<Arc<CallControl>>,
+    /// What each of them has that ordinary ones are without, but for what is measured.
+    pub(crate) ext: Option<Box<ChunkExt>>,
 }
 
 impl CallSite {
@@ -46,17 +39,9 @@ impl CallSite {
         chunk.timeout = self.options.timeout;
         chunk.retries = self.options.retries;
         chunk.attended = attended;
-        chunk.ext = ChunkExt::of_call(
-            self.options.is_measured,
-            self.origin.as_ref(),
-            self.context.as_ref(),
-            self.control.as_ref(),
-        );
-        if self.options.counts_errors {
-            chunk.ext.get_or_insert_default().counts_errors = true;
-        }
-        if let Some(target) = self.options.target {
-            chunk.aim(target);
+        chunk.ext = self.ext.clone();
+        if self.options.is_measured {
+            chunk.measure();
         }
         chunk
     }

@@ -129,25 +129,39 @@ impl Core {
     /// Takes a new chunk.
     pub(super) fn submit(&mut self, mut chunk: Chunk) {
         self.notify.submitted(&mut chunk);
-        self.resolve_target(&mut chunk);
-        match self.end.refusal() {
-            None => self.enqueue(chunk),
-            Some(reason) => self.notify.fail(chunk, reason),
+        // Decided first, so that an ordinary chunk is moved once: that costs as much as all else.
+        if chunk.ext.is_none() && self.end.is_open() && !self.scheduler.has_priorities() {
+            self.scheduler.enqueue(chunk);
+        } else {
+            self.submit_special(chunk);
         }
     }
 
-    fn enqueue(&mut self, chunk: Chunk) {
-        if let Some(deadline) = chunk.deadline() {
-            if chunk.is_overdue(sys::now_ns()) {
-                return self.refuse(chunk);
-            }
-            self.next_deadline = self.next_deadline.min(deadline);
+    #[inline(never)]
+    fn submit_special(&mut self, mut chunk: Chunk) {
+        if let Some(reason) = self.end.refusal() {
+            return self.notify.fail(chunk, reason);
+        }
+        if !self.heed(&mut chunk) {
+            return self.refuse(chunk);
         }
         // What has not begun goes back into the queue, behind this.
         for slot in self.scheduler.outranked(chunk.priority()) {
             self.begin_reclaim(slot);
         }
         self.scheduler.submit(chunk);
+    }
+
+    /// Sees to what a chunk asks for before it waits. `false`: it is not to begin any more.
+    fn heed(&mut self, chunk: &mut Chunk) -> bool {
+        self.resolve_target(chunk);
+        if let Some(deadline) = chunk.deadline() {
+            if chunk.is_overdue(sys::now_ns()) {
+                return false;
+            }
+            self.next_deadline = self.next_deadline.min(deadline);
+        }
+        true
     }
 
     /// Fails a chunk that is not to begin any more.
@@ -157,7 +171,6 @@ impl Core {
     }
 
     /// Chooses the position whose worker is to run a chunk, if that is not any.
-    #[inline]
     fn resolve_target(&self, chunk: &mut Chunk) {
         if let Some(target) = chunk.target_mut() {
             let open = self.lifecycle.positions().open();

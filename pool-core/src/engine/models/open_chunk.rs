@@ -196,9 +196,7 @@ fn model(items: usize, waits_from: usize, panics: bool) -> Model {
     let call = CallSite {
         entry: FunctionId::of_nothing(),
         options: Options::default().check().expect("options"),
-        origin: None,
-        context: None,
-        control: None,
+        ext: None,
     };
     let input = Input {
         submissions: submissions.clone(),

@@ -72,14 +72,19 @@ impl<U: WorkUnit> Scheduler<U> {
     }
 
     /// A new unit, behind all others of its priority.
-    #[inline]
     pub(crate) fn submit(&mut self, unit: U) {
         if let Some(unit) = self.pinned.push_back(unit) {
             self.enqueue_last(unit);
         }
     }
 
+    /// The same of one for any worker, where there are no priorities.
     #[inline]
+    pub(crate) fn enqueue(&mut self, unit: U) {
+        debug_assert!(unit.position().is_none() && !self.has_priorities);
+        self.queue.push_back(unit);
+    }
+
     fn enqueue_last(&mut self, unit: U) {
         let priority = unit.priority();
         self.has_priorities |= priority != 0;
@@ -136,11 +141,17 @@ impl<U: WorkUnit> Scheduler<U> {
         self.pinned.has(Some(position))
     }
 
+    /// Whether units have, or had, priorities.
+    #[inline]
+    pub(crate) fn has_priorities(&self) -> bool {
+        self.has_priorities
+    }
+
     /// The workers that have something of a lower priority waiting, if no worker can begin a unit
     /// of this one at once.
     pub(crate) fn outranked(&self, priority: i32) -> Vec<SlotId> {
-        let has_priorities = self.has_priorities || priority != 0;
-        if !has_priorities || self.idle.iter().any(|&slot| self.queues[slot].may_take()) {
+        let is_ranked = self.has_priorities || priority != 0;
+        if !is_ranked || self.idle.iter().any(|&slot| self.queues[slot].may_take()) {
             return Vec::new();
         }
         let outranked = self.queues.iter().filter(|(_, worker)| {
@@ -243,7 +254,9 @@ impl<U: WorkUnit> Scheduler<U> {
     /// Whether a worker is kept free for what waits for it alone.
     #[inline]
     fn is_kept(&self, slot: SlotId) -> bool {
-        self.pinned.has(self.serves[slot]) && !self.queues[slot].had_pinned
+        !self.pinned.is_empty()
+            && self.pinned.has(self.serves[slot])
+            && !self.queues[slot].had_pinned
     }
 
     fn choose(&mut self) -> Option<SlotId> {

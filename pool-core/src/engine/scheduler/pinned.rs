@@ -85,6 +85,7 @@ impl<U: WorkUnit> Pinned<U> {
         self.count
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -97,7 +98,7 @@ impl<U: WorkUnit> Pinned<U> {
                 .get(at)
                 .is_some_and(|it| !it.waiting.is_empty())
         };
-        self.count > 0 && position.is_some_and(waiting)
+        position.is_some_and(waiting)
     }
 
     /// The unit that is next in this position. What is not to begin goes into `refused`.
