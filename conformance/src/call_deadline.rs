@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use procpool::{Deadline, Pool, TaskErrorKind, worker};
+use procpool::{Deadline, Pool, TaskError, TaskErrorKind, worker};
 
 use crate::backends::{Processes, Subject};
 use crate::file_barrier::{self, Gate, Tally};
@@ -103,6 +103,19 @@ fn what_is_called_after_its_deadline_is_not_run<S: Subject>() {
     assert_eq!(pool.apply(|x: u64| x, 1).unwrap(), 1);
 }
 
+/// Calls until the task has begun before its deadline, which it has not each time where a machine
+/// has much else to do.
+fn until_begun<T>(call: impl Fn() -> Result<T, TaskError>) -> Result<T, TaskError> {
+    loop {
+        match call() {
+            Err(error) if error.to_string().contains("before the task had begun") => {
+                assert_eq!(error.kind(), TaskErrorKind::DeadlineExceeded, "{error}");
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Wherever it waits: in the pool, or behind another task of the same worker.
 fn what_waits_fails_at_the_deadline<S: Processes>() {
     let pool = S::pool(1);
@@ -134,17 +147,20 @@ fn what_waits_fails_at_the_deadline<S: Processes>() {
 fn what_runs_is_killed_at_the_deadline<S: Processes>() {
     let pool = S::pool(1);
     let pids = workers(&pool);
-    let start = Instant::now();
-    let handle = pool.call(never).deadline(LIMIT).apply_async(1);
+    let error = until_begun(|| {
+        let start = Instant::now();
+        let handle = pool.call(never).deadline(LIMIT).apply_async(1);
+        wait_until(|| handle.is_ready());
+        assert!(start.elapsed() >= LIMIT);
+        handle.get()
+    });
+    let error = error.unwrap_err();
     wait_for_death(&pids);
-    let error = handle.get().unwrap_err();
-    assert!(start.elapsed() >= LIMIT);
     assert_eq!(error.kind(), TaskErrorKind::DeadlineExceeded, "{error}");
     assert!(error.to_string().contains("killed"), "{error}");
     assert_eq!(error.worker().map(|worker| worker.pid()), Some(pids[0]));
     assert_eq!(pool.apply(|x: u64| x, 1).unwrap(), 1);
-    let failed = pool.stats().failed_as(TaskErrorKind::DeadlineExceeded);
-    assert_eq!(failed, 1);
+    assert!(pool.stats().failed_as(TaskErrorKind::DeadlineExceeded) > 0);
 }
 
 /// What has ended before has its result; then one is killed, and the others are not run.
@@ -152,25 +168,25 @@ fn a_deadline_holds_for_the_whole_map<S: Processes>() {
     let pool = S::pool(1);
     let task = |x: u64| if x == 3 { never(x) } else { x };
     let call = |chunk| pool.call(task).deadline(2 * LIMIT).chunksize(chunk);
-    for chunk in [1, 3, 10] {
-        let lists = [
-            call(chunk).try_map(0..10),
-            call(chunk).imap(0..10).collect(),
-        ];
-        for list in lists {
-            assert_eq!(list.len(), 10);
-            for (x, outcome) in (0..).zip(list) {
-                match outcome {
-                    Ok(y) => assert!(x == y && x < 3),
-                    Err(error) => {
-                        assert_eq!(error.kind(), TaskErrorKind::DeadlineExceeded, "{error}");
-                        assert_eq!(error.index(), Some(x as usize));
-                        assert_eq!(error.to_string().contains("killed"), x == 3, "{error}");
-                        assert!(x >= 3);
-                    }
+    let check = |list: &[Result<u64, TaskError>]| {
+        assert_eq!(list.len(), 10);
+        for (x, outcome) in (0..).zip(list) {
+            match outcome {
+                Ok(y) => assert!(x == *y && x < 3),
+                Err(error) => {
+                    assert_eq!(error.kind(), TaskErrorKind::DeadlineExceeded, "{error}");
+                    assert_eq!(error.index(), Some(x as usize));
+                    assert!(x == 3 || !error.to_string().contains("killed"), "{error}");
                 }
             }
         }
+        // The deadline has found that item running.
+        let error = list[3].as_ref().unwrap_err();
+        error.to_string().contains("killed") && list[..3].iter().all(Result::is_ok)
+    };
+    for chunk in [1, 3, 10] {
+        wait_until(|| check(&call(chunk).try_map(0..10)));
+        wait_until(|| check(&Vec::from_iter(call(chunk).imap(0..10))));
     }
 }
 
@@ -238,19 +254,17 @@ fn what_a_task_returns_in_its_grace_is_its_result<S: Processes>() {
     let soon = Duration::from_millis(100);
     let late = pool.call(until_asked).timeout(soon).grace(HOUR);
     assert_eq!(late.apply(7).unwrap(), 7);
-    let late = pool.call(until_asked).deadline(soon).grace(HOUR);
-    assert_eq!(late.apply(8).unwrap(), 8);
+    let late = || pool.call(until_asked).deadline(soon).grace(HOUR);
+    assert_eq!(until_begun(|| late().apply(8)).unwrap(), 8);
     // Those behind it have not begun.
-    let call = pool
-        .call(until_asked)
-        .deadline(soon)
-        .grace(HOUR)
-        .chunksize(3);
-    let all = call.try_map(0..3);
-    assert_eq!(all[0], Ok(0));
-    for error in all[1..].iter().map(|it| it.as_ref().unwrap_err()) {
-        assert_eq!(error.kind(), TaskErrorKind::DeadlineExceeded, "{error}");
-    }
+    let first = until_begun(|| {
+        let all = late().chunksize(3).try_map(0..3);
+        for error in all[1..].iter().map(|it| it.as_ref().unwrap_err()) {
+            assert_eq!(error.kind(), TaskErrorKind::DeadlineExceeded, "{error}");
+        }
+        all.into_iter().next().expect("there are three")
+    });
+    assert_eq!(first.unwrap(), 0);
     // The timeout is each one's own.
     let call = pool
         .call(until_asked)
@@ -269,18 +283,18 @@ fn a_task_is_killed_after_its_grace<S: Processes>() {
     let error = call.apply(1).unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::TimedOut, "{error}");
     assert!(start.elapsed() >= soon + LIMIT);
-    let start = Instant::now();
-    let call = pool.call(never).deadline(soon).grace(LIMIT);
-    let error = call.apply(1).unwrap_err();
+    let killed = until_begun(|| {
+        let start = Instant::now();
+        let outcome = pool.call(never).deadline(soon).grace(LIMIT).apply(1);
+        let was_killed = outcome.as_ref().unwrap_err().to_string().contains("killed");
+        assert!(!was_killed || start.elapsed() >= soon + LIMIT);
+        outcome
+    });
+    let error = killed.unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::DeadlineExceeded, "{error}");
-    assert!(start.elapsed() >= soon + LIMIT);
     // The deadline comes while the grace of the timeout goes on, and asks for no more time.
-    let call = pool
-        .call(never)
-        .timeout(soon)
-        .deadline(2 * soon)
-        .grace(LIMIT);
-    assert!(call.apply(1).unwrap_err().is_timeout());
+    let call = pool.call(never).timeout(soon).deadline(2 * soon);
+    assert!(call.grace(LIMIT).apply(1).unwrap_err().is_timeout());
     assert_eq!(pool.apply(|x: u64| x, 1).unwrap(), 1);
 }
 

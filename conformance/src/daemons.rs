@@ -166,7 +166,7 @@ fn what_closes_its_connection_and_stays_is_killed<S: Processes>() {
     assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
     assert!(error.to_string().contains(CLOSED), "{error}");
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
-    assert_eq!(pool.stats().ended_for(ExitReason::Disconnected), 1);
+    wait_until(|| pool.stats().ended_for(ExitReason::Disconnected) == 1);
 }
 
 /// A copy of the worker holds what would tell the parent. The worker has an exit code for that.

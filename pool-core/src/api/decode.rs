@@ -12,7 +12,7 @@ use crate::panic::catch::catch;
 use crate::panic::report::PanicReport;
 use crate::sys;
 use crate::task::bytes::Bytes;
-use crate::task::chunk::{ChunkOutcome, Outcomes};
+use crate::task::chunk_outcome::{ChunkOutcome, Outcomes};
 
 /// A worker's encoded result as a value.
 fn decode<R: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<R, TaskError> {

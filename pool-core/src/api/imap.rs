@@ -11,7 +11,7 @@ use super::input::feed::{InOrder, InputFeeder, ResultOrder, Source};
 use super::measured::Measured;
 use super::ready::Ready;
 use crate::error::task_error::TaskError;
-use crate::task::chunk::ChunkOutcome;
+use crate::task::chunk_outcome::ChunkOutcome;
 use crate::task::executor::Cancel;
 
 /// An iterator over the results of a lazy map: what [`imap`](crate::Pool::imap) and

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::decode::{ItemOutcome, decode_measured};
 use crate::error::task_error::TaskError;
 use crate::observe::task_metrics::TaskMetrics;
-use crate::task::chunk::ChunkOutcome;
+use crate::task::chunk_outcome::ChunkOutcome;
 
 /// An item's outcome, and its [`TaskMetrics`].
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl<R: DeserializeOwned + 'static> ItemOutcome for Measured<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::chunk::Outcomes;
+    use crate::task::chunk_outcome::Outcomes;
 
     /// What is left of a chunk that was taken back has one item, and its outcome as several have.
     #[test]

@@ -6,7 +6,7 @@ use std::vec;
 use super::decode::ItemOutcome;
 use crate::shm::buffer::Buffer;
 use crate::shm::protocol::VALUE_HEAD;
-use crate::task::chunk::ChunkOutcome;
+use crate::task::chunk_outcome::ChunkOutcome;
 
 /// The outcomes of one chunk that were not given yet.
 pub(super) struct Ready<T> {
@@ -76,7 +76,7 @@ impl<T: ItemOutcome> Ready<T> {
 mod tests {
     use super::*;
     use crate::error::task_error::{TaskError, TaskErrorKind};
-    use crate::task::chunk::Outcomes;
+    use crate::task::chunk_outcome::Outcomes;
 
     type Item<R> = Result<R, TaskError>;
 

@@ -90,7 +90,7 @@ pub fn values(input: &[u8]) {
         38 => loose::<std::ops::Range<u32>>(bytes),
         _ => {
             // What the parent makes of a failure that a worker reports.
-            let error = crate::task::chunk::reported(bytes);
+            let error = crate::task::chunk_outcome::reported(bytes);
             let _ = (error.to_string(), error.panic_location());
         }
     }

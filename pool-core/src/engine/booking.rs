@@ -12,7 +12,8 @@ use crate::shm::buffer::Buffer;
 use crate::shm::item_timing::ItemTiming;
 use crate::shm::ring::Corrupt;
 use crate::sys;
-use crate::task::chunk::{Chunk, Outcomes, reported};
+use crate::task::chunk::Chunk;
+use crate::task::chunk_outcome::{Outcomes, reported};
 
 /// The records of one worker, on their way to the outcomes.
 pub(super) struct Booking<'a> {

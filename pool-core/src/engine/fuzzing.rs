@@ -22,7 +22,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::task::bytes::Bytes;
 use crate::task::call_id::CallId;
-use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink};
+use crate::task::chunk::Chunk;
+use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink};
 use crate::worker::function::FunctionId;
 
 /// The capacity of each ring, the smallest that there is.

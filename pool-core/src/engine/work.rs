@@ -6,7 +6,8 @@ use super::work_unit::{Done, InFlight, WorkUnit};
 use crate::error::task_error::TaskError;
 use crate::observe::stats::Stats;
 use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
-use crate::task::chunk::{Chunk, ChunkOutcome, CompletionSink, Outcomes};
+use crate::task::chunk::Chunk;
+use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink, Outcomes};
 
 impl WorkUnit for Chunk {
     type Outcomes = Outcomes;

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bytes::Bytes;
 use super::call_id::CallId;
-use super::chunk::{Chunk, ChunkOutcome, CompletionSink, Outcomes, dropped};
+use super::chunk::Chunk;
 use super::chunk_ext::ChunkExt;
+use super::chunk_outcome::{ChunkOutcome, CompletionSink, Outcomes, dropped};
 use super::encoded_chunk::EncodedChunk;
 use super::outcome::Outcome;
 use crate::broadcast::{ContentId, Needs, SharedMemory};

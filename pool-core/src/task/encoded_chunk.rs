@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;
 use super::call_id::CallId;
-use super::chunk::{Chunk, ChunkOutcome, CompletionSink, reported};
+use super::chunk::Chunk;
 use super::chunk_ext::ChunkExt;
+use super::chunk_outcome::{ChunkOutcome, CompletionSink, reported};
 use super::context::{Context, MAX_CONTEXT};
 use super::executor::{Cancel, Executor};
 use super::item_metrics::ItemMetrics;

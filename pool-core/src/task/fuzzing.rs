@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::call_id::CallId;
-use super::chunk::{Chunk, ChunkOutcome, CompletionSink};
+use super::chunk::Chunk;
+use super::chunk_outcome::{ChunkOutcome, CompletionSink};
 use super::encoded_chunk::EncodedChunk;
 use super::outcome::{Outcome, to_bytes};
 use crate::broadcast::BroadcastContent;

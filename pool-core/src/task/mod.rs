@@ -6,6 +6,7 @@ pub(crate) mod call_id;
 pub(crate) mod callbacks;
 pub(crate) mod chunk;
 pub(crate) mod chunk_ext;
+pub(crate) mod chunk_outcome;
 pub(crate) mod chunker;
 pub(crate) mod chunking;
 pub(crate) mod completion;

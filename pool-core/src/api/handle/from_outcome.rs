@@ -9,7 +9,7 @@ use crate::api::decode::{Collect, decode_bytes, decode_owned};
 use crate::api::measured::Measured;
 use crate::error::task_error::TaskError;
 use crate::task::bytes::Bytes;
-use crate::task::chunk::ChunkOutcome;
+use crate::task::chunk_outcome::ChunkOutcome;
 
 /// What a [`Handle`](crate::Handle) can give: what is decoded of the outcomes that arrive in `C`.
 pub trait FromOutcome<C: ResultCell>: Sized {

@@ -12,7 +12,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::task::bytes::Bytes;
 use crate::task::call_id::CallId;
-use crate::task::chunk::{ChunkOutcome, CompletionSink};
+use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink};
 use crate::task::executor::Executor;
 
 /// Something that a call's outcomes arrive in.

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use crate::api::progress::Progress;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::task::chunk::ChunkOutcome;
+use crate::task::chunk_outcome::ChunkOutcome;
 use crate::task::executor::Executor;
 
 /// Shows on a bar what arrives. Outcomes arrive on threads of the pool's, which must not wait for a

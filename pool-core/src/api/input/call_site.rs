@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::task::bytes::Bytes;
-use crate::task::chunk::{Chunk, CompletionSink};
+use crate::task::chunk::Chunk;
 use crate::task::chunk_ext::ChunkExt;
+use crate::task::chunk_outcome::CompletionSink;
 use crate::task::encode::Items;
 use crate::task::options::ValidatedOptions;
 use crate::worker::function::FunctionId;

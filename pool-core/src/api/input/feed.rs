@@ -19,7 +19,7 @@ use crate::api::handle::{Collector, Pending};
 use crate::api::progress::Progress;
 use crate::error::task_error::TaskError;
 use crate::sys;
-use crate::task::chunk::{ChunkOutcome, CompletionSink};
+use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink};
 use crate::task::encode::{Limit, Stop};
 use crate::task::executor::{Cancel, Executor};
 use crate::task::grain::Grain;

@@ -21,7 +21,7 @@ use crate::panic::catch::{catch_and_discard, drop_quietly};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
-use crate::task::chunk::ChunkOutcome;
+use crate::task::chunk_outcome::ChunkOutcome;
 use crate::task::encode::Limit;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::grain::Grain;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::task::chunk::ChunkOutcome;
+use crate::task::chunk_outcome::ChunkOutcome;
 use crate::task::chunker::Chunker;
 use crate::task::encode::Limit;
 use crate::task::executor::Executor;

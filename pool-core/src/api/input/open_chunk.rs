@@ -25,7 +25,8 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, compiler
 use crate::sync::{Mutex, MutexGuard, thread_local};
 use crate::sys;
 use crate::task::bytes::Bytes;
-use crate::task::chunk::{Chunk, CompletionSink};
+use crate::task::chunk::Chunk;
+use crate::task::chunk_outcome::CompletionSink;
 use crate::task::encode::{Limit, Stop, append, panicked, refused};
 use crate::task::open_input::OpenInput;
 

@@ -41,7 +41,8 @@ use crate::shm::ring::Corrupt;
 use crate::sync::thread;
 use crate::sys;
 use crate::task::callbacks::Job;
-use crate::task::chunk::{Chunk, ChunkOutcome, Outcomes};
+use crate::task::chunk::Chunk;
+use crate::task::chunk_outcome::{ChunkOutcome, Outcomes};
 use crate::task::open_input::OpenInput;
 use crate::task::target::Target;
 
@@ -142,7 +143,7 @@ impl Core {
         if let Some(reason) = self.end.refusal() {
             return self.notify.fail(chunk, reason);
         }
-        if !self.heed(&mut chunk) {
+        if !self.admit(&mut chunk) {
             return self.refuse(chunk);
         }
         // What has not begun goes back into the queue, behind this.
@@ -153,7 +154,7 @@ impl Core {
     }
 
     /// Sees to what a chunk asks for before it waits. `false`: it is not to begin any more.
-    fn heed(&mut self, chunk: &mut Chunk) -> bool {
+    fn admit(&mut self, chunk: &mut Chunk) -> bool {
         self.resolve_target(chunk);
         if let Some(deadline) = chunk.deadline() {
             if chunk.is_overdue(sys::now_ns()) {

@@ -1,0 +1,372 @@
+//! What a call can be asked for.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use super::Call;
+#[cfg(feature = "progress")]
+use crate::api::progress::Progress;
+use crate::task::call_control::Deadline;
+use crate::task::target::Target;
+use crate::value::portable::Portable;
+use crate::worker::context::contextual;
+use crate::worker::function::{Stateless, assert_captures_nothing};
+use crate::worker::state::{stateful, stateful_from};
+
+/// Options.
+impl<F, M> Call<F, M> {
+    /// Gives the function a state: a value of any type that `make` makes in each worker before its
+    /// first item. It stays there for the items after, and for later calls with the same `make`.
+    ///
+    /// So a worker sets up once what many items need: an interpreter, a connection, a set of
+    /// compiled patterns. It need not be `Send`, nor known to serde, for it never leaves its
+    /// worker.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use std::collections::HashSet;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// // Words of at least three letters that this worker has not seen.
+    /// let is_new = |seen: &mut HashSet<String>, word: String| word.len() > 2 && seen.insert(word);
+    /// let words = ["one", "of", "two", "one"].map(str::to_owned);
+    /// let pool = SerialPool::new();
+    /// let new = pool.call(is_new).state(HashSet::new).map(words)?;
+    /// assert_eq!(new, [true, false, true, false]);
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
+    /// # Its end
+    /// It is dropped when the worker leaves in good order, the last that was made first, before the
+    /// pool's finalizer. A worker that is killed drops nothing. A task that panics loses the state,
+    /// which may be half changed: the next item has a new one.
+    ///
+    /// A [`SerialPool`](crate::SerialPool) makes one in each thread that calls it, and drops that
+    /// with the pool, or else when the thread ends.
+    ///
+    /// # Errors
+    /// Where `make` panics, the item ends as [`State`](crate::TaskErrorKind::State), with the panic's
+    /// message. The next item tries again.
+    pub fn state<S, A, R, G>(self, make: G) -> Call<impl Fn(A) -> R + Stateless, M>
+    where
+        F: Fn(&mut S, A) -> R + Stateless,
+        G: Fn() -> S + Stateless,
+        S: 'static,
+    {
+        const { assert_captures_nothing::<F>() };
+        const { assert_captures_nothing::<G>() };
+        self.with_function(|function| stateful(function, make))
+    }
+
+    /// The same with a state that is made of a value: of a path, a number of threads, a set of
+    /// patterns. `config` travels as a [`context`](Self::context) does.
+    ///
+    /// The state stays for later calls with the same `make` and an equal `config`. A call with
+    /// another one drops it, and makes a new one.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use std::collections::HashSet;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// struct Filter(HashSet<String>);
+    ///
+    /// let make = |stopped: &Vec<String>| Filter(stopped.iter().cloned().collect());
+    /// let keeps = |filter: &mut Filter, word: String| !filter.0.contains(&word);
+    /// let stopped = vec!["of".to_owned()];
+    /// let words = ["one", "of"].map(str::to_owned);
+    /// let kept = SerialPool::new().call(keeps).state_from(make, stopped).map(words)?;
+    /// assert_eq!(kept, [true, false]);
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`state`](Self::state) and of [`context`](Self::context).
+    pub fn state_from<C, S, A, R, G>(
+        self,
+        make: G,
+        config: C,
+    ) -> Call<impl Fn(A) -> R + Stateless, M>
+    where
+        F: Fn(&mut S, A) -> R + Stateless,
+        G: Fn(&C) -> S + Stateless,
+        C: Portable + Send + Sync,
+        S: 'static,
+    {
+        const { assert_captures_nothing::<F>() };
+        const { assert_captures_nothing::<G>() };
+        let call = self.with_context(&config);
+        call.with_function(|function| stateful_from(function, make))
+    }
+
+    /// Gives the function a value with each item: what a closure would capture.
+    ///
+    /// The value is encoded once. Up to half a kilobyte travels with each chunk, and is decoded for
+    /// each chunk. A larger one goes into shared memory, as a [`Broadcast`](crate::Broadcast),
+    /// which each worker maps and decodes once. The memory is freed when the call has ended.
+    ///
+    /// Calls that share a large value, one after the other, are given a
+    /// [`Broadcast`](crate::Broadcast) of it as their context: then it is shared once for all of
+    /// them.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let factor = 3;
+    /// let scaled = pool.call(|factor: &u64, x: u64| factor * x).context(factor).map([1, 2])?;
+    /// assert_eq!(scaled, [3, 6]);
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A value that cannot be encoded or shared makes the call fail as
+    /// [`Encode`](crate::TaskErrorKind::Encode). Where it cannot be decoded, the items fail as
+    /// [`Decode`](crate::TaskErrorKind::Decode).
+    pub fn context<C, A, R>(self, context: C) -> Call<impl Fn(A) -> R + Stateless, M>
+    where
+        F: Fn(&C, A) -> R + Stateless,
+        C: Portable + Send + Sync,
+    {
+        const { assert_captures_nothing::<F>() };
+        let call = self.with_context(&context);
+        call.with_function(contextual)
+    }
+
+    /// How long one item may run, from its own beginning. One that takes longer is killed with its
+    /// worker, and ends as `TimedOut`; other items are not affected. Without it, there is no limit.
+    ///
+    /// The outcome comes when the worker is dead, or 100 ms after it was killed: a process that is
+    /// being debugged, frozen, or in a system call that cannot be interrupted dies later. Its kill
+    /// is pending then, and it runs nothing more of the task; only that system call may still have
+    /// its effect. [`Stats::workers_terminating`](crate::Stats::workers_terminating) counts such.
+    ///
+    /// Time in which the whole program was stopped, or its machine frozen, is not held against an
+    /// item: one that is over by the clock then gets as much time again as the deadline was noticed
+    /// late, but no more than `timeout`.
+    ///
+    /// A pool without processes of its own ([`SerialPool`](crate::SerialPool)) cannot keep it.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// When the call ends: so long after it was made, or at an `Instant`. It holds for waiting and
+    /// running together, and for a map as a whole; [`timeout`](Self::timeout) holds for the running
+    /// of each item.
+    ///
+    /// Items that have ended by then keep their outcome. The others end as
+    /// [`DeadlineExceeded`](crate::TaskErrorKind::DeadlineExceeded): those that have not begun are not
+    /// run, and those that run are killed, as with `timeout`. None is [retried](Self::retries)
+    /// after that. The input of a map is still read to its end: the deadline does not end a wait
+    /// for it.
+    ///
+    /// A deadline that has passed already is no mistake: nothing is run then. Any number of
+    /// calls may have one; the pool keeps one timer for all of them.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use std::time::{Duration, Instant};
+    /// use procpool::{Pool, SerialPool, TaskErrorKind};
+    ///
+    /// let pool = SerialPool::new();
+    /// let half = |x: u64| x / 2;
+    /// assert_eq!(pool.call(half).deadline(Duration::from_secs(60)).map([2, 4]).unwrap(), [1, 2]);
+    /// let late = pool.call(half).deadline(Instant::now()).apply(2).unwrap_err();
+    /// assert_eq!(late.kind(), TaskErrorKind::DeadlineExceeded);
+    /// ```
+    ///
+    /// A pool without processes of its own ([`SerialPool`](crate::SerialPool)) looks at it before
+    /// each item, and ends none that runs.
+    pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
+        self.options.special().deadline = Some(deadline.into());
+        self
+    }
+
+    /// Lets an item that is to end do so in good order: it is asked first, and killed so long
+    /// after. [`worker::is_cancelled`](crate::worker::is_cancelled) says `true` to it meanwhile.
+    ///
+    /// | what ends it | asked at | killed at | what it returns meanwhile |
+    /// |---|---|---|---|
+    /// | [`timeout`](Self::timeout), [`deadline`](Self::deadline) | that time | `grace` later | is its result |
+    /// | [`cancel`](crate::Handle::cancel), [`cancel_on_drop`](crate::Handle::cancel_on_drop) | once | `grace` later | is dropped: it is `Cancelled` |
+    /// | [`kill`](crate::Handle::kill), [`kill_on_drop`](crate::Handle::kill_on_drop) | never | once | |
+    ///
+    /// Without it, `timeout` and `deadline` kill at once, and `cancel` never kills.
+    ///
+    /// ```no_run
+    /// # use procpool_core as procpool;
+    /// use std::time::Duration;
+    /// use procpool::{Pool, SerialPool, worker};
+    ///
+    /// // The best that was found in ten seconds.
+    /// fn search(seed: u64) -> u64 {
+    ///     let mut best = seed;
+    ///     while !worker::is_cancelled() {
+    ///         best = best.max(best.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    ///     }
+    ///     best
+    /// }
+    /// # let pool = SerialPool::new();
+    /// let ten_seconds = Duration::from_secs(10);
+    /// let best = pool.call(search).timeout(ten_seconds).grace(Duration::from_secs(1)).map(0..4)?;
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
+    /// A pool without processes of its own kills nothing and asks nobody.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.options.special().grace = Some(grace);
+        self
+    }
+
+    /// Lets what this call has waiting go before what calls of a lower priority have. Without it,
+    /// a call has the priority 0; calls of the same priority take turns as they were made.
+    ///
+    /// It is about what waits: an item that runs is never interrupted for another. What waits in a
+    /// worker behind that item is taken back, if every worker is at work.
+    ///
+    /// What is for [one worker](Self::on_worker) waits apart, in order, whatever its priority.
+    ///
+    /// There is no ageing. As long as calls of a higher priority keep all workers busy, nothing of
+    /// a lower one runs; where that must not be, give what is urgent a pool of its own, or give the
+    /// patient calls a [`deadline`](Self::deadline), so that they end.
+    ///
+    /// A pool without workers ([`SerialPool`](crate::SerialPool)) runs each call when it is made.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let night = pool.call(|x: u64| x * x).priority(-1).map_async(0..1000);
+    /// let now = pool.apply(|x: u64| x * x, 12);
+    /// assert_eq!(now.unwrap(), 144);
+    /// # night.get().unwrap();
+    /// ```
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.options.special().priority = priority;
+        self
+    }
+
+    /// How often an item is run again whose worker died under it, or which ran out of time.
+    /// Without it, never: the item may have had effects. It may run again while its last worker,
+    /// which runs nothing any more, is not gone: see [`timeout`](Self::timeout).
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.options.retries = retries;
+        self
+    }
+
+    /// Runs the items in the worker that all calls with an equal `key` go to, as long as it lives,
+    /// and then in the one that replaces it: for a cache that only some items need, a connection, a
+    /// session.
+    ///
+    /// Each worker has its share of the keys. They wait for it, even if others have nothing to do;
+    /// between two of them, the worker may run one other chunk. When the pool is
+    /// [resized](crate::Pool::resize), keys may move to other workers. A pool that does not choose
+    /// its workers runs them anywhere.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use std::collections::HashMap;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// let add = |totals: &mut HashMap<String, u64>, (account, sum): (String, u64)| {
+    ///     let total = totals.entry(account).or_default();
+    ///     *total += sum;
+    ///     *total
+    /// };
+    /// let pool = SerialPool::new();
+    /// for (account, sum, total) in [("ann", 1, 1), ("bob", 5, 5), ("ann", 2, 3)] {
+    ///     let call = pool.call(add).state(HashMap::new).on_worker(account);
+    ///     assert_eq!(call.apply((account.to_owned(), sum))?, total);
+    /// }
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    pub fn on_worker(mut self, key: impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        self.options.special().target = Some(Target::Key(hasher.finish()));
+        self
+    }
+
+    /// How many items travel together to one worker. Without it, that follows from how long
+    /// items are seen to take.
+    pub fn chunksize(mut self, items: usize) -> Self {
+        self.options.chunksize = Some(items);
+        self
+    }
+
+    /// How many items at most `imap` and `imap_unordered` have taken from their input beyond
+    /// those whose result they have given. Without it, enough to keep every worker at work.
+    /// A result counts as given when the next one is asked for.
+    pub fn buffer(mut self, items: usize) -> Self {
+        self.options.buffer = Some(items);
+        self
+    }
+
+    /// Counts a result that is an `Err` as a failure: on the bar, and in
+    /// [`Stats`](crate::Stats::errors_returned). Without it, such a result is a value like any
+    /// other.
+    ///
+    /// What the call returns is the same. See [`FlattenErrors`](crate::FlattenErrors) for one error
+    /// in place of two.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// fn parse(text: String) -> Result<u32, String> {
+    ///     text.parse().map_err(|_| format!("{text:?} is no number"))
+    /// }
+    ///
+    /// let pool = SerialPool::new();
+    /// let texts = ["1", "two"].map(str::to_owned);
+    /// let numbers = pool.call(parse).count_errors().map(texts)?;
+    /// assert!(numbers[0].is_ok() && numbers[1].is_err());
+    /// assert_eq!((pool.stats().succeeded, pool.stats().failed), (1, 1));
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    pub fn count_errors<A, T, E>(mut self) -> Self
+    where
+        F: Fn(A) -> Result<T, E>,
+    {
+        self.options.special().counts_errors = true;
+        self
+    }
+
+    /// Shows on `bar` how far the call is. Needs the feature `progress`.
+    ///
+    /// Take [`progress::bar()`](crate::progress::bar()) if there is no reason for another one. What
+    /// the call does with it:
+    /// - The position goes on with the items that have ended, whatever their outcome, a chunk at a
+    ///   time.
+    /// - A bar without a length gets that of the input, if the input knows it (`size_hint`) or as
+    ///   soon as it has come to its end; and when the call is done the bar is finished, as its
+    ///   `with_finish` says, or abandoned if the call was given up (an iterator that was dropped,
+    ///   an input that panicked). A bar that has a length keeps it, and is finished when it is
+    ///   reached: so several calls can share one. Single tasks (`apply`, `apply_async`) do not set
+    ///   it.
+    /// - How many have failed becomes the message, as `3 failed`, unless the program has set
+    ///   another one.
+    /// - A bar that is drawn is drawn ten times a second, by a thread of indicatif's, so that time
+    ///   goes on while nothing ends. Where there is no terminal nothing is drawn, and there is no
+    ///   thread.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool, progress};
+    ///
+    /// let pool = SerialPool::new();
+    /// let bar = progress::bar();
+    /// let halves = pool.call(|x: u32| x.checked_div(2).unwrap()).progress(bar.clone());
+    /// assert_eq!(halves.map([2, 4, 6]).unwrap(), [1, 2, 3]);
+    /// assert_eq!((bar.position(), bar.length()), (3, Some(3)));
+    /// assert!(bar.is_finished());
+    /// ```
+    #[cfg(feature = "progress")]
+    pub fn progress(mut self, bar: indicatif::ProgressBar) -> Self {
+        self.progress = Progress::on(bar);
+        self
+    }
+}

@@ -1,0 +1,415 @@
+//! What became of the items of a chunk, on its way to who waits for it.
+
+use std::mem;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::bytes::Bytes;
+use super::call_id::CallId;
+use super::chunk_ext::ChunkExt;
+use super::item_metrics::ItemMetrics;
+use super::traced::Traced;
+use crate::codec::{self, CodecError, Memory};
+use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::observe::item_run::Run;
+use crate::observe::stats::Stats;
+use crate::observe::task_metrics::TaskMetrics;
+use crate::shm::buffer::Buffer;
+use crate::shm::protocol;
+use crate::shm::protocol::{Failure, RecordKind, VALUE_HEAD};
+use crate::sys;
+use crate::worker::function::FunctionId;
+
+/// Where the outcomes of a call go.
+pub(crate) trait CompletionSink: Send + Sync {
+    /// The name of the call.
+    fn call(&self) -> CallId;
+
+    /// Takes the outcomes of some items. Called once for each item, in any order, from any
+    /// thread, without a lock of the pool's being held. It neither blocks nor panics.
+    fn complete(&self, part: ChunkOutcome);
+
+    /// Nobody waits any more: what has not begun need not be run.
+    fn is_abandoned(&self) -> bool;
+}
+
+/// A part of a call's outcome: those of neighbouring items of one chunk.
+#[derive(Debug)]
+pub struct ChunkOutcome {
+    pub(crate) first: usize,
+    pub(crate) count: u32,
+    /// How long the worker took for them, in nanoseconds; zero where that is not known.
+    pub(crate) took_ns: u64,
+    pub(crate) outcomes: Outcomes,
+    /// Those of the chunk.
+    pub(crate) ext: Option<Box<ChunkExt>>,
+}
+
+impl ChunkOutcome {
+    /// All of these items fail with the same error.
+    pub(crate) fn failed(first: usize, count: u32, error: TaskError) -> Self {
+        Self {
+            first,
+            count,
+            took_ns: 0,
+            outcomes: Outcomes::All(error),
+            ext: None,
+        }
+    }
+
+    fn trace_to(&self, traced: &Traced) {
+        let Some(item_metrics) = self.item_metrics() else {
+            return;
+        };
+        let function = traced.entry.map_or("initializer", FunctionId::name);
+        let now = sys::now_ns();
+        let mut events = Vec::with_capacity(self.count as usize);
+        self.visit(self.first, |index, outcome| {
+            let error = outcome.err().map(|error| error.kind());
+            events.push(item_metrics.event(function, index - self.first, index, error, now));
+        });
+        traced.tracer.tell_all(events);
+    }
+
+    /// Reports the items to the tracer, if they are traced.
+    pub(crate) fn tell_tracer(&mut self) {
+        let item_metrics = self.ext.as_mut().and_then(|it| it.item_metrics.as_mut());
+        if let Some(traced) = item_metrics.and_then(|it| it.traced.take()) {
+            self.trace_to(&traced);
+            if traced.is_all
+                && let Some(ext) = &mut self.ext
+            {
+                ext.item_metrics = None;
+            }
+        }
+    }
+
+    /// What is known of the items, if they were measured.
+    pub(crate) fn item_metrics(&self) -> Option<&ItemMetrics> {
+        self.ext.as_ref()?.item_metrics.as_ref()
+    }
+
+    /// The metrics of the item with this index in its call, which is one of these.
+    pub(crate) fn task_metrics(&self, index: usize) -> TaskMetrics {
+        let item_metrics = self.item_metrics();
+        item_metrics.map_or_else(TaskMetrics::default, |it| {
+            it.task_metrics(index - self.first)
+        })
+    }
+
+    /// Takes what is known of the runs of the first items, if they were measured.
+    pub(crate) fn take_runs(&mut self) -> Vec<Run> {
+        let item_metrics = self.ext.as_mut().and_then(|it| it.item_metrics.as_mut());
+        item_metrics.map(ItemMetrics::take_runs).unwrap_or_default()
+    }
+
+    /// How many of the items have failed, as far as can be seen without decoding them.
+    pub(crate) fn failures(&self) -> usize {
+        self.without_value() + self.errors_returned()
+    }
+
+    /// How many of the items have no value.
+    #[inline]
+    fn without_value(&self) -> usize {
+        match &self.outcomes {
+            Outcomes::One(Some(Ok(_))) => 0,
+            Outcomes::Many { errors, .. } => errors.len(),
+            Outcomes::One(_) | Outcomes::All(_) => self.count as usize,
+        }
+    }
+
+    /// How many of the values are an `Err`, if the call counts these.
+    #[inline]
+    fn errors_returned(&self) -> usize {
+        let is_asked = self.ext.as_ref().is_some_and(|ext| ext.counts_errors);
+        if is_asked { self.count_errors() } else { 0 }
+    }
+
+    #[cold]
+    fn count_errors(&self) -> usize {
+        let mut count = 0;
+        self.visit(self.first, |_, outcome| {
+            count += usize::from(outcome.is_ok_and(codec::is_err));
+        });
+        count
+    }
+
+    /// Counts the items by their outcomes.
+    pub(crate) fn count_in(&self, stats: &mut Stats) {
+        let returned = self.errors_returned() as u64;
+        let without_value = self.without_value() as u64;
+        stats.succeeded += u64::from(self.count) - without_value - returned;
+        stats.failed += returned;
+        stats.errors_returned += returned;
+        match &self.outcomes {
+            _ if without_value == 0 => {}
+            Outcomes::One(Some(Ok(_))) => {}
+            Outcomes::One(Some(Err(error))) | Outcomes::All(error) => {
+                stats.fail(error.kind(), self.count.into());
+            }
+            Outcomes::One(None) => stats.fail(TaskErrorKind::Decode, 1),
+            Outcomes::Many { errors, .. } => {
+                for error in errors.iter() {
+                    stats.fail(error.kind(), 1);
+                }
+            }
+        }
+    }
+
+    /// Gives the outcome of each item from the index `from` on to `visit`, with its index. Items
+    /// that the records do not have (a worker may have written rubbish) fail to decode.
+    pub(crate) fn visit(
+        &self,
+        from: usize,
+        mut visit: impl FnMut(usize, Result<&[u8], TaskError>),
+    ) {
+        let mut index = self.first;
+        let end = self.first + self.count as usize;
+        if let Outcomes::Many { records, errors } = &self.outcomes {
+            let mut rest = &records[..];
+            while index < end {
+                let Some((outcome, after)) = split_record(rest, errors) else {
+                    break;
+                };
+                rest = after;
+                if index >= from {
+                    visit(index, outcome);
+                }
+                index += 1;
+            }
+        }
+        for index in index.max(from)..end {
+            match &self.outcomes {
+                Outcomes::One(Some(Ok(bytes))) => match bytes.to_slice() {
+                    Ok(bytes) => visit(index, Ok(&bytes)),
+                    Err(error) => visit(index, Err(no_memory(&error))),
+                },
+                Outcomes::One(Some(Err(error))) | Outcomes::All(error) => {
+                    visit(index, Err(error.clone()));
+                }
+                Outcomes::One(None) | Outcomes::Many { .. } => visit(index, Err(rubbish())),
+            }
+        }
+    }
+
+    /// The bytes of each value, if all items have one and each has this many bytes.
+    pub(crate) fn values_of(&self, size: usize) -> Option<impl ExactSizeIterator<Item = &[u8]>> {
+        let Outcomes::Many { records, .. } = &self.outcomes else {
+            return None;
+        };
+        let size = VALUE_HEAD + size;
+        let all = records.chunks_exact(size);
+        let is_whole = records.len() == self.count as usize * size;
+        (is_whole && protocol::are_values(records, size))
+            .then(|| all.map(|record| &record[VALUE_HEAD..]))
+    }
+
+    /// The records of all items, if each has a value of this many bytes: a head of
+    /// [`VALUE_HEAD`] bytes, and the value.
+    pub(crate) fn into_records_of(mut self, size: usize) -> Result<Buffer, Self> {
+        if self.values_of(size).is_none() {
+            return Err(self);
+        }
+        match &mut self.outcomes {
+            Outcomes::Many { records, .. } => Ok(mem::take(records)),
+            Outcomes::One(_) | Outcomes::All(_) => Err(self),
+        }
+    }
+
+    /// The outcome of a single item.
+    pub(crate) fn into_single(self) -> Result<Bytes, TaskError> {
+        let with = |bytes: Bytes| match self.ext {
+            Some(ext) => bytes.with(ext.into_memory()),
+            None => bytes,
+        };
+        match self.outcomes {
+            Outcomes::One(Some(Ok(bytes))) => Ok(with(bytes)),
+            Outcomes::One(outcome) => outcome.unwrap_or_else(|| Err(rubbish())),
+            Outcomes::All(error) => Err(error),
+            // The rest of its chunk is in other outcomes.
+            Outcomes::Many { records, errors } => match split_record(&records, &errors) {
+                Some((outcome, _)) => Ok(with(Bytes::from(outcome?))),
+                None => Err(rubbish()),
+            },
+        }
+    }
+}
+
+/// What a record says: the bytes of a value, or an error.
+type Record<'a> = Result<&'a [u8], TaskError>;
+
+/// The first record as an outcome, and what follows it.
+#[inline]
+fn split_record<'a>(records: &'a [u8], errors: &[TaskError]) -> Option<(Record<'a>, &'a [u8])> {
+    if let Some((word, rest)) = records.split_first_chunk::<4>()
+        && let Some(len) = protocol::Head::value_len(u32::from_le_bytes(*word))
+    {
+        let (bytes, rest) = rest.split_at_checked(len)?;
+        return Some((Ok(bytes), rest));
+    }
+    let (head, rest) = protocol::split_head(records)?;
+    let len = usize::try_from(head.len).ok()?;
+    if head.kind == RecordKind::Value {
+        let (bytes, rest) = rest.split_at_checked(len)?;
+        Some((Ok(bytes), rest))
+    } else {
+        let error = errors.get(len).cloned().unwrap_or_else(rubbish);
+        Some((Err(error), rest))
+    }
+}
+
+/// The error of items whose executor has let go of them.
+#[cold]
+pub(super) fn dropped() -> TaskError {
+    TaskError::new(
+        TaskErrorKind::WorkerLost,
+        "the pool dropped the task without an outcome",
+    )
+}
+
+#[cold]
+fn rubbish() -> TaskError {
+    TaskError::new(TaskErrorKind::Decode, "the worker's answer makes no sense")
+}
+
+#[cold]
+fn no_memory(error: &CodecError) -> TaskError {
+    TaskError::new(
+        TaskErrorKind::Decode,
+        format!("the result cannot be kept: {error}"),
+    )
+}
+
+/// A worker's failure record as an error.
+pub(crate) fn reported(bytes: &[u8]) -> TaskError {
+    match crate::codec::decode::<Failure>(bytes) {
+        Ok(failure) => TaskError::reported(failure, None),
+        Err(_) => rubbish(),
+    }
+}
+
+/// What became of items.
+#[derive(Debug)]
+pub(crate) enum Outcomes {
+    /// Of one; there is none yet.
+    One(Option<Result<Bytes, TaskError>>),
+    /// Of several: for each a head, and the bytes of a value. The length of an error's head is
+    /// its place in `errors`.
+    Many { records: Buffer, errors: Errors },
+    /// The same for all.
+    All(TaskError),
+}
+
+/// The errors among the outcomes of several items: most have none, and what becomes of an item is
+/// moved often.
+#[derive(Debug, Default)]
+#[allow(clippy::box_collection)]
+pub(crate) struct Errors(Option<Box<Vec<TaskError>>>);
+
+impl Errors {
+    fn push(&mut self, error: TaskError) {
+        self.0.get_or_insert_default().push(error);
+    }
+}
+
+impl Deref for Errors {
+    type Target = [TaskError];
+
+    fn deref(&self) -> &[TaskError] {
+        self.0.as_ref().map_or(&[], |errors| errors)
+    }
+}
+
+impl Outcomes {
+    /// Room for the outcomes of this many items.
+    pub(crate) fn with_capacity(count: u32) -> Self {
+        if count == 1 {
+            Self::One(None)
+        } else {
+            Self::Many {
+                records: Buffer::default(),
+                errors: Errors::default(),
+            }
+        }
+    }
+
+    pub(crate) fn push_value(&mut self, bytes: &[u8]) {
+        match self {
+            Self::One(outcome) => *outcome = Some(Ok(Bytes::from(bytes))),
+            Self::Many { records, .. } => {
+                if !has_room(records, bytes.len()) {
+                    return self.push_no_memory(bytes.len());
+                }
+                push_head(records, RecordKind::Value, bytes.len());
+                records.extend_from_slice(bytes);
+            }
+            Self::All(_) => {}
+        }
+    }
+
+    /// There is no memory for the bytes of a value.
+    #[cold]
+    fn push_no_memory(&mut self, bytes: usize) {
+        let error = no_memory(&CodecError::no_memory(bytes as u64));
+        if let Self::Many { records, .. } = self
+            && !has_room(records, 0)
+        {
+            // Not even to say so.
+            *self = Self::All(error);
+            return;
+        }
+        self.push_error(error);
+    }
+
+    /// The parts of a large bulk value.
+    pub(crate) fn push_bulk(&mut self, prefix: [u8; 8], memory: Memory) {
+        match self {
+            Self::One(outcome) => *outcome = Some(Ok(Bytes::Bulk(Arc::new((prefix, memory))))),
+            Self::Many { records, .. } => {
+                let bytes = memory.as_slice();
+                if !has_room(records, prefix.len() + bytes.len()) {
+                    let bytes = bytes.len();
+                    drop(memory);
+                    return self.push_no_memory(bytes);
+                }
+                push_head(records, RecordKind::Value, prefix.len() + bytes.len());
+                records.extend_from_slice(&prefix);
+                records.extend_from_slice(bytes);
+            }
+            Self::All(_) => {}
+        }
+    }
+
+    pub(crate) fn push_error(&mut self, error: TaskError) {
+        match self {
+            Self::One(outcome) => *outcome = Some(Err(error)),
+            Self::Many { records, errors } => {
+                push_head(records, RecordKind::Failure, errors.len());
+                errors.push(error);
+            }
+            Self::All(_) => {}
+        }
+    }
+}
+
+/// Whether there is room for a value of this many bytes, with its head, or could be made.
+#[inline]
+fn has_room(records: &mut Vec<u8>, bytes: usize) -> bool {
+    let more = protocol::MAX_HEAD + bytes;
+    records.capacity() - records.len() >= more || make_room(records, more)
+}
+
+#[cold]
+fn make_room(records: &mut Vec<u8>, more: usize) -> bool {
+    records.try_reserve(more).is_ok() || records.try_reserve_exact(more).is_ok()
+}
+
+fn push_head(records: &mut Vec<u8>, kind: RecordKind, len: usize) {
+    let mut head = [0; protocol::MAX_HEAD];
+    let size = protocol::Head {
+        kind,
+        len: len as u64,
+    }
+    .write(&mut head);
+    records.extend_from_slice(&head[..size]);
+}
