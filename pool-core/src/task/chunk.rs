@@ -33,7 +33,7 @@ use crate::worker::function::FunctionId;
 /// ways: it [runs](Self::run_here) where it is, it is [finished](Self::finish) with an error, or it
 /// is [taken apart](Self::into_parts), and its [`Completion`](crate::Completion) takes outcomes.
 /// The items of one that is dropped instead fail with an error of kind
-/// [`WorkerLost`](TaskErrorKind::WorkerLost) that says so.
+/// [`WorkerLost`](crate::TaskErrorKind::WorkerLost) that says so.
 ///
 /// All of these wake those who wait, whose wakers may be anybody's code: hold no lock of the pool's
 /// meanwhile, not even to drop a chunk.
