@@ -45,7 +45,7 @@ pub(crate) fn try_launch(
     number: u32,
 ) -> Result<Box<dyn WorkerHandle>, LaunchError> {
     loop {
-        match launcher.launch(&LaunchSpec::for_tests(number, 0, 4096, 4096)) {
+        match launcher.launch(&LaunchSpec::for_tests(number, 4096)) {
             Err(error) if error.to_string() == "the fork server is dying" => {
                 std::thread::sleep(SOON);
             }

@@ -247,7 +247,7 @@ fn killed_while_launching() {
 /// What a launch comes to: a worker, or the reason why there will be none.
 fn outcome(launcher: &mut impl Launcher) -> Result<Box<dyn WorkerHandle>, LaunchError> {
     loop {
-        let spec = procpool_core::LaunchSpec::for_tests(1, 0, 4096, 4096);
+        let spec = procpool_core::LaunchSpec::for_tests(1, 4096);
         match launcher.launch(&spec).and_then(try_reach) {
             Err(error) if error.is_lost_fork_server() => {}
             outcome => return outcome,
@@ -441,7 +441,7 @@ fn flat() {
 /// Launches until the server has a standby, and the parent knows it.
 fn standby_after(server: &ForkServer, launcher: &mut impl Launcher) {
     for _ in 0..2 {
-        let spec = procpool_core::LaunchSpec::for_tests(1, 0, 4096, 4096);
+        let spec = procpool_core::LaunchSpec::for_tests(1, 4096);
         reach(launcher.launch(&spec).expect("a launch succeeds"));
         standby(server);
     }

@@ -326,7 +326,7 @@ fn check_pid(pool: &ForkPool) -> Option<u32> {
 
 fn one_after_the_other() {
     // What ties the workers of all tests to this process is made once.
-    let _ = procpool_core::LaunchSpec::for_tests(1, 0, 4096, 4096);
+    let _ = procpool_core::LaunchSpec::for_tests(1, 4096);
     let before = descriptors(std::process::id());
     for _ in 0..100 {
         let server = ForkServer::start_serving(orders::serve).expect("there is one thread");

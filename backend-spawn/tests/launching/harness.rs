@@ -81,7 +81,7 @@ pub(crate) fn launch_with(ring_bytes: usize) -> Box<dyn WorkerHandle> {
 }
 
 pub(crate) fn try_launch(ring_bytes: usize) -> Result<Box<dyn WorkerHandle>, LaunchError> {
-    let spec = LaunchSpec::for_tests(1, 0, ring_bytes, ring_bytes);
+    let spec = LaunchSpec::for_tests(1, ring_bytes);
     SpawnLauncher::new().launch(&spec)
 }
 

@@ -52,7 +52,7 @@ fn a_worker_is_reached() {
     let mut link = launch();
     let pid = link.pid().expect("a process");
     assert_ne!(pid, std::process::id());
-    let spec = LaunchSpec::for_tests(1, 0, 4096, 4096);
+    let spec = LaunchSpec::for_tests(1, 4096);
     assert_eq!(link.region().bytes(), spec.region_bytes());
     reach(&mut *link).expect("a worker");
     assert_eq!(link.poll_ready().expect("still there"), Readiness::Ready);
@@ -75,7 +75,7 @@ fn nothing_is_held() {
     // Those that the runner of the tests has made inheritable, standard input, output and error.
     let before = descriptors("self").len();
     // The two ends of what ties the workers of all tests to this process, and a bell.
-    drop(LaunchSpec::for_tests(1, 0, 4096, 4096));
+    drop(LaunchSpec::for_tests(1, 4096));
     let links = [reached(), reached()];
     assert_eq!(descriptors("self").len(), before + 3 + 2 * links.len());
     assert_eq!(regions("self").len(), links.len());
@@ -108,7 +108,7 @@ fn memory_is_not_taken() {
         let number = rest.split_ascii_whitespace().next().expect("a number");
         number.parse().expect("a number")
     };
-    let spec = LaunchSpec::for_tests(1, 0, BYTES, BYTES);
+    let spec = LaunchSpec::for_tests(1, BYTES);
     assert_eq!(number("Size:") * 1024, spec.region_bytes());
     assert!(number("Rss:") <= 4, "{region}");
 }
@@ -139,7 +139,7 @@ fn until_nobody_is_left() {
 /// Whatever was missing for the first launch, and for all before the last one.
 fn lack_of_descriptors() {
     // The tie of the tests has two descriptors; nothing else may come before the lack.
-    drop(LaunchSpec::for_tests(1, 0, 4096, 4096));
+    drop(LaunchSpec::for_tests(1, 4096));
     let held = descriptors("self").len() as u64;
     let maximum = Some(held + 30);
     for spare in 0..20 {

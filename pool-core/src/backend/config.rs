@@ -13,7 +13,7 @@ use crate::error::build_error::{BuildError, BuildErrorKind};
 use crate::observe::output::Output;
 use crate::panic::catch::catch;
 use crate::shm::protocol;
-use crate::shm::region::RING_BYTES;
+use crate::shm::region::{RING_BYTES, RingSizes};
 use crate::worker::function::{FunctionId, Stateless};
 use crate::worker::initializer::{Begun, InitializerOutcome, beginning};
 
@@ -53,7 +53,7 @@ pub(crate) struct ValidatedConfig {
     pub(crate) attachments: Vec<Arc<SharedMemory>>,
     pub(crate) finalizer: Option<FunctionId>,
     pub(crate) max_tasks_per_child: Option<u64>,
-    pub(crate) ring_bytes: usize,
+    pub(crate) rings: RingSizes,
     pub(crate) max_result_bytes: u64,
     pub(crate) launch_timeout: Duration,
     pub(crate) lifecycle: ValidatedLifecycle,
@@ -220,7 +220,7 @@ impl PoolConfig {
             attachments,
             finalizer: self.finalizer.transpose().map_err(&invalid)?,
             max_tasks_per_child: self.max_tasks_per_child,
-            ring_bytes,
+            rings: RingSizes::both(ring_bytes),
             max_result_bytes: self.max_result_bytes,
             launch_timeout: self.launch_timeout,
             lifecycle: self.lifecycle.check(processes).map_err(invalid)?,

@@ -9,7 +9,7 @@ use super::tie::Tie;
 use crate::error::build_error::BuildError;
 use crate::error::launch_error::LaunchError;
 use crate::process::exit_status::ExitStatus;
-use crate::shm::region::Region;
+use crate::shm::region::{Region, RingSizes};
 use crate::sync::atomic::Ordering;
 use crate::worker::ForkHook;
 
@@ -133,8 +133,7 @@ pub struct LaunchSpec {
     pub(crate) number: u32,
     pub(crate) generation: u32,
     pub(crate) seed: u64,
-    pub(crate) request_bytes: usize,
-    pub(crate) response_bytes: usize,
+    pub(crate) rings: RingSizes,
     pub(crate) outlets: Outlets,
     pub(crate) tie: Arc<OwnedFd>,
 }
@@ -153,24 +152,18 @@ impl LaunchSpec {
     /// How large the worker's region must be, in bytes.
     #[must_use]
     pub fn region_bytes(&self) -> usize {
-        Region::bytes_for(self.request_bytes, self.response_bytes)
+        Region::bytes_for(self.rings)
     }
 
-    /// A specification that no pool made, for the tests of a backend.
-    #[doc(hidden)]
+    /// A specification that no pool made, for the tests of a backend: its author can launch a
+    /// worker with it. `ring_bytes` is the capacity of each of the two rings, a power of two.
     #[must_use]
-    pub fn for_tests(
-        number: u32,
-        generation: u32,
-        request_bytes: usize,
-        response_bytes: usize,
-    ) -> Self {
+    pub fn for_tests(number: u32, ring_bytes: usize) -> Self {
         Self {
             number,
-            generation,
+            generation: 0,
             seed: 0,
-            request_bytes,
-            response_bytes,
+            rings: RingSizes::both(ring_bytes),
             outlets: Outlets::default(),
             tie: tie_for_tests(),
         }
@@ -214,12 +207,7 @@ impl LaunchSpec {
     /// # Panics
     /// When the region is not of [`region_bytes`](Self::region_bytes).
     pub fn prepare(&self, region: &Region) {
-        region.introduce(
-            self.number,
-            self.generation,
-            self.request_bytes,
-            self.response_bytes,
-        );
+        region.introduce(self.number, self.generation, self.rings);
         let seed = &region.words().identity.seed;
         seed.store(self.seed, Ordering::Relaxed);
         let max_level = &region.words().advice.max_level;

@@ -16,7 +16,7 @@ use crate::observe::stats::Stats;
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::buffer::Buffer;
 use crate::shm::protocol::{Head, MAX_HEAD, RecordKind, append_item};
-use crate::shm::region::Region;
+use crate::shm::region::{Region, RingSizes};
 use crate::shm::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -28,6 +28,7 @@ use crate::worker::function::FunctionId;
 
 /// The capacity of each ring, the smallest that there is.
 const BYTES: usize = 4096;
+const RINGS: RingSizes = RingSizes::both(BYTES);
 const SLOT: SlotId = SlotId::new(0);
 /// Chunks of this many items are measured.
 const MEASURED: usize = 11;
@@ -65,7 +66,7 @@ pub fn drain(input: &[u8]) {
 pub fn records(input: &[u8]) {
     let mut input = Input(input);
     let (region, _, mut worker) = launch();
-    let mut ring = Consumer::responses(region, BYTES, BYTES);
+    let mut ring = Consumer::responses(region, RINGS);
     let mut reader = RecordReader::new(BYTES / 8);
     let mut arrived = 0;
     let mut due = Due::Nothing;
@@ -373,11 +374,11 @@ impl Rig {
 }
 
 fn launch() -> (Arc<Region>, ParentChannel, Producer) {
-    let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
-    region.introduce(1, 0, BYTES, BYTES);
+    let (region, _file) = Region::create(Region::bytes_for(RINGS)).expect("memory");
+    region.introduce(1, 0, RINGS);
     let region = Arc::new(region);
-    let channel = ParentChannel::new(region.clone(), BYTES, BYTES);
-    let worker = Producer::responses(region.clone(), BYTES, BYTES);
+    let channel = ParentChannel::new(region.clone(), RINGS);
+    let worker = Producer::responses(region.clone(), RINGS);
     (region, channel, worker)
 }
 

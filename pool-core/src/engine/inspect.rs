@@ -178,6 +178,7 @@ fn kernel_state(pid: u32) -> Option<KernelState> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shm::region::RingSizes;
 
     #[test]
     fn this_process_can_be_looked_at() {
@@ -198,7 +199,8 @@ mod tests {
     /// Whatever a worker says of its stack, there is an end to it.
     #[test]
     fn a_stack_of_nonsense_is_survived() {
-        let (region, _file) = Region::create(Region::bytes_for(4096, 4096)).expect("memory");
+        let (region, _file) =
+            Region::create(Region::bytes_for(RingSizes::both(4096))).expect("memory");
         let told = &region.words().stack;
         let mut state = 1_u64;
         let mut random = || {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::slot_id::SlotId;
 use crate::backend::launcher::{LaunchSpec, Outlets};
+use crate::shm::region::RingSizes;
 use crate::sys;
 
 /// A launch that is due.
@@ -14,7 +15,7 @@ pub(super) struct Due {
     pub(super) slot: SlotId,
     pub(super) number: u32,
     pub(super) generation: u32,
-    pub(super) ring_bytes: usize,
+    pub(super) rings: RingSizes,
 }
 
 impl Due {
@@ -24,8 +25,7 @@ impl Due {
             number: self.number,
             generation: self.generation,
             seed: sys::random_seed(),
-            request_bytes: self.ring_bytes,
-            response_bytes: self.ring_bytes,
+            rings: self.rings,
             outlets,
             tie: Arc::new(tie),
         }

@@ -2,7 +2,8 @@
 //! [`leader`](super::leader), and to be woken.
 
 use std::io;
-use std::sync::Arc;
+use std::ptr;
+use std::sync::{Arc, Weak};
 use std::task::Wake;
 use std::time::{Duration, Instant};
 
@@ -289,7 +290,9 @@ impl Leadership {
 /// One waiting thread: what wakes it, wherever it sleeps.
 pub(super) struct Parker {
     state: AtomicU32,
-    leader_wakeup: Arc<Event>,
+    /// Threads keep their parkers, so a parker must not keep its pool's descriptor: a forked copy
+    /// of the thread would close it when it exits.
+    leader_wakeup: Weak<Event>,
     thread: thread::Thread,
 }
 
@@ -306,7 +309,7 @@ impl Parker {
     pub(super) fn new(leader_wakeup: &Arc<Event>) -> Self {
         Self {
             state: AtomicU32::new(AWAKE),
-            leader_wakeup: leader_wakeup.clone(),
+            leader_wakeup: Arc::downgrade(leader_wakeup),
             thread: thread::current(),
         }
     }
@@ -314,14 +317,19 @@ impl Parker {
     fn notify(&self) {
         match self.state.swap(NOTIFIED, Ordering::AcqRel) {
             PARKED => self.thread.unpark(),
-            ON_BELLS => self.leader_wakeup.set(),
+            // Who sleeps there is inside of the pool, so there is one.
+            ON_BELLS => {
+                if let Some(wakeup) = self.leader_wakeup.upgrade() {
+                    wakeup.set();
+                }
+            }
             _ => {}
         }
     }
 
     /// Whether it is a thread of the pool whose leader this wakes.
     pub(super) fn is_of(&self, leader_wakeup: &Arc<Event>) -> bool {
-        Arc::ptr_eq(&self.leader_wakeup, leader_wakeup)
+        ptr::eq(self.leader_wakeup.as_ptr(), Arc::as_ptr(leader_wakeup))
     }
 
     /// Forgets a notification, and says whether there was one.
@@ -372,6 +380,21 @@ mod tests {
 
     fn parker() -> Arc<Parker> {
         Arc::new(Parker::new(&Arc::new(Event::new().expect("a descriptor"))))
+    }
+
+    #[test]
+    fn a_thread_keeps_no_descriptor_of_a_pool_that_it_waited_in() {
+        let event = Arc::new(Event::new().expect("a descriptor"));
+        let parker = Parker::new(&event);
+        assert!(parker.is_of(&event) && parker.prepare(ON_BELLS));
+        parker.notify();
+        assert!(parker.take());
+        let event = Arc::into_inner(event).expect("the parker keeps none");
+        drop(event);
+        // Somebody may still have a waker of it.
+        assert!(parker.prepare(ON_BELLS));
+        parker.notify();
+        assert!(parker.take());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::record_reader::{RecordReader, Step};
 use super::work;
 use crate::observe::stats::Stats;
 use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind, Head, MAX_HEAD};
-use crate::shm::region::{LOOKS_BY_ITSELF, Region, WANT_RESULTS, WANT_SPACE};
+use crate::shm::region::{LOOKS_BY_ITSELF, Region, RingSizes, WANT_RESULTS, WANT_SPACE};
 use crate::shm::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sys;
@@ -44,13 +44,13 @@ struct Unsent {
 const PUBLISH_BYTES: usize = 512;
 
 impl ParentChannel {
-    pub(super) fn new(region: Arc<Region>, request_bytes: usize, response_bytes: usize) -> Self {
+    pub(super) fn new(region: Arc<Region>, rings: RingSizes) -> Self {
         Self {
-            requests: Producer::requests(region.clone(), request_bytes),
-            responses: Consumer::responses(region.clone(), request_bytes, response_bytes),
+            requests: Producer::requests(region.clone(), rings),
+            responses: Consumer::responses(region.clone(), rings),
             region,
             unsent: None,
-            reader: RecordReader::new(response_bytes / 8),
+            reader: RecordReader::new(rings.responses / 8),
             wants: 0,
             is_mute: false,
             may_spin: false,
@@ -314,21 +314,18 @@ mod tests {
     use crate::process::worker_info::WorkerInfo;
 
     const BYTES: usize = 4096;
+    const RINGS: RingSizes = RingSizes::both(BYTES);
     const SLOT: SlotId = SlotId::new(0);
 
     /// Both ends of a region, and a scheduler whose one worker is up.
     fn both_ends() -> (ParentChannel, Producer, Scheduler<Chunk>) {
-        let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
-        region.introduce(1, 0, BYTES, BYTES);
+        let (region, _file) = Region::create(Region::bytes_for(RINGS)).expect("memory");
+        region.introduce(1, 0, RINGS);
         let region = Arc::new(region);
-        let channel = ParentChannel::new(region.clone(), BYTES, BYTES);
+        let channel = ParentChannel::new(region.clone(), RINGS);
         let mut scheduler = Scheduler::new(1, None);
         scheduler.up(SLOT);
-        (
-            channel,
-            Producer::responses(region, BYTES, BYTES),
-            scheduler,
-        )
+        (channel, Producer::responses(region, RINGS), scheduler)
     }
 
     fn drain(

@@ -366,10 +366,11 @@ mod tests {
 
     use super::*;
     use crate::codec::AHEAD;
-    use crate::shm::region::Region;
+    use crate::shm::region::{Region, RingSizes};
     use crate::shm::ring::Producer;
 
     const BYTES: usize = 4096;
+    const RINGS: RingSizes = RingSizes::both(BYTES);
     const OUTCOME: Due = Due::Outcome { is_measured: false };
     const MEASURED: Due = Due::Outcome { is_measured: true };
     const ALL_DUE: [Due; 5] = [Due::Nothing, OUTCOME, MEASURED, Due::Time, Due::LastWords];
@@ -386,13 +387,13 @@ mod tests {
 
     impl Rig {
         fn new() -> Self {
-            let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
-            region.introduce(1, 0, BYTES, BYTES);
+            let (region, _file) = Region::create(Region::bytes_for(RINGS)).expect("memory");
+            region.introduce(1, 0, RINGS);
             let region = Arc::new(region);
             Self {
                 reader: RecordReader::new(BYTES / 8),
-                ring: Consumer::responses(region.clone(), BYTES, BYTES),
-                worker: Producer::responses(region, BYTES, BYTES),
+                ring: Consumer::responses(region.clone(), RINGS),
+                worker: Producer::responses(region, RINGS),
             }
         }
 

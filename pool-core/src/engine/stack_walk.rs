@@ -128,7 +128,7 @@ pub(crate) mod fuzzing {
     use super::{Copied, MAX_FRAMES, walk};
     use crate::fuzzing::Input;
     use crate::process::code::main_code;
-    use crate::shm::region::Region;
+    use crate::shm::region::{Region, RingSizes};
     use crate::sync::atomic::Ordering;
 
     /// Walks what an input says of a stack. Random numbers lead nowhere, so each may be meant as a
@@ -152,7 +152,7 @@ pub(crate) mod fuzzing {
             }
         };
         let region = REGION.get_or_init(|| {
-            let created = Region::create(Region::bytes_for(4096, 4096));
+            let created = Region::create(Region::bytes_for(RingSizes::both(4096)));
             created.expect("memory").0
         });
         let told = &region.words().stack;

@@ -36,7 +36,7 @@ pub(super) fn until(time: u64) -> Duration {
 /// If a timer fires long after it was due, the machine, the container or this process was stopped,
 /// and so may the worker have been. So it gets as much time as the timer was late, but no more than
 /// it had from the beginning.
-pub(super) fn respite(due: u64, now: u64, limit: u64) -> Option<u64> {
+pub(super) fn extra_time(due: u64, now: u64, limit: u64) -> Option<u64> {
     let late = now.saturating_sub(due);
     (late > LATE_NS).then_some(late.min(limit))
 }

@@ -22,6 +22,23 @@ const WORDS_BYTES: usize = if sync::IS_MODEL { 1 << 14 } else { 4096 };
 /// then. A model has no use for it.
 const STACK_BYTES: usize = if sync::IS_MODEL { 0 } else { 64 * 1024 };
 
+/// The capacities of a worker's two rings, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RingSizes {
+    pub(crate) requests: usize,
+    pub(crate) responses: usize,
+}
+
+impl RingSizes {
+    /// Both of so many bytes.
+    pub(crate) const fn both(bytes: usize) -> Self {
+        Self {
+            requests: bytes,
+            responses: bytes,
+        }
+    }
+}
+
 /// Where the rings begin.
 const RINGS: usize = WORDS_BYTES + STACK_BYTES;
 
@@ -258,8 +275,8 @@ impl Region {
     }
 
     /// The bytes that a region with rings of these capacities takes.
-    pub(crate) fn bytes_for(request_bytes: usize, response_bytes: usize) -> usize {
-        RINGS + request_bytes + response_bytes
+    pub(crate) fn bytes_for(rings: RingSizes) -> usize {
+        RINGS + rings.requests + rings.responses
     }
 
     /// Worker: how much memory it holds, in bytes.
@@ -276,16 +293,10 @@ impl Region {
     }
 
     /// Parent, before the launch: writes down who the worker will be.
-    pub(crate) fn introduce(
-        &self,
-        number: u32,
-        generation: u32,
-        request_bytes: usize,
-        response_bytes: usize,
-    ) {
+    pub(crate) fn introduce(&self, number: u32, generation: u32, rings: RingSizes) {
         assert_eq!(
             self.bytes(),
-            Self::bytes_for(request_bytes, response_bytes),
+            Self::bytes_for(rings),
             "a launcher made a region of the wrong size"
         );
         let identity = &self.words().identity;
@@ -293,10 +304,10 @@ impl Region {
         identity.generation.store(generation, Ordering::Relaxed);
         identity
             .request_bytes
-            .store(request_bytes as u64, Ordering::Relaxed);
+            .store(rings.requests as u64, Ordering::Relaxed);
         identity
             .response_bytes
-            .store(response_bytes as u64, Ordering::Relaxed);
+            .store(rings.responses as u64, Ordering::Relaxed);
         identity.version.store(PROTOCOL_VERSION, Ordering::Relaxed);
         for (half, word) in
             halves(crate::shm::build_identity::build_identity()).zip(&identity.build)
@@ -311,13 +322,12 @@ impl Region {
 
     /// Parent: takes its side of the rings, which have these capacities. `false`: they do not fill
     /// the region, or somebody has that side already. Two would write over each other.
-    pub(crate) fn claim(&self, request_bytes: usize, response_bytes: usize) -> bool {
-        self.bytes() == Self::bytes_for(request_bytes, response_bytes)
-            && !self.is_claimed.swap(true, Ordering::AcqRel)
+    pub(crate) fn claim(&self, rings: RingSizes) -> bool {
+        self.bytes() == Self::bytes_for(rings) && !self.is_claimed.swap(true, Ordering::AcqRel)
     }
 
     /// Worker, first thing: the capacities of the two rings, or why this is no region of ours.
-    pub(crate) fn capacities(&self) -> Result<(usize, usize), &'static str> {
+    pub(crate) fn capacities(&self) -> Result<RingSizes, &'static str> {
         if self.bytes() < RINGS {
             return Err("the shared memory is too small to be a region");
         }
@@ -335,16 +345,18 @@ impl Region {
         {
             return Err("the region is of another program, or of another build of this one");
         }
-        let request = identity.request_bytes.load(Ordering::Relaxed) as usize;
-        let response = identity.response_bytes.load(Ordering::Relaxed) as usize;
+        let rings = RingSizes {
+            requests: identity.request_bytes.load(Ordering::Relaxed) as usize,
+            responses: identity.response_bytes.load(Ordering::Relaxed) as usize,
+        };
         let valid = |bytes: &usize| RING_BYTES.contains(bytes) && bytes.is_power_of_two();
-        if !valid(&request)
-            || !valid(&response)
-            || self.bytes() != Self::bytes_for(request, response)
+        if !valid(&rings.requests)
+            || !valid(&rings.responses)
+            || self.bytes() != Self::bytes_for(rings)
         {
             return Err("the region's rings do not fill it");
         }
-        Ok((request, response))
+        Ok(rings)
     }
 
     pub(crate) fn words(&self) -> &Words {
@@ -369,8 +381,8 @@ impl Region {
     }
 
     /// The first byte of the response ring, which follows the request ring.
-    pub(crate) fn response_ring(&self, request_bytes: usize) -> NonNull<u8> {
-        self.at(RINGS + request_bytes)
+    pub(crate) fn response_ring(&self, rings: RingSizes) -> NonNull<u8> {
+        self.at(RINGS + rings.requests)
     }
 
     fn at(&self, offset: usize) -> NonNull<u8> {
@@ -500,15 +512,16 @@ mod tests {
     use super::*;
 
     fn region() -> Region {
-        let (region, _file) = Region::create(Region::bytes_for(4096, 4096)).expect("memory");
-        region.introduce(3, 1, 4096, 4096);
+        let (region, _file) =
+            Region::create(Region::bytes_for(RingSizes::both(4096))).expect("memory");
+        region.introduce(3, 1, RingSizes::both(4096));
         region
     }
 
     #[test]
     fn a_region_says_what_it_is() {
         let region = region();
-        assert_eq!(region.capacities(), Ok((4096, 4096)));
+        assert_eq!(region.capacities(), Ok(RingSizes::both(4096)));
         let identity = &region.words().identity;
         assert_eq!(identity.number.load(Ordering::Relaxed), 3);
         identity.request_bytes.store(8192, Ordering::Relaxed);
@@ -527,9 +540,13 @@ mod tests {
     #[test]
     fn each_side_of_a_region_is_had_once() {
         let region = region();
-        assert!(!region.claim(4096, 8192), "not its rings");
-        assert!(region.claim(4096, 4096));
-        assert!(!region.claim(4096, 4096), "a second time");
+        let other = RingSizes {
+            requests: 4096,
+            responses: 8192,
+        };
+        assert!(!region.claim(other), "not its rings");
+        assert!(region.claim(RingSizes::both(4096)));
+        assert!(!region.claim(RingSizes::both(4096)), "a second time");
     }
 
     /// Both sides must agree on every item: whatever the parent took to have begun is run, and

@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::region::{Region, Words};
+use super::region::{Region, RingSizes, Words};
 use crate::sync::{
     self,
     atomic::{AtomicU64, Ordering},
@@ -57,14 +57,14 @@ struct Memory {
 unsafe impl Send for Memory {}
 
 impl Memory {
-    fn requests(region: Arc<Region>, request_bytes: usize) -> Self {
+    fn requests(region: Arc<Region>, rings: RingSizes) -> Self {
         let first = region.request_ring();
-        Self::new(region, first, request_bytes, REQUESTS)
+        Self::new(region, first, rings.requests, REQUESTS)
     }
 
-    fn responses(region: Arc<Region>, request_bytes: usize, response_bytes: usize) -> Self {
-        let first = region.response_ring(request_bytes);
-        Self::new(region, first, response_bytes, RESPONSES)
+    fn responses(region: Arc<Region>, rings: RingSizes) -> Self {
+        let first = region.response_ring(rings);
+        Self::new(region, first, rings.responses, RESPONSES)
     }
 
     fn new(region: Arc<Region>, first: NonNull<u8>, capacity: usize, positions: Positions) -> Self {
@@ -160,17 +160,13 @@ pub(crate) struct Producer {
 
 impl Producer {
     /// The parent's side of the request ring.
-    pub(crate) fn requests(region: Arc<Region>, request_bytes: usize) -> Self {
-        Self::new(Memory::requests(region, request_bytes))
+    pub(crate) fn requests(region: Arc<Region>, rings: RingSizes) -> Self {
+        Self::new(Memory::requests(region, rings))
     }
 
     /// The worker's side of the response ring.
-    pub(crate) fn responses(
-        region: Arc<Region>,
-        request_bytes: usize,
-        response_bytes: usize,
-    ) -> Self {
-        Self::new(Memory::responses(region, request_bytes, response_bytes))
+    pub(crate) fn responses(region: Arc<Region>, rings: RingSizes) -> Self {
+        Self::new(Memory::responses(region, rings))
     }
 
     fn new(memory: Memory) -> Self {
@@ -304,17 +300,13 @@ pub(crate) struct Consumer {
 
 impl Consumer {
     /// The worker's side of the request ring.
-    pub(crate) fn requests(region: Arc<Region>, request_bytes: usize) -> Self {
-        Self::new(Memory::requests(region, request_bytes))
+    pub(crate) fn requests(region: Arc<Region>, rings: RingSizes) -> Self {
+        Self::new(Memory::requests(region, rings))
     }
 
     /// The parent's side of the response ring.
-    pub(crate) fn responses(
-        region: Arc<Region>,
-        request_bytes: usize,
-        response_bytes: usize,
-    ) -> Self {
-        Self::new(Memory::responses(region, request_bytes, response_bytes))
+    pub(crate) fn responses(region: Arc<Region>, rings: RingSizes) -> Self {
+        Self::new(Memory::responses(region, rings))
     }
 
     fn new(memory: Memory) -> Self {
@@ -477,11 +469,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn pair(bytes: usize) -> (Arc<Region>, Producer, Consumer) {
-        let (region, _file) = Region::create(Region::bytes_for(bytes, bytes)).expect("memory");
-        region.introduce(1, 0, bytes, bytes);
+        let (region, _file) =
+            Region::create(Region::bytes_for(RingSizes::both(bytes))).expect("memory");
+        region.introduce(1, 0, RingSizes::both(bytes));
         let region = Arc::new(region);
-        let producer = Producer::requests(region.clone(), bytes);
-        let consumer = Consumer::requests(region.clone(), bytes);
+        let producer = Producer::requests(region.clone(), RingSizes::both(bytes));
+        let consumer = Consumer::requests(region.clone(), RingSizes::both(bytes));
         (region, producer, consumer)
     }
 

@@ -151,16 +151,16 @@ impl Completion {
                 self.deliver(std::mem::take(&mut batch));
                 continue;
             }
-            let settled = self.settle(outcome);
+            let translated = self.translate(outcome);
             // What is known of items' runs stands in a row, and is of as many attempts.
-            let differs = batch.runs.is_empty() != settled.run.is_none();
-            if batch.count > 0 && (differs || batch.losses != settled.losses) {
+            let differs = batch.runs.is_empty() != translated.run.is_none();
+            if batch.count > 0 && (differs || batch.losses != translated.losses) {
                 self.deliver(std::mem::take(&mut batch));
             }
             if batch.count == 0 {
                 batch.first = index + at;
             }
-            batch.add(settled);
+            batch.add(translated);
         }
         self.deliver(batch);
         match refused {
@@ -197,7 +197,7 @@ impl Completion {
     }
 
     /// The outcome as it means something in this process.
-    fn settle(&self, outcome: Outcome) -> Settled {
+    fn translate(&self, outcome: Outcome) -> Translated {
         let Outcome {
             mut result,
             took_ns,
@@ -245,7 +245,7 @@ impl Completion {
                 ..run
             }
         });
-        Settled {
+        Translated {
             result,
             took_ns,
             run,
@@ -382,7 +382,7 @@ impl fmt::Display for Refused {
 impl Error for Refused {}
 
 /// An outcome as it is delivered.
-struct Settled {
+struct Translated {
     result: Result<Bytes, TaskError>,
     took_ns: u64,
     run: Option<Run>,
@@ -403,13 +403,13 @@ struct OutcomeBatch {
 }
 
 impl OutcomeBatch {
-    fn add(&mut self, settled: Settled) {
+    fn add(&mut self, translated: Translated) {
         self.count += 1;
-        self.losses = settled.losses;
-        self.results.push(settled.result);
-        self.took_ns = self.took_ns.saturating_add(settled.took_ns);
-        self.runs.extend(settled.run);
-        self.memory.extend(settled.memory);
+        self.losses = translated.losses;
+        self.results.push(translated.result);
+        self.took_ns = self.took_ns.saturating_add(translated.took_ns);
+        self.runs.extend(translated.run);
+        self.memory.extend(translated.memory);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::shm::protocol;
 use crate::shm::protocol::{
     FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind, Stage,
 };
-use crate::shm::region::{LOOKS_BY_ITSELF, Region, WANT_RESULTS, WANT_SPACE};
+use crate::shm::region::{LOOKS_BY_ITSELF, Region, RingSizes, WANT_RESULTS, WANT_SPACE};
 use crate::shm::ring::{Consumer, Producer};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::thread;
@@ -115,17 +115,12 @@ impl Drop for NumberRun<'_> {
 }
 
 impl WorkerChannel {
-    pub(super) fn new(
-        region: Arc<Region>,
-        ringer: Ringer,
-        request_bytes: usize,
-        response_bytes: usize,
-    ) -> Self {
+    pub(super) fn new(region: Arc<Region>, ringer: Ringer, rings: RingSizes) -> Self {
         Self {
-            requests: Consumer::requests(region.clone(), request_bytes),
-            responses: Producer::responses(region.clone(), request_bytes, response_bytes),
+            requests: Consumer::requests(region.clone(), rings),
+            responses: Producer::responses(region.clone(), rings),
             max_result: u64::MAX,
-            release_at: request_bytes / 8,
+            release_at: rings.requests / 8,
             ringer,
             items: 0,
             has_failed: false,

@@ -53,7 +53,7 @@ pub unsafe fn serve(region: Region, doorbell: OwnedFd) -> i32 {
 /// That of [`serve`].
 pub(crate) unsafe fn serve_and_ring(region: Region, ringer: Ringer) -> i32 {
     let region = Arc::new(region);
-    let Ok((request_bytes, response_bytes)) = region.capacities() else {
+    let Ok(rings) = region.capacities() else {
         return EXIT_CORRUPT;
     };
     panic::expect_tasks();
@@ -70,7 +70,7 @@ pub(crate) unsafe fn serve_and_ring(region: Region, ringer: Ringer) -> i32 {
     );
     #[cfg(feature = "tracing")]
     let _forwarding = crate::observe::events::forward(&region);
-    let mut channel = WorkerChannel::new(region, ringer, request_bytes, response_bytes);
+    let mut channel = WorkerChannel::new(region, ringer, rings);
     let code = channel.serve();
     if !crate::sync::IS_MODEL {
         // The process leaves now. A task may have closed the doorbell, and then its number is
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_region_of_another_build_is_not_served() {
-        let spec = crate::LaunchSpec::for_tests(1, 0, 4096, 4096);
+        let spec = crate::LaunchSpec::for_tests(1, 4096);
         let (region, _file) = Region::create(spec.region_bytes()).expect("memory");
         spec.prepare(&region);
         region.pretend_another_build();

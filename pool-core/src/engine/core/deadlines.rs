@@ -3,7 +3,7 @@
 
 use super::Core;
 use crate::engine::slot_id::SlotId;
-use crate::engine::time_limits::{GRACE_NS, respite};
+use crate::engine::time_limits::{GRACE_NS, extra_time};
 use crate::engine::worker_slot::Killed;
 use crate::error::task_error::TaskError;
 use crate::sync::atomic::Ordering;
@@ -28,9 +28,9 @@ impl Core {
         let waiting = self.scheduler.in_flight(slot);
         let waiting = waiting.filter_map(|chunk| chunk.timeout).min();
         let limit = waiting.map_or(GRACE_NS, Timeout::as_ns);
-        if let Some(respite) = respite(due, now, limit) {
+        if let Some(more) = extra_time(due, now, limit) {
             self.slots[slot].excuse(now - due);
-            self.slots[slot].check_deadline_next_at(Some(now + respite));
+            self.slots[slot].check_deadline_next_at(Some(now + more));
             return;
         }
         if let Some(notice) = self.slots[slot].notice() {

@@ -120,7 +120,7 @@ impl Core {
     pub(in crate::engine) fn begin_reclaim(&mut self, slot: SlotId) {
         let Some((_, channel)) = self.slots[slot].up_mut() else {
             // Its worker is dead, and what it had comes back when its death is booked.
-            self.scheduler.doom(slot);
+            self.scheduler.give_up(slot);
             return;
         };
         let begun = channel.region().begin_reclaim();
@@ -135,7 +135,7 @@ impl Core {
         let finalizer = finalizer.map(FunctionId::number);
         let Some((_, channel)) = self.slots[slot].up_mut() else {
             // It is dead, and nothing of it is to be waited for here.
-            self.scheduler.doom(slot);
+            self.scheduler.give_up(slot);
             return;
         };
         match channel.send_retire(finalizer) {

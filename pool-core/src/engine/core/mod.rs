@@ -331,7 +331,7 @@ impl Core {
             let mut delivery = Delivery::new(done, took_ns);
             #[cfg(feature = "tracing")]
             if let Some(delivery) = &mut delivery {
-                self.settle_origin(slot, delivery);
+                self.await_events(slot, delivery);
             }
             self.notify.deliver(delivery);
             if self.config.lifecycle.looks_after() {

@@ -105,7 +105,7 @@ impl Core {
                 };
                 // It has its descriptors as long as it is not dead.
                 let peer = Peer::alive(&info, &*process.handle);
-                self.settle_items(slot, *channel, peer, begun, death, was_told_to_go);
+                self.take_back_items(slot, *channel, peer, begun, death, was_told_to_go);
                 Some(reason)
             }
             _ => {

@@ -28,7 +28,7 @@ const SIGABRT: ExitStatus = ExitStatus::Signal(Signal::ABORT.as_raw());
 impl Core {
     /// Decides what becomes of all that a worker had, which runs nothing any more and had begun so
     /// many items. What it has finished is taken in first.
-    pub(in crate::engine) fn settle_items(
+    pub(in crate::engine) fn take_back_items(
         &mut self,
         slot: SlotId,
         mut channel: ParentChannel,

@@ -28,7 +28,7 @@ impl Core {
     /// Sees to it that a worker's events of these items are taken in before their span is let
     /// go of.
     #[inline]
-    pub(in crate::engine) fn settle_origin(&self, slot: SlotId, delivery: &mut Delivery) {
+    pub(in crate::engine) fn await_events(&self, slot: SlotId, delivery: &mut Delivery) {
         if delivery.has_origin()
             && let Some(pipes) = self.pipes(slot)
         {

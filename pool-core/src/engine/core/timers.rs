@@ -4,7 +4,7 @@
 
 use super::Core;
 use crate::engine::slot_id::SlotId;
-use crate::engine::time_limits::{nanoseconds, respite};
+use crate::engine::time_limits::{extra_time, nanoseconds};
 use crate::engine::worker_slot::{Killed, Phase};
 use crate::sys;
 
@@ -139,8 +139,8 @@ impl Core {
             let Some((_, give_up)) = self.slots[slot].starting_mut() else {
                 continue;
             };
-            match respite(*give_up, now, limit) {
-                Some(respite) => *give_up = now + respite,
+            match extra_time(*give_up, now, limit) {
+                Some(more) => *give_up = now + more,
                 None => self.kill(slot, Killed::Silent),
             }
         }

@@ -56,7 +56,7 @@ impl Core {
                     slot: index,
                     number,
                     generation,
-                    ring_bytes: self.config.ring_bytes,
+                    rings: self.config.rings,
                 });
             }
         }
@@ -140,8 +140,7 @@ impl Core {
             Ok(Readiness::Ready) => {
                 // Once and for all: the handle may say something else the next time.
                 let region = process.handle.region();
-                let bytes = self.config.ring_bytes;
-                if region.claim(bytes, bytes) {
+                if region.claim(self.config.rings) {
                     let limit = &region.words().advice.max_result;
                     limit.store(self.config.max_result_bytes, Ordering::Relaxed);
                     self.reached(slot, region);
@@ -163,7 +162,7 @@ impl Core {
     }
 
     fn reached(&mut self, slot: SlotId, region: Arc<Region>) {
-        let bytes = self.config.ring_bytes;
+        let rings = self.config.rings;
         let generation = self.slots[slot].generation();
         let Some((process, _)) = self.slots[slot].starting_mut() else {
             return;
@@ -172,7 +171,7 @@ impl Core {
         let position = self.slots[slot].position();
         let number = position.map_or(slot.index(), PositionId::index);
         self.notify.worker_reached(number, &info);
-        let mut channel = ParentChannel::new(region, bytes, bytes);
+        let mut channel = ParentChannel::new(region, rings);
         channel.limit_results(self.config.max_result_bytes);
         self.slots[slot].reach(channel, sys::now_ns());
         self.scheduler.up(slot);
@@ -193,7 +192,7 @@ impl Core {
             process.kill();
             process.ask_again = None;
             self.slots[slot].kill(why, sys::now_ns() + AFTER_KILL_NS);
-            self.scheduler.doom(slot);
+            self.scheduler.give_up(slot);
             // The supervisor keeps this time.
             self.has_errand = true;
         }
@@ -261,7 +260,7 @@ impl Core {
             && let Some((process, _)) = self.slots[slot].up_mut()
         {
             process.kill();
-            self.scheduler.doom(slot);
+            self.scheduler.give_up(slot);
             self.expect_death(slot, AFTER_DEATH_NS);
         }
     }
@@ -315,7 +314,7 @@ impl Core {
         }
         match process.reap() {
             Poll::Pending => {
-                self.scheduler.doom(slot);
+                self.scheduler.give_up(slot);
                 self.slots[slot].await_status(released);
                 self.expect_death(slot, AFTER_DEATH_NS);
             }
@@ -361,7 +360,7 @@ impl Core {
             stderr: process.stderr_tail(),
             info: info.clone(),
         };
-        self.settle_items(slot, channel, Peer::dead(&info), begun, death, expected);
+        self.take_back_items(slot, channel, Peer::dead(&info), begun, death, expected);
     }
 
     /// Whether a worker has died for want of memory under the item with this number.

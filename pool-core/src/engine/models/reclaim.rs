@@ -13,13 +13,13 @@
 use std::sync::Arc;
 
 use super::explore;
-use crate::shm::region::Region;
+use crate::shm::region::{Region, RingSizes};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::thread;
 use crate::sys::Processor;
 
 fn region() -> Arc<Region> {
-    Arc::new(Region::for_model(Region::bytes_for(64, 64)))
+    Arc::new(Region::for_model(Region::bytes_for(RingSizes::both(64))))
 }
 
 /// The worker runs items up to `last`, from `first` on, and returns the number of the last that

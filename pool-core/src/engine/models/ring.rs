@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::explore;
-use crate::shm::region::Region;
+use crate::shm::region::{Region, RingSizes};
 use crate::shm::ring::{Consumer, Producer};
 use crate::sync::thread;
 
@@ -22,9 +22,9 @@ enum Taking {
 /// A stream through a ring that is smaller: it wraps around, and both sides wait for each other.
 fn stream(capacity: usize, pieces: &'static [usize], taking: Taking) {
     explore(2, move || {
-        let region = Region::for_model(Region::bytes_for(capacity, capacity));
-        let mut consumer = Consumer::requests(Arc::new(region.again()), capacity);
-        let mut producer = Producer::requests(Arc::new(region), capacity);
+        let region = Region::for_model(Region::bytes_for(RingSizes::both(capacity)));
+        let mut consumer = Consumer::requests(Arc::new(region.again()), RingSizes::both(capacity));
+        let mut producer = Producer::requests(Arc::new(region), RingSizes::both(capacity));
         let total = pieces.iter().sum::<usize>();
         let bytes: Vec<u8> = (1..=total as u8).collect();
         let expected = bytes.clone();
@@ -100,9 +100,9 @@ fn a_stream_is_taken_where_it_is() {
 #[test]
 fn small_messages_pass() {
     explore(3, || {
-        let region = Region::for_model(Region::bytes_for(8, 8));
-        let mut consumer = Consumer::requests(Arc::new(region.again()), 8);
-        let mut producer = Producer::requests(Arc::new(region), 8);
+        let region = Region::for_model(Region::bytes_for(RingSizes::both(8)));
+        let mut consumer = Consumer::requests(Arc::new(region.again()), RingSizes::both(8));
+        let mut producer = Producer::requests(Arc::new(region), RingSizes::both(8));
         let sender = thread::Builder::new().spawn(move || {
             for word in [7, 8] {
                 while !producer.put_small(word, &[1, 2, 3, 4]) {

@@ -471,8 +471,8 @@ impl<U: WorkUnit> Scheduler<U> {
 
     /// This worker is dead or as good as dead: it gets nothing more, and what it has comes
     /// back when it is down.
-    pub(crate) fn doom(&mut self, slot: SlotId) {
-        self.queues[slot].doom();
+    pub(crate) fn give_up(&mut self, slot: SlotId) {
+        self.queues[slot].give_up();
     }
 
     /// A worker that should go now: it has used up its tasks, or there is no more work.

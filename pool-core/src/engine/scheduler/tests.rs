@@ -213,7 +213,7 @@ impl World {
             Step::Die(slot, death) => {
                 if let Some(worker) = &mut self.workers[slot] {
                     worker.killed.get_or_insert(death);
-                    self.scheduler.doom(slot);
+                    self.scheduler.give_up(slot);
                 }
             }
             Step::Exit(slot) => self.on_exit(slot),
@@ -316,7 +316,10 @@ impl World {
             );
             assert!(!worker.reserved, "nothing before it is its turn");
             assert!(!worker.dismissed, "nothing after it was dismissed");
-            assert!(!worker.retiring && worker.killed.is_none(), "it is doomed");
+            assert!(
+                !worker.retiring && worker.killed.is_none(),
+                "it is given up"
+            );
             if let Some(position) = unit.position.filter(|it| *it < LANES) {
                 let is_its_own = position == slot.index() || self.was_closed[position];
                 assert!(is_its_own, "it is for the worker of position {position}");
@@ -460,7 +463,7 @@ impl World {
             let unit = item.and_then(|item| self.scheduler.unit_of(slot, item));
             if kill && unit.is_some_and(is_here) {
                 worker.killed = Some(Death::Cancelled);
-                self.scheduler.doom(slot);
+                self.scheduler.give_up(slot);
             }
         }
         for unit in self

@@ -8,7 +8,7 @@
 //!  | down          | +--> Dismissed <+ |
 //!  +-- (any)       |          |        |
 //!                  +----------+--------+---> Retiring   (retire)
-//!                  +----------+--------+---> Doomed     (doom)
+//!                  +----------+--------+---> GivenUp    (give_up)
 //! ```
 //!
 //! A transition from a wrong state panics in a build with debug assertions, and does nothing in
@@ -63,7 +63,7 @@ enum QueueState {
     Retiring,
     /// It is dead or as good as dead: it gets nothing more, and what it has comes back when it is
     /// down.
-    Doomed,
+    GivenUp,
 }
 
 /// What was taken back from a worker.
@@ -138,16 +138,16 @@ impl<U: WorkUnit> WorkerQueue<U> {
                 self.state = QueueState::Dismissed;
                 has_waiting
             }
-            QueueState::Doomed => has_waiting,
+            QueueState::GivenUp => has_waiting,
             QueueState::Down | QueueState::Dismissed | QueueState::Retiring => false,
         }
     }
 
     /// It is dead, or as good as dead. In other states than those of a worker that is up it gets
     /// nothing anyway.
-    pub(super) fn doom(&mut self) {
+    pub(super) fn give_up(&mut self) {
         if self.is_up() {
-            self.state = QueueState::Doomed;
+            self.state = QueueState::GivenUp;
         }
     }
 
@@ -340,7 +340,7 @@ mod tests {
         QueueState::Reserved,
         QueueState::Dismissed,
         QueueState::Retiring,
-        QueueState::Doomed,
+        QueueState::GivenUp,
     ];
 
     /// A queue in this state.
@@ -354,7 +354,7 @@ mod tests {
             QueueState::Reserved => queue.reserve(),
             QueueState::Dismissed => assert!(!queue.dismiss()),
             QueueState::Retiring => queue.retire(),
-            QueueState::Doomed => queue.doom(),
+            QueueState::GivenUp => queue.give_up(),
         }
         assert_eq!(queue.state, state);
         queue
@@ -379,7 +379,7 @@ mod tests {
 
     /// What each transition makes of each of `STATES`; `None`: it is refused, and the state stays.
     const TRANSITIONS: [(&str, Transition, [Option<QueueState>; 6]); 6] = {
-        use QueueState::{Active, Dismissed, Doomed, Down, Reserved, Retiring};
+        use QueueState::{Active, Dismissed, Down, GivenUp, Reserved, Retiring};
         [
             (
                 "up",
@@ -400,7 +400,7 @@ mod tests {
                     Some(Active),
                     Some(Dismissed),
                     Some(Retiring),
-                    Some(Doomed),
+                    Some(GivenUp),
                 ],
             ),
             (
@@ -412,19 +412,19 @@ mod tests {
                     Some(Dismissed),
                     Some(Dismissed),
                     Some(Retiring),
-                    Some(Doomed),
+                    Some(GivenUp),
                 ],
             ),
             (
-                "doom",
-                Queue::doom,
+                "give_up",
+                Queue::give_up,
                 [
                     Some(Down),
-                    Some(Doomed),
-                    Some(Doomed),
-                    Some(Doomed),
+                    Some(GivenUp),
+                    Some(GivenUp),
+                    Some(GivenUp),
                     Some(Retiring),
-                    Some(Doomed),
+                    Some(GivenUp),
                 ],
             ),
             (
@@ -467,7 +467,7 @@ mod tests {
             hand(&mut queue, 3);
             let goes_on = !matches!(
                 state,
-                QueueState::Down | QueueState::Retiring | QueueState::Doomed
+                QueueState::Down | QueueState::Retiring | QueueState::GivenUp
             );
             assert_eq!(queue.may_give(), goes_on, "{state:?}");
         }

@@ -154,7 +154,7 @@ impl Slot {
         }
     }
 
-    /// Its rings, also of a worker that is dead and not settled.
+    /// Its rings, also of a worker that is dead and whose items were not taken back.
     pub(super) fn channel(&self) -> Option<&ParentChannel> {
         match &self.phase {
             Phase::Up { channel, .. } => Some(channel),

@@ -10,9 +10,9 @@ use crate::backend::launcher::{Readiness, WorkerHandle};
 use crate::backend::tie::Tie;
 use crate::error::launch_error::LaunchError;
 use crate::process::exit_status::ExitStatus;
-use crate::shm::region::Region;
+use crate::shm::region::{Region, RingSizes};
 
-const BYTES: usize = 4096;
+const RINGS: RingSizes = RingSizes::both(4096);
 
 /// A worker of which there is a region only.
 struct Nothing(Arc<Region>, OwnedFd);
@@ -46,8 +46,8 @@ impl WorkerHandle for Nothing {
 }
 
 fn region() -> Arc<Region> {
-    let (region, _file) = Region::create(Region::bytes_for(BYTES, BYTES)).expect("memory");
-    region.introduce(1, 0, BYTES, BYTES);
+    let (region, _file) = Region::create(Region::bytes_for(RINGS)).expect("memory");
+    region.introduce(1, 0, RINGS);
     Arc::new(region)
 }
 
@@ -67,7 +67,7 @@ fn process() -> Process {
 }
 
 fn channel() -> ParentChannel {
-    ParentChannel::new(region(), BYTES, BYTES)
+    ParentChannel::new(region(), RINGS)
 }
 
 fn position() -> PositionId {
@@ -179,7 +179,7 @@ fn what_was_known_of_a_worker_is_gone_with_it() {
     let [_, _, _, mut slot, _] = each_state();
     fill(&mut slot);
     slot.let_go().expect("a worker");
-    assert!(slot.is_killed(), "what it had is settled by that");
+    assert!(slot.is_killed(), "what it had is taken back by that");
     slot.is_gone();
     assert_nothing_is_known(&slot);
 }
