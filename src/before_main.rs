@@ -46,8 +46,9 @@
 /// ```
 ///
 /// A program that has a `main` calls [`init`](crate::init) in it, where a reader sees it. Both do
-/// no harm together. In a shared library that is loaded while the program runs, neither helps: its
-/// functions are not part of the program that is executed again.
+/// no harm together. In a shared object that a program loads while it runs (a plugin, a Python
+/// extension), neither helps a `SpawnPool`: the program that is executed again has not loaded it.
+/// A `ForkPool` needs neither.
 #[macro_export]
 macro_rules! init_before_main {
     () => {

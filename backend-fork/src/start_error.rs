@@ -1,6 +1,6 @@
 //! Why a fork server could not be started.
 
-use procpool_core::LaunchError;
+use procpool_core::{LaunchError, shared_object};
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -34,6 +34,18 @@ fn list(names: &[String]) -> String {
     }
 }
 
+/// How to start a server while there is one thread.
+fn remedy() -> &'static str {
+    if shared_object().is_some() {
+        "Call ForkServer::start() when the shared object is loaded, before the program that loads \
+         it, or another library, starts threads (in Python, import this module before numpy, say), \
+         and hand it to the pool with .fork_server(&server)"
+    } else {
+        "Call ForkServer::start() as the first thing in main and hand it to the pool with \
+         .fork_server(&server)"
+    }
+}
+
 /// Why a [`ForkServer`](crate::ForkServer) could not be started.
 #[derive(Clone)]
 pub struct StartError {
@@ -54,9 +66,9 @@ impl StartError {
         let mut message = format!(
             "forking is unsound now, because this process has {count} threads: this one, and {}. \
              The copy would have only one of them, and a lock that another one holds at that \
-             moment would stay locked in it forever. Call ForkServer::start() as the first thing \
-             in main and hand it to the pool with .fork_server(&server), or use SpawnPool",
-            list(others)
+             moment would stay locked in it forever. {}, or use SpawnPool",
+            list(others),
+            remedy()
         );
         for (name, what) in OWN {
             if others.iter().any(|other| other == name) {

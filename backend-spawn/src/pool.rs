@@ -1,6 +1,8 @@
 //! The pool whose workers are this executable, executed again.
 
-use procpool_core::{Backend, BuildError, BuildErrorKind, Launcher, PoolBuilder, WorkerPool};
+use procpool_core::{
+    Backend, BuildError, BuildErrorKind, Launcher, PoolBuilder, WorkerPool, shared_object,
+};
 
 use crate::init::check_ready;
 use crate::launcher::SpawnLauncher;
@@ -35,6 +37,16 @@ pub struct SpawnBackend {
 
 impl Backend for SpawnBackend {
     fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError> {
+        if let Some(path) = shared_object() {
+            return Err(BuildError::new(
+                BuildErrorKind::InvalidConfig,
+                format!(
+                    "this code is in a shared object ({}), which the program that is executed \
+                     again as a worker would not have loaded; use ForkPool",
+                    path.display()
+                ),
+            ));
+        }
         check_ready()
             .map_err(|error| BuildError::new(BuildErrorKind::MissingInit, error.to_string()))?;
         Ok(Box::new(SpawnLauncher::new()))

@@ -70,6 +70,7 @@ pub use observe::stats::{Stats, WorkerStats};
 pub use observe::task_metrics::TaskMetrics;
 pub use observe::trace::Tracer;
 pub use observe::worker_exit::{ExitReason, WorkerExit};
+pub use process::code::shared_object;
 pub use process::exit_status::ExitStatus;
 pub use process::fork::after_fork_in_child;
 #[doc(hidden)]
@@ -100,5 +101,5 @@ pub use value::json::Json;
 pub use value::portable::Portable;
 pub use worker::Resource;
 pub use worker::cancel_flag::CancelFlag;
-pub use worker::function::{FunctionId, NotInExecutable, Stateless};
+pub use worker::function::{FunctionId, NotInObject, Stateless};
 pub use worker::initializer::InitializerOutcome;

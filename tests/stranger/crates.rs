@@ -382,32 +382,10 @@ fn main() {
     )],
 );
 
-/// Loads the library that its argument names, and calls `run` in it.
+/// Loads the shared objects that its argument names, and uses their pools.
 pub(crate) const HOST: Crate = Crate::program(
     "host",
-    &[(
-        "src/main.rs",
-        r#"
-use std::ffi::{CString, c_char, c_int, c_void};
-
-unsafe extern "C" {
-    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
-    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
-}
-
-fn main() {
-    procpool::init();
-    let path = CString::new(std::env::args().nth(1).unwrap()).unwrap();
-    unsafe {
-        let library = dlopen(path.as_ptr(), 2);
-        assert!(!library.is_null(), "the library cannot be loaded");
-        let run = dlsym(library, c"run".as_ptr());
-        assert!(!run.is_null(), "there is no `run`");
-        std::mem::transmute::<*mut c_void, extern "C" fn()>(run)();
-    }
-}
-"#,
-    )],
+    &[("src/main.rs", include_str!("extension/host.rs"))],
 );
 
 /// A library whose users know nothing of workers.
@@ -446,60 +424,21 @@ fn main() {
     )],
 };
 
-/// A library with a copy of the crate of its own, as every Rust library has that is loaded.
+/// A shared object with a copy of the crate of its own, as every Rust library has that is loaded.
+pub(crate) const EXTENSION: Crate = Crate {
+    name: "extension",
+    features: "",
+    extra: CDYLIB,
+    files: &[("src/lib.rs", include_str!("extension/lib.rs"))],
+};
+
+/// Another one.
 pub(crate) const PLUGIN: Crate = Crate {
     name: "plugin",
-    features: "",
-    extra: "\n[lib]\ncrate-type = [\"cdylib\"]\n",
-    files: &[(
-        "src/lib.rs",
-        r#"
-use procpool::{BuildErrorKind, ForkPool, Pool, SerialPool, SpawnPool, TaskErrorKind};
-
-fn square(x: u64) -> u64 { x * x }
-fn start(_: u64) {}
-fn end() {}
-
-fn check(name: &str, pool: impl Pool) {
-    let errors = [
-        pool.apply(square, 3).unwrap_err(),
-        pool.apply_async(|x: u64| x, 3).get().unwrap_err(),
-        pool.map(square, 0..3).unwrap_err(),
-        pool.try_map(square, 0..3).remove(2).unwrap_err(),
-        pool.map_async(square, 0..3).get().unwrap_err(),
-        pool.imap(square, 0..3).next().unwrap().unwrap_err(),
-    ];
-    for error in errors {
-        assert_eq!(error.kind(), TaskErrorKind::Invalid, "{error}");
-        assert!(error.to_string().contains("shared library"), "{error}");
-    }
-    println!("{name}: Invalid, as it must be");
-}
-
-macro_rules! refuse {
-    ($name:literal, $builder:expr) => {
-        let error = $builder.build().map(|_| ()).unwrap_err();
-        assert_eq!(error.kind(), BuildErrorKind::InvalidConfig, "{error}");
-        assert!(error.to_string().contains("shared library"), "{error}");
-        println!("{}: InvalidConfig, as it must be", $name);
-    };
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn run() {
-    // This copy's, after the host's.
-    procpool::init();
-    check("serial", SerialPool::new());
-    refuse!("fork initializer", ForkPool::builder().processes(1).initializer(start, 1));
-    refuse!("fork finalizer", ForkPool::builder().processes(1).finalizer(end));
-    check("fork", ForkPool::builder().processes(2).build().unwrap());
-    refuse!("spawn initializer", SpawnPool::builder().processes(1).initializer(start, 1));
-    refuse!("spawn finalizer", SpawnPool::builder().processes(1).finalizer(end));
-    check("spawn", SpawnPool::builder().processes(2).build().unwrap());
-}
-"#,
-    )],
+    ..EXTENSION
 };
+
+const CDYLIB: &str = "\n[lib]\ncrate-type = [\"cdylib\"]\n";
 
 const FORK_ALONE: &str = ", default-features = false, features = [\"fork\"]";
 const SPAWN_ALONE: &str = ", default-features = false, features = [\"spawn\"]";

@@ -3,12 +3,13 @@
 //! made in cargo's folder for tests and built with the same lock file, without a network.
 
 mod crates;
+mod libraries;
 mod scratch;
 
 use crate::crates::{
     ABORTS, CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, FORKS,
-    FORKS_UNNAMED, HOST, LATE, LIBRARY, MARKER, NOT_CARRIED, OWNER, PLUGIN, POINTER, SPAWNS,
-    TESTED, TOKEN, UNAWARE,
+    FORKS_UNNAMED, LATE, LIBRARY, MARKER, NOT_CARRIED, OWNER, POINTER, SPAWNS, TESTED, TOKEN,
+    UNAWARE,
 };
 use crate::scratch::{Scratch, Told};
 
@@ -157,34 +158,13 @@ fn workers_that_never_come_to_init_are_given_up() {
     assert_says_missing_init(&told);
 }
 
-/// A function of a shared library is refused by every kind of pool, as a task, an initializer or a
-/// finalizer: an error, never a jump.
-#[test]
-fn a_function_of_a_shared_library_is_refused() {
-    let scratch = scratch(&[HOST, PLUGIN]);
-    scratch.cargo("build --package plugin").assert_success();
-    scratch.cargo("build --package host").assert_success();
-    let told = scratch.run("host", &scratch.built("libplugin.so"));
-    told.assert_success();
-    for pool in ["serial", "fork", "spawn"] {
-        let line = format!("{pool}: Invalid, as it must be");
-        assert!(told.stdout.contains(&line), "no {line:?} in {told}");
-    }
-    for pool in ["fork", "spawn"] {
-        for option in ["initializer", "finalizer"] {
-            let line = format!("{pool} {option}: InvalidConfig, as it must be");
-            assert!(told.stdout.contains(&line), "no {line:?} in {told}");
-        }
-    }
-}
-
 /// Where panics abort, the error of a task that panicked still says so, and it is not run again.
 #[test]
 fn a_panic_that_aborts_is_a_panic() {
     let scratch = scratch(&[ABORTS]);
     let built = scratch.cargo("build --package aborts --config profile.dev.panic='abort'");
     built.assert_success();
-    let told = scratch.run("aborts", "argument");
+    let told = scratch.run("aborts", &["argument"]);
     told.assert_success();
     for pool in ["fork", "spawn"] {
         let line = format!(
@@ -207,7 +187,7 @@ fn features_of_others_do_not_change_a_program() {
         scratch.cargo(&format!("build {packages}")).assert_success();
         for name in [FORKS.name, SPAWNS.name] {
             if packages.contains(name) {
-                let told = scratch.run(name, "argument");
+                let told = scratch.run(name, &["argument"]);
                 told.assert_success();
                 let line = format!("{name}: Ok(9)");
                 assert!(told.stdout.contains(&line), "no {line:?} in {told}");
@@ -252,5 +232,5 @@ fn run(case: Crate) -> Told {
     let scratch = scratch(&[case]);
     let built = scratch.cargo(&format!("build --package {}", case.name));
     built.assert_success();
-    scratch.run(case.name, "argument")
+    scratch.run(case.name, &["argument"])
 }

@@ -82,15 +82,22 @@ impl Scratch {
     }
 
     /// Runs a program that was built, which must leave nothing behind.
-    pub(crate) fn run(&self, name: &str, argument: &str) -> Told {
+    pub(crate) fn run(&self, name: &str, arguments: &[&str]) -> Told {
         let temporary = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new(self.built(name));
-        command.arg(argument).env("TMPDIR", temporary.path());
+        command.args(arguments).env("TMPDIR", temporary.path());
         let told = self.told(command, RUN_LIMIT);
         let left = fs::read_dir(temporary.path()).expect("it is there");
         let left: Vec<PathBuf> = left.flatten().map(|entry| entry.path()).collect();
         assert!(left.is_empty(), "left behind: {left:?}\n{told}");
         told
+    }
+
+    /// Runs Python with these arguments.
+    pub(crate) fn python(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Told {
+        let mut command = Command::new("python3");
+        command.args(arguments).envs(variables.iter().copied());
+        self.told(command, RUN_LIMIT)
     }
 
     fn told(&self, mut command: Command, limit: Duration) -> Told {
@@ -100,7 +107,9 @@ impl Scratch {
             .each_ref()
             .map(|path| File::create(path).expect("the folder can be written"));
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-        let mut child = command.spawn().expect("it can be run");
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
         let begun = Instant::now();
         let status = loop {
             if let Some(status) = child.try_wait().expect("it can be waited for") {

@@ -35,7 +35,8 @@ use crate::worker::ForkHook;
 /// # Contract
 /// - `launch` does not wait for the worker: it returns as soon as the process is on its way, and
 ///   whatever goes wrong afterwards is said by the [`WorkerHandle`].
-/// - The worker runs the same executable as the parent. Once it has the region and the doorbell, it
+/// - The worker has the same object as the parent: it runs the same executable, or has loaded the
+///   same [shared object](crate::shared_object). Once it has the region and the doorbell, it
 ///   calls [`worker::serve`](crate::worker::serve), whose contract it keeps, and leaves the process
 ///   with the code that this returns.
 /// - The worker dies with the parent, even with one killed by SIGKILL. It has two ties, since user

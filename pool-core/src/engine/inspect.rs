@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::stack_walk::{Copied, walk};
 use crate::observe::dump::{KernelState, WorkerDump};
 use crate::panic::backtrace::Functions;
-use crate::process::code::main_code;
+use crate::process::code::own_code;
 use crate::shm::region::Region;
 use crate::sys;
 
@@ -82,7 +82,7 @@ fn read_stack(pid: u32, copied: &Copied) -> String {
     let theirs = Maps::of(&format!("/proc/{pid}/maps"));
     let mine = Maps::of("/proc/self/maps");
     let code = copied.code();
-    let ours = main_code();
+    let ours = own_code();
     // Where something that is in this process at an address is in the worker.
     let there = |here: u64| {
         let offset = here.wrapping_sub(ours.start as u64);
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn code_is_found_in_files() {
         let maps = Maps::of("/proc/self/maps");
-        let here = main_code().start as u64;
+        let here = own_code().start as u64;
         let (file, at) = maps.find(here).expect("this code is mapped");
         assert_eq!(maps.position(file, at), Some(here));
         assert!(maps.find(0).is_none() && maps.position("no such file", 0).is_none());
@@ -207,7 +207,7 @@ mod tests {
             state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
             state >> 17
         };
-        let code = main_code();
+        let code = own_code();
         for round in 0..200 {
             told.count.store(u32::MAX, Ordering::Relaxed);
             told.code.store(code.start as u64, Ordering::Relaxed);

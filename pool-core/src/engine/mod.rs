@@ -89,7 +89,7 @@ impl Engine {
                 ),
             )
         };
-        crate::process::code::find_main_image().map_err(refused)?;
+        crate::process::code::find_own_image().map_err(refused)?;
         if !IS_MODEL {
             oom_killer::watch();
         }

@@ -127,7 +127,7 @@ pub(crate) mod fuzzing {
 
     use super::{Copied, MAX_FRAMES, walk};
     use crate::fuzzing::Input;
-    use crate::process::code::main_code;
+    use crate::process::code::own_code;
     use crate::shm::region::{Region, RingSizes};
     use crate::sync::atomic::Ordering;
 
@@ -139,7 +139,7 @@ pub(crate) mod fuzzing {
     pub fn stack(input: &[u8]) {
         static REGION: OnceLock<Region> = OnceLock::new();
         const START: u64 = 0x7ffd_0000_0000;
-        let code = main_code();
+        let code = own_code();
         let code = code.start as u64..code.end as u64;
         let mut input = Input(input);
         let number = |input: &mut Input<'_>| {

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::code::main_code;
+use crate::process::code::own_code;
 
 /// More frames than this are of no use to a reader.
 const MAX_FRAMES: usize = 128;
@@ -27,7 +27,7 @@ impl Backtrace {
     /// Appends a caller, by its return address, and says whether there is room for more.
     pub(crate) fn push(&mut self, address: usize) -> bool {
         if self.frames.len() < MAX_FRAMES {
-            let code = main_code();
+            let code = own_code();
             let place = code
                 .contains(&address)
                 .then(|| (address - code.start) as u64);
@@ -39,7 +39,7 @@ impl Backtrace {
     /// The names and places of the callers, as far as this executable knows them: from the function
     /// that panicked to the one that the pool has called.
     pub(crate) fn resolve(&self) -> String {
-        let code = main_code();
+        let code = own_code();
         let mut functions = Functions::default();
         // The worker says how many there are; each takes time to look up.
         for frame in self.frames.iter().take(MAX_FRAMES) {

@@ -1,8 +1,9 @@
-//! What the loader knows of the main executable that distinguishes one build from another.
+//! What the loader knows of the executable, or the shared object, that has this crate's code, which
+//! distinguishes one build from another.
 
 use nix::libc;
 
-use super::object::main_object;
+use super::object::own_object;
 
 /// FNV-1a with 128 bits, over words instead of bytes.
 pub(crate) struct Hash(pub(crate) u128);
@@ -36,7 +37,8 @@ pub(crate) fn build_identity(protocol: u32) -> u128 {
     let mut hash = Hash::new();
     hash.add(env!("CARGO_PKG_VERSION").as_bytes());
     hash.add_word(protocol.into());
-    if let Some(object) = main_object() {
+    if let Some(own) = own_object() {
+        let object = own.object;
         for it in object.segments() {
             hash.add_word(u64::from(it.p_type) << 32 | u64::from(it.p_flags));
             for number in [it.p_vaddr, it.p_filesz, it.p_memsz] {
@@ -59,10 +61,10 @@ pub(crate) fn build_identity(protocol: u32) -> u128 {
 /// build identifier, which is a hash of that. Then it takes a moment.
 pub(crate) fn build_content(protocol: u32) -> u128 {
     let mut hash = Hash(build_identity(protocol));
-    if let Some(object) = main_object()
-        && !object.content(libc::PT_NOTE).any(has_build_id)
+    if let Some(own) = own_object()
+        && !own.object.content(libc::PT_NOTE).any(has_build_id)
     {
-        let loaded = object.content(libc::PT_LOAD);
+        let loaded = own.object.content(libc::PT_LOAD);
         loaded.for_each(|bytes| hash.add(bytes));
     }
     hash.0

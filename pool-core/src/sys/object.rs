@@ -28,6 +28,49 @@ pub(crate) fn main_object() -> Option<Object<'static>> {
     found.filter(|object| !object.segments.is_empty())
 }
 
+/// The object that has this crate's code: the main executable, or a shared object that was linked
+/// with the crate, a Python extension for instance. It stays loaded from now on, whoever
+/// unloads it: its threads, its constants and what the loader says of it are used for good.
+/// `None`: the loader does not say.
+pub(crate) fn own_object() -> Option<OwnObject> {
+    static HERE: u8 = 0;
+    let here = (&raw const HERE).addr();
+    let mut found = None;
+    let mut is_first = true;
+    visit(&mut |object| {
+        if object.has(here) {
+            // In a namespace of its own (`dlmopen`) a shared object may be the first one. glibc,
+            // which alone has these, gives the executable no name.
+            let is_main = is_first && (cfg!(not(target_env = "gnu")) || object.name.is_empty());
+            found = Some(OwnObject { object, is_main });
+            return false;
+        }
+        is_first = false;
+        true
+    });
+    let found = found?;
+    if !found.is_main {
+        keep_loaded(found.object.name);
+    }
+    Some(found)
+}
+
+/// See [`own_object`].
+pub(crate) struct OwnObject {
+    pub(crate) object: Object<'static>,
+    /// Whether it is the main executable.
+    pub(crate) is_main: bool,
+}
+
+/// Has the loader never unload the object that it has loaded by this name.
+fn keep_loaded(name: &CStr) {
+    let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+    // SAFETY: the name ends in a zero. Nothing is loaded, and so no code of a library runs. If the
+    // loader refuses, it is as for each library in Rust: who unloads one while it has threads, or
+    // references to its constants are about, has said in an `unsafe` block that there are none.
+    unsafe { libc::dlopen(name.as_ptr(), flags) };
+}
+
 /// Gives all of them to `look`, the main executable first. None is unloaded meanwhile, for the
 /// loader holds its lock.
 pub(crate) fn for_each_object(mut look: impl FnMut(&Object<'_>)) {
@@ -112,6 +155,14 @@ impl<'a> Object<'a> {
         start..start.wrapping_add(bytes as usize)
     }
 
+    /// Whether this address is in a segment that is loaded.
+    fn has(&self, address: usize) -> bool {
+        self.segments
+            .iter()
+            .filter(|it| it.p_type == libc::PT_LOAD)
+            .any(|it| self.place(it, it.p_memsz).contains(&address))
+    }
+
     /// The bytes at these addresses of the file, if they are loaded from it, all in one segment,
     /// readable and not writable.
     pub(crate) fn bytes(&self, addresses: Range<u64>) -> Option<&'a [u8]> {
@@ -154,6 +205,22 @@ mod tests {
         let end = start + text.len() as u64;
         let bytes = main.bytes(start..end).expect("it is loaded");
         assert_eq!((bytes.as_ptr(), bytes), (text.as_ptr(), text.as_bytes()));
+    }
+
+    /// This is a program, so its own object is the main executable.
+    #[test]
+    fn the_own_object_is_the_one_with_this_code() {
+        let own = own_object().expect("this program");
+        assert!(own.is_main);
+        assert_eq!(
+            own.object.base(),
+            main_object().expect("this program").base()
+        );
+        let here = own_object as fn() -> _ as usize;
+        assert!(own.object.has(here));
+        let mut others = 0;
+        for_each_object(|object| others += usize::from(!object.has(here)));
+        assert!(others > 0, "the C library is elsewhere");
     }
 
     #[test]

@@ -1,14 +1,20 @@
 //! How a function is known in another process.
 //!
-//! For each function that is passed to a pool, the executable has a constant, a [`Function`], which
+//! For each function that is passed to a pool, the *object* that the crate is linked into (the main
+//! executable, or a shared object such as a Python extension) has a constant, a [`Function`], which
 //! points to the function's monomorphised entry. A call names its function by where that constant
-//! lies, counted from the start of the executable's code. Another process runs the same executable,
-//! wherever the loader put it, so the same number means the same function there. A function from a
-//! shared library has no such number and is refused.
+//! lies, counted from the start of the object's code. Another process has the same object, wherever
+//! the loader put it, so the same number means the same function there. That it is the same, each
+//! worker proves before it is given a number: a region says of which
+//! [build](crate::build_identity) its parent is.
+//!
+//! One process may have several objects with a copy of the crate in each, a program and its
+//! plugins. Each copy knows the functions of its own object alone, and refuses all others: those
+//! of a Rust library (`dylib`) whose crate lies in another one, too.
 //!
 //! A number from another process is checked before it means anything: it must lead to a constant
-//! of the executable that has the [`SEAL`]'s address and the mark, which no other constant has.
-//! Whoever forges a number can choose among the functions of this program's calls, and nothing
+//! of the object that has the [`SEAL`]'s address and the mark, which no other constant has.
+//! Whoever forges a number can choose among the functions of this object's calls, and nothing
 //! else.
 #![allow(unsafe_code)]
 
@@ -23,9 +29,10 @@ use serde::de::DeserializeOwned;
 
 use super::ChunkRun;
 use super::name::name_of;
-use crate::process::code::{main_code, main_image};
+use crate::process::code::{own_code, own_image};
 
-/// A function that can be named to another process that runs this executable.
+/// A function that can be named to another process that runs this program, or has loaded this
+/// shared object.
 #[derive(Clone, Copy)]
 pub struct FunctionId(&'static Function);
 
@@ -35,8 +42,8 @@ pub(crate) type EntryFn = fn(&mut ChunkRun<'_>);
 /// What this process knows of a function; a reference to it is all that a chunk carries.
 #[repr(C)]
 struct Function {
-    /// What it is recognised by. In a copy of an executable that is part of this one as mere data
-    /// the address would be another one.
+    /// What it is recognised by. In a copy of an object that is part of this one as mere data, or
+    /// loaded a second time, the address would be another one.
     seal: &'static Seal,
     mark: [u64; 2],
     run: EntryFn,
@@ -83,9 +90,9 @@ impl FunctionId {
     /// there are types without a value.
     ///
     /// # Errors
-    /// [`NotInExecutable`] when the function is not part of the main executable.
+    /// [`NotInObject`] when the function is part of another object than this crate.
     #[inline]
-    pub fn of<F, A, R>(_function: &F) -> Result<Self, NotInExecutable>
+    pub fn of<F, A, R>(_function: &F) -> Result<Self, NotInObject>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -95,7 +102,7 @@ impl FunctionId {
     }
 
     /// The same of a function of this crate's, which no chunk from elsewhere can name.
-    pub(crate) fn of_own<F, A, R>(_function: &F) -> Result<Self, NotInExecutable>
+    pub(crate) fn of_own<F, A, R>(_function: &F) -> Result<Self, NotInObject>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -105,7 +112,7 @@ impl FunctionId {
     }
 
     #[inline]
-    fn checked<F, A, R, const IS_OWN: bool>() -> Result<Self, NotInExecutable>
+    fn checked<F, A, R, const IS_OWN: bool>() -> Result<Self, NotInObject>
     where
         F: Fn(A) -> R + Stateless,
         A: Serialize + DeserializeOwned + 'static,
@@ -113,12 +120,12 @@ impl FunctionId {
     {
         let () = CapturesNothing::<F>::CHECK;
         let entry = Self(Function::of::<F, A, R, IS_OWN>());
-        let image = main_image();
+        let image = own_image();
         let record = ptr::from_ref(entry.0).addr();
         if image.code.contains(&entry.address()) && image.span.contains(&record) {
             Ok(entry)
         } else {
-            Err(NotInExecutable {
+            Err(NotInObject {
                 name: name_of::<F>(),
             })
         }
@@ -128,12 +135,12 @@ impl FunctionId {
         self.0.run as usize
     }
 
-    /// Its number, which is the same in every process that runs this executable: one with the
-    /// same [`build_id`](crate::build_id).
+    /// Its number, which is the same in every process that has this object: one with the same
+    /// [`build_id`](crate::build_id).
     #[must_use]
     pub fn number(self) -> u64 {
         let record = ptr::from_ref(self.0).expose_provenance();
-        record.wrapping_sub(main_code().start) as u64
+        record.wrapping_sub(own_code().start) as u64
     }
 
     /// The function with this number. `None`: no call in this program is of a function with it.
@@ -147,7 +154,7 @@ impl FunctionId {
 
     /// The same for a worker, which also runs functions of this crate's.
     pub(crate) fn resolve(number: u64) -> Option<Self> {
-        let image = main_image();
+        let image = own_image();
         let address = image.code.start.wrapping_add(usize::try_from(number).ok()?);
         let end = address.checked_add(size_of::<Function>())?;
         let is_inside = |range: &Range<usize>| range.start <= address && end <= range.end;
@@ -157,15 +164,15 @@ impl FunctionId {
         }
         let words = ptr::with_exposed_provenance::<u64>(address);
         // SAFETY: it is aligned, and as many bytes as a `Function` has are readable from there:
-        // they lie in a segment of the executable that stays loaded. Nobody writes them (volatile,
+        // they lie in a segment of this object, which stays loaded. Nobody writes them (volatile,
         // since in a program that was linked without unwritable tables somebody might).
         let [seal, first, second] = [0, 1, 2].map(|at| unsafe { words.add(at).read_volatile() });
         if seal != ptr::from_ref(&SEAL).addr() as u64 || [first, second] != MARK {
             return None;
         }
         // SAFETY: only a `Function` has the address of the seal, which is private to this file,
-        // with the mark behind it; and each of them is a constant that lives as long as the
-        // program.
+        // with the mark behind it; and each of them is a constant of this object, which is never
+        // unloaded.
         let function = unsafe { &*ptr::with_exposed_provenance::<Function>(address) };
         image
             .code
@@ -214,24 +221,28 @@ impl fmt::Debug for FunctionId {
     }
 }
 
-/// A function that is not part of the main executable cannot be named to another process.
+/// A function that is part of another object than this crate cannot be named to another process.
 #[derive(Debug, Clone, Copy)]
-pub struct NotInExecutable {
+pub struct NotInObject {
     name: &'static str,
 }
 
-impl fmt::Display for NotInExecutable {
+impl fmt::Display for NotInObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the function {} lies outside the main executable (in a shared library?), where a \
-             worker could not find it; call it from a function of the main executable and pass that",
-            self.name
+            "the function {} lies outside the {} that procpool is linked into, where a worker could \
+             not find it; call it from a function of that, and pass that function",
+            self.name,
+            match own_image().shared {
+                Some(_) => "shared object",
+                None => "program",
+            }
         )
     }
 }
 
-impl std::error::Error for NotInExecutable {}
+impl std::error::Error for NotInObject {}
 
 /// A function that can run in another process: a function item, or a closure that captures nothing.
 ///
@@ -299,8 +310,8 @@ impl<F> CapturesNothing<F> {
 /// as a proof as well as any value.
 ///
 /// # Safety
-/// The caller of a pool has passed a value of `F`, in this process or in the parent that runs the
-/// same executable.
+/// The caller of a pool has passed a value of `F`, in this process or in the parent that has the
+/// same object.
 unsafe fn zst_value<F: Stateless>() -> F {
     let () = CapturesNothing::<F>::CHECK;
     // SAFETY: `F` has no bytes (checked above, at compile time), so a read of it reads nothing.
@@ -320,7 +331,7 @@ mod tests {
     }
 
     fn entry_of<F: Fn(u64) -> u64 + Stateless>(function: F) -> FunctionId {
-        FunctionId::of::<F, u64, u64>(&function).expect("a function of this executable")
+        FunctionId::of::<F, u64, u64>(&function).expect("a function of this program")
     }
 
     #[test]
@@ -347,12 +358,12 @@ mod tests {
     #[test]
     fn a_number_that_is_no_functions_is_refused() {
         let entry = entry_of(double);
-        let start = main_code().start;
+        let start = own_code().start;
         for number in [
             0,
             1,
             u64::MAX,
-            main_code().len() as u64,
+            own_code().len() as u64,
             entry.address() as u64,
         ] {
             assert_eq!(FunctionId::from_number(number), None, "{number}");
@@ -381,16 +392,16 @@ mod tests {
     #[test]
     fn nothing_of_the_executable_is_mistaken_for_a_function() {
         let entry = entry_of(double);
-        let start = main_code().start;
+        let start = own_code().start;
         let mut found = Vec::new();
-        for range in &main_image().constants {
+        for range in &own_image().constants {
             for place in range.clone().step_by(8) {
                 found.extend(FunctionId::from_number(place.wrapping_sub(start) as u64));
             }
         }
         assert!(found.contains(&entry));
         for function in &found {
-            assert!(main_code().contains(&function.address()));
+            assert!(own_code().contains(&function.address()));
             assert!(!function.name().is_empty());
         }
     }
@@ -415,7 +426,7 @@ mod tests {
             is_own: false,
         };
         let place = ptr::from_ref(&FORGED).addr();
-        let number = place.wrapping_sub(main_code().start) as u64;
+        let number = place.wrapping_sub(own_code().start) as u64;
         assert_eq!(FunctionId::from_number(number), None);
     }
 }

@@ -36,7 +36,7 @@ use crate::sync::atomic::Ordering;
 ///
 /// # Safety
 /// - The region was prepared by [`LaunchSpec::prepare`](crate::LaunchSpec::prepare) in the parent
-///   of this process, which runs the same executable.
+///   of this process, which has the same code.
 /// - From then on nobody has written into it but the engine that the parent's
 ///   [`WorkerHandle`](crate::WorkerHandle) gives it to, and nobody else does while this runs.
 /// - It is served once, here.

@@ -9,7 +9,7 @@ use rustix::process::{Rlimit, chdir, nice, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
-use super::function::{FunctionId, NotInExecutable, Stateless};
+use super::function::{FunctionId, NotInObject, Stateless};
 use super::{current, fork_hooks, last_allocation, memory};
 
 /// The settings of a pool's workers, or of one of them.
@@ -86,8 +86,8 @@ impl Resource {
 
 impl Settings {
     /// The call that makes a worker apply its settings.
-    pub(crate) fn entry() -> Result<FunctionId, NotInExecutable> {
-        fn entry<F: Fn(Settings) + Stateless>(function: F) -> Result<FunctionId, NotInExecutable> {
+    pub(crate) fn entry() -> Result<FunctionId, NotInObject> {
+        fn entry<F: Fn(Settings) + Stateless>(function: F) -> Result<FunctionId, NotInObject> {
             FunctionId::of_own::<F, Settings, ()>(&function)
         }
         entry(|settings: Settings| {

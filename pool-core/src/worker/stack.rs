@@ -19,7 +19,7 @@ use nix::sys::pthread::pthread_self;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use crate::process::code::main_code;
+use crate::process::code::own_code;
 use crate::shm::region::Region;
 use crate::sys;
 
@@ -45,7 +45,7 @@ pub(super) fn answer_questions(region: &Arc<Region>) {
     }
     let asked = Box::new(Asked {
         region: region.clone(),
-        code: main_code().start as u64,
+        code: own_code().start as u64,
         thread: pthread_self(),
         stack: stack_below(ptr::from_ref(region).addr()),
     });

@@ -155,6 +155,10 @@ const PLACES: &[(&str, &str)] = &[
         "forks in tasks, and closes standard streams",
     ),
     (
+        "tests/stranger/extension/",
+        "what a program calls in a shared object",
+    ),
+    (
         "tests/syscalls/sandbox.rs",
         "puts up a sandbox that refuses a system call",
     ),

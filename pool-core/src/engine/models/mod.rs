@@ -72,7 +72,7 @@ fn explore(model: fn()) {
     }
 
     // Once outside, since it reads files.
-    crate::process::code::find_main_image().expect("code");
+    crate::process::code::find_own_image().expect("code");
     if let Some(schedule) = std::env::var_os("MODEL_SCHEDULE") {
         let scheduler = ReplayScheduler::new_from_file(schedule).expect("a schedule");
         run(scheduler, model);

@@ -135,7 +135,7 @@ impl Launcher for Nobody {
 /// submitted the task.
 #[test]
 fn the_supervisor_hears_of_a_result() {
-    crate::process::code::find_main_image().expect("code");
+    crate::process::code::find_own_image().expect("code");
     explore(2, || {
         let (shared, worker) = pool_of_one(128);
         let mut supervisor = Supervisor::new(shared.clone(), Box::new(Nobody));
@@ -153,7 +153,7 @@ fn the_supervisor_hears_of_a_result() {
 
 fn with_pool(preemptions: usize, ring_bytes: usize, calls: fn(&ModelPool)) {
     // Once outside, since it reads files.
-    crate::process::code::find_main_image().expect("code");
+    crate::process::code::find_own_image().expect("code");
     explore(preemptions, move || {
         let (shared, worker) = pool_of_one(ring_bytes);
         let pool = ModelPool { executor: shared };

@@ -1,13 +1,16 @@
-//! Where the loader has put this program's code and constants.
+//! Where the loader has put the code and constants of the object that has this crate's code.
 
+use std::ffi::OsStr;
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use nix::libc;
 
-use crate::sys::object::{Object, main_object};
+use crate::sys::object::{Object, own_object};
 
-/// Where the main executable lies in this process.
+/// Where an object lies in this process.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Image {
     /// Its code: its executable segments.
@@ -16,12 +19,20 @@ pub(crate) struct Image {
     pub(crate) constants: Vec<Range<usize>>,
     /// From the first constant to the last one.
     pub(crate) span: Range<usize>,
+    /// The path by which it was loaded, if it is not the main executable.
+    pub(crate) shared: Option<PathBuf>,
 }
 
-/// Where the main executable lies.
-pub(crate) fn main_image() -> io::Result<Image> {
-    main_object()
-        .map(|object| image_of(&object))
+/// Where the object lies that has this crate's code: the main executable, or a shared object.
+pub(crate) fn own_image() -> io::Result<Image> {
+    own_object()
+        .map(|own| {
+            let name = OsStr::from_bytes(own.object.name().to_bytes());
+            Image {
+                shared: (!own.is_main).then(|| PathBuf::from(name)),
+                ..image_of(&own.object)
+            }
+        })
         .filter(|image| !image.code.is_empty())
         .ok_or_else(|| io::Error::other("the loader does not say where the program's code is"))
 }
@@ -69,12 +80,12 @@ fn image_of(object: &Object<'_>) -> Image {
 
 #[cfg(test)]
 mod tests {
-    use super::main_image;
+    use super::own_image;
 
     #[test]
     fn the_code_is_where_the_kernel_has_mapped_it() {
-        let code = main_image().expect("the loader knows").code;
-        assert!(code.contains(&(main_image as fn() -> _ as usize)));
+        let code = own_image().expect("the loader knows").code;
+        assert!(code.contains(&(own_image as fn() -> _ as usize)));
         // Nothing of another file is in between.
         let maps = std::fs::read_to_string("/proc/self/maps").expect("there is a /proc");
         let program = std::env::current_exe().expect("this program");

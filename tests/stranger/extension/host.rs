@@ -1,0 +1,72 @@
+//! A program with plugins: it loads the shared objects that its arguments name, each of which has a
+//! copy of procpool, as it has one itself.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+
+use procpool::{ForkPool, ForkServer, Pool, SpawnPool};
+
+unsafe extern "C" {
+    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+    fn dlclose(library: *mut c_void) -> c_int;
+}
+
+struct Plugin(*mut c_void);
+
+impl Plugin {
+    fn load(path: &str) -> Self {
+        let path = CString::new(path).unwrap();
+        let library = unsafe { dlopen(path.as_ptr(), 2) };
+        assert!(!library.is_null(), "the library cannot be loaded");
+        Self(library)
+    }
+
+    fn call(&self, name: &str, argument: u64) -> u64 {
+        let c_name = CString::new(name).unwrap();
+        let answer = unsafe {
+            let function = dlsym(self.0, c_name.as_ptr());
+            assert!(!function.is_null(), "there is no `{name}`");
+            std::mem::transmute::<*mut c_void, extern "C" fn(u64) -> u64>(function)(argument)
+        };
+        assert_ne!(answer, u64::MAX, "{name} panicked");
+        answer
+    }
+}
+
+fn main() {
+    procpool::init();
+    let plugins: Vec<Plugin> = std::env::args()
+        .skip(1)
+        .map(|path| Plugin::load(&path))
+        .collect();
+    let server = ForkServer::start().expect("one thread");
+    for plugin in &plugins {
+        assert_eq!(plugin.call("start_server", 0), 0);
+    }
+    // All at the same time: the program's own pools, and each plugin's.
+    let own = ForkPool::builder()
+        .processes(1)
+        .fork_server(&server)
+        .build()
+        .unwrap();
+    let spawned = SpawnPool::builder().processes(1).build().unwrap();
+    for plugin in &plugins {
+        assert_eq!(plugin.call("open_pool", 1), 0);
+    }
+    for _ in 0..3 {
+        for plugin in &plugins {
+            assert_eq!(plugin.call("squares", 4), 14 + 4 * 7);
+            assert_eq!(plugin.call("crash", 5), 1);
+        }
+        assert_eq!(own.map(|x: u64| x + 1, 0..3).unwrap(), [1, 2, 3]);
+        assert_eq!(spawned.map(|x: u64| x + 2, 0..3).unwrap(), [2, 3, 4]);
+    }
+    println!("pools of {} plugins and of the program work", plugins.len());
+    // It stays, for its pool has threads.
+    for plugin in &plugins {
+        unsafe { dlclose(plugin.0) };
+    }
+    assert_eq!(own.map(|x: u64| x + 1, 0..3).unwrap(), [1, 2, 3]);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    println!("and their objects stay");
+}

@@ -1,0 +1,175 @@
+//! A shared object, as Python and other programs load it. Each function is one step of a test, and
+//! answers with a number: 0, or what it is asked for; `FAILED` if it panics.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use procpool::{AnyPool, ForkPool, ForkServer, Pool, SerialPool, SpawnPool, TaskErrorKind, worker};
+
+const FAILED: u64 = u64::MAX;
+
+static POOL: Mutex<Option<AnyPool>> = Mutex::new(None);
+
+fn pool() -> MutexGuard<'static, Option<AnyPool>> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The pool itself, so that several threads can use it at a time.
+fn shared() -> AnyPool {
+    pool().clone().expect("the pool is open")
+}
+
+fn step(run: impl FnOnce() -> u64) -> u64 {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or(FAILED)
+}
+
+static START: Mutex<u64> = Mutex::new(0);
+
+fn set_start(start: u64) {
+    *START.lock().unwrap() = start;
+}
+
+fn leave() {
+    println!(
+        "worker {} leaves",
+        worker::current().map_or(u32::MAX, |it| it.number())
+    );
+}
+
+fn square(x: u64) -> u64 {
+    *START.lock().unwrap() + x * x
+}
+
+/// `s`erial, `f`ork or `s`pawn, by a number: 0, 1, 2.
+#[unsafe(no_mangle)]
+pub extern "C" fn open_pool(backend: u64) -> u64 {
+    step(|| {
+        let built = match backend {
+            0 => Ok(SerialPool::new().into()),
+            1 => ForkPool::builder()
+                .processes(2)
+                .initializer(set_start, 7)
+                .finalizer(leave)
+                .build()
+                .map(AnyPool::from),
+            _ => SpawnPool::builder()
+                .processes(2)
+                .initializer(set_start, 7)
+                .finalizer(leave)
+                .build()
+                .map(AnyPool::from),
+        };
+        match built {
+            Ok(built) => {
+                *pool() = Some(built);
+                0
+            }
+            Err(error) => {
+                println!("refused: {:?}: {error}", error.kind());
+                1
+            }
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn close_pool() -> u64 {
+    step(|| {
+        let pool = pool().take().expect("the pool is open");
+        pool.close();
+        pool.join().expect("it ends");
+        0
+    })
+}
+
+/// The sum of so many squares, each with what the initializer has set.
+#[unsafe(no_mangle)]
+pub extern "C" fn squares(count: u64) -> u64 {
+    step(|| {
+        let pool = shared();
+        let own = std::process::id();
+        let mapped = pool.map(|x: u64| (square(x), std::process::id()), 0..count);
+        let mapped = mapped.expect("it works");
+        if !matches!(pool, AnyPool::Serial(_)) {
+            assert!(mapped.iter().all(|(_, worker)| *worker != own));
+        }
+        mapped.into_iter().map(|(square, _)| square).sum()
+    })
+}
+
+/// One of so many items takes its worker down: how many are lost.
+#[unsafe(no_mangle)]
+pub extern "C" fn crash(count: u64) -> u64 {
+    step(|| {
+        let run = |x: u64| {
+            if x == 3 {
+                std::process::abort();
+            }
+            x
+        };
+        let outcomes = shared().try_map(run, 0..count);
+        let mut lost = 0;
+        for (item, outcome) in (0..count).zip(outcomes) {
+            match outcome {
+                Ok(value) => assert_eq!(value, item),
+                Err(error) => {
+                    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+                    lost += 1;
+                }
+            }
+        }
+        lost
+    })
+}
+
+/// A panic says where it was, and by whom the function was called.
+#[unsafe(no_mangle)]
+pub extern "C" fn panics() -> u64 {
+    #[inline(never)]
+    fn divide(x: u64) -> u64 {
+        10 / x
+    }
+    step(|| {
+        let error = shared().apply(divide, 0).expect_err("a panic");
+        assert!(error.is_panic(), "{error}");
+        let place = error.panic_location().expect("a place");
+        assert!(place.contains("lib.rs"), "{place}");
+        if let Some(backtrace) = error.backtrace() {
+            assert!(backtrace.contains("divide"), "{backtrace}");
+        }
+        0
+    })
+}
+
+/// Prints the numbers of the workers' processes, and keeps them busy from then on.
+#[unsafe(no_mangle)]
+pub extern "C" fn keep_busy() -> u64 {
+    step(|| {
+        let pool = shared();
+        let workers = pool.dump().workers;
+        let pids: Vec<u32> = workers
+            .iter()
+            .filter_map(|it| Some(it.info.as_ref()?.pid()))
+            .collect();
+        let sleep = |()| std::thread::sleep(Duration::from_secs(600));
+        std::mem::forget(pool.map_async(sleep, [(), ()]));
+        println!("workers {pids:?}");
+        0
+    })
+}
+
+/// Starts a fork server for all later pools.
+#[unsafe(no_mangle)]
+pub extern "C" fn start_server() -> u64 {
+    step(|| match ForkServer::start() {
+        Ok(server) => {
+            server.set_global().expect("there was none");
+            0
+        }
+        Err(error) => {
+            println!("refused: {error}");
+            1
+        }
+    })
+}
