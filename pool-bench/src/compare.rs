@@ -78,8 +78,8 @@ pub fn compare(options: &Options) -> Result<()> {
     more_descriptors()?;
     let machine = Machine::describe(&output(&options.python.to_string_lossy(), &["--version"]));
     println!("{}", machine.line());
-    if machine.load_before > 0.5 {
-        println!("the machine is not quiet: the numbers are for orientation only");
+    if let Some(warning) = machine.warning() {
+        println!("{warning}");
     }
     let mut session = options.session()?;
     run(options, &mut session)?;

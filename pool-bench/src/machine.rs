@@ -50,6 +50,13 @@ impl Machine {
         }
     }
 
+    /// What readers must know if others worked on it as well.
+    #[must_use]
+    pub fn warning(&self) -> Option<&'static str> {
+        (self.load_before > 0.5)
+            .then_some("the machine is not quiet: the numbers are for orientation only")
+    }
+
     /// In one line.
     #[must_use]
     pub fn line(&self) -> String {

@@ -56,19 +56,25 @@ pub fn color(name: &str, role: Role) -> RGBColor {
 /// When the chart cannot be drawn.
 pub fn bars(rows: &[&Record]) -> Result<String> {
     let height = 24 * rows.len() as u32 + 44;
-    let largest = rows
-        .iter()
-        .map(|row| row.summary.median)
-        .fold(0.0, f64::max);
-    let positive = rows.iter().map(|row| row.summary.median);
-    let smallest = positive
+    let medians = || rows.iter().map(|row| row.summary.median);
+    let largest = medians().fold(0.0, f64::max);
+    let smallest = medians()
         .filter(|&median| median > 0.0)
         .fold(largest, f64::min);
     if largest <= 0.0 {
         return Ok(String::new());
     }
     let unit = rows.first().map_or(Unit::Seconds, |row| row.unit);
-    let show = |x: &f64| value(unit, *x);
+    // The axis has round numbers of this.
+    let step = match unit {
+        Unit::Bytes => binary_unit(largest),
+        Unit::Seconds | Unit::Count => 1.0,
+    };
+    let show = |x: &f64| value(unit, *x * step);
+    let (largest, smallest) = (largest / step, smallest / step);
+    // Whiskers are inside, but for those that would make all bars small.
+    let whiskers = rows.iter().map(|row| row.summary.upper / step);
+    let last = whiskers.fold(largest, f64::max).min(largest * 2.0);
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
@@ -83,7 +89,7 @@ pub fn bars(rows: &[&Record]) -> Result<String> {
         let draw = |place: &dyn Fn(f64, f64) -> (i32, i32), least: f64| -> Result<()> {
             for (row, record) in rows.iter().enumerate() {
                 let top = count - row as f64;
-                let median = record.summary.median;
+                let median = record.summary.median / step;
                 let fill = color(&record.contender, record.role);
                 let end = place(median.max(least), top - 0.5);
                 let corners = [
@@ -94,12 +100,13 @@ pub fn bars(rows: &[&Record]) -> Result<String> {
                     .map_err(broken)?;
                 // From quartile to quartile.
                 let (lower, upper) = (record.summary.lower, record.summary.upper);
-                let whisker = [lower, upper].map(|x| place(x.max(least), top - 0.5));
+                let inside = |x: f64| (x / step).max(least).min(last);
+                let whisker = [lower, upper].map(|x| place(inside(x), top - 0.5));
                 let line = PathElement::new(whisker, INK.mix(0.8).stroke_width(1));
                 root.draw(&line).map_err(broken)?;
                 let after = whisker[1].0.max(end.0) + 6;
                 let text = label(16, HPos::Left);
-                root.draw(&Text::new(value(unit, median), (after, end.1), text))
+                root.draw(&Text::new(show(&median), (after, end.1), text))
                     .map_err(broken)?;
                 let name = record.contender.clone();
                 let before = (place(least, top).0 - 8, end.1);
@@ -110,14 +117,14 @@ pub fn bars(rows: &[&Record]) -> Result<String> {
         };
         if is_wide {
             let least = smallest / 2.0;
-            let range = (least..largest * 1.3).log_scale();
+            let range = (least..last * 1.3).log_scale();
             let mut chart = builder
                 .build_cartesian_2d(range, 0.0..count)
                 .map_err(broken)?;
             mesh(chart.configure_mesh().disable_y_mesh(), &show).map_err(broken)?;
             draw(&|x, y| chart.backend_coord(&(x, y)), least)?;
         } else {
-            let range = 0.0..largest * 1.1;
+            let range = 0.0..last * 1.1;
             let mut chart = builder
                 .build_cartesian_2d(range, 0.0..count)
                 .map_err(broken)?;
@@ -127,6 +134,12 @@ pub fn bars(rows: &[&Record]) -> Result<String> {
         root.present().map_err(broken)?;
     }
     Ok(in_ink(svg))
+}
+
+/// The largest of bytes, KiB, MiB and GiB of which this is one or more.
+fn binary_unit(bytes: f64) -> f64 {
+    let units = [1 << 30, 1 << 20, 1 << 10].map(f64::from);
+    units.into_iter().find(|&unit| bytes >= unit).unwrap_or(1.0)
 }
 
 /// A line for each contender of one curve. The sizes stand at equal distances, whatever they are.
@@ -275,6 +288,23 @@ mod tests {
             assert!(svg.contains(text), "no {text} in {svg}");
         }
         assert!(!svg.contains("#010203"));
+    }
+
+    /// The bar's own label and its whisker are in the picture, and the axis counts in KiB.
+    #[test]
+    fn bars_of_bytes_have_round_numbers_and_stay_inside() {
+        let mut row = record("ForkPool", None, 700.0 * 1024.0);
+        (row.unit, row.summary.upper) = (Unit::Bytes, 1e9);
+        let svg = bars(&[&row]).expect("it can be drawn");
+        for text in ["700 KiB", "200 KiB", "400 KiB"] {
+            assert!(svg.contains(text), "no {text} in {svg}");
+        }
+        let across = svg
+            .split("x=\"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next());
+        let across = across.filter_map(|x| x.parse::<f64>().ok());
+        assert!(across.fold(0.0, f64::max) < f64::from(WIDTH - 40), "{svg}");
     }
 
     #[test]

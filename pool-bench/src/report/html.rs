@@ -27,7 +27,12 @@ pub fn page(report: &Report) -> Result<String> {
         report.seconds,
         if report.quick { ", a quick run" } else { "" },
     );
-    body += &targets(&report.targets);
+    if let Some(warning) = report.machine.warning() {
+        body += &format!("<p class=\"warning\">{}</p>\n", escape(warning));
+    }
+    // What is missed beside others' work is no alarm.
+    let alarms = report.machine.warning().is_none();
+    body += &targets(&report.targets, alarms);
     let mut keys: Vec<&str> = Vec::new();
     for record in report.records.iter().filter(|record| record.size.is_none()) {
         if !keys.contains(&record.workload.as_str()) {
@@ -52,7 +57,7 @@ pub fn page(report: &Report) -> Result<String> {
     ))
 }
 
-fn targets(verdicts: &[Verdict]) -> String {
+fn targets(verdicts: &[Verdict], alarms: bool) -> String {
     if verdicts.is_empty() {
         return String::new();
     }
@@ -63,10 +68,10 @@ fn targets(verdicts: &[Verdict]) -> String {
         verdicts.len()
     );
     for verdict in verdicts {
-        let (class, word) = if verdict.met {
-            ("met", "met")
-        } else {
-            ("missed", "missed")
+        let (class, word) = match (verdict.met, alarms) {
+            (true, _) => ("met", "met"),
+            (false, true) => ("missed", "missed"),
+            (false, false) => ("", "missed"),
         };
         text += &format!(
             "<tr><td class=\"{class}\">{word}</td><td>{}</td><td>{}</td><td class=\"number\">{}</td><td>{}</td></tr>\n",
@@ -85,12 +90,15 @@ fn workload(report: &Report, key: &str) -> Result<String> {
         .iter()
         .filter(|record| record.workload == key && record.size.is_none())
         .collect();
+    let mut chart = chart::bars(&rows)?;
+    if chart.is_empty() {
+        "<p>0 for everybody.</p>".clone_into(&mut chart);
+    }
     let mut text = format!(
-        "<h2>{}</h2>\n{}\n<details><summary>numbers</summary>\n<table>\n<tr><th></th>\
+        "<h2>{}</h2>\n{chart}\n<details><summary>numbers</summary>\n<table>\n<tr><th></th>\
          <th class=\"number\">median</th><th class=\"number\">quartiles</th><th class=\"number\">n</th>\
          <th class=\"number\">/ floor</th><th class=\"number\">/ ForkPool</th><th class=\"number\">/ SpawnPool</th></tr>\n",
         escape(table::title(key)),
-        chart::bars(&rows)?,
     );
     for record in rows {
         let own = record.summary.median;
