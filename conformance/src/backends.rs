@@ -21,6 +21,8 @@ pub trait Subject: 'static {
     const HAS_WORKERS: bool = true;
     /// Whether [`Pool::trace_to`] writes down what these pools do.
     const IS_TRACED: bool = true;
+    /// Whether they carry what tasks emit: see [`Call::stream`](procpool::Call::stream).
+    const CARRIES_VALUES: bool = true;
 
     /// A pool of this many workers, if it has any.
     fn pool(workers: usize) -> Self::Pool;

@@ -50,6 +50,7 @@ mod daemons;
 mod deadline;
 mod death;
 mod death_mid_transfer;
+mod emitter;
 mod events;
 pub mod failure_modes;
 mod forged_results;

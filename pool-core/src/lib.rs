@@ -49,6 +49,7 @@ pub use api::progress;
 pub use api::serial::SerialPool;
 #[cfg(feature = "stream")]
 pub use api::stream::{ImapLocalStream, ImapStream};
+pub use api::stream_handle::StreamHandle;
 pub use api::trace::Trace;
 #[doc(hidden)]
 pub use backend::launcher::ForkServing;
@@ -101,5 +102,6 @@ pub use value::json::Json;
 pub use value::portable::Portable;
 pub use worker::Resource;
 pub use worker::cancel_flag::CancelFlag;
+pub use worker::emitter::{Disconnected, Emitter};
 pub use worker::function::{FunctionId, NotInObject, Stateless};
 pub use worker::initializer::InitializerOutcome;

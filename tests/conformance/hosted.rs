@@ -23,6 +23,7 @@ impl Subject for Hosted {
     type Pool = HostedPool;
     const NAME: &str = "hosted";
     const IS_TRACED: bool = false;
+    const CARRIES_VALUES: bool = false;
 
     fn pool(workers: usize) -> HostedPool {
         HostedPool::new(workers)

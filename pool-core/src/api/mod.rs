@@ -18,4 +18,5 @@ mod ready;
 pub(crate) mod serial;
 #[cfg(feature = "stream")]
 pub(crate) mod stream;
+pub(crate) mod stream_handle;
 pub(crate) mod trace;

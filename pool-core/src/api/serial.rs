@@ -2,8 +2,9 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::thread;
 use std::time::Instant;
 
 use super::pool::Pool;
@@ -14,8 +15,12 @@ use crate::observe::trace::{Tracer, already_traced};
 use crate::panic::catch::catch_and_discard;
 use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;
+use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink};
+use crate::task::emissions::Emissions;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
+use crate::task::parking::park_until;
+use crate::worker::cancel_flag::{CancelFlag, with_flag};
 use crate::worker::state::Scope;
 
 /// Runs every task at once, in the thread that calls: the oracle for tests, and the way to step
@@ -24,7 +29,8 @@ use crate::worker::state::Scope;
 /// It is faithful where it can be: arguments and results go through the same encoding, and a
 /// panic is the same error. It has no process of its own, though: a task that crashes takes the
 /// program with it, and a timeout cannot be kept. An item of an `imap` runs when its result is
-/// asked for, and the result is given before the input is asked for another item.
+/// asked for, and the result is given before the input is asked for another item. A task of
+/// [`stream`](crate::Call::stream) runs in a thread of its own, beside its reader.
 ///
 /// ```
 /// # use procpool_core as procpool;
@@ -46,7 +52,7 @@ impl SerialPool {
             executor: Arc::new(Serial {
                 scope: Scope::new(),
                 is_closed: AtomicBool::new(false),
-                stats: Mutex::default(),
+                counts: Arc::default(),
                 tracer: Mutex::default(),
             }),
         }
@@ -75,8 +81,40 @@ struct Serial {
     /// Its states are not those of other pools in the same thread.
     scope: Scope,
     is_closed: AtomicBool,
-    stats: Mutex<Stats>,
+    counts: Arc<Counts>,
     tracer: Mutex<Option<Tracer>>,
+}
+
+/// What its threads know, too.
+#[derive(Default)]
+struct Counts {
+    stats: Mutex<Stats>,
+    /// The tasks that emit values and have not ended.
+    streams: Mutex<Vec<Running>>,
+    /// Notified when one of them has.
+    ended: Condvar,
+}
+
+/// A task in a thread of its own.
+struct Running {
+    sink: Arc<dyn CompletionSink>,
+    emissions: Arc<Emissions>,
+    flag: CancelFlag,
+}
+
+impl Counts {
+    fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Vec<Running>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, chunk: Chunk) {
+        // Counted before the outcome is known to anybody, as in the other pools.
+        chunk.run_and_tell(|outcome| outcome.count_in(&mut self.stats()));
+    }
 }
 
 impl Serial {
@@ -85,7 +123,34 @@ impl Serial {
     }
 
     fn stats(&self) -> MutexGuard<'_, Stats> {
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.stats()
+    }
+
+    /// Runs a task that emits values, which may have to wait for their reader.
+    fn start_stream(&self, chunk: Chunk, emissions: Arc<Emissions>, sink: Arc<dyn CompletionSink>) {
+        let (counts, scope, flag) = (self.counts.clone(), self.scope, CancelFlag::new());
+        let running = Running {
+            sink,
+            emissions: emissions.clone(),
+            flag: flag.clone(),
+        };
+        self.counts.streams().push(running);
+        let kept = emissions.clone();
+        let run = move || {
+            with_flag(&flag, || scope.run(|| counts.run(chunk)));
+            scope.drop_states();
+            let mut streams = counts.streams();
+            streams.retain(|it| !Arc::ptr_eq(&it.emissions, &kept));
+            counts.ended.notify_all();
+        };
+        if let Err(error) = thread::Builder::new().spawn(run) {
+            // The chunk was dropped, and has failed by that.
+            self.counts
+                .streams()
+                .retain(|it| !Arc::ptr_eq(&it.emissions, &emissions));
+            self.stats().fail(TaskErrorKind::WorkerLost, 1);
+            drop(error);
+        }
     }
 }
 
@@ -106,23 +171,21 @@ impl Executor for Serial {
         if self.is_closed.load(Ordering::Acquire) {
             self.stats().fail(TaskErrorKind::Closed, count);
             chunk.finish(&TaskError::closed());
+        } else if let Some((emissions, sink)) = chunk.emissions().zip(chunk.sink()) {
+            let (emissions, sink) = (emissions.clone(), sink.clone());
+            self.start_stream(chunk, emissions, sink);
         } else {
-            // Counted before the outcome is known to anybody, as in the other pools.
-            let scope = self.scope;
-            let run = || {
-                chunk.run_and_tell(|outcome| outcome.count_in(&mut self.stats()));
-            };
-            scope.run(run);
+            self.scope.run(|| self.counts.run(chunk));
         }
     }
 
     fn wait_until(
         &self,
         poll: &mut dyn FnMut(Option<&Waker>) -> bool,
-        _deadline: Option<Instant>,
+        deadline: Option<Instant>,
     ) -> bool {
-        // Whatever was submitted has ended.
-        poll(None)
+        // Whatever was submitted has ended, but for what has a thread of its own.
+        park_until(poll, deadline)
     }
 
     /// There is no worker that could take anything while the caller is elsewhere.
@@ -142,8 +205,13 @@ impl Executor for Serial {
         true
     }
 
-    fn cancel(&self, _call: CallId, _how: Cancel) -> bool {
-        false
+    fn cancel(&self, call: CallId, _how: Cancel) -> bool {
+        let streams = self.counts.streams();
+        let running = streams.iter().find(|it| it.sink.call() == call);
+        if let Some(running) = running {
+            running.flag.set();
+        }
+        running.is_some()
     }
 
     fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>) {
@@ -160,14 +228,44 @@ impl Executor for Serial {
 
     fn terminate(&self) {
         self.close();
+        let streams = self.counts.streams();
+        let ended: Vec<Arc<dyn CompletionSink>> = streams
+            .iter()
+            .map(|it| {
+                it.flag.set();
+                it.sink.clone()
+            })
+            .collect();
+        drop(streams);
+        for sink in ended {
+            // Nothing ends a thread, but nobody waits for it.
+            sink.complete(ChunkOutcome::failed(0, 1, TaskError::terminated()));
+        }
     }
 
-    fn join(&self, _deadline: Option<Instant>) -> Result<bool, JoinError> {
-        if self.is_closed.load(Ordering::Acquire) {
-            Ok(true)
-        } else {
-            Err(JoinError::not_closed())
+    fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
+        if !self.is_closed.load(Ordering::Acquire) {
+            return Err(JoinError::not_closed());
         }
+        let mut streams = self.counts.streams();
+        for running in &*streams {
+            // Its reader may be this thread.
+            running.emissions.lift_bound();
+        }
+        while !streams.is_empty() {
+            streams = match deadline.map(|it| it.saturating_duration_since(Instant::now())) {
+                None => self.counts.ended.wait(streams),
+                Some(left) if left.is_zero() => return Ok(false),
+                Some(left) => {
+                    let waited = self.counts.ended.wait_timeout(streams, left);
+                    waited
+                        .map(|it| it.0)
+                        .map_err(|it| PoisonError::new(it.into_inner().0))
+                }
+            }
+            .unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(true)
     }
 
     fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {

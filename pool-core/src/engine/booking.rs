@@ -1,5 +1,7 @@
 //! What the records of a worker mean for the work that it has: each is booked in the scheduler.
 
+use std::sync::Arc;
+
 use super::peer::Peer;
 use super::record_reader::{Due, Payload, Record};
 use super::scheduler::Scheduler;
@@ -10,10 +12,12 @@ use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::buffer::Buffer;
 use crate::shm::item_timing::ItemTiming;
+use crate::shm::region::Region;
 use crate::shm::ring::Corrupt;
 use crate::sys;
+use crate::task::bytes::Bytes;
 use crate::task::chunk::Chunk;
-use crate::task::chunk_outcome::{Outcomes, reported};
+use crate::task::chunk_outcome::{CompletionSink, Outcomes, reported};
 
 /// The records of one worker, on their way to the outcomes.
 pub(super) struct Booking<'a> {
@@ -30,6 +34,8 @@ pub(super) struct Drained {
     pub(super) news: bool,
     /// Chunks that are done, with the nanoseconds that they took.
     pub(super) finished: Vec<(Done<Chunk>, u64)>,
+    /// Where values have come that somebody waits for.
+    pub(super) awaited: Vec<Arc<dyn CompletionSink>>,
 }
 
 impl Booking<'_> {
@@ -42,8 +48,15 @@ impl Booking<'_> {
         match self.scheduler.front(self.slot) {
             None => Due::Nothing,
             Some(front) if front.is_done() => Due::Time,
-            Some(front) => Due::Outcome {
-                is_measured: front.unit.item_metrics().is_some(),
+            Some(front) => match &front.unit.ext {
+                None => Due::Outcome {
+                    is_measured: false,
+                    may_emit: false,
+                },
+                Some(ext) => Due::Outcome {
+                    is_measured: ext.item_metrics.is_some(),
+                    may_emit: ext.emissions.as_ref().is_some_and(|it| it.has_credit()),
+                },
             },
         }
     }
@@ -97,6 +110,26 @@ impl Booking<'_> {
             Some(Err(error)) => self.outcome(0)?.push_error(error),
         }
         Ok(None)
+    }
+
+    /// Books a value that the running item has emitted, which came by this region. `Err`: it has so
+    /// many bytes that there is no memory for them.
+    #[cold]
+    pub(super) fn book_emitted(
+        &mut self,
+        value: Result<Vec<u8>, u64>,
+        region: &Arc<Region>,
+    ) -> Result<(), Corrupt> {
+        let front = self.scheduler.front(self.slot);
+        let front = front.filter(|front| !front.is_done()).ok_or(Corrupt)?;
+        let item = front.next_item();
+        let emissions = front.unit.emissions().ok_or(Corrupt)?;
+        let value = value.map(Bytes::from);
+        let value = value.map_err(|bytes| no_memory(bytes, self.peer.info));
+        if emissions.push(value, region, item).map_err(|_| Corrupt)? {
+            self.drained.awaited.extend(front.unit.sink().cloned());
+        }
+        Ok(())
     }
 
     /// Where the values of a chunk of many go, and how many may still come. `None`: it has not

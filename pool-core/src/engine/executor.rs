@@ -187,6 +187,8 @@ impl Executor for Shared {
             return Err(JoinError::not_closed());
         }
         self.is_ending.store(true, Ordering::SeqCst);
+        // The reader of a stream may be this thread.
+        core.lift_stream_bounds();
         while !self.is_over(&core) {
             if deadline.is_some_and(|deadline| deadline <= sys::now()) {
                 return Ok(false);

@@ -24,6 +24,7 @@ use crate::task::bytes::Bytes;
 use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;
 use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink};
+use crate::task::emissions::Emissions;
 use crate::worker::function::FunctionId;
 
 /// The capacity of each ring, the smallest that there is.
@@ -32,6 +33,9 @@ const RINGS: RingSizes = RingSizes::both(BYTES);
 const SLOT: SlotId = SlotId::new(0);
 /// Chunks of this many items are measured.
 const MEASURED: usize = 11;
+/// Chunks of this many may emit values, of which so many may be unread.
+const EMITTING: usize = 1;
+const UNREAD: u32 = 4;
 /// The most items that one input makes.
 const MAX_ITEMS: usize = 2000;
 
@@ -75,8 +79,10 @@ pub fn records(input: &[u8]) {
             0 => Due::Nothing,
             1 => Due::Time,
             2 => Due::LastWords,
-            3 => Due::Outcome { is_measured: true },
-            _ => Due::Outcome { is_measured: false },
+            next => Due::Outcome {
+                is_measured: next == 3,
+                may_emit: next == 7,
+            },
         };
         if reader.is_at_head() {
             due = next;
@@ -119,6 +125,10 @@ fn read_all(
             Step::Part { more: true } => assert!(ring.seen() < seen, "something was taken"),
             Step::Record(record) => check(&record, due),
             Step::Offer(_) => assert!(is_outcome, "not for {due:?}"),
+            Step::Emitted(_) => {
+                let may_emit = matches!(due, Due::Outcome { may_emit: true, .. });
+                assert!(may_emit, "not for {due:?}");
+            }
         }
     }
 }
@@ -128,7 +138,13 @@ fn check(record: &Record<'_>, due: Due) {
     let is_due = match record {
         Record::LastWords => due == Due::LastWords,
         Record::Time(_) => due == Due::Time,
-        Record::Timing(_) => due == Due::Outcome { is_measured: true },
+        Record::Timing(_) => matches!(
+            due,
+            Due::Outcome {
+                is_measured: true,
+                ..
+            }
+        ),
         Record::Value(_) | Record::Failure(_) | Record::Bulk(..) | Record::NoMemory(_) => {
             matches!(due, Due::Outcome { .. })
         }
@@ -143,6 +159,8 @@ struct Rig {
     scheduler: Scheduler<Chunk>,
     info: WorkerInfo,
     item_metrics: Arc<ItemMetrics>,
+    /// Where the values of items go that emit some.
+    emissions: Vec<Arc<Emissions>>,
     items: usize,
     drains: usize,
     max_tasks: Option<u64>,
@@ -160,6 +178,7 @@ impl Rig {
             scheduler,
             info: WorkerInfo::new(1, 0, 1),
             item_metrics: Arc::default(),
+            emissions: Vec::new(),
             items: 0,
             drains: 0,
             max_tasks,
@@ -168,7 +187,7 @@ impl Rig {
 
     fn step(&mut self, input: &mut Input<'_>) -> Result<(), Corrupt> {
         let words = self.region.words();
-        match input.byte() % 16 {
+        match input.byte() % 17 {
             // The worker, as a worker would.
             0 => {
                 let count = usize::from(input.byte());
@@ -176,7 +195,8 @@ impl Rig {
                 self.write(bytes);
             }
             1 => {
-                let kind = match input.byte() % 7 {
+                let kind = match input.byte() % 9 {
+                    7 | 8 => RecordKind::Emitted,
                     0 => RecordKind::Failure,
                     1 => RecordKind::Time,
                     2 => RecordKind::Bulk,
@@ -219,6 +239,11 @@ impl Rig {
                     self.scheduler.reclaimed_up_to(SLOT, begun);
                 }
                 let _ = self.scheduler.frozen_item(SLOT);
+            }
+            15 => {
+                if let Some(emissions) = self.emissions.last() {
+                    let _ = emissions.next();
+                }
             }
             _ => {
                 let drain = input.byte().is_multiple_of(2);
@@ -276,6 +301,9 @@ impl Rig {
         for (done, took) in drain.finished {
             deliver(Delivery::new(done, took));
         }
+        for emissions in &self.emissions {
+            assert!(emissions.unread() <= UNREAD as usize, "no more than may be");
+        }
     }
 
     fn check_memory(&self) {
@@ -323,9 +351,14 @@ impl Rig {
         let few = u32::try_from(count).expect("few");
         let mut chunk = Chunk::new(function, first, few, items, self.item_metrics.clone());
         chunk.attended = true;
-        // Some are measured.
+        // Some are measured, and some emit values.
         if count == MEASURED {
             chunk.measure();
+        }
+        if count == EMITTING {
+            let emissions = Arc::new(Emissions::new(UNREAD));
+            self.emissions.push(emissions.clone());
+            chunk.emit_to(emissions);
         }
         chunk
     }
@@ -447,6 +480,7 @@ mod tests {
 
     use super::*;
     use crate::shm::item_timing::ItemTiming;
+    use crate::task::emissions::Next;
 
     proptest! {
         #[test]
@@ -468,6 +502,7 @@ mod tests {
             (RecordKind::Value, u64::MAX),
             (RecordKind::Failure, 1 << 40),
             (RecordKind::Time, u64::MAX),
+            (RecordKind::Emitted, 1 << 40),
         ] {
             let mut rig = Rig::new(None);
             rig.write(&head(kind, len));
@@ -492,6 +527,60 @@ mod tests {
             assert!(!rig.scheduler.is_busy(SLOT), "{count}");
             rig.finish();
         }
+    }
+
+    /// A chunk of one item that may emit values was handed out.
+    fn emitting() -> Rig {
+        let mut rig = Rig::new(None);
+        let chunk = rig.chunk(EMITTING, &[]);
+        rig.scheduler.submit(chunk);
+        assert_eq!(rig.scheduler.assign(&mut Vec::new()), Some(SLOT));
+        rig
+    }
+
+    /// What a task emits is taken as far as it may be, and before its outcome.
+    #[test]
+    fn values_are_emitted_as_far_as_there_is_credit() {
+        let mut rig = emitting();
+        for length in [0, 1, 8, 3000] {
+            rig.record(RecordKind::Emitted, &vec![7; length]);
+            assert_eq!(rig.drain(), Ok(()), "{length}");
+        }
+        assert_eq!(rig.emissions[0].unread(), UNREAD as usize);
+        let too_many = |rig: &mut Rig| {
+            rig.record(RecordKind::Emitted, &[7]);
+            assert_eq!(rig.drain(), Err(Corrupt), "nobody has read any");
+            assert_eq!(rig.channel.memory(), 0);
+        };
+        too_many(&mut rig);
+
+        let mut rig = emitting();
+        for _ in 0..20 {
+            for _ in 0..UNREAD {
+                rig.record(RecordKind::Emitted, &[7; 100]);
+                assert_eq!(rig.drain(), Ok(()));
+            }
+            for _ in 0..UNREAD {
+                assert!(matches!(rig.emissions[0].next(), Next::Value(Ok(_))));
+            }
+        }
+        rig.record(RecordKind::Value, &[7; 8]);
+        rig.record(RecordKind::Time, &[0; 8]);
+        assert_eq!(rig.drain(), Ok(()));
+        rig.record(RecordKind::Emitted, &[7]);
+        assert_eq!(rig.drain(), Err(Corrupt), "behind the end");
+        rig.finish();
+
+        let mut late = emitting();
+        late.record(RecordKind::Value, &[7; 8]);
+        late.record(RecordKind::Emitted, &[7]);
+        assert_eq!(late.drain(), Err(Corrupt), "behind the outcome");
+        let mut unasked = Rig::new(None);
+        let chunk = unasked.chunk(2, &[]);
+        unasked.scheduler.submit(chunk);
+        assert_eq!(unasked.scheduler.assign(&mut Vec::new()), Some(SLOT));
+        unasked.record(RecordKind::Emitted, &[7]);
+        assert_eq!(unasked.drain(), Err(Corrupt), "nobody has asked for any");
     }
 
     /// A worker that was asked to measure puts what it measured before each result, and nothing

@@ -10,8 +10,7 @@ use crate::observe::stats::Stats;
 use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind, Head, MAX_HEAD};
 use crate::shm::region::{LOOKS_BY_ITSELF, Region, RingSizes, WANT_RESULTS, WANT_SPACE};
 use crate::shm::ring::{Consumer, Corrupt, Producer};
-use crate::sync::atomic::{Ordering, fence};
-use crate::sys;
+use crate::sync::atomic::Ordering;
 use crate::task::bytes::Bytes;
 use crate::task::chunk::Chunk;
 
@@ -140,15 +139,8 @@ impl ParentChannel {
     }
 
     /// Wakes the worker if it sleeps.
-    fn wake(&self) {
-        let asleep = &*self.region.words().worker_asleep;
-        // What was published before, the worker sees, or we see that it sleeps. See `wait` in
-        // `worker::serve`.
-        fence(Ordering::SeqCst);
-        if asleep.load(Ordering::Relaxed) != 0 {
-            asleep.store(0, Ordering::Relaxed);
-            sys::futex_wake(asleep);
-        }
+    pub(super) fn wake(&self) {
+        self.region.wake_worker();
     }
 
     /// Notifies the worker that memory was freed of which it may hold some.
@@ -273,6 +265,10 @@ impl ParentChannel {
                     };
                     self.reader.put_back(record);
                     return Ok(false);
+                }
+                Step::Emitted(value) => {
+                    booking.book_emitted(value, &self.region)?;
+                    return Ok(true);
                 }
                 Step::End => return Ok(false),
             }

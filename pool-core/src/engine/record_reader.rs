@@ -32,8 +32,9 @@ pub(super) struct RecordReader {
 pub(super) enum Due {
     /// Nothing: it has no work.
     Nothing,
-    /// The outcome of an item; if that is measured, behind what was measured.
-    Outcome { is_measured: bool },
+    /// The outcome of an item; if that is measured, behind what was measured. Before it, if it may
+    /// emit values, one of these.
+    Outcome { is_measured: bool, may_emit: bool },
     /// How long it took for all items of a chunk.
     Time,
     /// It was told to leave, and whatever it says is nobody's.
@@ -50,6 +51,9 @@ pub(super) enum Step {
     Record(Record<'static>),
     /// The result of an item, and behind it what the worker offers with it.
     Offer(Memory),
+    /// A value that an item has emitted. `Err`: it has so many bytes that there is no memory for
+    /// them.
+    Emitted(Result<Vec<u8>, u64>),
 }
 
 /// A whole record.
@@ -221,7 +225,13 @@ impl RecordReader {
             RecordKind::Value => is_of_item && head.len <= self.max_result,
             RecordKind::Failure => is_of_item && head.len <= MAX_FAILURE_BYTES,
             RecordKind::Time if head.len == ItemTiming::BYTES as u64 => {
-                due == Due::Outcome { is_measured: true }
+                matches!(
+                    due,
+                    Due::Outcome {
+                        is_measured: true,
+                        ..
+                    }
+                )
             }
             RecordKind::Time => due == Due::Time && head.len == 8,
             RecordKind::Bulk => {
@@ -229,6 +239,10 @@ impl RecordReader {
             }
             RecordKind::SharedResult => {
                 is_of_item && head.len <= self.max_result.saturating_add(MAX_OFFERED_BYTES)
+            }
+            RecordKind::Emitted => {
+                let may_emit = matches!(due, Due::Outcome { may_emit: true, .. });
+                may_emit && head.len <= self.max_result
             }
         }
     }
@@ -291,6 +305,10 @@ impl RecordReader {
         };
         let record = match (partial.kind, partial.memory) {
             _ if due == Due::LastWords => Record::LastWords,
+            (RecordKind::Emitted, memory) => {
+                let bytes = memory.map(Memory::into_bytes);
+                return Ok(Step::Emitted(bytes.ok_or(partial.len)));
+            }
             (_, None) => Record::NoMemory(partial.len),
             (RecordKind::SharedResult, Some(memory)) => return Ok(Step::Offer(memory)),
             (RecordKind::Bulk, Some(memory)) => Record::Bulk(partial.prefix, memory),
@@ -356,7 +374,7 @@ fn record(kind: RecordKind, bytes: Payload<'_>, due: Due) -> Result<Record<'_>, 
         },
         RecordKind::Failure => Record::Failure(bytes),
         // Never short, and not without memory of their own.
-        RecordKind::Bulk | RecordKind::SharedResult => return Err(Corrupt),
+        RecordKind::Bulk | RecordKind::SharedResult | RecordKind::Emitted => return Err(Corrupt),
     })
 }
 
@@ -371,9 +389,26 @@ mod tests {
 
     const BYTES: usize = 4096;
     const RINGS: RingSizes = RingSizes::both(BYTES);
-    const OUTCOME: Due = Due::Outcome { is_measured: false };
-    const MEASURED: Due = Due::Outcome { is_measured: true };
-    const ALL_DUE: [Due; 5] = [Due::Nothing, OUTCOME, MEASURED, Due::Time, Due::LastWords];
+    const OUTCOME: Due = Due::Outcome {
+        is_measured: false,
+        may_emit: false,
+    };
+    const MEASURED: Due = Due::Outcome {
+        is_measured: true,
+        may_emit: false,
+    };
+    const STREAM: Due = Due::Outcome {
+        is_measured: false,
+        may_emit: true,
+    };
+    const ALL_DUE: [Due; 6] = [
+        Due::Nothing,
+        OUTCOME,
+        MEASURED,
+        STREAM,
+        Due::Time,
+        Due::LastWords,
+    ];
 
     /// A reader, the ring that it reads, and a worker that writes into that.
     struct Rig {
@@ -414,6 +449,7 @@ mod tests {
                 match self.reader.long(&mut self.ring, due)? {
                     Step::Record(record) => all.push(read(record)),
                     Step::Offer(memory) => all.push(("offer", memory.as_slice().to_vec())),
+                    Step::Emitted(bytes) => all.push(("emitted", bytes.expect("memory"))),
                     Step::Part { more: true } => {}
                     Step::Part { more: false } | Step::End => break,
                 }
@@ -462,7 +498,9 @@ mod tests {
             let failure = bytes_of(RecordKind::Failure, &bytes);
             all.push((failure, ("failure", bytes.clone())));
             let offer = bytes_of(RecordKind::SharedResult, &bytes);
-            all.push((offer, ("offer", bytes)));
+            all.push((offer, ("offer", bytes.clone())));
+            let emitted = bytes_of(RecordKind::Emitted, &bytes);
+            all.push((emitted, ("emitted", bytes)));
         }
         let numbers = [&prefix(LARGE_BYTES)[..], &[7; LARGE_BYTES]].concat();
         let mut expected = numbers.clone();
@@ -482,7 +520,7 @@ mod tests {
                     let mut all = Vec::new();
                     for part in written.chunks(piece) {
                         rig.write(part);
-                        all.extend(rig.read(OUTCOME).expect("it is what is due"));
+                        all.extend(rig.read(STREAM).expect("it is what is due"));
                     }
                     let is_it = all == [expected.clone()];
                     assert!(is_it, "{} of {}, by {piece}", expected.0, written.len());
@@ -498,7 +536,7 @@ mod tests {
             for end in 0..written.len().min(200) {
                 let mut rig = Rig::new();
                 rig.write(&written[..end]);
-                let found = rig.read(OUTCOME);
+                let found = rig.read(STREAM);
                 assert_eq!(found, Ok(Vec::new()), "{end} of {}", written.len());
             }
         }
@@ -508,9 +546,19 @@ mod tests {
     fn only_what_is_due_is_read() {
         let timing = [9; ItemTiming::BYTES];
         for (kind, bytes, wanted) in [
-            (RecordKind::Value, &[1; 8][..], &[OUTCOME, MEASURED][..]),
-            (RecordKind::Failure, &[1; 8], &[OUTCOME, MEASURED]),
-            (RecordKind::SharedResult, &[1; 8], &[OUTCOME, MEASURED]),
+            (
+                RecordKind::Value,
+                &[1; 8][..],
+                &[OUTCOME, MEASURED, STREAM][..],
+            ),
+            (RecordKind::Failure, &[1; 8], &[OUTCOME, MEASURED, STREAM]),
+            (
+                RecordKind::SharedResult,
+                &[1; 8],
+                &[OUTCOME, MEASURED, STREAM],
+            ),
+            (RecordKind::Emitted, &[1; 8], &[STREAM]),
+            (RecordKind::Emitted, &[], &[STREAM]),
             (RecordKind::Time, &[1; 8], &[Due::Time]),
             (RecordKind::Time, &timing, &[MEASURED]),
             (RecordKind::Time, &[], &[]),
@@ -542,8 +590,13 @@ mod tests {
             (RecordKind::Bulk, LIMIT),
             (RecordKind::SharedResult, LIMIT + MAX_OFFERED_BYTES),
             (RecordKind::Failure, MAX_FAILURE_BYTES),
+            (RecordKind::Emitted, LIMIT),
         ] {
-            for (len, is_read) in [(longest, true), (longest + 1, false), (u64::MAX, false)] {
+            for (len, is_read) in [
+                (longest, true),
+                (longest + 1, false),
+                (u64::MAX >> 2, false),
+            ] {
                 let mut rig = Rig::new();
                 rig.reader.limit_results(LIMIT);
                 rig.write(&head(kind, len));
@@ -552,7 +605,7 @@ mod tests {
                 } else {
                     Err(Corrupt)
                 };
-                assert_eq!(rig.read(OUTCOME), expected, "{kind:?} of {len}");
+                assert_eq!(rig.read(STREAM), expected, "{kind:?} of {len}");
             }
         }
     }
@@ -560,12 +613,16 @@ mod tests {
     /// Memory grows with what arrives, not with what is announced.
     #[test]
     fn an_endless_record_takes_no_memory_before_it_comes() {
-        for kind in [RecordKind::Value, RecordKind::SharedResult] {
+        for kind in [
+            RecordKind::Value,
+            RecordKind::SharedResult,
+            RecordKind::Emitted,
+        ] {
             let mut rig = Rig::new();
-            rig.write(&head(kind, u64::MAX >> 1));
+            rig.write(&head(kind, u64::MAX >> 2));
             for arrived in 1..50 {
                 rig.write(&[7; 1000]);
-                assert_eq!(rig.read(OUTCOME), Ok(Vec::new()));
+                assert_eq!(rig.read(STREAM), Ok(Vec::new()));
                 let memory = rig.reader.memory();
                 assert!(memory <= 2000 * arrived + AHEAD as usize, "{memory}");
             }

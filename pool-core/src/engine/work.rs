@@ -98,6 +98,16 @@ impl Delivery {
         })
     }
 
+    /// What wakes who waits for a value that a task has emitted.
+    pub(super) fn of_emission(sink: Arc<dyn CompletionSink>) -> Self {
+        Self {
+            attended: true,
+            sink,
+            part: ChunkOutcome::of_emission(),
+            flush_events: None,
+        }
+    }
+
     /// The same where every item fails for the same reason.
     pub(super) fn failed(chunk: Chunk, error: TaskError) -> Option<Self> {
         let outcomes = Outcomes::All(error);

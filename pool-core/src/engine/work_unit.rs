@@ -45,6 +45,12 @@ impl<U: WorkUnit> InFlight<U> {
         self.done == self.unit.count()
     }
 
+    /// The number of its first item without an outcome, counted from 1 among all that its worker
+    /// got.
+    pub(crate) fn next_item(&self) -> u64 {
+        self.first + u64::from(self.done) + 1
+    }
+
     /// How many of its items have no outcome.
     pub(crate) fn open(&self) -> u32 {
         self.unit.count() - self.done

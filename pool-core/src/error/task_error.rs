@@ -152,7 +152,7 @@ impl TaskError {
             Stage::MakeState => TaskErrorKind::State,
             Stage::Run => TaskErrorKind::Panicked,
             Stage::Initialize => TaskErrorKind::Initializer,
-            Stage::EncodeResult => TaskErrorKind::Encode,
+            Stage::EncodeResult | Stage::EncodeEmitted => TaskErrorKind::Encode,
         };
         let message = match (stage, &panic) {
             (Stage::DecodeArgument, None) => format!("cannot deserialise the argument: {message}"),
@@ -172,6 +172,7 @@ impl TaskError {
             (Stage::EncodeResult, Some(_)) => {
                 format!("the result's serialisation panicked: {message}")
             }
+            (Stage::EncodeEmitted, _) => format!("cannot serialise an emitted value: {message}"),
         };
         let mut error = Self::new(kind, message);
         let inner = error.inner_mut();

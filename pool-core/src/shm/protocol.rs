@@ -4,8 +4,9 @@
 //! request ring   frame*   frame  = header (32 bytes) context item*
 //!                         context = what each item of the call needs: often nothing
 //!                         item   = length, bytes of the encoded argument
-//! response ring  record*  record = kind and length, bytes: of the encoded result, a failure, a time
-//!                                  or of the encoded result and what it offers
+//! response ring  record*  record = kind and length, bytes: of the encoded result, a failure, a time,
+//!                                  of a value that the task has emitted, or of the encoded result
+//!                                  and what it offers
 //! ```
 //!
 //! Records carry no names: a worker runs its items in the order in which it got them, so the
@@ -26,6 +27,9 @@ const LONG: u32 = u32::MAX >> 2;
 /// In the eight bytes of a long length: it is an [`SharedResult`](RecordKind::SharedResult). That
 /// kind is so rare that its length is always a long one.
 const OFFERS: u64 = 1 << 63;
+
+/// The same of an [`Emitted`](RecordKind::Emitted).
+const EMITS: u64 = 1 << 62;
 
 /// From how many bytes on a bulk value goes into a ring, or comes out of it, without a stop in
 /// between.
@@ -57,6 +61,8 @@ pub(crate) enum RecordKind {
     /// A `Value` with handles of memory that the worker offers, and behind it what it offers, see
     /// `broadcast`. The worker begins nothing else before the parent has taken that.
     SharedResult = 4,
+    /// A value that the item whose turn it is has emitted: its outcome is still to come.
+    Emitted = 5,
 }
 
 impl Head {
@@ -72,7 +78,7 @@ impl Head {
     /// The head as one word, if it is short.
     #[inline]
     pub(crate) fn word(self) -> Option<u32> {
-        (self.len < u64::from(LONG) && self.kind != RecordKind::SharedResult)
+        (self.len < u64::from(LONG) && self.kind < RecordKind::SharedResult)
             .then_some((self.len as u32) << 2 | self.kind as u32)
     }
 
@@ -91,6 +97,7 @@ impl Head {
         } else {
             let (kind, len) = match self.kind {
                 RecordKind::SharedResult => (RecordKind::Value, self.len | OFFERS),
+                RecordKind::Emitted => (RecordKind::Value, self.len | EMITS),
                 kind => (kind, self.len),
             };
             let word = LONG << 2 | kind as u32;
@@ -128,6 +135,10 @@ impl Head {
         };
         if kind == RecordKind::Value && len & OFFERS != 0 {
             let (kind, len) = (RecordKind::SharedResult, len & !OFFERS);
+            return Some(Self { kind, len });
+        }
+        if kind == RecordKind::Value && len & EMITS != 0 {
+            let (kind, len) = (RecordKind::Emitted, len & !EMITS);
             return Some(Self { kind, len });
         }
         Some(Self { kind, len })
@@ -376,6 +387,8 @@ pub(crate) enum Stage {
     /// The function is an initializer and has returned an error.
     Initialize,
     EncodeResult,
+    /// A value that the function emits.
+    EncodeEmitted,
 }
 
 #[cfg(test)]
@@ -414,7 +427,7 @@ mod tests {
             u64::from(LONG) - 1,
             u64::from(LONG),
             u64::from(LONG) + 1,
-            u64::MAX >> 1,
+            u64::MAX >> 2,
         ] {
             for kind in [
                 RecordKind::Value,
@@ -422,6 +435,7 @@ mod tests {
                 RecordKind::Time,
                 RecordKind::Bulk,
                 RecordKind::SharedResult,
+                RecordKind::Emitted,
             ] {
                 let head = Head { kind, len };
                 let mut bytes = [0; MAX_HEAD];

@@ -88,6 +88,8 @@ pub(crate) struct Words {
     reclaim: Lines<Reclaim>,
     /// Parent: what the worker should know.
     pub(crate) advice: Lines<Advice>,
+    /// Parent: how many values of the running item were consumed: see [`Region::consumed`].
+    consumed: Lines<AtomicU64>,
     /// Worker: where it is, when the parent has asked.
     pub(crate) stack: Lines<Stack>,
     /// Worker: the panic that may end it.
@@ -446,6 +448,43 @@ impl Region {
     pub(crate) fn finish_reclaim(&self) {
         let reclaim = &self.words().reclaim;
         reclaim.state.store(NOTHING_RECLAIMED, Ordering::Release);
+    }
+
+    /// Parent: of the values that the item with this number emits, so many were consumed. A worker
+    /// that waits for it is to be [woken](Self::wake_worker).
+    ///
+    /// Of both numbers the low halves are kept, in one word: what an item reads is its own, or of
+    /// one before, and then none of its values was consumed.
+    pub(crate) fn set_consumed(&self, item: u64, count: u64) {
+        let word = item << 32 | count & u64::from(u32::MAX);
+        self.words().consumed.store(word, Ordering::Release);
+    }
+
+    /// Worker: how many of the values were consumed that its item has emitted, which has this
+    /// number and has emitted so many.
+    pub(crate) fn consumed(&self, item: u64, emitted: u64) -> u64 {
+        let word = self.words().consumed.load(Ordering::Acquire);
+        if (word >> 32) as u32 != item as u32 {
+            return 0;
+        }
+        let behind = (emitted as u32).wrapping_sub(word as u32);
+        emitted.saturating_sub(behind.into())
+    }
+
+    /// Parent: wakes the worker if it sleeps. What was stored before, the worker sees, or this sees
+    /// that it sleeps.
+    pub(crate) fn wake_worker(&self) {
+        let asleep = &*self.words().worker_asleep;
+        fence(Ordering::SeqCst);
+        if asleep.load(Ordering::Relaxed) != 0 {
+            asleep.store(0, Ordering::Relaxed);
+            sys::futex_wake(asleep);
+        }
+    }
+
+    /// Worker: whether the running item, which has this number, is to stop.
+    pub(crate) fn is_cancelled(&self, item: u64) -> bool {
+        self.words().advice.cancelled.load(Ordering::Relaxed) == item
     }
 
     /// A parent that is another program.

@@ -8,12 +8,13 @@ use super::call_control::CallControl;
 use super::call_id::CallId;
 use super::chunk_ext::ChunkExt;
 use super::chunk_outcome::{ChunkOutcome, CompletionSink, Outcomes, dropped, reported};
+use super::emissions::Emissions;
 use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout};
 use super::target::Target;
 use super::traced::Traced;
 use crate::broadcast::SharedMemory;
-use crate::error::task_error::TaskError;
+use crate::error::task_error::{TaskError, TaskErrorKind};
 #[cfg(feature = "tracing")]
 use crate::observe::call_span::Origin;
 use crate::observe::trace::Tracer;
@@ -23,9 +24,9 @@ use crate::shm::item_timing::ItemTiming;
 use crate::shm::protocol;
 use crate::shm::protocol::RecordKind;
 use crate::sys;
-use crate::worker::ChunkRun;
 use crate::worker::context;
 use crate::worker::function::FunctionId;
+use crate::worker::{ChunkRun, TakeValue};
 
 /// A chunk of a call: encoded items that travel together, in order, to one worker.
 ///
@@ -124,6 +125,7 @@ impl Chunk {
             priority: self.control().map_or(0, |control| control.priority),
             retries: self.retries,
             measured: self.item_metrics().is_some(),
+            emits: self.emissions().is_some(),
         }
     }
 
@@ -167,6 +169,7 @@ impl Chunk {
         let mut outcomes = Outcomes::with_capacity(self.count);
         let mut ext = self.ext.take();
         let context = ext.as_ref().and_then(|ext| ext.context.clone());
+        let emissions = ext.as_ref().and_then(|ext| ext.emissions.clone());
         let control = ext.as_ref().and_then(|ext| ext.control.as_ref());
         let deadline = control.and_then(|control| control.deadline);
         let mut ended = 0;
@@ -196,16 +199,15 @@ impl Chunk {
                     item_metrics.ended(None, 0);
                 }
             }
+            // They do not come this way.
+            RecordKind::Emitted => {}
         };
         with_tasks(|| {
             let _context = context.map(|it| context::enter(&it.bytes, false));
-            self.entry.function()(&mut ChunkRun::in_memory(
-                &self.items.as_slice(),
-                is_measured,
-                None,
-                deadline,
-                &mut record,
-            ));
+            let items = self.items.as_slice();
+            let run = ChunkRun::in_memory(&items, is_measured, None, deadline, &mut record);
+            let values = emissions.as_deref().map(|it| it as &dyn TakeValue);
+            self.entry.function()(&mut run.emitting(values));
         });
         // The deadline came before these could begin.
         for _ in ended..self.count {
@@ -299,6 +301,28 @@ impl Chunk {
         context.map_or(&[], |context| &context.bytes)
     }
 
+    /// Where the outcomes go.
+    pub(crate) fn sink(&self) -> Option<&Arc<dyn CompletionSink>> {
+        self.sink.as_ref()
+    }
+
+    /// Its one item emits values, which go there.
+    pub(crate) fn emit_to(&mut self, emissions: Arc<Emissions>) {
+        self.ext.get_or_insert_default().emissions = Some(emissions);
+    }
+
+    /// Where the values go that its item emits, if it is one that does so.
+    #[inline]
+    pub(crate) fn emissions(&self) -> Option<&Arc<Emissions>> {
+        self.ext.as_ref()?.emissions.as_ref()
+    }
+
+    /// Whether its item has emitted a value: then it is not to run again.
+    pub(crate) fn has_emitted(&self) -> bool {
+        self.emissions()
+            .is_some_and(|emissions| emissions.has_any())
+    }
+
     /// Whether it may not wait until a few are handed out together: the supervisor has to know of
     /// its deadline, it is urgent, or it is for a worker that may have nothing to do.
     #[inline]
@@ -334,8 +358,22 @@ impl Chunk {
     pub(crate) fn refusal(&self) -> Option<TaskError> {
         if self.is_abandoned() {
             Some(TaskError::cancelled())
-        } else if self.deadline().is_some() && self.is_overdue(sys::now_ns()) {
+        } else if self.ext.is_some() {
+            self.special_refusal()
+        } else {
+            None
+        }
+    }
+
+    fn special_refusal(&self) -> Option<TaskError> {
+        if self.deadline().is_some() && self.is_overdue(sys::now_ns()) {
             Some(TaskError::deadline_exceeded(false))
+        } else if self.has_emitted() {
+            // Its worker has lied about it.
+            Some(TaskError::new(
+                TaskErrorKind::WorkerLost,
+                "the worker has let go of a task that had emitted values",
+            ))
         } else {
             None
         }

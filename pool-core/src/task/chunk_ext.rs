@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::call_control::CallControl;
 use super::context::Context;
+use super::emissions::Emissions;
 use super::item_metrics::ItemMetrics;
 use super::target::Target;
 use crate::broadcast::SharedMemory;
@@ -29,6 +30,8 @@ pub(crate) struct ChunkExt {
     pub(crate) control: Option<Arc<CallControl>>,
     /// The worker that is to run it.
     pub(crate) target: Option<Target>,
+    /// Where the values go that its one item emits.
+    pub(crate) emissions: Option<Arc<Emissions>>,
 }
 
 impl ChunkExt {
@@ -69,6 +72,7 @@ impl ChunkExt {
             counts_errors: self.counts_errors,
             control: self.control.clone(),
             target: self.target,
+            emissions: self.emissions.clone(),
         }
     }
 }

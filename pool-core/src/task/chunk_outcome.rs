@@ -26,7 +26,8 @@ pub(crate) trait CompletionSink: Send + Sync {
     fn call(&self) -> CallId;
 
     /// Takes the outcomes of some items. Called once for each item, in any order, from any
-    /// thread, without a lock of the pool's being held. It neither blocks nor panics.
+    /// thread, without a lock of the pool's being held. It neither blocks nor panics. A part of no
+    /// items says that a value was emitted.
     fn complete(&self, part: ChunkOutcome);
 
     /// Nobody waits any more: what has not begun need not be run.
@@ -53,6 +54,17 @@ impl ChunkOutcome {
             count,
             took_ns: 0,
             outcomes: Outcomes::All(error),
+            ext: None,
+        }
+    }
+
+    /// What says that a task has emitted a value, and no more.
+    pub(crate) fn of_emission() -> Self {
+        Self {
+            first: 0,
+            count: 0,
+            took_ns: 0,
+            outcomes: Outcomes::One(None),
             ext: None,
         }
     }

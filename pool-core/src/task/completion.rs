@@ -318,6 +318,7 @@ impl Completion {
                 counts_errors: ext.counts_errors,
                 control: None,
                 target: ext.target,
+                emissions: None,
             })),
             None if memory.is_empty() => None,
             None => Some(Box::new(ChunkExt {

@@ -246,6 +246,12 @@ impl EncodedChunk {
         }
         let function = FunctionId::from_number(self.function)
             .ok_or_else(|| invalid("the task's function is none that this program calls"))?;
+        if self.options.emits {
+            return Err(invalid(
+                "this pool does not carry the values that a task emits: `stream` needs one that \
+                 runs its tasks itself",
+            ));
+        }
         if self.needs.is_empty() {
             return Ok(Prepared {
                 function,
@@ -322,6 +328,8 @@ impl EncodedChunk {
                     timing = ItemTiming::read(bytes);
                     return;
                 }
+                // Nobody takes them: see `prepare`.
+                RecordKind::Emitted => return,
                 RecordKind::Failure => Err(reported(bytes)),
                 RecordKind::Value | RecordKind::Bulk | RecordKind::SharedResult => {
                     Ok(Bytes::from(bytes))

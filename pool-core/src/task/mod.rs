@@ -11,6 +11,7 @@ pub(crate) mod chunker;
 pub(crate) mod chunking;
 pub(crate) mod completion;
 pub(crate) mod context;
+pub(crate) mod emissions;
 pub(crate) mod encode;
 pub(crate) mod encoded_chunk;
 pub(crate) mod executor;
@@ -21,7 +22,7 @@ pub(crate) mod item_metrics;
 pub(crate) mod open_input;
 pub(crate) mod options;
 pub(crate) mod outcome;
-mod parking;
+pub(crate) mod parking;
 pub(crate) mod target;
 pub(crate) mod traced;
 

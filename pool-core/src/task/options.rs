@@ -56,6 +56,8 @@ pub struct ChunkOptions {
     pub priority: i32,
     /// Each item is to be measured: see [`Call::measured`](crate::Call::measured).
     pub measured: bool,
+    /// The item emits values: see [`Call::stream`](crate::Call::stream).
+    pub emits: bool,
 }
 
 impl ChunkOptions {

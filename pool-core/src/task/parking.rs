@@ -20,7 +20,7 @@ impl Wake for Unpark {
 }
 
 /// Sleeps until `poll` answers `true` or the deadline is over, and says which.
-pub(super) fn park_until(
+pub(crate) fn park_until(
     poll: &mut dyn FnMut(Option<&Waker>) -> bool,
     deadline: Option<Instant>,
 ) -> bool {

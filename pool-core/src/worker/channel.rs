@@ -437,6 +437,32 @@ impl WorkerChannel {
         self.stage();
     }
 
+    /// How many bytes a result may have.
+    pub(super) fn max_result(&self) -> u64 {
+        self.max_result
+    }
+
+    /// Gives the parent a value that the running item emits, behind so many others, as soon as
+    /// fewer than `buffer` of these are unread. `false`: the item is to stop.
+    #[cold]
+    pub(super) fn emit(&mut self, bytes: &[u8], emitted: u64, buffer: u32) -> bool {
+        self.original.leave_if_copy();
+        let region = self.region.clone();
+        let item = self.items;
+        let is_cancelled = || region.is_cancelled(item);
+        let has_room = || emitted - region.consumed(item, emitted) < u64::from(buffer);
+        if !has_room() && !is_cancelled() {
+            // The parent reads on, asks to stop, or ends this process; or it ends itself.
+            self.wait(|_| has_room() || is_cancelled());
+        }
+        if is_cancelled() {
+            return false;
+        }
+        self.put_record(RecordKind::Emitted, bytes);
+        self.hand_over();
+        true
+    }
+
     /// Puts the failure of an item whose result has too many bytes for the parent.
     #[cold]
     fn put_too_long(&mut self, bytes: u64) {

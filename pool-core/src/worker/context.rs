@@ -32,7 +32,7 @@ pub(crate) const CONTENT_BYTES: usize = 16;
 thread_local! {
     /// That of the chunk that runs in this thread, the innermost of them.
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
-    /// Why there is no value, for who has caught the panic that says so.
+    /// Why the item has ended, for who has caught the panic that says so.
     static REFUSAL: Cell<Option<Failure>> = const { Cell::new(None) };
 }
 
@@ -175,15 +175,19 @@ fn read<T: DeserializeOwned + 'static>(bytes: &[u8], from_parent: bool) -> Resul
     }
 }
 
+/// Ends the item with this failure.
 #[cold]
-fn refuse(failure: Failure) -> ! {
-    let message = failure.message.clone();
+pub(super) fn refuse(failure: Failure) -> ! {
+    let (stage, message) = (failure.stage, failure.message.clone());
     REFUSAL.set(Some(failure));
     // A program whose panics abort says this much.
-    panic!("cannot deserialise the context: {message}")
+    match stage {
+        Stage::EncodeEmitted => panic!("cannot serialise an emitted value: {message}"),
+        _ => panic!("cannot deserialise the context: {message}"),
+    }
 }
 
-/// Why the panic that was just caught was one of [`current`]. `None`: it was none.
+/// Why the panic that was just caught was one of [`refuse`]. `None`: it was none.
 pub(super) fn take_refusal() -> Option<Failure> {
     REFUSAL.take()
 }

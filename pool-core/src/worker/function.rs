@@ -28,6 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ChunkRun;
+use super::emitter::Emitter;
 use super::name::name_of;
 use crate::process::code::{own_code, own_image};
 
@@ -83,6 +84,30 @@ impl Function {
             }
         }
     }
+
+    /// That of a function which emits values of the type `Y`.
+    const fn of_stream<F, A, Y, R>() -> &'static Self
+    where
+        F: Fn(A, &Emitter<Y>) -> R + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+        Y: 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        const {
+            &Self {
+                seal: &SEAL,
+                mark: MARK,
+                run: |chunk| {
+                    // SAFETY: as in `of`; the constant is there for a call of
+                    // `FunctionId::of_stream` alone.
+                    let function = unsafe { zst_value::<F>() };
+                    chunk.run_stream::<F, A, Y, R>(&function);
+                },
+                name: name_of::<F>,
+                is_own: false,
+            }
+        }
+    }
 }
 
 impl FunctionId {
@@ -119,15 +144,31 @@ impl FunctionId {
         R: Serialize + DeserializeOwned + 'static,
     {
         let () = CapturesNothing::<F>::CHECK;
-        let entry = Self(Function::of::<F, A, R, IS_OWN>());
+        Self(Function::of::<F, A, R, IS_OWN>()).located()
+    }
+
+    /// The entry of a function that takes `A`, emits values of the type `Y` and gives `R`. An item
+    /// of it is how many values may be underway, a `u32`, and the argument.
+    pub(crate) fn of_stream<F, A, Y, R>(_function: &F) -> Result<Self, NotInObject>
+    where
+        F: Fn(A, &Emitter<Y>) -> R + Stateless,
+        A: Serialize + DeserializeOwned + 'static,
+        Y: 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let () = CapturesNothing::<F>::CHECK;
+        Self(Function::of_stream::<F, A, Y, R>()).located()
+    }
+
+    /// The same, if it is where another process finds it.
+    #[inline]
+    fn located(self) -> Result<Self, NotInObject> {
         let image = own_image();
-        let record = ptr::from_ref(entry.0).addr();
-        if image.code.contains(&entry.address()) && image.span.contains(&record) {
-            Ok(entry)
+        let record = ptr::from_ref(self.0).addr();
+        if image.code.contains(&self.address()) && image.span.contains(&record) {
+            Ok(self)
         } else {
-            Err(NotInObject {
-                name: name_of::<F>(),
-            })
+            Err(NotInObject { name: self.name() })
         }
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod context;
 mod copy;
 pub(crate) mod corrupt;
 pub(crate) mod current;
+pub(crate) mod emitter;
 mod fork_hooks;
 pub(crate) mod function;
 pub(crate) mod initializer;
@@ -26,7 +27,7 @@ pub use current::{current, is_cancelled};
 #[doc(hidden)]
 pub use fork_hooks::{ForkHook, keep_fork_hooks};
 pub use parent::{bind_to_parent, prepare_process};
-pub(crate) use run::ChunkRun;
+pub(crate) use run::{ChunkRun, TakeValue};
 pub use serve::{forward_events_to, serve};
 pub use settings::Resource;
 pub(crate) use settings::Settings;

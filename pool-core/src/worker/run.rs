@@ -1,6 +1,7 @@
 //! Running the items of one chunk, in the worker.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::mem::take;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::cancel_flag::CancelFlag;
 use super::channel::{KEEP_BYTES, WorkerChannel};
 use super::context;
+use super::emitter::{Emit, Emitter};
 use super::initializer;
 use super::item_timer::ItemTimer;
 use super::state;
@@ -43,7 +45,15 @@ pub(super) enum Source<'a> {
         /// When to begin no more items either, in nanoseconds.
         deadline: Option<u64>,
         record: &'a mut Record<'a>,
+        /// Where the values go that the items emit. `None`: nobody wants them.
+        values: Option<&'a dyn TakeValue>,
     },
+}
+
+/// Takes the values that an item emits, where items run in threads.
+pub(crate) trait TakeValue {
+    /// Takes an encoded value, when there is room for it. `false`: none is wanted any more.
+    fn take_value(&self, bytes: &[u8]) -> bool;
 }
 
 /// Gets the records of items, each with the memory that handles in it mean.
@@ -65,8 +75,17 @@ impl<'a> ChunkRun<'a> {
                 is_cancelled,
                 deadline,
                 record,
+                values: None,
             },
         }
+    }
+
+    /// The same of items that emit values: this takes them.
+    pub(crate) fn emitting(mut self, to: Option<&'a dyn TakeValue>) -> Self {
+        if let Source::Memory { values, .. } = &mut self.source {
+            *values = to;
+        }
+        self
     }
 
     /// Runs `function` on every item that was not taken back.
@@ -81,6 +100,29 @@ impl<'a> ChunkRun<'a> {
     {
         #[cfg(feature = "tracing")]
         crate::observe::events::begin_task(super::name::name_of::<F>());
+        self.run_each(&Plain(function));
+    }
+
+    /// The same with a function that emits values. An item is how many may be underway, and the
+    /// argument.
+    pub(crate) fn run_stream<F, A, Y, R>(&mut self, function: &F)
+    where
+        F: Fn(A, &Emitter<Y>) -> R,
+        A: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+    {
+        #[cfg(feature = "tracing")]
+        crate::observe::events::begin_task(super::name::name_of::<F>());
+        self.run_each::<_, (u32, A), R>(&Emitting(function, PhantomData));
+    }
+
+    #[inline(always)]
+    fn run_each<T, A, R>(&mut self, task: &T)
+    where
+        T: Task<A, R>,
+        A: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+    {
         match &mut self.source {
             Source::WorkerChannel {
                 channel,
@@ -94,7 +136,7 @@ impl<'a> ChunkRun<'a> {
                     deadline: *deadline,
                     meter: measured.then(|| ItemTimer::new(CpuClock::Process)),
                 };
-                run(function, &mut exchange);
+                run(task, &mut exchange);
                 let OnWire { channel, left, .. } = exchange;
                 channel.skip_items(left);
             }
@@ -104,6 +146,7 @@ impl<'a> ChunkRun<'a> {
                 is_cancelled,
                 deadline,
                 record,
+                values,
             } => {
                 let meter = measured.then(|| ItemTimer::new(CpuClock::Thread));
                 let mut exchange = InMemory {
@@ -111,16 +154,58 @@ impl<'a> ChunkRun<'a> {
                     is_cancelled: *is_cancelled,
                     deadline: *deadline,
                     record: &mut **record,
+                    values: *values,
                     meter,
                 };
-                run(function, &mut exchange);
+                run(task, &mut exchange);
             }
         }
     }
 }
 
+/// What is run on each item.
+trait Task<A, R> {
+    /// Runs as many of the next items as can be had at once, if argument and result are numbers.
+    #[inline(always)]
+    fn run_numbers(&self, _exchange: &mut impl Exchange) {}
+
+    fn run(&self, argument: A, exchange: &mut impl Exchange) -> R;
+}
+
+/// A function of the argument alone.
+struct Plain<'a, F>(&'a F);
+
+impl<F, A, R> Task<A, R> for Plain<'_, F>
+where
+    F: Fn(A) -> R,
+    A: 'static,
+    R: 'static,
+{
+    #[inline(always)]
+    fn run_numbers(&self, exchange: &mut impl Exchange) {
+        exchange.run_numbers(self.0);
+    }
+
+    #[inline(always)]
+    fn run(&self, argument: A, _exchange: &mut impl Exchange) -> R {
+        (self.0)(argument)
+    }
+}
+
+/// One that emits values.
+struct Emitting<'a, F, Y>(&'a F, PhantomData<fn(Y)>);
+
+impl<F, A, Y, R> Task<(u32, A), R> for Emitting<'_, F, Y>
+where
+    F: Fn(A, &Emitter<Y>) -> R,
+{
+    fn run(&self, (buffer, argument): (u32, A), exchange: &mut impl Exchange) -> R {
+        Emitter::lend(exchange, buffer, |emitter| (self.0)(argument, emitter))
+    }
+}
+
 /// Where [`run`] has its items from and puts their results.
-trait Exchange {
+trait Exchange: Emit {
     /// Begins the next item. `false`: there is none, or it was taken back with all after it.
     fn begin(&mut self) -> bool;
 
@@ -150,9 +235,9 @@ trait Exchange {
     ) -> Result<(), CodecError>;
 }
 
-fn run<F, A, R>(function: &F, exchange: &mut impl Exchange)
+fn run<T, A, R>(task: &T, exchange: &mut impl Exchange)
 where
-    F: Fn(A) -> R,
+    T: Task<A, R>,
     A: DeserializeOwned + 'static,
     R: Serialize + 'static,
 {
@@ -165,7 +250,7 @@ where
     while let Err(panic) = catch(|| {
         loop {
             stage.set(Stage::Run);
-            exchange.run_numbers(function);
+            task.run_numbers(exchange);
             stage.set(Stage::DecodeArgument);
             if !exchange.begin() {
                 break;
@@ -178,7 +263,7 @@ where
                 }
             };
             stage.set(Stage::Run);
-            let result = function(argument);
+            let result = task.run(argument, exchange);
             if let Some(bytes) = codec::number_bytes(&result) {
                 exchange.put(RecordKind::Value, bytes);
                 continue;
@@ -261,6 +346,16 @@ impl OnWire<'_> {
     }
 }
 
+impl Emit for OnWire<'_> {
+    fn max_bytes(&self) -> u64 {
+        self.channel.max_result()
+    }
+
+    fn emit(&mut self, bytes: &[u8], emitted: u64, buffer: u32) -> bool {
+        self.channel.emit(bytes, emitted, buffer)
+    }
+}
+
 impl Exchange for OnWire<'_> {
     #[inline(always)]
     fn begin(&mut self) -> bool {
@@ -336,6 +431,7 @@ struct InMemory<'a, 'b> {
     is_cancelled: Option<&'a CancelFlag>,
     deadline: Option<u64>,
     record: &'b mut Record<'a>,
+    values: Option<&'a dyn TakeValue>,
     meter: Option<ItemTimer>,
 }
 
@@ -345,6 +441,17 @@ impl InMemory<'_, '_> {
             (self.record)(RecordKind::Time, &meter.end().write(), Vec::new());
         }
         (self.record)(kind, bytes, memory);
+    }
+}
+
+impl Emit for InMemory<'_, '_> {
+    fn max_bytes(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn emit(&mut self, bytes: &[u8], _emitted: u64, _buffer: u32) -> bool {
+        let is_cancelled = self.is_cancelled.is_some_and(CancelFlag::is_set);
+        !is_cancelled && self.values.is_some_and(|values| values.take_value(bytes))
     }
 }
 

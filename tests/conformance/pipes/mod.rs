@@ -37,6 +37,7 @@ pub(crate) struct Pipes;
 impl Subject for Pipes {
     type Pool = PipePool;
     const NAME: &str = "pipes";
+    const CARRIES_VALUES: bool = false;
 
     fn pool(workers: usize) -> PipePool {
         PipePool::new(workers)

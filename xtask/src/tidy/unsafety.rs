@@ -74,6 +74,10 @@ const PLACES: &[(&str, &str)] = &[
         "counts the memory of tests",
     ),
     (
+        "pool-core/src/worker/emitter.rs",
+        "uses what the worker has lent to a task",
+    ),
+    (
         "pool-core/src/worker/function.rs",
         "calls a function by its offset",
     ),

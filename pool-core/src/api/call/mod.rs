@@ -27,7 +27,7 @@ use crate::task::encode::{Limit, Stop};
 use crate::task::executor::Executor;
 use crate::task::options::Options;
 use crate::value::portable::Portable;
-use crate::worker::function::{FunctionId, Stateless};
+use crate::worker::function::{FunctionId, NotInObject, Stateless};
 
 /// A call with options: what [`Pool::call`](crate::Pool::call) returns. Set the options, then
 /// call one of the verbs that a pool itself has.
@@ -84,6 +84,7 @@ use crate::worker::function::{FunctionId, Stateless};
 /// | `try_map` | `Vec<Result<R, TaskError>>` | none: `map` has each item's own outcome |
 /// | `map_async` | [`MapHandle<R>`](crate::MapHandle) | `MeasuredHandle<Vec<Measured<R>>>` |
 /// | `imap`, `imap_unordered` | [`Imap<R>`](crate::Imap) | `ImapMeasured<R>` |
+/// | `stream` | [`StreamHandle<Y, R>`](crate::StreamHandle) | none |
 /// | `imap_local`, ... | [`ImapLocal<I, R>`](crate::ImapLocal) | `ImapMeasuredLocal<I, R>` |
 #[must_use = "a call does nothing until one of `apply`, `map`, ... is called"]
 pub struct Call<F, M = Plain> {
@@ -274,10 +275,13 @@ impl<F, M> Call<F, M> {
         if self.executor.is_foreign() {
             return Err(TaskError::of_fork());
         }
-        let entry = FunctionId::of::<F, A, R>(&self.function)
-            .map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?;
+        self.site_of(FunctionId::of::<F, A, R>(&self.function))
+    }
+
+    fn site_of(&self, entry: Result<FunctionId, NotInObject>) -> Result<CallSite, TaskError> {
         Ok(CallSite {
-            entry,
+            entry: entry
+                .map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?,
             options: self.options.check()?,
             ext: self.ext()?,
         })

@@ -3,21 +3,27 @@
 use std::sync::Arc;
 
 use super::Call;
-use crate::api::handle::{Collector, Handle, ResultCell};
+use crate::api::handle::{Collector, Handle, ResultCell, SingleResult};
 use crate::api::imap::Imap;
 use crate::api::input::call_site::CallSite;
 use crate::api::input::feed::InputFeeder;
 use crate::api::mode::Mode;
+use crate::api::stream_handle::{StreamHandle, StreamSink};
 use crate::broadcast::SharedMemory;
 use crate::error::queue_full::QueueFull;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::sys;
 use crate::task::bytes::Bytes;
 use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink};
+use crate::task::emissions::Emissions;
 use crate::task::encode::encode_one;
 use crate::task::target::Target;
 use crate::value::portable::Portable;
-use crate::worker::function::Stateless;
+use crate::worker::emitter::Emitter;
+use crate::worker::function::{FunctionId, Stateless};
+
+/// How many values of a stream may be unread, unless the call says so.
+const BUFFER: u32 = 32;
 
 /// Verbs whose results come alone.
 impl<F> Call<F> {
@@ -60,6 +66,103 @@ impl<F> Call<F> {
             }
         }
         Handle::<Vec<Result<R, TaskError>>>::new(collector, self.executor).get()
+    }
+
+    /// Runs a function that gives values while it runs, and a result in the end. The
+    /// [`StreamHandle`] has the values one by one, as soon as the task has [emitted](Emitter::emit)
+    /// each, and then the result. Nothing is collected: a task may emit without end.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Emitter, Pool, SerialPool};
+    ///
+    /// fn countdown(from: u32, out: &Emitter<u32>) -> String {
+    ///     for number in (1..=from).rev() {
+    ///         if out.emit(number).is_err() {
+    ///             break; // The caller wants no more.
+    ///         }
+    ///     }
+    ///     "lift-off".to_owned()
+    /// }
+    ///
+    /// let pool = SerialPool::new();
+    /// let mut values = pool.call(countdown).stream(3);
+    /// let mut seen = Vec::new();
+    /// for number in &mut values {
+    ///     seen.push(number?);
+    /// }
+    /// assert_eq!(seen, [3, 2, 1]);
+    /// assert_eq!(values.result()?, "lift-off");
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
+    /// # Back-pressure
+    /// At most [`buffer`](Self::buffer) values are unread, 32 without that option: then the task
+    /// waits in `emit`. So neither side's memory grows with the number of values, and the most that
+    /// this process keeps is that many times the largest value
+    /// ([`max_result_bytes`](crate::PoolBuilder::max_result_bytes) bounds that). A larger buffer
+    /// costs memory, and a smaller one costs wake-ups.
+    ///
+    /// # Options
+    /// [`timeout`](Self::timeout) and [`deadline`](Self::deadline) are those of the whole task, the
+    /// time included that it waits for the reader. [`retries`](Self::retries) are for a task that
+    /// has emitted nothing: the values of one that has are with the caller, who must not have them
+    /// twice. `chunksize` means nothing here. What the function needs beside its argument must be
+    /// in that: [`context`](Self::context) and [`state`](Self::state) are for functions that emit
+    /// nothing.
+    ///
+    /// # Pools of other kinds
+    /// In a [`SerialPool`](crate::SerialPool) the task runs in a thread of its own, so that it can
+    /// wait. A pool that sends its tasks elsewhere refuses this call with an error of kind
+    /// [`Invalid`](TaskErrorKind::Invalid).
+    pub fn stream<A, Y, R>(self, argument: A) -> StreamHandle<Y, R>
+    where
+        F: Fn(A, &Emitter<Y>) -> R + Stateless,
+        A: Portable,
+        Y: Portable,
+        R: Portable,
+    {
+        self.executor.has_room(true);
+        let cell = Arc::new(SingleResult::of_one());
+        let buffer = self.options.buffer.map_or(BUFFER, |buffer| {
+            // It is added to nothing, but counted modulo that.
+            u32::try_from(buffer).unwrap_or(u32::MAX)
+        });
+        let values = Arc::new(Emissions::new(buffer));
+        let sink = Arc::new(StreamSink {
+            values: values.clone(),
+            outcome: cell.clone(),
+        });
+        let prepared = self.stream_site::<A, Y, R>().and_then(|site| {
+            let (items, attachments) = encode_one((buffer, argument))?;
+            let mut chunk = site.chunk(0, 1, items, false, sink.clone());
+            chunk.attach(attachments);
+            chunk.emit_to(values.clone());
+            Ok(chunk)
+        });
+        match prepared {
+            Ok(chunk) => self.executor.submit(chunk),
+            Err(error) => sink.complete(ChunkOutcome::failed(0, 1, error)),
+        }
+        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors());
+        let handle = StreamHandle::new(values, cell, self.executor);
+        if progress.is_shown() {
+            handle.on_end(counts_errors, move |failures| progress.add(1, failures));
+        }
+        handle
+    }
+
+    fn stream_site<A, Y, R>(&self) -> Result<CallSite, TaskError>
+    where
+        F: Fn(A, &Emitter<Y>) -> R + Stateless,
+        A: Portable,
+        Y: Portable,
+        R: Portable,
+    {
+        if self.executor.is_foreign() {
+            return Err(TaskError::of_fork());
+        }
+        self.site_of(FunctionId::of_stream::<F, A, Y, R>(&self.function))
     }
 
     #[allow(clippy::type_complexity, reason = "it has one caller")]

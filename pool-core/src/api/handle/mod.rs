@@ -90,8 +90,12 @@ pub type MeasuredHandle<T> = Handle<T>;
 
 impl<T, C: ResultCell> Handle<T, C> {
     pub(crate) fn new(cell: Arc<C>, executor: Arc<dyn Executor>) -> Self {
+        Self::of(Pending::new(cell, executor))
+    }
+
+    pub(crate) fn of(pending: Pending<C>) -> Self {
         Self {
-            pending: Pending::new(cell, executor),
+            pending,
             result: PhantomData,
         }
     }
@@ -139,14 +143,14 @@ impl<T, C: ResultCell> Handle<T, C> {
     /// assert_eq!(handle.get().unwrap(), 144);
     /// ```
     pub fn cancel_on_drop(mut self) -> Self {
-        self.pending.end_on_drop(Cancel::Cooperative);
+        self.pending.end_on_drop(Some(Cancel::Cooperative));
         self
     }
 
     /// The same handle, which [kills](Self::kill) what runs of the call when it is dropped before
     /// that has ended: see [`cancel_on_drop`](Self::cancel_on_drop).
     pub fn kill_on_drop(mut self) -> Self {
-        self.pending.end_on_drop(Cancel::Kill);
+        self.pending.end_on_drop(Some(Cancel::Kill));
         self
     }
 

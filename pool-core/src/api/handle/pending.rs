@@ -1,7 +1,7 @@
 //! A call that was submitted, whatever its outcome is read as.
 
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use super::result_cell::ResultCell;
@@ -58,7 +58,7 @@ impl<C: ResultCell> Pending<C> {
     }
 
     /// The outcome, if it is there.
-    pub(super) fn outcome(&self) -> Option<C::Outcome> {
+    pub(crate) fn outcome(&self) -> Option<C::Outcome> {
         match self.refusal() {
             Some(error) => Some(C::failed(error)),
             None => self.cell.outcome(),
@@ -81,8 +81,19 @@ impl<C: ResultCell> Pending<C> {
         self.cell.poll_as_future(context.waker())
     }
 
-    pub(super) fn end_on_drop(&mut self, how: Cancel) {
-        self.on_drop = Some(how);
+    /// When nobody wants the outcome any more, the call ends like this; `None`: it goes on.
+    pub(crate) fn end_on_drop(&mut self, how: Option<Cancel>) {
+        self.on_drop = how;
+    }
+
+    /// Whether this process is a fork of the one that the pool belongs to.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.executor.is_foreign()
+    }
+
+    /// Waits for something else that the pool brings.
+    pub(crate) fn wait_for(&self, poll: &mut dyn FnMut(Option<&Waker>) -> bool) {
+        self.executor.wait_until(poll, None);
     }
 
     pub(crate) fn cancel(&self, how: Cancel) {

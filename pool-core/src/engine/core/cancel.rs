@@ -89,6 +89,8 @@ impl Core {
         if let Some((_, channel)) = self.slots[slot].up() {
             let advice = &channel.region().words().advice;
             advice.cancelled.store(item, Ordering::Relaxed);
+            // It may wait for the reader of what it emits.
+            channel.wake();
         }
     }
 

@@ -9,6 +9,17 @@ use crate::error::task_error::TaskError;
 use crate::task::chunk::Chunk;
 
 impl Core {
+    /// Tasks that emit values do not wait any more until these are read.
+    pub(in crate::engine) fn lift_stream_bounds(&self) {
+        let slots = self.slots.ids();
+        let in_flight = slots.flat_map(|slot| self.scheduler.in_flight(slot));
+        for chunk in in_flight.chain(self.scheduler.queued()) {
+            if let Some(emissions) = chunk.emissions() {
+                emissions.lift_bound();
+            }
+        }
+    }
+
     pub(in crate::engine) fn close(&mut self) {
         if self.end.close() {
             self.scheduler.close();

@@ -280,10 +280,7 @@ impl Core {
             drained: &mut drained,
         });
         let news = std::mem::take(&mut drained.news);
-        for (done, took_ns) in drained.finished.drain(..) {
-            self.finished(slot, done, took_ns);
-        }
-        self.drained = drained;
+        self.settle_drained(slot, drained);
         taken?;
         if news {
             self.scheduler.progressed(slot);
@@ -301,6 +298,17 @@ impl Core {
             return Ok(true);
         }
         Ok(news)
+    }
+
+    /// Sees to what a look into a worker's ring has brought.
+    fn settle_drained(&mut self, slot: SlotId, mut drained: Drained) {
+        for sink in drained.awaited.drain(..) {
+            self.notify.deliver(Some(Delivery::of_emission(sink)));
+        }
+        for (done, took_ns) in drained.finished.drain(..) {
+            self.finished(slot, done, took_ns);
+        }
+        self.drained = drained;
     }
 
     /// A worker has finished a chunk.

@@ -49,10 +49,7 @@ impl Core {
                 scheduler: &mut self.scheduler,
                 drained: &mut drained,
             });
-            for (done, took) in drained.finished.drain(..) {
-                self.finished(slot, done, took);
-            }
-            self.drained = drained;
+            self.settle_drained(slot, drained);
         }
         self.notify.count_bytes(&channel);
         self.slots[slot].check_deadline_next_at(None);
@@ -113,7 +110,9 @@ impl Core {
         let killed = self.slots[slot].killed();
         match self.scheduler.next_mut(slot) {
             Some(next)
-                if killed == Some(Killed::ProtocolViolation) || next.deaths == MAX_DEATHS =>
+                if killed == Some(Killed::ProtocolViolation)
+                    || next.deaths == MAX_DEATHS
+                    || next.has_emitted() =>
             {
                 u64::MAX
             }
@@ -164,6 +163,8 @@ impl Core {
         let error = death.explain(error);
         let again =
             chunk.retries > 0 && killed != Some(Killed::Cancelled) && !has_panicked && !is_overdue;
+        // The caller has some of its values.
+        let again = again && !chunk.has_emitted();
         if again && !self.end.has_ended() && !chunk.is_abandoned() {
             chunk.retries -= 1;
             if let Some(item_metrics) = chunk.item_metrics_mut() {

@@ -376,7 +376,7 @@ impl<U: WorkUnit> Scheduler<U> {
     pub(crate) fn running_item(&self, slot: SlotId, begun: u64) -> Option<u64> {
         let worker = &self.queues[slot];
         let flight = worker.in_flight.iter().find(|flight| !flight.is_done())?;
-        let next = flight.first + u64::from(flight.done) + 1;
+        let next = flight.next_item();
         (begun >= next).then(|| begun.min(worker.handed))
     }
 

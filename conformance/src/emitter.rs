@@ -1,0 +1,499 @@
+//! Tasks that give values while they run.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use procpool::{Disconnected, Emitter, Pool, StreamHandle, TaskErrorKind};
+use serde::{Deserialize, Serialize};
+
+use crate::backends::{Builder, Processes, Subject};
+use crate::failure_modes::{Fate, strike};
+use crate::file_barrier::{self, Gate, Tally};
+use crate::procfs::{self, wait_until, workers};
+use crate::trial::Test;
+
+pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
+    if !S::CARRIES_VALUES {
+        return tests![S: it_says_that_it_carries_none];
+    }
+    tests![S:
+        values_come_in_order_and_then_the_result,
+        a_value_comes_before_the_next_one_is_made,
+        there_may_be_no_values,
+        nested_values_arrive,
+        large_values_arrive,
+        many_values_arrive,
+        a_reader_that_is_slow_stops_the_task,
+        a_panic_comes_behind_the_values,
+        a_value_that_cannot_be_encoded_ends_the_task,
+        the_result_can_be_had_without_the_values,
+        a_handle_that_is_dropped_ends_the_task,
+        a_task_that_is_cancelled_can_emit_no_more,
+        streams_wait_for_their_turn,
+        options_that_make_no_sense_are_refused,
+        a_pool_that_is_closed_takes_none,
+    ]
+}
+
+pub(crate) fn processes<S: Processes>() -> Vec<Test> {
+    tests![S:
+        a_crash_comes_behind_the_values,
+        what_has_emitted_is_not_tried_again,
+        what_has_emitted_nothing_is_tried_again,
+        a_task_that_waits_for_its_reader_is_killed,
+        a_task_that_waits_for_its_reader_times_out,
+        a_task_that_waits_for_its_reader_is_terminated,
+        a_task_that_waits_for_its_reader_has_a_deadline,
+        join_waits_for_no_reader,
+        a_value_that_is_too_large_ends_the_task,
+        other_tasks_run_beside,
+    ]
+}
+
+/// Emits the numbers below `count`, and says how many the caller wanted.
+fn count(count: u64, out: &Emitter<u64>) -> u64 {
+    for number in 0..count {
+        if out.emit(number).is_err() {
+            return number;
+        }
+    }
+    count
+}
+
+/// Emits numbers until the caller wants no more, and says how many were emitted in a file.
+fn count_on(tally: String, out: &Emitter<u64>) {
+    let mut emitted = 0;
+    while out.emit(emitted).is_ok() {
+        emitted += 1;
+    }
+    file_barrier::add(&tally, emitted);
+}
+
+/// All values, which have no errors among them.
+fn all<Y, R>(values: &mut StreamHandle<Y, R>) -> Vec<Y>
+where
+    StreamHandle<Y, R>: Iterator<Item = Result<Y, procpool::TaskError>>,
+{
+    values.by_ref().collect::<Result<_, _>>().unwrap()
+}
+
+fn it_says_that_it_carries_none<S: Subject>() {
+    let pool = S::pool(1);
+    let mut values = pool.call(count).stream(3);
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Invalid, "{error}");
+    assert!(values.next().is_none());
+    assert_eq!(values.result().unwrap_err().kind(), TaskErrorKind::Invalid);
+}
+
+fn values_come_in_order_and_then_the_result<S: Subject>() {
+    let pool = S::pool(2);
+    for length in [1, 2, 31, 32, 33, 1000] {
+        for buffer in [1, 2, 3, 64, 5000] {
+            let mut values = pool.call(count).buffer(buffer).stream(length);
+            assert_eq!(all(&mut values), Vec::from_iter(0..length));
+            assert!(values.next().is_none());
+            assert_eq!(values.result().unwrap(), length);
+        }
+    }
+}
+
+/// Each value is there while the task waits for what follows from it.
+fn a_value_comes_before_the_next_one_is_made<S: Subject>() {
+    let pool = S::pool(1);
+    let gates: Vec<Gate> = (0..5).map(|_| Gate::new()).collect();
+    let tickets: Vec<String> = gates.iter().map(Gate::ticket).collect();
+    let task = |tickets: Vec<String>, out: &Emitter<usize>| {
+        for (index, ticket) in tickets.iter().enumerate() {
+            out.emit(index).unwrap();
+            file_barrier::pass(ticket);
+        }
+    };
+    let mut values = pool.call(task).stream(tickets);
+    for (index, gate) in gates.iter().enumerate() {
+        assert_eq!(values.next().unwrap().unwrap(), index);
+        gate.open();
+    }
+    assert!(values.next().is_none());
+    values.result().unwrap();
+}
+
+fn there_may_be_no_values<S: Subject>() {
+    let pool = S::pool(1);
+    let mut values = pool.call(count).stream(0);
+    assert!(values.next().is_none());
+    assert_eq!(values.result().unwrap(), 0);
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Finding {
+    Nothing,
+    Text(String, Vec<Option<Box<Finding>>>),
+}
+
+fn nested_values_arrive<S: Subject>() {
+    fn finding(depth: u32) -> Finding {
+        if depth == 0 {
+            return Finding::Nothing;
+        }
+        let inner = (0..depth).map(|it| (it % 2 == 0).then(|| Box::new(finding(it))));
+        Finding::Text(format!("depth {depth}"), inner.collect())
+    }
+    let task = |depth: u32, out: &Emitter<Result<Finding, String>>| {
+        for depth in 0..depth {
+            out.emit(Ok(finding(depth))).unwrap();
+            out.emit(Err(format!("none at {depth}"))).unwrap();
+        }
+        finding(depth)
+    };
+    let pool = S::pool(1);
+    let mut values = pool.call(task).stream(6);
+    for depth in 0..6 {
+        assert_eq!(values.next().unwrap().unwrap(), Ok(finding(depth)));
+        let none = Err(format!("none at {depth}"));
+        assert_eq!(values.next().unwrap().unwrap(), none);
+    }
+    assert_eq!(values.result().unwrap(), finding(6));
+}
+
+/// Several times as large as a ring.
+fn large_values_arrive<S: Subject>() {
+    let task = |sizes: Vec<usize>, out: &Emitter<Vec<u8>>| {
+        for size in sizes {
+            let value = (0..size).map(|it| (it * 7) as u8);
+            out.emit(value.collect()).unwrap();
+        }
+    };
+    let pool = S::pool(1);
+    let sizes = [0, 1, 63, 64, 65, 4096, 70_000, 5 << 20, 3, 6 << 20];
+    let values = pool.call(task).buffer(3).stream(sizes.to_vec());
+    for (value, size) in values.zip(sizes) {
+        let value = value.unwrap();
+        assert_eq!(value.len(), size);
+        assert!(
+            value
+                .iter()
+                .enumerate()
+                .all(|(at, it)| *it == (at * 7) as u8)
+        );
+    }
+}
+
+fn many_values_arrive<S: Subject>() {
+    let pool = S::pool(1);
+    let mut values = pool.call(count).stream(100_000);
+    for number in 0..100_000 {
+        assert_eq!(values.next(), Some(Ok(number)));
+    }
+    assert_eq!(values.result().unwrap(), 100_000);
+}
+
+/// The task is never further ahead than the buffer.
+fn a_reader_that_is_slow_stops_the_task<S: Subject>() {
+    let task = |tally: String, out: &Emitter<u64>| {
+        for number in 0..200 {
+            out.emit(number).unwrap();
+            file_barrier::add(&tally, number);
+        }
+    };
+    let pool = S::pool(1);
+    for buffer in [1, 2, 7, 16] {
+        let tally = Tally::new();
+        let mut values = pool.call(task).buffer(buffer).stream(tally.ticket());
+        for read in 0..200 {
+            // It emits what it may, in the end.
+            wait_until(|| tally.count() >= (read + buffer.div_ceil(2)).min(200));
+            let emitted = tally.count();
+            assert!(emitted <= read + buffer, "{emitted} emitted, {read} read");
+            assert_eq!(values.next(), Some(Ok(read as u64)));
+        }
+        values.result().unwrap();
+    }
+}
+
+fn a_panic_comes_behind_the_values<S: Subject>() {
+    let task = |values: u64, out: &Emitter<u64>| -> u64 {
+        count(values, out);
+        panic!("after {values}");
+    };
+    let pool = S::pool(1);
+    for length in [0, 1, 20, 100] {
+        let mut values = pool.call(task).stream(length);
+        for number in 0..length {
+            assert_eq!(values.next(), Some(Ok(number)));
+        }
+        let error = values.next().unwrap().unwrap_err();
+        assert!(error.is_panic(), "{error}");
+        assert!(error.to_string().contains(&format!("after {length}")));
+        assert!(values.next().is_none());
+        assert!(values.result().unwrap_err().is_panic());
+    }
+}
+
+#[derive(Deserialize)]
+struct Unfit;
+
+impl Serialize for Unfit {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("it is unfit"))
+    }
+}
+
+fn a_value_that_cannot_be_encoded_ends_the_task<S: Subject>() {
+    let task = |(), out: &Emitter<Option<Unfit>>| {
+        out.emit(None).unwrap();
+        let goes_on = out.emit(Some(Unfit));
+        assert!(goes_on.is_ok(), "and it is not reached");
+    };
+    let pool = S::pool(1);
+    let mut values = pool.call(task).stream(());
+    assert!(values.next().unwrap().unwrap().is_none());
+    let error = values.next().unwrap().err().unwrap();
+    assert_eq!(error.kind(), TaskErrorKind::Encode, "{error}");
+    assert!(error.to_string().contains("it is unfit"), "{error}");
+    // It was no crash.
+    assert_eq!(pool.apply(|x: u64| x, 3), Ok(3));
+}
+
+/// The task runs to its end without a reader.
+fn the_result_can_be_had_without_the_values<S: Subject>() {
+    let pool = S::pool(1);
+    for read in [0, 1, 40] {
+        let mut values = pool.call(count).stream(1000);
+        assert_eq!(values.by_ref().take(read).count(), read);
+        assert_eq!(values.result().unwrap(), 1000);
+        let values = pool.call(count).stream(1000);
+        let handle = values.into_result();
+        handle.wait();
+        assert_eq!(handle.get(), Ok(1000));
+    }
+}
+
+fn a_handle_that_is_dropped_ends_the_task<S: Subject>() {
+    let pool = S::pool(1);
+    for read in [0, 1, 100] {
+        let tally = Tally::new();
+        let mut values = pool.call(count_on).stream(tally.ticket());
+        // It runs.
+        assert_eq!(values.by_ref().take(read + 1).count(), read + 1);
+        drop(values);
+        wait_until(|| tally.count() == 1);
+        let emitted = tally.numbers()[0] as usize;
+        assert!((read + 1..=read + 1 + 32).contains(&emitted), "{emitted}");
+        assert_eq!(pool.apply(|x: u64| x, 3), Ok(3));
+    }
+}
+
+/// Values that were there stay, and the outcome is that it was cancelled.
+fn a_task_that_is_cancelled_can_emit_no_more<S: Subject>() {
+    let pool = S::pool(1);
+    let tally = Tally::new();
+    let mut values = pool.call(count_on).buffer(4).stream(tally.ticket());
+    assert_eq!(values.next(), Some(Ok(0)));
+    values.cancel();
+    values.cancel();
+    wait_until(|| tally.count() == 1);
+    let emitted = u64::from(tally.numbers()[0]);
+    let rest: Vec<u64> = values.by_ref().map_while(Result::ok).collect();
+    assert_eq!(rest, Vec::from_iter(1..emitted));
+    assert!(values.result().unwrap_err().is_cancelled());
+}
+
+/// More of them than workers, read in turn, and in another order than they were made.
+fn streams_wait_for_their_turn<S: Subject>() {
+    let pool = S::pool(2);
+    let mut all: Vec<_> = (0..6)
+        .map(|index| (index, pool.call(count).buffer(2).stream(index * 10)))
+        .collect();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for (index, mut values) in all.drain(..).rev() {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                let read = values.by_ref().map(Result::unwrap).count() as u64;
+                sender.send((index * 10, read, values.result())).unwrap();
+            });
+        }
+    });
+    drop(sender);
+    for (length, read, result) in receiver {
+        assert_eq!((read, result), (length, Ok(length)));
+    }
+}
+
+fn options_that_make_no_sense_are_refused<S: Subject>() {
+    let pool = S::pool(1);
+    let mut values = pool.call(count).buffer(0).stream(3);
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Invalid, "{error}");
+    assert!(values.next().is_none());
+}
+
+fn a_pool_that_is_closed_takes_none<S: Subject>() {
+    let pool = S::pool(1);
+    pool.close();
+    let mut values = pool.call(count).stream(3);
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Closed, "{error}");
+    pool.join().unwrap();
+}
+
+/// Whatever was emitted whole before the worker died.
+fn a_crash_comes_behind_the_values<S: Processes>() {
+    let pool = S::quiet_pool(2);
+    for fate in Fate::DEADLY {
+        for length in [0, 1, 20, 100] {
+            let task = |(length, fate): (u64, Fate), out: &Emitter<u64>| {
+                count(length, out);
+                strike(fate).unwrap()
+            };
+            let mut values = pool.call(task).stream((length, fate));
+            for number in 0..length {
+                assert_eq!(values.next(), Some(Ok(number)), "{fate:?}");
+            }
+            let error = values.next().unwrap().unwrap_err();
+            assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+            fate.assert_told(&error);
+            assert!(values.next().is_none());
+            fate.assert_told(&values.result().unwrap_err());
+        }
+    }
+}
+
+fn crash_at_first((tally, length): (String, u64), out: &Emitter<u64>) -> u64 {
+    count(length, out);
+    file_barrier::add(&tally, "runs");
+    if file_barrier::lines(&tally) == 1 {
+        std::process::abort();
+    }
+    length
+}
+
+/// The caller has values of the first run, and must not have them twice.
+fn what_has_emitted_is_not_tried_again<S: Processes>() {
+    let pool = S::quiet_pool(1);
+    let tally = Tally::new();
+    let call = pool.call(crash_at_first).retries(3);
+    let mut values = call.stream((tally.ticket(), 2));
+    assert_eq!(values.next(), Some(Ok(0)));
+    assert_eq!(values.next(), Some(Ok(1)));
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+    assert!(values.next().is_none());
+    assert_eq!(tally.count(), 1);
+}
+
+fn what_has_emitted_nothing_is_tried_again<S: Processes>() {
+    let pool = S::quiet_pool(1);
+    let tally = Tally::new();
+    let call = pool.call(crash_at_first).retries(3);
+    let mut values = call.stream((tally.ticket(), 0));
+    assert!(values.next().is_none());
+    assert_eq!(values.result().unwrap(), 0);
+    assert_eq!(tally.count(), 2);
+}
+
+/// Emits more than anybody reads, and says so before.
+fn emit_unread(gate: String, out: &Emitter<u64>) {
+    file_barrier::add(&gate, std::process::id());
+    while out.emit(1).is_ok() {}
+}
+
+/// A stream whose task waits for its reader.
+fn waiting<S: Processes>(pool: &S::Pool, timeout: Option<Duration>) -> StreamHandle<u64, ()> {
+    let gate = Gate::new();
+    let mut call = pool.call(emit_unread).buffer(4);
+    if let Some(timeout) = timeout {
+        call = call.timeout(timeout);
+    }
+    let values = call.stream(gate.ticket());
+    let pid = gate.wait_for(1)[0];
+    // In the futex of its region, or not alive.
+    wait_until(|| procfs::state(pid).is_none_or(|state| state.starts_with('S')));
+    values
+}
+
+fn a_task_that_waits_for_its_reader_is_killed<S: Processes>() {
+    let pool = S::pool(1);
+    let before = workers(&pool);
+    let mut values = waiting::<S>(&pool, None);
+    values.kill();
+    assert_eq!(values.by_ref().map_while(Result::ok).count(), 4);
+    assert!(values.result().unwrap_err().is_cancelled());
+    drop(waiting::<S>(&pool, None).kill_on_drop());
+    assert_eq!(pool.apply(|x: u64| x, 3), Ok(3));
+    assert_ne!(workers(&pool), before);
+}
+
+fn a_task_that_waits_for_its_reader_times_out<S: Processes>() {
+    let pool = S::pool(1);
+    let mut values = waiting::<S>(&pool, Some(Duration::from_millis(200)));
+    let handle = pool.apply_async(|x: u64| x, 3);
+    assert_eq!(handle.get(), Ok(3));
+    assert_eq!(values.by_ref().map_while(Result::ok).count(), 4);
+    let error = values.result().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::TimedOut, "{error}");
+}
+
+fn a_task_that_waits_for_its_reader_is_terminated<S: Processes>() {
+    let pool = S::pool(1);
+    let mut values = waiting::<S>(&pool, None);
+    pool.terminate();
+    pool.join().unwrap();
+    assert_eq!(values.by_ref().map_while(Result::ok).count(), 4);
+    assert!(values.result().unwrap_err().is_cancelled());
+}
+
+fn a_task_that_waits_for_its_reader_has_a_deadline<S: Processes>() {
+    let pool = S::pool(1);
+    let call = pool.call(emit_unread).deadline(Duration::from_millis(300));
+    let gate = Gate::new();
+    let mut values = call.buffer(4).stream(gate.ticket());
+    let error = values.by_ref().find_map(Result::err).unwrap();
+    assert_eq!(error.kind(), TaskErrorKind::DeadlineExceeded, "{error}");
+    assert!(values.next().is_none());
+}
+
+/// The thread that waits may be the one that would read.
+fn join_waits_for_no_reader<S: Processes>() {
+    let pool = S::pool(1);
+    let mut first = pool.call(count).stream(1000);
+    let mut second = pool.call(count).buffer(1).stream(500);
+    assert_eq!(first.next(), Some(Ok(0)));
+    pool.close();
+    pool.join().unwrap();
+    assert_eq!(all(&mut first), Vec::from_iter(1..1000));
+    assert_eq!(all(&mut second), Vec::from_iter(0..500));
+    assert_eq!(first.result(), Ok(1000));
+}
+
+fn a_value_that_is_too_large_ends_the_task<S: Processes>() {
+    let task = |sizes: Vec<usize>, out: &Emitter<Vec<u8>>| {
+        for size in sizes {
+            out.emit(vec![1; size]).unwrap();
+        }
+    };
+    let pool = S::builder().processes(1).max_result_bytes(10_000).build();
+    // Each of them may have that.
+    let mut values = pool.call(task).stream(vec![9_000, 9_000, 9_992, 9_993, 1]);
+    for size in [9_000, 9_000, 9_992] {
+        assert_eq!(values.next().unwrap().unwrap().len(), size);
+    }
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Encode, "{error}");
+    assert!(error.to_string().contains("max_result_bytes"), "{error}");
+    assert!(values.next().is_none());
+    assert_eq!(pool.stats().workers_lost, 0);
+}
+
+/// One that waits for its reader keeps one worker, and no other.
+fn other_tasks_run_beside<S: Processes>() {
+    let pool = S::pool(2);
+    let mut values = waiting::<S>(&pool, None);
+    assert_eq!(pool.map(|x: u64| x + 1, 0..1000).unwrap().len(), 1000);
+    let wanted = |_: u64, out: &Emitter<u64>| -> Result<(), Disconnected> { out.emit(7) };
+    let mut beside = pool.call(wanted).stream(0);
+    assert_eq!(beside.next(), Some(Ok(7)));
+    assert_eq!(beside.result().unwrap(), Ok(()));
+    assert_eq!(values.by_ref().take(100).count(), 100);
+}
