@@ -7,9 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use procpool::progress::indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
 use procpool::{Pool, progress};
 
-use crate::backends::{Processes, Subject};
+use crate::backends::{Builder, Processes, Subject};
 use crate::file_barrier::{self, Gate};
 use crate::procfs::wait_until;
+use crate::program::{Program, again, programs};
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -25,7 +26,14 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
 }
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
-    tests![S: a_terminal_that_is_stopped_does_not_stop_the_pool]
+    tests![S:
+        a_terminal_that_is_stopped_does_not_stop_the_pool,
+        what_workers_print_comes_above_the_bar,
+    ]
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    programs![S: prints_above_a_bar]
 }
 
 fn third(x: u64) -> u64 {
@@ -282,4 +290,26 @@ fn a_terminal_that_is_stopped_does_not_stop_the_pool<S: Processes>() {
     assert!(bar.is_finished());
     let screen = terminal.0.0.lock().unwrap();
     assert!(screen.text.contains("100%") && screen.text.contains("2 failed"));
+}
+
+/// Where there is no terminal, the bar is not drawn, and the lines come all the same.
+fn prints_above_a_bar<S: Processes>() {
+    let file = std::env::temp_dir().join("stderr");
+    rustix::stdio::dup2_stderr(std::fs::File::create(&file).unwrap()).unwrap();
+    let bar = progress::bar();
+    let builder = S::builder().processes(1);
+    let pool = builder.stderr(progress::lines_above(&bar)).build();
+    let print = |x: u64| eprintln!("item {x}");
+    pool.call(print).progress(bar.clone()).map(0..3).unwrap();
+    pool.close();
+    pool.join().unwrap();
+    assert!(bar.is_finished());
+    print!("{}", std::fs::read_to_string(&file).unwrap());
+    std::fs::remove_file(file).unwrap();
+}
+
+fn what_workers_print_comes_above_the_bar<S: Processes>() {
+    let lines = again::<S>("prints_above_a_bar").lines();
+    let items = (0..3).map(|x| format!("[PoolWorker-1] item {x}"));
+    assert_eq!(lines, Vec::from_iter(items));
 }

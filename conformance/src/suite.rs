@@ -246,6 +246,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         hostile::programs::<S>(),
         trace::programs::<S>(),
         output::programs::<S>(),
+        progress::programs::<S>(),
         events::programs::<S>(),
     ]
     .concat()

@@ -57,7 +57,7 @@ use crate::worker::function::{Stateless, assert_captures_nothing};
 /// assert_eq!(total(&SerialPool::new(), vec![1, 2, 3]), 14);
 /// ```
 pub trait Pool {
-    /// What the typed methods stand on.
+    /// Where all calls go: what runs encoded chunks. Who uses a pool does not need it.
     fn executor(&self) -> &Arc<dyn Executor>;
 
     /// Runs `function` on one argument and waits for the result.

@@ -20,12 +20,15 @@
 // Whatever draws does so in a thread that waits for results, in one of the bar's own or in the one
 // for callbacks: a terminal may be stopped (Ctrl-S), and must not stop the pool.
 
-use std::fmt::Write;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub use indicatif;
 use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
+
+use crate::observe::output::Output;
 
 /// A bar for one call: how much is done, how fast, since when, how much longer, and what has
 /// failed.
@@ -52,27 +55,33 @@ pub fn style() -> ProgressStyle {
     )
     .expect("a template without mistakes")
     .progress_chars("━╸─")
-    .with_key("done", |state: &ProgressState, out: &mut dyn Write| {
+    .with_key("done", |state: &ProgressState, out: &mut dyn fmt::Write| {
         if let Some(len) = state.len() {
             // Rounded down: it is 100 % only when all is done.
             let _ = write!(out, "{}%", percent(state.pos(), len));
         }
     })
-    .with_key("total", |state: &ProgressState, out: &mut dyn Write| {
-        let _ = match state.len() {
-            Some(len) => write!(out, "{}", indicatif::HumanCount(len)),
-            None => write!(out, "?"),
-        };
-    })
-    .with_key("speed", |state: &ProgressState, out: &mut dyn Write| {
-        let per_second = state.per_sec();
-        let _ = if per_second >= 100.0 {
-            write!(out, "{}/s", indicatif::HumanCount(per_second as u64))
-        } else {
-            write!(out, "{per_second:.1}/s")
-        };
-    })
-    .with_key("time", |state: &ProgressState, out: &mut dyn Write| {
+    .with_key(
+        "total",
+        |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = match state.len() {
+                Some(len) => write!(out, "{}", indicatif::HumanCount(len)),
+                None => write!(out, "?"),
+            };
+        },
+    )
+    .with_key(
+        "speed",
+        |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let per_second = state.per_sec();
+            let _ = if per_second >= 100.0 {
+                write!(out, "{}/s", indicatif::HumanCount(per_second as u64))
+            } else {
+                write!(out, "{per_second:.1}/s")
+            };
+        },
+    )
+    .with_key("time", |state: &ProgressState, out: &mut dyn fmt::Write| {
         let elapsed = clock(state.elapsed());
         let _ = match state.len() {
             Some(_) if !state.is_finished() => {
@@ -80,6 +89,30 @@ pub fn style() -> ProgressStyle {
             }
             _ => write!(out, "{elapsed}"),
         };
+    })
+}
+
+/// What workers print, above a bar instead of through it: an [`Output`] for the builders' options
+/// `stdout` and `stderr`. Each line comes on the program's standard error, with the worker's name
+/// before it, also if the bar is not drawn because there is no terminal.
+///
+/// ```no_run
+/// # use procpool_core as procpool;
+/// use procpool::{Output, progress};
+///
+/// let bar = progress::bar();
+/// let above: Output = progress::lines_above(&bar);
+/// // procpool::ProcessPool::builder().stderr(above) ... pool.call(f).progress(bar)
+/// # let _ = above;
+/// ```
+#[must_use]
+pub fn lines_above(bar: &ProgressBar) -> Output {
+    let bar = bar.clone();
+    Output::lines(move |line| {
+        bar.suspend(|| {
+            // Nobody can be told that standard error is closed.
+            let _ = writeln!(io::stderr(), "[{}] {line}", line.worker().name());
+        });
     })
 }
 
