@@ -52,7 +52,7 @@
 #[macro_export]
 macro_rules! init_before_main {
     () => {
-        $crate::init_before_main!(@with $crate::init);
+        $crate::init_before_main!(@with $crate::before_main::init);
     };
     (fork_server) => {
         $crate::init_before_main!(@with $crate::before_main::init_and_start_fork_server);
@@ -70,10 +70,17 @@ macro_rules! init_before_main {
     };
 }
 
-/// What [`init_before_main!`] runs with `fork_server`.
+/// What [`init_before_main!`] runs.
+#[doc(hidden)]
+pub fn init() {
+    #[cfg(feature = "spawn")]
+    procpool_spawn::init_at_load();
+}
+
+/// The same with `fork_server`.
 #[doc(hidden)]
 pub fn init_and_start_fork_server() {
-    crate::init();
+    init();
     #[cfg(feature = "fork")]
     if let Ok(server) = crate::ForkServer::start() {
         // There is one already if the macro was said twice; that one is as good.

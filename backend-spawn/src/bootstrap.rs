@@ -5,11 +5,12 @@ use std::env;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
 
-use procpool_core::{PROTOCOL_VERSION, Region, build_identity};
+use procpool_core::{PROTOCOL_VERSION, Region, build_identity, shared_object};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
 use crate::doorbell::Message;
 use crate::hello::{Hello, Sender};
+use crate::program::{PRELOAD, without_preloaded};
 use crate::sys;
 
 /// The exit code of a worker that could not be set up. Its parent has been sent the reason.
@@ -33,6 +34,18 @@ pub(crate) fn become_worker(launch: &Launch) -> ! {
         )),
     }
     sys::remove_variable(BootstrapEnv::VARIABLE);
+    if let Some(object) = shared_object() {
+        let value = env::var_os(PRELOAD);
+        if let Some(before) = value
+            .as_deref()
+            .and_then(|it| without_preloaded(it, object))
+        {
+            // What tasks start is nothing of ours.
+            sys::set_variable(PRELOAD, before);
+        }
+        // The program that has loaded the object may have come so far as to handle signals.
+        procpool_core::reset_signals();
+    }
     procpool_core::worker::prepare_process();
     sys::name_process(&env::args_os().next().unwrap_or_default());
     let mut doorbell = sys::take_stdin().unwrap_or_else(|error| {
@@ -42,8 +55,9 @@ pub(crate) fn become_worker(launch: &Launch) -> ! {
     });
     match set_up(launch, &mut doorbell) {
         // SAFETY: the parent has made and prepared this region for this worker, which has it by an
-        // inherited descriptor and a nonce, and runs the same executable. The parent gives its own
-        // side to the engine alone, and nobody else is given any.
+        // inherited descriptor and a nonce. `serve` takes none whose parent has another build of
+        // this code. The parent gives its own side to the engine alone, and nobody else is given
+        // any.
         Ok(region) => leave(unsafe { procpool_core::worker::serve(region, doorbell.into()) }),
         Err(error) => {
             let reason =

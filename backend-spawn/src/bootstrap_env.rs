@@ -31,8 +31,56 @@ pub(crate) struct Launch {
     pub(crate) hello: Inherited,
     /// The worker's tie to its parent.
     pub(crate) tie: Inherited,
+    /// Which copy of this crate is to become the worker.
+    pub(crate) target: Target,
     /// The pipe for the worker's events, if they are to be forwarded.
     pub(crate) events: Option<Inherited>,
+}
+
+/// Which copy of this crate is to become the worker, and where. A process may have several: its
+/// program's, and those of shared objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) entry: Entry,
+    /// The parent's [`procpool_core::build_identity`].
+    pub(crate) identity: u128,
+}
+
+/// Where a process becomes a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// In `init` of the executable.
+    Main,
+    /// In `init` of a shared object, once it is loaded.
+    Call,
+    /// In what the loader calls when it has loaded a shared object, before `main`.
+    Load,
+}
+
+impl Target {
+    fn parse(text: &str) -> Option<Self> {
+        let (entry, identity) = text.split_at_checked(1)?;
+        Some(Self {
+            entry: match entry {
+                "m" => Entry::Main,
+                "c" => Entry::Call,
+                "l" => Entry::Load,
+                _ => return None,
+            },
+            identity: u128::from_str_radix(identity, 16).ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entry = match self.entry {
+            Entry::Main => 'm',
+            Entry::Call => 'c',
+            Entry::Load => 'l',
+        };
+        write!(f, "{entry}{:032x}", self.identity)
+    }
 }
 
 /// A descriptor that a worker has from its parent.
@@ -78,6 +126,7 @@ impl Launch {
             memory: Inherited::parse(fields.next()?)?,
             hello: Inherited::parse(fields.next()?)?,
             tie: Inherited::parse(fields.next()?)?,
+            target: Target::parse(fields.next()?)?,
             events: match fields.next() {
                 Some(events) => Some(Inherited::parse(events)?),
                 None => None,
@@ -105,6 +154,7 @@ impl fmt::Display for BootstrapEnv {
         };
         write!(f, "{:032x}", launch.nonce)?;
         write!(f, ":{}:{}:{}", launch.memory, launch.hello, launch.tie)?;
+        write!(f, ":{}", launch.target)?;
         match launch.events {
             Some(events) => write!(f, ":{events}"),
             None => Ok(()),
@@ -120,7 +170,7 @@ impl fmt::Display for Inherited {
 
 #[cfg(test)]
 mod tests {
-    use super::{BootstrapEnv, Inherited, Launch};
+    use super::{BootstrapEnv, Entry, Inherited, Launch, Target};
     use proptest::prelude::*;
 
     fn inherited() -> impl Strategy<Value = Inherited> {
@@ -137,12 +187,21 @@ mod tests {
             hello in inherited(),
             tie in inherited(),
             events in prop::option::of(inherited()),
+            entry in prop::sample::select(vec![Entry::Main, Entry::Call, Entry::Load]),
+            identity: u128,
         ) {
             let called = BootstrapEnv {
                 version: procpool_core::PROTOCOL_VERSION,
                 parent,
                 doorbell,
-                launch: Some(Launch { nonce, memory, hello, tie, events }),
+                launch: Some(Launch {
+                    nonce,
+                    memory,
+                    hello,
+                    tie,
+                    target: Target { entry, identity },
+                    events,
+                }),
             };
             prop_assert_eq!(BootstrapEnv::parse(&called.to_string()), Some(called));
         }
@@ -168,7 +227,7 @@ mod tests {
     #[test]
     fn the_current_version_must_be_complete() {
         let version = procpool_core::PROTOCOL_VERSION;
-        let whole = format!("{version}:12:34:1f:3/4:5/6:7/8");
+        let whole = format!("{version}:12:34:1f:3/4:5/6:7/8:m1f");
         assert!(BootstrapEnv::parse(&whole).is_some());
         for rest in [
             "",
@@ -179,11 +238,15 @@ mod tests {
             "1:3/4:5/6",
             "1:3/4:5/6:7",
             "1:3/4:5/6:7/",
-            "x:3/4:5/6:7/8",
-            "1:3/x:5/6:7/8",
-            "1:3/4:5/6:7/8:",
-            "1:3/4:5/6:7/8:9",
-            "1:3/4:5/6:7/8:9/10:11",
+            "1:3/4:5/6:7/8",
+            "1:3/4:5/6:7/8:m",
+            "1:3/4:5/6:7/8:x1",
+            "1:3/4:5/6:7/8:é1",
+            "x:3/4:5/6:7/8:m1",
+            "1:3/x:5/6:7/8:m1",
+            "1:3/4:5/6:7/8:m1:",
+            "1:3/4:5/6:7/8:m1:9",
+            "1:3/4:5/6:7/8:m1:9/10:11",
         ] {
             assert_eq!(
                 BootstrapEnv::parse(&format!("{version}:12:34:{rest}")),

@@ -3,11 +3,15 @@
 use std::env;
 use std::error::Error;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use procpool_core::{build_identity, shared_object};
 
 use crate::bootstrap;
-use crate::bootstrap_env::BootstrapEnv;
+use crate::bootstrap_env::{BootstrapEnv, Entry, Target};
 use crate::doorbell::Message;
+use crate::program::{PRELOAD, without_preloaded};
+use crate::remedy::{Remedy, Way};
 use crate::sys;
 
 /// How far [`init`] is in this process.
@@ -18,6 +22,9 @@ const NOT_CALLED: u8 = 0;
 const RETURNED: u8 = 1;
 /// This process is a worker.
 const WORKER: u8 = 2;
+
+/// Whether the loader has called [`init_at_load`] in this process.
+static IS_CALLED_AT_LOAD: AtomicBool = AtomicBool::new(false);
 
 /// Makes this process a worker if it was started as one; returns at once if not.
 ///
@@ -30,10 +37,31 @@ const WORKER: u8 = 2;
 /// A worker's environment no longer says that it is one. (It does if the program had threads
 /// before `main`, started by a C library's constructors, say: then nobody may change the
 /// environment. What the variable says concerns no other process, though.)
+///
+/// In a shared object, to be called once it is loaded, by a program that a pool
+/// [names](procpool_core::PoolBuilder::program).
 pub fn init() {
+    arrive(false);
+}
+
+/// The same, for the loader to call before `main`.
+///
+/// It calls it in a shared object, too, when a running program loads that. Then no worker may begin
+/// here: the loader holds its lock until this returns, and a worker never would. Threads of tasks
+/// would wait for the lock forever, as each does that has thread-local values with destructors. So
+/// a shared object becomes a worker here only where the loader was asked to load it before the
+/// program, without the lock.
+pub fn init_at_load() {
+    arrive(true);
+    IS_CALLED_AT_LOAD.store(true, Ordering::Release);
+}
+
+/// `at_load`: the loader is the caller.
+fn arrive(at_load: bool) {
     // If the version is another one, it is for another copy of this crate, whose `init` comes next.
     if let Some(called) = called()
         && let Some(launch) = &called.launch
+        && is_meant(launch.target, at_load)
     {
         match standing(&called) {
             Standing::Called => {
@@ -47,15 +75,57 @@ pub fn init() {
     STATE.store(RETURNED, Ordering::Release);
 }
 
+/// Whether this copy of the crate is the one that is to become a worker, and here.
+///
+/// One that has nothing of the parent's code refuses in its hello: it is for a copy that is the
+/// only one that can come, and its parent hears at once what is wrong.
+fn is_meant(target: Target, at_load: bool) -> bool {
+    let is_same = target.identity == build_identity();
+    match (target.entry, shared_object()) {
+        // If it is another build, nobody else will say so.
+        (Entry::Main, None) => true,
+        (Entry::Main, Some(_)) | (Entry::Call, None) => false,
+        (Entry::Call, Some(_)) => is_same && !at_load,
+        // Another build was put in the object's place since the parent has loaded it.
+        (Entry::Load, Some(object)) => {
+            let is_preloaded = || {
+                let value = env::var_os(PRELOAD);
+                value.is_some_and(|value| without_preloaded(&value, object).is_some())
+            };
+            at_load && (is_same || is_preloaded())
+        }
+        // The loader has not loaded the object: that would have come first.
+        (Entry::Load, None) => true,
+    }
+}
+
 /// Whether [`init`] was called where it had to be: to be asked before a pool is built.
 ///
 /// # Errors
 /// When this process has not called `init` yet, so that its workers would not either; or when it
 /// is itself a worker that came past it, in which case the parent is notified as well.
 pub fn check_ready() -> Result<(), MissingInit> {
-    let state = STATE.load(Ordering::Acquire);
-    if state != WORKER
+    check_not_passed_by()?;
+    let is_called = match shared_object() {
+        Some(_) => IS_CALLED_AT_LOAD.load(Ordering::Acquire),
+        None => STATE.load(Ordering::Acquire) != NOT_CALLED,
+    };
+    if is_called {
+        Ok(())
+    } else {
+        Err(MissingInit { passed_by: false })
+    }
+}
+
+/// Whether this process is none that was started as a worker and has come past the place where it
+/// should have become one. Its pools' workers would do the same, and theirs.
+pub(crate) fn check_not_passed_by() -> Result<(), MissingInit> {
+    if STATE.load(Ordering::Acquire) != WORKER
         && let Some(called) = called()
+        && called
+            .launch
+            .as_ref()
+            .is_none_or(|launch| is_meant(launch.target, false) || is_meant(launch.target, true))
         && standing(&called) != Standing::Unconcerned
     {
         // The parent waits for a hello until its deadline, and can say at once what is wrong.
@@ -63,9 +133,6 @@ pub fn check_ready() -> Result<(), MissingInit> {
             sys::write_to_stdin(&Message::MissingInit.encode());
         }
         return Err(MissingInit { passed_by: true });
-    }
-    if state == NOT_CALLED {
-        return Err(MissingInit { passed_by: false });
     }
     Ok(())
 }
@@ -77,11 +144,6 @@ pub struct MissingInit {
     passed_by: bool,
 }
 
-/// What to do about it: in a program, in a test, in a library.
-pub(crate) const REMEDY: &str = "call it as the first line of main; a test file, whose main is the \
-                                 harness', and a library, whose users' main knows nothing of it, \
-                                 say procpool::init_before_main!() instead";
-
 impl fmt::Display for MissingInit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.passed_by {
@@ -89,7 +151,7 @@ impl fmt::Display for MissingInit {
         } else {
             "procpool::init() has not been called in this process"
         };
-        write!(f, "{what}: {REMEDY}")
+        write!(f, "{what}: {}", Remedy::here(Way::Again))
     }
 }
 

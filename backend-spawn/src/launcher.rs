@@ -1,23 +1,19 @@
 //! How workers are started.
 
-use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
 
 use procpool_core::{LaunchError, LaunchSpec, Launcher, PROTOCOL_VERSION, Region, WorkerHandle};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
 use crate::hello::{Nonce, connection};
+use crate::program::{EXECUTABLE, Program, c_string};
 use crate::sys::{self, Process};
 use crate::worker_handle::SpawnWorkerHandle;
 
-/// This program's own file, even when it was renamed or deleted.
-const EXECUTABLE: &str = "/proc/self/exe";
-
-/// Starts workers by executing this program again.
+/// Starts workers by executing this program again, or another one that has the same code.
 ///
 /// A worker has the program's command line and environment, the current folder, standard output
 /// and error (unless the pool has others for it), and whatever descriptors the program has made
@@ -26,27 +22,36 @@ const EXECUTABLE: &str = "/proc/self/exe";
 /// [`check_ready`](crate::check_ready()).
 #[derive(Debug)]
 pub struct SpawnLauncher {
-    /// This program's command line, for the worker to have the same; or why it is not known.
-    arguments: Result<Vec<CString>, LaunchError>,
+    /// What is executed; or why it is not known.
+    program: Result<Program, LaunchError>,
 }
 
 impl SpawnLauncher {
-    /// A launcher. It holds nothing.
+    /// A launcher of this program. It holds nothing.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            arguments: arguments().map_err(|error| {
-                LaunchError::new(
-                    "this program was started by naming it to its loader (ld-linux.so), and \
-                     cannot be started again, because where it is cannot be found out",
-                )
-                .caused_by(error)
-            }),
+            program: Program::again(),
+        }
+    }
+
+    pub(crate) fn of(program: Program) -> Self {
+        Self {
+            program: Ok(program),
         }
     }
 
     /// Starts the process. Returns when the program is executed.
-    fn start(&self, spec: &LaunchSpec, offer: &Offer) -> Result<Process, LaunchError> {
+    fn start(program: &Program, spec: &LaunchSpec, offer: &Offer) -> Result<Process, LaunchError> {
+        if let Some(object) = &program.preloaded
+            && !object.exists()
+        {
+            // The loader would go on without it.
+            return Err(LaunchError::new(format!(
+                "the file of this shared object, {}, is not there any more",
+                object.display()
+            )));
+        }
         let prepared = || -> io::Result<_> {
             let mut streams = vec![(Above::new(offer.doorbell.as_fd())?, 0)];
             for (stream, number) in [(spec.stdout(), 1), (spec.stderr(), 2)] {
@@ -64,6 +69,7 @@ impl SpawnLauncher {
                 memory: sys::announce(inherited[0].as_fd())?,
                 hello: sys::announce(inherited[1].as_fd())?,
                 tie: sys::announce(inherited[2].as_fd())?,
+                target: program.target,
                 events: None,
             };
             if let Some(events) = spec.events() {
@@ -77,20 +83,19 @@ impl SpawnLauncher {
                 doorbell: sys::inode(&offer.doorbell)?,
                 launch: Some(launch),
             };
-            Ok((streams, inherited, environment(&called)?))
+            Ok((streams, inherited, environment(program, &called)?))
         };
-        let arguments = self.arguments.as_ref().map_err(LaunchError::clone)?;
         let (streams, inherited, environment) = prepared().map_err(cannot_prepare)?;
         let streams: Vec<_> = streams.iter().map(|(it, n)| (it.as_fd(), *n)).collect();
         let inherited: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
         Process::start(
-            &c_string(EXECUTABLE.into()).map_err(cannot_prepare)?,
-            arguments,
+            &program.path,
+            &program.arguments,
             &environment,
             &streams,
             &inherited,
         )
-        .map_err(cannot_execute)
+        .map_err(|error| cannot_execute(program, error))
     }
 }
 
@@ -106,6 +111,7 @@ impl Launcher for SpawnLauncher {
     }
 
     fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError> {
+        let program = self.program.as_ref().map_err(LaunchError::clone)?;
         let (region, memory) = Region::create(spec.region_bytes()).map_err(|error| {
             LaunchError::new("cannot make the memory that a worker shares with its parent")
                 .caused_by(error)
@@ -120,8 +126,9 @@ impl Launcher for SpawnLauncher {
             hello: to_hello,
             doorbell: theirs.into(),
         };
-        let process = self.start(spec, &offer)?;
-        let link = SpawnWorkerHandle::new(process, doorbell, region, hello, nonce);
+        let process = Self::start(program, spec, &offer)?;
+        let remedy = program.remedy.clone();
+        let link = SpawnWorkerHandle::new(process, doorbell, region, hello, nonce, remedy);
         Ok(Box::new(link))
     }
 }
@@ -161,26 +168,11 @@ impl AsFd for Above<'_> {
     }
 }
 
-/// What this program is to be executed with so that it has the same command line again.
-fn arguments() -> io::Result<Vec<CString>> {
-    let mut arguments: Vec<OsString> = env::args_os().collect();
-    if let Some(program) = sys::program_of_loader(Path::new(EXECUTABLE))? {
-        // The loader takes its second argument for the program, and hands on the others.
-        arguments.splice(
-            ..arguments.len().min(1),
-            [EXECUTABLE.into(), program.into()],
-        );
-    }
-    if arguments.is_empty() {
-        arguments.push(EXECUTABLE.into());
-    }
-    arguments.into_iter().map(c_string).collect()
-}
-
-/// This program's environment, with what calls a worker.
-fn environment(called: &BootstrapEnv) -> io::Result<Vec<CString>> {
+/// The program's environment, with what calls a worker.
+fn environment(program: &Program, called: &BootstrapEnv) -> io::Result<Vec<CString>> {
     let called = called.to_string();
-    let variables = env::vars_os()
+    let variables = program.environment().into_iter();
+    let variables = variables
         .filter(|(name, _)| name != BootstrapEnv::VARIABLE)
         .chain([(BootstrapEnv::VARIABLE.into(), called.into())]);
     let joined = |(name, value): (OsString, OsString)| {
@@ -190,18 +182,21 @@ fn environment(called: &BootstrapEnv) -> io::Result<Vec<CString>> {
     variables.map(joined).collect()
 }
 
-fn c_string(text: OsString) -> io::Result<CString> {
-    Ok(CString::new(text.into_vec())?)
-}
-
 fn cannot_prepare(error: io::Error) -> LaunchError {
     LaunchError::new("cannot prepare to start a worker").caused_by(error)
 }
 
-fn cannot_execute(error: io::Error) -> LaunchError {
+fn cannot_execute(program: &Program, error: io::Error) -> LaunchError {
     if error.raw_os_error().is_none() {
         // What names its call comes after the execution.
         return LaunchError::new("cannot watch a worker's process").caused_by(error);
+    }
+    let path = program.path.to_string_lossy();
+    if path != EXECUTABLE {
+        return LaunchError::new(format!(
+            "cannot execute {path} by posix_spawn (clone, setpgid, dup3, execve)"
+        ))
+        .caused_by(error);
     }
     if error.kind() == io::ErrorKind::NotFound && std::fs::symlink_metadata(EXECUTABLE).is_err() {
         return LaunchError::new(format!(

@@ -44,9 +44,13 @@ mod hello;
 mod init;
 mod launcher;
 mod pool;
+mod program;
+mod remedy;
 mod sys;
 mod worker_handle;
 
+#[doc(hidden)]
+pub use init::init_at_load;
 pub use init::{MissingInit, check_ready, init};
 pub use launcher::SpawnLauncher;
 pub use pool::{SpawnBackend, SpawnPool, SpawnPoolBuilder};

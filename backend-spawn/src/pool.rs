@@ -1,11 +1,15 @@
 //! The pool whose workers are this executable, executed again.
 
+use std::ffi::{OsStr, OsString};
+
 use procpool_core::{
-    Backend, BuildError, BuildErrorKind, Launcher, PoolBuilder, WorkerPool, shared_object,
+    Backend, BuildError, BuildErrorKind, Executing, Launcher, PoolBuilder, WorkerPool,
+    shared_object,
 };
 
-use crate::init::check_ready;
+use crate::init::{MissingInit, check_not_passed_by, check_ready};
 use crate::launcher::SpawnLauncher;
+use crate::program::Program;
 
 /// A pool of workers that are this executable, executed again.
 ///
@@ -29,26 +33,60 @@ pub type SpawnPool = WorkerPool<SpawnBackend>;
 /// The options of a [`SpawnPool`].
 pub type SpawnPoolBuilder = PoolBuilder<SpawnBackend>;
 
-/// Where a [`SpawnPool`] has its workers from.
+/// Where a [`SpawnPool`] has its workers from: see [`program`](PoolBuilder::program) and
+/// [`args`](PoolBuilder::args).
 #[derive(Debug, Default)]
 pub struct SpawnBackend {
-    _private: (),
+    program: Option<OsString>,
+    args: Vec<OsString>,
 }
 
 impl Backend for SpawnBackend {
     fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError> {
-        if let Some(path) = shared_object() {
-            return Err(BuildError::new(
-                BuildErrorKind::InvalidConfig,
-                format!(
-                    "this code is in a shared object ({}), which the program that is executed \
-                     again as a worker would not have loaded; use ForkPool",
-                    path.display()
-                ),
-            ));
-        }
-        check_ready()
-            .map_err(|error| BuildError::new(BuildErrorKind::MissingInit, error.to_string()))?;
-        Ok(Box::new(SpawnLauncher::new()))
+        let launcher = match self.program {
+            Some(program) => {
+                // A shared object need not have called it here: the program calls another function
+                // of it that does.
+                let is_ready = match shared_object() {
+                    Some(_) => check_not_passed_by(),
+                    None => check_ready(),
+                };
+                is_ready.map_err(missing_init)?;
+                SpawnLauncher::of(Program::named(&program, self.args).map_err(invalid)?)
+            }
+            None if !self.args.is_empty() => {
+                return Err(invalid(
+                    "args(..) are of a program(..), and this pool has none: its workers have this \
+                     program's arguments",
+                ));
+            }
+            None => {
+                check_ready().map_err(missing_init)?;
+                if shared_object().is_some() {
+                    SpawnLauncher::of(Program::again().map_err(invalid)?)
+                } else {
+                    SpawnLauncher::new()
+                }
+            }
+        };
+        Ok(Box::new(launcher))
     }
+}
+
+impl Executing for SpawnBackend {
+    fn set_program(&mut self, program: &OsStr) {
+        self.program = Some(program.to_owned());
+    }
+
+    fn add_args(&mut self, args: Vec<OsString>) {
+        self.args.extend(args);
+    }
+}
+
+fn missing_init(error: MissingInit) -> BuildError {
+    BuildError::new(BuildErrorKind::MissingInit, error.to_string())
+}
+
+fn invalid(error: impl ToString) -> BuildError {
+    BuildError::new(BuildErrorKind::InvalidConfig, error.to_string())
 }

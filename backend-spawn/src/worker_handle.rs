@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use procpool_core::{
     ExitStatus, LaunchError, PROTOCOL_VERSION, Readiness, Region, WorkerHandle, build_identity,
+    shared_object,
 };
 
 use crate::doorbell::{Heard, Inbox, Message};
 use crate::hello::{Hello, Nonce, Receiver};
-use crate::init::REMEDY;
+use crate::remedy::Remedy;
 use crate::sys::Process;
 
 /// See [`WorkerHandle`].
@@ -21,6 +22,8 @@ pub(crate) struct SpawnWorkerHandle {
     process: Process,
     doorbell: PipeReader,
     region: Arc<Region>,
+    /// What to do if it does not come to `init`.
+    remedy: Arc<Remedy>,
     /// What the bootstrap needs. `None` once the worker is ready.
     launching: Option<Launching>,
 }
@@ -47,11 +50,13 @@ impl SpawnWorkerHandle {
         region: Region,
         hello: Receiver,
         nonce: Nonce,
+        remedy: Arc<Remedy>,
     ) -> Self {
         Self {
             process,
             doorbell,
             region: Arc::new(region),
+            remedy,
             launching: Some(Launching {
                 inbox: Inbox::default(),
                 hello,
@@ -84,12 +89,20 @@ impl WorkerHandle for SpawnWorkerHandle {
             }
             Ok(Heard::Message(Message::Failed(reason))) => Err(LaunchError::new(reason)),
             Ok(Heard::Message(Message::MissingInit)) => Err(LaunchError::new(format!(
-                "the worker process passed by procpool::init(): {REMEDY}"
+                "the worker process passed by procpool::init(): {}",
+                self.remedy
             ))
             .from_missing_init()),
-            Ok(Heard::Closed) => launching.closed(&self.process),
+            Ok(Heard::Closed) => launching.closed(&self.process, &self.remedy),
             Err(error) => Err(LaunchError::new("cannot hear a new worker").caused_by(error)),
         }
+    }
+
+    fn why_silent(&self) -> Option<String> {
+        Some(format!(
+            "perhaps it does not come to procpool::init(): {}",
+            self.remedy
+        ))
     }
 
     fn pid(&self) -> Option<u32> {
@@ -146,9 +159,13 @@ impl Launching {
             return Err(LaunchError::new("the worker answered with a wrong nonce"));
         }
         if theirs != build_identity() {
-            return Err(LaunchError::new(
-                "the worker is another build of the program than its parent",
-            ));
+            return Err(LaunchError::new(match shared_object() {
+                None => "the worker is another build of the program than its parent".to_owned(),
+                Some(path) => format!(
+                    "the worker has not the build of {} that its parent has: was the file replaced?",
+                    path.display()
+                ),
+            }));
         }
         Ok(())
     }
@@ -157,17 +174,17 @@ impl Launching {
     ///
     /// # Errors
     /// When it is known why: the process is dead, or had time enough for that.
-    fn closed(&mut self, process: &Process) -> Result<Readiness, LaunchError> {
+    fn closed(&mut self, process: &Process, remedy: &Remedy) -> Result<Readiness, LaunchError> {
         let closed = *self.closed.get_or_insert_with(Instant::now);
         let status = process.ended();
         if status.is_none() && closed.elapsed() < LAST_MOMENT {
             return Ok(Readiness::HungUp);
         }
-        Err(self.why_closed(status))
+        Err(self.why_closed(status, remedy))
     }
 
     /// Why the doorbell is closed of a process that has ended, or has not.
-    fn why_closed(&self, status: Option<ExitStatus>) -> LaunchError {
+    fn why_closed(&self, status: Option<ExitStatus>, remedy: &Remedy) -> LaunchError {
         if let Ok(Some(_)) = self.hello.try_recv() {
             return match status {
                 Some(status) => {
@@ -178,7 +195,7 @@ impl Launching {
         }
         match status {
             Some(status @ ExitStatus::Code(_)) => LaunchError::new(format!(
-                "the worker process {status} before it reached procpool::init(): {REMEDY}"
+                "the worker process {status} before it reached procpool::init(): {remedy}"
             ))
             .from_missing_init(),
             // A process that is killed may have been about to get there.
@@ -187,7 +204,7 @@ impl Launching {
             )),
             None => LaunchError::new(format!(
                 "the worker process closed its standard input before it reached \
-                 procpool::init(): {REMEDY}"
+                 procpool::init(): {remedy}"
             ))
             .from_missing_init(),
         }

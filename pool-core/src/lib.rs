@@ -51,9 +51,9 @@ pub use api::serial::SerialPool;
 pub use api::stream::{ImapLocalStream, ImapStream};
 pub use api::stream_handle::StreamHandle;
 pub use api::trace::Trace;
-#[doc(hidden)]
-pub use backend::launcher::ForkServing;
 pub use backend::launcher::{Backend, LaunchSpec, Launcher, Readiness, WorkerHandle};
+#[doc(hidden)]
+pub use backend::launcher::{Executing, ForkServing};
 pub use broadcast::{
     Broadcast, BroadcastContent, BroadcastError, ContentId, IntoBroadcast, Shareable,
 };
@@ -84,7 +84,8 @@ pub use shm::build_identity::{BuildId, build_id, build_identity};
 pub use shm::region::Region;
 #[doc(hidden)]
 pub use sys::{
-    be_signalled_by, failed, interpreter, off_standard, own_pid, own_tid, poll, starter,
+    be_signalled_by, failed, interpreter, off_standard, own_pid, own_tid, poll, reset_signals,
+    starter,
 };
 pub use task::call_control::Deadline;
 pub use task::call_id::CallId;

@@ -382,6 +382,46 @@ fn main() {
     )],
 );
 
+/// Names the program for its workers.
+pub(crate) const NAMES: Crate = Crate::program(
+    "names",
+    &[(
+        "src/main.rs",
+        r#"
+use std::time::Duration;
+use procpool::{Pool, SpawnPool};
+
+fn main() {
+    procpool::init();
+    let this = std::env::current_exe().unwrap();
+    let direct = SpawnPool::builder().processes(1).program(&this);
+    check(direct.args(["an argument"]).build().unwrap(), &["an argument"], 0);
+    let nicer = SpawnPool::builder().processes(1).program("nice").args(["-n", "3"]).args([&this]);
+    check(nicer.build().unwrap(), &[], 3);
+
+    let builder = SpawnPool::builder().processes(1).launch_timeout(Duration::from_secs(3));
+    let error = builder.program("sleep").args(["600"]).build().unwrap_err();
+    println!("{:?}: {error}", error.kind());
+    let error = SpawnPool::builder().processes(1).program("true").build().unwrap_err();
+    println!("{:?}: {error}", error.kind());
+    let error = SpawnPool::builder().args(["a"]).build().unwrap_err();
+    println!("{:?}: {error}", error.kind());
+}
+
+fn check(pool: impl Pool, arguments: &[&str], nice: i64) {
+    let told = pool.apply(|()| {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let nice: i64 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap();
+        (std::env::args().skip(1).collect::<Vec<_>>(), nice)
+    }, ()).unwrap();
+    assert_eq!(told.0, arguments);
+    assert_eq!(told.1, nice);
+    assert_eq!(pool.map(|x: u64| x * x, 0..4).unwrap(), [0, 1, 4, 9]);
+}
+"#,
+    )],
+);
+
 /// Loads the shared objects that its argument names, and uses their pools.
 pub(crate) const HOST: Crate = Crate::program(
     "host",
@@ -432,11 +472,23 @@ pub(crate) const EXTENSION: Crate = Crate {
     files: &[("src/lib.rs", include_str!("extension/lib.rs"))],
 };
 
-/// Another one.
+/// The same, of which the loader makes a worker, and which starts a fork server when it is loaded.
 pub(crate) const PLUGIN: Crate = Crate {
     name: "plugin",
+    files: &[("src/lib.rs", INITIALIZED)],
     ..EXTENSION
 };
+
+/// Another one.
+pub(crate) const OTHER_PLUGIN: Crate = Crate {
+    name: "other_plugin",
+    ..PLUGIN
+};
+
+const INITIALIZED: &str = concat!(
+    include_str!("extension/lib.rs"),
+    "\nprocpool::init_before_main!(fork_server);\n"
+);
 
 const CDYLIB: &str = "\n[lib]\ncrate-type = [\"cdylib\"]\n";
 

@@ -1,78 +1,169 @@
 //! Pools of shared objects: of a Python extension, and of plugins. `python3` must be there.
 
-use crate::crates::{EXTENSION, HOST, PLUGIN};
+use crate::crates::{Crate, EXTENSION, HOST, OTHER_PLUGIN, PLUGIN};
 use crate::scratch::{Scratch, Told};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stranger/extension/host.py");
 
-/// The extension, built.
-fn extension() -> Scratch {
-    let scratch = Scratch::with(&[EXTENSION]);
-    scratch.cargo("build --package extension").assert_success();
-    scratch
+/// A shared object that was built.
+struct Object {
+    scratch: Scratch,
+    path: String,
 }
 
-/// One step of the script with a pool of this kind.
-fn python(scratch: &Scratch, step: &str, backend: &str, variables: &[(&str, &str)]) -> Told {
-    let path = scratch.built("libextension.so");
-    let told = scratch.python(&[SCRIPT, &path, step, backend], variables);
-    told.assert_success();
-    assert_says(&told, &format!("{step} {backend} is done"));
-    told
+impl Object {
+    fn of(case: Crate) -> Self {
+        let scratch = Scratch::with(&[case]);
+        let package = format!("build --package {}", case.name);
+        scratch.cargo(&package).assert_success();
+        let path = scratch.built(&format!("lib{}.so", case.name));
+        Self { scratch, path }
+    }
+
+    /// One step of the script with a pool of this kind.
+    fn python(&self, step: &str, backend: &str, variables: &[(&str, &str)]) -> Told {
+        let arguments = [SCRIPT, &self.path, step, backend];
+        let told = self.scratch.python(&arguments, variables);
+        told.assert_success();
+        assert_says(&told, &format!("{step} {backend} is done"));
+        told
+    }
+
+    /// A program for workers: Python, which loads the object and does this with it.
+    fn program(&self, command: &str) -> String {
+        let path = &self.path;
+        format!("python3\n-c\nimport ctypes; extension = ctypes.CDLL({path:?}); {command}")
+    }
 }
 
 fn assert_says(told: &Told, words: &str) {
     assert!(told.stdout.contains(words), "no {words:?} in {told}");
 }
 
+/// How workers are: with the environment of the program, and no handler of Python's for Ctrl-C.
+const CLEAN: &str = r#"worker: ("", "", false)"#;
+
 /// A shared object that Python has loaded maps, also from several threads; a task that crashes
 /// costs one item; initializers and finalizers run.
 #[test]
 fn python_maps() {
-    let scratch = extension();
-    for backend in ["serial", "fork"] {
-        let told = python(&scratch, "maps", backend, &[]);
+    let object = Object::of(PLUGIN);
+    for backend in ["serial", "fork", "spawn"] {
+        let told = object.python("maps", backend, &[]);
         if backend != "serial" {
             let leaving = told.stdout.matches(" leaves").count();
             assert_eq!(leaving, 2, "the finalizers: {told}");
+            assert_says(&told, CLEAN);
         }
     }
+}
+
+/// Workers are what a pool names: an interpreter that loads the object and calls `init` in it.
+#[test]
+fn python_makes_workers() {
+    let object = Object::of(EXTENSION);
+    let program = object.program("extension.init_extension(); print('passed by')");
+    let told = object.python("maps", "spawn", &[("PROGRAM", &program)]);
+    assert_says(&told, CLEAN);
+    assert!(!told.stdout.contains("passed by"), "{told}");
 }
 
 /// However Python ends, its workers do: by the end of the script, Ctrl-C, `SIGKILL`.
 #[test]
 fn no_worker_outlives_python() {
-    let scratch = extension();
-    let told = python(&scratch, "ends", "fork", &[]);
-    for line in ["leaves 0", "stays -2", "stays -9"] {
-        assert_says(&told, line);
+    let object = Object::of(PLUGIN);
+    let program = object.program("extension.init_extension()");
+    for (backend, variables) in [
+        ("fork", &[][..]),
+        ("spawn", &[]),
+        ("spawn", &[("PROGRAM", program.as_str())]),
+    ] {
+        let told = object.python("ends", backend, variables);
+        for line in ["leaves 0", "stays -2", "stays -9"] {
+            assert_says(&told, line);
+        }
     }
 }
 
 /// Where Python has threads already, nothing is forked, and the error says what to do. It works
-/// with a server that was started before.
+/// with a server that was started before, and with workers that are executed.
 #[test]
 fn python_with_threads() {
-    let scratch = extension();
-    let told = python(&scratch, "with_threads", "fork", &[]);
+    let object = Object::of(EXTENSION);
+    let told = object.python("with_threads", "fork", &[]);
     for words in [
         "refused: Threads",
         "when the shared object is loaded",
         "numpy",
+        "SpawnPool",
     ] {
         assert_says(&told, words);
     }
-    let told = python(&scratch, "with_threads", "fork", &[("SERVER_FIRST", "yes")]);
+    let told = object.python("with_threads", "fork", &[("SERVER_FIRST", "yes")]);
     assert_says(&told, "it works");
+    let object = Object::of(PLUGIN);
+    for backend in ["fork", "spawn"] {
+        assert_says(&object.python("with_threads", backend, &[]), "it works");
+    }
 }
 
-/// A program and two plugins, each with a copy of the crate and pools of its own, at the same time.
+/// Without `init`, the error names what helps a shared object, and nothing of the program is
+/// executed.
+#[test]
+fn a_shared_object_without_init_is_told_so() {
+    let told = Object::of(EXTENSION).python("opens", "spawn", &[]);
+    for words in [
+        "refused: MissingInit",
+        "libextension.so",
+        "procpool::init_before_main!() in it",
+        ".program(..)",
+        "ForkPool",
+    ] {
+        assert_says(&told, words);
+    }
+    assert!(!told.stdout.contains("first line of main"), "{told}");
+    assert_eq!(told.stdout.matches("MissingInit").count(), 1, "{told}");
+}
+
+/// A program that does not become a worker is noticed, and the error says what it lacks: one that
+/// loads nothing, one that does not call `init`, one that has another build, one that stays, one
+/// that is not there.
+#[test]
+fn a_program_that_becomes_no_worker_is_told_so() {
+    let object = Object::of(EXTENSION);
+    let ends = "before it reached procpool::init(): python3 must load this very build of";
+    let other = Object::of(PLUGIN);
+    for (program, words) in [
+        ("python3\n-c\npass".to_owned(), ends),
+        (object.program("print('only loaded')"), ends),
+        (other.program("extension.init_extension()"), ends),
+        (
+            object.program("extension.open_pool(2)"),
+            "passed by procpool::init(): python3 must load",
+        ),
+        (
+            "python3\n-c\nimport time; time.sleep(600)".to_owned(),
+            "did not answer within",
+        ),
+        ("no-such-program".to_owned(), "there is no such program"),
+        ("./no-such-program".to_owned(), "cannot execute"),
+    ] {
+        let variables = [("PROGRAM", program.as_str()), ("LIMIT_MS", "3000")];
+        let told = object.python("opens", "spawn", &variables);
+        assert_says(&told, "refused: ");
+        assert_says(&told, words);
+        assert!(!told.stdout.contains("it works"), "{told}");
+    }
+}
+
+/// A program and two plugins, each with a copy of the crate and pools of both kinds, at the same
+/// time.
 #[test]
 fn plugins_have_pools_of_their_own() {
-    let scratch = Scratch::with(&[HOST, EXTENSION, PLUGIN]);
-    let packages = "--package host --package extension --package plugin";
+    let scratch = Scratch::with(&[HOST, PLUGIN, OTHER_PLUGIN]);
+    let packages = "--package host --package plugin --package other_plugin";
     scratch.cargo(&format!("build {packages}")).assert_success();
-    let plugins = ["libextension.so", "libplugin.so"].map(|name| scratch.built(name));
+    let plugins = ["libplugin.so", "libother_plugin.so"].map(|name| scratch.built(name));
     let told = scratch.run("host", &[&plugins[0], &plugins[1]]);
     told.assert_success();
     assert_says(&told, "pools of 2 plugins and of the program work");

@@ -8,8 +8,8 @@ mod scratch;
 
 use crate::crates::{
     ABORTS, CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, FORKS,
-    FORKS_UNNAMED, LATE, LIBRARY, MARKER, NOT_CARRIED, OWNER, POINTER, SPAWNS, TESTED, TOKEN,
-    UNAWARE,
+    FORKS_UNNAMED, LATE, LIBRARY, MARKER, NAMES, NOT_CARRIED, OWNER, POINTER, SPAWNS, TESTED,
+    TOKEN, UNAWARE,
 };
 use crate::scratch::{Scratch, Told};
 
@@ -156,6 +156,24 @@ fn workers_that_never_come_to_init_are_given_up() {
     let told = run(CONDITION_STAYS);
     told.assert_success();
     assert_says_missing_init(&told);
+}
+
+/// Workers are what a pool names: the program under another path, or what executes it. What never
+/// becomes a worker is given up, and the error says what it should be.
+#[test]
+fn a_pool_names_its_program() {
+    let told = run(NAMES);
+    told.assert_success();
+    for line in [
+        "MissingInit: cannot build the pool: the worker did not answer within 3s after its launch \
+         (builder().launch_timeout(..) sets the limit); perhaps it does not come to \
+         procpool::init(): sleep must be this very program, or execute it",
+        "MissingInit: cannot build the pool: the worker process exited with code 0 before it \
+         reached procpool::init(): true must be this very program",
+        "InvalidConfig: cannot build the pool: args(..) are of a program(..)",
+    ] {
+        assert!(told.stdout.contains(line), "no {line:?} in {told}");
+    }
 }
 
 /// Where panics abort, the error of a task that panicked still says so, and it is not run again.

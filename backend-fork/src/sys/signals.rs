@@ -1,7 +1,5 @@
-//! The signal mask and the signal handlers.
-#![allow(unsafe_code)]
+//! The signal mask.
 
-use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 /// Blocks all signals in this thread until the value is dropped.
@@ -25,30 +23,4 @@ impl Drop for BlockedSignals {
             .thread_set_mask()
             .expect("the arguments are valid");
     }
-}
-
-/// Gives this process the signal handling of a fresh one: default actions, nothing blocked.
-///
-/// A handler of the program's (for SIGTERM, SIGINT, SIGCHLD...) means the program, not a worker:
-/// it would write to the program's self-pipe, or remove its files. The exceptions:
-/// - SIGSEGV and SIGBUS stay as they are. These handlers run in the thread that is at fault and say
-///   why: the standard library's distinguishes a stack overflow from other faults, and its message
-///   is what a user needs to see. It goes back to the default action for the others.
-/// - SIGPIPE is ignored, as Rust programs expect: writing to a closed pipe is an error, no death.
-/// - SIGTTOU is ignored, so that a worker, which is no part of the terminal's foreground, is not
-///   stopped when it prints to a terminal with `stty tostop`.
-pub(crate) fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        let action = match signal {
-            libc::SIGKILL | libc::SIGSTOP | libc::SIGSEGV | libc::SIGBUS => continue,
-            libc::SIGPIPE | libc::SIGTTOU => libc::SIG_IGN,
-            _ => libc::SIG_DFL,
-        };
-        // It fails for the two real-time signals that the C library keeps for itself.
-        // SAFETY: neither action runs code of this process.
-        unsafe { libc::signal(signal, action) };
-    }
-    SigSet::empty()
-        .thread_set_mask()
-        .expect("the arguments are valid");
 }

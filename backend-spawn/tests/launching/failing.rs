@@ -70,7 +70,8 @@ fn ends_early() {
     assert!(error.is_missing_init());
     for part in [
         "exited with code 7",
-        "procpool::init(): call it as the first line of main",
+        "before it reached procpool::init()",
+        "call it as the first line of main",
     ] {
         assert!(error.to_string().contains(part), "{error}");
     }

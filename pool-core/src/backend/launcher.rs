@@ -1,6 +1,7 @@
 //! The seam between the engine and a backend: how one worker process is started and reached. The
 //! order of the calls is in the documentation of [`Launcher`].
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -94,6 +95,13 @@ pub trait WorkerHandle: Send {
     /// # Errors
     /// When the launch has failed; the worker is then killed and reaped, and the handle dropped.
     fn poll_ready(&mut self) -> Result<Readiness, LaunchError>;
+
+    /// What may be the reason when a worker is not ready in time, and what to do about it: to be
+    /// said in the error, which is one of a missing `procpool::init()` then. `None`: nothing that
+    /// the backend knows of.
+    fn why_silent(&self) -> Option<String> {
+        None
+    }
 
     /// The worker's process identifier, as soon as it is known, at the latest when
     /// it is [`Ready`](Readiness::Ready).
@@ -243,6 +251,16 @@ pub trait Backend {
     /// # Errors
     /// When the program or the system lacks what this needs.
     fn into_launcher(self) -> Result<Box<dyn Launcher>, BuildError>;
+}
+
+/// A backend whose workers are executed: two options more.
+#[doc(hidden)]
+pub trait Executing: Backend {
+    /// What is executed for each worker.
+    fn set_program(&mut self, program: &OsStr);
+
+    /// Arguments of the program, after those that were given before.
+    fn add_args(&mut self, args: Vec<OsString>);
 }
 
 /// A backend whose workers are forked from a server: four options more.

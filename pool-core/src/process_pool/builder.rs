@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::WorkerPool;
 use crate::backend::config::PoolConfig;
-use crate::backend::launcher::{Backend, ForkServing};
+use crate::backend::launcher::{Backend, Executing, ForkServing};
 use crate::engine::Engine;
 use crate::error::build_error::BuildError;
 use crate::observe::output::Output;
@@ -386,6 +386,58 @@ impl<B: Backend> PoolBuilder<B> {
 }
 
 /// For pools whose workers are forked from a fork server.
+impl<B: Executing> PoolBuilder<B> {
+    /// What is executed for each worker, in place of this program: a path, or a name that is
+    /// looked for in `PATH` when the pool is built. With [`args`](Self::args), its arguments; this
+    /// program's own are not given to it.
+    ///
+    /// It must have the same code, for that is where tasks are, and it must come to
+    /// `procpool::init()` there. That is
+    ///
+    /// - for a program: the same executable under another path, or a program that executes it in
+    ///   its own process, such as `nice`, `taskset` or `numactl`;
+    /// - for a shared object, such as a Python extension: a program that loads the same file, and
+    ///   then calls a function in it that calls `procpool::init()`. Of an extension for Python,
+    ///   `.program(executable).args(["-c", "import mymodule"])`, with Python's `sys.executable`.
+    ///   A shared object that says `init_before_main!()` needs no `program`, unless its tasks want
+    ///   one: an interpreter, say.
+    ///
+    /// What stands before the call of `init` runs in each worker. A worker says which build it has
+    /// before it is given anything, and `build` fails where that is another one. A program that
+    /// does not come to `init` is killed after [`launch_timeout`](Self::launch_timeout).
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// # fn with<B: procpool::Executing>(
+    /// #     builder: procpool::PoolBuilder<B>,
+    /// # ) -> std::io::Result<procpool::PoolBuilder<B>> {
+    /// // Workers with the processors and the memory of the first node.
+    /// let this = std::env::current_exe()?;
+    /// let builder = builder
+    ///     .program("numactl")
+    ///     .args(["--cpunodebind=0", "--membind=0"])
+    ///     .args([this]);
+    /// # Ok(builder)
+    /// # }
+    /// ```
+    pub fn program(mut self, program: impl AsRef<OsStr>) -> Self {
+        self.backend.set_program(program.as_ref());
+        self
+    }
+
+    /// Arguments of the [`program`](Self::program), after those that were given before. It is an
+    /// error to give some and no program.
+    pub fn args<I, S>(mut self, args: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let args = args.into_iter().map(|it| it.as_ref().to_owned());
+        self.backend.add_args(args.collect());
+        self
+    }
+}
+
 impl<B: ForkServing> PoolBuilder<B> {
     /// The fork server to fork from. Without it, the process-wide one, if there is one, and else
     /// one that is started by [`build`](Self::build), while the program has only one thread.

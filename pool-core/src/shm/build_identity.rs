@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of everything that a parent and its worker must agree on: the region's layout,
 /// the frames in its rings and the order of the bootstrap.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// A number that parent and worker share if they run the same build of the same program, so that a
 /// function's place in the program means the same in both.

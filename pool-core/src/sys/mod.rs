@@ -24,6 +24,7 @@ mod object;
 mod objects;
 mod refused;
 mod sealed;
+mod signals;
 mod waiting;
 
 #[cfg(target_os = "linux")]
@@ -48,6 +49,7 @@ pub(crate) use objects::{Table, loaded_objects};
 pub use refused::failed;
 pub(crate) use refused::{FailedCall, errno_of, failed_in};
 pub(crate) use sealed::{Place, Sealed};
+pub use signals::reset_signals;
 pub use waiting::poll;
 // In front of Linux's of the same names.
 #[cfg(shuttle)]

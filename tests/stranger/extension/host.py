@@ -34,6 +34,7 @@ def maps():
     if backend:
         assert call("crash", 100) == 1
         works()
+        assert call("describe_worker") == 0
     threads = [threading.Thread(target=works) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -55,6 +56,14 @@ def with_threads():
         print("it works")
     done.set()
     thread.join()
+
+
+def opens():
+    """Builds a pool, or says why it cannot."""
+    if call("open_pool", backend) == 0:
+        works()
+        assert call("close_pool") == 0
+        print("it works")
 
 
 def stays():

@@ -50,16 +50,18 @@ fn main() {
         .build()
         .unwrap();
     let spawned = SpawnPool::builder().processes(1).build().unwrap();
-    for plugin in &plugins {
-        assert_eq!(plugin.call("open_pool", 1), 0);
-    }
-    for _ in 0..3 {
+    for backend in [1, 2] {
         for plugin in &plugins {
-            assert_eq!(plugin.call("squares", 4), 14 + 4 * 7);
-            assert_eq!(plugin.call("crash", 5), 1);
+            assert_eq!(plugin.call("open_pool", backend), 0);
         }
-        assert_eq!(own.map(|x: u64| x + 1, 0..3).unwrap(), [1, 2, 3]);
-        assert_eq!(spawned.map(|x: u64| x + 2, 0..3).unwrap(), [2, 3, 4]);
+        for _ in 0..3 {
+            for plugin in &plugins {
+                assert_eq!(plugin.call("squares", 4), 14 + 4 * 7);
+                assert_eq!(plugin.call("crash", 5), 1);
+            }
+            assert_eq!(own.map(|x: u64| x + 1, 0..3).unwrap(), [1, 2, 3]);
+            assert_eq!(spawned.map(|x: u64| x + 2, 0..3).unwrap(), [2, 3, 4]);
+        }
     }
     println!("pools of {} plugins and of the program work", plugins.len());
     // It stays, for its pool has threads.

@@ -1,6 +1,7 @@
 //! A shared object, as Python and other programs load it. Each function is one step of a test, and
 //! answers with a number: 0, or what it is asked for; `FAILED` if it panics.
 
+use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,12 +54,19 @@ pub extern "C" fn open_pool(backend: u64) -> u64 {
                 .finalizer(leave)
                 .build()
                 .map(AnyPool::from),
-            _ => SpawnPool::builder()
-                .processes(2)
-                .initializer(set_start, 7)
-                .finalizer(leave)
-                .build()
-                .map(AnyPool::from),
+            _ => {
+                let mut builder = SpawnPool::builder()
+                    .processes(2)
+                    .initializer(set_start, 7)
+                    .finalizer(leave)
+                    .launch_timeout(Duration::from_millis(limit()));
+                // A program and its arguments, each in a line.
+                if let Ok(program) = env::var("PROGRAM") {
+                    let mut words = program.lines();
+                    builder = builder.program(words.next().unwrap()).args(words);
+                }
+                builder.build().map(AnyPool::from)
+            }
         };
         match built {
             Ok(built) => {
@@ -159,12 +167,59 @@ pub extern "C" fn keep_busy() -> u64 {
     })
 }
 
+fn limit() -> u64 {
+    env::var("LIMIT_MS").map_or(60_000, |text| text.parse().unwrap())
+}
+
+/// What the function that makes a Python module would call.
+#[unsafe(no_mangle)]
+pub extern "C" fn init_extension() -> u64 {
+    procpool::init();
+    0
+}
+
+/// What a worker is: whether its tasks can start threads, and what they and the programs that they
+/// start have for an environment.
+#[unsafe(no_mangle)]
+pub extern "C" fn describe_worker() -> u64 {
+    step(|| {
+        let describe = |()| {
+            let thread = std::thread::spawn(|| {
+                thread_local!(static NOISY: Noisy = const { Noisy });
+                NOISY.with(|_| std::thread::current().name().is_none())
+            });
+            assert!(thread.join().unwrap());
+            let told = |name| env::var(name).unwrap_or_default();
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let caught = status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigCgt:"))
+                .unwrap();
+            let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+            let catches_interrupts = caught & 1 << (2 - 1) != 0;
+            (
+                told("LD_PRELOAD"),
+                told("PROCPOOL_WORKER"),
+                catches_interrupts,
+            )
+        };
+        println!("worker: {:?}", shared().apply(describe, ()).unwrap());
+        0
+    })
+}
+
+struct Noisy;
+
+impl Drop for Noisy {
+    fn drop(&mut self) {}
+}
+
 /// Starts a fork server for all later pools.
 #[unsafe(no_mangle)]
 pub extern "C" fn start_server() -> u64 {
     step(|| match ForkServer::start() {
         Ok(server) => {
-            server.set_global().expect("there was none");
+            let _ = server.set_global();
             0
         }
         Err(error) => {

@@ -1,4 +1,6 @@
-//! Programs that were started by naming them to the dynamic loader: `ld-linux.so ./program`.
+//! What the dynamic loader does: programs that were started by naming them to it (`ld-linux.so
+//! ./program`), the files that code is from, and whom it trusts.
+#![allow(unsafe_code)]
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use procpool_core::interpreter;
 
 /// The path of this program, if it was started in that way: what the kernel has executed, and
@@ -26,7 +29,23 @@ pub(crate) fn program_of_loader(executed: &Path) -> io::Result<Option<PathBuf>> 
     if executed.is_none() || executed != file(Path::new(OsStr::from_bytes(loader.to_bytes()))) {
         return Ok(None);
     }
-    let here = program_of_loader as fn(&'static Path) -> _ as usize;
+    own_file().map(Some)
+}
+
+/// Whether this program has rights that its user has not, so that the loader does not load into it
+/// what the environment says.
+pub(crate) fn is_secure() -> bool {
+    // SAFETY: it reads a number that the kernel has left for this process.
+    let secure = unsafe { libc::getauxval(libc::AT_SECURE) };
+    secure != 0
+}
+
+/// The path of the file that this code was loaded from.
+///
+/// # Errors
+/// When it cannot be found out.
+pub(crate) fn own_file() -> io::Result<PathBuf> {
+    let here = own_file as fn() -> _ as usize;
     let maps = fs::read("/proc/self/maps")?;
     let path = maps.split(|byte| *byte == b'\n').find_map(|line| {
         // start-end permissions offset device inode path
@@ -38,15 +57,12 @@ pub(crate) fn program_of_loader(executed: &Path) -> io::Result<Option<PathBuf>> 
             .contains(&here)
             .then(|| PathBuf::from(OsStr::from_bytes(&line[path..])))
     });
-    match path {
-        Some(path) => Ok(Some(path)),
-        None => Err(io::Error::other("its file is not among /proc/self/maps")),
-    }
+    path.ok_or_else(|| io::Error::other("its file is not among /proc/self/maps"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::program_of_loader;
+    use super::{own_file, program_of_loader};
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
@@ -58,6 +74,7 @@ mod tests {
         let this = std::env::current_exe().expect("this program");
         let usual = program_of_loader(&this).expect("the loader is known");
         assert_eq!(usual, None);
+        assert_eq!(own_file().expect("a path"), this);
         // A program that is linked statically has none.
         if let Some(loader) = interpreter() {
             let loader = Path::new(OsStr::from_bytes(loader.to_bytes()));

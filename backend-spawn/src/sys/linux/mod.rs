@@ -10,9 +10,9 @@ mod worker;
 
 pub(crate) use doorbell::{make_doorbell, stdin_is_doorbell, take_stdin, write_to_stdin};
 pub(crate) use inherited::{announce, inode, take_inherited};
-pub(crate) use loader::program_of_loader;
+pub(crate) use loader::{is_secure, own_file, program_of_loader};
 pub(crate) use process::Process;
 pub(crate) use socket::{
     duplicate, has_message, message_sockets, most_descriptors, receive, replace, send_back,
 };
-pub(crate) use worker::{die_with_parent, name_process, random, remove_variable};
+pub(crate) use worker::{die_with_parent, name_process, random, remove_variable, set_variable};

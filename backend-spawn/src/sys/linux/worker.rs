@@ -57,6 +57,20 @@ pub(crate) fn remove_variable(name: &str) {
     }
 }
 
+/// The same, to another value; to none, if that is empty.
+pub(crate) fn set_variable(name: &str, value: &OsStr) {
+    if is_alone() {
+        // SAFETY: there is no thread that could read the environment meanwhile.
+        unsafe {
+            if value.is_empty() {
+                env::remove_var(name);
+            } else {
+                env::set_var(name, value);
+            }
+        }
+    }
+}
+
 /// Whether this process has a single thread.
 fn is_alone() -> bool {
     // Each thread is a folder, and a folder has two links more than it has folders.

@@ -442,16 +442,21 @@ impl Core {
         let error = process
             .failure
             .take()
-            .unwrap_or_else(|| {
-                match self.slots[slot].killed() {
-            Some(Killed::Silent) => LaunchError::new(format!(
-                "the worker did not answer within {limit:?} after its launch; is procpool::init() \
-                 the first line of main, or procpool::init_before_main!() in the test file or \
-                 library? (builder().launch_timeout(..) sets the limit)"
-            ))
-            .from_missing_init(),
-            _ => LaunchError::new(format!("the worker {} before it was ready", fate(exit, None))),
-        }
+            .unwrap_or_else(|| match self.slots[slot].killed() {
+                Some(Killed::Silent) => {
+                    let what = format!(
+                        "the worker did not answer within {limit:?} after its launch \
+                         (builder().launch_timeout(..) sets the limit)"
+                    );
+                    match process.handle.why_silent() {
+                        Some(why) => LaunchError::new(format!("{what}; {why}")).from_missing_init(),
+                        None => LaunchError::new(what),
+                    }
+                }
+                _ => LaunchError::new(format!(
+                    "the worker {} before it was ready",
+                    fate(exit, None)
+                )),
             })
             .with_stderr(stderr);
         self.launch_failed(slot, &error);
