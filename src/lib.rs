@@ -367,13 +367,13 @@ pub use procpool_core::Json;
 #[cfg(feature = "progress")]
 pub use procpool_core::progress;
 pub use procpool_core::{
-    Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel, Deadline,
-    Disconnected, Dump, Emitter, ExitReason, ExitStatus, FlattenErrors, Handle, Imap, ImapLocal,
-    ImapMeasured, ImapMeasuredLocal, InitializerOutcome, IntoBroadcast, JoinError, MapHandle,
-    Measured, MeasuredCall, MeasuredHandle, Output, OutputLine, OutputStream, Pool, PoolBuilder,
-    Portable, QueueFull, RemoteError, ResizeError, Resource, SerialPool, Shareable, Stateless,
-    Stats, StreamHandle, TaskError, TaskErrorKind, TaskHandle, TaskMetrics, Trace, WorkerExit,
-    WorkerInfo, WorkerPool, WorkerStats, remote_errors,
+    Backoff, Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel,
+    Deadline, Disconnected, Dump, Emitter, ExitReason, ExitStatus, FlattenErrors, Handle, Imap,
+    ImapLocal, ImapMeasured, ImapMeasuredLocal, InitializerOutcome, IntoBroadcast, JoinError,
+    MapHandle, Measured, MeasuredCall, MeasuredHandle, Output, OutputLine, OutputStream, Pool,
+    PoolBuilder, Portable, QueueFull, RemoteError, ResizeError, Resource, SerialPool, Shareable,
+    Stateless, Stats, StreamHandle, TaskError, TaskErrorKind, TaskHandle, TaskMetrics, Trace,
+    WorkerExit, WorkerInfo, WorkerPool, WorkerStats, remote_errors,
 };
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};

@@ -109,6 +109,13 @@ impl Idle {
         };
         pool.apply(talk, ()).expect("to print does not fail");
         assert_eq!(squares.len(), 10_000);
+        // An item that is tried again in an hour.
+        let fails = |x: u64| -> Result<u64, u64> { Err(x) };
+        let call = pool.call(fails).retries(1).retry_errors(|_: &u64| true);
+        drop(call.backoff(HOUR).apply_async(1));
+        while pool.stats().queued == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         pool.apply_async(|x: u64| x, 1)
             .get()
             .expect("an echo does not fail");

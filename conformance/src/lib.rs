@@ -78,6 +78,7 @@ mod recycling;
 mod refused;
 mod restart_storm;
 mod results;
+mod retry;
 mod settings;
 mod shared_results;
 mod shutdown;

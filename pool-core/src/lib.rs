@@ -87,6 +87,7 @@ pub use sys::{
     be_signalled_by, failed, interpreter, off_standard, own_pid, own_tid, poll, reset_signals,
     starter,
 };
+pub use task::backoff::Backoff;
 pub use task::call_control::Deadline;
 pub use task::call_id::CallId;
 pub use task::callbacks::Callbacks;

@@ -15,6 +15,7 @@ pub(crate) mod progress;
 #[cfg(feature = "progress")]
 pub mod progress;
 mod ready;
+pub(crate) mod retry;
 pub(crate) mod serial;
 #[cfg(feature = "stream")]
 pub(crate) mod stream;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use super::pool::Pool;
@@ -89,6 +89,8 @@ struct Serial {
 #[derive(Default)]
 struct Counts {
     stats: Mutex<Stats>,
+    /// What is tried again, each in the thread that runs its call.
+    again: Mutex<Vec<(ThreadId, Chunk)>>,
     /// The tasks that emit values and have not ended.
     streams: Mutex<Vec<Running>>,
     /// Notified when one of them has.
@@ -111,9 +113,31 @@ impl Counts {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn again(&self) -> MutexGuard<'_, Vec<(ThreadId, Chunk)>> {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what this thread is to try again next.
+    fn take_again(&self) -> Option<Chunk> {
+        let here = thread::current().id();
+        let mut again = self.again();
+        let at = again.iter().position(|(thread, _)| *thread == here)?;
+        Some(again.remove(at).1)
+    }
+
+    /// Runs a chunk, and then what is tried again of it: one attempt is not inside of another.
     fn run(&self, chunk: Chunk) {
-        // Counted before the outcome is known to anybody, as in the other pools.
-        chunk.run_and_tell(|outcome| outcome.count_in(&mut self.stats()));
+        let may_come_back = chunk.may_be_retried();
+        let mut next = Some(chunk);
+        while let Some(chunk) = next {
+            // Counted before the outcome is known to anybody, as in the other pools.
+            chunk.run_and_tell(|outcome| outcome.count_in(&mut self.stats()));
+            next = if may_come_back {
+                self.take_again()
+            } else {
+                None
+            };
+        }
     }
 }
 
@@ -177,6 +201,10 @@ impl Executor for Serial {
         } else {
             self.scope.run(|| self.counts.run(chunk));
         }
+    }
+
+    fn resubmit(&self, chunk: Chunk) {
+        self.counts.again().push((thread::current().id(), chunk));
     }
 
     fn wait_until(
@@ -292,6 +320,20 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+
+    #[test]
+    fn an_item_that_is_tried_again_counts_once() {
+        let pool = SerialPool::new();
+        let returns = |x: u64| -> Result<u64, u64> { Err(x) };
+        let call = pool.call(returns).retries(2).count_errors();
+        let outcomes = call.retry_errors(|x| x % 2 == 0).chunksize(3).map(0..7);
+        assert_eq!(outcomes, Ok(Vec::from_iter((0..7).map(Err))));
+        let stats = pool.stats();
+        assert_eq!(
+            (stats.submitted, stats.failed, stats.errors_returned),
+            (7, 7, 7)
+        );
+    }
 
     /// An item runs when its result is asked for, and no other is taken before that was given.
     #[test]

@@ -39,6 +39,14 @@ impl End {
         }
     }
 
+    /// Why it has given up all tasks. `None`: it has not.
+    pub(super) fn reason(&self) -> Option<&TaskError> {
+        match &self.0 {
+            Stage::Ended(reason) => Some(reason),
+            Stage::Open | Stage::Closing => None,
+        }
+    }
+
     /// Open: no tasks are taken from now on. Says whether any were.
     pub(super) fn close(&mut self) -> bool {
         let was_open = self.is_open();

@@ -23,6 +23,10 @@ use crate::task::chunk::Chunk;
 pub(super) struct Notify {
     /// What is to be delivered to whom, as soon as the lock is free.
     deliveries: Vec<Delivery>,
+    /// Outcomes of which the call has to decide, as soon as the lock is free, whether they stay.
+    undecided: Vec<Delivery>,
+    /// How many of these there are, with those that were taken away and are not decided.
+    deciding: usize,
     /// What is to be reported of workers.
     notices: Vec<Job>,
     hooks: Hooks,
@@ -37,6 +41,8 @@ impl Notify {
     pub(super) fn new(hooks: Hooks) -> Self {
         Self {
             deliveries: Vec::new(),
+            undecided: Vec::new(),
+            deciding: 0,
             notices: Vec::new(),
             hooks,
             tracer: None,
@@ -73,6 +79,9 @@ impl Notify {
     /// These items have outcomes.
     pub(super) fn deliver(&mut self, delivery: Option<Delivery>) {
         if let Some(delivery) = delivery {
+            if delivery.is_undecided() {
+                return self.ask(delivery);
+            }
             if !delivery.attended {
                 self.unattended -= delivery.count();
             }
@@ -81,9 +90,39 @@ impl Notify {
         }
     }
 
+    /// The call is asked whether these outcomes stay. Until it has answered, they count as none.
+    #[cold]
+    fn ask(&mut self, delivery: Delivery) {
+        self.deciding += 1;
+        self.undecided.push(delivery);
+    }
+
     /// Whether outcomes wait for the lock to be free.
     pub(super) fn has_deliveries(&self) -> bool {
-        !self.deliveries.is_empty()
+        !self.deliveries.is_empty() || self.has_undecided()
+    }
+
+    /// Whether some of them are undecided.
+    pub(super) fn has_undecided(&self) -> bool {
+        !self.undecided.is_empty()
+    }
+
+    /// Takes these away, to be decided.
+    pub(super) fn take_undecided(&mut self) -> Vec<Delivery> {
+        mem::take(&mut self.undecided)
+    }
+
+    /// One was decided, and this of it stays.
+    pub(super) fn decided(&mut self, ended: Vec<Delivery>) {
+        self.deciding -= 1;
+        for delivery in ended {
+            self.deliver(Some(delivery));
+        }
+    }
+
+    /// Whether items may come back that have ended.
+    pub(super) fn is_deciding(&self) -> bool {
+        self.deciding > 0
     }
 
     /// Whether items have no outcome whose submitter does not come to look for it.

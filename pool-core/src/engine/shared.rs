@@ -12,7 +12,7 @@ use super::token::ALARM;
 use super::work::Delivery;
 use crate::backend::config::ValidatedConfig;
 use crate::broadcast::Listener;
-use crate::panic::catch::catch_and_discard;
+use crate::panic::catch::{catch, catch_and_discard};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
@@ -122,7 +122,30 @@ impl Shared {
     }
 
     /// Unlocks, and delivers what there is.
-    pub(super) fn deliver(&self, mut core: MutexGuard<'_, Core>) {
+    #[inline]
+    pub(super) fn deliver(&self, core: MutexGuard<'_, Core>) {
+        self.unlock(core, true);
+    }
+
+    /// The calls decide which of their items are tried again.
+    #[cold]
+    fn decide(&self, undecided: Vec<Delivery>) {
+        let decide = |delivery: Delivery| catch(|| delivery.decide()).unwrap_or_default();
+        let verdicts = undecided.into_iter().map(decide).collect();
+        let mut core = self.lock();
+        core.decided(verdicts);
+        core.dispatch();
+        self.restore_invariant(&mut core);
+        // What is new to be decided is for the supervisor: where attempts fail as fast as they are
+        // made, this thread would have no end.
+        if core.has_undecided() {
+            self.alarm.set();
+        }
+        self.unlock(core, false);
+    }
+
+    /// Unlocks, and delivers what there is; `decides`: what is undecided as well.
+    fn unlock(&self, mut core: MutexGuard<'_, Core>, decides: bool) {
         debug_assert!(
             !core.owes_dispatch(),
             "whoever drains hands out what waits: nobody else may come"
@@ -148,6 +171,11 @@ impl Shared {
             }
             return;
         }
+        let undecided = if decides {
+            core.take_undecided()
+        } else {
+            Vec::new()
+        };
         let mut batch = BATCH.with(Cell::take);
         core.swap_deliveries(&mut batch);
         self.delivering.fetch_add(1, Ordering::Relaxed);
@@ -160,6 +188,9 @@ impl Shared {
         for delivery in batch.drain(..) {
             // It wakes wakers, which are the user's.
             catch_and_discard(|| delivery.deliver());
+        }
+        if !undecided.is_empty() {
+            self.decide(undecided);
         }
         if is_bounded {
             IS_DELIVERING.with(|it| it.set(outer));

@@ -7,7 +7,7 @@ use crate::error::task_error::TaskError;
 use crate::observe::stats::Stats;
 use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
 use crate::task::chunk::Chunk;
-use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink, Outcomes};
+use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink, Decided, Outcomes};
 
 impl WorkUnit for Chunk {
     type Outcomes = Outcomes;
@@ -92,7 +92,7 @@ impl Delivery {
                 count: chunk.count,
                 took_ns,
                 outcomes,
-                ext: chunk.ext.take(),
+                ext: chunk.take_ext(),
             },
             sink,
         })
@@ -118,6 +118,37 @@ impl Delivery {
             },
             0,
         )
+    }
+
+    /// Whether its call may want to try items again.
+    #[inline]
+    pub(super) fn is_undecided(&self) -> bool {
+        self.part.is_undecided()
+    }
+
+    /// Lets the call decide. Not under the lock, since it asks the user's functions.
+    pub(super) fn decide(self) -> Verdict {
+        let Self {
+            attended,
+            sink,
+            part,
+            flush_events,
+        } = self;
+        let Decided { ended, again } = sink.decide(part);
+        if let Some(flush_events) = flush_events {
+            flush_events();
+        }
+        let ended = ended.into_iter().map(|part| Self {
+            attended,
+            sink: sink.clone(),
+            part,
+            flush_events: None,
+        });
+        let again = again.into_iter();
+        Verdict {
+            ended: ended.collect(),
+            again: again.map(|it| Chunk::again(it, sink.clone())).collect(),
+        }
     }
 
     pub(super) fn deliver(mut self) {
@@ -152,6 +183,15 @@ impl Delivery {
     pub(super) fn count(&self) -> u64 {
         self.part.count.into()
     }
+}
+
+/// What was decided of a [`Delivery`].
+#[derive(Default)]
+pub(super) struct Verdict {
+    /// What stays of it.
+    pub(super) ended: Vec<Delivery>,
+    /// The items that are tried again.
+    pub(super) again: Vec<Chunk>,
 }
 
 /// A chunk in the pool's queue is most of what a waiting task costs.

@@ -93,6 +93,28 @@ pub enum TaskErrorKind {
     Invalid,
 }
 
+impl TaskErrorKind {
+    /// Whether another attempt could end otherwise. What was ended on purpose stays so, and what
+    /// no pool can run.
+    pub(crate) fn may_be_retried(self) -> bool {
+        match self {
+            Self::Panicked
+            | Self::WorkerLost
+            | Self::OutOfMemory
+            | Self::TimedOut
+            | Self::Encode
+            | Self::Decode
+            | Self::State => true,
+            Self::DeadlineExceeded
+            | Self::Cancelled
+            | Self::Closed
+            | Self::Initializer
+            | Self::Launch
+            | Self::Invalid => false,
+        }
+    }
+}
+
 /// Who had no memory for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shortage {

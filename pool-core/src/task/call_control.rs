@@ -76,7 +76,7 @@ impl CallControl {
 }
 
 /// What is longer than centuries is cut, so that it can be added to any time.
-fn nanoseconds(time: Duration) -> u64 {
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
     let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     ns.min(u64::MAX / 4)
 }

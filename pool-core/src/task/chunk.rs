@@ -7,7 +7,9 @@ use super::bytes::Bytes;
 use super::call_control::CallControl;
 use super::call_id::CallId;
 use super::chunk_ext::ChunkExt;
-use super::chunk_outcome::{ChunkOutcome, CompletionSink, Outcomes, dropped, reported};
+use super::chunk_outcome::{
+    Again, ChunkOutcome, CompletionSink, Outcomes, dropped, reported, settle,
+};
 use super::emissions::Emissions;
 use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout};
@@ -123,6 +125,7 @@ impl Chunk {
             deadline: self.control().and_then(CallControl::time_left),
             grace: self.grace_ns().map(Duration::from_nanos),
             priority: self.control().map_or(0, |control| control.priority),
+            delay: self.delay(),
             retries: self.retries,
             measured: self.item_metrics().is_some(),
             emits: self.emissions().is_some(),
@@ -156,15 +159,18 @@ impl Chunk {
     }
 
     /// Runs the items one after the other in this thread, finishes the chunk, and says how many
-    /// of its items have failed.
+    /// of its items have failed. What is tried again counts when it has ended.
+    ///
+    /// A chunk that is to begin [later](ChunkOptions::delay) is waited for first.
     pub fn run_here(self) -> usize {
         let mut failed = 0;
-        self.run_and_tell(|outcome| failed = outcome.failures());
+        self.run_and_tell(|outcome| failed += outcome.failures());
         failed
     }
 
-    /// The same, but `tell` is given the outcome before anybody else is.
-    pub(crate) fn run_and_tell(mut self, tell: impl FnOnce(&ChunkOutcome)) {
+    /// The same, but `tell` is given the outcomes before anybody else is.
+    pub(crate) fn run_and_tell(mut self, tell: impl FnMut(&ChunkOutcome)) {
+        sys::sleep_until(self.due());
         let start = sys::now_ns();
         let mut outcomes = Outcomes::with_capacity(self.count);
         let mut ext = self.ext.take();
@@ -216,18 +222,56 @@ impl Chunk {
         if !offered.is_empty() {
             ext.get_or_insert_default().offered = offered;
         }
-        let mut part = ChunkOutcome {
-            ext,
+        self.ext = ext;
+        let part = ChunkOutcome {
+            ext: self.take_ext(),
             first: self.first,
             count: self.count,
             took_ns: sys::now_ns().saturating_sub(start),
             outcomes,
         };
-        tell(&part);
-        part.tell_tracer();
         if let Some(sink) = self.take_sink() {
-            sink.complete(part);
+            settle(&*sink, part, tell);
         }
+    }
+
+    /// Whether its items may come back when they have failed.
+    pub(crate) fn may_be_retried(&self) -> bool {
+        self.ext.as_ref().is_some_and(|ext| ext.retry.is_some())
+    }
+
+    /// When it may begin, in nanoseconds of the monotonic clock; 0: at once.
+    #[inline]
+    pub(crate) fn due(&self) -> u64 {
+        self.ext.as_ref().map_or(0, |ext| ext.due)
+    }
+
+    /// How long it is not to begin.
+    fn delay(&self) -> Duration {
+        match self.due() {
+            0 => Duration::ZERO,
+            due => Duration::from_nanos(due.saturating_sub(sys::now_ns())),
+        }
+    }
+
+    /// What it has that others are without, for the outcomes of its items.
+    #[inline]
+    pub(crate) fn take_ext(&mut self) -> Option<Box<ChunkExt>> {
+        let mut ext = self.ext.take()?;
+        if let Some(retry) = &mut ext.retry {
+            retry.items = std::mem::take(&mut self.items);
+            retry.attended = self.attended;
+        }
+        Some(ext)
+    }
+
+    /// The chunk of an item that is tried again.
+    pub(crate) fn again(again: Again, sink: Arc<dyn CompletionSink>) -> Self {
+        let mut chunk = Self::new(again.entry, again.first, 1, again.items, sink);
+        chunk.timeout = again.timeout;
+        chunk.attended = again.attended;
+        chunk.ext = Some(Box::new(again.ext));
+        chunk
     }
 
     /// Finishes the chunk: every item of it fails with this error.
@@ -238,11 +282,9 @@ impl Chunk {
     }
 
     fn fail(&mut self, sink: &dyn CompletionSink, error: TaskError) {
-        let ext = self.ext.take();
+        let ext = self.take_ext();
         let failed = ChunkOutcome::failed(self.first, self.count, error);
-        let mut part = ChunkOutcome { ext, ..failed };
-        part.tell_tracer();
-        sink.complete(part);
+        settle(sink, ChunkOutcome { ext, ..failed }, |_| {});
     }
 
     /// Where the outcomes go: from now on, whoever takes it owes them. `None`: there are none.
@@ -258,6 +300,10 @@ impl Chunk {
         if let Some(sink) = self.take_sink()
             && !is_copy
         {
+            if let Some(ext) = &mut self.ext {
+                // It would do so again.
+                ext.retry = None;
+            }
             self.fail(&*sink, dropped());
         }
     }
@@ -328,7 +374,7 @@ impl Chunk {
     #[inline]
     pub(crate) fn is_special(&self) -> bool {
         let ext = self.ext.as_ref();
-        ext.is_some_and(|ext| ext.control.is_some() || ext.target.is_some())
+        ext.is_some_and(|ext| ext.control.is_some() || ext.target.is_some() || ext.due != 0)
     }
 
     /// When and how the call ends, if it says so.

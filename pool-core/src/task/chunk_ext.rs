@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bytes::Bytes;
 use super::call_control::CallControl;
 use super::context::Context;
 use super::emissions::Emissions;
@@ -9,6 +10,7 @@ use super::item_metrics::ItemMetrics;
 use super::target::Target;
 use crate::broadcast::SharedMemory;
 use crate::observe::call_span::Origin;
+use crate::shm::protocol;
 
 /// A part of a chunk that ordinary tasks are without, so that they do not pay for it.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +34,36 @@ pub(crate) struct ChunkExt {
     pub(crate) target: Option<Target>,
     /// Where the values go that its one item emits.
     pub(crate) emissions: Option<Arc<Emissions>>,
+    /// What is needed to try its items again.
+    pub(crate) retry: Option<Box<Retry>>,
+    /// Before this it is not to begin, in nanoseconds of the monotonic clock; 0: it may at once.
+    pub(crate) due: u64,
+}
+
+/// What is known of items that may be tried again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Retry {
+    /// How often each of them.
+    pub(crate) left: u32,
+    /// Values may be a reason, too.
+    pub(crate) judges_values: bool,
+    /// The items, as soon as they have outcomes.
+    pub(crate) items: Bytes,
+    /// Those of their chunk.
+    pub(crate) attended: bool,
+}
+
+impl Retry {
+    /// The same of some of the items.
+    pub(crate) fn part(&self, from: usize, count: usize) -> Self {
+        let items = self.items.as_slice();
+        let (_, rest) = protocol::split_items(&items, from);
+        let (items, _) = protocol::split_items(rest, count);
+        Self {
+            items: items.into(),
+            ..*self
+        }
+    }
 }
 
 impl ChunkExt {
@@ -73,6 +105,37 @@ impl ChunkExt {
             control: self.control.clone(),
             target: self.target,
             emissions: self.emissions.clone(),
+            retry: self.retry.clone(),
+            due: self.due,
+        }
+    }
+
+    /// That of some of the items, whose outcomes are final.
+    pub(crate) fn of_final(&self, from: usize, count: usize) -> Self {
+        let metrics = self.item_metrics.as_ref();
+        Self {
+            item_metrics: metrics.map(|it| it.slice(from, count)),
+            retry: None,
+            ..self.clone()
+        }
+    }
+
+    /// That of the item at this place, which is tried once more, at this time or later.
+    pub(crate) fn of_retry(&self, place: usize, submitted: u64, due: u64) -> Self {
+        let metrics = self.item_metrics.as_ref();
+        let retry = self.retry.as_ref().map(|it| {
+            Box::new(Retry {
+                left: it.left.saturating_sub(1),
+                items: Bytes::default(),
+                ..**it
+            })
+        });
+        Self {
+            item_metrics: metrics.map(|it| it.of_retry(place, submitted.max(due))),
+            offered: Vec::new(),
+            retry,
+            due,
+            ..self.clone()
         }
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::bytes::Bytes;
 use super::call_id::CallId;
-use super::chunk_ext::ChunkExt;
+use super::chunk_ext::{ChunkExt, Retry};
 use super::item_metrics::ItemMetrics;
+use super::options::Timeout;
 use super::traced::Traced;
 use crate::codec::{self, CodecError, Memory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
@@ -32,6 +33,68 @@ pub(crate) trait CompletionSink: Send + Sync {
 
     /// Nobody waits any more: what has not begun need not be run.
     fn is_abandoned(&self) -> bool;
+
+    /// Decides which of these items are tried again, if they are
+    /// [undecided](ChunkOutcome::is_undecided). It asks the user's functions, so it is called
+    /// without a lock.
+    fn decide(&self, part: ChunkOutcome) -> Decided {
+        Decided {
+            ended: vec![part],
+            again: Vec::new(),
+        }
+    }
+
+    /// Submits an item once more. Who has a pool of its own does so itself.
+    fn resubmit(&self, again: Again) {
+        let error = dropped();
+        let failed = ChunkOutcome::failed(again.first, 1, error);
+        self.complete(ChunkOutcome {
+            ext: Some(Box::new(again.ext)),
+            ..failed
+        });
+    }
+}
+
+/// What becomes of items that might be tried again.
+pub(crate) struct Decided {
+    /// Outcomes that stay.
+    pub(crate) ended: Vec<ChunkOutcome>,
+    /// Items that are tried again.
+    pub(crate) again: Vec<Again>,
+}
+
+/// An item that is tried again.
+#[derive(Debug)]
+pub(crate) struct Again {
+    pub(crate) entry: FunctionId,
+    /// Its index in its call.
+    pub(crate) first: usize,
+    pub(crate) items: Bytes,
+    pub(crate) timeout: Option<Timeout>,
+    pub(crate) attended: bool,
+    pub(crate) ext: ChunkExt,
+}
+
+/// Gives outcomes to who waits for them, and what is tried again to the call's pool. `tell` is
+/// given what has ended before anybody else is.
+pub(crate) fn settle(
+    sink: &dyn CompletionSink,
+    part: ChunkOutcome,
+    mut tell: impl FnMut(&ChunkOutcome),
+) {
+    let mut end = |mut part: ChunkOutcome| {
+        tell(&part);
+        part.tell_tracer();
+        sink.complete(part);
+    };
+    if !part.is_undecided() {
+        return end(part);
+    }
+    let Decided { ended, again } = sink.decide(part);
+    ended.into_iter().for_each(end);
+    for again in again {
+        sink.resubmit(again);
+    }
 }
 
 /// A part of a call's outcome: those of neighbouring items of one chunk.
@@ -67,6 +130,30 @@ impl ChunkOutcome {
             outcomes: Outcomes::One(None),
             ext: None,
         }
+    }
+
+    /// Whether some of the items may be tried again, as far as can be seen without asking anybody.
+    #[inline]
+    pub(crate) fn is_undecided(&self) -> bool {
+        match &self.ext {
+            Some(ext) => ext.retry.as_ref().is_some_and(|it| self.may_retry(ext, it)),
+            None => false,
+        }
+    }
+
+    #[cold]
+    fn may_retry(&self, ext: &ChunkExt, retry: &Retry) -> bool {
+        let may = |error: &TaskError| error.kind().may_be_retried();
+        // The caller has what was emitted.
+        let has_emitted = ext.emissions.as_ref().is_some_and(|it| it.has_any());
+        retry.left > 0
+            && !has_emitted
+            && match &self.outcomes {
+                Outcomes::One(Some(Ok(_))) => retry.judges_values,
+                Outcomes::One(Some(Err(error))) | Outcomes::All(error) => may(error),
+                Outcomes::One(None) => true,
+                Outcomes::Many { errors, .. } => retry.judges_values || errors.iter().any(may),
+            }
     }
 
     fn trace_to(&self, traced: &Traced) {

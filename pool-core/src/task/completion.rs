@@ -9,7 +9,7 @@ use super::bytes::Bytes;
 use super::call_id::CallId;
 use super::chunk::Chunk;
 use super::chunk_ext::ChunkExt;
-use super::chunk_outcome::{ChunkOutcome, CompletionSink, Outcomes, dropped};
+use super::chunk_outcome::{ChunkOutcome, CompletionSink, Outcomes, dropped, settle};
 use super::encoded_chunk::EncodedChunk;
 use super::outcome::Outcome;
 use crate::broadcast::{ContentId, Needs, SharedMemory};
@@ -25,13 +25,14 @@ impl Chunk {
     pub fn into_parts(mut self) -> (EncodedChunk, Completion) {
         let sink = self.take_sink();
         let options = self.options();
-        let ext = self.ext.take();
+        let items = self.items.clone();
+        let ext = self.take_ext();
         let needs = match &ext {
             // Those of the whole call, perhaps.
             Some(ext) if !ext.attachments.is_empty() => {
                 let context = ext.context.as_ref();
                 let context = context.map_or(&[][..], |context| &context.bytes);
-                Needs::of_values([context, &self.items.as_slice()], &ext.attachments)
+                Needs::of_values([context, &items.as_slice()], &ext.attachments)
             }
             _ => Needs::default(),
         };
@@ -40,7 +41,7 @@ impl Chunk {
             self.entry,
             self.first..self.first + self.count as usize,
             context.map_or(&[][..], |it| &it.bytes).into(),
-            std::mem::take(&mut self.items),
+            items,
             options,
             needs.clone(),
         );
@@ -287,10 +288,9 @@ impl Completion {
         });
     }
 
-    fn send(&self, mut batch: ChunkOutcome) {
-        batch.tell_tracer();
+    fn send(&self, batch: ChunkOutcome) {
         if let Some(sink) = &self.sink {
-            sink.complete(batch);
+            settle(&**sink, batch, |_| {});
         }
     }
 
@@ -313,12 +313,15 @@ impl Completion {
                 attachments: ext.attachments.clone(),
                 origin: ext.origin.clone(),
                 offered: memory,
-                // These have gone where the items run.
-                context: None,
                 counts_errors: ext.counts_errors,
-                control: None,
                 target: ext.target,
                 emissions: None,
+                retry: ext.retry.as_ref().map(|it| Box::new(it.part(from, count))),
+                // These have gone where the items run, and go there once more with those that are
+                // tried again.
+                context: ext.context.clone().filter(|_| ext.retry.is_some()),
+                control: ext.control.clone().filter(|_| ext.retry.is_some()),
+                due: 0,
             })),
             None if memory.is_empty() => None,
             None => Some(Box::new(ChunkExt {

@@ -281,7 +281,8 @@ impl EncodedChunk {
     ///
     /// When the flag is set, no more items begin, and those that have not fail as
     /// [`Cancelled`](TaskErrorKind::Cancelled). A timeout is not kept: nothing ends a thread. After
-    /// the call's deadline, no more items begin either.
+    /// the call's deadline, no more items begin either. A chunk that is to begin
+    /// [later](crate::ChunkOptions::delay) is waited for.
     ///
     /// # Panics
     /// When `sink` has panicked: in the end, and it is not called again.
@@ -296,6 +297,7 @@ impl EncodedChunk {
         let deadline = control.and_then(|control| control.deadline);
         let why = match self.prepare() {
             Ok(prepared) => {
+                sys::sleep_until(self.options.due());
                 self.run_prepared(&prepared, flag, deadline, &mut given);
                 if flag.is_set() {
                     TaskError::cancelled()
@@ -408,6 +410,7 @@ impl EncodedChunk {
                     origin: executor.current_span(),
                     context,
                     control: self.options.control(),
+                    due: self.options.due(),
                     ..ChunkExt::default()
                 }));
                 if self.options.measured {

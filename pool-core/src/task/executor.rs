@@ -130,6 +130,17 @@ pub trait Executor: Send + Sync {
     /// Takes a chunk, to be run as soon as there is a worker for it.
     fn submit(&self, chunk: Chunk);
 
+    /// Takes a chunk that was [submitted](Self::submit) and whose item is tried again: see
+    /// [`Call::retry_if`](crate::Call::retry_if). It may come with a
+    /// [delay](crate::ChunkOptions::delay), and after `close`, which does not count it as a new one.
+    /// It comes from the thread that has delivered the failure, in the midst of that.
+    ///
+    /// Without a method of its own it is submitted as others are: right for a pool that hands it to
+    /// another one. A pool that is closed meanwhile fails it as closed.
+    fn resubmit(&self, chunk: Chunk) {
+        self.submit(chunk);
+    }
+
     /// Whether there is room for one more task in the queue. Asked to `wait`, it waits until there
     /// is, or the pool is closed or terminated. `true` is right for a queue without a bound.
     fn has_room(&self, _wait: bool) -> bool {

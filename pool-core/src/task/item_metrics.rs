@@ -120,6 +120,21 @@ impl ItemMetrics {
         }
     }
 
+    /// The same of some of the items.
+    pub(crate) fn slice(&self, from: usize, count: usize) -> Self {
+        let to = self.runs.len().min(from + count);
+        let runs = self.runs.get(from..to).unwrap_or_default().to_vec();
+        self.part(from, count, 0, runs)
+    }
+
+    /// Of the item at this place, which is tried once more and is submitted for that then.
+    pub(crate) fn of_retry(&self, place: usize, submitted: u64) -> Self {
+        Self {
+            submitted,
+            ..self.part(place, 1, 1, Vec::new())
+        }
+    }
+
     /// How many workers have died under each item.
     pub(crate) fn losses(&self) -> u32 {
         self.losses

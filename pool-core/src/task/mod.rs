@@ -1,5 +1,6 @@
 //! A task on its way: its argument encoded, items cut into chunks, and what came of each.
 
+pub(crate) mod backoff;
 pub(crate) mod bytes;
 pub(crate) mod call_control;
 pub(crate) mod call_id;
@@ -23,6 +24,7 @@ pub(crate) mod open_input;
 pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod parking;
+pub(crate) mod retry_rules;
 pub(crate) mod target;
 pub(crate) mod traced;
 

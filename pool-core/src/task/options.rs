@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::call_control::{CallControl, Deadline};
+use super::call_control::{CallControl, Deadline, nanoseconds};
 use super::context::Context;
+use super::retry_rules::RetryRules;
 use super::target::Target;
 use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::sys;
 
 /// See [`Call`](crate::Call).
 #[derive(Debug, Clone, Default)]
@@ -35,6 +37,8 @@ pub(crate) struct SpecialOptions {
     pub(crate) target: Option<Target>,
     /// What the function gets with each item, or why it cannot.
     pub(crate) context: Option<Result<Arc<Context>, TaskError>>,
+    /// Which items are tried again, and when.
+    pub(crate) retry: Option<RetryRules>,
 }
 
 /// What a call asks for, as far as the executor is to see to it.
@@ -54,6 +58,9 @@ pub struct ChunkOptions {
     pub grace: Option<Duration>,
     /// What is higher goes first: see [`Call::priority`](crate::Call::priority).
     pub priority: i32,
+    /// How long the items are not to begin, from the moment at which this was asked for: see
+    /// [`Call::backoff`](crate::Call::backoff).
+    pub delay: Duration,
     /// Each item is to be measured: see [`Call::measured`](crate::Call::measured).
     pub measured: bool,
     /// The item emits values: see [`Call::stream`](crate::Call::stream).
@@ -68,6 +75,15 @@ impl ChunkOptions {
             self.grace,
             self.priority,
         )
+    }
+
+    /// When such a chunk may begin, in nanoseconds of the monotonic clock; 0: at once.
+    pub(crate) fn due(&self) -> u64 {
+        if self.delay.is_zero() {
+            0
+        } else {
+            sys::now_ns().saturating_add(nanoseconds(self.delay))
+        }
     }
 }
 
@@ -108,6 +124,10 @@ impl Options {
         self.special.get_or_insert_default()
     }
 
+    pub(crate) fn retry_rules(&mut self) -> &mut RetryRules {
+        self.special().retry.get_or_insert_default()
+    }
+
     /// Whether a result that is an `Err` counts as a failure.
     pub(crate) fn counts_errors(&self) -> bool {
         self.special.as_ref().is_some_and(|it| it.counts_errors)
@@ -122,6 +142,10 @@ impl Options {
             return invalid(
                 "buffer is 0: at least one item must be taken from the input to run it",
             );
+        }
+        let rules = self.special.as_ref().and_then(|it| it.retry.as_ref());
+        if rules.is_some_and(|it| it.backoff.is_some_and(|it| !it.is_valid())) {
+            return invalid("the factor of backoff is no positive number");
         }
         let timeout = self.timeout.map(Timeout::new);
         if timeout == Some(None) {

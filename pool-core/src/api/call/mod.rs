@@ -16,6 +16,7 @@ use crate::api::input::feed::{InOrder, InputFeeder, Source};
 use crate::api::input::feeder::Fed;
 use crate::api::mode::{Plain, WithMetrics};
 use crate::api::progress::Progress;
+use crate::api::retry::RetryPolicy;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::shm::protocol;
 use crate::task::call_control::CallControl;
@@ -25,7 +26,7 @@ use crate::task::chunker::guided;
 use crate::task::context::Context;
 use crate::task::encode::{Limit, Stop};
 use crate::task::executor::Executor;
-use crate::task::options::Options;
+use crate::task::options::{Options, ValidatedOptions};
 use crate::value::portable::Portable;
 use crate::worker::function::{FunctionId, NotInObject, Stateless};
 
@@ -56,7 +57,7 @@ use crate::worker::function::{FunctionId, NotInObject, Stateless};
 /// | what the function has beside its item | [`context`], [`state`], [`state_from`] |
 /// | when and where items run | [`priority`], [`on_worker`], [`chunksize`], [`buffer`] |
 /// | when they end | [`timeout`], [`deadline`], [`grace`] |
-/// | what is tried again | [`retries`] |
+/// | what is tried again | [`retries`], [`retry_if`], [`retry_errors`], [`backoff`] |
 /// | what one sees of them | `progress` (a feature), [`count_errors`], [`measured`] |
 ///
 /// [`context`]: Self::context
@@ -70,6 +71,9 @@ use crate::worker::function::{FunctionId, NotInObject, Stateless};
 /// [`deadline`]: Self::deadline
 /// [`grace`]: Self::grace
 /// [`retries`]: Self::retries
+/// [`retry_if`]: Self::retry_if
+/// [`retry_errors`]: Self::retry_errors
+/// [`backoff`]: Self::backoff
 /// [`count_errors`]: Self::count_errors
 /// [`measured`]: Self::measured
 ///
@@ -279,11 +283,31 @@ impl<F, M> Call<F, M> {
     }
 
     fn site_of(&self, entry: Result<FunctionId, NotInObject>) -> Result<CallSite, TaskError> {
+        let entry =
+            entry.map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?;
+        let options = self.options.check()?;
+        let mut ext = self.ext()?;
+        let retry = self.retry_policy(entry, &options).map(Arc::new);
+        if let Some(policy) = &retry {
+            ext.get_or_insert_default().retry = Some(policy.retry());
+        }
         Ok(CallSite {
-            entry: entry
-                .map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?,
-            options: self.options.check()?,
-            ext: self.ext()?,
+            entry,
+            options,
+            ext,
+            retry,
+        })
+    }
+
+    /// How items of this call are tried again, if that is not for the workers' deaths alone.
+    fn retry_policy(&self, entry: FunctionId, options: &ValidatedOptions) -> Option<RetryPolicy> {
+        let rules = self.options.special.as_ref()?.retry.clone()?;
+        (options.retries > 0).then(|| RetryPolicy {
+            executor: Arc::downgrade(&self.executor),
+            entry,
+            timeout: options.timeout,
+            retries: options.retries,
+            rules,
         })
     }
 

@@ -1,11 +1,15 @@
 //! What a call can be asked for.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Call;
 #[cfg(feature = "progress")]
 use crate::api::progress::Progress;
+use crate::codec;
+use crate::error::task_error::TaskError;
+use crate::task::backoff::Backoff;
 use crate::task::call_control::Deadline;
 use crate::task::target::Target;
 use crate::value::portable::Portable;
@@ -252,8 +256,116 @@ impl<F, M> Call<F, M> {
     /// How often an item is run again whose worker died under it, or which ran out of time.
     /// Without it, never: the item may have had effects. It may run again while its last worker,
     /// which runs nothing any more, is not gone: see [`timeout`](Self::timeout).
+    ///
+    /// [`retry_if`](Self::retry_if) and [`retry_errors`](Self::retry_errors) choose other reasons,
+    /// and [`backoff`](Self::backoff) lets time pass before.
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
+        self
+    }
+
+    /// Chooses which failures of an item are a reason to run it again, up to
+    /// [`retries`](Self::retries) times. Without it, its worker's death and the end of its
+    /// [`timeout`](Self::timeout) are.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool, TaskError};
+    /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    ///
+    /// static CALLS: AtomicU32 = AtomicU32::new(0);
+    ///
+    /// fn third_time_lucky(x: u64) -> u64 {
+    ///     assert!(CALLS.fetch_add(1, Relaxed) == 2, "the server is busy");
+    ///     x
+    /// }
+    ///
+    /// let is_busy = |error: &TaskError| error.panic_message().is_some_and(|it| it.contains("busy"));
+    /// let pool = SerialPool::new();
+    /// let call = pool.call(third_time_lucky).retries(5).retry_if(is_busy);
+    /// assert_eq!(call.apply(7).unwrap(), 7);
+    /// ```
+    ///
+    /// It is asked in this process, about every item without a value: one that panicked, lost its
+    /// worker, ran out of memory or time, or has a result that cannot be encoded. For an item of a
+    /// map, the error has the [index](crate::TaskError::index). It is not asked about what was
+    /// ended on purpose, or what no pool can run: an item that was cancelled, one whose call is
+    /// past its [`deadline`](Self::deadline), one of a pool that has ended.
+    ///
+    /// The items of a map are run again one by one, and the results keep their order. The item
+    /// goes to any worker, or to [its own](Self::on_worker), ahead of others of its
+    /// [priority](Self::priority). It has one outcome, that of its last attempt: callbacks, the
+    /// [progress bar](Self#options-by-what-they-are-for) and [`Stats`](crate::Stats) see no other.
+    /// Each attempt has the whole `timeout`; the deadline holds for all attempts together.
+    ///
+    /// It may be called by any thread that has to do with the pool, also by the one that keeps its
+    /// time. So it should be quick, and must not wait for the pool. If it panics, the answer is no.
+    pub fn retry_if(
+        mut self,
+        is_reason: impl Fn(&TaskError) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.options.retry_rules().retry_if = Some(Arc::new(is_reason));
+        self
+    }
+
+    /// Chooses which of the function's own errors are a reason to run an item again: the `E` of a
+    /// result that is an `Err`. Without it, none is: such a result is a value like any other.
+    ///
+    /// What is lost or out of time is tried again as without it; [`retries`](Self::retries) counts
+    /// both. Everything else is as with [`retry_if`](Self::retry_if).
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Backoff, Pool, SerialPool};
+    /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    /// use std::time::Duration;
+    ///
+    /// static CALLS: AtomicU32 = AtomicU32::new(0);
+    ///
+    /// fn fetch(url: String) -> Result<usize, u16> {
+    ///     if CALLS.fetch_add(1, Relaxed) < 2 { Err(503) } else { Ok(url.len()) }
+    /// }
+    ///
+    /// let pool = SerialPool::new();
+    /// let fetched = pool
+    ///     .call(fetch)
+    ///     .retries(5)
+    ///     .retry_errors(|status| *status == 503)
+    ///     .backoff(Backoff::exponential(Duration::from_millis(1)).jitter(true))
+    ///     .apply("http://[::1]/".to_owned());
+    /// assert_eq!(fetched.unwrap(), Ok(13));
+    /// ```
+    ///
+    /// The error is decoded for it in this process. One that cannot be is no reason.
+    pub fn retry_errors<A, T, E>(
+        mut self,
+        is_reason: impl Fn(&E) -> bool + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Fn(A) -> Result<T, E>,
+        T: Portable,
+        E: Portable,
+    {
+        self.options.retry_rules().retry_errors = Some(Arc::new(move |result| {
+            let result = codec::decode::<Result<T, E>>(result);
+            matches!(result, Ok(Err(error)) if is_reason(&error))
+        }));
+        self
+    }
+
+    /// How long an item waits before it is tried again: a `Duration`, or a
+    /// [`Backoff`](crate::Backoff) that grows. Without it, it does not wait.
+    ///
+    /// It waits in this process, with other items that wait, and no thread or worker is kept for
+    /// it. Among what a bounded queue ([`max_queued`](crate::PoolBuilder::max_queued)) holds, it
+    /// counts. `close` and `join` wait for it; `terminate`, and a `cancel` or `kill` of its call,
+    /// end it at once. An attempt that could not begin before the call's
+    /// [`deadline`](Self::deadline) is not made: the item ends with the error that it has.
+    ///
+    /// A [`SerialPool`](crate::SerialPool) waits in the thread that calls. A pool of the program's
+    /// own is given the [delay](crate::ChunkOptions::delay).
+    pub fn backoff(mut self, backoff: impl Into<Backoff>) -> Self {
+        self.options.retry_rules().backoff = Some(backoff.into());
         self
     }
 

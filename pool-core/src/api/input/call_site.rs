@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::api::retry::{RetryPolicy, RetrySink};
 use crate::task::bytes::Bytes;
 use crate::task::chunk::Chunk;
 use crate::task::chunk_ext::ChunkExt;
@@ -16,6 +17,8 @@ pub(crate) struct CallSite {
     pub(crate) options: ValidatedOptions,
     /// What each of them has that ordinary ones are without, but for what is measured.
     pub(crate) ext: Option<Box<ChunkExt>>,
+    /// How its items are tried again, if they are.
+    pub(crate) retry: Option<Arc<RetryPolicy>>,
 }
 
 impl CallSite {
@@ -36,9 +39,18 @@ impl CallSite {
         attended: bool,
         sink: Arc<dyn CompletionSink>,
     ) -> Chunk {
+        let sink = match &self.retry {
+            None => sink,
+            Some(policy) => Arc::new(RetrySink {
+                policy: policy.clone(),
+                sink,
+            }),
+        };
         let mut chunk = Chunk::new(self.entry, first, count, items, sink);
         chunk.timeout = self.options.timeout;
-        chunk.retries = self.options.retries;
+        if self.retry.is_none() {
+            chunk.retries = self.options.retries;
+        }
         chunk.attended = attended;
         chunk.ext = self.ext.clone();
         if self.options.is_measured {

@@ -36,6 +36,10 @@ impl Core {
                 self.notify.fail(chunk, TaskError::cancelled());
             }
         } else if !runs {
+            // It may be long until its turn comes.
+            for chunk in self.scheduler.extract_delayed(|it| it.call() == call) {
+                self.notify.fail(chunk, TaskError::cancelled());
+            }
             self.stale += 1;
             // Where there is a bound, they take the room of others.
             let is_bounded = self.config.max_queued.is_some();

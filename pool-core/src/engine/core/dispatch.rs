@@ -20,7 +20,7 @@ impl Core {
             self.awaken();
             self.balance();
             let mut anew = false;
-            while let Some(slot) = self.scheduler.superfluous() {
+            while let Some(slot) = self.scheduler.superfluous(self.notify.is_deciding()) {
                 self.retire(slot);
                 anew |= self.succeed(slot);
             }

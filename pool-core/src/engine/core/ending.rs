@@ -75,6 +75,7 @@ impl Core {
     pub(in crate::engine) fn is_over(&self) -> bool {
         let closing = !self.end.is_open();
         closing
+            && !self.notify.is_deciding()
             && self.scheduler.is_empty()
             && self.terminating.is_empty()
             && self.slots.values().all(|slot| slot.is_down())

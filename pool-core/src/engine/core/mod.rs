@@ -9,6 +9,7 @@ mod parting;
 mod prepare;
 mod replacing;
 mod report;
+mod retrying;
 mod salvage;
 #[cfg(feature = "tracing")]
 mod span_keeper;
@@ -146,11 +147,18 @@ impl Core {
         if !self.admit(&mut chunk) {
             return self.refuse(chunk);
         }
-        // What has not begun goes back into the queue, behind this.
-        for slot in self.scheduler.outranked(chunk.priority()) {
+        let Some(chunk) = self.delay(chunk) else {
+            return;
+        };
+        self.outrank(chunk.priority());
+        self.scheduler.submit(chunk);
+    }
+
+    /// What has not begun goes back into the queue, behind what comes with this priority.
+    fn outrank(&mut self, priority: i32) {
+        for slot in self.scheduler.outranked(priority) {
             self.begin_reclaim(slot);
         }
-        self.scheduler.submit(chunk);
     }
 
     /// Sees to what a chunk asks for before it waits. `false`: it is not to begin any more.

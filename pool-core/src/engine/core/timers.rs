@@ -30,6 +30,9 @@ impl Core {
         let launches = supervisor && self.launches();
         // A plain loop: this is asked after every task that is submitted.
         let mut next = self.next_deadline;
+        if let Some(due) = self.scheduler.next_due() {
+            next = next.min(due);
+        }
         for slot in self.slots.values() {
             if !slot.is_killed() {
                 if let Some(deadline) = slot.deadline_check_due() {
@@ -89,7 +92,7 @@ impl Core {
 
     /// Whether slots without a worker get one.
     fn launches(&self) -> bool {
-        !self.end.has_ended() && self.scheduler.wants_worker()
+        !self.end.has_ended() && self.wants_worker()
     }
 
     /// Does what is due: looks for an imbalance, replaces workers, checks deadlines, and polls
@@ -103,6 +106,9 @@ impl Core {
         self.on_maintenance(now);
         if self.next_deadline <= now {
             self.on_call_deadline(now);
+        }
+        if self.scheduler.next_due().is_some_and(|due| due <= now) {
+            self.release_due(now);
         }
         for slot in self.slots.ids() {
             if self.slots[slot]

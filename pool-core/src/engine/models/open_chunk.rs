@@ -197,6 +197,7 @@ fn model(items: usize, waits_from: usize, panics: bool) -> Model {
         entry: FunctionId::of_nothing(),
         options: Options::default().check().expect("options"),
         ext: None,
+        retry: None,
     };
     let input = Input {
         submissions: submissions.clone(),

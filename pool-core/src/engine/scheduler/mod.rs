@@ -4,6 +4,7 @@
 //! has an outcome. It decides; the [`Core`](super::core::Core) acts and reports back what happened.
 
 mod balance;
+mod delayed;
 mod pinned;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ mod worker_queue;
 
 use std::collections::VecDeque;
 
+use self::delayed::Delayed;
 use self::pinned::Pinned;
 use self::worker_queue::WorkerQueue;
 
@@ -31,6 +33,8 @@ pub(crate) struct Scheduler<U: WorkUnit> {
     queue: VecDeque<U>,
     /// What only one worker may take.
     pinned: Pinned<U>,
+    /// What is not to begin yet.
+    delayed: Delayed<U>,
     /// The position that each slot's worker is in.
     serves: PerSlot<Option<usize>>,
     queues: PerSlot<WorkerQueue<U>>,
@@ -60,6 +64,7 @@ impl<U: WorkUnit> Scheduler<U> {
         Self {
             queue: VecDeque::new(),
             pinned: Pinned::new(queues),
+            delayed: Delayed::new(),
             serves: (0..queues).map(Some).collect(),
             queues: (0..queues).map(|_| WorkerQueue::new()).collect(),
             idle: Vec::new(),
@@ -101,6 +106,37 @@ impl<U: WorkUnit> Scheduler<U> {
         if let Some(unit) = self.pinned.push_front(unit) {
             self.enqueue_first(unit);
         }
+    }
+
+    /// A unit that is not to begin before this time, in nanoseconds.
+    pub(crate) fn delay(&mut self, unit: U, due: u64) {
+        self.delayed.push(unit, due);
+    }
+
+    /// When the next unit may begin that was not to begin yet.
+    #[inline]
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.delayed.next_due()
+    }
+
+    /// Lets those begin whose time has come, ahead of all others of their priority. Gives the
+    /// highest of these.
+    pub(crate) fn release_due(&mut self, now: u64) -> Option<i32> {
+        let mut due = Vec::new();
+        while let Some(unit) = self.delayed.pop(now) {
+            due.push(unit);
+        }
+        let highest = due.iter().map(WorkUnit::priority).max();
+        for unit in due.into_iter().rev() {
+            self.has_priorities |= unit.priority() != 0;
+            self.resubmit(unit);
+        }
+        highest
+    }
+
+    /// Takes the units out that are not to begin yet and for which `take` says so.
+    pub(crate) fn extract_delayed(&mut self, take: impl Fn(&U) -> bool) -> Vec<U> {
+        self.delayed.extract(take)
     }
 
     fn enqueue_first(&mut self, unit: U) {
@@ -475,9 +511,10 @@ impl<U: WorkUnit> Scheduler<U> {
         self.queues[slot].give_up();
     }
 
-    /// A worker that should go now: it has used up its tasks, or there is no more work.
-    pub(crate) fn superfluous(&self) -> Option<SlotId> {
-        let over = self.closing && !self.has_queued();
+    /// A worker that should go now: it has used up its tasks, or there is no more work, unless
+    /// there is some `to_come`.
+    pub(crate) fn superfluous(&self, to_come: bool) -> Option<SlotId> {
+        let over = self.closing && !to_come && !self.has_work();
         self.queues.find(|worker| worker.is_superfluous(over))
     }
 
@@ -538,40 +575,53 @@ impl<U: WorkUnit> Scheduler<U> {
         salvaged
     }
 
-    /// Whether a slot without a worker needs one.
-    pub(crate) fn wants_worker(&self) -> bool {
-        !self.closing || self.has_queued()
+    /// Whether a slot without a worker needs one; `to_come`: there will be work.
+    pub(crate) fn wants_worker(&self, to_come: bool) -> bool {
+        !self.closing || to_come || self.has_work()
+    }
+
+    /// Whether there is something that was not handed out.
+    fn has_work(&self) -> bool {
+        self.has_queued() || !self.delayed.is_empty()
     }
 
     /// Everything that was not handed out.
     pub(crate) fn drain_queue(&mut self) -> impl Iterator<Item = U> + use<U> {
         let pinned = self.pinned.extract(|_| true);
-        std::mem::take(&mut self.queue).into_iter().chain(pinned)
+        let delayed = self.delayed.extract(|_| true);
+        let queue = std::mem::take(&mut self.queue);
+        queue.into_iter().chain(pinned).chain(delayed)
     }
 
     /// The units that were not handed out.
     pub(crate) fn queued(&self) -> impl Iterator<Item = &U> {
+        self.waiting().chain(self.delayed.iter())
+    }
+
+    /// Those of them that may begin.
+    fn waiting(&self) -> impl Iterator<Item = &U> {
         self.queue.iter().chain(self.pinned.iter())
     }
 
-    /// Whether there are any.
+    /// Whether there are any of these.
     pub(crate) fn has_queued(&self) -> bool {
         !self.queue.is_empty() || !self.pinned.is_empty()
     }
 
-    /// How many there are that any worker may take.
+    /// How many units were not handed out.
     pub(crate) fn queue_len(&self) -> usize {
-        self.queue.len() + self.pinned.len()
+        self.queue.len() + self.pinned.len() + self.delayed.len()
     }
 
     /// Takes the units out of the queue for which `take` says so.
     pub(crate) fn extract(&mut self, take: impl Fn(&U) -> bool) -> Vec<U> {
-        let mut pinned = self.pinned.extract(&take);
+        let mut apart = self.pinned.extract(&take);
+        apart.append(&mut self.delayed.extract(&take));
         // The units of one call are neighbours, as a rule: a look is cheaper than a move of all.
         let first = self.queue.iter().position(&take);
         let last = self.queue.iter().rposition(&take);
         let (Some(first), Some(last)) = (first, last) else {
-            return pinned;
+            return apart;
         };
         let (mut taken, kept): (Vec<U>, Vec<U>) = self.queue.drain(first..=last).partition(take);
         if !kept.is_empty() {
@@ -579,7 +629,7 @@ impl<U: WorkUnit> Scheduler<U> {
             self.queue.extend(kept);
             self.queue.append(&mut behind);
         }
-        taken.append(&mut pinned);
+        taken.append(&mut apart);
         taken
     }
 
@@ -594,12 +644,12 @@ impl<U: WorkUnit> Scheduler<U> {
         known.max(begun.min(worker.handed))
     }
 
-    /// Whether there are more items than this without an outcome.
+    /// Whether there are more items than this that run or may begin.
     pub(crate) fn has_more_than(&self, count: usize) -> bool {
         let queues = self.queues.values().filter(|worker| !worker.is_preparing());
         let in_flight = queues.flat_map(|worker| &worker.in_flight);
         let open = in_flight.map(|flight| flight.open());
-        let mut items = open.chain(self.queued().map(WorkUnit::count));
+        let mut items = open.chain(self.waiting().map(WorkUnit::count));
         let mut left = count as u64;
         items.any(|items| {
             let is_more = u64::from(items) > left;
@@ -625,7 +675,7 @@ impl<U: WorkUnit> Scheduler<U> {
 
     /// Whether there is nothing left to do.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.has_queued() && self.busy == 0
+        !self.has_work() && self.busy == 0
     }
 
     /// How many items a worker was handed that have no outcome yet.

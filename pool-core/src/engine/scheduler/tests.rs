@@ -276,7 +276,7 @@ impl World {
     }
 
     fn up(&mut self, slot: SlotId, reserved: bool) {
-        if self.workers[slot].is_some() || !self.scheduler.wants_worker() {
+        if self.workers[slot].is_some() || !self.scheduler.wants_worker(false) {
             return;
         }
         let mut worker = Worker {
@@ -332,7 +332,7 @@ impl World {
             assert!(unit.is_refused());
             self.outcome(&unit);
         }
-        while let Some(slot) = self.scheduler.superfluous() {
+        while let Some(slot) = self.scheduler.superfluous(false) {
             self.scheduler.retiring(slot);
             let worker = self.workers[slot].as_mut().expect("a worker");
             assert!(worker.frames.is_empty() && worker.answers.is_empty());

@@ -6,6 +6,8 @@ use std::time::Duration;
 use rustix::thread::futex;
 use rustix::time::Timespec;
 
+use super::now_ns;
+
 /// Sleeps while `*word == expected`, until [`futex_wake`]. Returns early for signals.
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
     // Every error (the value differs, a signal came) means the same to the caller: look again.
@@ -30,6 +32,18 @@ pub(crate) fn wait_for_change(word: &AtomicU32, expected: u32, timeout: Duration
 /// Sleeps for about so long, without anything that a sandbox refuses which lets threads live.
 pub(crate) fn nap(time: Duration) {
     wait_for_change(&AtomicU32::new(0), 0, time);
+}
+
+/// Sleeps until a time of the monotonic clock, in nanoseconds. Not for models.
+pub(crate) fn sleep_until(time: u64) {
+    loop {
+        let left = time.saturating_sub(now_ns());
+        if time == 0 || left == 0 {
+            return;
+        }
+        // A signal may end it early.
+        nap(Duration::from_nanos(left));
+    }
 }
 
 /// Wakes the threads that wait for a change of this word; a signal handler may do that.
