@@ -46,9 +46,11 @@
 /// ```
 ///
 /// A program that has a `main` calls [`init`](crate::init) in it, where a reader sees it. Both do
-/// no harm together. In a shared object that a program loads while it runs (a plugin, a Python
-/// extension), neither helps a `SpawnPool`: the program that is executed again has not loaded it.
-/// A `ForkPool` needs neither.
+/// no harm together.
+///
+/// In a shared object (a plugin, a Python extension) it makes a `SpawnPool` possible: its workers are
+/// the program that has loaded the object, with the object loaded into it first, and that makes a
+/// worker of it before the program begins. `docs/libraries.md` in the repository has the rest.
 #[macro_export]
 macro_rules! init_before_main {
     () => {

@@ -304,6 +304,10 @@
 //! **My crate is a library. Who calls `init`?** Say [`init_before_main!`]`();` in it, and its users
 //! need not know.
 //!
+//! **Can a plugin or a Python extension have a pool?** Yes: a shared object has a copy of this crate
+//! and pools of its own. It says [`init_before_main!`]`();` too; see `docs/libraries.md` in the
+//! repository.
+//!
 //! **How do I keep state between tasks?** By [`Call::state`]: a value of any type that each worker
 //! makes once, and which the function gets as `&mut`. [`Call::state_from`] makes it from a value of
 //! yours. Tasks that need the same state meet it by [`Call::on_worker`].

@@ -89,6 +89,13 @@ fn pools() -> Tested {
     let hooked = ForkPool::builder().after_fork(hook).build();
     assert_eq!(hooked.unwrap_err().kind(), BuildErrorKind::InvalidConfig);
     assert_eq!(SpawnPool::new()?.apply(f, 1)?, 2);
+    // This program again, since it is one.
+    let (path, args) = (std::env::current_exe()?, ["an argument"]);
+    let named = SpawnPool::builder().program(path).args(args).build()?;
+    assert_eq!(
+        named.apply(|()| std::env::args().nth(1), ())?.as_deref(),
+        Some("an argument")
+    );
     assert_eq!(ForkPool::new()?.apply(f, 1)?, 2);
     fn begin_counting() -> u64 {
         0

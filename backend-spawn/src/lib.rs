@@ -11,7 +11,7 @@
 //!    sockets for the worker's hello. It executes `/proc/self/exe` with the doorbell's writing end
 //!    as standard input. The memory, one of the sockets and what ties the worker to its parent are
 //!    inherited descriptors. A variable in the environment names the caller, its doorbell, these
-//!    descriptors, and a nonce.
+//!    descriptors, a nonce, and the build that is called.
 //! 2. In the worker, [`init()`] finds the variable. `bootstrap.rs` ties the worker to its parent,
 //!    maps the region, says hello by ipc-channel over that socket (version, process, nonce, build
 //!    identity), and rings. From then on [`procpool_core::worker::serve`] has the process.
@@ -26,6 +26,16 @@
 //! What a worker sends before it is ready is not believed: messages on its doorbell have a longest
 //! length, and its hello has one length and one head.
 //!
+//! # In a shared object
+//! The code may be in a plugin or a Python extension, which the executable knows nothing of. Then the
+//! loader is asked to load the object into the executable before all else (`LD_PRELOAD`), and what
+//! the loader calls in it ([`init_at_load`]) becomes the worker. Or the pool names a program, which
+//! loads the object and calls [`init()`] in it ([`program`](procpool_core::PoolBuilder::program)).
+//! The variable says which of the three it is, and which build is meant: a process may have several
+//! objects with a copy of this crate, and each lets the calls for others pass. `program.rs` says
+//! what is executed, `remedy.rs` what to do when it does not come to `init`.
+//!
+//! # What can go wrong
 //! A worker that fails on the way writes the reason to the doorbell; one that dies closes it.
 //! A deadline for all of this is the engine's, which kills.
 //!

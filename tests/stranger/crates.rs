@@ -490,6 +490,13 @@ const INITIALIZED: &str = concat!(
     "\nprocpool::init_before_main!(fork_server);\n"
 );
 
+/// The one of docs/libraries.md, whose code is to be written.
+pub(crate) const MINE: Crate = Crate {
+    name: "mine",
+    files: &[],
+    ..EXTENSION
+};
+
 const CDYLIB: &str = "\n[lib]\ncrate-type = [\"cdylib\"]\n";
 
 const FORK_ALONE: &str = ", default-features = false, features = [\"fork\"]";

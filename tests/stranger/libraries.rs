@@ -1,6 +1,6 @@
 //! Pools of shared objects: of a Python extension, and of plugins. `python3` must be there.
 
-use crate::crates::{Crate, EXTENSION, HOST, OTHER_PLUGIN, PLUGIN};
+use crate::crates::{Crate, EXTENSION, HOST, MINE, OTHER_PLUGIN, PLUGIN};
 use crate::scratch::{Scratch, Told};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stranger/extension/host.py");
@@ -58,14 +58,57 @@ fn python_maps() {
     }
 }
 
-/// Workers are what a pool names: an interpreter that loads the object and calls `init` in it.
+/// Workers are what a pool names: an interpreter that loads the object and calls `init` in it. What
+/// the loader calls in it makes no worker then, whose threads would wait for the loader forever.
 #[test]
 fn python_makes_workers() {
-    let object = Object::of(EXTENSION);
-    let program = object.program("extension.init_extension(); print('passed by')");
-    let told = object.python("maps", "spawn", &[("PROGRAM", &program)]);
-    assert_says(&told, CLEAN);
-    assert!(!told.stdout.contains("passed by"), "{told}");
+    for case in [EXTENSION, PLUGIN] {
+        let object = Object::of(case);
+        let program = object.program("extension.init_extension(); print('passed by')");
+        let told = object.python("maps", "spawn", &[("PROGRAM", &program)]);
+        assert_says(&told, CLEAN);
+        assert!(!told.stdout.contains("passed by"), "{told}");
+    }
+}
+
+/// Where the object's file is replaced while it is loaded, no worker runs the other build: before
+/// the pool is built, and when a worker is to take another one's place.
+#[test]
+fn a_file_that_is_replaced_is_not_loaded() {
+    let object = Object::of(PLUGIN);
+    let other = Object::of(OTHER_PLUGIN);
+    for (when, words) in [
+        ("before", "refused: InvalidConfig"),
+        ("after", "ended: Launch"),
+    ] {
+        let [path, replacement] = [&object, &other].map(|it| it.scratch.copied(&it.path));
+        let arguments = [SCRIPT, &path, "replaced", "spawn"];
+        let variables = [("WHEN", when), ("OTHER", replacement.as_str())];
+        let told = object.scratch.python(&arguments, &variables);
+        told.assert_success();
+        assert_says(&told, words);
+        assert_says(&told, "replaced?");
+    }
+}
+
+/// The code of docs/libraries.md, as it stands there.
+#[test]
+fn the_page_about_libraries_works() {
+    let page = include_str!("../../docs/libraries.md");
+    let block = |language: &str| {
+        let (_, rest) = page
+            .split_once("## A Python extension")
+            .and_then(|(_, section)| section.split_once(&format!("```{language}\n")))
+            .expect("there is a block");
+        rest.split_once("```").expect("it ends").0
+    };
+    let scratch = Scratch::with(&[MINE]);
+    scratch.write("mine/src/lib.rs", block("rust"));
+    scratch.cargo("build --package mine").assert_success();
+    let script = block("python").replace("libmine.so", &scratch.built("libmine.so"));
+    let told = scratch.python(&["-c", &script], &[]);
+    told.assert_success();
+    assert_says(&told, "[1, 4, 9, 16]");
 }
 
 /// However Python ends, its workers do: by the end of the script, Ctrl-C, `SIGKILL`.
@@ -160,11 +203,11 @@ fn a_program_that_becomes_no_worker_is_told_so() {
 /// time.
 #[test]
 fn plugins_have_pools_of_their_own() {
-    let scratch = Scratch::with(&[HOST, PLUGIN, OTHER_PLUGIN]);
-    let packages = "--package host --package plugin --package other_plugin";
-    scratch.cargo(&format!("build {packages}")).assert_success();
-    let plugins = ["libplugin.so", "libother_plugin.so"].map(|name| scratch.built(name));
-    let told = scratch.run("host", &[&plugins[0], &plugins[1]]);
+    let scratch = Scratch::with(&[HOST, EXTENSION, PLUGIN, OTHER_PLUGIN]);
+    scratch.cargo("build --workspace").assert_success();
+    let names = ["extension", "plugin", "other_plugin"];
+    let paths = names.map(|name| scratch.built(&format!("lib{name}.so")));
+    let told = scratch.run("host", &paths.each_ref().map(String::as_str));
     told.assert_success();
     assert_says(&told, "pools of 2 plugins and of the program work");
     assert_says(&told, "and their objects stay");

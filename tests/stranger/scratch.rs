@@ -37,23 +37,36 @@ impl Scratch {
             "[workspace]\nresolver = \"3\"\nmembers = {members:?}\n\n\
              [profile.dev]\ndebug = 0\n\n[profile.test]\ndebug = 0\n"
         );
-        let write = |path: &str, text: &str| {
-            let path = folder.path().join(path);
-            let parent = path.parent().expect("it is in the folder");
-            fs::create_dir_all(parent).expect("the folder can be written");
-            fs::write(path, text).expect("the folder can be written");
-        };
-        write("Cargo.toml", &manifest);
+        let scratch = Self { folder };
+        scratch.write("Cargo.toml", &manifest);
         let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
         let lock = fs::read_to_string(lock).expect("there is a lock file");
-        write("Cargo.lock", &lock);
+        scratch.write("Cargo.lock", &lock);
         for each in crates {
-            write(&format!("{}/Cargo.toml", each.name), &each.manifest());
+            scratch.write(&format!("{}/Cargo.toml", each.name), &each.manifest());
             for (path, text) in each.files {
-                write(&format!("{}/{path}", each.name), text);
+                scratch.write(&format!("{}/{path}", each.name), text);
             }
         }
-        Self { folder }
+        scratch
+    }
+
+    /// Writes one more file.
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        let path = self.folder.path().join(path);
+        let parent = path.parent().expect("it is in the folder");
+        fs::create_dir_all(parent).expect("the folder can be written");
+        fs::write(path, text).expect("the folder can be written");
+    }
+
+    /// A copy of a file, in this test's own folder.
+    pub(crate) fn copied(&self, path: &str) -> String {
+        let name = Path::new(path).file_name().expect("a file");
+        let copy = self.folder.path().join(name);
+        // What has the name may be in use.
+        let _ = fs::remove_file(&copy);
+        fs::copy(path, &copy).expect("the folder can be written");
+        copy.to_str().expect("the path is text").to_owned()
     }
 
     fn target() -> PathBuf {

@@ -35,6 +35,7 @@ def maps():
         assert call("crash", 100) == 1
         works()
         assert call("describe_worker") == 0
+        assert call("dumps") == 0
     threads = [threading.Thread(target=works) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -64,6 +65,19 @@ def opens():
         works()
         assert call("close_pool") == 0
         print("it works")
+
+
+def replaced():
+    """The object's file is replaced by another one while it is loaded, before or after the pool is
+    built."""
+    if os.environ["WHEN"] == "before":
+        os.replace(os.environ["OTHER"], path)
+        assert call("open_pool", backend) == 1
+    else:
+        assert call("open_pool", backend) == 0
+        works()
+        os.replace(os.environ["OTHER"], path)
+        assert call("wait_for_the_end") == 0
 
 
 def stays():

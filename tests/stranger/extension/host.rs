@@ -35,10 +35,9 @@ impl Plugin {
 
 fn main() {
     procpool::init();
-    let plugins: Vec<Plugin> = std::env::args()
-        .skip(1)
-        .map(|path| Plugin::load(&path))
-        .collect();
+    let mut paths = std::env::args().skip(1);
+    let closed = paths.next().expect("a path");
+    let plugins: Vec<Plugin> = paths.map(|path| Plugin::load(&path)).collect();
     let server = ForkServer::start().expect("one thread");
     for plugin in &plugins {
         assert_eq!(plugin.call("start_server", 0), 0);
@@ -64,11 +63,20 @@ fn main() {
         }
     }
     println!("pools of {} plugins and of the program work", plugins.len());
-    // It stays, for its pool has threads.
+    // Objects stay, also one that nothing but the crate holds: what its thread had is gone.
+    let path = closed.clone();
+    let thread = std::thread::spawn(move || {
+        let plugin = Plugin::load(&path);
+        assert_eq!(plugin.call("open_pool", 0), 0);
+        assert_eq!(plugin.call("squares", 4), 14);
+        assert_eq!(plugin.call("close_pool", 0), 0);
+        unsafe { dlclose(plugin.0) };
+    });
+    thread.join().unwrap();
     for plugin in &plugins {
         unsafe { dlclose(plugin.0) };
     }
-    assert_eq!(own.map(|x: u64| x + 1, 0..3).unwrap(), [1, 2, 3]);
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(maps.contains(&closed), "it was unloaded");
     println!("and their objects stay");
 }

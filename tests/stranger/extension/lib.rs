@@ -208,6 +208,50 @@ pub extern "C" fn describe_worker() -> u64 {
     })
 }
 
+/// A dump says where in the object a worker is.
+#[unsafe(no_mangle)]
+pub extern "C" fn dumps() -> u64 {
+    #[inline(never)]
+    fn dwell(seconds: u64) {
+        std::thread::sleep(Duration::from_secs(seconds));
+    }
+    step(|| {
+        let pool = shared();
+        let handle = pool.apply_async(dwell, 600);
+        let is_there =
+            |stack: &Option<String>| stack.as_ref().is_some_and(|it| it.contains("dwell"));
+        while !pool
+            .dump()
+            .workers
+            .iter()
+            .any(|worker| is_there(&worker.stack))
+        {
+            assert!(!handle.is_ready());
+        }
+        handle.kill();
+        0
+    })
+}
+
+fn abort(_: ()) {
+    std::process::abort()
+}
+
+/// Waits until the pool has ended by itself, and says why.
+#[unsafe(no_mangle)]
+pub extern "C" fn wait_for_the_end() -> u64 {
+    step(|| {
+        loop {
+            // Each needs a new worker.
+            let _ = shared().apply(abort, ());
+            if let Err(error) = shared().apply(square, 1) {
+                println!("ended: {:?}: {error}", error.kind());
+                return 0;
+            }
+        }
+    })
+}
+
 struct Noisy;
 
 impl Drop for Noisy {
