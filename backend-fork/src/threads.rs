@@ -1,10 +1,6 @@
 //! Which threads this process has.
 
-use std::ffi::OsStr;
 use std::io;
-
-use procpool_core::failed;
-use rustix::io::Errno;
 
 /// The kernel's `PF_EXITING`: the thread has left user space for good.
 const EXITING: u32 = 4;
@@ -18,17 +14,14 @@ const EXITING: u32 = 4;
 /// # Errors
 /// When `/proc` cannot be read.
 pub(crate) fn others() -> io::Result<Vec<String>> {
-    let own = procpool_core::own_tid();
-    if own == 0 {
-        return Err(failed("gettid")(Errno::PERM));
-    }
-    let own = own.to_string();
+    // As `/proc` calls it, which may be that of another namespace.
+    let own = std::fs::read_link("/proc/thread-self")?;
     let mut others = Vec::new();
     // This one is always there.
     let mut is_listed = false;
     for task in std::fs::read_dir("/proc/self/task")? {
         let task = task?;
-        if task.file_name() == OsStr::new(&own) {
+        if Some(task.file_name().as_os_str()) == own.file_name() {
             is_listed = true;
             continue;
         }

@@ -44,11 +44,12 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         too_many_in_one_result,
         a_parent_without_descriptors,
         a_worker_that_cannot_be_reached,
+        a_parent_that_has_changed_its_root,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: few_descriptors, unreachable_worker]
+    programs![S: few_descriptors, unreachable_worker, changes_its_root]
 }
 
 /// This many numbers, the first of which is `from`.
@@ -585,4 +586,36 @@ fn unreachable_worker<S: Processes>() {
 
 fn a_worker_that_cannot_be_reached<S: Processes>() {
     assert_eq!(again::<S>("unreachable_worker").lines(), [""; 0]);
+}
+
+/// As a daemon does once it has what it needs. Its `/proc` is gone then, and with it the workers'
+/// folders there.
+fn changes_its_root<S: Processes>() {
+    let pool = S::pool(1);
+    let number = |_: u64| procpool::worker::current().map(|worker| worker.number());
+    let worker = pool.apply(number, 0).unwrap();
+    let root = std::env::temp_dir();
+    if nix::unistd::chroot(&root).is_err() {
+        return println!("refused");
+    }
+    std::env::set_current_dir("/").unwrap();
+    match pool.apply(count_from, (5, 1000)) {
+        Ok(numbers) => assert!(is_counted(&numbers, 5, 1000)),
+        Err(error) => {
+            assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
+            assert!(error.to_string().contains("/proc"), "{error}");
+        }
+    }
+    // It is not to blame.
+    assert_eq!(pool.apply(number, 1).unwrap(), worker);
+    assert_eq!(pool.dump().workers.len(), 1);
+    assert_eq!(pool.stats().workers.len(), 1);
+    println!("answered");
+}
+
+fn a_parent_that_has_changed_its_root<S: Processes>() {
+    let mut program = again::<S>("changes_its_root").start();
+    let line = program.line();
+    assert!(line == "answered" || line == "refused", "{line}");
+    assert!(program.status().success());
 }

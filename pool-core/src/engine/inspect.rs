@@ -79,7 +79,8 @@ fn ask(pid: u32, region: &Region) -> Option<u32> {
 /// Where a worker is, by the registers and the piece of its stack that it has copied, with names.
 /// They are the worker's word, and may be anything.
 fn read_stack(pid: u32, copied: &Copied) -> String {
-    let theirs = Maps::of(&format!("/proc/{pid}/maps"));
+    let folder = sys::in_proc(pid).unwrap_or_default();
+    let theirs = Maps::of(&format!("{folder}/maps"));
     let mine = Maps::of("/proc/self/maps");
     let code = copied.code();
     let ours = own_code();
@@ -161,7 +162,8 @@ impl Map {
 
 /// What the kernel says of a process's main thread, as far as it lets us see.
 fn kernel_state(pid: u32) -> Option<KernelState> {
-    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    let folder = sys::in_proc(pid)?;
+    let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok();
     let status = read("status")?;
     let state = status
         .lines()

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::exit_status::ExitStatus;
+use crate::sys;
 
 /// How the process ended, before its parent has reaped it. `None`: that is not to be seen from
 /// here, as of one that has been reaped, or that had other credentials.
@@ -11,7 +12,7 @@ use super::exit_status::ExitStatus;
 /// `pidfd` is the process's, which was seen to have ended. Whoever may not see the status is shown
 /// a zero, and so one that exited with code 0 is not known either.
 pub(crate) fn exit_status(pid: u32, pidfd: impl AsFd) -> Option<ExitStatus> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read(sys::in_proc(pid)? + "/stat").ok()?;
     let status = wait_status(&String::from_utf8_lossy(&stat))?;
     // If it has not been reaped by now, the number was its own before.
     is_unreaped(pid, pidfd).then_some(status)

@@ -121,7 +121,7 @@ pub fn own_pid() -> u32 {
 
 /// This thread; 0 if a sandbox refuses to say it.
 #[must_use]
-pub fn own_tid() -> u32 {
+pub(crate) fn own_tid() -> u32 {
     nix::unistd::gettid().as_raw().max(0).unsigned_abs()
 }
 

@@ -28,6 +28,6 @@ pub(crate) use fork_marks::fork_marks;
 pub(crate) use futex::{futex_wait, futex_wake, nap, sleep_until, tell_of_change, wait_for_change};
 pub(crate) use memory::{Mapping, expect_use, memory_file};
 pub(in crate::sys) use memory::{give_size, has_size, memory_file_to_size};
-pub(crate) use process::{THREAD_CALL, has_ended, is_leaving, leave};
+pub(crate) use process::{THREAD_CALL, has_ended, in_proc, is_leaving, leave};
 pub(crate) use random::{random_id, random_seed};
 pub(crate) use resident::{peak_rss, rss};

@@ -6,20 +6,33 @@ use std::os::fd::BorrowedFd;
 
 use nix::libc;
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::readlink;
+use rustix::fs::{readlink, stat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::time::Timespec;
 
+use crate::sys::bonds::own_pid;
 use crate::sys::waiting::poll;
 
 /// What a thread is started by, for an error's text.
 pub(crate) const THREAD_CALL: &str = "clone3 (a thread)";
 
-/// Whether the process with this number is being taken down, or is dead: its memory goes before its
-/// descriptors do, and both before anybody hears of its death.
+/// Where `/proc` shows the process with this number. `None`: nowhere. There is no `/proc`, since this
+/// process has changed its root; or it shows another namespace, where the number is somebody else's;
+/// or it hides others' processes (`hidepid`) and this one has changed its user.
+pub(crate) fn in_proc(pid: u32) -> Option<String> {
+    let own = readlink("/proc/self", Vec::new()).ok()?;
+    let folder = format!("/proc/{pid}");
+    let counts_as_we_do = own.to_str().ok()?.parse() == Ok(own_pid());
+    (counts_as_we_do && stat(&folder).is_ok()).then_some(folder)
+}
+
+/// Whether the process with this number is seen to be taken down, or dead: its memory goes before
+/// its descriptors do, and both before anybody hears of its death.
 pub(crate) fn is_leaving(pid: u32) -> bool {
-    let program = readlink(format!("/proc/{pid}/exe"), Vec::new());
-    matches!(program, Err(Errno::NOENT | Errno::SRCH))
+    in_proc(pid).is_some_and(|folder| {
+        let program = readlink(format!("{folder}/exe"), Vec::new());
+        matches!(program, Err(Errno::NOENT | Errno::SRCH))
+    })
 }
 
 /// Whether the process has ended of which this is a pidfd.

@@ -4,6 +4,8 @@ use std::sync::OnceLock;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
+use super::process::in_proc;
+
 /// The most bytes of memory that this process ever had resident.
 pub(crate) fn peak_rss() -> u64 {
     // The cheap answer counts what this process was before it executed this program, which for a
@@ -17,7 +19,7 @@ pub(crate) fn peak_rss() -> u64 {
 
 /// How many bytes of memory a process has resident.
 pub(crate) fn rss(pid: u32) -> Option<u64> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let statm = std::fs::read_to_string(in_proc(pid)? + "/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
