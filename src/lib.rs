@@ -374,10 +374,10 @@ pub use procpool_core::{
     Backoff, Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel,
     Deadline, Disconnected, Dump, Emitter, ExitReason, ExitStatus, FlattenErrors, Handle, Imap,
     ImapLocal, ImapMeasured, ImapMeasuredLocal, InitializerOutcome, IntoBroadcast, JoinError,
-    MapHandle, Measured, MeasuredCall, MeasuredHandle, Output, OutputLine, OutputStream, Pool,
-    PoolBuilder, Portable, QueueFull, RemoteError, ResizeError, Resource, SerialPool, Shareable,
-    Stateless, Stats, StreamHandle, TaskError, TaskErrorKind, TaskHandle, TaskMetrics, Trace,
-    WorkerExit, WorkerInfo, WorkerPool, WorkerStats, remote_errors,
+    JoinFuture, MapHandle, Measured, MeasuredCall, MeasuredHandle, Output, OutputLine,
+    OutputStream, Pool, PoolBuilder, Portable, QueueFull, RemoteError, ResizeError, Resource,
+    SerialPool, Shareable, Stateless, Stats, StreamHandle, TaskError, TaskErrorKind, TaskHandle,
+    TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats, remote_errors,
 };
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};

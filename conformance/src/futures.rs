@@ -51,13 +51,13 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 }
 
 /// Wakes a thread, and counts how often.
-struct Doorbell {
+pub(crate) struct Doorbell {
     rung: AtomicUsize,
     thread: Thread,
 }
 
 impl Doorbell {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             rung: AtomicUsize::new(0),
             thread: std::thread::current(),
@@ -99,7 +99,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// Polls once.
-fn poll<F: Future + Unpin>(future: &mut F, doorbell: &Arc<Doorbell>) -> Poll<F::Output> {
+pub(crate) fn poll<F: Future + Unpin>(future: &mut F, doorbell: &Arc<Doorbell>) -> Poll<F::Output> {
     let waker = Waker::from(doorbell.clone());
     Pin::new(future).poll(&mut Context::from_waker(&waker))
 }

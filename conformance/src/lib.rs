@@ -59,6 +59,7 @@ mod hooks;
 mod hostile;
 mod hostile_support;
 mod imap;
+mod join_async;
 mod leaks;
 mod lifecycle;
 mod limits;

@@ -41,6 +41,7 @@ pub use api::decode::{Collect, ItemOutcome};
 pub use api::handle::{FromOutcome, Handle, MapHandle, MeasuredHandle, TaskHandle};
 pub use api::imap::{Imap, ImapLocal, ImapMeasured, ImapMeasuredLocal};
 pub use api::input::feeder::wait_for_feeders;
+pub use api::join_future::JoinFuture;
 pub use api::measured::Measured;
 pub use api::mode::{Mode, Plain, WithMetrics};
 pub use api::pool::Pool;

@@ -6,6 +6,7 @@ pub(crate) mod decode;
 pub(crate) mod handle;
 pub(crate) mod imap;
 pub(crate) mod input;
+pub(crate) mod join_future;
 pub(crate) mod measured;
 pub(crate) mod mode;
 pub(crate) mod pool;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::call::Call;
 use super::handle::{MapHandle, TaskHandle};
 use super::imap::{Imap, ImapLocal};
+use super::join_future::JoinFuture;
 use super::trace::Trace;
 use crate::broadcast::{Broadcast, BroadcastError, IntoBroadcast};
 use crate::error::build_error::{JoinError, ResizeError};
@@ -341,6 +342,39 @@ pub trait Pool {
     /// As [`join`](Self::join).
     fn join_timeout(&self, timeout: Duration) -> Result<bool, JoinError> {
         self.executor().join(crate::sys::now().checked_add(timeout))
+    }
+
+    /// The same as a future, of any runtime: ready when `join` would have returned. No thread waits
+    /// for it. Dropped, it costs nothing, and the pool ends all the same.
+    ///
+    /// So an async program closes its pool and awaits the end. The drop of the pool has little to
+    /// wait for then.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Pool, SerialPool};
+    ///
+    /// # fn block_on<F: Future>(future: F) -> F::Output {
+    /// #     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    /// #     match std::pin::pin!(future).poll(&mut context) {
+    /// #         std::task::Poll::Ready(value) => value,
+    /// #         std::task::Poll::Pending => unreachable!("nothing runs"),
+    /// #     }
+    /// # }
+    /// # block_on(async {
+    /// let pool = SerialPool::new();
+    /// let square = pool.apply_async(|x: u64| x * x, 12).await?;
+    /// pool.close();
+    /// pool.join_async().await?;
+    /// # assert_eq!(square, 144);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// A pool of the program's own that cannot [wake](Executor::watch_end) who waits has a thread
+    /// for each such future.
+    fn join_async(&self) -> JoinFuture {
+        JoinFuture::new(self.executor().clone())
     }
 
     /// Ends everything now: workers are killed, and every task that has not ended fails as

@@ -17,6 +17,7 @@ use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;
 use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink};
 use crate::task::emissions::Emissions;
+use crate::task::end_watch::EndWatch;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
 use crate::task::parking::park_until;
@@ -95,6 +96,8 @@ struct Counts {
     streams: Mutex<Vec<Running>>,
     /// Notified when one of them has.
     ended: Condvar,
+    /// Woken then.
+    end_watch: EndWatch,
 }
 
 /// A task in a thread of its own.
@@ -166,6 +169,8 @@ impl Serial {
             let mut streams = counts.streams();
             streams.retain(|it| !Arc::ptr_eq(&it.emissions, &kept));
             counts.ended.notify_all();
+            drop(streams);
+            counts.end_watch.wake();
         };
         if let Err(error) = thread::Builder::new().spawn(run) {
             // The chunk was dropped, and has failed by that.
@@ -294,6 +299,15 @@ impl Executor for Serial {
             .unwrap_or_else(PoisonError::into_inner);
         }
         Ok(true)
+    }
+
+    fn watch_end(&self, waker: &Waker) -> bool {
+        self.counts.end_watch.add(waker);
+        true
+    }
+
+    fn unwatch_end(&self, waker: &Waker) {
+        self.counts.end_watch.remove(waker);
     }
 
     fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {

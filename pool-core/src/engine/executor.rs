@@ -199,6 +199,15 @@ impl Executor for Shared {
         Ok(self.deferred.wait_until_idle(deadline) && self.capture.wait_until_told(deadline))
     }
 
+    fn watch_end(&self, waker: &Waker) -> bool {
+        self.end_watch.add(waker);
+        true
+    }
+
+    fn unwatch_end(&self, waker: &Waker) {
+        self.end_watch.remove(waker);
+    }
+
     fn dump(&self) -> Dump {
         if !self.is_ours() {
             return Dump::default();

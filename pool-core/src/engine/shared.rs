@@ -17,6 +17,7 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
 use crate::task::callbacks::Callbacks;
+use crate::task::end_watch::EndWatch;
 
 /// What the engine's threads share.
 pub(super) struct Shared {
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     room: Condvar,
     /// Deliveries that were taken out of the core and have not arrived.
     pub(super) delivering: AtomicUsize,
+    /// Who waits for the end without a thread.
+    pub(super) end_watch: Arc<EndWatch>,
     /// The pool was closed or terminated.
     pub(super) is_ending: AtomicBool,
     pub(super) leadership: Leadership,
@@ -63,7 +66,8 @@ const KEEP_DELIVERIES: usize = 1024;
 
 impl Shared {
     pub(super) fn new(config: ValidatedConfig, backend: &'static str) -> io::Result<Self> {
-        let capture = Capture::new(&config)?;
+        let end_watch = Arc::new(EndWatch::default());
+        let capture = Capture::new(&config, &end_watch)?;
         let max_queued = config.max_queued;
         let core = Core::new(config);
         let shared = Self {
@@ -73,13 +77,14 @@ impl Shared {
             max_queued,
             room: Condvar::new(),
             delivering: AtomicUsize::new(0),
+            end_watch: end_watch.clone(),
             is_ending: AtomicBool::new(false),
             leadership: Leadership::new()?,
             bells: Poller::new()?,
             events: Poller::new()?,
             alarm: Arc::new(Event::new()?),
             frees: OnceLock::new(),
-            deferred: Callbacks::default(),
+            deferred: Callbacks::watched(end_watch.clone()),
             capture,
             backend,
             fork_depth: crate::process::fork::depth(),
@@ -119,6 +124,12 @@ impl Shared {
                     .0
             }
         }
+    }
+
+    /// Something has happened that somebody may wait for. To be called without the lock.
+    pub(super) fn tell_of_change(&self) {
+        self.changed.notify_all();
+        self.end_watch.wake();
     }
 
     /// Unlocks, and delivers what there is.
@@ -202,8 +213,10 @@ impl Shared {
         // have changed the counter: one of us sees the other.
         self.delivering.fetch_sub(1, Ordering::SeqCst);
         if self.is_ending.load(Ordering::SeqCst) {
-            let _core = self.lock();
+            let core = self.lock();
             self.changed.notify_all();
+            drop(core);
+            self.end_watch.wake();
         }
     }
 

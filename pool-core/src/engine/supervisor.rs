@@ -59,7 +59,7 @@ pub(super) fn start(
             // The launcher goes with it, and what that has to end.
             drop(supervisor);
             shared.lock().supervisor_ended();
-            shared.changed.notify_all();
+            shared.tell_of_change();
         });
     thread.map_err(sys::failed_in(sys::THREAD_CALL))
 }
@@ -138,11 +138,11 @@ impl Supervisor {
                 }
             };
             // Also of what was heard a moment ago, by a thread that began to listen.
-            self.shared.changed.notify_all();
+            self.shared.tell_of_change();
             self.shared.ask_for_items(&open);
             self.sleep(&mut ready, timeout)?;
         }
-        self.shared.changed.notify_all();
+        self.shared.tell_of_change();
         Ok(())
     }
 
@@ -342,7 +342,7 @@ impl Supervisor {
         for worker in overdue {
             self.part_from(worker);
         }
-        self.shared.changed.notify_all();
+        self.shared.tell_of_change();
     }
 
     fn part_from(&self, worker: Token) {
@@ -384,7 +384,7 @@ impl Supervisor {
                     self.shared.deliver(core);
                 }
             }
-            self.shared.changed.notify_all();
+            self.shared.tell_of_change();
         }
     }
 

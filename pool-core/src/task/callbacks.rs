@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use super::end_watch::EndWatch;
 use crate::panic::catch::catch_and_discard;
 use crate::process::fork;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
@@ -40,6 +41,8 @@ impl Default for Callbacks {
 struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    /// Woken when there is nothing to run any more.
+    watch: Arc<EndWatch>,
 }
 
 #[derive(Default)]
@@ -71,6 +74,11 @@ impl Queue {
                 state = self.lock();
                 state.is_running = false;
                 self.changed.notify_all();
+                if state.jobs.is_empty() && self.watch.has_any() {
+                    drop(state);
+                    self.watch.wake();
+                    state = self.lock();
+                }
             } else if state.is_finished {
                 state.has_thread = false;
                 return;
@@ -89,6 +97,19 @@ impl Callbacks {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same for a pool that lets this know who waits for its end.
+    pub(crate) fn watched(watch: Arc<EndWatch>) -> Self {
+        let queue = Queue {
+            watch,
+            ..Queue::default()
+        };
+        Self {
+            queue: Arc::new(queue),
+            thread: Mutex::default(),
+            fork_depth: fork::depth(),
+        }
     }
 
     /// Runs a job soon. What it panics with is dropped.
@@ -129,6 +150,7 @@ impl Callbacks {
                 let jobs = std::mem::take(&mut state.jobs);
                 drop(state);
                 jobs.into_iter().for_each(catch_and_discard);
+                self.queue.watch.wake();
             }
         }
     }

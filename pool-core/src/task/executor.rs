@@ -260,6 +260,17 @@ pub trait Executor: Send + Sync {
     /// When the pool is still open, or the calling thread is one that would have to end.
     fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError>;
 
+    /// Sees to it that this waker is woken, once, when [`join`](Self::join) may have another answer
+    /// than before: see [`Pool::join_async`](crate::Pool::join_async). It is asked for that after
+    /// this, with a deadline that has passed. `false`: it cannot, so that a thread joins for who
+    /// waits.
+    fn watch_end(&self, _waker: &Waker) -> bool {
+        false
+    }
+
+    /// Forgets this waker.
+    fn unwatch_end(&self, _waker: &Waker) {}
+
     /// What every worker is doing right now; of none, where there are no workers.
     fn dump(&self) -> Dump {
         Dump::default()

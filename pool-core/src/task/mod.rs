@@ -15,6 +15,7 @@ pub(crate) mod context;
 pub(crate) mod emissions;
 pub(crate) mod encode;
 pub(crate) mod encoded_chunk;
+pub(crate) mod end_watch;
 pub(crate) mod executor;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;

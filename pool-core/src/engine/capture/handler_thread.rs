@@ -18,6 +18,7 @@ use crate::process::worker_info::WorkerInfo;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::{self, Event};
+use crate::task::end_watch::EndWatch;
 
 /// This many bytes of news may wait for the handlers.
 const MAX_BYTES: usize = 4 << 20;
@@ -109,6 +110,8 @@ pub(super) struct Queue {
     changed: Condvar,
     /// Set when there is room again.
     room: Arc<Event>,
+    /// Woken when all is delivered.
+    watch: Arc<EndWatch>,
 }
 
 #[derive(Default)]
@@ -163,6 +166,7 @@ impl Queue {
     fn work(&self) {
         let mut state = self.lock();
         state.thread = Some(thread::current().id());
+        let mut has_told = false;
         loop {
             if let Some(news) = state.news.pop_front() {
                 state.bytes -= news.cost();
@@ -175,6 +179,11 @@ impl Queue {
                 catch_and_discard(|| news.tell());
                 state = self.lock();
                 state.is_telling = false;
+                has_told = true;
+            } else if std::mem::take(&mut has_told) && self.watch.has_any() {
+                drop(state);
+                self.watch.wake();
+                state = self.lock();
             } else {
                 self.changed.notify_all();
                 if state.is_finished {
@@ -212,11 +221,12 @@ pub(super) struct HandlerThread {
 
 impl HandlerThread {
     /// Starts it. It sets `room` when there is room that somebody has asked for.
-    pub(super) fn start(room: Arc<Event>) -> io::Result<Self> {
+    pub(super) fn start(room: Arc<Event>, watch: Arc<EndWatch>) -> io::Result<Self> {
         let queue = Arc::new(Queue {
             state: Mutex::new(State::default()),
             changed: Condvar::new(),
             room,
+            watch,
         });
         let thread = thread::Builder::new()
             .name("procpool-output".into())

@@ -23,6 +23,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::{self, Event, Poller};
+use crate::task::end_watch::EndWatch;
 
 /// The token of the reader's alarm.
 const ALARM: u64 = u64::MAX;
@@ -69,10 +70,17 @@ pub(super) struct CaptureShared {
 }
 
 impl Capture {
-    pub(in super::super) fn new(config: &ValidatedConfig) -> io::Result<Self> {
+    pub(in super::super) fn new(
+        config: &ValidatedConfig,
+        end_watch: &Arc<EndWatch>,
+    ) -> io::Result<Self> {
         let (stdout, stderr) = (config.stdout.clone(), config.stderr.clone());
         let reads = stdout.is_captured() || stderr.is_captured() || config.forward_events;
-        let reader = if reads { Some(Reader::start()?) } else { None };
+        let reader = if reads {
+            Some(Reader::start(end_watch)?)
+        } else {
+            None
+        };
         Ok(Self {
             stdout,
             stderr,
@@ -184,11 +192,11 @@ impl Capture {
 }
 
 impl Reader {
-    fn start() -> io::Result<Self> {
+    fn start(watch: &Arc<EndWatch>) -> io::Result<Self> {
         let alarm = Arc::new(Event::new()?);
         let poller = Poller::new()?;
         poller.add(&*alarm, ALARM)?;
-        let handler = HandlerThread::start(alarm.clone())?;
+        let handler = HandlerThread::start(alarm.clone(), watch.clone())?;
         let shared = Arc::new(CaptureShared {
             poller,
             alarm,

@@ -1,0 +1,134 @@
+//! Waiting for a pool's end without a thread.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+
+use crate::error::build_error::JoinError;
+use crate::sys;
+use crate::task::executor::Executor;
+
+/// The end of a pool as a future of any runtime: what [`Pool::join_async`](crate::Pool::join_async)
+/// returns. To drop it changes nothing, and leaves nothing behind.
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct JoinFuture {
+    executor: Arc<dyn Executor>,
+    /// What the executor wakes: of no other future, so that it can be forgotten.
+    relay: Arc<Relay>,
+    is_watched: bool,
+    /// What a thread finds that waits, where the executor wakes nobody.
+    joined: Option<Arc<OnceLock<Result<(), JoinError>>>>,
+}
+
+/// Wakes whoever has polled last.
+#[derive(Default)]
+struct Relay {
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Relay {
+    fn replace(&self, waker: Option<Waker>) -> Option<Waker> {
+        let mut place = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *place, waker)
+    }
+}
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(waker) = self.replace(None) {
+            waker.wake();
+        }
+    }
+}
+
+impl JoinFuture {
+    pub(crate) fn new(executor: Arc<dyn Executor>) -> Self {
+        Self {
+            executor,
+            relay: Arc::default(),
+            is_watched: false,
+            joined: None,
+        }
+    }
+
+    /// Lets the executor wake it. `false`: it does not.
+    fn watch(&mut self) -> bool {
+        // In a fork of the process, another thread may have had what it would ask for.
+        if !self.executor.is_foreign() {
+            self.is_watched = self.executor.watch_end(&self.relay.clone().into());
+        }
+        self.is_watched
+    }
+
+    fn forget(&mut self) {
+        drop(self.relay.replace(None));
+        if self.is_watched && !self.executor.is_foreign() {
+            self.executor.unwatch_end(&self.relay.clone().into());
+        }
+        self.is_watched = false;
+    }
+
+    /// Waits in a thread of its own.
+    fn join_in_thread(&mut self) -> Poll<Result<(), JoinError>> {
+        let joined = Arc::new(OnceLock::new());
+        let (executor, relay, found) = (self.executor.clone(), self.relay.clone(), joined.clone());
+        let join = move || {
+            let _ = found.set(executor.join(None).map(|_| ()));
+            relay.wake();
+        };
+        let thread = thread::Builder::new().name("procpool-join".into());
+        match thread.spawn(join) {
+            Ok(_) => {
+                self.joined = Some(joined);
+                Poll::Pending
+            }
+            // No thread is to be had: better here than never.
+            Err(_) => Poll::Ready(self.executor.join(None).map(|_| ())),
+        }
+    }
+}
+
+impl Future for JoinFuture {
+    type Output = Result<(), JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // First it is seen to that somebody wakes this, and then it is asked.
+        drop(self.relay.replace(Some(context.waker().clone())));
+        if let Some(joined) = &self.joined {
+            return joined.get().cloned().map_or(Poll::Pending, Poll::Ready);
+        }
+        let is_watched = self.watch();
+        match self.executor.join(Some(sys::now())) {
+            Ok(false) if is_watched => Poll::Pending,
+            Ok(false) => self.join_in_thread(),
+            outcome => {
+                self.forget();
+                Poll::Ready(outcome.map(|_| ()))
+            }
+        }
+    }
+}
+
+impl Drop for JoinFuture {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+impl fmt::Debug for JoinFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinFuture").finish_non_exhaustive()
+    }
+}
+
+const _: () = {
+    const fn assert<T: Send + Sync + Unpin>() {}
+    assert::<JoinFuture>();
+};
