@@ -372,7 +372,7 @@ pub use procpool_core::Json;
 pub use procpool_core::progress;
 pub use procpool_core::{
     Backoff, Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel,
-    Deadline, Disconnected, Dump, Emitter, ExitReason, ExitStatus, FlattenErrors, Handle, Imap,
+    Deadline, Disconnected, Dump, Emitter, ExitReason, ExitStatus, Fd, FlattenErrors, Handle, Imap,
     ImapLocal, ImapMeasured, ImapMeasuredLocal, InitializerOutcome, IntoBroadcast, JoinError,
     JoinFuture, MapHandle, Measured, MeasuredCall, MeasuredHandle, Output, OutputLine,
     OutputStream, Pool, PoolBuilder, Portable, QueueFull, RemoteError, ResizeError, Resource,

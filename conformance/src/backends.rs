@@ -23,6 +23,8 @@ pub trait Subject: 'static {
     const IS_TRACED: bool = true;
     /// Whether they carry what tasks emit: see [`Call::stream`](procpool::Call::stream).
     const CARRIES_VALUES: bool = true;
+    /// Whether tasks run where a descriptor can be passed to: not on another machine.
+    const PASSES_DESCRIPTORS: bool = true;
 
     /// A pool of this many workers, if it has any.
     fn pool(workers: usize) -> Self::Pool;

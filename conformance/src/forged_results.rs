@@ -84,13 +84,23 @@ impl Offer {
 /// The record of an encoded result, with which this is offered.
 fn offering(result: &[u8], tickets: &[Vec<u8>]) -> Vec<u8> {
     let count = (tickets.len() as u64).to_le_bytes();
-    let offers = [&count[..], &tickets.concat()].concat();
-    let length = (offers.len() as u32).to_le_bytes();
-    record(&[result, &offers, &length].concat())
+    record(&[result, &offer(&tickets.concat(), count, &[], false)].concat())
+}
+
+/// What is said behind a result: these tickets, these names of descriptors, and whether the files
+/// were sent.
+pub(crate) fn offer(tickets: &[u8], count: [u8; 8], names: &[u128], is_sent: bool) -> Vec<u8> {
+    let mut offer = [&count[..], tickets].concat();
+    offer.extend((names.len() as u64).to_le_bytes());
+    offer.extend(names.iter().flat_map(|name| name.to_le_bytes()));
+    offer.push(is_sent.into());
+    let length = (offer.len() as u32).to_le_bytes();
+    offer.extend(length);
+    offer
 }
 
 /// The head that says that something is offered, and the rest.
-fn record(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn record(bytes: &[u8]) -> Vec<u8> {
     let length = bytes.len() as u64 | 1 << 63;
     [
         &(u32::MAX << 2).to_le_bytes()[..],
@@ -112,7 +122,7 @@ fn put(bytes: &[u8]) -> u64 {
 }
 
 /// Answers with a forged record, and then with the time that ends its frame, as if it were done.
-fn answer(record: &[u8]) -> ! {
+pub(crate) fn answer(record: &[u8]) -> ! {
     let time = [&(8_u32 << 2 | 2).to_le_bytes()[..], &[0; 8]].concat();
     let end = put(&[record, &time].concat());
     Memory::find().set(RESPONSE_TAIL, end);
@@ -123,7 +133,7 @@ fn answer(record: &[u8]) -> ! {
 }
 
 /// What becomes of a task that answers so, in a pool that is as good as before afterwards.
-fn outcome<S, F, A, R>(task: F, argument: A) -> Result<R, TaskError>
+pub(crate) fn outcome<S, F, A, R>(task: F, argument: A) -> Result<R, TaskError>
 where
     S: Processes,
     F: Fn(A) -> R + Stateless,
@@ -152,14 +162,14 @@ where
     outcome
 }
 
-fn assert_refused<R>(outcome: Result<R, TaskError>, words: &str) {
+pub(crate) fn assert_refused<R>(outcome: Result<R, TaskError>, words: &str) {
     let error = outcome.map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
     assert!(error.to_string().contains(words), "{error}");
 }
 
 /// Memory as the pool would have made it.
-fn sealed(bytes: &[u8], seals: SealFlags) -> OwnedFd {
+pub(crate) fn sealed(bytes: &[u8], seals: SealFlags) -> OwnedFd {
     let file = unsealed();
     seal(&file, bytes, seals);
     file
@@ -175,7 +185,7 @@ fn seal(file: &OwnedFd, bytes: &[u8], seals: SealFlags) {
     fcntl_add_seals(file, seals).unwrap();
 }
 
-const ALL: SealFlags = SealFlags::WRITE
+pub(crate) const ALL: SealFlags = SealFlags::WRITE
     .union(SealFlags::GROW)
     .union(SealFlags::SHRINK)
     .union(SealFlags::SEAL);
@@ -325,18 +335,23 @@ fn a_handle_of_what_was_not_offered<S: Processes>() {
 /// Its worker violates the protocol, at once.
 fn offers_that_make_no_sense<S: Processes>() {
     let forge = |bytes: Vec<u8>| -> u32 { answer(&record(&bytes)) };
-    let none = [&0_u64.to_le_bytes()[..], &8_u32.to_le_bytes()].concat();
+    let none = offer(&[], [0; 8], &[], false);
+    let not_sent = offer(&[], [0; 8], &[1], false);
+    let never_came = offer(&[], [0; 8], &[1], true);
     let ticket = Offer {
         pid: 1,
         descriptor: 1,
         inode: 1,
     }
     .ticket();
-    let long = [&65_u64.to_le_bytes()[..], &ticket.repeat(65)].concat();
-    let length = (long.len() as u32).to_le_bytes();
-    let long = [&long[..], &length].concat();
+    let long = offer(&ticket.repeat(65), 65_u64.to_le_bytes(), &[], false);
+    let many = offer(&[], [0; 8], &Vec::from_iter(0..129), true);
     let pool = S::pool(1);
-    for bytes in [vec![], vec![1], vec![255; 100], none, long] {
+    let rubbish = [vec![], vec![1], vec![255; 100]];
+    for bytes in rubbish
+        .into_iter()
+        .chain([none, not_sent, never_came, long, many])
+    {
         let error = pool.call(forge).apply(bytes).unwrap_err();
         assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
         assert!(error.to_string().contains("rubbish"), "{error}");

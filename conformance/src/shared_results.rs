@@ -565,16 +565,8 @@ fn unreachable_worker<S: Processes>() {
         set_thread_res_uid(root, nobody, root).unwrap();
     }
     for _ in 0..2 {
-        let error = pool.apply(mine, ()).unwrap_err();
-        assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
-        for words in [
-            "Permission denied",
-            "PR_SET_DUMPABLE",
-            "return the value itself",
-        ] {
-            assert!(error.to_string().contains(words), "no {words:?} in {error}");
-        }
-        assert!(error.worker().is_some());
+        // The worker hands it over.
+        assert_eq!(&*pool.apply(mine, ()).unwrap(), "mine");
     }
     assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
     assert_eq!(pool.stats().workers_started, 1);

@@ -10,11 +10,11 @@ use crate::trial::{self, Test};
 use crate::watchdog;
 use crate::{
     balance, broadcast, bulk, call_deadline, callback, cancel, context, daemons, deadline, death,
-    death_mid_transfer, emitter, events, forged_results, futures, hooks, hostile, imap, join_async,
-    leaks, lifecycle, limits, live_inputs, max_queued, memory, metrics, observe, output, panics,
-    priority, progress, readme_programs, recycling, refused, restart_storm, results, retry,
-    settings, shared_results, shutdown, spans, start, state, target, ties, trace, unkillable,
-    values, wakeups,
+    death_mid_transfer, descriptors, emitter, events, forged_descriptors, forged_results, futures,
+    hooks, hostile, imap, join_async, leaks, lifecycle, limits, live_inputs, max_queued, memory,
+    metrics, observe, output, panics, priority, progress, readme_programs, recycling, refused,
+    restart_storm, results, retry, settings, shared_results, shutdown, spans, start, state, target,
+    ties, trace, unkillable, values, wakeups,
 };
 
 /// The tests that a function of each of these modules lists: a section has its module's name.
@@ -163,6 +163,7 @@ fn every_pool<S: Subject>() -> Vec<Section> {
         join_async,
         broadcast,
         shared_results,
+        descriptors,
     ];
     if S::IS_TRACED {
         sections.extend(sections![traced_pool::<S>: trace]);
@@ -213,6 +214,8 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         hostile,
         broadcast,
         shared_results,
+        descriptors,
+        forged_descriptors,
         forged_results,
         limits,
         hooks,

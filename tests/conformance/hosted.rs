@@ -22,6 +22,7 @@ pub(crate) struct Hosted;
 impl Subject for Hosted {
     type Pool = HostedPool;
     const NAME: &str = "hosted";
+    const PASSES_DESCRIPTORS: bool = false;
     const IS_TRACED: bool = false;
     const CARRIES_VALUES: bool = false;
 

@@ -1,13 +1,12 @@
 //! What a pool is built from.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::lifecycle_options::{LifecycleOptions, ValidatedLifecycle};
-use crate::broadcast::SharedMemory;
+use crate::broadcast::Attachments;
 use crate::codec;
 use crate::error::build_error::{BuildError, BuildErrorKind};
 use crate::observe::output::Output;
@@ -40,7 +39,7 @@ struct Initializer {
     entry: Result<FunctionId, String>,
     argument: Result<Vec<u8>, String>,
     /// The memory that handles in it mean.
-    attachments: Vec<Arc<SharedMemory>>,
+    attachments: Attachments,
 }
 
 /// A config whose values make sense.
@@ -50,7 +49,7 @@ pub(crate) struct ValidatedConfig {
     /// The initializer and its argument as an item.
     pub(crate) initializer: Option<(FunctionId, Vec<u8>)>,
     /// The memory that handles in that argument mean.
-    pub(crate) attachments: Vec<Arc<SharedMemory>>,
+    pub(crate) attachments: Attachments,
     pub(crate) finalizer: Option<FunctionId>,
     pub(crate) max_tasks_per_child: Option<u64>,
     pub(crate) rings: RingSizes,
@@ -97,7 +96,7 @@ impl PoolConfig {
         R: InitializerOutcome,
     {
         let mut item = Vec::new();
-        let mut attachments = Vec::new();
+        let mut attachments = Attachments::default();
         let encoded = catch(|| {
             protocol::append_item(&mut item, |out| {
                 codec::encode_attached(argument, out, &mut attachments)
@@ -203,7 +202,7 @@ impl PoolConfig {
             ));
         }
         let (initializer, attachments) = match self.initializer {
-            None => (None, Vec::new()),
+            None => (None, Attachments::default()),
             Some(initializer) => {
                 let entry = initializer.entry.map_err(&invalid)?;
                 let argument = initializer.argument.map_err(|error| {

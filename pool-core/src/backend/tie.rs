@@ -1,7 +1,7 @@
 //! The second tie between the parent and a worker, beside the parent-death signal.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys::{self, Event};
 
@@ -25,10 +25,14 @@ use crate::sys::{self, Event};
 /// has a name in `/proc`. Whoever may look into the parent's `/proc`, and that is each worker of
 /// the same user, can open the parent's end of a pipe there and take bytes out of it, so that
 /// another worker rings in vain. Events and sockets cannot be opened.
+///
+/// Behind the bell it finds its end of the socket by which descriptors are passed: see
+/// [`passing`](crate::passing). The tie itself carries nothing, since whatever arrives there kills.
 #[derive(Debug)]
 pub(crate) struct Tie {
     end: OwnedFd,
     bell: Event,
+    fd_socket: OwnedFd,
 }
 
 impl Tie {
@@ -38,13 +42,25 @@ impl Tie {
         sys::leave_with_other_end(theirs.as_fd(), theirs.as_fd())?;
         let bell = Event::new()?;
         sys::leave_with_other_end(ours.as_fd(), bell.as_fd())?;
-        Ok((Self { end: ours, bell }, theirs))
+        let (fd_socket, to_worker) = sys::packet_pair()?;
+        sys::leave_with_other_end(ours.as_fd(), to_worker.as_fd())?;
+        let tie = Self {
+            end: ours,
+            bell,
+            fd_socket,
+        };
+        Ok((tie, theirs))
     }
 
     /// What the worker rings, unless it has to take its doorbell. It is never silenced, so it is to
     /// be watched for each ring, and not for being readable.
     pub(crate) fn bell(&self) -> &Event {
         &self.bell
+    }
+
+    /// This process's end of the socket by which descriptors go to the worker, and come from it.
+    pub(crate) fn fd_socket(&self) -> BorrowedFd<'_> {
+        self.fd_socket.as_fd()
     }
 
     /// Kills the worker's process group, or lets the worker leave if it has not bound itself yet.

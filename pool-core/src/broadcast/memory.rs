@@ -1,11 +1,12 @@
 //! A value's bytes in sealed memory, and which memory this process has.
 #![allow(unsafe_code)]
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::mem;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -16,10 +17,11 @@ use serde::{Deserialize, Serialize};
 use super::content_id::ContentId;
 use super::decoded::{Decoded, decoding};
 use super::listener;
-use crate::codec::handle_context::{self, Arrival, Attach, Attachment};
+use crate::codec::handle_context::{self, Arrival, Attachment};
 use crate::codec::{self, CodecError, MAX_DEPTH, MAX_EXCESS};
 use crate::panic::catch::catch_and_discard;
-use crate::sys::{self, Place, Sealed};
+use crate::passing;
+use crate::sys::{self, NotSealed, Place, Sealed};
 
 /// The bytes of one shared value. What is mapped here stays so until the last handle in this
 /// process is gone.
@@ -61,26 +63,9 @@ impl Attachment for SharedMemory {
     fn height(&self) -> u32 {
         match &self.origin {
             Origin::Here(shared) => shared.height,
-            Origin::Parent(_) | Origin::Worker | Origin::Brought(_) => self.decoded.height(),
-        }
-    }
-}
-
-impl Attach for Vec<Arc<SharedMemory>> {
-    fn attach(&mut self, attachment: Arc<dyn Attachment>) {
-        let attachment: Arc<dyn Any + Send + Sync> = attachment;
-        // All handles are handles of such memory.
-        let Ok(memory) = attachment.downcast::<SharedMemory>() else {
-            return;
-        };
-        // Most often it is the same again.
-        if !self
-            .iter()
-            .rev()
-            .take(8)
-            .any(|other| Arc::ptr_eq(other, &memory))
-        {
-            self.push(memory);
+            Origin::Parent(_) | Origin::Sent | Origin::Worker | Origin::Brought(_) => {
+                self.decoded.height()
+            }
         }
     }
 }
@@ -107,6 +92,8 @@ enum Origin {
     Here(Shared),
     /// It was opened in the parent, there.
     Parent(Place),
+    /// The parent has sent it, and will report when it has freed it.
+    Sent,
     /// It was opened in a worker, which may be gone.
     Worker,
     /// It was made in this process, of content from another machine.
@@ -195,7 +182,7 @@ impl Ticket {
 
 /// Names memory in every process that has it: the number that was given to it, and its inode. The
 /// number alone would be the sender's word alone.
-type Key = (u128, u64);
+type Key = passing::Key;
 
 /// Memory that handles in this process mean.
 struct Known {
@@ -254,7 +241,7 @@ impl SharedMemory {
         rank: u32,
     ) -> Arc<Self> {
         let key = (id, sealed.place().inode);
-        let is_kept = matches!(origin, Origin::Parent(_));
+        let is_kept = matches!(origin, Origin::Parent(_) | Origin::Sent);
         let memory = Arc::new(Self {
             id,
             sealed: Some(sealed),
@@ -295,7 +282,7 @@ impl SharedMemory {
         Ok(memory)
     }
 
-    /// Opens what the parent has.
+    /// Takes what the parent has sent, or opens what it has.
     fn fetch(ticket: &Ticket) -> Result<Arc<Self>, CodecError> {
         let inner: Result<Vec<_>, _> = ticket
             .inner
@@ -304,19 +291,47 @@ impl SharedMemory {
             .collect();
         let inner = inner?;
         let rank = rank_above(&inner).map_err(CodecError::new)?;
-        // Held until the memory is there, so that nobody maps it a second time.
+        let (sealed, origin) = Self::receive_or_open(ticket)
+            .map_err(|error| unreachable_memory(ticket.place(), &error))?;
+        let sealed = sealed
+            .ok_or_else(|| CodecError::new("the broadcast was freed while it was on its way"))?;
         let mut known = known();
+        // Another thread may have been as fast.
         if let Some(memory) = find(&known, ticket.key()) {
+            drop(known);
+            drop(sealed);
             return Ok(memory);
         }
-        let place = ticket.place();
-        let sealed = Sealed::open(place)
-            .map_err(|error| unreachable_memory(place, &error))?
-            .ok_or_else(|| CodecError::new("the broadcast was freed while it was on its way"))?;
-        let origin = Origin::Parent(place);
         Ok(Self::enter(
             &mut known, ticket.id, sealed, origin, inner, rank,
         ))
+    }
+
+    /// What the parent has sent, or else what it has where the ticket says, and else what it sends
+    /// yet.
+    fn receive_or_open(ticket: &Ticket) -> io::Result<(Option<Sealed>, Origin)> {
+        let receive = |waits| {
+            let file = passing::take_memory(ticket.key(), waits)?;
+            Some(match Sealed::received(file, Some(ticket.inode)) {
+                Ok(sealed) => Ok((Some(sealed), Origin::Sent)),
+                Err(NotSealed::Other(_)) => Ok((None, Origin::Sent)),
+                Err(NotSealed::Refused(error)) => Err(error),
+            })
+        };
+        if let Some(received) = receive(false) {
+            return received;
+        }
+        let place = ticket.place();
+        match Sealed::open(place) {
+            Ok(sealed) => Ok((sealed, Origin::Parent(place))),
+            Err(error) => receive(true).unwrap_or(Err(error)),
+        }
+    }
+
+    /// What another process needs to have it: its name and its file.
+    pub(super) fn file(&self) -> (Key, Arc<OwnedFd>) {
+        let sealed = self.sealed();
+        ((self.id, sealed.place().inode), sealed.file().clone())
     }
 
     /// Memory that a worker has, unless this process has it already.
@@ -347,7 +362,7 @@ impl SharedMemory {
             // The handles in it say the same.
             Origin::Here(_) | Origin::Brought(_) => self.ticket_with(Vec::new()),
             // They speak of a process that may be gone.
-            Origin::Parent(_) | Origin::Worker => {
+            Origin::Parent(_) | Origin::Sent | Origin::Worker => {
                 self.ticket_with(self.inner.iter().map(|it| it.ticket()).collect())
             }
         }
@@ -602,9 +617,14 @@ impl Drop for SharedMemory {
 
 /// In a worker: lets go of what the parent has freed.
 pub(crate) fn forget_freed() {
+    let freed = passing::take_freed();
     let kept: Vec<Arc<SharedMemory>> = known().values().filter_map(|it| it.kept.clone()).collect();
     for memory in kept {
-        if !matches!(memory.origin, Origin::Parent(place) if place.has_it()) {
+        let is_there = match memory.origin {
+            Origin::Parent(place) => place.has_it(),
+            _ => !freed.contains(&memory.file().0),
+        };
+        if !is_there {
             let key = (memory.id, memory.sealed().place().inode);
             let forgotten = known().get_mut(&key).map(|it| mem::take(&mut it.kept));
             // Not before the lock is free: this may be the last of it.

@@ -10,6 +10,7 @@
 //! made, and returns a handle of, it offers behind its result; the parent opens it when it takes
 //! that in, and it travels with the outcome from then on.
 
+mod attachments;
 mod content;
 mod content_id;
 mod decoded;
@@ -20,6 +21,7 @@ mod memory;
 mod shareable;
 mod shared_result;
 
+pub(crate) use attachments::{Attachments, Belongings, files_of};
 pub use content::BroadcastContent;
 pub(crate) use content::Needs;
 pub use content_id::ContentId;
@@ -28,4 +30,4 @@ pub use handle::Broadcast;
 pub(crate) use listener::Listener;
 pub(crate) use memory::{SharedMemory, forget_freed, name_items_by};
 pub use shareable::{IntoBroadcast, Shareable};
-pub(crate) use shared_result::{MAX_OFFERED_BYTES, SharedResult, offer};
+pub(crate) use shared_result::{MAX_OFFERED_BYTES, ResultOffer, SharedResult, offer};

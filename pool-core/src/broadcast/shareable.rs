@@ -7,6 +7,7 @@ use bytemuck::Pod;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::attachments::Attachments;
 use super::error::BroadcastError;
 use super::memory::{Reading, Shared, SharedMemory};
 use crate::codec::{self, CodecError};
@@ -50,10 +51,16 @@ where
 {
     fn share(&self) -> Result<Arc<SharedMemory>, BroadcastError> {
         let mut bytes = Vec::new();
-        let mut attachments = Vec::new();
+        let mut attachments = Attachments::default();
         let height = codec::encode_shared(self, &mut bytes, &mut attachments)
             .map_err(|error| BroadcastError::not_encoded(&error))?;
-        put::<T>(&bytes, attachments, height)
+        if !attachments.descriptors.is_empty() {
+            return Err(BroadcastError::not_encoded(&CodecError::new(
+                "an Fd cannot be in a broadcast, whose value each worker decodes any number of \
+                 times: pass it beside the broadcast",
+            )));
+        }
+        put::<T>(&bytes, attachments.memory, height)
     }
 
     fn find(memory: &SharedMemory, reading: Reading) -> Result<&Self, CodecError> {

@@ -1,17 +1,30 @@
-//! Memory that a worker has made and gives to its parent, with the result in which there are
-//! handles of it.
+//! Memory that a worker has made, and descriptors, which it gives to its parent with the result in
+//! which there are handles of them.
 //!
 //! ```text
 //! shared result = bytes of the encoded result, what is offered, its length (4 bytes)
 //! ```
+//!
+//! The files themselves go by the socket, before the record; or, where there is none, the parent
+//! opens the memory in the worker, by `/proc`.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::attachments::Attachments;
 use super::memory::{SharedMemory, Ticket};
 use crate::codec::{self, CodecError};
 use crate::error::hint::hint;
-use crate::sys::Sealed;
+use crate::passing::{MAX_DESCRIPTORS, close_elsewhere};
+use crate::sys::{MAX_PASSED, NotSealed, Sealed};
+
+const _: () = assert!(
+    MAX_OFFERS + MAX_DESCRIPTORS <= MAX_PASSED,
+    "they fit into one packet"
+);
 
 /// The most memory files that one result may bring. The parent opens all of them at once.
 const MAX_OFFERS: usize = 64;
@@ -19,18 +32,63 @@ const MAX_OFFERS: usize = 64;
 /// How many bytes a ticket takes, without those inside of it.
 const TICKET_BYTES: usize = 40;
 
-/// How many bytes a shared result has at most beyond those of the result.
-pub(crate) const MAX_OFFERED_BYTES: u64 = (8 + MAX_OFFERS * TICKET_BYTES + 4) as u64;
+/// How many bytes the offer has at most.
+const MAX_OFFER_BYTES: usize = 8 + MAX_OFFERS * TICKET_BYTES + 8 + MAX_DESCRIPTORS * 16 + 1;
 
-/// Worker: adds to an encoded result what the parent has yet to get of the memory that handles in
-/// the result mean. `false`: nothing, it has all of it.
+/// How many bytes a shared result has at most beyond those of the result.
+pub(crate) const MAX_OFFERED_BYTES: u64 = (MAX_OFFER_BYTES + 4) as u64;
+
+/// What is said of the files of a result.
+#[derive(Debug, Serialize, Deserialize)]
+struct Offer {
+    tickets: Vec<Ticket>,
+    /// The names of the descriptors that stand in the result.
+    descriptors: Vec<u128>,
+    /// The files come by the socket: those of the tickets, each before those inside of it, and then
+    /// the descriptors.
+    is_sent: bool,
+}
+
+/// Worker: what the parent has yet to get of what handles in a result mean.
+pub(crate) struct ResultOffer {
+    offer: Offer,
+    /// In the order in which they are sent.
+    pub(crate) files: Vec<Arc<OwnedFd>>,
+}
+
+impl ResultOffer {
+    /// Adds it to the encoded result, when it is known whether the files were sent.
+    ///
+    /// # Errors
+    /// When there are descriptors among them and they were not.
+    pub(crate) fn write(mut self, is_sent: bool, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.offer.is_sent = is_sent;
+        let start = out.len();
+        codec::encode(&self.offer, out)?;
+        let length = (out.len() - start) as u32;
+        out.extend_from_slice(&length.to_le_bytes());
+        Ok(())
+    }
+
+    /// Whether the parent can have it without the files' being sent.
+    pub(crate) fn is_memory(&self) -> bool {
+        self.offer.descriptors.is_empty()
+    }
+}
+
+/// Worker: what the parent has yet to get of what handles in a result mean. `None`: nothing, it has
+/// all of it.
 ///
 /// # Errors
 /// When that is too much.
-pub(crate) fn offer(memory: &[Arc<SharedMemory>], out: &mut Vec<u8>) -> Result<bool, CodecError> {
+pub(crate) fn offer(attachments: &Attachments) -> Result<Option<ResultOffer>, CodecError> {
     let mut offers: Vec<&Arc<SharedMemory>> = Vec::new();
     let mut count = 0;
-    for memory in memory.iter().filter(|it| !it.has_just_arrived()) {
+    for memory in attachments
+        .memory
+        .iter()
+        .filter(|it| !it.has_just_arrived())
+    {
         if !offers.iter().any(|other| Arc::ptr_eq(other, memory)) {
             offers.push(memory);
             count = memory.offers().saturating_add(count);
@@ -43,20 +101,30 @@ pub(crate) fn offer(memory: &[Arc<SharedMemory>], out: &mut Vec<u8>) -> Result<b
             }
         }
     }
-    if offers.is_empty() {
-        return Ok(false);
+    let descriptors = &attachments.descriptors;
+    if offers.is_empty() && descriptors.is_empty() {
+        return Ok(None);
     }
-    let tickets: Vec<Ticket> = offers.iter().map(|it| it.offer()).collect();
-    let start = out.len();
-    codec::encode(&tickets, out)?;
-    let length = (out.len() - start) as u32;
-    out.extend_from_slice(&length.to_le_bytes());
-    Ok(true)
+    let mut files = Vec::new();
+    offers.iter().for_each(|it| add_files(it, &mut files));
+    files.extend(descriptors.iter().map(|it| it.file.clone()));
+    let offer = Offer {
+        tickets: offers.iter().map(|it| it.offer()).collect(),
+        descriptors: descriptors.iter().map(|it| it.key.0).collect(),
+        is_sent: false,
+    };
+    Ok(Some(ResultOffer { offer, files }))
+}
+
+/// Those of memory and of what is inside, in the order of its tickets.
+fn add_files(memory: &SharedMemory, files: &mut Vec<Arc<OwnedFd>>) {
+    files.push(memory.file().1);
+    memory.inner().iter().for_each(|it| add_files(it, files));
 }
 
 /// Parent: what a worker offers.
 pub(crate) struct SharedResult {
-    tickets: Vec<Ticket>,
+    offer: Offer,
     /// How many bytes of the record are the result.
     pub(crate) value: usize,
 }
@@ -73,12 +141,37 @@ impl SharedResult {
     pub(crate) fn read(record: &[u8]) -> Option<Self> {
         let (rest, length) = record.split_last_chunk()?;
         let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        if length > 8 + MAX_OFFERS * TICKET_BYTES {
+        if length > MAX_OFFER_BYTES {
             return None;
         }
         let value = rest.len().checked_sub(length)?;
-        let tickets: Vec<Ticket> = codec::decode(&rest[value..]).ok()?;
-        (!tickets.is_empty()).then_some(Self { tickets, value })
+        let offer: Offer = codec::decode(&rest[value..]).ok()?;
+        let descriptors = offer.descriptors.len();
+        let memory = offer.count() - descriptors;
+        let is_too_much = memory > MAX_OFFERS || descriptors > MAX_DESCRIPTORS;
+        let is_nothing = memory == 0 && (descriptors == 0 || !offer.is_sent);
+        (!is_too_much && !is_nothing).then_some(Self { offer, value })
+    }
+
+    /// How many files come by the socket. `None`: none, they are to be opened.
+    pub(crate) fn sent(&self) -> Option<usize> {
+        self.offer.is_sent.then(|| self.offer.count())
+    }
+
+    /// The names of the descriptors that stand in the result.
+    pub(crate) fn descriptors(&self) -> &[u128] {
+        &self.offer.descriptors
+    }
+
+    /// Takes the memory from files that have come, and leaves the others there.
+    ///
+    /// # Errors
+    /// In words, when what has come is something else.
+    pub(crate) fn take(
+        &self,
+        files: &mut impl Iterator<Item = OwnedFd>,
+    ) -> Result<Vec<Opened<'_>>, String> {
+        take(&self.offer.tickets, files)
     }
 
     /// Opens all of it in the worker with this number. Nothing of the user's runs, also not when
@@ -87,8 +180,45 @@ impl SharedResult {
     /// # Errors
     /// In words, when that is not possible.
     pub(crate) fn open(&self, pid: u32) -> Result<Vec<Opened<'_>>, String> {
-        open(&self.tickets, pid)
+        open(&self.offer.tickets, pid)
     }
+}
+
+impl Offer {
+    fn count(&self) -> usize {
+        fn count(tickets: &[Ticket]) -> usize {
+            tickets.iter().map(|it| 1 + count(&it.inner)).sum()
+        }
+        count(&self.tickets) + self.descriptors.len()
+    }
+}
+
+#[cold]
+fn not_memory() -> String {
+    "what the worker offers as the memory of a broadcast in the result is none, or not sealed"
+        .to_owned()
+}
+
+fn take<'a>(
+    tickets: &'a [Ticket],
+    files: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Vec<Opened<'a>>, String> {
+    let take_one = |ticket: &'a Ticket| {
+        let file = files.next().ok_or_else(not_memory)?;
+        let sealed = Sealed::received(file, None).map_err(|error| match error {
+            NotSealed::Other(file) => {
+                close_elsewhere([file]);
+                not_memory()
+            }
+            NotSealed::Refused(error) => error.to_string(),
+        })?;
+        Ok(Opened {
+            ticket,
+            sealed,
+            inner: take(&ticket.inner, files)?,
+        })
+    };
+    tickets.iter().map(take_one).collect()
 }
 
 fn open(tickets: &[Ticket], pid: u32) -> Result<Vec<Opened<'_>>, String> {
@@ -96,11 +226,7 @@ fn open(tickets: &[Ticket], pid: u32) -> Result<Vec<Opened<'_>>, String> {
         let sealed = Ticket::open_in(ticket, pid).map_err(|error| unreachable_memory(pid, &error));
         Ok(Opened {
             ticket,
-            sealed: sealed?.ok_or_else(|| {
-                "what the worker offers as the memory of a broadcast in the result is none, or \
-                 not sealed"
-                    .to_owned()
-            })?,
+            sealed: sealed?.ok_or_else(not_memory)?,
             inner: open(&ticket.inner, pid)?,
         })
     };
@@ -158,10 +284,18 @@ mod tests {
         SharedMemory::new(b"shared", inner, shared).expect("memory")
     }
 
+    fn attached(memory: &[Arc<SharedMemory>]) -> Attachments {
+        let mut attachments = Attachments::default();
+        attachments.memory.extend_from_slice(memory);
+        attachments
+    }
+
     /// What `memory` offers behind a result of five bytes.
     fn record(memory: &[Arc<SharedMemory>]) -> Vec<u8> {
         let mut record = b"value".to_vec();
-        assert!(offer(memory, &mut record).expect("not too much"));
+        let offer = offer(&attached(memory)).expect("not too much");
+        let offer = offer.expect("the parent has none of it");
+        offer.write(false, &mut record).expect("it is memory");
         record
     }
 
@@ -189,7 +323,7 @@ mod tests {
         let many: Vec<_> = (0..MAX_OFFERS).map(|_| share(Vec::new())).collect();
         assert_eq!(
             record(&many).len(),
-            5 + 8 + MAX_OFFERS * TICKET_BYTES + 4,
+            5 + 8 + MAX_OFFERS * TICKET_BYTES + 8 + 1 + 4,
             "the largest that is read"
         );
         SharedResult::read(&record(&many)).expect("the largest");
@@ -198,15 +332,13 @@ mod tests {
     #[test]
     fn too_much_is_refused() {
         let inside: Vec<_> = (0..MAX_OFFERS).map(|_| share(Vec::new())).collect();
-        let error = offer(&[share(inside)], &mut Vec::new()).unwrap_err();
+        let error = offer(&attached(&[share(inside)])).err().expect("too much");
         assert!(error.to_string().contains("64 broadcasts"), "{error}");
     }
 
     #[test]
     fn nothing_is_offered_for_nothing() {
-        let mut record = b"value".to_vec();
-        assert!(!offer(&[], &mut record).expect("nothing"));
-        assert_eq!(record, b"value");
+        assert!(offer(&attached(&[])).expect("nothing").is_none());
     }
 
     #[test]
@@ -216,7 +348,7 @@ mod tests {
             // All that are cut short.
             assert!(SharedResult::read(&good[..at]).is_none());
         }
-        let none = [&[0; 8][..], &8_u32.to_le_bytes()].concat();
+        let none = [&[0; 17][..], &17_u32.to_le_bytes()].concat();
         assert!(
             SharedResult::read(&none).is_none(),
             "an offering of nothing"

@@ -5,6 +5,8 @@ use std::any::Any;
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::error::CodecError;
+
 /// What a handle means, as far as the codec knows: something that must live until the handle has
 /// arrived.
 pub(crate) trait Attachment: Any + Send + Sync {
@@ -15,7 +17,10 @@ pub(crate) trait Attachment: Any + Send + Sync {
 /// Where the codec puts what must live as long as what it has encoded.
 pub(crate) trait Attach {
     /// Keeps it, if it is not kept already.
-    fn attach(&mut self, attachment: Arc<dyn Attachment>);
+    ///
+    /// # Errors
+    /// When there are too many of its kind in one value.
+    fn attach(&mut self, attachment: Arc<dyn Attachment>) -> Result<(), CodecError>;
 }
 
 pub(crate) type Attachments = dyn Attach + 'static;

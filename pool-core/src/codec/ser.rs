@@ -186,7 +186,7 @@ impl<'a, const M: bool> Encoder<'a, M> {
             self.limits.leave();
         }
         if let (Some(attachments), Some(memory)) = (&mut self.attachments, memory) {
-            attachments.attach(memory);
+            attachments.attach(memory)?;
         }
         Ok(())
     }

@@ -96,11 +96,13 @@ impl Booking<'_> {
         Ok(())
     }
 
-    /// Books a result that comes with an offer of memory, and takes that. Gives the record back if
+    /// Books a result that comes with an offer of memory or descriptors, and takes that. Gives the record back if
     /// the worker is dead, and took with it what it offered: the item is the one that was lost.
     pub(super) fn book_offer(&mut self, record: Memory) -> Result<Option<Memory>, Corrupt> {
-        let chunk = self.scheduler.front_mut(self.slot).ok_or(Corrupt)?;
-        match self.peer.take_offering(record.as_slice(), chunk)? {
+        let flight = self.scheduler.front_flight_mut(self.slot);
+        let flight = flight.ok_or(Corrupt)?;
+        let (number, chunk) = (flight.next_item(), &mut flight.unit);
+        match self.peer.take_offering(record.as_slice(), number, chunk)? {
             None => return Ok(Some(record)),
             Some(Ok(length)) => {
                 let mut bytes = record.into_bytes();

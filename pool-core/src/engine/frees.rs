@@ -13,12 +13,7 @@ impl Shared {
     /// Notifies the workers if memory was freed.
     pub(super) fn tell_of_frees(&self) {
         if self.frees.get().is_some_and(|frees| frees.take()) {
-            for slot in self.lock().slots().values() {
-                // Others have mapped nothing.
-                if let Some((_, channel)) = slot.up() {
-                    channel.tell_of_frees();
-                }
-            }
+            self.lock().tell_of_frees();
         }
     }
 }

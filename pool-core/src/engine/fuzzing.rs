@@ -1,6 +1,7 @@
 //! A worker that writes anything into its region, at any time, as an input says.
 
-use std::sync::{Arc, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use super::booking::{Booking, Drained};
 use super::parent_channel::ParentChannel;
@@ -20,6 +21,7 @@ use crate::shm::region::{Region, RingSizes};
 use crate::shm::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
+use crate::sys;
 use crate::task::bytes::Bytes;
 use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;
@@ -276,7 +278,7 @@ impl Rig {
         let mut drain = Drained::default();
         let taken = self.channel.drain(&mut Booking {
             slot: SLOT,
-            peer: Peer::dead(&self.info),
+            peer: Peer::dead(&self.info, None),
             scheduler: &mut self.scheduler,
             drained: &mut drain,
         });
@@ -287,7 +289,7 @@ impl Rig {
         if let Some(item) = self.scheduler.running_item(SLOT, begun) {
             let _ = self.scheduler.unit_of(SLOT, item);
         }
-        if self.channel.send_on()? {
+        if self.channel.send_on(socket())? {
             self.scheduler.unchoke(SLOT);
         }
         if self.scheduler.is_reclaimed(SLOT) && self.channel.is_drained()? {
@@ -326,7 +328,7 @@ impl Rig {
         let mut abandoned = Vec::new();
         while self.scheduler.assign(&mut abandoned).is_some() {
             let chunk = self.scheduler.newest(SLOT).expect("it was just assigned");
-            let all = self.channel.put(chunk)?;
+            let all = self.channel.put(chunk, 0, socket())?;
             self.channel.publish();
             if !all {
                 self.scheduler.choke(SLOT);
@@ -370,7 +372,7 @@ impl Rig {
             let mut drain = Drained::default();
             let _ = self.channel.drain_remains(&mut Booking {
                 slot: SLOT,
-                peer: Peer::dead(&self.info),
+                peer: Peer::dead(&self.info, None),
                 scheduler: &mut self.scheduler,
                 drained: &mut drain,
             });
@@ -404,6 +406,13 @@ impl Rig {
             self.max_tasks
         );
     }
+}
+
+/// By which nothing is passed: these chunks have no descriptors.
+fn socket() -> BorrowedFd<'static> {
+    static PAIR: OnceLock<(OwnedFd, OwnedFd)> = OnceLock::new();
+    let (ours, _) = PAIR.get_or_init(|| sys::packet_pair().expect("descriptors"));
+    ours.as_fd()
 }
 
 fn launch() -> (Arc<Region>, ParentChannel, Producer) {

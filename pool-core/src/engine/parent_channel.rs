@@ -1,12 +1,15 @@
 //! A worker as the parent reaches it: its rings, and the words in its region. It moves bytes, and
 //! has every one that the worker wrote checked, by [`RecordReader`] and by [`Booking`].
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::booking::Booking;
 use super::record_reader::{RecordReader, Step};
 use super::work;
+use crate::broadcast::files_of;
 use crate::observe::stats::Stats;
+use crate::passing::Outbox;
 use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind, Head, MAX_HEAD};
 use crate::shm::region::{LOOKS_BY_ITSELF, Region, RingSizes, WANT_RESULTS, WANT_SPACE};
 use crate::shm::ring::{Consumer, Corrupt, Producer};
@@ -22,6 +25,8 @@ pub(super) struct ParentChannel {
     /// The frame that was sent last, if it is not wholly in the ring.
     unsent: Option<Unsent>,
     reader: RecordReader,
+    /// What is passed beside the rings, once there is something.
+    outbox: Option<Box<Outbox>>,
     /// What the parent asked to be rung for and was not, as far as it knows.
     wants: u32,
     /// It cannot ring.
@@ -49,6 +54,7 @@ impl ParentChannel {
             responses: Consumer::responses(region.clone(), rings),
             region,
             unsent: None,
+            outbox: None,
             reader: RecordReader::new(rings.responses / 8),
             wants: 0,
             is_mute: false,
@@ -72,7 +78,18 @@ impl ParentChannel {
 
     /// Puts a chunk into the ring, and returns whether all of it is there. The worker gets it when
     /// it is published, for which a small one may wait until others are there.
-    pub(super) fn put(&mut self, chunk: &Chunk) -> Result<bool, Corrupt> {
+    ///
+    /// What is passed with it goes by this socket, and before it. `before`: the number of the item
+    /// before its first one.
+    pub(super) fn put(
+        &mut self,
+        chunk: &Chunk,
+        before: u64,
+        socket: BorrowedFd<'_>,
+    ) -> Result<bool, Corrupt> {
+        if chunk.has_attachments() {
+            self.pass(chunk, before, socket);
+        }
         let header = work::header(chunk);
         let (context, items) = (chunk.context(), &chunk.items);
         let sent = put_frame(&mut self.requests, &header, context, items, 0)?;
@@ -87,11 +104,41 @@ impl ParentChannel {
         if sent > PUBLISH_BYTES {
             self.publish();
         }
-        Ok(self.unsent.is_none())
+        Ok(self.unsent.is_none() && self.has_passed_all())
+    }
+
+    /// Passes what the items of a chunk need.
+    #[cold]
+    fn pass(&mut self, chunk: &Chunk, before: u64, socket: BorrowedFd<'_>) {
+        let outbox = self.outbox.get_or_insert_default();
+        outbox.add_memory(files_of(chunk.attachments()).into_iter());
+        let items = chunk.descriptors().chunk_by(|one, other| one.0 == other.0);
+        for item in items {
+            let number = before + u64::from(item[0].0) + 1;
+            let files = item.iter().map(|(_, it)| (it.key, it.file.clone()));
+            outbox.add_item(number, files.collect());
+        }
+        outbox.send(socket);
+    }
+
+    /// Whether nothing that is to be passed waits for room.
+    #[inline]
+    pub(super) fn has_passed_all(&self) -> bool {
+        self.outbox.as_ref().is_none_or(|outbox| outbox.is_empty())
+    }
+
+    /// The worker begins no items behind this one: they were taken back.
+    pub(super) fn taken_back_behind(&mut self, number: u64) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.forget_items_behind(number);
+        }
     }
 
     /// Goes on sending what is not wholly in the ring, and returns whether now it is.
-    pub(super) fn send_on(&mut self) -> Result<bool, Corrupt> {
+    pub(super) fn send_on(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Corrupt> {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.send(socket);
+        }
         if let Some(unsent) = &mut self.unsent {
             let (context, items) = (&unsent.context, &unsent.items);
             let sent = unsent.sent;
@@ -101,7 +148,7 @@ impl ParentChannel {
             }
             self.publish();
         }
-        Ok(self.unsent.is_none())
+        Ok(self.unsent.is_none() && self.has_passed_all())
     }
 
     /// Retires the worker, which has answered everything and runs the finalizer before.
@@ -113,6 +160,7 @@ impl ParentChannel {
             kind: FrameKind::Retire,
             deadline: false,
             measured: false,
+            passes: false,
             entry: finalizer.unwrap_or(0),
             items: u32::from(finalizer.is_some()),
             context: 0,
@@ -144,7 +192,11 @@ impl ParentChannel {
     }
 
     /// Notifies the worker that memory was freed of which it may hold some.
-    pub(super) fn tell_of_frees(&self) {
+    pub(super) fn tell_of_frees(&mut self, socket: BorrowedFd<'_>) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.add_frees();
+            outbox.send(socket);
+        }
         let freed = &self.region.words().advice.freed;
         let times = freed.load(Ordering::Relaxed);
         freed.store(times.wrapping_add(1), Ordering::Release);
@@ -332,7 +384,7 @@ mod tests {
         let info = WorkerInfo::new(1, 0, 1);
         channel.drain(&mut Booking {
             slot: SLOT,
-            peer: Peer::dead(&info),
+            peer: Peer::dead(&info, None),
             scheduler,
             drained: &mut drained,
         })?;
@@ -387,7 +439,7 @@ mod tests {
         let info = WorkerInfo::new(1, 0, 1);
         let mut booking = Booking {
             slot: SLOT,
-            peer: Peer::dead(&info),
+            peer: Peer::dead(&info, None),
             scheduler: &mut scheduler,
             drained: &mut Drained::default(),
         };

@@ -58,6 +58,7 @@ pub(super) fn header(chunk: &Chunk) -> [u8; FRAME_HEADER] {
         },
         deadline: notes_beginnings(chunk),
         measured: chunk.item_metrics().is_some(),
+        passes: !chunk.descriptors().is_empty(),
         entry: chunk.entry.number(),
         items: chunk.count,
         context: chunk.context().len() as u32,
@@ -152,6 +153,7 @@ impl Delivery {
     }
 
     pub(super) fn deliver(mut self) {
+        self.part.close_descriptors();
         self.part.tell_tracer();
         // The span that the call was made in may be closed when it is let go of.
         let origin = self.part.ext.as_mut().and_then(|it| it.origin.take());

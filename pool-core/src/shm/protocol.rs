@@ -247,6 +247,16 @@ pub(crate) fn split_item(chunk: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::try_from(head.len).ok()?)
 }
 
+/// The bytes of each item of an encoded chunk.
+pub(crate) fn items(chunk: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = chunk;
+    std::iter::from_fn(move || {
+        let (item, after) = split_item(rest)?;
+        rest = after;
+        Some(item)
+    })
+}
+
 /// How many items there are in an encoded chunk.
 pub(crate) fn count_items(chunk: &[u8]) -> usize {
     let mut rest = chunk;
@@ -287,6 +297,8 @@ pub(crate) struct FrameHeader {
     pub(crate) deadline: bool,
     /// Each result is to come behind a [`ItemTiming`](super::item_timing::ItemTiming) of its item.
     pub(crate) measured: bool,
+    /// Descriptors have been sent for some of the items.
+    pub(crate) passes: bool,
     /// The number of the function's [`FunctionId`](crate::FunctionId).
     pub(crate) entry: u64,
     pub(crate) items: u32,
@@ -309,11 +321,14 @@ pub(crate) enum FrameKind {
 
 const DEADLINE: u32 = 1;
 const MEASURED: u32 = 2;
+const PASSES: u32 = 4;
 
 impl FrameHeader {
     pub(crate) fn write(&self) -> [u8; FRAME_HEADER] {
-        let flags =
-            if self.deadline { DEADLINE } else { 0 } | if self.measured { MEASURED } else { 0 };
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let flags = flag(self.deadline, DEADLINE)
+            | flag(self.measured, MEASURED)
+            | flag(self.passes, PASSES);
         let mut bytes = [0; FRAME_HEADER];
         bytes[..4].copy_from_slice(&(self.kind as u32).to_le_bytes());
         bytes[4..8].copy_from_slice(&flags.to_le_bytes());
@@ -337,6 +352,7 @@ impl FrameHeader {
             },
             deadline: flags & DEADLINE != 0,
             measured: flags & MEASURED != 0,
+            passes: flags & PASSES != 0,
             entry: long(8)?,
             items: word(16)?,
             context: word(20)?,
@@ -452,6 +468,7 @@ mod tests {
             kind: FrameKind::Retire,
             deadline: false,
             measured: true,
+            passes: true,
             entry: 0x0123_4567_89AB_CDEF,
             items: 77,
             context: 0x8765_4321,

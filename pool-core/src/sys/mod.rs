@@ -22,6 +22,8 @@ mod object;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 mod objects;
+#[cfg(target_os = "linux")]
+mod packets;
 mod refused;
 mod sealed;
 mod signals;
@@ -47,9 +49,13 @@ pub use object::interpreter;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 pub(crate) use objects::{Table, loaded_objects};
+#[cfg(target_os = "linux")]
+pub(crate) use packets::{
+    MAX_PASSED, is_congested, packet_pair, receive_packet, send_packet, wait_for_packet,
+};
 pub use refused::failed;
 pub(crate) use refused::{FailedCall, errno_of, failed_in};
-pub(crate) use sealed::{Place, Sealed};
+pub(crate) use sealed::{NotSealed, Place, Sealed};
 pub use signals::reset_signals;
 pub use waiting::poll;
 // In front of Linux's of the same names.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, SealFlags, StatxFlags, fcntl_add_seals, fcntl_get_seals,
@@ -25,10 +25,25 @@ const FROZEN: SealFlags = SealFlags::WRITE
 /// A sealed memory file, mapped when its bytes are first asked for. Its descriptor stays open, for
 /// others find the memory by it.
 pub(crate) struct Sealed {
-    file: OwnedFd,
+    file: Arc<OwnedFd>,
     inode: u64,
     len: usize,
     mapping: OnceLock<Mapping>,
+}
+
+/// Why a descriptor is not taken for sealed memory.
+#[derive(Debug)]
+pub(crate) enum NotSealed {
+    /// It is of something else.
+    Other(OwnedFd),
+    /// The system does not say.
+    Refused(io::Error),
+}
+
+impl From<io::Error> for NotSealed {
+    fn from(error: io::Error) -> Self {
+        Self::Refused(error)
+    }
 }
 
 /// Where a process has a sealed memory file, and which one that is.
@@ -90,6 +105,12 @@ fn look_by_name(file: BorrowedFd<'_>) -> io::Result<(Device, u64)> {
     Ok((device, stat.st_ino))
 }
 
+/// Whether this is memory that nobody can change. Files that are no memory have no seals, and an
+/// error here.
+fn has_frozen_seals(file: BorrowedFd<'_>) -> bool {
+    fcntl_get_seals(file).is_ok_and(|seals| seals.contains(FROZEN))
+}
+
 impl Sealed {
     /// A copy of these bytes.
     pub(crate) fn copy_of(bytes: &[u8]) -> io::Result<Self> {
@@ -148,16 +169,38 @@ impl Sealed {
         Self::of(off_standard(open(path, flags, Mode::empty())?)?)
     }
 
+    /// The memory that a descriptor is of which another process has sent; of this inode, if one is
+    /// named. As little is believed as where it is opened.
+    ///
+    /// # Errors
+    /// With the descriptor when it is of something else, which may take its time to be closed.
+    pub(crate) fn received(file: OwnedFd, inode: Option<u64>) -> Result<Self, NotSealed> {
+        // Asked first, since the kernel itself answers: a file system's server may take its time.
+        if !has_frozen_seals(file.as_fd()) {
+            return Err(NotSealed::Other(file));
+        }
+        let (device, seen) = look_at(&file)?;
+        if device != memory_device()? || inode.is_some_and(|inode| inode != seen) {
+            return Err(NotSealed::Other(file));
+        }
+        let sealed = Self::of(file)?;
+        sealed.ok_or_else(|| NotSealed::Refused(io::ErrorKind::InvalidData.into()))
+    }
+
+    /// Its descriptor, for another process.
+    pub(crate) fn file(&self) -> &Arc<OwnedFd> {
+        &self.file
+    }
+
     /// `None`: this is no sealed memory file.
     fn of(file: OwnedFd) -> io::Result<Option<Self>> {
         let stat = fstat(&file).map_err(failed("fstat"))?;
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        // Files that are no memory have no seals, and an error here.
-        if !is_file || !fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(FROZEN)) {
+        if !is_file || !has_frozen_seals(file.as_fd()) {
             return Ok(None);
         }
         Ok(Some(Self {
-            file,
+            file: Arc::new(file),
             inode: stat.st_ino,
             len: usize::try_from(stat.st_size).map_err(io::Error::other)?,
             mapping: OnceLock::new(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::broadcast::SharedMemory;
+use crate::broadcast::Belongings;
 use crate::codec::{CodecError, Lent, Memory};
 use crate::shm::buffer::Buffer;
 use crate::shm::protocol::{Head, MAX_HEAD};
@@ -32,8 +32,8 @@ pub enum Bytes {
     /// One item that is a large bulk value: its head and the length of the value, and the value
     /// where it lies.
     Lent(Arc<(Vec<u8>, Lent)>),
-    /// A value in which there may be handles of memory, and the memory.
-    Attached(Arc<(Bytes, Vec<Arc<SharedMemory>>)>),
+    /// A value in which there may be handles, and what these mean.
+    Attached(Arc<(Bytes, Belongings)>),
 }
 
 impl Bytes {
@@ -94,12 +94,20 @@ impl Bytes {
         Ok(Cow::Owned(all))
     }
 
-    /// The same bytes, with which the memory lives. A bulk value has no handles of any.
-    pub(crate) fn with(self, memory: Vec<Arc<SharedMemory>>) -> Self {
+    /// The same bytes, with which these live. A bulk value has no handles of any.
+    pub(crate) fn with(self, belongings: Belongings) -> Self {
         match self {
             bulk @ Self::Bulk(_) => bulk,
-            bytes if memory.is_empty() => bytes,
-            bytes => Self::Attached(Arc::new((bytes, memory))),
+            bytes if belongings.is_empty() => bytes,
+            bytes => Self::Attached(Arc::new((bytes, belongings))),
+        }
+    }
+
+    /// What handles in the value mean, if it [has](Self::with) any.
+    pub(crate) fn belongings(&self) -> Option<&Belongings> {
+        match self {
+            Self::Attached(attached) => Some(&attached.1),
+            _ => None,
         }
     }
 

@@ -15,12 +15,13 @@ use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout};
 use super::target::Target;
 use super::traced::Traced;
-use crate::broadcast::SharedMemory;
+use crate::broadcast::{Attachments, Belongings, SharedMemory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 #[cfg(feature = "tracing")]
 use crate::observe::call_span::Origin;
 use crate::observe::trace::Tracer;
 use crate::panic::catch::with_tasks;
+use crate::passing::{self, Outgoing};
 use crate::process::fork;
 use crate::shm::item_timing::ItemTiming;
 use crate::shm::protocol;
@@ -179,10 +180,12 @@ impl Chunk {
         let control = ext.as_ref().and_then(|ext| ext.control.as_ref());
         let deadline = control.and_then(|control| control.deadline);
         let mut ended = 0;
+        let descriptors = ext.as_ref().map_or(&[][..], |ext| &ext.descriptors);
+        let lent = passing::lend(descriptors.iter().map(|(_, descriptor)| &**descriptor));
         let mut item_metrics = ext.as_mut().and_then(|it| it.item_metrics.as_mut());
         let is_measured = item_metrics.is_some();
-        let mut offered = Vec::new();
-        let mut record = |kind: RecordKind, bytes: &[u8], memory| match kind {
+        let mut offered = Belongings::default();
+        let mut record = |kind: RecordKind, bytes: &[u8], attachments: Attachments| match kind {
             RecordKind::Time => {
                 if let (Some(item_metrics), Some(measure)) =
                     (&mut item_metrics, ItemTiming::read(bytes))
@@ -193,7 +196,9 @@ impl Chunk {
             RecordKind::Value | RecordKind::Bulk | RecordKind::SharedResult => {
                 ended += 1;
                 outcomes.push_value(bytes);
-                offered.extend(memory);
+                if !attachments.is_empty() {
+                    offered.extend(attachments.into());
+                }
                 if let Some(item_metrics) = &mut item_metrics {
                     item_metrics.ended(None, bytes.len() as u64);
                 }
@@ -215,6 +220,8 @@ impl Chunk {
             let values = emissions.as_deref().map(|it| it as &dyn TakeValue);
             self.entry.function()(&mut run.emitting(values));
         });
+        // What no task has taken.
+        drop(lent);
         // The deadline came before these could begin.
         for _ in ended..self.count {
             outcomes.push_error(TaskError::deadline_exceeded(false));
@@ -308,11 +315,41 @@ impl Chunk {
         }
     }
 
-    /// The items have handles that mean this memory.
-    pub(crate) fn attach(&mut self, memory: Vec<Arc<SharedMemory>>) {
-        if !memory.is_empty() {
-            self.ext.get_or_insert_default().attachments.extend(memory);
+    /// The items have handles that mean these, which are all that there is.
+    pub(crate) fn attach(&mut self, mut attachments: Attachments) {
+        self.attach_from(&mut attachments);
+    }
+
+    /// The items have handles that mean some of these: the memory is shared, and of the descriptors
+    /// those are taken that stand in the items.
+    pub(crate) fn attach_from(&mut self, attachments: &mut Attachments) {
+        if !attachments.is_empty() {
+            self.attach_some_of(attachments);
         }
+    }
+
+    #[cold]
+    fn attach_some_of(&mut self, attachments: &mut Attachments) {
+        let found = if attachments.descriptors.is_empty() {
+            Vec::new()
+        } else {
+            let all = self.items.as_slice();
+            passing::of_items(protocol::items(&all), &mut attachments.descriptors)
+        };
+        let ext = self.ext.get_or_insert_default();
+        ext.attachments.extend(attachments.memory.iter().cloned());
+        ext.descriptors.extend(found);
+    }
+
+    /// The descriptors that stand in the items, each with the place of its item, in the order of
+    /// these.
+    pub(crate) fn descriptors(&self) -> &[(u32, Arc<Outgoing>)] {
+        self.ext.as_ref().map_or(&[], |ext| &ext.descriptors)
+    }
+
+    /// The memory that handles in the items mean.
+    pub(crate) fn attachments(&self) -> &[Arc<SharedMemory>] {
+        self.ext.as_ref().map_or(&[], |ext| &ext.attachments)
     }
 
     /// Its items are measured, and it is about to be submitted.
@@ -425,14 +462,15 @@ impl Chunk {
         }
     }
 
-    /// Whether the items have handles of memory.
+    /// Whether the items have handles of memory, or descriptors.
+    #[inline]
     pub(crate) fn has_attachments(&self) -> bool {
         let ext = self.ext.as_ref();
-        ext.is_some_and(|ext| !ext.attachments.is_empty())
+        ext.is_some_and(|ext| !ext.attachments.is_empty() || !ext.descriptors.is_empty())
     }
 
-    /// Where the memory is put that comes with results.
-    pub(crate) fn offered_mut(&mut self) -> &mut Vec<Arc<SharedMemory>> {
+    /// Where what comes with results is put.
+    pub(crate) fn offered_mut(&mut self) -> &mut Belongings {
         &mut self.ext.get_or_insert_default().offered
     }
 

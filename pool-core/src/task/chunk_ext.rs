@@ -8,8 +8,9 @@ use super::context::Context;
 use super::emissions::Emissions;
 use super::item_metrics::ItemMetrics;
 use super::target::Target;
-use crate::broadcast::SharedMemory;
+use crate::broadcast::{Belongings, SharedMemory};
 use crate::observe::call_span::Origin;
+use crate::passing::{self, Outgoing};
 use crate::shm::protocol;
 
 /// A part of a chunk that ordinary tasks are without, so that they do not pay for it.
@@ -20,10 +21,13 @@ pub(crate) struct ChunkExt {
     /// The memory that handles in the items mean. It lives as long as the chunk, and then as long
     /// as the results, in which there may be such handles again.
     pub(crate) attachments: Vec<Arc<SharedMemory>>,
+    /// The descriptors that stand in the items, each with the place of its item. They are closed
+    /// here when the items have their outcomes.
+    pub(crate) descriptors: Vec<(u32, Arc<Outgoing>)>,
     /// The span that the call was made in, which workers' events belong to.
     pub(crate) origin: Option<Arc<Origin>>,
-    /// The memory that came with results. It lives as long as these.
-    pub(crate) offered: Vec<Arc<SharedMemory>>,
+    /// The memory and descriptors that came with results. They live as long as these.
+    pub(crate) offered: Belongings,
     /// What the function gets with each item.
     pub(crate) context: Option<Arc<Context>>,
     /// A value that is an `Err` counts as a failure.
@@ -67,11 +71,11 @@ impl Retry {
 }
 
 impl ChunkExt {
-    /// The memory that handles in outcomes may mean.
-    pub(crate) fn into_memory(self) -> Vec<Arc<SharedMemory>> {
-        let mut memory = self.attachments;
-        memory.extend(self.offered);
-        memory
+    /// What handles in outcomes may mean.
+    pub(crate) fn into_belongings(self) -> Belongings {
+        let mut belongings = self.offered;
+        belongings.memory.extend(self.attachments);
+        belongings
     }
 
     /// Those of the items from `at` on; the ones before keep the rest, and all results. If there
@@ -95,11 +99,16 @@ impl ChunkExt {
                 self.context.clone(),
             )
         };
+        let mut descriptors = Vec::new();
+        for (place, descriptor) in self.descriptors.extract_if(.., |(place, _)| *place >= at) {
+            descriptors.push((place - at, descriptor));
+        }
         Self {
             item_metrics,
             attachments,
             origin,
-            offered: Vec::new(),
+            descriptors,
+            offered: Belongings::default(),
             context,
             counts_errors: self.counts_errors,
             control: self.control.clone(),
@@ -116,6 +125,7 @@ impl ChunkExt {
         Self {
             item_metrics: metrics.map(|it| it.slice(from, count)),
             retry: None,
+            descriptors: Vec::new(),
             ..self.clone()
         }
     }
@@ -132,7 +142,8 @@ impl ChunkExt {
         });
         Self {
             item_metrics: metrics.map(|it| it.of_retry(place, submitted.max(due))),
-            offered: Vec::new(),
+            descriptors: passing::in_places(&self.descriptors, place, 1),
+            offered: Belongings::default(),
             retry,
             due,
             ..self.clone()

@@ -83,6 +83,7 @@ pub(crate) fn settle(
     mut tell: impl FnMut(&ChunkOutcome),
 ) {
     let mut end = |mut part: ChunkOutcome| {
+        part.close_descriptors();
         tell(&part);
         part.tell_tracer();
         sink.complete(part);
@@ -168,6 +169,13 @@ impl ChunkOutcome {
             events.push(item_metrics.event(function, index - self.first, index, error, now));
         });
         traced.tracer.tell_all(events);
+    }
+
+    /// Closes what stood in the items. To be called without a lock: it may take its time.
+    pub(crate) fn close_descriptors(&mut self) {
+        if let Some(ext) = &mut self.ext {
+            ext.descriptors.clear();
+        }
     }
 
     /// Reports the items to the tracer, if they are traced.
@@ -318,7 +326,7 @@ impl ChunkOutcome {
     /// The outcome of a single item.
     pub(crate) fn into_single(self) -> Result<Bytes, TaskError> {
         let with = |bytes: Bytes| match self.ext {
-            Some(ext) => bytes.with(ext.into_memory()),
+            Some(ext) => bytes.with(ext.into_belongings()),
             None => bytes,
         };
         match self.outcomes {

@@ -12,9 +12,10 @@ use super::chunk_ext::ChunkExt;
 use super::chunk_outcome::{ChunkOutcome, CompletionSink, Outcomes, dropped, settle};
 use super::encoded_chunk::EncodedChunk;
 use super::outcome::Outcome;
-use crate::broadcast::{ContentId, Needs, SharedMemory};
+use crate::broadcast::{Belongings, ContentId, Needs};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::item_run::Run;
+use crate::passing;
 use crate::process::fork;
 use crate::shm::item_timing::ItemTiming;
 use crate::sys;
@@ -26,7 +27,14 @@ impl Chunk {
         let sink = self.take_sink();
         let options = self.options();
         let items = self.items.clone();
-        let ext = self.take_ext();
+        let mut ext = self.take_ext();
+        let descriptors = ext.as_mut().map(|it| {
+            let all = it.descriptors.clone();
+            if it.retry.is_none() {
+                it.descriptors.clear();
+            }
+            all
+        });
         let needs = match &ext {
             // Those of the whole call, perhaps.
             Some(ext) if !ext.attachments.is_empty() => {
@@ -44,6 +52,7 @@ impl Chunk {
             items,
             options,
             needs.clone(),
+            descriptors.unwrap_or_default(),
         );
         let completion = Completion {
             first: self.first,
@@ -187,7 +196,7 @@ impl Completion {
             let count = range.len() as u32;
             let failed = ChunkOutcome::failed(first, count, error.clone());
             self.send(ChunkOutcome {
-                ext: self.part(first, count as usize, 0, Vec::new(), Vec::new()),
+                ext: self.part(first, count as usize, 0, Vec::new(), Belongings::default()),
                 ..failed
             });
         }
@@ -206,7 +215,8 @@ impl Completion {
             losses,
             needs,
         } = outcome;
-        let mut memory = Vec::new();
+        let belongings = result.as_ref().ok().and_then(Bytes::belongings);
+        let mut belongings = belongings.cloned().unwrap_or_default();
         if let Ok(bytes) = &mut result
             && !needs.is_empty()
         {
@@ -215,7 +225,7 @@ impl Completion {
                     let mut rebased = bytes.as_slice().into_owned();
                     resolved.rebase(&mut rebased);
                     *bytes = rebased.into();
-                    memory = resolved.into_memory();
+                    belongings.memory = resolved.into_memory();
                 }
                 Err(error) => {
                     let message = format!("cannot deserialise the result: {error}");
@@ -251,7 +261,7 @@ impl Completion {
             took_ns,
             run,
             losses: if is_measured.is_some() { losses } else { 0 },
-            memory,
+            belongings,
         }
     }
 
@@ -283,7 +293,7 @@ impl Completion {
                 count as usize,
                 batch.losses,
                 batch.runs,
-                batch.memory,
+                batch.belongings,
             ),
         });
     }
@@ -301,7 +311,7 @@ impl Completion {
         count: usize,
         losses: u32,
         runs: Vec<Run>,
-        memory: Vec<Arc<SharedMemory>>,
+        offered: Belongings,
     ) -> Option<Box<ChunkExt>> {
         let from = first - self.first;
         match &self.ext {
@@ -312,7 +322,8 @@ impl Completion {
                     .map(|it| it.part(from, count, losses, runs)),
                 attachments: ext.attachments.clone(),
                 origin: ext.origin.clone(),
-                offered: memory,
+                offered,
+                descriptors: passing::in_places(&ext.descriptors, from, count),
                 counts_errors: ext.counts_errors,
                 target: ext.target,
                 emissions: None,
@@ -323,9 +334,9 @@ impl Completion {
                 control: ext.control.clone().filter(|_| ext.retry.is_some()),
                 due: 0,
             })),
-            None if memory.is_empty() => None,
+            None if offered.is_empty() => None,
             None => Some(Box::new(ChunkExt {
-                offered: memory,
+                offered,
                 ..ChunkExt::default()
             })),
         }
@@ -391,7 +402,7 @@ struct Translated {
     took_ns: u64,
     run: Option<Run>,
     losses: u32,
-    memory: Vec<Arc<SharedMemory>>,
+    belongings: Belongings,
 }
 
 /// The outcomes of neighbours.
@@ -403,7 +414,7 @@ struct OutcomeBatch {
     took_ns: u64,
     runs: Vec<Run>,
     losses: u32,
-    memory: Vec<Arc<SharedMemory>>,
+    belongings: Belongings,
 }
 
 impl OutcomeBatch {
@@ -413,7 +424,7 @@ impl OutcomeBatch {
         self.results.push(translated.result);
         self.took_ns = self.took_ns.saturating_add(translated.took_ns);
         self.runs.extend(translated.run);
-        self.memory.extend(translated.memory);
+        self.belongings.extend(translated.belongings);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::broadcast::{Broadcast, ContentId, SharedMemory};
+use crate::broadcast::{Attachments, Broadcast, ContentId, SharedMemory};
 use crate::codec;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::panic::catch::catch;
@@ -58,9 +58,18 @@ impl Context {
     {
         let mut bytes = vec![form as u8];
         bytes.extend(name);
-        let mut memory = Vec::new();
-        codec::encode_attached(value, &mut bytes, &mut memory)?;
-        Ok(Self { bytes, memory })
+        let mut attachments = Attachments::default();
+        codec::encode_attached(value, &mut bytes, &mut attachments)?;
+        if !attachments.descriptors.is_empty() {
+            return Err(codec::CodecError::new(
+                "an Fd cannot be in a context, which is decoded any number of times: pass it in \
+                 the argument, or to an initializer",
+            ));
+        }
+        Ok(Self {
+            bytes,
+            memory: attachments.memory,
+        })
     }
 }
 

@@ -4,13 +4,12 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 
 use super::bytes::Bytes;
-use crate::broadcast::SharedMemory;
+use crate::broadcast::Attachments;
 use crate::codec::{self, CodecError};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::panic::catch::{catch, panic_scope, report_for};
@@ -29,8 +28,8 @@ pub(crate) struct Items {
     pub(crate) is_timed: bool,
     /// How long each has taken, in nanoseconds, if that is noted.
     pub(crate) times: Vec<u64>,
-    /// The memory that handles in them mean.
-    pub(crate) attachments: Vec<Arc<SharedMemory>>,
+    /// What handles in them mean.
+    pub(crate) attachments: Attachments,
 }
 
 /// How much is enough: whichever comes first.
@@ -193,11 +192,11 @@ impl Drop for Block<'_> {
 
 /// The argument as an item; a small one without an allocation.
 ///
-/// With it comes the memory that handles in it mean.
+/// With it comes what handles in it mean.
 pub(crate) fn encode_one<A: Serialize + 'static>(
     argument: A,
-) -> Result<(Bytes, Vec<Arc<SharedMemory>>), TaskError> {
-    let mut attachments = Vec::new();
+) -> Result<(Bytes, Attachments), TaskError> {
+    let mut attachments = Attachments::default();
     let argument = match codec::lend(argument, LARGE_BYTES) {
         Ok(large) => return Ok((Bytes::lent(large), attachments)),
         Err(argument) => argument,
@@ -222,12 +221,13 @@ pub(crate) fn encode_one<A: Serialize + 'static>(
 pub(crate) fn append<A: Serialize + 'static>(
     argument: A,
     items: &mut Vec<u8>,
-    attachments: &mut Vec<Arc<SharedMemory>>,
+    attachments: &mut Attachments,
 ) -> Result<(), CodecError> {
     if let Some(bytes) = codec::number_bytes(&argument) {
         protocol::append_number(items, bytes);
         return Ok(());
     }
+    attachments.begin_value();
     let encoded = protocol::append_item(items, |out| {
         codec::encode_attached(&argument, out, attachments)
     });

@@ -18,10 +18,11 @@ use super::executor::{Cancel, Executor};
 use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout};
 use super::outcome::{Outcome, from_bytes, to_bytes};
-use crate::broadcast::{BroadcastContent, ContentId, Needs, SharedMemory};
+use crate::broadcast::{Attachments, Belongings, BroadcastContent, ContentId, Needs, SharedMemory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::item_run::Run;
 use crate::panic::catch::{catch_and_discard, with_tasks};
+use crate::passing::{self, Outgoing, arrived_here};
 use crate::shm::build_identity::{BuildId, build_id};
 use crate::shm::item_timing::ItemTiming;
 use crate::shm::protocol;
@@ -56,6 +57,9 @@ pub struct EncodedChunk {
     options: ChunkOptions,
     /// The memory that handles in the items and in the context mean.
     needs: Needs,
+    /// The descriptors that stand in the items, as long as these are in their own process.
+    #[serde(skip)]
+    descriptors: Vec<(u32, Arc<Outgoing>)>,
 }
 
 /// The same before it is known whether it makes sense.
@@ -116,6 +120,7 @@ impl TryFrom<Carried> for EncodedChunk {
             items,
             options,
             needs,
+            descriptors: Vec::new(),
         })
     }
 }
@@ -128,6 +133,7 @@ impl EncodedChunk {
         items: Bytes,
         options: ChunkOptions,
         needs: Needs,
+        descriptors: Vec<(u32, Arc<Outgoing>)>,
     ) -> Self {
         Self {
             build: build_id(),
@@ -138,6 +144,7 @@ impl EncodedChunk {
             items,
             options,
             needs,
+            descriptors,
         }
     }
 
@@ -200,6 +207,11 @@ impl EncodedChunk {
             context: self.context.clone(),
             items: items.into(),
             needs: self.needs.clone(),
+            descriptors: passing::in_places(
+                &self.descriptors,
+                indices.start - own.start,
+                indices.len(),
+            ),
             ..*self
         }
     }
@@ -324,7 +336,8 @@ impl EncodedChunk {
     ) {
         let mut timing = None;
         let mut before = sys::now_ns();
-        let mut record = |kind: RecordKind, bytes: &[u8], memory: Vec<_>| {
+        let _lent = passing::lend(self.descriptors.iter().map(|(_, it)| &**it));
+        let mut record = |kind: RecordKind, bytes: &[u8], attachments: Attachments| {
             let result = match kind {
                 RecordKind::Time => {
                     timing = ItemTiming::read(bytes);
@@ -334,9 +347,14 @@ impl EncodedChunk {
                 RecordKind::Emitted => return,
                 RecordKind::Failure => Err(reported(bytes)),
                 RecordKind::Value | RecordKind::Bulk | RecordKind::SharedResult => {
-                    Ok(Bytes::from(bytes))
+                    let descriptors = arrived_here(&attachments.descriptors);
+                    Ok(Bytes::from(bytes).with(Belongings {
+                        memory: Vec::new(),
+                        descriptors,
+                    }))
                 }
             };
+            let memory = attachments.memory;
             let result_bytes = result.as_ref().map_or(0, Bytes::len) as u64;
             let needs = if memory.is_empty() {
                 Needs::default()
@@ -407,6 +425,7 @@ impl EncodedChunk {
                 });
                 chunk.ext = Some(Box::new(ChunkExt {
                     attachments: prepared.memory,
+                    descriptors: self.descriptors.clone(),
                     origin: executor.current_span(),
                     context,
                     control: self.options.control(),
@@ -507,15 +526,23 @@ impl<S: Fn(usize, Outcome) + Send + Sync> CompletionSink for Forward<S> {
         let took_ns = part.took_ns / u64::from(part.count.max(1));
         let losses = part.item_metrics().map_or(0, ItemMetrics::losses);
         let runs = part.take_runs();
-        let memory = part.ext.take().map(|ext| ext.into_memory());
-        let memory = memory.unwrap_or_default();
+        let belongings = part.ext.take().map(|ext| ext.into_belongings());
+        let Belongings {
+            memory,
+            descriptors,
+        } = belongings.unwrap_or_default();
         part.visit(part.first, |index, result| {
             let needs = match result {
                 Ok(bytes) if !memory.is_empty() => Needs::of_value(bytes, &memory),
                 _ => Needs::default(),
             };
             let outcome = Outcome {
-                result: result.map(Bytes::from),
+                result: result.map(|bytes| {
+                    Bytes::from(bytes).with(Belongings {
+                        memory: Vec::new(),
+                        descriptors: descriptors.clone(),
+                    })
+                }),
                 took_ns,
                 run: runs.get(index - part.first).cloned(),
                 losses,

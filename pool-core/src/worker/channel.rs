@@ -11,8 +11,10 @@ use super::function::FunctionId;
 use super::ringer::Ringer;
 use super::run::{ChunkRun, Source};
 use super::{context, memory, parent, state};
-use crate::broadcast::{SharedMemory, forget_freed};
+use crate::broadcast::{ResultOffer, SharedMemory, forget_freed};
 use crate::codec::{self, CodecError};
+use crate::error::hint::hint;
+use crate::passing;
 use crate::shm::protocol;
 use crate::shm::protocol::{
     FRAME_HEADER, Failure, FrameHeader, FrameKind, Head, LARGE_BYTES, MAX_HEAD, RecordKind, Stage,
@@ -26,6 +28,10 @@ use crate::sys;
 /// How often, and how far apart, a worker that cannot ring looks whether the parent knows.
 const LOOKS: u32 = 1_000;
 const LOOK: Duration = Duration::from_millis(1);
+
+/// How often, and how far apart as well, it is tried to send files for which the system has no
+/// room, though nothing of this worker's is on its way.
+const SENDS: u32 = 5_000;
 
 /// How long a worker that may spin looks for work before it sleeps, at most: a little longer than
 /// it costs to wake a sleeper, which is the most that spinning can save.
@@ -179,6 +185,9 @@ impl WorkerChannel {
             .load(Ordering::Relaxed);
         self.max_result = NonZero::new(max_result).map_or(u64::MAX, NonZero::get);
         let context = self.read_context(header.context as usize);
+        if header.passes {
+            passing::expect_descriptors();
+        }
         let start = sys::now_ns();
         self.frame_started(start);
         (entry.function())(&mut ChunkRun {
@@ -201,6 +210,9 @@ impl WorkerChannel {
         if !self.offered.is_empty() {
             self.wait_until_taken();
         }
+        if header.passes {
+            passing::discard_packets(self.items);
+        }
         self.heed_frees();
         true
     }
@@ -221,11 +233,18 @@ impl WorkerChannel {
     fn heed_frees(&mut self) -> bool {
         let freed = self.region.words().advice.freed.load(Ordering::Acquire);
         let is_news = freed != self.freed;
-        if is_news {
+        is_news && self.forget_freed(freed)
+    }
+
+    /// `false`: what is to be let go of is said behind the descriptors of items that come next.
+    #[cold]
+    fn forget_freed(&mut self, freed: u32) -> bool {
+        let is_all = passing::discard_packets(self.items);
+        if is_all {
             self.freed = freed;
-            forget_freed();
         }
-        is_news
+        forget_freed();
+        is_all
     }
 
     fn frame_started(&self, time: u64) {
@@ -476,6 +495,39 @@ impl WorkerChannel {
         codec::encode(&Failure::error(Stage::EncodeResult, message), &mut failure)
             .expect("text can always be encoded");
         self.put_record(RecordKind::Failure, &failure);
+    }
+
+    /// Whether the parent takes a result of so many bytes.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        bytes as u64 <= self.max_result
+    }
+
+    /// Sends the files that stand in the result of the item which is about to be put. `false`: they
+    /// cannot be sent, but the parent can open them.
+    #[cold]
+    pub(super) fn send_files(&mut self, offer: &ResultOffer) -> Result<bool, CodecError> {
+        self.original.leave_if_copy();
+        let mut tries = 0;
+        loop {
+            match passing::send_result(self.items, &offer.files) {
+                Ok(()) => return Ok(true),
+                Err(error) if sys::is_congested(&error) && tries < SENDS => {
+                    // Whatever this worker has sent, the parent takes with its record.
+                    self.wait_until_taken();
+                    if tries > 0 {
+                        sys::nap(LOOK);
+                    }
+                    tries += 1;
+                }
+                Err(_) if offer.is_memory() => return Ok(false),
+                Err(error) => {
+                    return Err(CodecError::new(format_args!(
+                        "its descriptors cannot be sent to the parent: {error}{}",
+                        hint(&error)
+                    )));
+                }
+            }
+        }
     }
 
     /// This memory stays until the parent has taken what was put last.

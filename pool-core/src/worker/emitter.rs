@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use serde::{Deserialize, Serialize};
 
 use super::context::refuse;
+use crate::broadcast::Attachments;
 use crate::codec;
 use crate::shm::protocol::{Failure, Stage};
 use crate::value::portable::Portable;
@@ -107,21 +108,21 @@ impl<Y: Portable> Emitter<Y> {
     /// the call. The value is dropped. A task that goes on can emit no more.
     ///
     /// # Panics
-    /// When the value cannot be encoded, has a [`Broadcast`](crate::Broadcast) in it, or has more
+    /// When the value cannot be encoded, has a [`Broadcast`](crate::Broadcast) or an [`Fd`](crate::Fd) in it, or has more
     /// bytes than [`max_result_bytes`](crate::PoolBuilder::max_result_bytes) allows. The task then
     /// ends with an error of kind [`Encode`](crate::TaskErrorKind::Encode).
     pub fn emit(&self, value: Y) -> Result<(), Disconnected> {
         let mut bytes = self.bytes.take();
         bytes.clear();
-        let mut memory = Vec::new();
-        let encoded = codec::encode_attached(&value, &mut bytes, &mut memory);
+        let mut attachments = Attachments::default();
+        let encoded = codec::encode_attached(&value, &mut bytes, &mut attachments);
         // It and its destructor are the task's.
         drop(value);
         if let Err(error) = encoded {
             unfit(error);
         }
-        if !memory.is_empty() {
-            unfit("there is a broadcast in it: emit the value itself, or return the broadcast");
+        if !attachments.is_empty() {
+            unfit("there is a broadcast or an Fd in it: emit the value itself, or return it");
         }
         // SAFETY: `lend` has borrowed it for as long as this lives. It is used here alone, by one
         // thread, since a pointer is not `Sync`; and not while it is used, for `Emit::emit` runs

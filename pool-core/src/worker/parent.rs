@@ -29,6 +29,8 @@ pub fn bind_to_parent(tie: OwnedFd) -> io::Result<()> {
     // Before anything is signalled. Where it is refused, the doorbell is left.
     *BELL.lock().unwrap_or_else(PoisonError::into_inner) =
         sys::take_what_was_left(tie.as_fd()).ok();
+    *FD_SOCKET.lock().unwrap_or_else(PoisonError::into_inner) =
+        sys::take_what_was_left(tie.as_fd()).ok();
     sys::be_signalled_by(tie.as_fd(), Signal::KILL.as_raw())?;
     // Closures before that are not reported.
     let is_cut = sys::is_hung_up(tie.as_fd())?;
@@ -44,6 +46,15 @@ static STARTER: AtomicU32 = AtomicU32::new(0);
 /// What this worker rings, until it serves. A worker of a pool inside of a worker has the other
 /// one's here until it has bound itself.
 static BELL: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// The same for the socket by which descriptors come and go.
+static FD_SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// What the parent has left for this worker to pass descriptors by.
+pub(super) fn take_fd_socket() -> Option<OwnedFd> {
+    let mut socket = FD_SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
+    socket.take()
+}
 
 /// What the parent has left for this worker to ring.
 pub(super) fn take_bell() -> Option<OwnedFd> {

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::take;
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,7 +14,7 @@ use super::emitter::{Emit, Emitter};
 use super::initializer;
 use super::item_timer::ItemTimer;
 use super::state;
-use crate::broadcast::{SharedMemory, offer};
+use crate::broadcast::{Attachments, offer};
 use crate::codec::{self, CodecError};
 use crate::panic::catch::catch;
 use crate::shm::protocol;
@@ -56,8 +55,8 @@ pub(crate) trait TakeValue {
     fn take_value(&self, bytes: &[u8]) -> bool;
 }
 
-/// Gets the records of items, each with the memory that handles in it mean.
-pub(crate) type Record<'a> = dyn FnMut(RecordKind, &[u8], Vec<Arc<SharedMemory>>) + 'a;
+/// Gets the records of items, each with what handles in it mean.
+pub(crate) type Record<'a> = dyn FnMut(RecordKind, &[u8], Attachments) + 'a;
 
 impl<'a> ChunkRun<'a> {
     /// Items in the memory of this process; `record` gets each one's result.
@@ -227,12 +226,9 @@ trait Exchange: Emit {
     /// A result that is the bulk value which these are the parts of.
     fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]);
 
-    /// The encoded result of the item, in which there are handles of this memory.
-    fn put_with(
-        &mut self,
-        bytes: &mut Vec<u8>,
-        memory: Vec<Arc<SharedMemory>>,
-    ) -> Result<(), CodecError>;
+    /// The encoded result of the item, in which there are handles that mean these.
+    fn put_with(&mut self, bytes: &mut Vec<u8>, attachments: Attachments)
+    -> Result<(), CodecError>;
 }
 
 fn run<T, A, R>(task: &T, exchange: &mut impl Exchange)
@@ -242,8 +238,8 @@ where
     R: Serialize + 'static,
 {
     let mut out = SCRATCH.take();
-    // Of memory that handles in a result mean, which are rare.
-    let mut memory = Vec::new();
+    // What handles in a result mean, which are rare.
+    let mut attachments = Attachments::default();
     let stage = Cell::new(Stage::DecodeArgument);
     // Once more for each item that panics, from behind that item: to catch once for many items
     // leaves the values of small ones in registers.
@@ -281,15 +277,15 @@ where
             }
             stage.set(Stage::EncodeResult);
             out.clear();
-            memory.clear();
-            let encoded = codec::encode_attached(&result, &mut out, &mut memory);
+            attachments.clear();
+            let encoded = codec::encode_attached(&result, &mut out, &mut attachments);
             // A destructor is the task's code: its panic is a panic of the task.
             stage.set(Stage::Run);
             drop(result);
             match encoded {
-                Ok(()) if memory.is_empty() => exchange.put(RecordKind::Value, &out),
+                Ok(()) if attachments.is_empty() => exchange.put(RecordKind::Value, &out),
                 Ok(()) => {
-                    if let Err(error) = exchange.put_with(&mut out, take(&mut memory)) {
+                    if let Err(error) = exchange.put_with(&mut out, take(&mut attachments)) {
                         fail(exchange, Stage::EncodeResult, error);
                     }
                 }
@@ -410,17 +406,26 @@ impl Exchange for OnWire<'_> {
     fn put_with(
         &mut self,
         bytes: &mut Vec<u8>,
-        memory: Vec<Arc<SharedMemory>>,
+        attachments: Attachments,
     ) -> Result<(), CodecError> {
-        if !offer(&memory, bytes)? {
+        let Some(offer) = offer(&attachments)? else {
+            self.put(RecordKind::Value, bytes);
+            return Ok(());
+        };
+        if !self.channel.has_room_for(bytes.len()) {
+            // It fails for that, and nothing is to be sent for it.
             self.put(RecordKind::Value, bytes);
             return Ok(());
         }
+        let is_sent = self.channel.send_files(&offer)?;
+        offer.write(is_sent, bytes)?;
         self.put(RecordKind::SharedResult, bytes);
-        self.channel.offer(memory);
-        if self.left > 0 {
-            // Should the next item end this process, this one must not be lost with it.
-            self.channel.wait_until_taken();
+        if !is_sent {
+            self.channel.offer(attachments.memory);
+            if self.left > 0 {
+                // Should the next item end this process, this one must not be lost with it.
+                self.channel.wait_until_taken();
+            }
         }
         Ok(())
     }
@@ -436,11 +441,12 @@ struct InMemory<'a, 'b> {
 }
 
 impl InMemory<'_, '_> {
-    fn put_record(&mut self, kind: RecordKind, bytes: &[u8], memory: Vec<Arc<SharedMemory>>) {
+    fn put_record(&mut self, kind: RecordKind, bytes: &[u8], attachments: Attachments) {
         if let Some(meter) = &self.meter {
-            (self.record)(RecordKind::Time, &meter.end().write(), Vec::new());
+            let none = Attachments::default();
+            (self.record)(RecordKind::Time, &meter.end().write(), none);
         }
-        (self.record)(kind, bytes, memory);
+        (self.record)(kind, bytes, attachments);
     }
 }
 
@@ -483,7 +489,7 @@ impl Exchange for InMemory<'_, '_> {
     }
 
     fn put(&mut self, kind: RecordKind, bytes: &[u8]) {
-        self.put_record(kind, bytes, Vec::new());
+        self.put_record(kind, bytes, Attachments::default());
     }
 
     fn put_bulk(&mut self, prefix: [u8; 8], bytes: &[u8]) {
@@ -493,9 +499,9 @@ impl Exchange for InMemory<'_, '_> {
     fn put_with(
         &mut self,
         bytes: &mut Vec<u8>,
-        memory: Vec<Arc<SharedMemory>>,
+        attachments: Attachments,
     ) -> Result<(), CodecError> {
-        self.put_record(RecordKind::Value, bytes, memory);
+        self.put_record(RecordKind::Value, bytes, attachments);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use super::corrupt::EXIT_CORRUPT;
 use super::ringer::Ringer;
 use super::{current, parent, stack};
 use crate::panic::catch as panic;
+use crate::passing;
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
@@ -43,16 +44,25 @@ use crate::sync::atomic::Ordering;
 #[must_use]
 pub unsafe fn serve(region: Region, doorbell: OwnedFd) -> i32 {
     let ringer = Ringer::new(parent::take_bell(), doorbell);
+    let socket = parent::take_fd_socket();
     // SAFETY: that is this function's own contract.
-    unsafe { serve_and_ring(region, ringer) }
+    unsafe { serve_and_ring(region, ringer, socket) }
 }
 
 /// See [`serve`].
 ///
 /// # Safety
 /// That of [`serve`].
-pub(crate) unsafe fn serve_and_ring(region: Region, ringer: Ringer) -> i32 {
+pub(crate) unsafe fn serve_and_ring(
+    region: Region,
+    ringer: Ringer,
+    socket: Option<OwnedFd>,
+) -> i32 {
     let region = Arc::new(region);
+    if let Some(socket) = socket {
+        let region = region.clone();
+        passing::open_inbox(socket, move || region.items_begun());
+    }
     let Ok(rings) = region.capacities() else {
         return EXIT_CORRUPT;
     };

@@ -38,6 +38,7 @@ impl Subject for Pipes {
     type Pool = PipePool;
     const NAME: &str = "pipes";
     const CARRIES_VALUES: bool = false;
+    const PASSES_DESCRIPTORS: bool = false;
 
     fn pool(workers: usize) -> PipePool {
         PipePool::new(workers)

@@ -15,6 +15,7 @@ const ROOMS: &[&str] = &[
     "value",
     "shm",
     "error",
+    "passing",
     "broadcast",
     "observe",
     "worker",

@@ -222,13 +222,17 @@ impl<F, M> Call<F, M> {
             .chain([(total, None)])
         {
             while next < end {
-                let size = guided(total - next, workers, site.options.chunksize) as usize;
+                let size = match items.attachments.descriptors.is_empty() {
+                    true => guided(total - next, workers, site.options.chunksize) as usize,
+                    // Alone, so that each is closed as soon as its item has ended.
+                    false => 1,
+                };
                 let count = size.min(end - next);
                 let (chunk, after) = protocol::split_items(rest, count);
                 rest = after;
                 let sink = collector.clone();
                 let mut chunk = site.chunk(next, count as u32, chunk.into(), false, sink);
-                chunk.attach(items.attachments.clone());
+                chunk.attach_from(&mut items.attachments);
                 chunk.note_encoding(items.times.get(sent..sent + count).unwrap_or_default());
                 self.executor.submit(chunk);
                 next += count;

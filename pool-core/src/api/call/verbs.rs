@@ -9,7 +9,7 @@ use crate::api::input::call_site::CallSite;
 use crate::api::input::feed::InputFeeder;
 use crate::api::mode::Mode;
 use crate::api::stream_handle::{StreamHandle, StreamSink};
-use crate::broadcast::SharedMemory;
+use crate::broadcast::Attachments;
 use crate::error::queue_full::QueueFull;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::sys;
@@ -169,7 +169,7 @@ impl<F> Call<F> {
     fn prepare_for_each<A, R>(
         &self,
         argument: A,
-    ) -> Result<(CallSite, Bytes, Vec<Arc<SharedMemory>>), TaskError>
+    ) -> Result<(CallSite, Bytes, Attachments), TaskError>
     where
         F: Fn(A) -> R + Stateless,
         A: Portable,

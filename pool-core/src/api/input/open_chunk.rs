@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::append_log::{Appended, Appender, Log};
 use super::call_site::CallSite;
 use crate::api::handle::Collector;
-use crate::broadcast::SharedMemory;
+use crate::broadcast::Attachments;
 use crate::codec;
 use crate::panic::catch::{panic_scope, report_for};
 use crate::shm::protocol;
@@ -56,8 +56,8 @@ struct State {
     next: usize,
     /// How long the items took to encode from there on, in nanoseconds, if that is measured.
     times: Vec<u64>,
-    /// The memory that handles in items mean.
-    attachments: Vec<Arc<SharedMemory>>,
+    /// What handles in items mean.
+    attachments: Attachments,
 }
 
 /// A number that no other thread has while this one lives.
@@ -133,9 +133,7 @@ impl OpenChunk {
         let log = state.log.clone()?;
         let bytes = log.bytes(state.claimed);
         let count = protocol::count_items(bytes);
-        // Which handles are in which items nobody knows; too much memory does no harm.
-        let attachments = state.attachments.clone();
-        state.chunk(self, bytes.len(), count, bytes.into(), attachments)
+        state.chunk(self, bytes.len(), count, bytes.into())
     }
 }
 
@@ -177,14 +175,7 @@ impl OpenInput for OpenChunk {
 
 impl State {
     /// These items, which are all that is there, as a chunk.
-    fn chunk(
-        &mut self,
-        open: &OpenChunk,
-        len: usize,
-        count: usize,
-        items: Bytes,
-        attachments: Vec<Arc<SharedMemory>>,
-    ) -> Option<Chunk> {
+    fn chunk(&mut self, open: &OpenChunk, len: usize, count: usize, items: Bytes) -> Option<Chunk> {
         if count == 0 {
             return None;
         }
@@ -196,7 +187,8 @@ impl State {
         let sink = open.collector.clone();
         let mut chunk = (open.call).chunk(first, count as u32, items, attended, sink);
         chunk.is_fed = true;
-        chunk.attach(attachments);
+        // Which memory is meant by which items nobody knows; too much of it does no harm.
+        chunk.attach_from(&mut self.attachments);
         if !self.times.is_empty() {
             // One more may be noted than is there.
             let count = count.min(self.times.len());
@@ -296,14 +288,16 @@ impl Filler {
     /// Encodes an item and puts it in.
     fn put<A: Serialize + 'static>(&mut self, argument: A) -> Result<(), Stop> {
         self.scratch.clear();
-        let mut attachments = Vec::new();
+        let mut attachments = Attachments::default();
         let start = self.is_timed.then(sys::now_ns);
         panic_scope(|| append(argument, &mut self.scratch, &mut attachments))
             .map_err(|error| Stop::Failed(refused(&error)))?;
+        let mut has_descriptors = false;
         if start.is_some() || !attachments.is_empty() {
             let mut state = self.open.lock();
             // Before the item is there, so that it is not without them.
             state.times.extend(start.map(|start| sys::now_ns() - start));
+            has_descriptors = !attachments.descriptors.is_empty();
             state.attachments.append(&mut attachments);
         }
         let size = self.scratch.len();
@@ -318,6 +312,10 @@ impl Filler {
         self.taken += 1;
         if self.scratch.capacity() > MAX_SCRATCH {
             self.scratch = Vec::new();
+        }
+        if has_descriptors {
+            // It is the last one of its chunk, so that they are closed as soon as it has ended.
+            return Err(Stop::Wanted);
         }
         Ok(())
     }
@@ -422,7 +420,6 @@ impl Filler {
         }
         let mut state = self.open.lock();
         let count = self.taken - state.next;
-        let attachments = std::mem::take(&mut state.attachments);
         let appender = self.appender.take()?;
         let len = appender.log().len();
         if state.claimed == 0 && 4 * len >= appender.log().capacity() {
@@ -432,11 +429,13 @@ impl Filler {
                 Ok(buffer) => buffer.into(),
                 Err(appender) => appender.log().bytes(0).into(),
             };
-            let chunk = state.chunk(&self.open, 0, count, items, attachments);
+            let chunk = state.chunk(&self.open, 0, count, items);
+            state.attachments = Attachments::default();
             return chunk;
         }
         let bytes = appender.log().bytes(state.claimed);
-        let chunk = state.chunk(&self.open, bytes.len(), count, bytes.into(), attachments);
+        let chunk = state.chunk(&self.open, bytes.len(), count, bytes.into());
+        state.attachments = Attachments::default();
         self.appender = Some(appender);
         chunk
     }

@@ -1,6 +1,7 @@
 //! From the queue into the workers' rings, and back.
 
 use super::Core;
+use crate::engine::parent_channel::ParentChannel;
 use crate::engine::scheduler::Imbalance;
 use crate::engine::slot_id::SlotId;
 use crate::engine::worker_slot::Killed;
@@ -10,6 +11,9 @@ use crate::worker::function::FunctionId;
 
 /// How many small tasks are handed out together where a worker has enough of them.
 const BATCH: u32 = 16;
+/// How soon it is tried again to pass a descriptor that the system has refused to pass, because too
+/// many are on their way, in nanoseconds.
+const PASS_AGAIN_NS: u64 = 5_000_000;
 
 impl Core {
     /// Hands out what waits, and lets go of workers that are not needed any more.
@@ -91,21 +95,23 @@ impl Core {
         self.notify.sending(self.scheduler.newest_mut(slot));
         #[cfg(feature = "tracing")]
         self.note_origin(slot);
-        let Some((_, channel)) = self.slots[slot].up_mut() else {
+        let Some((process, channel)) = self.slots[slot].up_mut() else {
             return;
         };
         let Some(chunk) = self.scheduler.newest(slot) else {
             return;
         };
+        let before = self.scheduler.handed(slot) - u64::from(chunk.count);
         let timed = chunk.timeout;
         // A spinning worker must not take the processor from one that has work, or from us.
         channel.let_spin(busy < self.processors);
         // The wish is written before the work, so that a worker that sees the work sees the wish.
         channel.listen(watcher.wants_bells());
-        match channel.put(chunk) {
+        match channel.put(chunk, before, process.tie.fd_socket()) {
             Ok(all) => {
                 if !all {
                     self.scheduler.choke(slot);
+                    self.pass_on_soon(slot);
                 }
                 if let Some(timeout) = timed {
                     // At the earliest then; whether the item began later is looked up then.
@@ -113,6 +119,25 @@ impl Core {
                 }
             }
             Err(Corrupt) => self.kill(slot, Killed::ProtocolViolation),
+        }
+    }
+
+    /// Notifies the workers that memory was freed.
+    pub(in crate::engine) fn tell_of_frees(&mut self) {
+        for slot in self.slots.ids() {
+            // Others have mapped nothing.
+            if let Some((process, channel)) = self.slots[slot].up_mut() {
+                channel.tell_of_frees(process.tie.fd_socket());
+            }
+            self.pass_on_soon(slot);
+        }
+    }
+
+    /// Sees to it that what could not be passed to a worker is tried again soon.
+    pub(in crate::engine) fn pass_on_soon(&mut self, slot: SlotId) {
+        let waits = |channel: &ParentChannel| !channel.has_passed_all();
+        if self.slots[slot].up().is_some_and(|(_, it)| waits(it)) {
+            self.slots[slot].check_deadline_by(sys::now_ns() + PASS_AGAIN_NS);
         }
     }
 
@@ -124,6 +149,7 @@ impl Core {
             return;
         };
         let begun = channel.region().begin_reclaim();
+        channel.taken_back_behind(begun);
         self.scheduler.reclaimed_up_to(slot, begun);
         channel.listen(self.watcher.wants_bells());
     }

@@ -280,7 +280,7 @@ impl Core {
             return Ok(false);
         };
         let mut drained = std::mem::take(&mut self.drained);
-        let peer = Peer::alive(info, &*process.handle);
+        let peer = Peer::alive(info, process);
         let taken = channel.drain(&mut Booking {
             slot,
             peer,
@@ -293,10 +293,10 @@ impl Core {
         if news {
             self.scheduler.progressed(slot);
         }
-        let Some((_, channel)) = self.slots[slot].up_mut() else {
+        let Some((process, channel)) = self.slots[slot].up_mut() else {
             return Ok(news);
         };
-        if channel.send_on()? {
+        if channel.send_on(process.tie.fd_socket())? {
             self.scheduler.unchoke(slot);
         }
         if self.scheduler.is_reclaimed(slot) && channel.is_drained()? {

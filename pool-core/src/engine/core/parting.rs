@@ -104,7 +104,7 @@ impl Core {
                     info: info.clone(),
                 };
                 // It has its descriptors as long as it is not dead.
-                let peer = Peer::alive(&info, &*process.handle);
+                let peer = Peer::alive(&info, &process);
                 self.take_back_items(slot, *channel, peer, begun, death, was_told_to_go);
                 Some(reason)
             }

@@ -34,7 +34,8 @@ impl Core {
             }
             Some((entry, item)) => {
                 self.slots[slot].begin_initializer();
-                let chunk = Chunk::initializer(*entry, item.clone());
+                let mut chunk = Chunk::initializer(*entry, item.clone());
+                chunk.attach(self.config.attachments.clone());
                 self.run_first(slot, chunk);
             }
         }

@@ -361,7 +361,8 @@ impl Core {
             stderr: process.stderr_tail(),
             info: info.clone(),
         };
-        self.take_back_items(slot, channel, Peer::dead(&info), begun, death, expected);
+        let peer = Peer::dead(&info, Some(process.tie.fd_socket()));
+        self.take_back_items(slot, channel, peer, begun, death, expected);
     }
 
     /// Whether a worker has died for want of memory under the item with this number.

@@ -61,7 +61,7 @@ impl Process {
             let ringer = Ringer::new(Some(bell), doorbell);
             // SAFETY: the region is this process' alone, which is parent and worker; it was
             // prepared for this thread, and the engine has its other side.
-            unsafe { serve_and_ring(region, ringer) }
+            unsafe { serve_and_ring(region, ringer, None) }
         }));
         // This is the kernel's, who is not killed.
         Arc::new(Life::default()).live();

@@ -90,7 +90,7 @@ fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
         .spawn(move || {
             // SAFETY: the region was prepared above for this thread, and the engine has its other
             // side.
-            unsafe { serve_and_ring(theirs, ringer) }
+            unsafe { serve_and_ring(theirs, ringer, None) }
         })
         .expect("a thread");
     let token = Token {

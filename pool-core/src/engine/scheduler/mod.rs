@@ -368,11 +368,6 @@ impl<U: WorkUnit> Scheduler<U> {
         self.queues[slot].in_flight.front_mut()
     }
 
-    /// The unit whose outcomes come next from a worker.
-    pub(crate) fn front_mut(&mut self, slot: SlotId) -> Option<&mut U> {
-        Some(&mut self.queues[slot].in_flight.front_mut()?.unit)
-    }
-
     /// The unit that has the first item of the worker without an outcome.
     pub(crate) fn next_mut(&mut self, slot: SlotId) -> Option<&mut U> {
         let mut in_flight = self.queues[slot].in_flight.iter_mut();
@@ -393,7 +388,6 @@ impl<U: WorkUnit> Scheduler<U> {
     }
 
     /// How many items a worker was handed, ever.
-    #[cfg(feature = "tracing")]
     pub(crate) fn handed(&self, slot: SlotId) -> u64 {
         self.queues[slot].handed
     }

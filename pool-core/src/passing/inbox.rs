@@ -1,0 +1,230 @@
+//! The worker's end: packets are taken when a value is decoded that needs what is in them.
+//!
+//! They come in the order of the frames. Of the packets of items, the next one alone is looked at,
+//! and stays for its item: a worker has no more descriptors than the running item's, however many
+//! items wait in its ring.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::message::{Key, Kind, MAX_BYTES, Message};
+use crate::codec::CodecError;
+use crate::error::hint::hint;
+use crate::sys;
+
+/// How long an item waits for its descriptors, in nanoseconds. They come before its frame, unless
+/// the system allows no more on their way: then the parent tries again every few milliseconds.
+const PATIENCE_NS: u64 = 10_000_000_000;
+
+thread_local! {
+    /// That of the worker that serves in this thread.
+    static INBOX: RefCell<Option<Inbox>> = const { RefCell::new(None) };
+}
+
+/// See the module.
+struct Inbox {
+    socket: OwnedFd,
+    /// The number of the item that was begun last.
+    running: Box<dyn Fn() -> u64>,
+    /// Descriptors were sent for items of the frame that runs, or will be.
+    expects_descriptors: bool,
+    /// The packet of an item that was not begun before this or is running.
+    item: Option<ItemPacket>,
+    /// Memory that no handle has asked for yet.
+    memory: BTreeMap<Key, OwnedFd>,
+    /// Some of it was lost, since this process could have no more descriptors.
+    has_lost_memory: bool,
+    /// Memory that the parent has freed.
+    freed: Vec<Key>,
+}
+
+struct ItemPacket {
+    number: u64,
+    descriptors: BTreeMap<Key, OwnedFd>,
+    is_cut: bool,
+}
+
+/// What the inbox may wait for.
+enum Awaited {
+    Item(u64),
+    Memory(Key),
+}
+
+/// This thread takes its packets from there from now on. One that it had before, of a worker that
+/// this process is a mere copy of, is closed.
+pub(crate) fn open_inbox(socket: OwnedFd, running: impl Fn() -> u64 + 'static) {
+    INBOX.set(Some(Inbox {
+        socket,
+        running: Box::new(running),
+        expects_descriptors: false,
+        item: None,
+        memory: BTreeMap::new(),
+        has_lost_memory: false,
+        freed: Vec::new(),
+    }));
+}
+
+/// Descriptors come, or have come, for items of the next frame.
+#[cold]
+pub(crate) fn expect_descriptors() {
+    INBOX.with_borrow_mut(|inbox| {
+        if let Some(inbox) = inbox {
+            inbox.expects_descriptors = true;
+        }
+    });
+}
+
+/// The descriptor with this name, of the item that runs. It is given once.
+pub(super) fn claim(key: Key) -> Result<OwnedFd, CodecError> {
+    INBOX.with_borrow_mut(|inbox| {
+        let inbox = inbox.as_mut().ok_or_else(|| {
+            CodecError::new("this worker has no connection by which descriptors come")
+        })?;
+        inbox.claim(key)
+    })
+}
+
+/// Memory that the parent has sent. `None`: it has sent none with this name.
+pub(crate) fn take_memory(key: Key, waits: bool) -> Option<OwnedFd> {
+    INBOX.with_borrow_mut(|inbox| {
+        let inbox = inbox.as_mut()?;
+        let patience = if waits && !inbox.has_lost_memory {
+            PATIENCE_NS
+        } else {
+            0
+        };
+        // What goes wrong is reported by whoever looks elsewhere next.
+        inbox.receive(&Awaited::Memory(key), patience).ok()?;
+        inbox.memory.remove(&key)
+    })
+}
+
+/// Throws away what has come for items up to this one: they have ended, or were taken back.
+/// `false`: there are packets for others, and what may come behind these was not looked at.
+pub(crate) fn discard_packets(through: u64) -> bool {
+    INBOX.with_borrow_mut(|inbox| {
+        let Some(inbox) = inbox else {
+            return true;
+        };
+        inbox.expects_descriptors = false;
+        // A connection that is closed has no more.
+        let _ = inbox.receive(&Awaited::Item(through + 1), 0);
+        inbox.item.is_none()
+    })
+}
+
+/// The names of memory that the parent has freed since this was last asked.
+pub(crate) fn take_freed() -> Vec<Key> {
+    INBOX.with_borrow_mut(|inbox| match inbox {
+        Some(inbox) => std::mem::take(&mut inbox.freed),
+        None => Vec::new(),
+    })
+}
+
+impl Inbox {
+    fn claim(&mut self, key: Key) -> Result<OwnedFd, CodecError> {
+        let running = (self.running)();
+        let patience = if self.expects_descriptors {
+            PATIENCE_NS
+        } else {
+            0
+        };
+        self.receive(&Awaited::Item(running), patience)
+            .map_err(|error| {
+                CodecError::new(format_args!(
+                    "its descriptor cannot be received: {error}{}",
+                    hint(&error)
+                ))
+            })?;
+        let packet = self.item.as_mut().filter(|it| it.number == running);
+        let Some(packet) = packet else {
+            return Err(CodecError::new(if patience == 0 {
+                "no descriptor has come with it: one goes only between a pool and its workers, not \
+                 to another machine"
+            } else {
+                "its descriptor has not come: the system lets no more of them be on their way to \
+                 other processes (ETOOMANYREFS: more than ulimit -n of this user)"
+            }));
+        };
+        packet.descriptors.remove(&key).ok_or_else(|| {
+            CodecError::new(if packet.is_cut {
+                "this process may have no more descriptors: raise the limit (ulimit -n), or close \
+                 what earlier tasks have left open"
+            } else {
+                "it is no descriptor of this argument, or was taken already"
+            })
+        })
+    }
+
+    /// Takes packets until what is awaited is there, or cannot be among them any more.
+    fn receive(&mut self, awaited: &Awaited, patience: u64) -> io::Result<()> {
+        let running = match awaited {
+            Awaited::Item(number) => *number,
+            Awaited::Memory(_) => (self.running)(),
+        };
+        let mut waited_since = None;
+        loop {
+            if self.item.as_ref().is_some_and(|it| it.number < running) {
+                self.item = None;
+            }
+            let is_there = match awaited {
+                Awaited::Item(_) => false,
+                Awaited::Memory(key) => self.memory.contains_key(key),
+            };
+            // Behind a packet for this item, or a later one, there is nothing for this one.
+            if is_there || self.item.is_some() {
+                return Ok(());
+            }
+            if self.receive_one()? {
+                continue;
+            }
+            let now = sys::now_ns();
+            let left = (*waited_since.get_or_insert(now) + patience).saturating_sub(now);
+            if left == 0 {
+                return Ok(());
+            }
+            sys::wait_for_packet(self.socket.as_fd(), left)?;
+        }
+    }
+
+    /// Takes the next packet. `false`: there is none.
+    fn receive_one(&mut self) -> io::Result<bool> {
+        let mut bytes = [0; MAX_BYTES];
+        let Some(packet) = sys::receive_packet(self.socket.as_fd(), &mut bytes)? else {
+            return Ok(false);
+        };
+        let Some(message) = Message::read(&bytes[..packet.bytes]) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let with_keys = message.keys.iter().copied().zip(packet.descriptors);
+        match message.kind {
+            Kind::Item => {
+                self.item = Some(ItemPacket {
+                    number: message.number,
+                    descriptors: with_keys.collect(),
+                    is_cut: packet.is_cut,
+                });
+            }
+            Kind::Memory => {
+                self.has_lost_memory |= packet.is_cut;
+                self.memory.extend(with_keys);
+            }
+            Kind::Freed => {
+                for key in message.keys {
+                    self.memory.remove(&key);
+                    self.freed.push(key);
+                }
+            }
+            // The parent sends none.
+            Kind::Result => {}
+        }
+        Ok(true)
+    }
+}
+
+/// Does something with the socket, by which results go as well.
+pub(super) fn with_socket<T>(body: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+    INBOX.with_borrow(|inbox| inbox.as_ref().map(|inbox| body(inbox.socket.as_fd())))
+}
