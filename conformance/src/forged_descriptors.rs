@@ -5,11 +5,12 @@ use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use procpool::{Broadcast, Fd, Pool, TaskError, TaskErrorKind};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, sendmsg};
+use procpool::{Broadcast, Fd, Pool, Stateless, TaskError, TaskErrorKind};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::backends::Processes;
 use crate::forged_results::{ALL, answer, assert_refused, offer, outcome, record, sealed};
+use crate::hostile_support::fd_socket;
 use crate::procfs::{descriptors, wait_until, workers};
 use crate::trial::Test;
 
@@ -34,31 +35,19 @@ const RESULT: u32 = 4;
 /// The number of a worker's first item.
 const FIRST: u64 = 1;
 
-/// The worker's end of the socket by which descriptors go.
-fn socket() -> BorrowedFd<'static> {
-    let all = descriptors(std::process::id()).into_iter();
-    let sockets = all.filter(|(_, target)| target.starts_with("socket:"));
-    let mut packets = sockets.filter_map(|(number, _)| {
-        let socket = borrowed(number);
-        let kind = rustix::net::sockopt::socket_type(socket);
-        (kind == Ok(SocketType::SEQPACKET)).then_some(socket)
-    });
-    packets.next().expect("a worker has one")
-}
-
-#[expect(unsafe_code, reason = "a hostile task takes what it finds")]
-fn borrowed(number: u32) -> BorrowedFd<'static> {
-    // SAFETY: it is open, and stays so: it is the worker's.
-    unsafe { BorrowedFd::borrow_raw(number.cast_signed()) }
-}
-
 /// Sends a packet; says whether there was room for it.
 fn send(bytes: &[u8], files: &[BorrowedFd<'_>]) -> bool {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     assert!(files.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(files)));
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    sendmsg(socket(), &[io::IoSlice::new(bytes)], &mut ancillary, flags).is_ok()
+    sendmsg(
+        fd_socket(),
+        &[io::IoSlice::new(bytes)],
+        &mut ancillary,
+        flags,
+    )
+    .is_ok()
 }
 
 fn head(number: u64) -> Vec<u8> {
@@ -96,7 +85,7 @@ fn assert_violation<R>(outcome: Result<R, TaskError>) {
 }
 
 /// The same of a worker that the parent kills for it.
-fn violation<S: Processes>(task: fn(()) -> Vec<Fd>) {
+fn violation<S: Processes>(task: impl Fn(()) -> Vec<Fd> + Stateless) {
     let pool = S::pool(1);
     let before = open_here();
     assert_violation(pool.apply(task, ()));

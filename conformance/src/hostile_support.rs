@@ -6,6 +6,8 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
+use rustix::net::SocketType;
+
 use crate::procfs;
 
 /// The words of the region, by their place in bytes: see `pool-core/src/shm/region.rs`.
@@ -102,6 +104,19 @@ impl Random {
         word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         word ^ word >> 31
     }
+}
+
+/// The worker's end of the socket by which descriptors go.
+pub(crate) fn fd_socket() -> BorrowedFd<'static> {
+    let all = procfs::descriptors(std::process::id()).into_iter();
+    let sockets = all.filter(|(_, target)| target.starts_with("socket:"));
+    let mut of_packets = sockets.filter_map(|(number, _)| {
+        // SAFETY: it is open, and stays so: it is the worker's.
+        let socket = unsafe { BorrowedFd::borrow_raw(number.cast_signed()) };
+        let kind = rustix::net::sockopt::socket_type(socket);
+        (kind == Ok(SocketType::SEQPACKET)).then_some(socket)
+    });
+    of_packets.next().expect("a worker has one")
 }
 
 /// What this worker rings, so that its parent looks; and what else it has of the kind, which does
