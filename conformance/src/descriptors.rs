@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 
 use procpool::{Broadcast, Fd, Pool, TaskErrorKind};
 
 use crate::backends::{Builder, Processes, Subject};
 use crate::file_barrier::{self, Gate};
+use crate::program::{Program, again, programs};
 use crate::trial::Test;
+use crate::watchdog;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
     let mut tests = tests![S:
@@ -27,6 +31,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
             a_result_may_have_some,
             a_result_that_nobody_reads_is_closed,
             one_goes_there_and_back,
+            what_is_tried_again_has_its_descriptors,
         ]);
     }
     tests
@@ -44,12 +49,25 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_lost_item_is_tried_again_with_its_descriptors,
         what_is_reclaimed_goes_elsewhere_with_its_descriptors,
         an_initializer_may_have_some,
+        a_worker_without_rights_gets_all,
+        a_worker_with_few_descriptors,
+        a_worker_without_descriptors,
+        a_parent_without_descriptors,
+        many_on_their_way,
+        a_task_that_closes_what_it_does_not_know,
+        a_worker_passes_it_on_to_its_own_pool,
     ]
+}
+
+pub(crate) fn programs<S: Processes>() -> Vec<Program> {
+    programs![S: without_rights, no_descriptors_here, congested]
 }
 
 /// A file with this text, read from its beginning.
 fn file_of(text: &str) -> Fd {
-    let mut file = tempfile::tempfile().expect("a file");
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let file = rustix::fs::memfd_create("descriptors", flags);
+    let mut file = File::from(file.expect("memory"));
     file.write_all(text.as_bytes()).expect("space");
     rewind(&file);
     file.into()
@@ -454,5 +472,232 @@ fn an_initializer_may_have_some<S: Processes>() {
     };
     for _ in 0..5 {
         assert_eq!(pool.apply(port, ()).unwrap(), Some(address.port()));
+    }
+}
+
+/// A caller that judges the task's own errors, and one that loses workers.
+fn what_is_tried_again_has_its_descriptors<S: Subject>() {
+    fn write_once_more(fd: Fd) -> Result<u64, u64> {
+        let mut file = File::from(fd.into_owned());
+        file.write_all(b"x").expect("space");
+        let length = file.metadata().expect("a file").len();
+        if length < 3 { Err(length) } else { Ok(length) }
+    }
+    let pool = S::pool(1);
+    let files = [file_of(""), file_of(""), file_of("")];
+    let copies = Vec::from_iter(files.iter().map(|it| it.try_clone().expect("descriptors")));
+    let call = pool.call(write_once_more).retries(5);
+    let call = call.retry_errors(|length: &u64| *length < 3).chunksize(3);
+    assert_eq!(call.map(copies).unwrap(), [Ok(3), Ok(3), Ok(3)]);
+    for file in files {
+        rewind(&file);
+        assert_eq!(read(file), "xxx");
+    }
+}
+
+/// Neither the parent can be looked at, nor has the worker the parent's user.
+fn without_rights<S: Processes>() {
+    use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
+    use rustix::thread::set_thread_uid;
+
+    let pool = S::pool(1);
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).expect("Linux");
+    let give_up_rights = |()| {
+        if geteuid().is_root() {
+            set_thread_uid(rustix::process::Uid::from_raw(65_534)).expect("root may");
+        }
+    };
+    pool.apply(give_up_rights, ()).unwrap();
+    let cannot_look = |parent: u32| std::fs::read_dir(format!("/proc/{parent}/fd")).is_err();
+    assert!(pool.apply(cannot_look, std::process::id()).unwrap());
+    let shared = pool.broadcast("shared").unwrap();
+    let nested = pool.broadcast(&vec![shared.clone()]).unwrap();
+    let all = |(fd, shared, nested): (Fd, Broadcast<str>, Broadcast<Vec<Broadcast<str>>>)| {
+        let text = format!("{} {} {}", read(fd), &*shared, &*nested[0]);
+        (file_of(&text), Broadcast::new(text).expect("memory"))
+    };
+    for at in 0..5 {
+        let argument = (
+            file_of(&format!("file {at}")),
+            shared.clone(),
+            nested.clone(),
+        );
+        let (file, text) = pool.apply(all, argument).unwrap();
+        let expected = format!("file {at} shared shared");
+        assert_eq!((read(file), &*text), (expected.clone(), &*expected));
+    }
+    assert_eq!(pool.stats().workers_started, 1);
+}
+
+/// Descriptors and memory need no `/proc`.
+fn a_worker_without_rights_gets_all<S: Processes>() {
+    assert_eq!(again::<S>("without_rights").lines(), [""; 0]);
+}
+
+/// The number that the next descriptor has.
+fn next_number() -> u64 {
+    let next = io::pipe().expect("descriptors").0;
+    u64::from(next.as_raw_fd().cast_unsigned())
+}
+
+fn limit_descriptors(count: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = Some(count);
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).expect("it is less");
+}
+
+/// There are many more files than the worker may have.
+fn a_worker_with_few_descriptors<S: Processes>() {
+    let pool = S::pool(1);
+    pool.apply(limit_descriptors, 40).unwrap();
+    let texts = Vec::from_iter((0..300).map(|it| format!("file {it}")));
+    let files = Vec::from_iter(texts.iter().map(|text| file_of(text)));
+    assert_eq!(pool.call(read).chunksize(100).map(files).unwrap(), texts);
+}
+
+/// It says so, and nothing else is the worse for it.
+fn a_worker_without_descriptors<S: Processes>() {
+    let pool = S::pool(1);
+    // The numbers below the next one are all taken.
+    pool.apply(|()| limit_descriptors(next_number()), ())
+        .unwrap();
+    let many = Vec::from_iter((0..100).map(|_| file_of("")));
+    let error = pool.apply(|all: Vec<Fd>| all.len(), many).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
+    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
+    pool.apply(limit_descriptors, 500).unwrap();
+    assert_eq!(pool.apply(read, file_of("again")).unwrap(), "again");
+    assert_eq!(pool.stats().workers_started, 1);
+}
+
+fn no_descriptors_here<S: Processes>() {
+    let pool = S::pool(1);
+    let make = |count: usize| Vec::from_iter((0..count).map(|_| file_of("made")));
+    assert_eq!(pool.apply(make, 3).unwrap().len(), 3);
+    limit_descriptors(next_number());
+    for _ in 0..3 {
+        let error = pool.apply(make, 100).unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
+        assert!(error.to_string().contains("ulimit -n"), "{error}");
+        assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
+    }
+    limit_descriptors(500);
+    assert_eq!(pool.apply(make, 3).unwrap().len(), 3);
+    assert_eq!(pool.stats().workers_started, 1);
+}
+
+/// The result is lost, and says so; the worker is not.
+fn a_parent_without_descriptors<S: Processes>() {
+    assert_eq!(again::<S>("no_descriptors_here").lines(), [""; 0]);
+}
+
+/// A user without privileges may have as many descriptors on their way as `ulimit -n` says. Others
+/// of the user's may have them all.
+fn congested<S: Processes>() {
+    use nix::unistd::{Uid, setresuid};
+    let is_root = Uid::effective().is_root();
+    let switch_to = |user: u32| {
+        if is_root {
+            // To root there are no limits.
+            let user = Uid::from_raw(user);
+            setresuid(user, user, Uid::from_raw(0)).expect("root may, and who was root");
+        }
+    };
+    let pool = S::pool(1);
+    switch_to(54_321);
+    limit_descriptors(300);
+    let file = file_of("well");
+    let (other, _unread) = UnixStream::pair().expect("descriptors");
+    for _ in 0..2 {
+        send_copies(other.as_fd(), file.as_fd(), 253);
+    }
+    let task = pool.apply_async(read, file.try_clone().expect("descriptors"));
+    let tasks = Vec::from_iter((0..20).map(|x| pool.apply_async(|x: u64| x + 1, x)));
+    // It cannot have come.
+    assert!(!task.is_ready());
+    drop((other, _unread));
+    assert_eq!(task.get().unwrap(), "well");
+    for (x, task) in (0..).zip(tasks) {
+        assert_eq!(task.get().unwrap(), x + 1);
+    }
+    rewind(&file);
+    assert_eq!(pool.apply(read, file).unwrap(), "well");
+    assert_eq!(pool.stats().workers_started, 1);
+    switch_to(0);
+}
+
+/// Sends a descriptor, so many times in one message.
+fn send_copies(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, count: usize) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let files = vec![file; count];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&files)));
+    let parts = [io::IoSlice::new(b"x")];
+    sendmsg(socket, &parts, &mut ancillary, SendFlags::empty()).expect("there is room");
+}
+
+fn many_on_their_way<S: Processes>() {
+    watchdog::allow(2);
+    assert_eq!(again::<S>("congested").lines(), [""; 0]);
+    // More packets than fit into a socket wait behind a task.
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let busy = pool.apply_async(|gate: String| file_barrier::pass(&gate), gate.ticket());
+    gate.wait_for(1);
+    let file = file_of("");
+    let length = |fd: Fd| {
+        File::from(fd.into_owned())
+            .metadata()
+            .expect("a file")
+            .len()
+    };
+    let tasks = (0..600).map(|_| pool.apply_async(length, file.try_clone().expect("descriptors")));
+    let tasks = Vec::from_iter(tasks);
+    gate.open();
+    busy.get().unwrap();
+    for task in tasks {
+        assert_eq!(task.get().unwrap(), 0);
+    }
+    assert_eq!(pool.stats().workers_started, 1);
+}
+
+/// Its worker ends, and what is passed next goes to another one.
+fn a_task_that_closes_what_it_does_not_know<S: Processes>() {
+    let pool = S::quiet_pool(1);
+    let close_all = |()| {
+        for number in procpool_testing::procfs::descriptors(std::process::id()).keys() {
+            if *number > 2 {
+                // It may be one that was open for the list alone.
+                let _ = nix::unistd::close(number.cast_signed());
+            }
+        }
+    };
+    for _ in 0..3 {
+        pool.apply(close_all, ()).unwrap();
+        let text = pool.call(read).retries(1).apply(file_of("text"));
+        match text {
+            Ok(text) => assert_eq!(text, "text"),
+            // It came to the worker that can receive nothing any more.
+            Err(error) => assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}"),
+        }
+    }
+}
+
+fn a_worker_passes_it_on_to_its_own_pool<S: Processes>() {
+    fn outer<S: Processes>(fd: Fd) -> (Fd, String) {
+        let pool = S::pool(1);
+        let copy = fd.try_clone().expect("descriptors");
+        let text = pool.apply(read, copy).unwrap();
+        let made = pool.apply(|text: String| file_of(&text), text.clone());
+        (made.unwrap(), text)
+    }
+    let pool = S::pool(1);
+    for at in 0..3 {
+        let text = format!("file {at}");
+        let (made, heard) = pool.apply(outer::<S>, file_of(&text)).unwrap();
+        assert_eq!((read(made), heard), (text.clone(), text));
     }
 }

@@ -246,6 +246,7 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         refused::programs::<S>(),
         broadcast::programs::<S>(),
         shared_results::programs::<S>(),
+        descriptors::programs::<S>(),
         limits::programs::<S>(),
         memory::programs::<S>(),
         recycling::programs::<S>(),

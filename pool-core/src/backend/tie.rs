@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::passing::close_elsewhere;
+use crate::sync::IS_MODEL;
 use crate::sys::{self, Event};
 
 /// The parent's end of a connection whose other end the worker has bound to its process group:
@@ -32,7 +34,8 @@ use crate::sys::{self, Event};
 pub(crate) struct Tie {
     end: OwnedFd,
     bell: Event,
-    fd_socket: OwnedFd,
+    /// `None` while it is dropped.
+    fd_socket: Option<OwnedFd>,
 }
 
 impl Tie {
@@ -47,7 +50,7 @@ impl Tie {
         let tie = Self {
             end: ours,
             bell,
-            fd_socket,
+            fd_socket: Some(fd_socket),
         };
         Ok((tie, theirs))
     }
@@ -60,7 +63,8 @@ impl Tie {
 
     /// This process's end of the socket by which descriptors go to the worker, and come from it.
     pub(crate) fn fd_socket(&self) -> BorrowedFd<'_> {
-        self.fd_socket.as_fd()
+        let socket = self.fd_socket.as_ref();
+        socket.expect("only dropping takes it").as_fd()
     }
 
     /// Kills the worker's process group, or lets the worker leave if it has not bound itself yet.
@@ -69,5 +73,17 @@ impl Tie {
     /// program has forked without executing anything.
     pub(crate) fn cut(&self) {
         sys::hang_up(&self.end);
+    }
+}
+
+impl Drop for Tie {
+    fn drop(&mut self) {
+        if let Some(socket) = self.fd_socket.take()
+            && !IS_MODEL
+            && sys::has_packets(socket.as_fd())
+        {
+            // What a worker has sent may take as long to be closed as it likes.
+            close_elsewhere([socket]);
+        }
     }
 }

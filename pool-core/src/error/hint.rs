@@ -17,7 +17,7 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
             "; the limit of file sizes counts for shared memory, too: raise it (ulimit -f)"
         }
         Some(Errno::MFILE | Errno::TOOMANYREFS) => {
-            "; a pool needs a dozen descriptors and each worker four more, and \
+            "; a pool needs a dozen descriptors and each worker five more, and \
              one for each captured output: raise the limit of open \
              files (ulimit -n)"
         }

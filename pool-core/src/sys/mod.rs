@@ -51,7 +51,8 @@ pub use object::interpreter;
 pub(crate) use objects::{Table, loaded_objects};
 #[cfg(target_os = "linux")]
 pub(crate) use packets::{
-    MAX_PASSED, is_congested, packet_pair, receive_packet, send_packet, wait_for_packet,
+    MAX_PASSED, has_packets, is_congested, packet_pair, receive_packet, send_packet,
+    wait_for_packet,
 };
 pub use refused::failed;
 pub(crate) use refused::{FailedCall, errno_of, failed_in};

@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
@@ -114,6 +115,27 @@ pub(crate) fn receive_packet(
     }))
 }
 
+/// Whether there are packets that nobody has taken, also if the other end is closed. Not for a
+/// socket that is used after that.
+pub(crate) fn has_packets(socket: BorrowedFd<'_>) -> bool {
+    // From now on each packet has something with it, which there is no space for: so an empty one
+    // is told from the end.
+    if set_socket_passcred(socket, true).is_err() {
+        return true;
+    }
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let looked = retry_on_intr(|| {
+        let mut parts = [IoSliceMut::new(&mut [])];
+        recvmsg(
+            socket,
+            &mut parts,
+            &mut RecvAncillaryBuffer::default(),
+            flags,
+        )
+    });
+    looked.is_ok_and(|looked| looked.flags.contains(ReturnFlags::CTRUNC))
+}
+
 /// Waits until there is a packet, or the other end is closed, for so long at most. `false`: neither
 /// has happened.
 pub(crate) fn wait_for_packet(socket: BorrowedFd<'_>, nanoseconds: u64) -> io::Result<bool> {
@@ -127,5 +149,86 @@ pub(crate) fn wait_for_packet(socket: BorrowedFd<'_>, nanoseconds: u64) -> io::R
         // The caller looks at the time.
         Err(Errno::INTR) => Ok(true),
         Err(errno) => Err(failed("poll")(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn files(count: usize) -> Vec<OwnedFd> {
+        let pipes = (0..count).map(|_| std::io::pipe().expect("descriptors").0.into());
+        pipes.collect()
+    }
+
+    fn send(socket: &OwnedFd, bytes: &[u8], files: &[OwnedFd]) -> io::Result<()> {
+        let files: Vec<_> = files.iter().map(|it| it.as_fd()).collect();
+        send_packet(socket.as_fd(), bytes, &files)
+    }
+
+    #[test]
+    fn a_packet_comes_as_it_was_sent() {
+        let (one, other) = packet_pair().expect("descriptors");
+        let mut bytes = [0; 100];
+        assert!(receive_packet(one.as_fd(), &mut bytes).unwrap().is_none());
+        for count in [0, 1, 2, MAX_PASSED] {
+            send(&other, b"hello", &files(count)).expect("there is room");
+            let packet = receive_packet(one.as_fd(), &mut bytes).unwrap();
+            let packet = packet.expect("it was sent");
+            assert_eq!(&bytes[..packet.bytes], b"hello");
+            assert_eq!((packet.descriptors.len(), packet.is_cut), (count, false));
+            for descriptor in packet.descriptors {
+                let flags = rustix::io::fcntl_getfd(&descriptor).expect("it is open");
+                assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+            }
+        }
+        assert!(send(&other, b"too many", &files(MAX_PASSED + 1)).is_err());
+        drop(other);
+        let error = receive_packet(one.as_fd(), &mut bytes).expect_err("it is closed");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_long_packet_is_cut() {
+        let (one, other) = packet_pair().expect("descriptors");
+        send(&other, &[7; 101], &files(3)).expect("there is room");
+        let packet = receive_packet(one.as_fd(), &mut [0; 100]).unwrap();
+        let packet = packet.expect("it was sent");
+        assert_eq!((packet.bytes, packet.is_cut), (100, true));
+    }
+
+    #[test]
+    fn a_full_socket_is_congested() {
+        let (one, other) = packet_pair().expect("descriptors");
+        let file = files(1);
+        let error = loop {
+            if let Err(error) = send(&other, b"more", &file) {
+                break error;
+            }
+        };
+        assert!(is_congested(&error), "{error}");
+        receive_packet(one.as_fd(), &mut [0; 8])
+            .unwrap()
+            .expect("many");
+        send(&other, b"one more", &file).expect("there is room again");
+    }
+
+    #[test]
+    fn packets_that_are_left_are_found() {
+        for bytes in [&b"left"[..], b""] {
+            for count in [0, 1, 5] {
+                let (one, other) = packet_pair().expect("descriptors");
+                assert!(!has_packets(one.as_fd()));
+                send(&other, bytes, &files(count)).expect("there is room");
+                assert!(has_packets(one.as_fd()), "{count} with {bytes:?}");
+                drop(other);
+                assert!(has_packets(one.as_fd()), "{count} with {bytes:?}");
+            }
+        }
+        let (one, other) = packet_pair().expect("descriptors");
+        drop(other);
+        assert!(!has_packets(one.as_fd()));
     }
 }
