@@ -72,6 +72,7 @@
 //! | one item | [`apply`](Pool::apply) | [`apply_async`](Pool::apply_async) | |
 //! | many, in order | [`map`](Pool::map), [`try_map`](Pool::try_map) | [`map_async`](Pool::map_async) | [`imap`](Pool::imap) |
 //! | many, as they finish | | | [`imap_unordered`](Pool::imap_unordered) |
+//! | one item, many values | | | [`call(f).stream(item)`](Call::stream): what the task emits while it runs |
 //!
 //! [`call`](Pool::call) takes options: a deadline, retries, the size of chunks, how far to read
 //! ahead, metrics.
@@ -94,7 +95,8 @@
 //! ```
 //!
 //! Handles of the calls in the background are futures, under any runtime and without a thread for
-//! each call; with the feature `stream`, what `imap` returns becomes a stream (`into_stream`).
+//! each call; with the feature `stream`, what `imap` and `stream` return becomes a stream
+//! (`into_stream`).
 //!
 //! With the feature `progress`, a call of any kind shows on a bar of the crate indicatif how far it
 //! is: `pool.call(parse).progress(progress::bar()).map(paths)` prints, where there is a terminal,
@@ -364,8 +366,6 @@
 mod any_pool;
 
 pub use any_pool::AnyPool;
-#[cfg(feature = "stream")]
-pub use procpool_core::ImapStream;
 #[cfg(feature = "json")]
 pub use procpool_core::Json;
 #[cfg(feature = "progress")]
@@ -379,6 +379,8 @@ pub use procpool_core::{
     SerialPool, Shareable, Stateless, Stats, StreamHandle, TaskError, TaskErrorKind, TaskHandle,
     TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats, remote_errors,
 };
+#[cfg(feature = "stream")]
+pub use procpool_core::{ImapStream, ValueStream};
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
 #[cfg(feature = "spawn")]

@@ -6,8 +6,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use procpool::{
-    Broadcast, BuildErrorKind, ForkPool, Pool, ProcessPool, SpawnPool, TaskError, TaskErrorKind,
-    TaskHandle, worker,
+    Broadcast, BuildErrorKind, Emitter, ForkPool, Pool, ProcessPool, SpawnPool, TaskError,
+    TaskErrorKind, TaskHandle, worker,
 };
 
 procpool::init_before_main!(fork_server);
@@ -23,6 +23,11 @@ fn f(x: u64) -> u64 {
 
 fn g((x, y): (u64, u64)) -> u64 {
     x * y
+}
+
+fn count_down(from: u64, out: &Emitter<u64>) -> u64 {
+    let all = (1..=from).rev();
+    all.take_while(|number| out.emit(*number).is_ok()).count() as u64
 }
 
 fn fail(_: u64) -> u64 {
@@ -172,6 +177,11 @@ fn calls() -> Tested {
         let items = items.clone();
         assert!(pool.imap(f, items).map(Result::unwrap).eq(expected.clone()));
     }
+    let mut values = pool.call(count_down).stream(3);
+    assert!(values.by_ref().map(Result::unwrap).eq([3, 2, 1]));
+    assert_eq!(values.result()?, 3);
+    let values = pool.call(count_down).buffer(8).stream(3);
+    assert_eq!(values.result()?, 3);
     {
         let items = items.clone();
         let mut results: Vec<u64> = pool.imap_unordered(f, items).collect::<Result<_, _>>()?;

@@ -3,12 +3,14 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
+use futures_core::FusedStream;
 use procpool::{Disconnected, Emitter, Pool, StreamHandle, TaskErrorKind};
 use serde::{Deserialize, Serialize};
 
 use crate::backends::{Builder, Processes, Subject};
 use crate::failure_modes::{Fate, strike};
 use crate::file_barrier::{self, Gate, Tally};
+use crate::futures::{block_on, next};
 use crate::procfs::{self, wait_until, workers};
 use crate::trial::Test;
 
@@ -32,6 +34,8 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         streams_wait_for_their_turn,
         options_that_make_no_sense_are_refused,
         a_pool_that_is_closed_takes_none,
+        values_are_awaited,
+        a_stream_that_is_dropped_ends_the_task,
     ]
 }
 
@@ -336,6 +340,43 @@ fn a_pool_that_is_closed_takes_none<S: Subject>() {
     let error = values.next().unwrap().unwrap_err();
     assert_eq!(error.kind(), TaskErrorKind::Closed, "{error}");
     pool.join().unwrap();
+}
+
+fn values_are_awaited<S: Subject>() {
+    let pool = S::pool(2);
+    let read_all = async |length: u64, buffer| {
+        let mut values = pool.call(count).buffer(buffer).stream(length).into_stream();
+        for number in 0..length {
+            assert_eq!(next(&mut values).await, Some(Ok(number)));
+        }
+        assert!(!values.is_terminated());
+        assert_eq!(next(&mut values).await, None);
+        assert!(values.is_terminated());
+        assert_eq!(next(&mut values).await, None);
+        assert_eq!(values.into_result().await, Ok(length));
+    };
+    for (length, buffer) in [(0, 1), (1, 1), (20, 1), (100, 7), (1000, 64)] {
+        block_on(read_all(length, buffer));
+    }
+    let fail = |_: u64, out: &Emitter<u64>| -> u64 {
+        out.emit(1).unwrap();
+        panic!("in vain")
+    };
+    let mut values = pool.call(fail).stream(0).into_stream();
+    assert_eq!(block_on(next(&mut values)), Some(Ok(1)));
+    assert!(block_on(next(&mut values)).unwrap().unwrap_err().is_panic());
+    assert_eq!(block_on(next(&mut values)), None);
+    assert!(block_on(values.into_result()).unwrap_err().is_panic());
+}
+
+fn a_stream_that_is_dropped_ends_the_task<S: Subject>() {
+    let pool = S::pool(1);
+    let tally = Tally::new();
+    let mut values = pool.call(count_on).stream(tally.ticket()).into_stream();
+    assert_eq!(block_on(next(&mut values)), Some(Ok(0)));
+    drop(values);
+    wait_until(|| tally.count() == 1);
+    assert_eq!(pool.apply(|x: u64| x, 3), Ok(3));
 }
 
 /// Whatever was emitted whole before the worker died.

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use procpool::{Pool, TaskErrorKind};
+use procpool::{Emitter, Pool, Stateless, StreamHandle, TaskErrorKind};
 
 use crate::backends::Processes;
 use crate::file_barrier::{self, Gate, Tally};
 use crate::hostile_support::{
-    Bells, Memory, PROGRESS, REQUEST_HEAD, RESPONSE_HEAD, RESPONSE_TAIL, RINGS, Random,
+    Bells, CONSUMED, Memory, PROGRESS, REQUEST_HEAD, RESPONSE_HEAD, RESPONSE_TAIL, RINGS, Random,
 };
 use crate::procfs::{is_alive, wait_until, workers};
 use crate::program::{Program, again, programs};
@@ -40,6 +40,10 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_task_that_has_answered_meets_its_deadline,
         a_task_that_has_answered_can_be_killed,
         a_task_that_has_answered_costs_no_later_one_with_a_deadline,
+        values_that_nobody_has_asked_for,
+        values_beyond_what_may_be_unread,
+        credit_that_the_worker_has_given_itself,
+        a_task_that_has_emitted_and_hides_that_it_has_begun_dies_once,
     ]
 }
 
@@ -509,6 +513,84 @@ fn a_task_that_has_answered_costs_no_later_one_with_a_deadline<S: Processes>() {
     let later = later.map_async(0..3);
     assert_eq!(later.get().unwrap(), [0, 1, 4]);
     assert!(!is_alive(rogue));
+}
+
+/// A value of eight bytes that a task emits.
+fn emitted(number: u64) -> Vec<u8> {
+    let length = 8 | 1_u64 << 62;
+    let head = [&(u32::MAX << 2).to_le_bytes()[..], &length.to_le_bytes()].concat();
+    [head, number.to_le_bytes().to_vec()].concat()
+}
+
+/// They are refused, for nobody would take them.
+fn values_that_nobody_has_asked_for<S: Processes>() {
+    let scene = Scene::<S>::new();
+    let emit = |_: ()| -> u32 {
+        put(&emitted(7));
+        stay()
+    };
+    let error = scene.pool.apply(emit, ()).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+    assert!(error.to_string().contains("rubbish"), "{error}");
+    scene.check();
+}
+
+/// What has come stays, as far as it may; then the worker is killed.
+fn check_overrun<S: Processes>(emit: impl Fn(String, &Emitter<u64>) + Stateless) {
+    let scene = Scene::<S>::new();
+    let gate = Gate::new();
+    let mut values = scene.pool.call(emit).buffer(5).stream(gate.ticket());
+    let rogue = gate.wait_for(1)[0];
+    gate.open();
+    // Nobody reads while it emits.
+    wait_until(|| !is_alive(rogue));
+    for number in 0..5 {
+        assert_eq!(values.next(), Some(Ok(number)));
+    }
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+    assert!(error.to_string().contains("rubbish"), "{error}");
+    assert!(values.next().is_none());
+    scene.check();
+}
+
+fn values_beyond_what_may_be_unread<S: Processes>() {
+    check_overrun::<S>(|gate: String, _: &Emitter<u64>| {
+        file_barrier::pass(&gate);
+        put(&(0..100).flat_map(emitted).collect::<Vec<_>>());
+        stay()
+    });
+}
+
+fn credit_that_the_worker_has_given_itself<S: Processes>() {
+    check_overrun::<S>(|gate: String, out: &Emitter<u64>| {
+        file_barrier::pass(&gate);
+        let memory = Memory::find();
+        let item = memory.get(memory.begun_of_first());
+        for number in 0.. {
+            memory.set(CONSUMED, item << 32 | number);
+            out.emit(number).unwrap();
+        }
+    });
+}
+
+/// Its caller has a value, and must not have it a second time.
+fn a_task_that_has_emitted_and_hides_that_it_has_begun_dies_once<S: Processes>() {
+    let scene = Scene::<S>::new();
+    let hide = |_: (), out: &Emitter<u64>| {
+        out.emit(7).unwrap();
+        let memory = Memory::find();
+        for word in PROGRESS {
+            memory.set(word, 0);
+        }
+        std::process::abort()
+    };
+    let mut values: StreamHandle<u64, ()> = scene.pool.call(hide).retries(3).stream(());
+    assert_eq!(values.next(), Some(Ok(7)));
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+    assert!(values.next().is_none());
+    scene.check();
 }
 
 /// One of many in a chunk, which says that it is the next one, and the next one.

@@ -16,8 +16,10 @@ pub(crate) const RESPONSE_TAIL: u64 = 384;
 pub(crate) const RESPONSE_HEAD: u64 = 512;
 /// This many words, in an order that the compiler chooses.
 pub(crate) const PROGRESS: [u64; 6] = [640, 648, 656, 664, 672, 680];
+/// The number of an item, and how many of its values were consumed.
+pub(crate) const CONSUMED: u64 = 1280;
 /// All of them have their places below this.
-const WORDS: u64 = 1920;
+const WORDS: u64 = 2048;
 /// The rings begin here; both have the same size.
 pub(crate) const RINGS: u64 = 4096 + 65536;
 

@@ -50,7 +50,7 @@ pub use api::pool::Pool;
 pub use api::progress;
 pub use api::serial::SerialPool;
 #[cfg(feature = "stream")]
-pub use api::stream::{ImapLocalStream, ImapStream};
+pub use api::stream::{ImapLocalStream, ImapStream, ValueStream};
 pub use api::stream_handle::StreamHandle;
 pub use api::trace::Trace;
 pub use backend::launcher::{Backend, LaunchSpec, Launcher, Readiness, WorkerHandle};

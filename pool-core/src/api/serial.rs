@@ -165,7 +165,6 @@ impl Serial {
         let kept = emissions.clone();
         let run = move || {
             with_flag(&flag, || scope.run(|| counts.run(chunk)));
-            scope.drop_states();
             let mut streams = counts.streams();
             streams.retain(|it| !Arc::ptr_eq(&it.emissions, &kept));
             counts.ended.notify_all();

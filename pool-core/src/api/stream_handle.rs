@@ -4,6 +4,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::decode::decode_owned;
 use super::handle::{Handle, Pending, ResultCell, SingleResult, TaskHandle};
@@ -154,10 +155,22 @@ impl<Y, R> StreamHandle<Y, R> {
     /// Gives up the values that were not read, and those that are still to come, and gives the
     /// handle of the result: to wait for it for some time, or to await it. The task runs on.
     pub fn into_result(mut self) -> TaskHandle<R> {
-        self.values.discard();
         let mut outcome = self.outcome.take().expect("it is given away once");
+        if !outcome.is_foreign() {
+            self.values.discard();
+            self.values.forget_waker();
+        }
         outcome.end_on_drop(None);
         Handle::of(outcome)
+    }
+}
+
+impl<Y, R> StreamHandle<Y, R> {
+    /// Whether [`next_ready`](Self::next_ready) says what comes next. If not, the waker is woken
+    /// when it does.
+    pub(crate) fn poll(&self, waker: Option<&Waker>) -> bool {
+        let is_foreign = self.outcome.as_ref().is_none_or(Pending::is_foreign);
+        is_foreign || self.values.poll(waker)
     }
 }
 
@@ -191,10 +204,10 @@ impl<Y: Portable, R: Portable> Iterator for StreamHandle<Y, R> {
 
     /// Waits for the next value. The wait ends with the task at the latest.
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(outcome) = self.outcome.as_ref().filter(|it| !it.is_foreign())
-            && !self.values.poll(None)
+        if !self.poll(None)
+            && let Some(outcome) = &self.outcome
         {
-            outcome.wait_for(&mut |waker| self.values.poll(waker));
+            outcome.wait_for(&mut |waker| self.poll(waker));
         }
         self.next_ready()
     }

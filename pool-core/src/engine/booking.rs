@@ -158,10 +158,15 @@ impl Booking<'_> {
     #[inline]
     fn outcome(&mut self, bytes: usize) -> Result<&mut Outcomes, Corrupt> {
         let (chunk, outcomes) = self.scheduler.item_done(self.slot).ok_or(Corrupt)?;
-        if let Some(item_metrics) = chunk.item_metrics_mut()
-            && !item_metrics.ended(Some(self.peer.info), bytes as u64)
-        {
-            return Err(Corrupt);
+        if let Some(ext) = &mut chunk.ext {
+            if let Some(item_metrics) = &mut ext.item_metrics
+                && !item_metrics.ended(Some(self.peer.info), bytes as u64)
+            {
+                return Err(Corrupt);
+            }
+            if let Some(emissions) = &ext.emissions {
+                emissions.leave_worker();
+            }
         }
         Ok(outcomes)
     }

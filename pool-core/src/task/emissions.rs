@@ -129,6 +129,11 @@ impl Emissions {
         Ok(state.waker.is_some())
     }
 
+    /// The worker is at the next item, and what it is told is about that.
+    pub(crate) fn leave_worker(&self) {
+        self.lock().worker = None;
+    }
+
     /// Lets the task know what was consumed, if that is enough to be said.
     fn give_credit(&self, state: &mut State) {
         let consumed = match state.reader {
@@ -206,7 +211,7 @@ impl Emissions {
             let mut state = self.lock();
             state.has_ended = true;
             state.is_disconnected = true;
-            // The mapping is of no use any more.
+            // That of a worker that has died.
             state.worker = None;
         }
         self.room.notify_all();

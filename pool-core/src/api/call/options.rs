@@ -412,6 +412,8 @@ impl<F, M> Call<F, M> {
     /// How many items at most `imap` and `imap_unordered` have taken from their input beyond
     /// those whose result they have given. Without it, enough to keep every worker at work.
     /// A result counts as given when the next one is asked for.
+    ///
+    /// Of a [`stream`](Self::stream), how many values at most are unread, before its task waits.
     pub fn buffer(mut self, items: usize) -> Self {
         self.options.buffer = Some(items);
         self

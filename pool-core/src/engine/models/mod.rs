@@ -17,6 +17,8 @@ mod reclaim;
 mod ring;
 #[cfg(loom)]
 mod round_trip;
+#[cfg(shuttle)]
+mod stream;
 
 /// How long each model may take that has no end.
 fn seconds() -> f64 {

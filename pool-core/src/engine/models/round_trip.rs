@@ -31,6 +31,7 @@ use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sys;
+use crate::worker::emitter::Emitter;
 use crate::worker::ringer::Ringer;
 use crate::worker::serve::serve_and_ring;
 
@@ -167,6 +168,18 @@ fn with_pool(preemptions: usize, ring_bytes: usize, calls: fn(&ModelPool)) {
 fn a_task_and_its_result_pass() {
     with_pool(2, 128, |pool| {
         assert_eq!(pool.apply(|x: u8| x + 1, 4).expect("a value"), 5);
+    });
+}
+
+/// The worker waits for the reader, and the reader for the worker.
+#[test]
+fn a_task_waits_for_the_reader_of_its_values() {
+    with_pool(1, 128, |pool| {
+        let emit = |count: u8, out: &Emitter<u8>| (0..count).all(|it| out.emit(it).is_ok());
+        let mut values = pool.call(emit).buffer(1).stream(2);
+        assert_eq!(values.next(), Some(Ok(0)));
+        assert_eq!(values.next(), Some(Ok(1)));
+        assert_eq!(values.result(), Ok(true));
     });
 }
 
