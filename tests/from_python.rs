@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use procpool::{
-    Broadcast, BuildErrorKind, Emitter, ForkPool, Pool, ProcessPool, SpawnPool, TaskError,
+    Broadcast, BuildErrorKind, Emitter, Fd, ForkPool, Pool, ProcessPool, SpawnPool, TaskError,
     TaskErrorKind, TaskHandle, worker,
 };
 
@@ -284,6 +284,51 @@ fn large_data() -> Tested {
     }
     let table = pool.apply(column, 1000)?;
     assert_eq!((table.len(), table[0]), (1000, 0.5));
+    Ok(())
+}
+
+#[test]
+fn files_and_connections() -> Tested {
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::OnceLock;
+
+    static LISTENER: OnceLock<TcpListener> = OnceLock::new();
+    fn length(file: Fd) -> u64 {
+        File::from(file.into_owned())
+            .metadata()
+            .map_or(0, |it| it.len())
+    }
+    fn serve(stream: Fd) -> bool {
+        TcpStream::from(stream.into_owned())
+            .write_all(b"hello")
+            .is_ok()
+    }
+    fn create(_: ()) -> Fd {
+        std::io::pipe().expect("descriptors").0.into()
+    }
+    fn listen(listener: Fd) {
+        LISTENER.get_or_init(|| listener.into_owned().into());
+    }
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (address, accepting) = (listener.local_addr()?, listener.try_clone()?);
+    let pool = ProcessPool::builder()
+        .initializer(listen, Fd::from(listener))
+        .build()?;
+    let mut client = TcpStream::connect(address)?;
+    let (stream, _) = accepting.accept()?;
+    let served = pool.apply_async(serve, Fd::from(stream));
+    let mut answer = String::new();
+    client.read_to_string(&mut answer)?;
+    assert_eq!(answer, "hello");
+    assert!(served.get()?);
+    let file = File::open(std::env::current_exe()?)?;
+    assert!(pool.apply(length, Fd::from(file))? > 0);
+    let fd = pool.apply(create, ())?;
+    assert_eq!(File::from(fd.into_owned()).read(&mut [0])?, 0);
+    let port = |()| LISTENER.get().and_then(|it| it.local_addr().ok());
+    assert_eq!(pool.apply(port, ())?, Some(address));
     Ok(())
 }
 

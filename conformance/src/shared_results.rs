@@ -591,13 +591,9 @@ fn changes_its_root<S: Processes>() {
         return println!("refused");
     }
     std::env::set_current_dir("/").unwrap();
-    match pool.apply(count_from, (5, 1000)) {
-        Ok(numbers) => assert!(is_counted(&numbers, 5, 1000)),
-        Err(error) => {
-            assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
-            assert!(error.to_string().contains("/proc"), "{error}");
-        }
-    }
+    // The worker sends it.
+    let numbers = pool.apply(count_from, (5, 1000)).unwrap();
+    assert!(is_counted(&numbers, 5, 1000));
     // It is not to blame.
     assert_eq!(pool.apply(number, 1).unwrap(), worker);
     assert_eq!(pool.dump().workers.len(), 1);

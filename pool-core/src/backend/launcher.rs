@@ -84,7 +84,8 @@ pub trait WorkerHandle: Send {
     /// holds the writing end. The engine waits for it to become readable, and leaves the reading to
     /// [`poll_ready`](Self::poll_ready). When that has answered [`Readiness::Ready`], only its
     /// hang-up is of interest: a worker that has closed it is replaced. (What a worker rings from
-    /// then on, it finds in its [`tie`](LaunchSpec::tie).)
+    /// then on, it finds in its [`tie`](LaunchSpec::tie), and the socket by which descriptors come
+    /// and go.)
     fn doorbell(&self) -> BorrowedFd<'_>;
 
     /// Takes the next step of the bootstrap. Called whenever the doorbell is readable, until it

@@ -98,14 +98,14 @@ use crate::codec::handle_context::{self, HANDLE_TYPE_NAME};
 ///
 /// # How
 /// The bytes lie in a memory file (`memfd_create`) that is sealed against writing and resizing. A
-/// worker opens it as `/proc/<parent>/fd/<n>` and checks that it is the right one and sealed. What
-/// a worker returns, the parent opens in the same way when it takes in the result, and believes as
-/// little of it; until then that worker begins no other task, so that a crash of the next one
-/// cannot cost this one its result. If that is not allowed (a process that is not dumpable, a
-/// `/proc` that hides it), or the parent has no descriptor left, the task ends with an error of
-/// kind [`Decode`](crate::TaskErrorKind::Decode) that says what to do. Each broadcast takes one
-/// file descriptor in the parent and in each worker that has it. The idea is that of Spark's
-/// broadcast variables.
+/// worker gets its descriptor by a socket, as it does that of an [`Fd`](crate::Fd), with the first
+/// handle, and checks that it is sealed. So it needs no rights beside: it may have another user, or
+/// be in a sandbox. What a worker returns, the parent gets in the same way, and believes as little
+/// of it. A task that has closed that socket, with whatever else it did not know, leaves `/proc`
+/// for that; where it may not be looked at either, or there is no descriptor left, the task ends
+/// with an error of kind [`Decode`](crate::TaskErrorKind::Decode) that says what to do. Each
+/// broadcast takes one file descriptor in the parent and in each worker that has it. The idea is
+/// that of Spark's broadcast variables.
 pub struct Broadcast<T: ?Sized> {
     memory: Arc<SharedMemory>,
     of: PhantomData<Box<T>>,

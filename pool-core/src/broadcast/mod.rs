@@ -1,14 +1,13 @@
 //! Values that all workers share, in sealed memory.
 //!
 //! A [`SharedMemory`] is a value's bytes in a memory file that nobody can change any more, and a
-//! [`Broadcast`] is a handle of it. Encoded, a handle says which memory it means and where the
-//! encoding process has it; a worker opens it there, by `/proc`, the first time, and keeps it until
-//! its parent says that some memory was freed (the word `freed` in the region), when it looks
-//! which.
+//! [`Broadcast`] is a handle of it. Encoded, a handle says which memory it means. The file goes by
+//! the socket for descriptors ([`passing`](crate::passing)), with a worker's first handle, and the
+//! worker keeps it until its parent says that it was freed. What a worker has made, and returns a
+//! handle of, it sends before its result.
 //!
-//! What an encoded handle needs to live, travels with the chunk as an attachment. What a worker has
-//! made, and returns a handle of, it offers behind its result; the parent opens it when it takes
-//! that in, and it travels with the outcome from then on.
+//! What an encoded handle needs to live, travels with the chunk as an attachment, and what has come
+//! with a result travels with the outcome.
 
 mod attachments;
 mod content;

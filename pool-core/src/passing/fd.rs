@@ -22,27 +22,27 @@ use crate::sys;
 ///
 /// ```
 /// # use procpool_core as procpool;
+/// use std::fs::File;
 /// use std::io::{self, Read, Write};
-/// use procpool::{Fd, Pool, SerialPool};
+/// use procpool::{Fd, Pool, RemoteError, SerialPool};
 ///
 /// /// Runs in a worker, with one end of the pipe.
-/// fn say((out, text): (Fd, String)) -> io::Result<()> {
-///     let mut out = io::PipeWriter::from(out.into_owned());
-///     out.write_all(text.as_bytes())
+/// fn say((out, text): (Fd, String)) -> Result<(), RemoteError> {
+///     let mut out = File::from(out.into_owned());
+///     Ok(out.write_all(text.as_bytes())?)
 /// }
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let pool = SerialPool::new();
 /// let (mut hear, out) = io::pipe()?;
-/// # fn say_it((out, text): (Fd, String)) { say((out, text)).unwrap() }
-/// pool.apply(say_it, (Fd::from(out), "hello".to_string()))?;
+/// pool.apply(say, (Fd::from(out), "hello".to_string()))??;
 /// // All writers are closed: the argument's and the worker's.
 /// let mut heard = String::new();
 /// hear.read_to_string(&mut heard)?;
 /// assert_eq!(heard, "hello");
-/// # Ok(())
-/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// `cargo run --example prefork` is a server that passes its connections to workers.
 ///
 /// # What becomes of the descriptor
 /// An argument is dropped when it was encoded, and the pool keeps a duplicate until the item has

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::message::{Key, Kind, MAX_BYTES, Message};
@@ -25,7 +26,10 @@ thread_local! {
 
 /// See the module.
 struct Inbox {
-    socket: OwnedFd,
+    /// `None`: it is closed.
+    socket: Option<OwnedFd>,
+    /// By which it is known whether that number still is the socket.
+    inode: Option<(u64, u64)>,
     /// The number of the item that was begun last.
     running: Box<dyn Fn() -> u64>,
     /// Descriptors were sent for items of the frame that runs, or will be.
@@ -56,7 +60,8 @@ enum Awaited {
 /// this process is a mere copy of, is closed.
 pub(crate) fn open_inbox(socket: OwnedFd, running: impl Fn() -> u64 + 'static) {
     INBOX.set(Some(Inbox {
-        socket,
+        inode: sys::inode(socket.as_fd()),
+        socket: Some(socket),
         running: Box::new(running),
         expects_descriptors: false,
         item: None,
@@ -185,14 +190,31 @@ impl Inbox {
             if left == 0 {
                 return Ok(());
             }
-            sys::wait_for_packet(self.socket.as_fd(), left)?;
+            sys::wait_for_packet(self.socket()?, left)?;
         }
+    }
+
+    /// The socket, if no task has closed it. Its number may be that of a file of a task's by now.
+    fn socket(&mut self) -> io::Result<BorrowedFd<'_>> {
+        let number = self.socket.as_ref();
+        let is_ours =
+            number.is_some_and(|it| self.inode.is_some() && sys::inode(it.as_fd()) == self.inode);
+        if !is_ours && let Some(socket) = self.socket.take() {
+            let _not_ours = ManuallyDrop::new(socket);
+        }
+        let socket = self.socket.as_ref().map(AsFd::as_fd);
+        socket.ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotConnected,
+                "a task has closed the connection by which descriptors go",
+            )
+        })
     }
 
     /// Takes the next packet. `false`: there is none.
     fn receive_one(&mut self) -> io::Result<bool> {
         let mut bytes = [0; MAX_BYTES];
-        let Some(packet) = sys::receive_packet(self.socket.as_fd(), &mut bytes)? else {
+        let Some(packet) = sys::receive_packet(self.socket()?, &mut bytes)? else {
             return Ok(false);
         };
         let Some(message) = Message::read(&bytes[..packet.bytes]) else {
@@ -225,6 +247,12 @@ impl Inbox {
 }
 
 /// Does something with the socket, by which results go as well.
-pub(super) fn with_socket<T>(body: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
-    INBOX.with_borrow(|inbox| inbox.as_ref().map(|inbox| body(inbox.socket.as_fd())))
+///
+/// # Errors
+/// Those of what is done, and when there is none any more.
+pub(super) fn with_socket<T>(body: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+    INBOX.with_borrow_mut(|inbox| match inbox {
+        Some(inbox) => body(inbox.socket()?),
+        None => Err(io::ErrorKind::NotConnected.into()),
+    })
 }

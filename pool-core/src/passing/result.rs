@@ -20,8 +20,7 @@ pub(crate) fn send_result(number: u64, files: &[Arc<OwnedFd>]) -> io::Result<()>
         keys: Vec::new(),
     };
     let files: Vec<_> = files.iter().map(|it| it.as_fd()).collect();
-    let sent = with_socket(|socket| sys::send_packet(socket, &message.write(), &files));
-    sent.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))
+    with_socket(|socket| sys::send_packet(socket, &message.write(), &files))
 }
 
 /// What has come of a result.

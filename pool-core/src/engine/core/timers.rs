@@ -116,6 +116,7 @@ impl Core {
                 .is_some_and(|due| due <= now)
             {
                 self.check_deadline(slot, now);
+                self.pass_on_soon(slot);
             }
             if self.slots[slot].polled_at().is_some_and(|at| at <= now) {
                 self.poll_disconnected(slot, now);
