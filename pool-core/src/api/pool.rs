@@ -324,6 +324,9 @@ pub trait Pool {
     /// Waits until all tasks have ended, their callbacks have run and all workers are gone, after
     /// [`close`](Self::close) or [`terminate`](Self::terminate).
     ///
+    /// A task of a [`stream`](Call::stream) that nobody reads does not keep it waiting: from now on
+    /// such tasks run to their end, and what they emit stays in memory until it is read.
+    ///
     /// A worker that was killed and does not die (it is being debugged, frozen, or in a system call
     /// that cannot be interrupted) is waited for no longer than three seconds. Dropping a pool
     /// waits for the same. Such a worker is reaped later: when another one is started, by the fork

@@ -123,6 +123,10 @@ impl RetrySink {
         let Some(ext) = part.ext.clone() else {
             return again;
         };
+        if ext.emissions.as_ref().is_some_and(|it| it.has_any()) {
+            // The caller has some of its values.
+            return again;
+        }
         // Without a pool there is nobody to run it.
         let has_pool = self.policy.executor.strong_count() > 0;
         if retry.left == 0 || !has_pool || self.is_abandoned() {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use procpool::{Call, Pool, Stateless};
+use procpool::{Call, Emitter, Pool, Stateless};
 
 use super::backend::Backend;
 use super::job::{Bulk, Item, Job, Outcome, Quick, Unit, Work};
@@ -18,7 +18,7 @@ use super::storm::Storm;
 use super::waiting::{Afterwards, Waiting, WaitingMap, WaitingTask, look_at_all, look_at_each};
 
 /// The kinds of call.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "apply",
     "apply_async",
     "map",
@@ -26,6 +26,7 @@ const KINDS: [&str; 7] = [
     "map_async",
     "imap",
     "imap_unordered",
+    "stream",
 ];
 
 /// Those that do not wait.
@@ -86,12 +87,16 @@ fn make<B: Backend, J: Job>(
     let kinds = if may_wait { &KINDS[..] } else { &BACKGROUND };
     let kind = kinds[rng.usize(..kinds.len())];
     let count = match (kind, J::NAME) {
-        ("apply" | "apply_async", _) => 1,
+        ("apply" | "apply_async" | "stream", _) => 1,
         (_, "quick" | "unit") if one_in(rng, 4) => rng.usize(..5000),
         (_, "bulk") => rng.usize(..6),
         _ => plan::count(rng),
     };
-    let options = Options::random(rng, count);
+    let mut options = Options::random(rng, count);
+    if kind == "stream" {
+        // What has emitted values is not tried again.
+        options.retries = 0;
+    }
     let is_background = BACKGROUND.contains(&kind);
     let stop = match rng.u32(..8) {
         0 if is_background => Some(Stop::Cancel),
@@ -171,6 +176,7 @@ fn make<B: Backend, J: Job>(
                 handle, items, call, stop, after,
             )));
         }
+        "stream" => read::<J>(&tenant.pool, &call, &items[0], rng),
         _ => lazily::<J>(with, &call, &items, rng, kind == "imap"),
     }
     None
@@ -293,6 +299,72 @@ fn lazily<J: Job>(
     }
     let unseen: Vec<Item> = open.into_iter().cloned().collect();
     call.enter_unseen(&unseen);
+}
+
+/// Emits some numbers before the job is done, and as many after.
+fn emit<J: Job>((count, argument): (u32, J::Argument), out: &Emitter<u32>) -> J::Answer {
+    let wanted = (0..count).all(|number| out.emit(number).is_ok());
+    let answer = J::run(argument);
+    if wanted {
+        let _ = (count..2 * count).all(|number| out.emit(number).is_ok());
+    }
+    answer
+}
+
+/// Reads some or all of what a task emits, and then its answer.
+fn read<J: Job>(pool: &impl Pool, call: &CallRecord, item: &Item, rng: &mut Rng) {
+    let mut with = pool.call(emit::<J>);
+    if let Some(timeout) = call.options.timeout {
+        with = with.timeout(timeout);
+    }
+    if let Some(buffer) = call.options.buffer {
+        with = with.buffer(buffer);
+    }
+    let count = rng.u32(..20);
+    let mut values = with.stream((count, J::argument(item)));
+    let until = if one_in(rng, 3) {
+        rng.u32(..=count)
+    } else {
+        u32::MAX
+    };
+    let mut next = 0;
+    let failed = loop {
+        if next == until {
+            match rng.u32(..3) {
+                0 => drop(values),
+                1 => values.kill(),
+                _ => {
+                    let outcome = values.result();
+                    return call.enter::<J>(item, None, outcome.as_ref());
+                }
+            }
+            return call.enter_unseen(std::slice::from_ref(item));
+        }
+        match values.next() {
+            Some(Ok(number)) if number == next => next += 1,
+            Some(Ok(number)) => {
+                let what = format!("stream gave {number} in place of {next}");
+                call.ledger.violation(&what);
+                next = number + 1;
+            }
+            Some(Err(error)) => break Some(error),
+            None => break None,
+        }
+    };
+    let outcome = values.result();
+    let is_right = match (&failed, &outcome) {
+        (None, Ok(_)) => next == 2 * count,
+        (Some(error), Err(same)) => error.kind() == same.kind() && next <= 2 * count,
+        _ => false,
+    };
+    if !is_right {
+        call.ledger.violation(&format!(
+            "stream gave {next} values of {}, then {failed:?}, and its outcome is {:?}",
+            2 * count,
+            outcome.as_ref().err()
+        ));
+    }
+    call.enter::<J>(item, None, outcome.as_ref());
 }
 
 /// The panic of an input.

@@ -103,11 +103,14 @@ impl<F> Call<F> {
     /// ([`max_result_bytes`](crate::PoolBuilder::max_result_bytes) bounds that). A larger buffer
     /// costs memory, and a smaller one costs wake-ups.
     ///
+    /// A task that waits keeps its worker. So a thread that has more streams than there are workers
+    /// reads them in the order in which it has made them, or drops those that it does not read.
+    ///
     /// # Options
     /// [`timeout`](Self::timeout) and [`deadline`](Self::deadline) are those of the whole task, the
-    /// time included that it waits for the reader. [`retries`](Self::retries) are for a task that
-    /// has emitted nothing: the values of one that has are with the caller, who must not have them
-    /// twice. `chunksize` means nothing here. What the function needs beside its argument must be
+    /// time included that it waits for the reader. [`retries`](Self::retries), for whatever reason,
+    /// are for a task that has emitted nothing: the values of one that has are with the caller, who
+    /// must not have them twice. `chunksize` means nothing here. What the function needs beside its argument must be
     /// in that: [`context`](Self::context) and [`state`](Self::state) are for functions that emit
     /// nothing.
     ///

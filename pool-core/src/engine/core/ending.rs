@@ -10,7 +10,8 @@ use crate::task::chunk::Chunk;
 
 impl Core {
     /// Tasks that emit values do not wait any more until these are read.
-    pub(in crate::engine) fn lift_stream_bounds(&self) {
+    pub(in crate::engine) fn lift_stream_bounds(&mut self) {
+        self.is_joined = true;
         let slots = self.slots.ids();
         let in_flight = slots.flat_map(|slot| self.scheduler.in_flight(slot));
         for chunk in in_flight.chain(self.scheduler.queued()) {

@@ -74,6 +74,8 @@ pub(super) struct Core {
     /// When a call that is here has its deadline, in nanoseconds, or earlier; `u64::MAX`: none has
     /// one.
     next_deadline: u64,
+    /// A thread waits for the end, and tasks that emit values do not wait for their readers.
+    is_joined: bool,
     /// Tasks that were cancelled in the queue and are still there, at most.
     stale: usize,
     /// Processors of this machine.
@@ -115,6 +117,7 @@ impl Core {
             refused: Vec::new(),
             awaiting_room: 0,
             next_deadline: u64::MAX,
+            is_joined: false,
             stale: 0,
             processors: thread::available_parallelism().map_or(1, usize::from),
             watcher: RingWatcher::None,

@@ -38,6 +38,11 @@ impl Core {
         if chunk.is_abandoned() || !self.admit(&mut chunk) {
             return self.refuse(chunk);
         }
+        if self.is_joined
+            && let Some(emissions) = chunk.emissions()
+        {
+            emissions.lift_bound();
+        }
         if let Some(chunk) = self.delay(chunk) {
             self.outrank(chunk.priority());
             self.scheduler.resubmit(chunk);
