@@ -1,5 +1,6 @@
 //! Tasks that give values while they run.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         a_reader_that_is_slow_stops_the_task,
         a_panic_comes_behind_the_values,
         a_value_that_cannot_be_encoded_ends_the_task,
+        a_task_may_catch_what_ends_it,
         the_result_can_be_had_without_the_values,
         a_handle_that_is_dropped_ends_the_task,
         a_task_that_is_cancelled_can_emit_no_more,
@@ -260,6 +262,23 @@ fn a_value_that_cannot_be_encoded_ends_the_task<S: Subject>() {
     assert!(error.to_string().contains("it is unfit"), "{error}");
     // It was no crash.
     assert_eq!(pool.apply(|x: u64| x, 3), Ok(3));
+}
+
+/// Then it goes on, and the panic of a later one is that.
+fn a_task_may_catch_what_ends_it<S: Subject>() {
+    let task = |(), out: &Emitter<Option<Unfit>>| {
+        let emit = AssertUnwindSafe(|| out.emit(Some(Unfit)));
+        assert!(catch_unwind(emit).is_err());
+        out.emit(None).is_ok()
+    };
+    let pool = S::pool(1);
+    let mut values = pool.call(task).stream(());
+    assert!(values.next().unwrap().unwrap().is_none());
+    assert!(values.next().is_none());
+    assert_eq!(values.result(), Ok(true));
+    let fail = |()| -> u64 { panic!("for another reason") };
+    let error = pool.apply(fail, ()).unwrap_err();
+    assert_eq!(error.panic_message(), Some("for another reason"));
 }
 
 /// The task runs to its end without a reader.

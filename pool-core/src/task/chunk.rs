@@ -163,6 +163,9 @@ impl Chunk {
     /// of its items have failed. What is tried again counts when it has ended.
     ///
     /// A chunk that is to begin [later](ChunkOptions::delay) is waited for first.
+    ///
+    /// A task that emits values ([`Call::stream`](crate::Call::stream)) waits here for its reader,
+    /// until that reads on, or cancels the call, or drops its handle.
     pub fn run_here(self) -> usize {
         let mut failed = 0;
         self.run_and_tell(|outcome| failed += outcome.failures());

@@ -277,3 +277,105 @@ impl std::fmt::Debug for Emissions {
         f.debug_struct("Emissions").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::region::RingSizes;
+
+    fn region() -> Arc<Region> {
+        let sizes = RingSizes::both(4096);
+        let (region, _file) = Region::create(Region::bytes_for(sizes)).expect("memory");
+        region.introduce(1, 0, sizes);
+        Arc::new(region)
+    }
+
+    fn value(number: u8) -> Result<Bytes, TaskError> {
+        Ok(Bytes::from(&[number][..]))
+    }
+
+    /// The worker can always emit something when nothing is unread, and never more than the buffer.
+    #[test]
+    fn credit_follows_the_reader() {
+        for buffer in [1, 2, 3, 4, 7, 32] {
+            let (emissions, region) = (Emissions::new(buffer), region());
+            let mut emitted = 0;
+            for round in 0..50_u64 {
+                while emitted - region.consumed(9, emitted) < u64::from(buffer) {
+                    assert_eq!(emissions.push(value(1), &region, 9), Ok(false));
+                    emitted += 1;
+                }
+                assert!(emissions.unread() <= buffer as usize);
+                let refused = emissions.push(value(1), &region, 9);
+                assert_eq!(refused, Err(Overrun), "it has no credit");
+                let read = (round as usize % 5 + 1).min(emissions.unread());
+                for _ in 0..read {
+                    assert!(matches!(emissions.next(), Next::Value(Ok(_))));
+                }
+                if emissions.unread() == 0 {
+                    assert!(emissions.has_credit(), "or it would wait forever");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_does_not_keep_the_task() {
+        for gone in [false, true] {
+            let (emissions, region) = (Emissions::new(4), region());
+            for _ in 0..4 {
+                emissions.push(value(1), &region, 3).expect("credit");
+            }
+            assert!(!emissions.has_credit());
+            match gone {
+                true => emissions.discard(),
+                false => emissions.lift_bound(),
+            }
+            for emitted in 4..100 {
+                assert!(emitted - region.consumed(3, emitted) < 4);
+                emissions.push(value(1), &region, 3).expect("credit");
+            }
+            assert_eq!(emissions.unread(), if gone { 0 } else { 100 });
+        }
+    }
+
+    /// What a worker is told of the last item would hide what it is told of this one.
+    #[test]
+    fn the_next_item_of_the_worker_has_the_word() {
+        let (first, second, region) = (Emissions::new(1), Emissions::new(1), region());
+        first.push(value(1), &region, 1).expect("credit");
+        first.leave_worker();
+        second.push(value(2), &region, 2).expect("credit");
+        assert!(matches!(second.next(), Next::Value(Ok(_))));
+        assert!(matches!(first.next(), Next::Value(Ok(_))));
+        assert_eq!((region.consumed(1, 1), region.consumed(2, 1)), (0, 1));
+    }
+
+    #[test]
+    fn the_end_comes_behind_all_values() {
+        let (emissions, region) = (Emissions::new(4), region());
+        assert!(matches!(emissions.next(), Next::Nothing));
+        emissions.push(value(1), &region, 1).expect("credit");
+        emissions.push(value(2), &region, 1).expect("credit");
+        emissions.end();
+        for number in [1, 2] {
+            let Next::Value(Ok(bytes)) = emissions.next() else {
+                panic!("a value");
+            };
+            assert_eq!(bytes.as_slice()[..], [number]);
+        }
+        assert!(matches!(emissions.next(), Next::End));
+    }
+
+    #[test]
+    fn counts_of_consumed_values_may_wrap() {
+        let region = region();
+        for (item, count) in [(1, 5), (u64::MAX, 1), (7 << 32 | 3, (5 << 32) - 1)] {
+            region.set_consumed(item, count);
+            for unread in [0, 1, 100] {
+                assert_eq!(region.consumed(item, count + unread), count);
+            }
+            assert_eq!(region.consumed(item.wrapping_add(1), count + 1), 0);
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 
 use serde::{Deserialize, Serialize};
 
-use super::context::refuse;
+use super::context::{refuse, take_refusal};
 use crate::broadcast::Attachments;
 use crate::codec;
 use crate::shm::protocol::{Failure, Stage};
@@ -86,13 +86,16 @@ impl<Y> Emitter<Y> {
         // neither clone nor move what is behind that. Nobody else uses `out` meanwhile, which is
         // borrowed.
         let out = unsafe { transmute::<NonNull<dyn Emit + '_>, NonNull<dyn Emit + 'static>>(out) };
-        body(&Self {
+        let result = body(&Self {
             out,
             buffer,
             emitted: Cell::new(0),
             bytes: Cell::default(),
             values: PhantomData,
-        })
+        });
+        // A task that has caught it goes on, and what it panics with later is something else.
+        let _caught = take_refusal();
+        result
     }
 }
 
