@@ -52,8 +52,9 @@ pub fn init() {
 /// a shared object becomes a worker here only where the loader was asked to load it before the
 /// program, without the lock.
 pub fn init_at_load() {
-    arrive(true);
+    // First: a worker may build pools, too.
     IS_CALLED_AT_LOAD.store(true, Ordering::Release);
+    arrive(true);
 }
 
 /// `at_load`: the loader is the caller.

@@ -36,6 +36,8 @@ def maps():
         works()
         assert call("describe_worker") == 0
         assert call("dumps") == 0
+        if not os.environ.get("PROGRAM"):
+            assert call("nests") == 0
     threads = [threading.Thread(target=works) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -208,6 +208,22 @@ pub extern "C" fn describe_worker() -> u64 {
     })
 }
 
+/// A task has a pool of its own.
+#[unsafe(no_mangle)]
+pub extern "C" fn nests() -> u64 {
+    step(|| {
+        let nested = |count: u64| {
+            let pool = SpawnPool::builder().processes(1).build().expect("a pool");
+            pool.map(|x: u64| x + 1, 0..count)
+                .expect("it works")
+                .into_iter()
+                .sum::<u64>()
+        };
+        assert_eq!(shared().apply(nested, 4), Ok(10));
+        0
+    })
+}
+
 /// A dump says where in the object a worker is.
 #[unsafe(no_mangle)]
 pub extern "C" fn dumps() -> u64 {
