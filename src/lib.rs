@@ -457,6 +457,7 @@ pub mod before_main;
 /// // the program
 /// // }
 /// ```
+#[track_caller]
 pub fn init() {
     #[cfg(feature = "spawn")]
     procpool_spawn::init();

@@ -3,9 +3,10 @@
 use std::env;
 use std::error::Error;
 use std::fmt;
+use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use procpool_core::{build_identity, shared_object};
+use procpool_core::{build_identity, is_in_program, shared_object};
 
 use crate::bootstrap;
 use crate::bootstrap_env::{BootstrapEnv, Entry, Target};
@@ -26,6 +27,16 @@ const WORKER: u8 = 2;
 /// Whether the loader has called [`init_at_load`] in this process.
 static IS_CALLED_AT_LOAD: AtomicBool = AtomicBool::new(false);
 
+/// Whether code of the main executable has called [`init`] in this process, so that it does so in
+/// a worker as well, where it is executed again. A shared object that has this crate may be a Rust
+/// library, which the program has by way of the loader.
+static IS_CALLED_BY_PROGRAM: AtomicBool = AtomicBool::new(false);
+
+/// See there.
+pub(crate) fn is_called_by_program() -> bool {
+    IS_CALLED_BY_PROGRAM.load(Ordering::Acquire)
+}
+
 /// Makes this process a worker if it was started as one; returns at once if not.
 ///
 /// To be called as the first line of `main`, in every program that builds a pool whose workers
@@ -40,8 +51,19 @@ static IS_CALLED_AT_LOAD: AtomicBool = AtomicBool::new(false);
 ///
 /// In a shared object, to be called once it is loaded, by a program that a pool
 /// [names](procpool_core::PoolBuilder::program).
+#[track_caller]
 pub fn init() {
-    arrive(false);
+    // What the compiler notes of a caller lies in the caller's object.
+    let caller = std::ptr::from_ref(Location::caller()).addr();
+    let is_of_program = shared_object().is_none() || is_in_program(caller);
+    if is_of_program {
+        IS_CALLED_BY_PROGRAM.store(true, Ordering::Release);
+    }
+    arrive(if is_of_program {
+        Entry::Main
+    } else {
+        Entry::Call
+    });
 }
 
 /// The same, for the loader to call before `main`.
@@ -54,15 +76,19 @@ pub fn init() {
 pub fn init_at_load() {
     // First: a worker may build pools, too.
     IS_CALLED_AT_LOAD.store(true, Ordering::Release);
-    arrive(true);
+    arrive(if shared_object().is_some() {
+        Entry::Load
+    } else {
+        Entry::Main
+    });
 }
 
-/// `at_load`: the loader is the caller.
-fn arrive(at_load: bool) {
+/// This is where a process becomes a worker, if it is to become one here.
+fn arrive(here: Entry) {
     // If the version is another one, it is for another copy of this crate, whose `init` comes next.
     if let Some(called) = called()
         && let Some(launch) = &called.launch
-        && is_meant(launch.target, at_load)
+        && is_meant(launch.target, here)
     {
         match standing(&called) {
             Standing::Called => {
@@ -80,24 +106,25 @@ fn arrive(at_load: bool) {
 ///
 /// One that has nothing of the parent's code refuses in its hello: it is for a copy that is the
 /// only one that can come, and its parent hears at once what is wrong.
-fn is_meant(target: Target, at_load: bool) -> bool {
+fn is_meant(target: Target, here: Entry) -> bool {
     let is_same = target.identity == build_identity();
-    match (target.entry, shared_object()) {
+    match (target.entry, here) {
         // If it is another build, nobody else will say so.
-        (Entry::Main, None) => true,
-        (Entry::Main, Some(_)) | (Entry::Call, None) => false,
-        (Entry::Call, Some(_)) => is_same && !at_load,
-        // Another build was put in the object's place since the parent has loaded it.
-        (Entry::Load, Some(object)) => {
-            let is_preloaded = || {
-                let value = env::var_os(PRELOAD);
-                value.is_some_and(|value| without_preloaded(&value, object).is_some())
-            };
-            at_load && (is_same || is_preloaded())
-        }
+        (Entry::Main, Entry::Main) => is_same || shared_object().is_none(),
+        (Entry::Call, Entry::Call) => is_same,
+        // It may be another build that was put in the object's place.
+        (Entry::Load, Entry::Load) => is_same || is_preloaded(),
         // The loader has not loaded the object: that would have come first.
-        (Entry::Load, None) => true,
+        (Entry::Load, Entry::Main) => true,
+        _ => false,
     }
+}
+
+/// Whether the loader was asked to load this object into the program.
+fn is_preloaded() -> bool {
+    let value = env::var_os(PRELOAD);
+    let object = value.as_deref().zip(shared_object());
+    object.is_some_and(|(value, object)| without_preloaded(value, object).is_some())
 }
 
 /// Whether [`init`] was called where it had to be: to be asked before a pool is built.
@@ -108,7 +135,7 @@ fn is_meant(target: Target, at_load: bool) -> bool {
 pub fn check_ready() -> Result<(), MissingInit> {
     check_not_passed_by()?;
     let is_called = match shared_object() {
-        Some(_) => IS_CALLED_AT_LOAD.load(Ordering::Acquire),
+        Some(_) => IS_CALLED_AT_LOAD.load(Ordering::Acquire) || is_called_by_program(),
         None => STATE.load(Ordering::Acquire) != NOT_CALLED,
     };
     if is_called {
@@ -123,10 +150,10 @@ pub fn check_ready() -> Result<(), MissingInit> {
 pub(crate) fn check_not_passed_by() -> Result<(), MissingInit> {
     if STATE.load(Ordering::Acquire) != WORKER
         && let Some(called) = called()
-        && called
-            .launch
-            .as_ref()
-            .is_none_or(|launch| is_meant(launch.target, false) || is_meant(launch.target, true))
+        && called.launch.as_ref().is_none_or(|launch| {
+            let places = [Entry::Main, Entry::Call, Entry::Load];
+            places.iter().any(|it| is_meant(launch.target, *it))
+        })
         && standing(&called) != Standing::Unconcerned
     {
         // The parent waits for a hello until its deadline, and can say at once what is wrong.

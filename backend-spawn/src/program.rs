@@ -11,6 +11,7 @@ use std::sync::Arc;
 use procpool_core::{LaunchError, build_identity, shared_object};
 
 use crate::bootstrap_env::{Entry, Target};
+use crate::init::is_called_by_program;
 use crate::remedy::{Remedy, Way};
 use crate::sys;
 
@@ -39,8 +40,8 @@ impl Program {
             .caused_by(error)
         };
         let preloaded = match shared_object() {
-            Some(_) => Some(preloadable()?),
-            None => None,
+            Some(_) if !is_called_by_program() => Some(preloadable()?),
+            _ => None,
         };
         let mut arguments: Vec<OsString> = env::args_os().collect();
         if preloaded.is_some() {
@@ -74,8 +75,8 @@ impl Program {
             )));
         };
         let entry = match shared_object() {
-            Some(_) => Entry::Call,
-            None => Entry::Main,
+            Some(_) if !is_called_by_program() => Entry::Call,
+            _ => Entry::Main,
         };
         let way = Way::Named(what.to_string());
         let arguments = [vec![program.to_owned()], args].concat();

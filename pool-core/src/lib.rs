@@ -87,7 +87,8 @@ pub use shm::build_identity::{BuildId, build_id, build_identity};
 pub use shm::region::Region;
 #[doc(hidden)]
 pub use sys::{
-    be_signalled_by, failed, interpreter, off_standard, own_pid, poll, reset_signals, starter,
+    be_signalled_by, failed, interpreter, is_in_program, off_standard, own_pid, poll,
+    reset_signals, starter,
 };
 pub use task::backoff::Backoff;
 pub use task::call_control::Deadline;

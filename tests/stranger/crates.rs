@@ -490,6 +490,111 @@ const INITIALIZED: &str = concat!(
     "\nprocpool::init_before_main!(fork_server);\n"
 );
 
+/// A Rust library that is a shared object, and has the crate for its users.
+pub(crate) const DYLIB: Crate = Crate {
+    name: "dylib",
+    features: "",
+    extra: "\n[lib]\ncrate-type = [\"dylib\"]\n",
+    files: &[(
+        "src/lib.rs",
+        r#"
+pub use procpool;
+
+pub fn square(x: u64) -> u64 { x * x }
+"#,
+    )],
+};
+
+/// One of its users, whose functions are in another object than the crate.
+pub(crate) const USES_DYLIB: Crate = Crate {
+    name: "uses_dylib",
+    features: "",
+    extra: "dylib = { path = \"../dylib\" }\n",
+    files: &[(
+        "src/main.rs",
+        r#"
+use dylib::procpool::{self, AnyPool, ForkPool, ForkServer, Pool, SerialPool, SpawnPool};
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::sync::Mutex;
+
+unsafe extern "C" {
+    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+
+/// Loads the third object, and answers its function.
+fn load(path: &str) -> extern "C" fn(&AnyPool) {
+    let path = CString::new(path).unwrap();
+    unsafe {
+        let library = dlopen(path.as_ptr(), 2);
+        assert!(!library.is_null(), "it cannot be loaded");
+        std::mem::transmute(dlsym(library, c"late".as_ptr()))
+    }
+}
+
+fn load_late(path: String) { load(&path); }
+
+static START: Mutex<u64> = Mutex::new(0);
+
+fn square(x: u64) -> u64 { *START.lock().unwrap() + x * x }
+fn start(x: u64) { *START.lock().unwrap() = x; }
+fn end() { println!("a worker leaves"); }
+
+fn check(name: &str, pool: impl Pool, start: u64) {
+    assert_eq!(pool.map(dylib::square, 0..4).unwrap(), [0, 1, 4, 9]);
+    assert_eq!(pool.map(square, 0..3).unwrap(), [start, start + 1, start + 4]);
+    assert_eq!(pool.apply(|x: u64| x + 1, 3), Ok(4));
+    println!("{name}: it works");
+    pool.close();
+    pool.join().unwrap();
+}
+
+fn main() {
+    procpool::init();
+    ForkServer::start().unwrap().set_global().unwrap();
+    check("serial", SerialPool::new(), 0);
+    let builder = ForkPool::builder().processes(2).initializer(start, 7).finalizer(end);
+    check("fork", builder.build().unwrap(), 7);
+    let builder = SpawnPool::builder().processes(2).initializer(start, 7).finalizer(end);
+    check("spawn", builder.env("A", "B").build().unwrap(), 7);
+
+    let path = std::env::args().nth(1).unwrap();
+    let forked = ForkPool::builder().processes(1).build().unwrap();
+    let late = load(&path);
+    let spawned = SpawnPool::builder().processes(1).initializer(load_late, path).build().unwrap();
+    late(&SerialPool::new().into());
+    late(&forked.clone().into());
+    assert_eq!(forked.map(square, 0..3).unwrap(), [0, 1, 4]);
+    assert_eq!(forked.stats().workers_lost, 0);
+    late(&spawned.into());
+}
+"#,
+    )],
+};
+
+/// Another user, which is loaded when the others run.
+pub(crate) const LATE_DYLIB: Crate = Crate {
+    name: "late_dylib",
+    features: "",
+    extra: "dylib = { path = \"../dylib\" }\n\n[lib]\ncrate-type = [\"dylib\"]\n",
+    files: &[(
+        "src/lib.rs",
+        r#"
+use dylib::procpool::{AnyPool, Pool};
+
+#[unsafe(no_mangle)]
+pub extern "C" fn late(pool: &AnyPool) {
+    for outcome in pool.try_map(|x: u64| x * 2, [1, 2]) {
+        match outcome {
+            Ok(doubled) => println!("late: {doubled}"),
+            Err(error) => println!("late: {:?}: {error}", error.kind()),
+        }
+    }
+}
+"#,
+    )],
+};
+
 /// The one of docs/libraries.md, whose code is to be written.
 pub(crate) const MINE: Crate = Crate {
     name: "mine",

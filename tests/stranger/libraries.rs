@@ -1,6 +1,8 @@
 //! Pools of shared objects: of a Python extension, and of plugins. `python3` must be there.
 
-use crate::crates::{Crate, EXTENSION, HOST, MINE, OTHER_PLUGIN, PLUGIN};
+use crate::crates::{
+    Crate, DYLIB, EXTENSION, HOST, LATE_DYLIB, MINE, OTHER_PLUGIN, PLUGIN, USES_DYLIB,
+};
 use crate::scratch::{Scratch, Told};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stranger/extension/host.py");
@@ -88,6 +90,36 @@ fn a_file_that_is_replaced_is_not_loaded() {
         told.assert_success();
         assert_says(&told, words);
         assert_says(&told, "replaced?");
+    }
+}
+
+/// Where a Rust library is a shared object and has the crate, functions of the program are in another
+/// object than that, and so are those of a third one. A worker that has not loaded it says so, and
+/// lives on.
+#[test]
+fn functions_may_be_in_another_object_than_the_crate() {
+    let scratch = Scratch::with(&[DYLIB, USES_DYLIB, LATE_DYLIB]);
+    let late = "rustc --package late_dylib -- -C prefer-dynamic";
+    scratch.cargo(late).assert_success();
+    let late = scratch.built("liblate_dylib.so");
+    let told = scratch.cargo(&format!("run --package uses_dylib {late}"));
+    told.assert_success();
+    for pool in ["serial", "fork", "spawn"] {
+        assert_says(&told, &format!("{pool}: it works"));
+    }
+    assert_eq!(told.stdout.matches("a worker leaves").count(), 4, "{told}");
+    let late: Vec<&str> = told
+        .stdout
+        .lines()
+        .filter(|it| it.starts_with("late: "))
+        .collect();
+    let [a, b, c, d, e, f] = late[..] else {
+        panic!("six outcomes: {told}");
+    };
+    assert_eq!([a, b, e, f], ["late: 2", "late: 4", "late: 2", "late: 4"]);
+    for refused in [c, d] {
+        assert!(refused.starts_with("late: Decode: "), "{told}");
+        assert!(refused.contains("this worker has not loaded"), "{told}");
     }
 }
 

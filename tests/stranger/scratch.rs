@@ -76,10 +76,12 @@ impl Scratch {
     /// Runs cargo with these arguments, without a network.
     pub(crate) fn cargo(&self, arguments: &str) -> Told {
         let mut command = Command::new(env!("CARGO"));
+        let mut arguments = arguments.split(' ');
         command
-            .args(arguments.split(' '))
+            .args(arguments.next())
             .args(["--offline", "--target-dir"])
             .arg(Self::target())
+            .args(arguments)
             .current_dir(self.folder.path())
             // What is set for this workspace's own packages.
             .env_remove("RUSTC_WORKSPACE_WRAPPER")

@@ -89,7 +89,7 @@ pub enum TaskErrorKind {
     /// No worker can be started any more.
     Launch,
     /// The call itself makes no sense, such as one with a chunk size of zero, or with a function
-    /// that lies outside the program, or the shared object, that procpool is linked into.
+    /// in an object that the loader does not know.
     Invalid,
 }
 

@@ -3,7 +3,7 @@
 
 use nix::libc;
 
-use super::object::own_object;
+use super::object::{Object, own_object};
 
 /// FNV-1a with 128 bits, over words instead of bytes.
 pub(crate) struct Hash(pub(crate) u128);
@@ -38,22 +38,32 @@ pub(crate) fn build_identity(protocol: u32) -> u128 {
     hash.add(env!("CARGO_PKG_VERSION").as_bytes());
     hash.add_word(protocol.into());
     if let Some(own) = own_object() {
-        let object = own.object;
-        for it in object.segments() {
-            hash.add_word(u64::from(it.p_type) << 32 | u64::from(it.p_flags));
-            for number in [it.p_vaddr, it.p_filesz, it.p_memsz] {
-                hash.add_word(number);
-            }
-        }
-        object
-            .content(libc::PT_NOTE)
-            .for_each(|notes| hash.add(notes));
-        if !object.content(libc::PT_NOTE).any(has_build_id) {
-            let tables = object.content(libc::PT_GNU_EH_FRAME);
-            tables.for_each(|table| hash.add(table));
-        }
+        add_object(&mut hash, &own.object);
     }
     hash.0
+}
+
+/// The same of another object than the one that has this crate's code.
+pub(crate) fn identity_of(object: &Object<'_>) -> u128 {
+    let mut hash = Hash::new();
+    add_object(&mut hash, object);
+    hash.0
+}
+
+fn add_object(hash: &mut Hash, object: &Object<'_>) {
+    for it in object.segments() {
+        hash.add_word(u64::from(it.p_type) << 32 | u64::from(it.p_flags));
+        for number in [it.p_vaddr, it.p_filesz, it.p_memsz] {
+            hash.add_word(number);
+        }
+    }
+    object
+        .content(libc::PT_NOTE)
+        .for_each(|notes| hash.add(notes));
+    if !object.content(libc::PT_NOTE).any(has_build_id) {
+        let tables = object.content(libc::PT_GNU_EH_FRAME);
+        tables.for_each(|table| hash.add(table));
+    }
 }
 
 /// A number that two processes share if they run the same build of the same program: the same, but

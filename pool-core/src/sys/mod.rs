@@ -38,12 +38,12 @@ pub(crate) use bonds::{
     leave_with_other_end, raise_oom_score, take_what_was_left,
 };
 pub(crate) use file_size::without_size_signal;
-pub(crate) use image::{Hash, build_content, build_identity};
+pub(crate) use image::{Hash, build_content, build_identity, identity_of};
 #[cfg(target_os = "linux")]
 pub use linux::off_standard;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
-pub use object::interpreter;
+pub use object::{interpreter, is_in_program};
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64")

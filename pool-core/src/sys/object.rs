@@ -50,6 +50,9 @@ pub(crate) fn own_object() -> Option<OwnObject> {
     });
     let found = found?;
     if !found.is_main {
+        // If the loader refuses, it is as for each library in Rust: who unloads one while it has
+        // threads, or references to its constants are about, has said in an `unsafe` block that
+        // there are none.
         keep_loaded(found.object.name);
     }
     Some(found)
@@ -62,13 +65,47 @@ pub(crate) struct OwnObject {
     pub(crate) is_main: bool,
 }
 
-/// Has the loader never unload the object that it has loaded by this name.
-fn keep_loaded(name: &CStr) {
+/// Another object that is loaded, the first one for which this holds. It stays loaded from now on.
+/// `None`: there is no such object, or it is on its way out.
+pub(crate) fn kept_object(is_it: &dyn Fn(&Object<'_>) -> bool) -> Option<Object<'static>> {
+    let mut found = None;
+    let mut is_first = true;
+    visit(&mut |object| {
+        if is_it(&object) {
+            found = Some((object.name.to_owned(), is_first));
+            return false;
+        }
+        is_first = false;
+        true
+    });
+    let (name, is_main) = found?;
+    if !is_main && !keep_loaded(&name) {
+        return None;
+    }
+    // Until a moment ago it may have been unloaded, and another one loaded by that name.
+    let mut found = None;
+    visit(&mut |object| {
+        if is_it(&object) && object.name == &*name {
+            found = Some(object);
+            return false;
+        }
+        true
+    });
+    found
+}
+
+/// Whether an address is in the main executable.
+#[must_use]
+pub fn is_in_program(address: usize) -> bool {
+    main_object().is_some_and(|it| it.has(address))
+}
+
+/// Has the loader never unload the object that it has loaded by this name. `false`: there is none.
+fn keep_loaded(name: &CStr) -> bool {
     let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
-    // SAFETY: the name ends in a zero. Nothing is loaded, and so no code of a library runs. If the
-    // loader refuses, it is as for each library in Rust: who unloads one while it has threads, or
-    // references to its constants are about, has said in an `unsafe` block that there are none.
-    unsafe { libc::dlopen(name.as_ptr(), flags) };
+    // SAFETY: the name ends in a zero. Nothing is loaded, and so no code of a library runs.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
+    !handle.is_null()
 }
 
 /// Gives all of them to `look`, the main executable first. None is unloaded meanwhile, for the
@@ -156,7 +193,7 @@ impl<'a> Object<'a> {
     }
 
     /// Whether this address is in a segment that is loaded.
-    fn has(&self, address: usize) -> bool {
+    pub(crate) fn has(&self, address: usize) -> bool {
         self.segments
             .iter()
             .filter(|it| it.p_type == libc::PT_LOAD)
@@ -218,9 +255,24 @@ mod tests {
         );
         let here = own_object as fn() -> _ as usize;
         assert!(own.object.has(here));
+        assert!(is_in_program(here) && !is_in_program(0));
         let mut others = 0;
         for_each_object(|object| others += usize::from(!object.has(here)));
         assert!(others > 0, "the C library is elsewhere");
+    }
+
+    #[test]
+    fn an_object_that_is_found_is_kept() {
+        let own = own_object().expect("this program").object;
+        let other = |it: &Object<'_>| !it.has(own_object as fn() -> _ as usize);
+        let is_file = |it: &Object<'_>| other(it) && it.name().to_bytes().contains(&b'/');
+        let library = kept_object(&is_file).expect("the C library, or the loader");
+        assert_ne!(library.base(), own.base());
+        let again = kept_object(&|it| it.base() == library.base()).expect("it is loaded");
+        assert_eq!(again.name(), library.name());
+        assert!(kept_object(&|_| false).is_none());
+        let main = kept_object(&|it| it.base() == own.base()).expect("it needs no name");
+        assert_eq!(main.base(), own.base());
     }
 
     #[test]

@@ -174,7 +174,8 @@ impl WorkerChannel {
 
     /// Runs a frame's items. `false`: there is no such function.
     fn run(&mut self, header: &FrameHeader) -> bool {
-        let Some(entry) = FunctionId::resolve(header.entry) else {
+        let found = FunctionId::resolve(header.entry);
+        let Some(entry) = found.or_else(|| FunctionId::missing(header.entry)) else {
             return false;
         };
         let max_result = self

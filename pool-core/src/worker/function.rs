@@ -9,13 +9,16 @@
 //! [build](crate::build_identity) its parent is.
 //!
 //! One process may have several objects with a copy of the crate in each, a program and its
-//! plugins. Each copy knows the functions of its own object alone, and refuses all others: those
-//! of a Rust library (`dylib`) whose crate lies in another one, too.
+//! plugins. Each copy has a [`SEAL`] of its own, and knows only the functions that point to it.
+//!
+//! Functions of other objects than the crate's (those of a program that has the crate by way of a
+//! Rust `dylib`) are named by a tag of their object, which is made of its content, and the place in
+//! it. A worker that has no object with that tag runs [`Missing`] in place of the function.
 //!
 //! A number from another process is checked before it means anything: it must lead to a constant
-//! of the object that has the [`SEAL`]'s address and the mark, which no other constant has.
-//! Whoever forges a number can choose among the functions of this object's calls, and nothing
-//! else.
+//! of an object that has the seal's address and the mark, which no other constant has.
+//! Whoever forges a number can choose among the functions of calls of this copy of the crate, and
+//! nothing else.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -24,13 +27,14 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::ChunkRun;
 use super::emitter::Emitter;
 use super::name::name_of;
-use crate::process::code::{own_code, own_image};
+use crate::process::code::{other_image_of, other_image_with, own_image};
+use crate::sys::{Image, OtherImage};
 
 /// A function that can be named to another process that runs this program, or has loaded this
 /// shared object.
@@ -115,7 +119,7 @@ impl FunctionId {
     /// there are types without a value.
     ///
     /// # Errors
-    /// [`NotInObject`] when the function is part of another object than this crate.
+    /// [`NotInObject`] when the loader does not know the object that the function is in.
     #[inline]
     pub fn of<F, A, R>(_function: &F) -> Result<Self, NotInObject>
     where
@@ -163,13 +167,24 @@ impl FunctionId {
     /// The same, if it is where another process finds it.
     #[inline]
     fn located(self) -> Result<Self, NotInObject> {
-        let image = own_image();
-        let record = ptr::from_ref(self.0).addr();
-        if image.code.contains(&self.address()) && image.span.contains(&record) {
+        if self.is_in(own_image()) || self.is_elsewhere() {
             Ok(self)
         } else {
             Err(NotInObject { name: self.name() })
         }
+    }
+
+    fn is_in(self, image: &Image) -> bool {
+        let record = ptr::from_ref(self.0).addr();
+        image.code.contains(&self.address()) && image.span.contains(&record)
+    }
+
+    /// Whether it is in an object for which there are numbers, and which is not the own one.
+    #[cold]
+    fn is_elsewhere(self) -> bool {
+        let record = ptr::from_ref(self.0).addr();
+        let other = other_image_with(record).filter(|it| self.is_in(&it.image));
+        other.is_some_and(|it| number_elsewhere(it, record).is_some())
     }
 
     fn address(self) -> usize {
@@ -181,7 +196,15 @@ impl FunctionId {
     #[must_use]
     pub fn number(self) -> u64 {
         let record = ptr::from_ref(self.0).expose_provenance();
-        record.wrapping_sub(own_code().start) as u64
+        let own = own_image();
+        if own.span.contains(&record) {
+            return record.wrapping_sub(own.code.start) as u64;
+        }
+        let other = other_image_with(record);
+        // There is one, or there would be no value of this type; and this is no function's number.
+        other
+            .and_then(|it| number_elsewhere(it, record))
+            .unwrap_or(0)
     }
 
     /// The function with this number. `None`: no call in this program is of a function with it.
@@ -195,8 +218,25 @@ impl FunctionId {
 
     /// The same for a worker, which also runs functions of this crate's.
     pub(crate) fn resolve(number: u64) -> Option<Self> {
+        if is_elsewhere(number) {
+            return Self::resolve_elsewhere(number);
+        }
         let image = own_image();
         let address = image.code.start.wrapping_add(usize::try_from(number).ok()?);
+        Self::at(address, image)
+    }
+
+    #[cold]
+    fn resolve_elsewhere(number: u64) -> Option<Self> {
+        let other = other_image_of(number << 2 >> (u64::BITS - OtherImage::TAG_BITS))?;
+        let place = number & ((1 << PLACE_BITS) - 1);
+        let distance = usize::try_from(place).ok()?.checked_mul(PLACE_UNIT)?;
+        Self::at(other.image.span.start.checked_add(distance)?, &other.image)
+    }
+
+    /// The function whose constant is at this address, in this image of an object that is never
+    /// unloaded. `None`: that is none of ours.
+    fn at(address: usize, image: &Image) -> Option<Self> {
         let end = address.checked_add(size_of::<Function>())?;
         let is_inside = |range: &Range<usize>| range.start <= address && end <= range.end;
         if !address.is_multiple_of(align_of::<Function>()) || !image.constants.iter().any(is_inside)
@@ -205,20 +245,29 @@ impl FunctionId {
         }
         let words = ptr::with_exposed_provenance::<u64>(address);
         // SAFETY: it is aligned, and as many bytes as a `Function` has are readable from there:
-        // they lie in a segment of this object, which stays loaded. Nobody writes them (volatile,
+        // they lie in a segment of the object, which stays loaded. Nobody writes them (volatile,
         // since in a program that was linked without unwritable tables somebody might).
         let [seal, first, second] = [0, 1, 2].map(|at| unsafe { words.add(at).read_volatile() });
         if seal != ptr::from_ref(&SEAL).addr() as u64 || [first, second] != MARK {
             return None;
         }
         // SAFETY: only a `Function` has the address of the seal, which is private to this file,
-        // with the mark behind it; and each of them is a constant of this object, which is never
+        // with the mark behind it; and each of them is a constant of its object, which is never
         // unloaded.
         let function = unsafe { &*ptr::with_exposed_provenance::<Function>(address) };
         image
             .code
             .contains(&(function.run as usize))
             .then_some(Self(function))
+    }
+
+    /// What runs in place of the function with this number, if that is in an object that this
+    /// process has not loaded.
+    pub(crate) fn missing(number: u64) -> Option<Self> {
+        fn entry<F: Fn(Missing) + Stateless>(_: F) -> FunctionId {
+            FunctionId(Function::of::<F, Missing, (), true>())
+        }
+        is_elsewhere(number).then(|| entry(|_| ()))
     }
 
     /// The function in this process.
@@ -242,6 +291,39 @@ impl FunctionId {
     }
 }
 
+/// The argument of a function that is not there: no bytes are one.
+#[derive(Serialize)]
+enum Missing {}
+
+impl<'de> Deserialize<'de> for Missing {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom(
+            "the function is in a shared object that this worker has not loaded: load it before \
+             the fork server starts, in the initializer, or as a dependency of the program",
+        ))
+    }
+}
+
+/// Which numbers are of functions in other objects: those that begin with these two bits. (Of a
+/// distance in the own object, the first two bits are equal.) The object's tag follows, and the
+/// place in it.
+const ELSEWHERE: u64 = 0b01 << 62;
+const PLACE_BITS: u32 = u64::BITS - 2 - OtherImage::TAG_BITS;
+/// Places are counted in these.
+const PLACE_UNIT: usize = align_of::<Function>();
+
+fn is_elsewhere(number: u64) -> bool {
+    number >> 62 == ELSEWHERE >> 62
+}
+
+/// The number of the function whose constant is at this address of another object. `None`: it is
+/// too far from its beginning.
+fn number_elsewhere(other: &OtherImage, record: usize) -> Option<u64> {
+    let place = record.checked_sub(other.image.span.start)? / PLACE_UNIT;
+    let place = u64::try_from(place).ok()?;
+    (place >> PLACE_BITS == 0).then_some(ELSEWHERE | other.tag << PLACE_BITS | place)
+}
+
 impl PartialEq for FunctionId {
     fn eq(&self, other: &Self) -> bool {
         self.address() == other.address()
@@ -262,7 +344,7 @@ impl fmt::Debug for FunctionId {
     }
 }
 
-/// A function that is part of another object than this crate cannot be named to another process.
+/// A function in an object that the loader does not know cannot be named to another process.
 #[derive(Debug, Clone, Copy)]
 pub struct NotInObject {
     name: &'static str,
@@ -272,13 +354,8 @@ impl fmt::Display for NotInObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the function {} lies outside the {} that procpool is linked into, where a worker could \
-             not find it; call it from a function of that, and pass that function",
-            self.name,
-            match own_image().shared {
-                Some(_) => "shared object",
-                None => "program",
-            }
+            "the function {} is in no object that the loader knows, so a worker could not find it",
+            self.name
         )
     }
 }
@@ -366,6 +443,7 @@ unsafe fn zst_value<F: Stateless>() -> F {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::code::own_code;
 
     fn double(x: u64) -> u64 {
         x * 2
@@ -445,6 +523,37 @@ mod tests {
             assert!(own_code().contains(&function.address()));
             assert!(!function.name().is_empty());
         }
+    }
+
+    /// As a program has it whose functions are in another object than the crate.
+    #[test]
+    fn a_function_elsewhere_has_a_number() {
+        let entry = entry_of(double);
+        let record = ptr::from_ref(entry.0).expose_provenance();
+        // Its own object is one that has it, too.
+        let object = other_image_with(record).expect("this program");
+        let number = number_elsewhere(object, record).expect("it is near");
+        assert!(is_elsewhere(number) && !is_elsewhere(entry.number()));
+        assert_eq!(FunctionId::from_number(number), Some(entry));
+        assert!(entry.is_elsewhere());
+        // Of another object, or beside it in this one, nothing is found.
+        for wrong in [
+            1 << PLACE_BITS,
+            1 << (PLACE_BITS + 20),
+            1,
+            1 << (PLACE_BITS - 1),
+        ] {
+            let found = FunctionId::from_number(number ^ wrong);
+            assert!(found.is_none_or(|it| it != entry), "{wrong:x}");
+        }
+        assert_eq!(FunctionId::from_number(ELSEWHERE), None);
+        assert_eq!(FunctionId::from_number(ELSEWHERE | (ELSEWHERE - 1)), None);
+        assert!(FunctionId::missing(ELSEWHERE).is_some());
+        assert!(FunctionId::missing(entry.number()).is_none());
+        // What is far from the beginning of its object has none.
+        let far = object.image.span.start + (PLACE_UNIT << PLACE_BITS);
+        assert_eq!(number_elsewhere(object, far), None);
+        assert!(number_elsewhere(object, far - PLACE_UNIT).is_some());
     }
 
     /// A worker's settings are no task.

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use nix::libc;
 
-use crate::sys::object::{Object, own_object};
+use crate::sys::identity_of;
+use crate::sys::object::{Object, kept_object, own_object};
 
 /// Where an object lies in this process.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +36,41 @@ pub(crate) fn own_image() -> io::Result<Image> {
         })
         .filter(|image| !image.code.is_empty())
         .ok_or_else(|| io::Error::other("the loader does not say where the program's code is"))
+}
+
+/// An object that has functions for pools, but not this crate's code. It is never unloaded.
+#[derive(Debug)]
+pub(crate) struct OtherImage {
+    /// Which build of which object it is, as far as [`TAG_BITS`](Self::TAG_BITS) say it.
+    pub(crate) tag: u64,
+    pub(crate) image: Image,
+}
+
+impl OtherImage {
+    pub(crate) const TAG_BITS: u32 = 33;
+
+    fn of(object: &Object<'static>) -> Self {
+        Self {
+            tag: tag_of(object),
+            image: image_of(object),
+        }
+    }
+}
+
+fn tag_of(object: &Object<'_>) -> u64 {
+    let identity = identity_of(object);
+    let folded = (identity >> 64) as u64 ^ identity as u64;
+    folded >> (u64::BITS - OtherImage::TAG_BITS)
+}
+
+/// The object that has something at this address.
+pub(crate) fn other_image_with(address: usize) -> Option<OtherImage> {
+    kept_object(&|object| object.has(address)).map(|object| OtherImage::of(&object))
+}
+
+/// The object with this tag.
+pub(crate) fn other_image_of(tag: u64) -> Option<OtherImage> {
+    kept_object(&|object| tag_of(object) == tag).map(|object| OtherImage::of(&object))
 }
 
 fn image_of(object: &Object<'_>) -> Image {

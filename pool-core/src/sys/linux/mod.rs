@@ -20,7 +20,7 @@ pub(crate) use barrier::{
 };
 pub(crate) use bell::{inode, ring_bell};
 pub(crate) use clock::{CpuClock, cpu_ns, now, now_ns};
-pub(crate) use code::{Image, own_image};
+pub(crate) use code::{Image, OtherImage, other_image_of, other_image_with, own_image};
 pub use descriptor::off_standard;
 pub(crate) use epoll::Poller;
 pub(crate) use event::Event;
