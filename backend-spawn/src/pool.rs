@@ -15,7 +15,8 @@ use crate::program::Program;
 ///
 /// A worker starts from nothing: the program's `main` runs in it up to [`init`](crate::init()),
 /// which is therefore the first line of `main`. It does not matter what threads the program has.
-/// Dropping the pool terminates it.
+/// Dropping the pool terminates it. In a shared object the workers are the program with the object
+/// loaded into it first; [`program`](PoolBuilder::program) names another one.
 ///
 /// ```no_run
 /// # mod procpool { pub use procpool_core::*; pub use procpool_spawn::*; }

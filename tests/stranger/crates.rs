@@ -26,6 +26,11 @@ impl Crate {
         )
     }
 
+    /// The same by another name: what is built for one test, no other test builds anew meanwhile.
+    pub(crate) const fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
     const fn program(name: &'static str, files: &'static [(&'static str, &'static str)]) -> Self {
         Self {
             name,

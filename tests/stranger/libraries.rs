@@ -49,7 +49,7 @@ const CLEAN: &str = r#"worker: ("", "", false)"#;
 /// costs one item; initializers and finalizers run.
 #[test]
 fn python_maps() {
-    let object = Object::of(PLUGIN);
+    let object = Object::of(PLUGIN.named("plugin_maps"));
     for backend in ["serial", "fork", "spawn"] {
         let told = object.python("maps", backend, &[]);
         if backend != "serial" {
@@ -64,7 +64,10 @@ fn python_maps() {
 /// the loader calls in it makes no worker then, whose threads would wait for the loader forever.
 #[test]
 fn python_makes_workers() {
-    for case in [EXTENSION, PLUGIN] {
+    for case in [
+        EXTENSION.named("extension_makes"),
+        PLUGIN.named("plugin_makes"),
+    ] {
         let object = Object::of(case);
         let program = object.program("extension.init_extension(); print('passed by')");
         let told = object.python("maps", "spawn", &[("PROGRAM", &program)]);
@@ -77,8 +80,8 @@ fn python_makes_workers() {
 /// the pool is built, and when a worker is to take another one's place.
 #[test]
 fn a_file_that_is_replaced_is_not_loaded() {
-    let object = Object::of(PLUGIN);
-    let other = Object::of(OTHER_PLUGIN);
+    let object = Object::of(PLUGIN.named("plugin_replaced"));
+    let other = Object::of(OTHER_PLUGIN.named("other_plugin_replaced"));
     for (when, words) in [
         ("before", "refused: InvalidConfig"),
         ("after", "ended: Launch"),
@@ -146,7 +149,7 @@ fn the_page_about_libraries_works() {
 /// However Python ends, its workers do: by the end of the script, Ctrl-C, `SIGKILL`.
 #[test]
 fn no_worker_outlives_python() {
-    let object = Object::of(PLUGIN);
+    let object = Object::of(PLUGIN.named("plugin_outlives"));
     let program = object.program("extension.init_extension()");
     for (backend, variables) in [
         ("fork", &[][..]),
@@ -164,7 +167,7 @@ fn no_worker_outlives_python() {
 /// with a server that was started before, and with workers that are executed.
 #[test]
 fn python_with_threads() {
-    let object = Object::of(EXTENSION);
+    let object = Object::of(EXTENSION.named("extension_threads"));
     let told = object.python("with_threads", "fork", &[]);
     for words in [
         "refused: Threads",
@@ -176,7 +179,7 @@ fn python_with_threads() {
     }
     let told = object.python("with_threads", "fork", &[("SERVER_FIRST", "yes")]);
     assert_says(&told, "it works");
-    let object = Object::of(PLUGIN);
+    let object = Object::of(PLUGIN.named("plugin_threads"));
     for backend in ["fork", "spawn"] {
         assert_says(&object.python("with_threads", backend, &[]), "it works");
     }
@@ -186,10 +189,10 @@ fn python_with_threads() {
 /// executed.
 #[test]
 fn a_shared_object_without_init_is_told_so() {
-    let told = Object::of(EXTENSION).python("opens", "spawn", &[]);
+    let told = Object::of(EXTENSION.named("extension_uninitialised")).python("opens", "spawn", &[]);
     for words in [
         "refused: MissingInit",
-        "libextension.so",
+        "libextension_uninitialised.so",
         "procpool::init_before_main!() in it",
         ".program(..)",
         "ForkPool",
@@ -205,9 +208,9 @@ fn a_shared_object_without_init_is_told_so() {
 /// that is not there.
 #[test]
 fn a_program_that_becomes_no_worker_is_told_so() {
-    let object = Object::of(EXTENSION);
+    let object = Object::of(EXTENSION.named("extension_programs"));
     let ends = "before it reached procpool::init(): python3 must load this very build of";
-    let other = Object::of(PLUGIN);
+    let other = Object::of(PLUGIN.named("plugin_programs"));
     for (program, words) in [
         ("python3\n-c\npass".to_owned(), ends),
         (object.program("print('only loaded')"), ends),
@@ -235,10 +238,14 @@ fn a_program_that_becomes_no_worker_is_told_so() {
 /// time.
 #[test]
 fn plugins_have_pools_of_their_own() {
-    let scratch = Scratch::with(&[HOST, EXTENSION, PLUGIN, OTHER_PLUGIN]);
+    let cases = [
+        EXTENSION.named("closed_plugin"),
+        PLUGIN.named("one_plugin"),
+        OTHER_PLUGIN,
+    ];
+    let scratch = Scratch::with(&[&cases[..], &[HOST]].concat());
     scratch.cargo("build --workspace").assert_success();
-    let names = ["extension", "plugin", "other_plugin"];
-    let paths = names.map(|name| scratch.built(&format!("lib{name}.so")));
+    let paths = cases.map(|case| scratch.built(&format!("lib{}.so", case.name)));
     let told = scratch.run("host", &paths.each_ref().map(String::as_str));
     told.assert_success();
     assert_says(&told, "pools of 2 plugins and of the program work");

@@ -45,37 +45,40 @@ pub(crate) fn find_own_image() -> io::Result<&'static Image> {
     }
 }
 
-/// The objects besides the own one that functions were found in.
+/// The objects besides the own one that functions were found in. The loader is never asked under
+/// this lock: a library that it is loading may wait for it.
 static OTHERS: Mutex<Vec<&'static OtherImage>> = Mutex::new(Vec::new());
 
 /// The object that has something at this address, which is not the own one.
 pub(crate) fn other_image_with(address: usize) -> Option<&'static OtherImage> {
-    let mut others = others();
-    let known = others.iter().find(|it| it.image.span.contains(&address));
-    if let Some(known) = known {
-        return Some(known);
-    }
-    let found = sys::other_image_with(address)?;
-    // Two of the same tag could not be told apart in a worker.
-    let is_new = others.iter().all(|it| it.tag != found.tag);
-    is_new.then(|| remember(&mut others, found))
+    let is_it = |it: &OtherImage| it.image.span.contains(&address);
+    known(is_it).or_else(|| {
+        let found = remember(sys::other_image_with(address)?);
+        // Two of the same tag could not be told apart in a worker: the first one has it.
+        Some(found).filter(|it| is_it(it))
+    })
 }
 
 /// The object with this tag. It is looked for each time until it is found: it may be loaded yet.
 pub(crate) fn other_image_of(tag: u64) -> Option<&'static OtherImage> {
-    let mut others = others();
-    if let Some(known) = others.iter().find(|it| it.tag == tag) {
-        return Some(known);
-    }
-    let found = sys::other_image_of(tag)?;
-    Some(remember(&mut others, found))
+    known(|it| it.tag == tag).or_else(|| sys::other_image_of(tag).map(remember))
+}
+
+fn known(is_it: impl Fn(&OtherImage) -> bool) -> Option<&'static OtherImage> {
+    let others = others();
+    others.iter().copied().find(|it| is_it(it))
 }
 
 fn others() -> MutexGuard<'static, Vec<&'static OtherImage>> {
     OTHERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn remember(others: &mut Vec<&'static OtherImage>, found: OtherImage) -> &'static OtherImage {
+/// What is known by the tag of this one: this one, unless there was one before.
+fn remember(found: OtherImage) -> &'static OtherImage {
+    let mut others = others();
+    if let Some(known) = others.iter().copied().find(|it| it.tag == found.tag) {
+        return known;
+    }
     let found = Box::leak(Box::new(found));
     others.push(found);
     found

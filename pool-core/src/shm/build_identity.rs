@@ -18,7 +18,7 @@ pub const PROTOCOL_VERSION: u32 = 4;
 #[must_use]
 pub fn build_identity() -> u128 {
     static IDENTITY: OnceLock<u128> = OnceLock::new();
-    *IDENTITY.get_or_init(|| crate::sys::build_identity(PROTOCOL_VERSION))
+    once(&IDENTITY, || crate::sys::build_identity(PROTOCOL_VERSION))
 }
 
 /// Which build of which program a process runs: see [`build_id`].
@@ -51,5 +51,17 @@ impl fmt::Debug for BuildId {
 #[must_use]
 pub fn build_id() -> BuildId {
     static ID: OnceLock<BuildId> = OnceLock::new();
-    *ID.get_or_init(|| BuildId(crate::sys::build_content(PROTOCOL_VERSION)))
+    once(&ID, || BuildId(crate::sys::build_content(PROTOCOL_VERSION)))
+}
+
+/// What `compute` says, kept. Several threads may compute it at a time, for none waits for another:
+/// `compute` asks the loader, and a library that it is loading may ask for this.
+fn once<T: Copy>(kept: &OnceLock<T>, compute: impl FnOnce() -> T) -> T {
+    match kept.get() {
+        Some(value) => *value,
+        None => {
+            let value = compute();
+            *kept.get_or_init(|| value)
+        }
+    }
 }

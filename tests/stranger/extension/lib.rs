@@ -242,7 +242,7 @@ pub extern "C" fn dumps() -> u64 {
             .iter()
             .any(|worker| is_there(&worker.stack))
         {
-            assert!(!handle.is_ready());
+            assert!(!handle.is_ready(), "it has ended: {:?}", handle.get());
         }
         handle.kill();
         0
