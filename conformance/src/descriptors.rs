@@ -12,6 +12,7 @@ use procpool::{Broadcast, Fd, Pool, TaskErrorKind};
 
 use crate::backends::{Builder, Processes, Subject};
 use crate::file_barrier::{self, Gate};
+use crate::procfs::{wait_until, workers};
 use crate::program::{Program, again, programs};
 use crate::trial::Test;
 use crate::watchdog;
@@ -59,11 +60,14 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         many_on_their_way,
         a_task_that_closes_what_it_does_not_know,
         a_worker_passes_it_on_to_its_own_pool,
+        what_was_sent_and_taken_back_is_closed,
+        a_storm_of_deaths,
+        nothing_is_left,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: without_rights, no_descriptors_here, congested]
+    programs![S: without_rights, no_descriptors_here, congested, many_calls]
 }
 
 /// Nor does what is in a result.
@@ -715,4 +719,108 @@ fn a_worker_passes_it_on_to_its_own_pool<S: Processes>() {
         let (made, heard) = pool.apply(outer::<S>, file_of(&text)).unwrap();
         assert_eq!((read(made), heard), (text.clone(), text));
     }
+}
+
+/// The worker has it already, behind what it runs.
+fn what_was_sent_and_taken_back_is_closed<S: Processes>() {
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let busy = pool.apply_async(|gate: String| file_barrier::pass(&gate), gate.ticket());
+    gate.wait_for(1);
+    let (hear, out) = io::pipe().expect("descriptors");
+    let cancelled = Vec::from_iter((0..10).map(|_| {
+        let copy = Fd::from(out.try_clone().expect("descriptors"));
+        pool.apply_async(|_: Fd| (), copy)
+    }));
+    let behind = pool.apply_async(read, file_of("behind"));
+    drop(out);
+    cancelled.iter().for_each(procpool::TaskHandle::cancel);
+    gate.open();
+    busy.get().unwrap();
+    assert_eq!(behind.get().unwrap(), "behind");
+    // Also if nobody asks for the outcomes.
+    assert_eq!(read_to_end(hear), "");
+    for task in cancelled {
+        task.get()
+            .map_or_else(|error| assert!(error.is_cancelled(), "{error}"), |()| ());
+    }
+}
+
+/// Every third item takes its worker along, twice.
+fn a_storm_of_deaths<S: Processes>() {
+    fn work((at, fd): (u32, Fd)) -> (u32, Fd, Broadcast<[u32]>) {
+        let mut file = File::from(fd.into_owned());
+        file.write_all(b"x").expect("space");
+        let tries = file.metadata().expect("a file").len();
+        if at % 3 == 0 && tries < 3 {
+            std::process::abort();
+        }
+        (
+            at,
+            file.into(),
+            Broadcast::new(vec![at; 3]).expect("memory"),
+        )
+    }
+    watchdog::allow(3);
+    let pool = S::quiet_pool(3);
+    for chunksize in [1, 7, 30] {
+        let files = (0..60).map(|at| (at, file_of("")));
+        let call = pool.call(work).retries(2).chunksize(chunksize);
+        let found = call.map(Vec::from_iter(files)).unwrap();
+        for (at, (same, fd, shared)) in (0..).zip(found) {
+            assert_eq!((at, &*shared), (same, &[at; 3][..]));
+            rewind(&fd);
+            assert_eq!(read(fd), if at % 3 == 0 { "xxx" } else { "x" });
+        }
+    }
+}
+
+fn many_calls<S: Processes>() {
+    fn open(pid: u32) -> usize {
+        procpool_testing::procfs::descriptors(pid).len()
+    }
+    let pool = S::quiet_pool(2);
+    let calls = || {
+        let both = |(fd, ends): (Fd, bool)| {
+            if ends {
+                std::process::abort();
+            }
+            let text = read(fd);
+            (file_of(&text), Broadcast::new(text).expect("memory"))
+        };
+        for at in 0..100 {
+            let ends = at % 50 == 49;
+            let (file, text) = match pool.apply(both, (file_of("text"), ends)) {
+                Ok(result) => result,
+                Err(error) => {
+                    assert!(ends && error.is_worker_lost(), "{error}");
+                    continue;
+                }
+            };
+            assert_eq!((read(file), &*text), ("text".to_owned(), "text"));
+        }
+        drop(pool.map_async(both, (0..20).map(|_| (file_of("text"), false))));
+        let handle = pool.apply_async(both, (file_of("text"), false));
+        handle.cancel();
+        drop(pool.apply_async(|fd: Fd| fd, file_of("unread")));
+        let some = pool.imap(read, (0..50).map(|_| file_of("some")));
+        assert_eq!(some.take(5).filter(Result::is_ok).count(), 5);
+        pool.map(|x: u64| x, 0..100).unwrap();
+    };
+    calls();
+    // What the first calls have opened stays: epolls, the events of threads.
+    let here = open(std::process::id());
+    for _ in 0..3 {
+        calls();
+    }
+    // What nobody reads is closed by another thread.
+    wait_until(|| open(std::process::id()) <= here + 2);
+    for worker in workers(&pool) {
+        wait_until(|| open(worker) < 25);
+    }
+}
+
+/// Neither with the parent nor with workers.
+fn nothing_is_left<S: Processes>() {
+    assert_eq!(again::<S>("many_calls").lines(), [""; 0]);
 }

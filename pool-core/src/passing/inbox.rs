@@ -20,8 +20,9 @@ use crate::sys;
 const PATIENCE_NS: u64 = 10_000_000_000;
 
 thread_local! {
-    /// That of the worker that serves in this thread.
-    static INBOX: RefCell<Option<Inbox>> = const { RefCell::new(None) };
+    /// That of the worker that serves in this thread. It is never dropped: a task may have closed
+    /// what it has, and then the numbers are nobody's, or those of files of the task's.
+    static INBOX: RefCell<Option<ManuallyDrop<Inbox>>> = const { RefCell::new(None) };
 }
 
 /// See the module.
@@ -56,10 +57,10 @@ enum Awaited {
     Memory(Key),
 }
 
-/// This thread takes its packets from there from now on. One that it had before, of a worker that
-/// this process is a mere copy of, is closed.
+/// This thread takes its packets from there from now on. One that it had before was that of a
+/// worker that this process is a mere copy of.
 pub(crate) fn open_inbox(socket: OwnedFd, running: impl Fn() -> u64 + 'static) {
-    INBOX.set(Some(Inbox {
+    INBOX.set(Some(ManuallyDrop::new(Inbox {
         inode: sys::inode(socket.as_fd()),
         socket: Some(socket),
         running: Box::new(running),
@@ -68,7 +69,7 @@ pub(crate) fn open_inbox(socket: OwnedFd, running: impl Fn() -> u64 + 'static) {
         memory: BTreeMap::new(),
         has_lost_memory: false,
         freed: Vec::new(),
-    }));
+    })));
 }
 
 /// Descriptors come, or have come, for items of the next frame.
