@@ -23,6 +23,8 @@ pub trait Subject: 'static {
     const IS_TRACED: bool = true;
     /// Whether they carry what tasks emit: see [`Call::stream`](procpool::Call::stream).
     const CARRIES_VALUES: bool = true;
+    /// How often there is a buffer for them: a pool elsewhere has one on each side.
+    const STREAM_BUFFERS: usize = 1;
     /// Whether tasks run where a descriptor can be passed to: not on another machine.
     const PASSES_DESCRIPTORS: bool = true;
 

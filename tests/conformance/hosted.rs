@@ -4,7 +4,8 @@
 //! The other machine is this process, and its pool a [`SpawnPool`]. But nothing goes there or comes
 //! back other than as bytes, and values that are broadcast as their content.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use procpool::executor::{
@@ -22,9 +23,9 @@ pub(crate) struct Hosted;
 impl Subject for Hosted {
     type Pool = HostedPool;
     const NAME: &str = "hosted";
+    const STREAM_BUFFERS: usize = 2;
     const PASSES_DESCRIPTORS: bool = false;
     const IS_TRACED: bool = false;
-    const CARRIES_VALUES: bool = false;
 
     fn pool(workers: usize) -> HostedPool {
         HostedPool::new(workers)
@@ -74,7 +75,7 @@ struct Hosting {
 /// A chunk that the host has, or has had.
 struct Job {
     completion: Weak<Completion>,
-    submitted: Submitted,
+    submitted: Arc<Submitted>,
 }
 
 impl Hosting {
@@ -86,6 +87,21 @@ impl Hosting {
 /// The same content on the other machine.
 fn carried(content: &BroadcastContent) -> BroadcastContent {
     BroadcastContent::new(content.bytes()).expect("there is memory")
+}
+
+/// Takes the values that a task emits from there to here, as they are read here.
+async fn carry(there: &Submitted, here: &Completion) {
+    loop {
+        poll_fn(|context| here.poll_room(context)).await;
+        let Some(value) = poll_fn(|context| there.poll_value(context)).await else {
+            return;
+        };
+        let value = Outcome::from_bytes(&value.to_bytes()).expect("it is an outcome");
+        if !here.emit(value) {
+            // Nobody wants any more.
+            return;
+        }
+    }
 }
 
 impl Executor for Hosting {
@@ -112,7 +128,25 @@ impl Executor for Hosting {
                 .complete(index, here)
                 .expect("each item has one outcome");
         };
-        let submitted = there.submit_to(self.host.executor(), deliver);
+        let submitted = match there.options().emits {
+            None => Arc::new(there.submit_to(self.host.executor(), deliver)),
+            Some(_) => {
+                let (sender, outcome) = mpsc::channel();
+                let send = move |index: usize, outcome: Outcome| {
+                    let _ = sender.send((index, outcome));
+                };
+                let submitted = Arc::new(there.stream_to(self.host.executor(), send));
+                let (values, here) = (submitted.clone(), weak.upgrade().expect("it is here"));
+                std::thread::spawn(move || {
+                    smol::block_on(carry(&values, &here));
+                    // Behind all values.
+                    if let Ok((index, outcome)) = outcome.recv() {
+                        deliver(index, outcome);
+                    }
+                });
+                submitted
+            }
+        };
         let mut jobs = self.jobs();
         jobs.retain(|job| job.completion.strong_count() > 0);
         if let Some(completion) = weak.upgrade() {
@@ -160,6 +194,11 @@ impl Executor for Hosting {
     fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
         if self.callbacks.is_current_thread() {
             return Err(JoinError::from_inside());
+        }
+        for job in &*self.jobs() {
+            if let Some(completion) = job.completion.upgrade() {
+                completion.keep_unread();
+            }
         }
         let has_ended = self.host.executor().join(deadline)?;
         Ok(has_ended && self.callbacks.wait_until_idle(deadline))

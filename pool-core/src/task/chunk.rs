@@ -129,7 +129,7 @@ impl Chunk {
             delay: self.delay(),
             retries: self.retries,
             measured: self.item_metrics().is_some(),
-            emits: self.emissions().is_some(),
+            emits: self.emissions().map(|it| it.buffer()),
         }
     }
 

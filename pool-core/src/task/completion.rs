@@ -4,12 +4,14 @@ use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use super::bytes::Bytes;
 use super::call_id::CallId;
 use super::chunk::Chunk;
 use super::chunk_ext::ChunkExt;
 use super::chunk_outcome::{ChunkOutcome, CompletionSink, Outcomes, dropped, settle};
+use super::emissions::Emissions;
 use super::encoded_chunk::EncodedChunk;
 use super::outcome::Outcome;
 use crate::broadcast::{Belongings, ContentId, Needs};
@@ -123,6 +125,38 @@ impl Completion {
     #[must_use]
     pub fn missing(&self, outcome: &Outcome) -> Vec<ContentId> {
         outcome.needs.missing(&self.needs)
+    }
+
+    /// Waits for room for a value that the item [emits](ChunkOptions::emits), which then can be
+    /// [delivered](Self::emit). It is ready too when none is wanted any more.
+    ///
+    /// One task waits at a time: the waker of the last one is woken.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self.emissions() {
+            Some(emissions) if !emissions.poll_room(context.waker()) => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// The item has emitted this value, behind those that were delivered before. `false`: there is
+    /// no [room](Self::poll_room) for it, or none is wanted: the item has its outcome, was
+    /// cancelled, or emits nothing.
+    #[must_use]
+    pub fn emit(&self, value: impl Into<Outcome>) -> bool {
+        let value = self.translate(value.into()).result;
+        self.emissions().is_some_and(|it| it.bring(value))
+    }
+
+    /// Lets the item go on though nobody reads its values, which stay in memory until somebody
+    /// does: for a pool that is [joined](crate::Executor::join), perhaps by their reader.
+    pub fn keep_unread(&self) {
+        if let Some(emissions) = self.emissions() {
+            emissions.lift_bound();
+        }
+    }
+
+    fn emissions(&self) -> Option<&Arc<Emissions>> {
+        self.ext.as_ref()?.emissions.as_ref()
     }
 
     /// The item with this index has ended like this.
@@ -326,7 +360,7 @@ impl Completion {
                 descriptors: passing::in_places(&ext.descriptors, from, count),
                 counts_errors: ext.counts_errors,
                 target: ext.target,
-                emissions: None,
+                emissions: ext.emissions.clone(),
                 retry: ext.retry.as_ref().map(|it| Box::new(it.part(from, count))),
                 // These have gone where the items run, and go there once more with those that are
                 // tried again.

@@ -41,6 +41,8 @@ struct State {
     has_ended: bool,
     /// Of who waits for a value.
     waker: Option<Waker>,
+    /// Of who brings values from elsewhere, and waits for room.
+    bringer: Option<Waker>,
     /// The worker that runs the task, as far as it is known, and the number of the item there.
     worker: Option<(Arc<Region>, u64)>,
 }
@@ -78,6 +80,11 @@ impl Emissions {
             state: Mutex::default(),
             room: Condvar::new(),
         }
+    }
+
+    /// How many values may be unread.
+    pub(crate) fn buffer(&self) -> u32 {
+        u32::try_from(self.buffer).unwrap_or(u32::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -125,7 +132,8 @@ impl Emissions {
         if state.reader != Reader::IsGone {
             state.unread.push_back(value);
         }
-        self.give_credit(&mut state);
+        let bringer = self.give_credit(&mut state);
+        debug_assert!(bringer.is_none(), "a worker of the pool brings it");
         Ok(state.waker.is_some())
     }
 
@@ -134,8 +142,10 @@ impl Emissions {
         self.lock().worker = None;
     }
 
-    /// Lets the task know what was consumed, if that is enough to be said.
-    fn give_credit(&self, state: &mut State) {
+    /// Lets the task know what was consumed, if that is enough to be said. Gives the waker of who is
+    /// to be woken for that without the lock.
+    #[must_use]
+    fn give_credit(&self, state: &mut State) -> Option<Waker> {
         let consumed = match state.reader {
             Reader::Reads => state.emitted - state.unread.len() as u64,
             Reader::ReadsLater | Reader::IsGone => state.emitted,
@@ -148,6 +158,9 @@ impl Emissions {
             }
             self.room.notify_all();
         }
+        // Under no lock of the pool's: its chunks have a worker of the pool's own.
+        let has_room = state.emitted - state.consumed < self.buffer;
+        state.bringer.take_if(|_| has_room)
     }
 
     /// What comes next for the reader.
@@ -155,7 +168,9 @@ impl Emissions {
         let mut state = self.lock();
         match state.unread.pop_front() {
             Some(value) => {
-                self.give_credit(&mut state);
+                let bringer = self.give_credit(&mut state);
+                drop(state);
+                wake(bringer);
                 Next::Value(value)
             }
             None if state.has_ended => Next::End,
@@ -199,34 +214,33 @@ impl Emissions {
     /// Wakes who waits for a value.
     pub(crate) fn wake(&self) {
         let waker = self.lock().waker.take();
-        if let Some(waker) = waker {
-            // It is the user's.
-            catch_and_discard(|| waker.wake());
-        }
+        wake(waker);
     }
 
     /// Nothing more comes, and the outcome is there.
     pub(crate) fn end(&self) {
-        {
+        let bringer = {
             let mut state = self.lock();
             state.has_ended = true;
             state.is_disconnected = true;
             // That of a worker that has died.
             state.worker = None;
-        }
+            state.bringer.take()
+        };
         self.room.notify_all();
+        wake(bringer);
         self.wake();
     }
 
     /// The values are not read: those that there are go, and those that come.
     pub(crate) fn discard(&self) {
-        let unread = {
+        let (unread, bringer) = {
             let mut state = self.lock();
             state.reader = Reader::IsGone;
             let unread = mem::take(&mut state.unread);
-            self.give_credit(&mut state);
-            unread
+            (unread, self.give_credit(&mut state))
         };
+        wake(bringer);
         drop(unread);
     }
 
@@ -235,15 +249,61 @@ impl Emissions {
         let mut state = self.lock();
         if state.reader == Reader::Reads {
             state.reader = Reader::ReadsLater;
-            self.give_credit(&mut state);
+            let bringer = self.give_credit(&mut state);
+            drop(state);
+            wake(bringer);
         }
     }
 
     /// The call was cancelled. A worker learns of that by its region; this is for a task in a
     /// thread of this process.
     pub(crate) fn disconnect(&self) {
-        self.lock().is_disconnected = true;
+        let bringer = {
+            let mut state = self.lock();
+            state.is_disconnected = true;
+            state.bringer.take()
+        };
         self.room.notify_all();
+        wake(bringer);
+    }
+
+    /// Takes in a value from elsewhere. `false`: there is no room, or nothing is to come.
+    pub(crate) fn bring(&self, value: Result<Bytes, TaskError>) -> bool {
+        let mut state = self.lock();
+        if state.is_disconnected || state.emitted - state.consumed >= self.buffer {
+            return false;
+        }
+        state.emitted += 1;
+        if state.reader != Reader::IsGone {
+            state.unread.push_back(value);
+        }
+        let bringer = self.give_credit(&mut state);
+        drop(state);
+        wake(bringer);
+        self.wake();
+        true
+    }
+
+    /// Whether there is room for a value from elsewhere, or nothing is to come. If not, the waker
+    /// is woken when that changes, and no other that was given before.
+    pub(crate) fn poll_room(&self, waker: &Waker) -> bool {
+        // To clone or drop a waker is to run what the user has written.
+        let mut other = Some(waker.clone());
+        let mut state = self.lock();
+        let is_ready = state.is_disconnected || state.emitted - state.consumed < self.buffer;
+        if !is_ready {
+            mem::swap(&mut state.bringer, &mut other);
+        }
+        drop(state);
+        drop(other);
+        is_ready
+    }
+}
+
+/// A waker is the user's.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        catch_and_discard(|| waker.wake());
     }
 }
 
@@ -265,8 +325,9 @@ impl TakeValue for Emissions {
         if state.reader != Reader::IsGone {
             state.unread.push_back(Ok(bytes.into()));
         }
-        self.give_credit(&mut state);
+        let bringer = self.give_credit(&mut state);
         drop(state);
+        wake(bringer);
         self.wake();
         true
     }
@@ -280,6 +341,9 @@ impl std::fmt::Debug for Emissions {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use super::*;
     use crate::shm::region::RingSizes;
 
@@ -336,6 +400,34 @@ mod tests {
                 emissions.push(value(1), &region, 3).expect("credit");
             }
             assert_eq!(emissions.unread(), if gone { 0 } else { 100 });
+        }
+    }
+
+    #[test]
+    fn who_brings_values_is_woken_for_room() {
+        #[derive(Default)]
+        struct Flag(AtomicBool);
+        impl Wake for Flag {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let ways: [fn(&Emissions); 5] = [
+            |it| assert!(matches!(it.next(), Next::Value(_))),
+            Emissions::discard,
+            Emissions::lift_bound,
+            Emissions::disconnect,
+            Emissions::end,
+        ];
+        for way in ways {
+            let (emissions, flag) = (Emissions::new(2), Arc::new(Flag::default()));
+            let waker = Waker::from(flag.clone());
+            assert!(emissions.poll_room(&waker));
+            assert!(emissions.bring(value(1)) && emissions.bring(value(2)));
+            assert!(!emissions.bring(value(3)), "there is no room");
+            assert!(!emissions.poll_room(&waker) && !flag.0.load(Ordering::Relaxed));
+            way(&emissions);
+            assert!(flag.0.load(Ordering::Relaxed) && emissions.poll_room(&waker));
         }
     }
 

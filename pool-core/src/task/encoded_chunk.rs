@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context as TaskContext, Poll};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,7 @@ use super::chunk::Chunk;
 use super::chunk_ext::ChunkExt;
 use super::chunk_outcome::{ChunkOutcome, CompletionSink, reported};
 use super::context::{Context, MAX_CONTEXT};
+use super::emissions::{Emissions, Next};
 use super::executor::{Cancel, Executor};
 use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout};
@@ -251,17 +253,16 @@ impl EncodedChunk {
     }
 
     /// What is needed to run the items here, or why they cannot be.
-    fn prepare(&self) -> Result<Prepared, TaskError> {
+    fn prepare(&self, carries_values: bool) -> Result<Prepared, TaskError> {
         let invalid = |message: &str| TaskError::new(TaskErrorKind::Invalid, message);
         if self.build != build_id() {
             return Err(invalid("the task is of another build of the program"));
         }
         let function = FunctionId::from_number(self.function)
             .ok_or_else(|| invalid("the task's function is none that this program calls"))?;
-        if self.options.emits {
+        if self.options.emits.is_some() && (!carries_values || self.count > 1) {
             return Err(invalid(
-                "this pool does not carry the values that a task emits: `stream` needs one that \
-                 runs its tasks itself",
+                "this pool does not carry the values that a task emits: `stream` needs another one",
             ));
         }
         if self.needs.is_empty() {
@@ -307,7 +308,7 @@ impl EncodedChunk {
         };
         let control = self.options.control();
         let deadline = control.and_then(|control| control.deadline);
-        let why = match self.prepare() {
+        let why = match self.prepare(false) {
             Ok(prepared) => {
                 sys::sleep_until(self.options.due());
                 self.run_prepared(&prepared, flag, deadline, &mut given);
@@ -401,17 +402,40 @@ impl EncodedChunk {
         executor: &Arc<dyn Executor>,
         sink: impl Fn(usize, Outcome) + Send + Sync + 'static,
     ) -> Submitted {
+        self.submit_with(executor, None, sink)
+    }
+
+    /// The same of an item that [emits values](ChunkOptions::emits). They are taken by
+    /// [`poll_value`](Submitted::poll_value), and the task waits for that. The outcome may be given
+    /// to `sink` while some of them were not taken yet.
+    pub fn stream_to(
+        &self,
+        executor: &Arc<dyn Executor>,
+        sink: impl Fn(usize, Outcome) + Send + Sync + 'static,
+    ) -> Submitted {
+        let emissions = self.options.emits.map(Emissions::new).map(Arc::new);
+        self.submit_with(executor, emissions, sink)
+    }
+
+    fn submit_with(
+        &self,
+        executor: &Arc<dyn Executor>,
+        emissions: Option<Arc<Emissions>>,
+        sink: impl Fn(usize, Outcome) + Send + Sync + 'static,
+    ) -> Submitted {
         let forward = Arc::new(Forward {
             // Also where it is one: its outcome should come as soon as it is cancelled.
             call: CallId::of_many(),
             is_abandoned: AtomicBool::new(false),
+            emissions: emissions.clone(),
             sink,
         });
         let submitted = Submitted {
             executor: executor.clone(),
             call: forward.clone(),
+            emissions: emissions.clone(),
         };
-        match self.prepare() {
+        match self.prepare(emissions.is_some()) {
             Ok(prepared) => {
                 let (first, items) = (self.first_index(), prepared.items);
                 let mut chunk = Chunk::new(prepared.function, first, self.count, items, forward);
@@ -430,6 +454,7 @@ impl EncodedChunk {
                     context,
                     control: self.options.control(),
                     due: self.options.due(),
+                    emissions,
                     ..ChunkExt::default()
                 }));
                 if self.options.measured {
@@ -481,6 +506,7 @@ struct Prepared {
 pub struct Submitted {
     executor: Arc<dyn Executor>,
     call: Arc<dyn Abandon>,
+    emissions: Option<Arc<Emissions>>,
 }
 
 impl Submitted {
@@ -495,6 +521,25 @@ impl Submitted {
     pub fn cancel(&self, how: Cancel) {
         self.call.abandon();
         self.executor.cancel(self.call(), how);
+        if let Some(emissions) = &self.emissions {
+            emissions.disconnect();
+        }
+    }
+
+    /// Waits for the next value that the item emits. `None`: it has ended, and all were taken.
+    ///
+    /// One task waits at a time: the waker of the last one is woken.
+    pub fn poll_value(&self, context: &mut TaskContext<'_>) -> Poll<Option<Outcome>> {
+        let Some(emissions) = &self.emissions else {
+            return Poll::Ready(None);
+        };
+        if !emissions.poll(Some(context.waker())) {
+            return Poll::Pending;
+        }
+        Poll::Ready(match emissions.next() {
+            Next::Value(result) => Some(Outcome::new(result)),
+            Next::Nothing | Next::End => None,
+        })
     }
 }
 
@@ -514,6 +559,7 @@ trait Abandon: CompletionSink {
 struct Forward<S> {
     call: CallId,
     is_abandoned: AtomicBool,
+    emissions: Option<Arc<Emissions>>,
     sink: S,
 }
 
@@ -523,6 +569,12 @@ impl<S: Fn(usize, Outcome) + Send + Sync> CompletionSink for Forward<S> {
     }
 
     fn complete(&self, mut part: ChunkOutcome) {
+        if let Some(emissions) = &self.emissions {
+            match part.count {
+                0 => return emissions.wake(),
+                _ => emissions.end(),
+            }
+        }
         let took_ns = part.took_ns / u64::from(part.count.max(1));
         let losses = part.item_metrics().map_or(0, ItemMetrics::losses);
         let runs = part.take_runs();

@@ -48,6 +48,11 @@ use crate::observe::trace::Tracer;
 /// - **Broadcast values** are [named](crate::EncodedChunk::missing) by their content, so that each
 ///   goes to a machine once, and [provided](crate::EncodedChunk::provide) there. Those in results
 ///   go the same way.
+/// - **Values of a task that still runs** ([`emits`](crate::ChunkOptions::emits)): the other side
+///   runs such a chunk by [`stream_to`](crate::EncodedChunk::stream_to), and sends
+///   [each](crate::Submitted::poll_value) when there is [room](crate::Completion::poll_room) for it
+///   [here](crate::Completion::emit); the outcome is delivered behind them. Each side has a buffer.
+///   A pool that does not see to this refuses the call: `run` and `submit_to` give an error.
 /// - **A lost machine** is an error: [`TaskError::other`](crate::TaskError::other) with
 ///   [`with_machine`](crate::TaskError::with_machine).
 /// - **The sizes of chunks** follow [`chunking`](Self::chunking), by how long items

@@ -63,8 +63,9 @@ pub struct ChunkOptions {
     pub delay: Duration,
     /// Each item is to be measured: see [`Call::measured`](crate::Call::measured).
     pub measured: bool,
-    /// The item emits values: see [`Call::stream`](crate::Call::stream).
-    pub emits: bool,
+    /// The item emits values, of which so many may be unread: see
+    /// [`Call::stream`](crate::Call::stream).
+    pub emits: Option<u32>,
 }
 
 impl ChunkOptions {

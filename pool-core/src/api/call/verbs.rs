@@ -116,8 +116,8 @@ impl<F> Call<F> {
     ///
     /// # Pools of other kinds
     /// In a [`SerialPool`](crate::SerialPool) the task runs in a thread of its own, so that it can
-    /// wait. A pool that sends its tasks elsewhere refuses this call with an error of kind
-    /// [`Invalid`](TaskErrorKind::Invalid).
+    /// wait. A pool that sends its tasks elsewhere has a buffer on each side, or refuses this call
+    /// with an error of kind [`Invalid`](TaskErrorKind::Invalid).
     pub fn stream<A, Y, R>(self, argument: A) -> StreamHandle<Y, R>
     where
         F: Fn(A, &Emitter<Y>) -> R + Stateless,
