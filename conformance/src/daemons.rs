@@ -24,6 +24,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_task_that_closes_what_it_does_not_know_keeps_its_tie,
         a_task_that_closes_what_it_does_not_know_costs_no_other,
         a_task_that_closes_what_it_does_not_know_costs_no_later_one,
+        a_task_that_closes_what_it_does_not_know_exits_as_it_says,
         a_task_that_closes_what_it_does_not_know_has_a_large_result,
         what_closes_its_connection_and_stays_is_killed,
         a_worker_that_cannot_ring_at_all_says_so,
@@ -137,6 +138,20 @@ fn a_task_that_closes_what_it_does_not_know_costs_no_later_one<S: Processes>() {
     }
     let all = closed.len() as u64;
     wait_until(|| pool.stats().ended_for(ExitReason::Disconnected) == all);
+}
+
+/// Nothing of the worker's closes a descriptor when it exits that the task has closed: in a build
+/// with debug assertions, that aborts it.
+fn a_task_that_closes_what_it_does_not_know_exits_as_it_says<S: Processes>() {
+    let pool = S::pool(1);
+    let close_and_exit = |code: i32| -> () {
+        close_the_unknown();
+        std::process::exit(code)
+    };
+    for code in [3, 4] {
+        let error = pool.apply(close_and_exit, code).unwrap_err();
+        assert_eq!(error.exit_code(), Some(code), "{error}");
+    }
 }
 
 /// The worker waits for space in its ring many times, and cannot say that it does.
