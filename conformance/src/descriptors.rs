@@ -75,7 +75,8 @@ fn one_goes_to_no_other_machine<S: Subject>() {
     let pool = S::pool(1);
     let there = pool.apply(read, file_of("there")).unwrap_err();
     let back = pool.apply(|text: String| file_of(&text), "back".to_owned());
-    for error in [there, back.map(|_| ()).unwrap_err()] {
+    // Unless that machine is this very process, which may still have it.
+    for error in [Some(there), back.err()].into_iter().flatten() {
         assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
         assert!(error.to_string().contains("another machine"), "{error}");
     }

@@ -65,6 +65,15 @@ pub(crate) fn is_congested(error: &io::Error) -> bool {
     )
 }
 
+/// The other end may have been closed with packets in it that nobody has taken (`ECONNRESET`). That
+/// is said once, and before what has come from there.
+fn retry_on_reset<T>(mut receive: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    match retry_on_intr(&mut receive) {
+        Err(Errno::CONNRESET) => retry_on_intr(receive),
+        received => received,
+    }
+}
+
 /// Takes the next packet. `None`: there is none yet. Its descriptors are close-on-exec.
 ///
 /// # Errors
@@ -76,11 +85,10 @@ pub(crate) fn receive_packet(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PASSED))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = retry_on_intr(|| {
+    let received = match retry_on_reset(|| {
         let mut parts = [IoSliceMut::new(into)];
         recvmsg(socket, &mut parts, &mut ancillary, flags)
-    });
-    let received = match received {
+    }) {
         Ok(received) => received,
         Err(Errno::AGAIN) => return Ok(None),
         Err(errno) => return Err(failed("recvmsg")(errno)),
@@ -124,7 +132,7 @@ pub(crate) fn has_packets(socket: BorrowedFd<'_>) -> bool {
         return true;
     }
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    let looked = retry_on_intr(|| {
+    let looked = retry_on_reset(|| {
         let mut parts = [IoSliceMut::new(&mut [])];
         recvmsg(
             socket,
@@ -190,6 +198,22 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
+    /// A worker that dies has packets of the items that it was to run next.
+    #[test]
+    fn what_was_sent_before_the_end_comes() {
+        let (one, other) = packet_pair().expect("descriptors");
+        let mut bytes = [0; 100];
+        send(&one, b"never taken", &files(1)).expect("there is room");
+        send(&other, b"last words", &files(2)).expect("there is room");
+        drop(other);
+        let packet = receive_packet(one.as_fd(), &mut bytes).unwrap();
+        let packet = packet.expect("it was sent");
+        assert_eq!(&bytes[..packet.bytes], b"last words");
+        assert_eq!(packet.descriptors.len(), 2);
+        let error = receive_packet(one.as_fd(), &mut bytes).expect_err("it is closed");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
     #[test]
     fn a_long_packet_is_cut() {
         let (one, other) = packet_pair().expect("descriptors");
@@ -228,6 +252,12 @@ mod tests {
             }
         }
         let (one, other) = packet_pair().expect("descriptors");
+        send(&one, b"never taken", &files(1)).expect("there is room");
+        send(&other, b"left", &files(1)).expect("there is room");
+        drop(other);
+        assert!(has_packets(one.as_fd()));
+        let (one, other) = packet_pair().expect("descriptors");
+        send(&one, b"never taken", &files(1)).expect("there is room");
         drop(other);
         assert!(!has_packets(one.as_fd()));
     }
