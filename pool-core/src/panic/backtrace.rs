@@ -124,7 +124,9 @@ impl Functions {
 /// Whether a function of this name runs tasks, or catches their panics.
 fn is_pool(name: &str) -> bool {
     const MODULES: [&str; 3] = ["worker", "panic::catch", "panic::unwind"];
-    let Some(path) = name.strip_prefix(concat!(env!("CARGO_CRATE_NAME"), "::")) else {
+    // That of a trait begins with `<`.
+    let path = name.trim_start_matches('<');
+    let Some(path) = path.strip_prefix(concat!(env!("CARGO_CRATE_NAME"), "::")) else {
         return false;
     };
     let is_below = |module: &&str| {
@@ -218,6 +220,7 @@ mod tests {
             "alloc::slice::sort",
             "mine::task",
             "core::ops::function::FnOnce::call_once",
+            "<procpool_core::worker::run::Plain<F> as procpool_core::worker::run::Task<A,R>>::run",
             "procpool_core::worker::run::run::{{closure}}",
             "procpool_core::panic::catch::panic_scope",
             "mine::main",
