@@ -306,7 +306,8 @@ fn a_handle_that_is_dropped_ends_the_task<S: Subject>() {
         drop(values);
         wait_until(|| tally.count() == 1);
         let emitted = tally.numbers()[0] as usize;
-        assert!((read + 1..=read + 1 + 32).contains(&emitted), "{emitted}");
+        let most = read + 2 + 32 * S::STREAM_BUFFERS;
+        assert!((read + 1..=most).contains(&emitted), "{emitted}");
         assert_eq!(pool.apply(|x: u64| x, 3), Ok(3));
     }
 }
@@ -322,7 +323,10 @@ fn a_task_that_is_cancelled_can_emit_no_more<S: Subject>() {
     wait_until(|| tally.count() == 1);
     let emitted = u64::from(tally.numbers()[0]);
     let rest: Vec<u64> = values.by_ref().map_while(Result::ok).collect();
-    assert_eq!(rest, Vec::from_iter(1..emitted));
+    // What was on its way between two machines is given up.
+    let is_whole = S::STREAM_BUFFERS > 1 || rest.len() as u64 + 1 == emitted;
+    assert!(is_whole, "{rest:?} of {emitted}");
+    assert_eq!(rest, Vec::from_iter(1..=rest.len() as u64));
     assert!(values.result().unwrap_err().is_cancelled());
 }
 
