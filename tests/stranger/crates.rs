@@ -295,6 +295,40 @@ fn check(name: &str, pool: impl Pool) {
     )],
 );
 
+/// Optimised as a whole when it is linked.
+pub(crate) const OPTIMISED: Crate = Crate::program(
+    "optimised",
+    &[(
+        "src/main.rs",
+        r#"
+use procpool::{ForkPool, Pool, SpawnPool, TaskErrorKind};
+
+fn main() {
+    procpool::init();
+    let fork = ForkPool::builder().processes(1).memory_limit(256 << 20);
+    check("fork", fork.build().unwrap());
+    let spawn = SpawnPool::builder().processes(1).memory_limit(256 << 20);
+    check("spawn", spawn.build().unwrap());
+}
+
+fn check(name: &str, pool: impl Pool) {
+    let error = pool.apply(|x: u32| 1 / x, 0).unwrap_err();
+    println!(
+        "{name}: {:?}, {:?}, {}, backtrace: {}",
+        error.kind(),
+        error.panic_message().unwrap(),
+        error.panic_location().unwrap(),
+        error.backtrace().is_some(),
+    );
+    let fill = |bytes: usize| vec![1_u8; bytes].iter().map(|byte| usize::from(*byte)).sum::<usize>();
+    let error = pool.apply(fill, 1 << 30).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::OutOfMemory, "{error}");
+    assert_eq!(pool.map(|x: u32| 6 / x, 1..4).unwrap(), [6, 3, 2]);
+}
+"#,
+    )],
+);
+
 pub(crate) const FORGETS: Crate = Crate::program(
     "forgets",
     &[(

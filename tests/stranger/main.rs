@@ -8,8 +8,8 @@ mod scratch;
 
 use crate::crates::{
     ABORTS, CAPTURES, CONDITION_BUILDS, CONDITION_ENDS, CONDITION_STAYS, Crate, FORGETS, FORKS,
-    FORKS_UNNAMED, LATE, LIBRARY, MARKER, NAMES, NOT_CARRIED, OWNER, POINTER, SPAWNS, TESTED,
-    TOKEN, UNAWARE,
+    FORKS_UNNAMED, LATE, LIBRARY, MARKER, NAMES, NOT_CARRIED, OPTIMISED, OWNER, POINTER, SPAWNS,
+    TESTED, TOKEN, UNAWARE,
 };
 use crate::scratch::{Scratch, Told};
 
@@ -187,6 +187,25 @@ fn a_panic_that_aborts_is_a_panic() {
     for pool in ["fork", "spawn"] {
         let line = format!(
             "{pool}: Panicked, \"attempt to divide by zero\", aborts/src/main.rs:12:35, Some(6)"
+        );
+        assert!(told.stdout.contains(&line), "no {line:?} in {told}");
+    }
+}
+
+/// Where the linker optimises the whole program, functions are what they were, and panics tell of
+/// their place.
+#[test]
+fn a_program_may_be_optimised_as_a_whole() {
+    let scratch = scratch(&[OPTIMISED]);
+    let lto = "--config profile.release.lto='fat' --config profile.release.codegen-units=1";
+    let built = scratch.cargo(&format!("build --release --package optimised {lto}"));
+    built.assert_success();
+    let told = scratch.run_optimised("optimised");
+    told.assert_success();
+    for pool in ["fork", "spawn"] {
+        let line = format!(
+            "{pool}: Panicked, \"attempt to divide by zero\", optimised/src/main.rs:13:37, \
+             backtrace: true"
         );
         assert!(told.stdout.contains(&line), "no {line:?} in {told}");
     }

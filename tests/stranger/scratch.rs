@@ -98,9 +98,20 @@ impl Scratch {
 
     /// Runs a program that was built, which must leave nothing behind.
     pub(crate) fn run(&self, name: &str, arguments: &[&str]) -> Told {
-        let temporary = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new(self.built(name));
-        command.args(arguments).env("TMPDIR", temporary.path());
+        command.args(arguments);
+        self.told_all(command)
+    }
+
+    /// The same of a program that was built with `--release`.
+    pub(crate) fn run_optimised(&self, name: &str) -> Told {
+        self.told_all(Command::new(Self::target().join("release").join(name)))
+    }
+
+    /// Runs it. It must leave no file behind.
+    fn told_all(&self, mut command: Command) -> Told {
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        command.env("TMPDIR", temporary.path());
         let told = self.told(command, RUN_LIMIT);
         let left = fs::read_dir(temporary.path()).expect("it is there");
         let left: Vec<PathBuf> = left.flatten().map(|entry| entry.path()).collect();

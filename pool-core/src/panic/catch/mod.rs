@@ -164,11 +164,16 @@ pub(crate) fn install_hook() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| on_panic(info, &*previous)));
+        std::panic::set_hook(Box::new(move |info| {
+            let place = 0_u8;
+            let hook = std::hint::black_box(&raw const place).addr();
+            on_panic(info, &*previous, hook);
+        }));
     });
 }
 
-fn on_panic(info: &PanicHookInfo<'_>, previous: &dyn Fn(&PanicHookInfo<'_>)) {
+/// `hook` is a place in the frame that the standard library has called.
+fn on_panic(info: &PanicHookInfo<'_>, previous: &dyn Fn(&PanicHookInfo<'_>), hook: usize) {
     let inside = INSIDE.try_with(Cell::get).unwrap_or(0);
     if inside == 0 {
         previous(info);
@@ -176,7 +181,7 @@ fn on_panic(info: &PanicHookInfo<'_>, previous: &dyn Fn(&PanicHookInfo<'_>)) {
             return;
         }
     }
-    let (course, backtrace) = course_of(info, inside);
+    let (course, backtrace) = course_of(info, inside, hook);
     let payload = Payload::of(info.payload());
     let report = PanicReport {
         message: String::new(),
@@ -240,19 +245,24 @@ fn print_coming() {
 /// What becomes of a panic that the hook is called for, and where it was.
 ///
 /// The unwinder goes through the same frames and looks into the same tables right afterwards.
-fn course_of(info: &PanicHookInfo<'_>, inside: usize) -> (Course, Option<Backtrace>) {
+fn course_of(info: &PanicHookInfo<'_>, inside: usize, hook: usize) -> (Course, Option<Backtrace>) {
     let mut backtrace = wants_backtrace().then(Backtrace::default);
     // If there is no handler at all, the unwinder gives up.
     let mut course = None;
     if is_abort(info) {
         course = Some(Course::Abort);
     }
+    // The hook's own frames are not the panic's. Where a linker optimises the whole program, it sees
+    // that the calls in them do not unwind, and their tables are those of what must not.
+    let mut is_below = true;
     unwind::walk(|frame| {
+        let is_hooks = is_below;
+        is_below = is_below && frame.stack <= hook;
         let is_full = match &mut backtrace {
             Some(backtrace) => !backtrace.push(frame.address),
             None => true,
         };
-        if course.is_none() {
+        if course.is_none() && !is_hooks {
             course = match frame.handler {
                 Handler::None => None,
                 Handler::Catch if inside == 0 || frame.stack <= inside => Some(Course::Elsewhere),
