@@ -523,13 +523,19 @@ fn a_closed_pool_finishes_what_waits<S: Processes>() {
 fn a_closed_pool_keeps_its_workers_for_what_is_decided<S: Processes>() {
     let pool = S::pool(1);
     let tally = Tally::new();
-    let asked = Gate::new();
+    // It does not fail before it was submitted: the thread that submits may be the one that asks.
+    let (submitted, asked) = (Gate::new(), Gate::new());
     let ticket = asked.ticket();
-    let call = pool.call(fail_until).retries(1).retry_if(move |_| {
+    let wait_and_fail = |(gate, job): (String, (String, usize, u64))| {
+        file_barrier::pass(&gate);
+        fail_until(job)
+    };
+    let call = pool.call(wait_and_fail).retries(1).retry_if(move |_| {
         file_barrier::pass(&ticket);
         true
     });
-    let item = call.apply_async((tally.ticket(), 2, 7));
+    let item = call.apply_async((submitted.ticket(), (tally.ticket(), 2, 7)));
+    submitted.open();
     asked.wait_for(1);
     pool.close();
     assert!(!pool.join_timeout(Duration::from_millis(50)).unwrap());
@@ -541,16 +547,22 @@ fn a_closed_pool_keeps_its_workers_for_what_is_decided<S: Processes>() {
 fn a_cancel_while_a_reason_is_asked_ends_the_item<S: Processes>() {
     let pool = S::pool(1);
     let tally = Tally::new();
-    let asked = Gate::new();
+    let (submitted, asked) = (Gate::new(), Gate::new());
     let call = || {
         let ticket = asked.ticket();
-        pool.call(fail).retries(1).retry_if(move |_| {
+        let wait_and_fail = |(gate, job): (String, (String, u64))| {
+            file_barrier::pass(&gate);
+            fail(job)
+        };
+        pool.call(wait_and_fail).retries(1).retry_if(move |_| {
             file_barrier::pass(&ticket);
             true
         })
     };
-    let one = call().apply_async((tally.ticket(), 1));
-    let many = call().map_async([(tally.ticket(), 2)]);
+    let job = |item| (submitted.ticket(), (tally.ticket(), item));
+    let one = call().apply_async(job(1));
+    let many = call().map_async([job(2)]);
+    submitted.open();
     asked.wait_for(1);
     one.cancel();
     many.cancel();

@@ -294,8 +294,8 @@ impl EncodedChunk {
     ///
     /// When the flag is set, no more items begin, and those that have not fail as
     /// [`Cancelled`](TaskErrorKind::Cancelled). A timeout is not kept: nothing ends a thread. After
-    /// the call's deadline, no more items begin either. A chunk that is to begin
-    /// [later](crate::ChunkOptions::delay) is waited for.
+    /// the call's deadline, no more items begin either. The [delay](crate::ChunkOptions::delay) is
+    /// for the caller to keep.
     ///
     /// # Panics
     /// When `sink` has panicked: in the end, and it is not called again.
@@ -310,7 +310,6 @@ impl EncodedChunk {
         let deadline = control.and_then(|control| control.deadline);
         let why = match self.prepare(false) {
             Ok(prepared) => {
-                sys::sleep_until(self.options.due());
                 self.run_prepared(&prepared, flag, deadline, &mut given);
                 if flag.is_set() {
                     TaskError::cancelled()

@@ -39,8 +39,8 @@ use crate::observe::trace::Tracer;
 ///   dropped fails as `WorkerLost`.
 /// - **Functions** have a number. It means the same under an equal [`build_id`](crate::build_id),
 ///   and is checked where it arrives.
-/// - **Timeouts and retries** are in [`options`](crate::EncodedChunk::options), for the pool to
-///   keep. It sends [the part](crate::EncodedChunk::part) again that is
+/// - **Timeouts, delays and retries** are in [`options`](crate::EncodedChunk::options), for the pool
+///   to keep. It sends [the part](crate::EncodedChunk::part) again that is
 ///   [pending](crate::Completion::pending). A local pool on the other side keeps both for its own
 ///   workers.
 /// - **A cancelled call** is named by a [`CallId`], which is never used again. The other side has a

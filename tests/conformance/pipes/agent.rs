@@ -98,6 +98,7 @@ pub(crate) fn be_agent() -> Option<ExitCode> {
             write_frame(&mut answers, OUTCOME, index as u64, &outcome.to_bytes())
         };
         // Without a pool that hears it, there is an end of file to come.
+        std::thread::sleep(chunk.options().delay);
         chunk.run(&flag, |index, outcome| drop(answer(index, &outcome)));
         let _ = write_frame(&mut answers, DONE, number, &[]);
     }

@@ -363,7 +363,8 @@ impl<F, M> Call<F, M> {
     /// [`deadline`](Self::deadline) is not made: the item ends with the error that it has.
     ///
     /// A [`SerialPool`](crate::SerialPool) waits in the thread that calls. A pool of the program's
-    /// own is given the [delay](crate::ChunkOptions::delay).
+    /// own is given the [delay](crate::ChunkOptions::delay), and tries again at once if it does not keep
+    /// that.
     pub fn backoff(mut self, backoff: impl Into<Backoff>) -> Self {
         self.options.retry_rules().backoff = Some(backoff.into());
         self

@@ -17,6 +17,10 @@ struct Named {
     retries: u32,
     is_initializer: bool,
     position: Option<usize>,
+    /// How often an outcome of its items does not stay.
+    failures: u32,
+    /// It is not to begin before that.
+    due: u64,
 }
 
 impl WorkUnit for Named {
@@ -109,6 +113,8 @@ struct World {
     max_tasks: Option<u64>,
     has_initializer: bool,
     is_closed: bool,
+    /// Units that have ended, and whose call is asked whether that stays.
+    undecided: VecDeque<Named>,
     /// Positions that had no worker for a while.
     was_closed: [bool; LANES],
     now: u64,
@@ -120,7 +126,10 @@ enum Step {
         items: u32,
         retries: u32,
         position: Option<usize>,
+        failures: u32,
     },
+    /// It is decided what of a unit stays; the rest is tried again after this time.
+    Decide(u64),
     ClosePosition(usize),
     OpenPosition(usize),
     Up(SlotId),
@@ -165,6 +174,7 @@ impl World {
             max_tasks,
             has_initializer,
             is_closed: false,
+            undecided: VecDeque::new(),
             was_closed: [false; LANES],
             now: 0,
         }
@@ -180,12 +190,16 @@ impl World {
 
     fn step(&mut self, step: &Step) {
         self.now += 1000;
+        self.scheduler.release_due(self.now);
+        assert!(self.scheduler.next_due().is_none_or(|due| due > self.now));
         match *step {
             Step::Submit {
                 items,
                 retries,
                 position,
-            } => self.submit(items, retries, position),
+                failures,
+            } => self.submit(items, retries, position, failures),
+            Step::Decide(delay) => self.decide(delay),
             Step::ClosePosition(position) => {
                 self.was_closed[position] = true;
                 self.scheduler.close_position(position);
@@ -254,7 +268,7 @@ impl World {
         self.hand_out();
     }
 
-    fn submit(&mut self, items: u32, retries: u32, position: Option<usize>) {
+    fn submit(&mut self, items: u32, retries: u32, position: Option<usize>, failures: u32) {
         let next = self.outcomes.len() as u32;
         let unit = Named {
             items: (next..next + items).collect(),
@@ -262,6 +276,8 @@ impl World {
             retries,
             is_initializer: false,
             position,
+            failures,
+            due: 0,
         };
         for list in [&mut self.outcomes, &mut self.runs] {
             list.resize(list.len() + items as usize, 0);
@@ -276,7 +292,8 @@ impl World {
     }
 
     fn up(&mut self, slot: SlotId, reserved: bool) {
-        if self.workers[slot].is_some() || !self.scheduler.wants_worker(false) {
+        if self.workers[slot].is_some() || !self.scheduler.wants_worker(!self.undecided.is_empty())
+        {
             return;
         }
         let mut worker = Worker {
@@ -294,6 +311,8 @@ impl World {
                 retries: 0,
                 is_initializer: true,
                 position: None,
+                failures: 0,
+                due: 0,
             };
             self.scheduler.prepare(slot, unit);
             worker.frames.push_back(VecDeque::from([INITIALIZER]));
@@ -306,6 +325,7 @@ impl World {
         let mut abandoned = Vec::new();
         while let Some(slot) = self.scheduler.assign(&mut abandoned) {
             let unit = self.scheduler.newest(slot).expect("just assigned").clone();
+            assert!(unit.due <= self.now, "nothing before its time");
             let worker = self.workers[slot]
                 .as_mut()
                 .expect("queues that are up have workers");
@@ -332,7 +352,7 @@ impl World {
             assert!(unit.is_refused());
             self.outcome(&unit);
         }
-        while let Some(slot) = self.scheduler.superfluous(false) {
+        while let Some(slot) = self.scheduler.superfluous(!self.undecided.is_empty()) {
             self.scheduler.retiring(slot);
             let worker = self.workers[slot].as_mut().expect("a worker");
             assert!(worker.frames.is_empty() && worker.answers.is_empty());
@@ -415,7 +435,7 @@ impl World {
                 Some(Answer::Frame) => {
                     worker.preparing = false;
                     let done = self.scheduler.unit_done(slot, 500);
-                    self.outcome(&done.expect("all its items are done").unit);
+                    self.ended(done.expect("all its items are done").unit);
                 }
             }
             self.scheduler.progressed(slot);
@@ -472,6 +492,8 @@ impl World {
         {
             self.outcome(&unit);
         }
+        let mut left = self.scheduler.queued();
+        assert!(left.all(|unit| !Rc::ptr_eq(&unit.abandoned, &call)));
     }
 
     fn on_exit(&mut self, slot: SlotId) {
@@ -500,7 +522,7 @@ impl World {
             assert_eq!(lost, running, "exactly the running item is lost");
         }
         for done in salvaged.finished {
-            self.outcome(&done.unit);
+            self.ended(done.unit);
         }
         self.scheduler.extract(|unit| unit.is_initializer);
         if let Some(mut lost) = salvaged.lost {
@@ -511,7 +533,41 @@ impl World {
                 self.may_run[lost.items[0] as usize] += 1;
                 self.scheduler.resubmit(lost);
             } else {
-                self.outcome(&lost);
+                self.ended(lost);
+            }
+        }
+    }
+
+    /// The items of a unit have outcomes.
+    fn ended(&mut self, unit: Named) {
+        if unit.failures > 0 && unit.count() > 0 {
+            self.undecided.push_back(unit);
+        } else {
+            self.outcome(&unit);
+        }
+    }
+
+    /// Every other item of a unit is tried again, alone, if its call was not cancelled meanwhile.
+    fn decide(&mut self, delay: u64) {
+        let Some(unit) = self.undecided.pop_front() else {
+            return;
+        };
+        for &item in &unit.items {
+            let again = Named {
+                items: vec![item],
+                failures: unit.failures - 1,
+                due: self.now + delay,
+                ..unit.clone()
+            };
+            if item % 2 == 0 || again.is_refused() {
+                self.outcome(&again);
+                continue;
+            }
+            self.may_run[item as usize] += 1;
+            if delay == 0 {
+                self.scheduler.resubmit(again);
+            } else {
+                self.scheduler.delay(again, self.now + delay);
             }
         }
     }
@@ -528,6 +584,7 @@ impl World {
     fn end(mut self) {
         self.step(&Step::Close);
         for _ in 0..100_000 {
+            self.step(&Step::Decide(0));
             for slot in (0..LANES).map(SlotId::new) {
                 self.step(&Step::Up(slot));
                 self.step(&Step::Release(slot));
@@ -538,7 +595,9 @@ impl World {
                 self.step(&Step::ReleaseLeadership(slot));
                 self.step(&Step::Exit(slot));
             }
-            if self.scheduler.is_empty() && self.workers.values().all(Option::is_none) {
+            let is_decided = self.undecided.is_empty();
+            if is_decided && self.scheduler.is_empty() && self.workers.values().all(Option::is_none)
+            {
                 assert!(
                     self.outcomes.iter().all(|&times| times == 1),
                     "{:?}",
@@ -568,11 +627,15 @@ impl Worker {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let slot = (0..LANES).prop_map(SlotId::new);
+    let failures = prop_oneof![3 => Just(0), 1 => 1_u32..4];
     let death = prop_oneof![5 => Just(Death::Crash), 1 => Just(Death::ProtocolViolation)];
     prop::collection::vec(
         prop_oneof![
-            6 => (1_u32..12, 0_u32..3, prop::option::weighted(0.3, 0..LANES + 1))
-                .prop_map(|(items, retries, position)| Step::Submit { items, retries, position }),
+            6 => (1_u32..12, 0_u32..3, prop::option::weighted(0.3, 0..LANES + 1), failures)
+                .prop_map(|(items, retries, position, failures)| {
+                    Step::Submit { items, retries, position, failures }
+                }),
+            4 => prop_oneof![Just(0), 1_u64..40_000].prop_map(Step::Decide),
             1 => (0..LANES).prop_map(Step::ClosePosition),
             1 => (0..LANES).prop_map(Step::OpenPosition),
             5 => slot.clone().prop_map(Step::Up),
@@ -625,6 +688,7 @@ fn what_waits_behind_a_long_item_is_taken_back_for_an_idle_worker() {
         items: 10,
         retries: 0,
         position: None,
+        failures: 0,
     });
     world.step(&Step::Begin(FIRST));
     world.step(&Step::Up(SECOND));
@@ -664,6 +728,7 @@ fn the_worker_that_worked_last_gets_the_next_task() {
             items: 1,
             retries: 0,
             position: None,
+            failures: 0,
         });
         assert!(world.scheduler.is_busy(slot));
         world.step(&Step::Begin(slot));
@@ -682,6 +747,7 @@ fn a_worker_gets_no_more_tasks_than_it_may() {
             items: 1,
             retries: 0,
             position: None,
+            failures: 0,
         });
     }
     assert_eq!(world.scheduler.in_flight(FIRST).count(), 2);
@@ -700,6 +766,7 @@ fn what_was_taken_back_counts_once() {
             items: 1,
             retries: 0,
             position: None,
+            failures: 0,
         },
         Step::TakeBack(FIRST),
         Step::Begin(FIRST),
@@ -709,6 +776,7 @@ fn what_was_taken_back_counts_once() {
             items: 1,
             retries: 0,
             position: None,
+            failures: 0,
         },
     ] {
         world.step(&step);
@@ -726,6 +794,7 @@ fn what_is_for_one_worker_waits_for_it() {
         items: 5,
         retries: 0,
         position: Some(SECOND.index()),
+        failures: 0,
     };
     world.step(&pinned);
     world.step(&pinned);
@@ -739,6 +808,7 @@ fn what_is_for_one_worker_waits_for_it() {
             items: 1,
             retries: 0,
             position: None,
+            failures: 0,
         });
     }
     assert!(world.scheduler.is_busy(FIRST));
@@ -754,6 +824,7 @@ fn a_worker_takes_turns_between_its_own_and_the_common_queue() {
         items: 1,
         retries: 0,
         position,
+        failures: 0,
     };
     world.step(&Step::Up(FIRST));
     world.step(&submit(None));
