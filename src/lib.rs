@@ -158,6 +158,9 @@
 //! | `Closed` | the pool was closed before | no |
 //! | `Initializer`, `Launch` | no worker can be got going, so the pool has ended | no |
 //!
+//! [`Call::retry_if`] and [`Call::retry_errors`] choose for themselves what is tried again, a panic
+//! for instance, and [`Call::backoff`] when.
+//!
 //! A function that returns an `Err` returns a value, like any other. Where serde does not carry its
 //! error, [`RemoteError`] does, and `?` converts into it. [`FlattenErrors`] makes one error of the
 //! function's and the task's:

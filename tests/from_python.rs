@@ -3,6 +3,7 @@
 #![cfg(all(feature = "fork", feature = "spawn"))]
 
 use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use procpool::{
@@ -139,6 +140,8 @@ fn calls() -> Tested {
     assert_eq!(pool.apply(f, x)?, 4);
     let n = 1;
     assert_eq!(pool.call(f).priority(n).apply(x)?, 4);
+    let is_busy = |error: &TaskError| error.panic_message() == Some("busy");
+    assert_eq!(pool.call(f).retries(3).retry_if(is_busy).apply(x)?, 4);
     assert_eq!(pool.apply(g, (x, y))?, 12);
     let pairs = || items().map(|x| (x, 2));
     let products: Vec<u64> = pairs().map(g).collect();
@@ -343,6 +346,15 @@ fn ends() -> Tested {
     assert_eq!(pool.apply(f, 1).unwrap_err().kind(), TaskErrorKind::Closed);
     pool.join()?;
     assert!(pool.join_timeout(d)?);
+    let mut end = std::pin::pin!(async {
+        pool.join_async().await?;
+        Tested::Ok(())
+    });
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(matches!(
+        end.as_mut().poll(&mut context),
+        Poll::Ready(Ok(()))
+    ));
 
     let pool = ProcessPool::builder().processes(2).build()?;
     let handle = pool.apply_async(stay, 1);

@@ -60,7 +60,8 @@ async fn serve(pool: ProcessPool) -> Result<(), Box<dyn Error + Send + Sync>> {
     assert!(gone.is_err() && pool.apply_async(render, 1).await? == "page 1");
     println!("the caller went away: its task was killed, and its worker runs another");
 
-    // Waits for the workers' ends, which belongs to a thread that may block.
-    tokio::task::spawn_blocking(move || drop(pool)).await?;
+    // The workers end meanwhile, and the drop has nothing left to wait for.
+    pool.close();
+    pool.join_async().await?;
     Ok(())
 }

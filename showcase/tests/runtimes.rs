@@ -261,11 +261,8 @@ mod page {
             .await?;
         assert_eq!(squares_of_futures, [0, 1, 4, 9]);
 
-        tokio::task::spawn_blocking(move || {
-            pool.close();
-            pool.join()
-        })
-        .await??;
+        pool.close();
+        pool.join_async().await?;
         Ok(())
     }
 }

@@ -114,7 +114,7 @@ fn curve(svg: &mut Svg, picture: &Picture) {
 }
 
 fn draw_lane(svg: &mut Svg, picture: &Picture, lane: &Lane, top: f64) {
-    let name = format!("place {}", lane.place + 1);
+    let name = format!("position {}", lane.position + 1);
     svg.text((LEFT - 10.0, top + 16.0), "text-anchor=\"end\"", &name);
     let mut free = 0.0_f64;
     for (number, life) in lane.lives.iter().enumerate() {

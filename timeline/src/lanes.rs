@@ -28,10 +28,10 @@ pub(crate) struct Picture {
     pub(crate) unborn: u64,
 }
 
-/// One place for a worker: its workers, one after the other, and what they did.
+/// One position of the pool: its workers, one after the other, and what they did.
 #[derive(Default)]
 pub(crate) struct Lane {
-    pub(crate) place: u32,
+    pub(crate) position: u32,
     pub(crate) lives: Vec<Life>,
     pub(crate) bars: Vec<Bar>,
     pub(crate) columns: Vec<Column>,
@@ -88,14 +88,14 @@ impl Picture {
             .enumerate()
             .map(|(at, it)| (&*it.name, at))
             .collect();
-        let mut by_place: BTreeMap<u32, Lane> = BTreeMap::new();
+        let mut by_position: BTreeMap<u32, Lane> = BTreeMap::new();
         let pixel = |time: f64| time / length * WIDTH as f64;
         let mut items_of: BTreeMap<u32, u64> = BTreeMap::new();
         for item in &trace.items {
             *items_of.entry(item.worker).or_default() += 1;
         }
         for (worker, row) in &trace.workers {
-            let lane = by_place.entry(row.place).or_default();
+            let lane = by_position.entry(row.position).or_default();
             lane.lives.push(Life {
                 worker: *worker,
                 pid: row.pid,
@@ -108,15 +108,15 @@ impl Picture {
                 items: items_of.get(worker).copied().unwrap_or(0),
             });
         }
-        let place_of = |worker: u32| trace.workers.get(&worker).map_or(0, |row| row.place);
+        let position_of = |worker: u32| trace.workers.get(&worker).map_or(0, |row| row.position);
         let mut cells: BTreeMap<u32, Cells> = BTreeMap::new();
         let mut busy = vec![0.0; WIDTH];
         let mut total = 0.0;
         for item in &trace.items {
-            let place = place_of(item.worker);
+            let position = position_of(item.worker);
             let (from, to) = (pixel(item.start), pixel(item.end));
             let function = number[&*item.function];
-            let lane = by_place.entry(place).or_default();
+            let lane = by_position.entry(position).or_default();
             spread(from, to, |column, share| busy[column] += share);
             total += item.end - item.start;
             if to - from >= NARROW {
@@ -127,18 +127,18 @@ impl Picture {
                     item: item.clone(),
                 });
             } else {
-                let cells = cells.entry(place).or_insert_with(Cells::new);
+                let cells = cells.entry(position).or_insert_with(Cells::new);
                 cells.add(from, to, function, item.error.is_some());
             }
         }
-        for (place, lane) in &mut by_place {
-            lane.place = *place;
+        for (position, lane) in &mut by_position {
+            lane.position = *position;
             lane.lives.sort_by(|a, b| a.from.total_cmp(&b.from));
-            if let Some(cells) = cells.remove(place) {
+            if let Some(cells) = cells.remove(position) {
                 lane.columns = cells.columns();
             }
         }
-        let lanes: Vec<Lane> = by_place.into_values().collect();
+        let lanes: Vec<Lane> = by_position.into_values().collect();
         let workers = lanes.len().max(1) as f64;
         let mut failures = BTreeMap::new();
         for error in trace.items.iter().filter_map(|item| item.error.clone()) {
@@ -266,8 +266,8 @@ mod tests {
     }
 
     fn trace(items: Vec<Item>) -> Trace {
-        let worker = |place| Worker {
-            place,
+        let worker = |position| Worker {
+            position,
             ..Worker::default()
         };
         Trace {

@@ -37,8 +37,8 @@ pub(crate) struct Item {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Worker {
     pub(crate) pid: u32,
-    /// Which place of the pool's it had.
-    pub(crate) place: u32,
+    /// Which of the pool's positions it had.
+    pub(crate) position: u32,
     pub(crate) up: f64,
     /// When and why it ended, if it did.
     pub(crate) ended: Option<(f64, String)>,
@@ -59,7 +59,7 @@ pub(crate) fn read(text: &str) -> Result<Trace> {
         // The last line of a program that was killed may be cut.
         if let Ok(event) = line.parse::<JsonValue>() {
             count += 1;
-            trace.add(&event);
+            trace.add(&event)?;
         }
     }
     if count == 0 {
@@ -74,9 +74,14 @@ pub(crate) fn read(text: &str) -> Result<Trace> {
 }
 
 impl Trace {
-    fn add(&mut self, event: &JsonValue) {
-        // An event of somebody else's is none of ours.
-        let _ = self.try_add(event);
+    fn add(&mut self, event: &JsonValue) -> Result<()> {
+        match (self.try_add(event), category(event)) {
+            (Err(error), "worker" | "task") => {
+                Err(error.context("the trace was written by another version of procpool"))
+            }
+            // An event of somebody else's is none of ours.
+            _ => Ok(()),
+        }
     }
 
     fn try_add(&mut self, event: &JsonValue) -> Result<()> {
@@ -94,7 +99,7 @@ impl Trace {
                 let row = self.workers.entry(worker).or_default();
                 row.up = start;
                 row.pid = number(event, "pid")? as u32;
-                row.place = number(arguments?, "place")? as u32;
+                row.position = number(arguments?, "position")? as u32;
             }
             ("worker", _) => {
                 let reason = text(arguments?, "reason")?.to_owned();
@@ -154,7 +159,7 @@ mod tests {
     use super::*;
 
     const ITEM: &str = r#"{"name":"f","cat":"task","pid":7,"tid":1,"ph":"X","ts":2.5,"dur":1.5,"args":{"index":4,"outcome":"Panicked"}},"#;
-    const UP: &str = r#"{"name":"up","cat":"worker","ph":"i","pid":7,"tid":1,"ts":0.5,"args":{"place":2,"generation":0}},"#;
+    const UP: &str = r#"{"name":"up","cat":"worker","ph":"i","pid":7,"tid":1,"ts":0.5,"args":{"position":2,"generation":0}},"#;
 
     #[test]
     fn an_unfinished_trace_is_read() {
@@ -163,7 +168,18 @@ mod tests {
         assert_eq!(trace.items.len(), 1);
         assert_eq!((trace.items[0].index, trace.items[0].end), (4, 4.0));
         assert_eq!(trace.items[0].error.as_deref(), Some("Panicked"));
-        assert_eq!((trace.workers[&1].place, trace.end), (2, 4.0));
+        assert_eq!((trace.workers[&1].position, trace.end), (2, 4.0));
+    }
+
+    #[test]
+    fn a_trace_that_says_it_otherwise_is_refused() {
+        let other = UP.replace("position", "place");
+        let text = format!("[\n{other}\n{ITEM}");
+        let error = read(&text).expect_err("another version");
+        assert!(
+            format!("{error:#}").contains("another version"),
+            "{error:#}"
+        );
     }
 
     #[test]

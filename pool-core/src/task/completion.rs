@@ -127,8 +127,8 @@ impl Completion {
         outcome.needs.missing(&self.needs)
     }
 
-    /// Waits for room for a value that the item [emits](ChunkOptions::emits), which then can be
-    /// [delivered](Self::emit). It is ready too when none is wanted any more.
+    /// Waits for room for a value that the item [emits](crate::ChunkOptions::emits), which then can
+    /// be [delivered](Self::emit). It is ready too when none is wanted any more.
     ///
     /// One task waits at a time: the waker of the last one is woken.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {

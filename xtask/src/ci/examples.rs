@@ -10,7 +10,13 @@ use anyhow::{Context, Result, bail};
 type Arguments = fn() -> Vec<OsString>;
 
 /// The examples that take arguments. All others run without.
-const ARGUMENTS: &[(&str, Arguments)] = &[("wordcount", || vec![many_files().into()])];
+const ARGUMENTS: &[(&str, Arguments)] = &[
+    ("observe", || vec![TRACE.into()]),
+    ("wordcount", || vec![many_files().into()]),
+];
+
+/// The trace that an example writes. What draws it must understand it.
+pub(super) const TRACE: &str = "target/observe.json";
 
 /// Where there are examples: the package and its folder.
 const FOLDERS: &[(&str, &str)] = &[

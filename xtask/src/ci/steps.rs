@@ -318,7 +318,10 @@ fn run_examples(setting: &Setting) -> Result<()> {
     if !failed.is_empty() {
         bail!("these examples failed: {}", failed.join(", "));
     }
-    Ok(())
+    setting.build(&format!(
+        "run --quiet --package procpool-timeline -- {}",
+        examples::TRACE
+    ))
 }
 
 fn benches(setting: &Setting) -> Result<()> {

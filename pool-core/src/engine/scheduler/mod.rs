@@ -128,7 +128,6 @@ impl<U: WorkUnit> Scheduler<U> {
         }
         let highest = due.iter().map(WorkUnit::priority).max();
         for unit in due.into_iter().rev() {
-            self.has_priorities |= unit.priority() != 0;
             self.resubmit(unit);
         }
         highest
@@ -140,8 +139,10 @@ impl<U: WorkUnit> Scheduler<U> {
     }
 
     fn enqueue_first(&mut self, unit: U) {
+        let priority = unit.priority();
+        // It may be new here: it had waited for one worker until now, or for its time.
+        self.has_priorities |= priority != 0;
         if self.has_priorities {
-            let priority = unit.priority();
             let at = self.queue.partition_point(|it| it.priority() > priority);
             self.queue.insert(at, unit);
         } else {
