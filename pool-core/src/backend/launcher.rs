@@ -232,13 +232,15 @@ impl LaunchSpec {
 }
 
 /// The tie of workers that no pool has started: it holds as long as this process. None of them has
-/// anything to ring.
+/// anything to ring, or takes descriptors: the first one would have had them.
 fn tie_for_tests() -> Arc<OwnedFd> {
     static TIE: OnceLock<(Tie, Arc<OwnedFd>)> = OnceLock::new();
     let (_, theirs) = TIE.get_or_init(|| {
         let (ours, theirs) = Tie::new().expect("the system has descriptors");
-        let bell = crate::sys::take_what_was_left(theirs.as_fd());
-        drop(bell.expect("it was left there"));
+        for _bell_and_socket in 0..2 {
+            let left = crate::sys::take_what_was_left(theirs.as_fd());
+            drop(left.expect("it was left there"));
+        }
         (ours, Arc::new(theirs))
     });
     Arc::clone(theirs)

@@ -315,7 +315,10 @@ impl SharedMemory {
             Some(match Sealed::received(file, Some(ticket.inode)) {
                 Ok(sealed) => Ok((Some(sealed), Origin::Sent)),
                 Err(NotSealed::Other(_)) => Ok((None, Origin::Sent)),
-                Err(NotSealed::Refused(error)) => Err(error),
+                Err(NotSealed::Refused(error)) => {
+                    passing::memory_is_lost();
+                    Err(error)
+                }
             })
         };
         if let Some(received) = receive(false) {

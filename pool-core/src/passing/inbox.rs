@@ -39,7 +39,7 @@ struct Inbox {
     item: Option<ItemPacket>,
     /// Memory that no handle has asked for yet.
     memory: BTreeMap<Key, OwnedFd>,
-    /// Some of it was lost, since this process could have no more descriptors.
+    /// Some of it was lost: this process could have no more descriptors, or not look at it.
     has_lost_memory: bool,
     /// Memory that the parent has freed.
     freed: Vec<Key>,
@@ -105,6 +105,15 @@ pub(crate) fn take_memory(key: Key, waits: bool) -> Option<OwnedFd> {
         inbox.receive(&Awaited::Memory(key), patience).ok()?;
         inbox.memory.remove(&key)
     })
+}
+
+/// Some memory had come, and was lost: it will not come again, and nobody waits for any from now on.
+pub(crate) fn memory_is_lost() {
+    INBOX.with_borrow_mut(|inbox| {
+        if let Some(inbox) = inbox {
+            inbox.has_lost_memory = true;
+        }
+    });
 }
 
 /// Throws away what has come for items up to this one: they have ended, or were taken back.

@@ -12,7 +12,9 @@ mod result;
 pub(crate) use arrived::{Arrived, arrived_here, lend};
 pub(crate) use closing::close_elsewhere;
 pub use fd::Fd;
-pub(crate) use inbox::{discard_packets, expect_descriptors, open_inbox, take_freed, take_memory};
+pub(crate) use inbox::{
+    discard_packets, expect_descriptors, memory_is_lost, open_inbox, take_freed, take_memory,
+};
 pub(crate) use message::Key;
 pub(crate) use outbox::Outbox;
 pub(crate) use outgoing::{Outgoing, in_places, of_items};

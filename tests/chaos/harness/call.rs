@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use procpool::{Call, Emitter, Pool, Stateless};
+use procpool::{Call, Emitter, Pool, Stateless, TaskErrorKind};
 
 use super::backend::Backend;
 use super::job::{Bulk, Item, Job, Outcome, Quick, Unit, Work};
@@ -354,6 +354,8 @@ fn read<J: Job>(pool: &impl Pool, call: &CallRecord, item: &Item, rng: &mut Rng)
     let outcome = values.result();
     let is_right = match (&failed, &outcome) {
         (None, Ok(_)) => next == 2 * count,
+        // The task has ended well, and what it has returned cannot be decoded.
+        (None, Err(error)) => error.kind() == TaskErrorKind::Decode && next == 2 * count,
         (Some(error), Err(same)) => error.kind() == same.kind() && next <= 2 * count,
         _ => false,
     };
