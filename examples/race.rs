@@ -8,8 +8,8 @@
 //! beforehand which of them it will be.
 //!
 //! None of the solvers looks whether somebody wants it to stop, as few real ones do.
-//! [`Imap::kill`](procpool::Imap::kill) ends each with its process, wherever it is; its memory is free
-//! at once, and a fresh worker has the next problem.
+//! [`Imap::kill`](procpool::Imap::kill) ends each with its process, wherever it is; its memory is
+//! free at once, and a fresh worker has the next problem.
 //!
 //! ```text
 //! $ cargo run --release --example race

@@ -27,13 +27,14 @@
 //! length, and its hello has one length and one head.
 //!
 //! # In a shared object
-//! The code may be in a plugin or a Python extension, which the executable knows nothing of. Then the
-//! loader is asked to load the object into the executable before all else (`LD_PRELOAD`), and what
-//! the loader calls in it ([`init_at_load`]) becomes the worker. Or the pool names a program, which
-//! loads the object and calls [`init()`] in it ([`program`](procpool_core::PoolBuilder::program)).
-//! The variable says which of the three it is, and which build is meant: a process may have several
-//! objects with a copy of this crate, and each lets the calls for others pass. `program.rs` says
-//! what is executed, `remedy.rs` what to do when it does not come to `init`.
+//! The code may be in a plugin or a Python extension, which the executable knows nothing of. Then
+//! the loader is asked to load the object into the executable before all else (`LD_PRELOAD`), and
+//! what the loader calls in it ([`init_at_load`]) becomes the worker. Or the pool names a program,
+//! which loads the object and calls [`init()`] in it
+//! ([`program`](procpool_core::PoolBuilder::program)). The variable says which of the three it is,
+//! and which build is meant: a process may have several objects with a copy of this crate, and each
+//! lets the calls for others pass. `program.rs` says what is executed, `remedy.rs` what to do when
+//! it does not come to `init`.
 //!
 //! # What can go wrong
 //! A worker that fails on the way writes the reason to the doorbell; one that dies closes it.

@@ -162,7 +162,8 @@ impl Launching {
             return Err(LaunchError::new(match shared_object() {
                 None => "the worker is another build of the program than its parent".to_owned(),
                 Some(path) => format!(
-                    "the worker has not the build of {} that its parent has: was the file replaced?",
+                    "the worker has not the build of {} that its parent has: was the file \
+                     replaced?",
                     path.display()
                 ),
             }));

@@ -56,7 +56,8 @@ fn pids_change_and_results_stay_right<S: Processes>() {
 /// As in Python: a worker of two tasks runs two chunks, however many items they have.
 fn a_chunk_counts_as_one_task<S: Processes>() {
     let pool = S::builder().processes(1).max_tasks_per_child(2).build();
-    // (A chunk of `map` goes with what is in it when a worker idles and its reader is kept waiting.)
+    // (A chunk of `map` goes with what is in it when a worker idles and its reader is kept
+    // waiting.)
     let handle = pool.call(who).chunksize(10).map_async(0..60);
     let results = handle.get().unwrap();
     let pids: BTreeSet<u32> = results.iter().map(|result| result.1).collect();

@@ -1,5 +1,6 @@
 //! Each worker compiles a set of patterns once, before its first line, and keeps it: `state_from`.
-//! The patterns come from the program (here: its arguments), and travel once for each chunk of lines.
+//! The patterns come from the program (here: its arguments), and travel once for each chunk of
+//! lines.
 //!
 //! A set that cannot be compiled is the error of every line, and says why. `SpawnPool`'s workers
 //! inherit nothing, so whatever is not in the arguments of a task is made in the worker.

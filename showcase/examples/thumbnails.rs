@@ -1,11 +1,11 @@
 //! Thumbnails of all pictures below a folder, from whoever they come: one that is broken, or that
 //! unpacks to more memory than there is, costs itself and nothing else.
 //!
-//! `cargo run --release -p procpool-showcase --example thumbnails -- DIR` writes them to a temporary
-//! folder and says where. Without an argument it makes some pictures first, a broken one and a
-//! *bomb* among them: six megabytes that say that they are 900 million pixels. Each worker may have 512 MiB, so that
-//! the bomb ends a worker and not the machine, and each picture ten seconds. The error of a
-//! decoder, which panics here, costs not even the worker.
+//! `cargo run --release -p procpool-showcase --example thumbnails -- DIR` writes them to a
+//! temporary folder and says where. Without an argument it makes some pictures first, a broken one
+//! and a *bomb* among them: six megabytes that say that they are 900 million pixels. Each worker
+//! may have 512 MiB, so that the bomb ends a worker and not the machine, and each picture ten
+//! seconds. The error of a decoder, which panics here, costs not even the worker.
 //!
 //! ```text
 //! $ cargo run --release -p procpool-showcase --example thumbnails

@@ -96,9 +96,9 @@ fn a_file_that_is_replaced_is_not_loaded() {
     }
 }
 
-/// Where a Rust library is a shared object and has the crate, functions of the program are in another
-/// object than that, and so are those of a third one. A worker that has not loaded it says so, and
-/// lives on.
+/// Where a Rust library is a shared object and has the crate, functions of the program are in
+/// another object than that, and so are those of a third one. A worker that has not loaded it says
+/// so, and lives on.
 #[test]
 fn functions_may_be_in_another_object_than_the_crate() {
     let scratch = Scratch::with(&[DYLIB, USES_DYLIB, LATE_DYLIB]);

@@ -159,7 +159,10 @@ mod tests {
     use super::*;
 
     const ITEM: &str = r#"{"name":"f","cat":"task","pid":7,"tid":1,"ph":"X","ts":2.5,"dur":1.5,"args":{"index":4,"outcome":"Panicked"}},"#;
-    const UP: &str = r#"{"name":"up","cat":"worker","ph":"i","pid":7,"tid":1,"ts":0.5,"args":{"position":2,"generation":0}},"#;
+    const UP: &str = concat!(
+        r#"{"name":"up","cat":"worker","ph":"i","pid":7,"tid":1,"ts":0.5,"#,
+        r#""args":{"position":2,"generation":0}},"#
+    );
 
     #[test]
     fn an_unfinished_trace_is_read() {

@@ -74,8 +74,8 @@ fn several_start_at_once() {
 fn nothing_is_held() {
     // Those that the runner of the tests has made inheritable, standard input, output and error.
     let before = descriptors("self").len();
-    // The two ends of what ties the workers of all tests to this process; a bell, and the socket for
-    // descriptors.
+    // The two ends of what ties the workers of all tests to this process; a bell, and the socket
+    // for descriptors.
     drop(LaunchSpec::for_tests(1, 4096));
     let links = [reached(), reached()];
     assert_eq!(descriptors("self").len(), before + 4 + 2 * links.len());

@@ -1,9 +1,9 @@
 //! Items that are tried again.
 //!
 //! The chunks of a call with retries have a [`RetrySink`] in front of who waits for their outcomes:
-//! it decides which of them stay, and makes chunks of the items whose outcome does not. Whether that
-//! is asked by the engine, which then hands such chunks out in time, or by a pool of the program's
-//! own, is the same here.
+//! it decides which of them stay, and makes chunks of the items whose outcome does not. Whether
+//! that is asked by the engine, which then hands such chunks out in time, or by a pool of the
+//! program's own, is the same here.
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};

@@ -96,8 +96,9 @@ impl Booking<'_> {
         Ok(())
     }
 
-    /// Books a result that comes with an offer of memory or descriptors, and takes that. Gives the record back if
-    /// the worker is dead, and took with it what it offered: the item is the one that was lost.
+    /// Books a result that comes with an offer of memory or descriptors, and takes that. Gives the
+    /// record back if the worker is dead, and took with it what it offered: the item is the one
+    /// that was lost.
     pub(super) fn book_offer(&mut self, record: Memory) -> Result<Option<Memory>, Corrupt> {
         let flight = self.scheduler.front_flight_mut(self.slot);
         let flight = flight.ok_or(Corrupt)?;

@@ -48,8 +48,8 @@ use crate::sys;
 /// An argument is dropped when it was encoded, and the pool keeps a duplicate until the item has
 /// its outcome: so a lost item is tried again with the same open file, in whatever state the lost
 /// worker has left it. The worker's is the task's, to drop or to keep. A result's is the caller's.
-/// What is never decoded (a cancelled item, a result that nobody reads) is closed; what a worker was
-/// sent behind the item that it runs, when it comes to that.
+/// What is never decoded (a cancelled item, a result that nobody reads) is closed; what a worker
+/// was sent behind the item that it runs, when it comes to that.
 ///
 /// The other end of a connection sees it end when all copies are closed: the worker's, the pool's
 /// when it has heard of the outcome, and any that the program has kept. `shutdown` ends it at once.

@@ -107,7 +107,8 @@ pub(crate) fn take_memory(key: Key, waits: bool) -> Option<OwnedFd> {
     })
 }
 
-/// Some memory had come, and was lost: it will not come again, and nobody waits for any from now on.
+/// Some memory had come, and was lost: it will not come again, and nobody waits for any from now
+/// on.
 pub(crate) fn memory_is_lost() {
     INBOX.with_borrow_mut(|inbox| {
         if let Some(inbox) = inbox {

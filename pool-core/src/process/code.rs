@@ -1,12 +1,12 @@
-//! Where this crate's own code is: in the main executable, or in a shared object that was linked with
-//! the crate.
+//! Where this crate's own code is: in the main executable, or in a shared object that was linked
+//! with the crate.
 //!
-//! The functions that are passed to a pool are compiled into the same object, as a rule, and it is the
-//! same file in a worker. All that travels of addresses is therefore counted from its start.
+//! The functions that are passed to a pool are compiled into the same object, as a rule, and it is
+//! the same file in a worker. All that travels of addresses is therefore counted from its start.
 //!
-//! The exception are Rust libraries that are shared objects themselves (`dylib`): one has the crate,
-//! and the program and other libraries have functions. Those objects are known by a tag, which is
-//! made of their content.
+//! The exception are Rust libraries that are shared objects themselves (`dylib`): one has the
+//! crate, and the program and other libraries have functions. Those objects are known by a tag,
+//! which is made of their content.
 
 use std::io;
 use std::ops::Range;

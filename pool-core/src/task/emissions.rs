@@ -142,8 +142,8 @@ impl Emissions {
         self.lock().worker = None;
     }
 
-    /// Lets the task know what was consumed, if that is enough to be said. Gives the waker of who is
-    /// to be woken for that without the lock.
+    /// Lets the task know what was consumed, if that is enough to be said. Gives the waker of who
+    /// is to be woken for that without the lock.
     #[must_use]
     fn give_credit(&self, state: &mut State) -> Option<Waker> {
         let consumed = match state.reader {

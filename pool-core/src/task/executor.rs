@@ -39,8 +39,8 @@ use crate::observe::trace::Tracer;
 ///   dropped fails as `WorkerLost`.
 /// - **Functions** have a number. It means the same under an equal [`build_id`](crate::build_id),
 ///   and is checked where it arrives.
-/// - **Timeouts, delays and retries** are in [`options`](crate::EncodedChunk::options), for the pool
-///   to keep. It sends [the part](crate::EncodedChunk::part) again that is
+/// - **Timeouts, delays and retries** are in [`options`](crate::EncodedChunk::options), for the
+///   pool to keep. It sends [the part](crate::EncodedChunk::part) again that is
 ///   [pending](crate::Completion::pending). A local pool on the other side keeps both for its own
 ///   workers.
 /// - **A cancelled call** is named by a [`CallId`], which is never used again. The other side has a
@@ -137,8 +137,8 @@ pub trait Executor: Send + Sync {
 
     /// Takes a chunk that was [submitted](Self::submit) and whose item is tried again: see
     /// [`Call::retry_if`](crate::Call::retry_if). It may come with a
-    /// [delay](crate::ChunkOptions::delay), and after `close`, which does not count it as a new one.
-    /// It comes from the thread that has delivered the failure, in the midst of that.
+    /// [delay](crate::ChunkOptions::delay), and after `close`, which does not count it as a new
+    /// one. It comes from the thread that has delivered the failure, in the midst of that.
     ///
     /// Without a method of its own it is submitted as others are: right for a pool that hands it to
     /// another one. A pool that is closed meanwhile fails it as closed.

@@ -510,7 +510,8 @@ proptest! {
         }
         if let Ok(mut chunk) = EncodedChunk::from_bytes(&bytes) {
             if chunk.options().delay > Duration::from_millis(1) {
-                // It may say that it begins in a thousand years, as its function may take that long.
+                // It may say that it begins in a thousand years, as its function may take that
+                // long.
                 return Ok(());
             }
             chunk.provide(&BroadcastContent::new(b"words").expect("memory"));

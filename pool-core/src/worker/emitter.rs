@@ -113,8 +113,8 @@ impl<Y: Portable> Emitter<Y> {
     /// # Panics
     /// When the value cannot be encoded, has a [`Broadcast`](crate::Broadcast) or an
     /// [`Fd`](crate::Fd) in it, or has more bytes than
-    /// [`max_result_bytes`](crate::PoolBuilder::max_result_bytes) allows. The task then ends with an
-    /// error of kind [`Encode`](crate::TaskErrorKind::Encode).
+    /// [`max_result_bytes`](crate::PoolBuilder::max_result_bytes) allows. The task then ends with
+    /// an error of kind [`Encode`](crate::TaskErrorKind::Encode).
     pub fn emit(&self, value: Y) -> Result<(), Disconnected> {
         let mut bytes = self.bytes.take();
         bytes.clear();

@@ -19,6 +19,7 @@ const FILE_RULES: &[FileRule] = &[
     text::hosts,
     text::machine_paths,
     text::whitespace,
+    text::width,
     unsafety::places,
 ];
 

@@ -65,6 +65,31 @@ pub(super) fn whitespace(file: &File) -> Vec<Violation> {
     violations
 }
 
+/// The widest line of a comment, in characters. It is rustfmt's for code.
+const WIDTH: usize = 100;
+
+/// No comment that is wider than code may be: rustfmt leaves comments alone. Rows of tables and
+/// what a program prints are as wide as they are.
+pub(super) fn width(file: &File) -> Vec<Violation> {
+    let mut is_verbatim = false;
+    let mut is_too_wide = |line: &str| {
+        let Some(comment) = line.trim_start().strip_prefix("//") else {
+            is_verbatim = false;
+            return false;
+        };
+        let comment = comment.trim_start_matches(['/', '!']).trim_start();
+        if comment.starts_with("```") {
+            is_verbatim = !is_verbatim;
+        }
+        line.chars().count() > WIDTH && !is_verbatim && !comment.starts_with('|')
+    };
+    let lines = file.lines().filter(|_| file.rust.is_some());
+    lines
+        .filter(|(_, line)| is_too_wide(line))
+        .map(|(number, _)| file.violation(number, "a comment is at most 100 columns wide: wrap it"))
+        .collect()
+}
+
 /// Whether a slash after this is in the middle of a longer path or address.
 fn is_inside_path(before: &str) -> bool {
     before.ends_with(|c: char| c.is_alphanumeric() || "._-~}/".contains(c))
@@ -74,6 +99,17 @@ fn is_inside_path(before: &str) -> bool {
 mod tests {
     use super::*;
     use crate::tidy::file::lines_of;
+
+    #[test]
+    fn a_wide_comment_is_found() {
+        let wide = "w ".repeat(60);
+        let text = format!(
+            "// {wide}\n    /// {wide}\n//! ```text\n//! {wide}\n//! ```\n/// | {wide} |\n\
+             const WIDE: &str = \"{wide}\"; // {wide}\n"
+        );
+        assert_eq!(lines_of(&width(&File::new("src/a.rs", &*text))), [1, 2]);
+        assert!(width(&File::new("docs/a.md", text)).is_empty());
+    }
 
     #[test]
     fn a_path_of_one_machine_is_found() {

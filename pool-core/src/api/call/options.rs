@@ -49,8 +49,8 @@ impl<F, M> Call<F, M> {
     /// with the pool, or else when the thread ends.
     ///
     /// # Errors
-    /// Where `make` panics, the item ends as [`State`](crate::TaskErrorKind::State), with the panic's
-    /// message. The next item tries again.
+    /// Where `make` panics, the item ends as [`State`](crate::TaskErrorKind::State), with the
+    /// panic's message. The next item tries again.
     pub fn state<S, A, R, G>(self, make: G) -> Call<impl Fn(A) -> R + Stateless, M>
     where
         F: Fn(&mut S, A) -> R + Stateless,
@@ -161,8 +161,8 @@ impl<F, M> Call<F, M> {
     /// of each item.
     ///
     /// Items that have ended by then keep their outcome. The others end as
-    /// [`DeadlineExceeded`](crate::TaskErrorKind::DeadlineExceeded): those that have not begun are not
-    /// run, and those that run are killed, as with `timeout`. None is [retried](Self::retries)
+    /// [`DeadlineExceeded`](crate::TaskErrorKind::DeadlineExceeded): those that have not begun are
+    /// not run, and those that run are killed, as with `timeout`. None is [retried](Self::retries)
     /// after that. The input of a map is still read to its end: the deadline does not end a wait
     /// for it.
     ///
@@ -280,7 +280,7 @@ impl<F, M> Call<F, M> {
     ///     x
     /// }
     ///
-    /// let is_busy = |error: &TaskError| error.panic_message().is_some_and(|it| it.contains("busy"));
+    /// let is_busy = |error: &TaskError| error.to_string().contains("busy");
     /// let pool = SerialPool::new();
     /// let call = pool.call(third_time_lucky).retries(5).retry_if(is_busy);
     /// assert_eq!(call.apply(7).unwrap(), 7);
@@ -363,8 +363,8 @@ impl<F, M> Call<F, M> {
     /// [`deadline`](Self::deadline) is not made: the item ends with the error that it has.
     ///
     /// A [`SerialPool`](crate::SerialPool) waits in the thread that calls. A pool of the program's
-    /// own is given the [delay](crate::ChunkOptions::delay), and tries again at once if it does not keep
-    /// that.
+    /// own is given the [delay](crate::ChunkOptions::delay), and tries again at once if it does not
+    /// keep that.
     pub fn backoff(mut self, backoff: impl Into<Backoff>) -> Self {
         self.options.retry_rules().backoff = Some(backoff.into());
         self

@@ -110,9 +110,9 @@ impl<F> Call<F> {
     /// [`timeout`](Self::timeout) and [`deadline`](Self::deadline) are those of the whole task, the
     /// time included that it waits for the reader. [`retries`](Self::retries), for whatever reason,
     /// are for a task that has emitted nothing: the values of one that has are with the caller, who
-    /// must not have them twice. `chunksize` means nothing here. What the function needs beside its argument must be
-    /// in that: [`context`](Self::context) and [`state`](Self::state) are for functions that emit
-    /// nothing.
+    /// must not have them twice. `chunksize` means nothing here. What the function needs beside its
+    /// argument must be in that: [`context`](Self::context) and [`state`](Self::state) are for
+    /// functions that emit nothing.
     ///
     /// # Pools of other kinds
     /// In a [`SerialPool`](crate::SerialPool) the task runs in a thread of its own, so that it can

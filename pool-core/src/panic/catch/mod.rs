@@ -252,8 +252,8 @@ fn course_of(info: &PanicHookInfo<'_>, inside: usize, hook: usize) -> (Course, O
     if is_abort(info) {
         course = Some(Course::Abort);
     }
-    // The hook's own frames are not the panic's. Where a linker optimises the whole program, it sees
-    // that the calls in them do not unwind, and their tables are those of what must not.
+    // The hook's own frames are not the panic's. Where a linker optimises the whole program, it
+    // sees that the calls in them do not unwind, and their tables are those of what must not.
     let mut is_below = true;
     unwind::walk(|frame| {
         let is_hooks = is_below;

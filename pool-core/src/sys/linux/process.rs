@@ -16,9 +16,9 @@ use crate::sys::waiting::poll;
 /// What a thread is started by, for an error's text.
 pub(crate) const THREAD_CALL: &str = "clone3 (a thread)";
 
-/// Where `/proc` shows the process with this number. `None`: nowhere. There is no `/proc`, since this
-/// process has changed its root; or it shows another namespace, where the number is somebody else's;
-/// or it hides others' processes (`hidepid`) and this one has changed its user.
+/// Where `/proc` shows the process with this number. `None`: nowhere. There is no `/proc`, since
+/// this process has changed its root; or it shows another namespace, where the number is somebody
+/// else's; or it hides others' processes (`hidepid`) and this one has changed its user.
 pub(crate) fn in_proc(pid: u32) -> Option<String> {
     let own = readlink("/proc/self", Vec::new()).ok()?;
     let folder = format!("/proc/{pid}");
