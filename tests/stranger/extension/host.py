@@ -83,11 +83,14 @@ def replaced():
 
 
 def stays():
-    """Has a pool and waits: somebody else ends it."""
+    """Has a pool and waits: somebody else ends it, or has ended."""
+    # Python leaves Ctrl-C ignored or blocked where it finds it so: in the background of a script.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     assert call("open_pool", backend) == 0
     assert call("keep_busy") == 0
     sys.stdout.flush()
-    time.sleep(600)
+    sys.stdin.read()
 
 
 def leaves():
@@ -112,9 +115,8 @@ def ends():
         ("stays", lambda child: child.send_signal(signal.SIGKILL)),
     ]:
         command = [sys.executable, __file__, path, how, name]
-        child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        pipes = dict.fromkeys(["stdin", "stdout", "stderr"], subprocess.PIPE)
+        child = subprocess.Popen(command, text=True, **pipes)
         line = child.stdout.readline()
         assert line.startswith("workers ["), line + child.stderr.read()
         workers = [int(pid) for pid in line[9:-2].split(",")]
