@@ -9,11 +9,14 @@ use crate::codec::CodecError;
 use crate::codec::handle_context::{Attach, Attachment};
 use crate::passing::{Arrived, Key, MAX_DESCRIPTORS, Outgoing, arrived_here};
 
-/// What handles in encoded values mean. Most values have none.
+/// What handles in encoded values mean. Most values have none, and carry a pointer.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Attachments {
-    pub(crate) memory: Vec<Arc<SharedMemory>>,
-    pub(crate) descriptors: Vec<Arc<Outgoing>>,
+pub(crate) struct Attachments(Option<Box<Attached>>);
+
+#[derive(Debug, Clone, Default)]
+struct Attached {
+    memory: Vec<Arc<SharedMemory>>,
+    descriptors: Vec<Arc<Outgoing>>,
     /// How many of these stand in values that were encoded before.
     before: usize,
 }
@@ -22,46 +25,73 @@ impl Attachments {
     /// What comes from now on stands in another value.
     #[inline]
     pub(crate) fn begin_value(&mut self) {
-        self.before = self.descriptors.len();
+        if let Some(attached) = &mut self.0 {
+            attached.before = attached.descriptors.len();
+        }
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.memory.is_empty() && self.descriptors.is_empty()
+        self.0.is_none()
     }
 
+    pub(crate) fn memory(&self) -> &[Arc<SharedMemory>] {
+        self.0.as_ref().map_or(&[], |it| &it.memory)
+    }
+
+    pub(crate) fn into_memory(self) -> Vec<Arc<SharedMemory>> {
+        self.0.map_or_else(Vec::new, |it| it.memory)
+    }
+
+    pub(crate) fn descriptors(&self) -> &[Arc<Outgoing>] {
+        self.0.as_ref().map_or(&[], |it| &it.descriptors)
+    }
+
+    /// Takes the descriptors out for which `take` has a use, which leaves the others.
+    pub(crate) fn take_descriptors<T: Default>(
+        &mut self,
+        take: impl FnOnce(&mut Vec<Arc<Outgoing>>) -> T,
+    ) -> T {
+        let descriptors = self.0.as_mut().map(|it| &mut it.descriptors);
+        let some = descriptors.filter(|it| !it.is_empty());
+        some.map_or_else(T::default, take)
+    }
+
+    #[inline]
     pub(crate) fn clear(&mut self) {
-        self.memory.clear();
-        self.descriptors.clear();
-        self.before = 0;
+        self.0 = None;
     }
 
     pub(crate) fn append(&mut self, other: &mut Self) {
-        self.memory.append(&mut other.memory);
-        self.descriptors.append(&mut other.descriptors);
+        if let Some(mut other) = other.0.take() {
+            let attached = self.0.get_or_insert_default();
+            attached.memory.append(&mut other.memory);
+            attached.descriptors.append(&mut other.descriptors);
+        }
     }
 }
 
 impl Attach for Attachments {
     fn attach(&mut self, attachment: Arc<dyn Attachment>) -> Result<(), CodecError> {
+        let attached = self.0.get_or_insert_default();
         let attachment: Arc<dyn Any + Send + Sync> = attachment;
         match attachment.downcast::<SharedMemory>() {
             Ok(memory) => {
                 // Most often it is the same again.
-                let mut last = self.memory.iter().rev().take(8);
+                let mut last = attached.memory.iter().rev().take(8);
                 if !last.any(|other| Arc::ptr_eq(other, &memory)) {
-                    self.memory.push(memory);
+                    attached.memory.push(memory);
                 }
             }
             // All other handles are of descriptors.
             Err(other) => {
-                if self.descriptors.len() - self.before == MAX_DESCRIPTORS {
+                if attached.descriptors.len() - attached.before == MAX_DESCRIPTORS {
                     return Err(CodecError::new(format_args!(
                         "more than {MAX_DESCRIPTORS} descriptors in one argument or result: pass \
                          some of them with another task"
                     )));
                 }
-                self.descriptors.extend(other.downcast::<Outgoing>());
+                attached.descriptors.extend(other.downcast::<Outgoing>());
             }
         }
         Ok(())
@@ -91,8 +121,8 @@ impl Belongings {
 impl From<Attachments> for Belongings {
     fn from(attachments: Attachments) -> Self {
         Self {
-            descriptors: arrived_here(&attachments.descriptors),
-            memory: attachments.memory,
+            descriptors: arrived_here(attachments.descriptors()),
+            memory: attachments.into_memory(),
         }
     }
 }

@@ -54,13 +54,13 @@ where
         let mut attachments = Attachments::default();
         let height = codec::encode_shared(self, &mut bytes, &mut attachments)
             .map_err(|error| BroadcastError::not_encoded(&error))?;
-        if !attachments.descriptors.is_empty() {
+        if !attachments.descriptors().is_empty() {
             return Err(BroadcastError::not_encoded(&CodecError::new(
                 "an Fd cannot be in a broadcast, whose value each worker decodes any number of \
                  times: pass it beside the broadcast",
             )));
         }
-        put::<T>(&bytes, attachments.memory, height)
+        put::<T>(&bytes, attachments.into_memory(), height)
     }
 
     fn find(memory: &SharedMemory, reading: Reading) -> Result<&Self, CodecError> {

@@ -85,7 +85,7 @@ pub(crate) fn offer(attachments: &Attachments) -> Result<Option<ResultOffer>, Co
     let mut offers: Vec<&Arc<SharedMemory>> = Vec::new();
     let mut count = 0;
     for memory in attachments
-        .memory
+        .memory()
         .iter()
         .filter(|it| !it.has_just_arrived())
     {
@@ -101,7 +101,7 @@ pub(crate) fn offer(attachments: &Attachments) -> Result<Option<ResultOffer>, Co
             }
         }
     }
-    let descriptors = &attachments.descriptors;
+    let descriptors = attachments.descriptors();
     if offers.is_empty() && descriptors.is_empty() {
         return Ok(None);
     }
@@ -275,6 +275,7 @@ mod tests {
 
     use super::super::memory::Shared;
     use super::*;
+    use crate::codec::handle_context::Attach;
 
     fn share(inner: Vec<Arc<SharedMemory>>) -> Arc<SharedMemory> {
         let shared = Shared {
@@ -286,7 +287,9 @@ mod tests {
 
     fn attached(memory: &[Arc<SharedMemory>]) -> Attachments {
         let mut attachments = Attachments::default();
-        attachments.memory.extend_from_slice(memory);
+        for memory in memory {
+            attachments.attach(memory.clone()).expect("memory");
+        }
         attachments
     }
 

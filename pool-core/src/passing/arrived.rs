@@ -54,8 +54,14 @@ impl Drop for Arrived {
 
 /// Lets values that are decoded in this process have copies of their descriptors, as long as what
 /// is returned lives.
-pub(crate) fn lend<'a>(descriptors: impl Iterator<Item = &'a Outgoing>) -> Vec<Arrived> {
-    descriptors.map(Arrived::here).collect()
+#[inline]
+pub(crate) fn lend(descriptors: &[(u32, Arc<Outgoing>)]) -> Vec<Arrived> {
+    if descriptors.is_empty() {
+        return Vec::new();
+    }
+    let all = descriptors.iter();
+    all.map(|(_, descriptor)| Arrived::here(descriptor))
+        .collect()
 }
 
 /// The same of a result that was encoded in this process, as long as the result lives.

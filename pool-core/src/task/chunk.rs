@@ -184,7 +184,7 @@ impl Chunk {
         let deadline = control.and_then(|control| control.deadline);
         let mut ended = 0;
         let descriptors = ext.as_ref().map_or(&[][..], |ext| &ext.descriptors);
-        let lent = passing::lend(descriptors.iter().map(|(_, descriptor)| &**descriptor));
+        let lent = passing::lend(descriptors);
         let mut item_metrics = ext.as_mut().and_then(|it| it.item_metrics.as_mut());
         let is_measured = item_metrics.is_some();
         let mut offered = Belongings::default();
@@ -333,14 +333,12 @@ impl Chunk {
 
     #[cold]
     fn attach_some_of(&mut self, attachments: &mut Attachments) {
-        let found = if attachments.descriptors.is_empty() {
-            Vec::new()
-        } else {
+        let found = attachments.take_descriptors(|descriptors| {
             let all = self.items.as_slice();
-            passing::of_items(protocol::items(&all), &mut attachments.descriptors)
-        };
+            passing::of_items(protocol::items(&all), descriptors)
+        });
         let ext = self.ext.get_or_insert_default();
-        ext.attachments.extend(attachments.memory.iter().cloned());
+        ext.attachments.extend_from_slice(attachments.memory());
         ext.descriptors.extend(found);
     }
 

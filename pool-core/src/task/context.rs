@@ -60,7 +60,7 @@ impl Context {
         bytes.extend(name);
         let mut attachments = Attachments::default();
         codec::encode_attached(value, &mut bytes, &mut attachments)?;
-        if !attachments.descriptors.is_empty() {
+        if !attachments.descriptors().is_empty() {
             return Err(codec::CodecError::new(
                 "an Fd cannot be in a context, which is decoded any number of times: pass it in \
                  the argument, or to an initializer",
@@ -68,7 +68,7 @@ impl Context {
         }
         Ok(Self {
             bytes,
-            memory: attachments.memory,
+            memory: attachments.into_memory(),
         })
     }
 }

@@ -336,7 +336,7 @@ impl EncodedChunk {
     ) {
         let mut timing = None;
         let mut before = sys::now_ns();
-        let _lent = passing::lend(self.descriptors.iter().map(|(_, it)| &**it));
+        let _lent = passing::lend(&self.descriptors);
         let mut record = |kind: RecordKind, bytes: &[u8], attachments: Attachments| {
             let result = match kind {
                 RecordKind::Time => {
@@ -347,14 +347,14 @@ impl EncodedChunk {
                 RecordKind::Emitted => return,
                 RecordKind::Failure => Err(reported(bytes)),
                 RecordKind::Value | RecordKind::Bulk | RecordKind::SharedResult => {
-                    let descriptors = arrived_here(&attachments.descriptors);
+                    let descriptors = arrived_here(attachments.descriptors());
                     Ok(Bytes::from(bytes).with(Belongings {
                         memory: Vec::new(),
                         descriptors,
                     }))
                 }
             };
-            let memory = attachments.memory;
+            let memory = attachments.into_memory();
             let result_bytes = result.as_ref().map_or(0, Bytes::len) as u64;
             let needs = if memory.is_empty() {
                 Needs::default()

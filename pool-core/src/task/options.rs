@@ -134,8 +134,8 @@ impl Options {
         self.special.as_ref().is_some_and(|it| it.counts_errors)
     }
 
+    #[inline]
     pub(crate) fn check(&self) -> Result<ValidatedOptions, TaskError> {
-        let invalid = |message| Err(TaskError::new(TaskErrorKind::Invalid, message));
         if self.chunksize == Some(0) {
             return invalid("chunksize is 0: a chunk has at least one item");
         }
@@ -162,4 +162,9 @@ impl Options {
             is_measured: self.is_measured,
         })
     }
+}
+
+#[cold]
+fn invalid<T>(message: &str) -> Result<T, TaskError> {
+    Err(TaskError::new(TaskErrorKind::Invalid, message))
 }

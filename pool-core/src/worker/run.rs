@@ -421,7 +421,7 @@ impl Exchange for OnWire<'_> {
         offer.write(is_sent, bytes)?;
         self.put(RecordKind::SharedResult, bytes);
         if !is_sent {
-            self.channel.offer(attachments.memory);
+            self.channel.offer(attachments.into_memory());
             if self.left > 0 {
                 // Should the next item end this process, this one must not be lost with it.
                 self.channel.wait_until_taken();

@@ -222,7 +222,7 @@ impl<F, M> Call<F, M> {
             .chain([(total, None)])
         {
             while next < end {
-                let size = match items.attachments.descriptors.is_empty() {
+                let size = match items.attachments.descriptors().is_empty() {
                     true => guided(total - next, workers, site.options.chunksize) as usize,
                     // Alone, so that each is closed as soon as its item has ended.
                     false => 1,

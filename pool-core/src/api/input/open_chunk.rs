@@ -297,7 +297,7 @@ impl Filler {
             let mut state = self.open.lock();
             // Before the item is there, so that it is not without them.
             state.times.extend(start.map(|start| sys::now_ns() - start));
-            has_descriptors = !attachments.descriptors.is_empty();
+            has_descriptors = !attachments.descriptors().is_empty();
             state.attachments.append(&mut attachments);
         }
         let size = self.scratch.len();
