@@ -415,14 +415,7 @@ fn a_daemon_that_stays_keeps_no_pool<S: Processes>() {
     procfs::wait_for_death(&pids);
 }
 
-fn set_interrupt(action: libc::sighandler_t) {
-    // SAFETY: no handler is installed.
-    unsafe { libc::signal(libc::SIGINT, action) };
-}
-
 fn runs_in_the_background<S: Processes>() {
-    // The starter of this may have had it ignore interrupts.
-    set_interrupt(libc::SIG_DFL);
     let pool = S::pool(2);
     let background = |x: u64| {
         if x == 0 {
@@ -449,7 +442,8 @@ fn an_interrupt_ends_what_tasks_have_started<S: Processes>() {
 }
 
 fn ignores_interrupts<S: Processes>() {
-    set_interrupt(libc::SIG_IGN);
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
     let pool = S::pool(1);
     let is_ended = |_: u64| {
         let mut child = Command::new("sleep")

@@ -241,17 +241,6 @@ fn is_interrupted<S: Processes>() {
     never(0);
 }
 
-/// Whether this process ignores a signal.
-fn ignores(signal: Signal) -> bool {
-    let status = fs::read_to_string("/proc/self/status").expect("there is a /proc");
-    let ignored = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .expect("the kernel says what is ignored");
-    ignored >> (signal.as_raw() - 1) & 1 == 1
-}
-
 /// The terminal's Ctrl-C goes to the program, its workers do not hear of it: they go on as long as
 /// it does, and end with it if it ends of that.
 fn an_interrupt_reaches_the_parent_alone<S: Processes>() {
@@ -262,14 +251,7 @@ fn an_interrupt_reaches_the_parent_alone<S: Processes>() {
     assert_eq!(hardened.line(), "ready");
     let mut usual = again::<S>("waits_to_be_killed").start();
     assert_eq!(usual.line(), "3");
-    // A shell that starts something in the background has it ignore interrupts, and whatever
-    // that starts in turn.
-    let interrupt = if ignores(Signal::INT) {
-        Signal::TERM
-    } else {
-        Signal::INT
-    };
-    for (program, signal) in [(&mut hardened, Signal::TERM), (&mut usual, interrupt)] {
+    for (program, signal) in [(&mut hardened, Signal::TERM), (&mut usual, Signal::INT)] {
         let group = Pid::from_raw(program.id().cast_signed()).expect("it is not zero");
         kill_process_group(group, signal).expect("it leads its group");
         assert_eq!(program.status().signal(), Some(signal.as_raw()));

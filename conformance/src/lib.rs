@@ -85,6 +85,7 @@ mod retry;
 mod settings;
 mod shared_results;
 mod shutdown;
+mod signals;
 mod spans;
 mod start;
 mod state;

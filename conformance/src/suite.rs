@@ -7,7 +7,6 @@ use libtest_mimic::{Arguments, Trial};
 use crate::backends::{Processes, Subject};
 use crate::program::{self, Program};
 use crate::trial::{self, Test};
-use crate::watchdog;
 use crate::{
     balance, broadcast, bulk, call_deadline, callback, cancel, context, daemons, deadline, death,
     death_mid_transfer, descriptors, emitter, events, forged_descriptors, forged_results, futures,
@@ -16,6 +15,7 @@ use crate::{
     restart_storm, results, retry, settings, shared_results, shutdown, spans, start, state, target,
     ties, trace, unkillable, values, wakeups,
 };
+use crate::{signals, watchdog};
 
 /// The tests that a function of each of these modules lists: a section has its module's name.
 macro_rules! sections {
@@ -118,6 +118,9 @@ impl Suite {
 
     /// Runs the tests that the arguments of this program ask for, as the harness of `#[test]`
     /// would: the body of `main`. In a worker, and in a program that a test runs, it is that.
+    ///
+    /// Signals do what they do by default then, whatever the program's starter has had it ignore or
+    /// block.
     #[must_use]
     pub fn run(self) -> ExitCode {
         procpool::init();
@@ -125,6 +128,7 @@ impl Suite {
             return program::run(&name, self.programs);
         }
         // While there is one thread: the harness starts more.
+        signals::reset();
         for set_up in self.set_up {
             set_up();
         }

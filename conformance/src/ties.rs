@@ -83,17 +83,7 @@ fn wait_for_programs(count: usize) {
     wait_until(|| procfs::below_called("sleep").len() == count);
 }
 
-/// Lets signals end this program, which may have been started by one that ignores them (nohup).
-fn heed_signals() {
-    use nix::sys::signal::{SigHandler, Signal, signal};
-    for number in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
-        // SAFETY: it is no handler, and this program has none.
-        unsafe { signal(number, SigHandler::SigDfl) }.expect("it may be set");
-    }
-}
-
 fn runs_programs<S: Processes>() {
-    heed_signals();
     let pool = S::pool(2);
     let _handle = pool.map_async(run_program, 0..2);
     wait_for_programs(2);
@@ -144,7 +134,6 @@ fn run_programs_inside<S: Processes>(_: u64) {
 }
 
 fn runs_programs_in_pools_in_pools<S: Processes>() {
-    heed_signals();
     let pool = S::pool(1);
     let _handle = pool.apply_async(run_programs_inside::<S>, 0);
     wait_for_programs(2);
