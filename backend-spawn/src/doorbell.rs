@@ -221,7 +221,10 @@ mod tests {
         }
 
         #[test]
-        fn any_body_is_survived(kind in 0_u8..6, body in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_body_is_survived(
+            kind in 0_u8..6,
+            body in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
             let _ = Message::decode(kind, &body);
         }
     }

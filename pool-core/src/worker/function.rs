@@ -393,7 +393,8 @@ impl std::error::Error for NotInObject {}
     label = "this captures something, or may do so",
     note = "give it what it captures as the context of the call: \
             `pool.call(|k: &u64, x: u64| x * k).context(k).map(items)`",
-    note = "a function must be `Copy + Send + Sync + 'static`, which all functions without captures are"
+    note = "a function must be `Copy + Send + Sync + 'static`, which all functions without \
+            captures are"
 )]
 pub trait Stateless: Copy + Send + Sync + 'static {}
 
@@ -411,8 +412,8 @@ struct CapturesNothing<F>(PhantomData<F>);
 impl<F> CapturesNothing<F> {
     const CHECK: () = assert!(
         size_of::<F>() == 0 && !std::mem::needs_drop::<F>(),
-        "procpool: this function runs in another process, so it must be a function item or a closure \
-         that captures nothing. \
+        "procpool: this function runs in another process, so it must be a function item or a \
+         closure that captures nothing. \
          Give it what it captures as the context of the call: \
          `pool.call(|k: &u64, x: u64| x * k).context(k).map(items)`. \
          A function pointer (`fn(A) -> R`) does not work either: pass the function by its name."

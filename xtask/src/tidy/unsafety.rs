@@ -155,6 +155,10 @@ const PLACES: &[(&str, &str)] = &[
         "writes where there is no memory",
     ),
     (
+        "conformance/src/signals.rs",
+        "sets signals to their defaults",
+    ),
+    (
         "conformance/src/ties.rs",
         "forks in tasks, and closes standard streams",
     ),
