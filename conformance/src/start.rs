@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 
-use procpool::{BuildErrorKind, Pool, TaskErrorKind, worker};
+use nix::sched::{CloneFlags, unshare};
+use procpool::{Broadcast, BuildErrorKind, Pool, TaskErrorKind, worker};
 use rustix::process::{Pid, Signal, getpgid, getpid, kill_process};
 
 use crate::backends::{Builder, Processes};
@@ -27,13 +28,22 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_worker_has_the_programs_command_line,
         a_program_may_be_started_by_its_loader,
         a_program_may_have_dropped_its_privileges,
+        a_program_may_see_another_namespace,
         only_forked_workers_have_what_was_set_up_before,
         a_replacement_that_the_system_refuses_fails_the_tasks,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: sets_up, out_of_descriptors, command_line, started_by_its_loader, without_privileges]
+    programs![S:
+        sets_up,
+        out_of_descriptors,
+        command_line,
+        started_by_its_loader,
+        without_privileges,
+        sees_another_namespace,
+        is_numbered_anew,
+    ]
 }
 
 fn command_line<S: Processes>() {
@@ -70,6 +80,47 @@ fn a_program_may_be_started_by_its_loader<S: Processes>() {
     let arguments = [this.as_os_str(), OsStr::new("--more")];
     let again = again_at::<S>(loader.as_ref(), "started_by_its_loader");
     again.args(&arguments).lines();
+}
+
+/// A namespace of processes that begins with this one, beneath a `/proc` that counts otherwise.
+fn is_numbered_anew<S: Processes>() {
+    let shown = std::fs::read_link("/proc/self").expect("there is a /proc");
+    assert_ne!(shown.as_os_str(), OsStr::new("1"), "this tests nothing");
+    let pool = S::pool(2);
+    let share = |x: u64| Broadcast::new(vec![x; 10_000]).expect("there is memory");
+    let shared = pool.apply(share, 5).unwrap();
+    assert_eq!(
+        pool.apply(|shared: Broadcast<[u64]>| shared[9], shared)
+            .unwrap(),
+        5
+    );
+    let error = pool.apply(|()| -> () { std::process::abort() }, ());
+    assert!(error.unwrap_err().is_worker_lost());
+    assert_eq!(pool.map(|x: u64| x, 0..9).unwrap(), Vec::from_iter(0..9));
+    // What is not known is not somebody else's.
+    assert!(
+        pool.stats()
+            .workers
+            .iter()
+            .all(|worker| worker.rss.is_none())
+    );
+    println!("right");
+}
+
+/// Only the system's administrator may begin one; for others it says so.
+fn sees_another_namespace<S: Processes>() {
+    match unshare(CloneFlags::CLONE_NEWPID) {
+        Ok(()) => again::<S>("is_numbered_anew")
+            .lines()
+            .iter()
+            .for_each(|line| println!("{line}")),
+        Err(_) => println!("refused"),
+    }
+}
+
+fn a_program_may_see_another_namespace<S: Processes>() {
+    let said = again::<S>("sees_another_namespace").lines();
+    assert!(said == ["right"] || said == ["refused"], "{said:?}");
 }
 
 fn without_privileges<S: Processes>() {

@@ -47,3 +47,25 @@ pub(crate) fn leave(code: i32) -> ! {
     // SAFETY: always sound; nothing of this process runs afterwards.
     unsafe { libc::_exit(code) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_leaving_only_if_it_is_seen_to_be() {
+        assert!(!is_leaving(own_pid()));
+        // It may live and be hidden.
+        assert!(!is_leaving(u32::MAX));
+        #[allow(clippy::disallowed_methods, reason = "a process to look at")]
+        let mut child = Command::new("true").spawn().expect("a process");
+        // It is dead, and nobody reaps it meanwhile.
+        while !is_leaving(child.id()) {
+            std::thread::yield_now();
+        }
+        child.wait().expect("it is ours");
+        assert!(!is_leaving(child.id()), "it is not seen any more");
+    }
+}
