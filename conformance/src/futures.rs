@@ -69,7 +69,7 @@ impl Doorbell {
     }
 
     /// Sleeps until it has rung so often.
-    fn wait_for(&self, times: usize) {
+    pub(crate) fn wait_for(&self, times: usize) {
         while self.rung() < times {
             std::thread::park();
         }

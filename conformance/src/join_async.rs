@@ -8,12 +8,12 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use procpool::{Output, Pool};
+use procpool::{Emitter, Output, Pool, TaskHandle};
 
 use crate::backends::{Builder, Processes, Subject};
 use crate::file_barrier::{self, Gate, Tally};
 use crate::futures::{Doorbell, block_on, poll};
-use crate::procfs::{wait_for_death, workers};
+use crate::procfs::{wait_for_death, wait_until, workers};
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -22,6 +22,8 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         a_closed_pool_is_awaited,
         a_terminated_pool_is_awaited,
         an_end_is_awaited_more_than_once,
+        the_end_comes_after_streams,
+        a_future_that_is_dropped_is_forgotten,
     ]
 }
 
@@ -29,9 +31,9 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
         the_end_comes_after_tasks_and_workers,
         the_end_comes_after_callbacks,
+        the_end_comes_after_the_last_delivery,
         the_end_comes_after_what_was_printed,
         the_end_comes_after_what_is_tried_again,
-        a_future_that_is_dropped_is_forgotten,
         one_of_two_futures_is_dropped,
         an_end_goes_from_thread_to_thread,
         the_drop_of_the_pool_is_an_end,
@@ -46,6 +48,35 @@ fn square(x: u64) -> u64 {
 
 fn pass(ticket: String) {
     file_barrier::pass(&ticket);
+}
+
+/// Passes a gate, and emits nothing.
+fn pass_in_stream(ticket: String, _: &Emitter<u64>) {
+    file_barrier::pass(&ticket);
+}
+
+/// A closed pool whose one task is at a gate.
+fn closed_at_a_gate<S: Subject>() -> (S::Pool, Gate, TaskHandle<()>) {
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let task = pool.apply_async(pass, gate.ticket());
+    gate.wait_for(1);
+    pool.close();
+    (pool, gate, task)
+}
+
+/// Lets the end come while it is awaited, and goes by the wake-ups alone.
+fn await_after(pool: &impl Pool, let_it_come: impl FnOnce()) {
+    let doorbell = Doorbell::new();
+    let mut end = pool.join_async();
+    assert!(poll(&mut end, &doorbell).is_pending());
+    let_it_come();
+    for times in 1.. {
+        doorbell.wait_for(times);
+        if let Poll::Ready(outcome) = poll(&mut end, &doorbell) {
+            return outcome.unwrap();
+        }
+    }
 }
 
 fn an_open_pool_has_no_end_to_await<S: Subject>() {
@@ -101,19 +132,28 @@ fn an_end_is_awaited_more_than_once<S: Subject>() {
     squares.get().unwrap();
 }
 
+/// In a `SerialPool`, it is the only task that is not over before it is closed.
+fn the_end_comes_after_streams<S: Subject>() {
+    if S::CARRIES_VALUES {
+        let pool = S::pool(1);
+        let gate = Gate::new();
+        let task = pool.call(pass_in_stream).stream(gate.ticket());
+        gate.wait_for(1);
+        pool.close();
+        await_after(&pool, || gate.open());
+        task.result().unwrap();
+    }
+}
+
 fn the_end_comes_after_tasks_and_workers<S: Processes>() {
-    let pool = S::pool(2);
-    let gate = Gate::new();
-    let task = pool.apply_async(pass, gate.ticket());
-    gate.wait_for(1);
+    let (pool, gate, task) = closed_at_a_gate::<S>();
     let pids = workers(&pool);
-    pool.close();
     let mut end = pool.join_async();
     let doorbell = Doorbell::new();
     for _ in 0..3 {
         assert!(poll(&mut end, &doorbell).is_pending());
     }
-    gate.open();
+    await_after(&pool, || gate.open());
     block_on(end).unwrap();
     assert!(task.is_ready());
     wait_for_death(&pids);
@@ -132,15 +172,31 @@ fn the_end_comes_after_callbacks<S: Processes>() {
     });
     gate.wait_for(1);
     pool.close();
-    let mut end = pool.join_async();
-    let doorbell = Doorbell::new();
-    while workers(&pool).len() + pool.stats().workers_ended.len() != 1 {
-        thread::sleep(Duration::from_millis(1));
-    }
-    assert!(poll(&mut end, &doorbell).is_pending());
-    gate.open();
-    block_on(end).unwrap();
+    // Nothing else is left that could wake anybody.
+    wait_until(|| pool.stats().workers_ended.len() == 1);
+    await_after(&pool, || gate.open());
     assert_eq!(called.load(Ordering::SeqCst), 1);
+}
+
+/// A thread hands out the last outcome when everything else has ended.
+fn the_end_comes_after_the_last_delivery<S: Processes>() {
+    let pool = S::pool(1);
+    let [begun, asked] = [Gate::new(), Gate::new()];
+    let ticket = asked.ticket();
+    let fail = |ticket: String| -> u64 {
+        file_barrier::pass(&ticket);
+        panic!("never")
+    };
+    let call = pool.call(fail).retries(1).retry_if(move |_| {
+        file_barrier::pass(&ticket);
+        false
+    });
+    let task = call.apply_async(begun.ticket());
+    begun.open();
+    asked.wait_for(1);
+    pool.close();
+    await_after(&pool, || asked.open());
+    assert!(task.get().unwrap_err().is_panic());
 }
 
 fn the_end_comes_after_what_was_printed<S: Processes>() {
@@ -156,10 +212,8 @@ fn the_end_comes_after_what_was_printed<S: Processes>() {
     pool.apply(|()| println!("a line"), ()).unwrap();
     gate.wait_for(1);
     pool.close();
-    let mut end = pool.join_async();
-    assert!(poll(&mut end, &Doorbell::new()).is_pending());
-    gate.open();
-    block_on(end).unwrap();
+    wait_until(|| pool.stats().workers_ended.len() == 1);
+    await_after(&pool, || gate.open());
     assert_eq!(heard.load(Ordering::SeqCst), 1);
 }
 
@@ -179,30 +233,29 @@ fn the_end_comes_after_what_is_tried_again<S: Processes>() {
     task.get().unwrap();
 }
 
-fn a_future_that_is_dropped_is_forgotten<S: Processes>() {
-    let pool = S::pool(1);
-    let gate = Gate::new();
-    let task = pool.apply_async(pass, gate.ticket());
-    pool.close();
-    let doorbell = Doorbell::new();
-    for _ in 0..20 {
-        let mut end = pool.join_async();
-        assert!(poll(&mut end, &doorbell).is_pending());
-        assert!(poll(&mut end, &doorbell).is_pending());
+fn a_future_that_is_dropped_is_forgotten<S: Subject>() {
+    if S::CARRIES_VALUES {
+        let pool = S::pool(1);
+        let gate = Gate::new();
+        let task = pool.call(pass_in_stream).stream(gate.ticket());
+        gate.wait_for(1);
+        pool.close();
+        let doorbell = Doorbell::new();
+        for _ in 0..20 {
+            let mut end = pool.join_async();
+            assert!(poll(&mut end, &doorbell).is_pending());
+            assert!(poll(&mut end, &doorbell).is_pending());
+        }
+        assert_eq!(Arc::strong_count(&doorbell), 1, "no waker is kept");
+        gate.open();
+        pool.join().unwrap();
+        task.result().unwrap();
     }
-    assert_eq!(Arc::strong_count(&doorbell), 1, "no waker is kept");
-    gate.open();
-    pool.join().unwrap();
-    assert!(task.is_ready());
 }
 
 /// Both were polled with the same waker.
 fn one_of_two_futures_is_dropped<S: Processes>() {
-    let pool = S::pool(1);
-    let gate = Gate::new();
-    let task = pool.apply_async(pass, gate.ticket());
-    gate.wait_for(1);
-    pool.close();
+    let (pool, gate, task) = closed_at_a_gate::<S>();
     let mut dropped = Some(pool.join_async());
     let mut end = pool.join_async();
     block_on(poll_fn(|context| {
@@ -218,11 +271,7 @@ fn one_of_two_futures_is_dropped<S: Processes>() {
 }
 
 fn an_end_goes_from_thread_to_thread<S: Processes>() {
-    let pool = S::pool(1);
-    let gate = Gate::new();
-    let task = pool.apply_async(pass, gate.ticket());
-    gate.wait_for(1);
-    pool.close();
+    let (pool, gate, task) = closed_at_a_gate::<S>();
     let mut end = pool.join_async();
     let doorbell = Doorbell::new();
     assert!(poll(&mut end, &doorbell).is_pending());
@@ -236,11 +285,7 @@ fn an_end_goes_from_thread_to_thread<S: Processes>() {
 }
 
 fn the_drop_of_the_pool_is_an_end<S: Processes>() {
-    let pool = S::pool(1);
-    let gate = Gate::new();
-    let task = pool.apply_async(pass, gate.ticket());
-    gate.wait_for(1);
-    pool.close();
+    let (pool, _gate, task) = closed_at_a_gate::<S>();
     let mut end = pool.join_async();
     assert!(poll(&mut end, &Doorbell::new()).is_pending());
     drop(pool);

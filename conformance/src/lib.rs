@@ -39,6 +39,7 @@ mod trial;
 mod values;
 
 mod backends;
+mod backoff;
 mod balance;
 mod broadcast;
 mod bulk;

@@ -1,12 +1,12 @@
-//! Items that are tried again, for reasons that the caller gives, and after a while.
+//! Items that are tried again, for reasons that the caller gives.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use procpool::{Backoff, Pool, TaskError, TaskErrorKind, worker};
+use procpool::{Broadcast, Call, Pool, Stateless, Stats, TaskError, TaskErrorKind};
 
 use crate::backends::{Builder, Processes, Subject};
 use crate::file_barrier::{self, Gate, Tally};
@@ -25,9 +25,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         a_reason_that_panics_says_no,
         an_item_has_one_outcome_however_often_it_runs,
         attempts_are_counted_in_metrics,
-        an_attempt_waits_for_its_delay,
-        an_attempt_that_would_be_too_late_is_not_made,
-        a_factor_that_is_no_number_is_refused,
+        an_attempt_has_all_that_the_first_one_had,
         many_attempts_do_not_nest,
         a_task_tries_again_inside_of_another,
     ]
@@ -38,33 +36,30 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_lost_worker_is_no_reason_if_the_caller_says_so,
         each_attempt_has_its_own_timeout,
         a_deadline_holds_for_all_attempts,
-        an_item_that_waits_keeps_no_worker,
         an_item_counts_once_in_stats,
-        a_cancel_ends_an_item_that_waits,
-        the_end_of_the_pool_ends_an_item_that_waits,
-        a_closed_pool_finishes_what_waits,
         a_closed_pool_keeps_its_workers_for_what_is_decided,
+        a_closed_pool_replaces_workers_for_what_is_decided,
         a_cancel_while_a_reason_is_asked_ends_the_item,
+        nobody_asks_about_what_was_ended_on_purpose,
+        the_end_of_the_pool_while_a_reason_is_asked_ends_the_item,
         an_attempt_goes_to_the_same_worker,
-        an_urgent_attempt_goes_first,
-        what_waits_counts_as_queued,
+        an_attempt_goes_first,
         what_fails_all_the_time_keeps_nobody_from_running,
         a_reason_may_use_the_pool,
-        what_waits_can_be_lost_and_cancelled_at_any_time,
     ]
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Fails before this many lines are in the tally of the item.
-fn fail_until((ticket, times, x): (String, usize, u64)) -> u64 {
+pub(crate) fn fail_until((ticket, times, x): (String, usize, u64)) -> u64 {
     file_barrier::add(&ticket, x);
     assert!(file_barrier::lines(&ticket) >= times, "not yet");
     x
 }
 
 /// The same for an item of a map, all of which have one tally.
-fn fail_thirds((ticket, x): (String, u64)) -> u64 {
+pub(crate) fn fail_thirds((ticket, x): (String, u64)) -> u64 {
     file_barrier::add(&ticket, x);
     let text = std::fs::read_to_string(&ticket).expect("a tally");
     let runs = text.lines().filter(|line| *line == x.to_string()).count();
@@ -72,17 +67,21 @@ fn fail_thirds((ticket, x): (String, u64)) -> u64 {
     x
 }
 
-fn fail((ticket, x): (String, u64)) -> u64 {
+pub(crate) fn fail((ticket, x): (String, u64)) -> u64 {
     file_barrier::add(&ticket, x);
     panic!("never")
 }
 
-fn always(_: &TaskError) -> bool {
+pub(crate) fn always(_: &TaskError) -> bool {
     true
 }
 
+fn pass(ticket: String) {
+    file_barrier::pass(&ticket);
+}
+
 /// How often each item has run.
-fn runs(tally: &Tally) -> BTreeMap<u32, usize> {
+pub(crate) fn runs(tally: &Tally) -> BTreeMap<u32, usize> {
     let mut runs = BTreeMap::new();
     for item in tally.numbers() {
         *runs.entry(item).or_default() += 1;
@@ -291,46 +290,19 @@ fn attempts_are_counted_in_metrics<S: Subject>() {
     }
 }
 
-fn an_attempt_waits_for_its_delay<S: Subject>() {
+fn an_attempt_has_all_that_the_first_one_had<S: Subject>() {
+    type Shared = Broadcast<[u64]>;
     let pool = S::pool(2);
+    let [first, second] = [2, 3].map(|x| pool.broadcast(vec![x; 10_000]).unwrap());
+    let product = |context: &Shared, (item, ticket): (Shared, String)| {
+        file_barrier::add(&ticket, 1);
+        assert!(file_barrier::lines(&ticket) >= 3, "not yet");
+        context[9] * item[9]
+    };
     let tally = Tally::new();
-    let backoff = Backoff::exponential(Duration::from_millis(20));
-    let call = pool.call(fail_until).retries(3).retry_if(always);
-    let begin = Instant::now();
-    let value = call.backoff(backoff).apply((tally.ticket(), 4, 7));
-    assert_eq!(value.unwrap(), 7);
-    assert!(begin.elapsed() >= Duration::from_millis(20 + 40 + 80));
-    // Of a map, each item waits for itself.
-    let tally = Tally::new();
-    let call = pool.call(fail_thirds).retries(1).retry_if(always);
-    let begin = Instant::now();
-    let call = call.backoff(Duration::from_millis(50));
-    let items = (0..10).map(|x| (tally.ticket(), x));
-    assert_eq!(call.map(items).unwrap(), Vec::from_iter(0..10));
-    assert!(begin.elapsed() >= Duration::from_millis(50));
-    // With jitter, it is some time.
-    let tally = Tally::new();
-    let call = pool.call(fail_until).retries(3).retry_if(always);
-    let call = call.backoff(Backoff::constant(Duration::from_millis(5)).jitter(true));
-    assert_eq!(call.apply((tally.ticket(), 4, 7)).unwrap(), 7);
-}
-
-fn an_attempt_that_would_be_too_late_is_not_made<S: Subject>() {
-    let pool = S::pool(2);
-    let tally = Tally::new();
-    let call = pool.call(fail).retries(9).retry_if(always).backoff(HOUR);
-    let error = call.deadline(HOUR / 2).apply((tally.ticket(), 1));
-    assert!(error.unwrap_err().is_panic(), "what it has failed with");
-    assert_eq!(tally.count(), 1);
-}
-
-fn a_factor_that_is_no_number_is_refused<S: Subject>() {
-    let pool = S::pool(1);
-    for factor in [0.0, -2.0, f64::NAN, f64::INFINITY] {
-        let backoff = Backoff::exponential(HOUR).factor(factor);
-        let error = pool.call(|x: u64| x).backoff(backoff).apply(1).unwrap_err();
-        assert_eq!(error.kind(), TaskErrorKind::Invalid);
-    }
+    let call = pool.call(product).context(first).retries(2);
+    let products = call.retry_if(always).map([(second, tally.ticket())]);
+    assert_eq!(products.unwrap(), [6]);
 }
 
 /// Nothing of an attempt is left on the stack of the thread when the next one begins.
@@ -442,212 +414,208 @@ fn a_deadline_holds_for_all_attempts<S: Processes>() {
     assert_eq!(tally.count(), before, "there was no attempt after that");
 }
 
-fn an_item_that_waits_keeps_no_worker<S: Processes>() {
-    let pool = S::pool(1);
-    let tally = Tally::new();
-    let call = pool.call(fail).retries(1).retry_if(always).backoff(HOUR);
-    let waits = call.apply_async((tally.ticket(), 1));
-    wait_until(|| tally.count() == 1);
-    assert_eq!(pool.map(|x: u64| x, 0..100).unwrap().len(), 100);
-    assert!(!waits.is_ready());
-    let stats = pool.stats();
-    assert_eq!((stats.queued, stats.running), (1, 0));
-    assert_eq!((stats.succeeded, stats.failed), (100, 0));
-    waits.cancel();
-    assert!(waits.get().unwrap_err().is_cancelled());
-    assert_eq!(pool.stats().queued, 0);
+/// An item that fails when it is let, and a reason that is asked for until it is let. (It does not
+/// fail before it was submitted: the thread that submits may be the one that asks.)
+struct Undecided {
+    submitted: Gate,
+    asked: Gate,
+    tally: Tally,
 }
 
-fn a_cancel_ends_an_item_that_waits<S: Processes>() {
-    let pool = S::pool(2);
-    let tally = Tally::new();
-    let call = || {
-        let call = pool.call(fail).retries(1).retry_if(always);
-        call.backoff(HOUR).chunksize(2)
-    };
-    let one = call().apply_async((tally.ticket(), 1));
-    let many = call().map_async((0..5).map(|x| (tally.ticket(), x)));
-    let killed = call().map_async((0..5).map(|x| (tally.ticket(), x)));
-    let dropped = call()
-        .map_async((0..3).map(|x| (tally.ticket(), x)))
-        .cancel_on_drop();
-    let mut lazy = call().imap((0..2).map(|x| (tally.ticket(), x)).collect::<Vec<_>>());
-    thread::scope(|scope| {
-        scope.spawn(|| assert!(lazy.next().is_none_or(|it| it.is_err())));
-        wait_until(|| tally.count() == 16 && pool.stats().queued == 16);
-        one.cancel();
-        many.cancel();
-        killed.kill();
-        drop(dropped);
-        wait_until(|| pool.stats().queued == 2);
-        assert!(one.get().unwrap_err().is_cancelled());
-        assert!(many.get().unwrap_err().is_cancelled());
-        assert!(killed.get().unwrap_err().is_cancelled());
-        pool.terminate();
-    });
-    pool.join().unwrap();
-    assert_eq!(tally.count(), 16);
+/// What [`Undecided`]'s items need: the gate, the tally, and their number, a multiple of three.
+type Job = (String, String, u64);
+
+fn wait_and_fail_once((gate, tally, x): Job) -> u64 {
+    file_barrier::pass(&gate);
+    fail_thirds((tally, x))
 }
 
-fn the_end_of_the_pool_ends_an_item_that_waits<S: Processes>() {
-    for is_dropped in [false, true] {
-        let pool = S::pool(2);
-        let tally = Tally::new();
-        let call = pool.call(fail).retries(1).retry_if(always).backoff(HOUR);
-        let waits = call.map_async((0..3).map(|x| (tally.ticket(), x)));
-        wait_until(|| tally.count() == 3);
-        if is_dropped {
-            drop(pool);
-        } else {
-            pool.terminate();
-            pool.join().unwrap();
+impl Undecided {
+    fn new() -> Self {
+        let [submitted, asked] = [Gate::new(), Gate::new()];
+        Self {
+            submitted,
+            asked,
+            tally: Tally::new(),
         }
-        assert!(waits.get().unwrap_err().is_cancelled());
     }
-}
 
-fn a_closed_pool_finishes_what_waits<S: Processes>() {
-    let pool = S::pool(2);
-    let tally = Tally::new();
-    let call = pool.call(fail_thirds).retries(1).retry_if(always);
-    let call = call.backoff(Duration::from_millis(100)).chunksize(3);
-    let waits = call.map_async((0..10).map(|x| (tally.ticket(), x)));
-    pool.close();
-    pool.join().unwrap();
-    assert!(waits.is_ready(), "join has waited for it");
-    assert_eq!(waits.get().unwrap(), Vec::from_iter(0..10));
-    assert_eq!(tally.count(), 14);
+    fn call(&self, pool: &impl Pool) -> Call<impl Fn(Job) -> u64 + Stateless> {
+        let ticket = self.asked.ticket();
+        let call = pool.call(wait_and_fail_once).retries(1);
+        call.retry_if(move |_| {
+            file_barrier::pass(&ticket);
+            true
+        })
+    }
+
+    fn job(&self, item: u64) -> Job {
+        (self.submitted.ticket(), self.tally.ticket(), item)
+    }
+
+    /// Waits until the call is asked about an item.
+    fn wait(&self) {
+        self.submitted.open();
+        self.asked.wait_for(1);
+    }
 }
 
 /// An item is no one's while the call is asked about it: the workers must not go for that.
 fn a_closed_pool_keeps_its_workers_for_what_is_decided<S: Processes>() {
     let pool = S::pool(1);
-    let tally = Tally::new();
-    // It does not fail before it was submitted: the thread that submits may be the one that asks.
-    let (submitted, asked) = (Gate::new(), Gate::new());
-    let ticket = asked.ticket();
-    let wait_and_fail = |(gate, job): (String, (String, usize, u64))| {
-        file_barrier::pass(&gate);
-        fail_until(job)
-    };
-    let call = pool.call(wait_and_fail).retries(1).retry_if(move |_| {
-        file_barrier::pass(&ticket);
-        true
-    });
-    let item = call.apply_async((submitted.ticket(), (tally.ticket(), 2, 7)));
-    submitted.open();
-    asked.wait_for(1);
+    let undecided = Undecided::new();
+    let item = undecided.call(&pool).apply_async(undecided.job(9));
+    undecided.wait();
     pool.close();
     assert!(!pool.join_timeout(Duration::from_millis(50)).unwrap());
-    asked.open();
+    undecided.asked.open();
     pool.join().unwrap();
-    assert_eq!(item.get().unwrap(), 7);
+    assert_eq!(item.get().unwrap(), 9);
+    assert_eq!(pool.stats().workers_started, 1);
+}
+
+fn a_closed_pool_replaces_workers_for_what_is_decided<S: Processes>() {
+    let pool = S::builder().processes(1).max_tasks_per_child(1).build();
+    let undecided = Undecided::new();
+    let item = undecided.call(&pool).apply_async(undecided.job(9));
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| item.get().unwrap());
+        undecided.wait();
+        pool.close();
+        assert!(!pool.join_timeout(Duration::from_millis(50)).unwrap());
+        undecided.asked.open();
+        pool.join().unwrap();
+        assert_eq!(reading.join().expect("no panic"), 9);
+    });
+    assert_eq!(pool.stats().workers_started, 2);
 }
 
 fn a_cancel_while_a_reason_is_asked_ends_the_item<S: Processes>() {
     let pool = S::pool(1);
-    let tally = Tally::new();
-    let (submitted, asked) = (Gate::new(), Gate::new());
-    let call = || {
-        let ticket = asked.ticket();
-        let wait_and_fail = |(gate, job): (String, (String, u64))| {
-            file_barrier::pass(&gate);
-            fail(job)
-        };
-        pool.call(wait_and_fail).retries(1).retry_if(move |_| {
-            file_barrier::pass(&ticket);
-            true
-        })
-    };
-    let job = |item| (submitted.ticket(), (tally.ticket(), item));
-    let one = call().apply_async(job(1));
-    let many = call().map_async([job(2)]);
-    submitted.open();
-    asked.wait_for(1);
+    let undecided = Undecided::new();
+    // It would wait for long.
+    let call = || undecided.call(&pool).backoff(HOUR);
+    let one = call().apply_async(undecided.job(3));
+    let many = call().map_async([undecided.job(6)]);
+    undecided.wait();
     one.cancel();
     many.cancel();
     assert!(one.get().unwrap_err().is_cancelled());
-    asked.open();
+    undecided.asked.open();
     assert!(many.get().unwrap_err().is_cancelled());
     pool.close();
     pool.join().unwrap();
-    assert!(runs(&tally).values().all(|&runs| runs == 1));
+    assert!(runs(&undecided.tally).values().all(|&runs| runs == 1));
     assert_eq!(pool.stats().queued, 0);
 }
 
-fn an_attempt_goes_to_the_same_worker<S: Processes>() {
-    let note = |ticket: String| {
-        file_barrier::add(&ticket, std::process::id());
-        assert!(file_barrier::lines(&ticket) >= 3, "not yet");
-    };
-    let pool = S::pool(3);
-    for key in 0..6 {
-        let tally = Tally::new();
-        let call = pool.call(note).retries(2).retry_if(always).on_worker(key);
-        let call = call.backoff(Duration::from_millis(1));
-        call.apply(tally.ticket()).unwrap();
-        let pids = runs(&tally);
-        assert_eq!(Vec::from_iter(pids.values()), [&3], "{pids:?}");
-    }
-    let tally = Tally::new();
-    let note = |ticket: String| {
-        file_barrier::add(&ticket, std::process::id());
-        let mine = std::process::id().to_string();
-        let text = std::fs::read_to_string(&ticket).expect("a tally");
-        assert!(text.lines().filter(|it| **it == mine).count() >= 2);
-        worker::current().expect("a worker").pid()
-    };
-    let call = pool.call(note).retries(1).retry_if(always);
-    let pids = call.run_on_each(tally.ticket());
-    let pids = BTreeMap::from_iter(pids.into_iter().map(|pid| (pid.unwrap(), 2)));
-    assert_eq!(runs(&tally), pids);
+fn nobody_asks_about_what_was_ended_on_purpose<S: Processes>() {
+    let pool = S::quiet_pool(1);
+    let undecided = Undecided::new();
+    let cancelled = undecided.call(&pool).apply_async(undecided.job(3));
+    undecided.submitted.wait_for(1);
+    cancelled.cancel();
+    undecided.submitted.open();
+    assert!(cancelled.get().unwrap_err().is_panic(), "its own end");
+    // What has failed by itself would be asked about.
+    let never = Gate::new();
+    let job = || (never.ticket(), never.ticket(), 3);
+    let late = undecided.call(&pool).deadline(Duration::from_millis(50));
+    let error = late.apply(job()).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::DeadlineExceeded);
+    let ended = undecided.call(&pool).map_async([job(), job()]);
+    never.wait_for(2);
+    pool.terminate();
+    assert!(ended.get().unwrap_err().is_cancelled());
+    let error = undecided.call(&pool).apply(job()).unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Closed);
+    pool.join().unwrap();
+    assert!(undecided.asked.arrivals().is_empty());
 }
 
-fn an_urgent_attempt_goes_first<S: Processes>() {
+fn the_end_of_the_pool_while_a_reason_is_asked_ends_the_item<S: Processes>() {
     let pool = S::pool(1);
-    let [begun, others] = [Gate::new(), Gate::new()];
-    let order = Tally::new();
+    let undecided = Undecided::new();
+    let item = undecided.call(&pool).apply_async(undecided.job(3));
+    undecided.wait();
+    pool.terminate();
+    undecided.asked.open();
+    pool.join().unwrap();
+    assert!(item.get().unwrap_err().is_cancelled());
+    assert_eq!(undecided.tally.count(), 1);
+}
+
+/// Also where that has something else to do first, and others have not.
+fn an_attempt_goes_to_the_same_worker<S: Processes>() {
+    let pool = S::pool(3);
+    let undecided = Undecided::new();
+    let note = |(gate, ticket): (String, String)| {
+        file_barrier::pass(&gate);
+        file_barrier::add(&ticket, std::process::id());
+        assert!(file_barrier::lines(&ticket) >= 2, "not yet");
+    };
+    let ticket = undecided.asked.ticket();
+    let call = pool.call(note).retries(1).on_worker(7).retry_if(move |_| {
+        file_barrier::pass(&ticket);
+        true
+    });
+    let tickets = (undecided.submitted.ticket(), undecided.tally.ticket());
+    let item = call.apply_async(tickets);
+    let busy = Gate::new();
+    let other = pool.call(pass).on_worker(7).apply_async(busy.ticket());
+    undecided.wait();
+    busy.wait_for(1);
+    undecided.asked.open();
+    wait_until(|| pool.stats().queued == 1);
+    assert_eq!(pool.map(|x: u64| x, 0..100).unwrap().len(), 100);
+    busy.open();
+    item.get().unwrap();
+    other.get().unwrap();
+    let pids = runs(&undecided.tally);
+    assert_eq!(Vec::from_iter(pids.values()), [&2], "{pids:?}");
+}
+
+/// It is ahead of others of its priority, and of what is less urgent and waits in the worker.
+fn an_attempt_goes_first<S: Processes>() {
     let note = |(gate, ticket, x): (String, String, u64)| {
         file_barrier::pass(&gate);
         file_barrier::add(&ticket, x);
     };
-    let urgent = |(gate, ticket): (String, String)| {
+    let fail_once = |(gate, ticket): (String, String)| {
         file_barrier::pass(&gate);
         file_barrier::add(&ticket, 100);
         assert!(file_barrier::lines(&ticket) >= 2, "not yet");
     };
-    let begins = others.ticket();
-    // The worker is at the first of the others, and everything else waits for it.
-    let call = pool.call(urgent).priority(1).retries(1).retry_if(move |_| {
-        wait_until(|| file_barrier::lines(&begins) == 1);
-        true
-    });
-    let urgent = call.apply_async((begun.ticket(), order.ticket()));
-    begun.wait_for(1);
-    let items = (0..20).map(|x| (others.ticket(), order.ticket(), x));
-    let all = pool.map_async(note, items);
-    begun.open();
-    wait_until(|| pool.stats().queued == 20);
-    others.open();
-    urgent.get().unwrap();
-    all.get().unwrap();
-    assert_eq!(order.numbers()[..3], [100, 0, 100]);
-}
-
-fn what_waits_counts_as_queued<S: Processes>() {
-    let pool = S::builder().processes(1).max_queued(1).build();
-    let tally = Tally::new();
-    let call = pool.call(fail).retries(1).retry_if(always).backoff(HOUR);
-    let waits = call.apply_async((tally.ticket(), 1));
-    wait_until(|| pool.stats().queued == 1 && tally.count() == 1);
-    assert!(
-        pool.try_apply_async(|x: u64| x, 1).is_err(),
-        "there is no room"
-    );
-    waits.cancel();
-    assert!(waits.get().unwrap_err().is_cancelled());
-    let next = pool.try_apply_async(|x: u64| x, 1).expect("room");
-    assert_eq!(next.get().unwrap(), 1);
+    // At most, so many of the others are before it.
+    for (priority, most) in [(1, 1), (0, 5)] {
+        let pool = S::pool(1);
+        let [begun, others] = [Gate::new(), Gate::new()];
+        let order = Tally::new();
+        let begins = others.ticket();
+        let is_asked = Arc::new(AtomicBool::new(false));
+        let asked = is_asked.clone();
+        // The worker is at the first of the others, and everything else waits for it.
+        let call = pool.call(fail_once).priority(priority).retries(1);
+        let call = call.retry_if(move |_| {
+            wait_until(|| file_barrier::lines(&begins) == 1);
+            asked.store(true, Ordering::SeqCst);
+            true
+        });
+        let attempts = call.apply_async((begun.ticket(), order.ticket()));
+        begun.wait_for(1);
+        let items = (0..20).map(|x| (others.ticket(), order.ticket(), x));
+        let all = pool.call(note).chunksize(1).map_async(items);
+        begun.open();
+        // Until it is decided, the item is not among these.
+        let open = |stats: Stats| stats.queued + stats.running;
+        wait_until(|| is_asked.load(Ordering::SeqCst) && open(pool.stats()) == 21);
+        others.open();
+        attempts.get().unwrap();
+        all.get().unwrap();
+        let order = order.numbers();
+        let before = order.iter().skip(1).position(|x| *x == 100);
+        assert!(before.is_some_and(|before| before <= most), "{order:?}");
+    }
 }
 
 fn what_fails_all_the_time_keeps_nobody_from_running<S: Processes>() {
@@ -686,42 +654,4 @@ fn a_reason_may_use_the_pool<S: Processes>() {
     for handle in handles {
         assert_eq!(handle.get().unwrap(), 1);
     }
-}
-
-/// Whatever comes first, each item has one outcome, and the pool ends.
-fn what_waits_can_be_lost_and_cancelled_at_any_time<S: Processes>() {
-    let chance = |x: u64| -> Result<u64, u64> {
-        match x % 5 {
-            0 => Err(x),
-            1 => panic!("by chance"),
-            _ => Ok(x),
-        }
-    };
-    let pool = S::pool(2);
-    for round in 0..12_u32 {
-        let call = || {
-            let call = pool.call(chance).retries(2).chunksize(3);
-            let call = call.retry_if(always).retry_errors(|_: &u64| true);
-            let delay = Duration::from_micros(u64::from(round) * 300);
-            call.backoff(Backoff::exponential(delay).jitter(true))
-        };
-        let cancelled = call().map_async(0..40);
-        let kept = call().map_async(0..40);
-        let dropped = call().map_async(0..40).kill_on_drop();
-        let lazy: Vec<_> = call().imap_unordered(0..20).collect();
-        assert_eq!(lazy.len(), 20);
-        cancelled.cancel();
-        drop(dropped);
-        let error = kept.get().unwrap_err();
-        assert_eq!(
-            (error.index(), error.panic_message()),
-            (Some(1), Some("by chance"))
-        );
-        cancelled.wait();
-    }
-    pool.close();
-    pool.join().unwrap();
-    let stats = pool.stats();
-    assert_eq!(stats.submitted, stats.succeeded + stats.failed);
-    assert_eq!((stats.queued, stats.running), (0, 0));
 }

@@ -8,12 +8,12 @@ use crate::backends::{Processes, Subject};
 use crate::program::{self, Program};
 use crate::trial::{self, Test};
 use crate::{
-    balance, broadcast, bulk, call_deadline, callback, cancel, context, daemons, deadline, death,
-    death_mid_transfer, descriptors, emitter, events, forged_descriptors, forged_results, futures,
-    hooks, hostile, imap, join_async, leaks, lifecycle, limits, live_inputs, max_queued, memory,
-    metrics, observe, output, panics, priority, progress, readme_programs, recycling, refused,
-    restart_storm, results, retry, settings, shared_results, shutdown, spans, start, state, target,
-    ties, trace, unkillable, values, wakeups,
+    backoff, balance, broadcast, bulk, call_deadline, callback, cancel, context, daemons, deadline,
+    death, death_mid_transfer, descriptors, emitter, events, forged_descriptors, forged_results,
+    futures, hooks, hostile, imap, join_async, leaks, lifecycle, limits, live_inputs, max_queued,
+    memory, metrics, observe, output, panics, priority, progress, readme_programs, recycling,
+    refused, restart_storm, results, retry, settings, shared_results, shutdown, spans, start,
+    state, target, ties, trace, unkillable, values, wakeups,
 };
 use crate::{signals, watchdog};
 
@@ -154,6 +154,7 @@ fn every_pool<S: Subject>() -> Vec<Section> {
         priority,
         max_queued,
         retry,
+        backoff,
         imap,
         emitter,
         live_inputs,
@@ -207,6 +208,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         priority,
         max_queued,
         retry,
+        backoff,
         unkillable,
         cancel,
         bulk,

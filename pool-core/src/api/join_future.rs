@@ -75,7 +75,7 @@ impl JoinFuture {
         self.is_watched = false;
     }
 
-    /// Waits in a thread of its own.
+    /// Waits in a thread of its own. That ends with the pool, also when this is dropped before.
     fn join_in_thread(&mut self) -> Poll<Result<(), JoinError>> {
         let joined = Arc::new(OnceLock::new());
         let (executor, relay, found) = (self.executor.clone(), self.relay.clone(), joined.clone());

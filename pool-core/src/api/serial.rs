@@ -90,7 +90,7 @@ struct Serial {
 #[derive(Default)]
 struct Counts {
     stats: Mutex<Stats>,
-    /// What is tried again, each in the thread that runs its call.
+    /// What is tried again, each in the thread that has run it.
     again: Mutex<Vec<(ThreadId, Chunk)>>,
     /// The tasks that emit values and have not ended.
     streams: Mutex<Vec<Running>>,
@@ -120,27 +120,38 @@ impl Counts {
         self.again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what this thread is to try again next.
-    fn take_again(&self) -> Option<Chunk> {
+    /// Takes what this thread is to try again next of a call. (A task may make calls, too.)
+    fn take_again(&self, call: CallId) -> Option<Chunk> {
         let here = thread::current().id();
         let mut again = self.again();
-        let at = again.iter().position(|(thread, _)| *thread == here)?;
+        let is_next = |(thread, chunk): &(ThreadId, Chunk)| *thread == here && chunk.call() == call;
+        let at = again.iter().position(is_next)?;
         Some(again.remove(at).1)
     }
 
     /// Runs a chunk, and then what is tried again of it: one attempt is not inside of another.
     fn run(&self, chunk: Chunk) {
         let may_come_back = chunk.may_be_retried();
+        let call = chunk.call();
         let mut next = Some(chunk);
         while let Some(chunk) = next {
             // Counted before the outcome is known to anybody, as in the other pools.
             chunk.run_and_tell(|outcome| outcome.count_in(&mut self.stats()));
             next = if may_come_back {
-                self.take_again()
+                self.take_again(call)
             } else {
                 None
             };
         }
+    }
+
+    /// A task that emits values has ended.
+    fn stream_ended(&self, emissions: &Arc<Emissions>) {
+        let mut streams = self.streams();
+        streams.retain(|it| !Arc::ptr_eq(&it.emissions, emissions));
+        self.ended.notify_all();
+        drop(streams);
+        self.end_watch.wake();
     }
 }
 
@@ -165,18 +176,12 @@ impl Serial {
         let kept = emissions.clone();
         let run = move || {
             with_flag(&flag, || scope.run(|| counts.run(chunk)));
-            let mut streams = counts.streams();
-            streams.retain(|it| !Arc::ptr_eq(&it.emissions, &kept));
-            counts.ended.notify_all();
-            drop(streams);
-            counts.end_watch.wake();
+            counts.stream_ended(&kept);
         };
         if let Err(error) = thread::Builder::new().spawn(run) {
             // The chunk was dropped, and has failed by that.
-            self.counts
-                .streams()
-                .retain(|it| !Arc::ptr_eq(&it.emissions, &emissions));
             self.stats().fail(TaskErrorKind::WorkerLost, 1);
+            self.counts.stream_ended(&emissions);
             drop(error);
         }
     }
@@ -331,6 +336,7 @@ impl Executor for Serial {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::sync::LazyLock;
 
     use super::*;
 
@@ -345,6 +351,26 @@ mod tests {
         assert_eq!(
             (stats.submitted, stats.failed, stats.errors_returned),
             (7, 7, 7)
+        );
+    }
+
+    /// A task that makes calls itself does not run another item of its own call meanwhile.
+    #[test]
+    fn an_attempt_is_in_no_other_one_of_its_call() {
+        static POOL: LazyLock<SerialPool> = LazyLock::new(SerialPool::new);
+        static RUNNING: Mutex<()> = Mutex::new(());
+        fn inner(x: u64) -> Result<u64, u64> {
+            Err(x)
+        }
+        fn outer(x: u64) -> Result<u64, u64> {
+            let _running = RUNNING.try_lock().expect("one at a time");
+            let call = POOL.call(inner).retries(2).retry_errors(|_| true);
+            call.apply(x).expect("an outcome")
+        }
+        let call = POOL.call(outer).retries(2).retry_errors(|_| true);
+        assert_eq!(
+            call.chunksize(3).map(0..3),
+            Ok(Vec::from_iter((0..3).map(Err)))
         );
     }
 

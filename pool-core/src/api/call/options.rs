@@ -298,8 +298,11 @@ impl<F, M> Call<F, M> {
     /// [progress bar](Self#options-by-what-they-are-for) and [`Stats`](crate::Stats) see no other.
     /// Each attempt has the whole `timeout`; the deadline holds for all attempts together.
     ///
-    /// It may be called by any thread that has to do with the pool, also by the one that keeps its
-    /// time. So it should be quick, and must not wait for the pool. If it panics, the answer is no.
+    /// The thread that takes in the failure asks: one that waits for a result of the pool, one that
+    /// submits a task, or the pool's own, which also starts workers and keeps time. So `is_reason`
+    /// is to be quick. It may submit tasks. It must not wait for the pool: for a result, for its
+    /// end, or for a lock that a thread keeps while it submits or waits. If it panics, the answer
+    /// is no.
     pub fn retry_if(
         mut self,
         is_reason: impl Fn(&TaskError) -> bool + Send + Sync + 'static,

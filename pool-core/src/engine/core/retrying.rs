@@ -44,9 +44,14 @@ impl Core {
             emissions.lift_bound();
         }
         if let Some(chunk) = self.delay(chunk) {
-            self.outrank(chunk.priority());
-            self.scheduler.resubmit(chunk);
+            self.put_ahead(chunk);
         }
+    }
+
+    /// Lets a chunk begin ahead of others of its priority.
+    fn put_ahead(&mut self, chunk: Chunk) {
+        self.outrank(chunk.priority());
+        self.scheduler.resubmit(chunk);
     }
 
     /// Keeps a chunk until it may begin. It comes back if it may.
@@ -61,8 +66,8 @@ impl Core {
 
     /// The time of chunks has come that were not to begin before.
     pub(super) fn release_due(&mut self, now: u64) {
-        if let Some(priority) = self.scheduler.release_due(now) {
-            self.outrank(priority);
+        for chunk in self.scheduler.take_due(now).into_iter().rev() {
+            self.put_ahead(chunk);
         }
         self.dispatch();
     }

@@ -1,5 +1,7 @@
 //! The concurrent parts under model checkers; see "Proof" in `ARCHITECTURE.md`.
 
+#[cfg(loom)]
+mod end_watch;
 mod fake;
 #[cfg(shuttle)]
 mod launcher;
@@ -13,6 +15,8 @@ mod open_chunk;
 mod pool;
 #[cfg(loom)]
 mod reclaim;
+#[cfg(shuttle)]
+mod retry;
 #[cfg(loom)]
 mod ring;
 #[cfg(loom)]

@@ -71,7 +71,7 @@ pub(super) fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 }
 
 /// Waits for a future as any executor would that knows nothing of pools.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

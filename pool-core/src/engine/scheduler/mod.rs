@@ -119,18 +119,9 @@ impl<U: WorkUnit> Scheduler<U> {
         self.delayed.next_due()
     }
 
-    /// Lets those begin whose time has come, ahead of all others of their priority. Gives the
-    /// highest of these.
-    pub(crate) fn release_due(&mut self, now: u64) -> Option<i32> {
-        let mut due = Vec::new();
-        while let Some(unit) = self.delayed.pop(now) {
-            due.push(unit);
-        }
-        let highest = due.iter().map(WorkUnit::priority).max();
-        for unit in due.into_iter().rev() {
-            self.resubmit(unit);
-        }
-        highest
+    /// Takes the units whose time has come, the first one first.
+    pub(crate) fn take_due(&mut self, now: u64) -> Vec<U> {
+        std::iter::from_fn(|| self.delayed.pop(now)).collect()
     }
 
     /// Takes the units out that are not to begin yet and for which `take` says so.

@@ -190,7 +190,9 @@ impl World {
 
     fn step(&mut self, step: &Step) {
         self.now += 1000;
-        self.scheduler.release_due(self.now);
+        for unit in self.scheduler.take_due(self.now).into_iter().rev() {
+            self.scheduler.resubmit(unit);
+        }
         assert!(self.scheduler.next_due().is_none_or(|due| due > self.now));
         match *step {
             Step::Submit {
