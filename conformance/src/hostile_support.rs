@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::net::SocketType;
@@ -165,4 +165,16 @@ impl Bells {
             let _ = rustix::io::read(bell, &mut [0; 8]);
         }
     }
+}
+
+/// A descriptor that newer kernels pass to no other process. `None`: there is none here.
+pub(crate) fn io_uring() -> Option<OwnedFd> {
+    use nix::libc;
+    // `struct io_uring_params`.
+    let mut parameters = [0_u8; 120];
+    // SAFETY: the kernel writes into the parameters alone, which are as long as it says.
+    let number = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
+    let number = RawFd::try_from(number).ok().filter(|it| *it >= 0)?;
+    // SAFETY: it is a new one, and nobody's else.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }

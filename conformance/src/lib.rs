@@ -51,6 +51,8 @@ mod daemons;
 mod deadline;
 mod death;
 mod death_mid_transfer;
+mod descriptor_lifetimes;
+mod descriptor_limits;
 mod descriptors;
 mod emitter;
 mod events;

@@ -21,13 +21,14 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         types_that_are_not_self_describing,
         a_call_after_a_refused_one_works,
         too_few_descriptors,
+        as_many_descriptors_as_the_error_says,
         a_temporary_folder_that_cannot_be_used,
         a_limit_of_file_sizes,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: sixteen_descriptors, odd_temporary_folder, small_files, tiny_files]
+    programs![S: sixteen_descriptors, enough_descriptors, odd_temporary_folder, small_files, tiny_files]
 }
 
 fn square(x: u64) -> u64 {
@@ -158,31 +159,29 @@ fn a_call_after_a_refused_one_works<S: Processes>() {
     assert_eq!(pool.stats().workers_started, 1);
 }
 
-fn sixteen_descriptors<S: Processes>() {
-    let descriptors = || {
-        fs::read_dir("/proc/self/fd")
-            .expect("there is a /proc")
-            .count()
-    };
+fn descriptors() -> usize {
+    procfs::descriptors(std::process::id()).len()
+}
+
+fn limit_descriptors(count: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
-    let few = Rlimit {
-        current: Some(16),
-        maximum,
-    };
-    setrlimit(Resource::Nofile, few).expect("a lower limit is always allowed");
+    let current = Some(count);
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).expect("no more than is allowed");
+}
+
+fn sixteen_descriptors<S: Processes>() {
+    let enough = getrlimit(Resource::Nofile).current.expect("there is one");
+    limit_descriptors(16);
     let before = descriptors();
     for _ in 0..3 {
         let error = S::builder().processes(8).try_build().map(|_| ());
         let error = error.unwrap_err();
-        assert_says(&error, BuildErrorKind::Launch, &["open files"]);
+        let words = ["a dozen descriptors, six for each worker", "ulimit -n"];
+        assert_says(&error, BuildErrorKind::Launch, &words);
         procfs::wait_until(|| descriptors() == before);
         procfs::wait_until(|| procfs::below(std::process::id()).is_empty());
     }
-    let enough = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    setrlimit(Resource::Nofile, enough).expect("up to the maximum it is allowed");
+    limit_descriptors(enough);
     assert_eq!(S::pool(8).map(square, 0..4).unwrap(), [0, 1, 4, 9]);
 }
 
@@ -190,6 +189,27 @@ fn sixteen_descriptors<S: Processes>() {
 /// more there is.
 fn too_few_descriptors<S: Processes>() {
     assert_eq!(again::<S>("sixteen_descriptors").lines(), [""; 0]);
+}
+
+const WORKERS: &str = "ENOUGH_DESCRIPTORS_FOR";
+
+fn enough_descriptors<S: Processes>() {
+    let workers = std::env::var(WORKERS).expect("it was set");
+    let workers: usize = workers.parse().expect("a number");
+    limit_descriptors((descriptors() + 12 + 6 * workers) as u64);
+    let pool = S::pool(workers);
+    let numbers = || 0..4 * workers as u64;
+    let squares: Vec<u64> = numbers().map(square).collect();
+    assert_eq!(pool.map(square, numbers()).unwrap(), squares);
+    assert_eq!(pool.stats().workers_started, workers as u64);
+}
+
+/// A dozen, and six for each worker.
+fn as_many_descriptors_as_the_error_says<S: Processes>() {
+    for workers in ["1", "3", "9"] {
+        let program = again::<S>("enough_descriptors").env(WORKERS, workers);
+        assert_eq!(program.lines(), [""; 0], "{workers} workers");
+    }
 }
 
 fn odd_temporary_folder<S: Processes>() {

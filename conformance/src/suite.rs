@@ -9,11 +9,12 @@ use crate::program::{self, Program};
 use crate::trial::{self, Test};
 use crate::{
     backoff, balance, broadcast, bulk, call_deadline, callback, cancel, context, daemons, deadline,
-    death, death_mid_transfer, descriptors, emitter, events, forged_descriptors, forged_results,
-    futures, hooks, hostile, imap, join_async, leaks, lifecycle, limits, live_inputs, max_queued,
-    memory, metrics, observe, output, panics, priority, progress, readme_programs, recycling,
-    refused, restart_storm, results, retry, settings, shared_results, shutdown, spans, start,
-    state, target, ties, trace, unkillable, values, wakeups,
+    death, death_mid_transfer, descriptor_lifetimes, descriptor_limits, descriptors, emitter,
+    events, forged_descriptors, forged_results, futures, hooks, hostile, imap, join_async, leaks,
+    lifecycle, limits, live_inputs, max_queued, memory, metrics, observe, output, panics, priority,
+    progress, readme_programs, recycling, refused, restart_storm, results, retry, settings,
+    shared_results, shutdown, spans, start, state, target, ties, trace, unkillable, values,
+    wakeups,
 };
 use crate::{signals, watchdog};
 
@@ -169,6 +170,7 @@ fn every_pool<S: Subject>() -> Vec<Section> {
         broadcast,
         shared_results,
         descriptors,
+        descriptor_lifetimes,
     ];
     if S::IS_TRACED {
         sections.extend(sections![traced_pool::<S>: trace]);
@@ -221,6 +223,8 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         broadcast,
         shared_results,
         descriptors,
+        descriptor_lifetimes,
+        descriptor_limits,
         forged_descriptors,
         forged_results,
         limits,
@@ -253,6 +257,8 @@ fn programs_with<S: Processes>() -> Vec<Program> {
         broadcast::programs::<S>(),
         shared_results::programs::<S>(),
         descriptors::programs::<S>(),
+        descriptor_lifetimes::programs::<S>(),
+        descriptor_limits::programs::<S>(),
         limits::programs::<S>(),
         memory::programs::<S>(),
         recycling::programs::<S>(),

@@ -640,9 +640,9 @@ pub(crate) fn forget_freed() {
 fn unreachable_memory(place: Place, error: &io::Error) -> CodecError {
     CodecError::new(format_args!(
         "cannot open the broadcast's memory by /proc/{}/fd: {error}; that needs a /proc that shows \
-         the parent (hidepid), the same user, a parent that is dumpable (PR_SET_DUMPABLE; one that has \
-         changed its user is not), and a free descriptor (ulimit -n); without them pass the value \
-         itself, or set it up before a ForkPool is built",
+         the parent (hidepid), the same user, a parent that is dumpable (PR_SET_DUMPABLE; one \
+         that has changed its user is not), and a free descriptor (ulimit -n); without them pass \
+         the value itself, or set it up before a ForkPool is built",
         place.pid
     ))
 }

@@ -262,9 +262,9 @@ fn unreachable_memory(pid: u32, error: &io::Error) -> String {
         )
     } else {
         format!(
-            "there is no descriptor for the memory of a broadcast in the result: {error}; each takes \
-             one as long as there is a handle: let go of some, or raise the limit of open files \
-             (ulimit -n), or return the value itself"
+            "there is no descriptor for the memory of a broadcast in the result: {error}; each \
+             takes one as long as there is a handle: let go of some, or raise the limit of open \
+             files (ulimit -n), or return the value itself"
         )
     }
 }

@@ -134,6 +134,14 @@ impl ParentChannel {
         }
     }
 
+    /// The worker has nothing to do any more.
+    #[cold]
+    pub(super) fn forget_unpassed(&mut self) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.forget_items();
+        }
+    }
+
     /// Goes on sending what is not wholly in the ring, and returns whether now it is.
     pub(super) fn send_on(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Corrupt> {
         if let Some(outbox) = &mut self.outbox {

@@ -17,9 +17,8 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
             "; the limit of file sizes counts for shared memory, too: raise it (ulimit -f)"
         }
         Some(Errno::MFILE | Errno::TOOMANYREFS) => {
-            "; a pool needs a dozen descriptors and each worker five more, and \
-             one for each captured output: raise the limit of open \
-             files (ulimit -n)"
+            "; a pool needs a dozen descriptors, six for each worker and one for each captured \
+             output: raise the limit of open files (ulimit -n)"
         }
         Some(Errno::NFILE) => "; the system's limit of open files is reached (fs.file-max)",
         // Of a socket, that is something else.

@@ -45,20 +45,22 @@ use crate::sys;
 /// `cargo run --example prefork` is a server that passes its connections to workers.
 ///
 /// # What becomes of the descriptor
-/// An argument is dropped when it was encoded, and the pool keeps a duplicate until the item has
-/// its outcome: so a lost item is tried again with the same open file, in whatever state the lost
-/// worker has left it. The worker's is the task's, to drop or to keep. A result's is the caller's.
-/// What is never decoded (a cancelled item, a result that nobody reads) is closed; what a worker
-/// was sent behind the item that it runs, when it comes to that.
+/// An argument is dropped once it is encoded, and the pool keeps a duplicate until the item has its
+/// outcome. So a lost item is tried again with the same open file, in whatever state the lost
+/// worker has left it. The worker's copy is the task's, to drop or to keep. A result's is the
+/// caller's. What is never decoded (a cancelled item, a result that nobody reads) is closed. If a
+/// worker was sent it already, behind the item that it runs, it is closed after that item.
 ///
-/// The other end of a connection sees it end when all copies are closed: the worker's, the pool's
-/// when it has heard of the outcome, and any that the program has kept. `shutdown` ends it at once.
+/// The other end of a connection sees the end when all copies are closed: the worker's, the pool's
+/// (when it has heard of the outcome), and any that the program has kept. `shutdown` ends the
+/// connection at once.
 ///
 /// # Where it can go
 /// Into arguments and results, alone or inside of other values, at most 128 in each. An argument of
 /// an initializer may have some: each worker gets duplicates. Not into a
 /// [`Broadcast`](crate::Broadcast) or a context, which is decoded any number of times, nor into
-/// another serde format, nor to an executor of another machine: each of these is an error.
+/// another serde format, nor to an executor of another machine: each of these is an error. So is a
+/// descriptor that the kernel passes to nobody, such as that of an `io_uring`.
 #[derive(Debug)]
 pub struct Fd(OwnedFd);
 

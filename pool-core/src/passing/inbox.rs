@@ -16,7 +16,8 @@ use crate::error::hint::hint;
 use crate::sys;
 
 /// How long an item waits for its descriptors, in nanoseconds. They come before its frame, unless
-/// the system allows no more on their way: then the parent tries again every few milliseconds.
+/// the system allows no more on their way. Then the parent tries again every few milliseconds, and
+/// only those of others can keep them away for so long: see `README.md`, "No room".
 const PATIENCE_NS: u64 = 10_000_000_000;
 
 thread_local! {
@@ -39,7 +40,8 @@ struct Inbox {
     item: Option<ItemPacket>,
     /// Memory that no handle has asked for yet.
     memory: BTreeMap<Key, OwnedFd>,
-    /// Some of it was lost: this process could have no more descriptors, or not look at it.
+    /// Some of it was lost: this process could have no more descriptors, or not look at it, or the
+    /// parent could not send it.
     has_lost_memory: bool,
     /// Memory that the parent has freed.
     freed: Vec<Key>,
@@ -48,7 +50,10 @@ struct Inbox {
 struct ItemPacket {
     number: u64,
     descriptors: BTreeMap<Key, OwnedFd>,
+    /// This process may have no more of them.
     is_cut: bool,
+    /// The parent could send none of them.
+    is_refused: bool,
 }
 
 /// What the inbox may wait for.
@@ -107,8 +112,7 @@ pub(crate) fn take_memory(key: Key, waits: bool) -> Option<OwnedFd> {
     })
 }
 
-/// Some memory had come, and was lost: it will not come again, and nobody waits for any from now
-/// on.
+/// Some memory had come, and was lost. It will not come again, so nobody waits for any from now on.
 pub(crate) fn memory_is_lost() {
     INBOX.with_borrow_mut(|inbox| {
         if let Some(inbox) = inbox {
@@ -168,13 +172,17 @@ impl Inbox {
             CodecError::new(if packet.is_cut {
                 "this process may have no more descriptors: raise the limit (ulimit -n), or close \
                  what earlier tasks have left open"
+            } else if packet.is_refused {
+                "the system passes this descriptor to no other process (one of an io_uring, for \
+                 instance)"
             } else {
                 "it is no descriptor of this argument, or was taken already"
             })
         })
     }
 
-    /// Takes packets until what is awaited is there, or cannot be among them any more.
+    /// Takes packets until what is awaited is there, or cannot be among them any more. It waits for
+    /// so long at most, and no longer than the parent has its end of the socket.
     fn receive(&mut self, awaited: &Awaited, patience: u64) -> io::Result<()> {
         let running = match awaited {
             Awaited::Item(number) => *number,
@@ -231,6 +239,7 @@ impl Inbox {
         let Some(message) = Message::read(&bytes[..packet.bytes]) else {
             return Err(io::ErrorKind::InvalidData.into());
         };
+        let is_refused = packet.descriptors.is_empty() && !packet.is_cut;
         let with_keys = message.keys.iter().copied().zip(packet.descriptors);
         match message.kind {
             Kind::Item => {
@@ -238,10 +247,11 @@ impl Inbox {
                     number: message.number,
                     descriptors: with_keys.collect(),
                     is_cut: packet.is_cut,
+                    is_refused,
                 });
             }
             Kind::Memory => {
-                self.has_lost_memory |= packet.is_cut;
+                self.has_lost_memory |= packet.is_cut || is_refused;
                 self.memory.extend(with_keys);
             }
             Kind::Freed => {

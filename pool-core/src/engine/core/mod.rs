@@ -299,6 +299,9 @@ impl Core {
         let Some((process, channel)) = self.slots[slot].up_mut() else {
             return Ok(news);
         };
+        if !channel.has_passed_all() && !self.scheduler.is_busy(slot) {
+            channel.forget_unpassed();
+        }
         if channel.send_on(process.tie.fd_socket())? {
             self.scheduler.unchoke(slot);
         }

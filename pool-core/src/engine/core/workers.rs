@@ -148,8 +148,8 @@ impl Core {
                     return true;
                 }
                 process.failure = Some(LaunchError::new(
-                    "the backend has given a region that is not of the size of this launch, or that \
-                     another worker has",
+                    "the backend has given a region that is not of the size of this launch, or \
+                     that another worker has",
                 ));
                 self.kill(slot, Killed::Silent);
                 false
