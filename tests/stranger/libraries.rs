@@ -36,6 +36,12 @@ impl Object {
         let path = &self.path;
         format!("python3\n-c\nimport ctypes; extension = ctypes.CDLL({path:?}); {command}")
     }
+
+    /// A program that starts the other one, and waits for it.
+    fn started_by_a_shell(&self, command: &str) -> String {
+        let program = self.program(command);
+        format!("sh\n-c\n\"$@\"; exit 3\nsh\n{program}")
+    }
 }
 
 fn assert_says(told: &Told, words: &str) {
@@ -86,13 +92,38 @@ fn a_file_that_is_replaced_is_not_loaded() {
         ("before", "refused: InvalidConfig"),
         ("after", "ended: Launch"),
     ] {
-        let [path, replacement] = [&object, &other].map(|it| it.scratch.copied(&it.path));
+        let [path, replacement] =
+            [&object, &other].map(|it| it.scratch.copied_as(&it.path, "lib.so"));
         let arguments = [SCRIPT, &path, "replaced", "spawn"];
         let variables = [("WHEN", when), ("OTHER", replacement.as_str())];
         let told = object.scratch.python(&arguments, &variables);
         told.assert_success();
         assert_says(&told, words);
         assert_says(&told, "replaced?");
+    }
+}
+
+/// Where the loader would not load the object into a worker, the pool is not built, and the error
+/// says why: its path cannot be given, or the program has more rights than its user.
+#[test]
+fn what_the_loader_would_not_load_is_refused() {
+    let mut object = Object::of(PLUGIN.named("plugin_refused"));
+    // Only root can give a program more rights than its user's.
+    if rustix::process::geteuid().is_root() {
+        let told = object.python("opens", "spawn", &[("MORE_RIGHTS", "yes")]);
+        assert_says(&told, "refused: InvalidConfig");
+        assert_says(&told, "a program with more rights than its user's");
+        // Its workers are copies.
+        let told = object.python("opens", "fork", &[("MORE_RIGHTS", "yes")]);
+        assert_says(&told, "it works");
+    }
+    let built = object.path.clone();
+    for name in ["a space.so", "a:colon.so", "a$dollar.so"] {
+        object.path = object.scratch.copied_as(&built, name);
+        let told = object.python("opens", "spawn", &[]);
+        assert_says(&told, "refused: InvalidConfig");
+        assert_says(&told, "takes no path with spaces, colons or dollars");
+        assert_says(&told, name);
     }
 }
 
@@ -205,7 +236,7 @@ fn a_shared_object_without_init_is_told_so() {
 
 /// A program that does not become a worker is noticed, and the error says what it lacks: one that
 /// loads nothing, one that does not call `init`, one that has another build, one that stays, one
-/// that is not there.
+/// that starts another process for it, one that is not there.
 #[test]
 fn a_program_that_becomes_no_worker_is_told_so() {
     let object = Object::of(EXTENSION.named("extension_programs"));
@@ -222,6 +253,10 @@ fn a_program_that_becomes_no_worker_is_told_so() {
         (
             "python3\n-c\nimport time; time.sleep(600)".to_owned(),
             "did not answer within",
+        ),
+        (
+            object.started_by_a_shell("extension.init_extension(); print('it works')"),
+            "it must be that process itself, not one that it starts",
         ),
         ("no-such-program".to_owned(), "there is no such program"),
         ("./no-such-program".to_owned(), "cannot execute"),

@@ -59,9 +59,8 @@ impl Scratch {
         fs::write(path, text).expect("the folder can be written");
     }
 
-    /// A copy of a file, in this test's own folder.
-    pub(crate) fn copied(&self, path: &str) -> String {
-        let name = Path::new(path).file_name().expect("a file");
+    /// A copy of a file by another name, in this test's own folder.
+    pub(crate) fn copied_as(&self, path: &str, name: &str) -> String {
         let copy = self.folder.path().join(name);
         // What has the name may be in use.
         let _ = fs::remove_file(&copy);
