@@ -445,6 +445,9 @@ fn main() {
     println!("{:?}: {error}", error.kind());
     let error = SpawnPool::builder().args(["a"]).build().unwrap_err();
     println!("{:?}: {error}", error.kind());
+    let another = std::env::args_os().nth(1).unwrap();
+    let error = SpawnPool::builder().processes(1).program(another).build().unwrap_err();
+    println!("{:?}: {error}", error.kind());
 }
 
 fn check(pool: impl Pool, arguments: &[&str], nice: i64) {

@@ -162,7 +162,10 @@ fn workers_that_never_come_to_init_are_given_up() {
 /// becomes a worker is given up, and the error says what it should be.
 #[test]
 fn a_pool_names_its_program() {
-    let told = run(NAMES);
+    let another = SPAWNS.named("another");
+    let scratch = scratch(&[NAMES, another]);
+    scratch.cargo("build --workspace").assert_success();
+    let told = scratch.run(NAMES.name, &[&scratch.built(another.name)]);
     told.assert_success();
     for line in [
         "MissingInit: cannot build the pool: the worker did not answer within 3s after its launch \
@@ -171,6 +174,7 @@ fn a_pool_names_its_program() {
         "MissingInit: cannot build the pool: the worker process exited with code 0 before it \
          reached procpool::init(): true must be this very program",
         "InvalidConfig: cannot build the pool: args(..) are of a program(..)",
+        "Launch: cannot build the pool: the worker is another build of the program than its parent",
     ] {
         assert!(told.stdout.contains(line), "no {line:?} in {told}");
     }
