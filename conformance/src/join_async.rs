@@ -50,6 +50,10 @@ fn pass(ticket: String) {
     file_barrier::pass(&ticket);
 }
 
+/// Whoever ends last has to wake who awaits the end. In some rounds the supervisor does so, too,
+/// since it is about to end.
+const ROUNDS: usize = 5;
+
 /// Passes a gate, and emits nothing.
 fn pass_in_stream(ticket: String, _: &Emitter<u64>) {
     file_barrier::pass(&ticket);
@@ -160,22 +164,23 @@ fn the_end_comes_after_tasks_and_workers<S: Processes>() {
 }
 
 fn the_end_comes_after_callbacks<S: Processes>() {
-    let pool = S::pool(1);
-    let gate = Gate::new();
-    let ticket = gate.ticket();
-    let called = Arc::new(AtomicU32::new(0));
-    let calls = called.clone();
-    let task = pool.apply_async(square, 3);
-    task.on_complete(move |_| {
-        file_barrier::pass(&ticket);
-        calls.fetch_add(1, Ordering::SeqCst);
-    });
-    gate.wait_for(1);
-    pool.close();
-    // Nothing else is left that could wake anybody.
-    wait_until(|| pool.stats().workers_ended.len() == 1);
-    await_after(&pool, || gate.open());
-    assert_eq!(called.load(Ordering::SeqCst), 1);
+    for _ in 0..ROUNDS {
+        let pool = S::pool(1);
+        let gate = Gate::new();
+        let ticket = gate.ticket();
+        let called = Arc::new(AtomicU32::new(0));
+        let calls = called.clone();
+        let task = pool.apply_async(square, 3);
+        task.on_complete(move |_| {
+            file_barrier::pass(&ticket);
+            calls.fetch_add(1, Ordering::SeqCst);
+        });
+        gate.wait_for(1);
+        pool.close();
+        wait_until(|| pool.stats().workers_ended.len() == 1);
+        await_after(&pool, || gate.open());
+        assert_eq!(called.load(Ordering::SeqCst), 1);
+    }
 }
 
 /// A thread hands out the last outcome when everything else has ended.
@@ -200,21 +205,23 @@ fn the_end_comes_after_the_last_delivery<S: Processes>() {
 }
 
 fn the_end_comes_after_what_was_printed<S: Processes>() {
-    let gate = Gate::new();
-    let ticket = gate.ticket();
-    let heard = Arc::new(AtomicU32::new(0));
-    let lines = heard.clone();
-    let output = Output::lines(move |_| {
-        file_barrier::pass(&ticket);
-        lines.fetch_add(1, Ordering::SeqCst);
-    });
-    let pool = S::builder().processes(1).stdout(output).build();
-    pool.apply(|()| println!("a line"), ()).unwrap();
-    gate.wait_for(1);
-    pool.close();
-    wait_until(|| pool.stats().workers_ended.len() == 1);
-    await_after(&pool, || gate.open());
-    assert_eq!(heard.load(Ordering::SeqCst), 1);
+    for _ in 0..ROUNDS {
+        let gate = Gate::new();
+        let ticket = gate.ticket();
+        let heard = Arc::new(AtomicU32::new(0));
+        let lines = heard.clone();
+        let output = Output::lines(move |_| {
+            file_barrier::pass(&ticket);
+            lines.fetch_add(1, Ordering::SeqCst);
+        });
+        let pool = S::builder().processes(1).stdout(output).build();
+        pool.apply(|()| println!("a line"), ()).unwrap();
+        gate.wait_for(1);
+        pool.close();
+        wait_until(|| pool.stats().workers_ended.len() == 1);
+        await_after(&pool, || gate.open());
+        assert_eq!(heard.load(Ordering::SeqCst), 1);
+    }
 }
 
 fn the_end_comes_after_what_is_tried_again<S: Processes>() {

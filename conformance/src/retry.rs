@@ -474,20 +474,37 @@ fn a_closed_pool_keeps_its_workers_for_what_is_decided<S: Processes>() {
     assert_eq!(pool.stats().workers_started, 1);
 }
 
+/// Each attempt has a worker of its own, and there is no other work: the last worker goes while the
+/// call is asked about its item.
 fn a_closed_pool_replaces_workers_for_what_is_decided<S: Processes>() {
     let pool = S::builder().processes(1).max_tasks_per_child(1).build();
-    let undecided = Undecided::new();
-    let item = undecided.call(&pool).apply_async(undecided.job(9));
+    let [begun, first, second] = [Gate::new(), Gate::new(), Gate::new()];
+    let tally = Tally::new();
+    let job = |(gate, tally): (String, String)| {
+        file_barrier::pass(&gate);
+        fail_until((tally, 4, 7))
+    };
+    let gates = Mutex::new(vec![second.ticket(), first.ticket()]);
+    let call = pool.call(job).retries(3).retry_if(move |_| {
+        let gate = gates.lock().unwrap().pop();
+        gate.inspect(|gate| file_barrier::pass(gate));
+        true
+    });
+    let item = call.apply_async((begun.ticket(), tally.ticket()));
     thread::scope(|scope| {
         let reading = scope.spawn(|| item.get().unwrap());
-        undecided.wait();
+        begun.open();
+        first.wait_for(1);
         pool.close();
-        assert!(!pool.join_timeout(Duration::from_millis(50)).unwrap());
-        undecided.asked.open();
+        for gate in [first, second] {
+            gate.wait_for(1);
+            assert!(!pool.join_timeout(Duration::from_millis(50)).unwrap());
+            gate.open();
+        }
         pool.join().unwrap();
-        assert_eq!(reading.join().expect("no panic"), 9);
+        assert_eq!(reading.join().expect("no panic"), 7);
     });
-    assert_eq!(pool.stats().workers_started, 2);
+    assert_eq!(pool.stats().workers_started, 4);
 }
 
 fn a_cancel_while_a_reason_is_asked_ends_the_item<S: Processes>() {
@@ -634,8 +651,9 @@ fn what_fails_all_the_time_keeps_nobody_from_running<S: Processes>() {
     pool.join().unwrap();
 }
 
+/// Also where the queue has a bound: who asks does not wait for room.
 fn a_reason_may_use_the_pool<S: Processes>() {
-    let pool = Arc::new(S::pool(2));
+    let pool = Arc::new(S::builder().processes(2).max_queued(1).build());
     let tally = Tally::new();
     let (other, handles) = (Arc::downgrade(&pool), Arc::new(Mutex::new(Vec::new())));
     let new = handles.clone();

@@ -132,3 +132,37 @@ const _: () = {
     const fn assert<T: Send + Sync + Unpin>() {}
     assert::<JoinFuture>();
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::pool::Pool;
+    use crate::api::serial::SerialPool;
+    use crate::worker::emitter::Emitter;
+
+    static GATE: Mutex<()> = Mutex::new(());
+
+    /// Whether it is ready or dropped.
+    #[test]
+    fn nothing_is_kept_of_a_future() {
+        let pool = SerialPool::new();
+        let closed = GATE.lock().expect("no panic");
+        let pass = |(), _: &Emitter<u64>| drop(GATE.lock());
+        let task = pool.call(pass).stream(());
+        pool.close();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut poll_and_drop = || {
+            let mut end = pool.join_async();
+            let relay = end.relay.clone();
+            let outcome = Pin::new(&mut end).poll(&mut context);
+            drop(end);
+            assert_eq!(Arc::strong_count(&relay), 1);
+            outcome.is_ready()
+        };
+        assert!(!poll_and_drop());
+        drop(closed);
+        task.result().expect("it has passed");
+        pool.join().expect("it is closed");
+        assert!(poll_and_drop());
+    }
+}

@@ -187,6 +187,9 @@ fn with<J: Job>(
     options: &Options,
 ) -> Call<impl Fn(J::Argument) -> J::Answer + Stateless> {
     let mut call = pool.call(J::run).retries(options.retries);
+    if let Some(backoff) = options.backoff {
+        call = call.retry_if(|_| true).backoff(backoff);
+    }
     if let Some(timeout) = options.timeout {
         call = call.timeout(timeout);
     }

@@ -178,6 +178,21 @@ impl CallRecord {
             .saturating_add(1)
     }
 
+    /// How often an item has run at least that has ended with its panic.
+    fn least_panics(&self) -> u8 {
+        let asks_for_all = self.options.backoff.is_some()
+            && self.options.timeout.is_none()
+            && !self.is_stopped.load(Ordering::SeqCst)
+            && !self.pool.is_terminated.load(Ordering::SeqCst);
+        // Who was killed may have had no time to note that it ran.
+        let since = self.begun.checked_sub(BEFORE).unwrap_or(self.begun);
+        if asks_for_all && !self.victims.any_since(since) {
+            self.most_runs()
+        } else {
+            1
+        }
+    }
+
     fn verdict<J: Job>(
         &self,
         item: &Item,
@@ -222,7 +237,7 @@ impl CallRecord {
             TaskErrorKind::Panicked => {
                 let order = format!("as ordered by {}", item.id);
                 if item.deed.panics() && error.panic_message() == Some(&order) {
-                    verdict("panicked", 1, most)
+                    verdict("panicked", self.least_panics(), most)
                 } else {
                     Err("it was not to panic".into())
                 }

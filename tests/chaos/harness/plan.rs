@@ -14,6 +14,8 @@ use super::ledger::Ledger;
 pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
     pub(crate) retries: u32,
+    /// Panics are tried again, too, each after this time.
+    pub(crate) backoff: Option<Duration>,
     pub(crate) chunksize: Option<usize>,
     pub(crate) buffer: Option<usize>,
 }
@@ -46,6 +48,7 @@ impl Options {
         Self {
             timeout,
             retries: if one_in(rng, 3) { rng.u32(1..4) } else { 0 },
+            backoff: one_in(rng, 2).then(|| Duration::from_millis(rng.u64(..20))),
             chunksize: one_in(rng, 3).then(|| rng.usize(1..=items.max(1))),
             buffer: one_in(rng, 3).then(|| rng.usize(1..20)),
         }

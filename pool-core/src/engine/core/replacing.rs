@@ -26,7 +26,7 @@ impl Core {
     /// Sees to it that workers that are to retire have successors, and that they retire when these
     /// are ready.
     pub(in crate::engine) fn maintain(&mut self) {
-        if !self.lifecycle.take_maintenance() || !self.wants_worker() {
+        if !self.lifecycle.take_maintenance() || !self.scheduler.wants_worker() {
             return;
         }
         for position in self.lifecycle.positions().all() {

@@ -71,9 +71,4 @@ impl Core {
         }
         self.dispatch();
     }
-
-    /// Whether slots without a worker need one.
-    pub(super) fn wants_worker(&self) -> bool {
-        self.scheduler.wants_worker(self.notify.is_deciding())
-    }
 }

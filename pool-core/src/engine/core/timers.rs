@@ -92,7 +92,7 @@ impl Core {
 
     /// Whether slots without a worker get one.
     fn launches(&self) -> bool {
-        !self.end.has_ended() && self.wants_worker()
+        !self.end.has_ended() && self.scheduler.wants_worker()
     }
 
     /// Does what is due: looks for an imbalance, replaces workers, checks deadlines, and polls

@@ -44,12 +44,11 @@ impl Core {
         }
         self.has_errand = false;
         let now = sys::now_ns();
-        let wants_worker = self.wants_worker();
         for (index, slot) in self.slots.iter_mut() {
             let ready = matches!(slot.phase(), Phase::Down { not_before } if *not_before <= now);
             if ready
                 && let Some(position) = slot.position()
-                && wants_worker
+                && self.scheduler.wants_worker()
             {
                 let (number, generation) = self.lifecycle.launch(position);
                 slot.launch(number, generation);

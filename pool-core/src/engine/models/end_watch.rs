@@ -26,14 +26,17 @@ impl Ending {
         Arc::new(Self { left, watch })
     }
 
-    /// Something ends, in a thread of its own.
-    fn end_one(self: &Arc<Self>) -> thread::JoinHandle<()> {
+    /// Something ends.
+    fn end_one(&self) {
+        *self.left.lock().expect("no panic") -= 1;
+        self.watch.wake();
+    }
+
+    /// Does something in a thread of its own.
+    fn spawn(self: &Arc<Self>, body: fn(&Self)) -> thread::JoinHandle<()> {
         let ending = self.clone();
-        let end_one = move || {
-            *ending.left.lock().expect("no panic") -= 1;
-            ending.watch.wake();
-        };
-        thread::Builder::new().spawn(end_one).expect("a thread")
+        let thread = thread::Builder::new().spawn(move || body(&ending));
+        thread.expect("a thread")
     }
 
     fn is_over(&self) -> bool {
@@ -76,7 +79,7 @@ impl Poller {
 fn the_last_end_wakes() {
     explore(2, || {
         let ending = Ending::of(2);
-        let ends = [ending.end_one(), ending.end_one()];
+        let ends = [(); 2].map(|()| ending.spawn(Ending::end_one));
         Arc::<Poller>::default().wait_for(&ending);
         for end in ends {
             end.join().expect("no panic");
@@ -84,20 +87,18 @@ fn the_last_end_wakes() {
     });
 }
 
-/// Another future is polled and dropped meanwhile.
+/// Another future is polled and dropped meanwhile, and woken in between.
 #[test]
 fn who_goes_takes_nobody_along() {
     explore(2, || {
-        let ending = Ending::of(1);
-        let end = ending.end_one();
-        let other = ending.clone();
-        let goes = move || {
+        let ending = Ending::of(2);
+        let end = ending.spawn(Ending::end_one);
+        let goes = ending.spawn(|ending| {
             let waker = Waker::from(Arc::<Poller>::default());
-            other.watch.add(&waker);
-            other.watch.add(&waker);
-            other.watch.remove(&waker);
-        };
-        let goes = thread::Builder::new().spawn(goes).expect("a thread");
+            ending.watch.add(&waker);
+            ending.end_one();
+            ending.watch.remove(&waker);
+        });
         Arc::<Poller>::default().wait_for(&ending);
         for thread in [end, goes] {
             thread.join().expect("no panic");

@@ -1,5 +1,9 @@
 //! shuttle: items that are tried again since their call says so, and a pool whose end is awaited.
 //! An item of which nobody decides, and a future that nobody wakes, sleep for good.
+//!
+//! Caught when broken on purpose: a delayed chunk has no timer, or does not keep a closed pool; who
+//! awaits the end is not woken by the supervisor, the last delivery or the last callback, or is
+//! added after the question.
 
 use std::time::Duration;
 
@@ -68,6 +72,25 @@ fn a_closed_pool_makes_its_attempts() {
         assert_eq!(first.get().expect("a value"), Ok(1001));
         assert_eq!(waits.get().expect("a value"), Ok(1002));
         join([ending]);
+    });
+}
+
+/// What is tried again is urgent: what waits in the worker behind others is taken back for it, and
+/// has ended meanwhile.
+#[test]
+fn urgent_attempts_are_decided() {
+    explore(|| {
+        let (_engine, pool) = pool(config(1), &Processes::default());
+        let call = || pool.call(third_time).retries(2).retry_errors(|_| true);
+        let others = call().chunksize(1).map_async(2..5);
+        let urgent = call().priority(1).apply_async(1);
+        assert_eq!(block_on(urgent).expect("a value"), Ok(1001));
+        assert_eq!(
+            block_on(others).expect("values"),
+            [Ok(1002), Ok(1003), Ok(1004)]
+        );
+        assert!((1..5).all(|item| runs(item) == 3));
+        awake();
     });
 }
 

@@ -561,9 +561,9 @@ impl<U: WorkUnit> Scheduler<U> {
         salvaged
     }
 
-    /// Whether a slot without a worker needs one; `to_come`: there will be work.
-    pub(crate) fn wants_worker(&self, to_come: bool) -> bool {
-        !self.closing || to_come || self.has_work()
+    /// Whether a slot without a worker needs one.
+    pub(crate) fn wants_worker(&self) -> bool {
+        !self.closing || self.has_work()
     }
 
     /// Whether there is something that was not handed out.

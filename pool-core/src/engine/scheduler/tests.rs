@@ -294,8 +294,7 @@ impl World {
     }
 
     fn up(&mut self, slot: SlotId, reserved: bool) {
-        if self.workers[slot].is_some() || !self.scheduler.wants_worker(!self.undecided.is_empty())
-        {
+        if self.workers[slot].is_some() || !self.scheduler.wants_worker() {
             return;
         }
         let mut worker = Worker {
