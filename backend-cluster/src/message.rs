@@ -1,0 +1,185 @@
+//! What a client and an agent say to each other in their session, and what travels through the
+//! queue.
+//!
+//! Both sides run the same build, so the form needs no version. Nothing of what arrives is
+//! believed: it is decoded with all checks, and makes sense or is dropped.
+
+use std::fmt;
+use std::time::Duration;
+
+use procpool_core::{ContentId, Outcome, codec};
+use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The number of a client: of one pool.
+pub(crate) type ClientId = u64;
+/// The number of an agent: of one process.
+pub(crate) type AgentId = u64;
+/// The number of a delivery. Each pool counts its own, and uses none twice.
+pub(crate) type DeliveryId = u64;
+/// The number of a piece. The same holds for it.
+pub(crate) type PieceId = u64;
+
+/// Bytes that are encoded as such, and not one by one.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Blob(pub(crate) Vec<u8>);
+
+/// What travels through the queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Delivery {
+    pub(crate) id: DeliveryId,
+    pub(crate) epoch: u64,
+    pub(crate) pieces: Vec<Piece>,
+}
+
+/// Some items of a call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    pub(crate) id: PieceId,
+    /// It must not run twice: it is not tried again.
+    pub(crate) is_last_attempt: bool,
+    /// The encoded chunk. `None`: it is too large, and is to be [fetched](ToClient::Fetch).
+    pub(crate) chunk: Option<Blob>,
+}
+
+/// From the client.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum ToAgent {
+    /// The answer to [`Hello`](ToClient::Hello), and first message.
+    Welcome {
+        epoch: u64,
+        /// What workers for this client are to be: `procpool_core::WorkerOptions`.
+        options: Blob,
+        /// What workers print is to be sent, of each stream.
+        sends_stdout: bool,
+        sends_stderr: bool,
+    },
+    /// The client has raised its epoch. The answer is [`Kept`](ToClient::Kept).
+    Epoch(u64),
+    /// The answer to [`Ask`](ToClient::Ask).
+    Verdict { delivery: DeliveryId, is_granted: bool },
+    /// The piece is to end early.
+    Cancel { piece: PieceId, kill: bool },
+    /// There is room for so many more values that the item of this piece emits.
+    Room { piece: PieceId, values: u32 },
+    /// The answer to [`Fetch`](ToClient::Fetch), in the lane for data.
+    Body { piece: PieceId, chunk: Blob },
+    /// A value that was asked for by [`Need`](ToClient::Need), in the lane for data. `None`: the
+    /// client has it no more.
+    Content { id: ContentId, bytes: Option<Blob> },
+    /// What is every worker doing?
+    Dump { ticket: u64 },
+    /// What has happened in the pool for this client?
+    Stats { ticket: u64 },
+    /// The pool has ended: whatever there is of it ends now.
+    Bye,
+}
+
+/// From the agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum ToClient {
+    /// The first message.
+    Hello(AgentCard),
+    /// It begins nothing of an older epoch without asking from now on.
+    Kept(u64),
+    /// May it begin this, which the queue has given out for the nth time?
+    Ask { delivery: DeliveryId, time: u64 },
+    /// It begins this.
+    Begun { delivery: DeliveryId },
+    /// It has begun this, and needs what was too large for the queue.
+    Fetch { piece: PieceId },
+    /// It has begun this, and needs the values that handles in it mean.
+    Need { piece: PieceId, contents: Vec<ContentId> },
+    /// Outcomes of a piece's items, by index, in the lane for data.
+    Outcomes { piece: PieceId, outcomes: Vec<(u64, Outcome)> },
+    /// The item of this piece has emitted a value; in the lane for data.
+    Value { piece: PieceId, value: Outcome },
+    /// A value that handles in a result mean that comes next, in the lane for data.
+    Content { id: ContentId, bytes: Blob },
+    /// It takes no more: it is about to leave.
+    Leaving,
+    /// Lines that a worker has printed.
+    Lines(Vec<Line>),
+    /// See [`ToAgent::Dump`]. Encoded, since it is for people.
+    Dump { ticket: u64, dump: Blob },
+    /// See [`ToAgent::Stats`].
+    Stats { ticket: u64, stats: Blob },
+}
+
+/// What an agent says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AgentCard {
+    pub(crate) agent: AgentId,
+    /// The machine's name.
+    pub(crate) machine: String,
+    pub(crate) pid: u32,
+    pub(crate) slots: u32,
+    /// How long it has been there.
+    pub(crate) up: Duration,
+}
+
+/// A line that a worker has printed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) worker: procpool_core::WorkerInfo,
+    pub(crate) is_stderr: bool,
+    pub(crate) bytes: Blob,
+    pub(crate) is_cut: bool,
+    pub(crate) dropped: u64,
+}
+
+/// A message as bytes.
+pub(crate) fn to_bytes<T: Serialize + 'static>(message: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode(message, &mut bytes).expect("a message has nothing that cannot be encoded");
+    bytes
+}
+
+/// The message that these bytes are, if they are one.
+pub(crate) fn from_bytes<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Option<T> {
+    codec::decode(bytes).ok()
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Blob;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Blob, E> {
+                Ok(Blob(bytes.to_vec()))
+            }
+
+            fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Blob, E> {
+                Ok(Blob(bytes))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Blob, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = seq.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(Blob(bytes))
+            }
+        }
+
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}
