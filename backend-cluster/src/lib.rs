@@ -3,4 +3,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![allow(dead_code, reason = "it is being built")]
 
+mod dispatcher;
+mod intake;
 mod message;
+#[cfg(test)]
+mod simulation;

@@ -1,0 +1,654 @@
+//! What the client decides: which pieces are where, and what becomes of those that are lost. See
+//! `README.md` for why nothing begins twice.
+//!
+//! It is pure: it is told what has happened, and says what is to be done by
+//! [`poll_action`](Dispatcher::poll_action).
+
+mod durations;
+mod pending;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Range;
+
+use self::durations::Durations;
+use self::pending::Pending;
+use crate::message::{AgentId, DeliveryId, PieceId};
+
+/// The number of a chunk that was submitted, which is what pieces are of.
+pub(crate) type JobId = u64;
+
+/// How much work small pieces that travel together may be, in nanoseconds.
+const BATCH_NS: u64 = 10_000_000;
+/// How many bytes they may have.
+const BATCH_BYTES: usize = 256 * 1024;
+/// How many they may be.
+const BATCH_PIECES: usize = 1024;
+
+/// What is to be known of a piece to dispatch it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// What its function is called: pieces of one take about as long.
+    pub(crate) function: u64,
+    /// What is higher goes first.
+    pub(crate) priority: i32,
+    /// How often an item is tried again.
+    pub(crate) retries: u32,
+    /// How long the encoded chunk is.
+    pub(crate) bytes: usize,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Publish these pieces to the queue, under this name. The next publish of them has another.
+    Publish {
+        delivery: DeliveryId,
+        epoch: u64,
+        pieces: Vec<PieceId>,
+    },
+    /// Tell the agent of the epoch.
+    TellEpoch { agent: AgentId, epoch: u64 },
+    /// The agent is to end this piece, whose outcomes nobody takes any more.
+    Recall { agent: AgentId, piece: PieceId },
+    /// The agent is to end this piece, and to say what has become of it.
+    Cancel {
+        agent: AgentId,
+        piece: PieceId,
+        kill: bool,
+    },
+    /// These items have no outcome and get none from an agent: this one was lost with them, after
+    /// so many attempts.
+    Lose {
+        job: JobId,
+        items: Range<usize>,
+        agent: Option<AgentId>,
+        attempts: u32,
+    },
+}
+
+/// What becomes of an outcome that has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the item's, after so many lost attempts.
+    Deliver { job: JobId, losses: u32 },
+    /// The item is tried again.
+    Retry,
+    /// Nobody waits for it: the piece was given to another agent, or has its outcome.
+    Drop,
+}
+
+/// Some items of a job on their way through one attempt.
+#[derive(Debug)]
+struct Piece {
+    job: JobId,
+    items: Range<usize>,
+    /// How many attempts were lost before this one.
+    attempt: u32,
+    terms: Terms,
+    state: PieceState,
+    pending: Pending,
+    /// It has emitted a value, so that it is not tried again.
+    has_emitted: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PieceState {
+    /// It waits here, at this place.
+    Ready(Place),
+    /// It is in this delivery.
+    Sent(DeliveryId),
+}
+
+/// Where a piece stands in the line: by priority, then by age.
+type Place = (Reverse<i32>, PieceId);
+
+#[derive(Debug)]
+struct Sent {
+    epoch: u64,
+    pieces: Vec<PieceId>,
+    /// How many of them are not through.
+    left: usize,
+    /// The agent that has begun it. `None`: it is queued.
+    agent: Option<AgentId>,
+}
+
+#[derive(Debug)]
+struct Agent {
+    slots: usize,
+    /// The epoch that it keeps.
+    kept: u64,
+    /// It takes no more.
+    is_leaving: bool,
+    /// What it has begun.
+    begun: HashSet<DeliveryId>,
+    /// Nobody answers, so that what may be tried again was given to others.
+    is_unreachable: bool,
+}
+
+/// The client's part of the protocol.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    epoch: u64,
+    /// Of deliveries up to this epoch, an agent that was given up may have begun some without the
+    /// client's knowledge.
+    doubt: u64,
+    next_delivery: DeliveryId,
+    next_piece: PieceId,
+    pieces: HashMap<PieceId, Piece>,
+    ready: BTreeMap<Place, PieceId>,
+    sent: HashMap<DeliveryId, Sent>,
+    /// How many of them are queued.
+    queued: usize,
+    agents: HashMap<AgentId, Agent>,
+    /// The pieces of each job, some of which may be gone.
+    jobs: HashMap<JobId, Vec<PieceId>>,
+    durations: Durations,
+    actions: VecDeque<Action>,
+    is_connected: bool,
+}
+
+impl Dispatcher {
+    pub(crate) fn new() -> Self {
+        Self {
+            epoch: 1,
+            doubt: 0,
+            next_delivery: 1,
+            next_piece: 1,
+            pieces: HashMap::new(),
+            ready: BTreeMap::new(),
+            sent: HashMap::new(),
+            queued: 0,
+            agents: HashMap::new(),
+            jobs: HashMap::new(),
+            durations: Durations::default(),
+            actions: VecDeque::new(),
+            is_connected: true,
+        }
+    }
+
+    /// What is to be done next. Ask until there is nothing.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.publish_some();
+        }
+        self.actions.pop_front()
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many items can run at the same time.
+    pub(crate) fn slots(&self) -> usize {
+        let taking = self.agents.values().filter(|it| !it.is_leaving);
+        taking.map(|it| it.slots).sum()
+    }
+
+    /// Whether there is anything that has no outcome.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// How many pieces wait here.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Whether the agent is to be asked if it lives: it has work, or may have.
+    pub(crate) fn watches(&self, agent: AgentId) -> bool {
+        self.queued > 0
+            || (self.agents.get(&agent)).is_some_and(|it| !it.begun.is_empty())
+    }
+
+    /// The job and the attempt of a piece, and its items.
+    pub(crate) fn piece(&self, piece: PieceId) -> Option<(JobId, Range<usize>, u32, u32)> {
+        let it = self.pieces.get(&piece)?;
+        Some((it.job, it.items.clone(), it.attempt, it.terms.retries))
+    }
+
+    /// The agent that has begun this piece.
+    pub(crate) fn agent_of(&self, piece: PieceId) -> Option<AgentId> {
+        match self.pieces.get(&piece)?.state {
+            PieceState::Sent(delivery) => self.sent.get(&delivery)?.agent,
+            PieceState::Ready(_) => None,
+        }
+    }
+
+    /// These items of a new job are to run.
+    pub(crate) fn submit(&mut self, job: JobId, items: Range<usize>, terms: Terms) {
+        self.add(job, items, 0, terms);
+    }
+
+    fn add(&mut self, job: JobId, items: Range<usize>, attempt: u32, terms: Terms) {
+        let id = self.next_piece;
+        self.next_piece += 1;
+        let place = (Reverse(terms.priority), id);
+        let piece = Piece {
+            job,
+            pending: Pending::new(items.clone()),
+            items,
+            attempt,
+            terms,
+            state: PieceState::Ready(place),
+            has_emitted: false,
+        };
+        self.pieces.insert(id, piece);
+        self.ready.insert(place, id);
+        self.jobs.entry(job).or_default().push(id);
+    }
+
+    /// An agent has come, in a new session that keeps the epoch that it is welcomed with.
+    pub(crate) fn joined(&mut self, agent: AgentId, slots: usize) {
+        let it = Agent {
+            slots,
+            kept: self.epoch,
+            is_leaving: false,
+            begun: HashSet::new(),
+            is_unreachable: false,
+        };
+        let before = self.agents.insert(agent, it);
+        debug_assert!(before.is_none(), "the old session was given up before");
+    }
+
+    /// The agent takes no more.
+    pub(crate) fn leaving(&mut self, agent: AgentId) {
+        if let Some(it) = self.agents.get_mut(&agent) {
+            it.is_leaving = true;
+        }
+    }
+
+    /// The agent keeps this epoch.
+    pub(crate) fn kept(&mut self, agent: AgentId, epoch: u64) {
+        if let Some(it) = self.agents.get_mut(&agent)
+            && epoch <= self.epoch
+        {
+            it.kept = it.kept.max(epoch);
+            self.settle();
+        }
+    }
+
+    /// The agent asks whether it may begin this, which the queue has given out for the nth time.
+    pub(crate) fn asked(&mut self, agent: AgentId, delivery: DeliveryId, time: u64) -> bool {
+        let Some(sent) = self.sent.get(&delivery) else {
+            return false;
+        };
+        if sent.agent.is_some() || sent.epoch < self.epoch || !self.agents.contains_key(&agent) {
+            return false;
+        }
+        if time == 1 {
+            return self.begun(agent, delivery);
+        }
+        // Somebody else has it, or had.
+        self.raise();
+        false
+    }
+
+    /// The agent has begun this. `false`: it is not to, or not any more.
+    pub(crate) fn begun(&mut self, agent: AgentId, delivery: DeliveryId) -> bool {
+        let Some(it) = self.agents.get_mut(&agent) else {
+            return false;
+        };
+        match self.sent.get_mut(&delivery) {
+            Some(sent) if sent.agent.is_none() => {
+                sent.agent = Some(agent);
+                it.begun.insert(delivery);
+                self.queued -= 1;
+                true
+            }
+            Some(sent) => sent.agent == Some(agent),
+            None => false,
+        }
+    }
+
+    /// An outcome of an item has arrived from this agent. `may_retry`: it is of a kind that is
+    /// tried again. `took`: how long it ran, in nanoseconds, if that is known.
+    pub(crate) fn outcome(
+        &mut self,
+        agent: AgentId,
+        piece: PieceId,
+        index: usize,
+        may_retry: bool,
+        took: u64,
+    ) -> Verdict {
+        if self.agent_of(piece) != Some(agent) {
+            return Verdict::Drop;
+        }
+        let Some(it) = self.pieces.get_mut(&piece) else {
+            return Verdict::Drop;
+        };
+        if !it.pending.take(index) {
+            return Verdict::Drop;
+        }
+        let (job, attempt) = (it.job, it.attempt);
+        if took > 0 && !may_retry {
+            self.durations.note(it.terms.function, took);
+        }
+        let is_through = it.pending.is_empty();
+        let again = (may_retry && attempt < it.terms.retries && !it.has_emitted)
+            .then(|| it.terms.clone());
+        if is_through {
+            self.end(piece);
+        }
+        match again {
+            Some(terms) => {
+                self.add(job, index..index + 1, attempt + 1, terms);
+                Verdict::Retry
+            }
+            None => Verdict::Deliver {
+                job,
+                losses: attempt,
+            },
+        }
+    }
+
+    /// A value that the item of this piece has emitted has arrived from this agent. `None`: nobody
+    /// wants it.
+    pub(crate) fn emitted(&mut self, agent: AgentId, piece: PieceId) -> Option<JobId> {
+        if self.agent_of(piece) != Some(agent) {
+            return None;
+        }
+        let it = self.pieces.get_mut(&piece)?;
+        it.has_emitted = true;
+        Some(it.job)
+    }
+
+    /// Nobody answers where the agent was. It is dead, or has lost its connection.
+    pub(crate) fn unreachable(&mut self, agent: AgentId) {
+        let Some(it) = self.agents.get_mut(&agent) else {
+            return;
+        };
+        if std::mem::replace(&mut it.is_unreachable, true) {
+            return;
+        }
+        let begun: Vec<DeliveryId> = it.begun.iter().copied().collect();
+        for piece in self.pieces_of(&begun) {
+            let it = &self.pieces[&piece];
+            if it.attempt < it.terms.retries && !it.has_emitted {
+                self.actions.push_back(Action::Recall { agent, piece });
+                self.again(piece, Some(agent));
+            }
+        }
+    }
+
+    /// The agent was heard of again.
+    pub(crate) fn reachable(&mut self, agent: AgentId) {
+        if let Some(it) = self.agents.get_mut(&agent) {
+            it.is_unreachable = false;
+        }
+    }
+
+    /// The agent is dead, or does not work for this client any more. `in_doubt`: it may have said
+    /// something that was lost.
+    pub(crate) fn given_up(&mut self, agent: AgentId, in_doubt: bool) {
+        let Some(it) = self.agents.remove(&agent) else {
+            return;
+        };
+        let begun: Vec<DeliveryId> = it.begun.into_iter().collect();
+        for piece in self.pieces_of(&begun) {
+            self.again(piece, Some(agent));
+        }
+        if in_doubt {
+            self.doubt = self.epoch;
+        }
+        if self.queued > 0 {
+            self.raise();
+        } else {
+            self.settle();
+        }
+    }
+
+    /// A publish was refused, so that the delivery is with nobody: its pieces go back to the front.
+    pub(crate) fn refused(&mut self, delivery: DeliveryId) {
+        if self.sent.get(&delivery).is_some_and(|it| it.agent.is_none()) {
+            self.take_back(delivery);
+        }
+    }
+
+    /// It is not known what became of a publish, or the connection was lost and is back: what is
+    /// queued may be gone, and may be given out twice.
+    pub(crate) fn raise(&mut self) {
+        self.epoch += 1;
+        let epoch = self.epoch;
+        for agent in self.agents.keys() {
+            let agent = *agent;
+            self.actions.push_back(Action::TellEpoch { agent, epoch });
+        }
+        self.settle();
+    }
+
+    /// There is no connection to publish to.
+    pub(crate) fn disconnected(&mut self) {
+        self.is_connected = false;
+    }
+
+    /// There is one again, to a queue that may have lost everything.
+    pub(crate) fn reconnected(&mut self) {
+        self.is_connected = true;
+        self.raise();
+    }
+
+    /// What of the job waits here is forgotten, and so is what is queued; what runs is asked to
+    /// end, or killed. Says which items get no outcome from an agent.
+    pub(crate) fn cancel(&mut self, job: JobId, kill: bool) -> Vec<Range<usize>> {
+        let mut ended = Vec::new();
+        for piece in self.jobs.get(&job).cloned().unwrap_or_default() {
+            let Some(it) = self.pieces.get_mut(&piece) else {
+                continue;
+            };
+            // It is not tried again.
+            it.terms.retries = 0;
+            match self.agent_of(piece) {
+                Some(agent) => self.actions.push_back(Action::Cancel { agent, piece, kill }),
+                None => {
+                    let it = self.pieces.get_mut(&piece).expect("it is there");
+                    ended.extend(it.pending.take_all());
+                    self.end(piece);
+                }
+            }
+        }
+        ended
+    }
+
+    /// Nobody waits for the job any more. Agents are told.
+    pub(crate) fn forget(&mut self, job: JobId) {
+        for piece in self.jobs.remove(&job).unwrap_or_default() {
+            if !self.pieces.contains_key(&piece) {
+                continue;
+            }
+            if let Some(agent) = self.agent_of(piece) {
+                self.actions.push_back(Action::Recall { agent, piece });
+            }
+            self.end(piece);
+        }
+    }
+
+    /// The pieces of these deliveries that are not through.
+    fn pieces_of(&self, deliveries: &[DeliveryId]) -> Vec<PieceId> {
+        let mut all: Vec<PieceId> = deliveries
+            .iter()
+            .filter_map(|it| self.sent.get(it))
+            .flat_map(|it| it.pieces.iter().copied())
+            .filter(|it| self.pieces.contains_key(it))
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// An attempt is lost: what has no outcome is tried once more, or is lost too.
+    fn again(&mut self, piece: PieceId, agent: Option<AgentId>) {
+        let Some(it) = self.pieces.get_mut(&piece) else {
+            return;
+        };
+        let items = it.pending.take_all();
+        let (job, attempt, terms) = (it.job, it.attempt, it.terms.clone());
+        let is_tried_again = attempt < terms.retries && !it.has_emitted;
+        self.end(piece);
+        for items in items {
+            if is_tried_again {
+                self.add(job, items, attempt + 1, terms.clone());
+            } else {
+                self.actions.push_back(Action::Lose {
+                    job,
+                    items,
+                    agent,
+                    attempts: attempt + 1,
+                });
+            }
+        }
+    }
+
+    /// The piece is through, or forgotten.
+    fn end(&mut self, piece: PieceId) {
+        let Some(it) = self.pieces.remove(&piece) else {
+            return;
+        };
+        if let Some(pieces) = self.jobs.get_mut(&it.job) {
+            pieces.retain(|it| *it != piece);
+            if pieces.is_empty() {
+                self.jobs.remove(&it.job);
+            }
+        }
+        match it.state {
+            PieceState::Ready(place) => {
+                self.ready.remove(&place);
+            }
+            PieceState::Sent(delivery) => {
+                let Some(sent) = self.sent.get_mut(&delivery) else {
+                    return;
+                };
+                sent.left -= 1;
+                if sent.left == 0 {
+                    self.forget_delivery(delivery);
+                }
+            }
+        }
+    }
+
+    fn forget_delivery(&mut self, delivery: DeliveryId) {
+        if let Some(sent) = self.sent.remove(&delivery) {
+            match sent.agent {
+                None => self.queued -= 1,
+                Some(agent) => {
+                    if let Some(it) = self.agents.get_mut(&agent) {
+                        it.begun.remove(&delivery);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A delivery is with nobody: its pieces wait here again, as old as they were.
+    fn take_back(&mut self, delivery: DeliveryId) {
+        let Some(sent) = self.sent.remove(&delivery) else {
+            return;
+        };
+        self.queued -= 1;
+        for piece in sent.pieces {
+            let Some(it) = self.pieces.remove(&piece) else {
+                continue;
+            };
+            if let Some(pieces) = self.jobs.get_mut(&it.job) {
+                pieces.retain(|it| *it != piece);
+            }
+            // A number of its own, so that no answer to the old one is taken for one to this. It
+            // goes before those that were submitted later, though.
+            let id = self.next_piece;
+            self.next_piece += 1;
+            let place = (Reverse(it.terms.priority), piece);
+            let state = PieceState::Ready(place);
+            self.jobs.entry(it.job).or_default().push(id);
+            self.ready.insert(place, id);
+            self.pieces.insert(id, Piece { state, ..it });
+        }
+    }
+
+    /// If every agent keeps the epoch, what is queued with an older one is with nobody.
+    fn settle(&mut self) {
+        if self.agents.values().any(|it| it.kept < self.epoch) {
+            return;
+        }
+        let mut old: Vec<DeliveryId> = self
+            .sent
+            .iter()
+            .filter(|(_, it)| it.agent.is_none() && it.epoch < self.epoch)
+            .map(|(id, _)| *id)
+            .collect();
+        old.sort_unstable();
+        for delivery in old {
+            if self.sent[&delivery].epoch <= self.doubt {
+                for piece in self.pieces_of(&[delivery]) {
+                    self.again(piece, None);
+                }
+            } else {
+                self.take_back(delivery);
+            }
+        }
+    }
+
+    /// Publishes what there is room for.
+    fn publish_some(&mut self) {
+        if !self.is_connected {
+            return;
+        }
+        let slots = self.slots();
+        if slots == 0 {
+            return;
+        }
+        let busy: usize = self.agents.values().map(|it| it.begun.len()).sum();
+        // As many as can begin, and a few more for each agent, which takes the next one when it
+        // has ended one.
+        let room = slots.saturating_sub(busy) + 2 * slots;
+        while self.queued < room && !self.ready.is_empty() {
+            let share = self.ready.len().div_ceil(room - self.queued);
+            let pieces = self.next_batch(share.min(BATCH_PIECES));
+            let delivery = self.next_delivery;
+            self.next_delivery += 1;
+            for piece in &pieces {
+                let it = self.pieces.get_mut(piece).expect("it was ready");
+                it.state = PieceState::Sent(delivery);
+            }
+            let sent = Sent {
+                epoch: self.epoch,
+                left: pieces.len(),
+                pieces: pieces.clone(),
+                agent: None,
+            };
+            self.sent.insert(delivery, sent);
+            self.queued += 1;
+            self.actions.push_back(Action::Publish {
+                delivery,
+                epoch: self.epoch,
+                pieces,
+            });
+        }
+    }
+
+    /// The next piece, and those behind it that are little work, up to this many.
+    fn next_batch(&mut self, most: usize) -> Vec<PieceId> {
+        let mut batch = Vec::new();
+        let (mut work, mut bytes) = (0_u64, 0_usize);
+        while let Some((_, piece)) = self.ready.first_key_value() {
+            let it = &self.pieces[piece];
+            let takes = self.durations.of(it.terms.function);
+            let takes = takes.map(|ns| ns.saturating_mul(it.items.len() as u64));
+            let size = it.terms.bytes;
+            let fits = batch.len() < most
+                && takes.is_some_and(|ns| work.saturating_add(ns) <= BATCH_NS)
+                && bytes + size <= BATCH_BYTES;
+            if !batch.is_empty() && !fits {
+                break;
+            }
+            let (_, piece) = self.ready.pop_first().expect("it was seen");
+            batch.push(piece);
+            if !fits {
+                break;
+            }
+            work += takes.unwrap_or(0);
+            bytes += size;
+        }
+        batch
+    }
+}

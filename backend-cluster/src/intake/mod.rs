@@ -1,0 +1,401 @@
+//! What an agent decides: which deliveries it begins, asks for, or drops, and whose work it ends.
+//! See `README.md` for why nothing begins twice.
+//!
+//! It is pure: it is told what has happened, and says what is to be done by
+//! [`poll_action`](Intake::poll_action).
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use crate::message::{ClientId, DeliveryId, PieceId};
+
+/// How long an agent goes on without having heard of the client.
+pub(crate) const LEASE: Duration = Duration::from_secs(5);
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Ask the client whether this may begin.
+    Ask {
+        client: ClientId,
+        delivery: DeliveryId,
+        time: u64,
+    },
+    /// Say to the client that this has begun.
+    SayBegun {
+        client: ClientId,
+        delivery: DeliveryId,
+    },
+    /// Say to the queue that it need not give this out again.
+    Acknowledge {
+        client: ClientId,
+        delivery: DeliveryId,
+    },
+    /// Send a note to oneself, behind everything said so far.
+    Note(u64),
+    /// Run this.
+    Run { client: ClientId, piece: PieceId },
+    /// What was kept of this is not needed: it is not run.
+    Discard { client: ClientId, piece: PieceId },
+    /// Say to the client that this epoch is kept.
+    Kept { client: ClientId, epoch: u64 },
+    /// Kill this, and say nothing of it.
+    Kill { client: ClientId, piece: PieceId },
+    /// The session with this client has ended: whatever it was about is dropped and killed.
+    End { client: ClientId },
+}
+
+/// A delivery that the queue has given out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) client: ClientId,
+    pub(crate) delivery: DeliveryId,
+    pub(crate) epoch: u64,
+    pub(crate) pieces: Vec<PieceId>,
+    /// One of the pieces must not run twice.
+    pub(crate) has_last_attempt: bool,
+    /// The queue gives it out for the nth time.
+    pub(crate) time: u64,
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client is no more.
+    Dead,
+    /// The client has given this agent up.
+    Refused,
+    /// Nothing is heard of the client.
+    Expired,
+}
+
+/// A delivery that takes a slot.
+#[derive(Debug)]
+struct Held {
+    state: State,
+    pieces: Vec<PieceId>,
+    /// Those that have not ended.
+    left: HashSet<PieceId>,
+    has_last_attempt: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The client was asked, then.
+    Asking { since: Duration, time: u64 },
+    /// The client was told that it has begun, and this note says when the server has that.
+    Noting(u64),
+    Running,
+}
+
+/// A session with a client.
+#[derive(Debug, Default)]
+struct Client {
+    epoch: u64,
+    /// Until when the client has not given this agent up.
+    lease: Duration,
+    held: HashSet<DeliveryId>,
+}
+
+/// The agent's part of the protocol.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    slots: usize,
+    is_leaving: bool,
+    clients: HashMap<ClientId, Client>,
+    held: HashMap<(ClientId, DeliveryId), Held>,
+    /// The delivery of each piece that has not ended.
+    pieces: HashMap<(ClientId, PieceId), DeliveryId>,
+    last_note: u64,
+    actions: VecDeque<Action>,
+}
+
+impl Intake {
+    pub(crate) fn new(slots: usize) -> Self {
+        Self {
+            slots,
+            is_leaving: false,
+            clients: HashMap::new(),
+            held: HashMap::new(),
+            pieces: HashMap::new(),
+            last_note: 0,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// What is to be done next. Ask until there is nothing.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// How many deliveries it can take.
+    pub(crate) fn free(&self) -> usize {
+        if self.is_leaving {
+            0
+        } else {
+            self.slots.saturating_sub(self.held.len())
+        }
+    }
+
+    /// It takes no more.
+    pub(crate) fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Whether something of this client's is under way.
+    pub(crate) fn works_for(&self, client: ClientId) -> bool {
+        (self.clients.get(&client)).is_some_and(|it| !it.held.is_empty())
+    }
+
+    /// The queue has given out a delivery.
+    pub(crate) fn arrived(&mut self, arrival: Arrival, now: Duration) {
+        let Arrival {
+            client,
+            delivery,
+            epoch,
+            pieces,
+            has_last_attempt,
+            time,
+        } = arrival;
+        if self.held.contains_key(&(client, delivery)) {
+            // The queue has given out again what is under way here.
+            self.actions
+                .push_back(Action::Acknowledge { client, delivery });
+            return;
+        }
+        let session = self.clients.entry(client).or_default();
+        session.held.insert(delivery);
+        for piece in &pieces {
+            self.pieces.insert((client, *piece), delivery);
+        }
+        let may_begin = time == 1 && epoch == session.epoch && now < session.lease;
+        let held = Held {
+            state: State::Asking { since: now, time },
+            left: pieces.iter().copied().collect(),
+            pieces,
+            has_last_attempt,
+        };
+        self.held.insert((client, delivery), held);
+        if may_begin {
+            self.actions
+                .push_back(Action::SayBegun { client, delivery });
+            self.actions
+                .push_back(Action::Acknowledge { client, delivery });
+            if has_last_attempt {
+                self.last_note += 1;
+                self.set_state(client, delivery, State::Noting(self.last_note));
+                self.actions.push_back(Action::Note(self.last_note));
+            } else {
+                self.run(client, delivery);
+            }
+        } else {
+            self.actions.push_back(Action::Ask {
+                client,
+                delivery,
+                time,
+            });
+        }
+    }
+
+    /// The client has answered a question.
+    pub(crate) fn verdict(&mut self, client: ClientId, delivery: DeliveryId, is_granted: bool) {
+        let Some(held) = self.held.get(&(client, delivery)) else {
+            return;
+        };
+        match (held.state, is_granted) {
+            (State::Asking { .. }, true) => {
+                self.actions
+                    .push_back(Action::Acknowledge { client, delivery });
+                self.run(client, delivery);
+            }
+            (State::Asking { .. }, false) => {
+                self.actions
+                    .push_back(Action::Acknowledge { client, delivery });
+                self.drop_delivery(client, delivery);
+            }
+            // What it has said to have begun, the client does not want.
+            (State::Noting(_) | State::Running, false) => self.drop_delivery(client, delivery),
+            (State::Noting(_) | State::Running, true) => {}
+        }
+    }
+
+    /// A note has come back: the server has what was said before it.
+    pub(crate) fn noted(&mut self, note: u64, now: Duration) {
+        let ready: Vec<(ClientId, DeliveryId)> = self
+            .held
+            .iter()
+            .filter(|(_, it)| matches!(it.state, State::Noting(at) if at <= note))
+            .map(|(key, _)| *key)
+            .collect();
+        for (client, delivery) in ready {
+            // Otherwise it ends with the lease.
+            if self.clients.get(&client).is_some_and(|it| now < it.lease) {
+                self.run(client, delivery);
+            }
+        }
+    }
+
+    /// What was sent may not have arrived: notes are to be sent again.
+    pub(crate) fn reconnected(&mut self) {
+        let waits = self
+            .held
+            .values()
+            .any(|it| matches!(it.state, State::Noting(_)));
+        if waits {
+            self.actions.push_back(Action::Note(self.last_note));
+        }
+    }
+
+    /// The client does not give this agent up before then.
+    pub(crate) fn lease(&mut self, client: ClientId, until: Duration) {
+        let session = self.clients.entry(client).or_default();
+        session.lease = session.lease.max(until);
+    }
+
+    /// The client has raised its epoch.
+    pub(crate) fn epoch(&mut self, client: ClientId, epoch: u64) {
+        let session = self.clients.entry(client).or_default();
+        session.epoch = session.epoch.max(epoch);
+        let epoch = session.epoch;
+        self.actions.push_back(Action::Kept { client, epoch });
+    }
+
+    /// The client welcomes this agent in a session.
+    pub(crate) fn welcomed(&mut self, client: ClientId, epoch: u64) {
+        let session = self.clients.entry(client).or_default();
+        session.epoch = session.epoch.max(epoch);
+    }
+
+    /// The piece has all its outcomes, or was recalled and killed.
+    pub(crate) fn ended(&mut self, client: ClientId, piece: PieceId) {
+        let Some(delivery) = self.pieces.remove(&(client, piece)) else {
+            return;
+        };
+        let Some(held) = self.held.get_mut(&(client, delivery)) else {
+            return;
+        };
+        held.left.remove(&piece);
+        if held.left.is_empty() {
+            self.held.remove(&(client, delivery));
+            if let Some(session) = self.clients.get_mut(&client) {
+                session.held.remove(&delivery);
+            }
+        }
+    }
+
+    /// The client takes no outcomes of this piece.
+    pub(crate) fn recall(&mut self, client: ClientId, piece: PieceId) {
+        let Some(delivery) = self.pieces.get(&(client, piece)) else {
+            return;
+        };
+        let state = self.held.get(&(client, *delivery)).map(|it| it.state);
+        self.actions.push_back(match state {
+            Some(State::Running) => Action::Kill { client, piece },
+            _ => Action::Discard { client, piece },
+        });
+        self.ended(client, piece);
+    }
+
+    /// When a session ends next, if nothing is heard of its client: see [`expire`](Self::expire).
+    pub(crate) fn next_expiry(&self) -> Option<Duration> {
+        self.held
+            .iter()
+            .map(|((client, _), it)| self.expiry(*client, it))
+            .min()
+    }
+
+    /// Ends the sessions that have work under way and no lease, and those whose clients do not
+    /// answer a question. The clients learn it from a new session.
+    pub(crate) fn expire(&mut self, now: Duration) {
+        let over: HashSet<ClientId> = self
+            .held
+            .iter()
+            .filter(|((client, _), it)| self.expiry(*client, it) <= now)
+            .map(|((client, _), _)| *client)
+            .collect();
+        for client in over {
+            self.end(client, End::Expired);
+        }
+    }
+
+    fn expiry(&self, client: ClientId, held: &Held) -> Duration {
+        match held.state {
+            State::Asking { since, .. } => since + LEASE,
+            State::Noting(_) | State::Running => {
+                let session = self.clients.get(&client);
+                session.map(|it| it.lease).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The session with this client is over.
+    pub(crate) fn end(&mut self, client: ClientId, end: End) {
+        let Some(session) = self.clients.remove(&client) else {
+            return;
+        };
+        self.actions.push_back(Action::End { client });
+        for delivery in session.held {
+            let Some(held) = self.held.get(&(client, delivery)) else {
+                continue;
+            };
+            if let State::Asking { time, .. } = held.state {
+                match end {
+                    End::Dead => self
+                        .actions
+                        .push_back(Action::Acknowledge { client, delivery }),
+                    // It was asked in a session that the client knows nothing of.
+                    End::Refused => {
+                        let session = self.clients.entry(client).or_default();
+                        session.held.insert(delivery);
+                        self.actions.push_back(Action::Ask {
+                            client,
+                            delivery,
+                            time,
+                        });
+                        continue;
+                    }
+                    // The queue gives it out again.
+                    End::Expired => {}
+                }
+            }
+            let held = self.held.remove(&(client, delivery));
+            for piece in held.into_iter().flat_map(|it| it.pieces) {
+                self.pieces.remove(&(client, piece));
+            }
+        }
+    }
+
+    fn set_state(&mut self, client: ClientId, delivery: DeliveryId, state: State) {
+        if let Some(held) = self.held.get_mut(&(client, delivery)) {
+            held.state = state;
+        }
+    }
+
+    fn run(&mut self, client: ClientId, delivery: DeliveryId) {
+        let Some(held) = self.held.get_mut(&(client, delivery)) else {
+            return;
+        };
+        held.state = State::Running;
+        for piece in held.pieces.iter().filter(|it| held.left.contains(it)) {
+            let piece = *piece;
+            self.actions.push_back(Action::Run { client, piece });
+        }
+    }
+
+    fn drop_delivery(&mut self, client: ClientId, delivery: DeliveryId) {
+        let Some(held) = self.held.get(&(client, delivery)) else {
+            return;
+        };
+        for piece in held.pieces.clone() {
+            self.recall(client, piece);
+        }
+    }
+}

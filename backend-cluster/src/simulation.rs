@@ -1,0 +1,780 @@
+//! Clients' and agents' parts of the protocol, run against a network and a queue that go wrong.
+//!
+//! Time is in milliseconds. A session is what the link makes of it: messages arrive in order and
+//! once, or never again, if one of the two ends is gone. The queue forgets, repeats, and gives out
+//! again. Agents stop, go on, die, and lose their connection. Everything follows from a seed.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::dispatcher::{self, Dispatcher, Terms, Verdict};
+use crate::intake::{self, Arrival, End, Intake, LEASE};
+use crate::message::{DeliveryId, PieceId};
+
+const CLIENT: u64 = 7;
+const ACK_WAIT: u64 = 3_000;
+const GIVE_UP: u64 = 6_000;
+
+/// xorshift: the same numbers for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+    fn one_in(&mut self, sides: u64) -> bool {
+        self.roll(sides) == 0
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Said {
+    // By the agent.
+    Ask(DeliveryId, u64),
+    Begun(DeliveryId),
+    Kept(u64),
+    Outcome(PieceId, usize, bool),
+    // By the client.
+    Epoch(u64),
+    Verdict(DeliveryId, bool),
+    Recall(PieceId),
+    Cancel(PieceId),
+    Gone,
+    Ping,
+    // By either: nothing but an answer.
+    Pong,
+}
+
+/// A frame: when it is there, what it says, the sender's clock, and the clock it has heard.
+#[derive(Debug, Clone)]
+struct Frame {
+    session: u64,
+    at: u64,
+    said: Said,
+    clock: u64,
+    echo: u64,
+}
+
+struct Stored {
+    delivery: DeliveryId,
+    epoch: u64,
+    pieces: Vec<PieceId>,
+    last: bool,
+    times: u64,
+    /// Given out then, and not acknowledged.
+    given: Option<u64>,
+}
+
+struct Running {
+    piece: PieceId,
+    items: VecDeque<usize>,
+    ends: u64,
+}
+
+struct Agent {
+    /// The number of its session; another one after each end.
+    session: u64,
+    intake: Intake,
+    stopped_until: u64,
+    is_dead: bool,
+    /// Nothing gets through until then.
+    cut_until: u64,
+    heard_clock: u64,
+    from_client: VecDeque<Frame>,
+    to_client: VecDeque<Frame>,
+    /// Deliveries on their way from the queue.
+    arriving: VecDeque<(u64, Arrival)>,
+    notes: VecDeque<(u64, u64)>,
+    running: Vec<Running>,
+    wants: u64,
+}
+
+struct Session {
+    agent: usize,
+    heard: u64,
+    heard_clock: u64,
+    asked: Option<u64>,
+    heard_in: u64,
+}
+
+struct World {
+    now: u64,
+    dice: Dice,
+    queue: Vec<Stored>,
+    client: Dispatcher,
+    sessions: BTreeMap<u64, Session>,
+    agents: Vec<Agent>,
+    next_session: u64,
+    connection: u64,
+    client_cut_until: u64,
+    specs: HashMap<u64, u32>,
+    runs: HashMap<(u64, usize), u32>,
+    outcomes: HashMap<(u64, usize), u32>,
+    cancelled: HashSet<u64>,
+    pieces: HashMap<PieceId, (u64, Vec<usize>)>,
+    trouble: u64,
+    lost: u64,
+    log: Vec<String>,
+}
+
+impl World {
+    fn new(seed: u64, agents: usize, slots: usize, trouble: u64) -> Self {
+        let mut world = Self {
+            now: 1_000,
+            dice: Dice(seed | 1),
+            queue: Vec::new(),
+            client: Dispatcher::new(),
+            sessions: BTreeMap::new(),
+            agents: Vec::new(),
+            next_session: 1,
+            connection: 0,
+            client_cut_until: 0,
+            specs: HashMap::new(),
+            runs: HashMap::new(),
+            outcomes: HashMap::new(),
+            cancelled: HashSet::new(),
+            pieces: HashMap::new(),
+            trouble,
+            lost: 0,
+            log: Vec::new(),
+        };
+        for _ in 0..agents {
+            world.start_agent(slots);
+        }
+        world
+    }
+
+    fn note(&mut self, text: String) {
+        self.log.push(format!("{:>7} {text}", self.now));
+    }
+
+    fn start_agent(&mut self, slots: usize) {
+        let at = self.agents.len();
+        self.agents.push(Agent {
+            session: 0,
+            intake: Intake::new(slots),
+            stopped_until: 0,
+            is_dead: false,
+            cut_until: 0,
+            heard_clock: 0,
+            from_client: VecDeque::new(),
+            to_client: VecDeque::new(),
+            arriving: VecDeque::new(),
+            notes: VecDeque::new(),
+            running: Vec::new(),
+            wants: 0,
+        });
+        self.open_session(at, slots);
+    }
+
+    /// A new session: the client hears of it when the agent's first frame is there; here, at once.
+    fn open_session(&mut self, at: usize, slots: usize) {
+        let session = self.next_session;
+        self.next_session += 1;
+        let old = self.agents[at].session;
+        let agent = &mut self.agents[at];
+        agent.session = session;
+        agent.heard_clock = 0;
+        agent.from_client.clear();
+        agent.to_client.clear();
+        agent.running.clear();
+        if self.sessions.contains_key(&old) {
+            // The agent says hello anew: the old session is over for the client, too.
+            self.give_up(old);
+        }
+        let epoch = self.client.epoch();
+        self.client.joined(session, slots);
+        let agent = &mut self.agents[at];
+        agent.intake.welcomed(CLIENT, epoch);
+        self.sessions.insert(
+            session,
+            Session {
+                agent: at,
+                heard: self.now,
+                heard_clock: 0,
+                asked: None,
+                heard_in: self.connection,
+            },
+        );
+    }
+
+    fn give_up(&mut self, session: u64) {
+        if let Some(it) = self.sessions.remove(&session) {
+            let in_doubt = it.heard_in < self.connection;
+            self.note(format!("client gives up session {session}, doubt {in_doubt}"));
+            self.client.given_up(session, in_doubt);
+        }
+    }
+
+    fn say_to_client(&mut self, at: usize, said: Said) {
+        let delay = 1 + self.dice.roll(5);
+        let agent = &mut self.agents[at];
+        let after = agent.to_client.back().map_or(0, |it| it.at);
+        agent.to_client.push_back(Frame {
+            session: agent.session,
+            at: (self.now + delay).max(after),
+            said,
+            clock: self.now,
+            echo: agent.heard_clock,
+        });
+    }
+
+    fn say_to_agent(&mut self, session: u64, said: Said) {
+        let Some(it) = self.sessions.get(&session) else {
+            return;
+        };
+        let (at, echo) = (it.agent, it.heard_clock);
+        let delay = 1 + self.dice.roll(5);
+        let agent = &mut self.agents[at];
+        if agent.session != session {
+            return;
+        }
+        let after = agent.from_client.back().map_or(0, |it| it.at);
+        agent.from_client.push_back(Frame {
+            session,
+            at: (self.now + delay).max(after),
+            said,
+            clock: self.now,
+            echo,
+        });
+    }
+
+    fn submit(&mut self, job: u64, items: usize, retries: u32, known: bool) {
+        self.specs.insert(job, retries);
+        for index in 0..items {
+            self.outcomes.insert((job, index), 0);
+        }
+        let terms = Terms {
+            function: u64::from(known),
+            priority: 0,
+            retries,
+            bytes: 10,
+        };
+        self.client.submit(job, 0..items, terms);
+    }
+
+    fn deliver(&mut self, job: u64, index: usize) {
+        let count = self.outcomes.get_mut(&(job, index)).expect("an item");
+        *count += 1;
+        assert_eq!(*count, 1, "item {index} of {job} has two outcomes");
+    }
+
+    fn client_acts(&mut self) {
+        while let Some(action) = self.client.poll_action() {
+            match action {
+                dispatcher::Action::Publish {
+                    delivery,
+                    epoch,
+                    pieces,
+                } => {
+                    let mut last = false;
+                    for piece in &pieces {
+                        let (job, items, attempt, retries) =
+                            self.client.piece(*piece).expect("it is sent");
+                        last |= attempt >= retries;
+                        self.pieces.insert(*piece, (job, items.collect()));
+                    }
+                    if self.dice.one_in(200 * self.trouble) {
+                        // The acknowledgement is lost, and perhaps the delivery.
+                        if self.dice.one_in(2) {
+                            self.store(delivery, epoch, pieces, last);
+                        }
+                        self.client.raise();
+                    } else {
+                        self.store(delivery, epoch, pieces, last);
+                    }
+                }
+                dispatcher::Action::TellEpoch { agent, epoch } => {
+                    self.say_to_agent(agent, Said::Epoch(epoch));
+                }
+                dispatcher::Action::Recall { agent, piece } => {
+                    self.say_to_agent(agent, Said::Recall(piece));
+                }
+                dispatcher::Action::Cancel { agent, piece, .. } => {
+                    self.say_to_agent(agent, Said::Cancel(piece));
+                }
+                dispatcher::Action::Lose { job, items, .. } => {
+                    self.lost += items.len() as u64;
+                    for index in items {
+                        self.deliver(job, index);
+                    }
+                }
+            }
+        }
+    }
+
+    fn store(&mut self, delivery: DeliveryId, epoch: u64, pieces: Vec<PieceId>, last: bool) {
+        self.queue.push(Stored {
+            delivery,
+            epoch,
+            pieces,
+            last,
+            times: 0,
+            given: None,
+        });
+    }
+
+    fn queue_gives(&mut self) {
+        for at in 0..self.agents.len() {
+            let agent = &self.agents[at];
+            if agent.is_dead || agent.cut_until > self.now {
+                continue;
+            }
+            // What a stopped agent has asked for is given out all the same.
+            let wants = agent.wants;
+            if agent.arriving.len() as u64 >= wants {
+                continue;
+            }
+            let now = self.now;
+            let free = self
+                .queue
+                .iter_mut()
+                .find(|it| it.given.is_none_or(|then| now > then + ACK_WAIT));
+            if let Some(it) = free {
+                it.times += 1;
+                it.given = Some(now);
+                let arrival = Arrival {
+                    client: CLIENT,
+                    delivery: it.delivery,
+                    epoch: it.epoch,
+                    pieces: it.pieces.clone(),
+                    has_last_attempt: it.last,
+                    time: it.times,
+                };
+                let delay = 1 + self.dice.roll(3);
+                let agent = &mut self.agents[at];
+                agent.wants -= 1;
+                agent.arriving.push_back((now + delay, arrival));
+            }
+        }
+    }
+
+    fn agent_acts(&mut self, at: usize) {
+        while let Some(action) = self.agents[at].intake.poll_action() {
+            match action {
+                intake::Action::Ask { delivery, time, .. } => {
+                    self.say_to_client(at, Said::Ask(delivery, time));
+                }
+                intake::Action::SayBegun { delivery, .. } => {
+                    self.say_to_client(at, Said::Begun(delivery));
+                }
+                intake::Action::Acknowledge { delivery, .. } => {
+                    if !self.dice.one_in(50 * self.trouble) {
+                        self.queue.retain(|it| it.delivery != delivery);
+                    }
+                }
+                intake::Action::Note(note) => {
+                    let delay = 1 + self.dice.roll(4);
+                    // Not before what was said before it is at the server.
+                    let there = self.now + delay;
+                    self.agents[at].notes.push_back((there, note));
+                }
+                intake::Action::Run { piece, .. } => {
+                    let (_, items) = self.pieces[&piece].clone();
+                    let ends = self.now + 1 + self.dice.roll(400);
+                    self.agents[at].running.push(Running {
+                        piece,
+                        items: items.into(),
+                        ends,
+                    });
+                    self.begin_item(piece, at);
+                }
+                intake::Action::Kept { epoch, .. } => self.say_to_client(at, Said::Kept(epoch)),
+                intake::Action::Kill { piece, .. } => {
+                    self.agents[at].running.retain(|it| it.piece != piece);
+                }
+                intake::Action::Discard { .. } => {}
+                intake::Action::End { .. } => {
+                    self.note(format!("agent {at} ends its session"));
+                    let slots = 2;
+                    self.open_session(at, slots);
+                }
+            }
+        }
+        let agent = &mut self.agents[at];
+        agent.wants = (agent.intake.free() as u64).saturating_sub(agent.arriving.len() as u64);
+    }
+
+    /// The first item of this piece begins to run.
+    fn begin_item(&mut self, piece: PieceId, at: usize) {
+        let (job, _) = self.pieces[&piece];
+        let running = self.agents[at].running.iter().find(|it| it.piece == piece);
+        if let Some(index) = running.and_then(|it| it.items.front().copied()) {
+            let runs = self.runs.entry((job, index)).or_default();
+            *runs += 1;
+            let most = 1 + self.specs[&job];
+            let runs = *runs;
+            self.note(format!("agent {at} runs {index} of job {job}, piece {piece}"));
+            assert!(
+                runs <= most,
+                "item {index} of {job} ran {runs} times for {most}\n{}",
+                self.log.join("\n")
+            );
+        }
+    }
+
+    fn workers_work(&mut self, at: usize) {
+        if self.agents[at].is_dead {
+            return;
+        }
+        let now = self.now;
+        let done: Vec<PieceId> = self.agents[at]
+            .running
+            .iter()
+            .filter(|it| it.ends <= now)
+            .map(|it| it.piece)
+            .collect();
+        for piece in done {
+            let takes = 1 + self.dice.roll(400);
+            let dies = self.dice.one_in(40 * self.trouble);
+            let agent = &mut self.agents[at];
+            let place = agent.running.iter().position(|it| it.piece == piece);
+            let running = &mut agent.running[place.expect("it runs")];
+            let index = running.items.pop_front().expect("it had an item");
+            running.ends = now + takes;
+            let is_over = running.items.is_empty();
+            if is_over {
+                agent.running.retain(|it| it.piece != piece);
+                agent.intake.ended(CLIENT, piece);
+            }
+            self.say_to_client(at, Said::Outcome(piece, index, dies));
+            if !is_over {
+                self.begin_item(piece, at);
+            }
+        }
+    }
+
+    fn step(&mut self, with_trouble: bool) {
+        self.now += 1;
+        if with_trouble {
+            self.make_trouble();
+        }
+        self.queue_gives();
+        for at in 0..self.agents.len() {
+            // Workers go on while the agent is stopped; what they have waits in its memory.
+            self.workers_work(at);
+            self.agent_steps(at);
+        }
+        self.client_steps();
+        self.client_acts();
+    }
+
+    fn agent_steps(&mut self, at: usize) {
+        let now = self.now;
+        if self.agents[at].is_dead || self.agents[at].stopped_until > now {
+            return;
+        }
+        let clock = Duration::from_millis(now);
+        self.agents[at].intake.expire(clock);
+        self.agent_acts(at);
+        if self.agents[at].cut_until <= now {
+            loop {
+                let agent = &mut self.agents[at];
+                let Some(frame) = agent.from_client.front().cloned() else {
+                    break;
+                };
+                if frame.at > now {
+                    break;
+                }
+                agent.from_client.pop_front();
+                if frame.session != agent.session {
+                    continue;
+                }
+                agent.heard_clock = agent.heard_clock.max(frame.clock);
+                if frame.echo > 0 {
+                    let until = Duration::from_millis(frame.echo) + LEASE;
+                    agent.intake.lease(CLIENT, until);
+                }
+                let mut recalled = None;
+                match frame.said {
+                    Said::Epoch(epoch) => agent.intake.epoch(CLIENT, epoch),
+                    Said::Verdict(delivery, granted) => {
+                        agent.intake.verdict(CLIENT, delivery, granted);
+                    }
+                    Said::Recall(piece) => agent.intake.recall(CLIENT, piece),
+                    Said::Cancel(piece) => recalled = Some(piece),
+                    Said::Gone => agent.intake.end(CLIENT, End::Refused),
+                    Said::Ping => self.say_to_client(at, Said::Pong),
+                    _ => {}
+                }
+                if let Some(piece) = recalled {
+                    self.cancel_running(at, piece);
+                }
+                self.agent_acts(at);
+            }
+            loop {
+                let agent = &mut self.agents[at];
+                match agent.arriving.front() {
+                    Some((when, _)) if *when <= now => {}
+                    _ => break,
+                }
+                let (_, arrival) = agent.arriving.pop_front().expect("it was seen");
+                agent.intake.arrived(arrival, clock);
+                self.agent_acts(at);
+            }
+            loop {
+                let agent = &mut self.agents[at];
+                match agent.notes.front() {
+                    Some((when, _)) if *when <= now => {}
+                    _ => break,
+                }
+                let (_, note) = agent.notes.pop_front().expect("it was seen");
+                agent.intake.noted(note, clock);
+                self.agent_acts(at);
+            }
+        }
+        self.agent_acts(at);
+    }
+
+    /// Whatever of the piece has not run fails, and is said to.
+    fn cancel_running(&mut self, at: usize, piece: PieceId) {
+        let place = self.agents[at]
+            .running
+            .iter()
+            .position(|it| it.piece == piece);
+        if let Some(place) = place {
+            let running = self.agents[at].running.remove(place);
+            self.agents[at].intake.ended(CLIENT, piece);
+            for index in running.items {
+                self.say_to_client(at, Said::Outcome(piece, index, false));
+            }
+        }
+    }
+
+    fn client_steps(&mut self) {
+        let now = self.now;
+        if self.client_cut_until > now {
+            return;
+        }
+        for at in 0..self.agents.len() {
+            loop {
+                let agent = &mut self.agents[at];
+                if agent.cut_until > now {
+                    break;
+                }
+                let Some(frame) = agent.to_client.front().cloned() else {
+                    break;
+                };
+                if frame.at > now {
+                    break;
+                }
+                agent.to_client.pop_front();
+                let key = frame.session;
+                let Some(session) = self.sessions.get_mut(&key) else {
+                    // It was given up.
+                    if !self.agents[at].is_dead && self.agents[at].session == key {
+                        self.agents[at].from_client.push_back(Frame {
+                            session: key,
+                            at: now + 1,
+                            said: Said::Gone,
+                            clock: now,
+                            echo: 0,
+                        });
+                    }
+                    continue;
+                };
+                session.heard = now;
+                session.asked = None;
+                session.heard_in = self.connection;
+                session.heard_clock = session.heard_clock.max(frame.clock);
+                self.client.reachable(key);
+                self.client_hears(key, frame.said);
+                self.client_acts();
+            }
+        }
+        let mut given_up = Vec::new();
+        let mut to_ask = Vec::new();
+        for (key, session) in &mut self.sessions {
+            if !self.client.watches(*key) {
+                session.asked = None;
+                continue;
+            }
+            if now % 50 == 0 {
+                session.asked.get_or_insert(now);
+                to_ask.push(*key);
+            }
+            if session.asked.is_some_and(|asked| now > asked + GIVE_UP) {
+                given_up.push(*key);
+            }
+        }
+        for key in to_ask {
+            let at = self.sessions[&key].agent;
+            if self.agents[at].is_dead || self.agents[at].session != key {
+                self.client.unreachable(key);
+            } else {
+                self.say_to_agent(key, Said::Ping);
+            }
+        }
+        for key in given_up {
+            self.give_up(key);
+        }
+    }
+
+    fn client_hears(&mut self, key: u64, said: Said) {
+        match said {
+            Said::Ask(delivery, time) => {
+                let granted = self.client.asked(key, delivery, time);
+                self.say_to_agent(key, Said::Verdict(delivery, granted));
+            }
+            Said::Begun(delivery) => {
+                if !self.client.begun(key, delivery) {
+                    self.say_to_agent(key, Said::Verdict(delivery, false));
+                }
+            }
+            Said::Kept(epoch) => self.client.kept(key, epoch),
+            Said::Outcome(piece, index, dies) => {
+                match self.client.outcome(key, piece, index, dies, 1_000_000) {
+                    Verdict::Deliver { job, .. } => self.deliver(job, index),
+                    Verdict::Retry | Verdict::Drop => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn make_trouble(&mut self) {
+        let trouble = self.trouble;
+        let count = self.agents.len() as u64;
+        let at = self.dice.roll(count) as usize;
+        let long = 1 + self.dice.roll(12_000);
+        if self.dice.one_in(1_500 * trouble) && !self.agents[at].is_dead {
+            self.note(format!("agent {at} stops for {long}"));
+            self.agents[at].stopped_until = self.now + long;
+        }
+        if self.dice.one_in(1_500 * trouble) && !self.agents[at].is_dead {
+            self.note(format!("agent {at} is cut off for {long}"));
+            self.agents[at].cut_until = self.now + long;
+        }
+        if self.dice.one_in(3_000 * trouble) && !self.agents[at].is_dead {
+            self.note(format!("agent {at} dies"));
+            let noted = self.now;
+            let agent = &mut self.agents[at];
+            agent.is_dead = true;
+            agent.running.clear();
+            // Of what it has said, the server has what a note that came back was behind; of the
+            // rest, some.
+            let keeps = self.dice.roll(agent.to_client.len() as u64 + 1) as usize;
+            let certain = agent
+                .to_client
+                .iter()
+                .filter(|it| it.clock + 5 <= noted)
+                .count();
+            agent.to_client.truncate(keeps.max(certain));
+            self.start_agent(2);
+        }
+        if self.dice.one_in(4_000 * trouble) {
+            self.server_restarts();
+        }
+        if self.dice.one_in(1_000 * trouble) {
+            let jobs: Vec<u64> = self.specs.keys().copied().collect();
+            if !jobs.is_empty() {
+                let job = jobs[self.dice.roll(jobs.len() as u64) as usize];
+                self.cancelled.insert(job);
+                for range in self.client.cancel(job, true) {
+                    for index in range {
+                        self.deliver(job, index);
+                    }
+                }
+            }
+        }
+    }
+
+    /// All connections break. Of a queue in memory nothing is left; one in a file may have forgotten
+    /// that it gave something out, or that something was acknowledged.
+    fn server_restarts(&mut self) {
+        self.note("the server restarts".into());
+        self.client.disconnected();
+        self.connection += 1;
+        if self.dice.one_in(2) {
+            self.queue.clear();
+        } else {
+            for it in &mut self.queue {
+                if self.dice.one_in(3) {
+                    it.given = None;
+                    it.times = 0;
+                }
+            }
+        }
+        let now = self.now;
+        for at in 0..self.agents.len() {
+            let back = now + 1 + self.dice.roll(100);
+            let agent = &mut self.agents[at];
+            agent.arriving.clear();
+            agent.notes.clear();
+            if agent.is_dead {
+                // What was under way is lost, and nobody sends it again.
+                agent.to_client.clear();
+                continue;
+            }
+            // The links send everything again, in order.
+            for frame in agent.to_client.iter_mut().chain(&mut agent.from_client) {
+                frame.at = frame.at.max(back);
+            }
+            agent.intake.reconnected();
+            agent.wants = 0;
+            self.agent_acts(at);
+        }
+        self.client.reconnected();
+    }
+
+    fn finish(&mut self) {
+        for agent in &mut self.agents {
+            agent.stopped_until = agent.stopped_until.min(self.now + 20_000);
+            agent.cut_until = agent.cut_until.min(self.now + 20_000);
+        }
+        let end = self.now + 600_000;
+        while !self.client.is_idle() && self.now < end {
+            self.step(false);
+        }
+        let open: Vec<_> = self.outcomes.iter().filter(|(_, it)| **it != 1).collect();
+        assert!(
+            open.is_empty() && self.client.is_idle(),
+            "no outcome: {open:?} {:?}\n{}",
+            self.client,
+            self.log.join("\n")
+        );
+    }
+}
+
+fn run(seed: u64, trouble: u64, agents: usize) -> u64 {
+    let mut world = World::new(seed, agents, 2, trouble);
+    for job in 0..30 {
+        let items = 1 + world.dice.roll(6) as usize;
+        let retries = world.dice.roll(3) as u32;
+        let known = world.dice.one_in(2);
+        world.submit(job, items, retries, known);
+        for _ in 0..world.dice.roll(500) {
+            world.step(true);
+        }
+    }
+    world.finish();
+    world.lost
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn each_item_ends_once_and_none_runs_too_often(
+        seed in any::<u64>(),
+        trouble in 1_u64..6,
+        agents in 1_usize..4,
+    ) {
+        run(seed, trouble, agents);
+    }
+}
+
+#[test]
+fn without_trouble_nothing_is_lost() {
+    let mut world = World::new(3, 2, 2, u64::MAX / 10_000);
+    for job in 0..50 {
+        world.submit(job, 3, 0, true);
+    }
+    world.finish();
+    assert_eq!(world.lost, 0);
+    assert!(world.runs.values().all(|it| *it == 1));
+}
