@@ -48,6 +48,8 @@ pub(crate) enum ToAgent {
     /// The answer to [`Hello`](ToClient::Hello), and first message.
     Welcome {
         epoch: u64,
+        /// That of the agent, as it has said it.
+        connection: u64,
         /// What workers for this client are to be: `procpool_core::WorkerOptions`.
         options: Blob,
         /// What workers print is to be sent, of each stream.
@@ -56,8 +58,13 @@ pub(crate) enum ToAgent {
     },
     /// The client has raised its epoch. The answer is [`Kept`](ToClient::Kept).
     Epoch(u64),
+    /// The answer to [`Sync`](ToClient::Sync).
+    Synced { epoch: u64, connection: u64 },
     /// The answer to [`Ask`](ToClient::Ask).
-    Verdict { delivery: DeliveryId, is_granted: bool },
+    Verdict {
+        delivery: DeliveryId,
+        is_granted: bool,
+    },
     /// The piece is to end early.
     Cancel { piece: PieceId, kill: bool },
     /// There is room for so many more values that the item of this piece emits.
@@ -79,7 +86,9 @@ pub(crate) enum ToAgent {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ToClient {
     /// The first message.
-    Hello(AgentCard),
+    Hello { card: AgentCard, connection: u64 },
+    /// It has another connection to the server, and asks for the epoch.
+    Sync { connection: u64 },
     /// It begins nothing of an older epoch without asking from now on.
     Kept(u64),
     /// May it begin this, which the queue has given out for the nth time?
@@ -89,9 +98,15 @@ pub(crate) enum ToClient {
     /// It has begun this, and needs what was too large for the queue.
     Fetch { piece: PieceId },
     /// It has begun this, and needs the values that handles in it mean.
-    Need { piece: PieceId, contents: Vec<ContentId> },
+    Need {
+        piece: PieceId,
+        contents: Vec<ContentId>,
+    },
     /// Outcomes of a piece's items, by index, in the lane for data.
-    Outcomes { piece: PieceId, outcomes: Vec<(u64, Outcome)> },
+    Outcomes {
+        piece: PieceId,
+        outcomes: Vec<(u64, Outcome)>,
+    },
     /// The item of this piece has emitted a value; in the lane for data.
     Value { piece: PieceId, value: Outcome },
     /// A value that handles in a result mean that comes next, in the lane for data.

@@ -38,9 +38,11 @@ enum Said {
     Ask(DeliveryId, u64),
     Begun(DeliveryId),
     Kept(u64),
+    Sync(u64),
     Outcome(PieceId, usize, bool),
     // By the client.
     Epoch(u64),
+    Synced(u64, u64),
     Verdict(DeliveryId, bool),
     Recall(PieceId),
     Cancel(PieceId),
@@ -89,9 +91,14 @@ struct Agent {
     to_client: VecDeque<Frame>,
     /// Deliveries on their way from the queue.
     arriving: VecDeque<(u64, Arrival)>,
-    notes: VecDeque<(u64, u64)>,
+    /// When they come back, when they were sent, and which.
+    notes: VecDeque<(u64, u64, u64)>,
+    /// What was said until then is at the server.
+    noted: u64,
     running: Vec<Running>,
     wants: u64,
+    /// It dies as soon as it has begun something.
+    is_doomed: bool,
 }
 
 struct Session {
@@ -166,8 +173,10 @@ impl World {
             to_client: VecDeque::new(),
             arriving: VecDeque::new(),
             notes: VecDeque::new(),
+            noted: 0,
             running: Vec::new(),
             wants: 0,
+            is_doomed: false,
         });
         self.open_session(at, slots);
     }
@@ -190,7 +199,8 @@ impl World {
         let epoch = self.client.epoch();
         self.client.joined(session, slots);
         let agent = &mut self.agents[at];
-        agent.intake.welcomed(CLIENT, epoch);
+        let connection = agent.intake.connection();
+        agent.intake.synced(CLIENT, epoch, connection);
         self.sessions.insert(
             session,
             Session {
@@ -206,7 +216,9 @@ impl World {
     fn give_up(&mut self, session: u64) {
         if let Some(it) = self.sessions.remove(&session) {
             let in_doubt = it.heard_in < self.connection;
-            self.note(format!("client gives up session {session}, doubt {in_doubt}"));
+            self.note(format!(
+                "client gives up session {session}, doubt {in_doubt}"
+            ));
             self.client.given_up(session, in_doubt);
         }
     }
@@ -259,6 +271,7 @@ impl World {
     }
 
     fn deliver(&mut self, job: u64, index: usize) {
+        self.note(format!("outcome of {index} of job {job}"));
         let count = self.outcomes.get_mut(&(job, index)).expect("an item");
         *count += 1;
         assert_eq!(*count, 1, "item {index} of {job} has two outcomes");
@@ -368,11 +381,13 @@ impl World {
                         self.queue.retain(|it| it.delivery != delivery);
                     }
                 }
+                intake::Action::Sync { connection, .. } => {
+                    self.say_to_client(at, Said::Sync(connection));
+                }
                 intake::Action::Note(note) => {
                     let delay = 1 + self.dice.roll(4);
-                    // Not before what was said before it is at the server.
-                    let there = self.now + delay;
-                    self.agents[at].notes.push_back((there, note));
+                    let note = (self.now + delay, self.now, note);
+                    self.agents[at].notes.push_back(note);
                 }
                 intake::Action::Run { piece, .. } => {
                     let (_, items) = self.pieces[&piece].clone();
@@ -383,6 +398,7 @@ impl World {
                         ends,
                     });
                     self.begin_item(piece, at);
+                    self.agents[at].is_doomed |= self.dice.one_in(40 * self.trouble);
                 }
                 intake::Action::Kept { epoch, .. } => self.say_to_client(at, Said::Kept(epoch)),
                 intake::Action::Kill { piece, .. } => {
@@ -409,7 +425,17 @@ impl World {
             *runs += 1;
             let most = 1 + self.specs[&job];
             let runs = *runs;
-            self.note(format!("agent {at} runs {index} of job {job}, piece {piece}"));
+            // Nobody can tell a stopped agent, whose workers go on.
+            assert!(
+                self.outcomes[&(job, index)] == 0
+                    || self.agents[at].stopped_until > self.now
+                    || self.cancelled.contains(&job),
+                "item {index} of {job} begins late at agent {at}, piece {piece}\n{}",
+                self.log.join("\n")
+            );
+            self.note(format!(
+                "agent {at} runs {index} of job {job}, piece {piece}"
+            ));
             assert!(
                 runs <= most,
                 "item {index} of {job} ran {runs} times for {most}\n{}",
@@ -492,6 +518,9 @@ impl World {
                 }
                 let mut recalled = None;
                 match frame.said {
+                    Said::Synced(epoch, connection) => {
+                        agent.intake.synced(CLIENT, epoch, connection);
+                    }
                     Said::Epoch(epoch) => agent.intake.epoch(CLIENT, epoch),
                     Said::Verdict(delivery, granted) => {
                         agent.intake.verdict(CLIENT, delivery, granted);
@@ -520,10 +549,11 @@ impl World {
             loop {
                 let agent = &mut self.agents[at];
                 match agent.notes.front() {
-                    Some((when, _)) if *when <= now => {}
+                    Some((when, ..)) if *when <= now => {}
                     _ => break,
                 }
-                let (_, note) = agent.notes.pop_front().expect("it was seen");
+                let (_, sent, note) = agent.notes.pop_front().expect("it was seen");
+                agent.noted = agent.noted.max(sent);
                 agent.intake.noted(note, clock);
                 self.agent_acts(at);
             }
@@ -616,6 +646,7 @@ impl World {
     }
 
     fn client_hears(&mut self, key: u64, said: Said) {
+        self.note(format!("client hears of {key}: {said:?}"));
         match said {
             Said::Ask(delivery, time) => {
                 let granted = self.client.asked(key, delivery, time);
@@ -627,6 +658,10 @@ impl World {
                 }
             }
             Said::Kept(epoch) => self.client.kept(key, epoch),
+            Said::Sync(connection) => {
+                let epoch = self.client.epoch();
+                self.say_to_agent(key, Said::Synced(epoch, connection));
+            }
             Said::Outcome(piece, index, dies) => {
                 match self.client.outcome(key, piece, index, dies, 1_000_000) {
                     Verdict::Deliver { job, .. } => self.deliver(job, index),
@@ -650,22 +685,12 @@ impl World {
             self.note(format!("agent {at} is cut off for {long}"));
             self.agents[at].cut_until = self.now + long;
         }
-        if self.dice.one_in(3_000 * trouble) && !self.agents[at].is_dead {
-            self.note(format!("agent {at} dies"));
-            let noted = self.now;
-            let agent = &mut self.agents[at];
-            agent.is_dead = true;
-            agent.running.clear();
-            // Of what it has said, the server has what a note that came back was behind; of the
-            // rest, some.
-            let keeps = self.dice.roll(agent.to_client.len() as u64 + 1) as usize;
-            let certain = agent
-                .to_client
-                .iter()
-                .filter(|it| it.clock + 5 <= noted)
-                .count();
-            agent.to_client.truncate(keeps.max(certain));
-            self.start_agent(2);
+        for at in 0..self.agents.len() {
+            let is_doomed = std::mem::take(&mut self.agents[at].is_doomed);
+            if (is_doomed || self.dice.one_in(3_000 * count * trouble)) && !self.agents[at].is_dead
+            {
+                self.kill_agent(at);
+            }
         }
         if self.dice.one_in(4_000 * trouble) {
             self.server_restarts();
@@ -682,6 +707,20 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Of what it has said, the server has everything that a note which came back was behind; of
+    /// the rest, some.
+    fn kill_agent(&mut self, at: usize) {
+        self.note(format!("agent {at} dies"));
+        let agent = &mut self.agents[at];
+        agent.is_dead = true;
+        agent.running.clear();
+        let certain = agent.to_client.iter().filter(|it| it.clock <= agent.noted);
+        let certain = certain.count();
+        let keeps = self.dice.roll(agent.to_client.len() as u64 + 1) as usize;
+        agent.to_client.truncate(keeps.max(certain));
+        self.start_agent(2);
     }
 
     /// All connections break. Of a queue in memory nothing is left; one in a file may have forgotten

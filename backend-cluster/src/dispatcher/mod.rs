@@ -199,8 +199,7 @@ impl Dispatcher {
 
     /// Whether the agent is to be asked if it lives: it has work, or may have.
     pub(crate) fn watches(&self, agent: AgentId) -> bool {
-        self.queued > 0
-            || (self.agents.get(&agent)).is_some_and(|it| !it.begun.is_empty())
+        self.queued > 0 || (self.agents.get(&agent)).is_some_and(|it| !it.begun.is_empty())
     }
 
     /// The job and the attempt of a piece, and its items.
@@ -327,8 +326,8 @@ impl Dispatcher {
             self.durations.note(it.terms.function, took);
         }
         let is_through = it.pending.is_empty();
-        let again = (may_retry && attempt < it.terms.retries && !it.has_emitted)
-            .then(|| it.terms.clone());
+        let again =
+            (may_retry && attempt < it.terms.retries && !it.has_emitted).then(|| it.terms.clone());
         if is_through {
             self.end(piece);
         }
@@ -402,7 +401,11 @@ impl Dispatcher {
 
     /// A publish was refused, so that the delivery is with nobody: its pieces go back to the front.
     pub(crate) fn refused(&mut self, delivery: DeliveryId) {
-        if self.sent.get(&delivery).is_some_and(|it| it.agent.is_none()) {
+        if self
+            .sent
+            .get(&delivery)
+            .is_some_and(|it| it.agent.is_none())
+        {
             self.take_back(delivery);
         }
     }
@@ -441,7 +444,9 @@ impl Dispatcher {
             // It is not tried again.
             it.terms.retries = 0;
             match self.agent_of(piece) {
-                Some(agent) => self.actions.push_back(Action::Cancel { agent, piece, kill }),
+                Some(agent) => self
+                    .actions
+                    .push_back(Action::Cancel { agent, piece, kill }),
                 None => {
                     let it = self.pieces.get_mut(&piece).expect("it is there");
                     ended.extend(it.pending.take_all());

@@ -34,6 +34,8 @@ pub(crate) enum Action {
         client: ClientId,
         delivery: DeliveryId,
     },
+    /// Ask the client to [answer](Intake::synced) this number, in this session.
+    Sync { client: ClientId, connection: u64 },
     /// Send a note to oneself, behind everything said so far.
     Note(u64),
     /// Run this.
@@ -85,7 +87,10 @@ struct Held {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// The client was asked, then.
-    Asking { since: Duration, time: u64 },
+    Asking {
+        since: Duration,
+        time: u64,
+    },
     /// The client was told that it has begun, and this note says when the server has that.
     Noting(u64),
     Running,
@@ -97,6 +102,9 @@ struct Client {
     epoch: u64,
     /// Until when the client has not given this agent up.
     lease: Duration,
+    /// The client was heard of in this connection, so that the epoch is its own: a server that has
+    /// restarted may give out again what was begun.
+    is_synced: bool,
     held: HashSet<DeliveryId>,
 }
 
@@ -110,6 +118,8 @@ pub(crate) struct Intake {
     /// The delivery of each piece that has not ended.
     pieces: HashMap<(ClientId, PieceId), DeliveryId>,
     last_note: u64,
+    /// How often there was a connection to the server before this one.
+    connection: u64,
     actions: VecDeque<Action>,
 }
 
@@ -122,6 +132,7 @@ impl Intake {
             held: HashMap::new(),
             pieces: HashMap::new(),
             last_note: 0,
+            connection: 0,
             actions: VecDeque::new(),
         }
     }
@@ -176,7 +187,8 @@ impl Intake {
         for piece in &pieces {
             self.pieces.insert((client, *piece), delivery);
         }
-        let may_begin = time == 1 && epoch == session.epoch && now < session.lease;
+        let may_begin =
+            time == 1 && epoch == session.epoch && session.is_synced && now < session.lease;
         let held = Held {
             state: State::Asking { since: now, time },
             left: pieces.iter().copied().collect(),
@@ -243,8 +255,23 @@ impl Intake {
         }
     }
 
-    /// What was sent may not have arrived: notes are to be sent again.
+    /// The number of the connection to the server, to be answered by a client that welcomes this
+    /// agent.
+    pub(crate) fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// There was another connection to the server, perhaps to one that knows less. To be said
+    /// before anything is that came in this one.
     pub(crate) fn reconnected(&mut self) {
+        self.connection += 1;
+        let connection = self.connection;
+        for (client, session) in &mut self.clients {
+            session.is_synced = false;
+            let client = *client;
+            self.actions.push_back(Action::Sync { client, connection });
+        }
+        // What was sent may not have arrived.
         let waits = self
             .held
             .values()
@@ -268,10 +295,12 @@ impl Intake {
         self.actions.push_back(Action::Kept { client, epoch });
     }
 
-    /// The client welcomes this agent in a session.
-    pub(crate) fn welcomed(&mut self, client: ClientId, epoch: u64) {
+    /// The client welcomes this agent in a session, or answers what it was asked for in this
+    /// connection.
+    pub(crate) fn synced(&mut self, client: ClientId, epoch: u64, connection: u64) {
         let session = self.clients.entry(client).or_default();
         session.epoch = session.epoch.max(epoch);
+        session.is_synced |= connection == self.connection;
     }
 
     /// The piece has all its outcomes, or was recalled and killed.
