@@ -56,6 +56,8 @@ pub use api::trace::Trace;
 pub use backend::launcher::{Backend, LaunchSpec, Launcher, Readiness, WorkerHandle};
 #[doc(hidden)]
 pub use backend::launcher::{Executing, ForkServing};
+#[doc(hidden)]
+pub use backend::worker_options::WorkerOptions;
 pub use broadcast::{
     Broadcast, BroadcastContent, BroadcastError, ContentId, IntoBroadcast, Shareable,
 };
@@ -108,5 +110,7 @@ pub use value::portable::Portable;
 pub use worker::Resource;
 pub use worker::cancel_flag::CancelFlag;
 pub use worker::emitter::{Disconnected, Emitter};
+#[doc(hidden)]
+pub use worker::function::assert_captures_nothing;
 pub use worker::function::{FunctionId, NotInObject, Stateless};
 pub use worker::initializer::InitializerOutcome;

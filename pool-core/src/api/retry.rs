@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use crate::codec;
-use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::error::task_error::TaskError;
 use crate::panic::catch::catch;
 use crate::shm::protocol;
 use crate::sys;
@@ -54,19 +54,11 @@ impl RetryPolicy {
             Err(error) if !error.kind().may_be_retried() => return false,
             Err(error) => match &self.rules.retry_if {
                 Some(judge) => catch(|| judge(&error)),
-                None => return is_lost(error.kind()),
+                None => return error.kind().is_retried(),
             },
         };
         says_so.unwrap_or(false)
     }
-}
-
-/// Whether the worker has died under the item, of whatever.
-fn is_lost(kind: TaskErrorKind) -> bool {
-    matches!(
-        kind,
-        TaskErrorKind::WorkerLost | TaskErrorKind::OutOfMemory | TaskErrorKind::TimedOut
-    )
 }
 
 /// See the module.

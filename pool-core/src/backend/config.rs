@@ -2,44 +2,24 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::lifecycle_options::{LifecycleOptions, ValidatedLifecycle};
+use super::worker_options::WorkerOptions;
 use crate::broadcast::Attachments;
-use crate::codec;
 use crate::error::build_error::{BuildError, BuildErrorKind};
 use crate::observe::output::Output;
-use crate::panic::catch::catch;
-use crate::shm::protocol;
-use crate::shm::region::{RING_BYTES, RingSizes};
-use crate::worker::function::{FunctionId, Stateless};
-use crate::worker::initializer::{Begun, InitializerOutcome, beginning};
+use crate::shm::region::RingSizes;
+use crate::worker::function::FunctionId;
 
 /// The options that every pool of processes has, as the builder was given them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct PoolConfig {
     processes: Option<usize>,
-    initializer: Option<Initializer>,
-    finalizer: Option<Result<FunctionId, String>>,
-    max_tasks_per_child: Option<u64>,
-    ring_capacity: usize,
-    max_result_bytes: u64,
-    launch_timeout: Duration,
+    pub(crate) workers: WorkerOptions,
     pub(crate) lifecycle: LifecycleOptions,
     stdout: Output,
     stderr: Output,
     forward_events: bool,
     max_queued: Option<usize>,
-}
-
-/// A function to run first in each worker, with its argument.
-#[derive(Debug, Clone)]
-struct Initializer {
-    entry: Result<FunctionId, String>,
-    argument: Result<Vec<u8>, String>,
-    /// The memory that handles in it mean.
-    attachments: Attachments,
 }
 
 /// A config whose values make sense.
@@ -62,25 +42,6 @@ pub(crate) struct ValidatedConfig {
     pub(crate) max_queued: Option<usize>,
 }
 
-impl Default for PoolConfig {
-    fn default() -> Self {
-        Self {
-            processes: None,
-            initializer: None,
-            finalizer: None,
-            max_tasks_per_child: None,
-            ring_capacity: 256 * 1024,
-            max_result_bytes: 4 << 30,
-            launch_timeout: Duration::from_secs(10),
-            lifecycle: LifecycleOptions::default(),
-            stdout: Output::default(),
-            stderr: Output::default(),
-            forward_events: false,
-            max_queued: None,
-        }
-    }
-}
-
 /// More workers than this are a mistake in a unit: it is more processes than Linux allows.
 const MAX_PROCESSES: usize = 1 << 15;
 
@@ -89,58 +50,8 @@ impl PoolConfig {
         self.processes = Some(processes);
     }
 
-    pub(crate) fn set_initializer<F, A, R>(&mut self, initializer: F, argument: &A)
-    where
-        F: Fn(A) -> R + Stateless,
-        A: Serialize + DeserializeOwned + 'static,
-        R: InitializerOutcome,
-    {
-        let mut item = Vec::new();
-        let mut attachments = Attachments::default();
-        let encoded = catch(|| {
-            protocol::append_item(&mut item, |out| {
-                codec::encode_attached(argument, out, &mut attachments)
-            })
-            .map_err(|error| error.to_string())
-        });
-        self.initializer = Some(Initializer {
-            entry: FunctionId::of::<_, A, Begun>(&beginning(initializer))
-                .map_err(|error| error.to_string()),
-            argument: match encoded {
-                Ok(Ok(())) => Ok(item),
-                Ok(Err(error)) => Err(error),
-                Err(panic) => Err(panic.message),
-            },
-            attachments,
-        });
-    }
-
-    pub(crate) fn set_finalizer<F: Fn() + Stateless>(&mut self, finalizer: F) {
-        // Called through a closure that captures it, which is of no size if `finalizer` is.
-        fn entry<F: Fn(()) + Stateless>(function: &F) -> Result<FunctionId, String> {
-            FunctionId::of::<F, (), ()>(function).map_err(|error| error.to_string())
-        }
-        self.finalizer = Some(entry(&move |()| finalizer()));
-    }
-
-    pub(crate) fn set_max_tasks_per_child(&mut self, tasks: u64) {
-        self.max_tasks_per_child = Some(tasks);
-    }
-
-    pub(crate) fn set_ring_capacity(&mut self, bytes: usize) {
-        self.ring_capacity = bytes;
-    }
-
-    pub(crate) fn set_max_result_bytes(&mut self, bytes: u64) {
-        self.max_result_bytes = bytes;
-    }
-
     pub(crate) fn set_max_queued(&mut self, tasks: usize) {
         self.max_queued = Some(tasks);
-    }
-
-    pub(crate) fn set_launch_timeout(&mut self, timeout: Duration) {
-        self.launch_timeout = timeout;
     }
 
     pub(crate) fn set_stdout(&mut self, output: Output) {
@@ -163,32 +74,6 @@ impl PoolConfig {
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         check_processes(processes).map_err(&invalid)?;
-        if self.max_tasks_per_child == Some(0) {
-            return Err(invalid(
-                "max_tasks_per_child is 0: a worker must run at least one task (leave the option \
-                 out for no limit)"
-                    .into(),
-            ));
-        }
-        let ring_bytes = self
-            .ring_capacity
-            .checked_next_power_of_two()
-            .filter(|bytes| RING_BYTES.contains(bytes) && self.ring_capacity > 0)
-            .ok_or_else(|| {
-                invalid(format!(
-                    "ring_capacity is {}: it must be between {} and {} bytes",
-                    self.ring_capacity,
-                    RING_BYTES.start(),
-                    RING_BYTES.end()
-                ))
-            })?;
-        if self.max_result_bytes == 0 {
-            return Err(invalid(
-                "max_result_bytes is 0: no task could return anything (leave the option out for \
-                 the default)"
-                    .into(),
-            ));
-        }
         if self.max_queued == Some(0) {
             return Err(invalid(
                 "max_queued is 0: a task must wait somewhere until a worker has it (leave the \
@@ -196,33 +81,23 @@ impl PoolConfig {
                     .into(),
             ));
         }
-        if self.launch_timeout.is_zero() {
-            return Err(invalid(
-                "launch_timeout is 0: no worker starts in no time".into(),
-            ));
-        }
-        let (initializer, attachments) = match self.initializer {
-            None => (None, Attachments::default()),
-            Some(initializer) => {
-                let entry = initializer.entry.map_err(&invalid)?;
-                let argument = initializer.argument.map_err(|error| {
-                    invalid(format!(
-                        "cannot serialise the initializer's argument: {error}"
-                    ))
-                })?;
-                (Some((entry, argument)), initializer.attachments)
-            }
-        };
+        let workers = self.workers.validate().map_err(&invalid)?;
+        let lifecycle = self.lifecycle.check(
+            processes,
+            workers.settings,
+            workers.max_memory,
+            workers.max_age,
+        );
         Ok(ValidatedConfig {
             processes,
-            initializer,
-            attachments,
-            finalizer: self.finalizer.transpose().map_err(&invalid)?,
-            max_tasks_per_child: self.max_tasks_per_child,
-            rings: RingSizes::both(ring_bytes),
-            max_result_bytes: self.max_result_bytes,
-            launch_timeout: self.launch_timeout,
-            lifecycle: self.lifecycle.check(processes).map_err(invalid)?,
+            initializer: workers.initializer,
+            attachments: workers.attachments,
+            finalizer: workers.finalizer,
+            max_tasks_per_child: workers.max_tasks_per_child,
+            rings: workers.rings,
+            max_result_bytes: workers.max_result_bytes,
+            launch_timeout: workers.launch_timeout,
+            lifecycle: lifecycle.map_err(invalid)?,
             stdout: self.stdout,
             stderr: self.stderr,
             forward_events: self.forward_events,

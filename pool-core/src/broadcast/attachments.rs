@@ -22,6 +22,16 @@ struct Attached {
 }
 
 impl Attachments {
+    /// This memory alone.
+    pub(crate) fn of_memory(memory: Vec<Arc<SharedMemory>>) -> Self {
+        Self((!memory.is_empty()).then(|| {
+            Box::new(Attached {
+                memory,
+                ..Attached::default()
+            })
+        }))
+    }
+
     /// What comes from now on stands in another value.
     #[inline]
     pub(crate) fn begin_value(&mut self) {

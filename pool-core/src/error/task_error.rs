@@ -94,6 +94,15 @@ pub enum TaskErrorKind {
 }
 
 impl TaskErrorKind {
+    /// Whether an item that ends like this is tried again by [`Call::retries`](crate::Call::retries)
+    /// alone: its worker has died under it, of whatever. For a pool of your own, which is told of
+    /// them by [`ChunkOptions::retries`](crate::ChunkOptions::retries); what a call says besides,
+    /// the call itself sees to.
+    #[must_use]
+    pub fn is_retried(self) -> bool {
+        matches!(self, Self::WorkerLost | Self::OutOfMemory | Self::TimedOut)
+    }
+
     /// Whether another attempt could end otherwise. What was ended on purpose stays so, and what
     /// no pool can run.
     pub(crate) fn may_be_retried(self) -> bool {
@@ -284,10 +293,14 @@ impl TaskError {
         self
     }
 
-    /// The same error on the machine of this name, where no worker is known.
+    /// The same error on the machine of this name, which is that of its worker, if one is known.
     #[must_use]
     pub fn with_machine(mut self, machine: &str) -> Self {
-        self.inner_mut().machine = Some(machine.into());
+        let inner = self.inner_mut();
+        match inner.worker.take() {
+            Some(worker) => inner.worker = Some(worker.with_machine(machine)),
+            None => inner.machine = Some(machine.into()),
+        }
         self
     }
 

@@ -165,6 +165,9 @@ impl fmt::Display for Stats {
             "\n{:<16}{:>8}{:>9}{:>6}{:>9}{:>9}{:>8}{:>11}",
             "worker", "pid", "up", "busy", "idle", "items", "queued", "memory"
         )?;
+        if self.workers.iter().any(|it| it.info.machine().is_some()) {
+            f.write_str("  machine")?;
+        }
         for worker in &self.workers {
             let share = worker.busy.as_secs_f64() / worker.up.as_secs_f64().max(1e-9);
             write!(
@@ -181,6 +184,9 @@ impl fmt::Display for Stats {
                     .rss
                     .map_or_else(String::new, |rss| Bytes(rss).to_string()),
             )?;
+            if let Some(machine) = worker.info.machine() {
+                write!(f, "  {}", machine.escape_debug())?;
+            }
         }
         Ok(())
     }
@@ -262,5 +268,12 @@ mod tests {
             "{text}"
         );
         assert_eq!(lines[2].len(), lines[3].len(), "{text}");
+        let elsewhere = WorkerInfo::new(4, 0, 4712).with_machine("node\u{1b}7");
+        stats.workers.push(WorkerStats::new(elsewhere));
+        let text = stats.to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[2].ends_with("memory  machine"), "{text}");
+        assert!(lines[3].ends_with("3.0 MiB"), "{text}");
+        assert!(lines[4].ends_with("  node\\u{1b}7"), "{text}");
     }
 }

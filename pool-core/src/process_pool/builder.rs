@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::WorkerPool;
 use crate::backend::config::PoolConfig;
 use crate::backend::launcher::{Backend, Executing, ForkServing};
+use crate::backend::worker_options::WorkerOptions;
 use crate::engine::Engine;
 use crate::error::build_error::BuildError;
 use crate::observe::output::Output;
@@ -39,6 +40,14 @@ impl<B: Backend> PoolBuilder<B> {
     /// [`available_parallelism`](std::thread::available_parallelism) says.
     pub fn processes(mut self, processes: usize) -> Self {
         self.config.set_processes(processes);
+        self
+    }
+
+    /// All that these options are about, in place of what was said before this: for a pool that
+    /// is built of another process's options.
+    #[doc(hidden)]
+    pub fn with_worker_options(mut self, options: WorkerOptions) -> Self {
+        self.config.workers = options;
         self
     }
 
@@ -78,7 +87,7 @@ impl<B: Backend> PoolBuilder<B> {
         R: InitializerOutcome,
     {
         const { assert_captures_nothing::<F>() };
-        self.config.set_initializer(initializer, &argument);
+        self.config.workers.set_initializer(initializer, &argument);
         self
     }
 
@@ -86,14 +95,14 @@ impl<B: Backend> PoolBuilder<B> {
     /// closed or the worker has used up its tasks. Not in one that is killed.
     pub fn finalizer<F: Fn() + Stateless>(mut self, finalizer: F) -> Self {
         const { assert_captures_nothing::<F>() };
-        self.config.set_finalizer(finalizer);
+        self.config.workers.set_finalizer(finalizer);
         self
     }
 
     /// How many tasks a worker runs before a new one takes its place; a chunk of items
     /// counts as one task. Without it, no limit.
     pub fn max_tasks_per_child(mut self, tasks: u64) -> Self {
-        self.config.set_max_tasks_per_child(tasks);
+        self.config.workers.set_max_tasks_per_child(tasks);
         self
     }
 
@@ -101,7 +110,7 @@ impl<B: Backend> PoolBuilder<B> {
     /// way; rounded up to a power of two, from 4 KiB to 1 GiB. Without it, 256 KiB. Larger
     /// messages stream through it in pieces.
     pub fn ring_capacity(mut self, bytes: usize) -> Self {
-        self.config.set_ring_capacity(bytes);
+        self.config.workers.set_ring_capacity(bytes);
         self
     }
 
@@ -112,7 +121,7 @@ impl<B: Backend> PoolBuilder<B> {
     /// went wrong. A result in shared memory (a [`Broadcast`](crate::broadcast::Broadcast)) counts
     /// with the bytes of its handle.
     pub fn max_result_bytes(mut self, bytes: u64) -> Self {
-        self.config.set_max_result_bytes(bytes);
+        self.config.workers.set_max_result_bytes(bytes);
         self
     }
 
@@ -141,7 +150,7 @@ impl<B: Backend> PoolBuilder<B> {
     /// How long a worker may take to start before the launch counts as failed, and how long
     /// [`build`](Self::build) waits for [initializers](Self::initializer). Without it, 10 seconds.
     pub fn launch_timeout(mut self, timeout: Duration) -> Self {
-        self.config.set_launch_timeout(timeout);
+        self.config.workers.set_launch_timeout(timeout);
         self
     }
 
@@ -211,7 +220,7 @@ impl<B: Backend> PoolBuilder<B> {
         V: AsRef<OsStr>,
     {
         self.config
-            .lifecycle
+            .workers
             .set_env(key.as_ref(), Some(value.as_ref()));
         self
     }
@@ -219,14 +228,14 @@ impl<B: Backend> PoolBuilder<B> {
     /// Removes a variable from the environment of each worker; as
     /// [`Command::env_remove`](std::process::Command::env_remove).
     pub fn env_remove<K: AsRef<OsStr>>(mut self, key: K) -> Self {
-        self.config.lifecycle.set_env(key.as_ref(), None);
+        self.config.workers.set_env(key.as_ref(), None);
         self
     }
 
     /// Empties the environment of each worker, but for what [`env`](Self::env) sets after this;
     /// as [`Command::env_clear`](std::process::Command::env_clear).
     pub fn env_clear(mut self) -> Self {
-        self.config.lifecycle.set_env_clear();
+        self.config.workers.set_env_clear();
         self
     }
 
@@ -234,14 +243,14 @@ impl<B: Backend> PoolBuilder<B> {
     /// [`Command::current_dir`](std::process::Command::current_dir). A relative path is
     /// relative to this program's own when the pool is built.
     pub fn current_dir<P: AsRef<Path>>(mut self, path: P) -> Self {
-        self.config.lifecycle.set_current_dir(path.as_ref());
+        self.config.workers.set_current_dir(path.as_ref());
         self
     }
 
     /// Makes each worker nicer by so much, as nice(1) does: the higher, the less of a processor
     /// it gets while others want it, up to 19 in all. To be less nice needs a privilege.
     pub fn nice(mut self, increment: i32) -> Self {
-        self.config.lifecycle.set_nice(increment);
+        self.config.workers.set_nice(increment);
         self
     }
 
@@ -249,7 +258,7 @@ impl<B: Backend> PoolBuilder<B> {
     /// limit. To raise a hard limit needs a privilege. A limit of memory below what a worker has
     /// before its first task is an error.
     pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
-        self.config.lifecycle.set_rlimit(resource, soft, hard);
+        self.config.workers.set_rlimit(resource, soft, hard);
         self
     }
 
@@ -289,7 +298,7 @@ impl<B: Backend> PoolBuilder<B> {
     /// # }
     /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
-        self.config.lifecycle.set_memory_limit(bytes);
+        self.config.workers.set_memory_limit(bytes);
         self
     }
 
@@ -297,14 +306,14 @@ impl<B: Backend> PoolBuilder<B> {
     /// to the first one, and so on, beginning again where there are more workers. A replacement
     /// has the processor of the worker that it replaces.
     pub fn pin_cpus(mut self) -> Self {
-        self.config.lifecycle.set_pin_cpus();
+        self.config.workers.set_pin_cpus();
         self
     }
 
     /// The same with the processors of this list, which are counted from 0.
     pub fn pin_cpus_to(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
         self.config
-            .lifecycle
+            .workers
             .set_pin_cpus_to(cpus.into_iter().collect());
         self
     }
@@ -318,14 +327,14 @@ impl<B: Backend> PoolBuilder<B> {
     /// what it runs, and goes; one that holds twice as much is given nothing more at once. A limit
     /// that a worker exceeds before its first task is an error.
     pub fn max_memory_per_child(mut self, bytes: u64) -> Self {
-        self.config.lifecycle.set_max_memory_per_child(bytes);
+        self.config.workers.set_max_memory_per_child(bytes);
         self
     }
 
     /// How long a worker lives before a new one takes its place, whether it works or not. It
     /// works on until its replacement is ready, finishes what it runs, and goes.
     pub fn max_age(mut self, age: Duration) -> Self {
-        self.config.lifecycle.set_max_age(age);
+        self.config.workers.set_max_age(age);
         self
     }
 
@@ -456,7 +465,7 @@ impl<B: ForkServing> PoolBuilder<B> {
     /// server was started before ([`fork_server`](Self::fork_server)); the initializer is for that.
     /// A panic in it fails `build`.
     pub fn after_fork<F: Fn() + Send + Sync + 'static>(mut self, hook: F) -> Self {
-        self.config.lifecycle.set_after_fork();
+        self.config.workers.set_after_fork();
         self.backend.after_fork(Box::new(hook));
         self
     }

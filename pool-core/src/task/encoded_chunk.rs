@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ use super::context::{Context, MAX_CONTEXT};
 use super::emissions::{Emissions, Next};
 use super::executor::{Cancel, Executor};
 use super::item_metrics::ItemMetrics;
-use super::options::{ChunkOptions, Timeout};
+use super::options::{ChunkOptions, Timeout, WaitingOptions};
 use super::outcome::{Outcome, from_bytes, to_bytes};
 use crate::broadcast::{Attachments, Belongings, BroadcastContent, ContentId, Needs, SharedMemory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
@@ -56,7 +57,7 @@ pub struct EncodedChunk {
     context: Bytes,
     /// The items, each with its head; see `protocol`.
     items: Bytes,
-    options: ChunkOptions,
+    options: WaitingOptions,
     /// The memory that handles in the items and in the context mean.
     needs: Needs,
     /// The descriptors that stand in the items, as long as these are in their own process.
@@ -73,7 +74,7 @@ struct Carried {
     count: u32,
     context: Bytes,
     items: Bytes,
-    options: ChunkOptions,
+    options: WaitingOptions,
     needs: Needs,
 }
 
@@ -98,7 +99,7 @@ impl TryFrom<Carried> for EncodedChunk {
         if count == 0 || !is_first {
             return Err("a chunk of no items, or of too many");
         }
-        if options.timeout.is_some_and(|it| it.is_zero()) {
+        if options.now().timeout.is_some_and(|it| it.is_zero()) {
             return Err("no item ends in no time");
         }
         if context.len() > MAX_CONTEXT {
@@ -144,7 +145,7 @@ impl EncodedChunk {
             count: indices.len() as u32,
             context,
             items,
-            options,
+            options: WaitingOptions::new(options),
             needs,
             descriptors,
         }
@@ -176,10 +177,31 @@ impl EncodedChunk {
             .flatten()
     }
 
-    /// What the call asks for.
+    /// What the call asks for, with the [deadline](ChunkOptions::deadline) and the
+    /// [delay](ChunkOptions::delay) that are left now. So is it with what
+    /// [`to_bytes`](Self::to_bytes) says, and [`submit_to`](Self::submit_to): a chunk may wait, here
+    /// and there.
     #[must_use]
     pub fn options(&self) -> ChunkOptions {
-        self.options
+        self.options.now()
+    }
+
+    /// The same with this many [retries](ChunkOptions::retries): those that the receiver is to see
+    /// to.
+    #[must_use]
+    pub fn with_retries(mut self, retries: u32) -> Self {
+        let options = self.options.now();
+        self.options = WaitingOptions::new(ChunkOptions { retries, ..options });
+        self
+    }
+
+    /// The same to begin at once, since the sender has kept the [delay](ChunkOptions::delay).
+    #[must_use]
+    pub fn without_delay(mut self) -> Self {
+        let options = self.options.now();
+        let delay = Duration::ZERO;
+        self.options = WaitingOptions::new(ChunkOptions { delay, ..options });
+        self
     }
 
     /// How many bytes the items have.
@@ -260,7 +282,7 @@ impl EncodedChunk {
         }
         let function = FunctionId::from_number(self.function)
             .ok_or_else(|| invalid("the task's function is none that this program calls"))?;
-        if self.options.emits.is_some() && (!carries_values || self.count > 1) {
+        if self.options().emits.is_some() && (!carries_values || self.count > 1) {
             return Err(invalid(
                 "this pool does not carry the values that a task emits: `stream` needs another one",
             ));
@@ -306,7 +328,7 @@ impl EncodedChunk {
             sink: &mut sink,
             panic: None,
         };
-        let control = self.options.control();
+        let control = self.options().control();
         let deadline = control.and_then(|control| control.deadline);
         let why = match self.prepare(false) {
             Ok(prepared) => {
@@ -381,7 +403,7 @@ impl EncodedChunk {
                 let _context = context::enter(&prepared.context, false);
                 prepared.function.function()(&mut ChunkRun::in_memory(
                     &prepared.items.as_slice(),
-                    self.options.measured,
+                    self.options().measured,
                     Some(flag),
                     deadline,
                     &mut record,
@@ -412,7 +434,7 @@ impl EncodedChunk {
         executor: &Arc<dyn Executor>,
         sink: impl Fn(usize, Outcome) + Send + Sync + 'static,
     ) -> Submitted {
-        let emissions = self.options.emits.map(Emissions::new).map(Arc::new);
+        let emissions = self.options().emits.map(Emissions::new).map(Arc::new);
         self.submit_with(executor, emissions, sink)
     }
 
@@ -436,10 +458,11 @@ impl EncodedChunk {
         };
         match self.prepare(emissions.is_some()) {
             Ok(prepared) => {
+                let options = self.options();
                 let (first, items) = (self.first_index(), prepared.items);
                 let mut chunk = Chunk::new(prepared.function, first, self.count, items, forward);
-                chunk.timeout = self.options.timeout.and_then(Timeout::new);
-                chunk.retries = self.options.retries;
+                chunk.timeout = options.timeout.and_then(Timeout::new);
+                chunk.retries = options.retries;
                 let context = (!prepared.context.is_empty()).then(|| {
                     Arc::new(Context {
                         bytes: prepared.context,
@@ -451,12 +474,12 @@ impl EncodedChunk {
                     descriptors: self.descriptors.clone(),
                     origin: executor.current_span(),
                     context,
-                    control: self.options.control(),
-                    due: self.options.due(),
+                    control: options.control(),
+                    due: options.due(),
                     emissions,
                     ..ChunkExt::default()
                 }));
-                if self.options.measured {
+                if options.measured {
                     chunk.measure();
                     chunk.note_encoding(&vec![0; self.count()]);
                 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::call_control::{CallControl, Deadline, nanoseconds};
 use super::context::Context;
@@ -88,6 +88,48 @@ impl ChunkOptions {
     }
 }
 
+/// What a chunk asks for that may wait anywhere before it runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitingOptions {
+    options: ChunkOptions,
+    /// When they were those, in nanoseconds of the monotonic clock; 0: they are so at any time.
+    since: u64,
+}
+
+impl WaitingOptions {
+    /// They are these now.
+    pub(crate) fn new(options: ChunkOptions) -> Self {
+        let ages = options.deadline.is_some() || !options.delay.is_zero();
+        Self {
+            options,
+            since: if ages { sys::now_ns() } else { 0 },
+        }
+    }
+
+    /// What they are by now: less time is left.
+    pub(crate) fn now(&self) -> ChunkOptions {
+        let mut options = self.options;
+        if self.since != 0 {
+            let waited = Duration::from_nanos(sys::now_ns().saturating_sub(self.since));
+            options.deadline = options.deadline.map(|left| left.saturating_sub(waited));
+            options.delay = options.delay.saturating_sub(waited);
+        }
+        options
+    }
+}
+
+impl Serialize for WaitingOptions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.now().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for WaitingOptions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ChunkOptions::deserialize(deserializer).map(Self::new)
+    }
+}
+
 /// How long an item may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timeout(NonZeroU64);
@@ -167,4 +209,58 @@ impl Options {
 #[cold]
 fn invalid<T>(message: &str) -> Result<T, TaskError> {
     Err(TaskError::new(TaskErrorKind::Invalid, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::outcome::{from_bytes, to_bytes};
+
+    /// Three seconds ago they were these.
+    fn waited(options: ChunkOptions) -> WaitingOptions {
+        let mut waiting = WaitingOptions::new(options);
+        if waiting.since != 0 {
+            waiting.since = waiting.since.saturating_sub(3_000_000_000);
+        }
+        waiting
+    }
+
+    #[test]
+    fn what_waits_has_less_time_left() {
+        let seconds = Duration::from_secs;
+        let options = ChunkOptions {
+            timeout: Some(seconds(9)),
+            deadline: Some(seconds(100)),
+            grace: Some(seconds(9)),
+            delay: seconds(50),
+            ..ChunkOptions::default()
+        };
+        let waiting = waited(options);
+        let sent: WaitingOptions = from_bytes(&to_bytes(&waiting), "options").expect("they are");
+        for now in [waiting.now(), sent.now()] {
+            assert!(now.deadline <= Some(seconds(97)) && now.deadline > Some(seconds(60)));
+            assert!(now.delay <= seconds(47) && now.delay > seconds(10));
+            assert_eq!((now.timeout, now.grace), (options.timeout, options.grace));
+        }
+        let short = ChunkOptions {
+            deadline: Some(seconds(1)),
+            delay: seconds(2),
+            ..options
+        };
+        let now = waited(short).now();
+        assert_eq!(
+            (now.deadline, now.delay),
+            (Some(Duration::ZERO), Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn what_does_not_age_stays() {
+        let options = ChunkOptions {
+            timeout: Some(Duration::from_secs(1)),
+            retries: 3,
+            ..ChunkOptions::default()
+        };
+        assert_eq!(waited(options).now(), options);
+    }
 }

@@ -74,6 +74,16 @@ impl Outcome {
         self
     }
 
+    /// The same of an item that ran on the machine of this name, in whatever worker.
+    #[must_use]
+    pub fn with_machine(mut self, machine: &str) -> Self {
+        if let Some(run) = &mut self.run {
+            run.worker = run.worker.take().map(|it| it.with_machine(machine));
+        }
+        self.result = self.result.map_err(|error| error.with_machine(machine));
+        self
+    }
+
     /// How long the item kept its worker; zero: that is not known. Of a lazy map it decides how
     /// many items the next chunks have.
     #[must_use]

@@ -130,6 +130,8 @@ fn a_chunk_says_what_it_is() {
     assert_eq!((encoded.first_index(), encoded.count()), (3, 4));
     assert_eq!(completion.indices(), 3..7);
     assert_eq!(encoded.options(), options);
+    let own = encoded.clone().with_retries(0).options();
+    assert_eq!((own.retries, own.timeout), (0, options.timeout));
     let last = encoded.part(5..7);
     assert_eq!((last.first_index(), last.count()), (5, 2));
     let outcomes = run(&last);

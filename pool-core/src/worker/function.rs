@@ -402,7 +402,7 @@ pub trait Stateless: Copy + Send + Sync + 'static {}
 impl<F: Copy + Send + Sync + 'static> Stateless for F {}
 
 /// For public methods: the compiler then names the line that calls them.
-pub(crate) const fn assert_captures_nothing<F>() {
+pub const fn assert_captures_nothing<F>() {
     CapturesNothing::<F>::CHECK
 }
 

@@ -193,6 +193,6 @@ pub(super) fn pool(config: PoolConfig, processes: &Processes) -> (Engine, Arc<Mo
 pub(super) fn config(processes: usize) -> PoolConfig {
     let mut config = PoolConfig::default();
     config.set_processes(processes);
-    config.set_ring_capacity(128);
+    config.workers.set_ring_capacity(128);
     config
 }

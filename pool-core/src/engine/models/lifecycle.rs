@@ -36,7 +36,7 @@ fn workers_are_killed_while_they_are_replaced() {
     explore(|| {
         let processes = Processes::default();
         let mut config = config(2);
-        config.set_max_tasks_per_child(1);
+        config.workers.set_max_tasks_per_child(1);
         let (_engine, pool) = pool(config, &processes);
         let killer = thread::Builder::new().spawn(move || {
             for _ in 0..3 {
@@ -83,7 +83,7 @@ fn an_idle_worker_goes_and_comes_back() {
 fn old_workers_are_replaced_while_they_work() {
     explore(|| {
         let mut config = config(1);
-        config.lifecycle.set_max_age(Duration::from_micros(10));
+        config.workers.set_max_age(Duration::from_micros(10));
         let (_engine, pool) = pool(config, &Processes::default());
         let values = pool.call(counted).chunksize(1).map(0..4).expect("values");
         assert_eq!(values, [1000, 1001, 1002, 1003]);

@@ -429,7 +429,7 @@ fn what_is_taken_back_is_run_once() {
 fn workers_are_replaced_and_retire() {
     explore(|| {
         let mut config = config(2);
-        config.set_max_tasks_per_child(1);
+        config.workers.set_max_tasks_per_child(1);
         let (_engine, pool) = pool(config, &Processes::default());
         let values = pool.call(counted).chunksize(1).map(0..4).expect("values");
         assert_eq!(values, [1000, 1001, 1002, 1003]);
@@ -479,8 +479,8 @@ fn initializers_come_first_and_may_fail() {
     }
     explore(|| {
         let mut config = config(2);
-        config.set_initializer(initialize, &100);
-        config.set_finalizer(finalize);
+        config.workers.set_initializer(initialize, &100);
+        config.workers.set_finalizer(finalize);
         let (_engine, pool) = pool(config, &Processes::default());
         assert_eq!(pool.apply(counted, 1).expect("a value"), 1001);
         pool.close();

@@ -73,7 +73,7 @@ impl WorkerHandle for Steadfast {
 fn pool_of_one(ring_bytes: usize) -> (Arc<Shared>, JoinHandle<i32>) {
     let mut config = PoolConfig::default();
     config.set_processes(1);
-    config.set_ring_capacity(ring_bytes);
+    config.workers.set_ring_capacity(ring_bytes);
     let config = config.check().expect("a config that makes sense");
     let shared = Arc::new(Shared::new(config, "model").expect("descriptors"));
     let mut core = shared.lock();
