@@ -1,0 +1,55 @@
+//! The queue: a stream, and its one consumer.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self};
+
+use super::Subjects;
+
+/// How long the queue waits before it gives a delivery out again that nobody has acknowledged.
+const ACK_WAIT: Duration = Duration::from_secs(10);
+
+/// Makes the queue, unless it is there.
+///
+/// # Errors
+/// What the server says against it.
+pub(crate) async fn make_queue(
+    client: Client,
+    subjects: Subjects,
+    in_file: bool,
+) -> Result<(), String> {
+    let context = jetstream::new(client);
+    let config = Config {
+        name: subjects.stream(),
+        subjects: vec![subjects.all_work()],
+        retention: RetentionPolicy::WorkQueue,
+        discard: DiscardPolicy::New,
+        storage: if in_file {
+            StorageType::File
+        } else {
+            StorageType::Memory
+        },
+        duplicate_window: Duration::from_secs(120),
+        ..Config::default()
+    };
+    let stream = context
+        .get_or_create_stream(config)
+        .await
+        .map_err(|error| format!("the queue cannot be made: {error}"))?;
+    let consumer = pull::Config {
+        durable_name: Some(Subjects::consumer().to_owned()),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: -1,
+        max_waiting: 65_536,
+        ..pull::Config::default()
+    };
+    stream
+        .get_or_create_consumer(Subjects::consumer(), consumer)
+        .await
+        .map_err(|error| format!("the queue's consumer cannot be made: {error}"))?;
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Which server to connect to, and how.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event};
+
+use super::capacity;
+
+/// The server's address, and what it asks for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ServerOptions {
+    pub(crate) url: String,
+    /// A file with a JWT and an nkey seed, or with a seed alone.
+    pub(crate) credentials: Option<PathBuf>,
+    /// Certificates of authorities besides those of the system.
+    pub(crate) authorities: Option<PathBuf>,
+    /// Our own certificate and its key.
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
+    /// Only encrypted.
+    pub(crate) requires_tls: bool,
+    /// For a server of one's own.
+    pub(crate) token: Option<String>,
+}
+
+/// Why there is no connection. The text says what to do.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectError(String);
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ConnectError {
+    pub(crate) fn lost(options: &ServerOptions, error: &dyn fmt::Display) -> Self {
+        Self(format!("the NATS server at {} is gone: {error}", options.url))
+    }
+}
+
+impl ServerOptions {
+    pub(crate) async fn connect<F, T>(
+        &self,
+        name: &str,
+        on_event: F,
+    ) -> Result<Client, ConnectError>
+    where
+        F: Fn(Event) -> T + Send + Sync + 'static,
+        T: Future<Output = ()> + Send + Sync + 'static,
+    {
+        let mut options = ConnectOptions::new()
+            .name(name)
+            .event_callback(on_event)
+            .subscription_capacity(capacity())
+            .client_capacity(capacity())
+            .connection_timeout(Duration::from_secs(5))
+            .ping_interval(Duration::from_secs(10))
+            .max_reconnects(None)
+            // At once, and then soon: a server that restarts is back in some milliseconds.
+            .reconnect_delay_callback(|attempt| match attempt {
+                0 | 1 => Duration::ZERO,
+                2..50 => Duration::from_millis(20),
+                _ => Duration::from_millis(250),
+            });
+        if let Some(path) = &self.credentials {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                ConnectError(format!(
+                    "the file with credentials {} cannot be read: {error}",
+                    path.display()
+                ))
+            })?;
+            options = if text.contains("-----BEGIN") {
+                options.credentials(&text).map_err(|error| {
+                    ConnectError(format!(
+                        "{} has no credentials that can be used: {error}",
+                        path.display()
+                    ))
+                })?
+            } else {
+                options.nkey(text.trim().to_owned())
+            };
+        }
+        if let Some(token) = &self.token {
+            options = options.token(token.clone());
+        }
+        if let Some(path) = &self.authorities {
+            options = options.add_root_certificates(path.clone());
+        }
+        if let Some((certificate, key)) = &self.identity {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        if self.requires_tls {
+            options = options.require_tls(true);
+        }
+        options.connect(&self.url).await.map_err(|error| {
+            ConnectError(format!(
+                "there is no connection to the NATS server at {}: {}",
+                self.url,
+                chain(&error)
+            ))
+        })
+    }
+}
+
+/// An error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
