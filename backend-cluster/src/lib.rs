@@ -3,8 +3,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![allow(dead_code, reason = "it is being built")]
 
+mod agent_info;
+mod client;
+mod clock;
 mod dispatcher;
 mod intake;
+mod link;
 mod message;
+mod nats;
 #[cfg(test)]
 mod simulation;

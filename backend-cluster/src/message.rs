@@ -65,7 +65,9 @@ pub(crate) enum ToAgent {
         delivery: DeliveryId,
         is_granted: bool,
     },
-    /// The piece is to end early.
+    /// The piece is to end, and nothing is to be said of it.
+    Recall { piece: PieceId },
+    /// The piece is to end early, and it is to be said what has become of it.
     Cancel { piece: PieceId, kill: bool },
     /// There is room for so many more values that the item of this piece emits.
     Room { piece: PieceId, values: u32 },

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::dispatcher::{self, Dispatcher, Terms, Verdict};
+use crate::dispatcher::{self, Dispatcher, Loss, Terms, Verdict};
 use crate::intake::{self, Arrival, End, Intake, LEASE};
 use crate::message::{DeliveryId, PieceId};
 
@@ -278,7 +278,8 @@ impl World {
     }
 
     fn client_acts(&mut self) {
-        while let Some(action) = self.client.poll_action() {
+        self.client_loses();
+        while let Some(action) = self.client.poll_action(true) {
             match action {
                 dispatcher::Action::Publish {
                     delivery,
@@ -311,12 +312,15 @@ impl World {
                 dispatcher::Action::Cancel { agent, piece, .. } => {
                     self.say_to_agent(agent, Said::Cancel(piece));
                 }
-                dispatcher::Action::Lose { job, items, .. } => {
-                    self.lost += items.len() as u64;
-                    for index in items {
-                        self.deliver(job, index);
-                    }
-                }
+            }
+        }
+    }
+
+    fn client_loses(&mut self) {
+        while let Some(Loss { job, items, .. }) = self.client.poll_loss() {
+            self.lost += items.len() as u64;
+            for index in items {
+                self.deliver(job, index);
             }
         }
     }

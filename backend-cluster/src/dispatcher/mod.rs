@@ -59,14 +59,15 @@ pub(crate) enum Action {
         piece: PieceId,
         kill: bool,
     },
-    /// These items have no outcome and get none from an agent: this one was lost with them, after
-    /// so many attempts.
-    Lose {
-        job: JobId,
-        items: Range<usize>,
-        agent: Option<AgentId>,
-        attempts: u32,
-    },
+}
+
+/// These items have no outcome, and get none from an agent: the last one was lost with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loss {
+    pub(crate) job: JobId,
+    pub(crate) items: Range<usize>,
+    /// How many attempts there were.
+    pub(crate) attempts: u32,
 }
 
 /// What becomes of an outcome that has arrived.
@@ -147,6 +148,7 @@ pub(crate) struct Dispatcher {
     jobs: HashMap<JobId, Vec<PieceId>>,
     durations: Durations,
     actions: VecDeque<Action>,
+    losses: VecDeque<Loss>,
     is_connected: bool,
 }
 
@@ -165,16 +167,23 @@ impl Dispatcher {
             jobs: HashMap::new(),
             durations: Durations::default(),
             actions: VecDeque::new(),
+            losses: VecDeque::new(),
             is_connected: true,
         }
     }
 
-    /// What is to be done next. Ask until there is nothing.
-    pub(crate) fn poll_action(&mut self) -> Option<Action> {
-        if self.actions.is_empty() {
+    /// What is to be done next; to be asked until there is nothing. Nothing is published unless it
+    /// `may_publish`.
+    pub(crate) fn poll_action(&mut self, may_publish: bool) -> Option<Action> {
+        if self.actions.is_empty() && may_publish {
             self.publish_some();
         }
         self.actions.pop_front()
+    }
+
+    /// What is lost; to be asked until there is nothing.
+    pub(crate) fn poll_loss(&mut self) -> Option<Loss> {
+        self.losses.pop_front()
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -367,7 +376,7 @@ impl Dispatcher {
             let it = &self.pieces[&piece];
             if it.attempt < it.terms.retries && !it.has_emitted {
                 self.actions.push_back(Action::Recall { agent, piece });
-                self.again(piece, Some(agent));
+                self.again(piece);
             }
         }
     }
@@ -387,7 +396,7 @@ impl Dispatcher {
         };
         let begun: Vec<DeliveryId> = it.begun.into_iter().collect();
         for piece in self.pieces_of(&begun) {
-            self.again(piece, Some(agent));
+            self.again(piece);
         }
         if in_doubt {
             self.doubt = self.epoch;
@@ -436,22 +445,28 @@ impl Dispatcher {
     /// What of the job waits here is forgotten, and so is what is queued; what runs is asked to
     /// end, or killed. Says which items get no outcome from an agent.
     pub(crate) fn cancel(&mut self, job: JobId, kill: bool) -> Vec<Range<usize>> {
+        let ended = self.withdraw(job);
+        for piece in self.jobs.get(&job).cloned().unwrap_or_default() {
+            if let Some(agent) = self.agent_of(piece) {
+                self.actions.push_back(Action::Cancel { agent, piece, kill });
+            }
+        }
+        ended
+    }
+
+    /// What of the job waits here is forgotten, and so is what is queued, and nothing of it is
+    /// tried again. Says which items get no outcome from an agent.
+    pub(crate) fn withdraw(&mut self, job: JobId) -> Vec<Range<usize>> {
         let mut ended = Vec::new();
         for piece in self.jobs.get(&job).cloned().unwrap_or_default() {
+            let has_begun = self.agent_of(piece).is_some();
             let Some(it) = self.pieces.get_mut(&piece) else {
                 continue;
             };
-            // It is not tried again.
             it.terms.retries = 0;
-            match self.agent_of(piece) {
-                Some(agent) => self
-                    .actions
-                    .push_back(Action::Cancel { agent, piece, kill }),
-                None => {
-                    let it = self.pieces.get_mut(&piece).expect("it is there");
-                    ended.extend(it.pending.take_all());
-                    self.end(piece);
-                }
+            if !has_begun {
+                ended.extend(it.pending.take_all());
+                self.end(piece);
             }
         }
         ended
@@ -483,7 +498,7 @@ impl Dispatcher {
     }
 
     /// An attempt is lost: what has no outcome is tried once more, or is lost too.
-    fn again(&mut self, piece: PieceId, agent: Option<AgentId>) {
+    fn again(&mut self, piece: PieceId) {
         let Some(it) = self.pieces.get_mut(&piece) else {
             return;
         };
@@ -495,10 +510,9 @@ impl Dispatcher {
             if is_tried_again {
                 self.add(job, items, attempt + 1, terms.clone());
             } else {
-                self.actions.push_back(Action::Lose {
+                self.losses.push_back(Loss {
                     job,
                     items,
-                    agent,
                     attempts: attempt + 1,
                 });
             }
@@ -585,7 +599,7 @@ impl Dispatcher {
         for delivery in old {
             if self.sent[&delivery].epoch <= self.doubt {
                 for piece in self.pieces_of(&[delivery]) {
-                    self.again(piece, None);
+                    self.again(piece);
                 }
             } else {
                 self.take_back(delivery);

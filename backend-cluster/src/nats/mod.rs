@@ -6,18 +6,17 @@ mod queue;
 mod server_options;
 mod subjects;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Client, Event, HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub(crate) use self::pull::{Given, Pulls};
 pub(crate) use self::queue::make_queue;
 pub(crate) use self::server_options::{ConnectError, ServerOptions};
-pub(crate) use self::subjects::Subjects;
+pub(crate) use self::subjects::{Subjects, last_number};
 
 /// How many messages may wait between a subscription and who reads it. The links see to it that
 /// there are fewer.
@@ -40,7 +39,13 @@ impl Connection {
         name: &str,
     ) -> Result<(Self, Subscriber), ConnectError> {
         let (sender, events) = unbounded_channel();
-        let client = options.connect(name, move |event| tell(&sender, event)).await?;
+        let client = options
+            .connect(name, move |event| {
+                // Who has gone does not want to know.
+                let _ = sender.send(event);
+                std::future::ready(())
+            })
+            .await?;
         let inbox = client.new_inbox();
         let answers = client
             .subscribe(format!("{inbox}.*"))
@@ -128,15 +133,7 @@ pub(crate) fn is_unheard(message: &Message) -> bool {
     message.status == Some(StatusCode::NO_RESPONDERS)
 }
 
-async fn tell(sender: &UnboundedSender<Event>, event: Event) {
-    // Who has gone does not want to know.
-    let _ = sender.send(event);
-}
-
 /// The capacity of subscriptions, for the options of a connection.
 pub(crate) const fn capacity() -> usize {
     CAPACITY
 }
-
-/// For callbacks that outlive the stack.
-pub(crate) type Shared<T> = Arc<T>;

@@ -186,6 +186,12 @@ impl EncodedChunk {
         self.options.now()
     }
 
+    /// How many bytes its items and their context have.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.items.len() + self.context.len()
+    }
+
     /// The same with this many [retries](ChunkOptions::retries): those that the receiver is to see
     /// to.
     #[must_use]

@@ -1,0 +1,736 @@
+//! The agent: a process that hosts a local pool, takes deliveries from the queue, and runs them.
+
+mod contents;
+mod host;
+mod options;
+mod work;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::{Event, Message, Subscriber};
+use futures_util::StreamExt;
+use procpool_core::{BroadcastContent, Cancel, EncodedChunk, Outcome, TaskError, TaskErrorKind};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use self::contents::Contents;
+use self::host::Host;
+pub(crate) use self::options::AgentOptions;
+use self::work::{Report, Work};
+use crate::client::{Envelope, limits, sleep_until};
+use crate::clock;
+use crate::intake::{Action, Arrival, End, Intake, LEASE};
+use crate::link::{Lane, Link, session_of};
+use crate::message::{
+    AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, PieceId, ToAgent, ToClient,
+    from_bytes, to_bytes,
+};
+use crate::nats::{Connection, Given, Pulls, Subjects, is_unheard, last_number};
+
+/// How long a client may say nothing before it is asked whether it lives.
+const ASK_AFTER: Duration = Duration::from_secs(1);
+/// How long a client that is not there may take to come back.
+const DEAD_AFTER: Duration = Duration::from_secs(3);
+/// How long an agent waits before it asks a queue again that is not there.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How many bytes may wait to be sent before nothing more is taken.
+const BACKLOG: usize = 32 << 20;
+/// About how many bytes of outcomes are sent together.
+const BATCH: usize = 128 * 1024;
+
+/// A session with a client.
+struct Session {
+    number: u32,
+    link: Link,
+    opened: Duration,
+    /// When it was asked last.
+    asked: Duration,
+    /// Since when nobody is there.
+    gone_since: Option<Duration>,
+    is_welcome: bool,
+}
+
+/// The agent's process.
+pub(crate) struct Agent {
+    id: AgentId,
+    subjects: Subjects,
+    connection: Connection,
+    intake: Intake,
+    sessions: HashMap<ClientId, Session>,
+    /// The number of the last session with each client.
+    numbers: HashMap<ClientId, u32>,
+    host: Host,
+    work: HashMap<(ClientId, PieceId), Work>,
+    /// Where each delivery is acknowledged.
+    acknowledgements: HashMap<(ClientId, DeliveryId), String>,
+    contents: Contents,
+    pulls: Pulls,
+    /// The queue is not asked before then.
+    pull_at: Duration,
+    reports: UnboundedSender<Report>,
+    machine: String,
+    slots: usize,
+    started: Duration,
+    is_leaving: bool,
+}
+
+/// The subscriptions of an agent.
+pub(crate) struct Subscriptions {
+    answers: Subscriber,
+    frames: Subscriber,
+    questions: Subscriber,
+    others: Subscriber,
+}
+
+impl Agent {
+    /// Connects, and is ready to run.
+    ///
+    /// # Errors
+    /// The text says what to do.
+    pub(crate) async fn new(
+        options: &AgentOptions,
+    ) -> Result<(Self, Subscriptions, UnboundedReceiver<Report>), String> {
+        let host = Host::new(options.processes, options.backend)?;
+        let name = format!("procpool agent on {}", options.machine);
+        let opened = Connection::open(&options.server, &name).await;
+        let (connection, answers) = opened.map_err(|error| error.to_string())?;
+        let id = clock::draw_number();
+        let subjects = Subjects::of_this_build();
+        let client = connection.client();
+        let gone = |error: async_nats::SubscribeError| format!("the server is gone: {error}");
+        let subscriptions = Subscriptions {
+            answers,
+            frames: client.subscribe(subjects.for_agent(id)).await.map_err(gone)?,
+            questions: client.subscribe(subjects.who()).await.map_err(gone)?,
+            others: client.subscribe(Subjects::other()).await.map_err(gone)?,
+        };
+        let (reports, received) = unbounded_channel();
+        let slots = options.processes;
+        let agent = Self {
+            id,
+            subjects,
+            connection,
+            intake: Intake::new(slots),
+            sessions: HashMap::new(),
+            numbers: HashMap::new(),
+            host,
+            work: HashMap::new(),
+            acknowledgements: HashMap::new(),
+            contents: Contents::default(),
+            pulls: Pulls::default(),
+            pull_at: Duration::ZERO,
+            reports,
+            machine: options.machine.clone(),
+            slots,
+            started: clock::now(),
+            is_leaving: false,
+        };
+        Ok((agent, subscriptions, received))
+    }
+
+    /// The agent's life: until it was asked to leave and has done what it had.
+    pub(crate) async fn run(
+        mut self,
+        mut subscriptions: Subscriptions,
+        mut reports: UnboundedReceiver<Report>,
+        mut leave: impl Future<Output = ()> + Unpin,
+    ) {
+        let hello = self.id.to_le_bytes().to_vec();
+        self.connection.send(self.subjects.hello(), hello).await;
+        let mut left_since = None;
+        loop {
+            let wake = self.next_wake();
+            let Subscriptions {
+                answers,
+                frames,
+                questions,
+                others,
+            } = &mut subscriptions;
+            tokio::select! {
+                biased;
+                Some(message) = frames.next() => {
+                    self.notice_connection();
+                    self.frame(&message);
+                }
+                Some(message) = answers.next() => {
+                    self.notice_connection();
+                    self.answer(message);
+                }
+                Some(report) = reports.recv() => {
+                    let mut all = vec![report];
+                    while let Ok(report) = reports.try_recv() {
+                        all.push(report);
+                    }
+                    self.report(all);
+                }
+                Some(message) = questions.next() => self.question(&message),
+                Some(message) = others.next() => {
+                    if let Some(reply) = message.reply {
+                        let build = self.subjects.build().as_bytes().to_vec();
+                        self.connection.send(reply.to_string(), build).await;
+                    }
+                }
+                event = self.connection.event() => self.event(event),
+                () = &mut leave, if !self.is_leaving => self.start_leaving(),
+                () = sleep_until(wake) => {}
+            }
+            self.notice_connection();
+            self.tick();
+            self.act().await;
+            if self.is_leaving && self.intake.is_idle() {
+                let since = *left_since.get_or_insert_with(clock::now);
+                let is_sent = self.sessions.values().all(|it| it.link.backlog() == 0);
+                if is_sent || clock::now() > since + LEASE {
+                    break;
+                }
+            }
+        }
+        self.connection.flush(Duration::from_secs(1)).await;
+    }
+
+    fn start_leaving(&mut self) {
+        self.is_leaving = true;
+        self.intake.leave();
+        for session in self.sessions.values_mut() {
+            session.link.send(Lane::Control, to_bytes(&ToClient::Leaving));
+        }
+    }
+
+    fn next_wake(&self) -> Option<Duration> {
+        let now = clock::now();
+        let busy = !self.intake.is_idle() || self.is_leaving;
+        let tick = busy.then(|| now + Duration::from_millis(100));
+        let links = self.sessions.values().filter_map(|it| it.link.next_timer());
+        let pull = (self.wants() > 0 && self.pull_at > now).then_some(self.pull_at);
+        let times = links.chain(self.intake.next_expiry()).chain(pull);
+        times.chain(tick).min()
+    }
+
+    fn notice_connection(&mut self) {
+        if !self.connection.is_new() {
+            return;
+        }
+        self.pulls.forget();
+        self.pull_at = Duration::ZERO;
+        self.intake.reconnected();
+        for session in self.sessions.values_mut() {
+            session.link.reconnected();
+        }
+    }
+
+    fn event(&mut self, event: Option<Event>) {
+        if let Some(Event::ServerError(error)) = event {
+            eprintln!("procpool agent: the server says: {error}");
+        }
+    }
+
+    /// A client asks who is there.
+    fn question(&mut self, message: &Message) {
+        if let Ok(bytes) = <[u8; 8]>::try_from(&message.payload[..]) {
+            self.meet(u64::from_le_bytes(bytes));
+        }
+    }
+
+    /// Sees to it that there is a session with this client.
+    fn meet(&mut self, client: ClientId) {
+        if !self.sessions.contains_key(&client) {
+            self.open(client);
+        }
+        // There may be a queue now.
+        self.pull_at = Duration::ZERO;
+    }
+
+    fn open(&mut self, client: ClientId) {
+        let number = self.numbers.entry(client).or_default();
+        *number += 1;
+        let mut link = Link::new(*number, limits(self.connection.max_payload()));
+        let now = clock::now();
+        let hello = ToClient::Hello {
+            card: AgentCard {
+                agent: self.id,
+                machine: self.machine.clone(),
+                pid: std::process::id(),
+                slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
+                up: now.saturating_sub(self.started),
+            },
+            connection: self.intake.connection(),
+        };
+        link.send(Lane::Control, to_bytes(&hello));
+        let session = Session {
+            number: *number,
+            link,
+            opened: now,
+            asked: now,
+            gone_since: None,
+            is_welcome: false,
+        };
+        self.sessions.insert(client, session);
+    }
+
+    fn frame(&mut self, message: &Message) {
+        if message.subject.as_str() == self.subjects.note(self.id) {
+            if let Ok(bytes) = <[u8; 8]>::try_from(&message.payload[..]) {
+                self.intake.noted(u64::from_le_bytes(bytes), clock::now());
+            }
+            return;
+        }
+        let Some(client) = last_number(&message.subject) else {
+            return;
+        };
+        match Envelope::open(&message.payload) {
+            Some(Envelope::Frame(frame)) => self.link_frame(client, frame),
+            Some(Envelope::Gone(number)) => {
+                let current = self.sessions.get(&client).map(|it| it.number);
+                if current.is_some_and(|current| current <= number) {
+                    self.end(client, End::Refused);
+                }
+            }
+            Some(Envelope::Knock) => self.meet(client),
+            Some(Envelope::Bye) => self.end(client, End::Dead),
+            None => {}
+        }
+    }
+
+    fn link_frame(&mut self, client: ClientId, frame: &[u8]) {
+        let Some(session) = self.sessions.get_mut(&client) else {
+            return;
+        };
+        if session_of(frame) != Some(session.number) {
+            return;
+        }
+        if session.link.receive(frame, clock::now()).is_err() {
+            return self.end(client, End::Refused);
+        }
+        session.gone_since = None;
+        if let Some(echo) = session.link.echo() {
+            self.intake.lease(client, echo + LEASE);
+        }
+        while let Some(message) = (self.sessions.get_mut(&client)).and_then(|it| it.link.poll_message())
+        {
+            match from_bytes::<ToAgent>(&message) {
+                Some(message) => self.hear(client, message),
+                None => return self.end(client, End::Refused),
+            }
+        }
+    }
+
+    /// What a client says.
+    fn hear(&mut self, client: ClientId, message: ToAgent) {
+        match message {
+            ToAgent::Welcome {
+                epoch,
+                connection,
+                options,
+                ..
+            } => {
+                self.intake.synced(client, epoch, connection);
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    session.is_welcome = true;
+                }
+                self.host.welcome(client, &options.0);
+            }
+            ToAgent::Epoch(epoch) => self.intake.epoch(client, epoch),
+            ToAgent::Synced { epoch, connection } => self.intake.synced(client, epoch, connection),
+            ToAgent::Verdict {
+                delivery,
+                is_granted,
+            } => self.intake.verdict(client, delivery, is_granted),
+            ToAgent::Recall { piece } => {
+                self.intake.recall(client, piece);
+                self.work.remove(&(client, piece));
+            }
+            ToAgent::Cancel { piece, kill } => {
+                let how = if kill { Cancel::Kill } else { Cancel::Cooperative };
+                let cancelled = match self.work.get_mut(&(client, piece)) {
+                    Some(work) => work.cancel(how),
+                    None => return,
+                };
+                if let Some(count) = cancelled {
+                    // It has not begun.
+                    let error =
+                        TaskError::other(TaskErrorKind::Cancelled, "the task was cancelled");
+                    self.fail(client, piece, count, &error);
+                }
+            }
+            ToAgent::Room { piece, values } => {
+                if let Some(work) = self.work.get_mut(&(client, piece)) {
+                    work.add_room(values);
+                }
+                self.take_values(client, piece);
+            }
+            ToAgent::Body { piece, chunk } => {
+                if let Some(work) = self.work.get_mut(&(client, piece)) {
+                    work.set_chunk(chunk.0);
+                }
+                self.start(client, piece);
+            }
+            ToAgent::Content { id, bytes } => {
+                let content = bytes.and_then(|bytes| BroadcastContent::new(&bytes.0).ok());
+                if let Some(content) = content
+                    && content.id() == id
+                {
+                    self.contents.add(content);
+                }
+                self.host.provide(client, &self.contents);
+                let waiting: Vec<PieceId> = self
+                    .work
+                    .iter_mut()
+                    .filter(|((of, _), work)| *of == client && work.has_come(id))
+                    .map(|((_, piece), _)| *piece)
+                    .collect();
+                for piece in waiting {
+                    self.start(client, piece);
+                }
+            }
+            ToAgent::Dump { .. } | ToAgent::Stats { .. } => {}
+            ToAgent::Bye => self.end(client, End::Dead),
+        }
+    }
+
+    /// An answer of the server's: a delivery, for the most part.
+    fn answer(&mut self, message: Message) {
+        let Some(token) = self.connection.token(&message) else {
+            return;
+        };
+        let number = token.get(1..).and_then(|it| u64::from_str_radix(it, 16).ok());
+        match (token.as_bytes().first(), number) {
+            // A client was asked, and is not there.
+            (Some(b'c'), Some(client)) if is_unheard(&message) => {
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    session.gone_since.get_or_insert_with(clock::now);
+                }
+            }
+            (Some(b'p'), _) => {
+                let token = token.to_owned();
+                match self.pulls.given(&token, &message) {
+                    Given::Delivery { time } => self.delivery(time, &message),
+                    Given::Over { is_refused } => {
+                        if is_refused {
+                            self.pull_at = clock::now() + AGAIN;
+                        }
+                    }
+                    Given::Nothing => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn delivery(&mut self, time: u64, message: &Message) {
+        let (Some(client), Some(acknowledgement)) =
+            (last_number(&message.subject), message.reply.as_ref())
+        else {
+            return;
+        };
+        let Some(delivery) = from_bytes::<Delivery>(&message.payload) else {
+            // Nobody can run it. It is given out again, and then to another one.
+            return;
+        };
+        self.meet(client);
+        let key = (client, delivery.id);
+        self.acknowledgements.insert(key, acknowledgement.to_string());
+        let arrival = Arrival {
+            client,
+            delivery: delivery.id,
+            epoch: delivery.epoch,
+            pieces: delivery.pieces.iter().map(|it| it.id).collect(),
+            has_last_attempt: delivery.pieces.iter().any(|it| it.is_last_attempt),
+            time,
+        };
+        for piece in delivery.pieces {
+            let work = Work::waiting(piece.chunk.map(|it| it.0));
+            self.work.entry((client, piece.id)).or_insert(work);
+        }
+        self.intake.arrived(arrival, clock::now());
+    }
+
+    /// Begins a piece, if everything is there that it needs.
+    fn start(&mut self, client: ClientId, piece: PieceId) {
+        let Some(work) = self.work.get_mut(&(client, piece)) else {
+            return;
+        };
+        if !work.may_run() {
+            return;
+        }
+        let mut chunk = match work.take_chunk() {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(error)) => return self.fail(client, piece, 0..0, &error),
+            None => {
+                return self.say(client, Lane::Control, &ToClient::Fetch { piece });
+            }
+        };
+        let missing = chunk.missing();
+        let needed = self.contents.provide(&mut chunk, &missing);
+        let work = self.work.get_mut(&(client, piece)).expect("it is there");
+        if !needed.is_empty() {
+            work.wait_for(chunk, needed.iter().copied().collect());
+            let contents = needed;
+            return self.say(client, Lane::Control, &ToClient::Need { piece, contents });
+        }
+        self.begin(client, piece, chunk);
+    }
+
+    fn begin(&mut self, client: ClientId, piece: PieceId, chunk: EncodedChunk) {
+        let reports = self.reports.clone();
+        let number = self.sessions.get(&client).map_or(0, |it| it.number);
+        let indices = chunk.first_index()..chunk.first_index() + chunk.count();
+        let emits = chunk.options().emits;
+        let machine = self.machine.clone();
+        let sent: Vec<_> = chunk.contents().iter().map(BroadcastContent::id).collect();
+        let sink = move |index: usize, outcome: Outcome| {
+            // Without an agent there is nobody to tell.
+            let _ = reports.send(Report::Outcome {
+                client,
+                session: number,
+                piece,
+                index,
+                outcome: outcome.on_machine(&machine),
+            });
+        };
+        match self.host.begin(client, &chunk, sink) {
+            Ok(running) => {
+                let work = self.work.get_mut(&(client, piece)).expect("it is there");
+                work.run(running, indices, emits, sent);
+                self.take_values(client, piece);
+            }
+            Err(error) => self.fail(client, piece, indices, &error),
+        }
+    }
+
+    /// All of a piece's items end like this. An empty range: it is not known which they are.
+    fn fail(
+        &mut self,
+        client: ClientId,
+        piece: PieceId,
+        items: std::ops::Range<usize>,
+        error: &TaskError,
+    ) {
+        let error = error.clone().with_machine(&self.machine);
+        let outcomes = items.map(|index| (index as u64, error.clone().into())).collect();
+        self.say(client, Lane::Data, &ToClient::Outcomes { piece, outcomes });
+        self.work.remove(&(client, piece));
+        self.intake.ended(client, piece);
+    }
+
+    /// What the local pools have said.
+    fn report(&mut self, reports: Vec<Report>) {
+        let mut touched: Vec<(ClientId, PieceId)> = Vec::new();
+        for report in reports {
+            match report {
+                Report::Outcome {
+                    client,
+                    session,
+                    piece,
+                    index,
+                    outcome,
+                } => {
+                    let current = self.sessions.get(&client).map(|it| it.number);
+                    if current != Some(session) {
+                        continue;
+                    }
+                    if let Some(work) = self.work.get_mut(&(client, piece)) {
+                        work.add_outcome(index, outcome);
+                        if touched.last() != Some(&(client, piece)) {
+                            touched.push((client, piece));
+                        }
+                    }
+                }
+                Report::Value { client, piece } => self.take_values(client, piece),
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for (client, piece) in touched {
+            self.take_values(client, piece);
+            self.send_outcomes(client, piece);
+        }
+    }
+
+    /// Sends the values that an item has emitted, as far as there is room for them.
+    fn take_values(&mut self, client: ClientId, piece: PieceId) {
+        let reports = self.reports.clone();
+        while let Some(value) = self
+            .work
+            .get_mut(&(client, piece))
+            .and_then(|it| it.next_value(&reports, client, piece))
+        {
+            self.send_contents(client, piece, &value);
+            self.say(client, Lane::Data, &ToClient::Value { piece, value });
+        }
+        self.send_outcomes(client, piece);
+    }
+
+    /// The values that handles in a result mean, unless the client has sent them itself.
+    fn send_contents(&mut self, client: ClientId, piece: PieceId, outcome: &Outcome) {
+        for content in outcome.contents() {
+            let id = content.id();
+            let is_known = self
+                .work
+                .get(&(client, piece))
+                .is_some_and(|it| it.has_sent(id));
+            if !is_known {
+                let bytes = Blob(content.bytes().to_vec());
+                self.say(client, Lane::Data, &ToClient::Content { id, bytes });
+            }
+        }
+    }
+
+    fn send_outcomes(&mut self, client: ClientId, piece: PieceId) {
+        loop {
+            let Some(work) = self.work.get_mut(&(client, piece)) else {
+                return;
+            };
+            let outcomes = work.take_outcomes(BATCH);
+            if outcomes.is_empty() {
+                if work.is_through() {
+                    self.work.remove(&(client, piece));
+                    self.intake.ended(client, piece);
+                }
+                return;
+            }
+            for (_, outcome) in &outcomes {
+                self.send_contents(client, piece, outcome);
+            }
+            self.say(client, Lane::Data, &ToClient::Outcomes { piece, outcomes });
+        }
+    }
+
+    fn say(&mut self, client: ClientId, lane: Lane, message: &ToClient) {
+        if let Some(session) = self.sessions.get_mut(&client) {
+            session.link.send(lane, to_bytes(message));
+        }
+    }
+
+    fn end(&mut self, client: ClientId, end: End) {
+        if end == End::Dead {
+            self.sessions.remove(&client);
+            self.host.forget(client);
+            self.drop_work(client);
+        } else {
+            self.drop_running(client);
+            self.open(client);
+        }
+        self.intake.end(client, end);
+    }
+
+    fn drop_work(&mut self, client: ClientId) {
+        let of_client = self.work.extract_if(|(of, _), _| *of == client);
+        for (_, mut work) in of_client {
+            work.cancel(Cancel::Kill);
+        }
+    }
+
+    /// Kills what runs, but keeps what waits to be allowed.
+    fn drop_running(&mut self, client: ClientId) {
+        let of_client = self
+            .work
+            .extract_if(|(of, _), work| *of == client && work.may_run());
+        for (_, mut work) in of_client {
+            work.cancel(Cancel::Kill);
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = clock::now();
+        self.intake.expire(now);
+        let mut dead = Vec::new();
+        for (client, session) in &mut self.sessions {
+            let works = self.intake.works_for(*client) || !session.is_welcome;
+            let heard = session.link.heard().unwrap_or(session.opened);
+            if works && now > heard + ASK_AFTER && now > session.asked + ASK_AFTER / 2 {
+                session.asked = now;
+                session.link.ask();
+            }
+            let is_gone = session.gone_since.is_some_and(|at| now > at + DEAD_AFTER);
+            let never_came = !session.is_welcome && now > session.opened + LEASE;
+            if is_gone || never_came && session.gone_since.is_some() {
+                dead.push(*client);
+            }
+        }
+        for client in dead {
+            self.end(client, End::Dead);
+        }
+    }
+
+    /// How many deliveries are to be asked for.
+    fn wants(&self) -> usize {
+        let backlog: usize = self.sessions.values().map(|it| it.link.backlog()).sum();
+        if backlog > BACKLOG {
+            return 0;
+        }
+        self.intake.free().saturating_sub(self.pulls.open())
+    }
+
+    async fn act(&mut self) {
+        while let Some(action) = self.intake.poll_action() {
+            match action {
+                Action::Ask {
+                    client,
+                    delivery,
+                    time,
+                } => self.say(client, Lane::Control, &ToClient::Ask { delivery, time }),
+                Action::SayBegun { client, delivery } => {
+                    self.say(client, Lane::Control, &ToClient::Begun { delivery });
+                }
+                Action::Acknowledge { client, delivery } => {
+                    if let Some(subject) = self.acknowledgements.remove(&(client, delivery)) {
+                        self.connection.send(subject, Vec::new()).await;
+                    }
+                }
+                Action::Sync { client, connection } => {
+                    self.say(client, Lane::Control, &ToClient::Sync { connection });
+                }
+                Action::Note(note) => {
+                    // Behind everything that was said.
+                    self.send_frames().await;
+                    let note = note.to_le_bytes().to_vec();
+                    self.connection.send(self.subjects.note(self.id), note).await;
+                }
+                Action::Run { client, piece } => {
+                    if let Some(work) = self.work.get_mut(&(client, piece)) {
+                        work.allow();
+                    }
+                    self.start(client, piece);
+                }
+                Action::Discard { client, piece } | Action::Kill { client, piece } => {
+                    if let Some(mut work) = self.work.remove(&(client, piece)) {
+                        work.cancel(Cancel::Kill);
+                    }
+                }
+                Action::Kept { client, epoch } => {
+                    self.say(client, Lane::Control, &ToClient::Kept(epoch));
+                }
+                Action::End { client } => {
+                    if let Some(session) = self.sessions.get(&client)
+                        && session.is_welcome
+                    {
+                        self.drop_running(client);
+                        self.open(client);
+                    }
+                }
+            }
+        }
+        self.send_frames().await;
+        let wants = self.wants();
+        if wants > 0 && self.connection.is_up() && clock::now() >= self.pull_at {
+            let (token, request) = self.pulls.ask(wants);
+            let subject = self.subjects.pull();
+            self.connection.request(subject, &token, request).await;
+        }
+    }
+
+    async fn send_frames(&mut self) {
+        if !self.connection.is_up() {
+            return;
+        }
+        let now = clock::now();
+        for (client, session) in &mut self.sessions {
+            while let Some(frame) = session.link.poll_frame(now) {
+                let subject = self.subjects.to_client(*client, self.id);
+                let token = format!("c{client:x}");
+                let frame = Envelope::frame(&frame);
+                self.connection.request(subject, &token, frame).await;
+            }
+        }
+    }
+}

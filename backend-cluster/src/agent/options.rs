@@ -1,0 +1,116 @@
+//! What an agent is told by its environment.
+
+use std::env;
+use std::path::PathBuf;
+
+use crate::nats::ServerOptions;
+
+/// The server that the agent serves.
+const SERVER: &str = "PROCPOOL_AGENT";
+const PROCESSES: &str = "PROCPOOL_AGENT_PROCESSES";
+const BACKEND: &str = "PROCPOOL_AGENT_BACKEND";
+const NAME: &str = "PROCPOOL_AGENT_NAME";
+const CREDENTIALS: &str = "PROCPOOL_AGENT_CREDENTIALS";
+const TOKEN: &str = "PROCPOOL_AGENT_TOKEN";
+const AUTHORITIES: &str = "PROCPOOL_AGENT_TLS_CA";
+const CERTIFICATE: &str = "PROCPOOL_AGENT_TLS_CERT";
+const KEY: &str = "PROCPOOL_AGENT_TLS_KEY";
+
+/// All of them: what workers and programs that tasks start must not have.
+pub(crate) const VARIABLES: [&str; 9] = [
+    SERVER,
+    PROCESSES,
+    BACKEND,
+    NAME,
+    CREDENTIALS,
+    TOKEN,
+    AUTHORITIES,
+    CERTIFICATE,
+    KEY,
+];
+
+/// How workers are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Spawn,
+    #[cfg(feature = "fork")]
+    Fork,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct AgentOptions {
+    pub(crate) server: ServerOptions,
+    pub(crate) processes: usize,
+    pub(crate) backend: Backend,
+    pub(crate) machine: String,
+}
+
+impl AgentOptions {
+    /// `None`: this process is to be no agent.
+    pub(crate) fn of_environment() -> Option<Result<Self, String>> {
+        let url = text(SERVER).transpose()?;
+        Some(url.and_then(Self::for_server))
+    }
+
+    fn for_server(url: String) -> Result<Self, String> {
+        if url.is_empty() {
+            return Err(format!(
+                "{SERVER} is empty: it is the address of a NATS server, such as nats://host:4222"
+            ));
+        }
+        let processes = match text(PROCESSES)? {
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+            Some(number) => number
+                .parse()
+                .ok()
+                .filter(|it| *it > 0)
+                .ok_or_else(|| format!("{PROCESSES} is {number:?}: it is a number, from 1"))?,
+        };
+        let backend = match text(BACKEND)?.as_deref() {
+            None | Some("spawn") => Backend::Spawn,
+            #[cfg(feature = "fork")]
+            Some("fork") => Backend::Fork,
+            Some(other) => {
+                let known = if cfg!(feature = "fork") {
+                    "`spawn` or `fork`"
+                } else {
+                    "`spawn` (and `fork` where the program has that feature)"
+                };
+                return Err(format!("{BACKEND} is {other:?}: it is {known}"));
+            }
+        };
+        let identity = match (path(CERTIFICATE), path(KEY)) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err(format!("{CERTIFICATE} and {KEY} are only of use together")),
+        };
+        let system = rustix::system::uname();
+        let host = system.nodename().to_string_lossy().into_owned();
+        Ok(Self {
+            server: ServerOptions {
+                url,
+                credentials: path(CREDENTIALS),
+                authorities: path(AUTHORITIES),
+                identity,
+                requires_tls: false,
+                token: text(TOKEN)?,
+            },
+            processes,
+            backend,
+            machine: text(NAME)?.unwrap_or(host),
+        })
+    }
+}
+
+fn text(name: &str) -> Result<Option<String>, String> {
+    match env::var(name) {
+        Ok(text) => Ok(Some(text)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8")),
+    }
+}
+
+fn path(name: &str) -> Option<PathBuf> {
+    env::var_os(name).map(PathBuf::from)
+}

@@ -1,0 +1,209 @@
+//! A piece that an agent has.
+
+use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use procpool_core::{Cancel, ContentId, EncodedChunk, Outcome, TaskError};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::host::Running;
+use crate::message::{ClientId, PieceId};
+
+/// What local pools say to the agent's thread.
+pub(crate) enum Report {
+    Outcome {
+        client: ClientId,
+        session: u32,
+        piece: PieceId,
+        index: usize,
+        outcome: Outcome,
+    },
+    /// An item may have emitted a value.
+    Value { client: ClientId, piece: PieceId },
+}
+
+/// See the module.
+pub(super) struct Work {
+    /// It may run: the client knows.
+    is_allowed: bool,
+    /// It was cancelled before it began.
+    is_cancelled: bool,
+    bytes: Option<Vec<u8>>,
+    /// What waits for values that handles in it mean.
+    chunk: Option<EncodedChunk>,
+    needs: HashSet<ContentId>,
+    running: Option<Running>,
+    items: Range<usize>,
+    left: usize,
+    outcomes: VecDeque<(u64, Outcome)>,
+    /// How many values may be sent. `None`: it emits none.
+    room: Option<u32>,
+    has_all_values: bool,
+    /// What the client has sent itself.
+    sent: Vec<ContentId>,
+}
+
+struct ValueWaker {
+    client: ClientId,
+    piece: PieceId,
+    reports: UnboundedSender<Report>,
+}
+
+impl Wake for ValueWaker {
+    fn wake(self: Arc<Self>) {
+        // Without an agent there is nobody to tell.
+        let _ = self.reports.send(Report::Value {
+            client: self.client,
+            piece: self.piece,
+        });
+    }
+}
+
+impl Work {
+    pub(super) fn waiting(bytes: Option<Vec<u8>>) -> Self {
+        Self {
+            is_allowed: false,
+            is_cancelled: false,
+            bytes,
+            chunk: None,
+            needs: HashSet::new(),
+            running: None,
+            items: 0..0,
+            left: 0,
+            outcomes: VecDeque::new(),
+            room: None,
+            has_all_values: false,
+            sent: Vec::new(),
+        }
+    }
+
+    pub(super) fn allow(&mut self) {
+        self.is_allowed = true;
+    }
+
+    pub(super) fn may_run(&self) -> bool {
+        self.is_allowed
+    }
+
+    pub(super) fn set_chunk(&mut self, bytes: Vec<u8>) {
+        self.bytes = Some(bytes);
+    }
+
+    /// What is to run. `None`: it is not here.
+    pub(super) fn take_chunk(&mut self) -> Option<Result<EncodedChunk, TaskError>> {
+        if let Some(chunk) = self.chunk.take() {
+            return Some(Ok(chunk));
+        }
+        self.bytes.take().map(|bytes| EncodedChunk::from_bytes(&bytes))
+    }
+
+    pub(super) fn wait_for(&mut self, chunk: EncodedChunk, needs: HashSet<ContentId>) {
+        self.chunk = Some(chunk);
+        self.needs = needs;
+    }
+
+    /// A value has come, or does not come. Says whether that was the last one that it waited for.
+    pub(super) fn has_come(&mut self, id: ContentId) -> bool {
+        self.needs.remove(&id) && self.needs.is_empty()
+    }
+
+    pub(super) fn run(
+        &mut self,
+        running: Running,
+        items: Range<usize>,
+        emits: Option<u32>,
+        sent: Vec<ContentId>,
+    ) {
+        self.left = items.len();
+        self.items = items;
+        self.running = Some(running);
+        self.room = emits;
+        self.has_all_values = emits.is_none();
+        self.sent = sent;
+    }
+
+    /// Says which items it has, if it has not begun.
+    pub(super) fn cancel(&mut self, how: Cancel) -> Option<Range<usize>> {
+        self.is_cancelled = true;
+        match &self.running {
+            Some(running) => {
+                running.cancel(how);
+                None
+            }
+            None => match self.take_chunk() {
+                Some(Ok(chunk)) => {
+                    Some(chunk.first_index()..chunk.first_index() + chunk.count())
+                }
+                _ => Some(0..0),
+            },
+        }
+    }
+
+    pub(super) fn add_room(&mut self, values: u32) {
+        if let Some(room) = &mut self.room {
+            *room = room.saturating_add(values);
+        }
+    }
+
+    /// The next value that its item has emitted, if there is room for it.
+    pub(super) fn next_value(
+        &mut self,
+        reports: &UnboundedSender<Report>,
+        client: ClientId,
+        piece: PieceId,
+    ) -> Option<Outcome> {
+        let running = self.running.as_ref()?;
+        let room = self.room.as_mut()?;
+        if *room == 0 || self.has_all_values {
+            return None;
+        }
+        let waker = Waker::from(Arc::new(ValueWaker {
+            client,
+            piece,
+            reports: reports.clone(),
+        }));
+        match running.poll_value(&mut Context::from_waker(&waker)) {
+            Poll::Ready(Some(value)) => {
+                *room -= 1;
+                Some(value)
+            }
+            Poll::Ready(None) => {
+                self.has_all_values = true;
+                None
+            }
+            Poll::Pending => None,
+        }
+    }
+
+    pub(super) fn has_sent(&self, id: ContentId) -> bool {
+        self.sent.contains(&id)
+    }
+
+    pub(super) fn add_outcome(&mut self, index: usize, outcome: Outcome) {
+        self.outcomes.push_back((index as u64, outcome));
+    }
+
+    /// Outcomes of about so many bytes; none before all values are sent.
+    pub(super) fn take_outcomes(&mut self, bytes: usize) -> Vec<(u64, Outcome)> {
+        if !self.has_all_values {
+            return Vec::new();
+        }
+        let mut taken = Vec::new();
+        let mut size = 0;
+        while size < bytes
+            && let Some((index, outcome)) = self.outcomes.pop_front()
+        {
+            size += 32 + outcome.size();
+            taken.push((index, outcome));
+        }
+        self.left -= taken.len().min(self.left);
+        taken
+    }
+
+    /// Whether everything is sent.
+    pub(super) fn is_through(&self) -> bool {
+        self.running.is_some() && self.left == 0 && self.outcomes.is_empty()
+    }
+}

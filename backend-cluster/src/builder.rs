@@ -1,0 +1,221 @@
+//! What a pool is built by.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use procpool_core::{
+    BuildError, BuildErrorKind, InitializerOutcome, Portable, Stateless, WorkerOptions,
+    assert_captures_nothing,
+};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::LocalSet;
+
+use crate::client::{Client, Settings, Shared};
+use crate::local::Local;
+use crate::nats::{Connection, ServerOptions};
+use crate::pool::ClusterPool;
+
+/// Where the server keeps deliveries that no agent has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storage {
+    /// In its memory. If it restarts, the client sends them again.
+    #[default]
+    Memory,
+    /// In a file.
+    File,
+}
+
+/// The options of a [`ClusterPool`].
+#[must_use = "a builder does nothing until `build`"]
+#[derive(Debug, Clone)]
+pub struct ClusterPoolBuilder {
+    server: ServerOptions,
+    agents_timeout: Duration,
+    server_timeout: Duration,
+    storage: Storage,
+    workers: WorkerOptions,
+}
+
+impl ClusterPoolBuilder {
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            server: ServerOptions {
+                url: url.to_owned(),
+                ..ServerOptions::default()
+            },
+            agents_timeout: Duration::from_secs(30),
+            server_timeout: Duration::from_secs(30),
+            storage: Storage::default(),
+            workers: WorkerOptions::default(),
+        }
+    }
+
+    /// How long tasks wait for an agent while there is none. Then they fail with an error of kind
+    /// `Launch`. Without it, 30 seconds.
+    pub fn agents_timeout(mut self, timeout: Duration) -> Self {
+        self.agents_timeout = timeout;
+        self
+    }
+
+    /// How long tasks wait for the server while there is no connection. Then they fail with an
+    /// error of kind `Launch`. Without it, 30 seconds.
+    pub fn server_timeout(mut self, timeout: Duration) -> Self {
+        self.server_timeout = timeout;
+        self
+    }
+
+    /// Where the server keeps what waits: in memory without it.
+    pub fn storage(mut self, storage: Storage) -> Self {
+        self.storage = storage;
+        self
+    }
+
+    /// A file with what the server knows this client by: credentials as the tool `nsc` writes them
+    /// (a JWT and a seed), or an nkey's seed alone.
+    pub fn credentials(mut self, path: impl AsRef<Path>) -> Self {
+        self.server.credentials = Some(path.as_ref().into());
+        self
+    }
+
+    /// Only an encrypted connection, to a server whose certificate the authorities in this file
+    /// (PEM) have signed.
+    pub fn tls(mut self, authorities: impl AsRef<Path>) -> Self {
+        self.server.authorities = Some(authorities.as_ref().into());
+        self.server.requires_tls = true;
+        self
+    }
+
+    /// The certificate that this client shows, and its key (PEM), where the server asks for one.
+    pub fn tls_identity(mut self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+        let paths = (certificate.as_ref().into(), key.as_ref().into());
+        self.server.identity = Some(paths);
+        self.server.requires_tls = true;
+        self
+    }
+
+    /// A function to run once in each worker before its first task: see
+    /// `PoolBuilder::initializer`. An agent starts its workers for this pool when it gets the first
+    /// task; if one fails there, the task's error has the reason.
+    pub fn initializer<F, A, R>(mut self, initializer: F, argument: A) -> Self
+    where
+        F: Fn(A) -> R + Stateless,
+        A: Portable,
+        R: InitializerOutcome,
+    {
+        const { assert_captures_nothing::<F>() };
+        self.workers.set_initializer(initializer, &argument);
+        self
+    }
+
+    /// How many tasks a worker runs before a new one takes its place.
+    pub fn max_tasks_per_child(mut self, tasks: u64) -> Self {
+        self.workers.set_max_tasks_per_child(tasks);
+        self
+    }
+
+    /// How many bytes the encoded result of one task may have. Without it, 4 GiB.
+    pub fn max_result_bytes(mut self, bytes: u64) -> Self {
+        self.workers.set_max_result_bytes(bytes);
+        self
+    }
+
+    /// How much memory a worker may have, in bytes.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.workers.set_memory_limit(bytes);
+        self
+    }
+
+    pub(crate) fn token(mut self, token: String) -> Self {
+        self.server.token = Some(token);
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// When an option makes no sense, there is no such server, or it does not permit this.
+    pub fn build(self) -> Result<ClusterPool, BuildError> {
+        Ok(ClusterPool::new(self.start()?, None))
+    }
+
+    pub(crate) fn local(agents: usize) -> Result<ClusterPool, BuildError> {
+        let local = Local::start(agents)?;
+        let (url, token) = local.server();
+        let shared = Self::new(&url).token(token).start()?;
+        let local = local.start_agents(&shared)?;
+        Ok(ClusterPool::new(shared, Some(local)))
+    }
+
+    /// Starts the pool's thread.
+    fn start(self) -> Result<Arc<Shared>, BuildError> {
+        let failed = |text: String| BuildError::new(BuildErrorKind::Launch, text);
+        let settings = Settings {
+            agents_timeout: self.agents_timeout,
+            server_timeout: self.server_timeout,
+            in_file: self.storage == Storage::File,
+            options: self.workers.to_bytes()?,
+            contents: self.workers.contents(),
+            url: self.server.url.clone(),
+        };
+        let server = self.server;
+        let (commands, received) = unbounded_channel();
+        let shared = Arc::new(Shared::new(commands.clone()));
+        let of_thread = shared.clone();
+        let (sender, begun) = mpsc::channel();
+        let body = move || {
+            let end = EndGuard(of_thread.clone());
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let text = format!("there is no runtime to be had: {error}");
+                    let _ = sender.send(Err(text));
+                    return;
+                }
+            };
+            let client = async move {
+                let opened = Connection::open(&server, "procpool client").await;
+                let (connection, answers) = match opened {
+                    Ok(opened) => opened,
+                    Err(error) => {
+                        let _ = sender.send(Err(error.to_string()));
+                        return;
+                    }
+                };
+                let client =
+                    Client::new(connection, answers, settings, of_thread, commands).await;
+                match client {
+                    Ok((client, subscriptions)) => {
+                        let _ = sender.send(Ok(()));
+                        client.run(subscriptions, received).await;
+                    }
+                    Err(text) => {
+                        let _ = sender.send(Err(text));
+                    }
+                }
+            };
+            LocalSet::new().block_on(&runtime, client);
+            drop(end);
+        };
+        std::thread::Builder::new()
+            .name("procpool-cluster".into())
+            .spawn(body)
+            .map_err(|error| failed(format!("there is no thread to be had: {error}")))?;
+        match begun.recv() {
+            Ok(Ok(())) => Ok(shared),
+            Ok(Err(text)) => Err(failed(text)),
+            Err(_) => Err(failed("the pool's thread has ended".into())),
+        }
+    }
+}
+
+/// Says that the thread has ended, however it does.
+struct EndGuard(Arc<Shared>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}

@@ -1,0 +1,36 @@
+//! What a pool's methods ask its thread for.
+
+use std::sync::mpsc::Sender;
+
+use procpool_core::{CallId, Completion, Dump, EncodedChunk, Tracer};
+
+use crate::dispatcher::JobId;
+
+/// See [`Shared::tell`](super::shared::Shared::tell).
+pub(crate) enum Command {
+    Submit {
+        chunk: EncodedChunk,
+        completion: Completion,
+    },
+    Cancel {
+        call: CallId,
+        kill: bool,
+    },
+    /// There may be room for a value that an item of this job has emitted.
+    Room(JobId),
+    /// The queue is made, or why not.
+    Made(Result<(), String>),
+    /// What are the workers doing?
+    Dump(Sender<Dump>),
+    Trace(Option<Tracer>),
+    /// No more will be submitted.
+    Close,
+    /// Somebody waits for the end: streams are not to wait for a reader.
+    Join,
+    /// Everything ends now.
+    Terminate,
+    /// An agent that this process has started is dead.
+    Died {
+        pid: u32,
+    },
+}

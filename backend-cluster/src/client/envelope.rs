@@ -1,0 +1,68 @@
+//! What is in a message of a session: a frame, or what stands outside of all sessions.
+
+/// The content of a message between a client and an agent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Envelope<'a> {
+    /// A frame of the link.
+    Frame(&'a [u8]),
+    /// The client has given up the session with this number, and those before it.
+    Gone(u32),
+    /// A client is there: begin a session.
+    Knock,
+    /// The client has ended.
+    Bye,
+}
+
+impl<'a> Envelope<'a> {
+    /// What this message is; `None`: none of these.
+    pub(crate) fn open(payload: &'a [u8]) -> Option<Self> {
+        let (kind, rest) = payload.split_first()?;
+        match kind {
+            0 => Some(Self::Frame(rest)),
+            1 => Some(Self::Gone(u32::from_le_bytes(rest.try_into().ok()?))),
+            2 => Some(Self::Knock),
+            3 => Some(Self::Bye),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn frame(frame: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(frame.len() + 1);
+        bytes.push(0);
+        bytes.extend_from_slice(frame);
+        bytes
+    }
+
+    pub(crate) fn gone(number: u32) -> Vec<u8> {
+        let mut bytes = vec![1];
+        bytes.extend(number.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn knock() -> Vec<u8> {
+        vec![2]
+    }
+
+    pub(crate) fn bye() -> Vec<u8> {
+        vec![3]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_comes_out() {
+        assert_eq!(
+            Envelope::open(&Envelope::frame(b"abc")),
+            Some(Envelope::Frame(b"abc"))
+        );
+        assert_eq!(Envelope::open(&Envelope::gone(7)), Some(Envelope::Gone(7)));
+        assert_eq!(Envelope::open(&Envelope::knock()), Some(Envelope::Knock));
+        assert_eq!(Envelope::open(&Envelope::bye()), Some(Envelope::Bye));
+        for other in [&[][..], &[1], &[1, 2, 3, 4, 5, 6], &[9]] {
+            assert_eq!(Envelope::open(other), None);
+        }
+    }
+}

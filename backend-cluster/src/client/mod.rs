@@ -1,0 +1,999 @@
+//! The client: a thread that has the connection, and does what the dispatcher says.
+
+mod command;
+mod envelope;
+mod job;
+mod session;
+mod shared;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use async_nats::{Event, Message, Subscriber};
+use futures_util::StreamExt;
+use procpool_core::{
+    BroadcastContent, CallId, Completion, EncodedChunk, Outcome, TaskError, TaskErrorKind,
+};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+pub(crate) use self::command::Command;
+pub(crate) use self::envelope::Envelope;
+use self::job::Job;
+use self::session::Session;
+pub(crate) use self::shared::Shared;
+use crate::agent_info::AgentInfo;
+use crate::clock;
+use crate::dispatcher::{Action, Dispatcher, JobId, Loss, Terms, Verdict};
+use crate::link::{Lane, Limits, Link, OVERHEAD, session_of};
+use crate::message::{
+    AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, Piece, PieceId, ToAgent, ToClient,
+    from_bytes, to_bytes,
+};
+use crate::nats::{Connection, Subjects, is_unheard, last_number, make_queue};
+
+/// How often an agent is asked that has work.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+/// How long after it was asked in vain an agent is given up: longer than its lease.
+const GIVE_UP: Duration = Duration::from_secs(6);
+/// How long an acknowledgement of the queue's is waited for.
+const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
+/// What is larger is not sent through the queue.
+const INLINE: usize = 512 * 1024;
+/// The most that an agent's message may be.
+const MESSAGE: u64 = 1 << 36;
+
+/// What a pool was built with.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) agents_timeout: Duration,
+    pub(crate) server_timeout: Duration,
+    pub(crate) in_file: bool,
+    /// `WorkerOptions`, encoded.
+    pub(crate) options: Vec<u8>,
+    pub(crate) contents: Vec<BroadcastContent>,
+    pub(crate) url: String,
+}
+
+/// The client's thread.
+pub(crate) struct Client {
+    id: ClientId,
+    subjects: Subjects,
+    settings: Settings,
+    connection: Connection,
+    /// How often the connection was made.
+    connections: u64,
+    /// Since when there is none.
+    down_since: Option<Duration>,
+    /// Since when there is work and no agent.
+    alone_since: Option<Duration>,
+    is_queue_made: bool,
+    makes_queue: bool,
+    dispatcher: Dispatcher,
+    jobs: HashMap<JobId, Job>,
+    calls: HashMap<CallId, Vec<JobId>>,
+    last_job: JobId,
+    sessions: HashMap<u64, Session>,
+    last_key: u64,
+    by_agent: HashMap<AgentId, u64>,
+    /// The last session of each agent that was given up.
+    refused: HashMap<AgentId, u32>,
+    /// Publishes that were not acknowledged, and since when.
+    publishes: HashMap<DeliveryId, Duration>,
+    /// Publishing waits until then, since the queue is full.
+    full_until: Duration,
+    shared: Arc<Shared>,
+    commands: UnboundedSender<Command>,
+    is_closing: bool,
+    is_joined: bool,
+    is_over: bool,
+    last_tick: Duration,
+    other_builds: Vec<String>,
+}
+
+/// Says that an item's reader may have made room.
+struct RoomWaker {
+    job: JobId,
+    commands: UnboundedSender<Command>,
+}
+
+impl Wake for RoomWaker {
+    fn wake(self: Arc<Self>) {
+        // Without a thread there is nobody to tell.
+        let _ = self.commands.send(Command::Room(self.job));
+    }
+}
+
+/// The subscriptions of a client.
+pub(crate) struct Subscriptions {
+    answers: Subscriber,
+    frames: Subscriber,
+    hellos: Subscriber,
+}
+
+impl Client {
+    pub(crate) async fn new(
+        connection: Connection,
+        answers: Subscriber,
+        settings: Settings,
+        shared: Arc<Shared>,
+        commands: UnboundedSender<Command>,
+    ) -> Result<(Self, Subscriptions), String> {
+        let id = clock::draw_number();
+        let subjects = Subjects::of_this_build();
+        let client = connection.client();
+        let gone = |error: async_nats::SubscribeError| format!("the server is gone: {error}");
+        let frames = client.subscribe(subjects.for_client(id)).await;
+        let hellos = client.subscribe(subjects.hello()).await;
+        let subscriptions = Subscriptions {
+            answers,
+            frames: frames.map_err(gone)?,
+            hellos: hellos.map_err(gone)?,
+        };
+        let client = Self {
+            id,
+            subjects,
+            settings,
+            connection,
+            connections: 0,
+            down_since: None,
+            alone_since: None,
+            is_queue_made: false,
+            makes_queue: false,
+            dispatcher: Dispatcher::new(),
+            jobs: HashMap::new(),
+            calls: HashMap::new(),
+            last_job: 0,
+            sessions: HashMap::new(),
+            last_key: 0,
+            by_agent: HashMap::new(),
+            refused: HashMap::new(),
+            publishes: HashMap::new(),
+            full_until: Duration::ZERO,
+            shared,
+            commands,
+            is_closing: false,
+            is_joined: false,
+            is_over: false,
+            last_tick: clock::now(),
+            other_builds: Vec::new(),
+        };
+        Ok((client, subscriptions))
+    }
+
+    /// The thread's life: until the pool is terminated, or closed and done.
+    pub(crate) async fn run(
+        mut self,
+        mut subscriptions: Subscriptions,
+        mut commands: UnboundedReceiver<Command>,
+    ) {
+        self.make_queue();
+        self.look_for_agents().await;
+        while !self.is_over {
+            let wake = self.next_wake();
+            let Subscriptions {
+                answers,
+                frames,
+                hellos,
+            } = &mut subscriptions;
+            tokio::select! {
+                biased;
+                Some(command) = commands.recv() => {
+                    self.obey(command);
+                    // Many at once are dispatched together.
+                    while let Ok(command) = commands.try_recv() {
+                        self.obey(command);
+                    }
+                }
+                Some(message) = frames.next() => {
+                    self.notice_connection().await;
+                    self.frame(&message).await;
+                }
+                Some(message) = answers.next() => {
+                    self.notice_connection().await;
+                    self.answer(&message);
+                }
+                Some(message) = hellos.next() => self.hello(&message).await,
+                event = self.connection.event() => self.event(event).await,
+                () = sleep_until(wake) => {}
+            }
+            self.notice_connection().await;
+            self.tick();
+            self.act().await;
+            self.is_over |= self.is_closing && self.jobs.is_empty();
+        }
+        self.leave().await;
+    }
+
+    /// When there is something to do though nothing has happened.
+    fn next_wake(&self) -> Option<Duration> {
+        let busy = !self.jobs.is_empty();
+        let now = clock::now();
+        let tick = busy.then(|| now + ASK_EVERY / 2);
+        let links = self.sessions.values().filter_map(|it| it.link.next_timer());
+        let deadlines = self.jobs.values().filter_map(|it| it.deadline);
+        tick.into_iter().chain(links).chain(deadlines).min()
+    }
+
+    fn make_queue(&mut self) {
+        if std::mem::replace(&mut self.makes_queue, true) {
+            return;
+        }
+        let client = self.connection.client().clone();
+        let (subjects, in_file) = (self.subjects.clone(), self.settings.in_file);
+        let commands = self.commands.clone();
+        tokio::task::spawn_local(async move {
+            let made = make_queue(client, subjects, in_file).await;
+            let _ = commands.send(Command::Made(made));
+        });
+    }
+
+    async fn look_for_agents(&mut self) {
+        let id = self.id.to_le_bytes().to_vec();
+        self.connection.send(self.subjects.who(), id).await;
+    }
+
+    /// What is to be done first in a new connection.
+    async fn notice_connection(&mut self) {
+        if !self.connection.is_new() {
+            return;
+        }
+        self.connections += 1;
+        self.down_since = None;
+        self.is_queue_made = false;
+        self.publishes.clear();
+        self.dispatcher.disconnected();
+        for session in self.sessions.values_mut() {
+            session.link.reconnected();
+        }
+        self.make_queue();
+        self.look_for_agents().await;
+    }
+
+    async fn event(&mut self, event: Option<Event>) {
+        match event {
+            Some(Event::Disconnected) => {
+                self.dispatcher.disconnected();
+                self.down_since.get_or_insert_with(clock::now);
+            }
+            Some(Event::ServerError(error)) => {
+                let text = error.to_string();
+                if text.to_lowercase().contains("permissions violation") {
+                    self.fail_all(&format!(
+                        "the NATS server at {} does not permit it: {text}",
+                        self.settings.url
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Submit { chunk, completion } => self.submit(chunk, completion),
+            Command::Cancel { call, kill } => self.cancel(call, kill),
+            Command::Room(job) => self.emit(job),
+            Command::Made(Ok(())) => {
+                self.makes_queue = false;
+                self.is_queue_made = true;
+                self.dispatcher.reconnected();
+            }
+            Command::Made(Err(text)) => {
+                self.makes_queue = false;
+                if self.connection.is_up() {
+                    self.fail_all(&text);
+                }
+            }
+            Command::Dump(_) | Command::Trace(_) => {}
+            Command::Close => self.is_closing = true,
+            Command::Join => {
+                self.is_joined = true;
+                for job in self.jobs.values().filter(|it| it.emits) {
+                    job.completion.keep_unread();
+                }
+            }
+            Command::Terminate => {
+                let error = TaskError::other(TaskErrorKind::Cancelled, "the pool was terminated");
+                self.finish_all(&error);
+                self.is_over = true;
+            }
+            Command::Died { pid } => {
+                let keys: Vec<u64> = self
+                    .sessions
+                    .iter()
+                    .filter(|(_, it)| it.card.as_ref().is_some_and(|card| card.pid == pid))
+                    .map(|(key, _)| *key)
+                    .collect();
+                for key in keys {
+                    self.give_up(key);
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self, chunk: EncodedChunk, completion: Completion) {
+        self.last_job += 1;
+        let (job, call) = (self.last_job, completion.call());
+        let items = completion.indices();
+        if completion.is_abandoned() {
+            self.count(items.len(), Some(TaskErrorKind::Cancelled));
+            completion.finish(&cancelled());
+            return;
+        }
+        let options = chunk.options();
+        let terms = Terms {
+            function: chunk.function().map_or(0, |it| it.number()),
+            priority: options.priority,
+            retries: options.retries,
+            bytes: chunk.size(),
+        };
+        if self.is_joined && options.emits.is_some() {
+            completion.keep_unread();
+        }
+        self.calls.entry(call).or_default().push(job);
+        let it = Job {
+            call,
+            deadline: options.deadline.map(|left| clock::now() + left),
+            emits: options.emits.is_some(),
+            chunk,
+            left: items.len(),
+            completion,
+            values: Default::default(),
+            last: None,
+        };
+        self.jobs.insert(job, it);
+        self.dispatcher.submit(job, items, terms);
+    }
+
+    fn cancel(&mut self, call: CallId, kill: bool) {
+        for job in self.calls.get(&call).cloned().unwrap_or_default() {
+            for items in self.dispatcher.cancel(job, kill) {
+                self.fail(job, items, &cancelled());
+            }
+        }
+    }
+
+    /// These items end with this error.
+    fn fail(&mut self, job: JobId, items: std::ops::Range<usize>, error: &TaskError) {
+        let outcomes = items.clone().map(|_| error.clone().into()).collect();
+        self.deliver(job, items.start, outcomes);
+    }
+
+    fn deliver(&mut self, job: JobId, first: usize, outcomes: Vec<Outcome>) {
+        let Some(it) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        let count = outcomes.len();
+        if !it.values.is_empty() {
+            // Behind what its item has emitted.
+            it.last = outcomes.into_iter().next().map(|outcome| (first, outcome));
+            return;
+        }
+        it.left -= count.min(it.left);
+        let is_through = it.left == 0;
+        {
+            let mut state = self.shared.lock();
+            for outcome in &outcomes {
+                match outcome.error() {
+                    None => state.stats.succeeded += 1,
+                    Some(error) => state.stats.fail(error.kind(), 1),
+                }
+            }
+        }
+        // It refuses what has an outcome: the dispatcher lets no second one through.
+        let _ = it.completion.complete_from(first, outcomes);
+        if is_through {
+            self.forget(job);
+        }
+    }
+
+    fn forget(&mut self, job: JobId) {
+        if let Some(it) = self.jobs.remove(&job)
+            && let Some(jobs) = self.calls.get_mut(&it.call)
+        {
+            jobs.retain(|other| *other != job);
+            if jobs.is_empty() {
+                self.calls.remove(&it.call);
+            }
+        }
+        self.dispatcher.forget(job);
+    }
+
+    fn count(&self, items: usize, kind: Option<TaskErrorKind>) {
+        let mut state = self.shared.lock();
+        match kind {
+            None => state.stats.succeeded += items as u64,
+            Some(kind) => state.stats.fail(kind, items as u64),
+        }
+    }
+
+    /// Whatever has no outcome fails so.
+    fn fail_all(&mut self, text: &str) {
+        let error = TaskError::other(TaskErrorKind::Launch, text);
+        self.finish_all(&error);
+    }
+
+    fn finish_all(&mut self, error: &TaskError) {
+        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+        for job in jobs {
+            if let Some(it) = self.jobs.remove(&job) {
+                self.count(it.left, Some(error.kind()));
+                it.completion.finish(error);
+            }
+            self.dispatcher.forget(job);
+        }
+        self.calls.clear();
+    }
+
+    /// Gives emitted values to their reader, as far as there is room.
+    fn emit(&mut self, job: JobId) {
+        let waker = Waker::from(Arc::new(RoomWaker {
+            job,
+            commands: self.commands.clone(),
+        }));
+        let mut context = Context::from_waker(&waker);
+        let Some(it) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        while !it.values.is_empty() && it.completion.poll_room(&mut context).is_ready() {
+            let Some((piece, value)) = it.values.pop_front() else {
+                break;
+            };
+            // Otherwise nobody wants it.
+            let _ = it.completion.emit(value);
+            if let Some(key) = self.dispatcher.agent_of(piece)
+                && let Some(session) = self.sessions.get_mut(&key)
+            {
+                let room = ToAgent::Room { piece, values: 1 };
+                session.link.send(Lane::Control, to_bytes(&room));
+            }
+        }
+        if it.values.is_empty()
+            && let Some((index, outcome)) = it.last.take()
+        {
+            self.deliver(job, index, vec![outcome]);
+        }
+    }
+
+    /// A frame of an agent's.
+    async fn frame(&mut self, message: &Message) {
+        let Some(agent) = last_number(&message.subject) else {
+            return;
+        };
+        let Some(Envelope::Frame(frame)) = Envelope::open(&message.payload) else {
+            return;
+        };
+        let Some(number) = session_of(frame) else {
+            return;
+        };
+        let known = self.by_agent.get(&agent).copied();
+        let current = known.map(|key| self.sessions[&key].number);
+        let is_refused = (self.refused.get(&agent)).is_some_and(|last| number <= *last)
+            || current.is_some_and(|current| number < current);
+        if is_refused {
+            let gone = Envelope::gone(number);
+            let subject = self.subjects.to_agent(agent, self.id);
+            return self.connection.send(subject, gone).await;
+        }
+        let key = match known {
+            Some(key) if current == Some(number) => key,
+            other => {
+                if let Some(old) = other {
+                    // It has begun anew: of the old session it says nothing more.
+                    self.give_up(old);
+                }
+                self.open(agent, number)
+            }
+        };
+        let now = clock::now();
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        if session.link.receive(frame, now).is_err() {
+            return self.give_up(key);
+        }
+        session.heard_in = self.connections;
+        self.dispatcher.reachable(key);
+        while let Some(message) = self.sessions.get_mut(&key).and_then(|it| it.link.poll_message())
+        {
+            match from_bytes::<ToClient>(&message) {
+                Some(message) => self.hear(key, message),
+                None => return self.give_up(key),
+            }
+        }
+    }
+
+    fn open(&mut self, agent: AgentId, number: u32) -> u64 {
+        self.last_key += 1;
+        let key = self.last_key;
+        let session = Session {
+            agent,
+            number,
+            link: Link::new(number, self.limits()),
+            card: None,
+            heard_in: self.connections,
+            asked: Duration::ZERO,
+            contents: HashMap::new(),
+            is_leaving: false,
+        };
+        self.sessions.insert(key, session);
+        self.by_agent.insert(agent, key);
+        key
+    }
+
+    fn limits(&self) -> Limits {
+        limits(self.connection.max_payload())
+    }
+
+    /// An agent is no more, or says nothing.
+    fn give_up(&mut self, key: u64) {
+        let Some(session) = self.sessions.remove(&key) else {
+            return;
+        };
+        self.by_agent.remove(&session.agent);
+        self.refused.insert(session.agent, session.number);
+        let in_doubt = session.heard_in < self.connections || session.link.has_gap();
+        self.dispatcher.given_up(key, in_doubt);
+        self.lose(Some(session.machine()));
+        self.agents_changed();
+    }
+
+    /// Hands out what the dispatcher says is lost with an agent.
+    fn lose(&mut self, machine: Option<&str>) {
+        while let Some(Loss {
+            job,
+            items,
+            attempts,
+        }) = self.dispatcher.poll_loss()
+        {
+            let mut error = TaskError::other(
+                TaskErrorKind::WorkerLost,
+                "the agent that ran it was lost: it has died, or nothing was heard of it",
+            );
+            if let Some(machine) = machine {
+                error = error.with_machine(machine);
+            }
+            let losses = attempts.saturating_sub(1);
+            let lost = |index| Outcome::from(error.clone().at_index(index)).with_losses(losses);
+            let outcomes = items.clone().map(lost).collect();
+            self.deliver(job, items.start, outcomes);
+        }
+    }
+
+    fn agents_changed(&self) {
+        let agents = self
+            .sessions
+            .values()
+            .filter_map(|it| {
+                let card = it.card.as_ref()?;
+                Some(AgentInfo {
+                    machine: card.machine.clone(),
+                    pid: card.pid,
+                    processes: card.slots as usize,
+                    up: card.up,
+                    is_leaving: it.is_leaving,
+                })
+            })
+            .collect();
+        self.shared.set_agents(agents, self.dispatcher.slots());
+    }
+
+    fn say(&mut self, key: u64, lane: Lane, message: &ToAgent) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.link.send(lane, to_bytes(message));
+        }
+    }
+
+    /// What an agent says.
+    fn hear(&mut self, key: u64, message: ToClient) {
+        match message {
+            ToClient::Hello { card, connection } => self.welcome(key, card, connection),
+            ToClient::Sync { connection } => {
+                let epoch = self.dispatcher.epoch();
+                self.say(key, Lane::Control, &ToAgent::Synced { epoch, connection });
+            }
+            ToClient::Kept(epoch) => self.dispatcher.kept(key, epoch),
+            ToClient::Ask { delivery, time } => {
+                let is_granted = self.dispatcher.asked(key, delivery, time);
+                let verdict = ToAgent::Verdict {
+                    delivery,
+                    is_granted,
+                };
+                self.say(key, Lane::Control, &verdict);
+            }
+            ToClient::Begun { delivery } => {
+                if !self.dispatcher.begun(key, delivery) {
+                    let verdict = ToAgent::Verdict {
+                        delivery,
+                        is_granted: false,
+                    };
+                    self.say(key, Lane::Control, &verdict);
+                }
+            }
+            ToClient::Fetch { piece } => {
+                if let Some(chunk) = self.encode(piece) {
+                    self.say(key, Lane::Data, &ToAgent::Body { piece, chunk });
+                }
+            }
+            ToClient::Need { piece, contents } => self.provide(key, piece, &contents),
+            ToClient::Outcomes { piece, outcomes } => self.outcomes(key, piece, outcomes),
+            ToClient::Value { piece, value } => {
+                let value = self.with_contents(key, piece, value);
+                if let Some(job) = self.dispatcher.emitted(key, piece)
+                    && let Some(it) = self.jobs.get_mut(&job)
+                {
+                    it.values.push_back((piece, value));
+                    self.emit(job);
+                }
+            }
+            ToClient::Content { id, bytes } => {
+                if let Ok(content) = BroadcastContent::new(&bytes.0)
+                    && content.id() == id
+                    && let Some(session) = self.sessions.get_mut(&key)
+                {
+                    session.contents.insert(id, content);
+                }
+            }
+            ToClient::Leaving => {
+                self.dispatcher.leaving(key);
+                if let Some(session) = self.sessions.get_mut(&key) {
+                    session.is_leaving = true;
+                }
+                self.agents_changed();
+            }
+            ToClient::Lines(_) | ToClient::Dump { .. } | ToClient::Stats { .. } => {}
+        }
+    }
+
+    fn welcome(&mut self, key: u64, card: AgentCard, connection: u64) {
+        let slots = card.slots.max(1) as usize;
+        if let Some(session) = self.sessions.get_mut(&key) {
+            if session.card.is_some() {
+                return;
+            }
+            session.card = Some(card);
+        }
+        let welcome = ToAgent::Welcome {
+            epoch: self.dispatcher.epoch(),
+            connection,
+            options: Blob(self.settings.options.clone()),
+            sends_stdout: false,
+            sends_stderr: false,
+        };
+        self.say(key, Lane::Control, &welcome);
+        self.dispatcher.joined(key, slots);
+        self.agents_changed();
+    }
+
+    /// The values that an agent needs for a piece.
+    fn provide(&mut self, key: u64, piece: PieceId, ids: &[procpool_core::ContentId]) {
+        let of_job = self
+            .dispatcher
+            .piece(piece)
+            .and_then(|it| self.jobs.get(&it.0))
+            .map(|it| it.chunk.contents())
+            .unwrap_or_default();
+        for id in ids {
+            let all = of_job.iter().chain(&self.settings.contents);
+            let content = all.into_iter().find(|it| it.id() == *id);
+            let message = ToAgent::Content {
+                id: *id,
+                bytes: content.map(|it| Blob(it.bytes().to_vec())),
+            };
+            self.say(key, Lane::Data, &message);
+        }
+    }
+
+    /// The outcome with the values that came before it.
+    fn with_contents(&self, key: u64, piece: PieceId, mut outcome: Outcome) -> Outcome {
+        let job = self.dispatcher.piece(piece).map(|it| it.0);
+        let completion = job.and_then(|job| Some(&self.jobs.get(&job)?.completion));
+        if let (Some(completion), Some(session)) = (completion, self.sessions.get(&key)) {
+            for id in completion.missing(&outcome) {
+                if let Some(content) = session.contents.get(&id) {
+                    outcome.provide(content);
+                }
+            }
+        }
+        outcome
+    }
+
+    fn outcomes(&mut self, key: u64, piece: PieceId, outcomes: Vec<(u64, Outcome)>) {
+        let mut batch: Vec<Outcome> = Vec::with_capacity(outcomes.len());
+        let mut first = 0;
+        let mut of = None;
+        for (index, outcome) in outcomes {
+            let Ok(index) = usize::try_from(index) else {
+                continue;
+            };
+            let outcome = self.with_contents(key, piece, outcome);
+            let may_retry = outcome.error().is_some_and(|it| it.kind().is_retried());
+            let took = u64::try_from(outcome.took().as_nanos()).unwrap_or(u64::MAX);
+            match self.dispatcher.outcome(key, piece, index, may_retry, took) {
+                Verdict::Deliver { job, losses } => {
+                    if of != Some(job) || index != first + batch.len() {
+                        if let Some(job) = of {
+                            self.deliver(job, first, std::mem::take(&mut batch));
+                        }
+                        (of, first) = (Some(job), index);
+                    }
+                    batch.push(outcome.with_losses(losses));
+                }
+                Verdict::Retry | Verdict::Drop => {}
+            }
+        }
+        if let Some(job) = of {
+            self.deliver(job, first, batch);
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.contents.clear();
+        }
+    }
+
+    /// A piece as it travels.
+    fn encode(&self, piece: PieceId) -> Option<Blob> {
+        let (job, items, ..) = self.dispatcher.piece(piece)?;
+        let chunk = &self.jobs.get(&job)?.chunk;
+        let part = if items.len() == chunk.count() {
+            chunk.clone()
+        } else {
+            chunk.part(items)
+        };
+        Some(Blob(part.with_retries(0).without_delay().to_bytes()))
+    }
+
+    /// An answer of the server's.
+    fn answer(&mut self, message: &Message) {
+        let Some(token) = self.connection.token(message) else {
+            return;
+        };
+        let number = token.get(1..).and_then(|it| it.parse::<u64>().ok());
+        match (token.as_bytes().first(), number) {
+            // An agent was asked, and is not there.
+            (Some(b'a'), Some(key)) if is_unheard(message) => {
+                self.dispatcher.unreachable(key);
+                let machine = self.sessions.get(&key).map(|it| it.machine().to_owned());
+                self.lose(machine.as_deref());
+            }
+            (Some(b'd'), Some(delivery)) => {
+                if self.publishes.remove(&delivery).is_none() {
+                    return;
+                }
+                if is_unheard(message) {
+                    // There is no queue.
+                    self.dispatcher.disconnected();
+                    self.make_queue();
+                } else if let Some(error) = PublishError::of(&message.payload) {
+                    if error.is_full {
+                        self.full_until = clock::now() + ASK_EVERY;
+                        self.dispatcher.refused(delivery);
+                    } else {
+                        self.fail_all(&format!("the queue refuses it: {}", error.text));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// An agent says that it is there.
+    async fn hello(&mut self, message: &Message) {
+        let Ok(bytes) = <[u8; 8]>::try_from(&message.payload[..]) else {
+            return;
+        };
+        let agent = u64::from_le_bytes(bytes);
+        if !self.by_agent.contains_key(&agent) {
+            let subject = self.subjects.to_agent(agent, self.id);
+            self.connection.send(subject, Envelope::knock()).await;
+        }
+    }
+
+    /// What time brings.
+    fn tick(&mut self) {
+        let now = clock::now();
+        // This process was stopped, or had no processor: agents have not been asked meanwhile.
+        let has_slept = now.saturating_sub(self.last_tick) > GIVE_UP / 6;
+        self.last_tick = now;
+        let due: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, it)| it.deadline.is_some_and(|at| at <= now))
+            .map(|(job, _)| *job)
+            .collect();
+        for job in due {
+            if let Some(it) = self.jobs.get_mut(&job) {
+                it.deadline = None;
+            }
+            let text = "the deadline of the call came before it could begin";
+            let error = TaskError::other(TaskErrorKind::DeadlineExceeded, text);
+            for items in self.dispatcher.withdraw(job) {
+                self.fail(job, items, &error);
+            }
+        }
+        let late = self.publishes.values().any(|at| now > *at + PUBLISH_LIMIT);
+        if late && self.connection.is_up() {
+            self.publishes.clear();
+            self.dispatcher.raise();
+        }
+        let up = self.connection.is_up();
+        if !up {
+            self.down_since.get_or_insert(now);
+        }
+        let mut lost = Vec::new();
+        for (key, session) in &mut self.sessions {
+            if has_slept {
+                session.link.forget_asking();
+            }
+            let is_watched = self.dispatcher.watches(*key);
+            if is_watched && up && now >= session.asked + ASK_EVERY {
+                session.asked = now;
+                session.link.ask();
+            }
+            let silent = session.link.asked_since();
+            if is_watched && up && silent.is_some_and(|since| now > since + GIVE_UP) {
+                lost.push(*key);
+            }
+        }
+        for key in lost {
+            self.give_up(key);
+        }
+        let waits = !self.jobs.is_empty();
+        if !waits || self.dispatcher.slots() > 0 {
+            self.alone_since = None;
+        } else {
+            let since = *self.alone_since.get_or_insert(now);
+            if now > since + self.settings.agents_timeout && self.down_since.is_none() {
+                self.alone_since = None;
+                let others = match &self.other_builds[..] {
+                    [] => String::new(),
+                    builds => format!("; there are agents of other builds: {}", builds.join(", ")),
+                };
+                self.fail_all(&format!(
+                    "there was no agent for build {} at {} in {:?}: start this very executable \
+                     with PROCPOOL_AGENT={} on some machine{others}",
+                    self.subjects.build(),
+                    self.settings.url,
+                    self.settings.agents_timeout,
+                    self.settings.url,
+                ));
+            }
+        }
+        if let Some(since) = self.down_since
+            && waits
+            && now > since + self.settings.server_timeout
+        {
+            self.fail_all(&format!(
+                "there was no connection to the NATS server at {} for {:?}",
+                self.settings.url, self.settings.server_timeout
+            ));
+        }
+    }
+
+    /// Does what the dispatcher says, and sends what the links have.
+    async fn act(&mut self) {
+        if !self.connection.is_up() {
+            return;
+        }
+        let may_publish = self.is_queue_made && clock::now() >= self.full_until;
+        while let Some(action) = self.dispatcher.poll_action(may_publish) {
+            match action {
+                Action::Publish {
+                    delivery,
+                    epoch,
+                    pieces,
+                } => self.publish(delivery, epoch, &pieces).await,
+                Action::TellEpoch { agent, epoch } => {
+                    self.say(agent, Lane::Control, &ToAgent::Epoch(epoch));
+                }
+                Action::Recall { agent, piece } => {
+                    self.say(agent, Lane::Control, &ToAgent::Recall { piece });
+                }
+                Action::Cancel { agent, piece, kill } => {
+                    self.say(agent, Lane::Control, &ToAgent::Cancel { piece, kill });
+                }
+            }
+        }
+        self.lose(None);
+        let now = clock::now();
+        for (key, session) in &mut self.sessions {
+            while let Some(frame) = session.link.poll_frame(now) {
+                let subject = self.subjects.to_agent(session.agent, self.id);
+                let token = format!("a{key}");
+                let frame = Envelope::frame(&frame);
+                self.connection.request(subject, &token, frame).await;
+            }
+        }
+    }
+
+    async fn publish(&mut self, delivery: DeliveryId, epoch: u64, pieces: &[PieceId]) {
+        let most = INLINE.min(self.connection.max_payload() / 2);
+        let mut bytes = 0;
+        let mut sent = Vec::with_capacity(pieces.len());
+        for id in pieces {
+            let Some((_, _, attempt, retries)) = self.dispatcher.piece(*id) else {
+                continue;
+            };
+            let Some(chunk) = self.encode(*id) else {
+                continue;
+            };
+            bytes += chunk.0.len() + 64;
+            sent.push(Piece {
+                id: *id,
+                is_last_attempt: attempt >= retries,
+                chunk: (bytes <= most).then_some(chunk),
+            });
+        }
+        let message = to_bytes(&Delivery {
+            id: delivery,
+            epoch,
+            pieces: sent,
+        });
+        self.publishes.insert(delivery, clock::now());
+        let token = format!("d{delivery}");
+        let id = format!("{:016x}.{delivery}", self.id);
+        let subject = self.subjects.work(self.id);
+        self.connection.enqueue(subject, &token, &id, message).await;
+    }
+
+    /// Says goodbye.
+    async fn leave(&mut self) {
+        let error = TaskError::other(TaskErrorKind::Closed, "the pool is closed");
+        self.finish_all(&error);
+        if self.connection.is_up() {
+            let now = clock::now();
+            for session in self.sessions.values_mut() {
+                session.link.send(Lane::Control, to_bytes(&ToAgent::Bye));
+                while let Some(frame) = session.link.poll_frame(now) {
+                    let subject = self.subjects.to_agent(session.agent, self.id);
+                    let frame = Envelope::frame(&frame);
+                    self.connection.send(subject, frame).await;
+                }
+                let subject = self.subjects.to_agent(session.agent, self.id);
+                self.connection.send(subject, Envelope::bye()).await;
+            }
+            self.connection.flush(Duration::from_millis(500)).await;
+        }
+    }
+}
+
+/// What a link may put into a message of this size.
+pub(crate) fn limits(max_payload: usize) -> Limits {
+    let room = max_payload.saturating_sub(OVERHEAD + 16);
+    Limits {
+        frame: room.min(256 * 1024),
+        window: 8 << 20,
+        message: MESSAGE,
+    }
+}
+
+fn cancelled() -> TaskError {
+    TaskError::other(TaskErrorKind::Cancelled, "the task was cancelled")
+}
+
+/// The queue does not take a delivery.
+struct PublishError {
+    is_full: bool,
+    text: String,
+}
+
+impl PublishError {
+    fn of(answer: &[u8]) -> Option<Self> {
+        let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
+        let error = answer.get("error")?;
+        let text = error.get("description").and_then(|it| it.as_str());
+        let text = text.unwrap_or("it does not say why").to_owned();
+        Some(Self {
+            is_full: text.contains("maximum"),
+            text,
+        })
+    }
+}
+
+pub(crate) async fn sleep_until(when: Option<Duration>) {
+    match when {
+        None => std::future::pending().await,
+        Some(when) => tokio::time::sleep(when.saturating_sub(clock::now())).await,
+    }
+}

@@ -1,0 +1,31 @@
+//! What a client has of an agent.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use procpool_core::{BroadcastContent, ContentId};
+
+use crate::link::Link;
+use crate::message::{AgentCard, AgentId};
+
+/// A session with an agent.
+pub(crate) struct Session {
+    pub(crate) agent: AgentId,
+    pub(crate) number: u32,
+    pub(crate) link: Link,
+    /// `None`: it has not said hello.
+    pub(crate) card: Option<AgentCard>,
+    /// The connection in which it was last heard of.
+    pub(crate) heard_in: u64,
+    /// When it was asked last.
+    pub(crate) asked: Duration,
+    /// Values that came before the outcomes that mean them.
+    pub(crate) contents: HashMap<ContentId, BroadcastContent>,
+    pub(crate) is_leaving: bool,
+}
+
+impl Session {
+    pub(crate) fn machine(&self) -> &str {
+        self.card.as_ref().map_or("?", |it| &it.machine)
+    }
+}

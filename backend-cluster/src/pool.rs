@@ -1,0 +1,202 @@
+//! The pool.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use procpool_core::{
+    BuildError, CallId, Cancel, Chunk, Chunking, Dump, Executor, JoinError, Pool, Stats, TaskError,
+    TaskErrorKind,
+};
+
+use crate::agent_info::AgentInfo;
+use crate::builder::ClusterPoolBuilder;
+use crate::client::{Command, Shared};
+use crate::local::Local;
+
+/// A pool of workers on many machines, reached over NATS.
+///
+/// It is a [`Pool`] like all others. Its workers belong to *agents*: the same executable, started
+/// on each machine with `PROCPOOL_AGENT=nats://…` in its environment.
+#[derive(Clone)]
+pub struct ClusterPool {
+    executor: Arc<dyn Executor>,
+    cluster: Arc<Cluster>,
+    /// Dropped with the last copy of the pool.
+    _end: Arc<Terminate>,
+}
+
+impl ClusterPool {
+    /// A pool at this server, with all options at their defaults.
+    ///
+    /// # Errors
+    /// When there is no such server, or it does not permit this.
+    pub fn connect(url: &str) -> Result<Self, BuildError> {
+        Self::builder(url).build()
+    }
+
+    /// The options of a pool at this server.
+    pub fn builder(url: &str) -> ClusterPoolBuilder {
+        ClusterPoolBuilder::new(url)
+    }
+
+    /// A server and this many agents on this machine, all gone with the pool: for a trial, a test
+    /// or an example.
+    ///
+    /// # Errors
+    /// When there is no `nats-server` to be found, with what to do about it.
+    pub fn local(agents: usize) -> Result<Self, BuildError> {
+        ClusterPoolBuilder::local(agents)
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, local: Option<Local>) -> Self {
+        let cluster = Arc::new(Cluster {
+            shared,
+            joining: AtomicBool::new(false),
+        });
+        Self {
+            executor: cluster.clone(),
+            _end: Arc::new(Terminate {
+                cluster: cluster.clone(),
+                local,
+            }),
+            cluster,
+        }
+    }
+
+    /// The agents that there are now.
+    #[must_use]
+    pub fn agents(&self) -> Vec<AgentInfo> {
+        self.cluster.shared.lock().agents.clone()
+    }
+
+    /// Waits until there are workers for this many tasks at a time. `false`: there were not, in
+    /// this time.
+    pub fn wait_for_processes(&self, processes: usize, limit: Duration) -> bool {
+        let deadline = Instant::now().checked_add(limit);
+        let shared = &self.cluster.shared;
+        shared.wait_for(|_| shared.slots() >= processes, deadline)
+    }
+}
+
+impl Pool for ClusterPool {
+    fn executor(&self) -> &Arc<dyn Executor> {
+        &self.executor
+    }
+}
+
+impl fmt::Debug for ClusterPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterPool")
+            .field("agents", &self.agents())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends the pool when nobody has it any more, and then what was started for it.
+struct Terminate {
+    cluster: Arc<Cluster>,
+    local: Option<Local>,
+}
+
+impl Drop for Terminate {
+    fn drop(&mut self) {
+        self.cluster.terminate();
+        if let Some(local) = self.local.take() {
+            // The client says goodbye first.
+            let limit = Instant::now() + Duration::from_secs(1);
+            self.cluster
+                .shared
+                .wait_for(|state| state.has_ended, Some(limit));
+            drop(local);
+        }
+    }
+}
+
+/// What runs a pool's calls.
+pub(crate) struct Cluster {
+    shared: Arc<Shared>,
+    joining: AtomicBool,
+}
+
+impl Cluster {
+    fn take(&self, chunk: Chunk) {
+        let (chunk, completion) = chunk.into_parts();
+        // Without a thread, the completion fails what it has when it is dropped.
+        self.shared.tell(Command::Submit { chunk, completion });
+    }
+}
+
+impl Executor for Cluster {
+    fn submit(&self, chunk: Chunk) {
+        let mut state = self.shared.lock();
+        if state.is_closed {
+            drop(state);
+            return chunk.finish(&TaskError::other(TaskErrorKind::Closed, "the pool is closed"));
+        }
+        state.stats.submitted += chunk.count() as u64;
+        drop(state);
+        self.take(chunk);
+    }
+
+    fn resubmit(&self, chunk: Chunk) {
+        if self.shared.lock().has_ended {
+            return chunk.finish(&TaskError::other(TaskErrorKind::Closed, "the pool is closed"));
+        }
+        self.take(chunk);
+    }
+
+    fn cancel(&self, call: CallId, how: Cancel) -> bool {
+        let kill = how == Cancel::Kill;
+        self.shared.tell(Command::Cancel { call, kill })
+    }
+
+    fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>) {
+        self.shared.callbacks.run(job);
+    }
+
+    fn processes(&self) -> usize {
+        self.shared.slots().max(1)
+    }
+
+    fn chunking(&self) -> Chunking {
+        let mut chunking = Chunking::default();
+        chunking.target = Duration::from_millis(10);
+        chunking.max_bytes = 256 * 1024;
+        chunking
+    }
+
+    fn close(&self) {
+        self.shared.lock().is_closed = true;
+        // Without a thread it has ended already.
+        self.shared.tell(Command::Close);
+    }
+
+    fn terminate(&self) {
+        self.shared.lock().is_closed = true;
+        self.shared.tell(Command::Terminate);
+    }
+
+    fn join(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
+        if self.shared.callbacks.is_current_thread() {
+            return Err(JoinError::from_inside());
+        }
+        if !self.shared.lock().is_closed {
+            return Err(JoinError::not_closed());
+        }
+        if !self.joining.swap(true, Ordering::Relaxed) {
+            self.shared.tell(Command::Join);
+        }
+        let has_ended = self.shared.wait_for(|state| state.has_ended, deadline);
+        Ok(has_ended && self.shared.callbacks.wait_until_idle(deadline))
+    }
+
+    fn dump(&self) -> Dump {
+        Dump::default()
+    }
+
+    fn stats(&self) -> Stats {
+        self.shared.lock().stats.clone()
+    }
+}
