@@ -5,6 +5,7 @@
 
 mod dispatcher;
 mod intake;
+mod local;
 mod message;
 #[cfg(test)]
 mod simulation;
