@@ -5,6 +5,7 @@
 
 mod dispatcher;
 mod intake;
+mod link;
 mod local;
 mod message;
 #[cfg(test)]
