@@ -9,6 +9,7 @@ mod clock;
 mod dispatcher;
 mod intake;
 mod link;
+mod local;
 mod message;
 mod nats;
 #[cfg(test)]

@@ -90,7 +90,7 @@ pub use shm::region::Region;
 #[doc(hidden)]
 pub use sys::{
     be_signalled_by, failed, interpreter, is_in_program, off_standard, own_pid, poll,
-    reset_signals, starter,
+    reset_signals, starter, tie_process,
 };
 pub use task::backoff::Backoff;
 pub use task::call_control::Deadline;

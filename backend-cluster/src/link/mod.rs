@@ -20,6 +20,7 @@ mod tests;
 use std::time::Duration;
 
 use self::frame::{Header, LaneState, to_nanos};
+#[allow(unused_imports, reason = "it is being built")]
 pub(crate) use self::frame::{Malformed, OVERHEAD, session_of};
 use self::inbound::{Arrival, Inbound};
 use self::outbound::Outbound;
@@ -279,11 +280,6 @@ impl Link {
     /// frame has asked after the last one was heard.
     pub(crate) fn asked_since(&self) -> Option<Duration> {
         self.asked_since
-    }
-
-    /// What was asked does not count: this side was not there to hear the answer.
-    pub(crate) fn forget_asking(&mut self) {
-        self.asked_since = None;
     }
 
     /// Something is missing of what the other side says to have sent.

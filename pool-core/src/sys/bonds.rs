@@ -89,7 +89,28 @@ pub fn be_signalled_by(end: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let owner = me.get().cast_signed();
     let leads = getpgid(None)?.as_raw_nonzero().get() == owner;
     // A negative number stands for a process group.
-    let owner = if leads { -owner } else { owner };
+    signal_on_events(end, if leads { -owner } else { owner }, signal)
+}
+
+/// Ties a process to this one: when the end that this returns is closed, by whatever end of this
+/// process, the kernel kills the other one. It keeps that process itself and not its number, which
+/// must be its own until this returns: one of a child that is not reaped.
+///
+/// The other process does nothing for it, and can undo nothing of it, so it may be any program. The
+/// connection's other end lies in the queue of this one.
+///
+/// # Errors
+/// When the system, a sandbox perhaps, refuses it.
+pub fn tie_process(pid: u32) -> io::Result<OwnedFd> {
+    let (ours, theirs) = connected_pair()?;
+    leave_with_other_end(theirs.as_fd(), theirs.as_fd())?;
+    signal_on_events(theirs.as_fd(), pid.cast_signed(), Signal::KILL.as_raw())?;
+    Ok(ours)
+}
+
+/// Makes the kernel send a signal to a process, or to a group (a negative number), whenever
+/// something happens at this end of a connection.
+fn signal_on_events(end: BorrowedFd<'_>, owner: libc::c_int, signal: i32) -> io::Result<()> {
     let set = |what, value: libc::c_int| {
         // SAFETY: the descriptor is open, and these take a number each.
         let done = unsafe { libc::fcntl(end.as_raw_fd(), what, value) };

@@ -31,7 +31,7 @@ mod waiting;
 
 #[cfg(target_os = "linux")]
 pub(crate) use bonds::own_tid;
-pub use bonds::{be_signalled_by, own_pid, starter};
+pub use bonds::{be_signalled_by, own_pid, starter, tie_process};
 #[cfg(target_os = "linux")]
 pub(crate) use bonds::{
     connected_pair, die_with_starter, hang_up, ignore_signals_of_files, is_hung_up,

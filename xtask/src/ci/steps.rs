@@ -160,11 +160,13 @@ impl Setting {
     }
 }
 
-/// Runs tests: like [`Setting::execute`], and they must sound like success.
+/// Runs tests: like [`Setting::execute`], and they must sound like success. None may be left out
+/// for want of a server, or of network namespaces: `.ci/run` installs what they need.
 fn run_tests(setting: &Setting, command: &str, backtrace: &str) -> Result<()> {
     let mut command = setting.cargo(command);
     command
         .env("TMPDIR", setting.leftovers.folder())
+        .env("PROCPOOL_CI", "1")
         .env("RUST_BACKTRACE", backtrace);
     alarms::run(command, TEST_LIMIT)
 }

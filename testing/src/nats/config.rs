@@ -1,0 +1,110 @@
+//! What a server is told.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::Authority;
+
+/// A server's configuration: JetStream, and a ping each second, so that a connection that is cut is
+/// noticed after two or three.
+#[derive(Clone, Debug)]
+pub struct Config {
+    address: String,
+    text: String,
+    jetstream: &'static str,
+}
+
+impl Config {
+    /// On the loopback device, without any authentication.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            address: "127.0.0.1".into(),
+            text: "ping_interval: \"1s\"\nping_max: 2\n".into(),
+            jetstream: "",
+        }
+    }
+
+    /// Reached from [machines](crate::machine::Machine) too.
+    #[must_use]
+    pub fn for_machines(mut self) -> Self {
+        self.address = "0.0.0.0".into();
+        self
+    }
+
+    /// How large a message may be.
+    #[must_use]
+    pub fn max_payload(self, bytes: u32) -> Self {
+        self.with(&format!("max_payload: {bytes}"))
+    }
+
+    /// Refuses streams in files.
+    #[must_use]
+    pub fn memory_only(mut self) -> Self {
+        self.jetstream = ", max_file: 0";
+        self
+    }
+
+    /// Lets in who has this token.
+    #[must_use]
+    pub fn token(self, token: &str) -> Self {
+        self.with(&format!("authorization {{ token: \"{token}\" }}"))
+    }
+
+    /// Lets in these users: each is a map in the configuration's language, such as
+    /// `user: a, password: b, permissions: { publish: [ "x.>" ] }`, or `nkey: U...`.
+    #[must_use]
+    pub fn users(self, users: &[&str]) -> Self {
+        let users: Vec<String> = users.iter().map(|user| format!("{{ {user} }}")).collect();
+        self.with(&format!(
+            "authorization {{ users: [ {} ] }}",
+            users.join(", ")
+        ))
+    }
+
+    /// Speaks TLS with a certificate of this authority, to clients of which it asks none.
+    #[must_use]
+    pub fn tls(self, authority: &Authority) -> Self {
+        let (certificate, key) = authority.server();
+        self.with(&format!(
+            "tls {{ cert_file: {certificate:?}, key_file: {key:?} }}"
+        ))
+    }
+
+    /// Speaks TLS with clients alone that have a certificate of this authority, too.
+    #[must_use]
+    pub fn mutual_tls(self, authority: &Authority) -> Self {
+        let (certificate, key) = authority.server();
+        let ca = authority.certificate();
+        self.with(&format!(
+            "tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true }}"
+        ))
+    }
+
+    /// More lines, in the configuration's language: accounts, for example.
+    #[must_use]
+    pub fn with(mut self, lines: &str) -> Self {
+        self.text.push_str(lines);
+        self.text.push('\n');
+        self
+    }
+
+    /// The text of the file.
+    pub(super) fn render(&self, port: u16, store: &Path) -> String {
+        let mut text = format!("listen: \"{}:{port}\"\n", self.address);
+        writeln!(
+            text,
+            "jetstream {{ store_dir: {store:?}{} }}",
+            self.jetstream
+        )
+        .expect("there is memory for text");
+        text.push_str(&self.text);
+        text
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
