@@ -369,6 +369,8 @@
 mod any_pool;
 
 pub use any_pool::AnyPool;
+#[cfg(feature = "cluster")]
+pub use procpool_cluster::{AgentInfo, ClusterPool, ClusterPoolBuilder, Storage};
 #[cfg(feature = "json")]
 pub use procpool_core::Json;
 #[cfg(feature = "progress")]
@@ -464,4 +466,6 @@ pub mod before_main;
 pub fn init() {
     #[cfg(feature = "spawn")]
     procpool_spawn::init();
+    #[cfg(feature = "cluster")]
+    procpool_cluster::init();
 }

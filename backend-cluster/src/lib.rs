@@ -3,14 +3,23 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![allow(dead_code, reason = "it is being built")]
 
+mod agent;
 mod agent_info;
+mod builder;
 mod client;
 mod clock;
 mod dispatcher;
+mod init;
 mod intake;
 mod link;
 mod local;
 mod message;
 mod nats;
+mod pool;
 #[cfg(test)]
 mod simulation;
+
+pub use agent_info::AgentInfo;
+pub use builder::{ClusterPoolBuilder, Storage};
+pub use init::init;
+pub use pool::ClusterPool;

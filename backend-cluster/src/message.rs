@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use procpool_core::{ContentId, Outcome, codec};
+use procpool_core::{ContentId, Outcome, TaskError, codec};
 use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -109,6 +109,8 @@ pub(crate) enum ToClient {
         piece: PieceId,
         outcomes: Vec<(u64, Outcome)>,
     },
+    /// All items of a piece that have no outcome end like this; in the lane for data.
+    Failed { piece: PieceId, error: TaskError },
     /// The item of this piece has emitted a value; in the lane for data.
     Value { piece: PieceId, value: Outcome },
     /// A value that handles in a result mean that comes next, in the lane for data.

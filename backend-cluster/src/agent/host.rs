@@ -70,7 +70,7 @@ impl Host {
             return Ok(pool.executor().clone());
         }
         let mut builder = SpawnPool::builder().processes(self.processes);
-        for name in super::options::VARIABLES {
+        for name in super::variables::ALL {
             builder = builder.env_remove(name);
         }
         let pool = builder

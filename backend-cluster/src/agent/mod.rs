@@ -3,6 +3,7 @@
 mod contents;
 mod host;
 mod options;
+pub(crate) mod variables;
 mod work;
 
 use std::collections::HashMap;
@@ -341,15 +342,14 @@ impl Agent {
             }
             ToAgent::Cancel { piece, kill } => {
                 let how = if kill { Cancel::Kill } else { Cancel::Cooperative };
-                let cancelled = match self.work.get_mut(&(client, piece)) {
-                    Some(work) => work.cancel(how),
-                    None => return,
+                let Some(work) = self.work.get_mut(&(client, piece)) else {
+                    return;
                 };
-                if let Some(count) = cancelled {
-                    // It has not begun.
-                    let error =
-                        TaskError::other(TaskErrorKind::Cancelled, "the task was cancelled");
-                    self.fail(client, piece, count, &error);
+                work.cancel(how);
+                if !work.has_begun() {
+                    let text = "the task was cancelled";
+                    let error = TaskError::other(TaskErrorKind::Cancelled, text);
+                    self.fail(client, piece, error);
                 }
             }
             ToAgent::Room { piece, values } => {
@@ -372,12 +372,12 @@ impl Agent {
                     self.contents.add(content);
                 }
                 self.host.provide(client, &self.contents);
-                let waiting: Vec<PieceId> = self
-                    .work
-                    .iter_mut()
-                    .filter(|((of, _), work)| *of == client && work.has_come(id))
-                    .map(|((_, piece), _)| *piece)
-                    .collect();
+                let mut waiting = Vec::new();
+                for ((of, piece), work) in &mut self.work {
+                    if *of == client && work.has_come(id) {
+                        waiting.push(*piece);
+                    }
+                }
                 for piece in waiting {
                     self.start(client, piece);
                 }
@@ -454,7 +454,7 @@ impl Agent {
         }
         let mut chunk = match work.take_chunk() {
             Some(Ok(chunk)) => chunk,
-            Some(Err(error)) => return self.fail(client, piece, 0..0, &error),
+            Some(Err(error)) => return self.fail(client, piece, error),
             None => {
                 return self.say(client, Lane::Control, &ToClient::Fetch { piece });
             }
@@ -493,21 +493,14 @@ impl Agent {
                 work.run(running, indices, emits, sent);
                 self.take_values(client, piece);
             }
-            Err(error) => self.fail(client, piece, indices, &error),
+            Err(error) => self.fail(client, piece, error),
         }
     }
 
-    /// All of a piece's items end like this. An empty range: it is not known which they are.
-    fn fail(
-        &mut self,
-        client: ClientId,
-        piece: PieceId,
-        items: std::ops::Range<usize>,
-        error: &TaskError,
-    ) {
-        let error = error.clone().with_machine(&self.machine);
-        let outcomes = items.map(|index| (index as u64, error.clone().into())).collect();
-        self.say(client, Lane::Data, &ToClient::Outcomes { piece, outcomes });
+    /// All of a piece's items that have no outcome end like this.
+    fn fail(&mut self, client: ClientId, piece: PieceId, error: TaskError) {
+        let error = error.with_machine(&self.machine);
+        self.say(client, Lane::Data, &ToClient::Failed { piece, error });
         self.work.remove(&(client, piece));
         self.intake.ended(client, piece);
     }
@@ -615,7 +608,7 @@ impl Agent {
 
     fn drop_work(&mut self, client: ClientId) {
         let of_client = self.work.extract_if(|(of, _), _| *of == client);
-        for (_, mut work) in of_client {
+        for (_, work) in of_client {
             work.cancel(Cancel::Kill);
         }
     }
@@ -625,7 +618,7 @@ impl Agent {
         let of_client = self
             .work
             .extract_if(|(of, _), work| *of == client && work.may_run());
-        for (_, mut work) in of_client {
+        for (_, work) in of_client {
             work.cancel(Cancel::Kill);
         }
     }
@@ -693,7 +686,7 @@ impl Agent {
                     self.start(client, piece);
                 }
                 Action::Discard { client, piece } | Action::Kill { client, piece } => {
-                    if let Some(mut work) = self.work.remove(&(client, piece)) {
+                    if let Some(work) = self.work.remove(&(client, piece)) {
                         work.cancel(Cancel::Kill);
                     }
                 }

@@ -3,31 +3,10 @@
 use std::env;
 use std::path::PathBuf;
 
+use super::variables::{
+    AUTHORITIES, BACKEND, CERTIFICATE, CREDENTIALS, KEY, NAME, PROCESSES, SERVER, TOKEN,
+};
 use crate::nats::ServerOptions;
-
-/// The server that the agent serves.
-const SERVER: &str = "PROCPOOL_AGENT";
-const PROCESSES: &str = "PROCPOOL_AGENT_PROCESSES";
-const BACKEND: &str = "PROCPOOL_AGENT_BACKEND";
-const NAME: &str = "PROCPOOL_AGENT_NAME";
-const CREDENTIALS: &str = "PROCPOOL_AGENT_CREDENTIALS";
-const TOKEN: &str = "PROCPOOL_AGENT_TOKEN";
-const AUTHORITIES: &str = "PROCPOOL_AGENT_TLS_CA";
-const CERTIFICATE: &str = "PROCPOOL_AGENT_TLS_CERT";
-const KEY: &str = "PROCPOOL_AGENT_TLS_KEY";
-
-/// All of them: what workers and programs that tasks start must not have.
-pub(crate) const VARIABLES: [&str; 9] = [
-    SERVER,
-    PROCESSES,
-    BACKEND,
-    NAME,
-    CREDENTIALS,
-    TOKEN,
-    AUTHORITIES,
-    CERTIFICATE,
-    KEY,
-];
 
 /// How workers are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

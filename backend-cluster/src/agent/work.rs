@@ -28,8 +28,6 @@ pub(crate) enum Report {
 pub(super) struct Work {
     /// It may run: the client knows.
     is_allowed: bool,
-    /// It was cancelled before it began.
-    is_cancelled: bool,
     bytes: Option<Vec<u8>>,
     /// What waits for values that handles in it mean.
     chunk: Option<EncodedChunk>,
@@ -65,7 +63,6 @@ impl Work {
     pub(super) fn waiting(bytes: Option<Vec<u8>>) -> Self {
         Self {
             is_allowed: false,
-            is_cancelled: false,
             bytes,
             chunk: None,
             needs: HashSet::new(),
@@ -124,20 +121,13 @@ impl Work {
         self.sent = sent;
     }
 
-    /// Says which items it has, if it has not begun.
-    pub(super) fn cancel(&mut self, how: Cancel) -> Option<Range<usize>> {
-        self.is_cancelled = true;
-        match &self.running {
-            Some(running) => {
-                running.cancel(how);
-                None
-            }
-            None => match self.take_chunk() {
-                Some(Ok(chunk)) => {
-                    Some(chunk.first_index()..chunk.first_index() + chunk.count())
-                }
-                _ => Some(0..0),
-            },
+    pub(super) fn has_begun(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(super) fn cancel(&self, how: Cancel) {
+        if let Some(running) = &self.running {
+            running.cancel(how);
         }
     }
 

@@ -619,6 +619,13 @@ impl Client {
             }
             ToClient::Need { piece, contents } => self.provide(key, piece, &contents),
             ToClient::Outcomes { piece, outcomes } => self.outcomes(key, piece, outcomes),
+            ToClient::Failed { piece, error } => {
+                if let Some((job, ranges)) = self.dispatcher.failed(key, piece) {
+                    for items in ranges {
+                        self.fail(job, items, &error);
+                    }
+                }
+            }
             ToClient::Value { piece, value } => {
                 let value = self.with_contents(key, piece, value);
                 if let Some(job) = self.dispatcher.emitted(key, piece)
@@ -823,10 +830,11 @@ impl Client {
         }
         let mut lost = Vec::new();
         for (key, session) in &mut self.sessions {
-            if has_slept {
+            let is_watched = self.dispatcher.watches(*key);
+            // Nobody has heard what was answered meanwhile, or nobody has asked again.
+            if has_slept || !is_watched {
                 session.link.forget_asking();
             }
-            let is_watched = self.dispatcher.watches(*key);
             if is_watched && up && now >= session.asked + ASK_EVERY {
                 session.asked = now;
                 session.link.ask();

@@ -352,6 +352,21 @@ impl Dispatcher {
         }
     }
 
+    /// An agent cannot run this. Says which items have no outcome.
+    pub(crate) fn failed(
+        &mut self,
+        agent: AgentId,
+        piece: PieceId,
+    ) -> Option<(JobId, Vec<Range<usize>>)> {
+        if self.agent_of(piece) != Some(agent) {
+            return None;
+        }
+        let it = self.pieces.get_mut(&piece)?;
+        let failed = (it.job, it.pending.take_all());
+        self.end(piece);
+        Some(failed)
+    }
+
     /// A value that the item of this piece has emitted has arrived from this agent. `None`: nobody
     /// wants it.
     pub(crate) fn emitted(&mut self, agent: AgentId, piece: PieceId) -> Option<JobId> {

@@ -282,6 +282,11 @@ impl Link {
         self.asked_since
     }
 
+    /// What was asked does not count: this side was not there to hear the answer.
+    pub(crate) fn forget_asking(&mut self) {
+        self.asked_since = None;
+    }
+
     /// Something is missing of what the other side says to have sent.
     pub(crate) fn has_gap(&self) -> bool {
         self.inbound.iter().any(Inbound::has_gap)
