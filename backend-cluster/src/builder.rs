@@ -184,8 +184,7 @@ impl ClusterPoolBuilder {
                         return;
                     }
                 };
-                let client =
-                    Client::new(connection, answers, settings, of_thread, commands).await;
+                let client = Client::new(connection, answers, settings, of_thread, commands).await;
                 match client {
                     Ok((client, subscriptions)) => {
                         let _ = sender.send(Ok(()));

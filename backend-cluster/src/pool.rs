@@ -123,6 +123,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     fn take(&self, chunk: Chunk) {
         let (chunk, completion) = chunk.into_parts();
+        self.shared.chunk_begins();
         // Without a thread, the completion fails what it has when it is dropped.
         self.shared.tell(Command::Submit { chunk, completion });
     }
@@ -133,7 +134,10 @@ impl Executor for Cluster {
         let mut state = self.shared.lock();
         if state.is_closed {
             drop(state);
-            return chunk.finish(&TaskError::other(TaskErrorKind::Closed, "the pool is closed"));
+            return chunk.finish(&TaskError::other(
+                TaskErrorKind::Closed,
+                "the pool is closed",
+            ));
         }
         state.stats.submitted += chunk.count() as u64;
         drop(state);
@@ -142,9 +146,16 @@ impl Executor for Cluster {
 
     fn resubmit(&self, chunk: Chunk) {
         if self.shared.lock().has_ended {
-            return chunk.finish(&TaskError::other(TaskErrorKind::Closed, "the pool is closed"));
+            return chunk.finish(&TaskError::other(
+                TaskErrorKind::Closed,
+                "the pool is closed",
+            ));
         }
         self.take(chunk);
+    }
+
+    fn has_idle_worker(&self, _look_again: bool) -> bool {
+        self.shared.has_idle_worker()
     }
 
     fn cancel(&self, call: CallId, how: Cancel) -> bool {

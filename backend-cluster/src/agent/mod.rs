@@ -101,7 +101,10 @@ impl Agent {
         let gone = |error: async_nats::SubscribeError| format!("the server is gone: {error}");
         let subscriptions = Subscriptions {
             answers,
-            frames: client.subscribe(subjects.for_agent(id)).await.map_err(gone)?,
+            frames: client
+                .subscribe(subjects.for_agent(id))
+                .await
+                .map_err(gone)?,
             questions: client.subscribe(subjects.who()).await.map_err(gone)?,
             others: client.subscribe(Subjects::other()).await.map_err(gone)?,
         };
@@ -155,7 +158,7 @@ impl Agent {
                 }
                 Some(message) = answers.next() => {
                     self.notice_connection();
-                    self.answer(message);
+                    self.answer(&message);
                 }
                 Some(report) = reports.recv() => {
                     let mut all = vec![report];
@@ -193,7 +196,9 @@ impl Agent {
         self.is_leaving = true;
         self.intake.leave();
         for session in self.sessions.values_mut() {
-            session.link.send(Lane::Control, to_bytes(&ToClient::Leaving));
+            session
+                .link
+                .send(Lane::Control, to_bytes(&ToClient::Leaving));
         }
     }
 
@@ -306,7 +311,8 @@ impl Agent {
         if let Some(echo) = session.link.echo() {
             self.intake.lease(client, echo + LEASE);
         }
-        while let Some(message) = (self.sessions.get_mut(&client)).and_then(|it| it.link.poll_message())
+        while let Some(message) =
+            (self.sessions.get_mut(&client)).and_then(|it| it.link.poll_message())
         {
             match from_bytes::<ToAgent>(&message) {
                 Some(message) => self.hear(client, message),
@@ -341,7 +347,11 @@ impl Agent {
                 self.work.remove(&(client, piece));
             }
             ToAgent::Cancel { piece, kill } => {
-                let how = if kill { Cancel::Kill } else { Cancel::Cooperative };
+                let how = if kill {
+                    Cancel::Kill
+                } else {
+                    Cancel::Cooperative
+                };
                 let Some(work) = self.work.get_mut(&(client, piece)) else {
                     return;
                 };
@@ -388,31 +398,23 @@ impl Agent {
     }
 
     /// An answer of the server's: a delivery, for the most part.
-    fn answer(&mut self, message: Message) {
-        let Some(token) = self.connection.token(&message) else {
-            return;
-        };
-        let number = token.get(1..).and_then(|it| u64::from_str_radix(it, 16).ok());
-        match (token.as_bytes().first(), number) {
+    fn answer(&mut self, message: &Message) {
+        // A delivery comes under the subject that it was published to.
+        let token = self.connection.token(message);
+        if let Some(client) = token.and_then(|it| it.strip_prefix('c')) {
             // A client was asked, and is not there.
-            (Some(b'c'), Some(client)) if is_unheard(&message) => {
-                if let Some(session) = self.sessions.get_mut(&client) {
-                    session.gone_since.get_or_insert_with(clock::now);
-                }
+            if is_unheard(message)
+                && let Ok(client) = u64::from_str_radix(client, 16)
+                && let Some(session) = self.sessions.get_mut(&client)
+            {
+                session.gone_since.get_or_insert_with(clock::now);
             }
-            (Some(b'p'), _) => {
-                let token = token.to_owned();
-                match self.pulls.given(&token, &message) {
-                    Given::Delivery { time } => self.delivery(time, &message),
-                    Given::Over { is_refused } => {
-                        if is_refused {
-                            self.pull_at = clock::now() + AGAIN;
-                        }
-                    }
-                    Given::Nothing => {}
-                }
-            }
-            _ => {}
+            return;
+        }
+        match self.pulls.given(message) {
+            Given::Delivery { time } => self.delivery(time, message),
+            Given::Over { is_refused: true } => self.pull_at = clock::now() + AGAIN,
+            Given::Over { is_refused: false } | Given::Nothing => {}
         }
     }
 
@@ -428,7 +430,8 @@ impl Agent {
         };
         self.meet(client);
         let key = (client, delivery.id);
-        self.acknowledgements.insert(key, acknowledgement.to_string());
+        self.acknowledgements
+            .insert(key, acknowledgement.to_string());
         let arrival = Arrival {
             client,
             delivery: delivery.id,
@@ -677,7 +680,9 @@ impl Agent {
                     // Behind everything that was said.
                     self.send_frames().await;
                     let note = note.to_le_bytes().to_vec();
-                    self.connection.send(self.subjects.note(self.id), note).await;
+                    self.connection
+                        .send(self.subjects.note(self.id), note)
+                        .await;
                 }
                 Action::Run { client, piece } => {
                     if let Some(work) = self.work.get_mut(&(client, piece)) {
@@ -704,11 +709,12 @@ impl Agent {
             }
         }
         self.send_frames().await;
-        let wants = self.wants();
-        if wants > 0 && self.connection.is_up() && clock::now() >= self.pull_at {
-            let (token, request) = self.pulls.ask(wants);
-            let subject = self.subjects.pull();
-            self.connection.request(subject, &token, request).await;
+        if self.connection.is_up() && clock::now() >= self.pull_at {
+            for _ in 0..self.wants() {
+                let request = self.pulls.ask();
+                let subject = self.subjects.pull();
+                self.connection.request(subject, "p", request).await;
+            }
         }
     }
 

@@ -93,7 +93,9 @@ impl Work {
         if let Some(chunk) = self.chunk.take() {
             return Some(Ok(chunk));
         }
-        self.bytes.take().map(|bytes| EncodedChunk::from_bytes(&bytes))
+        self.bytes
+            .take()
+            .map(|bytes| EncodedChunk::from_bytes(&bytes))
     }
 
     pub(super) fn wait_for(&mut self, chunk: EncodedChunk, needs: HashSet<ContentId>) {

@@ -318,6 +318,7 @@ impl Client {
         let (job, call) = (self.last_job, completion.call());
         let items = completion.indices();
         if completion.is_abandoned() {
+            self.shared.chunk_ended();
             self.count(items.len(), Some(TaskErrorKind::Cancelled));
             completion.finish(&cancelled());
             return;
@@ -390,7 +391,11 @@ impl Client {
     }
 
     fn forget(&mut self, job: JobId) {
-        if let Some(it) = self.jobs.remove(&job)
+        let removed = self.jobs.remove(&job);
+        if removed.is_some() {
+            self.shared.chunk_ended();
+        }
+        if let Some(it) = removed
             && let Some(jobs) = self.calls.get_mut(&it.call)
         {
             jobs.retain(|other| *other != job);
@@ -419,6 +424,7 @@ impl Client {
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
         for job in jobs {
             if let Some(it) = self.jobs.remove(&job) {
+                self.shared.chunk_ended();
                 self.count(it.left, Some(error.kind()));
                 it.completion.finish(error);
             }
@@ -496,7 +502,10 @@ impl Client {
         }
         session.heard_in = self.connections;
         self.dispatcher.reachable(key);
-        while let Some(message) = self.sessions.get_mut(&key).and_then(|it| it.link.poll_message())
+        while let Some(message) = self
+            .sessions
+            .get_mut(&key)
+            .and_then(|it| it.link.poll_message())
         {
             match from_bytes::<ToClient>(&message) {
                 Some(message) => self.hear(key, message),

@@ -15,6 +15,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     slots: AtomicUsize,
+    /// How many chunks have not ended.
+    chunks: AtomicUsize,
     pub(crate) callbacks: Callbacks,
     commands: UnboundedSender<Command>,
 }
@@ -36,6 +38,7 @@ impl Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
             slots: AtomicUsize::new(0),
+            chunks: AtomicUsize::new(0),
             callbacks: Callbacks::new(),
             commands,
         }
@@ -53,6 +56,20 @@ impl Shared {
 
     pub(crate) fn slots(&self) -> usize {
         self.slots.load(Ordering::Relaxed)
+    }
+
+    /// One more chunk is under way.
+    pub(crate) fn chunk_begins(&self) {
+        self.chunks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn chunk_ended(&self) {
+        self.chunks.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a worker has nothing to do, and nothing is on its way to it.
+    pub(crate) fn has_idle_worker(&self) -> bool {
+        self.chunks.load(Ordering::Relaxed) < self.slots()
     }
 
     /// The agents are these now.

@@ -463,7 +463,8 @@ impl Dispatcher {
         let ended = self.withdraw(job);
         for piece in self.jobs.get(&job).cloned().unwrap_or_default() {
             if let Some(agent) = self.agent_of(piece) {
-                self.actions.push_back(Action::Cancel { agent, piece, kill });
+                self.actions
+                    .push_back(Action::Cancel { agent, piece, kill });
             }
         }
         ended

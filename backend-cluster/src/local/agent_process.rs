@@ -36,8 +36,9 @@ impl AgentProcess {
             let what = what.to_owned();
             move |error: io::Error| LaunchError::new(what.clone()).caused_by(error)
         };
-        let program = std::env::current_exe()
-            .map_err(caused("cannot find this program, which its agents are, too"))?;
+        let program = std::env::current_exe().map_err(caused(
+            "cannot find this program, which its agents are, too",
+        ))?;
         #[allow(
             clippy::disallowed_methods,
             reason = "an agent is this program, executed again: it inherits what any program does"

@@ -1,6 +1,5 @@
 //! What an agent has asked the queue for.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::Message;
@@ -9,11 +8,11 @@ use async_nats::Message;
 /// agent sends nothing.
 const EXPIRES: Duration = Duration::from_secs(300);
 
-/// The requests that are open.
+/// The requests that are open. Each is for one delivery: what comes does not say which request it
+/// answers.
 #[derive(Debug, Default)]
 pub(crate) struct Pulls {
-    open: HashMap<u64, usize>,
-    last: u64,
+    open: usize,
 }
 
 /// What an answer to a request is.
@@ -30,48 +29,40 @@ pub(crate) enum Given {
 impl Pulls {
     /// How many deliveries may come.
     pub(crate) fn open(&self) -> usize {
-        self.open.values().sum()
+        self.open
     }
 
-    /// A request for so many deliveries: its token, and what it says.
-    pub(crate) fn ask(&mut self, deliveries: usize) -> (String, Vec<u8>) {
-        self.last += 1;
-        self.open.insert(self.last, deliveries);
+    /// A request for one more delivery.
+    pub(crate) fn ask(&mut self) -> Vec<u8> {
+        self.open += 1;
         let nanoseconds = EXPIRES.as_nanos();
-        let request = format!(r#"{{"batch":{deliveries},"expires":{nanoseconds}}}"#);
-        (format!("p{}", self.last), request.into_bytes())
+        format!(r#"{{"batch":1,"expires":{nanoseconds}}}"#).into_bytes()
     }
 
-    /// An answer with such a token has come.
-    pub(crate) fn given(&mut self, token: &str, message: &Message) -> Given {
-        let Some(number) = token.strip_prefix('p').and_then(|it| it.parse().ok()) else {
-            return Given::Nothing;
-        };
+    /// An answer has come.
+    pub(crate) fn given(&mut self, message: &Message) -> Given {
         if let Some(status) = message.status {
             // 100 is a heartbeat.
             if status.as_u16() == 100 {
                 return Given::Nothing;
             }
-            self.open.remove(&number);
+            self.open = self.open.saturating_sub(1);
             return Given::Over {
                 is_refused: status.as_u16() != 408,
             };
         }
-        if let Some(left) = self.open.get_mut(&number) {
-            *left -= 1;
-            if *left == 0 {
-                self.open.remove(&number);
-            }
-        }
         match message.reply.as_deref().and_then(times_given) {
-            Some(time) => Given::Delivery { time },
+            Some(time) => {
+                self.open = self.open.saturating_sub(1);
+                Given::Delivery { time }
+            }
             None => Given::Nothing,
         }
     }
 
     /// The connection was lost, and the server has forgotten them.
     pub(crate) fn forget(&mut self) {
-        self.open.clear();
+        self.open = 0;
     }
 }
 
@@ -100,7 +91,12 @@ mod tests {
         assert_eq!(times_given(short), Some(3));
         let long = "$JS.ACK.domain.hash.S.agents.2.10.11.1700000000000000000.0.x";
         assert_eq!(times_given(long), Some(2));
-        for other in ["", "$JS.ACK", "a.b.c.d.e.f.g.h.i", "$JS.ACK.S.agents.x.1.1.1.1"] {
+        for other in [
+            "",
+            "$JS.ACK",
+            "a.b.c.d.e.f.g.h.i",
+            "$JS.ACK.S.agents.x.1.1.1.1",
+        ] {
             assert_eq!(times_given(other), None);
         }
     }
@@ -108,11 +104,9 @@ mod tests {
     #[test]
     fn what_was_asked_for_is_counted() {
         let mut pulls = Pulls::default();
-        let (token, request) = pulls.ask(2);
-        assert!(request.starts_with(br#"{"batch":2,"#));
-        assert_eq!((token.as_str(), pulls.open()), ("p1", 2));
-        pulls.ask(1);
-        assert_eq!(pulls.open(), 3);
+        assert!(pulls.ask().starts_with(br#"{"batch":1,"#));
+        pulls.ask();
+        assert_eq!(pulls.open(), 2);
         pulls.forget();
         assert_eq!(pulls.open(), 0);
     }

@@ -36,7 +36,10 @@ impl fmt::Display for ConnectError {
 
 impl ConnectError {
     pub(crate) fn lost(options: &ServerOptions, error: &dyn fmt::Display) -> Self {
-        Self(format!("the NATS server at {} is gone: {error}", options.url))
+        Self(format!(
+            "the NATS server at {} is gone: {error}",
+            options.url
+        ))
     }
 }
 
