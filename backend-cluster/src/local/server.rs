@@ -271,7 +271,8 @@ mod tests {
 
     use procpool_testing::again::{self, Again};
     use procpool_testing::nats;
-    use procpool_testing::procfs::{self, wait_for_death};
+    use procpool_testing::procfs::{self, wait_for_death, wait_until};
+    use procpool_testing::watchdog;
 
     use super::*;
 
@@ -402,8 +403,12 @@ mod tests {
         };
         assert_eq!(server.ended(), None);
         procfs::signal(server.child.id(), Signal::KILL);
-        wait_for_death(&[server.child.id()]);
-        let ended = server.ended().unwrap();
+        let mut ended = None;
+        wait_until(|| {
+            ended = server.ended();
+            ended.is_some()
+        });
+        let ended = ended.unwrap();
         assert!(ended.contains("signal: 9"), "{ended}");
         assert!(ended.contains("Server is ready"), "{ended}");
     }
@@ -488,6 +493,8 @@ mod tests {
         if nats::program_or_skip("it_dies_with_its_program_and_leaves_no_folder").is_none() {
             return;
         }
+        watchdog::start();
+        let _watched = watchdog::watch("it_dies_with_its_program_and_leaves_no_folder".into());
         let test = "local::server::tests::be_a_program_with_a_server";
         let arguments = ["--exact", test, "--nocapture"].map(AsRef::as_ref);
         let mut program = Again::new("server").args(&arguments).start();
