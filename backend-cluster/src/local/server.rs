@@ -285,6 +285,9 @@ mod tests {
     /// What the server answers to somebody who comes with this token and pings.
     fn answer(server: &Server, token: &str) -> String {
         let mut stream = TcpStream::connect(server.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
         let greeting = lines.next().unwrap().unwrap();
         assert!(greeting.starts_with("INFO "), "{greeting}");
@@ -311,6 +314,19 @@ mod tests {
             let refused = answer(&server, token);
             assert!(refused.contains("Authorization Violation"), "{refused}");
         }
+    }
+
+    #[test]
+    fn it_goes_on_however_much_it_says() {
+        let Some(server) = started("it_goes_on_however_much_it_says") else {
+            return;
+        };
+        // It says something of each, and more than fits into a pipe of all.
+        for _ in 0..2000 {
+            let refused = answer(&server, "wrong");
+            assert!(refused.contains("Authorization Violation"), "{refused}");
+        }
+        assert_eq!(answer(&server, server.token()), "PONG");
     }
 
     #[test]
