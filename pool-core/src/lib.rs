@@ -104,6 +104,8 @@ pub use task::executor::{Cancel, Executor};
 pub use task::open_input::OpenInput;
 pub use task::options::ChunkOptions;
 pub use task::outcome::Outcome;
+#[doc(hidden)]
+pub use task::outcome_batch::OutcomeBatch;
 #[cfg(feature = "json")]
 pub use value::json::Json;
 pub use value::portable::Portable;

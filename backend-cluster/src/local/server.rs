@@ -271,7 +271,8 @@ mod tests {
 
     use procpool_testing::again::{self, Again};
     use procpool_testing::nats;
-    use procpool_testing::procfs::{self, wait_for_death};
+    use procpool_testing::procfs::{self, wait_for_death, wait_until};
+    use procpool_testing::watchdog;
 
     use super::*;
 
@@ -284,6 +285,9 @@ mod tests {
     /// What the server answers to somebody who comes with this token and pings.
     fn answer(server: &Server, token: &str) -> String {
         let mut stream = TcpStream::connect(server.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
         let greeting = lines.next().unwrap().unwrap();
         assert!(greeting.starts_with("INFO "), "{greeting}");
@@ -310,6 +314,19 @@ mod tests {
             let refused = answer(&server, token);
             assert!(refused.contains("Authorization Violation"), "{refused}");
         }
+    }
+
+    #[test]
+    fn it_goes_on_however_much_it_says() {
+        let Some(server) = started("it_goes_on_however_much_it_says") else {
+            return;
+        };
+        // It says something of each, and more than fits into a pipe of all.
+        for _ in 0..2000 {
+            let refused = answer(&server, "wrong");
+            assert!(refused.contains("Authorization Violation"), "{refused}");
+        }
+        assert_eq!(answer(&server, server.token()), "PONG");
     }
 
     #[test]
@@ -402,8 +419,12 @@ mod tests {
         };
         assert_eq!(server.ended(), None);
         procfs::signal(server.child.id(), Signal::KILL);
-        wait_for_death(&[server.child.id()]);
-        let ended = server.ended().unwrap();
+        let mut ended = None;
+        wait_until(|| {
+            ended = server.ended();
+            ended.is_some()
+        });
+        let ended = ended.unwrap();
         assert!(ended.contains("signal: 9"), "{ended}");
         assert!(ended.contains("Server is ready"), "{ended}");
     }
@@ -488,6 +509,8 @@ mod tests {
         if nats::program_or_skip("it_dies_with_its_program_and_leaves_no_folder").is_none() {
             return;
         }
+        watchdog::start();
+        let _watched = watchdog::watch("it_dies_with_its_program_and_leaves_no_folder".into());
         let test = "local::server::tests::be_a_program_with_a_server";
         let arguments = ["--exact", test, "--nocapture"].map(AsRef::as_ref);
         let mut program = Again::new("server").args(&arguments).start();

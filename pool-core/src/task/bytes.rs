@@ -165,6 +165,15 @@ impl From<Buffer> for Bytes {
     }
 }
 
+impl From<Bytes> for Buffer {
+    fn from(bytes: Bytes) -> Self {
+        match bytes {
+            Bytes::Heap(bytes) => Arc::try_unwrap(bytes).unwrap_or_else(|bytes| (*bytes).clone()),
+            bytes => bytes.as_slice().into_owned().into(),
+        }
+    }
+}
+
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.len())

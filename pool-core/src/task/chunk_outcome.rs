@@ -9,7 +9,9 @@ use super::call_id::CallId;
 use super::chunk_ext::{ChunkExt, Retry};
 use super::item_metrics::ItemMetrics;
 use super::options::Timeout;
+use super::outcome::Outcome;
 use super::traced::Traced;
+use crate::broadcast::{Belongings, Needs};
 use crate::codec::{self, CodecError, Memory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::item_run::Run;
@@ -275,7 +277,8 @@ impl ChunkOutcome {
         if let Outcomes::Many { records, errors } = &self.outcomes {
             let mut rest = &records[..];
             while index < end {
-                let Some((outcome, after)) = split_record(rest, errors) else {
+                let Some((outcome, after)) = split_record(rest, |place| error_at(errors, place))
+                else {
                     break;
                 };
                 rest = after;
@@ -297,6 +300,37 @@ impl ChunkOutcome {
                 Outcomes::One(None) | Outcomes::Many { .. } => visit(index, Err(rubbish())),
             }
         }
+    }
+
+    /// Gives the outcome of each item, with its index, as it travels.
+    pub(super) fn into_each(mut self, mut give: impl FnMut(usize, Outcome)) {
+        let took_ns = self.took_ns / u64::from(self.count.max(1));
+        let losses = self.item_metrics().map_or(0, ItemMetrics::losses);
+        let runs = self.take_runs();
+        let belongings = self.ext.take().map(|ext| ext.into_belongings());
+        let Belongings {
+            memory,
+            descriptors,
+        } = belongings.unwrap_or_default();
+        self.visit(self.first, |index, result| {
+            let needs = match result {
+                Ok(bytes) if !memory.is_empty() => Needs::of_value(bytes, &memory),
+                _ => Needs::default(),
+            };
+            let outcome = Outcome {
+                result: result.map(|bytes| {
+                    Bytes::from(bytes).with(Belongings {
+                        memory: Vec::new(),
+                        descriptors: descriptors.clone(),
+                    })
+                }),
+                took_ns,
+                run: runs.get(index - self.first).cloned(),
+                losses,
+                needs,
+            };
+            give(index, outcome);
+        });
     }
 
     /// The bytes of each value, if all items have one and each has this many bytes.
@@ -334,20 +368,32 @@ impl ChunkOutcome {
             Outcomes::One(outcome) => outcome.unwrap_or_else(|| Err(rubbish())),
             Outcomes::All(error) => Err(error),
             // The rest of its chunk is in other outcomes.
-            Outcomes::Many { records, errors } => match split_record(&records, &errors) {
-                Some((outcome, _)) => Ok(with(Bytes::from(outcome?))),
-                None => Err(rubbish()),
-            },
+            Outcomes::Many { records, errors } => {
+                match split_record(&records, |place| error_at(&errors, place)) {
+                    Some((outcome, _)) => Ok(with(Bytes::from(outcome?))),
+                    None => Err(rubbish()),
+                }
+            }
         }
     }
 }
 
-/// What a record says: the bytes of a value, or an error.
-type Record<'a> = Result<&'a [u8], TaskError>;
+/// The error that a record names.
+#[cold]
+fn error_at(errors: &[TaskError], place: usize) -> TaskError {
+    errors.get(place).cloned().unwrap_or_else(rubbish)
+}
 
-/// The first record as an outcome, and what follows it.
+/// What a record says: the bytes of a value, or an error.
+type Record<'a, E> = Result<&'a [u8], E>;
+
+/// The first record as an outcome, and what follows it. `error` is given the place of the error
+/// that the record names.
 #[inline]
-fn split_record<'a>(records: &'a [u8], errors: &[TaskError]) -> Option<(Record<'a>, &'a [u8])> {
+pub(super) fn split_record<E>(
+    records: &[u8],
+    error: impl FnOnce(usize) -> E,
+) -> Option<(Record<'_, E>, &[u8])> {
     if let Some((word, rest)) = records.split_first_chunk::<4>()
         && let Some(len) = protocol::Head::value_len(u32::from_le_bytes(*word))
     {
@@ -360,8 +406,7 @@ fn split_record<'a>(records: &'a [u8], errors: &[TaskError]) -> Option<(Record<'
         let (bytes, rest) = rest.split_at_checked(len)?;
         Some((Ok(bytes), rest))
     } else {
-        let error = errors.get(len).cloned().unwrap_or_else(rubbish);
-        Some((Err(error), rest))
+        Some((Err(error(len)), rest))
     }
 }
 
@@ -419,6 +464,18 @@ impl Errors {
     }
 }
 
+impl From<Vec<TaskError>> for Errors {
+    fn from(errors: Vec<TaskError>) -> Self {
+        Self((!errors.is_empty()).then(|| Box::new(errors)))
+    }
+}
+
+impl Errors {
+    pub(super) fn into_vec(self) -> Vec<TaskError> {
+        self.0.map_or_else(Vec::new, |errors| *errors)
+    }
+}
+
 impl Deref for Errors {
     type Target = [TaskError];
 
@@ -438,6 +495,16 @@ impl Outcomes {
                 errors: Errors::default(),
             }
         }
+    }
+
+    /// The same error for each of so many items.
+    pub(super) fn with_errors(count: u32, error: TaskError) -> Self {
+        let mut records = Buffer::default();
+        for _ in 0..count {
+            push_head(&mut records, RecordKind::Failure, 0);
+        }
+        let errors = Errors::from(vec![error]);
+        Self::Many { records, errors }
     }
 
     pub(crate) fn push_value(&mut self, bytes: &[u8]) {

@@ -14,6 +14,7 @@ use super::chunk_outcome::{ChunkOutcome, CompletionSink, Outcomes, dropped, sett
 use super::emissions::Emissions;
 use super::encoded_chunk::EncodedChunk;
 use super::outcome::Outcome;
+use super::outcome_batch::OutcomeBatch;
 use crate::broadcast::{Belongings, ContentId, Needs};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::item_run::Run;
@@ -184,7 +185,7 @@ impl Completion {
             let all = (0..outcomes.len()).map(claim);
             all.map(|claimed| claimed.is_some()).collect()
         };
-        let mut batch = OutcomeBatch::default();
+        let mut batch = Neighbours::default();
         for (at, (outcome, is_accepted)) in outcomes.into_iter().zip(accepted).enumerate() {
             if !is_accepted {
                 let refused = refused.get_or_insert(Refused { index, count: 0 });
@@ -211,6 +212,38 @@ impl Completion {
             None => Ok(()),
             Some(refused) => Err(refused),
         }
+    }
+
+    /// The same of outcomes that have come together.
+    ///
+    /// # Errors
+    /// The same.
+    #[doc(hidden)]
+    pub fn complete_batch(&self, batch: OutcomeBatch) -> Result<(), Refused> {
+        let indices = batch.indices();
+        let first = indices.start;
+        let part = match batch.into_plain() {
+            Ok(part) => part,
+            Err(outcomes) => return self.complete_from(first, outcomes),
+        };
+        let place = first.checked_sub(self.first);
+        if !place.is_some_and(|place| self.lock().claim_range(place, indices.len())) {
+            // Some of them, perhaps.
+            let mut outcomes = Vec::with_capacity(indices.len());
+            part.into_each(|_, outcome| outcomes.push(outcome));
+            return self.complete_from(first, outcomes);
+        }
+        let ext = self.part(first, indices.len(), 0, Vec::new(), Belongings::default());
+        self.send(ChunkOutcome { ext, ..part });
+        Ok(())
+    }
+
+    /// The same as [`missing`](Self::missing) of outcomes that have come together.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn missing_in(&self, batch: &OutcomeBatch) -> Vec<ContentId> {
+        let all = batch.each().iter();
+        all.flat_map(|outcome| self.missing(outcome)).collect()
     }
 
     /// Every item that has no outcome fails with this error.
@@ -299,7 +332,7 @@ impl Completion {
         }
     }
 
-    fn deliver(&self, batch: OutcomeBatch) {
+    fn deliver(&self, batch: Neighbours) {
         let count = batch.count;
         if count == 0 {
             return;
@@ -441,7 +474,7 @@ struct Translated {
 
 /// The outcomes of neighbours.
 #[derive(Default)]
-struct OutcomeBatch {
+struct Neighbours {
     first: usize,
     count: u32,
     results: Vec<Result<Bytes, TaskError>>,
@@ -451,7 +484,7 @@ struct OutcomeBatch {
     belongings: Belongings,
 }
 
-impl OutcomeBatch {
+impl Neighbours {
     fn add(&mut self, translated: Translated) {
         self.count += 1;
         self.losses = translated.losses;
@@ -489,6 +522,27 @@ impl Pending {
         *word |= bit;
         self.left -= usize::from(is_free);
         is_free
+    }
+
+    /// The same of all these items. `false`: one of them has one, or there are not as many, and none
+    /// is taken.
+    fn claim_range(&mut self, place: usize, count: usize) -> bool {
+        let Some(end) = place.checked_add(count).filter(|end| *end <= self.count) else {
+            return false;
+        };
+        // Those of the items that this word has.
+        let bits = |word: usize| {
+            let (from, to) = (place.max(word * 64), end.min(word * 64 + 64));
+            let ones = u64::MAX >> (64 - (to - from));
+            ones << (from % 64)
+        };
+        let words = place / 64..end.div_ceil(64);
+        if count == 0 || words.clone().any(|word| self.done[word] & bits(word) != 0) {
+            return false;
+        }
+        words.for_each(|word| self.done[word] |= bits(word));
+        self.left -= count;
+        true
     }
 
     fn claim_all(&mut self) {

@@ -18,9 +18,9 @@ use super::chunk_outcome::{ChunkOutcome, CompletionSink, reported};
 use super::context::{Context, MAX_CONTEXT};
 use super::emissions::{Emissions, Next};
 use super::executor::{Cancel, Executor};
-use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout, WaitingOptions};
 use super::outcome::{Outcome, from_bytes, to_bytes};
+use super::outcome_batch::OutcomeBatch;
 use crate::broadcast::{Attachments, Belongings, BroadcastContent, ContentId, Needs, SharedMemory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::item_run::Run;
@@ -429,7 +429,7 @@ impl EncodedChunk {
         executor: &Arc<dyn Executor>,
         sink: impl Fn(usize, Outcome) + Send + Sync + 'static,
     ) -> Submitted {
-        self.submit_with(executor, None, sink)
+        self.submit_with(executor, None, one_by_one(sink))
     }
 
     /// The same of an item that [emits values](ChunkOptions::emits). They are taken by
@@ -440,22 +440,40 @@ impl EncodedChunk {
         executor: &Arc<dyn Executor>,
         sink: impl Fn(usize, Outcome) + Send + Sync + 'static,
     ) -> Submitted {
-        let emissions = self.options().emits.map(Emissions::new).map(Arc::new);
-        self.submit_with(executor, emissions, sink)
+        self.submit_with(executor, self.emissions(), one_by_one(sink))
+    }
+
+    /// The same, of whatever items, and `sink` is given the outcomes that come together at once.
+    #[doc(hidden)]
+    pub fn batch_to(
+        &self,
+        executor: &Arc<dyn Executor>,
+        sink: impl Fn(OutcomeBatch) + Send + Sync + 'static,
+    ) -> Submitted {
+        let take = move |part| {
+            let batch = OutcomeBatch::of(part);
+            catch_and_discard(|| sink(batch));
+        };
+        self.submit_with(executor, self.emissions(), take)
+    }
+
+    /// Where the values go that the item emits, if it does so.
+    fn emissions(&self) -> Option<Arc<Emissions>> {
+        self.options().emits.map(Emissions::new).map(Arc::new)
     }
 
     fn submit_with(
         &self,
         executor: &Arc<dyn Executor>,
         emissions: Option<Arc<Emissions>>,
-        sink: impl Fn(usize, Outcome) + Send + Sync + 'static,
+        take: impl Fn(ChunkOutcome) + Send + Sync + 'static,
     ) -> Submitted {
         let forward = Arc::new(Forward {
             // Also where it is one: its outcome should come as soon as it is cancelled.
             call: CallId::of_many(),
             is_abandoned: AtomicBool::new(false),
             emissions: emissions.clone(),
-            sink,
+            take,
         });
         let submitted = Submitted {
             executor: executor.clone(),
@@ -497,6 +515,11 @@ impl EncodedChunk {
         }
         submitted
     }
+}
+
+/// Gives each outcome to `sink`, whose panics are dropped.
+fn one_by_one(sink: impl Fn(usize, Outcome)) -> impl Fn(ChunkOutcome) {
+    move |part| part.into_each(|index, outcome| catch_and_discard(|| sink(index, outcome)))
 }
 
 /// The outcomes of items on their way to a user's function, one after the other.
@@ -584,52 +607,27 @@ trait Abandon: CompletionSink {
 }
 
 /// Hands on the outcomes of a chunk.
-struct Forward<S> {
+struct Forward<T> {
     call: CallId,
     is_abandoned: AtomicBool,
     emissions: Option<Arc<Emissions>>,
-    sink: S,
+    /// Does not panic.
+    take: T,
 }
 
-impl<S: Fn(usize, Outcome) + Send + Sync> CompletionSink for Forward<S> {
+impl<T: Fn(ChunkOutcome) + Send + Sync> CompletionSink for Forward<T> {
     fn call(&self) -> CallId {
         self.call
     }
 
-    fn complete(&self, mut part: ChunkOutcome) {
+    fn complete(&self, part: ChunkOutcome) {
         if let Some(emissions) = &self.emissions {
             match part.count {
                 0 => return emissions.wake(),
                 _ => emissions.end(),
             }
         }
-        let took_ns = part.took_ns / u64::from(part.count.max(1));
-        let losses = part.item_metrics().map_or(0, ItemMetrics::losses);
-        let runs = part.take_runs();
-        let belongings = part.ext.take().map(|ext| ext.into_belongings());
-        let Belongings {
-            memory,
-            descriptors,
-        } = belongings.unwrap_or_default();
-        part.visit(part.first, |index, result| {
-            let needs = match result {
-                Ok(bytes) if !memory.is_empty() => Needs::of_value(bytes, &memory),
-                _ => Needs::default(),
-            };
-            let outcome = Outcome {
-                result: result.map(|bytes| {
-                    Bytes::from(bytes).with(Belongings {
-                        memory: Vec::new(),
-                        descriptors: descriptors.clone(),
-                    })
-                }),
-                took_ns,
-                run: runs.get(index - part.first).cloned(),
-                losses,
-                needs,
-            };
-            catch_and_discard(|| (self.sink)(index, outcome));
-        });
+        (self.take)(part);
     }
 
     fn is_abandoned(&self) -> bool {
@@ -637,7 +635,7 @@ impl<S: Fn(usize, Outcome) + Send + Sync> CompletionSink for Forward<S> {
     }
 }
 
-impl<S: Fn(usize, Outcome) + Send + Sync> Abandon for Forward<S> {
+impl<T: Fn(ChunkOutcome) + Send + Sync> Abandon for Forward<T> {
     fn abandon(&self) {
         self.is_abandoned.store(true, Ordering::Relaxed);
     }

@@ -42,7 +42,9 @@ use crate::observe::trace::Tracer;
 /// - **Timeouts, delays and retries** are in [`options`](crate::EncodedChunk::options), for the
 ///   pool to keep. It sends [the part](crate::EncodedChunk::part) again that is
 ///   [pending](crate::Completion::pending). A local pool on the other side keeps both for its own
-///   workers.
+///   workers. A pool that counts all attempts itself leaves that one
+///   [none](crate::EncodedChunk::with_retries), and tries again what
+///   [is retried](crate::TaskErrorKind::is_retried).
 /// - **A cancelled call** is named by a [`CallId`], which is never used again. The other side has a
 ///   [`CancelFlag`](crate::CancelFlag) and [`Submitted::cancel`](crate::Submitted::cancel).
 /// - **Broadcast values** are [named](crate::EncodedChunk::missing) by their content, so that each

@@ -24,6 +24,7 @@ pub(crate) mod item_metrics;
 pub(crate) mod open_input;
 pub(crate) mod options;
 pub(crate) mod outcome;
+pub(crate) mod outcome_batch;
 pub(crate) mod parking;
 pub(crate) mod retry_rules;
 pub(crate) mod target;

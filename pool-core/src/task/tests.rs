@@ -11,7 +11,8 @@ use super::chunk::Chunk;
 use super::completion::Refused;
 use super::encoded_chunk::EncodedChunk;
 use super::executor::{Cancel, Executor};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, from_bytes, to_bytes};
+use super::outcome_batch::OutcomeBatch;
 use crate::api::handle::MeasuredHandle;
 use crate::api::measured::Measured;
 use crate::api::pool::Pool;
@@ -339,6 +340,171 @@ fn a_chunk_runs_in_another_pool() {
     encoded.submit_to(serial.executor(), |_, _| panic!("in the test"));
 }
 
+/// What became of the items, from a pool of the other machine, after the way here.
+fn batches(encoded: &EncodedChunk) -> Vec<OutcomeBatch> {
+    let (sender, batches) = std::sync::mpsc::channel();
+    encoded.batch_to(SerialPool::new().executor(), move |batch| {
+        sender.send(batch).expect("it is received");
+    });
+    let arrived = batches.iter().map(|batch| {
+        let bytes = to_bytes(&batch);
+        from_bytes::<OutcomeBatch>(&bytes, "batch").expect("a batch")
+    });
+    arrived.collect()
+}
+
+#[test]
+fn outcomes_travel_together() {
+    let pool = TestPool::new();
+    let expected = SerialPool::new().try_map(half, 0..100);
+    let handle = pool.call(half).chunksize(100).measured().map_async(0..100);
+    let (measured, completion) = pool.chunk().into_parts();
+    let _handle = pool.call(half).chunksize(100).map_async(0..100);
+    let (encoded, _completion) = pool.chunk().into_parts();
+    let mut all = batches(&encoded);
+    assert_eq!(all.len(), 1);
+    let batch = all.remove(0).with_machine("m1");
+    assert!(batch.has_errors() && batch.indices() == (0..100) && batch.each().is_empty());
+    // Nothing of it is lost to who wants them one by one.
+    let apart = batch.clone().into_each();
+    assert_eq!(apart.len(), 100);
+    for (index, (at, outcome)) in apart.iter().enumerate() {
+        assert_eq!(index, *at);
+        match outcome.bytes() {
+            Ok(bytes) => assert_eq!(bytes, (index as u64 / 2).to_le_bytes()),
+            Err(error) => assert!(index % 2 == 1 && error.machine() == Some("m1")),
+        }
+    }
+    // What is measured has more to say.
+    let measured = batches(&measured);
+    assert!(
+        measured
+            .iter()
+            .all(|it| it.each().len() == it.indices().len())
+    );
+    completion.complete_batch(batch.clone()).expect("the first");
+    let refused = completion.complete_batch(batch).expect_err("the second");
+    assert_eq!((refused.index(), refused.count()), (0, 100));
+    drop(completion);
+    for (got, wanted) in results(handle).iter().zip(&expected) {
+        let kind = |it: &Result<u64, TaskError>| it.as_ref().map_err(TaskError::kind).copied();
+        assert_eq!(kind(got), kind(wanted));
+    }
+}
+
+/// Of a batch of which some items have outcomes, the others get theirs.
+#[test]
+fn each_item_of_a_batch_has_one_outcome() {
+    let pool = TestPool::new();
+    let handle = pool
+        .call(half)
+        .chunksize(300)
+        .map_async((0..300).map(|x| x * 2));
+    let (encoded, completion) = pool.chunk().into_parts();
+    let part = |indices| batches(&encoded.part(indices)).remove(0);
+    completion.complete_batch(part(60..70)).expect("the first");
+    completion
+        .complete_batch(part(130..140))
+        .expect("the first");
+    assert_eq!(completion.pending(), [0..60, 70..130, 140..300]);
+    let refused = completion
+        .complete_batch(part(50..80))
+        .expect_err("some have");
+    assert_eq!((refused.index(), refused.count()), (60, 10));
+    assert_eq!(completion.pending(), [0..50, 80..130, 140..300]);
+    let whole = part(0..300);
+    let refused = completion
+        .complete_batch(whole.clone())
+        .expect_err("some have");
+    assert_eq!((refused.index(), refused.count()), (50, 40));
+    completion.complete_batch(whole).expect_err("all have");
+    drop(completion);
+    assert_eq!(handle.get(), Ok(Vec::from_iter(0..300)));
+    // Items that are not of the chunk.
+    let _handle = pool.call(half).chunksize(10).map_async([0; 10]);
+    let (_, completion) = pool.chunk().into_parts();
+    let refused = completion
+        .complete_batch(part(5..15))
+        .expect_err("there are ten");
+    assert_eq!((refused.index(), refused.count()), (10, 5));
+    assert_eq!(completion.pending(), std::slice::from_ref(&(0..5)));
+}
+
+#[test]
+fn items_that_fail_together_say_it_once() {
+    let pool = TestPool::new();
+    let handle = pool.call(half).chunksize(100).measured().map_async(0..100);
+    let (_, completion) = pool.chunk().into_parts();
+    let error = TaskError::worker_lost("is gone").with_stderr("word ".repeat(100));
+    let one = to_bytes(&error).len();
+    let bytes = to_bytes(&OutcomeBatch::failed(0..100, error));
+    assert!(bytes.len() < one + 500);
+    let batch = from_bytes(&bytes, "batch").expect("a batch");
+    completion.complete_batch(batch).expect("the first");
+    for (index, result) in results(handle).into_iter().enumerate() {
+        let error = result.expect_err("it was lost");
+        assert!(error.is_worker_lost() && error.index() == Some(index));
+    }
+}
+
+/// Handles in results are found, and what they mean is brought.
+#[test]
+fn broadcasts_travel_in_batches() {
+    let pool = TestPool::new();
+    let task = |x: u64| (x == 3).then(|| Broadcast::new(vec![x; 1000]).expect("memory"));
+    let handle = pool.call(task).chunksize(10).map_async(0..5);
+    let (encoded, completion) = pool.chunk().into_parts();
+    let sent = Arc::new(Mutex::new(None));
+    let there = sent.clone();
+    encoded.batch_to(SerialPool::new().executor(), move |batch| {
+        *there.lock().expect("no panic") = Some(batch);
+    });
+    let sent = sent.lock().expect("no panic").take().expect("it ran");
+    let mut arrived: OutcomeBatch = from_bytes(&to_bytes(&sent), "batch").expect("a batch");
+    let contents = sent.contents();
+    assert_eq!(completion.missing_in(&arrived), [contents[0].id()]);
+    let content = BroadcastContent::new(contents[0].bytes()).expect("memory");
+    assert!(arrived.provide(&content) && completion.missing_in(&arrived).is_empty());
+    completion.complete_batch(arrived).expect("the first");
+    let results = handle.get().expect("values");
+    assert_eq!(results[3].as_ref().expect("one")[..], [3; 1000]);
+}
+
+/// A handle that no result has keeps nothing from travelling together.
+#[test]
+fn what_no_result_has_is_not_looked_for_again() {
+    let pool = TestPool::new();
+    let words = pool.broadcast("words".to_owned()).expect("memory");
+    let task = |(words, x): (Broadcast<str>, usize)| words.len() + x;
+    let items = (0..10).map(|x| (words.clone(), x));
+    let _handle = pool.call(task).chunksize(10).map_async(items);
+    let (encoded, _completion) = pool.chunk().into_parts();
+    assert!(batches(&encoded)[0].each().is_empty());
+}
+
+#[test]
+fn forged_batches_are_refused() {
+    let pool = TestPool::new();
+    let _handle = pool.call(half).chunksize(10).map_async(0..4);
+    let (encoded, _completion) = pool.chunk().into_parts();
+    let good = to_bytes(&batches(&encoded)[0]);
+    let refused = |bytes: &[u8]| {
+        let error = from_bytes::<OutcomeBatch>(bytes, "batch").expect_err("no batch");
+        assert_eq!(error.kind(), TaskErrorKind::Decode);
+    };
+    for end in 0..good.len() {
+        refused(&good[..end]);
+    }
+    for count in [0_u32, 3, 5, u32::MAX] {
+        let mut forged = good.clone();
+        forged[8..12].copy_from_slice(&count.to_le_bytes());
+        refused(&forged);
+    }
+    let mut forged = good.clone();
+    forged[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    refused(&forged);
+}
+
 #[test]
 fn a_flag_ends_a_run() {
     let pool = TestPool::new();
@@ -498,6 +664,27 @@ proptest! {
             run(&chunk);
         }
         let _ = Outcome::from_bytes(&bytes);
+    }
+
+    /// Whatever is changed in a batch, each of its items has one outcome.
+    #[test]
+    fn a_batch_that_was_changed_harms_nothing(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)
+    ) {
+        let pool = TestPool::new();
+        let handle = pool.call(half).chunksize(10).map_async(0..10);
+        let (encoded, completion) = pool.chunk().into_parts();
+        let mut bytes = to_bytes(&batches(&encoded)[0]);
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(batch) = from_bytes::<OutcomeBatch>(&bytes, "batch") {
+            prop_assert_eq!(batch.clone().into_each().len(), batch.indices().len());
+            let _ = completion.complete_batch(batch);
+        }
+        drop(completion);
+        prop_assert!(handle.is_ready());
     }
 
     /// Whatever is changed in a chunk, each item has one outcome.
