@@ -3,6 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![allow(dead_code, reason = "it is being built")]
 
+mod agent;
 mod dispatcher;
 mod intake;
 mod link;

@@ -148,13 +148,15 @@ impl OutcomeBatch {
         first..first + self.count as usize
     }
 
-    /// Whether one of the items has failed.
-    #[must_use]
-    pub fn has_errors(&self) -> bool {
-        match &self.form {
-            Form::Plain { errors, .. } => !errors.is_empty(),
-            Form::Each(outcomes) => outcomes.iter().any(|it| it.error().is_some()),
-        }
+    /// The errors of items that have failed; several may have the same one.
+    pub fn errors(&self) -> impl Iterator<Item = &TaskError> {
+        let (errors, outcomes) = match &self.form {
+            Form::Plain { errors, .. } => (&errors[..], &[][..]),
+            Form::Each(outcomes) => (&[][..], &outcomes[..]),
+        };
+        errors
+            .iter()
+            .chain(outcomes.iter().filter_map(Outcome::error))
     }
 
     /// The same of items that ran on the machine of this name, in whatever worker.

@@ -1,0 +1,3 @@
+//! The other side: a process that runs the work of clients.
+
+mod host;
