@@ -7,7 +7,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use procpool_core::{ContentId, Outcome, TaskError, codec};
+use procpool_core::{
+    ContentId, Outcome, OutcomeBatch, OutputLine, OutputStream, TaskError, WorkerInfo, codec,
+};
 use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -104,11 +106,8 @@ pub(crate) enum ToClient {
         piece: PieceId,
         contents: Vec<ContentId>,
     },
-    /// Outcomes of a piece's items, by index, in the lane for data.
-    Outcomes {
-        piece: PieceId,
-        outcomes: Vec<(u64, Outcome)>,
-    },
+    /// Outcomes of a piece's items, in the lane for data.
+    Outcomes { piece: PieceId, batch: OutcomeBatch },
     /// All items of a piece that have no outcome end like this; in the lane for data.
     Failed { piece: PieceId, error: TaskError },
     /// The item of this piece has emitted a value; in the lane for data.
@@ -140,11 +139,24 @@ pub(crate) struct AgentCard {
 /// A line that a worker has printed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Line {
-    pub(crate) worker: procpool_core::WorkerInfo,
+    pub(crate) worker: WorkerInfo,
     pub(crate) is_stderr: bool,
     pub(crate) bytes: Blob,
     pub(crate) is_cut: bool,
     pub(crate) dropped: u64,
+}
+
+impl Line {
+    /// What this worker has printed.
+    pub(crate) fn of(worker: WorkerInfo, line: &OutputLine) -> Self {
+        Self {
+            worker,
+            is_stderr: line.stream() == OutputStream::Stderr,
+            bytes: Blob(line.bytes().to_vec()),
+            is_cut: line.is_cut(),
+            dropped: line.dropped(),
+        }
+    }
 }
 
 /// A message as bytes.

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use async_nats::{Event, Message, Subscriber};
 use futures_util::StreamExt;
-use procpool_core::{BroadcastContent, Cancel, EncodedChunk, Outcome, TaskError, TaskErrorKind};
+use procpool_core::{
+    BroadcastContent, Cancel, EncodedChunk, OutcomeBatch, OutputLine, TaskError, TaskErrorKind,
+    WorkerOptions,
+};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::contents::Contents;
-use self::host::Host;
+use self::host::{Captures, Host};
 pub(crate) use self::options::AgentOptions;
 use self::work::{Report, Work};
 use crate::client::{Envelope, limits, sleep_until};
@@ -23,7 +26,7 @@ use crate::clock;
 use crate::intake::{Action, Arrival, End, Intake, LEASE};
 use crate::link::{Lane, Link, session_of};
 use crate::message::{
-    AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, PieceId, ToAgent, ToClient,
+    AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, Line, PieceId, ToAgent, ToClient,
     from_bytes, to_bytes,
 };
 use crate::nats::{Connection, Given, Pulls, Subjects, is_unheard, last_number};
@@ -36,8 +39,6 @@ const DEAD_AFTER: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(200);
 /// How many bytes may wait to be sent before nothing more is taken.
 const BACKLOG: usize = 32 << 20;
-/// About how many bytes of outcomes are sent together.
-const BATCH: usize = 128 * 1024;
 
 /// A session with a client.
 struct Session {
@@ -49,6 +50,10 @@ struct Session {
     /// Since when nobody is there.
     gone_since: Option<Duration>,
     is_welcome: bool,
+    /// What its workers are to be, until all is there that handles in it mean.
+    options: Option<(WorkerOptions, Captures)>,
+    /// There is a pool for it, or will be with its first piece.
+    is_hosted: bool,
 }
 
 /// The agent's process.
@@ -91,7 +96,14 @@ impl Agent {
     pub(crate) async fn new(
         options: &AgentOptions,
     ) -> Result<(Self, Subscriptions, UnboundedReceiver<Report>), String> {
-        let host = Host::new(options.processes, options.backend)?;
+        let (reports, received) = unbounded_channel();
+        let backend = options.backend.host_backend()?;
+        let lines = reports.clone();
+        let on_line = move |client, worker, line: &OutputLine| {
+            // Without an agent there is nobody to tell.
+            let _ = lines.send(Report::Line(client, Line::of(worker, line)));
+        };
+        let host = Host::new(options.processes, backend, &*options.machine, on_line);
         let name = format!("procpool agent on {}", options.machine);
         let opened = Connection::open(&options.server, &name).await;
         let (connection, answers) = opened.map_err(|error| error.to_string())?;
@@ -108,7 +120,6 @@ impl Agent {
             questions: client.subscribe(subjects.who()).await.map_err(gone)?,
             others: client.subscribe(Subjects::other()).await.map_err(gone)?,
         };
-        let (reports, received) = unbounded_channel();
         let slots = options.processes;
         let agent = Self {
             id,
@@ -269,6 +280,8 @@ impl Agent {
             asked: now,
             gone_since: None,
             is_welcome: false,
+            options: None,
+            is_hosted: false,
         };
         self.sessions.insert(client, session);
     }
@@ -328,13 +341,21 @@ impl Agent {
                 epoch,
                 connection,
                 options,
-                ..
+                sends_stdout,
+                sends_stderr,
             } => {
                 self.intake.synced(client, epoch, connection);
-                if let Some(session) = self.sessions.get_mut(&client) {
-                    session.is_welcome = true;
+                let captures = Captures {
+                    stdout: sends_stdout,
+                    stderr: sends_stderr,
+                };
+                match WorkerOptions::from_bytes(&options.0) {
+                    Ok(options) => self.welcomed(client, options, captures),
+                    Err(error) => {
+                        eprintln!("procpool agent: a client's options make no sense: {error}");
+                        self.end(client, End::Dead);
+                    }
                 }
-                self.host.welcome(client, &options.0);
             }
             ToAgent::Epoch(epoch) => self.intake.epoch(client, epoch),
             ToAgent::Synced { epoch, connection } => self.intake.synced(client, epoch, connection),
@@ -381,7 +402,7 @@ impl Agent {
                 {
                     self.contents.add(content);
                 }
-                self.host.provide(client, &self.contents);
+                self.host_client(client);
                 let mut waiting = Vec::new();
                 for ((of, piece), work) in &mut self.work {
                     if *of == client && work.has_come(id) {
@@ -394,6 +415,53 @@ impl Agent {
             }
             ToAgent::Dump { .. } | ToAgent::Stats { .. } => {}
             ToAgent::Bye => self.end(client, End::Dead),
+        }
+    }
+
+    /// A client welcomes this agent, and says what its workers are to be.
+    fn welcomed(&mut self, client: ClientId, options: WorkerOptions, captures: Captures) {
+        let Some(session) = self.sessions.get_mut(&client) else {
+            return;
+        };
+        if std::mem::replace(&mut session.is_welcome, true) {
+            return;
+        }
+        session.options = Some((options, captures));
+        self.host_client(client);
+        let session = self.sessions.get(&client);
+        if let Some((options, _)) = session.and_then(|it| it.options.as_ref()) {
+            let contents = options.missing();
+            self.say(
+                client,
+                Lane::Control,
+                &ToClient::Need { piece: 0, contents },
+            );
+        }
+    }
+
+    /// Has a pool for this client, if everything is there that its options mean.
+    fn host_client(&mut self, client: ClientId) {
+        let Some(session) = self.sessions.get_mut(&client) else {
+            return;
+        };
+        let Some((mut options, captures)) = session.options.take() else {
+            return;
+        };
+        for id in options.missing() {
+            if let Some(content) = self.contents.get(&id) {
+                options.provide(content);
+            }
+        }
+        if !options.missing().is_empty() {
+            session.options = Some((options, captures));
+            return;
+        }
+        session.is_hosted = true;
+        self.host.welcome(client, options, captures);
+        let of_client = self.work.keys().filter(|(of, _)| *of == client);
+        let pieces: Vec<PieceId> = of_client.map(|(_, piece)| *piece).collect();
+        for piece in pieces {
+            self.start(client, piece);
         }
     }
 
@@ -452,7 +520,8 @@ impl Agent {
         let Some(work) = self.work.get_mut(&(client, piece)) else {
             return;
         };
-        if !work.may_run() {
+        let is_hosted = self.sessions.get(&client).is_some_and(|it| it.is_hosted);
+        if !work.may_run() || work.has_begun() || !is_hosted {
             return;
         }
         let mut chunk = match work.take_chunk() {
@@ -478,19 +547,17 @@ impl Agent {
         let number = self.sessions.get(&client).map_or(0, |it| it.number);
         let indices = chunk.first_index()..chunk.first_index() + chunk.count();
         let emits = chunk.options().emits;
-        let machine = self.machine.clone();
         let sent: Vec<_> = chunk.contents().iter().map(BroadcastContent::id).collect();
-        let sink = move |index: usize, outcome: Outcome| {
+        let sink = move |batch: OutcomeBatch| {
             // Without an agent there is nobody to tell.
-            let _ = reports.send(Report::Outcome {
+            let _ = reports.send(Report::Outcomes {
                 client,
                 session: number,
                 piece,
-                index,
-                outcome: outcome.on_machine(&machine),
+                batch,
             });
         };
-        match self.host.begin(client, &chunk, sink) {
+        match self.host.begin(client, chunk, sink) {
             Ok(running) => {
                 let work = self.work.get_mut(&(client, piece)).expect("it is there");
                 work.run(running, indices, emits, sent);
@@ -511,28 +578,32 @@ impl Agent {
     /// What the local pools have said.
     fn report(&mut self, reports: Vec<Report>) {
         let mut touched: Vec<(ClientId, PieceId)> = Vec::new();
+        let mut lines: HashMap<ClientId, Vec<Line>> = HashMap::new();
         for report in reports {
             match report {
-                Report::Outcome {
+                Report::Outcomes {
                     client,
                     session,
                     piece,
-                    index,
-                    outcome,
+                    batch,
                 } => {
                     let current = self.sessions.get(&client).map(|it| it.number);
                     if current != Some(session) {
                         continue;
                     }
                     if let Some(work) = self.work.get_mut(&(client, piece)) {
-                        work.add_outcome(index, outcome);
+                        work.add_outcomes(batch);
                         if touched.last() != Some(&(client, piece)) {
                             touched.push((client, piece));
                         }
                     }
                 }
                 Report::Value { client, piece } => self.take_values(client, piece),
+                Report::Line(client, line) => lines.entry(client).or_default().push(line),
             }
+        }
+        for (client, lines) in lines {
+            self.say(client, Lane::Data, &ToClient::Lines(lines));
         }
         touched.sort_unstable();
         touched.dedup();
@@ -550,15 +621,15 @@ impl Agent {
             .get_mut(&(client, piece))
             .and_then(|it| it.next_value(&reports, client, piece))
         {
-            self.send_contents(client, piece, &value);
+            self.send_contents(client, piece, value.contents());
             self.say(client, Lane::Data, &ToClient::Value { piece, value });
         }
         self.send_outcomes(client, piece);
     }
 
     /// The values that handles in a result mean, unless the client has sent them itself.
-    fn send_contents(&mut self, client: ClientId, piece: PieceId, outcome: &Outcome) {
-        for content in outcome.contents() {
+    fn send_contents(&mut self, client: ClientId, piece: PieceId, contents: Vec<BroadcastContent>) {
+        for content in contents {
             let id = content.id();
             let is_known = self
                 .work
@@ -572,22 +643,15 @@ impl Agent {
     }
 
     fn send_outcomes(&mut self, client: ClientId, piece: PieceId) {
-        loop {
-            let Some(work) = self.work.get_mut(&(client, piece)) else {
-                return;
-            };
-            let outcomes = work.take_outcomes(BATCH);
-            if outcomes.is_empty() {
-                if work.is_through() {
-                    self.work.remove(&(client, piece));
-                    self.intake.ended(client, piece);
-                }
-                return;
-            }
-            for (_, outcome) in &outcomes {
-                self.send_contents(client, piece, outcome);
-            }
-            self.say(client, Lane::Data, &ToClient::Outcomes { piece, outcomes });
+        while let Some(batch) = (self.work.get_mut(&(client, piece))).and_then(Work::next_outcomes)
+        {
+            self.send_contents(client, piece, batch.contents());
+            self.say(client, Lane::Data, &ToClient::Outcomes { piece, batch });
+        }
+        let work = self.work.get(&(client, piece));
+        if work.is_some_and(Work::is_through) {
+            self.work.remove(&(client, piece));
+            self.intake.ended(client, piece);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
+use super::host::HostBackend;
 use super::variables::{
     AUTHORITIES, BACKEND, CERTIFICATE, CREDENTIALS, KEY, NAME, PROCESSES, SERVER, TOKEN,
 };
@@ -14,6 +15,21 @@ pub(crate) enum Backend {
     Spawn,
     #[cfg(feature = "fork")]
     Fork,
+}
+
+impl Backend {
+    /// What starts workers so. To be called while the agent has one thread.
+    pub(crate) fn host_backend(self) -> Result<HostBackend, String> {
+        match self {
+            Self::Spawn => Ok(HostBackend::Spawn),
+            #[cfg(feature = "fork")]
+            Self::Fork => {
+                let server = procpool_fork::ForkServer::start();
+                let server = server.map_err(|error| error.to_string())?;
+                Ok(HostBackend::Fork(server))
+            }
+        }
+    }
 }
 
 /// See the module.

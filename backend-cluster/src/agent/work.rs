@@ -5,23 +5,24 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use procpool_core::{Cancel, ContentId, EncodedChunk, Outcome, TaskError};
+use procpool_core::{Cancel, ContentId, EncodedChunk, Outcome, OutcomeBatch, TaskError};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::host::Running;
-use crate::message::{ClientId, PieceId};
+use crate::message::{ClientId, Line, PieceId};
 
 /// What local pools say to the agent's thread.
 pub(crate) enum Report {
-    Outcome {
+    Outcomes {
         client: ClientId,
         session: u32,
         piece: PieceId,
-        index: usize,
-        outcome: Outcome,
+        batch: OutcomeBatch,
     },
     /// An item may have emitted a value.
     Value { client: ClientId, piece: PieceId },
+    /// A worker for this client has printed it.
+    Line(ClientId, Line),
 }
 
 /// See the module.
@@ -35,7 +36,7 @@ pub(super) struct Work {
     running: Option<Running>,
     items: Range<usize>,
     left: usize,
-    outcomes: VecDeque<(u64, Outcome)>,
+    outcomes: VecDeque<OutcomeBatch>,
     /// How many values may be sent. `None`: it emits none.
     room: Option<u32>,
     has_all_values: bool,
@@ -173,25 +174,18 @@ impl Work {
         self.sent.contains(&id)
     }
 
-    pub(super) fn add_outcome(&mut self, index: usize, outcome: Outcome) {
-        self.outcomes.push_back((index as u64, outcome));
+    pub(super) fn add_outcomes(&mut self, batch: OutcomeBatch) {
+        self.outcomes.push_back(batch);
     }
 
-    /// Outcomes of about so many bytes; none before all values are sent.
-    pub(super) fn take_outcomes(&mut self, bytes: usize) -> Vec<(u64, Outcome)> {
+    /// The next outcomes; none before all values are sent.
+    pub(super) fn next_outcomes(&mut self) -> Option<OutcomeBatch> {
         if !self.has_all_values {
-            return Vec::new();
+            return None;
         }
-        let mut taken = Vec::new();
-        let mut size = 0;
-        while size < bytes
-            && let Some((index, outcome)) = self.outcomes.pop_front()
-        {
-            size += 32 + outcome.size();
-            taken.push((index, outcome));
-        }
-        self.left -= taken.len().min(self.left);
-        taken
+        let batch = self.outcomes.pop_front()?;
+        self.left -= batch.indices().len().min(self.left);
+        Some(batch)
     }
 
     /// Whether everything is sent.

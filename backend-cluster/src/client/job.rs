@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use procpool_core::{CallId, Completion, EncodedChunk, Outcome};
+use procpool_core::{CallId, Completion, EncodedChunk, Outcome, OutcomeBatch};
 
 use crate::message::PieceId;
 
@@ -21,5 +21,13 @@ pub(crate) struct Job {
     /// Those that there was no room for, with the piece that they came from.
     pub(crate) values: VecDeque<(PieceId, Outcome)>,
     /// The outcome that comes behind them.
-    pub(crate) last: Option<(usize, Outcome)>,
+    pub(crate) last: Option<Outcomes>,
+}
+
+/// What some of its items have ended with.
+pub(crate) enum Outcomes {
+    /// All with values, or all with the same error.
+    Batch(OutcomeBatch),
+    /// The item with this index.
+    One(usize, Outcome),
 }

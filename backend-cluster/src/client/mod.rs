@@ -14,13 +14,14 @@ use std::time::Duration;
 use async_nats::{Event, Message, Subscriber};
 use futures_util::StreamExt;
 use procpool_core::{
-    BroadcastContent, CallId, Completion, EncodedChunk, Outcome, TaskError, TaskErrorKind,
+    BroadcastContent, CallId, Completion, EncodedChunk, Outcome, OutcomeBatch, TaskError,
+    TaskErrorKind,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 pub(crate) use self::command::Command;
 pub(crate) use self::envelope::Envelope;
-use self::job::Job;
+use self::job::{Job, Outcomes};
 use self::session::Session;
 pub(crate) use self::shared::Shared;
 use crate::agent_info::AgentInfo;
@@ -319,7 +320,8 @@ impl Client {
         let items = completion.indices();
         if completion.is_abandoned() {
             self.shared.chunk_ended();
-            self.count(items.len(), Some(TaskErrorKind::Cancelled));
+            self.shared
+                .count(items.len(), Some(TaskErrorKind::Cancelled));
             completion.finish(&cancelled());
             return;
         }
@@ -358,33 +360,34 @@ impl Client {
 
     /// These items end with this error.
     fn fail(&mut self, job: JobId, items: std::ops::Range<usize>, error: &TaskError) {
-        let outcomes = items.clone().map(|_| error.clone().into()).collect();
-        self.deliver(job, items.start, outcomes);
+        let batch = OutcomeBatch::failed(items, error.clone());
+        self.deliver(job, Outcomes::Batch(batch));
     }
 
-    fn deliver(&mut self, job: JobId, first: usize, outcomes: Vec<Outcome>) {
+    fn deliver(&mut self, job: JobId, outcomes: Outcomes) {
         let Some(it) = self.jobs.get_mut(&job) else {
             return;
         };
-        let count = outcomes.len();
         if !it.values.is_empty() {
             // Behind what its item has emitted.
-            it.last = outcomes.into_iter().next().map(|outcome| (first, outcome));
+            it.last = Some(outcomes);
             return;
         }
+        let (count, failure) = match &outcomes {
+            Outcomes::Batch(batch) => (
+                batch.indices().len(),
+                batch.errors().next().map(TaskError::kind),
+            ),
+            Outcomes::One(_, outcome) => (1, outcome.error().map(TaskError::kind)),
+        };
         it.left -= count.min(it.left);
         let is_through = it.left == 0;
-        {
-            let mut state = self.shared.lock();
-            for outcome in &outcomes {
-                match outcome.error() {
-                    None => state.stats.succeeded += 1,
-                    Some(error) => state.stats.fail(error.kind(), 1),
-                }
-            }
-        }
-        // It refuses what has an outcome: the dispatcher lets no second one through.
-        let _ = it.completion.complete_from(first, outcomes);
+        self.shared.count(count, failure);
+        // What has an outcome is refused: the dispatcher lets no second one through.
+        let _ = match outcomes {
+            Outcomes::Batch(batch) => it.completion.complete_batch(batch),
+            Outcomes::One(index, outcome) => it.completion.complete(index, outcome),
+        };
         if is_through {
             self.forget(job);
         }
@@ -406,14 +409,6 @@ impl Client {
         self.dispatcher.forget(job);
     }
 
-    fn count(&self, items: usize, kind: Option<TaskErrorKind>) {
-        let mut state = self.shared.lock();
-        match kind {
-            None => state.stats.succeeded += items as u64,
-            Some(kind) => state.stats.fail(kind, items as u64),
-        }
-    }
-
     /// Whatever has no outcome fails so.
     fn fail_all(&mut self, text: &str) {
         let error = TaskError::other(TaskErrorKind::Launch, text);
@@ -425,7 +420,7 @@ impl Client {
         for job in jobs {
             if let Some(it) = self.jobs.remove(&job) {
                 self.shared.chunk_ended();
-                self.count(it.left, Some(error.kind()));
+                self.shared.count(it.left, Some(error.kind()));
                 it.completion.finish(error);
             }
             self.dispatcher.forget(job);
@@ -457,9 +452,9 @@ impl Client {
             }
         }
         if it.values.is_empty()
-            && let Some((index, outcome)) = it.last.take()
+            && let Some(outcomes) = it.last.take()
         {
-            self.deliver(job, index, vec![outcome]);
+            self.deliver(job, outcomes);
         }
     }
 
@@ -565,9 +560,10 @@ impl Client {
                 error = error.with_machine(machine);
             }
             let losses = attempts.saturating_sub(1);
-            let lost = |index| Outcome::from(error.clone().at_index(index)).with_losses(losses);
-            let outcomes = items.clone().map(lost).collect();
-            self.deliver(job, items.start, outcomes);
+            for index in items {
+                let lost = Outcome::from(error.clone()).with_losses(losses);
+                self.deliver(job, Outcomes::One(index, lost));
+            }
         }
     }
 
@@ -627,7 +623,7 @@ impl Client {
                 }
             }
             ToClient::Need { piece, contents } => self.provide(key, piece, &contents),
-            ToClient::Outcomes { piece, outcomes } => self.outcomes(key, piece, outcomes),
+            ToClient::Outcomes { piece, batch } => self.outcomes(key, piece, batch),
             ToClient::Failed { piece, error } => {
                 if let Some((job, ranges)) = self.dispatcher.failed(key, piece) {
                     for items in ranges {
@@ -716,35 +712,32 @@ impl Client {
         outcome
     }
 
-    fn outcomes(&mut self, key: u64, piece: PieceId, outcomes: Vec<(u64, Outcome)>) {
-        let mut batch: Vec<Outcome> = Vec::with_capacity(outcomes.len());
-        let mut first = 0;
-        let mut of = None;
-        for (index, outcome) in outcomes {
-            let Ok(index) = usize::try_from(index) else {
-                continue;
-            };
-            let outcome = self.with_contents(key, piece, outcome);
+    fn outcomes(&mut self, key: u64, piece: PieceId, mut batch: OutcomeBatch) {
+        let job = self.dispatcher.piece(piece).map(|it| it.0);
+        let completion = job.and_then(|job| Some(&self.jobs.get(&job)?.completion));
+        if let (Some(completion), Some(session)) = (completion, self.sessions.get_mut(&key)) {
+            for id in completion.missing_in(&batch) {
+                if let Some(content) = session.contents.get(&id) {
+                    batch.provide(content);
+                }
+            }
+            session.contents.clear();
+        }
+        let count = batch.indices().len();
+        let took = u64::try_from(batch.took().as_nanos()).unwrap_or(u64::MAX) / count as u64;
+        if batch.errors().next().is_none()
+            && let Some((job, 0)) = self.dispatcher.outcomes(key, piece, batch.indices(), took)
+        {
+            return self.deliver(job, Outcomes::Batch(batch));
+        }
+        for (index, outcome) in batch.into_each() {
             let may_retry = outcome.error().is_some_and(|it| it.kind().is_retried());
-            let took = u64::try_from(outcome.took().as_nanos()).unwrap_or(u64::MAX);
             match self.dispatcher.outcome(key, piece, index, may_retry, took) {
                 Verdict::Deliver { job, losses } => {
-                    if of != Some(job) || index != first + batch.len() {
-                        if let Some(job) = of {
-                            self.deliver(job, first, std::mem::take(&mut batch));
-                        }
-                        (of, first) = (Some(job), index);
-                    }
-                    batch.push(outcome.with_losses(losses));
+                    self.deliver(job, Outcomes::One(index, outcome.with_losses(losses)));
                 }
                 Verdict::Retry | Verdict::Drop => {}
             }
-        }
-        if let Some(job) = of {
-            self.deliver(job, first, batch);
-        }
-        if let Some(session) = self.sessions.get_mut(&key) {
-            session.contents.clear();
         }
     }
 

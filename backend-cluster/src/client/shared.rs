@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use procpool_core::{Callbacks, Stats};
+use procpool_core::{Callbacks, Stats, TaskErrorKind};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::command::Command;
@@ -65,6 +65,15 @@ impl Shared {
 
     pub(crate) fn chunk_ended(&self) {
         self.chunks.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// So many items have ended, with this failure or with values.
+    pub(crate) fn count(&self, items: usize, failure: Option<TaskErrorKind>) {
+        let stats = &mut self.lock().stats;
+        match failure {
+            None => stats.succeeded += items as u64,
+            Some(kind) => stats.fail(kind, items as u64),
+        }
     }
 
     /// Whether a worker has nothing to do, and nothing is on its way to it.

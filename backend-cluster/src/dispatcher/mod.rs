@@ -352,6 +352,32 @@ impl Dispatcher {
         }
     }
 
+    /// The same of items that follow each other and have values. Says whose they are, and how many
+    /// attempts were lost before, if none of them has an outcome; otherwise nothing has changed.
+    pub(crate) fn outcomes(
+        &mut self,
+        agent: AgentId,
+        piece: PieceId,
+        items: Range<usize>,
+        took: u64,
+    ) -> Option<(JobId, u32)> {
+        if self.agent_of(piece) != Some(agent) {
+            return None;
+        }
+        let it = self.pieces.get_mut(&piece)?;
+        if !it.pending.take_range(items) {
+            return None;
+        }
+        let of = (it.job, it.attempt);
+        if took > 0 {
+            self.durations.note(it.terms.function, took);
+        }
+        if it.pending.is_empty() {
+            self.end(piece);
+        }
+        Some(of)
+    }
+
     /// An agent cannot run this. Says which items have no outcome.
     pub(crate) fn failed(
         &mut self,

@@ -44,6 +44,28 @@ impl Pending {
         true
     }
 
+    /// These have outcomes now. `false`: one of them had one, or is none of these, and nothing has
+    /// changed.
+    pub(crate) fn take_range(&mut self, items: Range<usize>) -> bool {
+        let is_inside = self.items.start <= items.start && items.end <= self.items.end;
+        if !is_inside || items.start < self.next || items.is_empty() {
+            return false;
+        }
+        if self.taken.is_empty() && items.start == self.next {
+            self.left -= items.len();
+            self.next = items.end;
+            return true;
+        }
+        let is_taken = |index| self.taken.get(index - self.next).copied().unwrap_or(false);
+        if items.clone().any(is_taken) {
+            return false;
+        }
+        items.for_each(|index| {
+            self.take(index);
+        });
+        true
+    }
+
     /// All have one now. Says which had none.
     pub(crate) fn take_all(&mut self) -> Vec<Range<usize>> {
         let mut ranges: Vec<Range<usize>> = Vec::new();
@@ -78,12 +100,21 @@ mod tests {
         #[test]
         fn each_is_taken_once(
             items in (0_usize..20, 1_usize..20),
-            taken in proptest::collection::vec(0_usize..45, 0..60),
+            taken in proptest::collection::vec((0_usize..45, 0_usize..4), 0..60),
         ) {
             let items = items.0..items.0 + items.1;
             let mut pending = Pending::new(items.clone());
             let mut left: Vec<usize> = items.collect();
-            for index in taken {
+            for (index, more) in taken {
+                if more > 0 {
+                    let range = index..index + more;
+                    let is_left = range.clone().all(|it| left.contains(&it));
+                    prop_assert_eq!(pending.take_range(range.clone()), is_left);
+                    if is_left {
+                        left.retain(|it| !range.contains(it));
+                    }
+                    continue;
+                }
                 let at = left.iter().position(|it| *it == index);
                 prop_assert_eq!(pending.take(index), at.is_some());
                 if let Some(at) = at {

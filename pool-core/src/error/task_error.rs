@@ -94,8 +94,8 @@ pub enum TaskErrorKind {
 }
 
 impl TaskErrorKind {
-    /// Whether an item that ends like this is tried again by [`Call::retries`](crate::Call::retries)
-    /// alone: its worker has died under it, of whatever. For a pool of your own, which is told of
+    /// Whether [`Call::retries`](crate::Call::retries) alone tries an item again that ends like
+    /// this: its worker has died under it, of whatever. For a pool of your own, which is told of
     /// them by [`ChunkOptions::retries`](crate::ChunkOptions::retries); what a call says besides,
     /// the call itself sees to.
     #[must_use]

@@ -524,8 +524,8 @@ impl Pending {
         is_free
     }
 
-    /// The same of all these items. `false`: one of them has one, or there are not as many, and none
-    /// is taken.
+    /// The same of all these items. `false`: one of them has one, or there are not as many, and
+    /// none is taken.
     fn claim_range(&mut self, place: usize, count: usize) -> bool {
         let Some(end) = place.checked_add(count).filter(|end| *end <= self.count) else {
             return false;

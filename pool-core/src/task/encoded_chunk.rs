@@ -179,8 +179,8 @@ impl EncodedChunk {
 
     /// What the call asks for, with the [deadline](ChunkOptions::deadline) and the
     /// [delay](ChunkOptions::delay) that are left now. So is it with what
-    /// [`to_bytes`](Self::to_bytes) says, and [`submit_to`](Self::submit_to): a chunk may wait, here
-    /// and there.
+    /// [`to_bytes`](Self::to_bytes) says, and [`submit_to`](Self::submit_to): a chunk may wait,
+    /// here and there.
     #[must_use]
     pub fn options(&self) -> ChunkOptions {
         self.options.now()

@@ -84,17 +84,6 @@ impl Outcome {
         self
     }
 
-    /// The same of an item that ran on the machine of this name.
-    #[must_use]
-    pub fn on_machine(mut self, machine: &str) -> Self {
-        if let Some(run) = &mut self.run {
-            let worker = run.worker.take();
-            run.worker = worker.map(|it| it.with_machine(machine));
-        }
-        self.result = self.result.map_err(|error| error.with_machine(machine));
-        self
-    }
-
     /// About how many bytes the result or the error has.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Outcomes of neighbouring items that travel together.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -148,13 +149,33 @@ impl OutcomeBatch {
         first..first + self.count as usize
     }
 
-    /// Whether one of the items has failed.
+    /// How long all of them kept their worker; zero: that is not known.
     #[must_use]
-    pub fn has_errors(&self) -> bool {
+    pub fn took(&self) -> Duration {
         match &self.form {
-            Form::Plain { errors, .. } => !errors.is_empty(),
-            Form::Each(outcomes) => outcomes.iter().any(|it| it.error().is_some()),
+            Form::Plain { took_ns, .. } => Duration::from_nanos(*took_ns),
+            Form::Each(outcomes) => outcomes.iter().map(Outcome::took).sum(),
         }
+    }
+
+    /// About how many bytes it has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match &self.form {
+            Form::Plain { records, .. } => records.len(),
+            Form::Each(outcomes) => outcomes.iter().map(Outcome::size).sum(),
+        }
+    }
+
+    /// The errors of items that have failed; several may have the same one.
+    pub fn errors(&self) -> impl Iterator<Item = &TaskError> {
+        let (errors, outcomes) = match &self.form {
+            Form::Plain { errors, .. } => (&errors[..], &[][..]),
+            Form::Each(outcomes) => (&[][..], &outcomes[..]),
+        };
+        errors
+            .iter()
+            .chain(outcomes.iter().filter_map(Outcome::error))
     }
 
     /// The same of items that ran on the machine of this name, in whatever worker.

@@ -1,0 +1,171 @@
+//! The pools of an agent, one for each client, without any network.
+//!
+//! A client's pool is built when its first piece begins, in a thread of its own: that takes
+//! milliseconds, or as long as an initializer likes. Pieces wait for it. Nothing here waits in the
+//! caller, which may be a thread of an async runtime, unless it says so.
+
+mod hosted;
+mod local_pool;
+mod piece;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use procpool_core::{
+    Dump, EncodedChunk, OutcomeBatch, OutputLine, Stats, TaskError, TaskErrorKind, WorkerInfo,
+    WorkerOptions,
+};
+
+use crate::message::ClientId;
+use hosted::Hosted;
+pub(crate) use local_pool::HostBackend;
+pub(crate) use piece::Running;
+
+/// What begins like this in the agent's environment is for it, and not for what it starts.
+const OWN_VARIABLES: &str = "PROCPOOL_AGENT";
+
+/// The pools of an agent.
+pub(crate) struct Host {
+    setup: Arc<Setup>,
+    clients: Mutex<HashMap<ClientId, Arc<Hosted>>>,
+}
+
+/// What all pools have in common.
+struct Setup {
+    processes: usize,
+    backend: HostBackend,
+    /// The machine's name.
+    machine: String,
+    /// Variables that workers are not to have.
+    hidden: Vec<OsString>,
+    on_line: Box<LineSink>,
+}
+
+/// Takes a line that a worker of this client's has printed. It may block, as
+/// [`Output::lines`](procpool_core::Output::lines) says.
+type LineSink = dyn Fn(ClientId, WorkerInfo, &OutputLine) + Send + Sync;
+
+/// Which outputs of workers are captured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Captures {
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+}
+
+impl Host {
+    /// Pools of this many workers each, on the machine of this name.
+    pub(crate) fn new(
+        processes: usize,
+        backend: HostBackend,
+        machine: impl Into<String>,
+        on_line: impl Fn(ClientId, WorkerInfo, &OutputLine) + Send + Sync + 'static,
+    ) -> Self {
+        let names = std::env::vars_os().map(|(name, _)| name);
+        let is_own = |name: &OsString| {
+            let name = name.as_encoded_bytes();
+            name.starts_with(OWN_VARIABLES.as_bytes())
+        };
+        Self {
+            setup: Arc::new(Setup {
+                processes,
+                backend,
+                machine: machine.into(),
+                hidden: names.filter(is_own).collect(),
+                on_line: Box::new(on_line),
+            }),
+            clients: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// There is a client, whose workers are to be these. What
+    /// [handles](WorkerOptions::missing) in the options mean was provided. One with the same number
+    /// is [forgotten](Self::forget).
+    pub(crate) fn welcome(&self, client: ClientId, options: WorkerOptions, captures: Captures) {
+        let hosted = Hosted::new(client, options, captures, self.setup.clone());
+        let old = self.lock().insert(client, Arc::new(hosted));
+        if let Some(old) = old {
+            old.end();
+        }
+    }
+
+    /// Runs the items of a chunk for this client. What [handles](EncodedChunk::missing) in it mean
+    /// was provided.
+    ///
+    /// `sink` is given one outcome of each item, in batches that name the machine, from any thread,
+    /// perhaps before this returns. It neither blocks nor panics.
+    ///
+    /// # Errors
+    /// When there is no such client: then `sink` is given nothing.
+    pub(crate) fn begin(
+        &self,
+        client: ClientId,
+        chunk: EncodedChunk,
+        sink: impl Fn(OutcomeBatch) + Send + Sync + 'static,
+    ) -> Result<Running, TaskError> {
+        let hosted = self.lock().get(&client).cloned();
+        match hosted {
+            Some(hosted) => hosted.begin(chunk, Arc::new(sink)),
+            None => Err(hosted::gone(&self.setup.machine)),
+        }
+    }
+
+    /// The client is gone: what runs for it is killed, and its pool ends. All that has not ended
+    /// fails as cancelled.
+    pub(crate) fn forget(&self, client: ClientId) {
+        let hosted = self.lock().remove(&client);
+        if let Some(hosted) = hosted {
+            hosted.end();
+        }
+    }
+
+    /// What the workers for this client are doing; of none, where there are none. It waits for them
+    /// to say it, for a moment.
+    pub(crate) fn dump(&self, client: ClientId) -> Dump {
+        let Some(executor) = self.executor(client) else {
+            return Dump::default();
+        };
+        let mut dump = executor.dump();
+        for worker in &mut dump.workers {
+            let info = worker.info.take();
+            worker.info = info.map(|it| it.with_machine(&self.setup.machine));
+        }
+        dump
+    }
+
+    /// What has happened in the pool for this client, as long as there is one. It asks the system
+    /// of each worker.
+    pub(crate) fn stats(&self, client: ClientId) -> Stats {
+        let Some(executor) = self.executor(client) else {
+            return Stats::default();
+        };
+        let mut stats = executor.stats();
+        for worker in &mut stats.workers {
+            worker.info = worker.info.clone().with_machine(&self.setup.machine);
+        }
+        stats
+    }
+
+    fn executor(&self, client: ClientId) -> Option<Arc<dyn procpool_core::Executor>> {
+        let hosted = self.lock().get(&client).cloned();
+        hosted?.executor()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClientId, Arc<Hosted>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let clients = std::mem::take(&mut *self.lock());
+        for hosted in clients.into_values() {
+            hosted.end();
+        }
+    }
+}
+
+/// An error of this machine.
+fn error(machine: &str, kind: TaskErrorKind, message: impl Into<String>) -> TaskError {
+    TaskError::other(kind, message).with_machine(machine)
+}
