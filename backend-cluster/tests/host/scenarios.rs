@@ -51,6 +51,10 @@ fn square(x: u64) -> u64 {
     x * x
 }
 
+fn exit(code: i32) {
+    std::process::exit(code)
+}
+
 fn own_pid((): ()) -> u32 {
     std::process::id()
 }
@@ -151,7 +155,7 @@ fn errors(backend: MakeBackend) {
     let host = host(backend, 1);
     let pool = Loopback::new(&host, 1, &WorkerOptions::default());
     let panic = pool.apply(|x: u64| 1 / x, 0).expect_err("by zero");
-    let lost = pool.apply(|(): ()| std::process::exit(3), ());
+    let lost = pool.apply(exit, 3);
     let lost = lost.expect_err("it has exited");
     assert!(panic.is_panic() && lost.is_worker_lost() && lost.exit_code() == Some(3));
     for error in [panic, lost] {
@@ -214,7 +218,7 @@ fn failing_later(backend: MakeBackend) {
     gate.open();
     let before = pool.apply(own_pid, ()).expect("a worker");
     file_barrier::add(&file.ticket(), "no");
-    let lost = pool.apply(|(): ()| std::process::exit(0), ());
+    let lost = pool.apply(exit, 0);
     assert!(lost.expect_err("it has exited").is_worker_lost());
     let error = pool.apply(square, 7).expect_err("no worker comes up");
     assert_eq!(error.kind(), TaskErrorKind::Initializer);
