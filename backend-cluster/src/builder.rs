@@ -180,17 +180,18 @@ impl ClusterPoolBuilder {
                 let (connection, answers) = match opened {
                     Ok(opened) => opened,
                     Err(error) => {
+                        // Who builds the pool waits for it.
                         let _ = sender.send(Err(error.to_string()));
                         return;
                     }
                 };
-                let client = Client::new(connection, answers, settings, of_thread, commands).await;
+                let ready = sender.clone();
+                let client =
+                    Client::new(connection, answers, settings, of_thread, commands, ready).await;
                 match client {
-                    Ok((client, subscriptions)) => {
-                        let _ = sender.send(Ok(()));
-                        client.run(subscriptions, received).await;
-                    }
+                    Ok((client, subscriptions)) => client.run(subscriptions, received).await,
                     Err(text) => {
+                        // Who builds the pool waits for it.
                         let _ = sender.send(Err(text));
                     }
                 }

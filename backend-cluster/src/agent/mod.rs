@@ -243,8 +243,12 @@ impl Agent {
 
     /// A client asks who is there.
     fn question(&mut self, message: &Message) {
-        if let Ok(bytes) = <[u8; 8]>::try_from(&message.payload[..]) {
-            self.meet(u64::from_le_bytes(bytes));
+        if let Some((id, rest)) = message.payload.split_first_chunk() {
+            if rest == [1] {
+                // The queue is a new one.
+                self.pulls.forget();
+            }
+            self.meet(u64::from_le_bytes(*id));
         }
     }
 

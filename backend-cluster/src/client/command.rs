@@ -18,8 +18,8 @@ pub(crate) enum Command {
     },
     /// There may be room for a value that an item of this job has emitted.
     Room(JobId),
-    /// The queue is made, or why not.
-    Made(Result<(), String>),
+    /// The queue is made, perhaps a new one, or why not.
+    Made(Result<bool, String>),
     /// What are the workers doing?
     Dump(Sender<Dump>),
     Trace(Option<Tracer>),

@@ -91,7 +91,18 @@ pub(crate) struct Client {
     is_over: bool,
     last_tick: Duration,
     other_builds: Vec<String>,
+    /// Where it is said that the pool is ready, or why there is none.
+    ready: Option<Ready>,
+    /// What the server has refused last.
+    refusal: Option<String>,
+    /// The queue was made anew, and agents do not know it.
+    is_queue_new: bool,
+    /// There is no agent: are there any of other builds?
+    asks_others: bool,
 }
+
+/// Tells who builds a pool.
+pub(crate) type Ready = std::sync::mpsc::Sender<Result<(), String>>;
 
 /// Says that an item's reader may have made room.
 struct RoomWaker {
@@ -120,6 +131,7 @@ impl Client {
         settings: Settings,
         shared: Arc<Shared>,
         commands: UnboundedSender<Command>,
+        ready: Ready,
     ) -> Result<(Self, Subscriptions), String> {
         let id = clock::draw_number();
         let subjects = Subjects::of_this_build();
@@ -159,6 +171,10 @@ impl Client {
             is_over: false,
             last_tick: clock::now(),
             other_builds: Vec::new(),
+            ready: Some(ready),
+            refusal: None,
+            is_queue_new: false,
+            asks_others: false,
         };
         Ok((client, subscriptions))
     }
@@ -170,7 +186,7 @@ impl Client {
         mut commands: UnboundedReceiver<Command>,
     ) {
         self.make_queue();
-        self.look_for_agents().await;
+        self.look_for_agents(false).await;
         while !self.is_over {
             let wake = self.next_wake();
             let Subscriptions {
@@ -196,15 +212,29 @@ impl Client {
                     self.answer(&message);
                 }
                 Some(message) = hellos.next() => self.hello(&message).await,
-                event = self.connection.event() => self.event(event).await,
+                event = self.connection.event() => self.event(event),
                 () = sleep_until(wake) => {}
             }
             self.notice_connection().await;
+            if std::mem::take(&mut self.is_queue_new) {
+                self.look_for_agents(true).await;
+            }
             self.tick();
+            if std::mem::take(&mut self.asks_others) {
+                self.other_builds.clear();
+                let other = Subjects::other().to_owned();
+                self.connection.request(other, "o", Vec::new()).await;
+            }
             self.act().await;
             self.is_over |= self.is_closing && self.jobs.is_empty();
         }
         self.leave().await;
+        commands.close();
+        while let Ok(command) = commands.try_recv() {
+            if let Command::Submit { completion, .. } = command {
+                completion.finish(&terminated());
+            }
+        }
     }
 
     /// When there is something to do though nothing has happened.
@@ -230,9 +260,11 @@ impl Client {
         });
     }
 
-    async fn look_for_agents(&mut self) {
-        let id = self.id.to_le_bytes().to_vec();
-        self.connection.send(self.subjects.who(), id).await;
+    /// Asks who is there. `is_new`: the queue has forgotten what agents have asked it for.
+    async fn look_for_agents(&mut self, is_new: bool) {
+        let mut question = self.id.to_le_bytes().to_vec();
+        question.push(u8::from(is_new));
+        self.connection.send(self.subjects.who(), question).await;
     }
 
     /// What is to be done first in a new connection.
@@ -249,10 +281,10 @@ impl Client {
             session.link.reconnected();
         }
         self.make_queue();
-        self.look_for_agents().await;
+        self.look_for_agents(false).await;
     }
 
-    async fn event(&mut self, event: Option<Event>) {
+    fn event(&mut self, event: Option<Event>) {
         match event {
             Some(Event::Disconnected) => {
                 self.dispatcher.disconnected();
@@ -261,10 +293,9 @@ impl Client {
             Some(Event::ServerError(error)) => {
                 let text = error.to_string();
                 if text.to_lowercase().contains("permissions violation") {
-                    self.fail_all(&format!(
-                        "the NATS server at {} does not permit it: {text}",
-                        self.settings.url
-                    ));
+                    let url = &self.settings.url;
+                    let text = format!("the NATS server at {url} does not permit it: {text}");
+                    self.refuse(&text);
                 }
             }
             _ => {}
@@ -276,15 +307,26 @@ impl Client {
             Command::Submit { chunk, completion } => self.submit(chunk, completion),
             Command::Cancel { call, kill } => self.cancel(call, kill),
             Command::Room(job) => self.emit(job),
-            Command::Made(Ok(())) => {
+            Command::Made(Ok(is_new)) => {
+                // The server has said by now what it does not permit.
+                while let Some(event) = self.connection.said() {
+                    self.event(Some(event));
+                }
                 self.makes_queue = false;
                 self.is_queue_made = true;
+                self.is_queue_new |= is_new;
                 self.dispatcher.reconnected();
+                if let Some(ready) = self.ready.take() {
+                    // Who has built the pool waits for that.
+                    let _ = ready.send(Ok(()));
+                }
             }
             Command::Made(Err(text)) => {
                 self.makes_queue = false;
+                // Otherwise it is made in the next connection.
                 if self.connection.is_up() {
-                    self.fail_all(&text);
+                    let url = &self.settings.url;
+                    self.refuse(&format!("at the NATS server {url}, {text}"));
                 }
             }
             Command::Dump(_) | Command::Trace(_) => {}
@@ -296,8 +338,7 @@ impl Client {
                 }
             }
             Command::Terminate => {
-                let error = TaskError::other(TaskErrorKind::Cancelled, "the pool was terminated");
-                self.finish_all(&error);
+                self.finish_all(&terminated());
                 self.is_over = true;
             }
             Command::Died { pid } => {
@@ -407,6 +448,19 @@ impl Client {
             }
         }
         self.dispatcher.forget(job);
+    }
+
+    /// The server does not do what this needs.
+    fn refuse(&mut self, text: &str) {
+        match self.ready.take() {
+            Some(ready) => {
+                // Who has built the pool gets none.
+                let _ = ready.send(Err(text.to_owned()));
+                self.is_over = true;
+            }
+            None => self.fail_all(text),
+        }
+        self.refusal = Some(text.to_owned());
     }
 
     /// Whatever has no outcome fails so.
@@ -758,6 +812,20 @@ impl Client {
         let Some(token) = self.connection.token(message) else {
             return;
         };
+        if token == "o" {
+            // An agent, of whatever build.
+            if let Ok(build) = std::str::from_utf8(&message.payload)
+                && message.status.is_none()
+                && build != self.subjects.build()
+                && build.len() <= 64
+                && self.other_builds.len() < 8
+                && build.bytes().all(|it| it.is_ascii_alphanumeric())
+                && !self.other_builds.iter().any(|it| it == build)
+            {
+                self.other_builds.push(build.to_owned());
+            }
+            return;
+        }
         let number = token.get(1..).and_then(|it| it.parse::<u64>().ok());
         match (token.as_bytes().first(), number) {
             // An agent was asked, and is not there.
@@ -853,13 +921,20 @@ impl Client {
         if !waits || self.dispatcher.slots() > 0 {
             self.alone_since = None;
         } else {
+            let is_first = self.alone_since.is_none();
             let since = *self.alone_since.get_or_insert(now);
+            if is_first {
+                self.asks_others = true;
+            }
             if now > since + self.settings.agents_timeout && self.down_since.is_none() {
                 self.alone_since = None;
-                let others = match &self.other_builds[..] {
+                let mut others = match &self.other_builds[..] {
                     [] => String::new(),
                     builds => format!("; there are agents of other builds: {}", builds.join(", ")),
                 };
+                if let Some(refusal) = &self.refusal {
+                    others = format!("{others}; {refusal}");
+                }
                 self.fail_all(&format!(
                     "there was no agent for build {} at {} in {:?}: start this very executable \
                      with PROCPOOL_AGENT={} on some machine{others}",
@@ -976,6 +1051,10 @@ pub(crate) fn limits(max_payload: usize) -> Limits {
         window: 8 << 20,
         message: MESSAGE,
     }
+}
+
+fn terminated() -> TaskError {
+    TaskError::other(TaskErrorKind::Cancelled, "the pool was terminated")
 }
 
 fn cancelled() -> TaskError {

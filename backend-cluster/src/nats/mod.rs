@@ -69,6 +69,11 @@ impl Connection {
         self.events.recv().await
     }
 
+    /// The same, of what it has said already.
+    pub(crate) fn said(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
     /// Whether it was made anew since this was asked last. To be asked before a message is looked
     /// at: what comes in a new connection may come from a server that has forgotten everything.
     pub(crate) fn is_new(&mut self) -> bool {

@@ -12,7 +12,8 @@ use super::Subjects;
 /// How long the queue waits before it gives a delivery out again that nobody has acknowledged.
 const ACK_WAIT: Duration = Duration::from_secs(10);
 
-/// Makes the queue, unless it is there.
+/// Makes the queue, unless it is there. Says whether it is a new one, which knows nothing of what
+/// agents have asked for.
 ///
 /// # Errors
 /// What the server says against it.
@@ -20,7 +21,7 @@ pub(crate) async fn make_queue(
     client: Client,
     subjects: Subjects,
     in_file: bool,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let context = jetstream::new(client);
     let config = Config {
         name: subjects.stream(),
@@ -35,10 +36,15 @@ pub(crate) async fn make_queue(
         duplicate_window: Duration::from_secs(120),
         ..Config::default()
     };
-    let stream = context
-        .get_or_create_stream(config)
-        .await
-        .map_err(|error| format!("the queue cannot be made: {error}"))?;
+    let (stream, is_new) = match context.get_stream(&config.name).await {
+        Ok(stream) => (stream, false),
+        Err(_) => {
+            // It is not there, or something is wrong that this says, too.
+            let made = context.get_or_create_stream(config).await;
+            let stream = made.map_err(|error| format!("the queue cannot be made: {error}"))?;
+            (stream, true)
+        }
+    };
     let consumer = pull::Config {
         durable_name: Some(Subjects::consumer().to_owned()),
         ack_policy: AckPolicy::Explicit,
@@ -51,5 +57,5 @@ pub(crate) async fn make_queue(
         .get_or_create_consumer(Subjects::consumer(), consumer)
         .await
         .map_err(|error| format!("the queue's consumer cannot be made: {error}"))?;
-    Ok(())
+    Ok(is_new)
 }
