@@ -539,7 +539,8 @@ fn dropping_a_stream_abandons_what_has_not_begun<S: Processes>() {
         };
         poll_until_it_waits(&mut stream, &doorbell);
         gate.wait_for(1);
-        assert!(pool.stats().submitted > 1, "there is a rest");
+        // A thread of the call's own reads the input.
+        wait_until(|| pool.stats().submitted > 1);
         drop(stream);
         gate.open();
         pool.close();
