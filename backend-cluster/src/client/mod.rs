@@ -6,7 +6,7 @@ mod job;
 mod session;
 mod shared;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
@@ -73,6 +73,8 @@ pub(crate) struct Client {
     makes_queue: bool,
     dispatcher: Dispatcher,
     jobs: HashMap<JobId, Job>,
+    /// When the calls of some of them end.
+    deadlines: BTreeSet<(Duration, JobId)>,
     calls: HashMap<CallId, Vec<JobId>>,
     last_job: JobId,
     sessions: HashMap<u64, Session>,
@@ -156,6 +158,7 @@ impl Client {
             makes_queue: false,
             dispatcher: Dispatcher::new(),
             jobs: HashMap::new(),
+            deadlines: BTreeSet::new(),
             calls: HashMap::new(),
             last_job: 0,
             sessions: HashMap::new(),
@@ -243,8 +246,8 @@ impl Client {
         let now = clock::now();
         let tick = busy.then(|| now + ASK_EVERY / 2);
         let links = self.sessions.values().filter_map(|it| it.link.next_timer());
-        let deadlines = self.jobs.values().filter_map(|it| it.deadline);
-        tick.into_iter().chain(links).chain(deadlines).min()
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        tick.into_iter().chain(links).chain(deadline).min()
     }
 
     fn make_queue(&mut self) {
@@ -377,9 +380,13 @@ impl Client {
             completion.keep_unread();
         }
         self.calls.entry(call).or_default().push(job);
+        let deadline = options.deadline.map(|left| clock::now() + left);
+        if let Some(at) = deadline {
+            self.deadlines.insert((at, job));
+        }
         let it = Job {
             call,
-            deadline: options.deadline.map(|left| clock::now() + left),
+            deadline,
             emits: options.emits.is_some(),
             chunk,
             left: items.len(),
@@ -439,6 +446,9 @@ impl Client {
         if removed.is_some() {
             self.shared.chunk_ended();
         }
+        if let Some(at) = removed.as_ref().and_then(|it| it.deadline) {
+            self.deadlines.remove(&(at, job));
+        }
         if let Some(it) = removed
             && let Some(jobs) = self.calls.get_mut(&it.call)
         {
@@ -480,6 +490,7 @@ impl Client {
             self.dispatcher.forget(job);
         }
         self.calls.clear();
+        self.deadlines.clear();
     }
 
     /// Gives emitted values to their reader, as far as there is room.
@@ -873,16 +884,10 @@ impl Client {
         // This process was stopped, or had no processor: agents have not been asked meanwhile.
         let has_slept = now.saturating_sub(self.last_tick) > GIVE_UP / 6;
         self.last_tick = now;
-        let due: Vec<JobId> = self
-            .jobs
-            .iter()
-            .filter(|(_, it)| it.deadline.is_some_and(|at| at <= now))
-            .map(|(job, _)| *job)
-            .collect();
-        for job in due {
-            if let Some(it) = self.jobs.get_mut(&job) {
-                it.deadline = None;
-            }
+        while let Some((at, job)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.deadlines.pop_first();
             let text = "the deadline of the call came before it could begin";
             let error = TaskError::other(TaskErrorKind::DeadlineExceeded, text);
             for items in self.dispatcher.withdraw(job) {
