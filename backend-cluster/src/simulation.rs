@@ -727,8 +727,8 @@ impl World {
         self.start_agent(2);
     }
 
-    /// All connections break. Of a queue in memory nothing is left; one in a file may have forgotten
-    /// that it gave something out, or that something was acknowledged.
+    /// All connections break. Of a queue in memory nothing is left; one in a file may have
+    /// forgotten that it gave something out, or that something was acknowledged.
     fn server_restarts(&mut self) {
         self.note("the server restarts".into());
         self.client.disconnected();

@@ -6,8 +6,6 @@
 
 mod durations;
 mod pending;
-#[cfg(test)]
-mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};

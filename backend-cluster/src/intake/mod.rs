@@ -4,9 +4,6 @@
 //! It is pure: it is told what has happened, and says what is to be done by
 //! [`poll_action`](Intake::poll_action).
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 

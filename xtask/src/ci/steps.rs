@@ -23,11 +23,17 @@ const EXAMPLE_LIMIT: Duration = Duration::from_secs(120);
 const CHAOS_SECONDS: &str = "60";
 
 /// The facade with each choice of features, each of which must build and pass alone.
-const FEATURE_CHOICES: &[&str] = &["", "--features fork", "--features spawn"];
+const FEATURE_CHOICES: &[&str] = &[
+    "",
+    "--features fork",
+    "--features spawn",
+    "--features cluster",
+];
 
 /// Features that add methods. Tests have them all, so each is also built without tests.
 const FEATURES_APART: &[&str] = &[
     "",
+    "--features cluster",
     "--features json",
     "--features progress",
     "--features stream",
@@ -189,7 +195,8 @@ fn deny(setting: &Setting) -> Result<()> {
         let run = format!(
             "deny --offline --locked --manifest-path {manifest} --config deny.toml --workspace \
              check --hide-inclusion-graph --allow unused-wrapper --allow unmatched-skip \
-             --allow license-exception-not-encountered bans licenses sources"
+             --allow unmatched-skip-root --allow license-exception-not-encountered bans licenses \
+             sources"
         );
         setting
             .build(&run)
