@@ -6,14 +6,14 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use procpool_core::{
-    BuildError, BuildErrorKind, InitializerOutcome, Portable, Stateless, WorkerOptions,
+    BuildError, BuildErrorKind, InitializerOutcome, Output, Portable, Stateless, WorkerOptions,
     assert_captures_nothing,
 };
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::LocalSet;
 
-use crate::client::{Client, Settings, Shared};
+use crate::client::{Client, Settings, Shared, THREAD};
 use crate::local::Local;
 use crate::nats::{Connection, ServerOptions};
 use crate::pool::ClusterPool;
@@ -37,6 +37,8 @@ pub struct ClusterPoolBuilder {
     server_timeout: Duration,
     storage: Storage,
     workers: WorkerOptions,
+    stdout: Output,
+    stderr: Output,
 }
 
 impl ClusterPoolBuilder {
@@ -50,6 +52,8 @@ impl ClusterPoolBuilder {
             server_timeout: Duration::from_secs(30),
             storage: Storage::default(),
             workers: WorkerOptions::default(),
+            stdout: Output::inherit(),
+            stderr: Output::inherit(),
         }
     }
 
@@ -122,6 +126,19 @@ impl ClusterPoolBuilder {
         self
     }
 
+    /// What becomes of what workers write to standard output. Inherited, it goes where their agent's
+    /// goes; captured, its lines come here, with the worker's name and machine.
+    pub fn stdout(mut self, output: Output) -> Self {
+        self.stdout = output;
+        self
+    }
+
+    /// The same for standard error.
+    pub fn stderr(mut self, output: Output) -> Self {
+        self.stderr = output;
+        self
+    }
+
     /// How much memory a worker may have, in bytes.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.workers.set_memory_limit(bytes);
@@ -159,6 +176,8 @@ impl ClusterPoolBuilder {
             options: self.workers.to_bytes()?,
             contents: self.workers.contents(),
             url: self.server.url.clone(),
+            stdout: self.stdout,
+            stderr: self.stderr,
         };
         let server = self.server;
         let (commands, received) = unbounded_channel();
@@ -200,7 +219,7 @@ impl ClusterPoolBuilder {
             drop(end);
         };
         std::thread::Builder::new()
-            .name("procpool-cluster".into())
+            .name(THREAD.into())
             .spawn(body)
             .map_err(|error| failed(format!("there is no thread to be had: {error}")))?;
         match begun.recv() {

@@ -8,7 +8,8 @@ use std::fmt;
 use std::time::Duration;
 
 use procpool_core::{
-    ContentId, Outcome, OutcomeBatch, OutputLine, OutputStream, TaskError, WorkerInfo, codec,
+    ContentId, Dump, Outcome, OutcomeBatch, OutputLine, OutputStream, Stats, TaskError, WorkerInfo,
+    codec,
 };
 use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -54,9 +55,9 @@ pub(crate) enum ToAgent {
         connection: u64,
         /// What workers for this client are to be: `procpool_core::WorkerOptions`.
         options: Blob,
-        /// What workers print is to be sent, of each stream.
-        sends_stdout: bool,
-        sends_stderr: bool,
+        /// What becomes of what they print.
+        stdout: Printed,
+        stderr: Printed,
     },
     /// The client has raised its epoch. The answer is [`Kept`](ToClient::Kept).
     Epoch(u64),
@@ -78,12 +79,22 @@ pub(crate) enum ToAgent {
     /// A value that was asked for by [`Need`](ToClient::Need), in the lane for data. `None`: the
     /// client has it no more.
     Content { id: ContentId, bytes: Option<Blob> },
-    /// What is every worker doing?
-    Dump { ticket: u64 },
-    /// What has happened in the pool for this client?
-    Stats { ticket: u64 },
+    /// What is every worker doing, or what has happened in the pool for this client?
+    Report { ticket: u64, dump: bool },
     /// The pool has ended: whatever there is of it ends now.
     Bye,
+}
+
+/// What becomes of what a worker prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) enum Printed {
+    /// It goes where the agent's own output goes.
+    #[default]
+    Inherited,
+    /// Nobody wants it.
+    Discarded,
+    /// It is sent to the client.
+    Sent,
 }
 
 /// From the agent.
@@ -118,10 +129,10 @@ pub(crate) enum ToClient {
     Leaving,
     /// Lines that a worker has printed.
     Lines(Vec<Line>),
-    /// See [`ToAgent::Dump`]. Encoded, since it is for people.
-    Dump { ticket: u64, dump: Blob },
-    /// See [`ToAgent::Stats`].
-    Stats { ticket: u64, stats: Blob },
+    /// See [`ToAgent::Report`].
+    Dump { ticket: u64, dump: Dump },
+    /// The same.
+    Stats { ticket: u64, stats: Stats },
 }
 
 /// What an agent says of itself.

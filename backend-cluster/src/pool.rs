@@ -204,10 +204,12 @@ impl Executor for Cluster {
     }
 
     fn dump(&self) -> Dump {
-        Dump::default()
+        let answer = self.shared.ask(Command::Dump);
+        answer.unwrap_or_default()
     }
 
     fn stats(&self) -> Stats {
-        self.shared.lock().stats.clone()
+        let answer = self.shared.ask(Command::Stats);
+        answer.unwrap_or_else(|| self.shared.lock().stats.clone())
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod variables;
 mod work;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Event, Message, Subscriber};
@@ -65,7 +66,7 @@ pub(crate) struct Agent {
     sessions: HashMap<ClientId, Session>,
     /// The number of the last session with each client.
     numbers: HashMap<ClientId, u32>,
-    host: Host,
+    host: Arc<Host>,
     work: HashMap<(ClientId, PieceId), Work>,
     /// Where each delivery is acknowledged.
     acknowledgements: HashMap<(ClientId, DeliveryId), String>,
@@ -104,6 +105,7 @@ impl Agent {
             let _ = lines.send(Report::Line(client, Line::of(worker, line)));
         };
         let host = Host::new(options.processes, backend, &*options.machine, on_line);
+        let host = Arc::new(host);
         let name = format!("procpool agent on {}", options.machine);
         let opened = Connection::open(&options.server, &name).await;
         let (connection, answers) = opened.map_err(|error| error.to_string())?;
@@ -345,14 +347,11 @@ impl Agent {
                 epoch,
                 connection,
                 options,
-                sends_stdout,
-                sends_stderr,
+                stdout,
+                stderr,
             } => {
                 self.intake.synced(client, epoch, connection);
-                let captures = Captures {
-                    stdout: sends_stdout,
-                    stderr: sends_stderr,
-                };
+                let captures = Captures { stdout, stderr };
                 match WorkerOptions::from_bytes(&options.0) {
                     Ok(options) => self.welcomed(client, options, captures),
                     Err(error) => {
@@ -417,8 +416,29 @@ impl Agent {
                     self.start(client, piece);
                 }
             }
-            ToAgent::Dump { .. } | ToAgent::Stats { .. } => {}
+            ToAgent::Report { ticket, dump } => self.make_report(client, ticket, dump),
             ToAgent::Bye => self.end(client, End::Dead),
+        }
+    }
+
+    /// Asks the workers for this client, which takes a moment.
+    fn make_report(&self, client: ClientId, ticket: u64, dump: bool) {
+        let (host, reports) = (self.host.clone(), self.reports.clone());
+        let ask = move || {
+            let answer = if dump {
+                let dump = host.dump(client);
+                ToClient::Dump { ticket, dump }
+            } else {
+                let stats = host.stats(client);
+                ToClient::Stats { ticket, stats }
+            };
+            // Without an agent there is nobody to tell.
+            let _ = reports.send(Report::Answer(client, Box::new(answer)));
+        };
+        let thread = std::thread::Builder::new().name("procpool-report".into());
+        if let Err(error) = thread.spawn(ask) {
+            // The client does not wait for ever.
+            eprintln!("procpool agent: no thread can be started: {error}");
         }
     }
 
@@ -603,6 +623,7 @@ impl Agent {
                     }
                 }
                 Report::Value { client, piece } => self.take_values(client, piece),
+                Report::Answer(client, answer) => self.say(client, Lane::Data, &answer),
                 Report::Line(client, line) => lines.entry(client).or_default().push(line),
             }
         }

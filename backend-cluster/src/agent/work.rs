@@ -9,7 +9,7 @@ use procpool_core::{Cancel, ContentId, EncodedChunk, Outcome, OutcomeBatch, Task
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::host::Running;
-use crate::message::{ClientId, Line, PieceId};
+use crate::message::{ClientId, Line, PieceId, ToClient};
 
 /// What local pools say to the agent's thread.
 pub(crate) enum Report {
@@ -21,6 +21,8 @@ pub(crate) enum Report {
     },
     /// An item may have emitted a value.
     Value { client: ClientId, piece: PieceId },
+    /// The answer to a client's question.
+    Answer(ClientId, Box<ToClient>),
     /// A worker for this client has printed it.
     Line(ClientId, Line),
 }

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::Sender;
 
-use procpool_core::{CallId, Completion, Dump, EncodedChunk, Tracer};
+use procpool_core::{CallId, Completion, Dump, EncodedChunk, Stats};
 
 use crate::dispatcher::JobId;
 
@@ -22,7 +22,8 @@ pub(crate) enum Command {
     Made(Result<bool, String>),
     /// What are the workers doing?
     Dump(Sender<Dump>),
-    Trace(Option<Tracer>),
+    /// What has happened?
+    Stats(Sender<Stats>),
     /// No more will be submitted.
     Close,
     /// Somebody waits for the end: streams are not to wait for a reader.

@@ -2,7 +2,9 @@
 
 mod command;
 mod envelope;
+mod gathering;
 mod job;
+mod printer;
 mod session;
 mod shared;
 
@@ -14,23 +16,25 @@ use std::time::Duration;
 use async_nats::{Event, Message, Subscriber};
 use futures_util::StreamExt;
 use procpool_core::{
-    BroadcastContent, CallId, Completion, EncodedChunk, Outcome, OutcomeBatch, TaskError,
-    TaskErrorKind,
+    BroadcastContent, CallId, Completion, Dump, EncodedChunk, Outcome, OutcomeBatch, Output,
+    TaskError, TaskErrorKind,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 pub(crate) use self::command::Command;
 pub(crate) use self::envelope::Envelope;
+use self::gathering::{Gathered, Gathering};
 use self::job::{Job, Outcomes};
+use self::printer::Printer;
 use self::session::Session;
-pub(crate) use self::shared::Shared;
+pub(crate) use self::shared::{Shared, THREAD};
 use crate::agent_info::AgentInfo;
 use crate::clock;
 use crate::dispatcher::{Action, Dispatcher, JobId, Loss, Terms, Verdict};
 use crate::link::{Lane, Limits, Link, OVERHEAD, session_of};
 use crate::message::{
-    AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, Piece, PieceId, ToAgent, ToClient,
-    from_bytes, to_bytes,
+    AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, Piece, PieceId, Printed, ToAgent,
+    ToClient, from_bytes, to_bytes,
 };
 use crate::nats::{Connection, Subjects, is_unheard, last_number, make_queue};
 
@@ -38,6 +42,8 @@ use crate::nats::{Connection, Subjects, is_unheard, last_number, make_queue};
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// How long after it was asked in vain an agent is given up: longer than its lease.
 const GIVE_UP: Duration = Duration::from_secs(6);
+/// How long agents have to answer a question. They ask their workers, who may not answer.
+pub(crate) const GATHER_LIMIT: Duration = Duration::from_secs(2);
 /// How long an acknowledgement of the queue's is waited for.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
 /// What is larger is not sent through the queue.
@@ -55,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) options: Vec<u8>,
     pub(crate) contents: Vec<BroadcastContent>,
     pub(crate) url: String,
+    pub(crate) stdout: Output,
+    pub(crate) stderr: Output,
 }
 
 /// The client's thread.
@@ -101,6 +109,9 @@ pub(crate) struct Client {
     is_queue_new: bool,
     /// There is no agent: are there any of other builds?
     asks_others: bool,
+    gatherings: HashMap<u64, Gathering>,
+    last_ticket: u64,
+    printer: Option<Printer>,
 }
 
 /// Tells who builds a pool.
@@ -146,6 +157,7 @@ impl Client {
             frames: frames.map_err(gone)?,
             hellos: hellos.map_err(gone)?,
         };
+        let printer = Printer::new(settings.stdout.clone(), settings.stderr.clone());
         let client = Self {
             id,
             subjects,
@@ -178,6 +190,9 @@ impl Client {
             refusal: None,
             is_queue_new: false,
             asks_others: false,
+            gatherings: HashMap::new(),
+            last_ticket: 0,
+            printer,
         };
         Ok((client, subscriptions))
     }
@@ -247,7 +262,9 @@ impl Client {
         let tick = busy.then(|| now + ASK_EVERY / 2);
         let links = self.sessions.values().filter_map(|it| it.link.next_timer());
         let deadline = self.deadlines.first().map(|(at, _)| *at);
-        tick.into_iter().chain(links).chain(deadline).min()
+        let gathering = self.gatherings.values().map(|it| it.until).min();
+        let times = tick.into_iter().chain(links).chain(deadline);
+        times.chain(gathering).min()
     }
 
     fn make_queue(&mut self) {
@@ -332,7 +349,12 @@ impl Client {
                     self.refuse(&format!("at the NATS server {url}, {text}"));
                 }
             }
-            Command::Dump(_) | Command::Trace(_) => {}
+            Command::Dump(sender) => self.gather(Gathered::Dump(Dump::default(), sender)),
+            Command::Stats(sender) => {
+                let mut stats = self.shared.lock().stats.clone();
+                (stats.queued, stats.running) = self.dispatcher.items();
+                self.gather(Gathered::Stats(Box::new(stats), sender));
+            }
             Command::Close => self.is_closing = true,
             Command::Join => {
                 self.is_joined = true;
@@ -720,7 +742,49 @@ impl Client {
                 }
                 self.agents_changed();
             }
-            ToClient::Lines(_) | ToClient::Dump { .. } | ToClient::Stats { .. } => {}
+            ToClient::Lines(lines) => {
+                if let Some(printer) = &mut self.printer {
+                    let lost: u64 = lines.into_iter().map(|line| printer.print(line)).sum();
+                    self.shared.lock().stats.lines_dropped += lost;
+                }
+            }
+            ToClient::Dump { ticket, dump } => {
+                self.gathered(ticket, |gathering| gathering.add_dump(dump));
+            }
+            ToClient::Stats { ticket, stats } => {
+                self.gathered(ticket, |gathering| gathering.add_stats(stats));
+            }
+        }
+    }
+
+    /// Asks all agents.
+    fn gather(&mut self, so_far: Gathered) {
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        let dump = matches!(so_far, Gathered::Dump(..));
+        let mut left = 0;
+        for session in self.sessions.values_mut().filter(|it| it.card.is_some()) {
+            let question = ToAgent::Report { ticket, dump };
+            session.link.send(Lane::Control, to_bytes(&question));
+            left += 1;
+        }
+        let gathering = Gathering {
+            left,
+            until: clock::now() + GATHER_LIMIT,
+            so_far,
+        };
+        self.gatherings.insert(ticket, gathering);
+        self.gathered(ticket, |_| {});
+    }
+
+    fn gathered(&mut self, ticket: u64, add: impl FnOnce(&mut Gathering)) {
+        if let Some(gathering) = self.gatherings.get_mut(&ticket) {
+            add(gathering);
+            if gathering.left == 0
+                && let Some(gathering) = self.gatherings.remove(&ticket)
+            {
+                gathering.finish();
+            }
         }
     }
 
@@ -736,8 +800,8 @@ impl Client {
             epoch: self.dispatcher.epoch(),
             connection,
             options: Blob(self.settings.options.clone()),
-            sends_stdout: false,
-            sends_stderr: false,
+            stdout: printed(&self.settings.stdout),
+            stderr: printed(&self.settings.stderr),
         };
         self.say(key, Lane::Control, &welcome);
         self.dispatcher.joined(key, slots);
@@ -894,6 +958,15 @@ impl Client {
                 self.fail(job, items, &error);
             }
         }
+        let over: Vec<u64> = self
+            .gatherings
+            .iter()
+            .filter(|(_, it)| it.until <= now)
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        for ticket in over {
+            self.gathered(ticket, |gathering| gathering.left = 0);
+        }
         let late = self.publishes.values().any(|at| now > *at + PUBLISH_LIMIT);
         if late && self.connection.is_up() {
             self.publishes.clear();
@@ -1045,6 +1118,16 @@ impl Client {
             }
             self.connection.flush(Duration::from_millis(500)).await;
         }
+    }
+}
+
+fn printed(output: &Output) -> Printed {
+    if output.wants_lines() {
+        Printed::Sent
+    } else if output.is_discarded() {
+        Printed::Discarded
+    } else {
+        Printed::Inherited
     }
 }
 

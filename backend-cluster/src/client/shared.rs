@@ -1,14 +1,20 @@
 //! What a pool's methods and its thread have in common.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use procpool_core::{Callbacks, Stats, TaskErrorKind};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::GATHER_LIMIT;
 use super::command::Command;
 use crate::agent_info::AgentInfo;
+
+/// The name of the pool's thread.
+pub(crate) const THREAD: &str = "procpool-cluster";
 
 /// The pool's state, for its methods.
 pub(crate) struct Shared {
@@ -52,6 +58,18 @@ impl Shared {
     /// Tells the pool's thread. `false`: it has ended.
     pub(crate) fn tell(&self, command: Command) -> bool {
         self.commands.send(command).is_ok()
+    }
+
+    /// Asks the pool's thread, which asks the agents. `None`: it has ended, or it is the caller, who
+    /// runs in a waker.
+    pub(crate) fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
+        if thread::current().name() == Some(THREAD) {
+            return None;
+        }
+        let (sender, answer) = channel();
+        // The thread answers by then, or has ended.
+        self.tell(question(sender))
+            .then(|| answer.recv_timeout(2 * GATHER_LIMIT).ok())?
     }
 
     pub(crate) fn slots(&self) -> usize {

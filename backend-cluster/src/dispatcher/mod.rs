@@ -199,6 +199,19 @@ impl Dispatcher {
         self.pieces.is_empty()
     }
 
+    /// How many items wait, and how many were begun and have no outcome.
+    pub(crate) fn items(&self) -> (u64, u64) {
+        let (mut waiting, mut begun) = (0, 0);
+        for (id, piece) in &self.pieces {
+            let left = piece.pending.left() as u64;
+            match self.agent_of(*id) {
+                Some(_) => begun += left,
+                None => waiting += left,
+            }
+        }
+        (waiting, begun)
+    }
+
     /// How many pieces wait here.
     pub(crate) fn ready(&self) -> usize {
         self.ready.len()

@@ -85,6 +85,11 @@ impl Pending {
         ranges
     }
 
+    /// How many have none.
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.left == 0
     }

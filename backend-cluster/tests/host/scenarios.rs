@@ -15,6 +15,7 @@ use procpool_testing::procfs::{self, wait_until};
 use crate::MakeBackend;
 use crate::host::{Captures, Host};
 use crate::loopback::{Loopback, refusal};
+use crate::message::Printed;
 
 type Scenario = fn(MakeBackend);
 
@@ -418,8 +419,8 @@ fn printed(backend: MakeBackend) {
     });
     let host = Arc::new(host);
     let captures = Captures {
-        stdout: true,
-        stderr: false,
+        stdout: Printed::Sent,
+        stderr: Printed::Inherited,
     };
     let pool = Loopback::capturing(&host, 5, &WorkerOptions::default(), captures);
     let say = |text: String| {

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::{self, Write};
 use std::sync::Arc;
 
+use crate::panic::catch::catch_and_discard;
 use crate::process::worker_info::WorkerInfo;
 
 /// What becomes of a worker's standard output or standard error: see the builders' options
@@ -98,6 +100,43 @@ impl Output {
         Self(Kind::Lines(Arc::new(handler)))
     }
 
+    /// Whether workers' lines are to be handed over: for pools elsewhere.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn wants_lines(&self) -> bool {
+        self.is_captured()
+    }
+
+    /// Whether nobody wants what workers print.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_discarded(&self) -> bool {
+        matches!(self.0, Kind::Discard)
+    }
+
+    /// Does with a line from elsewhere what is to be done with it. That may take as long as the
+    /// handler likes.
+    #[doc(hidden)]
+    pub fn hand_over(&self, line: &OutputLine) {
+        match &self.0 {
+            Kind::Inherit | Kind::Discard => {}
+            Kind::Tee => {
+                let mut bytes = line.bytes.clone();
+                if !line.is_cut {
+                    bytes.push(b'\n');
+                }
+                // As with the program's own output, it is lost where nobody takes it.
+                let _ = match line.stream {
+                    OutputStream::Stdout => io::stdout().write_all(&bytes),
+                    OutputStream::Stderr => io::stderr().write_all(&bytes),
+                };
+            }
+            Kind::Lines(handler) => {
+                catch_and_discard(|| handler(line));
+            }
+        }
+    }
+
     pub(crate) fn is_captured(&self) -> bool {
         matches!(self.0, Kind::Tee | Kind::Lines(_))
     }
@@ -142,6 +181,25 @@ pub struct OutputLine {
 impl OutputLine {
     /// Longer lines come in pieces of at most this many bytes.
     pub const MAX_BYTES: usize = 8 * 1024;
+
+    /// What a worker elsewhere has printed.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn new(
+        worker: WorkerInfo,
+        stream: OutputStream,
+        bytes: Vec<u8>,
+        is_cut: bool,
+        dropped: u64,
+    ) -> Self {
+        Self {
+            worker,
+            stream,
+            bytes,
+            is_cut,
+            dropped,
+        }
+    }
 
     /// The worker that has written it. In the first moments of a worker its process identifier may
     /// still be 0.

@@ -13,7 +13,7 @@ use procpool_core::{
 use super::local_pool::LocalPool;
 use super::piece::{Piece, Running, Sink};
 use super::{Captures, Setup, error};
-use crate::message::ClientId;
+use crate::message::{ClientId, Printed};
 
 /// See the module.
 pub(super) struct Hosted {
@@ -103,9 +103,11 @@ impl Hosted {
 
     /// It waits for the workers.
     fn build(self: &Arc<Self>) -> Result<LocalPool, BuildError> {
-        let output = |is_captured: bool| {
-            if !is_captured {
-                return Output::inherit();
+        let output = |printed: Printed| {
+            match printed {
+                Printed::Inherited => return Output::inherit(),
+                Printed::Discarded => return Output::discard(),
+                Printed::Sent => {}
             }
             let (client, setup) = (self.client, self.setup.clone());
             Output::lines(move |line: &OutputLine| {

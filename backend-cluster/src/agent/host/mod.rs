@@ -17,7 +17,7 @@ use procpool_core::{
     WorkerOptions,
 };
 
-use crate::message::ClientId;
+use crate::message::{ClientId, Printed};
 use hosted::Hosted;
 pub(crate) use local_pool::HostBackend;
 pub(crate) use piece::Running;
@@ -46,11 +46,11 @@ struct Setup {
 /// [`Output::lines`](procpool_core::Output::lines) says.
 type LineSink = dyn Fn(ClientId, WorkerInfo, &OutputLine) + Send + Sync;
 
-/// Which outputs of workers are captured.
+/// What becomes of what workers print.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Captures {
-    pub(crate) stdout: bool,
-    pub(crate) stderr: bool,
+    pub(crate) stdout: Printed,
+    pub(crate) stderr: Printed,
 }
 
 impl Host {
