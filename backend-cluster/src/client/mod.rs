@@ -42,8 +42,9 @@ use crate::nats::{Connection, Subjects, is_unheard, last_number, make_queue};
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// How long after it was asked in vain an agent is given up: longer than its lease.
 const GIVE_UP: Duration = Duration::from_secs(6);
-/// How long agents have to answer a question. They ask their workers, who may not answer.
-pub(crate) const GATHER_LIMIT: Duration = Duration::from_secs(2);
+/// How long agents have to answer a question. They ask their workers, who may take their time:
+/// stacks are given names.
+pub(crate) const GATHER_LIMIT: Duration = Duration::from_secs(10);
 /// How long an acknowledgement of the queue's is waited for.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
 /// What is larger is not sent through the queue.
