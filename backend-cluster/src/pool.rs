@@ -1,6 +1,7 @@
 //! The pool.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -54,6 +55,7 @@ impl ClusterPool {
         let cluster = Arc::new(Cluster {
             shared,
             joining: AtomicBool::new(false),
+            pid: std::process::id(),
         });
         Self {
             executor: cluster.clone(),
@@ -102,6 +104,11 @@ struct Terminate {
 
 impl Drop for Terminate {
     fn drop(&mut self) {
+        if self.cluster.is_foreign() {
+            // The server and the agents are the other process's.
+            let _ = ManuallyDrop::new(self.local.take());
+            return;
+        }
         self.cluster.terminate();
         if let Some(local) = self.local.take() {
             // The client says goodbye first.
@@ -118,6 +125,8 @@ impl Drop for Terminate {
 pub(crate) struct Cluster {
     shared: Arc<Shared>,
     joining: AtomicBool,
+    /// The process that has built it. In a fork of it there is no thread that does anything.
+    pid: u32,
 }
 
 impl Cluster {
@@ -130,7 +139,15 @@ impl Cluster {
 }
 
 impl Executor for Cluster {
+    fn is_foreign(&self) -> bool {
+        std::process::id() != self.pid
+    }
+
     fn submit(&self, chunk: Chunk) {
+        if self.is_foreign() {
+            let text = "the pool belongs to the process that this one was forked from";
+            return chunk.finish(&TaskError::other(TaskErrorKind::Closed, text));
+        }
         let mut state = self.shared.lock();
         if state.is_closed {
             drop(state);

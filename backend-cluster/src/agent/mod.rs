@@ -34,6 +34,8 @@ use crate::nats::{Connection, Given, Pulls, Subjects, is_unheard, last_number};
 
 /// How long a client may say nothing before it is asked whether it lives.
 const ASK_AFTER: Duration = Duration::from_secs(1);
+/// The same of a client that has no work here, but perhaps a pool with workers.
+const ASK_IDLE: Duration = Duration::from_secs(60);
 /// How long a client that is not there may take to come back.
 const DEAD_AFTER: Duration = Duration::from_secs(3);
 /// How long an agent waits before it asks a queue again that is not there.
@@ -55,6 +57,19 @@ struct Session {
     options: Option<(WorkerOptions, Captures)>,
     /// There is a pool for it, or will be with its first piece.
     is_hosted: bool,
+}
+
+impl Session {
+    /// When the client is to be asked whether it lives, if nothing is heard of it. `works`:
+    /// something depends on the answer.
+    fn ask_at(&self, works: bool) -> Duration {
+        let heard = self.link.heard().unwrap_or(self.opened);
+        if works || self.gone_since.is_some() {
+            (heard + ASK_AFTER).max(self.asked + ASK_AFTER / 2)
+        } else {
+            heard.max(self.asked) + ASK_IDLE
+        }
+    }
 }
 
 /// The agent's process.
@@ -220,8 +235,15 @@ impl Agent {
         let busy = !self.intake.is_idle() || self.is_leaving;
         let tick = busy.then(|| now + Duration::from_millis(100));
         let links = self.sessions.values().filter_map(|it| it.link.next_timer());
+        let asks = self.sessions.iter().map(|(client, session)| {
+            let works = self.intake.works_for(*client) || !session.is_welcome;
+            session.ask_at(works)
+        });
         let pull = (self.wants() > 0 && self.pull_at > now).then_some(self.pull_at);
-        let times = links.chain(self.intake.next_expiry()).chain(pull);
+        let times = links
+            .chain(self.intake.next_expiry())
+            .chain(pull)
+            .chain(asks);
         times.chain(tick).min()
     }
 
@@ -721,8 +743,7 @@ impl Agent {
         let mut dead = Vec::new();
         for (client, session) in &mut self.sessions {
             let works = self.intake.works_for(*client) || !session.is_welcome;
-            let heard = session.link.heard().unwrap_or(session.opened);
-            if works && now > heard + ASK_AFTER && now > session.asked + ASK_AFTER / 2 {
+            if now >= session.ask_at(works) {
                 session.asked = now;
                 session.link.ask();
             }
@@ -794,6 +815,12 @@ impl Agent {
                         self.drop_running(client);
                         self.open(client);
                     }
+                    // Of what waited to be allowed, some may have been given back.
+                    let intake = &self.intake;
+                    self.work
+                        .retain(|(of, piece), _| *of != client || intake.has(*of, *piece));
+                    self.acknowledgements
+                        .retain(|(of, delivery), _| *of != client || intake.holds(*of, *delivery));
                 }
             }
         }

@@ -158,6 +158,16 @@ impl Intake {
         self.held.is_empty()
     }
 
+    /// Whether this piece has not ended.
+    pub(crate) fn has(&self, client: ClientId, piece: PieceId) -> bool {
+        self.pieces.contains_key(&(client, piece))
+    }
+
+    /// Whether this delivery takes a slot.
+    pub(crate) fn holds(&self, client: ClientId, delivery: DeliveryId) -> bool {
+        self.held.contains_key(&(client, delivery))
+    }
+
     /// Whether something of this client's is under way.
     pub(crate) fn works_for(&self, client: ClientId) -> bool {
         (self.clients.get(&client)).is_some_and(|it| !it.held.is_empty())
