@@ -175,7 +175,7 @@ impl ClusterPoolBuilder {
             in_file: self.storage == Storage::File,
             options: self.workers.to_bytes()?,
             contents: self.workers.contents(),
-            url: self.server.url.clone(),
+            url: self.server.shown(),
             stdout: self.stdout,
             stderr: self.stderr,
         };

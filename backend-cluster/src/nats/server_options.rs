@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 
 use super::capacity;
 
@@ -38,12 +38,30 @@ impl ConnectError {
     pub(crate) fn lost(options: &ServerOptions, error: &dyn fmt::Display) -> Self {
         Self(format!(
             "the NATS server at {} is gone: {error}",
-            options.url
+            options.shown()
         ))
     }
 }
 
+/// An address without what stands before its `@`, and that.
+fn split_secret(address: &str) -> (String, Option<&str>) {
+    let (scheme, rest) = match address.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), address),
+    };
+    match rest.rsplit_once('@') {
+        Some((secret, host)) => (format!("{scheme}{host}"), Some(secret)),
+        None => (format!("{scheme}{rest}"), None),
+    }
+}
+
 impl ServerOptions {
+    /// The address for people, without passwords.
+    pub(crate) fn shown(&self) -> String {
+        let addresses = self.url.split(',').map(|it| split_secret(it.trim()).0);
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
     pub(crate) async fn connect<F, T>(
         &self,
         name: &str,
@@ -85,6 +103,14 @@ impl ServerOptions {
                 options.nkey(text.trim().to_owned())
             };
         }
+        let secret = self.url.split(',').find_map(|it| split_secret(it.trim()).1);
+        match secret.map(|it| it.split_once(':').unwrap_or((it, ""))) {
+            Some((user, password)) if !password.is_empty() => {
+                options = options.user_and_password(user.to_owned(), password.to_owned());
+            }
+            Some((token, _)) => options = options.token(token.to_owned()),
+            None => {}
+        }
         if let Some(token) = &self.token {
             options = options.token(token.clone());
         }
@@ -97,13 +123,18 @@ impl ServerOptions {
         if self.requires_tls {
             options = options.require_tls(true);
         }
-        options.connect(&self.url).await.map_err(|error| {
+        let failed = |why: String| {
+            let url = self.shown();
             ConnectError(format!(
-                "there is no connection to the NATS server at {}: {}",
-                self.url,
-                chain(&error)
+                "there is no connection to the NATS server at {url}: {why}"
             ))
-        })
+        };
+        let addresses: Result<Vec<ServerAddr>, _> =
+            self.shown().split(',').map(str::parse).collect();
+        let addresses =
+            addresses.map_err(|error| failed(format!("{error}: it is like nats://host:4222")))?;
+        let connected = options.connect(addresses).await;
+        connected.map_err(|error| failed(chain(&error)))
     }
 }
 
@@ -119,4 +150,29 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_has_no_secrets() {
+        for (url, shown) in [
+            ("nats://host:4222", "nats://host:4222"),
+            ("nats://user:pass@host:4222", "nats://host:4222"),
+            ("tls://token@host", "tls://host"),
+            (
+                "nats://u:p@one:1, nats://u:p@two:2",
+                "nats://one:1,nats://two:2",
+            ),
+            ("user:p@ss@host", "host"),
+        ] {
+            let options = ServerOptions {
+                url: url.to_owned(),
+                ..ServerOptions::default()
+            };
+            assert_eq!(options.shown(), shown);
+        }
+    }
 }
