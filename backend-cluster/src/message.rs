@@ -74,11 +74,20 @@ pub(crate) enum ToAgent {
     Cancel { piece: PieceId, kill: bool },
     /// There is room for so many more values that the item of this piece emits.
     Room { piece: PieceId, values: u32 },
-    /// The answer to [`Fetch`](ToClient::Fetch), in the lane for data.
-    Body { piece: PieceId, chunk: Blob },
-    /// A value that was asked for by [`Need`](ToClient::Need), in the lane for data. `None`: the
-    /// client has it no more.
-    Content { id: ContentId, bytes: Option<Blob> },
+    /// A part of the answer to [`Fetch`](ToClient::Fetch), in the lane for data.
+    Body {
+        piece: PieceId,
+        part: Blob,
+        is_last: bool,
+    },
+    /// A part of a value that was asked for by [`Need`](ToClient::Need), in the lane for data.
+    Content {
+        id: ContentId,
+        part: Blob,
+        is_last: bool,
+    },
+    /// The client has that value no more.
+    NoContent(ContentId),
     /// What is every worker doing, or what has happened in the pool for this client?
     Report { ticket: u64, dump: bool },
     /// The pool has ended: whatever there is of it ends now.

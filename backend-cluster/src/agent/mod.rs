@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_nats::{Event, Message, Subscriber};
 use futures_util::StreamExt;
 use procpool_core::{
-    BroadcastContent, Cancel, EncodedChunk, OutcomeBatch, OutputLine, TaskError, TaskErrorKind,
-    WorkerOptions,
+    BroadcastContent, Cancel, ContentId, EncodedChunk, OutcomeBatch, OutputLine, TaskError,
+    TaskErrorKind, WorkerOptions,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -57,6 +57,9 @@ struct Session {
     options: Option<(WorkerOptions, Captures)>,
     /// There is a pool for it, or will be with its first piece.
     is_hosted: bool,
+    /// Parts that have come of what is large.
+    bodies: HashMap<PieceId, Vec<u8>>,
+    contents: HashMap<ContentId, Vec<u8>>,
 }
 
 impl Session {
@@ -310,6 +313,8 @@ impl Agent {
             is_welcome: false,
             options: None,
             is_hosted: false,
+            bodies: HashMap::new(),
+            contents: HashMap::new(),
         };
         self.sessions.insert(client, session);
     }
@@ -414,32 +419,63 @@ impl Agent {
                 }
                 self.take_values(client, piece);
             }
-            ToAgent::Body { piece, chunk } => {
-                if let Some(work) = self.work.get_mut(&(client, piece)) {
-                    work.set_chunk(chunk.0);
+            ToAgent::Body {
+                piece,
+                part,
+                is_last,
+            } => {
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    let bytes = session.bodies.entry(piece).or_default();
+                    bytes.extend_from_slice(&part.0);
                 }
-                self.start(client, piece);
-            }
-            ToAgent::Content { id, bytes } => {
-                let content = bytes.and_then(|bytes| BroadcastContent::new(&bytes.0).ok());
-                if let Some(content) = content
-                    && content.id() == id
-                {
-                    self.contents.add(content);
-                }
-                self.host_client(client);
-                let mut waiting = Vec::new();
-                for ((of, piece), work) in &mut self.work {
-                    if *of == client && work.has_come(id) {
-                        waiting.push(*piece);
-                    }
-                }
-                for piece in waiting {
-                    self.start(client, piece);
+                if is_last {
+                    self.body(client, piece);
                 }
             }
+            ToAgent::Content { id, part, is_last } => {
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    let bytes = session.contents.entry(id).or_default();
+                    bytes.extend_from_slice(&part.0);
+                }
+                if is_last {
+                    self.content(client, id);
+                }
+            }
+            ToAgent::NoContent(id) => self.content(client, id),
             ToAgent::Report { ticket, dump } => self.make_report(client, ticket, dump),
             ToAgent::Bye => self.end(client, End::Dead),
+        }
+    }
+
+    /// All of a piece has come that was too large for the queue.
+    fn body(&mut self, client: ClientId, piece: PieceId) {
+        let session = self.sessions.get_mut(&client);
+        let bytes = session.and_then(|it| it.bodies.remove(&piece));
+        if let (Some(bytes), Some(work)) = (bytes, self.work.get_mut(&(client, piece))) {
+            work.set_chunk(bytes);
+            self.start(client, piece);
+        }
+    }
+
+    /// All of a value has come, or it does not come.
+    fn content(&mut self, client: ClientId, id: ContentId) {
+        let session = self.sessions.get_mut(&client);
+        if let Some(bytes) = session.and_then(|it| it.contents.remove(&id))
+            && let Ok(content) = BroadcastContent::new(&bytes)
+            && content.id() == id
+        {
+            self.contents.add(content);
+        }
+        self.host_client(client);
+        let is_there = self.contents.get(&id).is_some();
+        let mut waiting = Vec::new();
+        for ((of, piece), work) in &mut self.work {
+            if *of == client && work.has_come(id, is_there) {
+                waiting.push(*piece);
+            }
+        }
+        for piece in waiting {
+            self.start(client, piece);
         }
     }
 
@@ -580,7 +616,8 @@ impl Agent {
         let missing = chunk.missing();
         let needed = self.contents.provide(&mut chunk, &missing);
         let work = self.work.get_mut(&(client, piece)).expect("it is there");
-        if !needed.is_empty() {
+        // What the client has no more is an error of each item that means it.
+        if !needed.is_empty() && !work.lacks_values() {
             work.wait_for(chunk, needed.iter().copied().collect());
             let contents = needed;
             return self.say(client, Lane::Control, &ToClient::Need { piece, contents });

@@ -35,6 +35,7 @@ pub(super) struct Work {
     /// What waits for values that handles in it mean.
     chunk: Option<EncodedChunk>,
     needs: HashSet<ContentId>,
+    lacks_values: bool,
     running: Option<Running>,
     items: Range<usize>,
     left: usize,
@@ -69,6 +70,7 @@ impl Work {
             bytes,
             chunk: None,
             needs: HashSet::new(),
+            lacks_values: false,
             running: None,
             items: 0..0,
             left: 0,
@@ -107,8 +109,15 @@ impl Work {
     }
 
     /// A value has come, or does not come. Says whether that was the last one that it waited for.
-    pub(super) fn has_come(&mut self, id: ContentId) -> bool {
-        self.needs.remove(&id) && self.needs.is_empty()
+    pub(super) fn has_come(&mut self, id: ContentId, is_there: bool) -> bool {
+        let is_needed = self.needs.remove(&id);
+        self.lacks_values |= is_needed && !is_there;
+        is_needed && self.needs.is_empty()
+    }
+
+    /// Whether some of what it needs does not come.
+    pub(super) fn lacks_values(&self) -> bool {
+        self.lacks_values
     }
 
     pub(super) fn run(

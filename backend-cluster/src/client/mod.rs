@@ -4,6 +4,7 @@ mod command;
 mod envelope;
 mod gathering;
 mod job;
+mod outbox;
 mod printer;
 mod session;
 mod shared;
@@ -25,6 +26,7 @@ pub(crate) use self::command::Command;
 pub(crate) use self::envelope::Envelope;
 use self::gathering::{Gathered, Gathering};
 use self::job::{Job, Outcomes};
+use self::outbox::Outbox;
 use self::printer::Printer;
 use self::session::Session;
 pub(crate) use self::shared::{Shared, THREAD};
@@ -609,6 +611,7 @@ impl Client {
             asked: Duration::ZERO,
             contents: HashMap::new(),
             is_leaving: false,
+            outbox: Outbox::default(),
         };
         self.sessions.insert(key, session);
         self.by_agent.insert(agent, key);
@@ -706,8 +709,10 @@ impl Client {
                 }
             }
             ToClient::Fetch { piece } => {
-                if let Some(chunk) = self.encode(piece) {
-                    self.say(key, Lane::Data, &ToAgent::Body { piece, chunk });
+                if let Some(chunk) = self.encode(piece)
+                    && let Some(session) = self.sessions.get_mut(&key)
+                {
+                    session.outbox.add_body(piece, chunk.0);
                 }
             }
             ToClient::Need { piece, contents } => self.provide(key, piece, &contents),
@@ -817,14 +822,18 @@ impl Client {
             .and_then(|it| self.jobs.get(&it.0))
             .map(|it| it.chunk.contents())
             .unwrap_or_default();
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
         for id in ids {
-            let all = of_job.iter().chain(&self.settings.contents);
-            let content = all.into_iter().find(|it| it.id() == *id);
-            let message = ToAgent::Content {
-                id: *id,
-                bytes: content.map(|it| Blob(it.bytes().to_vec())),
-            };
-            self.say(key, Lane::Data, &message);
+            let mut all = of_job.iter().chain(&self.settings.contents);
+            match all.find(|it| it.id() == *id) {
+                Some(content) => session.outbox.add_content(content),
+                None => {
+                    let message = to_bytes(&ToAgent::NoContent(*id));
+                    session.link.send(Lane::Data, message);
+                }
+            }
         }
     }
 
@@ -1062,6 +1071,7 @@ impl Client {
         self.lose(None);
         let now = clock::now();
         for (key, session) in &mut self.sessions {
+            session.outbox.feed(&mut session.link);
             while let Some(frame) = session.link.poll_frame(now) {
                 let subject = self.subjects.to_agent(session.agent, self.id);
                 let token = format!("a{key}");

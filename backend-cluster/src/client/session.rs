@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use procpool_core::{BroadcastContent, ContentId};
 
+use super::outbox::Outbox;
 use crate::link::Link;
 use crate::message::{AgentCard, AgentId};
 
@@ -22,6 +23,8 @@ pub(crate) struct Session {
     /// Values that came before the outcomes that mean them.
     pub(crate) contents: HashMap<ContentId, BroadcastContent>,
     pub(crate) is_leaving: bool,
+    /// What is large.
+    pub(crate) outbox: Outbox,
 }
 
 impl Session {
