@@ -125,6 +125,8 @@ struct World {
     cancelled: HashSet<u64>,
     pieces: HashMap<PieceId, (u64, Vec<usize>)>,
     trouble: u64,
+    /// How many milliseconds an item may take.
+    longest: u64,
     lost: u64,
     log: Vec<String>,
 }
@@ -147,6 +149,7 @@ impl World {
             cancelled: HashSet::new(),
             pieces: HashMap::new(),
             trouble,
+            longest: if seed % 3 == 0 { 400 } else { 40 },
             lost: 0,
             log: Vec::new(),
         };
@@ -395,7 +398,7 @@ impl World {
                 }
                 intake::Action::Run { piece, .. } => {
                     let (_, items) = self.pieces[&piece].clone();
-                    let ends = self.now + 1 + self.dice.roll(400);
+                    let ends = self.now + 1 + self.dice.roll(self.longest);
                     self.agents[at].running.push(Running {
                         piece,
                         items: items.into(),
@@ -460,7 +463,7 @@ impl World {
             .map(|it| it.piece)
             .collect();
         for piece in done {
-            let takes = 1 + self.dice.roll(400);
+            let takes = 1 + self.dice.roll(self.longest);
             let dies = self.dice.one_in(40 * self.trouble);
             let agent = &mut self.agents[at];
             let place = agent.running.iter().position(|it| it.piece == piece);
@@ -470,7 +473,9 @@ impl World {
             let is_over = running.items.is_empty();
             if is_over {
                 agent.running.retain(|it| it.piece != piece);
-                agent.intake.ended(CLIENT, piece);
+                agent
+                    .intake
+                    .ended(CLIENT, piece, Duration::from_millis(self.now));
             }
             self.say_to_client(at, Said::Outcome(piece, index, dies));
             if !is_over {
@@ -527,11 +532,11 @@ impl World {
                     }
                     Said::Epoch(epoch) => agent.intake.epoch(CLIENT, epoch),
                     Said::Verdict(delivery, granted) => {
-                        agent.intake.verdict(CLIENT, delivery, granted);
+                        agent.intake.verdict(CLIENT, delivery, granted, clock);
                     }
-                    Said::Recall(piece) => agent.intake.recall(CLIENT, piece),
+                    Said::Recall(piece) => agent.intake.recall(CLIENT, piece, clock),
                     Said::Cancel(piece) => recalled = Some(piece),
-                    Said::Gone => agent.intake.end(CLIENT, End::Refused),
+                    Said::Gone => agent.intake.end(CLIENT, End::Refused, clock),
                     Said::Ping => self.say_to_client(at, Said::Pong),
                     _ => {}
                 }
@@ -573,7 +578,9 @@ impl World {
             .position(|it| it.piece == piece);
         if let Some(place) = place {
             let running = self.agents[at].running.remove(place);
-            self.agents[at].intake.ended(CLIENT, piece);
+            self.agents[at]
+                .intake
+                .ended(CLIENT, piece, Duration::from_millis(self.now));
             for index in running.items {
                 self.say_to_client(at, Said::Outcome(piece, index, false));
             }

@@ -392,9 +392,11 @@ impl Agent {
             ToAgent::Verdict {
                 delivery,
                 is_granted,
-            } => self.intake.verdict(client, delivery, is_granted),
+            } => self
+                .intake
+                .verdict(client, delivery, is_granted, clock::now()),
             ToAgent::Recall { piece } => {
-                self.intake.recall(client, piece);
+                self.intake.recall(client, piece, clock::now());
                 self.work.remove(&(client, piece));
             }
             ToAgent::Cancel { piece, kill } => {
@@ -655,7 +657,7 @@ impl Agent {
         let error = error.with_machine(&self.machine);
         self.say(client, Lane::Data, &ToClient::Failed { piece, error });
         self.work.remove(&(client, piece));
-        self.intake.ended(client, piece);
+        self.intake.ended(client, piece, clock::now());
     }
 
     /// What the local pools have said.
@@ -735,7 +737,7 @@ impl Agent {
         let work = self.work.get(&(client, piece));
         if work.is_some_and(Work::is_through) {
             self.work.remove(&(client, piece));
-            self.intake.ended(client, piece);
+            self.intake.ended(client, piece, clock::now());
         }
     }
 
@@ -754,7 +756,7 @@ impl Agent {
             self.drop_running(client);
             self.open(client);
         }
-        self.intake.end(client, end);
+        self.intake.end(client, end, clock::now());
     }
 
     fn drop_work(&mut self, client: ClientId) {

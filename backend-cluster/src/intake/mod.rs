@@ -12,6 +12,10 @@ use crate::message::{ClientId, DeliveryId, PieceId};
 /// How long an agent goes on without having heard of the client.
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
 
+/// Deliveries that take less than this are taken ahead: one for each worker, so that it has the next
+/// one when it has done one.
+const QUICK: Duration = Duration::from_millis(100);
+
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -79,6 +83,8 @@ struct Held {
     /// Those that have not ended.
     left: HashSet<PieceId>,
     has_last_attempt: bool,
+    /// When it came to its slot.
+    since: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +118,10 @@ pub(crate) struct Intake {
     is_leaving: bool,
     clients: HashMap<ClientId, Client>,
     held: HashMap<(ClientId, DeliveryId), Held>,
+    /// What was taken ahead, and waits for a slot. It has not begun.
+    ahead: VecDeque<Arrival>,
+    /// About how long a delivery takes its slot.
+    takes: Option<Duration>,
     /// The delivery of each piece that has not ended.
     pieces: HashMap<(ClientId, PieceId), DeliveryId>,
     last_note: u64,
@@ -127,6 +137,8 @@ impl Intake {
             is_leaving: false,
             clients: HashMap::new(),
             held: HashMap::new(),
+            ahead: VecDeque::new(),
+            takes: None,
             pieces: HashMap::new(),
             last_note: 0,
             connection: 0,
@@ -142,10 +154,11 @@ impl Intake {
     /// How many deliveries it can take.
     pub(crate) fn free(&self) -> usize {
         if self.is_leaving {
-            0
-        } else {
-            self.slots.saturating_sub(self.held.len())
+            return 0;
         }
+        let is_quick = self.takes.is_some_and(|it| it < QUICK);
+        let most = if is_quick { 2 * self.slots } else { self.slots };
+        most.saturating_sub(self.held.len() + self.ahead.len())
     }
 
     /// It takes no more.
@@ -155,17 +168,21 @@ impl Intake {
 
     /// Whether nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.held.is_empty()
+        self.held.is_empty() && self.ahead.is_empty()
     }
 
     /// Whether this piece has not ended.
     pub(crate) fn has(&self, client: ClientId, piece: PieceId) -> bool {
+        let mut ahead = self.ahead.iter();
         self.pieces.contains_key(&(client, piece))
+            || ahead.any(|it| it.client == client && it.pieces.contains(&piece))
     }
 
-    /// Whether this delivery takes a slot.
+    /// Whether this delivery takes a slot, or waits for one.
     pub(crate) fn holds(&self, client: ClientId, delivery: DeliveryId) -> bool {
+        let mut ahead = self.ahead.iter();
         self.held.contains_key(&(client, delivery))
+            || ahead.any(|it| it.client == client && it.delivery == delivery)
     }
 
     /// Whether something of this client's is under way.
@@ -175,6 +192,30 @@ impl Intake {
 
     /// The queue has given out a delivery.
     pub(crate) fn arrived(&mut self, arrival: Arrival, now: Duration) {
+        let (client, delivery) = (arrival.client, arrival.delivery);
+        if self.holds(client, delivery) {
+            if self.held.contains_key(&(client, delivery)) {
+                // The queue has given out again what is under way here.
+                self.actions
+                    .push_back(Action::Acknowledge { client, delivery });
+            }
+            return;
+        }
+        self.ahead.push_back(arrival);
+        self.promote(now);
+    }
+
+    /// Gives free slots to what waits for them.
+    fn promote(&mut self, now: Duration) {
+        while self.held.len() < self.slots
+            && let Some(arrival) = self.ahead.pop_front()
+        {
+            self.admit(arrival, now);
+        }
+    }
+
+    /// A delivery has a slot.
+    fn admit(&mut self, arrival: Arrival, now: Duration) {
         let Arrival {
             client,
             delivery,
@@ -183,12 +224,6 @@ impl Intake {
             has_last_attempt,
             time,
         } = arrival;
-        if self.held.contains_key(&(client, delivery)) {
-            // The queue has given out again what is under way here.
-            self.actions
-                .push_back(Action::Acknowledge { client, delivery });
-            return;
-        }
         let session = self.clients.entry(client).or_default();
         session.held.insert(delivery);
         for piece in &pieces {
@@ -201,6 +236,7 @@ impl Intake {
             left: pieces.iter().copied().collect(),
             pieces,
             has_last_attempt,
+            since: now,
         };
         self.held.insert((client, delivery), held);
         if may_begin {
@@ -225,7 +261,13 @@ impl Intake {
     }
 
     /// The client has answered a question.
-    pub(crate) fn verdict(&mut self, client: ClientId, delivery: DeliveryId, is_granted: bool) {
+    pub(crate) fn verdict(
+        &mut self,
+        client: ClientId,
+        delivery: DeliveryId,
+        is_granted: bool,
+        now: Duration,
+    ) {
         let Some(held) = self.held.get(&(client, delivery)) else {
             return;
         };
@@ -238,10 +280,10 @@ impl Intake {
             (State::Asking { .. }, false) => {
                 self.actions
                     .push_back(Action::Acknowledge { client, delivery });
-                self.drop_delivery(client, delivery);
+                self.drop_delivery(client, delivery, now);
             }
             // What it has said to have begun, the client does not want.
-            (State::Noting(_) | State::Running, false) => self.drop_delivery(client, delivery),
+            (State::Noting(_) | State::Running, false) => self.drop_delivery(client, delivery, now),
             (State::Noting(_) | State::Running, true) => {}
         }
     }
@@ -311,7 +353,7 @@ impl Intake {
     }
 
     /// The piece has all its outcomes, or was recalled and killed.
-    pub(crate) fn ended(&mut self, client: ClientId, piece: PieceId) {
+    pub(crate) fn ended(&mut self, client: ClientId, piece: PieceId, now: Duration) {
         let Some(delivery) = self.pieces.remove(&(client, piece)) else {
             return;
         };
@@ -320,15 +362,20 @@ impl Intake {
         };
         held.left.remove(&piece);
         if held.left.is_empty() {
+            let took = now.saturating_sub(held.since);
+            // One that takes long counts at once.
+            let before = self.takes.unwrap_or(took);
+            self.takes = Some(took.max(before - before / 8 + took / 8));
             self.held.remove(&(client, delivery));
             if let Some(session) = self.clients.get_mut(&client) {
                 session.held.remove(&delivery);
             }
+            self.promote(now);
         }
     }
 
     /// The client takes no outcomes of this piece.
-    pub(crate) fn recall(&mut self, client: ClientId, piece: PieceId) {
+    pub(crate) fn recall(&mut self, client: ClientId, piece: PieceId, now: Duration) {
         let Some(delivery) = self.pieces.get(&(client, piece)) else {
             return;
         };
@@ -337,7 +384,7 @@ impl Intake {
             Some(State::Running) => Action::Kill { client, piece },
             _ => Action::Discard { client, piece },
         });
-        self.ended(client, piece);
+        self.ended(client, piece, now);
     }
 
     /// When a session ends next, if nothing is heard of its client: see [`expire`](Self::expire).
@@ -358,7 +405,7 @@ impl Intake {
             .map(|((client, _), _)| *client)
             .collect();
         for client in over {
-            self.end(client, End::Expired);
+            self.end(client, End::Expired, now);
         }
     }
 
@@ -373,10 +420,8 @@ impl Intake {
     }
 
     /// The session with this client is over.
-    pub(crate) fn end(&mut self, client: ClientId, end: End) {
-        let Some(session) = self.clients.remove(&client) else {
-            return;
-        };
+    pub(crate) fn end(&mut self, client: ClientId, end: End, now: Duration) {
+        let session = self.clients.remove(&client).unwrap_or_default();
         self.actions.push_back(Action::End { client });
         for delivery in session.held {
             let Some(held) = self.held.get(&(client, delivery)) else {
@@ -407,6 +452,18 @@ impl Intake {
                 self.pieces.remove(&(client, piece));
             }
         }
+        if end == End::Dead {
+            self.ahead.retain(|it| {
+                let is_dead = it.client == client;
+                if is_dead {
+                    let delivery = it.delivery;
+                    self.actions
+                        .push_back(Action::Acknowledge { client, delivery });
+                }
+                !is_dead
+            });
+        }
+        self.promote(now);
     }
 
     fn set_state(&mut self, client: ClientId, delivery: DeliveryId, state: State) {
@@ -426,12 +483,12 @@ impl Intake {
         }
     }
 
-    fn drop_delivery(&mut self, client: ClientId, delivery: DeliveryId) {
+    fn drop_delivery(&mut self, client: ClientId, delivery: DeliveryId, now: Duration) {
         let Some(held) = self.held.get(&(client, delivery)) else {
             return;
         };
         for piece in held.pieces.clone() {
-            self.recall(client, piece);
+            self.recall(client, piece, now);
         }
     }
 }
