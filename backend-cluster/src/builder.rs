@@ -39,6 +39,8 @@ pub struct ClusterPoolBuilder {
     workers: WorkerOptions,
     stdout: Output,
     stderr: Output,
+    /// Agents that are started for the pool: the workers of each.
+    local_agents: Vec<usize>,
 }
 
 impl ClusterPoolBuilder {
@@ -54,6 +56,7 @@ impl ClusterPoolBuilder {
             workers: WorkerOptions::default(),
             stdout: Output::inherit(),
             stderr: Output::inherit(),
+            local_agents: Vec::new(),
         }
     }
 
@@ -150,19 +153,35 @@ impl ClusterPoolBuilder {
         self
     }
 
+    /// Agents on this machine with so many workers each, which go with the pool: for tests.
+    #[doc(hidden)]
+    pub fn local_agents(mut self, processes: &[usize]) -> Self {
+        self.local_agents = processes.to_vec();
+        self
+    }
+
     /// Connects.
     ///
     /// # Errors
     /// When an option makes no sense, there is no such server, or it does not permit this.
     pub fn build(self) -> Result<ClusterPool, BuildError> {
-        Ok(ClusterPool::new(self.start()?, None))
+        if self.local_agents.is_empty() {
+            return Ok(ClusterPool::new(self.start()?, None));
+        }
+        let local = Local::elsewhere(self.local_agents.clone());
+        self.build_with(local)
     }
 
     pub(crate) fn local(agents: usize) -> Result<ClusterPool, BuildError> {
         let local = Local::start(agents)?;
-        let (url, token) = local.server();
-        let shared = Self::new(&url).token(token).start()?;
-        let local = local.start_agents(&shared)?;
+        let (url, token) = local.server().expect("it was started");
+        Self::new(&url).token(token).build_with(local)
+    }
+
+    fn build_with(self, local: Local) -> Result<ClusterPool, BuildError> {
+        let server = self.server.clone();
+        let shared = self.start()?;
+        let local = local.start_agents(&server, &shared)?;
         Ok(ClusterPool::new(shared, Some(local)))
     }
 

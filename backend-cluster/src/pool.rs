@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::mem::ManuallyDrop;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use procpool_core::{
@@ -61,7 +61,7 @@ impl ClusterPool {
             executor: cluster.clone(),
             _end: Arc::new(Terminate {
                 cluster: cluster.clone(),
-                local,
+                local: Mutex::new(local),
             }),
             cluster,
         }
@@ -99,18 +99,20 @@ impl fmt::Debug for ClusterPool {
 /// Ends the pool when nobody has it any more, and then what was started for it.
 struct Terminate {
     cluster: Arc<Cluster>,
-    local: Option<Local>,
+    /// Many threads have the pool, and one at a time may look in here.
+    local: Mutex<Option<Local>>,
 }
 
 impl Drop for Terminate {
     fn drop(&mut self) {
         if self.cluster.is_foreign() {
             // The server and the agents are the other process's.
-            let _ = ManuallyDrop::new(self.local.take());
+            let _ = ManuallyDrop::new(self.local.get_mut().map(Option::take));
             return;
         }
         self.cluster.terminate();
-        if let Some(local) = self.local.take() {
+        let local = self.local.get_mut();
+        if let Some(local) = local.unwrap_or_else(PoisonError::into_inner).take() {
             // The client says goodbye first.
             let limit = Instant::now() + Duration::from_secs(1);
             self.cluster

@@ -11,9 +11,9 @@ use procpool_core::{LaunchError, failed, poll, tie_process};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::server::Server;
 use crate::agent::variables;
 use crate::client::{Command as ToClient, Shared};
+use crate::nats::ServerOptions;
 
 /// The process, which is killed when this is dropped or this process ends.
 pub(crate) struct AgentProcess {
@@ -25,9 +25,9 @@ pub(crate) struct AgentProcess {
 }
 
 impl AgentProcess {
-    /// Executes this program as an agent.
+    /// Executes this program as an agent of the server with this address and token.
     pub(super) fn start(
-        server: &Server,
+        server: &ServerOptions,
         number: usize,
         processes: usize,
         shared: &Arc<Shared>,
@@ -47,9 +47,11 @@ impl AgentProcess {
         for name in variables::ALL {
             command.env_remove(name);
         }
+        if let Some(token) = &server.token {
+            command.env(variables::TOKEN, token);
+        }
         let mut child = command
-            .env(variables::SERVER, server.url())
-            .env(variables::TOKEN, server.token())
+            .env(variables::SERVER, &server.url)
             .env(variables::PROCESSES, processes.to_string())
             .env(variables::NAME, format!("agent-{number}"))
             .stdin(Stdio::null())

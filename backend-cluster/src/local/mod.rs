@@ -12,12 +12,15 @@ use procpool_core::{BuildError, BuildErrorKind, LaunchError};
 use self::agent_process::AgentProcess;
 use self::server::{Options, Server};
 use crate::client::Shared;
+use crate::nats::ServerOptions;
 
 /// What was started for a pool. The agents go first, and all go when this is dropped.
 pub(crate) struct Local {
     agents: Vec<AgentProcess>,
-    how_many: usize,
-    server: Server,
+    /// How many workers each is to have.
+    processes: Vec<usize>,
+    /// `None`: the pool is at another one.
+    server: Option<Server>,
 }
 
 impl Local {
@@ -32,24 +35,38 @@ impl Local {
         }
         let program = Server::find().map_err(launch)?;
         let server = Server::start(&program, Options::default()).map_err(launch)?;
+        // The processors are shared out among them.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             agents: Vec::new(),
-            how_many: agents,
-            server,
+            processes: vec![(processors / agents).max(1); agents],
+            server: Some(server),
         })
     }
 
-    /// The server's address, and what it asks for.
-    pub(crate) fn server(&self) -> (String, String) {
-        (self.server.url(), self.server.token().to_owned())
+    /// For agents of so many workers each at a server that is there.
+    pub(crate) fn elsewhere(processes: Vec<usize>) -> Self {
+        Self {
+            agents: Vec::new(),
+            processes,
+            server: None,
+        }
     }
 
-    /// Starts the agents. The processors are shared out among them.
-    pub(crate) fn start_agents(mut self, shared: &Arc<Shared>) -> Result<Self, BuildError> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let processes = (processors / self.how_many).max(1);
-        for number in 1..=self.how_many {
-            let agent = AgentProcess::start(&self.server, number, processes, shared);
+    /// The address of the server that was started, and what it asks for.
+    pub(crate) fn server(&self) -> Option<(String, String)> {
+        let server = self.server.as_ref()?;
+        Some((server.url(), server.token().to_owned()))
+    }
+
+    /// Starts the agents, at this server.
+    pub(crate) fn start_agents(
+        mut self,
+        server: &ServerOptions,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, BuildError> {
+        for (number, processes) in (1..).zip(&self.processes) {
+            let agent = AgentProcess::start(server, number, *processes, shared);
             self.agents.push(agent.map_err(launch)?);
         }
         Ok(self)
