@@ -635,7 +635,7 @@ impl World {
                 session.asked = None;
                 continue;
             }
-            if now % 50 == 0 {
+            if now.is_multiple_of(50) {
                 session.asked.get_or_insert(now);
                 to_ask.push(*key);
             }
@@ -664,7 +664,8 @@ impl World {
                 self.say_to_agent(key, Said::Verdict(delivery, granted));
             }
             Said::Begun(delivery) => {
-                if !self.client.begun(key, delivery) {
+                let may_run = self.client.begun(key, delivery);
+                if !may_run {
                     self.say_to_agent(key, Said::Verdict(delivery, false));
                 }
             }

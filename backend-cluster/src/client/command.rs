@@ -7,6 +7,10 @@ use procpool_core::{CallId, Completion, Dump, EncodedChunk, Stats};
 use crate::dispatcher::JobId;
 
 /// See [`Shared::tell`](super::shared::Shared::tell).
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all commands are submissions, and a box would cost each an allocation"
+)]
 pub(crate) enum Command {
     Submit {
         chunk: EncodedChunk,
