@@ -1,0 +1,169 @@
+//! Workers, agents and clients that die.
+
+use procpool_core::{Pool, TaskErrorKind};
+use procpool_testing::procfs::{self, wait_for_death};
+use rustix::process::Signal;
+
+use crate::Scenario;
+use crate::cluster::Cluster;
+use crate::program::{QUEUED, program};
+use crate::tasks::{What, Work, assert_lost, assert_values};
+
+pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
+    vec![
+        ("a_worker_dies", a_worker_dies),
+        ("an_agent_dies_and_nothing_is_retried", |test| {
+            agent_dies(test, 0)
+        }),
+        ("an_agent_dies_and_all_is_retried", |test| {
+            agent_dies(test, 1)
+        }),
+        ("an_agent_dies_with_many_small_tasks", |test| {
+            agent_dies_with_many(test, 0)
+        }),
+        ("an_agent_dies_with_many_small_tasks_to_retry", |test| {
+            agent_dies_with_many(test, 1)
+        }),
+        ("a_client_dies", client_dies),
+    ]
+}
+
+fn a_worker_dies(test: &str) {
+    let Some(cluster) = Cluster::some_or_skip(test, 2) else {
+        return;
+    };
+    let pool = cluster.pool();
+    let abort = |(): ()| std::process::abort();
+    let error = pool.apply(abort, ()).map(|()| ()).expect_err("it aborts");
+    assert!(error.is_worker_lost(), "{error}");
+    assert_eq!(error.signal(), Some(Signal::ABORT.as_raw()));
+    let work = Work::new();
+    let started = work.start(&pool, 8, 0);
+    let victim = work.gate.wait_for(4)[0];
+    let is_of = |agent: usize| procfs::above(victim).contains(&cluster.agents[agent].pid());
+    let machine = if is_of(0) { "m0" } else { "m1" };
+    assert!(is_of(0) || is_of(1));
+    let lost = work.of(&[victim]);
+    procfs::signal(victim, Signal::KILL);
+    wait_for_death(&[victim]);
+    work.gate.open();
+    for (number, handle) in started {
+        if lost != [number] {
+            assert_eq!(handle.get(), Ok(number));
+            continue;
+        }
+        let error = handle.get().expect_err("it was killed");
+        assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+        assert_eq!(error.signal(), Some(Signal::KILL.as_raw()));
+        let worker = error.worker().expect("it is known");
+        assert_eq!((worker.pid(), worker.machine()), (victim, Some(machine)));
+        assert_eq!(error.machine(), Some(machine));
+    }
+    work.assert_once(8);
+    // Where it may be tried again, the caller sees nothing.
+    let work = Work::new();
+    let started = work.start(&pool, 4, 1);
+    let victim = work.gate.wait_for(4)[0];
+    procfs::signal(victim, Signal::KILL);
+    work.gate.wait_for(5);
+    work.gate.open();
+    assert_values(started);
+}
+
+fn agent_dies(test: &str, retries: u32) {
+    let Some(mut cluster) = Cluster::some_or_skip(test, 2) else {
+        return;
+    };
+    let pool = cluster.pool();
+    let work = Work::new();
+    let started = work.start(&pool, 20, retries);
+    work.gate.wait_for(4);
+    let workers = procfs::below(cluster.agents[0].pid());
+    let begun = work.of(&workers);
+    assert_eq!(begun.len(), 2);
+    cluster.agents[0].kill();
+    wait_for_death(&workers);
+    work.gate.open();
+    if retries == 0 {
+        assert_lost(started, &begun, "m0");
+        work.assert_once(20);
+    } else {
+        assert_values(started);
+        let twice = |number| 1 + usize::from(begun.contains(&number));
+        let expected = (0..20).map(|number| (number, twice(number))).collect();
+        assert_eq!(work.counts(), expected);
+    }
+    assert_eq!(pool.agents().len(), 1);
+}
+
+fn agent_dies_with_many(test: &str, retries: u32) {
+    let Some(mut cluster) = Cluster::some_or_skip(test, 2) else {
+        return;
+    };
+    let pool = cluster.pool();
+    // So that it is known how long they take, and many travel together.
+    let before = Work::new();
+    assert_values(before.start_some(&pool, What::BeQuick, 0..100, 0));
+    let work = Work::new();
+    let tasks = 20_000;
+    let started = work.start_some(&pool, What::BeQuick, 0..tasks, retries);
+    work.wait_for_runs(1000);
+    let workers = procfs::below(cluster.agents[0].pid());
+    cluster.agents[0].kill();
+    let mut lost = Vec::new();
+    for (number, handle) in started {
+        match handle.get() {
+            Ok(value) => assert_eq!(value, number),
+            Err(error) => {
+                assert!(retries == 0 && error.is_worker_lost(), "{error}");
+                assert_eq!(error.machine(), Some("m0"), "{error}");
+                lost.push(number);
+            }
+        }
+    }
+    let of_dead = work.of(&workers);
+    let counts = work.counts();
+    for number in 0..tasks {
+        let runs = counts.get(&number).copied().unwrap_or(0);
+        if lost.contains(&number) {
+            // It was begun, or was about to be in the same delivery; by nobody else.
+            assert!(
+                runs == usize::from(of_dead.contains(&number)),
+                "{number}: {runs}"
+            );
+        } else if retries == 0 {
+            assert_eq!(runs, 1, "{number}");
+        } else {
+            let of_dead = usize::from(of_dead.contains(&number));
+            assert!((1..=1 + of_dead).contains(&runs), "{number}: {runs}");
+        }
+    }
+}
+
+fn client_dies(test: &str) {
+    let Some(cluster) = Cluster::some_or_skip(test, 2) else {
+        return;
+    };
+    let work = Work::new();
+    let url = cluster.server.url();
+    let mut client = program("queue", &url, &work.tickets()).start();
+    let pids = work.gate.wait_for(4);
+    client.kill();
+    wait_for_death(&pids);
+    work.gate.open();
+    // Agents serve others. What is behind it in the queue comes later.
+    let pool = cluster.pool();
+    let other = Work::new();
+    assert_values(other.start_some(&pool, What::TakeAMoment, 0..50, 0));
+    other.assert_once(50);
+    assert_eq!(work.counts().len(), 4);
+    assert!(work.counts().values().all(|runs| *runs == 1));
+    // And one that is not killed has all of its values, so that the test is one.
+    let work = Work::new();
+    let mut client = program("queue", &url, &work.tickets()).start();
+    work.gate.wait_for(4);
+    work.gate.open();
+    assert_eq!(client.line(), "all have values");
+    assert!(client.status().success());
+    work.assert_once(QUEUED);
+}
