@@ -1,12 +1,12 @@
 //! Counts words on two "machines", one of which is killed on the way.
 //!
-//! `ClusterPool::local(2)` starts a NATS server and two agents on this machine, so the example needs
-//! no set-up but a `nats-server`. On real machines the last lines of `main` stay as they are: see
+//! `ClusterPool::local(2)` starts a NATS server and two agents on this machine, so the example
+//! needs no set-up but a `nats-server`. On real machines the lines of `main` stay as they are: see
 //! `docs/cluster.md`.
 //!
-//! Look at the agents: the first of them is killed when a third of the texts is counted. What it had
-//! begun is run again by the other one, since the call says `retries(1)`; and the counts are those of
-//! a plain loop.
+//! Look at the agents: the first of them is killed when a third of the texts is counted. What it
+//! had begun is run again by the other one, since the call says `retries(1)`; and the counts are
+//! those of a plain loop.
 //!
 //! ```text
 //! $ cargo run --release -p procpool-showcase --example cluster

@@ -60,8 +60,8 @@ impl Shared {
         self.commands.send(command).is_ok()
     }
 
-    /// Asks the pool's thread, which asks the agents. `None`: it has ended, or it is the caller, who
-    /// runs in a waker.
+    /// Asks the pool's thread, which asks the agents. `None`: it has ended, or it is the caller,
+    /// who runs in a waker.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
         if thread::current().name() == Some(THREAD) {
             return None;

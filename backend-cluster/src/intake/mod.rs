@@ -12,8 +12,8 @@ use crate::message::{ClientId, DeliveryId, PieceId};
 /// How long an agent goes on without having heard of the client.
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
 
-/// Deliveries that take less than this are taken ahead: one for each worker, so that it has the next
-/// one when it has done one.
+/// Deliveries that take less than this are taken ahead: one for each worker, so that it has the
+/// next one when it has done one.
 const QUICK: Duration = Duration::from_millis(100);
 
 /// What is to be done, in this order.
