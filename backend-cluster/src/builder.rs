@@ -129,8 +129,8 @@ impl ClusterPoolBuilder {
         self
     }
 
-    /// What becomes of what workers write to standard output. Inherited, it goes where that of their
-    /// agent goes; captured, its lines come here, with the worker's name and machine.
+    /// What becomes of what workers write to standard output. Inherited, it goes where their
+    /// agent's goes; captured, its lines come here, with the worker's name and machine.
     pub fn stdout(mut self, output: Output) -> Self {
         self.stdout = output;
         self
