@@ -149,7 +149,7 @@ impl World {
             cancelled: HashSet::new(),
             pieces: HashMap::new(),
             trouble,
-            longest: if seed % 3 == 0 { 400 } else { 40 },
+            longest: if seed.is_multiple_of(3) { 400 } else { 40 },
             lost: 0,
             log: Vec::new(),
         };

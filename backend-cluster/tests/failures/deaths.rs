@@ -34,7 +34,7 @@ fn a_worker_dies(test: &str) {
     };
     let pool = cluster.pool();
     let abort = |(): ()| std::process::abort();
-    let error = pool.apply(abort, ()).map(|()| ()).expect_err("it aborts");
+    let error = pool.apply(abort, ()).expect_err("it aborts");
     assert!(error.is_worker_lost(), "{error}");
     assert_eq!(error.signal(), Some(Signal::ABORT.as_raw()));
     let work = Work::new();
