@@ -29,7 +29,9 @@ struct Cluster;
 impl Subject for Cluster {
     type Pool = TestPool;
     const NAME: &str = "cluster";
-    const STREAM_BUFFERS: usize = 2;
+    // One on each side, and one on the way.
+    const STREAM_BUFFERS: usize = 3;
+    const MANY_ATTEMPTS: u32 = 2_000;
     const PASSES_DESCRIPTORS: bool = false;
     const IS_TRACED: bool = false;
 
