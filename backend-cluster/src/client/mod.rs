@@ -923,9 +923,15 @@ impl Client {
         let count = batch.indices().len();
         let took = u64::try_from(batch.took().as_nanos()).unwrap_or(u64::MAX) / count as u64;
         if batch.errors().next().is_none()
-            && let Some((job, 0)) = self.dispatcher.outcomes(key, piece, batch.indices(), took)
+            && let Some((job, losses)) = self.dispatcher.outcomes(key, piece, batch.indices(), took)
         {
-            return self.deliver(job, Outcomes::Batch(batch));
+            if losses == 0 {
+                return self.deliver(job, Outcomes::Batch(batch));
+            }
+            for (index, outcome) in batch.into_each() {
+                self.deliver(job, Outcomes::One(index, outcome.with_losses(losses)));
+            }
+            return;
         }
         for (index, outcome) in batch.into_each() {
             let may_retry = outcome.error().is_some_and(|it| it.kind().is_retried());
