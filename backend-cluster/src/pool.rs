@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use procpool_core::{
-    BuildError, CallId, Cancel, Chunk, Chunking, Dump, Executor, JoinError, Pool, Stats, TaskError,
-    TaskErrorKind,
+    BuildError, CallId, Cancel, Chunk, Chunking, Dump, Executor, JoinError, OpenInput, Pool, Stats,
+    TaskError, TaskErrorKind,
 };
 
 use crate::agent_info::AgentInfo;
@@ -131,15 +131,6 @@ pub(crate) struct Cluster {
     pid: u32,
 }
 
-impl Cluster {
-    fn take(&self, chunk: Chunk) {
-        let (chunk, completion) = chunk.into_parts();
-        self.shared.chunk_begins();
-        // Without a thread, the completion fails what it has when it is dropped.
-        self.shared.tell(Command::Submit { chunk, completion });
-    }
-}
-
 impl Executor for Cluster {
     fn is_foreign(&self) -> bool {
         std::process::id() != self.pid
@@ -150,31 +141,36 @@ impl Executor for Cluster {
             let text = "the pool belongs to the process that this one was forked from";
             return chunk.finish(&TaskError::other(TaskErrorKind::Closed, text));
         }
-        let mut state = self.shared.lock();
-        if state.is_closed {
-            drop(state);
-            return chunk.finish(&TaskError::other(
-                TaskErrorKind::Closed,
-                "the pool is closed",
-            ));
-        }
-        state.stats.submitted += chunk.count() as u64;
-        drop(state);
-        self.take(chunk);
+        self.shared.submit(chunk);
     }
 
     fn resubmit(&self, chunk: Chunk) {
-        if self.shared.lock().has_ended {
-            return chunk.finish(&TaskError::other(
-                TaskErrorKind::Closed,
-                "the pool is closed",
-            ));
-        }
-        self.take(chunk);
+        self.shared.resubmit(chunk);
     }
 
-    fn has_idle_worker(&self, _look_again: bool) -> bool {
-        self.shared.has_idle_worker()
+    fn watch_input(&self, open: Arc<dyn OpenInput>) -> bool {
+        if !self.is_foreign() {
+            self.shared.watch_input(open);
+        }
+        true
+    }
+
+    fn unwatch_input(&self, open: &dyn OpenInput) {
+        if !self.is_foreign() {
+            self.shared.unwatch_input(open);
+        }
+    }
+
+    fn has_idle_worker(&self, look_again: bool) -> bool {
+        if self.is_foreign() {
+            return false;
+        }
+        let is_idle = self.shared.has_idle_worker();
+        if is_idle && look_again {
+            self.shared.ask_inputs_soon();
+        }
+        // What is submitted to a closed pool ends at once.
+        is_idle || self.shared.lock().is_closed
     }
 
     fn cancel(&self, call: CallId, how: Cancel) -> bool {

@@ -25,6 +25,9 @@ pub trait Subject: 'static {
     const CARRIES_VALUES: bool = true;
     /// How often there is a buffer for them: a pool elsewhere has one on each side.
     const STREAM_BUFFERS: usize = 1;
+    /// How often a task is tried again that is tried again very often: where an attempt takes a
+    /// way over a network, less often.
+    const MANY_ATTEMPTS: u32 = 20_000;
     /// Whether tasks run where a descriptor can be passed to: not on another machine.
     const PASSES_DESCRIPTORS: bool = true;
 

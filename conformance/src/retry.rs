@@ -309,7 +309,7 @@ fn an_attempt_has_all_that_the_first_one_had<S: Subject>() {
 fn many_attempts_do_not_nest<S: Subject>() {
     let pool = S::pool(2);
     let call = pool.call(|x: u64| -> Result<u64, u64> { Err(x) });
-    let call = call.retries(20_000).retry_errors(|_: &u64| true);
+    let call = call.retries(S::MANY_ATTEMPTS).retry_errors(|_: &u64| true);
     assert_eq!(call.apply(3).unwrap(), Err(3));
 }
 

@@ -1,10 +1,22 @@
 //! The conformance suite, run for [`ClusterPool`]: each pool has a server of its own, so that
 //! agents of one test run nothing of another's, and two agents, which are this very program.
+//!
+//! What such a pool does not promise, beyond what the constants of its [`Subject`] say:
+//!
+//! - A descriptor is of its machine: an item that has one in it fails, and so does a result.
+//! - [`Pool::run_on_each`] is an error, and [`Call::on_worker`](procpool::Call::on_worker) means
+//!   nothing: the queue gives work to whoever is free.
+//! - Its size is that of its agents: it cannot be resized, and follows them.
+//! - A task that emits values runs ahead of their reader by three buffers: its worker's, that of
+//!   what is on its way, and the reader's.
+//! - An attempt takes a way over the network, some milliseconds.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "tests do what programs do: they sleep, exit, and start programs"
 )]
+
+mod elsewhere;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,7 +32,11 @@ fn main() -> ExitCode {
     if nats::program_or_skip("cluster_conformance").is_none() {
         return ExitCode::SUCCESS;
     }
-    Suite::new().pool::<Cluster>().run()
+    Suite::new()
+        .pool::<Cluster>()
+        .sections::<Cluster>([("elsewhere", elsewhere::tests())])
+        .programs(elsewhere::programs())
+        .run()
 }
 
 /// A [`ClusterPool`] of two agents.
@@ -29,7 +45,9 @@ struct Cluster;
 impl Subject for Cluster {
     type Pool = TestPool;
     const NAME: &str = "cluster";
-    const STREAM_BUFFERS: usize = 2;
+    // One on each side, and one on the way.
+    const STREAM_BUFFERS: usize = 3;
+    const MANY_ATTEMPTS: u32 = 2_000;
     const PASSES_DESCRIPTORS: bool = false;
     const IS_TRACED: bool = false;
 

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Dump(Sender<Dump>),
     /// What has happened?
     Stats(Sender<Stats>),
+    /// Inputs are to be asked for what was read, in a moment.
+    AskInputs,
     /// No more will be submitted.
     Close,
     /// Somebody waits for the end: streams are not to wait for a reader.

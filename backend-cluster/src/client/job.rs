@@ -16,6 +16,8 @@ pub(crate) struct Job {
     pub(crate) left: usize,
     /// When the call's deadline is, on this process's clock.
     pub(crate) deadline: Option<Duration>,
+    /// When it may be dispatched, until it is.
+    pub(crate) due: Option<Duration>,
     /// The item emits values.
     pub(crate) emits: bool,
     /// Those that there was no room for, with the piece that they came from.

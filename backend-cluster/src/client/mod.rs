@@ -47,6 +47,8 @@ const GIVE_UP: Duration = Duration::from_secs(6);
 /// How long agents have to answer a question. They ask their workers, who may take their time:
 /// stacks are given names.
 pub(crate) const GATHER_LIMIT: Duration = Duration::from_secs(10);
+/// How long an input may collect items, once asked, while a worker has nothing to do.
+const ASK_INPUTS_AFTER: Duration = Duration::from_micros(500);
 /// How long an acknowledgement of the queue's is waited for.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
 /// What is larger is not sent through the queue.
@@ -86,6 +88,10 @@ pub(crate) struct Client {
     jobs: HashMap<JobId, Job>,
     /// When the calls of some of them end.
     deadlines: BTreeSet<(Duration, JobId)>,
+    /// Those that are not dispatched yet, by when they are due.
+    delayed: BTreeSet<(Duration, JobId)>,
+    /// When inputs are to be asked.
+    ask_inputs_at: Option<Duration>,
     calls: HashMap<CallId, Vec<JobId>>,
     last_job: JobId,
     sessions: HashMap<u64, Session>,
@@ -174,6 +180,8 @@ impl Client {
             dispatcher: Dispatcher::new(),
             jobs: HashMap::new(),
             deadlines: BTreeSet::new(),
+            delayed: BTreeSet::new(),
+            ask_inputs_at: None,
             calls: HashMap::new(),
             last_job: 0,
             sessions: HashMap::new(),
@@ -247,6 +255,7 @@ impl Client {
                 self.connection.request(other, "o", Vec::new()).await;
             }
             self.act().await;
+            self.shared.ask_inputs(false);
             self.is_over |= self.is_closing && self.jobs.is_empty();
         }
         self.leave().await;
@@ -265,9 +274,14 @@ impl Client {
         let tick = busy.then(|| now + ASK_EVERY / 2);
         let links = self.sessions.values().filter_map(|it| it.link.next_timer());
         let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let due = self.delayed.first().map(|(at, _)| *at);
         let gathering = self.gatherings.values().map(|it| it.until).min();
         let times = tick.into_iter().chain(links).chain(deadline);
-        times.chain(gathering).min()
+        times
+            .chain(due)
+            .chain(self.ask_inputs_at)
+            .chain(gathering)
+            .min()
     }
 
     fn make_queue(&mut self) {
@@ -358,6 +372,9 @@ impl Client {
                 (stats.queued, stats.running) = self.dispatcher.items();
                 self.gather(Gathered::Stats(Box::new(stats), sender));
             }
+            Command::AskInputs => {
+                self.ask_inputs_at = Some(clock::now() + ASK_INPUTS_AFTER);
+            }
             Command::Close => self.is_closing = true,
             Command::Join => {
                 self.is_joined = true;
@@ -395,12 +412,7 @@ impl Client {
             return;
         }
         let options = chunk.options();
-        let terms = Terms {
-            function: chunk.function().map_or(0, |it| it.number()),
-            priority: options.priority,
-            retries: options.retries,
-            bytes: chunk.size(),
-        };
+        let due = (!options.delay.is_zero()).then(|| clock::now() + options.delay);
         if self.is_joined && options.emits.is_some() {
             completion.keep_unread();
         }
@@ -412,6 +424,7 @@ impl Client {
         let it = Job {
             call,
             deadline,
+            due,
             emits: options.emits.is_some(),
             chunk,
             left: items.len(),
@@ -420,11 +433,55 @@ impl Client {
             last: None,
         };
         self.jobs.insert(job, it);
-        self.dispatcher.submit(job, items, terms);
+        match due {
+            None => self.dispatch(job),
+            Some(at) => {
+                self.delayed.insert((at, job));
+                // It keeps no worker.
+                self.shared.chunk_ended();
+            }
+        }
+    }
+
+    fn dispatch(&mut self, job: JobId) {
+        let Some(it) = self.jobs.get(&job) else {
+            return;
+        };
+        let options = it.chunk.options();
+        let terms = Terms {
+            function: it.chunk.function().map_or(0, |it| it.number()),
+            priority: options.priority,
+            retries: options.retries,
+            bytes: it.chunk.size(),
+        };
+        self.dispatcher.submit(job, it.completion.indices(), terms);
+    }
+
+    /// The job is not delayed any more. Says whether it was.
+    fn undelay(&mut self, job: JobId) -> bool {
+        let due = self.jobs.get_mut(&job).and_then(|it| it.due.take());
+        let Some(at) = due else {
+            return false;
+        };
+        self.delayed.remove(&(at, job));
+        self.shared.chunk_begins();
+        true
+    }
+
+    /// What of the job has not begun gets this error. What has begun goes on.
+    fn withdraw(&mut self, job: JobId, error: &TaskError) {
+        if self.undelay(job) {
+            let items = self.jobs[&job].completion.indices();
+            return self.fail(job, items, error);
+        }
+        for items in self.dispatcher.withdraw(job) {
+            self.fail(job, items, error);
+        }
     }
 
     fn cancel(&mut self, call: CallId, kill: bool) {
         for job in self.calls.get(&call).cloned().unwrap_or_default() {
+            self.withdraw(job, &cancelled());
             for items in self.dispatcher.cancel(job, kill) {
                 self.fail(job, items, &cancelled());
             }
@@ -507,6 +564,7 @@ impl Client {
     fn finish_all(&mut self, error: &TaskError) {
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
         for job in jobs {
+            self.undelay(job);
             if let Some(it) = self.jobs.remove(&job) {
                 self.shared.chunk_ended();
                 self.shared.count(it.left, Some(error.kind()));
@@ -865,9 +923,15 @@ impl Client {
         let count = batch.indices().len();
         let took = u64::try_from(batch.took().as_nanos()).unwrap_or(u64::MAX) / count as u64;
         if batch.errors().next().is_none()
-            && let Some((job, 0)) = self.dispatcher.outcomes(key, piece, batch.indices(), took)
+            && let Some((job, losses)) = self.dispatcher.outcomes(key, piece, batch.indices(), took)
         {
-            return self.deliver(job, Outcomes::Batch(batch));
+            if losses == 0 {
+                return self.deliver(job, Outcomes::Batch(batch));
+            }
+            for (index, outcome) in batch.into_each() {
+                self.deliver(job, Outcomes::One(index, outcome.with_losses(losses)));
+            }
+            return;
         }
         for (index, outcome) in batch.into_each() {
             let may_retry = outcome.error().is_some_and(|it| it.kind().is_retried());
@@ -964,9 +1028,17 @@ impl Client {
             self.deadlines.pop_first();
             let text = "the deadline of the call came before it could begin";
             let error = TaskError::other(TaskErrorKind::DeadlineExceeded, text);
-            for items in self.dispatcher.withdraw(job) {
-                self.fail(job, items, &error);
-            }
+            self.withdraw(job, &error);
+        }
+        while let Some((at, job)) = self.delayed.first().copied()
+            && at <= now
+        {
+            self.undelay(job);
+            self.dispatch(job);
+        }
+        if self.ask_inputs_at.is_some_and(|at| at <= now) {
+            self.ask_inputs_at = None;
+            self.shared.ask_inputs(true);
         }
         let over: Vec<u64> = self
             .gatherings

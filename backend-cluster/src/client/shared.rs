@@ -1,12 +1,12 @@
 //! What a pool's methods and its thread have in common.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use procpool_core::{Callbacks, Stats, TaskErrorKind};
+use procpool_core::{Callbacks, Chunk, OpenInput, Stats, TaskError, TaskErrorKind};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::GATHER_LIMIT;
@@ -23,6 +23,12 @@ pub(crate) struct Shared {
     slots: AtomicUsize,
     /// How many chunks have not ended.
     chunks: AtomicUsize,
+    /// Inputs that keep their readers waiting.
+    inputs: Mutex<Vec<Arc<dyn OpenInput>>>,
+    /// There may be a worker without work since they were asked last.
+    may_be_idle: AtomicBool,
+    /// They are to be asked soon.
+    asks_soon: AtomicBool,
     pub(crate) callbacks: Callbacks,
     commands: UnboundedSender<Command>,
 }
@@ -45,6 +51,9 @@ impl Shared {
             changed: Condvar::new(),
             slots: AtomicUsize::new(0),
             chunks: AtomicUsize::new(0),
+            inputs: Mutex::default(),
+            may_be_idle: AtomicBool::new(false),
+            asks_soon: AtomicBool::new(false),
             callbacks: Callbacks::new(),
             commands,
         }
@@ -76,13 +85,41 @@ impl Shared {
         self.slots.load(Ordering::Relaxed)
     }
 
+    /// Takes a chunk for the pool's thread, unless the pool is closed.
+    pub(crate) fn submit(&self, chunk: Chunk) {
+        let mut state = self.lock();
+        if state.is_closed {
+            drop(state);
+            return chunk.finish(&closed());
+        }
+        state.stats.submitted += chunk.count() as u64;
+        drop(state);
+        self.take(chunk);
+    }
+
+    /// The same of one that was submitted before.
+    pub(crate) fn resubmit(&self, chunk: Chunk) {
+        if self.lock().has_ended {
+            return chunk.finish(&closed());
+        }
+        self.take(chunk);
+    }
+
+    fn take(&self, chunk: Chunk) {
+        let (chunk, completion) = chunk.into_parts();
+        self.chunk_begins();
+        // Without a thread, the completion fails what it has when it is dropped.
+        self.tell(Command::Submit { chunk, completion });
+    }
+
     /// One more chunk is under way.
     pub(crate) fn chunk_begins(&self) {
         self.chunks.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn chunk_ended(&self) {
-        self.chunks.fetch_sub(1, Ordering::Relaxed);
+        self.chunks.fetch_sub(1, Ordering::SeqCst);
+        self.may_be_idle.store(true, Ordering::Relaxed);
     }
 
     /// So many items have ended, with this failure or with values.
@@ -96,12 +133,61 @@ impl Shared {
 
     /// Whether a worker has nothing to do, and nothing is on its way to it.
     pub(crate) fn has_idle_worker(&self) -> bool {
-        self.chunks.load(Ordering::Relaxed) < self.slots()
+        // A thread that reads an input has noted before that nobody wants more of it, and the
+        // pool's thread asks for more after a chunk has ended: one of the two sees the other.
+        fence(Ordering::SeqCst);
+        self.chunks.load(Ordering::SeqCst) < self.slots()
+    }
+
+    fn inputs(&self) -> MutexGuard<'_, Vec<Arc<dyn OpenInput>>> {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread is about to read an input that may keep it waiting.
+    pub(crate) fn watch_input(&self, open: Arc<dyn OpenInput>) {
+        self.inputs().push(open.clone());
+        if self.has_idle_worker() || self.lock().is_closed {
+            open.interrupt();
+        }
+    }
+
+    /// It does not any more.
+    pub(crate) fn unwatch_input(&self, open: &dyn OpenInput) {
+        let address = std::ptr::from_ref(open).addr();
+        let mut inputs = self.inputs();
+        inputs.retain(|it| Arc::as_ptr(it).addr() != address);
+    }
+
+    /// Has the pool's thread ask inputs in a moment, whatever comes until then.
+    pub(crate) fn ask_inputs_soon(&self) {
+        if !self.asks_soon.swap(true, Ordering::Relaxed) {
+            self.tell(Command::AskInputs);
+        }
+    }
+
+    /// Asks inputs for what was read, if a worker may have become idle, or if this `is_due`.
+    pub(crate) fn ask_inputs(&self, is_due: bool) {
+        if is_due {
+            self.asks_soon.store(false, Ordering::Relaxed);
+        }
+        let may_be_idle = self.may_be_idle.swap(false, Ordering::Relaxed);
+        if (may_be_idle || is_due) && self.has_idle_worker() {
+            self.ask_all_inputs();
+        }
+    }
+
+    /// What is there is submitted now, and what comes next as soon as it comes.
+    fn ask_all_inputs(&self) {
+        let inputs = self.inputs().clone();
+        for chunk in inputs.iter().filter_map(|open| open.ask()) {
+            self.submit(chunk);
+        }
     }
 
     /// The agents are these now.
     pub(crate) fn set_agents(&self, agents: Vec<AgentInfo>, slots: usize) {
         self.slots.store(slots, Ordering::Relaxed);
+        self.may_be_idle.store(true, Ordering::Relaxed);
         self.lock().agents = agents;
         self.changed.notify_all();
     }
@@ -113,6 +199,8 @@ impl Shared {
         state.has_ended = true;
         drop(state);
         self.changed.notify_all();
+        // Their calls end.
+        self.ask_all_inputs();
     }
 
     /// Waits until the state is like that. `false`: it was not by the deadline.
@@ -140,4 +228,8 @@ impl Shared {
         }
         true
     }
+}
+
+fn closed() -> TaskError {
+    TaskError::other(TaskErrorKind::Closed, "the pool is closed")
 }

@@ -1,0 +1,225 @@
+//! What only a pool of many machines has.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use procpool::{ClusterPool, Pool, TaskErrorKind};
+use procpool_conformance::program::{self, Program};
+use procpool_conformance::{Test, procfs};
+use procpool_testing::file_barrier::{self, Gate};
+use rustix::process::Signal;
+
+use crate::{Cluster, TestPool, server};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        ("results_name_the_machine", results_name_the_machine),
+        ("agents_are_listed", agents_are_listed),
+        (
+            "nothing_is_left_of_a_pool_that_is_dropped",
+            nothing_is_left_of_a_pool_that_is_dropped,
+        ),
+        (
+            "nothing_is_left_of_a_program_that_exits",
+            nothing_is_left_of_a_program_that_exits,
+        ),
+        ("pools_follow_one_another", pools_follow_one_another),
+        ("clients_share_agents_fairly", clients_share_agents_fairly),
+    ]
+}
+
+pub(crate) fn programs() -> Vec<Program> {
+    let programs: [(&str, fn()); 3] = [
+        ("drops_pools", drops_pools),
+        ("exits_with_a_pool", exits_with_a_pool),
+        ("many_pools", many_pools),
+    ];
+    let named = programs.map(|(name, main)| (program::name::<Cluster>(name), main));
+    named.to_vec()
+}
+
+fn pass(ticket: String) {
+    file_barrier::pass(&ticket);
+}
+
+fn triple(x: u64) -> u64 {
+    3 * x
+}
+
+fn panics((): ()) {
+    std::panic::resume_unwind(Box::new("on purpose"));
+}
+
+fn exits((): ()) {
+    std::process::exit(3);
+}
+
+fn results_name_the_machine() {
+    let pool = TestPool::new(2);
+    let gate = Gate::new();
+    let call = || pool.call(pass).measured();
+    let handles = [(); 2].map(|()| call().apply_async(gate.ticket()));
+    gate.wait_for(2);
+    gate.open();
+    let machines = handles.map(|handle| {
+        let worker = handle.get().metrics.worker.expect("it has run");
+        worker.machine().expect("it is said").to_owned()
+    });
+    let expected = ["agent-1", "agent-2"].map(str::to_owned);
+    assert_eq!(BTreeSet::from(machines), BTreeSet::from(expected));
+    let errors = [pool.apply(panics, ()), pool.apply(exits, ())];
+    let kinds = [TaskErrorKind::Panicked, TaskErrorKind::WorkerLost];
+    for (error, kind) in errors.into_iter().zip(kinds) {
+        let error = error.expect_err("it fails");
+        assert_eq!(error.kind(), kind);
+        let machine = error.machine().expect("it is said");
+        assert!(machine.starts_with("agent-"), "{error}");
+    }
+}
+
+fn agents_are_listed() {
+    let TestPool { pool, _server } = TestPool::new(3);
+    let listed = || {
+        let mut agents = pool.agents();
+        agents.sort_by(|a, b| a.machine.cmp(&b.machine));
+        agents
+    };
+    let agents = listed();
+    let names: Vec<_> = agents
+        .iter()
+        .map(|it| (&*it.machine, it.processes))
+        .collect();
+    assert_eq!(names, [("agent-1", 2), ("agent-2", 1)]);
+    assert_eq!(pool.processes(), 3);
+    for agent in &agents {
+        assert_eq!(procfs::parent(agent.pid), Some(std::process::id()));
+        assert!(!agent.is_leaving, "{agent}");
+    }
+    procfs::signal(agents[0].pid, Signal::KILL);
+    procfs::wait_until(|| listed().len() == 1);
+    assert_eq!(listed()[0].pid, agents[1].pid);
+    procfs::wait_until(|| pool.processes() == 1);
+    assert_eq!(pool.map(triple, 0..10).map(|it| it.len()), Ok(10));
+    // One that is asked to go is not listed any more, once it has gone.
+    procfs::signal(agents[1].pid, Signal::TERM);
+    procfs::wait_until(|| listed().is_empty());
+}
+
+/// A pool of a server and two agents with workers, which are all at work. Says which processes are
+/// below this one then.
+fn busy_pool() -> (ClusterPool, Vec<u32>) {
+    let pool = ClusterPool::local(2).expect("a pool can be built");
+    assert!(pool.wait_for_processes(2, Duration::from_secs(20)));
+    let gate = Gate::new();
+    let handles = [(); 2].map(|()| pool.apply_async(pass, gate.ticket()));
+    gate.wait_for(2);
+    drop(handles);
+    let below = procfs::below(std::process::id());
+    // The server, two agents, and what is below these.
+    assert!(below.len() >= 5, "{below:?}");
+    (pool, below)
+}
+
+/// One that is busy, one that has nothing to do, one that was closed.
+fn drops_pools() {
+    let (pool, below) = busy_pool();
+    drop(pool);
+    procfs::wait_for_death(&below);
+    let (pool, below) = busy_pool();
+    let copy = pool.clone();
+    drop(pool);
+    assert_eq!(copy.processes(), 2, "somebody has it");
+    copy.terminate();
+    copy.join().expect("it ends");
+    drop(copy);
+    procfs::wait_for_death(&below);
+    let pool = ClusterPool::local(2).expect("a pool can be built");
+    assert_eq!(pool.map(triple, 0..10).map(|it| it.len()), Ok(10));
+    let below = procfs::below(std::process::id());
+    pool.close();
+    pool.join().expect("it ends");
+    drop(pool);
+    procfs::wait_for_death(&below);
+    assert!(procfs::below(std::process::id()).is_empty());
+    println!("gone");
+}
+
+fn nothing_is_left_of_a_pool_that_is_dropped() {
+    assert_eq!(program::again::<Cluster>("drops_pools").lines(), ["gone"]);
+}
+
+fn exits_with_a_pool() {
+    let (_pool, below) = busy_pool();
+    let below: Vec<String> = below.iter().map(u32::to_string).collect();
+    println!("{}", below.join(" "));
+    std::process::exit(0);
+}
+
+fn nothing_is_left_of_a_program_that_exits() {
+    let lines = program::again::<Cluster>("exits_with_a_pool").lines();
+    let pids = lines[0]
+        .split(' ')
+        .map(|pid| pid.parse().expect("a number"));
+    procfs::wait_for_death(&Vec::from_iter(pids));
+}
+
+fn many_pools() {
+    let this = std::process::id();
+    let mut open = 0;
+    for round in 0..20 {
+        let pool = ClusterPool::local(1).expect("a pool can be built");
+        assert_eq!(
+            pool.map(triple, 0..round).map(|it| it.len() as u64),
+            Ok(round)
+        );
+        drop(pool);
+        procfs::wait_until(|| procfs::below(this).is_empty());
+        let now = || procfs::descriptors(this).len();
+        if round == 0 {
+            open = now();
+        }
+        procfs::wait_until(|| now() <= open);
+    }
+    println!("done");
+}
+
+fn pools_follow_one_another() {
+    assert_eq!(program::again::<Cluster>("many_pools").lines(), ["done"]);
+}
+
+/// What one client wants gets done while the other has thousands of items that never end.
+fn clients_share_agents_fairly() {
+    let server = server();
+    let url = server.url();
+    let builder = ClusterPool::builder(&url).local_agents(&[1, 1]);
+    let first = builder.build().expect("a pool can be built");
+    let second = ClusterPool::connect(&url).expect("a pool can be built");
+    for pool in [&first, &second] {
+        assert!(pool.wait_for_processes(2, Duration::from_secs(20)));
+    }
+    let work = |x: u64| {
+        thread::sleep(Duration::from_micros(500));
+        x
+    };
+    for (many, few) in [(&first, &second), (&second, &first)] {
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut results = many.call(work).buffer(5_000).imap(0..);
+                let mut count = 0;
+                while !is_done.load(Ordering::Relaxed) || count < 1_000 {
+                    assert_eq!(results.next(), Some(Ok(count)));
+                    count += 1;
+                }
+            });
+            procfs::wait_until(|| many.stats().succeeded > 100);
+            for x in 0..20 {
+                assert_eq!(few.apply(triple, x), Ok(3 * x));
+            }
+            is_done.store(true, Ordering::Relaxed);
+            reader.join().expect("it has read");
+        });
+    }
+}
