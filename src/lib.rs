@@ -353,8 +353,9 @@
 //! **Is this a sandbox?** A worker cannot harm the program by what it sends, nor other tasks by
 //! dying. But it is a process of the same user, with the same files and network.
 //!
-//! **Can tasks run on other machines?** In a pool that somebody writes: [`executor`] has all that
-//! it needs, and the calls stay the same.
+//! **Can tasks run on other machines?** With the feature `cluster` there is a `ClusterPool`, whose
+//! agents are this program on each machine; it is being built (`docs/cluster.md`). Pools of one's own
+//! have all that they need in [`executor`]. The calls stay the same.
 //!
 //! **What if the program forks itself, with `fork(2)`?** Pools belong to the process that built
 //! them. A child has copies that refuse tasks.

@@ -33,7 +33,7 @@ fn a_worker_dies(test: &str) {
         return;
     };
     let pool = cluster.pool();
-    let abort = |(): ()| std::process::abort();
+    let abort = |(): ()| -> () { std::process::abort() };
     let error = pool.apply(abort, ()).expect_err("it aborts");
     assert!(error.is_worker_lost(), "{error}");
     assert_eq!(error.signal(), Some(Signal::ABORT.as_raw()));
