@@ -119,6 +119,8 @@ struct World {
     next_session: u64,
     connection: u64,
     client_cut_until: u64,
+    /// When the client has made the queue anew.
+    queue_made_at: Option<u64>,
     specs: HashMap<u64, u32>,
     runs: HashMap<(u64, usize), u32>,
     outcomes: HashMap<(u64, usize), u32>,
@@ -143,6 +145,7 @@ impl World {
             next_session: 1,
             connection: 0,
             client_cut_until: 0,
+            queue_made_at: None,
             specs: HashMap::new(),
             runs: HashMap::new(),
             outcomes: HashMap::new(),
@@ -490,6 +493,10 @@ impl World {
             self.make_trouble();
         }
         self.queue_gives();
+        if self.queue_made_at.is_some_and(|at| at <= self.now) {
+            self.queue_made_at = None;
+            self.client.has_queue();
+        }
         for at in 0..self.agents.len() {
             // Workers go on while the agent is stopped; what they have waits in its memory.
             self.workers_work(at);
@@ -771,6 +778,8 @@ impl World {
             self.agent_acts(at);
         }
         self.client.reconnected();
+        // Until the queue is made again, the client hears agents, and answers.
+        self.queue_made_at = Some(now + self.dice.roll(200));
     }
 
     fn finish(&mut self) {

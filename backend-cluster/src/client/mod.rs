@@ -80,6 +80,8 @@ pub(crate) struct Client {
     connections: u64,
     /// Since when there is none.
     down_since: Option<Duration>,
+    /// Since when there is work and no connection.
+    stranded_since: Option<Duration>,
     /// Since when there is work and no agent.
     alone_since: Option<Duration>,
     is_queue_made: bool,
@@ -174,6 +176,7 @@ impl Client {
             connection,
             connections: 0,
             down_since: None,
+            stranded_since: None,
             alone_since: None,
             is_queue_made: false,
             makes_queue: false,
@@ -313,7 +316,7 @@ impl Client {
         self.down_since = None;
         self.is_queue_made = false;
         self.publishes.clear();
-        self.dispatcher.disconnected();
+        self.dispatcher.reconnected();
         for session in self.sessions.values_mut() {
             session.link.reconnected();
         }
@@ -323,7 +326,8 @@ impl Client {
 
     fn event(&mut self, event: Option<Event>) {
         match event {
-            Some(Event::Disconnected) => {
+            // If there is another one already, this is old news, and must not stop anything.
+            Some(Event::Disconnected) if !self.connection.is_up() => {
                 self.dispatcher.disconnected();
                 self.down_since.get_or_insert_with(clock::now);
             }
@@ -352,7 +356,7 @@ impl Client {
                 self.makes_queue = false;
                 self.is_queue_made = true;
                 self.is_queue_new |= is_new;
-                self.dispatcher.reconnected();
+                self.dispatcher.has_queue();
                 if let Some(ready) = self.ready.take() {
                     // Who has built the pool waits for that.
                     let _ = ready.send(Ok(()));
@@ -988,8 +992,8 @@ impl Client {
                     return;
                 }
                 if is_unheard(message) {
-                    // There is no queue.
-                    self.dispatcher.disconnected();
+                    // There is no queue, and nothing in it.
+                    self.dispatcher.reconnected();
                     self.make_queue();
                 } else if let Some(error) = PublishError::of(&message.payload) {
                     if error.is_full {
@@ -1105,10 +1109,10 @@ impl Client {
                 ));
             }
         }
-        if let Some(since) = self.down_since
-            && waits
-            && now > since + self.settings.server_timeout
-        {
+        if up || !waits {
+            self.stranded_since = None;
+        } else if now > *self.stranded_since.get_or_insert(now) + self.settings.server_timeout {
+            self.stranded_since = None;
             self.fail_all(&format!(
                 "there was no connection to the NATS server at {} for {:?}",
                 self.settings.url, self.settings.server_timeout

@@ -488,10 +488,17 @@ impl Dispatcher {
         self.is_connected = false;
     }
 
-    /// There is one again, to a queue that may have lost everything.
+    /// There is a connection again, to a server that may have lost everything, or forgotten what it
+    /// has given out. To be said before anything is that came in this connection: who is told of
+    /// the old epoch in it begins again what others have begun.
     pub(crate) fn reconnected(&mut self) {
-        self.is_connected = true;
+        self.is_connected = false;
         self.raise();
+    }
+
+    /// There is a queue to publish to.
+    pub(crate) fn has_queue(&mut self) {
+        self.is_connected = true;
     }
 
     /// What of the job waits here is forgotten, and so is what is queued; what runs is asked to
