@@ -18,11 +18,11 @@ const ARGUMENTS: &[(&str, Arguments)] = &[
 /// The trace that an example writes. What draws it must understand it.
 pub(super) const TRACE: &str = "target/observe.json";
 
-/// Where there are examples: the package and its folder.
-const FOLDERS: &[(&str, &str)] = &[
-    ("procpool", "examples"),
-    ("procpool-showcase", "showcase/examples"),
-];
+/// The packages that have examples.
+pub(super) const PACKAGES: [&str; 2] = ["procpool", "procpool-showcase"];
+
+/// The folder of each.
+const FOLDERS: [&str; 2] = ["examples", "showcase/examples"];
 
 /// One example: its package, its name, its arguments.
 pub(super) struct Example {
@@ -37,7 +37,7 @@ pub(super) struct Example {
 /// When a folder cannot be read, has no example, or one that [`ARGUMENTS`] names is nowhere.
 pub(super) fn plan(root: &Path) -> Result<Vec<Example>> {
     let mut plan = Vec::new();
-    for &(package, folder) in FOLDERS {
+    for (package, folder) in PACKAGES.into_iter().zip(FOLDERS) {
         let names = names(&paths(&root.join(folder))?);
         if names.is_empty() {
             bail!("the folder `{folder}` has no example");

@@ -308,7 +308,10 @@ fn run_chaos(setting: &Setting) -> Result<()> {
 }
 
 fn run_examples(setting: &Setting) -> Result<()> {
-    setting.build("build --release --package procpool --package procpool-showcase --examples")?;
+    // One after the other, as they are run: together they have more features.
+    for package in examples::PACKAGES {
+        setting.build(&format!("build --release --package {package} --examples"))?;
+    }
     let mut failed = Vec::new();
     for example in examples::plan(&setting.root)? {
         let name = example.name;
