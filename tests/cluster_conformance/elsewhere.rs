@@ -1,7 +1,6 @@
 //! What only a pool of many machines has.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -158,10 +157,11 @@ fn exits_with_a_pool() {
 }
 
 fn nothing_is_left_of_a_program_that_exits() {
-    let lines = program::again::<Cluster>("exits_with_a_pool").lines();
-    let pids = lines[0]
-        .split(' ')
-        .map(|pid| pid.parse().expect("a number"));
+    let mut program = program::again::<Cluster>("exits_with_a_pool").start();
+    let line = program.line();
+    let pids = line.split(' ').map(|pid| pid.parse().expect("a number"));
+    assert!(program.status().success());
+    // Nobody has waited for them, so they take a moment.
     procfs::wait_for_death(&Vec::from_iter(pids));
 }
 
@@ -189,7 +189,7 @@ fn pools_follow_one_another() {
     assert_eq!(program::again::<Cluster>("many_pools").lines(), ["done"]);
 }
 
-/// What one client wants gets done while the other has thousands of items that never end.
+/// What one client wants gets done while the other has thousands of items.
 fn clients_share_agents_fairly() {
     let server = server();
     let url = server.url();
@@ -200,26 +200,19 @@ fn clients_share_agents_fairly() {
         assert!(pool.wait_for_processes(2, Duration::from_secs(20)));
     }
     let work = |x: u64| {
-        thread::sleep(Duration::from_micros(500));
+        thread::sleep(Duration::from_millis(1));
         x
     };
     for (many, few) in [(&first, &second), (&second, &first)] {
-        let is_done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                let mut results = many.call(work).buffer(5_000).imap(0..);
-                let mut count = 0;
-                while !is_done.load(Ordering::Relaxed) || count < 1_000 {
-                    assert_eq!(results.next(), Some(Ok(count)));
-                    count += 1;
-                }
-            });
-            procfs::wait_until(|| many.stats().succeeded > 100);
-            for x in 0..20 {
-                assert_eq!(few.apply(triple, x), Ok(3 * x));
-            }
-            is_done.store(true, Ordering::Relaxed);
-            reader.join().expect("it has read");
-        });
+        let all = many.call(work).chunksize(1).map_async(0..20_000);
+        procfs::wait_until(|| many.stats().succeeded > 100);
+        for x in 0..5 {
+            assert_eq!(few.apply(triple, x), Ok(3 * x));
+        }
+        let done = many.stats().succeeded;
+        assert!(!all.is_ready(), "{done} were done first");
+        procfs::wait_until(|| many.stats().succeeded > done);
+        all.cancel();
+        assert!(all.get().expect_err("it was cancelled").is_cancelled());
     }
 }

@@ -23,7 +23,11 @@ pub(crate) enum Command {
     /// There may be room for a value that an item of this job has emitted.
     Room(JobId),
     /// The queue is made, perhaps a new one, or why not.
-    Made(Result<bool, String>),
+    Made {
+        /// The connection that it was asked for in.
+        connection: u64,
+        made: Result<bool, String>,
+    },
     /// What are the workers doing?
     Dump(Sender<Dump>),
     /// What has happened?

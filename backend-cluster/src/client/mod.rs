@@ -229,6 +229,7 @@ impl Client {
             tokio::select! {
                 biased;
                 Some(command) = commands.recv() => {
+                    self.notice_connection().await;
                     self.obey(command);
                     // Many at once are dispatched together.
                     while let Ok(command) = commands.try_recv() {
@@ -293,10 +294,10 @@ impl Client {
         }
         let client = self.connection.client().clone();
         let (subjects, in_file) = (self.subjects.clone(), self.settings.in_file);
-        let commands = self.commands.clone();
+        let (commands, connection) = (self.commands.clone(), self.connections);
         tokio::task::spawn_local(async move {
             let made = make_queue(client, subjects, in_file).await;
-            let _ = commands.send(Command::Made(made));
+            let _ = commands.send(Command::Made { connection, made });
         });
     }
 
@@ -348,7 +349,14 @@ impl Client {
             Command::Submit { chunk, completion } => self.submit(chunk, completion),
             Command::Cancel { call, kill } => self.cancel(call, kill),
             Command::Room(job) => self.emit(job),
-            Command::Made(Ok(is_new)) => {
+            // The server that has said it is gone.
+            Command::Made { connection, .. } if connection != self.connections => {
+                self.makes_queue = false;
+                self.make_queue();
+            }
+            Command::Made {
+                made: Ok(is_new), ..
+            } => {
                 // The server has said by now what it does not permit.
                 while let Some(event) = self.connection.said() {
                     self.event(Some(event));
@@ -362,7 +370,9 @@ impl Client {
                     let _ = ready.send(Ok(()));
                 }
             }
-            Command::Made(Err(text)) => {
+            Command::Made {
+                made: Err(text), ..
+            } => {
                 self.makes_queue = false;
                 // Otherwise it is made in the next connection.
                 if self.connection.is_up() {

@@ -12,6 +12,7 @@ use crate::tasks::{What, Work, assert_lost, assert_values};
 pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
     vec![
         ("a_worker_dies", a_worker_dies),
+        ("a_worker_dies_and_its_task_is_retried", a_worker_dies_again),
         ("an_agent_dies_and_nothing_is_retried", |test| {
             agent_dies(test, 0)
         }),
@@ -33,10 +34,6 @@ fn a_worker_dies(test: &str) {
         return;
     };
     let pool = cluster.pool();
-    let abort = |(): ()| -> () { std::process::abort() };
-    let error = pool.apply(abort, ()).expect_err("it aborts");
-    assert!(error.is_worker_lost(), "{error}");
-    assert_eq!(error.signal(), Some(Signal::ABORT.as_raw()));
     let work = Work::new();
     let started = work.start(&pool, 8, 0);
     let victim = work.gate.wait_for(4)[0];
@@ -60,7 +57,18 @@ fn a_worker_dies(test: &str) {
         assert_eq!(error.machine(), Some(machine));
     }
     work.assert_once(8);
-    // Where it may be tried again, the caller sees nothing.
+    let abort = |(): ()| -> () { std::process::abort() };
+    let error = pool.apply(abort, ()).expect_err("it aborts");
+    assert!(error.is_worker_lost(), "{error}");
+    assert_eq!(error.signal(), Some(Signal::ABORT.as_raw()));
+}
+
+/// Where it may be tried again, the caller sees nothing.
+fn a_worker_dies_again(test: &str) {
+    let Some(cluster) = Cluster::some_or_skip(test, 2) else {
+        return;
+    };
+    let pool = cluster.pool();
     let work = Work::new();
     let started = work.start(&pool, 4, 1);
     let victim = work.gate.wait_for(4)[0];
