@@ -119,6 +119,8 @@ pub(crate) enum ToClient {
     Ask { delivery: DeliveryId, time: u64 },
     /// It begins this.
     Begun { delivery: DeliveryId },
+    /// It has taken this, has not begun it, and gives it back.
+    Returned { delivery: DeliveryId },
     /// It has begun this, and needs what was too large for the queue.
     Fetch { piece: PieceId },
     /// It has begun this, and needs the values that handles in it mean.

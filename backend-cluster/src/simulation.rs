@@ -39,6 +39,7 @@ enum Said {
     Begun(DeliveryId),
     Kept(u64),
     Sync(u64),
+    Returned(DeliveryId),
     Outcome(PieceId, usize, bool),
     // By the client.
     Epoch(u64),
@@ -391,6 +392,9 @@ impl World {
                         self.queue.retain(|it| it.delivery != delivery);
                     }
                 }
+                intake::Action::Return { delivery, .. } => {
+                    self.say_to_client(at, Said::Returned(delivery));
+                }
                 intake::Action::Sync { connection, .. } => {
                     self.say_to_client(at, Said::Sync(connection));
                 }
@@ -677,6 +681,7 @@ impl World {
                 }
             }
             Said::Kept(epoch) => self.client.kept(key, epoch),
+            Said::Returned(delivery) => self.client.refused(delivery),
             Said::Sync(connection) => {
                 let epoch = self.client.epoch();
                 self.say_to_agent(key, Said::Synced(epoch, connection));

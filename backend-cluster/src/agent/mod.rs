@@ -817,6 +817,12 @@ impl Agent {
                 Action::SayBegun { client, delivery } => {
                     self.say(client, Lane::Control, &ToClient::Begun { delivery });
                 }
+                Action::Return { client, delivery } => {
+                    self.say(client, Lane::Control, &ToClient::Returned { delivery });
+                    let intake = &self.intake;
+                    self.work
+                        .retain(|(of, piece), _| *of != client || intake.has(*of, *piece));
+                }
                 Action::Acknowledge { client, delivery } => {
                     if let Some(subject) = self.acknowledgements.remove(&(client, delivery)) {
                         self.connection.send(subject, Vec::new()).await;

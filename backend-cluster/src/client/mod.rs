@@ -780,6 +780,7 @@ impl Client {
                     self.say(key, Lane::Control, &verdict);
                 }
             }
+            ToClient::Returned { delivery } => self.dispatcher.refused(delivery),
             ToClient::Fetch { piece } => {
                 if let Some(chunk) = self.encode(piece)
                     && let Some(session) = self.sessions.get_mut(&key)

@@ -460,13 +460,12 @@ impl Dispatcher {
         }
     }
 
-    /// A publish was refused, so that the delivery is with nobody: its pieces go back to the front.
+    /// A publish was refused, or whoever has the delivery gives it back: it is with nobody, and its
+    /// pieces go back to the front. Of an older epoch it may be with somebody else, too, and waits
+    /// for all to answer.
     pub(crate) fn refused(&mut self, delivery: DeliveryId) {
-        if self
-            .sent
-            .get(&delivery)
-            .is_some_and(|it| it.agent.is_none())
-        {
+        let sent = self.sent.get(&delivery);
+        if sent.is_some_and(|it| it.agent.is_none() && it.epoch == self.epoch) {
             self.take_back(delivery);
         }
     }

@@ -41,6 +41,11 @@ pub(crate) enum Action {
     Note(u64),
     /// Run this.
     Run { client: ClientId, piece: PieceId },
+    /// Say to the client that this has not begun, and does not begin here.
+    Return {
+        client: ClientId,
+        delivery: DeliveryId,
+    },
     /// What was kept of this is not needed: it is not run.
     Discard { client: ClientId, piece: PieceId },
     /// Say to the client that this epoch is kept.
@@ -119,7 +124,7 @@ pub(crate) struct Intake {
     clients: HashMap<ClientId, Client>,
     held: HashMap<(ClientId, DeliveryId), Held>,
     /// What was taken ahead, and waits for a slot. It has not begun.
-    ahead: VecDeque<Arrival>,
+    ahead: VecDeque<(Arrival, Duration)>,
     /// About how long a delivery takes its slot.
     takes: Option<Duration>,
     /// The delivery of each piece that has not ended.
@@ -161,9 +166,25 @@ impl Intake {
         most.saturating_sub(self.held.len() + self.ahead.len())
     }
 
-    /// It takes no more.
+    /// It takes no more, and gives back what it has taken ahead.
     pub(crate) fn leave(&mut self) {
         self.is_leaving = true;
+        self.give_back(|_| true);
+    }
+
+    /// Gives back what it has taken ahead at such times: others may have nothing to do.
+    fn give_back(&mut self, is_so: impl Fn(Duration) -> bool) {
+        let ahead = std::mem::take(&mut self.ahead);
+        for (arrival, at) in ahead {
+            let (client, delivery) = (arrival.client, arrival.delivery);
+            if is_so(at) {
+                self.actions.push_back(Action::Return { client, delivery });
+                self.actions
+                    .push_back(Action::Acknowledge { client, delivery });
+            } else {
+                self.ahead.push_back((arrival, at));
+            }
+        }
     }
 
     /// Whether nothing is under way.
@@ -175,14 +196,14 @@ impl Intake {
     pub(crate) fn has(&self, client: ClientId, piece: PieceId) -> bool {
         let mut ahead = self.ahead.iter();
         self.pieces.contains_key(&(client, piece))
-            || ahead.any(|it| it.client == client && it.pieces.contains(&piece))
+            || ahead.any(|(it, _)| it.client == client && it.pieces.contains(&piece))
     }
 
     /// Whether this delivery takes a slot, or waits for one.
     pub(crate) fn holds(&self, client: ClientId, delivery: DeliveryId) -> bool {
         let mut ahead = self.ahead.iter();
         self.held.contains_key(&(client, delivery))
-            || ahead.any(|it| it.client == client && it.delivery == delivery)
+            || ahead.any(|(it, _)| it.client == client && it.delivery == delivery)
     }
 
     /// Whether something of this client's is under way.
@@ -201,14 +222,18 @@ impl Intake {
             }
             return;
         }
-        self.ahead.push_back(arrival);
+        if arrival.time > 1 {
+            // Somebody else may have begun it: the client is to know at once.
+            return self.admit(arrival, now);
+        }
+        self.ahead.push_back((arrival, now));
         self.promote(now);
     }
 
     /// Gives free slots to what waits for them.
     fn promote(&mut self, now: Duration) {
         while self.held.len() < self.slots
-            && let Some(arrival) = self.ahead.pop_front()
+            && let Some((arrival, _)) = self.ahead.pop_front()
         {
             self.admit(arrival, now);
         }
@@ -389,15 +414,17 @@ impl Intake {
 
     /// When a session ends next, if nothing is heard of its client: see [`expire`](Self::expire).
     pub(crate) fn next_expiry(&self) -> Option<Duration> {
-        self.held
-            .iter()
-            .map(|((client, _), it)| self.expiry(*client, it))
-            .min()
+        let held = self.held.iter();
+        let sessions = held.map(|((client, _), it)| self.expiry(*client, it));
+        let ahead = self.ahead.iter().map(|(_, at)| *at + QUICK);
+        sessions.chain(ahead).min()
     }
 
     /// Ends the sessions that have work under way and no lease, and those whose clients do not
-    /// answer a question. The clients learn it from a new session.
+    /// answer a question. The clients learn it from a new session. What was taken ahead and has
+    /// waited for longer than it was thought to is given back.
     pub(crate) fn expire(&mut self, now: Duration) {
+        self.give_back(|at| at + QUICK <= now);
         let over: HashSet<ClientId> = self
             .held
             .iter()
@@ -453,7 +480,7 @@ impl Intake {
             }
         }
         if end == End::Dead {
-            self.ahead.retain(|it| {
+            self.ahead.retain(|(it, _)| {
                 let is_dead = it.client == client;
                 if is_dead {
                     let delivery = it.delivery;
