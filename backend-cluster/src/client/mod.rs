@@ -9,7 +9,7 @@ mod printer;
 mod session;
 mod shared;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
@@ -94,7 +94,7 @@ pub(crate) struct Client {
     delayed: BTreeSet<(Duration, JobId)>,
     /// When inputs are to be asked.
     ask_inputs_at: Option<Duration>,
-    calls: HashMap<CallId, Vec<JobId>>,
+    calls: HashMap<CallId, HashSet<JobId>>,
     last_job: JobId,
     sessions: HashMap<u64, Session>,
     last_key: u64,
@@ -430,7 +430,7 @@ impl Client {
         if self.is_joined && options.emits.is_some() {
             completion.keep_unread();
         }
-        self.calls.entry(call).or_default().push(job);
+        self.calls.entry(call).or_default().insert(job);
         let deadline = options.deadline.map(|left| clock::now() + left);
         if let Some(at) = deadline {
             self.deadlines.insert((at, job));
@@ -548,7 +548,7 @@ impl Client {
         if let Some(it) = removed
             && let Some(jobs) = self.calls.get_mut(&it.call)
         {
-            jobs.retain(|other| *other != job);
+            jobs.remove(&job);
             if jobs.is_empty() {
                 self.calls.remove(&it.call);
             }
