@@ -188,9 +188,10 @@
 //! |---|---|---|---|
 //! | `spawn` (default) | `SpawnPool` | this executable, executed again | by default: it does not matter what threads the program has |
 //! | `fork` (default) | `ForkPool` | forked from a single-threaded *fork server* | for what was set up before and is costly to set up again: it is simply there |
+//! | `cluster` | `ClusterPool` | on other machines, each under an *agent*: this executable, started there | when one machine is not enough (being built) |
 //! | none needed | [`SerialPool`] | none: it runs tasks in the caller | for tests and debugging |
 //!
-//! [`AnyPool`] is any of the three, chosen at run time.
+//! [`AnyPool`] is one of `SpawnPool`, `ForkPool` and [`SerialPool`], chosen at run time.
 //!
 //! Features only add. `ProcessPool` is another name of `SpawnPool` and comes with the feature
 //! `spawn`. It never means `ForkPool`: cargo builds a crate once, with the features that all its

@@ -19,7 +19,34 @@ use crate::local::Local;
 /// A pool of workers on many machines, reached over NATS.
 ///
 /// It is a [`Pool`] like all others. Its workers belong to *agents*: the same executable, started
-/// on each machine with `PROCPOOL_AGENT=nats://…` in its environment.
+/// on each machine with `PROCPOOL_AGENT=nats://…` in its environment. Agents come and go at any
+/// time; what there is to do waits for them.
+///
+/// ```no_run
+/// # mod procpool {
+/// #     pub use procpool_cluster::*;
+/// #     pub use procpool_core::*;
+/// # }
+/// use procpool::{ClusterPool, Pool};
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     procpool::init(); // first line: the agents and their workers are this program, too
+///     let pool = ClusterPool::connect("nats://queue.example:4222")?;
+///     let squares = pool.map(|x: u64| x * x, 0..10)?;
+///     assert_eq!(squares, [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]);
+///     Ok(())
+/// }
+/// ```
+///
+/// # Failure
+/// Each item gets one outcome, whoever dies or is cut off. An item without `retries` begins at most
+/// once: if its machine is lost, it ends as [`TaskErrorKind::WorkerLost`], with the machine's name.
+/// An agent that has not heard of this program for 5 s kills what it runs for it; after 6 s it is
+/// given up here. With `retries`, what was lost goes to another agent.
+///
+/// # Security
+/// An agent runs what whoever may submit to its server says. So give the server passwords or keys:
+/// see [`ClusterPoolBuilder::credentials`] and [`ClusterPoolBuilder::tls`].
 #[derive(Clone)]
 pub struct ClusterPool {
     executor: Arc<dyn Executor>,
@@ -38,6 +65,24 @@ impl ClusterPool {
     }
 
     /// The options of a pool at this server.
+    ///
+    /// ```no_run
+    /// # mod procpool {
+    /// #     pub use procpool_cluster::*;
+    /// #     pub use procpool_core::*;
+    /// # }
+    /// use procpool::{ClusterPool, Storage};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), procpool::BuildError> {
+    /// let pool = ClusterPool::builder("nats://queue.example:4222")
+    ///     .credentials("client.creds")
+    ///     .agents_timeout(Duration::from_secs(60))
+    ///     .storage(Storage::File)
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder(url: &str) -> ClusterPoolBuilder {
         ClusterPoolBuilder::new(url)
     }
