@@ -200,7 +200,7 @@ impl Shared {
                 (timer, deadline) => timer.or(deadline),
             };
         }
-        self.ask_for_items(&open);
+        self.ask_for_items(open);
         match self.bells.wait(ready, timeout) {
             // The program has closed what it does not know, and perhaps opened something else. The
             // workers are dead by that, and the supervisor may sleep for good.
@@ -264,8 +264,11 @@ impl Shared {
 
     /// Takes what is there of the chunks that are being filled, for a worker that has nothing to
     /// do, and sees to it that what comes next is submitted at once.
-    pub(super) fn ask_for_items(&self, open: &[Arc<dyn OpenInput>]) {
-        for chunk in open.iter().filter_map(|open| open.ask()) {
+    ///
+    /// It lets go of the inputs: the caller goes to sleep, for as long as it likes, and an input
+    /// keeps what its call has, such as the span that it was made in and shared memory.
+    pub(super) fn ask_for_items(&self, open: Vec<Arc<dyn OpenInput>>) {
+        for chunk in open.into_iter().filter_map(|open| open.ask()) {
             self.submit(chunk);
         }
     }

@@ -139,7 +139,7 @@ impl Supervisor {
             };
             // Also of what was heard a moment ago, by a thread that began to listen.
             self.shared.tell_of_change();
-            self.shared.ask_for_items(&open);
+            self.shared.ask_for_items(open);
             self.sleep(&mut ready, timeout)?;
         }
         self.shared.tell_of_change();
@@ -224,7 +224,7 @@ impl Supervisor {
             }
             let open = core.open_for_idle();
             self.shared.deliver(core);
-            self.shared.ask_for_items(&open);
+            self.shared.ask_for_items(open);
             is_hectic = self.shared.events.wait(&mut self.later, Some(nap)).is_ok();
             if !self.later.is_empty() {
                 is_hectic = false;
