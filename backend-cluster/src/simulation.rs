@@ -35,6 +35,8 @@ impl Dice {
 #[derive(Debug, Clone)]
 enum Said {
     // By the agent.
+    /// The first of a session: how many slots, and in which connection.
+    Hello(usize, u64),
     Ask(DeliveryId, u64),
     Begun(DeliveryId),
     Kept(u64),
@@ -97,6 +99,9 @@ struct Agent {
     /// What was said until then is at the server.
     noted: u64,
     running: Vec<Running>,
+    /// What workers have done and the agent does not know: the piece, the item, whether its worker
+    /// has died, and whether the piece is through.
+    done: VecDeque<(PieceId, usize, bool, bool)>,
     wants: u64,
     /// It dies as soon as it has begun something.
     is_doomed: bool,
@@ -104,10 +109,10 @@ struct Agent {
 
 struct Session {
     agent: usize,
-    heard: u64,
     heard_clock: u64,
     asked: Option<u64>,
-    heard_in: u64,
+    /// Something of it has arrived, and something before it has not.
+    has_gap: bool,
 }
 
 struct World {
@@ -118,15 +123,19 @@ struct World {
     sessions: BTreeMap<u64, Session>,
     agents: Vec<Agent>,
     next_session: u64,
-    connection: u64,
     client_cut_until: u64,
     /// When the client has made the queue anew.
     queue_made_at: Option<u64>,
     specs: HashMap<u64, u32>,
     runs: HashMap<(u64, usize), u32>,
+    /// What began: in which session, as which piece, and which item of which job.
+    begun: Vec<(u64, PieceId, (u64, usize))>,
+    /// Of which pieces the client knows that a session has begun them.
+    known: HashSet<(u64, PieceId)>,
     outcomes: HashMap<(u64, usize), u32>,
     cancelled: HashSet<u64>,
     pieces: HashMap<PieceId, (u64, Vec<usize>)>,
+    deliveries: HashMap<DeliveryId, Vec<PieceId>>,
     trouble: u64,
     /// How many milliseconds an item may take.
     longest: u64,
@@ -144,14 +153,16 @@ impl World {
             sessions: BTreeMap::new(),
             agents: Vec::new(),
             next_session: 1,
-            connection: 0,
             client_cut_until: 0,
             queue_made_at: None,
             specs: HashMap::new(),
             runs: HashMap::new(),
+            begun: Vec::new(),
+            known: HashSet::new(),
             outcomes: HashMap::new(),
             cancelled: HashSet::new(),
             pieces: HashMap::new(),
+            deliveries: HashMap::new(),
             trouble,
             longest: if seed.is_multiple_of(3) { 400 } else { 40 },
             lost: 0,
@@ -182,51 +193,52 @@ impl World {
             notes: VecDeque::new(),
             noted: 0,
             running: Vec::new(),
+            done: VecDeque::new(),
             wants: 0,
             is_doomed: false,
         });
         self.open_session(at, slots);
     }
 
-    /// A new session: the client hears of it when the agent's first frame is there; here, at once.
+    /// A new session, of which the client hears by its first frame.
     fn open_session(&mut self, at: usize, slots: usize) {
-        let session = self.next_session;
-        self.next_session += 1;
-        let old = self.agents[at].session;
+        self.lose_words(at);
         let agent = &mut self.agents[at];
-        agent.session = session;
+        agent.session = self.next_session;
+        self.next_session += 1;
         agent.heard_clock = 0;
         agent.from_client.clear();
-        agent.to_client.clear();
         agent.running.clear();
-        if self.sessions.contains_key(&old) {
-            // The agent says hello anew: the old session is over for the client, too.
-            self.give_up(old);
-        }
-        let epoch = self.client.epoch();
-        self.client.joined(session, slots);
-        let agent = &mut self.agents[at];
+        agent.done.clear();
         let connection = agent.intake.connection();
-        agent.intake.synced(CLIENT, epoch, connection);
+        self.say_to_client(at, Said::Hello(slots, connection));
+    }
+
+    /// The client hears of a session, and gives up the one before.
+    fn welcome(&mut self, session: u64, at: usize, slots: usize, connection: u64) {
+        let before = self.sessions.iter().find(|(_, it)| it.agent == at);
+        if let Some((old, _)) = before {
+            self.give_up(*old);
+        }
+        self.client.joined(session, slots);
         self.sessions.insert(
             session,
             Session {
                 agent: at,
-                heard: self.now,
                 heard_clock: 0,
                 asked: None,
-                heard_in: self.connection,
+                has_gap: false,
             },
         );
+        let epoch = self.client.epoch();
+        self.say_to_agent(session, Said::Synced(epoch, connection));
     }
 
     fn give_up(&mut self, session: u64) {
         if let Some(it) = self.sessions.remove(&session) {
-            let in_doubt = it.heard_in < self.connection;
-            self.note(format!(
-                "client gives up session {session}, doubt {in_doubt}"
-            ));
-            self.client.given_up(session, in_doubt);
+            let has_gap = it.has_gap;
+            self.note(format!("client gives up session {session}, gap {has_gap}"));
+            self.client.given_up(session, has_gap);
         }
     }
 
@@ -293,6 +305,7 @@ impl World {
                     epoch,
                     pieces,
                 } => {
+                    self.deliveries.insert(delivery, pieces.clone());
                     let mut last = false;
                     for piece in &pieces {
                         let (job, items, attempt, retries) =
@@ -437,13 +450,18 @@ impl World {
         if let Some(index) = running.and_then(|it| it.items.front().copied()) {
             let runs = self.runs.entry((job, index)).or_default();
             *runs += 1;
-            let most = 1 + self.specs[&job];
             let runs = *runs;
-            // Nobody can tell a stopped agent, whose workers go on.
+            let session = self.agents[at].session;
+            self.begun.push((session, piece, (job, index)));
+            // Nobody can tell a stopped agent, whose workers go on, or one that is cut off.
+            let agent = &self.agents[at];
+            let mut to_come = agent.from_client.iter();
+            let is_untold = agent.stopped_until > self.now
+                || agent.cut_until > self.now
+                || self.client_cut_until > self.now
+                || to_come.any(|it| matches!(it.said, Said::Recall(it) if it == piece));
             assert!(
-                self.outcomes[&(job, index)] == 0
-                    || self.agents[at].stopped_until > self.now
-                    || self.cancelled.contains(&job),
+                self.outcomes[&(job, index)] == 0 || is_untold || self.cancelled.contains(&job),
                 "item {index} of {job} begins late at agent {at}, piece {piece}\n{}",
                 self.log.join("\n")
             );
@@ -451,8 +469,32 @@ impl World {
                 "agent {at} runs {index} of job {job}, piece {piece}"
             ));
             assert!(
+                runs == 1 || self.specs[&job] > 0,
+                "item {index} of {job} ran again\n{}",
+                self.log.join("\n")
+            );
+        }
+    }
+
+    /// As often as was allowed, and once more for each time that the client did not hear of.
+    fn check_attempts(&self) {
+        let mut known: HashMap<(u64, usize), u32> = HashMap::new();
+        for (session, piece, item) in &self.begun {
+            if self.known.contains(&(*session, *piece)) {
+                *known.entry(*item).or_default() += 1;
+            } else {
+                assert!(
+                    !self.sessions.contains_key(session) || self.cancelled.contains(&item.0),
+                    "{item:?} ran as {piece} without a word\n{}",
+                    self.log.join("\n")
+                );
+            }
+        }
+        for (item, runs) in known {
+            let most = 1 + self.specs[&item.0];
+            assert!(
                 runs <= most,
-                "item {index} of {job} ran {runs} times for {most}\n{}",
+                "{item:?} ran {runs} times for {most}\n{}",
                 self.log.join("\n")
             );
         }
@@ -480,11 +522,8 @@ impl World {
             let is_over = running.items.is_empty();
             if is_over {
                 agent.running.retain(|it| it.piece != piece);
-                agent
-                    .intake
-                    .ended(CLIENT, piece, Duration::from_millis(self.now));
             }
-            self.say_to_client(at, Said::Outcome(piece, index, dies));
+            agent.done.push_back((piece, index, dies, is_over));
             if !is_over {
                 self.begin_item(piece, at);
             }
@@ -506,8 +545,13 @@ impl World {
             self.workers_work(at);
             self.agent_steps(at);
         }
-        self.client_steps();
-        self.client_acts();
+        if self.client_cut_until == self.now {
+            self.client_is_back();
+        }
+        if self.client_cut_until <= self.now {
+            self.client_steps();
+            self.client_acts();
+        }
     }
 
     fn agent_steps(&mut self, at: usize) {
@@ -516,6 +560,12 @@ impl World {
             return;
         }
         let clock = Duration::from_millis(now);
+        while let Some((piece, index, dies, is_over)) = self.agents[at].done.pop_front() {
+            if is_over {
+                self.agents[at].intake.ended(CLIENT, piece, clock);
+            }
+            self.say_to_client(at, Said::Outcome(piece, index, dies));
+        }
         self.agents[at].intake.expire(clock);
         self.agent_acts(at);
         if self.agents[at].cut_until <= now {
@@ -600,23 +650,22 @@ impl World {
 
     fn client_steps(&mut self) {
         let now = self.now;
-        if self.client_cut_until > now {
-            return;
-        }
         for at in 0..self.agents.len() {
             loop {
                 let agent = &mut self.agents[at];
-                if agent.cut_until > now {
-                    break;
-                }
                 let Some(frame) = agent.to_client.front().cloned() else {
                     break;
                 };
-                if frame.at > now {
+                // What the server has, the agent's link does not hold up.
+                let is_cut = agent.cut_until > now && frame.clock > agent.noted;
+                if is_cut || frame.at > now {
                     break;
                 }
                 agent.to_client.pop_front();
                 let key = frame.session;
+                if let Said::Hello(slots, connection) = frame.said {
+                    self.welcome(key, at, slots, connection);
+                }
                 let Some(session) = self.sessions.get_mut(&key) else {
                     // It was given up.
                     if !self.agents[at].is_dead && self.agents[at].session == key {
@@ -630,9 +679,7 @@ impl World {
                     }
                     continue;
                 };
-                session.heard = now;
                 session.asked = None;
-                session.heard_in = self.connection;
                 session.heard_clock = session.heard_clock.max(frame.clock);
                 self.client.reachable(key);
                 self.client_hears(key, frame.said);
@@ -656,7 +703,10 @@ impl World {
         }
         for key in to_ask {
             let at = self.sessions[&key].agent;
-            if self.agents[at].is_dead || self.agents[at].session != key {
+            let agent = &self.agents[at];
+            // The server may know that the agent's connection is lost.
+            let is_unheard = agent.is_dead || agent.cut_until > now && self.dice.one_in(20);
+            if is_unheard {
                 self.client.unreachable(key);
             } else {
                 self.say_to_agent(key, Said::Ping);
@@ -667,15 +717,24 @@ impl World {
         }
     }
 
+    fn knows(&mut self, session: u64, delivery: DeliveryId, has_begun: bool) {
+        if has_begun {
+            let pieces = self.deliveries[&delivery].iter();
+            self.known.extend(pieces.map(|it| (session, *it)));
+        }
+    }
+
     fn client_hears(&mut self, key: u64, said: Said) {
         self.note(format!("client hears of {key}: {said:?}"));
         match said {
             Said::Ask(delivery, time) => {
                 let granted = self.client.asked(key, delivery, time);
+                self.knows(key, delivery, granted);
                 self.say_to_agent(key, Said::Verdict(delivery, granted));
             }
             Said::Begun(delivery) => {
                 let may_run = self.client.begun(key, delivery);
+                self.knows(key, delivery, may_run);
                 if !may_run {
                     self.say_to_agent(key, Said::Verdict(delivery, false));
                 }
@@ -719,6 +778,12 @@ impl World {
         if self.dice.one_in(4_000 * trouble) {
             self.server_restarts();
         }
+        if self.dice.one_in(3_000 * trouble) && self.client_cut_until <= self.now {
+            let long = 1 + self.dice.roll(8_000);
+            self.note(format!("the client is cut off for {long}"));
+            self.client_cut_until = self.now + long;
+            self.client.disconnected();
+        }
         if self.dice.one_in(1_000 * trouble) {
             let jobs: Vec<u64> = self.specs.keys().copied().collect();
             if !jobs.is_empty() {
@@ -734,17 +799,61 @@ impl World {
     }
 
     /// Of what it has said, the server has everything that a note which came back was behind; of
-    /// the rest, some.
+    /// the rest, some. A word that the client misses is before some that it has.
     fn kill_agent(&mut self, at: usize) {
         self.note(format!("agent {at} dies"));
         let agent = &mut self.agents[at];
         agent.is_dead = true;
         agent.running.clear();
-        let certain = agent.to_client.iter().filter(|it| it.clock <= agent.noted);
-        let certain = certain.count();
-        let keeps = self.dice.roll(agent.to_client.len() as u64 + 1) as usize;
-        agent.to_client.truncate(keeps.max(certain));
+        agent.done.clear();
+        self.lose_words(at);
         self.start_agent(2);
+    }
+
+    /// The agent's session ends, and its link with it.
+    fn lose_words(&mut self, at: usize) {
+        let agent = &mut self.agents[at];
+        let noted = agent.noted;
+        let mut certain = agent.to_client.iter();
+        let certain = certain.position(|it| it.clock > noted);
+        let certain = certain.unwrap_or(agent.to_client.len());
+        let more = (agent.to_client.len() - certain) as u64;
+        let keeps = certain + self.dice.roll(more + 1) as usize;
+        let mut lost = agent.to_client.drain(keeps..);
+        let has_gap = lost.any(|it| it.clock <= noted);
+        drop(lost);
+        if let Some(session) = self.sessions.get_mut(&agent.session) {
+            session.has_gap |= has_gap;
+        }
+    }
+
+    /// The client has another connection. What was said to it meanwhile is lost, and said again by
+    /// those who live.
+    fn client_is_back(&mut self) {
+        self.note("the client is back".into());
+        for at in 0..self.agents.len() {
+            self.send_again(at);
+        }
+        self.client.reconnected();
+        self.queue_made_at = Some(self.now + self.dice.roll(200));
+    }
+
+    /// What is under way between the client and this agent was lost.
+    fn send_again(&mut self, at: usize) {
+        let back = self.now + 1 + self.dice.roll(100);
+        let agent = &mut self.agents[at];
+        if agent.is_dead {
+            // Nobody sends it again.
+            agent.to_client.clear();
+            return;
+        }
+        // The links send everything again, in order.
+        for frame in agent.to_client.iter_mut().chain(&mut agent.from_client) {
+            frame.at = frame.at.max(back);
+        }
+        for frame in &mut agent.to_client {
+            frame.clock = frame.clock.max(back);
+        }
     }
 
     /// All connections break. Of a queue in memory nothing is left; one in a file may have
@@ -752,7 +861,6 @@ impl World {
     fn server_restarts(&mut self) {
         self.note("the server restarts".into());
         self.client.disconnected();
-        self.connection += 1;
         if self.dice.one_in(2) {
             self.queue.clear();
         } else {
@@ -763,28 +871,24 @@ impl World {
                 }
             }
         }
-        let now = self.now;
         for at in 0..self.agents.len() {
-            let back = now + 1 + self.dice.roll(100);
             let agent = &mut self.agents[at];
             agent.arriving.clear();
             agent.notes.clear();
-            if agent.is_dead {
-                // What was under way is lost, and nobody sends it again.
-                agent.to_client.clear();
-                continue;
-            }
-            // The links send everything again, in order.
-            for frame in agent.to_client.iter_mut().chain(&mut agent.from_client) {
-                frame.at = frame.at.max(back);
-            }
-            agent.intake.reconnected();
             agent.wants = 0;
-            self.agent_acts(at);
+            if !agent.is_dead {
+                agent.intake.reconnected();
+            }
         }
-        self.client.reconnected();
-        // Until the queue is made again, the client hears agents, and answers.
-        self.queue_made_at = Some(now + self.dice.roll(200));
+        // Unless it is cut off anyway.
+        if self.client_cut_until <= self.now {
+            self.client_is_back();
+        }
+        for at in 0..self.agents.len() {
+            if !self.agents[at].is_dead {
+                self.agent_acts(at);
+            }
+        }
     }
 
     fn finish(&mut self) {
@@ -792,6 +896,7 @@ impl World {
             agent.stopped_until = agent.stopped_until.min(self.now + 20_000);
             agent.cut_until = agent.cut_until.min(self.now + 20_000);
         }
+        self.client_cut_until = self.client_cut_until.min(self.now + 20_000);
         let end = self.now + 600_000;
         while !self.client.is_idle() && self.now < end {
             self.step(false);
@@ -803,6 +908,7 @@ impl World {
             self.client,
             self.log.join("\n")
         );
+        self.check_attempts();
     }
 }
 
@@ -821,8 +927,14 @@ fn run(seed: u64, trouble: u64, agents: usize) -> u64 {
     world.lost
 }
 
+/// More by the variable that proptest knows.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|it| it.parse().ok()).unwrap_or(300)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
     #[test]
     fn each_item_ends_once_and_none_runs_too_often(
         seed in any::<u64>(),

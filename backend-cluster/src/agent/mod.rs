@@ -60,6 +60,8 @@ struct Session {
     /// Parts that have come of what is large.
     bodies: HashMap<PieceId, Vec<u8>>,
     contents: HashMap<ContentId, Vec<u8>>,
+    /// The values that the client was asked for, and for which piece. Others that need them wait.
+    asked_for: HashMap<ContentId, PieceId>,
 }
 
 impl Session {
@@ -315,6 +317,7 @@ impl Agent {
             is_hosted: false,
             bodies: HashMap::new(),
             contents: HashMap::new(),
+            asked_for: HashMap::new(),
         };
         self.sessions.insert(client, session);
     }
@@ -459,10 +462,13 @@ impl Agent {
         }
     }
 
-    /// All of a value has come, or it does not come.
+    /// All of a value has come, or it does not come for the piece that it was asked for.
     fn content(&mut self, client: ClientId, id: ContentId) {
-        let session = self.sessions.get_mut(&client);
-        if let Some(bytes) = session.and_then(|it| it.contents.remove(&id))
+        let Some(session) = self.sessions.get_mut(&client) else {
+            return;
+        };
+        let asker = session.asked_for.remove(&id);
+        if let Some(bytes) = session.contents.remove(&id)
             && let Ok(content) = BroadcastContent::new(&bytes)
             && content.id() == id
         {
@@ -470,14 +476,40 @@ impl Agent {
         }
         self.host_client(client);
         let is_there = self.contents.get(&id).is_some();
+        let mut ready = Vec::new();
         let mut waiting = Vec::new();
         for ((of, piece), work) in &mut self.work {
-            if *of == client && work.has_come(id, is_there) {
+            if *of != client {
+                continue;
+            }
+            if is_there || Some(*piece) == asker {
+                if work.has_come(id, is_there) {
+                    ready.push(*piece);
+                }
+            } else if work.needs(id) {
                 waiting.push(*piece);
             }
         }
-        for piece in waiting {
+        for piece in ready {
             self.start(client, piece);
+        }
+        // The call that it was asked for may be over at the client; another one has it.
+        if let Some(piece) = waiting.into_iter().min() {
+            self.need(client, piece, vec![id]);
+        }
+    }
+
+    /// Asks the client for these values, but for those that are on their way.
+    fn need(&mut self, client: ClientId, piece: PieceId, mut contents: Vec<ContentId>) {
+        let Some(session) = self.sessions.get_mut(&client) else {
+            return;
+        };
+        contents.retain(|id| !session.asked_for.contains_key(id));
+        session
+            .asked_for
+            .extend(contents.iter().map(|id| (*id, piece)));
+        if !contents.is_empty() {
+            self.say(client, Lane::Control, &ToClient::Need { piece, contents });
         }
     }
 
@@ -515,11 +547,7 @@ impl Agent {
         let session = self.sessions.get(&client);
         if let Some((options, _)) = session.and_then(|it| it.options.as_ref()) {
             let contents = options.missing();
-            self.say(
-                client,
-                Lane::Control,
-                &ToClient::Need { piece: 0, contents },
-            );
+            self.need(client, 0, contents);
         }
     }
 
@@ -621,8 +649,7 @@ impl Agent {
         // What the client has no more is an error of each item that means it.
         if !needed.is_empty() && !work.lacks_values() {
             work.wait_for(chunk, needed.iter().copied().collect());
-            let contents = needed;
-            return self.say(client, Lane::Control, &ToClient::Need { piece, contents });
+            return self.need(client, piece, needed);
         }
         self.begin(client, piece, chunk);
     }

@@ -108,6 +108,11 @@ impl Work {
         self.needs = needs;
     }
 
+    /// Whether it waits for this value.
+    pub(super) fn needs(&self, id: ContentId) -> bool {
+        self.needs.contains(&id)
+    }
+
     /// A value has come, or does not come. Says whether that was the last one that it waited for.
     pub(super) fn has_come(&mut self, id: ContentId, is_there: bool) -> bool {
         let is_needed = self.needs.remove(&id);

@@ -657,8 +657,9 @@ impl Client {
         if session.link.receive(frame, now).is_err() {
             return self.give_up(key);
         }
-        session.heard_in = self.connections;
-        self.dispatcher.reachable(key);
+        if self.dispatcher.reachable(key) {
+            self.agents_changed();
+        }
         while let Some(message) = self
             .sessions
             .get_mut(&key)
@@ -679,7 +680,6 @@ impl Client {
             number,
             link: Link::new(number, self.limits()),
             card: None,
-            heard_in: self.connections,
             asked: Duration::ZERO,
             contents: HashMap::new(),
             is_leaving: false,
@@ -701,8 +701,7 @@ impl Client {
         };
         self.by_agent.remove(&session.agent);
         self.refused.insert(session.agent, session.number);
-        let in_doubt = session.heard_in < self.connections || session.link.has_gap();
-        self.dispatcher.given_up(key, in_doubt);
+        self.dispatcher.given_up(key, session.link.has_gap());
         self.lose(Some(session.machine()));
         self.agents_changed();
     }
@@ -733,8 +732,9 @@ impl Client {
     fn agents_changed(&self) {
         let agents = self
             .sessions
-            .values()
-            .filter_map(|it| {
+            .iter()
+            .filter(|(key, _)| !self.dispatcher.is_unreachable(**key))
+            .filter_map(|(_, it)| {
                 let card = it.card.as_ref()?;
                 Some(AgentInfo {
                     machine: card.machine.clone(),
@@ -994,7 +994,9 @@ impl Client {
         match (token.as_bytes().first(), number) {
             // An agent was asked, and is not there.
             (Some(b'a'), Some(key)) if is_unheard(message) => {
-                self.dispatcher.unreachable(key);
+                if self.dispatcher.unreachable(key) {
+                    self.agents_changed();
+                }
                 let machine = self.sessions.get(&key).map(|it| it.machine().to_owned());
                 self.lose(machine.as_deref());
             }

@@ -16,8 +16,6 @@ pub(crate) struct Session {
     pub(crate) link: Link,
     /// `None`: it has not said hello.
     pub(crate) card: Option<AgentCard>,
-    /// The connection in which it was last heard of.
-    pub(crate) heard_in: u64,
     /// When it was asked last.
     pub(crate) asked: Duration,
     /// Values that came before the outcomes that mean them.

@@ -134,6 +134,8 @@ pub(crate) struct Dispatcher {
     /// Of deliveries up to this epoch, an agent that was given up may have begun some without the
     /// client's knowledge.
     doubt: u64,
+    /// The epoch in which this connection began.
+    connected_in: u64,
     next_delivery: DeliveryId,
     next_piece: PieceId,
     pieces: HashMap<PieceId, Piece>,
@@ -155,6 +157,7 @@ impl Dispatcher {
         Self {
             epoch: 1,
             doubt: 0,
+            connected_in: 1,
             next_delivery: 1,
             next_piece: 1,
             pieces: HashMap::new(),
@@ -190,7 +193,8 @@ impl Dispatcher {
 
     /// How many items can run at the same time.
     pub(crate) fn slots(&self) -> usize {
-        let taking = self.agents.values().filter(|it| !it.is_leaving);
+        let agents = self.agents.values();
+        let taking = agents.filter(|it| !it.is_leaving && !it.is_unreachable);
         taking.map(|it| it.slots).sum()
     }
 
@@ -415,13 +419,14 @@ impl Dispatcher {
         Some(it.job)
     }
 
-    /// Nobody answers where the agent was. It is dead, or has lost its connection.
-    pub(crate) fn unreachable(&mut self, agent: AgentId) {
+    /// Nobody answers where the agent was. It is dead, or has lost its connection. Says whether
+    /// that is new.
+    pub(crate) fn unreachable(&mut self, agent: AgentId) -> bool {
         let Some(it) = self.agents.get_mut(&agent) else {
-            return;
+            return false;
         };
         if std::mem::replace(&mut it.is_unreachable, true) {
-            return;
+            return false;
         }
         let begun: Vec<DeliveryId> = it.begun.iter().copied().collect();
         for piece in self.pieces_of(&begun) {
@@ -431,18 +436,23 @@ impl Dispatcher {
                 self.again(piece);
             }
         }
+        true
     }
 
-    /// The agent was heard of again.
-    pub(crate) fn reachable(&mut self, agent: AgentId) {
-        if let Some(it) = self.agents.get_mut(&agent) {
-            it.is_unreachable = false;
-        }
+    /// The agent was heard of. Says whether it was unreachable.
+    pub(crate) fn reachable(&mut self, agent: AgentId) -> bool {
+        let it = self.agents.get_mut(&agent);
+        it.is_some_and(|it| std::mem::take(&mut it.is_unreachable))
     }
 
-    /// The agent is dead, or does not work for this client any more. `in_doubt`: it may have said
-    /// something that was lost.
-    pub(crate) fn given_up(&mut self, agent: AgentId, in_doubt: bool) {
+    /// Whether nobody answers where the agent was.
+    pub(crate) fn is_unreachable(&self, agent: AgentId) -> bool {
+        self.agents.get(&agent).is_some_and(|it| it.is_unreachable)
+    }
+
+    /// The agent is dead, or does not work for this client any more. `has_gap`: something that it
+    /// has said is missing, and something that it has said later was heard.
+    pub(crate) fn given_up(&mut self, agent: AgentId, has_gap: bool) {
         let Some(it) = self.agents.remove(&agent) else {
             return;
         };
@@ -450,8 +460,12 @@ impl Dispatcher {
         for piece in self.pieces_of(&begun) {
             self.again(piece);
         }
-        if in_doubt {
+        if has_gap {
             self.doubt = self.epoch;
+        } else if it.kept < self.connected_in {
+            // What it has said before this connection may be lost. What it has said since was
+            // heard, and of what was published since, it knows after it has kept an epoch.
+            self.doubt = self.doubt.max(self.connected_in - 1);
         }
         if self.queued > 0 {
             self.raise();
@@ -492,6 +506,7 @@ impl Dispatcher {
     /// the old epoch in it begins again what others have begun.
     pub(crate) fn reconnected(&mut self) {
         self.is_connected = false;
+        self.connected_in = self.epoch + 1;
         self.raise();
     }
 

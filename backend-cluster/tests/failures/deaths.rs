@@ -95,13 +95,13 @@ fn agent_dies(test: &str, retries: u32) {
     if retries == 0 {
         assert_lost(started, &begun, "m0");
         work.assert_once(20);
-        assert_eq!(pool.agents().len(), 1);
     } else {
         assert_values(started);
         let twice = |number| 1 + usize::from(begun.contains(&number));
         let expected = (0..20).map(|number| (number, twice(number))).collect();
         assert_eq!(work.counts(), expected);
     }
+    assert_eq!(pool.agents().len(), 1);
 }
 
 fn agent_dies_with_many(test: &str, retries: u32) {

@@ -25,10 +25,6 @@ mod stops;
 use libtest_mimic::{Arguments, Trial};
 use procpool_testing::{again, watchdog};
 
-/// What does not hold yet, and is not run unless it is asked for: two tasks of an agent that need
-/// the same value at once each ask for it, so that it may go there twice.
-const NOT_YET: &[&str] = &["a_broadcast_goes_to_each_agent_once"];
-
 /// What a test is given: its name.
 type Scenario = fn(&str);
 
@@ -55,7 +51,6 @@ fn main() {
             scenario(name);
             Ok(())
         })
-        .with_ignored_flag(NOT_YET.contains(&name))
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }

@@ -109,6 +109,7 @@ fn last_dies(test: &str) {
         let error = handle.get().expect_err("there is nobody");
         assert_eq!(error.kind(), TaskErrorKind::Launch, "{error}");
     }
+    assert!(pool.agents().is_empty());
     cluster.agents.clear();
     cluster.add_agent();
     let again = Work::new();
