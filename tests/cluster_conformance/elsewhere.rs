@@ -24,13 +24,18 @@ pub(crate) fn tests() -> Vec<Test> {
             "nothing_is_left_of_a_program_that_exits",
             nothing_is_left_of_a_program_that_exits,
         ),
+        (
+            "a_server_of_its_own_that_ends",
+            a_server_of_its_own_that_ends,
+        ),
         ("pools_follow_one_another", pools_follow_one_another),
         ("clients_share_agents_fairly", clients_share_agents_fairly),
     ]
 }
 
 pub(crate) fn programs() -> Vec<Program> {
-    let programs: [(&str, fn()); 3] = [
+    let programs: [(&str, fn()); 4] = [
+        ("loses_its_server", loses_its_server),
         ("drops_pools", drops_pools),
         ("exits_with_a_pool", exits_with_a_pool),
         ("many_pools", many_pools),
@@ -163,6 +168,28 @@ fn nothing_is_left_of_a_program_that_exits() {
     assert!(program.status().success());
     // Nobody has waited for them, so they take a moment.
     procfs::wait_for_death(&Vec::from_iter(pids));
+}
+
+/// Nobody starts it again, so nothing waits for that.
+fn loses_its_server() {
+    let (pool, _below) = busy_pool();
+    let server = procfs::children_called("nats-server");
+    let waiting = pool.apply_async(triple, 1);
+    procfs::signal(server[0], Signal::KILL);
+    for outcome in [waiting.get(), pool.apply(triple, 2)] {
+        let error = outcome.expect_err("there is no server");
+        assert_eq!(error.kind(), TaskErrorKind::Launch, "{error}");
+        assert!(error.to_string().contains("killed by signal 9"), "{error}");
+    }
+    drop(pool);
+    println!("told");
+}
+
+fn a_server_of_its_own_that_ends() {
+    assert_eq!(
+        program::again::<Cluster>("loses_its_server").lines(),
+        ["told"]
+    );
 }
 
 fn many_pools() {

@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Join,
     /// Everything ends now.
     Terminate,
+    /// The server that this process has started for the pool has ended like this.
+    ServerEnded(String),
     /// An agent that this process has started is dead.
     Died {
         pid: u32,

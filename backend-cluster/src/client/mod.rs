@@ -118,8 +118,11 @@ pub(crate) struct Client {
     refusal: Option<String>,
     /// The queue was made anew, and agents do not know it.
     is_queue_new: bool,
-    /// There is no agent: are there any of other builds?
+    /// When it was asked last whether there are agents of other builds, since there is none.
+    others_asked: Duration,
     asks_others: bool,
+    /// The server was this pool's own, and has ended like this.
+    server_end: Option<String>,
     gatherings: HashMap<u64, Gathering>,
     last_ticket: u64,
     printer: Option<Printer>,
@@ -203,7 +206,9 @@ impl Client {
             ready: Some(ready),
             refusal: None,
             is_queue_new: false,
+            others_asked: Duration::ZERO,
             asks_others: false,
+            server_end: None,
             gatherings: HashMap::new(),
             last_ticket: 0,
             printer,
@@ -254,7 +259,6 @@ impl Client {
             }
             self.tick();
             if std::mem::take(&mut self.asks_others) {
-                self.other_builds.clear();
                 let other = Subjects::other().to_owned();
                 self.connection.request(other, "o", Vec::new()).await;
             }
@@ -399,6 +403,12 @@ impl Client {
             Command::Terminate => {
                 self.finish_all(&terminated());
                 self.is_over = true;
+            }
+            Command::ServerEnded(status) => {
+                self.server_end = Some(format!(
+                    "the NATS server that this pool has started has ended ({status}), and its \
+                     queue with it: build another pool"
+                ));
             }
             Command::Died { pid } => {
                 let keys: Vec<u64> = self
@@ -1098,9 +1108,14 @@ impl Client {
         if !waits || self.dispatcher.slots() > 0 {
             self.alone_since = None;
         } else {
-            let is_first = self.alone_since.is_none();
+            if self.alone_since.is_none() {
+                self.other_builds.clear();
+                self.others_asked = Duration::ZERO;
+            }
             let since = *self.alone_since.get_or_insert(now);
-            if is_first {
+            // Those, too, come at any time.
+            if now > self.others_asked + self.settings.agents_timeout / 4 {
+                self.others_asked = now;
                 self.asks_others = true;
             }
             if now > since + self.settings.agents_timeout && self.down_since.is_none() {
@@ -1124,6 +1139,9 @@ impl Client {
         }
         if up || !waits {
             self.stranded_since = None;
+        } else if let Some(end) = &self.server_end {
+            let end = end.clone();
+            self.fail_all(&end);
         } else if now > *self.stranded_since.get_or_insert(now) + self.settings.server_timeout {
             self.stranded_since = None;
             self.fail_all(&format!(

@@ -199,6 +199,7 @@ impl Dispatcher {
     }
 
     /// Whether there is anything that has no outcome.
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.pieces.is_empty()
     }
@@ -214,11 +215,6 @@ impl Dispatcher {
             }
         }
         (waiting, begun)
-    }
-
-    /// How many pieces wait here.
-    pub(crate) fn ready(&self) -> usize {
-        self.ready.len()
     }
 
     /// Whether the agent is to be asked if it lives: it has work, or may have.

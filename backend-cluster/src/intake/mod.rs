@@ -87,7 +87,6 @@ struct Held {
     pieces: Vec<PieceId>,
     /// Those that have not ended.
     left: HashSet<PieceId>,
-    has_last_attempt: bool,
     /// When it came to its slot.
     since: Duration,
 }
@@ -260,7 +259,6 @@ impl Intake {
             state: State::Asking { since: now, time },
             left: pieces.iter().copied().collect(),
             pieces,
-            has_last_attempt,
             since: now,
         };
         self.held.insert((client, delivery), held);

@@ -74,6 +74,18 @@ impl Inbound {
         Ok(Arrival::Taken(new.len()))
     }
 
+    /// The same of what comes too early: it is to go again, unless it is known.
+    pub(super) fn refuse(&mut self, state: &LaneState, payload: &[u8]) -> Arrival {
+        let end = state.at + payload.len() as u64;
+        self.told = self.told.max(end);
+        let is_new = end > self.taken && self.missed.replace(state.round) != Some(state.round);
+        if is_new {
+            Arrival::Gap
+        } else {
+            Arrival::Taken(0)
+        }
+    }
+
     fn take(&mut self, mut bytes: &[u8], limit: u64) -> Result<(), Malformed> {
         // At the end of a message that was begun, or of the frame.
         let (end, after) = bytes.split_at(self.rest.min(bytes.len()));

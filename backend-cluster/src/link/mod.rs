@@ -20,7 +20,6 @@ mod tests;
 use std::time::Duration;
 
 use self::frame::{Header, LaneState, to_nanos};
-#[allow(unused_imports, reason = "it is being built")]
 pub(crate) use self::frame::{Malformed, OVERHEAD, session_of};
 use self::inbound::{Arrival, Inbound};
 use self::outbound::Outbound;
@@ -37,9 +36,9 @@ const ASK_AFTER_AT_MOST: Duration = Duration::from_secs(1);
 /// Which of the two streams of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// Goes first.
+    /// Goes first, and is heard first: what was sent in it before something in the other lane.
     Control,
-    /// For what may be large.
+    /// For what may be large. Control may overtake it.
     Data,
 }
 
@@ -144,7 +143,9 @@ impl Link {
             self.ask_at = Some(now + self.ask_after);
         }
         let Limits { frame, window, .. } = self.limits;
-        let payload = Lane::ALL.into_iter().find_map(|lane| {
+        // What waits in one lane also holds up those behind it: nothing overtakes control.
+        let waits = |lane: &Lane| self.outbound[lane.index()].waits();
+        let payload = Lane::ALL.into_iter().find(waits).and_then(|lane| {
             let sendable = self.outbound[lane.index()].sendable(frame, window);
             (sendable > 0).then_some((lane, sendable))
         });
@@ -207,7 +208,14 @@ impl Link {
             let payload = if lane == header.lane { payload } else { &[] };
             let state = &header.lanes[lane.index()];
             let limit = self.limits.message;
-            match self.inbound[lane.index()].receive(state, payload, limit)? {
+            let is_early = lane == Lane::Data && self.inbound[Lane::Control.index()].has_gap();
+            let inbound = &mut self.inbound[lane.index()];
+            let arrival = if is_early {
+                inbound.refuse(state, payload)
+            } else {
+                inbound.receive(state, payload, limit)?
+            };
+            match arrival {
                 Arrival::Gap => self.is_frame_due = true,
                 Arrival::Taken(bytes) => self.unacknowledged += bytes,
             }

@@ -53,6 +53,11 @@ impl Outbound {
         self.sent > self.acknowledged
     }
 
+    /// Whether something is to be sent.
+    pub(super) fn waits(&self) -> bool {
+        self.next < self.end
+    }
+
     /// How many bytes [`fill`](Self::fill) may append, about: none if it appends none.
     pub(super) fn sendable(&self, frame: usize, window: usize) -> usize {
         let used = self.next - self.acknowledged;

@@ -184,6 +184,28 @@ fn a_frame_of_one_lane_shows_a_gap_in_the_other() {
 }
 
 #[test]
+fn data_does_not_overtake_control() {
+    let (mut one, mut other) = pair();
+    one.send(Lane::Control, vec![1]);
+    one.poll_frame(ms(0)).expect("it gets lost");
+    one.send(Lane::Data, vec![2]);
+    let data = one.poll_frame(ms(0)).unwrap();
+    other.receive(&data, ms(0)).unwrap();
+    assert_eq!(messages(&mut other), [[0_u8; 0]; 0]);
+    talk(&mut one, &mut other, ms(0));
+    assert_eq!(messages(&mut other), [vec![1], vec![2]]);
+    // Nor while the window of control is full.
+    one.send(Lane::Control, vec![3; 300]);
+    one.send(Lane::Data, vec![4]);
+    for frame in frames(&mut one, ms(0)) {
+        assert_eq!(header(&frame).lane, Lane::Control);
+        other.receive(&frame, ms(0)).unwrap();
+    }
+    talk(&mut one, &mut other, ms(0));
+    assert_eq!(messages(&mut other), [vec![3; 300], vec![4]]);
+}
+
+#[test]
 fn what_is_lost_while_it_goes_again_goes_again() {
     let (mut one, mut other) = pair();
     one.send(Lane::Data, vec![1; 100]);
@@ -447,6 +469,8 @@ struct Side {
     /// What it has sent, and got, in each lane.
     sent: [Vec<Vec<u8>>; 2],
     got: [Vec<Vec<u8>>; 2],
+    /// How many messages of control it had sent before each one of data.
+    behind: Vec<usize>,
     /// How much of each lane it knows to have arrived.
     acknowledged: [u64; 2],
     /// The latest clock of the other side's in a frame that has arrived here.
@@ -462,6 +486,7 @@ impl Network {
             repeated: Vec::new(),
             sent: Default::default(),
             got: Default::default(),
+            behind: Vec::new(),
             acknowledged: [0; 2],
             their_clock: None,
         };
@@ -481,6 +506,9 @@ impl Network {
                     *first = index as u8;
                 }
                 side.sent[index].push(message.clone());
+                if lane == Lane::Data {
+                    side.behind.push(side.sent[Lane::Control.index()].len());
+                }
                 side.link.send(lane, message);
             }
             Step::Ask(side) => self.sides[side].link.ask(),
@@ -559,6 +587,11 @@ impl Network {
                 self.sides[side].link.heard().is_some(),
                 self.sides[side].their_clock.is_some()
             );
+            let [control, data] = &self.sides[side].got;
+            if let Some(last) = data.len().checked_sub(1) {
+                let behind = self.sides[1 - side].behind[last];
+                assert!(control.len() >= behind, "data overtakes control");
+            }
         }
     }
 

@@ -18,7 +18,6 @@ use crate::nats::ServerOptions;
 /// The process, which is killed when this is dropped or this process ends.
 pub(crate) struct AgentProcess {
     child: Arc<Mutex<Child>>,
-    pid: u32,
     _tie: OwnedFd,
     /// Tells the pool of its end.
     watcher: Option<JoinHandle<()>>,
@@ -90,14 +89,9 @@ impl AgentProcess {
         };
         Ok(Self {
             child,
-            pid,
             _tie: tie,
             watcher: Some(watcher),
         })
-    }
-
-    pub(super) fn pid(&self) -> u32 {
-        self.pid
     }
 }
 

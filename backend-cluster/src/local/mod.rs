@@ -65,16 +65,14 @@ impl Local {
         server: &ServerOptions,
         shared: &Arc<Shared>,
     ) -> Result<Self, BuildError> {
+        if let Some(server) = &mut self.server {
+            server.watch(shared).map_err(launch)?;
+        }
         for (number, processes) in (1..).zip(&self.processes) {
             let agent = AgentProcess::start(server, number, *processes, shared);
             self.agents.push(agent.map_err(launch)?);
         }
         Ok(self)
-    }
-
-    /// The process identifiers of the agents.
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        self.agents.iter().map(AgentProcess::pid).collect()
     }
 }
 

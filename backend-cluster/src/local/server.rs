@@ -3,22 +3,27 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use procpool_core::{LaunchError, failed, poll, tie_process};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::retry_on_intr;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::server_log::ServerLog;
 use super::server_program;
+use crate::client::{Command as ToClient, Shared};
 
 /// How long a server may take to be ready. It takes some 10 ms.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -52,6 +57,8 @@ pub(crate) struct Server {
     log: ServerLog,
     address: SocketAddr,
     token: String,
+    /// Tells the pool of its end.
+    watcher: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -100,6 +107,7 @@ impl Server {
             log,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             token,
+            watcher: None,
         };
         rest.write_all(end.as_bytes()).map_err(cannot_prepare)?;
         drop((rest, reader));
@@ -134,13 +142,26 @@ impl Server {
         &self.token
     }
 
-    /// Why it does not run any more, with what it has said last. None: it runs.
-    pub(crate) fn ended(&mut self) -> Option<String> {
-        // Where it cannot be asked, it runs as long as it answers.
-        let status = self.child.try_wait().ok().flatten()?;
-        self.pidfd = None;
-        self.log.finish();
-        Some(format!("the server has ended with {status}; {}", self.log))
+    /// Has a thread tell the pool when it ends.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub(super) fn watch(&mut self, shared: &Arc<Shared>) -> Result<(), LaunchError> {
+        let Some(pidfd) = &self.pidfd else {
+            return Ok(());
+        };
+        let pidfd = pidfd.try_clone().map_err(cannot_prepare)?;
+        let shared = shared.clone();
+        let watcher = thread::Builder::new()
+            .name("procpool-server-watcher".into())
+            .spawn(move || {
+                if let Some(status) = end_of(&pidfd) {
+                    // Without a thread the pool is over.
+                    shared.tell(ToClient::ServerEnded(status));
+                }
+            });
+        self.watcher = Some(watcher.map_err(cannot_prepare)?);
+        Ok(())
     }
 
     /// Ends it, and waits for that.
@@ -159,6 +180,10 @@ impl Server {
         self.pidfd = None;
         let status = end_child(&mut self.child);
         self.log.finish();
+        if let Some(watcher) = self.watcher.take() {
+            // It has seen the end. Its panic would be a mistake that was printed already.
+            let _ = watcher.join();
+        }
         status
     }
 }
@@ -167,6 +192,20 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Waits for the end of a process, and says how it has ended, but leaves it to be reaped. `None`:
+/// the system does not say when, or it is reaped.
+fn end_of(pidfd: &OwnedFd) -> Option<String> {
+    let mut ends = [PollFd::new(pidfd, PollFlags::IN)];
+    while matches!(poll(&mut ends, None), Ok(0)) {}
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    let status = waitid(WaitId::PidFd(pidfd.as_fd()), options).ok()??;
+    Some(match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "nobody knows how".to_owned(),
+    })
 }
 
 /// Kills a child and reaps it. (It does nothing to one that is reaped.)
@@ -271,7 +310,7 @@ mod tests {
 
     use procpool_testing::again::{self, Again};
     use procpool_testing::nats;
-    use procpool_testing::procfs::{self, wait_for_death, wait_until};
+    use procpool_testing::procfs::{self, wait_for_death};
     use procpool_testing::watchdog;
 
     use super::*;
@@ -414,29 +453,21 @@ mod tests {
 
     #[test]
     fn one_that_has_ended_says_so() {
-        let Some(mut server) = started("one_that_has_ended_says_so") else {
+        let Some(server) = started("one_that_has_ended_says_so") else {
             return;
         };
-        assert_eq!(server.ended(), None);
         procfs::signal(server.child.id(), Signal::KILL);
-        let mut ended = None;
-        wait_until(|| {
-            ended = server.ended();
-            ended.is_some()
-        });
-        let ended = ended.unwrap();
-        assert!(ended.contains("signal: 9"), "{ended}");
-        assert!(ended.contains("Server is ready"), "{ended}");
+        let end = end_of(server.pidfd.as_ref().unwrap());
+        assert_eq!(end.as_deref(), Some("killed by signal 9"));
     }
 
     #[test]
     fn it_lives_longer_than_the_thread_that_has_started_it() {
         let starter = std::thread::spawn(|| started("it_lives_longer"));
-        let Some(mut server) = starter.join().unwrap() else {
+        let Some(server) = starter.join().unwrap() else {
             return;
         };
         assert_eq!(answer(&server, server.token()), "PONG");
-        assert_eq!(server.ended(), None);
     }
 
     #[test]

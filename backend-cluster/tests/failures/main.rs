@@ -48,6 +48,8 @@ fn main() {
     let trials = all.into_iter().flatten().map(|(name, scenario)| {
         Trial::test(name, move || {
             let _watched = watchdog::watch(name.to_owned());
+            // Leases last seconds, and so does it to connect again.
+            watchdog::allow(4);
             scenario(name);
             Ok(())
         })
