@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 
 use crate::client::{Client, Settings, Shared, THREAD};
 use crate::local::Local;
-use crate::nats::{Connection, ServerOptions};
+use crate::nats::{Connection, Role, ServerOptions};
 use crate::pool::ClusterPool;
 
 /// Where the server keeps deliveries that no agent has taken.
@@ -88,7 +88,8 @@ impl ClusterPoolBuilder {
     }
 
     /// Only an encrypted connection, to a server whose certificate the authorities in this file
-    /// (PEM) have signed.
+    /// (PEM) have signed. For those that the system trusts, an address like `tls://host:4222` is
+    /// enough.
     pub fn tls(mut self, authorities: impl AsRef<Path>) -> Self {
         self.server.authorities = Some(authorities.as_ref().into());
         self.server.requires_tls = true;
@@ -214,7 +215,7 @@ impl ClusterPoolBuilder {
                 }
             };
             let client = async move {
-                let opened = Connection::open(&server, "procpool client").await;
+                let opened = Connection::open(&server, Role::Client, "procpool client").await;
                 let (connection, answers) = match opened {
                     Ok(opened) => opened,
                     Err(error) => {

@@ -37,7 +37,6 @@ fn serve(options: &AgentOptions) -> Result<(), String> {
         let leave = Box::pin(async move {
             terminate.recv().await;
         });
-        agent.run(subscriptions, reports, leave).await;
-        Ok(())
+        agent.run(subscriptions, reports, leave).await
     })
 }

@@ -30,7 +30,7 @@ use crate::message::{
     AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, Line, PieceId, ToAgent, ToClient,
     from_bytes, to_bytes,
 };
-use crate::nats::{Connection, Given, Pulls, Subjects, is_unheard, last_number};
+use crate::nats::{Connection, Given, Pulls, Role, Subjects, is_unheard, last_number};
 
 /// How long a client may say nothing before it is asked whether it lives.
 const ASK_AFTER: Duration = Duration::from_secs(1);
@@ -99,6 +99,10 @@ pub(crate) struct Agent {
     slots: usize,
     started: Duration,
     is_leaving: bool,
+    /// The server's address, for people.
+    url: String,
+    /// What the server does not permit, though no agent can do without it.
+    refusal: Option<String>,
 }
 
 /// The subscriptions of an agent.
@@ -127,7 +131,7 @@ impl Agent {
         let host = Host::new(options.processes, backend, &*options.machine, on_line);
         let host = Arc::new(host);
         let name = format!("procpool agent on {}", options.machine);
-        let opened = Connection::open(&options.server, &name).await;
+        let opened = Connection::open(&options.server, Role::Agent, &name).await;
         let (connection, answers) = opened.map_err(|error| error.to_string())?;
         let id = clock::draw_number();
         let subjects = Subjects::of_this_build();
@@ -161,17 +165,22 @@ impl Agent {
             slots,
             started: clock::now(),
             is_leaving: false,
+            url: options.server.shown(),
+            refusal: None,
         };
         Ok((agent, subscriptions, received))
     }
 
     /// The agent's life: until it was asked to leave and has done what it had.
+    ///
+    /// # Errors
+    /// When it has left since the server does not permit it to work.
     pub(crate) async fn run(
         mut self,
         mut subscriptions: Subscriptions,
         mut reports: UnboundedReceiver<Report>,
         mut leave: impl Future<Output = ()> + Unpin,
-    ) {
+    ) -> Result<(), String> {
         let hello = self.id.to_le_bytes().to_vec();
         self.connection.send(self.subjects.hello(), hello).await;
         let mut left_since = None;
@@ -223,6 +232,7 @@ impl Agent {
             }
         }
         self.connection.flush(Duration::from_secs(1)).await;
+        self.refusal.map_or(Ok(()), Err)
     }
 
     fn start_leaving(&mut self) {
@@ -265,9 +275,23 @@ impl Agent {
     }
 
     fn event(&mut self, event: Option<Event>) {
-        if let Some(Event::ServerError(error)) = event {
-            eprintln!("procpool agent: the server says: {error}");
+        let Some(Event::ServerError(error)) = event else {
+            return;
+        };
+        let text = error.to_string();
+        let lower = text.to_lowercase();
+        // An answer that comes late, to who asked which builds there are, is no matter.
+        if !lower.contains("permissions violation") || lower.contains("publish to \"_inbox.") {
+            return eprintln!("procpool agent: the server says: {text}");
         }
+        // Clients would send work to it, and hear nothing.
+        if !self.is_leaving {
+            self.start_leaving();
+        }
+        let url = &self.url;
+        self.refusal.get_or_insert_with(|| {
+            format!("the NATS server at {url} does not permit what an agent needs: {text}")
+        });
     }
 
     /// A client asks who is there.
@@ -283,7 +307,7 @@ impl Agent {
 
     /// Sees to it that there is a session with this client.
     fn meet(&mut self, client: ClientId) {
-        if !self.sessions.contains_key(&client) {
+        if !self.sessions.contains_key(&client) && !self.is_leaving {
             self.open(client);
         }
         // There may be a queue now.
@@ -306,6 +330,9 @@ impl Agent {
             connection: self.intake.connection(),
         };
         link.send(Lane::Control, to_bytes(&hello));
+        if self.is_leaving {
+            link.send(Lane::Control, to_bytes(&ToClient::Leaving));
+        }
         let session = Session {
             number: *number,
             link,

@@ -80,15 +80,18 @@ impl AgentOptions {
             (None, None) => None,
             _ => return Err(format!("{CERTIFICATE} and {KEY} are only of use together")),
         };
+        let authorities = path(AUTHORITIES);
+        // Who names a certificate does not want to talk to anybody else.
+        let requires_tls = authorities.is_some() || identity.is_some();
         let system = rustix::system::uname();
         let host = system.nodename().to_string_lossy().into_owned();
         Ok(Self {
             server: ServerOptions {
                 url,
                 credentials: path(CREDENTIALS),
-                authorities: path(AUTHORITIES),
+                authorities,
                 identity,
-                requires_tls: false,
+                requires_tls,
                 token: text(TOKEN)?,
             },
             processes,

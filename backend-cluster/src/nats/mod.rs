@@ -1,8 +1,10 @@
 //! The connection to the server, as clients and agents need it: raw messages, and a count of how
 //! often it was made.
 
+mod advice;
 mod pull;
 mod queue;
+mod role;
 mod server_options;
 mod subjects;
 
@@ -15,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub(crate) use self::pull::{Given, Pulls};
 pub(crate) use self::queue::make_queue;
+pub(crate) use self::role::Role;
 pub(crate) use self::server_options::{ConnectError, ServerOptions};
 pub(crate) use self::subjects::{Subjects, last_number};
 
@@ -36,11 +39,12 @@ impl Connection {
     /// Connects, and subscribes to answers.
     pub(crate) async fn open(
         options: &ServerOptions,
+        role: Role,
         name: &str,
     ) -> Result<(Self, Subscriber), ConnectError> {
         let (sender, events) = unbounded_channel();
         let client = options
-            .connect(name, move |event| {
+            .connect(role, name, move |event| {
                 // Who has gone does not want to know.
                 let _ = sender.send(event);
                 std::future::ready(())

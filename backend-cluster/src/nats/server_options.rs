@@ -1,12 +1,19 @@
 //! Which server to connect to, and how.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 
-use super::capacity;
+use super::role::Role;
+use super::{advice, capacity};
+
+/// How long the handshake with one server may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// How long all may take together: names that are looked up, and several addresses.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// The server's address, and what it asks for.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +71,7 @@ impl ServerOptions {
 
     pub(crate) async fn connect<F, T>(
         &self,
+        role: Role,
         name: &str,
         on_event: F,
     ) -> Result<Client, ConnectError>
@@ -73,10 +81,11 @@ impl ServerOptions {
     {
         let mut options = ConnectOptions::new()
             .name(name)
+            .custom_inbox_prefix(role.inbox())
             .event_callback(on_event)
             .subscription_capacity(capacity())
             .client_capacity(capacity())
-            .connection_timeout(Duration::from_secs(5))
+            .connection_timeout(HANDSHAKE_LIMIT)
             .ping_interval(Duration::from_secs(10))
             .max_reconnects(None)
             // At once, and then soon: a server that restarts is back in some milliseconds.
@@ -86,12 +95,7 @@ impl ServerOptions {
                 _ => Duration::from_millis(250),
             });
         if let Some(path) = &self.credentials {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                ConnectError(format!(
-                    "the file with credentials {} cannot be read: {error}",
-                    path.display()
-                ))
-            })?;
+            let text = read("credentials", path)?;
             options = if text.contains("-----BEGIN") {
                 options.credentials(&text).map_err(|error| {
                     ConnectError(format!(
@@ -115,9 +119,12 @@ impl ServerOptions {
             options = options.token(token.clone());
         }
         if let Some(path) = &self.authorities {
+            check_pem("the authorities' certificates", path, "CERTIFICATE-----")?;
             options = options.add_root_certificates(path.clone());
         }
         if let Some((certificate, key)) = &self.identity {
+            check_pem("our certificate", certificate, "CERTIFICATE-----")?;
+            check_pem("our certificate's key", key, "PRIVATE KEY-----")?;
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
         if self.requires_tls {
@@ -133,9 +140,40 @@ impl ServerOptions {
             self.shown().split(',').map(str::parse).collect();
         let addresses =
             addresses.map_err(|error| failed(format!("{error}: it is like nats://host:4222")))?;
-        let connected = options.connect(addresses).await;
-        connected.map_err(|error| failed(chain(&error)))
+        let connecting = tokio::time::timeout(CONNECT_LIMIT, options.connect(addresses));
+        match connecting.await {
+            Ok(Ok(client)) => Ok(client),
+            Ok(Err(error)) => {
+                let text = chain(&error);
+                let advice = advice::on(error.kind(), &text, role, self);
+                Err(failed(
+                    advice.map_or(text.clone(), |it| format!("{text}: {it}")),
+                ))
+            }
+            Err(_) => Err(failed(format!("it took longer than {CONNECT_LIMIT:?}"))),
+        }
     }
+}
+
+/// A file that the server or we are to be known by. The error does not say what is in it.
+fn read(what: &str, path: &Path) -> Result<String, ConnectError> {
+    fs::read_to_string(path).map_err(|error| {
+        let path = path.display();
+        ConnectError(format!(
+            "the file with {what}, {path}, cannot be read: {error}"
+        ))
+    })
+}
+
+/// Whether it is there and has such a part: the library's errors name no file.
+fn check_pem(what: &str, path: &Path, part: &str) -> Result<(), ConnectError> {
+    if read(what, path)?.contains(part) {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(ConnectError(format!(
+        "the file with {what}, {path}, has none: it is a PEM file with `{part}`"
+    )))
 }
 
 /// An error and its causes.

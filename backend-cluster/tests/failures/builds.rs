@@ -21,7 +21,7 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
 const NOTE: &[u8] = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0";
 
 /// This program, with the identifier of another build.
-fn other_program() -> (TempDir, std::path::PathBuf) {
+pub(crate) fn other_program() -> (TempDir, std::path::PathBuf) {
     let this = env::current_exe().expect("this program has a path");
     let mut bytes = fs::read(this).expect("it can be read");
     let found = bytes.windows(NOTE.len()).position(|it| it == NOTE);

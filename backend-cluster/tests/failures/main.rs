@@ -14,6 +14,9 @@ mod program;
 mod tasks;
 
 mod builds;
+mod certificates;
+mod configuration;
+mod credentials;
 mod deaths;
 mod machines;
 mod membership;
@@ -44,6 +47,9 @@ fn main() {
         payloads::all(),
         builds::all(),
         permissions::all(),
+        certificates::all(),
+        credentials::all(),
+        configuration::all(),
     ];
     let trials = all.into_iter().flatten().map(|(name, scenario)| {
         Trial::test(name, move || {

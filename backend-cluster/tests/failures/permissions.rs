@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use nkeys::KeyPair;
 use procpool_core::{BuildError, BuildErrorKind, Pool, TaskError, TaskErrorKind};
 use procpool_testing::nats::Config;
+use procpool_testing::procfs::wait_until;
 use tempfile::TempDir;
 
 use crate::Scenario;
@@ -27,6 +28,18 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
         }),
         ("agents_are_not_heard", |test| {
             not_permitted(test, "pp.c.>", "subscribe")
+        }),
+        ("an_agent_may_not_take_work", |test| {
+            agent_not_permitted(test, "$JS.API.CONSUMER.MSG.NEXT.>", "publish")
+        }),
+        ("an_agent_may_not_join", |test| {
+            agent_not_permitted(test, "pp.hello.>", "publish")
+        }),
+        ("an_agent_may_not_answer", |test| {
+            agent_not_permitted(test, "pp.c.>", "publish")
+        }),
+        ("an_agent_may_not_listen", |test| {
+            agent_not_permitted(test, "pp.a.>", "subscribe")
         }),
     ]
 }
@@ -139,4 +152,27 @@ fn not_permitted(test: &str, what: &str, direction: &str) {
     );
     let part = what.trim_end_matches('>');
     assert!(text.contains(part), "{text}");
+}
+
+/// An agent that may not do this says so and ends, and no client waits for it.
+fn agent_not_permitted(test: &str, what: &str, direction: &str) {
+    let (client, agent) = (Key::new(), Key::new());
+    let denied = format!(
+        "nkey: {}, permissions: {{ {direction}: {{ deny: [ \"{what}\" ] }} }}",
+        agent.public
+    );
+    let users = [&*denied, &format!("nkey: {}", client.public)];
+    let Some(cluster) = Cluster::with_config(test, Config::new().users(&users), 0) else {
+        return;
+    };
+    let url = cluster.server.url();
+    let pool = builder(&url).credentials(&client.file).build();
+    let pool = pool.expect("it may do everything");
+    let file = agent.file.to_str().expect("text");
+    let said = refused_agent(&url, "PROCPOOL_AGENT_CREDENTIALS", file);
+    let part = what.trim_end_matches('>');
+    for part in [&*url, "does not permit", part] {
+        assert!(said.contains(part), "{said}");
+    }
+    wait_until(|| pool.agents().iter().all(|it| it.is_leaving));
 }

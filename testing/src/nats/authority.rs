@@ -70,15 +70,41 @@ impl Authority {
         self.certify("server", names, ExtendedKeyUsagePurpose::ServerAuth);
     }
 
+    /// Makes a certificate of this name (`server` is the server's) that was valid long ago.
+    ///
+    /// # Panics
+    /// See [`new`](Self::new).
+    pub fn certify_expired(&self, name: &str) -> (PathBuf, PathBuf) {
+        self.certify_until(name, &["localhost", "127.0.0.1"], None, 2000)
+    }
+
     fn certify(
         &self,
         name: &str,
         names: &[&str],
         purpose: ExtendedKeyUsagePurpose,
     ) -> (PathBuf, PathBuf) {
+        self.certify_until(name, names, Some(purpose), 4000)
+    }
+
+    /// The certificate is valid until this year. Without a purpose, it has both.
+    fn certify_until(
+        &self,
+        name: &str,
+        names: &[&str],
+        purpose: Option<ExtendedKeyUsagePurpose>,
+        year: i32,
+    ) -> (PathBuf, PathBuf) {
         let key = new_key();
         let mut params = params(names, name);
-        params.extended_key_usages = vec![purpose];
+        params.extended_key_usages = match purpose {
+            Some(purpose) => vec![purpose],
+            None => vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ],
+        };
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let certificate: Certificate = params
             .signed_by(&key, &self.issuer)
             .expect("the names are fine");

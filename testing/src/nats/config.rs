@@ -5,6 +5,10 @@ use std::path::Path;
 
 use super::Authority;
 
+/// How many seconds a client may take to say who it is. Without it, the server hangs up after two,
+/// and a machine with much to do is slower at times.
+const PATIENCE: u32 = 60;
+
 /// A server's configuration: JetStream, and a ping each second, so that a connection that is cut is
 /// noticed after two or three.
 #[derive(Clone, Debug)]
@@ -12,6 +16,8 @@ pub struct Config {
     address: String,
     text: String,
     jetstream: &'static str,
+    /// What to say in place of all that: see [`whole`](Config::whole).
+    whole: Option<String>,
 }
 
 impl Config {
@@ -22,6 +28,7 @@ impl Config {
             address: "127.0.0.1".into(),
             text: "ping_interval: \"1s\"\nping_max: 2\n".into(),
             jetstream: "",
+            whole: None,
         }
     }
 
@@ -48,7 +55,9 @@ impl Config {
     /// Lets in who has this token.
     #[must_use]
     pub fn token(self, token: &str) -> Self {
-        self.with(&format!("authorization {{ token: \"{token}\" }}"))
+        self.with(&format!(
+            "authorization {{ token: \"{token}\", timeout: {PATIENCE} }}"
+        ))
     }
 
     /// Lets in these users: each is a map in the configuration's language, such as
@@ -57,7 +66,7 @@ impl Config {
     pub fn users(self, users: &[&str]) -> Self {
         let users: Vec<String> = users.iter().map(|user| format!("{{ {user} }}")).collect();
         self.with(&format!(
-            "authorization {{ users: [ {} ] }}",
+            "authorization {{ users: [ {} ], timeout: {PATIENCE} }}",
             users.join(", ")
         ))
     }
@@ -67,7 +76,7 @@ impl Config {
     pub fn tls(self, authority: &Authority) -> Self {
         let (certificate, key) = authority.server();
         self.with(&format!(
-            "tls {{ cert_file: {certificate:?}, key_file: {key:?} }}"
+            "tls {{ cert_file: {certificate:?}, key_file: {key:?}, timeout: {PATIENCE} }}"
         ))
     }
 
@@ -77,7 +86,8 @@ impl Config {
         let (certificate, key) = authority.server();
         let ca = authority.certificate();
         self.with(&format!(
-            "tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true }}"
+            "tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true, \
+             timeout: {PATIENCE} }}"
         ))
     }
 
@@ -89,8 +99,30 @@ impl Config {
         self
     }
 
+    /// The text of a configuration for somewhere else, as it is but for the address, which is
+    /// `"0.0.0.0:4222"` there, and the folder of streams, `"/var/lib/nats"`.
+    #[must_use]
+    pub fn whole(text: String) -> Self {
+        let whole = format!("{text}authorization {{ timeout: {PATIENCE} }}\n");
+        Self {
+            whole: Some(whole),
+            ..Self::new()
+        }
+    }
+
     /// The text of the file.
     pub(super) fn render(&self, port: u16, store: &Path) -> String {
+        if let Some(whole) = &self.whole {
+            let mut text = whole.clone();
+            for (there, here) in [
+                ("\"0.0.0.0:4222\"", format!("\"{}:{port}\"", self.address)),
+                ("\"/var/lib/nats\"", format!("{store:?}")),
+            ] {
+                assert_eq!(text.matches(there).count(), 1, "{there} is there once");
+                text = text.replace(there, &here);
+            }
+            return text;
+        }
         let mut text = format!("listen: \"{}:{port}\"\n", self.address);
         writeln!(
             text,
