@@ -404,7 +404,7 @@ pub mod executor {
     pub use procpool_core::{
         BroadcastContent, BuildId, CallId, Callbacks, Cancel, CancelFlag, Chunk, ChunkOptions,
         Chunking, Completion, ContentId, EncodedChunk, Executor, FunctionId, OpenInput, Outcome,
-        Refused, Submitted, Tracer, build_id,
+        Refused, Submitted, Tracer, TracerSlot, build_id,
     };
 }
 

@@ -1,6 +1,7 @@
 //! The pool.
 
 use std::fmt;
+use std::io;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use procpool_core::{
     BuildError, CallId, Cancel, Chunk, Chunking, Dump, Executor, JoinError, OpenInput, Pool, Stats,
-    TaskError, TaskErrorKind,
+    TaskError, TaskErrorKind, Tracer,
 };
 
 use crate::agent_info::AgentInfo;
@@ -261,6 +262,14 @@ impl Executor for Cluster {
         }
         let has_ended = self.shared.wait_for(|state| state.has_ended, deadline);
         Ok(has_ended && self.shared.callbacks.wait_until_idle(deadline))
+    }
+
+    fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {
+        self.shared.tracer.attach(tracer)
+    }
+
+    fn detach_tracer(&self, tracer: &Tracer) {
+        self.shared.tracer.detach(tracer);
     }
 
     fn dump(&self) -> Dump {

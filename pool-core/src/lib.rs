@@ -106,6 +106,7 @@ pub use task::options::ChunkOptions;
 pub use task::outcome::Outcome;
 #[doc(hidden)]
 pub use task::outcome_batch::OutcomeBatch;
+pub use task::tracer_slot::TracerSlot;
 #[cfg(feature = "json")]
 pub use value::json::Json;
 pub use value::portable::Portable;

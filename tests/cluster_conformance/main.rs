@@ -49,7 +49,6 @@ impl Subject for Cluster {
     const STREAM_BUFFERS: usize = 3;
     const MANY_ATTEMPTS: u32 = 2_000;
     const PASSES_DESCRIPTORS: bool = false;
-    const IS_TRACED: bool = false;
 
     fn pool(workers: usize) -> TestPool {
         TestPool::new(workers)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use procpool_core::{Callbacks, Chunk, OpenInput, Stats, TaskError, TaskErrorKind};
+use procpool_core::{Callbacks, Chunk, OpenInput, Stats, TaskError, TaskErrorKind, TracerSlot};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::GATHER_LIMIT;
@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     /// They are to be asked soon.
     asks_soon: AtomicBool,
     pub(crate) callbacks: Callbacks,
+    pub(crate) tracer: TracerSlot,
     commands: UnboundedSender<Command>,
 }
 
@@ -55,6 +56,7 @@ impl Shared {
             may_be_idle: AtomicBool::new(false),
             asks_soon: AtomicBool::new(false),
             callbacks: Callbacks::new(),
+            tracer: TracerSlot::default(),
             commands,
         }
     }
@@ -86,7 +88,8 @@ impl Shared {
     }
 
     /// Takes a chunk for the pool's thread, unless the pool is closed.
-    pub(crate) fn submit(&self, chunk: Chunk) {
+    pub(crate) fn submit(&self, mut chunk: Chunk) {
+        self.tracer.trace(&mut chunk);
         let mut state = self.lock();
         if state.is_closed {
             drop(state);

@@ -11,7 +11,7 @@ use super::pool::Pool;
 use crate::error::build_error::JoinError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::stats::Stats;
-use crate::observe::trace::{Tracer, already_traced};
+use crate::observe::trace::Tracer;
 use crate::panic::catch::catch_and_discard;
 use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;
@@ -21,6 +21,7 @@ use crate::task::end_watch::EndWatch;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
 use crate::task::parking::park_until;
+use crate::task::tracer_slot::TracerSlot;
 use crate::worker::cancel_flag::{CancelFlag, with_flag};
 use crate::worker::state::Scope;
 
@@ -54,7 +55,7 @@ impl SerialPool {
                 scope: Scope::new(),
                 is_closed: AtomicBool::new(false),
                 counts: Arc::default(),
-                tracer: Mutex::default(),
+                tracer: TracerSlot::default(),
             }),
         }
     }
@@ -83,7 +84,7 @@ struct Serial {
     scope: Scope,
     is_closed: AtomicBool,
     counts: Arc<Counts>,
-    tracer: Mutex<Option<Tracer>>,
+    tracer: TracerSlot,
 }
 
 /// What its threads know, too.
@@ -156,10 +157,6 @@ impl Counts {
 }
 
 impl Serial {
-    fn tracer(&self) -> MutexGuard<'_, Option<Tracer>> {
-        self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn stats(&self) -> MutexGuard<'_, Stats> {
         self.counts.stats()
     }
@@ -196,9 +193,7 @@ impl Drop for Serial {
 
 impl Executor for Serial {
     fn submit(&self, mut chunk: Chunk) {
-        if let Some(tracer) = &*self.tracer() {
-            chunk.trace(tracer);
-        }
+        self.tracer.trace(&mut chunk);
         let count = chunk.count() as u64;
         self.stats().submitted += count;
         if self.is_closed.load(Ordering::Acquire) {
@@ -315,17 +310,11 @@ impl Executor for Serial {
     }
 
     fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {
-        match &mut *self.tracer() {
-            Some(_) => Err(already_traced()),
-            none => {
-                *none = Some(tracer.clone());
-                Ok(())
-            }
-        }
+        self.tracer.attach(tracer)
     }
 
     fn detach_tracer(&self, tracer: &Tracer) {
-        self.tracer().take_if(|it| it == tracer);
+        self.tracer.detach(tracer);
     }
 
     fn stats(&self) -> Stats {

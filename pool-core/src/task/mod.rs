@@ -29,6 +29,7 @@ pub(crate) mod parking;
 pub(crate) mod retry_rules;
 pub(crate) mod target;
 pub(crate) mod traced;
+pub(crate) mod tracer_slot;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! What a trace has, and how it is written down: the format of Chrome's trace viewer, one event in
 //! each line of an array.
 
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
@@ -48,7 +49,13 @@ pub(super) struct Writer<W> {
     to: W,
     start: u64,
     line: String,
+    /// The workers of other machines, whose process identifiers may be those of others, and what
+    /// stands for these.
+    remote: HashMap<(String, u32), u32>,
 }
+
+/// The first number that stands for a process of another machine: Linux gives out none of these.
+const FIRST_REMOTE: u32 = 1 << 23;
 
 impl<W: Write> Writer<W> {
     /// The trace began at `start`: times in the file count from then.
@@ -57,6 +64,7 @@ impl<W: Write> Writer<W> {
             to,
             start,
             line: String::new(),
+            remote: HashMap::new(),
         }
     }
 
@@ -107,7 +115,32 @@ impl<W: Write> Writer<W> {
         written
     }
 
-    fn describe(&self, line: &mut String, event: &Event) -> fmt::Result {
+    /// The process identifier of a worker in the file, whom it introduces if it is of another
+    /// machine and new.
+    fn pid(&mut self, line: &mut String, worker: &WorkerInfo) -> Result<u32, fmt::Error> {
+        let Some(machine) = worker.machine() else {
+            return Ok(worker.pid());
+        };
+        let next = FIRST_REMOTE + self.remote.len() as u32;
+        let pid = *(self.remote)
+            .entry((machine.to_owned(), worker.pid()))
+            .or_insert(next);
+        if pid == next {
+            let number = worker.number();
+            for what in ["process_name", "thread_name"] {
+                write!(
+                    line,
+                    "{{\"name\":\"{what}\",\"ph\":\"M\",\"pid\":{pid},\"tid\":{number},\
+                     \"args\":{{\"name\":\""
+                )?;
+                escape(line, &worker.to_string());
+                line.push_str("\"}},\n");
+            }
+        }
+        Ok(pid)
+    }
+
+    fn describe(&mut self, line: &mut String, event: &Event) -> fmt::Result {
         match event {
             Event::WorkerUp {
                 worker,
@@ -157,7 +190,10 @@ impl<W: Write> Writer<W> {
                 at,
             } => {
                 let worker = run.as_ref().and_then(|run| run.worker.as_ref());
-                let pid = worker.map_or_else(std::process::id, WorkerInfo::pid);
+                let pid = match worker {
+                    Some(worker) => self.pid(line, worker)?,
+                    None => std::process::id(),
+                };
                 let number = worker.map_or(0, WorkerInfo::number);
                 line.push_str("{\"name\":\"");
                 escape(line, function);
@@ -301,5 +337,38 @@ mod tests {
             line.contains("\"ph\":\"i\"") && line.contains("\"ts\":8.000"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_worker_of_another_machine_is_a_process_of_its_own() {
+        let of = |machine: &str| Event::Item {
+            function: "f",
+            index: 0,
+            error: None,
+            submitted: 0,
+            attempt: 0,
+            argument_bytes: 0,
+            run: Some(Run {
+                worker: Some(WorkerInfo::new(1, 0, 77).with_machine(machine)),
+                measure: ItemTiming::default(),
+                is_whole: false,
+                result_bytes: 0,
+            }),
+            at: 9000,
+        };
+        let mut text = Vec::new();
+        let mut writer = Writer::new(&mut text, 1000);
+        for machine in ["a", "b", "a"] {
+            writer.event(&of(machine)).expect("memory can be written");
+        }
+        let text = String::from_utf8(text).expect("text");
+        let named = |pid: u32, name: &str| {
+            let name = format!("\"pid\":{pid},\"tid\":1,\"args\":{{\"name\":\"{name}\"");
+            text.matches(&name).count()
+        };
+        assert_eq!(named(FIRST_REMOTE, "PoolWorker-1 (pid 77) on a"), 2);
+        assert_eq!(named(FIRST_REMOTE + 1, "PoolWorker-1 (pid 77) on b"), 2);
+        let items = |pid: u32| text.matches(&format!("\"task\",\"pid\":{pid},")).count();
+        assert_eq!((items(FIRST_REMOTE), items(FIRST_REMOTE + 1)), (2, 1));
     }
 }
