@@ -9,10 +9,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::Duration;
 
-use procpool::Pool;
+use procpool::{Broadcast, Pool};
 
 use crate::backends::{Processes, Subject};
+use crate::broadcast::{holdings, inode_of};
 use crate::file_barrier::{self, Gate, Tally};
 use crate::futures::{block_on, next};
 use crate::procfs::wait_until;
@@ -37,6 +39,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         an_item_begins_while_the_input_waits,
         an_item_begins_while_nobody_asks_for_results,
         a_worker_that_becomes_idle_takes_what_is_there,
+        nothing_is_kept_of_an_item_while_the_input_waits,
         a_map_begins_what_is_there,
         a_map_goes_on_while_its_input_waits,
         a_filter_answers_line_by_line,
@@ -337,6 +340,45 @@ fn an_item_begins_while_nobody_asks_for_results<S: Processes>() {
         drop(sender);
         assert_eq!(results.count(), 5);
     }
+}
+
+/// Neither of one that was handed over at once nor of those that were collected first: what a handle
+/// in them means is freed with its last owner.
+fn nothing_is_kept_of_an_item_while_the_input_waits<S: Processes>() {
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let (items, input) = mpsc::channel();
+    let work = |(shared, gate): (Broadcast<[u64]>, Option<String>)| {
+        if let Some(gate) = gate {
+            file_barrier::pass(&gate);
+        }
+        shared[0]
+    };
+    let mut results = pool.call(work).chunksize(100).imap(input);
+    let reader = thread::spawn(move || {
+        let all = [(); 5].map(|()| results.next().expect("a result").expect("a value"));
+        (all, results)
+    });
+    let inodes = [0, 1, 2, 3, 4].map(|value| {
+        let shared = pool.broadcast(vec![value; 1000]).expect("memory");
+        let inode = inode_of(&shared[0]);
+        let gate_of_first = (value == 0).then(|| gate.ticket());
+        items.send((shared, gate_of_first)).expect("a reader");
+        if value == 0 {
+            gate.wait_for(1);
+        }
+        inode
+    });
+    // They wait for the worker, in the chunk that is open.
+    thread::sleep(Duration::from_millis(50));
+    gate.open();
+    let (all, mut results) = reader.join().expect("no panic");
+    assert_eq!(all, [0, 1, 2, 3, 4]);
+    for inode in inodes {
+        wait_until(|| holdings("self", inode) == (0, 0));
+    }
+    drop(items);
+    assert!(results.next().is_none());
 }
 
 /// Items that were collected while all workers were at work begin when one of them has nothing to

@@ -8,6 +8,7 @@
 //! none, the filling thread executes a fence for each item.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, PoisonError};
 
@@ -56,8 +57,9 @@ struct State {
     next: usize,
     /// How long the items took to encode from there on, in nanoseconds, if that is measured.
     times: Vec<u64>,
-    /// What handles in items mean.
-    attachments: Attachments,
+    /// What handles in items mean that have not gone, each with the index of its item, in the order
+    /// of these. Of one that has gone, nothing is kept: the input may wait, for as long as it likes.
+    attachments: VecDeque<(usize, Attachments)>,
 }
 
 /// A number that no other thread has while this one lives.
@@ -187,8 +189,7 @@ impl State {
         let sink = open.collector.clone();
         let mut chunk = (open.call).chunk(first, count as u32, items, attended, sink);
         chunk.is_fed = true;
-        // Which memory is meant by which items nobody knows; too much of it does no harm.
-        chunk.attach_from(&mut self.attachments);
+        chunk.attach_from(&mut self.attachments_of_gone());
         if !self.times.is_empty() {
             // One more may be noted than is there.
             let count = count.min(self.times.len());
@@ -196,6 +197,18 @@ impl State {
             chunk.note_encoding(&times);
         }
         Some(chunk)
+    }
+
+    /// What handles mean in the items that have gone.
+    fn attachments_of_gone(&mut self) -> Attachments {
+        let mut gone = Attachments::default();
+        while let Some((index, attachments)) = self.attachments.front_mut()
+            && *index < self.next
+        {
+            gone.append(attachments);
+            self.attachments.pop_front();
+        }
+        gone
     }
 }
 
@@ -298,7 +311,9 @@ impl Filler {
             // Before the item is there, so that it is not without them.
             state.times.extend(start.map(|start| sys::now_ns() - start));
             has_descriptors = !attachments.descriptors().is_empty();
-            state.attachments.append(&mut attachments);
+            if !attachments.is_empty() {
+                state.attachments.push_back((self.taken, attachments));
+            }
         }
         let size = self.scratch.len();
         let appender = match &mut self.appender {
@@ -429,13 +444,10 @@ impl Filler {
                 Ok(buffer) => buffer.into(),
                 Err(appender) => appender.log().bytes(0).into(),
             };
-            let chunk = state.chunk(&self.open, 0, count, items);
-            state.attachments = Attachments::default();
-            return chunk;
+            return state.chunk(&self.open, 0, count, items);
         }
         let bytes = appender.log().bytes(state.claimed);
         let chunk = state.chunk(&self.open, bytes.len(), count, bytes.into());
-        state.attachments = Attachments::default();
         self.appender = Some(appender);
         chunk
     }
