@@ -33,6 +33,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_lost_item_is_tried_again_with_its_descriptors,
         what_is_reclaimed_goes_elsewhere_with_its_descriptors,
         what_was_sent_and_taken_back_is_closed,
+        what_is_cancelled_in_the_queue_is_closed,
         a_storm_of_deaths,
         nothing_is_left,
     ]
@@ -219,6 +220,32 @@ fn what_was_sent_and_taken_back_is_closed<S: Processes>() {
     for task in cancelled {
         task.get()
             .map_or_else(|error| assert!(error.is_cancelled(), "{error}"), |()| ());
+    }
+}
+
+/// No worker has anything to do with it, and none has to be free for that. The second one of many
+/// goes as well, although the queue was looked through just before.
+fn what_is_cancelled_in_the_queue_is_closed<S: Processes>() {
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let busy = pool.apply_async(|gate: String| file_barrier::pass(&gate), gate.ticket());
+    gate.wait_for(1);
+    let others = Vec::from_iter((0..1000).map(|x: u64| pool.apply_async(|x: u64| x, x)));
+    let [first, second] = [(); 2].map(|()| {
+        let (hear, out) = io::pipe().expect("descriptors");
+        (hear, pool.apply_async(|_: Fd| (), Fd::from(out)))
+    });
+    for (_, task) in [&first, &second] {
+        task.cancel();
+    }
+    for (hear, task) in [first, second] {
+        assert_eq!(read_to_end(hear), "");
+        assert!(task.get().unwrap_err().is_cancelled());
+    }
+    assert!(!busy.is_ready());
+    gate.open();
+    for (x, other) in (0..).zip(others) {
+        assert_eq!(other.get().unwrap(), x);
     }
 }
 

@@ -13,12 +13,14 @@ use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;
 use crate::task::executor::Cancel;
 
-/// At most this many cancelled tasks may stay in the queue, or as many as there are others.
-const MAX_STALE: usize = 1024;
+/// How long the queue is left alone after it was looked through for cancelled tasks, in nanoseconds
+/// for each task that waits there: a look takes a few for each.
+const SWEEP_NS: u64 = 500;
 
 impl Core {
-    /// Ends a call early, and says whether an item of it runs. A single task is not looked for in
-    /// the queue, which may be long: its handle has its outcome, and it is removed with others.
+    /// Ends a call early, and says whether an item of it runs. A single task is not always looked
+    /// for in the queue, which may be long: its handle has its outcome, and it is removed soon, with
+    /// others.
     pub(in crate::engine) fn cancel(&mut self, call: CallId, how: Cancel) -> bool {
         let mut runs = false;
         self.listen_for_orphans();
@@ -40,18 +42,32 @@ impl Core {
             for chunk in self.scheduler.extract_delayed(|it| it.call() == call) {
                 self.notify.fail(chunk, TaskError::cancelled());
             }
-            self.stale += 1;
-            // Where there is a bound, they take the room of others.
-            let is_bounded = self.config.max_queued.is_some();
-            if is_bounded || self.stale > MAX_STALE.max(self.scheduler.queue_len() / 2) {
-                self.stale = 0;
-                for chunk in self.scheduler.extract(WorkUnit::is_refused) {
-                    self.refuse(chunk);
-                }
-            }
+            self.sweep_soon();
         }
         self.dispatch();
         runs
+    }
+
+    /// A task in the queue may have been cancelled. It is removed at once, unless the queue was
+    /// looked through a moment ago: until then it keeps its descriptors open, and shared memory.
+    fn sweep_soon(&mut self) {
+        let pause = SWEEP_NS.saturating_mul(self.scheduler.queue_len() as u64);
+        let soonest = self.swept_at.saturating_add(pause);
+        // Where there is a bound, it takes the room of others.
+        if self.config.max_queued.is_some() || soonest <= sys::now_ns() {
+            self.sweep();
+        } else {
+            self.sweep_at.get_or_insert(soonest);
+        }
+    }
+
+    /// Removes from the queue what is not to begin any more.
+    pub(super) fn sweep(&mut self) {
+        self.sweep_at = None;
+        for chunk in self.scheduler.extract(WorkUnit::is_refused) {
+            self.refuse(chunk);
+        }
+        self.swept_at = sys::now_ns();
     }
 
     /// Takes back what waits behind a slot's running item, and stops that if it is of this call.

@@ -76,8 +76,10 @@ pub(super) struct Core {
     next_deadline: u64,
     /// A thread waits for the end, and tasks that emit values do not wait for their readers.
     is_joined: bool,
-    /// Tasks that were cancelled in the queue and are still there, at most.
-    stale: usize,
+    /// When the queue was last looked through for tasks that were cancelled, in nanoseconds.
+    swept_at: u64,
+    /// When to do that next, in nanoseconds: there may be some.
+    sweep_at: Option<u64>,
     /// Processors of this machine.
     processors: usize,
     /// Which thread looks into the rings.
@@ -118,7 +120,8 @@ impl Core {
             awaiting_room: 0,
             next_deadline: u64::MAX,
             is_joined: false,
-            stale: 0,
+            swept_at: 0,
+            sweep_at: None,
             processors: thread::available_parallelism().map_or(1, usize::from),
             watcher: RingWatcher::None,
             leadership: LeadershipState::default(),

@@ -65,7 +65,8 @@ impl Core {
             }
             next = next.min(self.leadership.next_time());
         }
-        for time in [self.rebalance_at.filter(|_| rebalance), maintenance] {
+        let rebalance_at = self.rebalance_at.filter(|_| rebalance);
+        for time in [rebalance_at, self.sweep_at, maintenance] {
             next = next.min(time.unwrap_or(u64::MAX));
         }
         (next < u64::MAX).then_some(next)
@@ -95,8 +96,8 @@ impl Core {
         !self.end.has_ended() && self.scheduler.wants_worker()
     }
 
-    /// Does what is due: looks for an imbalance, replaces workers, checks deadlines, and polls
-    /// workers that cannot be heard.
+    /// Does what is due: looks for an imbalance, replaces workers, removes what was cancelled,
+    /// checks deadlines, and polls workers that cannot be heard.
     pub(in crate::engine) fn on_time(&mut self) {
         let now = sys::now_ns();
         if self.rebalance_at.is_some_and(|due| due <= now) {
@@ -109,6 +110,10 @@ impl Core {
         }
         if self.scheduler.next_due().is_some_and(|due| due <= now) {
             self.release_due(now);
+        }
+        if self.sweep_at.is_some_and(|due| due <= now) {
+            self.sweep();
+            self.dispatch();
         }
         for slot in self.slots.ids() {
             if self.slots[slot]
