@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         an_attempt_goes_first,
         what_fails_all_the_time_keeps_nobody_from_running,
         a_reason_may_use_the_pool,
+        what_a_reason_has_may_wait_for_the_pool_when_it_goes,
     ]
 }
 
@@ -672,4 +673,30 @@ fn a_reason_may_use_the_pool<S: Processes>() {
     for handle in handles {
         assert_eq!(handle.get().unwrap(), 1);
     }
+}
+
+/// It goes with the call's last outcome, in the thread that takes that in: the one that waits for
+/// the results of all.
+fn what_a_reason_has_may_wait_for_the_pool_when_it_goes<S: Processes>() {
+    struct Session(Arc<dyn Fn() + Send + Sync>);
+    impl Drop for Session {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    let pool = Arc::new(S::pool(1));
+    let (answers, answer) = mpsc::channel();
+    let other = pool.clone();
+    let session = Session(Arc::new(move || {
+        let results = other.map(|x: u64| 2 * x, 0..100);
+        answers.send(results.unwrap().len()).unwrap();
+    }));
+    let panics = |x: u64| -> u64 { panic!("{x}") };
+    let call = pool.call(panics).retries(1);
+    let call = call.retry_if(move |_| {
+        let Session(_) = &session;
+        true
+    });
+    assert_eq!(call.apply(1).unwrap_err().kind(), TaskErrorKind::Panicked);
+    assert_eq!(answer.recv().unwrap(), 100);
 }

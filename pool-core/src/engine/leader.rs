@@ -87,6 +87,11 @@ impl Shared {
                 let _leave = ReleaseLeadership(self);
                 return self.drive(core, poll, deadline);
             }
+            if core.leadership().leads_here() {
+                // What this thread delivers runs code of the user's, which waits for the pool. It
+                // goes on leading meanwhile: nobody else does.
+                return self.drive(core, poll, deadline);
+            }
             let Sleeper { parker, waker, .. } = Sleeper::new(self.leadership.wakeup());
             core.leadership().follow(parker.clone());
             drop(core);

@@ -1,6 +1,7 @@
 //! Who leads, which threads would, and who looks into the rings: what a thread needs to become the
 //! [`leader`](super::leader), and to be woken.
 
+use std::cell::Cell;
 use std::io;
 use std::ptr;
 use std::sync::{Arc, Weak};
@@ -8,7 +9,7 @@ use std::task::Wake;
 use std::time::{Duration, Instant};
 
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::thread;
+use crate::sync::{thread, thread_local};
 use crate::sys::{self, Event};
 
 /// How long the leader looks for records before it sleeps, at most: a little longer than
@@ -57,7 +58,8 @@ pub(super) struct Leadership {
 /// Whether a thread leads, and which threads would: a part of the core.
 #[derive(Default)]
 pub(super) struct LeadershipState {
-    has_leader: bool,
+    /// The thread that leads, as [`here`] names it; 0: none does.
+    leader: usize,
     /// Threads that wait for something and could lead.
     waiting: Vec<Arc<Parker>>,
     /// Whether the supervisor hears the bells.
@@ -112,29 +114,43 @@ impl StandIn {
     }
 }
 
+/// A number that no other thread has while this one lives.
+fn here() -> usize {
+    thread_local! {
+        static HERE: Cell<u8> = const { Cell::new(0) };
+    }
+    HERE.with(|here| ptr::from_ref(here).addr())
+}
+
 /// Who leads.
 impl LeadershipState {
     #[inline]
     pub(super) fn has_leader(&self) -> bool {
-        self.has_leader
+        self.leader != 0
+    }
+
+    /// Whether this thread leads. It then runs something of the user's, such as a destructor.
+    #[inline]
+    pub(super) fn leads_here(&self) -> bool {
+        self.leader == here()
     }
 
     /// Nobody leads: this thread does from now on.
     pub(super) fn take(&mut self) {
-        debug_assert!(!self.has_leader, "one thread leads");
-        self.has_leader = true;
+        debug_assert!(!self.has_leader(), "one thread leads");
+        self.leader = here();
         self.stand_in.leader_came();
     }
 
     /// The thread that leads does not any more.
     pub(super) fn release(&mut self) {
-        debug_assert!(self.has_leader, "a thread leads");
-        self.has_leader = false;
+        debug_assert!(self.has_leader(), "a thread leads");
+        self.leader = 0;
     }
 
     /// Another thread leads; this one waits, and could be the next.
     pub(super) fn follow(&mut self, parker: Arc<Parker>) {
-        debug_assert!(self.has_leader, "nobody leads: it should itself");
+        debug_assert!(self.has_leader(), "nobody leads: it should itself");
         self.waiting.push(parker);
     }
 
@@ -147,7 +163,7 @@ impl LeadershipState {
 
     /// Nobody leads: offers that to a thread that waits. `false`: there is none.
     pub(super) fn offer(&mut self) -> bool {
-        debug_assert!(!self.has_leader, "one thread leads");
+        debug_assert!(!self.has_leader(), "one thread leads");
         let parker = self.waiting.pop();
         if let Some(parker) = &parker {
             parker.notify();
@@ -173,7 +189,7 @@ impl LeadershipState {
         if until > now {
             return;
         }
-        self.stand_in = if self.has_leader {
+        self.stand_in = if self.has_leader() {
             // The thread that stops leading sees to what comes then.
             StandIn::NotNeeded
         } else if has_led {
