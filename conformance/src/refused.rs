@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use procpool::{Broadcast, BuildError, BuildErrorKind, Pool, TaskErrorKind};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::backends::{Builder, Processes};
 use crate::procfs;
 use crate::program::{Program, again, programs};
+use crate::restart_storm::become_limited;
 use crate::trial::Test;
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -24,11 +27,19 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         as_many_descriptors_as_the_error_says,
         a_temporary_folder_that_cannot_be_used,
         a_limit_of_file_sizes,
+        callbacks_without_a_thread,
     ]
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: sixteen_descriptors, enough_descriptors, odd_temporary_folder, small_files, tiny_files]
+    programs![S:
+        sixteen_descriptors,
+        enough_descriptors,
+        odd_temporary_folder,
+        small_files,
+        tiny_files,
+        no_more_threads,
+    ]
 }
 
 fn square(x: u64) -> u64 {
@@ -274,4 +285,38 @@ fn tiny_files<S: Processes>() {
 fn a_limit_of_file_sizes<S: Processes>() {
     assert_eq!(again::<S>("small_files").lines(), [""; 0]);
     assert_eq!(again::<S>("tiny_files").lines(), [""; 0]);
+}
+
+/// Callbacks that use the pool, and want to wait for its end, after the last thread that the program
+/// may have.
+fn no_more_threads<S: Processes>() {
+    become_limited();
+    let pool = Arc::new(S::pool(1));
+    let limit = Rlimit {
+        current: Some(0),
+        maximum: getrlimit(Resource::Nproc).maximum,
+    };
+    setrlimit(Resource::Nproc, limit).expect("it may be less");
+    assert!(thread::Builder::new().spawn(|| ()).is_err(), "no limit");
+    let (sender, said) = mpsc::channel();
+    let task = pool.apply_async(square, 2);
+    let callbacks = pool.clone();
+    task.on_complete(move |value: &Result<u64, _>| {
+        assert!(matches!(value, Ok(4)), "it is a square");
+        assert_eq!(callbacks.apply(square, 3).unwrap(), 9);
+        callbacks.close();
+        let refused = callbacks.join().unwrap_err();
+        // It may be the pool's last owner.
+        drop(callbacks);
+        sender.send(refused.to_string()).unwrap();
+    });
+    assert_eq!(task.get().unwrap(), 4);
+    println!("{}", said.recv().unwrap());
+    pool.join().unwrap();
+}
+
+/// They run, and nobody waits for them who should not.
+fn callbacks_without_a_thread<S: Processes>() {
+    let lines = again::<S>("no_more_threads").lines();
+    assert!(lines[0].contains("another thread"), "{}", lines[0]);
 }

@@ -28,7 +28,12 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 }
 
 pub(crate) fn programs<S: Processes>() -> Vec<Program> {
-    programs![S: out_of_processes, out_of_memory, deletes_itself, replaces_itself]
+    programs![S:
+        out_of_processes,
+        out_of_memory,
+        deletes_itself,
+        replaces_itself,
+    ]
 }
 
 fn square(x: u64) -> u64 {
@@ -128,8 +133,8 @@ fn beyond_a_limit<S: Processes>(resource: Resource, limit: u64) {
     println!("{}", errors.pop().expect("there are five"));
 }
 
-/// A limit of processes does not hold for root.
-fn out_of_processes<S: Processes>() {
+/// Becomes a user for whom a limit of processes holds: it does not for root.
+pub(crate) fn become_limited() {
     if rustix::process::geteuid().is_root() {
         let nobody = rustix::process::Uid::from_raw(65534);
         let folder = env::temp_dir();
@@ -138,6 +143,10 @@ fn out_of_processes<S: Processes>() {
         // Whose user changes may not look into its own /proc otherwise.
         set_dumpable_behavior(DumpableBehavior::Dumpable).expect("it may be");
     }
+}
+
+fn out_of_processes<S: Processes>() {
+    become_limited();
     beyond_a_limit::<S>(Resource::Nproc, 0);
 }
 

@@ -130,7 +130,8 @@ impl Executor for Shared {
     }
 
     fn spawn_callback(&self, job: Box<dyn FnOnce() + Send>) {
-        self.deferred.run(job);
+        self.deferred.add([job]);
+        self.start_callbacks();
     }
 
     fn processes(&self) -> usize {

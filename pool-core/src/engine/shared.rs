@@ -46,6 +46,8 @@ pub(super) struct Shared {
     /// Hears of memory that was freed; none while no chunk had handles of any.
     pub(super) frees: OnceLock<Arc<Listener>>,
     pub(super) deferred: Callbacks,
+    /// There was no thread to be had for some of these, and the supervisor is to see to them.
+    has_refused_callbacks: AtomicBool,
     pub(super) capture: Capture,
     pub(super) backend: &'static str,
     pub(super) fork_depth: usize,
@@ -85,6 +87,7 @@ impl Shared {
             alarm: Arc::new(Event::new()?),
             frees: OnceLock::new(),
             deferred: Callbacks::watched(end_watch.clone()),
+            has_refused_callbacks: AtomicBool::new(false),
             capture,
             backend,
             fork_depth: crate::process::fork::depth(),
@@ -138,6 +141,31 @@ impl Shared {
         self.unlock(core, true);
     }
 
+    /// Has the callbacks run that were added. To be called without the lock.
+    ///
+    /// Where there is no thread to be had for them, this one does not run them either: it may lead
+    /// the pool, or be in the middle of deliveries that `join` waits for, and a callback may use
+    /// the pool and wait. The supervisor is in the middle of nothing.
+    pub(super) fn start_callbacks(&self) {
+        if self.deferred.try_start() {
+            return;
+        }
+        self.has_refused_callbacks.store(true, Ordering::SeqCst);
+        // It looks once more after it has said that it has ended.
+        if self.lock().has_no_supervisor() {
+            self.run_refused_callbacks();
+        } else {
+            self.alarm.set();
+        }
+    }
+
+    /// Runs the callbacks that there was no thread for: there may be one now, or this one does it.
+    pub(super) fn run_refused_callbacks(&self) {
+        if self.has_refused_callbacks.swap(false, Ordering::SeqCst) {
+            self.deferred.start();
+        }
+    }
+
     /// The calls decide which of their items are tried again.
     #[cold]
     fn decide(&self, undecided: Vec<Delivery>) {
@@ -178,7 +206,7 @@ impl Shared {
         if !core.has_deliveries() {
             drop(core);
             if has_notices {
-                self.deferred.start();
+                self.start_callbacks();
             }
             return;
         }
@@ -192,7 +220,7 @@ impl Shared {
         self.delivering.fetch_add(1, Ordering::Relaxed);
         drop(core);
         if has_notices {
-            self.deferred.start();
+            self.start_callbacks();
         }
         let is_bounded = self.max_queued.is_some();
         let outer = is_bounded && IS_DELIVERING.with(|it| it.replace(true));

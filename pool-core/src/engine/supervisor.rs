@@ -60,6 +60,7 @@ pub(super) fn start(
             drop(supervisor);
             shared.lock().supervisor_ended();
             shared.tell_of_change();
+            shared.run_refused_callbacks();
         });
     thread.map_err(sys::failed_in(sys::THREAD_CALL))
 }
@@ -96,6 +97,7 @@ impl Supervisor {
             self.launch_what_is_due();
             self.watch_notifier();
             self.shared.tell_of_frees();
+            self.shared.run_refused_callbacks();
             let hears_silence = self.shared.lock().has_silent_worker();
             if hears_silence {
                 self.hear_everybody(&mut ready)?;

@@ -62,8 +62,8 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends when the pool is dropped and all jobs are done.
-    fn work(&self) {
+    /// Ends when all jobs are done, and, if it `stays`, the pool is dropped.
+    fn work(&self, stays: bool) {
         let mut state = self.lock();
         state.thread = Some(thread::current().id());
         loop {
@@ -79,8 +79,12 @@ impl Queue {
                     self.watch.wake();
                     state = self.lock();
                 }
-            } else if state.is_finished {
+            } else if state.is_finished || !stays {
                 state.has_thread = false;
+                if !stays {
+                    // It has other things to do from now on.
+                    state.thread = None;
+                }
                 return;
             } else {
                 state = self
@@ -127,30 +131,40 @@ impl Callbacks {
     /// Sees to it that the jobs run that are there. To be called without a lock: where there is no
     /// thread to be had, they run here.
     pub(crate) fn start(&self) {
+        if self.try_start() {
+            return;
+        }
+        // Better here than never.
+        let mut state = self.queue.lock();
+        if !std::mem::replace(&mut state.has_thread, true) {
+            drop(state);
+            self.queue.work(false);
+        }
+    }
+
+    /// The same for a caller who cannot run them. `false`: there is no thread to be had, and they
+    /// wait for the next start.
+    pub(crate) fn try_start(&self) -> bool {
         let mut state = self.queue.lock();
         let needs_thread = !std::mem::replace(&mut state.has_thread, true);
         drop(state);
         self.queue.changed.notify_all();
         if !needs_thread {
-            return;
+            return true;
         }
         let queue = self.queue.clone();
         let started = thread::Builder::new()
             .name("procpool-callbacks".into())
-            .spawn(move || queue.work());
+            .spawn(move || queue.work(true));
         match started {
             Ok(started) => {
                 let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
                 *thread = Some(started);
+                true
             }
             Err(_) => {
-                // No thread is to be had: better here than never.
-                let mut state = self.queue.lock();
-                state.has_thread = false;
-                let jobs = std::mem::take(&mut state.jobs);
-                drop(state);
-                jobs.into_iter().for_each(catch_and_discard);
-                self.queue.watch.wake();
+                self.queue.lock().has_thread = false;
+                false
             }
         }
     }
