@@ -19,7 +19,9 @@ use crate::worker_handle::SpawnWorkerHandle;
 /// and error (unless the pool has others for it), and whatever descriptors the program has made
 /// inheritable. Its standard input is empty, all its signals are at their defaults, and none is
 /// blocked. Its `main` must begin with [`init`](crate::init()): see
-/// [`check_ready`](crate::check_ready()).
+/// [`check_ready`](crate::check_ready()). All that is needed for that must be there as long as the
+/// pool lives: `/proc`, what loads the program, and its libraries. A program that changes its root
+/// (`chroot`) can replace no worker unless they are there as well.
 #[derive(Debug)]
 pub struct SpawnLauncher {
     /// What is executed; or why it is not known.
@@ -200,18 +202,24 @@ fn cannot_execute(program: &Program, error: io::Error) -> LaunchError {
     }
     if error.kind() == io::ErrorKind::NotFound && std::fs::symlink_metadata(EXECUTABLE).is_err() {
         return LaunchError::new(format!(
-            "there is no {EXECUTABLE} here, by which workers are started: mount /proc"
+            "there is no {EXECUTABLE} here, by which workers are started: mount /proc, also \
+             under a root that the program changes to (chroot), or use a ForkPool, whose workers \
+             need no file"
         ))
         .caused_by(error);
     }
-    let permission = if error.kind() == io::ErrorKind::PermissionDenied {
-        " (this process's user may not execute its file)"
-    } else {
-        ""
+    let why = match error.kind() {
+        io::ErrorKind::PermissionDenied => " (this process's user may not execute its file)",
+        io::ErrorKind::NotFound => {
+            " (what loads it, such as ld-linux.so, is not there: under a root that the program \
+             changes to (chroot), have that and its libraries, or use a ForkPool, whose workers \
+             need no file)"
+        }
+        _ => "",
     };
     LaunchError::new(format!(
         "cannot execute this program ({EXECUTABLE}) again by posix_spawn (clone, setpgid, dup3, \
-         execve){permission}"
+         execve){why}"
     ))
     .caused_by(error)
 }

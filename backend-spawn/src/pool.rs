@@ -18,6 +18,11 @@ use crate::program::Program;
 /// Dropping the pool terminates it. In a shared object the workers are the program with the object
 /// loaded into it first; [`program`](PoolBuilder::program) names another one.
 ///
+/// To replace a worker, the program is executed once more, by `/proc/self/exe`. A program that
+/// changes its root (`chroot`) while it has a pool goes on with the workers that it has; when one
+/// dies, and `/proc`, the loader or its libraries are not under the new root, tasks fail as
+/// [`Launch`](procpool_core::TaskErrorKind::Launch). A `ForkPool` needs no file.
+///
 /// ```no_run
 /// # mod procpool { pub use procpool_core::*; pub use procpool_spawn::*; }
 /// use procpool::{Pool, SpawnPool};

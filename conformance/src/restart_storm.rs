@@ -1,11 +1,12 @@
 //! What keeps workers from starting, or from living: the pool tries again a few times, with pauses,
 //! and then every task gets the reason.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::Path;
 
-use procpool::{Pool, TaskErrorKind};
+use procpool::{ExitReason, Pool, TaskErrorKind};
 use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, Signal, getrlimit, prlimit, set_dumpable_behavior,
 };
@@ -24,6 +25,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         without_memory_the_tasks_get_the_reason,
         a_deleted_program_goes_on,
         a_replaced_program_goes_on,
+        a_program_that_changes_its_root_goes_on_or_says_why_not,
     ]
 }
 
@@ -33,6 +35,7 @@ pub(crate) fn programs<S: Processes>() -> Vec<Program> {
         out_of_memory,
         deletes_itself,
         replaces_itself,
+        changes_its_root,
     ]
 }
 
@@ -224,4 +227,40 @@ fn a_deleted_program_goes_on<S: Processes>() {
 /// A program whose file was replaced goes on as what it was, and its workers are what it is.
 fn a_replaced_program_goes_on<S: Processes>() {
     elsewhere::<S>("replaces_itself");
+}
+
+/// As a daemon does once it has what it needs; and then its only worker dies.
+fn changes_its_root<S: Processes>() {
+    let pool = S::quiet_pool(1);
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+    let root = env::temp_dir();
+    if let Err(error) = rustix::process::chroot(&root) {
+        return println!("only root may: {error}");
+    }
+    env::set_current_dir("/").expect("it is a folder");
+    assert_eq!(pool.apply(square, 4).unwrap(), 16);
+    let lost = pool.apply(|_: u64| -> u64 { std::process::abort() }, 0);
+    assert_eq!(lost.unwrap_err().kind(), TaskErrorKind::WorkerLost);
+    // Although there is no /proc that shows it dying.
+    let ended = pool.stats().workers_ended;
+    assert_eq!(ended, BTreeMap::from([(ExitReason::Crashed, 1)]));
+    match pool.apply(square, 5) {
+        Ok(value) => println!("{value}"),
+        Err(error) => println!("{:?}: {error}", error.kind()),
+    }
+    pool.close();
+    pool.join().unwrap();
+}
+
+/// Workers that are forked need nothing that the new root has not. Others may, and then every task
+/// gets the reason, and what to do.
+fn a_program_that_changes_its_root_goes_on_or_says_why_not<S: Processes>() {
+    let lines = again::<S>("changes_its_root").lines();
+    if lines[0].starts_with("only root may") {
+        return println!("  {}", lines[0]);
+    }
+    let goes_on = lines[0] == "25";
+    let is_launch = lines[0].starts_with("Launch: ");
+    assert!(goes_on || is_launch && !S::IS_COPY, "{}", lines[0]);
+    assert!(goes_on || lines[0].contains("chroot"), "{}", lines[0]);
 }

@@ -39,6 +39,17 @@ impl Death {
     }
 }
 
+/// Whether a worker has not been ended by its pool, for nobody could hear it any more, but has died
+/// by itself. Where `/proc` does not show it (the program may have changed its root), a worker that
+/// is dying looks for a moment like one that lives and has closed its connection.
+pub(super) fn is_own_end(exit: Option<ExitStatus>) -> bool {
+    match exit {
+        Some(ExitStatus::Signal(_)) => exit != Some(SIGKILL),
+        Some(ExitStatus::Code(code)) => code != 0 && code != EXIT_UNHEARD,
+        None | Some(ExitStatus::Unknown | ExitStatus::Orphaned) => false,
+    }
+}
+
 /// What became of a worker; completes "the worker …".
 pub(super) fn fate(exit: Option<ExitStatus>, unheard: Option<Unheard>) -> Cow<'static, str> {
     let killed = || match exit {

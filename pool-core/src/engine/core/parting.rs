@@ -90,7 +90,7 @@ impl Core {
                 if !was_told_to_go {
                     self.notify.worker_lost();
                 }
-                let reason = self.reason_of_death(slot, was_told_to_go, false);
+                let reason = self.reason_of_death(slot, exit, was_told_to_go, false);
                 let begun = if self.scheduler.is_reclaimed(slot) {
                     channel.region().items_begun()
                 } else {

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::Core;
 use super::{Process, Token};
 use crate::backend::launcher::Readiness;
-use crate::engine::death::{Death, fate};
+use crate::engine::death::{Death, fate, is_own_end};
 use crate::engine::launch::Due;
 use crate::engine::lifecycle::Setback;
 use crate::engine::parent_channel::ParentChannel;
@@ -350,7 +350,7 @@ impl Core {
         }
         let begun = channel.region().items_begun();
         let shortage = self.shortage(slot, &channel, begun, exit);
-        let reason = self.reason_of_death(slot, expected, shortage.is_some());
+        let reason = self.reason_of_death(slot, Some(exit), expected, shortage.is_some());
         self.notify
             .worker_ended(&info, WorkerExit::new(exit, reason));
         let death = Death {
@@ -391,6 +391,7 @@ impl Core {
     pub(in crate::engine) fn reason_of_death(
         &self,
         slot: SlotId,
+        exit: Option<ExitStatus>,
         expected: bool,
         out_of_memory: bool,
     ) -> ExitReason {
@@ -406,7 +407,9 @@ impl Core {
             Some(Killed::ProtocolViolation) => ExitReason::ProtocolViolation,
             Some(Killed::Unresponsive) => ExitReason::Unresponsive,
             Some(Killed::Silent | Killed::Uninitialized) => ExitReason::StartFailed,
-            None if slot.unheard() == Some(Unheard::Closed) => ExitReason::Disconnected,
+            None if slot.unheard() == Some(Unheard::Closed) && !is_own_end(exit) => {
+                ExitReason::Disconnected
+            }
             None => match slot.setup() {
                 Setup::Ready if out_of_memory => ExitReason::OutOfMemory,
                 Setup::Ready => ExitReason::Crashed,
