@@ -26,6 +26,11 @@ fn g((x, y): (u64, u64)) -> u64 {
     x * y
 }
 
+fn count_by(k: &u64, from: u64, out: &Emitter<u64>) -> u64 {
+    let all = (0..from).map(|x| k * x);
+    all.take_while(|number| out.emit(*number).is_ok()).count() as u64
+}
+
 fn count_down(from: u64, out: &Emitter<u64>) -> u64 {
     let all = (1..=from).rev();
     all.take_while(|number| out.emit(*number).is_ok()).count() as u64
@@ -182,6 +187,10 @@ fn calls() -> Tested {
     }
     let mut values = pool.call(count_down).stream(3);
     assert!(values.by_ref().map(Result::unwrap).eq([3, 2, 1]));
+    assert_eq!(values.result()?, 3);
+    let k = 3;
+    let mut values = pool.call(count_by).context(k).stream(3);
+    assert_eq!(values.by_ref().collect::<Result<Vec<_>, _>>()?, [0, 3, 6]);
     assert_eq!(values.result()?, 3);
     let values = pool.call(count_down).buffer(8).stream(3);
     assert_eq!(values.result()?, 3);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use procpool::{Broadcast, Pool, SerialPool, TaskErrorKind};
+use procpool::{Broadcast, Emitter, Pool, SerialPool, TaskErrorKind};
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,6 +17,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
     tests![S:
         a_context_comes_with_each_item,
         a_context_goes_with_every_kind_of_call,
+        a_context_goes_with_a_stream,
         a_large_context_is_whole,
         a_context_may_have_handles_inside,
         calls_at_the_same_time_have_their_own,
@@ -25,6 +26,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         a_state_is_made_of_its_config,
         an_equal_config_finds_the_state,
         a_maker_that_panics_is_not_the_context,
+        a_state_of_a_config_goes_with_a_stream,
     ]
 }
 
@@ -77,6 +79,42 @@ fn a_context_goes_with_every_kind_of_call<S: Subject>() {
     let local: Result<u64, _> = call().imap_unordered_local(numbers.iter().copied()).sum();
     assert_eq!(local.unwrap(), 12);
     assert_eq!(call().measured().apply(4).outcome.unwrap(), 8);
+}
+
+/// Emits the rows from this one on, and says how many there are in all.
+fn rows_from(table: &BTreeMap<u64, String>, first: u64, out: &Emitter<String>) -> usize {
+    for row in table.range(first..).map(|(_, row)| row) {
+        out.emit(row.clone()).unwrap();
+    }
+    table.len()
+}
+
+/// Also a large one, and one that the worker cannot decode.
+fn a_context_goes_with_a_stream<S: Subject>() {
+    let pool = S::pool(1);
+    if !S::CARRIES_VALUES {
+        let mut values = pool.call(rows_from).context(table(1)).stream(0);
+        let error = values.next().unwrap().unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::Invalid, "{error}");
+        return;
+    }
+    for rows in [0, 3, 2_000] {
+        let call = pool.call(rows_from).context(table(rows));
+        let mut values = call.buffer(7).stream(1);
+        for row in 1..rows {
+            assert_eq!(values.next(), Some(Ok(format!("row {row}"))));
+        }
+        assert_eq!(values.next(), None);
+        assert_eq!(values.result(), Ok(rows as usize));
+    }
+    let call = pool.call(|k: &u64, x: u64, out: &Emitter<u64>| out.emit(k * x).is_ok());
+    let mut values = call.context(3).stream(4);
+    assert_eq!(values.next(), Some(Ok(12)));
+    assert_eq!(values.result(), Ok(true));
+    let call = pool.call(|_: &Broken, (): (), _: &Emitter<u64>| ());
+    let mut values = call.context(Broken::Arriving).stream(());
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
 }
 
 fn a_large_context_is_whole<S: Subject>() {
@@ -237,6 +275,31 @@ fn an_equal_config_finds_the_state<S: Subject>() {
         assert_eq!(call(rows), (rows as usize, 1));
         assert_eq!(call(rows), (rows as usize, 2));
         assert_eq!(call(rows + 1), (rows as usize + 1, 1));
+    }
+}
+
+/// It is the state that calls without values have.
+fn a_state_of_a_config_goes_with_a_stream<S: Subject>() {
+    if !S::CARRIES_VALUES {
+        return;
+    }
+    let emit = |state: &mut Counted, times: u64, out: &Emitter<(u64, u64)>| {
+        for _ in 0..times {
+            out.emit(count(state, ())).unwrap();
+        }
+    };
+    let pool = S::pool(1);
+    let values = |config: u64, times| {
+        let values = pool.call(emit).state_from(make, config).stream(times);
+        values.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    assert_eq!(values(7, 2), [(7, 1), (7, 2)]);
+    assert_eq!(values(8, 1), [(8, 1)], "another one");
+    // A pool without processes runs a stream in a thread of its own.
+    if S::HAS_WORKERS {
+        assert_eq!(values(8, 1), [(8, 2)], "it stays");
+        let plain = pool.call(count).state_from(make, 8).apply(());
+        assert_eq!(plain, Ok((8, 3)));
     }
 }
 

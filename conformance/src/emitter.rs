@@ -5,10 +5,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use futures_core::FusedStream;
-use procpool::{Disconnected, Emitter, Pool, StreamHandle, TaskErrorKind};
+use procpool::{Broadcast, Disconnected, Emitter, Fd, Pool, StreamHandle, TaskErrorKind};
 use serde::{Deserialize, Serialize};
 
 use crate::backends::{Builder, Processes, Subject};
+use crate::descriptors::{file_of, read};
 use crate::failure_modes::{Fate, strike};
 use crate::file_barrier::{self, Gate, Tally};
 use crate::futures::{block_on, next};
@@ -19,7 +20,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
     if !S::CARRIES_VALUES {
         return tests![S: it_says_that_it_carries_none];
     }
-    tests![S:
+    let mut tests = tests![S:
         values_come_in_order_and_then_the_result,
         a_value_comes_before_the_next_one_is_made,
         there_may_be_no_values,
@@ -41,7 +42,19 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         streams_are_read_in_any_order,
         values_are_awaited,
         a_stream_that_is_dropped_ends_the_task,
-    ]
+        a_value_may_be_shared,
+        a_value_may_have_what_came_with_the_argument,
+    ];
+    if S::PASSES_DESCRIPTORS {
+        tests.extend(tests![S:
+            a_value_may_have_descriptors,
+            descriptors_that_nobody_reads_are_closed,
+            too_many_descriptors_in_a_value,
+        ]);
+    } else {
+        tests.extend(tests![S: a_descriptor_in_a_value_goes_to_no_other_machine]);
+    }
+    tests
 }
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
@@ -56,6 +69,9 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         join_waits_for_no_reader,
         a_value_that_is_too_large_ends_the_task,
         other_tasks_run_beside,
+        handles_outlive_a_crash,
+        a_handle_of_the_argument_outlives_a_crash,
+        many_shared_values_arrive,
     ]
 }
 
@@ -618,4 +634,184 @@ fn other_tasks_run_beside<S: Processes>() {
     assert_eq!(beside.next(), Some(Ok(7)));
     assert_eq!(beside.result().unwrap(), Ok(()));
     assert_eq!(values.by_ref().take(100).count(), 100);
+}
+
+fn shared(number: u64) -> Broadcast<[u64]> {
+    Broadcast::new(vec![number; 1000]).expect("there is memory")
+}
+
+/// A number, and for most of them memory.
+type Numbered = (u64, Option<Broadcast<[u64]>>);
+
+/// Emits shared memory of its own, inside of other values, among values that have none.
+fn emit_shared(count: u64, out: &Emitter<Numbered>) -> Broadcast<[u64]> {
+    for number in 0..count {
+        out.emit((number, (number % 3 > 0).then(|| shared(number))))
+            .unwrap();
+    }
+    shared(count)
+}
+
+fn assert_shared(values: &mut StreamHandle<Numbered, Broadcast<[u64]>>) {
+    for (expected, value) in (0..).zip(values) {
+        let (number, shared) = value.unwrap();
+        assert_eq!((number, shared.is_some()), (expected, expected % 3 > 0));
+        assert!(shared.is_none_or(|it| *it == [number; 1000]));
+    }
+}
+
+fn a_value_may_be_shared<S: Subject>() {
+    let pool = S::pool(1);
+    for buffer in [1, 2, 40] {
+        let mut values = pool.call(emit_shared).buffer(buffer).stream(30);
+        assert_shared(&mut values);
+        assert_eq!(*values.result().unwrap(), [30; 1000]);
+    }
+    // What was read stays, and what was not is given up.
+    let mut values = pool.call(emit_shared).buffer(20).stream(10);
+    let first: Vec<_> = values.by_ref().take(3).map(Result::unwrap).collect();
+    drop(values);
+    assert_eq!(*first[2].1.clone().unwrap(), [2; 1000]);
+    let result = pool.call(emit_shared).stream(10).result();
+    assert_eq!(*result.unwrap(), [10; 1000]);
+}
+
+/// They are read when the task has ended and the caller has let go of it.
+fn a_value_may_have_what_came_with_the_argument<S: Subject>() {
+    let task = |given: Broadcast<[u64]>, out: &Emitter<Broadcast<[u64]>>| {
+        for _ in 0..3 {
+            out.emit(given.clone()).unwrap();
+        }
+    };
+    let pool = S::pool(1);
+    let given = pool.broadcast(vec![5_u64; 1000]).unwrap();
+    let mut values = pool.call(task).stream(given);
+    // The pool has one worker, or the calling thread.
+    assert_eq!(pool.apply(|x: u64| x, 3), Ok(3));
+    for _ in 0..3 {
+        assert_eq!(*values.next().unwrap().unwrap(), [5; 1000]);
+    }
+    assert!(values.next().is_none());
+}
+
+/// Emits files, alone and in a vector, with their numbers in them.
+fn emit_files(count: usize, out: &Emitter<(usize, Vec<Fd>)>) -> Option<Fd> {
+    for number in 0..count {
+        let files = (0..number % 4).map(|at| file_of(&format!("{number}, {at}")));
+        out.emit((number, files.collect())).unwrap();
+    }
+    Some(file_of("the result"))
+}
+
+fn a_value_may_have_descriptors<S: Subject>() {
+    let pool = S::pool(1);
+    for buffer in [1, 3, 100] {
+        let mut values = pool.call(emit_files).buffer(buffer).stream(50);
+        for expected in 0..50 {
+            let (number, files) = values.next().unwrap().unwrap();
+            assert_eq!((number, files.len()), (expected, expected % 4));
+            for (at, file) in files.into_iter().enumerate() {
+                assert_eq!(read(file), format!("{number}, {at}"));
+            }
+        }
+        assert!(values.next().is_none());
+        assert_eq!(values.result().unwrap().map(read).unwrap(), "the result");
+    }
+}
+
+fn descriptors_that_nobody_reads_are_closed<S: Subject>() {
+    /// Emits the writing ends of a pipe until nobody wants more.
+    fn emit_ends(end: Fd, out: &Emitter<Fd>) {
+        let end = end.into_owned();
+        while out.emit(end.try_clone().unwrap().into()).is_ok() {}
+    }
+    let pool = S::pool(1);
+    for read in [0, 2] {
+        let (mut hear, say) = std::io::pipe().unwrap();
+        let mut values = pool.call(emit_ends).buffer(8).stream(say.into());
+        assert_eq!(values.by_ref().take(read).count(), read);
+        drop(values);
+        // It ends when all are closed.
+        let end = std::io::Read::read(&mut hear, &mut [0]).unwrap();
+        assert_eq!(end, 0);
+    }
+}
+
+fn too_many_descriptors_in_a_value<S: Subject>() {
+    let task = |(), out: &Emitter<Vec<Fd>>| {
+        out.emit(vec![file_of("a few")]).unwrap();
+        let _ = out.emit((0..129).map(|_| file_of("")).collect());
+    };
+    let pool = S::pool(1);
+    let mut values = pool.call(task).stream(());
+    assert_eq!(values.next().unwrap().unwrap().len(), 1);
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Encode, "{error}");
+    assert!(error.to_string().contains("128 descriptors"), "{error}");
+    assert!(values.next().is_none());
+}
+
+fn a_descriptor_in_a_value_goes_to_no_other_machine<S: Subject>() {
+    let pool = S::pool(1);
+    let mut values = pool.call(emit_files).stream(2);
+    assert_eq!(values.next().unwrap().unwrap().0, 0);
+    // Unless that machine is this very process, which may still have it.
+    if let Err(error) = values.next().unwrap() {
+        assert_eq!(error.kind(), TaskErrorKind::Decode, "{error}");
+        assert!(error.to_string().contains("another machine"), "{error}");
+    }
+}
+
+/// What was emitted whole is whole.
+fn handles_outlive_a_crash<S: Processes>() {
+    let task = |fate: Fate, out: &Emitter<(Fd, Broadcast<[u64]>)>| {
+        for number in 0..5 {
+            let text = format!("file {number}");
+            out.emit((file_of(&text), shared(number))).unwrap();
+        }
+        strike(fate).unwrap();
+    };
+    let pool = S::quiet_pool(1);
+    for fate in Fate::DEADLY {
+        let mut values = pool.call(task).stream(fate);
+        for number in 0..5 {
+            let (file, shared) = values.next().unwrap().unwrap();
+            assert_eq!(read(file), format!("file {number}"));
+            assert_eq!(*shared, [number; 1000]);
+        }
+        let error = values.next().unwrap().unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+        assert!(values.next().is_none());
+    }
+}
+
+/// Nobody else has it by then.
+fn a_handle_of_the_argument_outlives_a_crash<S: Processes>() {
+    let task = |given: Broadcast<[u64]>, out: &Emitter<Broadcast<[u64]>>| -> u8 {
+        out.emit(given).unwrap();
+        std::process::abort()
+    };
+    let pool = S::quiet_pool(1);
+    let given = pool.broadcast(vec![5_u64; 1000]).unwrap();
+    let mut values = pool.call(task).stream(given);
+    // The task has ended.
+    assert_eq!(pool.apply(|x: u64| x, 3), Ok(3));
+    assert_eq!(*values.next().unwrap().unwrap(), [5; 1000]);
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost, "{error}");
+}
+
+/// More than a process may have descriptors, of which few are unread at a time.
+fn many_shared_values_arrive<S: Processes>() {
+    let task = |count: u64, out: &Emitter<(Broadcast<[u64]>, Fd)>| {
+        for number in 0..count {
+            out.emit((shared(number), file_of(""))).unwrap();
+        }
+    };
+    let pool = S::pool(1);
+    let mut values = pool.call(task).buffer(4).stream(3000);
+    for number in 0..3000 {
+        assert_eq!(*values.next().unwrap().unwrap().0, [number; 1000]);
+    }
+    assert!(values.next().is_none());
 }

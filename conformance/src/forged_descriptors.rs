@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use procpool::{Broadcast, Fd, Pool, Stateless, TaskError, TaskErrorKind};
+use procpool::{Broadcast, Emitter, Fd, Pool, Stateless, TaskError, TaskErrorKind};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::backends::Processes;
@@ -24,6 +24,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         what_is_no_memory,
         memory_that_can_change,
         a_name_that_is_in_use,
+        of_an_emitted_value,
         packets_of_rubbish,
         a_thousand_descriptors_take_none_of_the_parents,
         a_flood_costs_its_own_results,
@@ -32,6 +33,8 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 
 /// The kind of a packet that has what stands in a result: see `pool-core/src/passing/message.rs`.
 const RESULT: u32 = 4;
+/// In which byte of a record's head which bit says that it is a value that the task has emitted.
+const EMITTED: (usize, u8) = (11, 1 << 6);
 /// The number of a worker's first item.
 const FIRST: u64 = 1;
 
@@ -172,6 +175,27 @@ fn a_name_that_is_in_use<S: Processes>() {
     violation::<S>(|()| forge(FIRST, 2, &[12, 12]));
 }
 
+/// The parent takes no packet for it that is not what the record says.
+fn of_an_emitted_value<S: Processes>() {
+    let forge = |sent: usize, _: &Emitter<Vec<Fd>>| -> u8 {
+        let files = files(sent);
+        let borrowed: Vec<_> = files.iter().map(|it| it.as_fd()).collect();
+        assert!(send(&head(FIRST), &borrowed));
+        let mut record = vector(&[17, 18]);
+        record[EMITTED.0] |= EMITTED.1;
+        answer(&record)
+    };
+    for (sent, taken) in [(2, 1), (1, 0), (0, 0), (3, 0)] {
+        let pool = S::pool(1);
+        let mut values = pool.call(forge).stream(sent);
+        // What follows is no outcome, so that an honest one fails as well, but later.
+        let come = values.by_ref().map_while(Result::ok);
+        assert_eq!(come.count(), taken, "{sent}");
+        assert_violation(values.result());
+        assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
+    }
+}
+
 fn packets_of_rubbish<S: Processes>() {
     violation::<S>(|()| {
         assert!(send(&[255; 100], &[]));
@@ -226,4 +250,12 @@ fn a_flood_costs_its_own_results<S: Processes>() {
     // Memory can be had otherwise.
     let shared = pool.apply(|()| Broadcast::new("shared").expect("memory"), ());
     assert_eq!(&*shared.unwrap(), "shared");
+    let emit = |count: u64, out: &Emitter<Broadcast<[u64]>>| {
+        (0..count).all(|it| out.emit(Broadcast::new(vec![it]).expect("memory")).is_ok())
+    };
+    let mut values = pool.call(emit).buffer(2).stream(10);
+    for number in 0..10 {
+        assert_eq!(*values.next().unwrap().unwrap(), [number]);
+    }
+    assert_eq!(values.result(), Ok(true));
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use procpool::{Pool, TaskErrorKind};
+use procpool::{Emitter, Pool, TaskErrorKind};
 
 use crate::backends::{Builder, Processes, Subject};
 use crate::file_barrier::{self, Gate, Tally};
@@ -20,6 +20,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
         a_maker_that_panics_fails_its_item,
         a_task_that_panics_loses_the_state,
         a_state_goes_with_every_kind_of_call,
+        a_state_goes_with_a_stream,
     ]
 }
 
@@ -29,6 +30,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_state_is_dropped_before_the_finalizer,
         a_destructor_that_panics_keeps_no_other_from_running,
         a_dump_names_the_users_function,
+        a_dump_names_the_users_function_that_emits,
     ]
 }
 
@@ -118,6 +120,38 @@ fn a_state_goes_with_every_kind_of_call<S: Subject>() {
     assert_eq!(lazily.unwrap(), [5, 6]);
     let measured = pool.call(count).measured().state(zero).apply(1);
     assert_eq!(measured.outcome.unwrap(), 7);
+}
+
+fn a_state_goes_with_a_stream<S: Subject>() {
+    fn emit(calls: &mut u64, times: u64, out: &Emitter<u64>) -> u64 {
+        assert!(times > 0, "no times");
+        for _ in 0..times {
+            out.emit(count(calls, 1)).unwrap();
+        }
+        *calls
+    }
+    let pool = S::pool(1);
+    let mut values = pool.call(emit).state(zero).buffer(2).stream(5);
+    if !S::CARRIES_VALUES {
+        let error = values.next().unwrap().unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::Invalid, "{error}");
+        return;
+    }
+    let read: Result<Vec<_>, _> = values.by_ref().collect();
+    assert_eq!(read.unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(values.result(), Ok(5));
+    if S::HAS_WORKERS {
+        // It is that of other calls, and is lost by a panic.
+        assert_eq!(pool.call(count).state(zero).apply(10), Ok(15));
+        assert_eq!(pool.call(emit).state(zero).stream(1).result(), Ok(16));
+        let mut values = pool.call(emit).state(zero).stream(0);
+        assert!(values.next().unwrap().unwrap_err().is_panic());
+        assert_eq!(pool.call(emit).state(zero).stream(1).result(), Ok(1));
+    }
+    let broken = || -> u64 { panic!("the library is missing") };
+    let mut values = pool.call(emit).state(broken).stream(1);
+    let error = values.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::State, "{error}");
 }
 
 fn each_worker_makes_one<S: Processes>() {
@@ -224,5 +258,21 @@ fn a_dump_names_the_users_function<S: Processes>() {
     gate.open();
     handle.get().unwrap();
     assert!(dump.contains("state::wait_here"), "{dump}");
+    assert!(!dump.contains("stateful"), "{dump}");
+}
+
+fn wait_there(_: &mut u64, ticket: String, _: &Emitter<u64>) {
+    file_barrier::pass(&ticket);
+}
+
+fn a_dump_names_the_users_function_that_emits<S: Processes>() {
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let values = pool.call(wait_there).state(zero).stream(gate.ticket());
+    gate.wait_for(1);
+    let dump = pool.dump().to_string();
+    gate.open();
+    values.result().unwrap();
+    assert!(dump.contains("state::wait_there"), "{dump}");
     assert!(!dump.contains("stateful"), "{dump}");
 }

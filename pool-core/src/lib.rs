@@ -111,6 +111,7 @@ pub use task::tracer_slot::TracerSlot;
 pub use value::json::Json;
 pub use value::portable::Portable;
 pub use worker::Resource;
+pub use worker::arguments::{AndEmitter, Argument, Arguments, Emitting, TakesContext, TakesState};
 pub use worker::cancel_flag::CancelFlag;
 pub use worker::emitter::{Disconnected, Emitter};
 #[doc(hidden)]

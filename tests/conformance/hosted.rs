@@ -89,6 +89,18 @@ fn carried(content: &BroadcastContent) -> BroadcastContent {
     BroadcastContent::new(content.bytes()).expect("there is memory")
 }
 
+/// The same outcome here, with what it needs.
+fn brought(outcome: &Outcome, completion: &Completion) -> Outcome {
+    let mut here = Outcome::from_bytes(&outcome.to_bytes()).expect("it is an outcome");
+    let missing = completion.missing(&here);
+    for content in outcome.contents() {
+        if missing.contains(&content.id()) {
+            assert!(here.provide(&carried(&content)));
+        }
+    }
+    here
+}
+
 /// Takes the values that a task emits from there to here, as they are read here.
 async fn carry(there: &Submitted, here: &Completion) {
     loop {
@@ -96,8 +108,7 @@ async fn carry(there: &Submitted, here: &Completion) {
         let Some(value) = poll_fn(|context| there.poll_value(context)).await else {
             return;
         };
-        let value = Outcome::from_bytes(&value.to_bytes()).expect("it is an outcome");
-        if !here.emit(value) {
+        if !here.emit(brought(&value, here)) {
             // Nobody wants any more.
             return;
         }
@@ -117,15 +128,8 @@ impl Executor for Hosting {
         let completion = Arc::new(completion);
         let weak = Arc::downgrade(&completion);
         let deliver = move |index: usize, outcome: Outcome| {
-            let mut here = Outcome::from_bytes(&outcome.to_bytes()).expect("it is an outcome");
-            let missing = completion.missing(&here);
-            for content in outcome.contents() {
-                if missing.contains(&content.id()) {
-                    assert!(here.provide(&carried(&content)));
-                }
-            }
             completion
-                .complete(index, here)
+                .complete(index, brought(&outcome, &completion))
                 .expect("each item has one outcome");
         };
         let submitted = match there.options().emits {

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use super::peer::Peer;
-use super::record_reader::{Due, Payload, Record};
+use super::record_reader::{Due, Offering, Payload, Record};
 use super::scheduler::Scheduler;
 use super::slot_id::SlotId;
 use super::work_unit::Done;
-use crate::codec::{CodecError, Memory};
+use crate::broadcast::Belongings;
+use crate::codec::CodecError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::buffer::Buffer;
 use crate::shm::item_timing::ItemTiming;
+use crate::shm::protocol::RecordKind;
 use crate::shm::region::Region;
 use crate::shm::ring::Corrupt;
 use crate::sys;
@@ -96,39 +98,68 @@ impl Booking<'_> {
         Ok(())
     }
 
-    /// Books a result that comes with an offer of memory or descriptors, and takes that. Gives the
-    /// record back if the worker is dead, and took with it what it offered: the item is the one
-    /// that was lost.
-    pub(super) fn book_offer(&mut self, record: Memory) -> Result<Option<Memory>, Corrupt> {
+    /// Books a result, or an emitted value, that comes by this region with an offer of memory or
+    /// descriptors, and takes that. Gives it back if the worker is dead, and took with it what it
+    /// offered: the item is the one that was lost.
+    pub(super) fn book_offer(
+        &mut self,
+        offer: Offering,
+        region: &Arc<Region>,
+    ) -> Result<Option<Offering>, Corrupt> {
         let flight = self.scheduler.front_flight_mut(self.slot);
-        let flight = flight.ok_or(Corrupt)?;
-        let (number, chunk) = (flight.next_item(), &mut flight.unit);
-        match self.peer.take_offering(record.as_slice(), number, chunk)? {
-            None => return Ok(Some(record)),
-            Some(Ok(length)) => {
-                let mut bytes = record.into_bytes();
-                bytes.truncate(length);
-                take_value(self.outcome(length)?, bytes);
-            }
-            Some(Err(error)) => self.outcome(0)?.push_error(error),
+        let flight = flight.filter(|it| !it.is_done()).ok_or(Corrupt)?;
+        let number = flight.next_item();
+        if flight.unit.is_initializer {
+            return Err(Corrupt);
+        }
+        let mut belongings = Belongings::default();
+        let record = offer.record.as_slice();
+        let taken = self.peer.take_offering(record, number, &mut belongings)?;
+        let Some(taken) = taken else {
+            return Ok(Some(offer));
+        };
+        let taken = taken.map(|length| {
+            let mut bytes = offer.record.into_bytes();
+            bytes.truncate(length);
+            bytes
+        });
+        if offer.kind == RecordKind::SharedEmitted {
+            let value = taken.map(|bytes| Bytes::from(bytes).with(belongings));
+            self.emitted(value, region)?;
+            return Ok(None);
+        }
+        if !belongings.is_empty() {
+            flight.unit.offered_mut().extend(belongings);
+        }
+        match taken {
+            Ok(bytes) => take_value(self.outcome(bytes.len())?, bytes),
+            Err(error) => self.outcome(0)?.push_error(error),
         }
         Ok(None)
     }
 
     /// Books a value that the running item has emitted, which came by this region. `Err`: it has so
     /// many bytes that there is no memory for them.
-    #[cold]
     pub(super) fn book_emitted(
         &mut self,
         value: Result<Vec<u8>, u64>,
+        region: &Arc<Region>,
+    ) -> Result<(), Corrupt> {
+        let value = value.map(Bytes::from);
+        let value = value.map_err(|bytes| no_memory(bytes, self.peer.info));
+        self.emitted(value, region)
+    }
+
+    #[cold]
+    fn emitted(
+        &mut self,
+        value: Result<Bytes, TaskError>,
         region: &Arc<Region>,
     ) -> Result<(), Corrupt> {
         let front = self.scheduler.front(self.slot);
         let front = front.filter(|front| !front.is_done()).ok_or(Corrupt)?;
         let item = front.next_item();
         let emissions = front.unit.emissions().ok_or(Corrupt)?;
-        let value = value.map(Bytes::from);
-        let value = value.map_err(|bytes| no_memory(bytes, self.peer.info));
         if emissions.push(value, region, item).map_err(|_| Corrupt)? {
             self.drained.awaited.extend(front.unit.sink().cloned());
         }

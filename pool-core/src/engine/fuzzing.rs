@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use super::booking::{Booking, Drained};
 use super::parent_channel::ParentChannel;
 use super::peer::Peer;
-use super::record_reader::{Due, Record, RecordReader, Step};
+use super::record_reader::{Due, Offering, Record, RecordReader, Step};
 use super::scheduler::Scheduler;
 use super::slot_id::SlotId;
 use super::work::Delivery;
@@ -126,8 +126,11 @@ fn read_all(
             Step::End | Step::Part { more: false } => return Ok(()),
             Step::Part { more: true } => assert!(ring.seen() < seen, "something was taken"),
             Step::Record(record) => check(&record, due),
-            Step::Offer(_) => assert!(is_outcome, "not for {due:?}"),
-            Step::Emitted(_) => {
+            Step::Offer(Offering {
+                kind: RecordKind::SharedResult,
+                ..
+            }) => assert!(is_outcome, "not for {due:?}"),
+            Step::Offer(_) | Step::Emitted(_) => {
                 let may_emit = matches!(due, Due::Outcome { may_emit: true, .. });
                 assert!(may_emit, "not for {due:?}");
             }
@@ -197,8 +200,9 @@ impl Rig {
                 self.write(bytes);
             }
             1 => {
-                let kind = match input.byte() % 9 {
+                let kind = match input.byte() % 10 {
                     7 | 8 => RecordKind::Emitted,
+                    9 => RecordKind::SharedEmitted,
                     0 => RecordKind::Failure,
                     1 => RecordKind::Time,
                     2 => RecordKind::Bulk,
@@ -512,6 +516,7 @@ mod tests {
             (RecordKind::Failure, 1 << 40),
             (RecordKind::Time, u64::MAX),
             (RecordKind::Emitted, 1 << 40),
+            (RecordKind::SharedEmitted, 1 << 40),
         ] {
             let mut rig = Rig::new(None);
             rig.write(&head(kind, len));

@@ -319,11 +319,11 @@ impl ParentChannel {
                         return Ok(false);
                     }
                 }
-                Step::Offer(record) => {
-                    let Some(record) = booking.book_offer(record)? else {
+                Step::Offer(offer) => {
+                    let Some(offer) = booking.book_offer(offer, &self.region)? else {
                         return Ok(true);
                     };
-                    self.reader.put_back(record);
+                    self.reader.put_back(offer);
                     return Ok(false);
                 }
                 Step::Emitted(value) => {

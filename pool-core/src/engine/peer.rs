@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use super::worker_process::Process;
 use crate::backend::launcher::WorkerHandle;
-use crate::broadcast::SharedResult;
+use crate::broadcast::{Belongings, SharedResult};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::passing::{self, Arrived, ResultFiles};
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::ring::Corrupt;
 use crate::sys;
-use crate::task::chunk::Chunk;
 
 /// See the module.
 #[derive(Clone, Copy)]
@@ -41,22 +40,19 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Takes what the worker offers with an item's result, and gives it to the chunk. Says how many
-    /// bytes of the record are the result, or why there is none. `None`: the worker is dead, and
-    /// took it with it.
+    /// Takes what the worker offers with an item's result, or with a value that the item has
+    /// emitted. Says how many bytes of the record are the result, or why there is none. `None`: the
+    /// worker is dead, and took it with it.
     pub(super) fn take_offering(
         self,
         record: &[u8],
         number: u64,
-        chunk: &mut Chunk,
+        belongings: &mut Belongings,
     ) -> Result<Option<Result<usize, TaskError>>, Corrupt> {
         let offering = SharedResult::read(record).ok_or(Corrupt)?;
-        if chunk.is_initializer {
-            return Err(Corrupt);
-        }
         let taken = match offering.sent() {
-            Some(count) => self.receive(&offering, number, count, chunk)?,
-            None => match self.open(&offering, chunk) {
+            Some(count) => self.receive(&offering, number, count, belongings)?,
+            None => match self.open(&offering, belongings) {
                 Some(opened) => opened,
                 None => return Ok(None),
             },
@@ -76,7 +72,7 @@ impl<'a> Peer<'a> {
         offering: &SharedResult,
         number: u64,
         count: usize,
-        chunk: &mut Chunk,
+        belongings: &mut Belongings,
     ) -> Result<Result<(), String>, Corrupt> {
         let socket = self.socket.ok_or(Corrupt)?;
         let files = match passing::receive_result(socket, number, count) {
@@ -91,7 +87,6 @@ impl<'a> Peer<'a> {
             }
         };
         let mut files = files.into_iter();
-        let belongings = chunk.offered_mut();
         let taken = offering.take(&mut files).and_then(|all| {
             all.into_iter()
                 .try_for_each(|it| it.enter(&mut belongings.memory).map(|_| ()))
@@ -114,7 +109,11 @@ impl<'a> Peer<'a> {
     }
 
     /// Opens the memory in the worker. `None`: that is dead.
-    fn open(self, offering: &SharedResult, chunk: &mut Chunk) -> Option<Result<(), String>> {
+    fn open(
+        self,
+        offering: &SharedResult,
+        belongings: &mut Belongings,
+    ) -> Option<Result<(), String>> {
         let pid = self.info.pid();
         let opened = offering.open(pid);
         // A dying process loses its descriptors before it is dead.
@@ -126,10 +125,9 @@ impl<'a> Peer<'a> {
             Ok(false) => opened,
             Err(error) => Err(format!("cannot ask whether the worker is alive: {error}")),
         };
-        let memory = &mut chunk.offered_mut().memory;
         Some(opened.and_then(|all| {
             all.into_iter()
-                .try_for_each(|it| it.enter(memory).map(|_| ()))
+                .try_for_each(|it| it.enter(&mut belongings.memory).map(|_| ()))
         }))
     }
 

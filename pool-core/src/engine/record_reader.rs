@@ -49,11 +49,19 @@ pub(super) enum Step {
     Part { more: bool },
     /// A whole record.
     Record(Record<'static>),
-    /// The result of an item, and behind it what the worker offers with it.
-    Offer(Memory),
+    /// The result of an item, or a value that it has emitted, and behind it what the worker offers
+    /// with it.
+    Offer(Offering),
     /// A value that an item has emitted. `Err`: it has so many bytes that there is no memory for
     /// them.
     Emitted(Result<Vec<u8>, u64>),
+}
+
+/// A record that comes with an offer.
+pub(super) struct Offering {
+    /// [`SharedResult`](RecordKind::SharedResult) or [`SharedEmitted`](RecordKind::SharedEmitted).
+    pub(super) kind: RecordKind,
+    pub(super) record: Memory,
 }
 
 /// A whole record.
@@ -244,6 +252,10 @@ impl RecordReader {
                 let may_emit = matches!(due, Due::Outcome { may_emit: true, .. });
                 may_emit && head.len <= self.max_result
             }
+            RecordKind::SharedEmitted => {
+                let may_emit = matches!(due, Due::Outcome { may_emit: true, .. });
+                may_emit && head.len <= self.max_result.saturating_add(MAX_OFFERED_BYTES)
+            }
         }
     }
 
@@ -309,8 +321,11 @@ impl RecordReader {
                 let bytes = memory.map(Memory::into_bytes);
                 return Ok(Step::Emitted(bytes.ok_or(partial.len)));
             }
+            (RecordKind::SharedEmitted, None) => return Ok(Step::Emitted(Err(partial.len))),
             (_, None) => Record::NoMemory(partial.len),
-            (RecordKind::SharedResult, Some(memory)) => return Ok(Step::Offer(memory)),
+            (kind @ (RecordKind::SharedResult | RecordKind::SharedEmitted), Some(record)) => {
+                return Ok(Step::Offer(Offering { kind, record }));
+            }
             (RecordKind::Bulk, Some(memory)) => Record::Bulk(partial.prefix, memory),
             (kind, Some(memory)) => record(kind, Payload::Owned(memory.into_bytes()), due)?,
         };
@@ -319,13 +334,13 @@ impl RecordReader {
 
     /// What is offered cannot be taken now: it is what comes next again.
     #[cold]
-    pub(super) fn put_back(&mut self, offer: Memory) {
+    pub(super) fn put_back(&mut self, offer: Offering) {
         self.partial = Some(Partial {
-            kind: RecordKind::SharedResult,
+            kind: offer.kind,
             left: 0,
             prefix: [0; 8],
-            len: offer.as_slice().len() as u64,
-            memory: Some(offer),
+            len: offer.record.as_slice().len() as u64,
+            memory: Some(offer.record),
         });
     }
 
@@ -374,7 +389,10 @@ fn record(kind: RecordKind, bytes: Payload<'_>, due: Due) -> Result<Record<'_>, 
         },
         RecordKind::Failure => Record::Failure(bytes),
         // Never short, and not without memory of their own.
-        RecordKind::Bulk | RecordKind::SharedResult | RecordKind::Emitted => return Err(Corrupt),
+        RecordKind::Bulk
+        | RecordKind::SharedResult
+        | RecordKind::Emitted
+        | RecordKind::SharedEmitted => return Err(Corrupt),
     })
 }
 
@@ -448,7 +466,13 @@ mod tests {
                 }
                 match self.reader.long(&mut self.ring, due)? {
                     Step::Record(record) => all.push(read(record)),
-                    Step::Offer(memory) => all.push(("offer", memory.as_slice().to_vec())),
+                    Step::Offer(offer) => {
+                        let name = match offer.kind {
+                            RecordKind::SharedEmitted => "emitted offer",
+                            _ => "offer",
+                        };
+                        all.push((name, offer.record.as_slice().to_vec()));
+                    }
                     Step::Emitted(bytes) => all.push(("emitted", bytes.expect("memory"))),
                     Step::Part { more: true } => {}
                     Step::Part { more: false } | Step::End => break,
@@ -500,7 +524,9 @@ mod tests {
             let offer = bytes_of(RecordKind::SharedResult, &bytes);
             all.push((offer, ("offer", bytes.clone())));
             let emitted = bytes_of(RecordKind::Emitted, &bytes);
-            all.push((emitted, ("emitted", bytes)));
+            all.push((emitted, ("emitted", bytes.clone())));
+            let emitted = bytes_of(RecordKind::SharedEmitted, &bytes);
+            all.push((emitted, ("emitted offer", bytes)));
         }
         let numbers = [&prefix(LARGE_BYTES)[..], &[7; LARGE_BYTES]].concat();
         let mut expected = numbers.clone();
@@ -559,6 +585,7 @@ mod tests {
             ),
             (RecordKind::Emitted, &[1; 8], &[STREAM]),
             (RecordKind::Emitted, &[], &[STREAM]),
+            (RecordKind::SharedEmitted, &[1; 8], &[STREAM]),
             (RecordKind::Time, &[1; 8], &[Due::Time]),
             (RecordKind::Time, &timing, &[MEASURED]),
             (RecordKind::Time, &[], &[]),
@@ -591,6 +618,7 @@ mod tests {
             (RecordKind::SharedResult, LIMIT + MAX_OFFERED_BYTES),
             (RecordKind::Failure, MAX_FAILURE_BYTES),
             (RecordKind::Emitted, LIMIT),
+            (RecordKind::SharedEmitted, LIMIT + MAX_OFFERED_BYTES),
         ] {
             for (len, is_read) in [
                 (longest, true),
@@ -617,6 +645,7 @@ mod tests {
             RecordKind::Value,
             RecordKind::SharedResult,
             RecordKind::Emitted,
+            RecordKind::SharedEmitted,
         ] {
             let mut rig = Rig::new();
             rig.write(&head(kind, u64::MAX >> 2));
@@ -656,24 +685,29 @@ mod tests {
 
     #[test]
     fn what_was_put_back_comes_next_again() {
-        let mut rig = Rig::new();
-        rig.write(&bytes_of(RecordKind::SharedResult, &[5; 100]));
-        rig.write(&bytes_of(RecordKind::Value, &[6]));
-        let Rig { reader, ring, .. } = &mut rig;
-        assert!(matches!(
-            reader.long(ring, OUTCOME),
-            Ok(Step::Part { more: true })
-        ));
-        for _ in 0..3 {
-            assert!(matches!(reader.short(ring, OUTCOME), Ok(None)));
-            let Ok(Step::Offer(offer)) = reader.long(ring, OUTCOME) else {
-                panic!("it is an offer");
-            };
-            assert_eq!(offer.as_slice(), [5; 100]);
-            reader.put_back(offer);
+        for (kind, name) in [
+            (RecordKind::SharedResult, "offer"),
+            (RecordKind::SharedEmitted, "emitted offer"),
+        ] {
+            let mut rig = Rig::new();
+            rig.write(&bytes_of(kind, &[5; 100]));
+            rig.write(&bytes_of(RecordKind::Value, &[6]));
+            let Rig { reader, ring, .. } = &mut rig;
+            assert!(matches!(
+                reader.long(ring, STREAM),
+                Ok(Step::Part { more: true })
+            ));
+            for _ in 0..3 {
+                assert!(matches!(reader.short(ring, STREAM), Ok(None)));
+                let Ok(Step::Offer(offer)) = reader.long(ring, STREAM) else {
+                    panic!("it is an offer");
+                };
+                assert_eq!(offer.record.as_slice(), [5; 100]);
+                reader.put_back(offer);
+            }
+            let all = [(name, vec![5; 100]), ("value", vec![6])];
+            assert_eq!(rig.read(STREAM), Ok(all.to_vec()));
         }
-        let all = [("offer", vec![5; 100]), ("value", vec![6])];
-        assert_eq!(rig.read(OUTCOME), Ok(all.to_vec()));
     }
 
     /// Values of one size are taken together, and nothing else is.

@@ -5,8 +5,8 @@
 //!                         context = what each item of the call needs: often nothing
 //!                         item   = length, bytes of the encoded argument
 //! response ring  record*  record = kind and length, bytes: of the encoded result, a failure, a time,
-//!                                  of a value that the task has emitted, or of the encoded result
-//!                                  and what it offers
+//!                                  of a value that the task has emitted; or of the encoded result
+//!                                  or value, and what it offers
 //! ```
 //!
 //! Records carry no names: a worker runs its items in the order in which it got them, so the
@@ -28,7 +28,8 @@ const LONG: u32 = u32::MAX >> 2;
 /// kind is so rare that its length is always a long one.
 const OFFERS: u64 = 1 << 63;
 
-/// The same of an [`Emitted`](RecordKind::Emitted).
+/// The same of an [`Emitted`](RecordKind::Emitted); with both, it is a
+/// [`SharedEmitted`](RecordKind::SharedEmitted).
 const EMITS: u64 = 1 << 62;
 
 /// From how many bytes on a bulk value goes into a ring, or comes out of it, without a stop in
@@ -63,6 +64,8 @@ pub(crate) enum RecordKind {
     SharedResult = 4,
     /// A value that the item whose turn it is has emitted: its outcome is still to come.
     Emitted = 5,
+    /// The same with what stands behind a [`SharedResult`](Self::SharedResult).
+    SharedEmitted = 6,
 }
 
 impl Head {
@@ -98,6 +101,7 @@ impl Head {
             let (kind, len) = match self.kind {
                 RecordKind::SharedResult => (RecordKind::Value, self.len | OFFERS),
                 RecordKind::Emitted => (RecordKind::Value, self.len | EMITS),
+                RecordKind::SharedEmitted => (RecordKind::Value, self.len | OFFERS | EMITS),
                 kind => (kind, self.len),
             };
             let word = LONG << 2 | kind as u32;
@@ -133,14 +137,13 @@ impl Head {
             12 => u64::from_le_bytes(bytes[4..].try_into().ok()?),
             _ => return None,
         };
-        if kind == RecordKind::Value && len & OFFERS != 0 {
-            let (kind, len) = (RecordKind::SharedResult, len & !OFFERS);
-            return Some(Self { kind, len });
-        }
-        if kind == RecordKind::Value && len & EMITS != 0 {
-            let (kind, len) = (RecordKind::Emitted, len & !EMITS);
-            return Some(Self { kind, len });
-        }
+        let kind = match (kind, len & OFFERS != 0, len & EMITS != 0) {
+            (RecordKind::Value, true, false) => RecordKind::SharedResult,
+            (RecordKind::Value, false, true) => RecordKind::Emitted,
+            (RecordKind::Value, true, true) => RecordKind::SharedEmitted,
+            _ => return Some(Self { kind, len }),
+        };
+        let len = len & !(OFFERS | EMITS);
         Some(Self { kind, len })
     }
 }
@@ -452,6 +455,7 @@ mod tests {
                 RecordKind::Bulk,
                 RecordKind::SharedResult,
                 RecordKind::Emitted,
+                RecordKind::SharedEmitted,
             ] {
                 let head = Head { kind, len };
                 let mut bytes = [0; MAX_HEAD];

@@ -214,7 +214,7 @@ impl Chunk {
                 }
             }
             // They do not come this way.
-            RecordKind::Emitted => {}
+            RecordKind::Emitted | RecordKind::SharedEmitted => {}
         };
         with_tasks(|| {
             let _context = context.map(|it| context::enter(&it.bytes, false));
@@ -392,6 +392,7 @@ impl Chunk {
 
     /// Its one item emits values, which go there.
     pub(crate) fn emit_to(&mut self, emissions: Arc<Emissions>) {
+        emissions.keep(self.attachments());
         self.ext.get_or_insert_default().emissions = Some(emissions);
     }
 

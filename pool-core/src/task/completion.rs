@@ -142,9 +142,14 @@ impl Completion {
     /// The item has emitted this value, behind those that were delivered before. `false`: there is
     /// no [room](Self::poll_room) for it, or none is wanted: the item has its outcome, was
     /// cancelled, or emits nothing.
+    ///
+    /// What it [misses](Self::missing) is provided before, as of an outcome.
     #[must_use]
     pub fn emit(&self, value: impl Into<Outcome>) -> bool {
-        let value = self.translate(value.into()).result;
+        let Translated {
+            result, belongings, ..
+        } = self.translate(value.into());
+        let value = result.map(|bytes| bytes.with(belongings));
         self.emissions().is_some_and(|it| it.bring(value))
     }
 

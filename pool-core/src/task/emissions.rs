@@ -7,10 +7,11 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::Waker;
 
 use super::bytes::Bytes;
+use crate::broadcast::{Attachments, SharedMemory};
 use crate::error::task_error::TaskError;
 use crate::panic::catch::catch_and_discard;
 use crate::shm::region::Region;
@@ -24,6 +25,9 @@ pub(crate) struct Emissions {
     state: Mutex<State>,
     /// Notified when a task in a thread of this process may emit more, or need not.
     room: Condvar,
+    /// The memory that handles in the argument mean: values may have the same handles, and the
+    /// task may have ended when they are read.
+    memory: OnceLock<Vec<Arc<SharedMemory>>>,
 }
 
 #[derive(Default)]
@@ -79,7 +83,20 @@ impl Emissions {
             buffer: buffer.into(),
             state: Mutex::default(),
             room: Condvar::new(),
+            memory: OnceLock::new(),
         }
+    }
+
+    /// This memory lives as long as the values.
+    pub(crate) fn keep(&self, memory: &[Arc<SharedMemory>]) {
+        if !memory.is_empty() {
+            self.memory.get_or_init(|| memory.to_vec());
+        }
+    }
+
+    /// The memory that it [keeps](Self::keep).
+    pub(crate) fn memory(&self) -> &[Arc<SharedMemory>] {
+        self.memory.get().map_or(&[], |it| it)
     }
 
     /// How many values may be unread.
@@ -309,7 +326,7 @@ fn wake(waker: Option<Waker>) {
 
 /// A task in a thread of this process.
 impl TakeValue for Emissions {
-    fn take_value(&self, bytes: &[u8]) -> bool {
+    fn take_value(&self, bytes: &[u8], attachments: Attachments) -> bool {
         let mut state = self.lock();
         // The reader reads on, or goes.
         while state.emitted - state.consumed >= self.buffer && !state.is_disconnected {
@@ -323,7 +340,8 @@ impl TakeValue for Emissions {
         }
         state.emitted += 1;
         if state.reader != Reader::IsGone {
-            state.unread.push_back(Ok(bytes.into()));
+            let value = Bytes::from(bytes).with(attachments.into());
+            state.unread.push_back(Ok(value));
         }
         let bringer = self.give_credit(&mut state);
         drop(state);

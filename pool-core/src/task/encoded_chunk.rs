@@ -372,7 +372,7 @@ impl EncodedChunk {
                     return;
                 }
                 // Nobody takes them: see `prepare`.
-                RecordKind::Emitted => return,
+                RecordKind::Emitted | RecordKind::SharedEmitted => return,
                 RecordKind::Failure => Err(reported(bytes)),
                 RecordKind::Value | RecordKind::Bulk | RecordKind::SharedResult => {
                     let descriptors = arrived_here(attachments.descriptors());
@@ -482,6 +482,9 @@ impl EncodedChunk {
         };
         match self.prepare(emissions.is_some()) {
             Ok(prepared) => {
+                if let Some(emissions) = &emissions {
+                    emissions.keep(&prepared.memory);
+                }
                 let options = self.options();
                 let (first, items) = (self.first_index(), prepared.items);
                 let mut chunk = Chunk::new(prepared.function, first, self.count, items, forward);
@@ -588,7 +591,7 @@ impl Submitted {
             return Poll::Pending;
         }
         Poll::Ready(match emissions.next() {
-            Next::Value(result) => Some(Outcome::new(result)),
+            Next::Value(result) => Some(Outcome::of_emitted(result, emissions.memory())),
             Next::Nothing | Next::End => None,
         })
     }

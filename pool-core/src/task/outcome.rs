@@ -1,11 +1,12 @@
 //! What became of one item, as it travels between pools and machines.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;
-use crate::broadcast::{BroadcastContent, Needs};
+use crate::broadcast::{BroadcastContent, Needs, SharedMemory};
 use crate::codec;
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::observe::item_run::Run;
@@ -38,6 +39,23 @@ impl Outcome {
             losses: 0,
             needs: Needs::default(),
         }
+    }
+
+    /// A value that an item of this process has emitted, in which there may be handles of this
+    /// memory, and of what came with the value.
+    pub(crate) fn of_emitted(
+        result: Result<Bytes, TaskError>,
+        memory: &[Arc<SharedMemory>],
+    ) -> Self {
+        let mut outcome = Self::new(result);
+        if let Ok(bytes) = &outcome.result {
+            let own = bytes.belongings().map_or(&[][..], |it| &it.memory);
+            if !own.is_empty() || !memory.is_empty() {
+                let all = [own, memory].concat();
+                outcome.needs = Needs::of_value(&bytes.as_slice(), &all);
+            }
+        }
+        outcome
     }
 
     /// A result with these bytes, as they were [given](Self::bytes) where the item ran.

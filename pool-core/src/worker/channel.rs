@@ -11,7 +11,7 @@ use super::function::FunctionId;
 use super::ringer::Ringer;
 use super::run::{ChunkRun, Source};
 use super::{context, memory, parent, state};
-use crate::broadcast::{ResultOffer, SharedMemory, forget_freed};
+use crate::broadcast::{Attachments, ResultOffer, SharedMemory, forget_freed, offer};
 use crate::codec::{self, CodecError};
 use crate::error::hint::hint;
 use crate::passing;
@@ -466,6 +466,44 @@ impl WorkerChannel {
     /// fewer than `buffer` of these are unread. `false`: the item is to stop.
     #[cold]
     pub(super) fn emit(&mut self, bytes: &[u8], emitted: u64, buffer: u32) -> bool {
+        let may_emit = self.wait_to_emit(emitted, buffer);
+        if may_emit {
+            self.put_record(RecordKind::Emitted, bytes);
+            self.hand_over();
+        }
+        may_emit
+    }
+
+    /// The same of a value in which there are handles that mean these.
+    #[cold]
+    pub(super) fn emit_with(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        attachments: Attachments,
+        emitted: u64,
+        buffer: u32,
+    ) -> Result<bool, CodecError> {
+        let Some(offer) = offer(&attachments)? else {
+            return Ok(self.emit(bytes, emitted, buffer));
+        };
+        if !self.wait_to_emit(emitted, buffer) {
+            return Ok(false);
+        }
+        let is_sent = self.send_files(&offer)?;
+        offer.write(is_sent, bytes)?;
+        self.put_record(RecordKind::SharedEmitted, bytes);
+        if is_sent {
+            self.hand_over();
+        } else {
+            // The task goes on, and may end this process.
+            self.offer(attachments.into_memory());
+            self.wait_until_taken();
+        }
+        Ok(true)
+    }
+
+    /// Waits until fewer than `buffer` of so many values are unread. `false`: the item is to stop.
+    fn wait_to_emit(&mut self, emitted: u64, buffer: u32) -> bool {
         self.original.leave_if_copy();
         let region = self.region.clone();
         let item = self.items;
@@ -475,12 +513,7 @@ impl WorkerChannel {
             // The parent reads on, asks to stop, or ends this process; or it ends itself.
             self.wait(|_| has_room() || is_cancelled());
         }
-        if is_cancelled() {
-            return false;
-        }
-        self.put_record(RecordKind::Emitted, bytes);
-        self.hand_over();
-        true
+        !is_cancelled()
     }
 
     /// Puts the failure of an item whose result has too many bytes for the parent.

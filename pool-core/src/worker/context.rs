@@ -5,13 +5,15 @@
 //! the parent, and a worker that kept the value would keep that memory.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ops::Deref;
 use std::rc::Rc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::arguments::{Arguments, TakesContext};
+use super::refusal::refuse;
 use crate::broadcast::Broadcast;
 use crate::codec::{self, CodecError};
 use crate::panic::catch::{catch, catch_and_discard};
@@ -32,8 +34,6 @@ pub(crate) const CONTENT_BYTES: usize = 16;
 thread_local! {
     /// That of the chunk that runs in this thread, the innermost of them.
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
-    /// Why the item has ended, for who has caught the panic that says so.
-    static REFUSAL: Cell<Option<Failure>> = const { Cell::new(None) };
 }
 
 struct Current {
@@ -95,7 +95,7 @@ impl Drop for Entered {
 /// The value, decoded once for each chunk, and the bytes that tell it from others.
 ///
 /// # Panics
-/// When it cannot be decoded. [`take_refusal`] then says why.
+/// When it cannot be decoded. [`take_refusal`](super::refusal::take_refusal) then says why.
 pub(super) fn current<C>() -> Rc<Value<C>>
 where
     C: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -175,28 +175,14 @@ fn read<T: DeserializeOwned + 'static>(bytes: &[u8], from_parent: bool) -> Resul
     }
 }
 
-/// Ends the item with this failure.
-#[cold]
-pub(super) fn refuse(failure: Failure) -> ! {
-    let (stage, message) = (failure.stage, failure.message.clone());
-    REFUSAL.set(Some(failure));
-    // A program whose panics abort says this much.
-    match stage {
-        Stage::EncodeEmitted => panic!("cannot serialise an emitted value: {message}"),
-        _ => panic!("cannot deserialise the context: {message}"),
-    }
-}
-
-/// Why the panic that was just caught was one of [`refuse`]. `None`: it was none.
-pub(super) fn take_refusal() -> Option<Failure> {
-    REFUSAL.take()
-}
-
 /// The same function with the context of the call.
-pub(crate) fn contextual<F, C, A, R>(function: F) -> impl Fn(A) -> R + Copy + Send + Sync + 'static
+pub(crate) fn contextual<F, C, In, R>(
+    function: F,
+) -> impl for<'e> Fn(In::Of<'e>) -> R + Copy + Send + Sync + 'static
 where
-    F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+    F: TakesContext<C, In, R> + Copy + Send + Sync + 'static,
     C: Serialize + DeserializeOwned + Send + Sync + 'static,
+    In: Arguments,
 {
-    move |argument| function(&current::<C>(), argument)
+    move |arguments: In::Of<'_>| function.call_with(&current::<C>(), arguments)
 }

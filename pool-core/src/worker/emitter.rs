@@ -10,9 +10,9 @@ use std::ptr::NonNull;
 
 use serde::{Deserialize, Serialize};
 
-use super::context::{refuse, take_refusal};
+use super::refusal::{refuse, take_refusal};
 use crate::broadcast::Attachments;
-use crate::codec;
+use crate::codec::{self, CodecError};
 use crate::shm::protocol::{Failure, Stage};
 use crate::value::portable::Portable;
 
@@ -71,6 +71,15 @@ pub(super) trait Emit {
     ///
     /// Nothing that could emit runs in it.
     fn emit(&mut self, bytes: &[u8], emitted: u64, buffer: u32) -> bool;
+
+    /// The same of a value in which there are handles that mean these.
+    fn emit_with(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        attachments: Attachments,
+        emitted: u64,
+        buffer: u32,
+    ) -> Result<bool, CodecError>;
 }
 
 impl<Y> Emitter<Y> {
@@ -111,10 +120,10 @@ impl<Y: Portable> Emitter<Y> {
     /// the call. The value is dropped. A task that goes on can emit no more.
     ///
     /// # Panics
-    /// When the value cannot be encoded, has a [`Broadcast`](crate::Broadcast) or an
-    /// [`Fd`](crate::Fd) in it, or has more bytes than
-    /// [`max_result_bytes`](crate::PoolBuilder::max_result_bytes) allows. The task then ends with
-    /// an error of kind [`Encode`](crate::TaskErrorKind::Encode).
+    /// When the value cannot be encoded, has more bytes than
+    /// [`max_result_bytes`](crate::PoolBuilder::max_result_bytes) allows, or has a
+    /// [`Broadcast`](crate::Broadcast) or an [`Fd`](crate::Fd) in it that cannot be passed. The
+    /// task then ends with an error of kind [`Encode`](crate::TaskErrorKind::Encode).
     pub fn emit(&self, value: Y) -> Result<(), Disconnected> {
         let mut bytes = self.bytes.take();
         bytes.clear();
@@ -124,9 +133,6 @@ impl<Y: Portable> Emitter<Y> {
         drop(value);
         if let Err(error) = encoded {
             unfit(error);
-        }
-        if !attachments.is_empty() {
-            unfit("there is a broadcast or an Fd in it: emit the value itself, or return it");
         }
         // SAFETY: `lend` has borrowed it for as long as this lives. It is used here alone, by one
         // thread, since a pointer is not `Sync`; and not while it is used, for `Emit::emit` runs
@@ -141,7 +147,12 @@ impl<Y: Portable> Emitter<Y> {
             ));
         }
         let emitted = self.emitted.get();
-        let is_wanted = out.emit(&bytes, emitted, self.buffer);
+        let is_wanted = match attachments.is_empty() {
+            true => out.emit(&bytes, emitted, self.buffer),
+            false => out
+                .emit_with(&mut bytes, attachments, emitted, self.buffer)
+                .unwrap_or_else(|error| unfit(error)),
+        };
         self.emitted.set(emitted + u64::from(is_wanted));
         self.bytes.set(bytes);
         is_wanted.then_some(()).ok_or(Disconnected)

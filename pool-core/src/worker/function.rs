@@ -31,7 +31,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::ChunkRun;
-use super::emitter::Emitter;
+use super::arguments::Emits;
 use super::name::name_of;
 use crate::process::code::{other_image_of, other_image_with, own_image};
 use crate::sys::{Image, OtherImage};
@@ -90,9 +90,9 @@ impl Function {
     }
 
     /// That of a function which emits values of the type `Y`.
-    const fn of_stream<F, A, Y, R>() -> &'static Self
+    const fn of_stream<F, A, Y, R, K>() -> &'static Self
     where
-        F: Fn(A, &Emitter<Y>) -> R + Stateless,
+        F: Emits<A, Y, R, K> + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         Y: 'static,
         R: Serialize + DeserializeOwned + 'static,
@@ -105,7 +105,7 @@ impl Function {
                     // SAFETY: as in `of`; the constant is there for a call of
                     // `FunctionId::of_stream` alone.
                     let function = unsafe { zst_value::<F>() };
-                    chunk.run_stream::<F, A, Y, R>(&function);
+                    chunk.run_stream::<F, A, Y, R, K>(&function);
                 },
                 name: name_of::<F>,
                 is_own: false,
@@ -153,15 +153,15 @@ impl FunctionId {
 
     /// The entry of a function that takes `A`, emits values of the type `Y` and gives `R`. An item
     /// of it is how many values may be underway, a `u32`, and the argument.
-    pub(crate) fn of_stream<F, A, Y, R>(_function: &F) -> Result<Self, NotInObject>
+    pub(crate) fn of_stream<F, A, Y, R, K>(_function: &F) -> Result<Self, NotInObject>
     where
-        F: Fn(A, &Emitter<Y>) -> R + Stateless,
+        F: Emits<A, Y, R, K> + Stateless,
         A: Serialize + DeserializeOwned + 'static,
         Y: 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
         let () = CapturesNothing::<F>::CHECK;
-        Self(Function::of_stream::<F, A, Y, R>()).located()
+        Self(Function::of_stream::<F, A, Y, R, K>()).located()
     }
 
     /// The same, if it is where another process finds it.

@@ -1,5 +1,6 @@
 //! The worker's side: what runs in the other process.
 
+pub(crate) mod arguments;
 pub(crate) mod cancel_flag;
 mod channel;
 pub(crate) mod context;
@@ -15,6 +16,7 @@ mod last_allocation;
 mod memory;
 mod name;
 mod parent;
+mod refusal;
 pub(crate) mod ringer;
 mod run;
 pub(crate) mod serve;

@@ -7,12 +7,13 @@ use std::mem::take;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::arguments::Emits;
 use super::cancel_flag::CancelFlag;
 use super::channel::{KEEP_BYTES, WorkerChannel};
-use super::context;
 use super::emitter::{Emit, Emitter};
 use super::initializer;
 use super::item_timer::ItemTimer;
+use super::refusal::take_refusal;
 use super::state;
 use crate::broadcast::{Attachments, offer};
 use crate::codec::{self, CodecError};
@@ -51,8 +52,9 @@ pub(super) enum Source<'a> {
 
 /// Takes the values that an item emits, where items run in threads.
 pub(crate) trait TakeValue {
-    /// Takes an encoded value, when there is room for it. `false`: none is wanted any more.
-    fn take_value(&self, bytes: &[u8]) -> bool;
+    /// Takes an encoded value, in which there may be handles that mean these, when there is room
+    /// for it. `false`: none is wanted any more.
+    fn take_value(&self, bytes: &[u8], attachments: Attachments) -> bool;
 }
 
 /// Gets the records of items, each with what handles in it mean.
@@ -104,15 +106,15 @@ impl<'a> ChunkRun<'a> {
 
     /// The same with a function that emits values. An item is how many may be underway, and the
     /// argument.
-    pub(crate) fn run_stream<F, A, Y, R>(&mut self, function: &F)
+    pub(crate) fn run_stream<F, A, Y, R, K>(&mut self, function: &F)
     where
-        F: Fn(A, &Emitter<Y>) -> R,
+        F: Emits<A, Y, R, K>,
         A: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
         #[cfg(feature = "tracing")]
         crate::observe::events::begin_task(super::name::name_of::<F>());
-        self.run_each::<_, (u32, A), R>(&Emitting(function, PhantomData));
+        self.run_each::<_, (u32, A), R>(&Emitting::<F, Y, K>(function, PhantomData));
     }
 
     #[inline(always)]
@@ -192,14 +194,14 @@ where
 }
 
 /// One that emits values.
-struct Emitting<'a, F, Y>(&'a F, PhantomData<fn(Y)>);
+struct Emitting<'a, F, Y, K>(&'a F, PhantomData<fn(Y, K)>);
 
-impl<F, A, Y, R> Task<(u32, A), R> for Emitting<'_, F, Y>
+impl<F, A, Y, R, K> Task<(u32, A), R> for Emitting<'_, F, Y, K>
 where
-    F: Fn(A, &Emitter<Y>) -> R,
+    F: Emits<A, Y, R, K>,
 {
     fn run(&self, (buffer, argument): (u32, A), exchange: &mut impl Exchange) -> R {
-        Emitter::lend(exchange, buffer, |emitter| (self.0)(argument, emitter))
+        Emitter::lend(exchange, buffer, |emitter| self.0.call(argument, emitter))
     }
 }
 
@@ -293,7 +295,7 @@ where
             }
         }
     }) {
-        let failure = context::take_refusal().unwrap_or_else(|| {
+        let failure = take_refusal().unwrap_or_else(|| {
             let stage = match state::has_maker_panicked() {
                 true => Stage::MakeState,
                 false => stage.get(),
@@ -349,6 +351,16 @@ impl Emit for OnWire<'_> {
 
     fn emit(&mut self, bytes: &[u8], emitted: u64, buffer: u32) -> bool {
         self.channel.emit(bytes, emitted, buffer)
+    }
+
+    fn emit_with(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        attachments: Attachments,
+        emitted: u64,
+        buffer: u32,
+    ) -> Result<bool, CodecError> {
+        self.channel.emit_with(bytes, attachments, emitted, buffer)
     }
 }
 
@@ -448,6 +460,12 @@ impl InMemory<'_, '_> {
         }
         (self.record)(kind, bytes, attachments);
     }
+
+    /// Gives a value to who takes them.
+    fn give(&self, bytes: &[u8], attachments: Attachments) -> bool {
+        let is_cancelled = self.is_cancelled.is_some_and(CancelFlag::is_set);
+        !is_cancelled && (self.values).is_some_and(|values| values.take_value(bytes, attachments))
+    }
 }
 
 impl Emit for InMemory<'_, '_> {
@@ -456,8 +474,17 @@ impl Emit for InMemory<'_, '_> {
     }
 
     fn emit(&mut self, bytes: &[u8], _emitted: u64, _buffer: u32) -> bool {
-        let is_cancelled = self.is_cancelled.is_some_and(CancelFlag::is_set);
-        !is_cancelled && self.values.is_some_and(|values| values.take_value(bytes))
+        self.give(bytes, Attachments::default())
+    }
+
+    fn emit_with(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        attachments: Attachments,
+        _emitted: u64,
+        _buffer: u32,
+    ) -> Result<bool, CodecError> {
+        Ok(self.give(bytes, attachments))
     }
 }
 

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::arguments::{Arguments, TakesState};
 use super::context::{self, Identity};
 use crate::panic::catch::drop_quietly;
 
@@ -70,43 +71,45 @@ impl Scope {
 }
 
 /// The same function with a state, which `make` makes before the first item.
-pub(crate) fn stateful<F, G, S, A, R>(
+pub(crate) fn stateful<F, G, S, In, R>(
     function: F,
     make: G,
-) -> impl Fn(A) -> R + Copy + Send + Sync + 'static
+) -> impl for<'e> Fn(In::Of<'e>) -> R + Copy + Send + Sync + 'static
 where
-    F: Fn(&mut S, A) -> R + Copy + Send + Sync + 'static,
+    F: TakesState<S, In, R> + Copy + Send + Sync + 'static,
     G: Fn() -> S + Copy + Send + Sync + 'static,
     S: 'static,
+    In: Arguments,
 {
-    move |argument| {
+    move |arguments: In::Of<'_>| {
         let make = || making(make);
         with_state(None, TypeId::of::<G>(), make, |state| {
-            function(state, argument)
+            function.call_with(state, arguments)
         })
     }
 }
 
 /// The same with a state that `make` makes of the call's context. It is made anew when a call with
 /// another context comes.
-pub(crate) fn stateful_from<F, G, C, S, A, R>(
+pub(crate) fn stateful_from<F, G, C, S, In, R>(
     function: F,
     make: G,
-) -> impl Fn(A) -> R + Copy + Send + Sync + 'static
+) -> impl for<'e> Fn(In::Of<'e>) -> R + Copy + Send + Sync + 'static
 where
-    F: Fn(&mut S, A) -> R + Copy + Send + Sync + 'static,
+    F: TakesState<S, In, R> + Copy + Send + Sync + 'static,
     G: Fn(&C) -> S + Copy + Send + Sync + 'static,
     C: Serialize + DeserializeOwned + Send + Sync + 'static,
     S: 'static,
+    In: Arguments,
 {
-    move |argument| {
+    move |arguments: In::Of<'_>| {
         let of = context::identity();
         let make = || {
             let context = context::current::<C>();
             making(|| make(&context))
         };
         with_state(of, TypeId::of::<G>(), make, |state| {
-            function(state, argument)
+            function.call_with(state, arguments)
         })
     }
 }

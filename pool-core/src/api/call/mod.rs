@@ -78,7 +78,8 @@ use crate::worker::function::{FunctionId, NotInObject, Stateless};
 /// [`measured`]: Self::measured
 ///
 /// # What the verbs give
-/// `M` says whether results come alone or [`measured`](Self::measured):
+/// `M` says whether results come alone or [`measured`](Self::measured), or
+/// [behind values](crate::Emitting):
 ///
 /// | verb | [`Plain`], as the pool's own verb | [`WithMetrics`] |
 /// |---|---|---|
@@ -142,7 +143,7 @@ impl<F> Call<F> {
 
 /// What the verbs consist of.
 impl<F, M> Call<F, M> {
-    fn with_function<G>(self, wrap: impl FnOnce(F) -> G) -> Call<G, M> {
+    fn with_function<G, N>(self, wrap: impl FnOnce(F) -> G) -> Call<G, N> {
         Call {
             executor: self.executor,
             options: self.options,

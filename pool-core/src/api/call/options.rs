@@ -13,6 +13,7 @@ use crate::task::backoff::Backoff;
 use crate::task::call_control::Deadline;
 use crate::task::target::Target;
 use crate::value::portable::Portable;
+use crate::worker::arguments::{Arguments, TakesContext, TakesState};
 use crate::worker::context::contextual;
 use crate::worker::function::{Stateless, assert_captures_nothing};
 use crate::worker::state::{stateful, stateful_from};
@@ -40,26 +41,52 @@ impl<F, M> Call<F, M> {
     /// # Ok::<(), procpool::TaskError>(())
     /// ```
     ///
+    /// A function that emits values ([`stream`](Call::stream)) has its emitter last:
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use std::collections::HashSet;
+    /// use procpool::{Emitter, Pool, SerialPool};
+    ///
+    /// // Emits the words that this worker has not seen.
+    /// fn new_words(seen: &mut HashSet<String>, text: String, out: &Emitter<String>) {
+    ///     for word in text.split_whitespace().map(str::to_owned) {
+    ///         if seen.insert(word.clone()) && out.emit(word).is_err() {
+    ///             break; // Nobody wants more.
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let pool = SerialPool::new();
+    /// let words = pool.call(new_words).state(HashSet::new).stream("to be or not to be".into());
+    /// assert_eq!(words.collect::<Result<Vec<_>, _>>()?, ["to", "be", "or", "not"]);
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
     /// # Its end
     /// It is dropped when the worker leaves in good order, the last that was made first, before the
     /// pool's finalizer. A worker that is killed drops nothing. A task that panics loses the state,
     /// which may be half changed: the next item has a new one.
     ///
     /// A [`SerialPool`](crate::SerialPool) makes one in each thread that calls it, and drops that
-    /// with the pool, or else when the thread ends.
+    /// with the pool, or else when the thread ends. There, each `stream` has a thread of its own.
     ///
     /// # Errors
     /// Where `make` panics, the item ends as [`State`](crate::TaskErrorKind::State), with the
     /// panic's message. The next item tries again.
-    pub fn state<S, A, R, G>(self, make: G) -> Call<impl Fn(A) -> R + Stateless, M>
+    pub fn state<S, In, R, G>(
+        self,
+        make: G,
+    ) -> Call<impl for<'e> Fn(In::Of<'e>) -> R + Stateless, In::Mode<M>>
     where
-        F: Fn(&mut S, A) -> R + Stateless,
+        F: TakesState<S, In, R> + Stateless,
         G: Fn() -> S + Stateless,
         S: 'static,
+        In: Arguments,
     {
         const { assert_captures_nothing::<F>() };
         const { assert_captures_nothing::<G>() };
-        self.with_function(|function| stateful(function, make))
+        self.with_function(|function| stateful::<_, _, _, In, _>(function, make))
     }
 
     /// The same with a state that is made of a value: of a path, a number of threads, a set of
@@ -86,21 +113,22 @@ impl<F, M> Call<F, M> {
     ///
     /// # Errors
     /// Those of [`state`](Self::state) and of [`context`](Self::context).
-    pub fn state_from<C, S, A, R, G>(
+    pub fn state_from<C, S, In, R, G>(
         self,
         make: G,
         config: C,
-    ) -> Call<impl Fn(A) -> R + Stateless, M>
+    ) -> Call<impl for<'e> Fn(In::Of<'e>) -> R + Stateless, In::Mode<M>>
     where
-        F: Fn(&mut S, A) -> R + Stateless,
+        F: TakesState<S, In, R> + Stateless,
         G: Fn(&C) -> S + Stateless,
         C: Portable + Send + Sync,
         S: 'static,
+        In: Arguments,
     {
         const { assert_captures_nothing::<F>() };
         const { assert_captures_nothing::<G>() };
         let call = self.with_context(&config);
-        call.with_function(|function| stateful_from(function, make))
+        call.with_function(|function| stateful_from::<_, _, _, _, In, _>(function, make))
     }
 
     /// Gives the function a value with each item: what a closure would capture.
@@ -112,6 +140,9 @@ impl<F, M> Call<F, M> {
     /// Calls that share a large value, one after the other, are given a
     /// [`Broadcast`](crate::Broadcast) of it as their context: then it is shared once for all of
     /// them.
+    ///
+    /// A function that emits values is a `Fn(&C, A, &Emitter<Y>) -> R`: see
+    /// [`stream`](Call::stream).
     ///
     /// ```
     /// # use procpool_core as procpool;
@@ -128,14 +159,18 @@ impl<F, M> Call<F, M> {
     /// A value that cannot be encoded or shared makes the call fail as
     /// [`Encode`](crate::TaskErrorKind::Encode). Where it cannot be decoded, the items fail as
     /// [`Decode`](crate::TaskErrorKind::Decode).
-    pub fn context<C, A, R>(self, context: C) -> Call<impl Fn(A) -> R + Stateless, M>
+    pub fn context<C, In, R>(
+        self,
+        context: C,
+    ) -> Call<impl for<'e> Fn(In::Of<'e>) -> R + Stateless, In::Mode<M>>
     where
-        F: Fn(&C, A) -> R + Stateless,
+        F: TakesContext<C, In, R> + Stateless,
         C: Portable + Send + Sync,
+        In: Arguments,
     {
         const { assert_captures_nothing::<F>() };
         let call = self.with_context(&context);
-        call.with_function(contextual)
+        call.with_function(contextual::<_, _, In, _>)
     }
 
     /// How long one item may run, from its own beginning. One that takes longer is killed with its

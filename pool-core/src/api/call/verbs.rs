@@ -7,7 +7,7 @@ use crate::api::handle::{Collector, Handle, ResultCell, SingleResult};
 use crate::api::imap::Imap;
 use crate::api::input::call_site::CallSite;
 use crate::api::input::feed::InputFeeder;
-use crate::api::mode::Mode;
+use crate::api::mode::{Mode, Plain};
 use crate::api::stream_handle::{StreamHandle, StreamSink};
 use crate::broadcast::Attachments;
 use crate::error::queue_full::QueueFull;
@@ -19,6 +19,7 @@ use crate::task::emissions::Emissions;
 use crate::task::encode::encode_one;
 use crate::task::target::Target;
 use crate::value::portable::Portable;
+use crate::worker::arguments::{Behind, Emits, Emitting, Within};
 use crate::worker::emitter::Emitter;
 use crate::worker::function::{FunctionId, Stateless};
 
@@ -110,9 +111,31 @@ impl<F> Call<F> {
     /// [`timeout`](Self::timeout) and [`deadline`](Self::deadline) are those of the whole task, the
     /// time included that it waits for the reader. [`retries`](Self::retries), for whatever reason,
     /// are for a task that has emitted nothing: the values of one that has are with the caller, who
-    /// must not have them twice. `chunksize` means nothing here. What the function needs beside its
-    /// argument must be in that: [`context`](Self::context) and [`state`](Self::state) are for
-    /// functions that emit nothing.
+    /// must not have them twice. `chunksize` means nothing here.
+    ///
+    /// With a [`context`](Self::context) or a [`state`](Self::state), the function has that first:
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Emitter, Pool, SerialPool};
+    ///
+    /// fn grep(pattern: &String, text: String, out: &Emitter<String>) -> usize {
+    ///     let found = text.lines().filter(|line| line.contains(pattern));
+    ///     found.take_while(|line| out.emit((*line).to_owned()).is_ok()).count()
+    /// }
+    ///
+    /// let pool = SerialPool::new();
+    /// let text = "one\ntwo\nthree".to_owned();
+    /// let mut lines = pool.call(grep).context("o".to_owned()).stream(text);
+    /// assert_eq!(lines.by_ref().collect::<Result<Vec<_>, _>>()?, ["one", "two"]);
+    /// assert_eq!(lines.result()?, 2);
+    /// # Ok::<(), procpool::TaskError>(())
+    /// ```
+    ///
+    /// # Values
+    /// Any that a result may be: also an [`Fd`](crate::Fd), or a [`Broadcast`](crate::Broadcast)
+    /// that the task has made or was given, alone or inside of another value. Each unread one may
+    /// take a descriptor of this process, so give them a small `buffer`.
     ///
     /// # Pools of other kinds
     /// In a [`SerialPool`](crate::SerialPool) the task runs in a thread of its own, so that it can
@@ -125,47 +148,7 @@ impl<F> Call<F> {
         Y: Portable,
         R: Portable,
     {
-        self.executor.has_room(true);
-        let cell = Arc::new(SingleResult::of_one());
-        let buffer = self.options.buffer.map_or(BUFFER, |buffer| {
-            // It is added to nothing, but counted modulo that.
-            u32::try_from(buffer).unwrap_or(u32::MAX)
-        });
-        let values = Arc::new(Emissions::new(buffer));
-        let sink = Arc::new(StreamSink {
-            values: values.clone(),
-            outcome: cell.clone(),
-        });
-        let prepared = self.stream_site::<A, Y, R>().and_then(|site| {
-            let (items, attachments) = encode_one((buffer, argument))?;
-            let mut chunk = site.chunk(0, 1, items, false, sink.clone());
-            chunk.attach(attachments);
-            chunk.emit_to(values.clone());
-            Ok(chunk)
-        });
-        match prepared {
-            Ok(chunk) => self.executor.submit(chunk),
-            Err(error) => sink.complete(ChunkOutcome::failed(0, 1, error)),
-        }
-        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors());
-        let handle = StreamHandle::new(values, cell, self.executor);
-        if progress.is_shown() {
-            handle.on_end(counts_errors, move |failures| progress.add(1, failures));
-        }
-        handle
-    }
-
-    fn stream_site<A, Y, R>(&self) -> Result<CallSite, TaskError>
-    where
-        F: Fn(A, &Emitter<Y>) -> R + Stateless,
-        A: Portable,
-        Y: Portable,
-        R: Portable,
-    {
-        if self.executor.is_foreign() {
-            return Err(TaskError::of_fork());
-        }
-        self.site_of(FunctionId::of_stream::<F, A, Y, R>(&self.function))
+        self.begin_stream::<A, Y, R, Behind>(argument)
     }
 
     #[allow(clippy::type_complexity, reason = "it has one caller")]
@@ -190,6 +173,74 @@ impl<F> Call<F> {
         Ok((site, items, attachments))
     }
 }
+
+/// Of a function that emits values and has a [context](Self::context) or a [state](Self::state).
+impl<F> Call<F, Emitting<Plain>> {
+    /// See [`stream`](Call::stream) of a call without these.
+    pub fn stream<A, Y, R>(self, argument: A) -> StreamHandle<Y, R>
+    where
+        F: Fn((A, &Emitter<Y>)) -> R + Stateless,
+        A: Portable,
+        Y: Portable,
+        R: Portable,
+    {
+        self.begin_stream::<A, Y, R, Within>(argument)
+    }
+}
+
+/// What both consist of.
+impl<F, M> Call<F, M> {
+    fn begin_stream<A, Y, R, K>(self, argument: A) -> StreamHandle<Y, R>
+    where
+        F: Emits<A, Y, R, K> + Stateless,
+        A: Portable,
+        Y: Portable,
+        R: Portable,
+    {
+        self.executor.has_room(true);
+        let cell = Arc::new(SingleResult::of_one());
+        let buffer = self.options.buffer.map_or(BUFFER, |buffer| {
+            // It is added to nothing, but counted modulo that.
+            u32::try_from(buffer).unwrap_or(u32::MAX)
+        });
+        let values = Arc::new(Emissions::new(buffer));
+        let sink = Arc::new(StreamSink {
+            values: values.clone(),
+            outcome: cell.clone(),
+        });
+        let prepared = self.stream_site::<A, Y, R, K>().and_then(|site| {
+            let (items, attachments) = encode_one((buffer, argument))?;
+            let mut chunk = site.chunk(0, 1, items, false, sink.clone());
+            chunk.attach(attachments);
+            chunk.emit_to(values.clone());
+            Ok(chunk)
+        });
+        match prepared {
+            Ok(chunk) => self.executor.submit(chunk),
+            Err(error) => sink.complete(ChunkOutcome::failed(0, 1, error)),
+        }
+        let (progress, counts_errors) = (self.progress.clone(), self.options.counts_errors());
+        let handle = StreamHandle::new(values, cell, self.executor);
+        if progress.is_shown() {
+            handle.on_end(counts_errors, move |failures| progress.add(1, failures));
+        }
+        handle
+    }
+
+    fn stream_site<A, Y, R, K>(&self) -> Result<CallSite, TaskError>
+    where
+        F: Emits<A, Y, R, K> + Stateless,
+        A: Portable,
+        Y: Portable,
+        R: Portable,
+    {
+        if self.executor.is_foreign() {
+            return Err(TaskError::of_fork());
+        }
+        self.site_of(FunctionId::of_stream::<F, A, Y, R, K>(&self.function))
+    }
+}
+
 /// Verbs.
 impl<F, M: Mode> Call<F, M> {
     /// See [`Pool::apply`](crate::Pool::apply).
