@@ -35,7 +35,7 @@ pub(crate) fn programs<S: Processes>() -> Vec<Program> {
         out_of_memory,
         deletes_itself,
         replaces_itself,
-        changes_its_root,
+        loses_its_files,
     ]
 }
 
@@ -230,7 +230,7 @@ fn a_replaced_program_goes_on<S: Processes>() {
 }
 
 /// As a daemon does once it has what it needs; and then its only worker dies.
-fn changes_its_root<S: Processes>() {
+fn loses_its_files<S: Processes>() {
     let pool = S::quiet_pool(1);
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
     let root = env::temp_dir();
@@ -255,7 +255,7 @@ fn changes_its_root<S: Processes>() {
 /// Workers that are forked need nothing that the new root has not. Others may, and then every task
 /// gets the reason, and what to do.
 fn a_program_that_changes_its_root_goes_on_or_says_why_not<S: Processes>() {
-    let lines = again::<S>("changes_its_root").lines();
+    let lines = again::<S>("loses_its_files").lines();
     if lines[0].starts_with("only root may") {
         return println!("  {}", lines[0]);
     }

@@ -42,6 +42,9 @@ pub(super) const EVENT_PIPE_BYTES: usize = 256 * 1024;
 pub(in super::super) struct Capture {
     stdout: Output,
     stderr: Output,
+    /// Where discarded output goes. It is opened once: there is none under a root that the program
+    /// changes to.
+    null: Option<Arc<OwnedFd>>,
     /// The subscriber that the workers' events go to.
     #[cfg(feature = "tracing")]
     audience: Option<Audience>,
@@ -81,9 +84,18 @@ impl Capture {
         } else {
             None
         };
+        let discards = stdout.is_discarded() || stderr.is_discarded();
+        let null = if discards {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let null = open("/dev/null", flags, Mode::empty()).map_err(sys::failed("open"))?;
+            Some(Arc::new(sys::off_standard(null)?))
+        } else {
+            None
+        };
         Ok(Self {
             stdout,
             stderr,
+            null,
             #[cfg(feature = "tracing")]
             audience: config.forward_events.then(Audience::current),
             reader,
@@ -106,11 +118,7 @@ impl Capture {
         let mut pipes = Vec::new();
         let mut outlet = |stream, output: &Output| match &output.0 {
             Kind::Inherit => Ok(None),
-            Kind::Discard => {
-                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-                let null = sys::off_standard(open("/dev/null", flags, Mode::empty())?)?;
-                Ok(Some(Arc::new(null)))
-            }
+            Kind::Discard => Ok(self.null.clone()),
             Kind::Tee => {
                 let (ours, theirs) = make_pipe()?;
                 pipes.push((ours, Destination::Pass(stream)));
