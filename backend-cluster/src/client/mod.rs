@@ -1097,7 +1097,9 @@ impl Client {
                 session.link.ask();
             }
             let silent = session.link.asked_since();
-            if is_watched && up && silent.is_some_and(|since| now > since + GIVE_UP) {
+            let is_silent = silent.is_some_and(|since| now > since + GIVE_UP);
+            // One that leaves and has nothing more to do may be gone any moment, and says no more.
+            if !is_watched && session.is_leaving || is_watched && up && is_silent {
                 lost.push(*key);
             }
         }
