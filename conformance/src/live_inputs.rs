@@ -342,8 +342,8 @@ fn an_item_begins_while_nobody_asks_for_results<S: Processes>() {
     }
 }
 
-/// Neither of one that was handed over at once nor of those that were collected first: what a handle
-/// in them means is freed with its last owner.
+/// Neither of one that was handed over at once nor of those that were collected first: what a
+/// handle in them means is freed with its last owner.
 fn nothing_is_kept_of_an_item_while_the_input_waits<S: Processes>() {
     let pool = S::pool(1);
     let gate = Gate::new();

@@ -287,8 +287,8 @@ fn a_limit_of_file_sizes<S: Processes>() {
     assert_eq!(again::<S>("tiny_files").lines(), [""; 0]);
 }
 
-/// Callbacks that use the pool, and want to wait for its end, after the last thread that the program
-/// may have.
+/// Callbacks that use the pool, and want to wait for its end, after the last thread that the
+/// program may have.
 fn no_more_threads<S: Processes>() {
     become_limited();
     let pool = Arc::new(S::pool(1));

@@ -35,8 +35,8 @@ pub(super) fn on(
         _ if has("received fatal alert") && has("cert") || has("unknownca") => {
             match options.identity {
                 Some(_) => format!(
-                    "the server does not accept the certificate of {identity}: is it of an authority \
-                 that it trusts, for clients, and not expired?"
+                    "the server does not accept the certificate of {identity}: is it of an \
+                     authority that it trusts, for clients, and not expired?"
                 ),
                 None => format!("the server asks for a certificate: name one by {identity}"),
             }

@@ -58,7 +58,7 @@ struct State {
     /// How long the items took to encode from there on, in nanoseconds, if that is measured.
     times: Vec<u64>,
     /// What handles in items mean that have not gone, each with the index of its item, in the order
-    /// of these. Of one that has gone, nothing is kept: the input may wait, for as long as it likes.
+    /// of these. Of one that has gone, nothing is kept: the input may wait as long as it likes.
     attachments: VecDeque<(usize, Attachments)>,
 }
 

@@ -19,8 +19,8 @@ const SWEEP_NS: u64 = 500;
 
 impl Core {
     /// Ends a call early, and says whether an item of it runs. A single task is not always looked
-    /// for in the queue, which may be long: its handle has its outcome, and it is removed soon, with
-    /// others.
+    /// for in the queue, which may be long: its handle has its outcome, and it is removed soon,
+    /// with others.
     pub(in crate::engine) fn cancel(&mut self, call: CallId, how: Cancel) -> bool {
         let mut runs = false;
         self.listen_for_orphans();
