@@ -164,6 +164,70 @@ def loky(workers):
     return Executor(ProcessPoolExecutor(max_workers=workers, timeout=None), workers)
 
 
+class Ray:
+    """Its tasks; map by its own pool of actors."""
+
+    def __init__(self, workers):
+        import ray
+        from ray.util.multiprocessing import Pool
+
+        self.ray = ray
+        ray.init(num_cpus=workers, log_to_driver=False, include_dashboard=False, logging_level="error")
+        self.remotes = {}
+        self.pool = Pool(workers)
+
+    def reference(self, function, argument):
+        remote = self.remotes.get(function)
+        if remote is None:
+            remote = self.remotes[function] = self.ray.remote(function)
+        return remote.remote(argument)
+
+    def submit(self, function, argument):
+        reference = self.reference(function, argument)
+        return lambda: self.ray.get(reference)
+
+    def apply(self, function, argument):
+        return self.ray.get(self.reference(function, argument))
+
+    def map(self, function, items):
+        return self.pool.map(function, items)
+
+    def close(self):
+        self.pool.terminate()
+        self.ray.shutdown()
+
+
+class Dask:
+    def __init__(self, workers):
+        from dask.distributed import Client, LocalCluster
+
+        self.cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+        self.client = Client(self.cluster)
+        self.workers = workers
+
+    def submit(self, function, argument):
+        # What is pure is looked up, and not run, the second time.
+        return self.client.submit(function, argument, pure=False).result
+
+    def apply(self, function, argument):
+        return self.submit(function, argument)()
+
+    def map(self, function, items):
+        chunksize = max(1, -(-len(items) // (4 * self.workers)))
+        futures = self.client.map(function, items, pure=False, batch_size=chunksize)
+        return self.client.gather(futures)
+
+    def close(self):
+        self.client.close()
+        self.cluster.close()
+
+
+def mpi4py(workers):
+    from mpi4py.futures import MPIPoolExecutor
+
+    return Executor(MPIPoolExecutor(max_workers=workers), workers)
+
+
 POOLS = {
     "mp.Pool fork": lambda workers: MpPool("fork", workers),
     "mp.Pool spawn": lambda workers: MpPool("spawn", workers),
@@ -171,9 +235,19 @@ POOLS = {
     "loky": loky,
     "mpire": Mpire,
     "pebble": Pebble,
+    "Ray": Ray,
+    "Dask": Dask,
+    "mpi4py": mpi4py,
 }
 
-MODULES = {"loky": "loky", "mpire": "mpire", "pebble": "pebble"}
+MODULES = {
+    "loky": "loky",
+    "mpire": "mpire",
+    "pebble": "pebble",
+    "Ray": "ray",
+    "Dask": "dask.distributed",
+    "mpi4py": "mpi4py.futures",
+}
 
 
 # --- the jobs ---

@@ -18,6 +18,9 @@ pub const PYTHON: &[&str] = &[
     "loky",
     "mpire",
     "pebble",
+    "Ray",
+    "Dask",
+    "mpi4py",
 ];
 
 /// The processes that must be forked while the program has one thread.
@@ -41,7 +44,7 @@ impl Early {
     /// The floors.
     #[must_use]
     pub fn floors(&self, pace: Pace, workers: usize) -> Vec<Box<dyn Contender>> {
-        vec![
+        let mut floors: Vec<Box<dyn Contender>> = vec![
             Box::new(PingPong::new(Way::Spinning, &self.other_side)),
             Box::new(PingPong::new(Way::Futex, &self.other_side)),
             Box::new(PingPong::new(Way::Socket, &self.other_side)),
@@ -49,21 +52,57 @@ impl Early {
             Box::new(Bound::new(pace, workers)),
             Box::new(Starts::Fork(self.other_side.clone())),
             Box::new(Starts::Exec),
-        ]
+        ];
+        floors.extend(floors_of_cluster());
+        floors
     }
 
     /// Everybody who runs in this program.
     #[must_use]
     pub fn locals(&self, pace: Pace, workers: usize) -> Vec<Box<dyn Contender>> {
-        vec![
+        let mut locals: Vec<Box<dyn Contender>> = vec![
             Box::new(contender::sequential(pace)),
             Box::new(contender::rayon(pace, workers)),
             Box::new(contender::serial_pool(pace)),
             Box::new(contender::fork(pace, workers, Some(self.server.clone()))),
             Box::new(contender::spawn(pace, workers)),
             Box::new(contender::procspawn(pace, workers)),
-        ]
+        ];
+        locals.extend(cluster(pace));
+        locals
     }
+}
+
+/// The pool of many machines, if this program has it and there is a server.
+#[cfg(feature = "cluster")]
+fn cluster(pace: Pace) -> Option<Box<dyn Contender>> {
+    match procpool_testing::nats::program() {
+        Ok(_) => Some(Box::new(contender::cluster(pace))),
+        Err(why) => {
+            println!("not found: ClusterPool: {why}");
+            None
+        }
+    }
+}
+
+#[cfg(not(feature = "cluster"))]
+fn cluster(_: Pace) -> Option<Box<dyn Contender>> {
+    None
+}
+
+/// What its parts take.
+#[cfg(feature = "cluster")]
+fn floors_of_cluster() -> Vec<Box<dyn Contender>> {
+    if procpool_testing::nats::program().is_err() {
+        return Vec::new();
+    }
+    let floor = |route| Box::new(crate::floor::Nats::new(route)) as Box<dyn Contender>;
+    crate::floor::Route::ALL.into_iter().map(floor).collect()
+}
+
+#[cfg(not(feature = "cluster"))]
+fn floors_of_cluster() -> Vec<Box<dyn Contender>> {
+    Vec::new()
 }
 
 /// The contender of this name, for a program that has no other.
@@ -77,7 +116,8 @@ pub fn alone(name: &str, workers: usize) -> Option<Box<dyn Contender>> {
         Box::new(ForkExec::Fork),
         Box::new(ForkExec::Exec),
     ];
-    known.into_iter().find(|known| known.name() == name)
+    let mut known = known.into_iter().chain(cluster(pace));
+    known.find(|known| known.name() == name)
 }
 
 /// The floors that are measured in programs of their own.

@@ -84,7 +84,51 @@ const ROW_IDLE: &str = "idle pool";
 const BOUND: &str = "floor: max(total / workers, longest)";
 const COPY: &str = "floor: memcpy, shared memory";
 
+const CLUSTER: &[&str] = &["ClusterPool"];
+const QUEUE: &str = "floor: NATS queue, worker, inbox";
+const STORE: &str = "floor: NATS object store, put and get";
+
 const TARGETS: &[Target] = &[
+    target(ROW_APPLY, "apply", CLUSTER, Floor(QUEUE), AtMost(2.0)),
+    target(ROW_APPLY, "apply", CLUSTER, Who("Ray"), AtLeast(4.0)),
+    target(ROW_ASYNC, "apply-async", CLUSTER, Nothing, AtMost(3e-6)),
+    target(
+        ROW_ASYNC,
+        "apply-async",
+        CLUSTER,
+        Who("Ray"),
+        AtLeast(100.0),
+    ),
+    target(ROW_MAP, "map-squares", CLUSTER, Nothing, AtMost(250e-9)),
+    target(ROW_MAP, "map-squares", CLUSTER, Who("Ray"), AtLeast(10.0)),
+    target(
+        ROW_MAP,
+        "map-squares",
+        CLUSTER,
+        Who("mpi4py"),
+        AtLeast(10.0),
+    ),
+    target(
+        "10,000 items of 100 µs",
+        "map-100us",
+        CLUSTER,
+        Floor(BOUND),
+        AtMost(1.075),
+    ),
+    target(
+        "echo of 16 MiB",
+        "echo-bytes",
+        CLUSTER,
+        Floor(STORE),
+        AtMost(2.0),
+    ),
+    target(
+        "two agents ready, from nothing",
+        "ready",
+        CLUSTER,
+        Nothing,
+        AtMost(0.25),
+    ),
     target(
         ROW_APPLY,
         "apply",

@@ -18,6 +18,7 @@ pub struct Local<R> {
     role: Role,
     pace: Pace,
     workers: usize,
+    is_of_fixed_size: bool,
     build: Build<R>,
     runner: Option<R>,
 }
@@ -36,9 +37,18 @@ impl<R: Runner> Local<R> {
             role,
             pace,
             workers,
+            is_of_fixed_size: false,
             build: Box::new(build),
             runner: None,
         }
+    }
+
+    /// The same, for which the number of workers has no meaning.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub fn of_fixed_size(mut self) -> Self {
+        self.is_of_fixed_size = true;
+        self
     }
 
     fn runner(&mut self) -> Result<&R> {
@@ -77,6 +87,7 @@ impl<R: Runner> Contender for Local<R> {
             // Nobody is started by a loop.
             Job::Start { .. } | Job::Workers { .. } if self.role == Role::Alone => return Ok(None),
             Job::Start { workers, resident } => self.start(workers, resident),
+            Job::Workers { .. } if self.is_of_fixed_size => return Ok(None),
             Job::Workers { workers } => {
                 self.runner = None;
                 self.workers = workers as usize;

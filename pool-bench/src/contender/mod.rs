@@ -9,6 +9,8 @@ mod serial;
 mod threads;
 
 pub use local::Local;
+#[cfg(feature = "cluster")]
+pub use own::cluster;
 pub use own::{fork, serial_pool, spawn};
 pub use procspawn::procspawn;
 pub use remote::{PYTHON_SCRIPT, Remote};

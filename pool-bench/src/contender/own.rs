@@ -2,8 +2,12 @@
 
 use std::fs::OpenOptions;
 use std::path::Path;
+#[cfg(feature = "cluster")]
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+#[cfg(feature = "cluster")]
+use procpool::ClusterPool;
 use procpool::{ForkPool, ForkServer, Pool, SerialPool, SpawnPool};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -34,6 +38,20 @@ pub fn spawn(pace: Pace, workers: usize) -> Local<OwnPool<SpawnPool>> {
     Local::new("SpawnPool", Role::Ours, pace, workers, |workers| {
         Ok(OwnPool(SpawnPool::builder().processes(workers).build()?))
     })
+}
+
+/// ClusterPool: a server and two agents on this machine, which share its processors whatever number
+/// of workers is asked for.
+#[cfg(feature = "cluster")]
+#[must_use]
+pub fn cluster(pace: Pace) -> Local<OwnPool<ClusterPool>> {
+    let contender = Local::new("ClusterPool", Role::Ours, pace, 0, |_| {
+        let pool = ClusterPool::local(2)?;
+        let workers = pool.wait_for_processes(2, Duration::from_secs(20));
+        ensure!(workers, "there are no agents after 20 s");
+        Ok(OwnPool(pool))
+    });
+    contender.of_fixed_size()
 }
 
 /// SerialPool.

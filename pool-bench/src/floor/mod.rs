@@ -5,6 +5,8 @@
 mod bound;
 mod copy;
 mod fork_exec;
+#[cfg(feature = "cluster")]
+mod nats;
 mod other_side;
 mod ping_pong;
 mod shared;
@@ -13,6 +15,8 @@ mod starts;
 pub use bound::Bound;
 pub use copy::Copy;
 pub use fork_exec::ForkExec;
+#[cfg(feature = "cluster")]
+pub use nats::{Nats, Route};
 pub use other_side::OtherSide;
 pub use ping_pong::{PingPong, Way};
 pub use starts::{Starts, is_newborn, newborn};
