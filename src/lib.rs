@@ -188,7 +188,7 @@
 //! |---|---|---|---|
 //! | `spawn` (default) | `SpawnPool` | this executable, executed again | by default: it does not matter what threads the program has |
 //! | `fork` (default) | `ForkPool` | forked from a single-threaded *fork server* | for what was set up before and is costly to set up again: it is simply there |
-//! | `cluster` | `ClusterPool` | on other machines, each under an *agent*: this executable, started there | when one machine is not enough (being built) |
+//! | `cluster` | `ClusterPool` | on other machines, each under an *agent*: this executable, started there | when one machine is not enough (young) |
 //! | none needed | [`SerialPool`] | none: it runs tasks in the caller | for tests and debugging |
 //!
 //! [`AnyPool`] is one of `SpawnPool`, `ForkPool` and [`SerialPool`], chosen at run time.
@@ -355,7 +355,7 @@
 //! dying. But it is a process of the same user, with the same files and network.
 //!
 //! **Can tasks run on other machines?** With the feature `cluster` there is a `ClusterPool`, whose
-//! agents are this program on each machine; it is being built (`docs/cluster.md`). Pools of one's own
+//! agents are this program on each machine; it is young (`docs/cluster.md`). Pools of one's own
 //! have all that they need in [`executor`]. The calls stay the same.
 //!
 //! **What if the program forks itself, with `fork(2)`?** Pools belong to the process that built

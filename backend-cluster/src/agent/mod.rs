@@ -806,6 +806,10 @@ impl Agent {
             self.sessions.remove(&client);
             self.host.forget(client);
             self.drop_work(client);
+            if self.sessions.is_empty() {
+                // Whoever comes next may need others.
+                self.contents = Contents::default();
+            }
         } else {
             self.drop_running(client);
             self.open(client);

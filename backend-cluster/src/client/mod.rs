@@ -937,12 +937,14 @@ impl Client {
     fn outcomes(&mut self, key: u64, piece: PieceId, mut batch: OutcomeBatch) {
         let job = self.dispatcher.piece(piece).map(|it| it.0);
         let completion = job.and_then(|job| Some(&self.jobs.get(&job)?.completion));
-        if let (Some(completion), Some(session)) = (completion, self.sessions.get_mut(&key)) {
-            for id in completion.missing_in(&batch) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            let missing = completion.map(|it| it.missing_in(&batch));
+            for id in missing.into_iter().flatten() {
                 if let Some(content) = session.contents.get(&id) {
                     batch.provide(content);
                 }
             }
+            // Also those of a call that nobody waits for any more.
             session.contents.clear();
         }
         let count = batch.indices().len();
