@@ -8,6 +8,9 @@ mod builder;
 mod client;
 mod clock;
 mod dispatcher;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod init;
 mod intake;
 mod link;
