@@ -40,7 +40,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
             fs::create_dir_all(root.join(&grown)).context(grown.clone())?;
             let mut command = fuzzer(
                 root,
-                &format!("run {target} {grown} fuzz/corpus/{target} --"),
+                &format!("run --all-features {target} {grown} fuzz/corpus/{target} --"),
             );
             command
                 .arg(format!("-max_total_time={}", options.seconds))

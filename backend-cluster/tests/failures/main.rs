@@ -60,5 +60,8 @@ fn main() {
             Ok(())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let mut arguments = Arguments::from_args();
+    // They wait, for the most part: for leases that end and connections that come back.
+    arguments.test_threads.get_or_insert(6);
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }
