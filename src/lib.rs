@@ -403,8 +403,8 @@ pub mod dump {
 pub mod executor {
     pub use procpool_core::{
         BroadcastContent, BuildId, CallId, Callbacks, Cancel, CancelFlag, Chunk, ChunkOptions,
-        Chunking, Completion, ContentId, EncodedChunk, Executor, FunctionId, OpenInput, Outcome,
-        Refused, Submitted, Tracer, TracerSlot, build_id,
+        Chunking, Completion, ContentId, EncodedChunk, Executor, FunctionId, ItemCounts, OpenInput,
+        Outcome, Refused, Submitted, Tracer, TracerSlot, build_id,
     };
 }
 

@@ -74,6 +74,7 @@ fn says_the_same<T: Serialize + DeserializeOwned + 'static>(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use procpool_testing::corpus::replay;
     use proptest::prelude::*;
 
     use super::*;
@@ -83,20 +84,6 @@ mod tests {
         fn any_message_is_survived(input in prop::collection::vec(any::<u8>(), 0..200)) {
             messages(&input);
         }
-    }
-
-    /// Runs a target on all inputs that are kept for it.
-    fn replay(target: &str, run: fn(&[u8])) {
-        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/");
-        let entries = std::fs::read_dir(format!("{corpus}{target}")).expect("a corpus");
-        let mut count = 0;
-        for entry in entries.flatten() {
-            // Should it panic, this says for which.
-            println!("{}", entry.path().display());
-            run(&std::fs::read(entry.path()).expect("it was there a moment ago"));
-            count += 1;
-        }
-        assert!(count > 0, "nothing is kept");
     }
 
     #[test]

@@ -138,6 +138,8 @@ pub(crate) enum ToClient {
     Content { id: ContentId, bytes: Blob },
     /// It takes no more: it is about to leave.
     Leaving,
+    /// Its last word, behind all that its workers have printed; in the lane for data.
+    Left,
     /// Lines that a worker has printed.
     Lines(Vec<Line>),
     /// See [`ToAgent::Report`].

@@ -279,6 +279,6 @@ impl Executor for Cluster {
 
     fn stats(&self) -> Stats {
         let answer = self.shared.ask(Command::Stats);
-        answer.unwrap_or_else(|| self.shared.lock().stats.clone())
+        answer.unwrap_or_else(|| self.shared.stats(0))
     }
 }

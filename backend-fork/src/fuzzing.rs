@@ -90,21 +90,9 @@ fn free_descriptor() -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use procpool_testing::corpus::replay;
 
-    /// Runs a target on all inputs that are kept for it.
-    fn replay(target: &str, run: fn(&[u8])) {
-        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/");
-        let entries = std::fs::read_dir(format!("{corpus}{target}")).expect("a corpus");
-        let mut count = 0;
-        for entry in entries.flatten() {
-            // Should it panic, this says for which.
-            println!("{}", entry.path().display());
-            run(&std::fs::read(entry.path()).expect("it was there a moment ago"));
-            count += 1;
-        }
-        assert!(count > 0, "nothing is kept");
-    }
+    use super::*;
 
     #[test]
     fn the_corpus_of_message_is_survived() {

@@ -1,26 +1,31 @@
 //! What a pool reports of itself: its statistics, and what its workers are at.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use procpool::dump::{Dump, WorkerDump, WorkerState};
-use procpool::{ExitReason, Pool, TaskErrorKind};
+use procpool::{ExitReason, Pool, Stateless, TaskErrorKind};
 use rustix::process::Signal;
 
 use crate::backends::{Builder, Processes, Subject};
 use crate::failure_modes::{Fate, strike};
 use crate::file_barrier::{self, Gate};
 use crate::procfs::{signal, wait_until, workers};
+use crate::retry::always;
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
     tests![S:
         a_pool_can_be_asked_at_any_time,
+        each_item_counts_once_at_any_time,
     ]
 }
 
 pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
         items_are_counted_by_outcome,
+        each_item_counts_once_though_workers_die,
         errors_that_are_returned_count_if_asked,
         ends_are_counted_by_reason,
         bytes_are_counted_both_ways,
@@ -38,6 +43,50 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
 
 fn pass(ticket: String) {
     file_barrier::pass(&ticket);
+}
+
+fn each_item_counts_once_at_any_time<S: Subject>() {
+    counts_add_up::<S>(|x: u64| match x % 7 {
+        0 => Err(x),
+        1 => panic!("its fate"),
+        _ => Ok(x),
+    });
+}
+
+fn each_item_counts_once_though_workers_die<S: Processes>() {
+    counts_add_up::<S>(|x: u64| match x % 7 {
+        0 => Err(x),
+        1 => panic!("its fate"),
+        2 if x % 97 == 2 => std::process::abort(),
+        _ => Ok(x),
+    });
+}
+
+/// While items wait, run, fail, are judged, are tried again and cancelled.
+fn counts_add_up<S: Subject>(fate: impl Fn(u64) -> Result<u64, u64> + Stateless) {
+    let pool = S::pool(2);
+    let has_ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !has_ended.load(Ordering::SeqCst) {
+                let stats = pool.stats();
+                let counted = stats.succeeded + stats.failed + stats.queued + stats.running;
+                assert_eq!(stats.submitted, counted, "{stats}");
+            }
+        });
+        for round in 0..10 {
+            let call = pool.call(fate).retries(1).chunksize(5);
+            let call = call.retry_if(always).retry_errors(|_: &u64| true);
+            let call = call.backoff(Duration::from_micros(round * 100));
+            let kept = call.map_async(round * 40..round * 40 + 40);
+            let cancelled = pool.map_async(fate, 0..40);
+            let lazy: Vec<_> = pool.imap(fate, round * 20..round * 20 + 20).collect();
+            assert_eq!(lazy.len(), 20);
+            cancelled.cancel();
+            kept.wait();
+        }
+        has_ended.store(true, Ordering::SeqCst);
+    });
 }
 
 fn errors_that_are_returned_count_if_asked<S: Processes>() {

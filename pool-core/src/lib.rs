@@ -101,6 +101,7 @@ pub use task::chunking::Chunking;
 pub use task::completion::{Completion, Refused};
 pub use task::encoded_chunk::{EncodedChunk, Submitted};
 pub use task::executor::{Cancel, Executor};
+pub use task::item_counts::ItemCounts;
 pub use task::open_input::OpenInput;
 pub use task::options::ChunkOptions;
 pub use task::outcome::Outcome;

@@ -1,6 +1,7 @@
 //! What the suites of [procpool](https://docs.rs/procpool) share that look at whole processes.
 //!
 //! - [`again`]: the test program, run again as another one, and what is left of it
+//! - [`corpus`]: the inputs that are kept for fuzz targets
 //! - [`file_barrier`]: places where tests meet tasks in other processes
 //! - [`left_out`]: tests that need what not every machine has
 //! - [`machine`]: other machines, made of network namespaces
@@ -9,6 +10,7 @@
 //! - [`watchdog`]: what ends a test that hangs, with the [stacks] of all that take part
 
 pub mod again;
+pub mod corpus;
 pub mod file_barrier;
 pub mod left_out;
 pub mod machine;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use procpool::executor::{CallId, Callbacks, Cancel, Chunk, Executor};
+use procpool::executor::{CallId, Callbacks, Cancel, Chunk, Executor, ItemCounts};
 use procpool::{JoinError, Pool, Stats, TaskError, TaskErrorKind};
 use procpool_conformance::Subject;
 
@@ -37,6 +37,7 @@ impl ThreadPool {
             state: Mutex::default(),
             changed: Condvar::new(),
             callbacks: Callbacks::new(),
+            counts: ItemCounts::default(),
         });
         for _ in 0..workers {
             let shared = shared.clone();
@@ -65,6 +66,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     callbacks: Callbacks,
+    counts: ItemCounts,
 }
 
 #[derive(Default)]
@@ -73,7 +75,6 @@ struct State {
     /// The calls that chunks run of.
     running: Vec<CallId>,
     is_closed: bool,
-    stats: Stats,
 }
 
 impl Shared {
@@ -132,9 +133,9 @@ impl Shared {
 struct Handle(Arc<Shared>);
 
 impl Executor for Handle {
-    fn submit(&self, chunk: Chunk) {
+    fn submit(&self, mut chunk: Chunk) {
+        chunk.count_in(&self.0.counts);
         let refused = self.0.change(|state| {
-            state.stats.submitted += chunk.count() as u64;
             if state.is_closed {
                 return Some(chunk);
             }
@@ -197,6 +198,7 @@ impl Executor for Handle {
     }
 
     fn stats(&self) -> Stats {
-        self.0.lock().stats.clone()
+        let queued: usize = self.0.lock().queue.iter().map(Chunk::count).sum();
+        self.0.counts.stats(queued as u64)
     }
 }

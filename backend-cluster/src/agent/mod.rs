@@ -8,7 +8,7 @@ mod work;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::{Event, Message, Subscriber};
 use futures_util::StreamExt;
@@ -99,10 +99,21 @@ pub(crate) struct Agent {
     slots: usize,
     started: Duration,
     is_leaving: bool,
+    goodbye: Goodbye,
     /// The server's address, for people.
     url: String,
     /// What the server does not permit, though no agent can do without it.
     refusal: Option<String>,
+}
+
+/// How far an agent has come that leaves and has nothing more to do.
+#[derive(Debug, Clone, Copy)]
+enum Goodbye {
+    Unsaid,
+    /// The local pools end, and say what their workers have printed.
+    Finishing,
+    /// It was said, then.
+    Said(Duration),
 }
 
 /// The subscriptions of an agent.
@@ -165,6 +176,7 @@ impl Agent {
             slots,
             started: clock::now(),
             is_leaving: false,
+            goodbye: Goodbye::Unsaid,
             url: options.server.shown(),
             refusal: None,
         };
@@ -183,7 +195,6 @@ impl Agent {
     ) -> Result<(), String> {
         let hello = self.id.to_le_bytes().to_vec();
         self.connection.send(self.subjects.hello(), hello).await;
-        let mut left_since = None;
         loop {
             let wake = self.next_wake();
             let Subscriptions {
@@ -223,12 +234,8 @@ impl Agent {
             self.notice_connection();
             self.tick();
             self.act().await;
-            if self.is_leaving && self.intake.is_idle() {
-                let since = *left_since.get_or_insert_with(clock::now);
-                let is_sent = self.sessions.values().all(|it| it.link.backlog() == 0);
-                if is_sent || clock::now() > since + LEASE {
-                    break;
-                }
+            if self.is_leaving && self.intake.is_idle() && self.may_go() {
+                break;
             }
         }
         self.connection.flush(Duration::from_secs(1)).await;
@@ -243,6 +250,39 @@ impl Agent {
                 .link
                 .send(Lane::Control, to_bytes(&ToClient::Leaving));
         }
+    }
+
+    /// Says goodbye, and whether that was heard, or has taken too long.
+    fn may_go(&mut self) -> bool {
+        match self.goodbye {
+            Goodbye::Unsaid => {
+                self.goodbye = Goodbye::Finishing;
+                let (host, reports) = (self.host.clone(), self.reports.clone());
+                let finish = move || {
+                    host.finish(Instant::now() + LEASE);
+                    // Without an agent there is nobody to tell.
+                    let _ = reports.send(Report::Finished);
+                };
+                let thread = std::thread::Builder::new().name("procpool-finish".into());
+                if thread.spawn(finish).is_err() {
+                    // Without a thread, what was printed last is not waited for.
+                    self.say_goodbye();
+                }
+                false
+            }
+            Goodbye::Finishing => false,
+            Goodbye::Said(since) => {
+                let mut sessions = self.sessions.values();
+                sessions.all(|it| it.link.backlog() == 0) || clock::now() > since + LEASE
+            }
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.link.send(Lane::Data, to_bytes(&ToClient::Left));
+        }
+        self.goodbye = Goodbye::Said(clock::now());
     }
 
     fn next_wake(&self) -> Option<Duration> {
@@ -718,6 +758,7 @@ impl Agent {
     fn report(&mut self, reports: Vec<Report>) {
         let mut touched: Vec<(ClientId, PieceId)> = Vec::new();
         let mut lines: HashMap<ClientId, Vec<Line>> = HashMap::new();
+        let mut is_finished = false;
         for report in reports {
             match report {
                 Report::Outcomes {
@@ -740,10 +781,14 @@ impl Agent {
                 Report::Value { client, piece } => self.take_values(client, piece),
                 Report::Answer(client, answer) => self.say(client, Lane::Data, &answer),
                 Report::Line(client, line) => lines.entry(client).or_default().push(line),
+                Report::Finished => is_finished = true,
             }
         }
         for (client, lines) in lines {
             self.say(client, Lane::Data, &ToClient::Lines(lines));
+        }
+        if is_finished {
+            self.say_goodbye();
         }
         touched.sort_unstable();
         touched.dedup();

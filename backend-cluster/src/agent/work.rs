@@ -25,6 +25,8 @@ pub(crate) enum Report {
     Answer(ClientId, Box<ToClient>),
     /// A worker for this client has printed it.
     Line(ClientId, Line),
+    /// The local pools have ended in good order, or have taken too long.
+    Finished,
 }
 
 /// See the module.

@@ -44,6 +44,8 @@ use crate::nats::{Connection, Subjects, is_unheard, last_number, make_queue};
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// How long after it was asked in vain an agent is given up: longer than its lease.
 const GIVE_UP: Duration = Duration::from_secs(6);
+/// How long the session of an agent that has left is kept, so that this is acknowledged.
+const HEARS_LEFT: Duration = Duration::from_secs(1);
 /// How long agents have to answer a question. They ask their workers, who may take their time:
 /// stacks are given names.
 pub(crate) const GATHER_LIMIT: Duration = Duration::from_secs(10);
@@ -284,7 +286,9 @@ impl Client {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         let due = self.delayed.first().map(|(at, _)| *at);
         let gathering = self.gatherings.values().map(|it| it.until).min();
-        let times = tick.into_iter().chain(links).chain(deadline);
+        let left = self.sessions.values().filter_map(|it| it.left_at);
+        let left = left.map(|at| at + HEARS_LEFT).min();
+        let times = tick.into_iter().chain(links).chain(deadline).chain(left);
         times
             .chain(due)
             .chain(self.ask_inputs_at)
@@ -386,8 +390,7 @@ impl Client {
             }
             Command::Dump(sender) => self.gather(Gathered::Dump(Dump::default(), sender)),
             Command::Stats(sender) => {
-                let mut stats = self.shared.lock().stats.clone();
-                (stats.queued, stats.running) = self.dispatcher.items();
+                let stats = self.shared.stats(self.dispatcher.waiting());
                 self.gather(Gathered::Stats(Box::new(stats), sender));
             }
             Command::AskInputs => {
@@ -430,8 +433,6 @@ impl Client {
         let items = completion.indices();
         if completion.is_abandoned() {
             self.shared.chunk_ended();
-            self.shared
-                .count(items.len(), Some(TaskErrorKind::Cancelled));
             completion.finish(&cancelled());
             return;
         }
@@ -527,16 +528,12 @@ impl Client {
             it.last = Some(outcomes);
             return;
         }
-        let (count, failure) = match &outcomes {
-            Outcomes::Batch(batch) => (
-                batch.indices().len(),
-                batch.errors().next().map(TaskError::kind),
-            ),
-            Outcomes::One(_, outcome) => (1, outcome.error().map(TaskError::kind)),
+        let count = match &outcomes {
+            Outcomes::Batch(batch) => batch.indices().len(),
+            Outcomes::One(..) => 1,
         };
         it.left -= count.min(it.left);
         let is_through = it.left == 0;
-        self.shared.count(count, failure);
         // What has an outcome is refused: the dispatcher lets no second one through.
         let _ = match outcomes {
             Outcomes::Batch(batch) => it.completion.complete_batch(batch),
@@ -591,7 +588,6 @@ impl Client {
             self.undelay(job);
             if let Some(it) = self.jobs.remove(&job) {
                 self.shared.chunk_ended();
-                self.shared.count(it.left, Some(error.kind()));
                 it.completion.finish(error);
             }
             self.dispatcher.forget(job);
@@ -693,6 +689,7 @@ impl Client {
             asked: Duration::ZERO,
             contents: HashMap::new(),
             is_leaving: false,
+            left_at: None,
             outbox: Outbox::default(),
         };
         self.sessions.insert(key, session);
@@ -831,10 +828,15 @@ impl Client {
                 }
                 self.agents_changed();
             }
+            ToClient::Left => {
+                if let Some(session) = self.sessions.get_mut(&key) {
+                    session.left_at = Some(clock::now());
+                }
+            }
             ToClient::Lines(lines) => {
                 if let Some(printer) = &mut self.printer {
                     let lost: u64 = lines.into_iter().map(|line| printer.print(line)).sum();
-                    self.shared.lock().stats.lines_dropped += lost;
+                    self.shared.lock().lines_dropped += lost;
                 }
             }
             ToClient::Dump { ticket, dump } => {
@@ -1100,8 +1102,8 @@ impl Client {
             }
             let silent = session.link.asked_since();
             let is_silent = silent.is_some_and(|since| now > since + GIVE_UP);
-            // One that leaves and has nothing more to do may be gone any moment, and says no more.
-            if !is_watched && session.is_leaving || is_watched && up && is_silent {
+            let has_left = session.left_at.is_some_and(|at| now >= at + HEARS_LEFT);
+            if has_left || is_watched && up && is_silent {
                 lost.push(*key);
             }
         }

@@ -21,6 +21,8 @@ pub(crate) struct Session {
     /// Values that came before the outcomes that mean them.
     pub(crate) contents: HashMap<ContentId, BroadcastContent>,
     pub(crate) is_leaving: bool,
+    /// When it has said its last word.
+    pub(crate) left_at: Option<Duration>,
     /// What is large.
     pub(crate) outbox: Outbox,
 }

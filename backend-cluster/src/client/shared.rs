@@ -6,7 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use procpool_core::{Callbacks, Chunk, OpenInput, Stats, TaskError, TaskErrorKind, TracerSlot};
+use procpool_core::{
+    Callbacks, Chunk, ItemCounts, OpenInput, Stats, TaskError, TaskErrorKind, TracerSlot,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::GATHER_LIMIT;
@@ -31,13 +33,15 @@ pub(crate) struct Shared {
     asks_soon: AtomicBool,
     pub(crate) callbacks: Callbacks,
     pub(crate) tracer: TracerSlot,
+    items: ItemCounts,
     commands: UnboundedSender<Command>,
 }
 
 /// See [`Shared`].
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) stats: Stats,
+    /// Printed lines that were lost here.
+    pub(crate) lines_dropped: u64,
     pub(crate) agents: Vec<AgentInfo>,
     /// It takes no more tasks.
     pub(crate) is_closed: bool,
@@ -57,6 +61,7 @@ impl Shared {
             asks_soon: AtomicBool::new(false),
             callbacks: Callbacks::new(),
             tracer: TracerSlot::default(),
+            items: ItemCounts::default(),
             commands,
         }
     }
@@ -90,13 +95,10 @@ impl Shared {
     /// Takes a chunk for the pool's thread, unless the pool is closed.
     pub(crate) fn submit(&self, mut chunk: Chunk) {
         self.tracer.trace(&mut chunk);
-        let mut state = self.lock();
-        if state.is_closed {
-            drop(state);
+        chunk.count_in(&self.items);
+        if self.lock().is_closed {
             return chunk.finish(&closed());
         }
-        state.stats.submitted += chunk.count() as u64;
-        drop(state);
         self.take(chunk);
     }
 
@@ -125,13 +127,11 @@ impl Shared {
         self.may_be_idle.store(true, Ordering::Relaxed);
     }
 
-    /// So many items have ended, with this failure or with values.
-    pub(crate) fn count(&self, items: usize, failure: Option<TaskErrorKind>) {
-        let stats = &mut self.lock().stats;
-        match failure {
-            None => stats.succeeded += items as u64,
-            Some(kind) => stats.fail(kind, items as u64),
-        }
+    /// What this side knows. So many items wait.
+    pub(crate) fn stats(&self, queued: u64) -> Stats {
+        let mut stats = self.items.stats(queued);
+        stats.lines_dropped = self.lock().lines_dropped;
+        stats
     }
 
     /// Whether a worker has nothing to do, and nothing is on its way to it.

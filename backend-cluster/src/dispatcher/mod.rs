@@ -204,17 +204,10 @@ impl Dispatcher {
         self.pieces.is_empty()
     }
 
-    /// How many items wait, and how many were begun and have no outcome.
-    pub(crate) fn items(&self) -> (u64, u64) {
-        let (mut waiting, mut begun) = (0, 0);
-        for (id, piece) in &self.pieces {
-            let left = piece.pending.left() as u64;
-            match self.agent_of(*id) {
-                Some(_) => begun += left,
-                None => waiting += left,
-            }
-        }
-        (waiting, begun)
+    /// How many items no agent has begun.
+    pub(crate) fn waiting(&self) -> u64 {
+        let waiting = (self.pieces.iter()).filter(|(id, _)| self.agent_of(**id).is_none());
+        waiting.map(|(_, piece)| piece.pending.left() as u64).sum()
     }
 
     /// Whether the agent is to be asked if it lives: it has work, or may have.

@@ -221,6 +221,16 @@ impl Intake {
             }
             return;
         }
+        if self.is_leaving && arrival.time == 1 {
+            // It was asked for before. Who has no session is not told, and finds it given out
+            // again.
+            if self.clients.contains_key(&client) {
+                self.actions.push_back(Action::Return { client, delivery });
+                self.actions
+                    .push_back(Action::Acknowledge { client, delivery });
+            }
+            return;
+        }
         if arrival.time > 1 {
             // Somebody else may have begun it: the client is to know at once.
             return self.admit(arrival, now);

@@ -1,8 +1,9 @@
 //! Agents that are not there, come late, or leave.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
-use procpool_core::{Pool, TaskErrorKind, build_id};
+use procpool_core::{Output, OutputLine, Pool, TaskErrorKind, build_id};
 use procpool_testing::procfs::{self, wait_until};
 use rustix::process::Signal;
 
@@ -15,6 +16,7 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
         ("there_are_no_agents", no_agents),
         ("agents_come_later", come_later),
         ("an_agent_leaves", leaves),
+        ("an_agent_leaves_in_good_order", leaves_in_good_order),
         ("the_last_agent_dies", last_dies),
     ]
 }
@@ -93,6 +95,36 @@ fn leaves(test: &str) {
     cluster.agents[1].signal(Signal::TERM);
     let status = cluster.agents[1].status();
     assert!(status.success(), "{status}");
+}
+
+/// What a worker keeps, and says when it leaves.
+struct Farewell;
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        println!("farewell");
+    }
+}
+
+/// Its workers do, and what they print then is heard.
+fn leaves_in_good_order(test: &str) {
+    let Some(mut cluster) = Cluster::some_or_skip(test, 1) else {
+        return;
+    };
+    let (sender, lines) = mpsc::channel();
+    let output = Output::lines(move |line: &OutputLine| {
+        // Once it has heard enough, the test has ended.
+        let _ = sender.send(line.bytes().to_vec());
+    });
+    let pool = cluster.built(cluster.builder().stdout(output));
+    let keep = |_: &mut Farewell, x: u64| x;
+    assert_eq!(pool.call(keep).state(|| Farewell).apply(7), Ok(7));
+    cluster.agents[0].signal(Signal::TERM);
+    let status = cluster.agents[0].status();
+    assert!(status.success(), "{status}");
+    assert_eq!(lines.recv().expect("it is said"), b"farewell");
+    // Nobody has anything to do, and it is let go of all the same.
+    wait_until(|| pool.agents().is_empty());
 }
 
 fn last_dies(test: &str) {

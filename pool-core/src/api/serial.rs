@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::pool::Pool;
 use crate::error::build_error::JoinError;
-use crate::error::task_error::{TaskError, TaskErrorKind};
+use crate::error::task_error::TaskError;
 use crate::observe::stats::Stats;
 use crate::observe::trace::Tracer;
 use crate::panic::catch::catch_and_discard;
@@ -19,6 +19,7 @@ use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink};
 use crate::task::emissions::Emissions;
 use crate::task::end_watch::EndWatch;
 use crate::task::executor::{Cancel, Executor};
+use crate::task::item_counts::ItemCounts;
 use crate::task::open_input::OpenInput;
 use crate::task::parking::park_until;
 use crate::task::tracer_slot::TracerSlot;
@@ -90,7 +91,7 @@ struct Serial {
 /// What its threads know, too.
 #[derive(Default)]
 struct Counts {
-    stats: Mutex<Stats>,
+    items: ItemCounts,
     /// What is tried again, each in the thread that has run it.
     again: Mutex<Vec<(ThreadId, Chunk)>>,
     /// The tasks that emit values and have not ended.
@@ -109,10 +110,6 @@ struct Running {
 }
 
 impl Counts {
-    fn stats(&self) -> MutexGuard<'_, Stats> {
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn streams(&self) -> MutexGuard<'_, Vec<Running>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,8 +133,7 @@ impl Counts {
         let call = chunk.call();
         let mut next = Some(chunk);
         while let Some(chunk) = next {
-            // Counted before the outcome is known to anybody, as in the other pools.
-            chunk.run_and_tell(|outcome| outcome.count_in(&mut self.stats()));
+            chunk.run_here();
             next = if may_come_back {
                 self.take_again(call)
             } else {
@@ -157,10 +153,6 @@ impl Counts {
 }
 
 impl Serial {
-    fn stats(&self) -> MutexGuard<'_, Stats> {
-        self.counts.stats()
-    }
-
     /// Runs a task that emits values, which may have to wait for their reader.
     fn start_stream(&self, chunk: Chunk, emissions: Arc<Emissions>, sink: Arc<dyn CompletionSink>) {
         let (counts, scope, flag) = (self.counts.clone(), self.scope, CancelFlag::new());
@@ -177,7 +169,6 @@ impl Serial {
         };
         if let Err(error) = thread::Builder::new().spawn(run) {
             // The chunk was dropped, and has failed by that.
-            self.stats().fail(TaskErrorKind::WorkerLost, 1);
             self.counts.stream_ended(&emissions);
             drop(error);
         }
@@ -194,10 +185,8 @@ impl Drop for Serial {
 impl Executor for Serial {
     fn submit(&self, mut chunk: Chunk) {
         self.tracer.trace(&mut chunk);
-        let count = chunk.count() as u64;
-        self.stats().submitted += count;
+        chunk.count_in(&self.counts.items);
         if self.is_closed.load(Ordering::Acquire) {
-            self.stats().fail(TaskErrorKind::Closed, count);
             chunk.finish(&TaskError::closed());
         } else if let Some((emissions, sink)) = chunk.emissions().zip(chunk.sink()) {
             let (emissions, sink) = (emissions.clone(), sink.clone());
@@ -318,7 +307,7 @@ impl Executor for Serial {
     }
 
     fn stats(&self) -> Stats {
-        Self::stats(self).clone()
+        self.counts.items.stats(0)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Who leads, which threads would, and who looks into the rings: what a thread needs to become the
 //! [`leader`](super::leader), and to be woken.
 
-use std::cell::Cell;
 use std::io;
 use std::ptr;
 use std::sync::{Arc, Weak};
@@ -9,7 +8,7 @@ use std::task::Wake;
 use std::time::{Duration, Instant};
 
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::{thread, thread_local};
+use crate::sync::{thread, thread_number};
 use crate::sys::{self, Event};
 
 /// How long the leader looks for records before it sleeps, at most: a little longer than
@@ -58,7 +57,7 @@ pub(super) struct Leadership {
 /// Whether a thread leads, and which threads would: a part of the core.
 #[derive(Default)]
 pub(super) struct LeadershipState {
-    /// The thread that leads, as [`here`] names it; 0: none does.
+    /// The thread that leads, as [`thread_number`] names it; 0: none does.
     leader: usize,
     /// Threads that wait for something and could lead.
     waiting: Vec<Arc<Parker>>,
@@ -114,14 +113,6 @@ impl StandIn {
     }
 }
 
-/// A number that no other thread has while this one lives.
-fn here() -> usize {
-    thread_local! {
-        static HERE: Cell<u8> = const { Cell::new(0) };
-    }
-    HERE.with(|here| ptr::from_ref(here).addr())
-}
-
 /// Who leads.
 impl LeadershipState {
     #[inline]
@@ -132,13 +123,13 @@ impl LeadershipState {
     /// Whether this thread leads. It then runs something of the user's, such as a destructor.
     #[inline]
     pub(super) fn leads_here(&self) -> bool {
-        self.leader == here()
+        self.leader == thread_number()
     }
 
     /// Nobody leads: this thread does from now on.
     pub(super) fn take(&mut self) {
         debug_assert!(!self.has_leader(), "one thread leads");
-        self.leader = here();
+        self.leader = thread_number();
         self.stand_in.leader_came();
     }
 

@@ -25,8 +25,8 @@ pub(super) struct Notify {
     deliveries: Vec<Delivery>,
     /// Outcomes of which the call has to decide, as soon as the lock is free, whether they stay.
     undecided: Vec<Delivery>,
-    /// How many of these there are, with those that were taken away and are not decided.
-    deciding: usize,
+    /// How many items these have, with those that were taken away and are not decided.
+    deciding: u64,
     /// What is to be reported of workers.
     notices: Vec<Job>,
     hooks: Hooks,
@@ -93,7 +93,7 @@ impl Notify {
     /// The call is asked whether these outcomes stay. Until it has answered, they count as none.
     #[cold]
     fn ask(&mut self, delivery: Delivery) {
-        self.deciding += 1;
+        self.deciding += delivery.count();
         self.undecided.push(delivery);
     }
 
@@ -112,9 +112,9 @@ impl Notify {
         mem::take(&mut self.undecided)
     }
 
-    /// One was decided, and this of it stays.
-    pub(super) fn decided(&mut self, ended: Vec<Delivery>) {
-        self.deciding -= 1;
+    /// One with so many items was decided, and this of it stays.
+    pub(super) fn decided(&mut self, count: u64, ended: Vec<Delivery>) {
+        self.deciding -= count;
         for delivery in ended {
             self.deliver(Some(delivery));
         }
@@ -123,6 +123,11 @@ impl Notify {
     /// Whether items may come back that have ended.
     pub(super) fn is_deciding(&self) -> bool {
         self.deciding > 0
+    }
+
+    /// How many there are of these.
+    pub(super) fn deciding(&self) -> u64 {
+        self.deciding
     }
 
     /// Whether items have no outcome whose submitter does not come to look for it.

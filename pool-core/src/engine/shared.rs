@@ -12,7 +12,7 @@ use super::token::ALARM;
 use super::work::Delivery;
 use crate::backend::config::ValidatedConfig;
 use crate::broadcast::Listener;
-use crate::panic::catch::{catch, catch_and_discard};
+use crate::panic::catch::catch_and_discard;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread_local};
 use crate::sys::{self, Event, Poller};
@@ -169,8 +169,7 @@ impl Shared {
     /// The calls decide which of their items are tried again.
     #[cold]
     fn decide(&self, undecided: Vec<Delivery>) {
-        let decide = |delivery: Delivery| catch(|| delivery.decide()).unwrap_or_default();
-        let verdicts = undecided.into_iter().map(decide).collect();
+        let verdicts = undecided.into_iter().map(Delivery::decide).collect();
         let mut core = self.lock();
         core.decided(verdicts);
         core.dispatch();

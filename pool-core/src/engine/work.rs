@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::work_unit::{Done, InFlight, WorkUnit};
 use crate::error::task_error::TaskError;
 use crate::observe::stats::Stats;
+use crate::panic::catch::catch;
 use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind};
 use crate::task::chunk::Chunk;
 use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink, Decided, Outcomes};
@@ -129,6 +130,17 @@ impl Delivery {
 
     /// Lets the call decide. Not under the lock, since it asks the user's functions.
     pub(super) fn decide(self) -> Verdict {
+        let count = self.count();
+        let (ended, again) = catch(|| self.ask()).unwrap_or_default();
+        Verdict {
+            count,
+            ended,
+            again,
+        }
+    }
+
+    /// What stays, and what is tried again.
+    fn ask(self) -> (Vec<Self>, Vec<Chunk>) {
         let Self {
             attended,
             sink,
@@ -146,10 +158,8 @@ impl Delivery {
             flush_events: None,
         });
         let again = again.into_iter();
-        Verdict {
-            ended: ended.collect(),
-            again: again.map(|it| Chunk::again(it, sink.clone())).collect(),
-        }
+        let again = again.map(|it| Chunk::again(it, sink.clone()));
+        (ended.collect(), again.collect())
     }
 
     pub(super) fn deliver(mut self) {
@@ -188,8 +198,9 @@ impl Delivery {
 }
 
 /// What was decided of a [`Delivery`].
-#[derive(Default)]
 pub(super) struct Verdict {
+    /// How many items it had.
+    pub(super) count: u64,
     /// What stays of it.
     pub(super) ended: Vec<Delivery>,
     /// The items that are tried again.

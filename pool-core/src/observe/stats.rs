@@ -39,7 +39,11 @@ pub struct Stats {
     pub errors_returned: u64,
     /// Items that wait in the pool's queue.
     pub queued: u64,
-    /// Items that were handed to a worker and have not ended.
+    /// Items that were handed to a worker and have not ended. An item whose attempt has failed is
+    /// one of them until it is known whether it is [tried again](crate::Call::retry_if).
+    ///
+    /// Each item is counted in one place: `submitted` is the sum of `succeeded`, `failed`, `queued`
+    /// and `running`.
     pub running: u64,
     /// Bytes that were put into the workers' memory: arguments, and a little around them.
     pub bytes_sent: u64,

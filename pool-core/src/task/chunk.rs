@@ -11,6 +11,7 @@ use super::chunk_outcome::{
     Again, ChunkOutcome, CompletionSink, Outcomes, dropped, reported, settle,
 };
 use super::emissions::Emissions;
+use super::item_counts::ItemCounts;
 use super::item_metrics::ItemMetrics;
 use super::options::{ChunkOptions, Timeout};
 use super::target::Target;
@@ -166,14 +167,7 @@ impl Chunk {
     ///
     /// A task that emits values ([`Call::stream`](crate::Call::stream)) waits here for its reader,
     /// until that reads on, or cancels the call, or drops its handle.
-    pub fn run_here(self) -> usize {
-        let mut failed = 0;
-        self.run_and_tell(|outcome| failed += outcome.failures());
-        failed
-    }
-
-    /// The same, but `tell` is given the outcomes before anybody else is.
-    pub(crate) fn run_and_tell(mut self, tell: impl FnMut(&ChunkOutcome)) {
+    pub fn run_here(mut self) -> usize {
         sys::sleep_until(self.due());
         let start = sys::now_ns();
         let mut outcomes = Outcomes::with_capacity(self.count);
@@ -240,9 +234,7 @@ impl Chunk {
             took_ns: sys::now_ns().saturating_sub(start),
             outcomes,
         };
-        if let Some(sink) = self.take_sink() {
-            settle(&*sink, part, tell);
-        }
+        self.take_sink().map_or(0, |sink| settle(&*sink, part))
     }
 
     /// Whether its items may come back when they have failed.
@@ -294,7 +286,7 @@ impl Chunk {
     fn fail(&mut self, sink: &dyn CompletionSink, error: TaskError) {
         let ext = self.take_ext();
         let failed = ChunkOutcome::failed(self.first, self.count, error);
-        settle(sink, ChunkOutcome { ext, ..failed }, |_| {});
+        settle(sink, ChunkOutcome { ext, ..failed });
     }
 
     /// Where the outcomes go: from now on, whoever takes it owes them. `None`: there are none.
@@ -534,6 +526,18 @@ impl Chunk {
                 entry,
                 is_all,
             });
+        }
+    }
+
+    /// Counts the items as submitted, and each of them once more when it has ended; not those that
+    /// are counted already, since their chunk was [resubmitted](crate::Executor::resubmit) or has
+    /// come from another executor.
+    pub fn count_in(&mut self, counts: &ItemCounts) {
+        let items = u64::from(self.count);
+        let ext = self.ext.get_or_insert_default();
+        if ext.counts.is_none() {
+            counts.update(|stats| stats.submitted += items);
+            ext.counts = Some(counts.clone());
         }
     }
 

@@ -6,6 +6,7 @@ use super::bytes::Bytes;
 use super::call_control::CallControl;
 use super::context::Context;
 use super::emissions::Emissions;
+use super::item_counts::ItemCounts;
 use super::item_metrics::ItemMetrics;
 use super::target::Target;
 use crate::broadcast::{Belongings, SharedMemory};
@@ -16,6 +17,8 @@ use crate::shm::protocol;
 /// A part of a chunk that ordinary tasks are without, so that they do not pay for it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ChunkExt {
+    /// Where its items are counted when they end, by an executor of the program's own.
+    pub(crate) counts: Option<ItemCounts>,
     /// What is known of items that are measured.
     pub(crate) item_metrics: Option<ItemMetrics>,
     /// The memory that handles in the items mean. It lives as long as the chunk, and then as long
@@ -104,6 +107,7 @@ impl ChunkExt {
             descriptors.push((place - at, descriptor));
         }
         Self {
+            counts: self.counts.clone(),
             item_metrics,
             attachments,
             origin,

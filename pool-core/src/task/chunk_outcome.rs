@@ -77,27 +77,27 @@ pub(crate) struct Again {
     pub(crate) ext: ChunkExt,
 }
 
-/// Gives outcomes to who waits for them, and what is tried again to the call's pool. `tell` is
-/// given what has ended before anybody else is.
-pub(crate) fn settle(
-    sink: &dyn CompletionSink,
-    part: ChunkOutcome,
-    mut tell: impl FnMut(&ChunkOutcome),
-) {
+/// Gives outcomes to who waits for them, and what is tried again to the call's pool. Says how many
+/// items have ended and failed.
+pub(crate) fn settle(sink: &dyn CompletionSink, part: ChunkOutcome) -> usize {
+    let mut failed = 0;
     let mut end = |mut part: ChunkOutcome| {
         part.close_descriptors();
-        tell(&part);
+        failed += part.failures();
+        part.tell_counts();
         part.tell_tracer();
         sink.complete(part);
     };
     if !part.is_undecided() {
-        return end(part);
+        end(part);
+        return failed;
     }
     let Decided { ended, again } = sink.decide(part);
     ended.into_iter().for_each(end);
     for again in again {
         sink.resubmit(again);
     }
+    failed
 }
 
 /// A part of a call's outcome: those of neighbouring items of one chunk.
@@ -177,6 +177,13 @@ impl ChunkOutcome {
     pub(crate) fn close_descriptors(&mut self) {
         if let Some(ext) = &mut self.ext {
             ext.descriptors.clear();
+        }
+    }
+
+    /// Counts the items where their executor counts them.
+    fn tell_counts(&mut self) {
+        if let Some(counts) = self.ext.as_mut().and_then(|it| it.counts.take()) {
+            counts.update(|stats| self.count_in(stats));
         }
     }
 

@@ -372,7 +372,7 @@ impl Completion {
 
     fn send(&self, batch: ChunkOutcome) {
         if let Some(sink) = &self.sink {
-            settle(&**sink, batch, |_| {});
+            settle(&**sink, batch);
         }
     }
 
@@ -388,6 +388,7 @@ impl Completion {
         let from = first - self.first;
         match &self.ext {
             Some(ext) => Some(Box::new(ChunkExt {
+                counts: ext.counts.clone(),
                 item_metrics: ext
                     .item_metrics
                     .as_ref()

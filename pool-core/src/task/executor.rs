@@ -297,7 +297,8 @@ pub trait Executor: Send + Sync {
     /// Reports nothing to this tracer any more.
     fn detach_tracer(&self, _tracer: &Tracer) {}
 
-    /// What happened so far.
+    /// What happened so far. [`ItemCounts`](crate::ItemCounts) does what is to be said
+    /// of items.
     fn stats(&self) -> Stats;
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod executor;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 pub(crate) mod grain;
+pub(crate) mod item_counts;
 pub(crate) mod item_metrics;
 pub(crate) mod open_input;
 pub(crate) mod options;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use procpool::dump::{Dump, RunningTask, WorkerDump, WorkerState};
 use procpool::executor::{
     BroadcastContent, CallId, Callbacks, Cancel, Chunk, Chunking, Completion, ContentId,
-    EncodedChunk, Executor, Outcome, Tracer,
+    EncodedChunk, Executor, ItemCounts, Outcome, Tracer,
 };
 use procpool::{
     ExitReason, ExitStatus, JoinError, Pool, Stats, TaskError, TaskErrorKind, WorkerInfo,
@@ -63,6 +63,7 @@ impl PipePool {
             }),
             changed: Condvar::new(),
             callbacks: Callbacks::new(),
+            counts: ItemCounts::default(),
         });
         for place in 0..workers {
             let shared = shared.clone();
@@ -98,6 +99,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     callbacks: Callbacks,
+    counts: ItemCounts,
 }
 
 #[derive(Default)]
@@ -108,8 +110,19 @@ struct State {
     children: u32,
     is_closed: bool,
     is_terminated: bool,
-    stats: Stats,
+    bytes_sent: u64,
+    bytes_received: u64,
+    workers_lost: u64,
+    workers_ended: BTreeMap<ExitReason, u64>,
     tracer: Option<Tracer>,
+}
+
+impl State {
+    /// How many items wait.
+    fn queued(&self) -> u64 {
+        let items = self.queue.iter().map(|work| work.chunk.count() as u64);
+        items.sum()
+    }
 }
 
 /// What one thread of the pool is at.
@@ -213,7 +226,6 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(work) = state.queue.pop_front() {
-                state.stats.queued -= work.chunk.count() as u64;
                 return Some(work);
             }
             // A chunk that runs may come back in part.
@@ -243,7 +255,6 @@ impl Shared {
         if let Some(tracer) = &state.tracer {
             tracer.worker_up(&info, place);
         }
-        state.stats.workers_started += 1;
         state.places[place].child = Some(Process {
             info: info.clone(),
             since: Instant::now(),
@@ -286,13 +297,13 @@ impl Shared {
             if line.sent.insert(content.id()) {
                 let sent = write_frame(&mut *input, CONTENT, 0, content.bytes());
                 sent.map_err(|_| End::Gone)?;
-                self.lock().stats.bytes_sent += content.bytes().len() as u64;
+                self.lock().bytes_sent += content.bytes().len() as u64;
             }
         }
         let bytes = work.chunk.to_bytes();
         write_frame(&mut *input, RUN, number, &bytes).map_err(|_| End::Gone)?;
         drop(input);
-        self.lock().stats.bytes_sent += bytes.len() as u64;
+        self.lock().bytes_sent += bytes.len() as u64;
         self.take_outcomes(place, line, work)
     }
 
@@ -332,8 +343,7 @@ impl Shared {
                     }
                     next += 1;
                     let mut state = self.lock();
-                    state.stats.bytes_received += frame.bytes.len() as u64;
-                    count(&mut state.stats, outcome.error());
+                    state.bytes_received += frame.bytes.len() as u64;
                     let place = &mut state.places[place];
                     place.items += 1;
                     if let Some(running) = &mut place.running {
@@ -376,8 +386,8 @@ impl Shared {
             End::Gone => ExitReason::Crashed,
         };
         self.change(|state| {
-            *state.stats.workers_ended.entry(reason).or_default() += 1;
-            state.stats.workers_lost += u64::from(!is_planned);
+            *state.workers_ended.entry(reason).or_default() += 1;
+            state.workers_lost += u64::from(!is_planned);
             if let Some(tracer) = &state.tracer {
                 tracer.worker_ended(&line.info, reason);
             }
@@ -425,10 +435,7 @@ impl Shared {
                 completion: work.completion.clone(),
                 losses: work.losses,
             };
-            self.change(|state| {
-                state.stats.queued += work.chunk.count() as u64;
-                state.queue.push_front(work);
-            });
+            self.change(|state| state.queue.push_front(work));
         }
     }
 
@@ -438,7 +445,6 @@ impl Shared {
     }
 
     fn end_some(&self, work: &Work, items: Range<usize>, error: &TaskError, losses: u32) {
-        self.lock().stats.fail(error.kind(), items.len() as u64);
         let outcome = |_| Outcome::from(error.clone()).with_losses(losses);
         let outcomes = items.clone().map(outcome).collect();
         let first = work.completion.complete_from(items.start, outcomes);
@@ -449,8 +455,6 @@ impl Shared {
         let given_up = self.change(|state| {
             let all = state.queue.drain(..);
             let (given_up, kept): (Vec<Work>, Vec<Work>) = all.partition(is_given_up);
-            let items = given_up.iter().map(|work| work.chunk.count() as u64);
-            state.stats.queued -= items.sum::<u64>();
             state.queue = kept.into();
             given_up
         });
@@ -466,13 +470,6 @@ fn indices_of(chunk: &EncodedChunk) -> Range<usize> {
 
 fn cancelled() -> TaskError {
     TaskError::other(TaskErrorKind::Cancelled, "the task was cancelled")
-}
-
-fn count(stats: &mut Stats, error: Option<&TaskError>) {
-    match error {
-        None => stats.succeeded += 1,
-        Some(error) => stats.fail(error.kind(), 1),
-    }
 }
 
 /// Whether something comes, be it the end, in this time.
@@ -499,15 +496,12 @@ impl Executor for Handle {
         if let Some(tracer) = &state.tracer {
             chunk.trace(tracer);
         }
-        let count = chunk.count() as u64;
-        state.stats.submitted += count;
+        chunk.count_in(&shared.counts);
         if state.is_closed {
-            state.stats.fail(TaskErrorKind::Closed, count);
             drop(state);
             let error = TaskError::other(TaskErrorKind::Closed, "the pool is closed");
             return chunk.finish(&error);
         }
-        state.stats.queued += count;
         let (chunk, completion) = chunk.into_parts();
         state.queue.push_back(Work {
             chunk,
@@ -601,7 +595,7 @@ impl Executor for Handle {
     fn dump(&self) -> Dump {
         let state = self.0.lock();
         let mut dump = Dump::default();
-        dump.queued = state.stats.queued;
+        dump.queued = state.queued();
         for place in &state.places {
             let info = place.child.as_ref().map(|it| it.info.clone());
             let what = match (&info, &place.running) {
@@ -640,7 +634,12 @@ impl Executor for Handle {
 
     fn stats(&self) -> Stats {
         let state = self.0.lock();
-        let mut stats = state.stats.clone();
+        let mut stats = self.0.counts.stats(state.queued());
+        stats.bytes_sent = state.bytes_sent;
+        stats.bytes_received = state.bytes_received;
+        stats.workers_started = state.children.into();
+        stats.workers_lost = state.workers_lost;
+        stats.workers_ended = state.workers_ended.clone();
         for place in &state.places {
             if let Some(process) = &place.child {
                 let mut worker = WorkerStats::new(process.info.clone());

@@ -11,6 +11,7 @@ mod piece;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use procpool_core::{
     Dump, EncodedChunk, OutcomeBatch, OutputLine, Stats, TaskError, TaskErrorKind, WorkerInfo,
@@ -144,6 +145,20 @@ impl Host {
             worker.info = worker.info.clone().with_machine(&self.setup.machine);
         }
         stats
+    }
+
+    /// Ends all pools, which have nothing to do any more, in good order: then all is reported that
+    /// their workers have printed. It waits for that until the deadline.
+    pub(crate) fn finish(&self, deadline: Instant) {
+        let clients: Vec<_> = self.lock().values().cloned().collect();
+        let executors: Vec<_> = clients.iter().filter_map(|it| it.executor()).collect();
+        for executor in &executors {
+            executor.close();
+        }
+        for executor in executors {
+            // It fails in a callback alone, and this is none.
+            let _ = executor.join(Some(deadline));
+        }
     }
 
     fn executor(&self, client: ClientId) -> Option<Arc<dyn procpool_core::Executor>> {

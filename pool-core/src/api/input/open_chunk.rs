@@ -7,7 +7,6 @@
 //! which is rare, therefore executes both sides' by `membarrier`. Where a kernel or sandbox has
 //! none, the filling thread executes a fence for each item.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -23,7 +22,7 @@ use crate::panic::catch::{panic_scope, report_for};
 use crate::shm::protocol;
 use crate::shm::protocol::Head;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, compiler_fence, fence};
-use crate::sync::{Mutex, MutexGuard, thread_local};
+use crate::sync::{Mutex, MutexGuard, thread_number};
 use crate::sys;
 use crate::task::bytes::Bytes;
 use crate::task::chunk::Chunk;
@@ -37,7 +36,7 @@ pub(crate) struct OpenChunk {
     collector: Arc<Collector>,
     /// The receiver of the outcomes leads the pool for them.
     attended: AtomicBool,
-    /// The thread that fills it, as [`here`] names it.
+    /// The thread that fills it, as [`thread_number`] names it.
     filled_by: AtomicUsize,
     /// A worker has nothing to do: no item is to be kept back.
     wanted: AtomicU32,
@@ -60,14 +59,6 @@ struct State {
     /// What handles in items mean that have not gone, each with the index of its item, in the order
     /// of these. Of one that has gone, nothing is kept: the input may wait as long as it likes.
     attachments: VecDeque<(usize, Attachments)>,
-}
-
-/// A number that no other thread has while this one lives.
-fn here() -> usize {
-    thread_local! {
-        static HERE: Cell<u8> = const { Cell::new(0) };
-    }
-    HERE.with(|here| std::ptr::from_ref(here).addr())
 }
 
 impl OpenChunk {
@@ -96,7 +87,7 @@ impl OpenChunk {
 
     /// The calling thread fills it from now on.
     pub(crate) fn fill_here(&self) {
-        let here = here();
+        let here = thread_number();
         let before = self.filled_by.load(Ordering::Relaxed);
         if before == here {
             return;
@@ -156,7 +147,7 @@ impl OpenInput for OpenChunk {
     /// The filling thread itself keeps nothing back while it is here. When it goes on, the worker
     /// that has nothing to do is to get more than the first item.
     fn ask(&self) -> Option<Chunk> {
-        if self.filled_by.load(Ordering::Relaxed) == here() {
+        if self.filled_by.load(Ordering::Relaxed) == thread_number() {
             return None;
         }
         if let Some(starter) = self.starter.get() {

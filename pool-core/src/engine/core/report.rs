@@ -22,7 +22,7 @@ impl Core {
         let mut stats = self.notify.stats();
         let queue = self.scheduler.queued();
         stats.queued = queue.map(|chunk| u64::from(chunk.count)).sum();
-        stats.running = self.scheduler.running();
+        stats.running = self.scheduler.running() + self.notify.deciding();
         stats.workers_terminating = self.terminating.len() as u64;
         let now = sys::now_ns();
         for (id, slot) in self.slots.iter() {

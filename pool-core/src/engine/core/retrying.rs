@@ -20,9 +20,9 @@ impl Core {
 
     /// It was decided what of some deliveries stays, and what is tried again.
     pub(in crate::engine) fn decided(&mut self, verdicts: Vec<Verdict>) {
-        for Verdict { ended, again } in verdicts {
-            self.notify.decided(ended);
-            for chunk in again {
+        for verdict in verdicts {
+            self.notify.decided(verdict.count, verdict.ended);
+            for chunk in verdict.again {
                 self.resubmit(chunk);
             }
         }
