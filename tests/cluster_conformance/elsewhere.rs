@@ -111,9 +111,9 @@ fn agents_are_listed() {
     procfs::wait_until(|| listed().is_empty());
 }
 
-/// A pool of a server and two agents with workers, which are all at work. Says which processes are
-/// below this one then.
-fn busy_pool() -> (ClusterPool, Vec<u32>) {
+/// A pool of a server and two agents with workers, which are all at work until the gate goes. Says
+/// which processes are below this one then.
+fn busy_pool() -> (ClusterPool, Gate, Vec<u32>) {
     let pool = ClusterPool::local(2).expect("a pool can be built");
     assert!(pool.wait_for_processes(2, Duration::from_secs(20)));
     let gate = Gate::new();
@@ -123,15 +123,15 @@ fn busy_pool() -> (ClusterPool, Vec<u32>) {
     let below = procfs::below(std::process::id());
     // The server, two agents, and what is below these.
     assert!(below.len() >= 5, "{below:?}");
-    (pool, below)
+    (pool, gate, below)
 }
 
 /// One that is busy, one that has nothing to do, one that was closed.
 fn drops_pools() {
-    let (pool, below) = busy_pool();
+    let (pool, _gate, below) = busy_pool();
     drop(pool);
     procfs::wait_for_death(&below);
-    let (pool, below) = busy_pool();
+    let (pool, _gate, below) = busy_pool();
     let copy = pool.clone();
     drop(pool);
     assert_eq!(copy.processes(), 2, "somebody has it");
@@ -155,7 +155,7 @@ fn nothing_is_left_of_a_pool_that_is_dropped() {
 }
 
 fn exits_with_a_pool() {
-    let (_pool, below) = busy_pool();
+    let (_pool, _gate, below) = busy_pool();
     let below: Vec<String> = below.iter().map(u32::to_string).collect();
     println!("{}", below.join(" "));
     std::process::exit(0);
@@ -172,7 +172,7 @@ fn nothing_is_left_of_a_program_that_exits() {
 
 /// Nobody starts it again, so nothing waits for that.
 fn loses_its_server() {
-    let (pool, _below) = busy_pool();
+    let (pool, _gate, _below) = busy_pool();
     let server = procfs::children_called("nats-server");
     let waiting = pool.apply_async(triple, 1);
     procfs::signal(server[0], Signal::KILL);
