@@ -1,6 +1,6 @@
 //! What a pool is built by.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use crate::client::{Client, Settings, Shared, THREAD};
 use crate::local::Local;
 use crate::nats::{Connection, Role, ServerOptions};
 use crate::pool::ClusterPool;
+use crate::programs::{publish, this_program};
 
 /// Where the server keeps deliveries that no agent has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +40,8 @@ pub struct ClusterPoolBuilder {
     workers: WorkerOptions,
     stdout: Output,
     stderr: Output,
+    /// Whether this program is published, and the file with the key that signs it.
+    program: Option<Option<PathBuf>>,
     /// Agents that are started for the pool: the workers of each.
     local_agents: Vec<usize>,
 }
@@ -56,6 +59,7 @@ impl ClusterPoolBuilder {
             workers: WorkerOptions::default(),
             stdout: Output::inherit(),
             stderr: Output::inherit(),
+            program: None,
             local_agents: Vec::new(),
         }
     }
@@ -149,6 +153,23 @@ impl ClusterPoolBuilder {
         self
     }
 
+    /// Publishes this program at the server, so that agents need not have it: `procpool-agent`
+    /// fetches and executes it, where it runs with `--allow-unsigned`. See `docs/cluster.md`.
+    ///
+    /// The program goes to the server once, as often as it is used, and is kept there for 30 days.
+    /// It must run where the agents are: link what differs there statically.
+    pub fn publish_program(mut self) -> Self {
+        self.program.get_or_insert(None);
+        self
+    }
+
+    /// The same, signed with the nkey whose seed is in this file: agents that trust the key execute
+    /// it. `procpool-agent new-key FILE` makes one.
+    pub fn sign_program(mut self, key: impl AsRef<Path>) -> Self {
+        self.program = Some(Some(key.as_ref().into()));
+        self
+    }
+
     pub(crate) fn token(mut self, token: String) -> Self {
         self.server.token = Some(token);
         self
@@ -189,7 +210,10 @@ impl ClusterPoolBuilder {
     /// Starts the pool's thread.
     fn start(self) -> Result<Arc<Shared>, BuildError> {
         let failed = |text: String| BuildError::new(BuildErrorKind::Launch, text);
+        let program = self.program.as_ref();
+        let program = program.map(|key| this_program(key.as_deref())).transpose();
         let settings = Settings {
+            program: program.map_err(failed)?,
             agents_timeout: self.agents_timeout,
             server_timeout: self.server_timeout,
             in_file: self.storage == Storage::File,
@@ -216,7 +240,7 @@ impl ClusterPoolBuilder {
             };
             let client = async move {
                 let opened = Connection::open(&server, Role::Client, "procpool client").await;
-                let (connection, answers) = match opened {
+                let (mut connection, answers) = match opened {
                     Ok(opened) => opened,
                     Err(error) => {
                         // Who builds the pool waits for it.
@@ -224,6 +248,16 @@ impl ClusterPoolBuilder {
                         return;
                     }
                 };
+                if let Some(card) = settings.program.clone()
+                    && let Err(text) = publish(connection.client().clone(), card).await
+                {
+                    let reason = connection.forbidden();
+                    // As above.
+                    let _ = sender.send(Err(
+                        reason.map_or(text.clone(), |it| format!("{text}: {it}"))
+                    ));
+                    return;
+                }
                 let ready = sender.clone();
                 let client =
                     Client::new(connection, answers, settings, of_thread, commands, ready).await;

@@ -18,6 +18,8 @@ mod local;
 mod message;
 mod nats;
 mod pool;
+#[doc(hidden)]
+pub mod programs;
 #[cfg(test)]
 mod simulation;
 

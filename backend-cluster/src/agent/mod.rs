@@ -98,6 +98,9 @@ pub(crate) struct Agent {
     machine: String,
     slots: usize,
     started: Duration,
+    /// It leaves when it had no client for so long, and since when it has none.
+    idle: Option<Duration>,
+    idle_since: Duration,
     is_leaving: bool,
     goodbye: Goodbye,
     /// The server's address, for people.
@@ -175,6 +178,8 @@ impl Agent {
             machine: options.machine.clone(),
             slots,
             started: clock::now(),
+            idle: options.idle,
+            idle_since: clock::now(),
             is_leaving: false,
             goodbye: Goodbye::Unsaid,
             url: options.server.shown(),
@@ -295,10 +300,14 @@ impl Agent {
             session.ask_at(works)
         });
         let pull = (self.wants() > 0 && self.pull_at > now).then_some(self.pull_at);
+        let idle = self
+            .idle
+            .filter(|_| self.sessions.is_empty() && !self.is_leaving);
         let times = links
             .chain(self.intake.next_expiry())
             .chain(pull)
-            .chain(asks);
+            .chain(asks)
+            .chain(idle.map(|idle| self.idle_since + idle));
         times.chain(tick).min()
     }
 
@@ -897,6 +906,11 @@ impl Agent {
         }
         for client in dead {
             self.end(client, End::Dead);
+        }
+        if !self.sessions.is_empty() {
+            self.idle_since = now;
+        } else if !self.is_leaving && self.idle.is_some_and(|idle| now >= self.idle_since + idle) {
+            self.start_leaving();
         }
     }
 

@@ -2,10 +2,12 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 use super::host::HostBackend;
 use super::variables::{
-    AUTHORITIES, BACKEND, CERTIFICATE, CREDENTIALS, KEY, NAME, PROCESSES, SERVER, TOKEN,
+    AUTHORITIES, BACKEND, CERTIFICATE, CREDENTIALS, IDLE, KEY, NAME, PROCESSES, SERVER, TOKEN,
 };
 use crate::nats::ServerOptions;
 
@@ -39,6 +41,8 @@ pub(crate) struct AgentOptions {
     pub(crate) processes: usize,
     pub(crate) backend: Backend,
     pub(crate) machine: String,
+    /// It leaves when it had no client for so long.
+    pub(crate) idle: Option<Duration>,
 }
 
 impl AgentOptions {
@@ -48,7 +52,8 @@ impl AgentOptions {
         Some(url.and_then(Self::for_server))
     }
 
-    fn for_server(url: String) -> Result<Self, String> {
+    /// The same for the server with this address.
+    pub(crate) fn for_server(url: String) -> Result<Self, String> {
         if url.is_empty() {
             return Err(format!(
                 "{SERVER} is empty: it is the address of a NATS server, such as nats://host:4222"
@@ -56,12 +61,9 @@ impl AgentOptions {
         }
         let processes = match text(PROCESSES)? {
             None => std::thread::available_parallelism().map_or(1, usize::from),
-            Some(number) => number
-                .parse()
-                .ok()
-                .filter(|it| *it > 0)
-                .ok_or_else(|| format!("{PROCESSES} is {number:?}: it is a number, from 1"))?,
+            Some(number) => from_one(PROCESSES, &number)?,
         };
+        let idle = text(IDLE)?.map(|number| from_one(IDLE, &number).map(Duration::from_secs));
         let backend = match text(BACKEND)?.as_deref() {
             None | Some("spawn") => Backend::Spawn,
             #[cfg(feature = "fork")]
@@ -97,8 +99,14 @@ impl AgentOptions {
             processes,
             backend,
             machine: text(NAME)?.unwrap_or(host),
+            idle: idle.transpose()?,
         })
     }
+}
+
+fn from_one<T: FromStr + From<u8> + PartialOrd>(name: &str, number: &str) -> Result<T, String> {
+    let parsed = number.parse().ok().filter(|it| *it >= T::from(1));
+    parsed.ok_or_else(|| format!("{name} is {number:?}: it is a number, from 1"))
 }
 
 fn text(name: &str) -> Result<Option<String>, String> {

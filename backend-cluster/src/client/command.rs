@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Terminate,
     /// The server that this process has started for the pool has ended like this.
     ServerEnded(String),
+    /// The program is in the server's store again, or why it is not.
+    Published(Result<(), String>),
     /// An agent that this process has started is dead.
     Died {
         pid: u32,

@@ -39,6 +39,7 @@ use crate::message::{
     ToClient, from_bytes, to_bytes,
 };
 use crate::nats::{Connection, Subjects, is_unheard, last_number, make_queue};
+use crate::programs::{PROGRAM, ProgramCard, WHICH, publish};
 
 /// How often an agent is asked that has work.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -70,6 +71,8 @@ pub(crate) struct Settings {
     pub(crate) url: String,
     pub(crate) stdout: Output,
     pub(crate) stderr: Output,
+    /// This program, if it is published.
+    pub(crate) program: Option<ProgramCard>,
 }
 
 /// The client's thread.
@@ -123,6 +126,8 @@ pub(crate) struct Client {
     /// When it was asked last whether there are agents of other builds, since there is none.
     others_asked: Duration,
     asks_others: bool,
+    /// Agents for any program are to be told of this one.
+    says_program: bool,
     /// The server was this pool's own, and has ended like this.
     server_end: Option<String>,
     gatherings: HashMap<u64, Gathering>,
@@ -151,6 +156,8 @@ pub(crate) struct Subscriptions {
     answers: Subscriber,
     frames: Subscriber,
     hellos: Subscriber,
+    /// Whether programs are published, where this one is.
+    which: Option<Subscriber>,
 }
 
 impl Client {
@@ -168,10 +175,15 @@ impl Client {
         let gone = |error: async_nats::SubscribeError| format!("the server is gone: {error}");
         let frames = client.subscribe(subjects.for_client(id)).await;
         let hellos = client.subscribe(subjects.hello()).await;
+        let which = match settings.program {
+            Some(_) => Some(client.subscribe(WHICH).await.map_err(gone)?),
+            None => None,
+        };
         let subscriptions = Subscriptions {
             answers,
             frames: frames.map_err(gone)?,
             hellos: hellos.map_err(gone)?,
+            which,
         };
         let printer = Printer::new(settings.stdout.clone(), settings.stderr.clone());
         let client = Self {
@@ -210,6 +222,7 @@ impl Client {
             is_queue_new: false,
             others_asked: Duration::ZERO,
             asks_others: false,
+            says_program: true,
             server_end: None,
             gatherings: HashMap::new(),
             last_ticket: 0,
@@ -232,6 +245,7 @@ impl Client {
                 answers,
                 frames,
                 hellos,
+                which,
             } = &mut subscriptions;
             tokio::select! {
                 biased;
@@ -252,6 +266,7 @@ impl Client {
                     self.answer(&message);
                 }
                 Some(message) = hellos.next() => self.hello(&message).await,
+                Some(_) = next_of(which) => self.says_program = true,
                 event = self.connection.event() => self.event(event),
                 () = sleep_until(wake) => {}
             }
@@ -263,6 +278,13 @@ impl Client {
             if std::mem::take(&mut self.asks_others) {
                 let other = Subjects::other().to_owned();
                 self.connection.request(other, "o", Vec::new()).await;
+            }
+            if std::mem::take(&mut self.says_program)
+                && let Some(card) = &self.settings.program
+            {
+                self.connection
+                    .send(PROGRAM.to_owned(), card.to_bytes())
+                    .await;
             }
             self.act().await;
             self.shared.ask_inputs(false);
@@ -309,6 +331,17 @@ impl Client {
         });
     }
 
+    /// Puts this program into the server's store again, if that has forgotten it.
+    fn publish_program(&self) {
+        if let Some(card) = self.settings.program.clone() {
+            let (client, commands) = (self.connection.client().clone(), self.commands.clone());
+            tokio::task::spawn_local(async move {
+                // Without a thread there is nobody to tell.
+                let _ = commands.send(Command::Published(publish(client, card).await));
+            });
+        }
+    }
+
     /// Asks who is there. `is_new`: the queue has forgotten what agents have asked it for.
     async fn look_for_agents(&mut self, is_new: bool) {
         let mut question = self.id.to_le_bytes().to_vec();
@@ -330,6 +363,7 @@ impl Client {
             session.link.reconnected();
         }
         self.make_queue();
+        self.publish_program();
         self.look_for_agents(false).await;
     }
 
@@ -388,6 +422,8 @@ impl Client {
                     self.refuse(&format!("at the NATS server {url}, {text}"));
                 }
             }
+            Command::Published(Ok(())) => self.says_program = true,
+            Command::Published(Err(text)) => self.refusal = Some(text),
             Command::Dump(sender) => self.gather(Gathered::Dump(Dump::default(), sender)),
             Command::Stats(sender) => {
                 let stats = self.shared.stats(self.dispatcher.waiting());
@@ -1123,6 +1159,7 @@ impl Client {
             if now > self.others_asked + self.settings.agents_timeout / 4 {
                 self.others_asked = now;
                 self.asks_others = true;
+                self.says_program = true;
             }
             if now > since + self.settings.agents_timeout && self.down_since.is_none() {
                 self.alone_since = None;
@@ -1289,6 +1326,14 @@ impl PublishError {
             is_full: text.contains("maximum"),
             text,
         })
+    }
+}
+
+/// The next message of a subscription, if there is one.
+async fn next_of(subscription: &mut Option<Subscriber>) -> Option<Message> {
+    match subscription {
+        Some(subscription) => subscription.next().await,
+        None => None,
     }
 }
 

@@ -78,6 +78,16 @@ impl Connection {
         self.events.try_recv().ok()
     }
 
+    /// What the server has not permitted, as far as that was said and nobody has read it.
+    pub(crate) fn forbidden(&mut self) -> Option<String> {
+        let said = std::iter::from_fn(|| self.said());
+        let mut errors = said.filter_map(|event| match event {
+            Event::ServerError(error) => Some(error.to_string()),
+            _ => None,
+        });
+        errors.find(|text| text.to_lowercase().contains("permissions violation"))
+    }
+
     /// Whether it was made anew since this was asked last. To be asked before a message is looked
     /// at: what comes in a new connection may come from a server that has forgotten everything.
     pub(crate) fn is_new(&mut self) -> bool {

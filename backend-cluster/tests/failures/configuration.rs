@@ -280,6 +280,11 @@ async fn client_may(user: &mut User) {
         format!("pp.c.{build}.{CLIENT}.{AGENT}"),
         format!("pp.hello.{build}"),
         format!("pp.a.{build}.{AGENT}.note"),
+        // To look for others' programs, or to remove them all.
+        "pp.programs".into(),
+        "$JS.API.CONSUMER.CREATE.OBJ_PP_bin".into(),
+        "$JS.API.STREAM.DELETE.OBJ_PP_bin".into(),
+        "$JS.API.STREAM.UPDATE.OBJ_PP_bin".into(),
     ] {
         user.assert_may_publish(&subject, false).await;
     }
@@ -290,6 +295,8 @@ async fn client_may(user: &mut User) {
         "_INBOX.agent.>".into(),
         format!("pp.who.{build}"),
         "pp.other".into(),
+        "pp.program".into(),
+        "$O.>".into(),
     ] {
         user.assert_may_subscribe(&subject, false).await;
     }
@@ -314,6 +321,13 @@ async fn agent_may(user: &mut User) {
         format!("$JS.API.STREAM.INFO.{queue}"),
         format!("$JS.API.CONSUMER.CREATE.{queue}.agents"),
         format!("$JS.API.CONSUMER.INFO.{queue}.agents"),
+        // To publish programs, or to remove them.
+        "pp.program".into(),
+        "$O.PP_bin.C.x".into(),
+        "$O.PP_bin.M.x".into(),
+        "$JS.API.STREAM.CREATE.OBJ_PP_bin".into(),
+        "$JS.API.STREAM.DELETE.OBJ_PP_bin".into(),
+        "$JS.API.STREAM.PURGE.OBJ_PP_bin".into(),
     ] {
         user.assert_may_publish(&subject, false).await;
     }

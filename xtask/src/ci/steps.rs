@@ -237,7 +237,12 @@ fn oldest(setting: &Setting) -> Result<()> {
     command.args(["run", version, "cargo", "check", "--locked"]);
     // The suite brings the others.
     command.args(["--package", "procpool", "--package", "procpool-conformance"]);
-    command.args(["--package", "procpool-timeline"]);
+    command.args([
+        "--package",
+        "procpool-timeline",
+        "--package",
+        "procpool-agent",
+    ]);
     command.args(["--all-features", "--target-dir", "target/oldest"]);
     watchdog::run(command, BUILD_LIMIT).context("`.ci/run` installs that compiler, by rustup")
 }
