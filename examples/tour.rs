@@ -53,6 +53,8 @@
 //!
 //!   (the same from SpawnPool and SerialPool)
 //!
+//! (On many machines: ClusterPool. Run this with `--features cluster`.)
+//!
 //! 15 programs ran with the right answers
 //! ```
 
@@ -66,6 +68,8 @@ use std::error::Error;
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "cluster")]
+use procpool::ClusterPool;
 #[cfg(feature = "spawn")]
 use procpool::SpawnPool;
 use procpool::{BuildError, Pool, SerialPool, Stats, worker};
@@ -84,6 +88,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         #[cfg(feature = "spawn")]
         on_spawn_pool()?,
         on_serial_pool()?,
+        on_cluster_pool()?,
     ];
     let programs: u32 = programs.iter().sum();
     println!("\n{programs} programs ran with the right answers");
@@ -131,6 +136,33 @@ fn on_serial_pool() -> Result<u32, Box<dyn Error>> {
     // One after the other: with pauses of a second that would take half a minute.
     hellos(SerialPool::new(), Duration::from_millis(100))?;
     Ok(5)
+}
+
+#[cfg(feature = "cluster")]
+fn on_cluster_pool() -> Result<u32, Box<dyn Error>> {
+    println!("\n===== ClusterPool: workers on other machines; here, two agents on this one =====");
+    let pool = match ClusterPool::local(2) {
+        Ok(pool) => pool,
+        Err(error) => {
+            // Not everybody has a NATS server. The error says how to get one.
+            println!("{error}");
+            return Ok(0);
+        }
+    };
+    squares(&pool, &pool)?;
+    squares_in_background(&pool)?;
+    hellos(pool, Duration::from_millis(100))?;
+    Ok(3)
+}
+
+#[cfg(not(feature = "cluster"))]
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "with the feature `cluster` it does more"
+)]
+fn on_cluster_pool() -> Result<u32, Box<dyn Error>> {
+    println!("\n(On many machines: ClusterPool. Run this with `--features cluster`.)");
+    Ok(0)
 }
 
 /// Program 1: a map, on a pool with as many processes as there are cores, and on one with three.
