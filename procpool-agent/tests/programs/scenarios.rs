@@ -96,12 +96,13 @@ fn signed(test: &str) {
     );
     let pool = place.pool();
     assert!(pool.wait_for_processes(1, LONG));
-    let late = place.agent();
+    let mut late = place.agent();
     assert!(pool.wait_for_processes(2, LONG));
     let values = pool.map(|x: u64| x * x, 0..100).unwrap();
     assert_eq!(values, Vec::from_iter((0..100).map(|x| x * x)));
     assert_eq!(pool.agents()[0].machine, "machine");
-    drop(late);
+    late.signal(Signal::TERM);
+    assert!(late.status().success());
     wait_until(|| pool.processes() == 1);
     let from = pool.apply(program, ()).unwrap();
     assert!(Path::new(&from).starts_with(early.cache()), "{from}");
