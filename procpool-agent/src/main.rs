@@ -39,8 +39,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// The NATS server, like nats://host:4222.
-    #[arg(env = "PROCPOOL_AGENT")]
+    /// The NATS server, like nats://host:4222. With a password, better in the variable: others on
+    /// this machine can read arguments.
+    #[arg(env = "PROCPOOL_AGENT", hide_env_values = true)]
     server: Option<String>,
     /// The public part of a key: programs that it has signed are executed. More than one may be
     /// given.

@@ -32,6 +32,9 @@ const IS_WELL: Duration = Duration::from_secs(60);
 /// How many programs are remembered that do not run. Of others it is forgotten what was said.
 const REMEMBERED: usize = 1000;
 
+const NO_PROGRAM: &str = "no program could be executed: name keys that are trusted, with \
+     --trusted-key, or allow all with --allow-unsigned";
+
 /// What an agent for any program may do.
 #[doc(hidden)]
 #[derive(Debug, Clone)]
@@ -90,8 +93,12 @@ impl Program {
         }
     }
 
+    fn runs(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
     fn is_at_work(&self) -> bool {
-        matches!(self.state, State::Fetching | State::Running { .. })
+        self.runs() || matches!(self.state, State::Fetching)
     }
 }
 
@@ -120,11 +127,7 @@ impl ProgramAgent {
             check_key(key)?;
         }
         if options.trusted_keys.is_empty() && !options.allow_unsigned {
-            return Err(
-                "no program could be executed: name keys that are trusted, with \
-                        --trusted-key, or allow all with --allow-unsigned"
-                    .into(),
-            );
+            return Err(NO_PROGRAM.to_owned());
         }
         let cache = Cache::open(options.cache.clone())?;
         let runtime = Builder::new_current_thread()
@@ -176,10 +179,12 @@ impl ProgramAgent {
                 _ = interrupt.recv() => self.leave(),
                 () = sleep_until(wake) => {}
             }
-            if self.connection.is_new() | self.end_backoffs() {
+            let is_new = self.connection.is_new();
+            if self.end_backoffs() || is_new {
                 self.ask().await;
             }
-            if self.is_leaving && !self.programs.values().any(Program::is_at_work) {
+            // What is being fetched is not waited for.
+            if self.is_leaving && !self.programs.values().any(Program::runs) {
                 return Ok(());
             }
         }

@@ -59,7 +59,8 @@ use crate::observe::trace::Tracer;
 ///   [`with_machine`](crate::TaskError::with_machine).
 /// - **The sizes of chunks** follow [`chunking`](Self::chunking), by how long items
 ///   [took](crate::Outcome::took).
-/// - **Metrics and traces** come with the outcomes: see [`Chunk::trace`].
+/// - **Metrics and traces** come with the outcomes: see [`Chunk::trace`]. Items are counted by
+///   [`ItemCounts`](crate::ItemCounts).
 ///
 /// Of what arrives nothing is believed, on either side. But a chunk says which function of the
 /// program runs, on what: a pool sees to it that only those send any who may do that.
@@ -73,7 +74,8 @@ use crate::observe::trace::Tracer;
 /// # /*
 /// use procpool::executor;
 /// # */
-/// use executor::{Callbacks, CallId, Cancel, CancelFlag, Chunk, EncodedChunk, Executor, Outcome};
+/// use executor::{Callbacks, CallId, Cancel, CancelFlag, Chunk, EncodedChunk, Executor};
+/// use executor::{ItemCounts, Outcome};
 /// use procpool::{JoinError, Pool, Stats, TaskError, TaskErrorKind};
 /// use std::sync::{Arc, atomic::{AtomicBool, Ordering::SeqCst}, mpsc};
 /// use std::time::Instant;
@@ -90,10 +92,12 @@ use crate::observe::trace::Tracer;
 /// struct Elsewhere {
 ///     is_closed: AtomicBool,
 ///     callbacks: Callbacks,
+///     counts: ItemCounts,
 /// }
 ///
 /// impl Executor for Elsewhere {
-///     fn submit(&self, chunk: Chunk) {
+///     fn submit(&self, mut chunk: Chunk) {
+///         chunk.count_in(&self.counts);
 ///         if self.is_closed.load(SeqCst) {
 ///             return chunk.finish(&TaskError::other(TaskErrorKind::Closed, "it is closed"));
 ///         }
@@ -117,7 +121,9 @@ use crate::observe::trace::Tracer;
 /// #   fn close(&self) { self.is_closed.store(true, SeqCst) }
 /// #   fn terminate(&self) { self.close() }
 /// #   fn join(&self, _: Option<Instant>) -> Result<bool, JoinError> { Ok(true) }
-/// #   fn stats(&self) -> Stats { Stats::default() }
+///     fn stats(&self) -> Stats {
+///         self.counts.stats(0)
+///     }
 ///     // and so on
 /// }
 ///
@@ -132,6 +138,7 @@ use crate::observe::trace::Tracer;
 /// let pool = MyPool(Arc::new(Elsewhere::default()));
 /// assert_eq!(pool.map(|x: u64| x * x, 0..5).unwrap(), [0, 1, 4, 9, 16]);
 /// assert!(pool.apply(|x: u64| 1 / x, 0).unwrap_err().is_panic());
+/// assert_eq!((pool.stats().succeeded, pool.stats().failed), (5, 1));
 /// ```
 pub trait Executor: Send + Sync {
     /// Takes a chunk, to be run as soon as there is a worker for it.
