@@ -24,7 +24,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 pub(crate) use self::command::Command;
 pub(crate) use self::envelope::Envelope;
-use self::gathering::{Gathered, Gathering};
+use self::gathering::{Gathered, Gatherings};
 use self::job::{Job, Outcomes};
 use self::outbox::Outbox;
 use self::printer::Printer;
@@ -130,8 +130,7 @@ pub(crate) struct Client {
     says_program: bool,
     /// The server was this pool's own, and has ended like this.
     server_end: Option<String>,
-    gatherings: HashMap<u64, Gathering>,
-    last_ticket: u64,
+    gatherings: Gatherings,
     printer: Option<Printer>,
 }
 
@@ -224,8 +223,7 @@ impl Client {
             asks_others: false,
             says_program: true,
             server_end: None,
-            gatherings: HashMap::new(),
-            last_ticket: 0,
+            gatherings: Gatherings::default(),
             printer,
         };
         Ok((client, subscriptions))
@@ -307,14 +305,13 @@ impl Client {
         let links = self.sessions.values().filter_map(|it| it.link.next_timer());
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         let due = self.delayed.first().map(|(at, _)| *at);
-        let gathering = self.gatherings.values().map(|it| it.until).min();
         let left = self.sessions.values().filter_map(|it| it.left_at);
         let left = left.map(|at| at + HEARS_LEFT).min();
         let times = tick.into_iter().chain(links).chain(deadline).chain(left);
         times
             .chain(due)
             .chain(self.ask_inputs_at)
-            .chain(gathering)
+            .chain(self.gatherings.next_expiry())
             .min()
     }
 
@@ -742,6 +739,7 @@ impl Client {
         let Some(session) = self.sessions.remove(&key) else {
             return;
         };
+        self.gatherings.forget(key);
         self.by_agent.remove(&session.agent);
         self.refused.insert(session.agent, session.number);
         self.dispatcher.given_up(key, session.link.has_gap());
@@ -868,6 +866,7 @@ impl Client {
                 if let Some(session) = self.sessions.get_mut(&key) {
                     session.left_at = Some(clock::now());
                 }
+                self.gatherings.forget(key);
             }
             ToClient::Lines(lines) => {
                 if let Some(printer) = &mut self.printer {
@@ -876,42 +875,26 @@ impl Client {
                 }
             }
             ToClient::Dump { ticket, dump } => {
-                self.gathered(ticket, |gathering| gathering.add_dump(dump));
+                self.gatherings.add_dump(ticket, key, dump);
             }
             ToClient::Stats { ticket, stats } => {
-                self.gathered(ticket, |gathering| gathering.add_stats(stats));
+                self.gatherings.add_stats(ticket, key, stats);
             }
         }
     }
 
-    /// Asks all agents.
+    /// Asks all agents that can be reached.
     fn gather(&mut self, so_far: Gathered) {
-        self.last_ticket += 1;
-        let ticket = self.last_ticket;
         let dump = matches!(so_far, Gathered::Dump(..));
-        let mut left = 0;
-        for session in self.sessions.values_mut().filter(|it| it.card.is_some()) {
-            let question = ToAgent::Report { ticket, dump };
-            session.link.send(Lane::Control, to_bytes(&question));
-            left += 1;
-        }
-        let gathering = Gathering {
-            left,
-            until: clock::now() + GATHER_LIMIT,
-            so_far,
-        };
-        self.gatherings.insert(ticket, gathering);
-        self.gathered(ticket, |_| {});
-    }
-
-    fn gathered(&mut self, ticket: u64, add: impl FnOnce(&mut Gathering)) {
-        if let Some(gathering) = self.gatherings.get_mut(&ticket) {
-            add(gathering);
-            if gathering.left == 0
-                && let Some(gathering) = self.gatherings.remove(&ticket)
-            {
-                gathering.finish();
-            }
+        let sessions = self.sessions.iter().filter(|(key, session)| {
+            let is_there = session.card.is_some() && session.left_at.is_none();
+            is_there && !self.dispatcher.is_unreachable(**key)
+        });
+        let asked: HashSet<u64> = sessions.map(|(key, _)| *key).collect();
+        let until = clock::now() + GATHER_LIMIT;
+        let ticket = self.gatherings.begin(so_far, asked.clone(), until);
+        for key in asked {
+            self.say(key, Lane::Control, &ToAgent::Report { ticket, dump });
         }
     }
 
@@ -1047,6 +1030,7 @@ impl Client {
                 if self.dispatcher.unreachable(key) {
                     self.agents_changed();
                 }
+                self.gatherings.forget(key);
                 let machine = self.sessions.get(&key).map(|it| it.machine().to_owned());
                 self.lose(machine.as_deref());
             }
@@ -1107,15 +1091,7 @@ impl Client {
             self.ask_inputs_at = None;
             self.shared.ask_inputs(true);
         }
-        let over: Vec<u64> = self
-            .gatherings
-            .iter()
-            .filter(|(_, it)| it.until <= now)
-            .map(|(ticket, _)| *ticket)
-            .collect();
-        for ticket in over {
-            self.gathered(ticket, |gathering| gathering.left = 0);
-        }
+        self.gatherings.expire(now);
         let late = self.publishes.values().any(|at| now > *at + PUBLISH_LIMIT);
         if late && self.connection.is_up() {
             self.publishes.clear();
@@ -1127,7 +1103,8 @@ impl Client {
         }
         let mut lost = Vec::new();
         for (key, session) in &mut self.sessions {
-            let is_watched = self.dispatcher.watches(*key);
+            // What was said to it and is not acknowledged is a reason, too.
+            let is_watched = self.dispatcher.watches(*key) || session.link.backlog() > 0;
             // Nobody has heard what was answered meanwhile, or nobody has asked again.
             if has_slept || !is_watched {
                 session.link.forget_asking();

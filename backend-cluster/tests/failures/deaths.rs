@@ -25,8 +25,27 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
         ("an_agent_dies_with_many_small_tasks_to_retry", |test| {
             agent_dies_with_many(test, 1)
         }),
+        ("the_dead_are_not_waited_for", dead_are_asked),
         ("a_client_dies", client_dies),
     ]
+}
+
+/// A question to all agents has an answer without those that are dead, though nothing is under way
+/// that would show it. (If it waited for them, the watchdog would come.)
+fn dead_are_asked(test: &str) {
+    let Some(mut cluster) = Cluster::some_or_skip(test, 2) else {
+        return;
+    };
+    let pool = cluster.pool();
+    assert_eq!(pool.map(|x: u64| x, 0..100).map(|it| it.len()), Ok(100));
+    cluster.agents[0].kill();
+    for _ in 0..50 {
+        assert_eq!(pool.stats().succeeded, 100);
+        assert!(pool.dump().workers.len() <= 4);
+    }
+    // It was asked, so it is missed.
+    procfs::wait_until(|| pool.agents().len() == 1);
+    assert_eq!(pool.map(|x: u64| x, 0..100).map(|it| it.len()), Ok(100));
 }
 
 fn a_worker_dies(test: &str) {
