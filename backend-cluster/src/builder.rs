@@ -156,15 +156,33 @@ impl ClusterPoolBuilder {
     /// Publishes this program at the server, so that agents need not have it: `procpool-agent`
     /// fetches and executes it, where it runs with `--allow-unsigned`. See `docs/cluster.md`.
     ///
-    /// The program goes to the server once, as often as it is used, and is kept there for 30 days.
-    /// It must run where the agents are: link what differs there statically.
+    /// `build` uploads each build of the program once; the server keeps it for 30 days. The program
+    /// must run on the agents' machines: on the same kind of processor, with libraries that are
+    /// there.
+    ///
+    /// Without the permission to do that, or the storage for it, `build` fails.
     pub fn publish_program(mut self) -> Self {
         self.program.get_or_insert(None);
         self
     }
 
-    /// The same, signed with the nkey whose seed is in this file: agents that trust the key execute
-    /// it. `procpool-agent new-key FILE` makes one.
+    /// Publishes this program as [`publish_program`](Self::publish_program) does, and signs it with
+    /// the nkey in this file: a `procpool-agent` that trusts the key executes it. `procpool-agent
+    /// new-key FILE` makes such a file.
+    ///
+    /// ```no_run
+    /// # mod procpool {
+    /// #     pub use procpool_cluster::*;
+    /// #     pub use procpool_core::*;
+    /// # }
+    /// use procpool::ClusterPool;
+    ///
+    /// # fn main() -> Result<(), procpool::BuildError> {
+    /// let builder = ClusterPool::builder("nats://queue.example:4222");
+    /// let pool = builder.sign_program("signing.seed").build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sign_program(mut self, key: impl AsRef<Path>) -> Self {
         self.program = Some(Some(key.as_ref().into()));
         self
@@ -248,8 +266,8 @@ impl ClusterPoolBuilder {
                         return;
                     }
                 };
-                if let Some(card) = settings.program.clone()
-                    && let Err(text) = publish(connection.client().clone(), card).await
+                if let Some(manifest) = settings.program.clone()
+                    && let Err(text) = publish(connection.client().clone(), manifest).await
                 {
                     let reason = connection.forbidden();
                     // As above.

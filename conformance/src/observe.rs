@@ -19,6 +19,7 @@ pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
     tests![S:
         a_pool_can_be_asked_at_any_time,
         each_item_counts_once_at_any_time,
+        failures_are_counted_for_what_they_are,
     ]
 }
 
@@ -87,6 +88,32 @@ fn counts_add_up<S: Subject>(fate: impl Fn(u64) -> Result<u64, u64> + Stateless)
         }
         has_ended.store(true, Ordering::SeqCst);
     });
+}
+
+/// Among values of the same chunk, after a second attempt, and when nothing is taken any more.
+fn failures_are_counted_for_what_they_are<S: Subject>() {
+    let every_tenth = |x: u64| -> u64 {
+        assert!(!x.is_multiple_of(10), "its fate");
+        x
+    };
+    let pool = S::pool(2);
+    let results = pool.call(every_tenth).chunksize(15).try_map(0..30);
+    assert_eq!(results.iter().filter(|it| it.is_err()).count(), 3);
+    let counted = || {
+        let stats = pool.stats();
+        (stats.submitted, stats.succeeded, stats.failed)
+    };
+    assert_eq!(counted(), (30, 27, 3));
+    let call = pool.call(every_tenth).chunksize(15).retries(2);
+    let results = call.retry_if(always).try_map(0..30);
+    assert_eq!(results.iter().filter(|it| it.is_err()).count(), 3);
+    assert_eq!(counted(), (60, 54, 6), "an attempt is no item");
+    pool.close();
+    assert!(pool.apply(every_tenth, 1).unwrap_err().is_closed());
+    assert_eq!(counted(), (61, 54, 7));
+    let stats = pool.stats();
+    let kinds = [TaskErrorKind::Panicked, TaskErrorKind::Closed];
+    assert_eq!(kinds.map(|kind| stats.failed_as(kind)), [6, 1], "{stats}");
 }
 
 fn errors_that_are_returned_count_if_asked<S: Processes>() {

@@ -39,7 +39,7 @@ use crate::message::{
     ToClient, from_bytes, to_bytes,
 };
 use crate::nats::{Connection, Subjects, is_unheard, last_number, make_queue};
-use crate::programs::{PROGRAM, ProgramCard, WHICH, publish};
+use crate::programs::{ASK_PROGRAMS, Manifest, PROGRAM, publish};
 
 /// How often an agent is asked that has work.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -72,7 +72,7 @@ pub(crate) struct Settings {
     pub(crate) stdout: Output,
     pub(crate) stderr: Output,
     /// This program, if it is published.
-    pub(crate) program: Option<ProgramCard>,
+    pub(crate) program: Option<Manifest>,
 }
 
 /// The client's thread.
@@ -175,7 +175,7 @@ impl Client {
         let frames = client.subscribe(subjects.for_client(id)).await;
         let hellos = client.subscribe(subjects.hello()).await;
         let which = match settings.program {
-            Some(_) => Some(client.subscribe(WHICH).await.map_err(gone)?),
+            Some(_) => Some(client.subscribe(ASK_PROGRAMS).await.map_err(gone)?),
             None => None,
         };
         let subscriptions = Subscriptions {
@@ -278,10 +278,10 @@ impl Client {
                 self.connection.request(other, "o", Vec::new()).await;
             }
             if std::mem::take(&mut self.says_program)
-                && let Some(card) = &self.settings.program
+                && let Some(manifest) = &self.settings.program
             {
                 self.connection
-                    .send(PROGRAM.to_owned(), card.to_bytes())
+                    .send(PROGRAM.to_owned(), manifest.to_bytes())
                     .await;
             }
             self.act().await;
@@ -330,11 +330,11 @@ impl Client {
 
     /// Puts this program into the server's store again, if that has forgotten it.
     fn publish_program(&self) {
-        if let Some(card) = self.settings.program.clone() {
+        if let Some(manifest) = self.settings.program.clone() {
             let (client, commands) = (self.connection.client().clone(), self.commands.clone());
             tokio::task::spawn_local(async move {
                 // Without a thread there is nobody to tell.
-                let _ = commands.send(Command::Published(publish(client, card).await));
+                let _ = commands.send(Command::Published(publish(client, manifest).await));
             });
         }
     }

@@ -15,10 +15,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 
 use super::cache::Cache;
-use super::card::{Hash, ProgramCard, check_key};
+use super::manifest::{Hash, Manifest, check_key};
 use super::process::Process;
 use super::store::fetch;
-use super::{PROGRAM, WHICH};
+use super::{ASK_PROGRAMS, PROGRAM};
 use crate::agent::AgentOptions;
 use crate::client::sleep_until;
 use crate::clock;
@@ -139,8 +139,8 @@ impl ProgramAgent {
             let name = format!("procpool-agent on {}", agent.machine);
             let opened = Connection::open(&agent.server, Role::Agent, &name).await;
             let (connection, _answers) = opened.map_err(|error| error.to_string())?;
-            let cards = connection.client().subscribe(PROGRAM).await;
-            let cards = cards.map_err(|error| format!("the server is gone: {error}"))?;
+            let manifests = connection.client().subscribe(PROGRAM).await;
+            let manifests = manifests.map_err(|error| format!("the server is gone: {error}"))?;
             let (reports, received) = unbounded_channel();
             let this = Self {
                 trusted: options.trusted_keys.iter().cloned().collect(),
@@ -152,13 +152,13 @@ impl ProgramAgent {
                 reports,
                 is_leaving: false,
             };
-            this.serve(cards, received).await
+            this.serve(manifests, received).await
         })
     }
 
     async fn serve(
         mut self,
-        mut cards: Subscriber,
+        mut manifests: Subscriber,
         mut reports: UnboundedReceiver<Report>,
     ) -> Result<(), String> {
         let failed = |error: io::Error| format!("signals cannot be waited for: {error}");
@@ -168,7 +168,7 @@ impl ProgramAgent {
         loop {
             let wake = self.next_wake();
             tokio::select! {
-                Some(message) = cards.next() => self.hear(&message.payload),
+                Some(message) = manifests.next() => self.hear(&message.payload),
                 Some(report) = reports.recv() => self.learn(report),
                 event = self.connection.event() => {
                     if let Some(Event::ServerError(error)) = event {
@@ -192,7 +192,7 @@ impl ProgramAgent {
 
     /// Asks what there is.
     async fn ask(&self) {
-        self.connection.send(WHICH.to_owned(), vec![0]).await;
+        self.connection.send(ASK_PROGRAMS.to_owned(), vec![0]).await;
     }
 
     fn leave(&mut self) {
@@ -232,39 +232,39 @@ impl ProgramAgent {
 
     /// A client says what its program is.
     fn hear(&mut self, payload: &[u8]) {
-        let card = match ProgramCard::from_bytes(payload) {
-            Ok(card) => card,
+        let manifest = match Manifest::from_bytes(payload) {
+            Ok(manifest) => manifest,
             Err(error) => {
                 return say(&format!(
                     "somebody has published what is no program: {error}"
                 ));
             }
         };
-        let known = self.programs.get(&card.sha256);
+        let known = self.programs.get(&manifest.sha256);
         let may_try = known.is_none_or(|it| matches!(it.state, State::MayTry | State::Refused(_)));
         if self.is_leaving || !may_try {
             return;
         }
-        let checked = self.check(&card);
+        let checked = self.check(&manifest);
         if self.programs.len() >= REMEMBERED {
             self.programs.retain(|_, it| it.is_at_work());
         }
-        let program = self.programs.entry(card.sha256.clone());
+        let program = self.programs.entry(manifest.sha256.clone());
         let program = program.or_insert_with(Program::new);
         if let Err(reason) = checked {
             if !matches!(&program.state, State::Refused(known) if *known == reason) {
-                let hash = &card.sha256;
+                let hash = &manifest.sha256;
                 say(&format!(
                     "program {:?} ({hash}) is refused: {reason}",
-                    card.name
+                    manifest.name
                 ));
                 program.state = State::Refused(reason);
             }
             return;
         }
         program.state = State::Fetching;
-        if let Some(path) = self.cache.find(&card) {
-            return self.start(&card.sha256, &path);
+        if let Some(path) = self.cache.find(&manifest) {
+            return self.start(&manifest.sha256, &path);
         }
         let (cache, client) = (self.cache.clone(), self.connection.client().clone());
         let reports = self.reports.clone();
@@ -272,23 +272,23 @@ impl ProgramAgent {
             let fetched = async {
                 let failed = |error: io::Error| format!("there is no file for it: {error}");
                 let mut file = cache.begin().map_err(failed)?;
-                fetch(client, &card, file.as_file_mut()).await?;
-                cache.keep(file, &card)
+                fetch(client, &manifest, file.as_file_mut()).await?;
+                cache.keep(file, &manifest)
             };
             let fetched = fetched.await;
             // Without the agent there is nobody to tell.
-            let _ = reports.send(Report::Fetched(card.sha256, fetched));
+            let _ = reports.send(Report::Fetched(manifest.sha256, fetched));
         });
     }
 
-    fn check(&self, card: &ProgramCard) -> Result<(), String> {
+    fn check(&self, manifest: &Manifest) -> Result<(), String> {
         if !self.options.allow_unsigned {
-            card.check_signature(&self.trusted)?;
+            manifest.check_signature(&self.trusted)?;
         }
-        if card.size > self.options.max_size {
+        if manifest.size > self.options.max_size {
             return Err(format!(
                 "it has {} bytes, and --max-size is {}",
-                card.size, self.options.max_size
+                manifest.size, self.options.max_size
             ));
         }
         let programs = self.programs.values();

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::card::{Hash, ProgramCard};
+use super::manifest::{Hash, Manifest};
 
 /// How many programs are kept that do not run.
 const KEPT: usize = 16;
@@ -43,9 +43,9 @@ impl Cache {
     }
 
     /// The file of a program, if it is there and whole.
-    pub(super) fn find(&self, card: &ProgramCard) -> Option<PathBuf> {
-        let path = self.path(&card.sha256);
-        check(&path, card).is_ok().then_some(path)
+    pub(super) fn find(&self, manifest: &Manifest) -> Option<PathBuf> {
+        let path = self.path(&manifest.sha256);
+        check(&path, manifest).is_ok().then_some(path)
     }
 
     /// A file to write a program into.
@@ -57,15 +57,15 @@ impl Cache {
     pub(super) fn keep(
         &self,
         file: tempfile::NamedTempFile,
-        card: &ProgramCard,
+        manifest: &Manifest,
     ) -> Result<PathBuf, String> {
-        check(file.path(), card)?;
+        check(file.path(), manifest)?;
         let failed = |error: &dyn std::fmt::Display| format!("it cannot be kept: {error}");
         // No descriptor may be open for writing when it is executed.
         let path = file.into_temp_path();
         fs::set_permissions(&path, Permissions::from_mode(0o500))
             .map_err(|error| failed(&error))?;
-        let kept = self.path(&card.sha256);
+        let kept = self.path(&manifest.sha256);
         path.persist(&kept).map_err(|error| failed(&error))?;
         Ok(kept)
     }
@@ -90,17 +90,17 @@ impl Cache {
 }
 
 /// Whether this file is that program.
-fn check(path: &Path, card: &ProgramCard) -> Result<(), String> {
+fn check(path: &Path, manifest: &Manifest) -> Result<(), String> {
     let failed = |error: io::Error| format!("it cannot be read: {error}");
     let file = File::open(path).map_err(failed)?;
     let (hash, size) = Hash::of(file).map_err(failed)?;
-    if hash == card.sha256 && size == card.size {
+    if hash == manifest.sha256 && size == manifest.size {
         Ok(())
     } else {
         Err(format!(
             "what the store has is another program: {size} bytes with hash {hash}, not {} with \
              {}",
-            card.size, card.sha256
+            manifest.size, manifest.sha256
         ))
     }
 }
@@ -112,9 +112,9 @@ mod tests {
 
     use super::*;
 
-    fn card(content: &[u8]) -> ProgramCard {
+    fn manifest(content: &[u8]) -> Manifest {
         let (sha256, size) = Hash::of(content).unwrap();
-        ProgramCard {
+        Manifest {
             sha256,
             size,
             name: String::new(),
@@ -122,17 +122,17 @@ mod tests {
         }
     }
 
-    fn keep(cache: &Cache, content: &[u8], card: &ProgramCard) -> Result<PathBuf, String> {
+    fn keep(cache: &Cache, content: &[u8], manifest: &Manifest) -> Result<PathBuf, String> {
         let mut file = cache.begin().unwrap();
         file.write_all(content).unwrap();
-        cache.keep(file, card)
+        cache.keep(file, manifest)
     }
 
     #[test]
     fn what_is_kept_is_what_was_named() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path().join("programs")).unwrap();
-        let program = card(b"a program");
+        let program = manifest(b"a program");
         assert_eq!(cache.find(&program), None);
         let error = keep(&cache, b"a prog", &program).unwrap_err();
         assert!(error.contains("another program"), "{error}");
@@ -162,23 +162,23 @@ mod tests {
     fn it_does_not_grow_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path().join("programs")).unwrap();
-        let cards: Vec<_> = (0..KEPT + 3)
+        let manifests: Vec<_> = (0..KEPT + 3)
             .map(|number| {
                 let content = number.to_string().into_bytes();
-                let card = card(&content);
-                let path = keep(&cache, &content, &card).unwrap();
+                let manifest = manifest(&content);
+                let path = keep(&cache, &content, &manifest).unwrap();
                 let file = File::open(path).unwrap();
                 let begin = SystemTime::UNIX_EPOCH;
                 let at = begin + Duration::from_secs(number as u64);
                 file.set_modified(at).unwrap();
-                card
+                manifest
             })
             .collect();
         // The first one runs.
-        cache.tidy(|hash| *hash == cards[0].sha256).unwrap();
-        let there: Vec<_> = cards
+        cache.tidy(|hash| *hash == manifests[0].sha256).unwrap();
+        let there: Vec<_> = manifests
             .iter()
-            .map(|card| cache.find(card).is_some())
+            .map(|manifest| cache.find(manifest).is_some())
             .collect();
         let mut expected = vec![true; KEPT + 3];
         expected[1] = false;

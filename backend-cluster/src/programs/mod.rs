@@ -3,15 +3,15 @@
 
 mod agent;
 mod cache;
-mod card;
+mod manifest;
 mod process;
 mod store;
 
 pub use self::agent::{ProgramAgent, ProgramAgentOptions};
-pub(crate) use self::card::ProgramCard;
+pub(crate) use self::manifest::Manifest;
 pub(crate) use self::store::{publish, this_program};
 
 /// Where clients say what their program is.
 pub(crate) const PROGRAM: &str = "pp.program";
 /// Where they are asked for that.
-pub(crate) const WHICH: &str = "pp.programs";
+pub(crate) const ASK_PROGRAMS: &str = "pp.programs";

@@ -11,7 +11,7 @@ use async_nats::jetstream::stream::StorageType;
 use async_nats::jetstream::{self, Context};
 use tokio::io::AsyncReadExt;
 
-use super::card::{Hash, ProgramCard};
+use super::manifest::{Hash, Manifest};
 
 const BUCKET: &str = "PP_bin";
 /// A program that nobody publishes again is forgotten after that.
@@ -28,35 +28,35 @@ const THIS: &str = "/proc/self/exe";
 ///
 /// # Errors
 /// When it cannot be read, or the key cannot sign.
-pub(crate) fn this_program(key: Option<&Path>) -> Result<ProgramCard, String> {
+pub(crate) fn this_program(key: Option<&Path>) -> Result<Manifest, String> {
     let failed = |error| format!("this program cannot be read: {error}");
     let file = File::open(THIS).map_err(failed)?;
     let (sha256, size) = Hash::of(file).map_err(failed)?;
     let name = std::env::current_exe().ok();
     let name = name.as_deref().and_then(Path::file_name);
-    let mut card = ProgramCard {
+    let mut manifest = Manifest {
         sha256,
         size,
         name: name.map_or_else(String::new, |it| it.to_string_lossy().into_owned()),
         signed: None,
     };
     if let Some(key) = key {
-        card.sign(key)?;
+        manifest.sign(key)?;
     }
-    Ok(card)
+    Ok(manifest)
 }
 
 /// Puts this program into the store, unless it is there.
 ///
 /// # Errors
 /// What the server says against it.
-pub(crate) async fn publish(client: Client, card: ProgramCard) -> Result<(), String> {
+pub(crate) async fn publish(client: Client, manifest: Manifest) -> Result<(), String> {
     let part = PART.min(client.max_payload() / 2);
     let context = jetstream::new(client);
     let store = open_or_make(&context).await?;
-    let name = card.sha256.as_str();
+    let name = manifest.sha256.as_str();
     let info = tokio::time::timeout(PATIENCE, store.info(name)).await;
-    if info.is_ok_and(|info| info.is_ok_and(|it| !it.deleted && it.size as u64 == card.size)) {
+    if info.is_ok_and(|info| info.is_ok_and(|it| !it.deleted && it.size as u64 == manifest.size)) {
         return Ok(());
     }
     let failed = |error: &dyn std::fmt::Display| {
@@ -67,7 +67,7 @@ pub(crate) async fn publish(client: Client, card: ProgramCard) -> Result<(), Str
         .map_err(|error| failed(&error))?;
     let meta = ObjectMetadata {
         name: name.to_owned(),
-        description: Some(card.name.clone()),
+        description: Some(manifest.name.clone()),
         chunk_size: Some(part),
         ..ObjectMetadata::default()
     };
@@ -92,14 +92,14 @@ async fn open_or_make(context: &Context) -> Result<ObjectStore, String> {
     })
 }
 
-/// Writes a program from the store into this file. It is that one which the card names: what else
-/// is in the store is not taken.
+/// Writes a program from the store into this file, no more of it than the manifest says. Whether it
+/// is that program is for who [keeps](super::cache::Cache::keep) it to see.
 ///
 /// # Errors
-/// When it is not there, is another one, or the server or the file makes trouble.
+/// When it is not there, is too large, or the server or the file makes trouble.
 pub(super) async fn fetch(
     client: Client,
-    card: &ProgramCard,
+    manifest: &Manifest,
     into: &mut File,
 ) -> Result<(), String> {
     let context = jetstream::new(client);
@@ -110,7 +110,7 @@ pub(super) async fn fetch(
         .get_object_store(BUCKET)
         .await
         .map_err(|error| failed(&error))?;
-    let object = tokio::time::timeout(PATIENCE, store.get(card.sha256.as_str())).await;
+    let object = tokio::time::timeout(PATIENCE, store.get(manifest.sha256.as_str())).await;
     let mut object = object
         .map_err(|_| failed(&"there was no answer"))?
         .map_err(|error| failed(&error))?;
@@ -125,10 +125,10 @@ pub(super) async fn fetch(
             return Ok(());
         }
         size += count as u64;
-        if size > card.size {
+        if size > manifest.size {
             return Err(format!(
                 "what the store has is larger than {} bytes",
-                card.size
+                manifest.size
             ));
         }
         into.write_all(&buffer[..count])

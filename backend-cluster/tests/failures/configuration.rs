@@ -1,7 +1,6 @@
 //! The configuration that we give to users: what is needed works with it, and nothing else does.
 
 use std::env;
-use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -28,18 +27,9 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
     ]
 }
 
-/// A server with our configuration, but for its port, its folder and the passwords.
+/// A server with our configuration.
 fn server_or_skip(test: &str) -> Option<Server> {
-    let file = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../docs/cluster/nats-server.conf"
-    );
-    let text = fs::read_to_string(file).expect("it is there");
-    let text = text
-        .replace("\"change me\"", "\"of-client\"")
-        .replace("\"change me, too\"", "\"of-agent\"");
-    assert!(text.contains("of-client") && text.contains("of-agent"));
-    nats::server_or_skip(test, Config::whole(text))
+    nats::server_or_skip(test, Config::of_docs())
 }
 
 fn url(server: &Server, user: &str) -> String {

@@ -131,6 +131,8 @@ impl Delivery {
     /// Lets the call decide. Not under the lock, since it asks the user's functions.
     pub(super) fn decide(self) -> Verdict {
         let count = self.count();
+        // The user's functions are caught one by one. A panic here is a mistake of this crate's,
+        // and costs these items alone.
         let (ended, again) = catch(|| self.ask()).unwrap_or_default();
         Verdict {
             count,

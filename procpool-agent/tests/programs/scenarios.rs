@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::object_store::{self, ObjectMetadata};
 use procpool::{ClusterPool, ClusterPoolBuilder, Pool, TaskErrorKind};
+use procpool_testing::file_barrier::{self, Gate};
 use procpool_testing::nats::{self, Config, Server};
 use procpool_testing::procfs::{self, wait_for_death, wait_until};
 use rustix::process::Signal;
@@ -26,6 +27,7 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
         ("another_program_under_its_name_is_not_executed", forged),
         ("a_program_that_fails_is_tried_less_and_less", fails),
         ("programs_finish_when_the_agent_is_asked_to_go", asked_to_go),
+        ("programs_are_killed_when_it_is_asked_twice", asked_twice),
         ("programs_end_with_the_agent", killed),
         ("a_store_that_has_forgotten_it_gets_it_again", forgotten),
         ("an_agent_of_a_program_that_dies_comes_back", dies),
@@ -70,6 +72,20 @@ impl Place {
     fn pool(&self) -> ClusterPool {
         let builder = self.builder().sign_program(self.folder.path().join("seed"));
         builder.build().expect("the server is there")
+    }
+}
+
+impl Place {
+    /// An agent whose program has a task that does not end, and the processes of these.
+    fn busy(&self) -> (Agent, ClusterPool, Gate, Vec<u32>) {
+        let agent = self.agent();
+        let pool = self.pool();
+        let gate = Gate::new();
+        drop(pool.apply_async(pass, gate.ticket()));
+        let mut family = gate.wait_for(1);
+        family.extend(agent.programs());
+        assert_eq!(family.len(), 2, "a worker and its agent");
+        (agent, pool, gate, family)
     }
 }
 
@@ -226,9 +242,9 @@ fn fails(test: &str) {
     }
 }
 
-fn sleeps_until(ticket: String) -> u32 {
-    procpool_testing::file_barrier::pass(&ticket);
-    std::process::id()
+/// A task that waits for its gate.
+fn pass(ticket: String) {
+    file_barrier::pass(&ticket);
 }
 
 fn asked_to_go(test: &str) {
@@ -237,8 +253,8 @@ fn asked_to_go(test: &str) {
     };
     let mut agent = place.agent();
     let pool = place.pool();
-    let gate = procpool_testing::file_barrier::Gate::new();
-    let running = pool.apply_async(sleeps_until, gate.ticket());
+    let gate = Gate::new();
+    let running = pool.apply_async(pass, gate.ticket());
     gate.wait_for(1);
     agent.signal(Signal::TERM);
     wait_until(|| pool.agents().iter().any(|it| it.is_leaving));
@@ -247,22 +263,28 @@ fn asked_to_go(test: &str) {
     assert!(agent.status().success());
 }
 
+/// At the second signal, nothing is waited for.
+fn asked_twice(test: &str) {
+    let Some(place) = Place::some_or_skip(test) else {
+        return;
+    };
+    let (mut agent, pool, _gate, family) = place.busy();
+    agent.signal(Signal::INT);
+    // Signals that come at the same time are one.
+    wait_until(|| pool.agents().iter().any(|it| it.is_leaving));
+    agent.signal(Signal::INT);
+    assert!(agent.status().success());
+    wait_for_death(&family);
+}
+
 fn killed(test: &str) {
     let Some(place) = Place::some_or_skip(test) else {
         return;
     };
-    let mut agent = place.agent();
-    let pool = place.pool();
-    let gate = procpool_testing::file_barrier::Gate::new();
-    let running = pool.apply_async(sleeps_until, gate.ticket());
-    let worker = gate.wait_for(1)[0];
-    let programs = agent.programs();
-    assert_eq!(programs.len(), 1);
+    let (mut agent, _pool, _gate, family) = place.busy();
     agent.signal(Signal::KILL);
     agent.status();
-    wait_for_death(&programs);
-    wait_for_death(&[worker]);
-    drop(running);
+    wait_for_death(&family);
 }
 
 fn forgotten(test: &str) {
@@ -289,21 +311,8 @@ fn dies(test: &str) {
     assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
 }
 
-/// A server with the configuration that we give to users, but for its passwords.
-fn configured_or_skip(test: &str, change: impl Fn(String) -> String) -> Option<Server> {
-    let file = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../docs/cluster/nats-server.conf"
-    );
-    let text = fs::read_to_string(file).expect("it is there");
-    let text = text
-        .replace("\"change me\"", "\"of-client\"")
-        .replace("\"change me, too\"", "\"of-agent\"");
-    nats::server_or_skip(test, Config::whole(change(text)))
-}
-
 fn configuration(test: &str) {
-    let Some(server) = configured_or_skip(test, |text| text) else {
+    let Some(server) = nats::server_or_skip(test, Config::of_docs()) else {
         return;
     };
     let url = |user: &str| server.url_at(&format!("{user}:of-{user}@127.0.0.1"));
@@ -314,8 +323,8 @@ fn configuration(test: &str) {
 }
 
 fn not_permitted(test: &str) {
-    let change = |text: String| text.replace("\"$O.PP_bin.C.*\", ", "");
-    let Some(server) = configured_or_skip(test, change) else {
+    let config = Config::of_docs().without("\"$O.PP_bin.C.*\", ");
+    let Some(server) = nats::server_or_skip(test, config) else {
         return;
     };
     let builder = builder(&server.url_at("client:of-client@127.0.0.1"));

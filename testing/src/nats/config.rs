@@ -1,6 +1,7 @@
 //! What a server is told.
 
 use std::fmt::Write;
+use std::fs;
 use std::path::Path;
 
 use super::Authority;
@@ -16,7 +17,7 @@ pub struct Config {
     address: String,
     text: String,
     jetstream: &'static str,
-    /// What to say in place of all that: see [`whole`](Config::whole).
+    /// What to say in place of all that: see [`of_docs`](Config::of_docs).
     whole: Option<String>,
 }
 
@@ -99,15 +100,40 @@ impl Config {
         self
     }
 
-    /// The text of a configuration for somewhere else, as it is but for the address, which is
-    /// `"0.0.0.0:4222"` there, and the folder of streams, `"/var/lib/nats"`.
+    /// The one that we give to users, `docs/cluster/nats-server.conf`, but for the address, the
+    /// folder of streams, and the passwords: that of the user `client` is `of-client`, and that of
+    /// `agent`, `of-agent`.
+    ///
+    /// # Panics
+    /// When the file has changed so that this cannot be done.
     #[must_use]
-    pub fn whole(text: String) -> Self {
+    pub fn of_docs() -> Self {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../docs/cluster/nats-server.conf"
+        );
+        let text = fs::read_to_string(file).expect("it is there");
+        let text = text
+            .replace("\"change me\"", "\"of-client\"")
+            .replace("\"change me, too\"", "\"of-agent\"");
+        assert!(text.contains("of-client") && text.contains("of-agent"));
         let whole = format!("{text}authorization {{ timeout: {PATIENCE} }}\n");
         Self {
             whole: Some(whole),
             ..Self::new()
         }
+    }
+
+    /// The same without this part of it.
+    ///
+    /// # Panics
+    /// When it has no such part.
+    #[must_use]
+    pub fn without(mut self, part: &str) -> Self {
+        let whole = self.whole.as_mut().expect("a configuration of the docs");
+        assert!(whole.contains(part), "{part}");
+        *whole = whole.replace(part, "");
+        self
     }
 
     /// The text of the file.

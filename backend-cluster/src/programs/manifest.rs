@@ -62,7 +62,7 @@ impl fmt::Display for Hash {
 
 /// What a client says of its program. It is JSON, since agents of any release read it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct ProgramCard {
+pub(crate) struct Manifest {
     pub(super) sha256: Hash,
     /// In bytes.
     pub(super) size: u64,
@@ -79,7 +79,7 @@ pub(super) struct Signed {
     pub(super) signature: String,
 }
 
-impl ProgramCard {
+impl Manifest {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("it is strings and numbers")
     }
@@ -164,9 +164,9 @@ fn bytes_of(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn card() -> ProgramCard {
+    fn manifest() -> Manifest {
         let (sha256, size) = Hash::of(&b"a program"[..]).unwrap();
-        ProgramCard {
+        Manifest {
             sha256,
             size,
             name: "program".into(),
@@ -206,23 +206,23 @@ mod tests {
             assert!(Hash::try_from(bad.to_owned()).is_err(), "{bad}");
         }
         let json = r#"{"sha256":"../../../../bin/sh","size":1,"name":"sh"}"#;
-        assert!(ProgramCard::from_bytes(json.as_bytes()).is_err());
+        assert!(Manifest::from_bytes(json.as_bytes()).is_err());
     }
 
     #[test]
     fn a_signature_is_of_one_key_and_one_program() {
         let ((public, file), (stranger, _)) = (key(), key());
-        let mut card = card();
+        let mut manifest = manifest();
         let trusted = BTreeSet::from([public.clone()]);
-        let error = card.check_signature(&trusted).unwrap_err();
+        let error = manifest.check_signature(&trusted).unwrap_err();
         assert!(error.contains("not signed"), "{error}");
-        card.sign(file.path()).unwrap();
-        let card = ProgramCard::from_bytes(&card.to_bytes()).unwrap();
-        card.check_signature(&trusted).unwrap();
-        let error = card.check_signature(&BTreeSet::from([stranger.clone()]));
+        manifest.sign(file.path()).unwrap();
+        let manifest = Manifest::from_bytes(&manifest.to_bytes()).unwrap();
+        manifest.check_signature(&trusted).unwrap();
+        let error = manifest.check_signature(&BTreeSet::from([stranger.clone()]));
         assert!(error.unwrap_err().contains("not trusted"));
         // Of another program, of another size, and by whom a stranger would like to be.
-        let mut others = [(); 4].map(|()| card.clone());
+        let mut others = [(); 4].map(|()| manifest.clone());
         others[0].sha256 = Hash::of(&b"another"[..]).unwrap().0;
         others[1].size += 1;
         others[2]
@@ -236,7 +236,7 @@ mod tests {
             let error = other.check_signature(&trusted).unwrap_err();
             assert!(error.contains("is not that of"), "{error}");
         }
-        let mut forged = card.clone();
+        let mut forged = manifest.clone();
         forged.signed.as_mut().unwrap().key = stranger.clone();
         let error = forged.check_signature(&BTreeSet::from([stranger]));
         assert!(error.unwrap_err().contains("is not that of"));
@@ -245,12 +245,12 @@ mod tests {
     #[test]
     fn what_is_no_key_is_refused() {
         assert!(check_key("UABC").unwrap_err().contains("no public key"));
-        let mut card = card();
+        let mut manifest = manifest();
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "no seed").unwrap();
-        let error = card.sign(file.path()).unwrap_err();
+        let error = manifest.sign(file.path()).unwrap_err();
         assert!(error.contains("has no signing key"), "{error}");
-        let error = card.sign(Path::new("/no/such/file")).unwrap_err();
+        let error = manifest.sign(Path::new("/no/such/file")).unwrap_err();
         assert!(error.contains("/no/such/file"), "{error}");
     }
 }
