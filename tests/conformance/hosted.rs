@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use procpool::executor::{
     BroadcastContent, CallId, Callbacks, Cancel, Chunk, Completion, EncodedChunk, Executor,
-    Outcome, Submitted,
+    ItemCounts, Outcome, Submitted,
 };
 use procpool::{Broadcast, JoinError, Pool, SpawnPool, Stats, TaskErrorKind, worker};
 use procpool_conformance::failure_modes::{Fate, strike};
@@ -49,6 +49,7 @@ impl HostedPool {
                 host: host.expect("a pool can be built"),
                 jobs: Mutex::default(),
                 callbacks: Callbacks::new(),
+                counts: ItemCounts::default(),
             }),
         }
     }
@@ -70,6 +71,7 @@ struct Hosting {
     host: SpawnPool,
     jobs: Mutex<Vec<Job>>,
     callbacks: Callbacks,
+    counts: ItemCounts,
 }
 
 /// A chunk that the host has, or has had.
@@ -116,7 +118,8 @@ async fn carry(there: &Submitted, here: &Completion) {
 }
 
 impl Executor for Hosting {
-    fn submit(&self, chunk: Chunk) {
+    fn submit(&self, mut chunk: Chunk) {
+        chunk.count_in(&self.counts);
         let (chunk, completion) = chunk.into_parts();
         let mut there = EncodedChunk::from_bytes(&chunk.to_bytes()).expect("it is a chunk");
         let missing = there.missing();
@@ -209,7 +212,11 @@ impl Executor for Hosting {
     }
 
     fn stats(&self) -> Stats {
-        self.host.stats()
+        // To the host, each attempt is an item.
+        let host = self.host.stats();
+        let mut stats = self.counts.stats(host.queued);
+        stats.workers = host.workers;
+        stats
     }
 }
 

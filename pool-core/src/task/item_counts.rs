@@ -9,7 +9,8 @@ use crate::sync::{Mutex, MutexGuard};
 /// [`Stats`] say of items.
 ///
 /// Each chunk that is submitted is [counted in](crate::Chunk::count_in) them. Its items count as
-/// ended before anybody learns of their outcomes. An item that is tried again has not ended.
+/// ended before anybody learns of their outcomes. An item that is tried again has not ended. (So a
+/// pool that hands its chunks to another one counts them itself: there, each attempt is an item.)
 #[derive(Debug, Clone, Default)]
 pub struct ItemCounts(Arc<Mutex<Stats>>);
 
