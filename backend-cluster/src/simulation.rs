@@ -337,7 +337,14 @@ impl World {
     }
 
     fn client_loses(&mut self) {
-        while let Some(Loss { job, items, .. }) = self.client.poll_loss() {
+        while let Some(Loss {
+            agent, job, items, ..
+        }) = self.client.poll_loss()
+        {
+            assert!(
+                agent < self.next_session && !self.sessions.contains_key(&agent),
+                "items are lost with session {agent}, which was not given up"
+            );
             self.lost += items.len() as u64;
             for index in items {
                 self.deliver(job, index);

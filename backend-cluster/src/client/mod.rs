@@ -106,6 +106,8 @@ pub(crate) struct Client {
     by_agent: HashMap<AgentId, u64>,
     /// The last session of each agent that was given up.
     refused: HashMap<AgentId, u32>,
+    /// The machines of sessions that were given up, and with which something may be lost yet.
+    lost_machines: HashMap<u64, String>,
     /// Publishes that were not acknowledged, and since when.
     publishes: HashMap<DeliveryId, Duration>,
     /// Publishing waits until then, since the queue is full.
@@ -207,6 +209,7 @@ impl Client {
             last_key: 0,
             by_agent: HashMap::new(),
             refused: HashMap::new(),
+            lost_machines: HashMap::new(),
             publishes: HashMap::new(),
             full_until: Duration::ZERO,
             shared,
@@ -286,7 +289,8 @@ impl Client {
             }
             self.act().await;
             self.shared.ask_inputs(false);
-            self.is_over |= self.is_closing && self.jobs.is_empty();
+            // What is tried again is a command first.
+            self.is_over |= self.is_closing && self.jobs.is_empty() && commands.is_empty();
         }
         self.leave().await;
         commands.close();
@@ -743,13 +747,17 @@ impl Client {
         self.by_agent.remove(&session.agent);
         self.refused.insert(session.agent, session.number);
         self.dispatcher.given_up(key, session.link.has_gap());
-        self.lose(Some(session.machine()));
+        self.lost_machines.insert(key, session.machine().to_owned());
+        self.lose();
+        self.lost_machines
+            .retain(|key, _| self.dispatcher.doubts(*key));
         self.agents_changed();
     }
 
     /// Hands out what the dispatcher says is lost with an agent.
-    fn lose(&mut self, machine: Option<&str>) {
+    fn lose(&mut self) {
         while let Some(Loss {
+            agent,
             job,
             items,
             attempts,
@@ -759,7 +767,7 @@ impl Client {
                 TaskErrorKind::WorkerLost,
                 "the agent that ran it was lost: it has died, or nothing was heard of it",
             );
-            if let Some(machine) = machine {
+            if let Some(machine) = self.lost_machines.get(&agent) {
                 error = error.with_machine(machine);
             }
             let losses = attempts.saturating_sub(1);
@@ -1030,9 +1038,8 @@ impl Client {
                 if self.dispatcher.unreachable(key) {
                     self.agents_changed();
                 }
+                // Nothing is lost for good: it may live.
                 self.gatherings.forget(key);
-                let machine = self.sessions.get(&key).map(|it| it.machine().to_owned());
-                self.lose(machine.as_deref());
             }
             (Some(b'd'), Some(delivery)) => {
                 if self.publishes.remove(&delivery).is_none() {
@@ -1195,7 +1202,7 @@ impl Client {
                 }
             }
         }
-        self.lose(None);
+        self.lose();
         let now = clock::now();
         for (key, session) in &mut self.sessions {
             session.outbox.feed(&mut session.link);

@@ -96,10 +96,18 @@ impl Shared {
     pub(crate) fn submit(&self, mut chunk: Chunk) {
         self.tracer.trace(&mut chunk);
         chunk.count_in(&self.items);
-        if self.lock().is_closed {
-            return chunk.finish(&closed());
+        let (chunk, completion) = chunk.into_parts();
+        let state = self.lock();
+        if state.is_closed {
+            drop(state);
+            return completion.finish(&closed());
         }
-        self.take(chunk);
+        self.chunk_begins();
+        // Under the lock: before the command that closes the pool, or not at all.
+        let sent = self.commands.send(Command::Submit { chunk, completion });
+        drop(state);
+        // Without a thread, the completion fails what it has when it is dropped.
+        drop(sent);
     }
 
     /// The same of one that was submitted before.
@@ -107,10 +115,6 @@ impl Shared {
         if self.lock().has_ended {
             return chunk.finish(&closed());
         }
-        self.take(chunk);
-    }
-
-    fn take(&self, chunk: Chunk) {
         let (chunk, completion) = chunk.into_parts();
         self.chunk_begins();
         // Without a thread, the completion fails what it has when it is dropped.

@@ -62,6 +62,8 @@ pub(crate) enum Action {
 /// These items have no outcome, and get none from an agent: the last one was lost with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Loss {
+    /// The agent that has begun them, or may have.
+    pub(crate) agent: AgentId,
     pub(crate) job: JobId,
     pub(crate) items: Range<usize>,
     /// How many attempts there were.
@@ -134,6 +136,8 @@ pub(crate) struct Dispatcher {
     /// Of deliveries up to this epoch, an agent that was given up may have begun some without the
     /// client's knowledge.
     doubt: u64,
+    /// The last one of those agents.
+    doubted: Option<AgentId>,
     /// The epoch in which this connection began.
     connected_in: u64,
     next_delivery: DeliveryId,
@@ -157,6 +161,7 @@ impl Dispatcher {
         Self {
             epoch: 1,
             doubt: 0,
+            doubted: None,
             connected_in: 1,
             next_delivery: 1,
             next_piece: 1,
@@ -422,7 +427,7 @@ impl Dispatcher {
             let it = &self.pieces[&piece];
             if it.attempt < it.terms.retries && !it.has_emitted {
                 self.actions.push_back(Action::Recall { agent, piece });
-                self.again(piece);
+                self.again(piece, agent);
             }
         }
         true
@@ -439,6 +444,11 @@ impl Dispatcher {
         self.agents.get(&agent).is_some_and(|it| it.is_unreachable)
     }
 
+    /// Whether something may be lost with this agent yet, which was given up.
+    pub(crate) fn doubts(&self, agent: AgentId) -> bool {
+        self.doubted == Some(agent)
+    }
+
     /// The agent is dead, or does not work for this client any more. `has_gap`: something that it
     /// has said is missing, and something that it has said later was heard.
     pub(crate) fn given_up(&mut self, agent: AgentId, has_gap: bool) {
@@ -447,14 +457,16 @@ impl Dispatcher {
         };
         let begun: Vec<DeliveryId> = it.begun.into_iter().collect();
         for piece in self.pieces_of(&begun) {
-            self.again(piece);
+            self.again(piece, agent);
         }
         if has_gap {
             self.doubt = self.epoch;
+            self.doubted = Some(agent);
         } else if it.kept < self.connected_in {
             // What it has said before this connection may be lost. What it has said since was
             // heard, and of what was published since, it knows after it has kept an epoch.
             self.doubt = self.doubt.max(self.connected_in - 1);
+            self.doubted = Some(agent);
         }
         if self.queued > 0 {
             self.raise();
@@ -560,8 +572,8 @@ impl Dispatcher {
         all
     }
 
-    /// An attempt is lost: what has no outcome is tried once more, or is lost too.
-    fn again(&mut self, piece: PieceId) {
+    /// An attempt is lost with this agent: what has no outcome is tried once more, or is lost too.
+    fn again(&mut self, piece: PieceId, agent: AgentId) {
         let Some(it) = self.pieces.get_mut(&piece) else {
             return;
         };
@@ -574,6 +586,7 @@ impl Dispatcher {
                 self.add(job, items, attempt + 1, terms.clone());
             } else {
                 self.losses.push_back(Loss {
+                    agent,
                     job,
                     items,
                     attempts: attempt + 1,
@@ -660,12 +673,13 @@ impl Dispatcher {
             .collect();
         old.sort_unstable();
         for delivery in old {
-            if self.sent[&delivery].epoch <= self.doubt {
-                for piece in self.pieces_of(&[delivery]) {
-                    self.again(piece);
+            match self.doubted {
+                Some(agent) if self.sent[&delivery].epoch <= self.doubt => {
+                    for piece in self.pieces_of(&[delivery]) {
+                        self.again(piece, agent);
+                    }
                 }
-            } else {
-                self.take_back(delivery);
+                _ => self.take_back(delivery),
             }
         }
     }

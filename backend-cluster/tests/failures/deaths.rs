@@ -1,6 +1,7 @@
 //! Workers, agents and clients that die.
 
 use procpool_core::{Pool, TaskErrorKind};
+use procpool_testing::file_barrier::{self, Gate, Tally};
 use procpool_testing::procfs::{self, wait_for_death};
 use rustix::process::Signal;
 
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
         ("an_agent_dies_with_many_small_tasks_to_retry", |test| {
             agent_dies_with_many(test, 1)
         }),
+        ("a_closed_pool_tries_again", a_closed_pool_tries_again),
         ("the_dead_are_not_waited_for", dead_are_asked),
         ("a_client_dies", client_dies),
     ]
@@ -80,6 +82,29 @@ fn a_worker_dies(test: &str) {
     let error = pool.apply(abort, ()).expect_err("it aborts");
     assert!(error.is_worker_lost(), "{error}");
     assert_eq!(error.signal(), Some(Signal::ABORT.as_raw()));
+}
+
+/// A pool that is closed ends what it has, with all its attempts.
+fn a_closed_pool_tries_again(test: &str) {
+    let Some(cluster) = Cluster::some_or_skip(test, 1) else {
+        return;
+    };
+    let pool = cluster.pool();
+    let (gate, tally) = (Gate::new(), Tally::new());
+    let succeed_at_last = |(gate, tally): (String, String)| {
+        file_barrier::pass(&gate);
+        file_barrier::add(&tally, "attempt");
+        let attempts = file_barrier::lines(&tally);
+        assert!(attempts > 3, "not yet");
+        attempts
+    };
+    let call = pool.call(succeed_at_last).retries(3).retry_if(|_| true);
+    let handle = call.apply_async((gate.ticket(), tally.ticket()));
+    gate.wait_for(1);
+    pool.close();
+    gate.open();
+    assert_eq!(handle.get(), Ok(4));
+    pool.join().expect("it is closed");
 }
 
 /// Where it may be tried again, the caller sees nothing.
