@@ -193,6 +193,23 @@ impl Machine {
     }
 }
 
+/// What there is of machines of this process: namespaces, cables, a switch.
+#[must_use]
+pub fn of_this_process() -> Vec<String> {
+    let process = std::process::id();
+    let (namespace, cable) = (
+        format!("{NAMESPACE}{process}-"),
+        format!("{CABLE}{process}-"),
+    );
+    let is_ours = |name: &String| {
+        name.starts_with(&namespace) || name.starts_with(&cable) || *name == switch()
+    };
+    let mut names = namespaces();
+    names.extend(links());
+    names.retain(is_ours);
+    names
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
         remove(&self.namespace);
@@ -271,19 +288,33 @@ fn sweep() {
         let process = rest.split(['-', '@']).next()?.parse().ok()?;
         (!procfs::exists(process)).then_some(())
     };
-    for line in try_ip("netns list").unwrap_or_default().lines() {
-        let name = line.split_whitespace().next().unwrap_or_default();
-        if is_left(name, NAMESPACE).is_some() {
-            remove(name);
+    for name in namespaces() {
+        if is_left(&name, NAMESPACE).is_some() {
+            remove(&name);
         }
     }
-    for line in try_ip("-oneline link show").unwrap_or_default().lines() {
-        let name = line.split(": ").nth(1).unwrap_or_default();
-        let name = name.split('@').next().unwrap_or_default();
-        if is_left(name, CABLE).or(is_left(name, SWITCH)).is_some() {
+    for name in links() {
+        if is_left(&name, CABLE).or(is_left(&name, SWITCH)).is_some() {
             let _ = try_ip(&format!("link delete {name}"));
         }
     }
+}
+
+/// The names of all namespaces. None, where they cannot be listed.
+fn namespaces() -> Vec<String> {
+    let list = try_ip("netns list").unwrap_or_default();
+    let names = list
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    names.map(str::to_owned).collect()
+}
+
+/// The names of all links outside of namespaces. None, where they cannot be listed.
+fn links() -> Vec<String> {
+    let list = try_ip("-oneline link show").unwrap_or_default();
+    let names = list.lines().filter_map(|line| line.split(": ").nth(1));
+    let names = names.filter_map(|name| name.split('@').next());
+    names.map(str::to_owned).collect()
 }
 
 fn ip() -> Command {
@@ -372,18 +403,12 @@ mod tests {
         let (namespace, cable) = (namespace.clone(), cable.clone());
         let mut child = machine.command("sleep").arg("1000").spawn().unwrap();
         wait_until(|| procfs::name(child.id()) == "sleep");
+        let there = of_this_process();
+        assert!(there.contains(&namespace) && there.contains(&cable));
         drop(machine);
         assert_eq!(child.wait().unwrap().to_string(), "signal: 9 (SIGKILL)");
-        assert!(
-            !try_ip("netns list")
-                .unwrap()
-                .contains(&format!("{namespace} "))
-        );
-        assert!(
-            !try_ip("-oneline link show")
-                .unwrap()
-                .contains(&format!("{cable}@"))
-        );
+        let there = of_this_process();
+        assert!(!there.contains(&namespace) && !there.contains(&cable));
     }
 
     #[test]

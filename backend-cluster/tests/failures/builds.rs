@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use procpool_core::{Pool, TaskErrorKind, build_id};
+use procpool_testing::nats::Agent;
 use tempfile::TempDir;
 
 use crate::Scenario;
-use crate::agent::Agent;
 use crate::cluster::Cluster;
 
 pub(crate) fn all() -> Vec<(&'static str, Scenario)> {

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use procpool_cluster::ClusterPoolBuilder;
 use procpool_core::{BuildErrorKind, Pool};
-use procpool_testing::nats::{self, Authority, Config, Server};
+use procpool_testing::nats::{self, Agent, Authority, Config, Server};
 
 use crate::Scenario;
-use crate::agent::Agent;
 use crate::cluster::{LONG, builder};
 
 pub(crate) fn all() -> Vec<(&'static str, Scenario)> {

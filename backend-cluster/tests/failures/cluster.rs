@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use procpool_cluster::{ClusterPool, ClusterPoolBuilder};
-use procpool_testing::nats::{self, Config, Server};
-
-use crate::agent::Agent;
+use procpool_testing::nats::{self, Agent, Config, Server};
 
 /// What no test waits for: the watchdog comes first.
 pub(crate) const LONG: Duration = Duration::from_secs(1000);

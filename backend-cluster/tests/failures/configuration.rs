@@ -7,13 +7,12 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, Event};
 use procpool_core::{Pool, TaskErrorKind, WorkerState, build_id, worker};
 use procpool_testing::file_barrier::{self, Gate};
-use procpool_testing::nats::{self, Config, Server};
+use procpool_testing::nats::{self, Agent, Config, Server};
 use procpool_testing::procfs::{wait_for_death, wait_until};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::Scenario;
-use crate::agent::Agent;
 use crate::builds::other_program;
 use crate::cluster::{LONG, builder};
 

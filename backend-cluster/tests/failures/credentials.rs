@@ -7,12 +7,11 @@ use std::process::{Command, Stdio};
 
 use nkeys::KeyPair;
 use procpool_core::{BuildErrorKind, Pool};
-use procpool_testing::nats::Config;
+use procpool_testing::nats::{Agent, Config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::Scenario;
-use crate::agent::Agent;
 use crate::cluster::{Cluster, builder};
 
 pub(crate) fn all() -> Vec<(&'static str, Scenario)> {

@@ -2,11 +2,10 @@
 
 use procpool_cluster::ClusterPool;
 use procpool_testing::machine::Machine;
-use procpool_testing::nats::{self, Config, Server};
+use procpool_testing::nats::{self, Agent, Config, Server};
 use procpool_testing::procfs::{self, wait_for_death, wait_until};
 
 use crate::Scenario;
-use crate::agent::Agent;
 use crate::cluster::{LONG, builder};
 use crate::tasks::{Work, assert_lost, assert_values};
 

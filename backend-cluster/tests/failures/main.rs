@@ -8,7 +8,6 @@
     reason = "tests do what programs do: they start programs, sleep, and exit"
 )]
 
-mod agent;
 mod cluster;
 mod program;
 mod tasks;

@@ -5,12 +5,11 @@ use std::process::{Command, Stdio};
 
 use nkeys::KeyPair;
 use procpool_core::{BuildError, BuildErrorKind, Pool, TaskError, TaskErrorKind};
-use procpool_testing::nats::Config;
+use procpool_testing::nats::{Agent, Config};
 use procpool_testing::procfs::wait_until;
 use tempfile::TempDir;
 
 use crate::Scenario;
-use crate::agent::Agent;
 use crate::cluster::{Cluster, builder};
 
 pub(crate) fn all() -> Vec<(&'static str, Scenario)> {

@@ -1,8 +1,9 @@
-//! A real NATS server for tests.
+//! A real NATS server for tests, and agents of a cluster.
 //!
 //! Not every machine has one. So a test begins with [`server_or_skip`] (or [`program_or_skip`]):
 //! where there is none, the test program says so, once, and its test passes; in CI it fails.
 
+mod agent;
 mod authority;
 mod config;
 mod server;
@@ -10,6 +11,7 @@ mod server;
 use std::env;
 use std::path::PathBuf;
 
+pub use agent::Agent;
 pub use authority::Authority;
 pub use config::Config;
 pub use server::Server;
