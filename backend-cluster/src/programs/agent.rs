@@ -24,7 +24,8 @@ use crate::client::sleep_until;
 use crate::clock;
 use crate::nats::{Connection, Role};
 
-/// How long a program that has failed is not executed again, at first and at most.
+/// How long a program that has failed twice is not executed again, at first and at most. After it
+/// has failed once, it is: most likely it was killed, and calls wait for it.
 const BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A program that has run for so long has not failed at once.
@@ -89,7 +90,7 @@ impl Program {
     fn new() -> Self {
         Self {
             state: State::Fetching,
-            backoff: BACKOFF,
+            backoff: Duration::ZERO,
         }
     }
 
@@ -355,13 +356,18 @@ impl ProgramAgent {
         };
         let now = clock::now();
         if matches!(program.state, State::Running { since, .. } if now > since + IS_WELL) {
-            program.backoff = BACKOFF;
+            program.backoff = Duration::ZERO;
         }
         let delay = program.backoff;
-        program.backoff = (delay * 2).min(MAX_BACKOFF);
+        program.backoff = (delay * 2).clamp(BACKOFF, MAX_BACKOFF);
         program.state = State::Failed { until: now + delay };
+        let what_next = if delay.is_zero() {
+            "is tried again".to_owned()
+        } else {
+            format!("is not tried for {delay:?}")
+        };
         say(&format!(
-            "program {hash} has failed, and is not tried for {delay:?}: {reason}"
+            "program {hash} has failed, and {what_next}: {reason}"
         ));
     }
 }

@@ -236,8 +236,8 @@ fn fails(test: &str) {
     let arguments = ["--trusted-key", &place.key];
     let agent = Agent::start_with(&place.server.url(), &arguments, &[("TEST_FAILS", "1")]);
     let _pool = place.pool();
-    for delay in ["1s", "2s"] {
-        let said = format!("is not tried for {delay}: it has ended with exit status: 3");
+    for next in ["tried again", "not tried for 1s", "not tried for 2s"] {
+        let said = format!("is {next}: it has ended with exit status: 3");
         agent.wait_until_it_says(&said);
     }
 }
@@ -307,7 +307,7 @@ fn dies(test: &str) {
     let pool = place.pool();
     assert!(pool.wait_for_processes(1, LONG));
     procfs::signal(agent.programs()[0], Signal::KILL);
-    agent.wait_until_it_says("is not tried for 1s: it has ended with signal: 9");
+    agent.wait_until_it_says("is tried again: it has ended with signal: 9");
     assert_eq!(pool.apply(|x: u64| x + 1, 1).unwrap(), 2);
 }
 
