@@ -126,10 +126,16 @@ struct World {
     client_cut_until: u64,
     /// When the client has made the queue anew.
     queue_made_at: Option<u64>,
-    specs: HashMap<u64, u32>,
+    specs: BTreeMap<u64, u32>,
     runs: HashMap<(u64, usize), u32>,
     /// What began: in which session, as which piece, and which item of which job.
     begun: Vec<(u64, PieceId, (u64, usize))>,
+    /// Since when and until when the client has waited for each item.
+    waited: HashMap<(u64, usize), (u64, u64)>,
+    /// Which session was missed, since when and until when: nobody answered, or it was given up.
+    missed: Vec<(u64, u64, u64)>,
+    /// The epochs that pieces were published in.
+    epochs: HashMap<PieceId, u64>,
     /// Of which pieces the client knows that a session has begun them.
     known: HashSet<(u64, PieceId)>,
     outcomes: HashMap<(u64, usize), u32>,
@@ -155,9 +161,12 @@ impl World {
             next_session: 1,
             client_cut_until: 0,
             queue_made_at: None,
-            specs: HashMap::new(),
+            specs: BTreeMap::new(),
             runs: HashMap::new(),
             begun: Vec::new(),
+            waited: HashMap::new(),
+            missed: Vec::new(),
+            epochs: HashMap::new(),
             known: HashSet::new(),
             outcomes: HashMap::new(),
             cancelled: HashSet::new(),
@@ -237,8 +246,19 @@ impl World {
     fn give_up(&mut self, session: u64) {
         if let Some(it) = self.sessions.remove(&session) {
             let has_gap = it.has_gap;
+            self.found(session);
+            self.missed.push((session, self.now, self.now));
             self.note(format!("client gives up session {session}, gap {has_gap}"));
             self.client.given_up(session, has_gap);
+        }
+    }
+
+    /// The session is not missed any more.
+    fn found(&mut self, session: u64) {
+        let mut missed = self.missed.iter_mut();
+        let open = missed.find(|(of, _, until)| *of == session && *until == u64::MAX);
+        if let Some((.., until)) = open {
+            *until = self.now;
         }
     }
 
@@ -279,6 +299,7 @@ impl World {
         self.specs.insert(job, retries);
         for index in 0..items {
             self.outcomes.insert((job, index), 0);
+            self.waited.insert((job, index), (self.now, u64::MAX));
         }
         let terms = Terms {
             function: u64::from(known),
@@ -294,6 +315,7 @@ impl World {
         let count = self.outcomes.get_mut(&(job, index)).expect("an item");
         *count += 1;
         assert_eq!(*count, 1, "item {index} of {job} has two outcomes");
+        self.waited.get_mut(&(job, index)).expect("an item").1 = self.now;
     }
 
     fn client_acts(&mut self) {
@@ -312,6 +334,7 @@ impl World {
                             self.client.piece(*piece).expect("it is sent");
                         last |= attempt >= retries;
                         self.pieces.insert(*piece, (job, items.collect()));
+                        self.epochs.insert(*piece, epoch);
                     }
                     if self.dice.one_in(200 * self.trouble) {
                         // The acknowledgement is lost, and perhaps the delivery.
@@ -466,7 +489,11 @@ impl World {
             let is_untold = agent.stopped_until > self.now
                 || agent.cut_until > self.now
                 || self.client_cut_until > self.now
-                || to_come.any(|it| matches!(it.said, Said::Recall(it) if it == piece));
+                || to_come.any(|it| match it.said {
+                    Said::Recall(it) => it == piece,
+                    Said::Epoch(epoch) => epoch > self.epochs[&piece],
+                    _ => false,
+                });
             assert!(
                 self.outcomes[&(job, index)] == 0 || is_untold || self.cancelled.contains(&job),
                 "item {index} of {job} begins late at agent {at}, piece {piece}\n{}",
@@ -483,28 +510,50 @@ impl World {
         }
     }
 
-    /// As often as was allowed, and once more for each time that the client did not hear of.
+    /// As often as was allowed, and more often only without the client's knowledge: by an agent
+    /// that was missed meanwhile, and once each time that one was.
     fn check_attempts(&self) {
-        let mut known: HashMap<(u64, usize), u32> = HashMap::new();
+        let mut known: HashMap<(u64, usize), usize> = HashMap::new();
+        let mut unknown: HashMap<(u64, usize), usize> = HashMap::new();
         for (session, piece, item) in &self.begun {
             if self.known.contains(&(*session, *piece)) {
                 *known.entry(*item).or_default() += 1;
-            } else {
-                assert!(
-                    !self.sessions.contains_key(session) || self.cancelled.contains(&item.0),
-                    "{item:?} ran as {piece} without a word\n{}",
-                    self.log.join("\n")
-                );
+                continue;
             }
+            *unknown.entry(*item).or_default() += 1;
+            let is_given_up = !self.sessions.contains_key(session);
+            let is_missed = self.missed_meanwhile(*item).any(|it| it == *session);
+            let may_run_twice = self.specs[&item.0] > 0;
+            assert!(
+                is_given_up || is_missed && may_run_twice || self.cancelled.contains(&item.0),
+                "{item:?} ran as {piece} without a word\n{}",
+                self.log.join("\n")
+            );
         }
         for (item, runs) in known {
-            let most = 1 + self.specs[&item.0];
+            let most = 1 + self.specs[&item.0] as usize;
             assert!(
                 runs <= most,
                 "{item:?} ran {runs} times for {most}\n{}",
                 self.log.join("\n")
             );
         }
+        for (item, runs) in unknown {
+            let most = self.missed_meanwhile(item).count();
+            assert!(
+                runs <= most || self.cancelled.contains(&item.0),
+                "{item:?} ran {runs} times without a word, and {most} were missed\n{}",
+                self.log.join("\n")
+            );
+        }
+    }
+
+    /// The sessions that were missed while the client waited for this item.
+    fn missed_meanwhile(&self, item: (u64, usize)) -> impl Iterator<Item = u64> {
+        let (since, until) = self.waited[&item];
+        let missed = self.missed.iter();
+        let meanwhile = missed.filter(move |(_, from, to)| *from <= until && since <= *to);
+        meanwhile.map(|(session, ..)| *session)
     }
 
     fn workers_work(&mut self, at: usize) {
@@ -688,7 +737,9 @@ impl World {
                 };
                 session.asked = None;
                 session.heard_clock = session.heard_clock.max(frame.clock);
-                self.client.reachable(key);
+                if self.client.reachable(key) {
+                    self.found(key);
+                }
                 self.client_hears(key, frame.said);
                 self.client_acts();
             }
@@ -711,10 +762,16 @@ impl World {
         for key in to_ask {
             let at = self.sessions[&key].agent;
             let agent = &self.agents[at];
-            // The server may know that the agent's connection is lost.
-            let is_unheard = agent.is_dead || agent.cut_until > now && self.dice.one_in(20);
+            // The server may know that the agent's connection is lost. It may be back before the
+            // agent has noticed.
+            let is_unheard = agent.is_dead
+                || agent.cut_until > now && self.dice.one_in(20)
+                || self.dice.one_in(200 * self.trouble);
             if is_unheard {
-                self.client.unreachable(key);
+                if self.client.unreachable(key) {
+                    self.missed.push((key, now, u64::MAX));
+                    self.note(format!("nobody answers in session {key}"));
+                }
             } else {
                 self.say_to_agent(key, Said::Ping);
             }
@@ -842,6 +899,14 @@ impl World {
             self.send_again(at);
         }
         self.client.reconnected();
+        let sessions: Vec<u64> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            self.found(session);
+        }
+        // Nobody could answer meanwhile.
+        for session in self.sessions.values_mut() {
+            session.asked = None;
+        }
         self.queue_made_at = Some(self.now + self.dice.roll(200));
     }
 
@@ -952,9 +1017,62 @@ proptest! {
     }
 }
 
+/// No trouble, but for what a test makes.
+const NONE: u64 = u64::MAX / 10_000;
+
+impl World {
+    /// What this agent has of the queue, or is about to have.
+    fn taken(&self, at: usize) -> Vec<DeliveryId> {
+        let agent = &self.agents[at];
+        let comes = |id| agent.arriving.iter().any(|(_, it)| it.delivery == id);
+        let all = self.deliveries.keys().copied();
+        all.filter(|id| agent.intake.holds(CLIENT, *id) || comes(*id))
+            .collect()
+    }
+
+    /// Whether the item is in one of these.
+    fn is_in(&self, deliveries: &[DeliveryId], (job, index): (u64, usize)) -> bool {
+        let mut pieces = deliveries.iter().flat_map(|it| &self.deliveries[it]);
+        pieces.any(|it| self.pieces[it].0 == job && self.pieces[it].1.contains(&index))
+    }
+}
+
+/// When it is given up, nothing is left to do but what it had taken and must not run twice.
+#[test]
+fn only_what_must_not_run_twice_waits_until_a_dead_agent_is_given_up() {
+    let mut waiting = 0;
+    for seed in 1..300 {
+        let mut world = World::new(seed, 2, 2, NONE);
+        for job in 0..20 {
+            let items = 1 + world.dice.roll(4) as usize;
+            let retries = world.dice.roll(2) as u32;
+            let known = world.dice.one_in(2);
+            world.submit(job, items, retries, known);
+        }
+        for _ in 0..10 + world.dice.roll(300) {
+            world.step(false);
+        }
+        let session = world.agents[0].session;
+        let taken = world.taken(0);
+        world.kill_agent(0);
+        while world.sessions.contains_key(&session) && !world.client.is_idle() {
+            world.step(false);
+        }
+        for (item, outcomes) in &world.outcomes {
+            if *outcomes == 0 {
+                let is_due = world.specs[&item.0] == 0 && world.is_in(&taken, *item);
+                assert!(is_due, "{item:?}, seed {seed}\n{}", world.log.join("\n"));
+                waiting += 1;
+            }
+        }
+        world.finish();
+    }
+    assert!(waiting > 0, "the test is none");
+}
+
 #[test]
 fn without_trouble_nothing_is_lost() {
-    let mut world = World::new(3, 2, 2, u64::MAX / 10_000);
+    let mut world = World::new(3, 2, 2, NONE);
     for job in 0..50 {
         world.submit(job, 3, 0, true);
     }

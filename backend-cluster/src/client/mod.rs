@@ -360,8 +360,11 @@ impl Client {
         self.is_queue_made = false;
         self.publishes.clear();
         self.dispatcher.reconnected();
+        self.agents_changed();
         for session in self.sessions.values_mut() {
             session.link.reconnected();
+            // Nobody could answer meanwhile.
+            session.link.forget_asking();
         }
         self.make_queue();
         self.publish_program();
@@ -1048,6 +1051,7 @@ impl Client {
                 if is_unheard(message) {
                     // There is no queue, and nothing in it.
                     self.dispatcher.reconnected();
+                    self.agents_changed();
                     self.make_queue();
                 } else if let Some(error) = PublishError::of(&message.payload) {
                     if error.is_full {

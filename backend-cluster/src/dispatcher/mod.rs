@@ -6,9 +6,11 @@
 
 mod durations;
 mod pending;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 
 use self::durations::Durations;
@@ -95,6 +97,13 @@ struct Piece {
     has_emitted: bool,
 }
 
+impl Piece {
+    /// It may run twice: what is lost of it is tried again.
+    fn is_tried_again(&self) -> bool {
+        self.attempt < self.terms.retries && !self.has_emitted
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PieceState {
     /// It waits here, at this place.
@@ -109,7 +118,9 @@ type Place = (Reverse<i32>, PieceId);
 #[derive(Debug)]
 struct Sent {
     epoch: u64,
+    /// All of them may run twice, or none.
     pieces: Vec<PieceId>,
+    may_run_twice: bool,
     /// How many of them are not through.
     left: usize,
     /// The agent that has begun it. `None`: it is queued.
@@ -124,7 +135,7 @@ struct Agent {
     /// It takes no more.
     is_leaving: bool,
     /// What it has begun.
-    begun: HashSet<DeliveryId>,
+    begun: BTreeSet<DeliveryId>,
     /// Nobody answers, so that what may be tried again was given to others.
     is_unreachable: bool,
 }
@@ -147,7 +158,7 @@ pub(crate) struct Dispatcher {
     sent: HashMap<DeliveryId, Sent>,
     /// How many of them are queued.
     queued: usize,
-    agents: HashMap<AgentId, Agent>,
+    agents: BTreeMap<AgentId, Agent>,
     /// The pieces of each job, some of which may be gone.
     jobs: HashMap<JobId, Vec<PieceId>>,
     durations: Durations,
@@ -169,7 +180,7 @@ impl Dispatcher {
             ready: BTreeMap::new(),
             sent: HashMap::new(),
             queued: 0,
-            agents: HashMap::new(),
+            agents: BTreeMap::new(),
             jobs: HashMap::new(),
             durations: Durations::default(),
             actions: VecDeque::new(),
@@ -215,9 +226,12 @@ impl Dispatcher {
         waiting.map(|(_, piece)| piece.pending.left() as u64).sum()
     }
 
-    /// Whether the agent is to be asked if it lives: it has work, or may have.
+    /// Whether the agent is to be asked if it lives: it has work, or may have, or may be back and
+    /// could have some.
     pub(crate) fn watches(&self, agent: AgentId) -> bool {
-        self.queued > 0 || (self.agents.get(&agent)).is_some_and(|it| !it.begun.is_empty())
+        let is_missed = |it: &Agent| it.is_unreachable && !self.ready.is_empty();
+        let agent = self.agents.get(&agent);
+        self.queued > 0 || agent.is_some_and(|it| !it.begun.is_empty() || is_missed(it))
     }
 
     /// The job and the attempt of a piece, and its items.
@@ -263,7 +277,7 @@ impl Dispatcher {
             slots,
             kept: self.epoch,
             is_leaving: false,
-            begun: HashSet::new(),
+            begun: BTreeSet::new(),
             is_unreachable: false,
         };
         let before = self.agents.insert(agent, it);
@@ -292,14 +306,18 @@ impl Dispatcher {
         let Some(sent) = self.sent.get(&delivery) else {
             return false;
         };
-        if sent.agent.is_some() || sent.epoch < self.epoch || !self.agents.contains_key(&agent) {
+        let is_current = sent.epoch == self.epoch;
+        let is_taken = sent.agent.is_some() || !self.is_remembered(sent);
+        if is_taken || !self.agents.contains_key(&agent) {
             return false;
         }
         if time == 1 {
             return self.begun(agent, delivery);
         }
-        // Somebody else has it, or had.
-        self.raise();
+        // Somebody else has it, or had. Of an older epoch, that is being found out.
+        if is_current {
+            self.raise();
+        }
         false
     }
 
@@ -344,8 +362,7 @@ impl Dispatcher {
             self.durations.note(it.terms.function, took);
         }
         let is_through = it.pending.is_empty();
-        let again =
-            (may_retry && attempt < it.terms.retries && !it.has_emitted).then(|| it.terms.clone());
+        let again = (may_retry && it.is_tried_again()).then(|| it.terms.clone());
         if is_through {
             self.end(piece);
         }
@@ -413,8 +430,9 @@ impl Dispatcher {
         Some(it.job)
     }
 
-    /// Nobody answers where the agent was. It is dead, or has lost its connection. Says whether
-    /// that is new.
+    /// Nobody answers where the agent was. It is dead, or has lost its connection. What it has
+    /// begun, and what it may have taken from the queue, goes to others if it may run twice. Says
+    /// whether that is new.
     pub(crate) fn unreachable(&mut self, agent: AgentId) -> bool {
         let Some(it) = self.agents.get_mut(&agent) else {
             return false;
@@ -424,11 +442,18 @@ impl Dispatcher {
         }
         let begun: Vec<DeliveryId> = it.begun.iter().copied().collect();
         for piece in self.pieces_of(&begun) {
-            let it = &self.pieces[&piece];
-            if it.attempt < it.terms.retries && !it.has_emitted {
+            if self.pieces[&piece].is_tried_again() {
                 self.actions.push_back(Action::Recall { agent, piece });
                 self.again(piece, agent);
             }
+        }
+        // Once each time that it is found unreachable: what is published from now on, it does not
+        // begin without asking.
+        let mut sent = self.sent.values();
+        if sent.any(|it| it.agent.is_none() && it.may_run_twice && it.epoch == self.epoch) {
+            self.raise();
+        } else {
+            self.settle();
         }
         true
     }
@@ -476,13 +501,19 @@ impl Dispatcher {
     }
 
     /// A publish was refused, or whoever has the delivery gives it back: it is with nobody, and its
-    /// pieces go back to the front. Of an older epoch it may be with somebody else, too, and waits
-    /// for all to answer.
+    /// pieces go back to the front. If the queue may have forgotten it, it may be with somebody
+    /// else, too, and waits for all to answer.
     pub(crate) fn refused(&mut self, delivery: DeliveryId) {
         let sent = self.sent.get(&delivery);
-        if sent.is_some_and(|it| it.agent.is_none() && it.epoch == self.epoch) {
+        if sent.is_some_and(|it| it.agent.is_none() && self.is_remembered(it)) {
             self.take_back(delivery);
         }
+    }
+
+    /// Whether the queue knows if it has given this out. Of what was published before this
+    /// connection, it may have forgotten that.
+    fn is_remembered(&self, sent: &Sent) -> bool {
+        sent.epoch >= self.connected_in
     }
 
     /// It is not known what became of a publish, or the connection was lost and is back: what is
@@ -504,10 +535,14 @@ impl Dispatcher {
 
     /// There is a connection again, to a server that may have lost everything, or forgotten what it
     /// has given out. To be said before anything is that came in this connection: who is told of
-    /// the old epoch in it begins again what others have begun.
+    /// the old epoch in it begins again what others have begun. Who can be reached in it is found
+    /// out anew.
     pub(crate) fn reconnected(&mut self) {
         self.is_connected = false;
         self.connected_in = self.epoch + 1;
+        for it in self.agents.values_mut() {
+            it.is_unreachable = false;
+        }
         self.raise();
     }
 
@@ -578,8 +613,8 @@ impl Dispatcher {
             return;
         };
         let items = it.pending.take_all();
+        let is_tried_again = it.is_tried_again();
         let (job, attempt, terms) = (it.job, it.attempt, it.terms.clone());
-        let is_tried_again = attempt < terms.retries && !it.has_emitted;
         self.end(piece);
         for items in items {
             if is_tried_again {
@@ -660,15 +695,23 @@ impl Dispatcher {
         }
     }
 
-    /// If every agent keeps the epoch, what is queued with an older one is with nobody.
+    /// If every agent keeps the epoch, what is queued with an older one is with nobody. As long as
+    /// only those do that can be reached, what may run twice is with nobody who matters.
     fn settle(&mut self) {
-        if self.agents.values().any(|it| it.kept < self.epoch) {
+        let late: Vec<&Agent> = self
+            .agents
+            .values()
+            .filter(|it| it.kept < self.epoch)
+            .collect();
+        if late.iter().any(|it| !it.is_unreachable) {
             return;
         }
+        let is_all = late.is_empty();
         let mut old: Vec<DeliveryId> = self
             .sent
             .iter()
             .filter(|(_, it)| it.agent.is_none() && it.epoch < self.epoch)
+            .filter(|(_, it)| is_all || it.may_run_twice)
             .map(|(id, _)| *id)
             .collect();
         old.sort_unstable();
@@ -689,17 +732,19 @@ impl Dispatcher {
         if !self.is_connected {
             return;
         }
-        let slots = self.slots();
-        if slots == 0 {
+        if self.slots() == 0 {
             return;
         }
+        // Those that cannot be reached count: what they may have taken counts as queued.
+        let taking = self.agents.values().filter(|it| !it.is_leaving);
+        let slots: usize = taking.map(|it| it.slots).sum();
         let busy: usize = self.agents.values().map(|it| it.begun.len()).sum();
         // As many as can begin, and a few more for each agent, which takes the next one when it
         // has ended one.
         let room = slots.saturating_sub(busy) + 2 * slots;
         while self.queued < room && !self.ready.is_empty() {
             let share = self.ready.len().div_ceil(room - self.queued);
-            let pieces = self.next_batch(share.min(BATCH_PIECES));
+            let (pieces, may_run_twice) = self.next_batch(share.min(BATCH_PIECES));
             let delivery = self.next_delivery;
             self.next_delivery += 1;
             for piece in &pieces {
@@ -710,6 +755,7 @@ impl Dispatcher {
                 epoch: self.epoch,
                 left: pieces.len(),
                 pieces: pieces.clone(),
+                may_run_twice,
                 agent: None,
             };
             self.sent.insert(delivery, sent);
@@ -722,16 +768,20 @@ impl Dispatcher {
         }
     }
 
-    /// The next piece, and those behind it that are little work, up to this many.
-    fn next_batch(&mut self, most: usize) -> Vec<PieceId> {
+    /// The next piece, and those behind it that are little work, up to this many. All of them may
+    /// run twice, or none: says which.
+    fn next_batch(&mut self, most: usize) -> (Vec<PieceId>, bool) {
         let mut batch = Vec::new();
         let (mut work, mut bytes) = (0_u64, 0_usize);
+        let first = self.ready.first_key_value();
+        let may_run_twice = first.is_some_and(|(_, piece)| self.pieces[piece].is_tried_again());
         while let Some((_, piece)) = self.ready.first_key_value() {
             let it = &self.pieces[piece];
             let takes = self.durations.of(it.terms.function);
             let takes = takes.map(|ns| ns.saturating_mul(it.items.len() as u64));
             let size = it.terms.bytes;
             let fits = batch.len() < most
+                && it.is_tried_again() == may_run_twice
                 && takes.is_some_and(|ns| work.saturating_add(ns) <= BATCH_NS)
                 && bytes + size <= BATCH_BYTES;
             if !batch.is_empty() && !fits {
@@ -745,6 +795,6 @@ impl Dispatcher {
             work += takes.unwrap_or(0);
             bytes += size;
         }
-        batch
+        (batch, may_run_twice)
     }
 }

@@ -4,7 +4,7 @@
 //! It is pure: it is told what has happened, and says what is to be done by
 //! [`poll_action`](Intake::poll_action).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use crate::message::{ClientId, DeliveryId, PieceId};
@@ -112,7 +112,7 @@ struct Client {
     /// The client was heard of in this connection, so that the epoch is its own: a server that has
     /// restarted may give out again what was begun.
     is_synced: bool,
-    held: HashSet<DeliveryId>,
+    held: BTreeSet<DeliveryId>,
 }
 
 /// The agent's part of the protocol.
@@ -120,8 +120,8 @@ struct Client {
 pub(crate) struct Intake {
     slots: usize,
     is_leaving: bool,
-    clients: HashMap<ClientId, Client>,
-    held: HashMap<(ClientId, DeliveryId), Held>,
+    clients: BTreeMap<ClientId, Client>,
+    held: BTreeMap<(ClientId, DeliveryId), Held>,
     /// What was taken ahead, and waits for a slot. It has not begun.
     ahead: VecDeque<(Arrival, Duration)>,
     /// About how long a delivery takes its slot.
@@ -139,8 +139,8 @@ impl Intake {
         Self {
             slots,
             is_leaving: false,
-            clients: HashMap::new(),
-            held: HashMap::new(),
+            clients: BTreeMap::new(),
+            held: BTreeMap::new(),
             ahead: VecDeque::new(),
             takes: None,
             pieces: HashMap::new(),
@@ -433,7 +433,7 @@ impl Intake {
     /// waited for longer than it was thought to is given back.
     pub(crate) fn expire(&mut self, now: Duration) {
         self.give_back(|at| at + QUICK <= now);
-        let over: HashSet<ClientId> = self
+        let over: BTreeSet<ClientId> = self
             .held
             .iter()
             .filter(|((client, _), it)| self.expiry(*client, it) <= now)

@@ -26,6 +26,13 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
         ("an_agent_dies_with_many_small_tasks_to_retry", |test| {
             agent_dies_with_many(test, 1)
         }),
+        ("what_a_dead_agent_had_taken_goes_on_elsewhere", |test| {
+            dies_with_what_it_has_taken(test, false)
+        }),
+        (
+            "what_a_dead_agent_had_taken_waits_for_another_agent",
+            |test| dies_with_what_it_has_taken(test, true),
+        ),
         ("a_closed_pool_tries_again", a_closed_pool_tries_again),
         ("the_dead_are_not_waited_for", dead_are_asked),
         ("a_client_dies", client_dies),
@@ -190,6 +197,43 @@ fn agent_dies_with_many(test: &str, retries: u32) {
             assert!((1..=1 + of_dead).contains(&runs), "{number}: {runs}");
         }
     }
+}
+
+/// It has tasks that it has not begun, since its workers wait. They go to another agent, which
+/// `comes_later` or is there, before the dead one is given up: that is when what must not run twice
+/// is lost.
+fn dies_with_what_it_has_taken(test: &str, comes_later: bool) {
+    let Some(mut cluster) = Cluster::some_or_skip(test, 1) else {
+        return;
+    };
+    let pool = cluster.pool();
+    // So that it is known that they are quick, and some are taken ahead.
+    assert_values(Work::new().start_some(&pool, What::TakeAMoment, 0..50, 0));
+    let work = Work::new();
+    let once = work.start_some(&pool, What::Pass, 0..1, 0);
+    let again = work.start_some(&pool, What::Pass, 1..2, 1);
+    work.gate.wait_for(2);
+    let started = work.start_some(&pool, What::TakeAMoment, 2..50, 1);
+    // It is answered behind what was submitted.
+    assert_eq!(pool.stats().workers.len(), 2);
+    let workers = procfs::below(cluster.agents[0].pid());
+    if !comes_later {
+        cluster.add_agent();
+        cluster.wait_for_agents(&pool);
+    }
+    cluster.agents[0].kill();
+    wait_for_death(&workers);
+    work.gate.open();
+    if comes_later {
+        cluster.add_agent();
+    }
+    assert_values(started);
+    assert_values(again);
+    assert!(!once[0].1.is_ready(), "the dead agent was given up before");
+    assert_lost(once, &[0], "m0");
+    let twice = |number| 1 + usize::from(number == 1);
+    let expected = (0..50).map(|number| (number, twice(number))).collect();
+    assert_eq!(work.counts(), expected);
 }
 
 fn client_dies(test: &str) {
