@@ -695,23 +695,21 @@ impl Dispatcher {
         }
     }
 
-    /// If every agent keeps the epoch, what is queued with an older one is with nobody. As long as
-    /// only those do that can be reached, what may run twice is with nobody who matters.
+    /// What is queued with an older epoch than every agent keeps is with nobody; what may run twice
+    /// is with nobody who matters, if those keep a newer one that can be reached. That need not be
+    /// the newest of all: there may be another one each time before all have answered.
     fn settle(&mut self) {
-        let late: Vec<&Agent> = self
-            .agents
-            .values()
-            .filter(|it| it.kept < self.epoch)
-            .collect();
-        if late.iter().any(|it| !it.is_unreachable) {
-            return;
-        }
-        let is_all = late.is_empty();
+        let least = |agents: &mut dyn Iterator<Item = &Agent>| {
+            let kept = agents.map(|it| it.kept).min();
+            kept.unwrap_or(self.epoch)
+        };
+        let of_all = least(&mut self.agents.values());
+        let of_reached = least(&mut self.agents.values().filter(|it| !it.is_unreachable));
         let mut old: Vec<DeliveryId> = self
             .sent
             .iter()
-            .filter(|(_, it)| it.agent.is_none() && it.epoch < self.epoch)
-            .filter(|(_, it)| is_all || it.may_run_twice)
+            .filter(|(_, it)| it.agent.is_none())
+            .filter(|(_, it)| it.epoch < of_all || it.may_run_twice && it.epoch < of_reached)
             .map(|(id, _)| *id)
             .collect();
         old.sort_unstable();

@@ -1,4 +1,4 @@
-//! What becomes of what an agent has taken that nobody can reach.
+//! What becomes of what an agent has taken that nobody can reach, or that was given up.
 
 use super::*;
 
@@ -236,4 +236,34 @@ fn a_large_agent_that_is_missed_keeps_nobody_from_work() {
     dispatcher.joined(OTHER, 2);
     dispatcher.unreachable(DEAD);
     assert!(publish(&mut dispatcher).len() >= 2);
+}
+
+#[test]
+fn what_was_queued_waits_for_the_next_epoch_and_for_no_later_one() {
+    let mut dispatcher = dispatcher(&[0]);
+    assert_eq!(publish(&mut dispatcher).len(), 1);
+    dispatcher.raise();
+    dispatcher.kept(OTHER, 2);
+    // The other one may have begun it, and says nothing.
+    assert_eq!(publish(&mut dispatcher), []);
+    dispatcher.joined(3, 1);
+    dispatcher.given_up(DEAD, false);
+    // That has raised the epoch once more. Of the new one nobody has heard, and of the one before
+    // everybody has: nobody begins the old delivery any more.
+    assert_eq!(dispatcher.epoch(), 3);
+    assert_eq!(publish(&mut dispatcher), [(2, 3, vec![0])]);
+}
+
+#[test]
+fn what_is_in_doubt_is_lost_with_the_agent_that_made_it_so() {
+    let mut dispatcher = dispatcher(&[0, 1]);
+    assert_eq!(publish(&mut dispatcher).len(), 2);
+    dispatcher.given_up(DEAD, true);
+    assert!(dispatcher.doubts(DEAD) && dispatcher.poll_loss().is_none());
+    dispatcher.kept(OTHER, 2);
+    let loss = dispatcher.poll_loss().expect("it is lost");
+    assert_eq!((loss.job, loss.agent), (0, DEAD));
+    assert_eq!(dispatcher.poll_loss(), None);
+    // What may be tried again is.
+    assert_eq!(publish(&mut dispatcher), [(3, 2, vec![1])]);
 }

@@ -15,6 +15,10 @@ use super::piece::{Piece, Running, Sink};
 use super::{Captures, Setup, error};
 use crate::message::{ClientId, Printed};
 
+/// So often a pool is built whose workers do not start: as often as a pool tries to replace one.
+/// Somebody may have killed them, and that is no fault of the options.
+const BUILDS: u32 = 3;
+
 /// See the module.
 pub(super) struct Hosted {
     client: ClientId,
@@ -88,7 +92,7 @@ impl Hosted {
     fn start_building(self: &Arc<Self>) {
         let this = self.clone();
         let build = move || {
-            let built = catch_unwind(AssertUnwindSafe(|| this.build()));
+            let built = catch_unwind(AssertUnwindSafe(|| built_at_last(|| this.build())));
             let built = built.unwrap_or_else(|_| {
                 let message = "it panicked: this is a defect of procpool";
                 Err(BuildError::new(BuildErrorKind::Launch, message))
@@ -207,6 +211,17 @@ impl Hosted {
     }
 }
 
+/// What is built, perhaps after attempts in which workers did not start.
+fn built_at_last<T>(mut build: impl FnMut() -> Result<T, BuildError>) -> Result<T, BuildError> {
+    for _ in 1..BUILDS {
+        match build() {
+            Err(error) if error.kind() == BuildErrorKind::Launch => {}
+            built => return built,
+        }
+    }
+    build()
+}
+
 /// The error of what would run for a client that has none here.
 pub(super) fn gone(machine: &str) -> TaskError {
     let kind = TaskErrorKind::Cancelled;
@@ -239,4 +254,33 @@ fn retire(pool: LocalPool) {
 fn in_a_thread(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let builder = thread::Builder::new().name("procpool-host".into());
     builder.spawn(work).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which attempt succeeds if those before it fail like this. 0: none.
+    fn succeeds(attempt: u32, kind: BuildErrorKind) -> u32 {
+        let mut attempts = 0;
+        let built = built_at_last(|| {
+            attempts += 1;
+            match attempts == attempt {
+                true => Ok(attempts),
+                false => Err(BuildError::new(kind, "no")),
+            }
+        });
+        assert!(attempts <= BUILDS);
+        built.unwrap_or(0)
+    }
+
+    #[test]
+    fn workers_that_do_not_start_are_no_reason_at_first() {
+        assert_eq!(succeeds(1, BuildErrorKind::Launch), 1);
+        assert_eq!(succeeds(BUILDS, BuildErrorKind::Launch), BUILDS);
+        assert_eq!(succeeds(BUILDS + 1, BuildErrorKind::Launch), 0);
+        // Somebody has given a reason.
+        assert_eq!(succeeds(2, BuildErrorKind::Initializer), 0);
+        assert_eq!(succeeds(2, BuildErrorKind::InvalidConfig), 0);
+    }
 }
