@@ -1,6 +1,7 @@
 //! Nothing hangs and nothing is lost: random calls by several threads while workers and fork
-//! servers are killed, stopped and continued, and a ledger of what became of every item; and a
-//! soak that makes and drops pools and runs tasks until a leak would show.
+//! servers are killed, stopped and continued, in a cluster also agents, the server and links, and a
+//! ledger of what became of every item; and a soak that makes and drops pools and runs tasks until
+//! a leak would show.
 //!
 //! `cargo test -p procpool-tests --test chaos` runs a little of both. `cargo xtask chaos --seconds
 //! N --seed S` and `cargo xtask soak` run as much as one likes; see [`harness::command`].

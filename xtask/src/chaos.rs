@@ -18,7 +18,7 @@ pub(crate) struct ChaosOptions {
     /// What everything random follows from; taken from the clock, and printed, if it is not given.
     #[arg(long)]
     seed: Option<u64>,
-    /// Only this kind of pool, `fork` or `spawn`; both, side by side, if none is named.
+    /// Only this kind of pool, `fork`, `spawn` or `cluster`; all, side by side, if none is named.
     #[arg(long)]
     backend: Option<String>,
     /// In a debug build, with its assertions.
@@ -46,7 +46,7 @@ pub(crate) struct SoakOptions {
     debug: bool,
 }
 
-/// Random calls by several threads while workers and fork servers are killed.
+/// Random calls by several threads while workers, fork servers, agents and a server are killed.
 ///
 /// # Errors
 /// When something was lost, doubled, hung or left behind; the program has said what.

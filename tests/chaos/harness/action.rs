@@ -157,6 +157,19 @@ impl Deed {
         )
     }
 
+    /// Whether it is about its worker's process and what is around it.
+    pub(crate) fn is_local(self) -> bool {
+        matches!(
+            self,
+            Self::DropPrivileges
+                | Self::FewProcesses
+                | Self::Child { .. }
+                | Self::Fork { .. }
+                | Self::Close(_)
+                | Self::Nested(_)
+        )
+    }
+
     /// The trap in its argument.
     pub(crate) fn argument(self) -> Trap {
         match self {

@@ -3,11 +3,16 @@
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use fastrand::Rng;
 use procpool::{BuildError, Output, OutputLine, Pool};
 use serde::{Deserialize, Serialize};
 
 use super::action::{self, Beginning};
+#[cfg(all(feature = "cluster", feature = "spawn"))]
+pub(crate) use super::cluster::Cluster;
+use super::storm::Storm;
 use super::victims::Family;
+use super::{killer, plan};
 
 /// Names a kind of pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -16,6 +21,9 @@ pub(crate) enum Kind {
     Fork,
     #[cfg(feature = "spawn")]
     Spawn,
+    /// Its agents host pools of spawned workers.
+    #[cfg(all(feature = "cluster", feature = "spawn"))]
+    Cluster,
 }
 
 impl Kind {
@@ -24,6 +32,8 @@ impl Kind {
         Self::Fork,
         #[cfg(feature = "spawn")]
         Self::Spawn,
+        #[cfg(all(feature = "cluster", feature = "spawn"))]
+        Self::Cluster,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -32,7 +42,14 @@ impl Kind {
             Self::Fork => "fork",
             #[cfg(feature = "spawn")]
             Self::Spawn => "spawn",
+            #[cfg(all(feature = "cluster", feature = "spawn"))]
+            Self::Cluster => "cluster",
         }
+    }
+
+    /// Whether its workers are on other machines.
+    pub(crate) fn is_cluster(self) -> bool {
+        self.name() == "cluster"
     }
 
     /// Whether there are fork servers.
@@ -78,11 +95,40 @@ pub(crate) trait Backend: Send + Sync + 'static {
     type Pool: Pool + Send + Sync + 'static;
     const KIND: Kind;
 
+    /// Has everything be there that this process makes once and keeps.
+    fn warm_up() {}
+
     /// To be called while this process has one thread. This many fork servers can be killed.
-    fn prepare(spare_servers: usize) -> Self;
+    fn prepare(spare_servers: usize, seed: u64) -> Self;
 
     /// Builds a pool, and says which fork servers it has its workers of.
     fn build(&self, config: &Config) -> (Option<Family>, Result<Self::Pool, BuildError>);
+
+    /// The config of a pool.
+    fn config(rng: &mut Rng) -> Config {
+        plan::config(rng)
+    }
+
+    /// How long a pool lives.
+    fn lifetime(rng: &mut Rng) -> Duration {
+        let longest = if plan::one_in(rng, 4) { 4000 } else { 800 };
+        Duration::from_millis(rng.u64(20..longest))
+    }
+
+    /// Does harm until the storm is over.
+    fn harm(storm: &Storm<Self>, rng: &mut Rng)
+    where
+        Self: Sized,
+    {
+        killer::run(storm, rng);
+    }
+
+    /// Ends what is not of a pool, when there is none any more.
+    fn finish(_: &Storm<Self>)
+    where
+        Self: Sized,
+    {
+    }
 
     /// The fork server in use, if there is one.
     fn server(&self) -> Option<u32> {
@@ -159,7 +205,7 @@ mod fork {
         type Pool = ForkPool;
         const KIND: Kind = Kind::Fork;
 
-        fn prepare(spare_servers: usize) -> Self {
+        fn prepare(spare_servers: usize, _: u64) -> Self {
             let start = || {
                 let server = ForkServer::start().expect("this program has one thread yet");
                 (procfs::group(server.pid()), server)
@@ -211,7 +257,7 @@ mod spawn {
         type Pool = SpawnPool;
         const KIND: Kind = Kind::Spawn;
 
-        fn prepare(_: usize) -> Self {
+        fn prepare(_: usize, _: u64) -> Self {
             Self
         }
 
@@ -233,6 +279,8 @@ pub(crate) fn nested(kind: Kind, items: u64) -> Result<Vec<u64>, String> {
         Kind::Fork => squares(procpool::ForkPool::builder().processes(2).build(), items),
         #[cfg(feature = "spawn")]
         Kind::Spawn => squares(procpool::SpawnPool::builder().processes(2).build(), items),
+        #[cfg(all(feature = "cluster", feature = "spawn"))]
+        Kind::Cluster => Err("a task has no cluster of its own".into()),
     }
 }
 
@@ -253,5 +301,8 @@ pub(crate) fn dump_once(kind: Kind) {
         Kind::Fork => dump(procpool::ForkPool::builder().processes(1).build()),
         #[cfg(feature = "spawn")]
         Kind::Spawn => dump(procpool::SpawnPool::builder().processes(1).build()),
+        // Agents dump.
+        #[cfg(all(feature = "cluster", feature = "spawn"))]
+        Kind::Cluster => {}
     }
 }

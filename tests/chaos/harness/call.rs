@@ -7,18 +7,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use procpool::{Call, Emitter, Pool, Stateless, TaskErrorKind};
+use procpool::{Broadcast, Call, Emitter, Pool, Stateless, TaskErrorKind};
 
 use super::backend::Backend;
 use super::job::{Bulk, Item, Job, Outcome, Quick, Unit, Work};
+use super::load::Load;
 use super::oracle::CallRecord;
 use super::plan::{self, Options, Stop, one_in};
 use super::pools::Tenant;
 use super::storm::Storm;
 use super::waiting::{Afterwards, Waiting, WaitingMap, WaitingTask, look_at_all, look_at_each};
 
-/// The kinds of call.
-const KINDS: [&str; 8] = [
+/// The kinds of call. The last one is for pools on other machines.
+const KINDS: [&str; 9] = [
     "apply",
     "apply_async",
     "map",
@@ -27,6 +28,7 @@ const KINDS: [&str; 8] = [
     "imap",
     "imap_unordered",
     "stream",
+    "broadcast",
 ];
 
 /// Those that do not wait.
@@ -84,7 +86,11 @@ fn make<B: Backend, J: Job>(
     rng: &mut Rng,
     may_wait: bool,
 ) -> Option<Box<dyn Waiting>> {
-    let kinds = if may_wait { &KINDS[..] } else { &BACKGROUND };
+    let kinds = match (may_wait, B::KIND.is_cluster()) {
+        (false, _) => &BACKGROUND[..],
+        (true, false) => &KINDS[..8],
+        (true, true) => &KINDS,
+    };
     let kind = kinds[rng.usize(..kinds.len())];
     let count = match (kind, J::NAME) {
         ("apply" | "apply_async" | "stream", _) => 1,
@@ -177,6 +183,7 @@ fn make<B: Backend, J: Job>(
             )));
         }
         "stream" => read::<J>(&tenant.pool, &call, &items[0], rng),
+        "broadcast" => share::<J>(&tenant.pool, &call, &items, rng),
         _ => lazily::<J>(with, &call, &items, rng, kind == "imap"),
     }
     None
@@ -186,7 +193,11 @@ fn with<J: Job>(
     pool: &impl Pool,
     options: &Options,
 ) -> Call<impl Fn(J::Argument) -> J::Answer + Stateless> {
-    let mut call = pool.call(J::run).retries(options.retries);
+    with_options(pool.call(J::run), options)
+}
+
+fn with_options<F>(call: Call<F>, options: &Options) -> Call<F> {
+    let mut call = call.retries(options.retries);
     if let Some(backoff) = options.backoff {
         call = call.retry_if(|_| true).backoff(backoff);
     }
@@ -302,6 +313,31 @@ fn lazily<J: Job>(
     }
     let unseen: Vec<Item> = open.into_iter().cloned().collect();
     call.enter_unseen(&unseen);
+}
+
+/// Looks at a value that all workers share, and does the job.
+fn look<J: Job>((shared, seed, argument): (Broadcast<[u8]>, u64, J::Argument)) -> J::Answer {
+    let is_right = shared[..] == Load::of(seed, shared.len()).0;
+    assert!(is_right, "another value was shared");
+    J::run(argument)
+}
+
+/// Runs items that share a value. It may be one that agents have seen before.
+fn share<J: Job>(pool: &impl Pool, call: &CallRecord, items: &[Item], rng: &mut Rng) {
+    let (seed, bytes) = (rng.u64(..4), plan::bytes(rng, 2 << 20));
+    let shared = match pool.broadcast(Load::of(seed, bytes).0) {
+        Ok(shared) => shared,
+        Err(error) => {
+            call.ledger
+                .violation(&format!("nothing can be shared: {error}"));
+            return call.enter_unseen(items);
+        }
+    };
+    let arguments = items
+        .iter()
+        .map(|item| (shared.clone(), seed, J::argument(item)));
+    let with = with_options(pool.call(look::<J>), &call.options);
+    look_at_each::<J>(call, items, &with.try_map(arguments));
 }
 
 /// Emits some numbers before the job is done, and as many after.

@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser};
 use libtest_mimic::{Arguments, Failed, Trial};
+use procpool_testing::nats;
 
+#[cfg(all(feature = "cluster", feature = "spawn"))]
+use super::backend::Cluster;
 #[cfg(feature = "fork")]
 use super::backend::Fork;
 use super::backend::Kind;
@@ -106,6 +109,8 @@ fn blow(options: &StormOptions) -> bool {
         Kind::Fork => storm::run::<Fork>(options, seed),
         #[cfg(feature = "spawn")]
         Kind::Spawn => storm::run::<Spawn>(options, seed),
+        #[cfg(all(feature = "cluster", feature = "spawn"))]
+        Kind::Cluster => storm::run::<Cluster>(options, seed),
     }
 }
 
@@ -115,6 +120,11 @@ fn endure(options: &SoakOptions) -> bool {
         Kind::Fork => soak::run::<Fork>(options),
         #[cfg(feature = "spawn")]
         Kind::Spawn => soak::run::<Spawn>(options),
+        #[cfg(all(feature = "cluster", feature = "spawn"))]
+        Kind::Cluster => {
+            eprintln!("there is no soak for clusters");
+            false
+        }
     }
 }
 
@@ -139,6 +149,9 @@ fn storms(options: &StormOptions) -> Result<(), String> {
 }
 
 fn storm_of(kind: Kind, seed: u64, options: &StormOptions) -> Result<(), String> {
+    if kind.is_cluster() && nats::program_or_skip("the storm of a cluster").is_none() {
+        return Ok(());
+    }
     let mut command = format!(
         "storm --backend {} --seed {seed} --seconds {} --threads {} --spare-servers {} --nested {}",
         kind.name(),
@@ -158,7 +171,8 @@ fn storm_of(kind: Kind, seed: u64, options: &StormOptions) -> Result<(), String>
 
 /// A soak for each kind of pool, one after the other, since each wants the machine for itself.
 fn soaks(options: &SoakOptions) -> Result<(), String> {
-    for kind in kinds(options.backend) {
+    let has_soak = |kind: &Kind| options.backend.is_some() || !kind.is_cluster();
+    for kind in kinds(options.backend).into_iter().filter(has_soak) {
         soak_of(kind, options)?;
     }
     Ok(())
@@ -188,7 +202,7 @@ fn trials() -> Vec<Trial> {
         trials.push(Trial::test(format!("{}::storm", kind.name()), move || {
             let options = StormOptions {
                 backend: None,
-                seconds: 3,
+                seconds: if kind.is_cluster() { 6 } else { 3 },
                 seed: None,
                 threads: 4,
                 peaceful: false,
@@ -197,6 +211,9 @@ fn trials() -> Vec<Trial> {
             };
             storm_of(kind, random_seed(), &options).map_err(Failed::from)
         }));
+        if kind.is_cluster() {
+            continue;
+        }
         trials.push(Trial::test(format!("{}::soak", kind.name()), move || {
             let options = SoakOptions {
                 backend: None,

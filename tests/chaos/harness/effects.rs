@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use procpool_testing::machine::Machine;
+
 use super::backend::Kind;
 use super::meddling;
 
@@ -38,10 +40,20 @@ pub(crate) enum Harm {
     CopyEscapes,
     Close,
     CloseAndStay,
+    // What happens in a cluster, besides.
+    KillAgent,
+    Drain,
+    StopAgent,
+    Cut,
+    CutForLong,
+    RestartServer,
+    StopServer,
+    LoseAgent,
+    RunAgain,
 }
 
 /// All of them, each at its own number.
-const ALL: [(Harm, &str); 20] = [
+const ALL: [(Harm, &str); 29] = [
     (Harm::KillWorker, "workers killed"),
     (Harm::KillServer, "fork servers killed"),
     (Harm::Stop, "stopped"),
@@ -62,6 +74,15 @@ const ALL: [(Harm, &str); 20] = [
     (Harm::CopyEscapes, "copies that leave the group"),
     (Harm::Close, "tasks that close what they do not know"),
     (Harm::CloseAndStay, "tasks that do so and stay"),
+    (Harm::KillAgent, "agents killed"),
+    (Harm::Drain, "agents that left"),
+    (Harm::StopAgent, "agents stopped"),
+    (Harm::Cut, "links cut"),
+    (Harm::CutForLong, "links cut for longer than the lease"),
+    (Harm::RestartServer, "servers restarted"),
+    (Harm::StopServer, "servers stopped"),
+    (Harm::LoseAgent, "items lost with their agent"),
+    (Harm::RunAgain, "items that ran more than once"),
 ];
 
 impl Harm {
@@ -70,14 +91,26 @@ impl Harm {
         self as u64
     }
 
-    /// Whether tasks do it, and write that down.
-    fn is_tasks(self) -> bool {
-        self.number() >= Self::DropPrivileges.number()
+    /// Whether it is counted when it happens, and not tried: tasks write down what they do.
+    fn is_only_counted(self) -> bool {
+        (Self::DropPrivileges.number()..Self::KillAgent.number()).contains(&self.number())
+            || matches!(self, Self::LoseAgent | Self::RunAgain)
+    }
+
+    /// Whether it is done to pools of this kind.
+    fn is_done_to(self, kind: Kind) -> bool {
+        let is_of_cluster = self.number() >= Self::KillAgent.number();
+        let is_of_both = matches!(self, Self::KillWorker | Self::StopProgram);
+        is_of_both || is_of_cluster == kind.is_cluster()
     }
 
     /// Whether this machine has what it needs.
     fn is_possible(self, kind: Kind, has_spare_servers: bool) -> bool {
+        if !self.is_done_to(kind) {
+            return false;
+        }
         match self {
+            Self::Cut | Self::CutForLong => Machine::can_be_made().is_ok(),
             Self::KillServer => has_spare_servers,
             Self::Debugger | Self::Tracer => meddling::may_trace(),
             Self::Freeze => meddling::may_freeze(),
@@ -116,14 +149,14 @@ impl Effects {
     }
 
     /// `12/13 stopped, ...`
-    pub(crate) fn summary(&self) -> String {
+    pub(crate) fn summary(&self, kind: Kind) -> String {
         let mut text = String::new();
-        for (harm, name) in ALL {
+        for (harm, name) in ALL.into_iter().filter(|it| it.0.is_done_to(kind)) {
             let place = harm.number() as usize;
             let (tried, done) = (&self.tried[place], &self.done[place]);
             let (tried, done) = (tried.load(Ordering::Relaxed), done.load(Ordering::Relaxed));
             let separator = if text.is_empty() { "" } else { ", " };
-            let _ = if harm.is_tasks() {
+            let _ = if harm.is_only_counted() {
                 write!(text, "{separator}{done} {name}")
             } else {
                 write!(text, "{separator}{done} of {tried} {name}")

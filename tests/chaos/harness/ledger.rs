@@ -1,6 +1,6 @@
 //! The book of what was begun and how it ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{self, Write};
 use std::fs;
 use std::path::Path;
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use procpool::TaskErrorKind;
 
 use super::action::Deed;
+use super::agents::AgentNumber;
+use super::effects::Harm;
 use super::notes::{Note, Said};
 use super::oracle::DIED_OR_KILLED;
 use super::victims::Victims;
@@ -70,6 +72,8 @@ pub(crate) struct Told {
     pub(crate) error: TaskErrorKind,
     /// 0: it does not say which.
     pub(crate) worker: u32,
+    /// Of a cluster, if it says that.
+    pub(crate) agent: Option<AgentNumber>,
     pub(crate) signal: Option<i32>,
     pub(crate) code: Option<i32>,
     pub(crate) retries: u32,
@@ -83,13 +87,15 @@ impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} of {:?} after {:?}, at {}, with {} retries, of worker {}, signal {:?}, code {:?}",
+            "{:?} of {:?} after {:?}, at {}, with {} retries, of worker {}, agent {:?}, \
+             signal {:?}, code {:?}",
             self.error,
             self.deed,
             self.after,
             self.at,
             self.retries,
             self.worker,
+            self.agent,
             self.signal,
             self.code
         )
@@ -285,21 +291,44 @@ impl Ledger {
                 ambiguous += 1;
                 killed_first += u64::from(count == 0);
             }
+            if most > 0 && count > 1 {
+                victims.effects.add(Harm::RunAgain, true);
+            }
             if count >= least && count <= most {
                 continue;
             }
             let id = id as u64;
             let told = told.get(&id);
-            let ran = all()
+            let ran: Vec<Note> = all()
                 .flatten()
-                .filter(|it| matches!(it.said(), Said::Ran(it) if it == id));
-            let ran: Vec<_> = ran.map(|note| (note.pid, note.at)).collect();
-            let done = told.map(|told| victims.describe(told.worker));
+                .filter(|it| matches!(it.said(), Said::Ran(it) if it == id))
+                .collect();
+            // What may be tried again may begin once more than the client knows each time that its
+            // agent dies in the moment in which it begins, or cannot be reached.
+            let unknown = |note: &&Note| victims.agents.may_be_unknown(note.agent, note.at);
+            let unknown = ran.iter().filter(unknown).count();
+            if count > most && most > 1 && usize::from(count) <= usize::from(most) + unknown {
+                continue;
+            }
+            let mut done: Vec<String> = told
+                .iter()
+                .map(|told| victims.describe(told.worker))
+                .collect();
+            let agents = ran.iter().map(|it| it.agent);
+            let agents: BTreeSet<_> = agents
+                .chain(told.and_then(|it| it.agent))
+                .filter(|it| *it != 0)
+                .collect();
+            done.extend(agents.iter().map(|it| victims.agents.describe(*it)));
+            let ran: Vec<_> = ran
+                .iter()
+                .map(|note| (note.pid, note.agent, note.at))
+                .collect();
             let told = told.map_or_else(|| "of no error".into(), Told::to_string);
             self.violation(&format!(
                 "item {id} ran {count} times, and not {least} to {most}; its call and outcome: \
-                 {ending:?}; it was told {told}; it ran in, and at: {ran:?}; what was done to \
-                 the worker that was told: {done:?}"
+                 {ending:?}; it was told {told}; it ran in, at which agent, and when: {ran:?}; what \
+                 was done to the worker that was told, and to agents: {done:?}"
             ));
         }
         if ambiguous > 0 {

@@ -1,8 +1,15 @@
 //! See the files.
 
 mod action;
+#[cfg_attr(
+    not(all(feature = "cluster", feature = "spawn")),
+    allow(dead_code, reason = "without a cluster there are none")
+)]
+mod agents;
 mod backend;
 mod call;
+#[cfg(all(feature = "cluster", feature = "spawn"))]
+mod cluster;
 pub(crate) mod command;
 mod effects;
 mod holdings;

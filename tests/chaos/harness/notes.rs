@@ -1,6 +1,6 @@
 //! The file in which tasks write down that they run, and what they did: wherever they run, one can
-//! look it up later. One write of sixteen bytes at the end of a file is done or not done, whoever
-//! is killed in it.
+//! look it up later. One write of twenty bytes at the end of a file is done or not done, whoever is
+//! killed in it.
 //!
 //! Workers inherit the file. To open it, they would need a descriptor, a user who may, and a limit
 //! that allows it; and a run that nobody could write down would be taken for none.
@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::unistd::ForkResult;
 use rustix::fs::{Mode, OFlags};
@@ -22,6 +23,9 @@ pub(crate) const RUNS: &str = "CHAOS_RUNS";
 
 /// and which descriptor it has.
 pub(crate) const NOTES: &str = "CHAOS_NOTES";
+
+/// In the environment of an agent and of its workers: its number.
+pub(crate) const AGENT: &str = "CHAOS_AGENT";
 
 /// Set in what is written down of effects, and not in numbers of items.
 const EFFECT: u64 = 1 << 63;
@@ -45,6 +49,8 @@ pub(crate) struct Note {
     pub(crate) pid: u32,
     /// In milliseconds of the clock that all processes share.
     pub(crate) at: u32,
+    /// The agent whose worker it was; 0: nobody's.
+    pub(crate) agent: u32,
 }
 
 /// What a note says.
@@ -56,17 +62,19 @@ pub(crate) enum Said {
 }
 
 impl Note {
-    pub(crate) const BYTES: usize = 16;
+    pub(crate) const BYTES: usize = 20;
 
     /// `None`: it is cut off.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let (what, rest) = bytes.split_first_chunk()?;
         let (pid, rest) = rest.split_first_chunk()?;
-        let at = rest.try_into().ok()?;
+        let (at, rest) = rest.split_first_chunk()?;
+        let agent = rest.try_into().ok()?;
         Some(Self {
             what: u64::from_le_bytes(*what),
             pid: u32::from_le_bytes(*pid),
-            at: u32::from_le_bytes(at),
+            at: u32::from_le_bytes(*at),
+            agent: u32::from_le_bytes(agent),
         })
     }
 
@@ -83,6 +91,12 @@ impl Note {
 pub(crate) fn now() -> u32 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     (now.tv_sec * 1000 + now.tv_nsec / 1_000_000) as u32
+}
+
+/// When that was so long ago.
+pub(crate) fn ago(time: Duration) -> u32 {
+    let time = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    now().saturating_sub(time)
 }
 
 /// This item runs.
@@ -117,12 +131,22 @@ fn file() -> Option<BorrowedFd<'static>> {
     })
 }
 
+/// The agent whose worker this is.
+fn agent() -> u32 {
+    static AGENT_NUMBER: OnceLock<u32> = OnceLock::new();
+    *AGENT_NUMBER.get_or_init(|| {
+        let number = std::env::var(AGENT).ok();
+        number.and_then(|it| it.parse().ok()).unwrap_or(0)
+    })
+}
+
 fn write(what: u64) {
     let Some(file) = file() else { return };
     let mut note = [0; Note::BYTES];
     note[..8].copy_from_slice(&what.to_le_bytes());
     note[8..12].copy_from_slice(&std::process::id().to_le_bytes());
-    note[12..].copy_from_slice(&now().to_le_bytes());
+    note[12..16].copy_from_slice(&now().to_le_bytes());
+    note[16..].copy_from_slice(&agent().to_le_bytes());
     let written = rustix::io::retry_on_intr(|| rustix::io::write(file, &note));
     assert_eq!(written, Ok(note.len()), "the disk has room");
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use procpool::{TaskError, TaskErrorKind};
 use rustix::process::Signal;
 
+use super::agents;
 use super::backend::Config;
+use super::effects::Harm;
 use super::job::{Item, Job};
 use super::ledger::{Ledger, Runs, Told};
 use super::notes;
@@ -32,6 +34,8 @@ const BEFORE: Duration = Duration::from_secs(10);
 pub(crate) struct Facts {
     pub(crate) name: String,
     pub(crate) config: Config,
+    /// Whether its workers are on other machines.
+    pub(crate) is_cluster: bool,
     /// Before it was built.
     pub(crate) since: Instant,
     /// Whose fork servers start its workers.
@@ -45,10 +49,11 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn new(name: String, config: Config) -> Self {
+    pub(crate) fn new(name: String, config: Config, is_cluster: bool) -> Self {
         Self {
             name,
             config,
+            is_cluster,
             since: Instant::now(),
             family: None,
             is_closed: AtomicBool::new(false),
@@ -164,6 +169,7 @@ impl CallRecord {
             deed: item.deed,
             error: error.kind(),
             worker: error.worker().map_or(0, |worker| worker.pid()),
+            agent: error.machine().and_then(agents::number),
             signal: error.signal(),
             code: error.exit_code(),
             retries: self.options.retries,
@@ -253,6 +259,17 @@ impl CallRecord {
             {
                 verdict("disconnected", 0, most)
             }
+            TaskErrorKind::WorkerLost if self.pool.is_cluster && error.worker().is_none() => {
+                self.was_agent_lost(error)?;
+                self.had_all_attempts(item)?;
+                self.victims.effects.add(Harm::LoseAgent, true);
+                verdict("agent-lost", 0, most)
+            }
+            TaskErrorKind::WorkerLost
+                if self.pool.is_cluster && error.machine().and_then(agents::number).is_none() =>
+            {
+                Err("it does not say which machine its worker was on".into())
+            }
             TaskErrorKind::WorkerLost => {
                 if item.deed.own_death() == Some((error.signal(), error.exit_code())) {
                     // The killer may have been there first, before it could note that it ran.
@@ -316,7 +333,9 @@ impl CallRecord {
                     .beginning
                     .as_ref()
                     .is_some_and(|it| it.fails_in.is_some())
-                    || self.victims.workers_since(self.pool.since) >= 3
+                    // An agent builds a pool of its own, as a program does.
+                    || self.victims.workers_since(self.pool.since)
+                        >= if self.pool.is_cluster { 1 } else { 3 }
                 {
                     verdict("initializer", 0, most)
                 } else {
@@ -367,6 +386,42 @@ impl CallRecord {
             return Err("nobody killed that worker".into());
         }
         Ok(())
+    }
+
+    /// Whether the agent that an item was lost with was killed, or was out of reach for longer than
+    /// its lease. One that was asked to leave loses nothing.
+    fn was_agent_lost(&self, error: &TaskError) -> Result<(), String> {
+        let agents = &self.victims.agents;
+        let agent = error.machine().and_then(agents::number);
+        let agent = agent.ok_or("it does not say which machine was lost")?;
+        if agents.is_lost_since(agent, notes::ago(self.begun.elapsed() + BEFORE)) {
+            return Ok(());
+        }
+        Err(format!(
+            "nobody has made that agent be lost; at {}, {}",
+            notes::now(),
+            agents.describe(agent)
+        ))
+    }
+
+    /// Whether enough has happened for an item to be lost for good that is tried again, and does
+    /// nothing by which it is lost.
+    fn had_all_attempts(&self, item: &Item) -> Result<(), String> {
+        if item.deed.own_death().is_some() || self.options.timeout.is_some() {
+            return Ok(());
+        }
+        let since = self.begun.elapsed() + BEFORE;
+        let workers = Instant::now()
+            .checked_sub(since)
+            .map_or(0, |since| self.victims.workers_since(since));
+        let events = self.victims.agents.events_since(notes::ago(since)) + workers;
+        let attempts = self.options.retries as usize + 1;
+        if events >= attempts {
+            return Ok(());
+        }
+        Err(format!(
+            "it has {attempts} attempts, and only {events} things have happened"
+        ))
     }
 
     /// Whether the killer has killed the worker that an item was lost with.

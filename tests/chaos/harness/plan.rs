@@ -35,6 +35,9 @@ pub(crate) struct Climate {
     /// How long the processes that tasks leave behind live by themselves. Nobody can end them
     /// whose worker's fork server was killed.
     pub(crate) child_seconds: u16,
+    /// Whether workers are on other machines. What tasks do to their own one is the matter of the
+    /// pools there, which have storms of their own.
+    pub(crate) is_cluster: bool,
 }
 
 /// Whether something happens that does so in one of this many cases.
@@ -181,6 +184,9 @@ fn random(
         },
         _ => Deed::Nothing,
     };
+    if climate.is_cluster && deed.is_local() {
+        return Deed::Nothing;
+    }
     if deed.is_long() {
         if *long == 0 {
             return Deed::Nothing;

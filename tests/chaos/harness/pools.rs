@@ -7,13 +7,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use procpool::Pool;
+use procpool::{Pool, Stats};
 use procpool_testing::procfs;
 
 use super::backend::Backend;
 use super::oracle::Facts;
-use super::plan::{self, one_in};
+use super::plan::one_in;
 use super::storm::Storm;
+
+/// How long it may take until what a closed pool does not take is refused.
+const REFUSED: Duration = Duration::from_secs(5);
 
 /// This many pools live side by side.
 const SLOTS: usize = 2;
@@ -86,14 +89,14 @@ pub(crate) fn run<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
                 .is_some_and(|tenant| tenant.facts.is_dead.load(Ordering::SeqCst));
             if *end > Instant::now() && !is_dead {
                 if let Some(tenant) = &tenant
+                    && !B::KIND.is_cluster()
                     && one_in(rng, 20)
                 {
                     resize(storm, tenant, rng);
                 }
                 continue;
             }
-            let lifetime = if one_in(rng, 4) { 4000 } else { 800 };
-            *end = Instant::now() + Duration::from_millis(rng.u64(20..lifetime));
+            *end = Instant::now() + B::lifetime(rng);
             // Two generations side by side, or one after the other.
             if let Some(tenant) = tenant {
                 let overlap = one_in(rng, 2);
@@ -141,8 +144,8 @@ pub(crate) fn finish_all<B: Backend>(storm: &Storm<B>, rng: &mut Rng) {
 /// `None`: the killer got in the way.
 fn build<B: Backend>(storm: &Storm<B>, rng: &mut Rng) -> Option<Arc<Tenant<B>>> {
     let number = storm.pools.built.fetch_add(1, Ordering::Relaxed);
-    let config = plan::config(rng);
-    let mut facts = Facts::new(format!("pool {number}"), config);
+    let config = B::config(rng);
+    let mut facts = Facts::new(format!("pool {number}"), config, B::KIND.is_cluster());
     let operation = storm
         .ledger
         .operation(format!("build {} with {:?}", facts.name, facts.config));
@@ -183,9 +186,12 @@ fn finish<B: Backend>(storm: &Storm<B>, tenant: Arc<Tenant<B>>, rng: &mut Rng) {
         "end {} with {:?} in way {way}",
         facts.name, facts.config
     ));
-    let workers: Vec<(u32, Option<u64>)> = pool
-        .stats()
-        .workers
+    // Those on other machines are the agents' to end.
+    let workers = match B::KIND.is_cluster() {
+        true => Vec::new(),
+        false => pool.stats().workers,
+    };
+    let workers: Vec<(u32, Option<u64>)> = workers
         .iter()
         .map(|worker| (worker.pid(), procfs::started(worker.pid())))
         .collect();
@@ -224,9 +230,18 @@ fn join<B: Backend>(storm: &Storm<B>, tenant: &Tenant<B>, workers: &[(u32, Optio
             .ledger
             .violation(&format!("{} cannot be joined: {error}", facts.name));
     }
-    let stats = pool.stats();
-    let ended = stats.succeeded + stats.failed;
-    if ended != stats.submitted || stats.queued + stats.running > 0 || !stats.workers.is_empty() {
+    let is_through = |stats: &Stats| {
+        stats.succeeded + stats.failed == stats.submitted && stats.queued + stats.running == 0
+    };
+    let mut stats = pool.stats();
+    // Others still use it, and what they submit to a cluster is refused a moment after it was
+    // counted.
+    let end = Instant::now() + REFUSED;
+    while B::KIND.is_cluster() && !is_through(&stats) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+        stats = pool.stats();
+    }
+    if !is_through(&stats) || !stats.workers.is_empty() {
         storm
             .ledger
             .violation(&format!("{} has ended, but {stats:?}", facts.name));

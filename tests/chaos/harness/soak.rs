@@ -45,7 +45,7 @@ struct Sample {
 pub(crate) fn run<B: Backend>(options: &SoakOptions) -> bool {
     let begun = Instant::now();
     // While there is one thread.
-    let backend = B::prepare(0);
+    let backend = B::prepare(0, 0);
     let name = B::KIND.name();
     // Half of the tasks run in one pool that stays, the other half in those that come and go.
     let lasting = backend

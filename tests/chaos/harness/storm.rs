@@ -13,7 +13,6 @@ use super::backend::{self, Backend};
 use super::call;
 use super::command::StormOptions;
 use super::holdings::{self, Holdings};
-use super::killer;
 use super::ledger::Ledger;
 use super::notes::RUNS;
 use super::plan::Climate;
@@ -42,6 +41,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Lets it blow. `false`: something happened that must not.
 pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
     hush();
+    B::warm_up();
     let mut before = Holdings::now();
     let spares = if options.spare_servers {
         options.seconds / SECONDS_PER_SERVER + 2
@@ -49,7 +49,7 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
         0
     };
     // While there is one thread.
-    let backend = B::prepare(spares as usize);
+    let backend = B::prepare(spares as usize, seed);
     let without = Holdings::now().private;
     // After the fork servers were made, whose workers are not to be so large.
     backend::dump_once(B::KIND);
@@ -64,10 +64,12 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
         climate: Climate {
             nested: options.nested.then_some(B::KIND),
             child_seconds: if has_expendable { 2 } else { 1000 },
+            is_cluster: B::KIND.is_cluster(),
         },
     };
     let pools = storm.pools.clone();
-    let watchdog = watchdog::start(ledger.clone(), Box::new(move || pools.describe()));
+    let describe = Box::new(move || pools.describe());
+    let watchdog = watchdog::start(ledger.clone(), B::KIND.is_cluster(), describe);
     blow(&storm, options, seed);
     let victims = storm.victims.clone();
     let (built, failed) = (
@@ -92,6 +94,9 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
     }
     let file = PathBuf::from(std::env::var_os(RUNS).unwrap_or_default());
     let runs = ledger.check_runs(&file, &victims);
+    if ledger.items() == 0 {
+        ledger.violation("nobody has done anything");
+    }
     if !options.peaceful {
         let effects = &victims.effects;
         for missing in effects.missing(B::KIND, options.seconds, has_expendable) {
@@ -104,7 +109,7 @@ pub(crate) fn run<B: Backend>(options: &StormOptions, seed: u64) -> bool {
         B::KIND.name(),
         ledger.items(),
         ledger.summary(),
-        victims.effects.summary(),
+        victims.effects.summary(B::KIND),
         holdings::peak(),
         ledger.violations(),
     );
@@ -119,7 +124,7 @@ fn blow<B: Backend>(storm: &Storm<B>, options: &StormOptions, seed: u64) {
         let (mut landlord, mut killer) = (rng(), rng());
         scope.spawn(move || pools::run(storm, &mut landlord));
         if !options.peaceful {
-            scope.spawn(move || killer::run(storm, &mut killer));
+            scope.spawn(move || B::harm(storm, &mut killer));
         }
         for _ in 0..options.threads {
             let mut rng = rng();
@@ -132,6 +137,7 @@ fn blow<B: Backend>(storm: &Storm<B>, options: &StormOptions, seed: u64) {
         storm.ledger.stop();
     });
     pools::finish_all(storm, &mut rng());
+    B::finish(storm);
 }
 
 /// Panics that are part of the storm say nothing.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use procpool_testing::procfs;
 use rustix::process::{Resource, getrlimit};
 
+use super::agents::Agents;
 use super::effects::Effects;
+use super::notes;
 
 /// A fork server has a standby, which has one of its own some time later. So only two deaths this
 /// soon after each other explain the end of a pool.
@@ -21,6 +23,8 @@ pub(crate) type Family = u32;
 pub(crate) struct Victims {
     dead: Mutex<Dead>,
     pub(crate) effects: Effects,
+    /// Those of a cluster, and what was done to them.
+    pub(crate) agents: Agents,
     /// How many descriptors a process may have that was started when there was no shortage.
     descriptors: Option<u64>,
 }
@@ -54,6 +58,7 @@ impl Victims {
         Self {
             dead: Mutex::default(),
             effects: Effects::default(),
+            agents: Agents::default(),
             descriptors: getrlimit(Resource::Nofile).current,
         }
     }
@@ -122,9 +127,10 @@ impl Victims {
         })
     }
 
-    /// Whether anybody was killed.
+    /// Whether anybody was killed, or an agent was out of reach.
     pub(crate) fn any_since(&self, since: Instant) -> bool {
-        self.dead().times.last().is_some_and(|at| *at >= since)
+        let is_killed = self.dead().times.last().is_some_and(|at| *at >= since);
+        is_killed || self.agents.any_since(notes::ago(since.elapsed()))
     }
 
     /// How many workers were killed.

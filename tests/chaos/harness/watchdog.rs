@@ -8,25 +8,45 @@ use procpool_testing::{procfs, stacks};
 
 use super::ledger::Ledger;
 
-/// For so long something may be outstanding and nothing end. A process is stopped for less than
-/// two seconds.
-const NOTHING_MOVES: Duration = Duration::from_secs(20);
+/// How long things may take.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For so long something may be outstanding and nothing end.
+    nothing_moves: Duration,
+    /// So long one operation may take while others move.
+    one_operation: Duration,
+}
 
-/// So long one operation may take while others move.
-const ONE_OPERATION: Duration = Duration::from_secs(90);
+/// A process is stopped for less than two seconds.
+const ON_ONE_MACHINE: Patience = Patience {
+    nothing_moves: Duration::from_secs(20),
+    one_operation: Duration::from_secs(90),
+};
+
+/// Nine seconds of silence, and six more until an agent is given up; and that again and again for
+/// what is tried again.
+const IN_A_CLUSTER: Patience = Patience {
+    nothing_moves: Duration::from_secs(60),
+    one_operation: Duration::from_secs(180),
+};
 
 /// What more there is to say of a hang.
 type Describe = Box<dyn Fn() -> String + Send>;
 
 /// Starts the thread that watches, until the ledger is finished.
-pub(crate) fn start(ledger: Arc<Ledger>, describe: Describe) -> JoinHandle<()> {
+pub(crate) fn start(ledger: Arc<Ledger>, is_cluster: bool, describe: Describe) -> JoinHandle<()> {
+    let patience = if is_cluster {
+        IN_A_CLUSTER
+    } else {
+        ON_ONE_MACHINE
+    };
     std::thread::Builder::new()
         .name("chaos-watchdog".into())
-        .spawn(move || watch(&ledger, &describe))
+        .spawn(move || watch(&ledger, patience, &describe))
         .expect("a thread is to be had")
 }
 
-fn watch(ledger: &Ledger, describe: &Describe) {
+fn watch(ledger: &Ledger, patience: Patience, describe: &Describe) {
     let (mut ended, _) = ledger.movement();
     let mut since = Instant::now();
     while !ledger.is_finished() {
@@ -36,7 +56,7 @@ fn watch(ledger: &Ledger, describe: &Describe) {
             ended = now;
             since = Instant::now();
         }
-        if since.elapsed() > NOTHING_MOVES {
+        if since.elapsed() > patience.nothing_moves {
             bark(
                 ledger,
                 describe,
@@ -44,7 +64,7 @@ fn watch(ledger: &Ledger, describe: &Describe) {
             );
         }
         if let Some((what, age)) = ledger.operations().first()
-            && *age > ONE_OPERATION
+            && *age > patience.one_operation
         {
             bark(ledger, describe, &format!("`{what}` takes {age:?}"));
         }

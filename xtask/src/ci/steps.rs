@@ -310,6 +310,8 @@ fn run_chaos(setting: &Setting) -> Result<()> {
     // All kinds of pools side by side, in the build that the tests have made.
     let mut command = chaos::program(&setting.root, true);
     command.args(["storm", "--seconds", CHAOS_SECONDS]);
+    // A server and network namespaces are there: see `run_tests`.
+    command.env("PROCPOOL_CI", "1");
     setting.execute(command, TEST_LIMIT)
 }
 
