@@ -64,8 +64,34 @@ pub(crate) struct Functions(Vec<Function>);
 #[derive(Debug)]
 struct Function {
     name: String,
-    /// File, line and column.
-    place: Option<String>,
+    place: Option<Place>,
+}
+
+/// Where in the source a function was.
+#[derive(Debug)]
+struct Place {
+    file: String,
+    line: u32,
+    column: Option<u32>,
+}
+
+impl Function {
+    /// Whether it runs tasks, or catches their panics.
+    fn is_pool(&self) -> bool {
+        is_pool(&self.name) || self.place.as_ref().is_some_and(|it| is_pool_file(&it.file))
+    }
+
+    fn is_standard(&self) -> bool {
+        let is_there = |it: &Place| is_standard_file(&it.file);
+        is_standard(&self.name) || self.place.as_ref().is_some_and(is_there)
+    }
+
+    /// Whether it is what the standard library calls functions by.
+    fn is_call(&self) -> bool {
+        let is_there = |it: &Place| it.file.ends_with("/library/core/src/ops/function.rs");
+        self.name.starts_with("core::ops::function::Fn")
+            || self.place.as_ref().is_some_and(is_there)
+    }
 }
 
 impl Functions {
@@ -76,9 +102,11 @@ impl Functions {
         backtrace::resolve(address as *mut c_void, |symbol| {
             // Without the hash at the end.
             let name = symbol.name().map(|name| format!("{name:#}"));
-            let place = symbol.filename().zip(symbol.lineno()).map(|(file, line)| {
-                let column = symbol.colno().map(|column| format!(":{column}"));
-                format!("{}:{line}{}", file.display(), column.unwrap_or_default())
+            let place = symbol.filename().zip(symbol.lineno());
+            let place = place.map(|(file, line)| Place {
+                file: file.display().to_string(),
+                line,
+                column: symbol.colno(),
             });
             if name.is_some() || place.is_some() {
                 let name = name.unwrap_or_else(|| "<unknown>".to_owned());
@@ -101,7 +129,7 @@ impl Functions {
             return;
         };
         self.0.drain(..=start);
-        let is_own = |it: &Function| !is_standard(&it.name) && !is_pool(&it.name);
+        let is_own = |it: &Function| !it.is_standard() && !it.is_pool();
         if let Some(start) = self.0.iter().position(is_own) {
             self.0.drain(..start);
         }
@@ -110,20 +138,21 @@ impl Functions {
     /// Takes away what runs tasks, and what starts threads.
     pub(crate) fn end_at_pool(&mut self) {
         let starts =
-            |it: &Function| is_pool(&it.name) || it.name.contains("__rust_begin_short_backtrace");
+            |it: &Function| it.is_pool() || it.name.contains("__rust_begin_short_backtrace");
         if let Some(end) = self.0.iter().position(starts) {
             self.0.truncate(end);
         }
-        let calls_it = |it: &Function| it.name.starts_with("core::ops::function::Fn");
-        while self.0.last().is_some_and(calls_it) {
+        while self.0.last().is_some_and(Function::is_call) {
             self.0.pop();
         }
     }
 }
 
-/// Whether a function of this name runs tasks, or catches their panics.
+/// What runs tasks, and what catches their panics.
+const MODULES: [&str; 3] = ["worker", "panic::catch", "panic::unwind"];
+
+/// Whether a function of this name is in one of these.
 fn is_pool(name: &str) -> bool {
-    const MODULES: [&str; 3] = ["worker", "panic::catch", "panic::unwind"];
     // That of a trait begins with `<`.
     let path = name.trim_start_matches('<');
     let Some(path) = path.strip_prefix(concat!(env!("CARGO_CRATE_NAME"), "::")) else {
@@ -134,6 +163,29 @@ fn is_pool(name: &str) -> bool {
             .is_some_and(|rest| rest.starts_with("::"))
     };
     MODULES.iter().any(is_below)
+}
+
+/// The same of its file. Where a program has tables of lines and no more, an inlined function has
+/// a name without a path.
+fn is_pool_file(file: &str) -> bool {
+    let Some(sources) = file!().strip_suffix("panic/backtrace.rs") else {
+        return false;
+    };
+    let Some((_, path)) = file.split_once(sources) else {
+        return false;
+    };
+    MODULES.iter().any(|module| {
+        let folder = module.replace("::", "/");
+        path.strip_prefix(&folder)
+            .is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
+    })
+}
+
+/// Whether a file with this name is one of the standard library's.
+fn is_standard_file(file: &str) -> bool {
+    ["core", "alloc", "std"]
+        .iter()
+        .any(|it| file.contains(&format!("/library/{it}/src/")))
 }
 
 /// Whether a function of this name is of the standard library.
@@ -148,8 +200,12 @@ impl fmt::Display for Functions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, function) in self.0.iter().enumerate() {
             writeln!(f, "{number:>4}: {}", function.name)?;
-            if let Some(place) = &function.place {
-                writeln!(f, "             at {place}")?;
+            if let Some(Place { file, line, column }) = &function.place {
+                write!(f, "             at {file}:{line}")?;
+                match column {
+                    Some(column) => writeln!(f, ":{column}")?,
+                    None => writeln!(f)?,
+                }
             }
         }
         Ok(())
@@ -229,6 +285,44 @@ mod tests {
         functions.end_at_pool();
         let expected = ["mine::inner", "alloc::slice::sort", "mine::task"];
         assert_eq!(names(&functions), expected);
+    }
+
+    /// As in a program with tables of lines and no more.
+    #[test]
+    fn the_file_says_whose_a_function_without_a_path_is() {
+        let sources = file!().strip_suffix("panic/backtrace.rs").unwrap();
+        let mut functions = Functions::default();
+        for (name, file) in [
+            ("{closure#0}", format!("/home/{sources}panic/catch/mod.rs")),
+            (
+                "begin_panic",
+                "/rustc/1/library/std/src/panicking.rs".to_owned(),
+            ),
+            (
+                "__rust_end_short_backtrace<A>",
+                "/rustc/1/library/std/src/sys.rs".to_owned(),
+            ),
+            (
+                "panic_fmt",
+                "/rustc/1/library/core/src/panicking.rs".to_owned(),
+            ),
+            ("inner", "/home/me/src/worker/run.rs".to_owned()),
+            ("sort<u8>", "/rustc/1/library/alloc/src/slice.rs".to_owned()),
+            ("task", "/home/me/src/main.rs".to_owned()),
+            (
+                "call<A>",
+                "/rustc/1/library/core/src/ops/function.rs".to_owned(),
+            ),
+            ("run<A>", format!("/home/{sources}worker/run.rs")),
+            ("main", "/home/me/src/main.rs".to_owned()),
+        ] {
+            let (name, line, column) = (name.to_owned(), 1, None);
+            let place = Some(Place { file, line, column });
+            functions.0.push(Function { name, place });
+        }
+        functions.skip_panicking();
+        functions.end_at_pool();
+        assert_eq!(names(&functions), ["inner", "sort<u8>", "task"]);
     }
 
     /// Where names are missing, too much is better than nothing.
