@@ -16,6 +16,10 @@ use crate::task::chunk_outcome::{ChunkOutcome, Outcomes};
 
 /// A worker's encoded result as a value.
 fn decode<R: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<R, TaskError> {
+    if let Some(number) = codec::read_number(bytes) {
+        // Nothing of that can panic.
+        return Ok(number);
+    }
     guarded(|| codec::decode(bytes))
 }
 
@@ -26,6 +30,10 @@ pub(super) fn decode_bytes<R: DeserializeOwned + 'static>(bytes: &Bytes) -> Resu
 
 /// The same where the value may have the memory of the bytes.
 pub(super) fn decode_owned<R: DeserializeOwned + 'static>(bytes: Bytes) -> Result<R, TaskError> {
+    // A small one stays where it is.
+    if !bytes.is_bulk() {
+        return decode_bytes(&bytes);
+    }
     match bytes.into_bulk() {
         Ok((prefix, memory)) => guarded(|| codec::decode_bulk(prefix, memory)),
         Err(bytes) => decode_bytes(&bytes),

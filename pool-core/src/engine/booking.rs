@@ -6,7 +6,7 @@ use super::peer::Peer;
 use super::record_reader::{Due, Offering, Payload, Record};
 use super::scheduler::Scheduler;
 use super::slot_id::SlotId;
-use super::work_unit::Done;
+use super::work_unit::InFlight;
 use crate::broadcast::Belongings;
 use crate::codec::CodecError;
 use crate::error::task_error::{TaskError, TaskErrorKind};
@@ -35,7 +35,7 @@ pub(super) struct Drained {
     /// Something arrived.
     pub(super) news: bool,
     /// Chunks that are done, with the nanoseconds that they took.
-    pub(super) finished: Vec<(Done<Chunk>, u64)>,
+    pub(super) finished: Vec<(InFlight<Chunk>, u64)>,
     /// Where values have come that somebody waits for.
     pub(super) awaited: Vec<Arc<dyn CompletionSink>>,
 }
@@ -176,7 +176,7 @@ impl Booking<'_> {
             return None;
         }
         match &mut flight.outcomes {
-            Outcomes::Many { records, .. } => Some((open, records)),
+            Outcomes::Many(many) => Some((open, &mut many.bytes)),
             Outcomes::One(_) | Outcomes::All(_) => None,
         }
     }

@@ -304,7 +304,8 @@ impl Rig {
     }
 
     fn finished(&self, drain: Drained) {
-        for (done, took) in drain.finished {
+        for (flight, took) in drain.finished {
+            let done = flight.into_done();
             deliver(Delivery::new(done, took));
         }
         for emissions in &self.emissions {

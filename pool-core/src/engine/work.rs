@@ -212,5 +212,6 @@ pub(super) struct Verdict {
 /// A chunk in the pool's queue is most of what a waiting task costs.
 const _: () = assert!(size_of::<Chunk>() <= 88);
 
-/// What is longer is moved by a call. (With its place in the worker, it is moved in and out once.)
-const _: () = assert!(size_of::<Delivery>() <= 96 && size_of::<InFlight<Chunk>>() <= 136);
+/// What is longer is moved by a call, which reads in larger pieces than those that were just
+/// written, and waits for them.
+const _: () = assert!(size_of::<Delivery>() <= 88 && size_of::<InFlight<Chunk>>() <= 128);

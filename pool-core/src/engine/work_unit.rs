@@ -51,6 +51,15 @@ impl<U: WorkUnit> InFlight<U> {
         self.first + u64::from(self.done) + 1
     }
 
+    /// What is kept of it when it has ended.
+    #[inline]
+    pub(crate) fn into_done(self) -> Done<U> {
+        Done {
+            unit: self.unit,
+            outcomes: self.outcomes,
+        }
+    }
+
     /// How many of its items have no outcome.
     pub(crate) fn open(&self) -> u32 {
         self.unit.count() - self.done

@@ -14,6 +14,8 @@ use crate::shm::protocol::{Head, MAX_HEAD};
 
 /// How many bytes are kept inline: a number or two.
 const INLINE: usize = 22;
+/// How many bytes the head of a small value has.
+const HEAD: usize = size_of::<u32>();
 
 /// The bytes of one encoded value, or of several; cheap to clone.
 #[derive(Clone)]
@@ -39,6 +41,31 @@ pub enum Bytes {
 impl Bytes {
     /// The most bytes that take no allocation.
     pub(crate) const INLINE: usize = INLINE;
+
+    /// So few bytes that they take no allocation.
+    #[inline]
+    fn inline(slice: &[u8]) -> Self {
+        let mut bytes = [0; INLINE];
+        bytes[..slice.len()].copy_from_slice(slice);
+        Self::Inline {
+            len: slice.len() as u8,
+            bytes,
+        }
+    }
+
+    /// A number as an item.
+    #[inline]
+    pub(crate) fn item_of_number(number: &[u8]) -> Self {
+        const { assert!(HEAD + size_of::<u128>() <= INLINE) };
+        let head = Head::value(number.len()).word().unwrap_or_default();
+        let mut bytes = [0; INLINE];
+        bytes[..HEAD].copy_from_slice(&head.to_le_bytes());
+        bytes[HEAD..HEAD + number.len()].copy_from_slice(number);
+        Self::Inline {
+            len: (HEAD + number.len()) as u8,
+            bytes,
+        }
+    }
 
     /// A large bulk value as an item.
     pub(crate) fn lent(value: Lent) -> Self {
@@ -111,6 +138,12 @@ impl Bytes {
         }
     }
 
+    /// Whether this is a large bulk value from a worker.
+    #[inline]
+    pub(crate) fn is_bulk(&self) -> bool {
+        matches!(self, Self::Bulk(_))
+    }
+
     /// The two parts of a large bulk value from a worker, if this is one and nobody else has it.
     pub(crate) fn into_bulk(self) -> Result<([u8; 8], Memory), Self> {
         match self {
@@ -131,18 +164,11 @@ impl Default for Bytes {
 
 impl From<&[u8]> for Bytes {
     fn from(slice: &[u8]) -> Self {
-        if slice.len() <= INLINE {
-            let mut bytes = [0; INLINE];
-            // A number, or one with its head, without a call.
-            match slice.len() {
-                8 => bytes[..8].copy_from_slice(&slice[..8]),
-                12 => bytes[..12].copy_from_slice(&slice[..12]),
-                len => bytes[..len].copy_from_slice(slice),
-            }
-            Self::Inline {
-                len: slice.len() as u8,
-                bytes,
-            }
+        // A number is copied without a call.
+        if let Ok(number) = <&[u8; 8]>::try_from(slice) {
+            Self::inline(number)
+        } else if slice.len() <= INLINE {
+            Self::inline(slice)
         } else {
             Self::Heap(Arc::new(slice.to_vec().into()))
         }

@@ -1,7 +1,6 @@
 //! What became of the items of a chunk, on its way to who waits for it.
 
 use std::mem;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use super::bytes::Bytes;
@@ -155,7 +154,7 @@ impl ChunkOutcome {
                 Outcomes::One(Some(Ok(_))) => retry.judges_values,
                 Outcomes::One(Some(Err(error))) | Outcomes::All(error) => may(error),
                 Outcomes::One(None) => true,
-                Outcomes::Many { errors, .. } => retry.judges_values || errors.iter().any(may),
+                Outcomes::Many(many) => retry.judges_values || many.errors.iter().any(may),
             }
     }
 
@@ -229,7 +228,7 @@ impl ChunkOutcome {
     fn without_value(&self) -> usize {
         match &self.outcomes {
             Outcomes::One(Some(Ok(_))) => 0,
-            Outcomes::Many { errors, .. } => errors.len(),
+            Outcomes::Many(many) => many.errors.len(),
             Outcomes::One(_) | Outcomes::All(_) => self.count as usize,
         }
     }
@@ -264,8 +263,8 @@ impl ChunkOutcome {
                 stats.fail(error.kind(), self.count.into());
             }
             Outcomes::One(None) => stats.fail(TaskErrorKind::Decode, 1),
-            Outcomes::Many { errors, .. } => {
-                for error in errors.iter() {
+            Outcomes::Many(many) => {
+                for error in &many.errors {
                     stats.fail(error.kind(), 1);
                 }
             }
@@ -281,8 +280,9 @@ impl ChunkOutcome {
     ) {
         let mut index = self.first;
         let end = self.first + self.count as usize;
-        if let Outcomes::Many { records, errors } = &self.outcomes {
-            let mut rest = &records[..];
+        if let Outcomes::Many(many) = &self.outcomes {
+            let Records { bytes, errors } = &**many;
+            let mut rest = &bytes[..];
             while index < end {
                 let Some((outcome, after)) = split_record(rest, |place| error_at(errors, place))
                 else {
@@ -304,7 +304,7 @@ impl ChunkOutcome {
                 Outcomes::One(Some(Err(error))) | Outcomes::All(error) => {
                     visit(index, Err(error.clone()));
                 }
-                Outcomes::One(None) | Outcomes::Many { .. } => visit(index, Err(rubbish())),
+                Outcomes::One(None) | Outcomes::Many(_) => visit(index, Err(rubbish())),
             }
         }
     }
@@ -342,9 +342,10 @@ impl ChunkOutcome {
 
     /// The bytes of each value, if all items have one and each has this many bytes.
     pub(crate) fn values_of(&self, size: usize) -> Option<impl ExactSizeIterator<Item = &[u8]>> {
-        let Outcomes::Many { records, .. } = &self.outcomes else {
+        let Outcomes::Many(many) = &self.outcomes else {
             return None;
         };
+        let records = &many.bytes;
         let size = VALUE_HEAD + size;
         let all = records.chunks_exact(size);
         let is_whole = records.len() == self.count as usize * size;
@@ -359,7 +360,7 @@ impl ChunkOutcome {
             return Err(self);
         }
         match &mut self.outcomes {
-            Outcomes::Many { records, .. } => Ok(mem::take(records)),
+            Outcomes::Many(many) => Ok(mem::take(&mut many.bytes)),
             Outcomes::One(_) | Outcomes::All(_) => Err(self),
         }
     }
@@ -375,8 +376,8 @@ impl ChunkOutcome {
             Outcomes::One(outcome) => outcome.unwrap_or_else(|| Err(rubbish())),
             Outcomes::All(error) => Err(error),
             // The rest of its chunk is in other outcomes.
-            Outcomes::Many { records, errors } => {
-                match split_record(&records, |place| error_at(&errors, place)) {
+            Outcomes::Many(many) => {
+                match split_record(&many.bytes, |place| error_at(&many.errors, place)) {
                     Some((outcome, _)) => Ok(with(Bytes::from(outcome?))),
                     None => Err(rubbish()),
                 }
@@ -452,43 +453,20 @@ pub(crate) fn reported(bytes: &[u8]) -> TaskError {
 pub(crate) enum Outcomes {
     /// Of one; there is none yet.
     One(Option<Result<Bytes, TaskError>>),
-    /// Of several: for each a head, and the bytes of a value. The length of an error's head is
-    /// its place in `errors`.
-    Many { records: Buffer, errors: Errors },
+    /// Of several. (A chunk's outcomes are moved often, and those of most chunks that are many are
+    /// one.)
+    Many(Box<Records>),
     /// The same for all.
     All(TaskError),
 }
 
-/// The errors among the outcomes of several items: most have none, and what becomes of an item is
-/// moved often.
+/// The outcomes of several items.
 #[derive(Debug, Default)]
-#[allow(clippy::box_collection)]
-pub(crate) struct Errors(Option<Box<Vec<TaskError>>>);
-
-impl Errors {
-    fn push(&mut self, error: TaskError) {
-        self.0.get_or_insert_default().push(error);
-    }
-}
-
-impl From<Vec<TaskError>> for Errors {
-    fn from(errors: Vec<TaskError>) -> Self {
-        Self((!errors.is_empty()).then(|| Box::new(errors)))
-    }
-}
-
-impl Errors {
-    pub(super) fn into_vec(self) -> Vec<TaskError> {
-        self.0.map_or_else(Vec::new, |errors| *errors)
-    }
-}
-
-impl Deref for Errors {
-    type Target = [TaskError];
-
-    fn deref(&self) -> &[TaskError] {
-        self.0.as_ref().map_or(&[], |errors| errors)
-    }
+pub(crate) struct Records {
+    /// For each item a head, and the bytes of a value. The length of an error's head is its place
+    /// in `errors`.
+    pub(crate) bytes: Buffer,
+    pub(crate) errors: Vec<TaskError>,
 }
 
 impl Outcomes {
@@ -497,27 +475,25 @@ impl Outcomes {
         if count == 1 {
             Self::One(None)
         } else {
-            Self::Many {
-                records: Buffer::default(),
-                errors: Errors::default(),
-            }
+            Self::Many(Box::default())
         }
     }
 
     /// The same error for each of so many items.
     pub(super) fn with_errors(count: u32, error: TaskError) -> Self {
-        let mut records = Buffer::default();
+        let mut bytes = Buffer::default();
         for _ in 0..count {
-            push_head(&mut records, RecordKind::Failure, 0);
+            push_head(&mut bytes, RecordKind::Failure, 0);
         }
-        let errors = Errors::from(vec![error]);
-        Self::Many { records, errors }
+        let errors = vec![error];
+        Self::Many(Box::new(Records { bytes, errors }))
     }
 
     pub(crate) fn push_value(&mut self, bytes: &[u8]) {
         match self {
             Self::One(outcome) => *outcome = Some(Ok(Bytes::from(bytes))),
-            Self::Many { records, .. } => {
+            Self::Many(many) => {
+                let records = &mut many.bytes;
                 if !has_room(records, bytes.len()) {
                     return self.push_no_memory(bytes.len());
                 }
@@ -532,8 +508,8 @@ impl Outcomes {
     #[cold]
     fn push_no_memory(&mut self, bytes: usize) {
         let error = no_memory(&CodecError::no_memory(bytes as u64));
-        if let Self::Many { records, .. } = self
-            && !has_room(records, 0)
+        if let Self::Many(many) = self
+            && !has_room(&mut many.bytes, 0)
         {
             // Not even to say so.
             *self = Self::All(error);
@@ -546,7 +522,8 @@ impl Outcomes {
     pub(crate) fn push_bulk(&mut self, prefix: [u8; 8], memory: Memory) {
         match self {
             Self::One(outcome) => *outcome = Some(Ok(Bytes::Bulk(Arc::new((prefix, memory))))),
-            Self::Many { records, .. } => {
+            Self::Many(many) => {
+                let records = &mut many.bytes;
                 let bytes = memory.as_slice();
                 if !has_room(records, prefix.len() + bytes.len()) {
                     let bytes = bytes.len();
@@ -564,9 +541,9 @@ impl Outcomes {
     pub(crate) fn push_error(&mut self, error: TaskError) {
         match self {
             Self::One(outcome) => *outcome = Some(Err(error)),
-            Self::Many { records, errors } => {
-                push_head(records, RecordKind::Failure, errors.len());
-                errors.push(error);
+            Self::Many(many) => {
+                push_head(&mut many.bytes, RecordKind::Failure, many.errors.len());
+                many.errors.push(error);
             }
             Self::All(_) => {}
         }

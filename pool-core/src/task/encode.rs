@@ -193,9 +193,18 @@ impl Drop for Block<'_> {
 /// The argument as an item; a small one without an allocation.
 ///
 /// With it comes what handles in it mean.
+#[inline]
 pub(crate) fn encode_one<A: Serialize + 'static>(
     argument: A,
 ) -> Result<(Bytes, Attachments), TaskError> {
+    if let Some(number) = codec::number_bytes(&argument) {
+        // Nothing of that can fail, and all else takes longer than it.
+        return Ok((Bytes::item_of_number(number), Attachments::default()));
+    }
+    encode_other(argument)
+}
+
+fn encode_other<A: Serialize + 'static>(argument: A) -> Result<(Bytes, Attachments), TaskError> {
     let mut attachments = Attachments::default();
     let argument = match codec::lend(argument, LARGE_BYTES) {
         Ok(large) => return Ok((Bytes::lent(large), attachments)),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;
 use super::chunk_ext::ChunkExt;
-use super::chunk_outcome::{ChunkOutcome, Errors, Outcomes, split_record};
+use super::chunk_outcome::{ChunkOutcome, Outcomes, Records, split_record};
 use super::outcome::Outcome;
 use crate::broadcast::{BroadcastContent, Needs};
 use crate::error::task_error::TaskError;
@@ -114,8 +114,9 @@ impl OutcomeBatch {
     pub(crate) fn of(part: ChunkOutcome) -> Self {
         let (first, count) = (part.first as u64, part.count);
         let is_plain = match &part.outcomes {
-            Outcomes::Many { records, errors } => {
-                has_records(records, count, errors) && knows_no_more(&part.ext, records)
+            Outcomes::Many(many) => {
+                has_records(&many.bytes, count, &many.errors)
+                    && knows_no_more(&part.ext, &many.bytes)
             }
             Outcomes::All(_) => knows_no_more(&part.ext, &[]),
             Outcomes::One(_) => false,
@@ -131,13 +132,13 @@ impl OutcomeBatch {
             // The records of all name the same one.
             outcomes = Outcomes::with_errors(count, error);
         }
-        let Outcomes::Many { records, errors } = outcomes else {
+        let Outcomes::Many(many) = outcomes else {
             unreachable!("it is plain");
         };
         let form = Form::Plain {
             took_ns: part.took_ns,
-            records: records.into(),
-            errors: errors.into_vec(),
+            records: many.bytes.into(),
+            errors: many.errors,
         };
         Self { first, count, form }
     }
@@ -244,10 +245,10 @@ impl OutcomeBatch {
                 first: self.first as usize,
                 count: self.count,
                 took_ns,
-                outcomes: Outcomes::Many {
-                    records: Buffer::from(records),
-                    errors: Errors::from(errors),
-                },
+                outcomes: Outcomes::Many(Box::new(Records {
+                    bytes: Buffer::from(records),
+                    errors,
+                })),
                 ext: None,
             }),
             Form::Each(outcomes) => Err(outcomes),

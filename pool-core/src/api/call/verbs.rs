@@ -198,7 +198,7 @@ impl<F, M> Call<F, M> {
         R: Portable,
     {
         self.executor.has_room(true);
-        let cell = Arc::new(SingleResult::of_one());
+        let cell = SingleResult::of_one();
         let buffer = self.options.buffer.map_or(BUFFER, |buffer| {
             // It is added to nothing, but counted modulo that.
             u32::try_from(buffer).unwrap_or(u32::MAX)
@@ -312,19 +312,22 @@ impl<F, M: Mode> Call<F, M> {
         A: Portable,
         R: Portable,
     {
-        let cell = Arc::new(M::Cell::of_one());
-        let prepared = self.site::<A, R>().and_then(|site| {
+        let cell = M::Cell::of_one();
+        let encoded = self.site::<A, R>().and_then(|site| {
             let start = self.options.is_measured.then(sys::now_ns);
-            let (items, attachments) = encode_one(argument)?;
-            let mut chunk = site.chunk(0, 1, items, attended, cell.clone());
-            chunk.attach(attachments);
-            if let Some(start) = start {
-                chunk.note_encoding(&[sys::now_ns() - start]);
-            }
-            Ok(chunk)
+            let encoded = encode_one(argument)?;
+            Ok((site, encoded, start.map(|start| sys::now_ns() - start)))
         });
-        match prepared {
-            Ok(chunk) => self.executor.submit(chunk),
+        match encoded {
+            Ok((site, (items, attachments), took_ns)) => {
+                // Not made before it is here, for to move it costs as much as to make it.
+                let mut chunk = site.chunk(0, 1, items, attended, cell.clone());
+                chunk.attach(attachments);
+                if let Some(took_ns) = took_ns {
+                    chunk.note_encoding(&[took_ns]);
+                }
+                self.executor.submit(chunk);
+            }
             Err(error) => cell.complete(ChunkOutcome::failed(0, 1, error)),
         }
         Handle::new(cell, self.executor)

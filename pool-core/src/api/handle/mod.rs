@@ -171,7 +171,7 @@ impl<T: FromOutcome<C>, C: ResultCell> Handle<T, C> {
     /// Waits for the outcome and returns it: the result, or why there is none. Every call ends, if
     /// only with its pool, so this does, unless a task never ends.
     #[allow(clippy::missing_errors_doc, reason = "`T` says whether it can fail")]
-    pub fn get(self) -> T {
+    pub fn get(mut self) -> T {
         let outcome = self.pending.take().or_else(|| {
             self.pending.wait();
             self.pending.take()

@@ -66,9 +66,13 @@ impl<C: ResultCell> Pending<C> {
     }
 
     /// The same for the last caller.
-    pub(super) fn take(&self) -> Option<C::Outcome> {
-        match self.refusal() {
-            Some(error) => Some(C::failed(error)),
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<C::Outcome> {
+        if let Some(error) = self.refusal() {
+            return Some(C::failed(error));
+        }
+        match Arc::get_mut(&mut self.cell) {
+            Some(own) => own.take_own(),
             None => self.cell.take(),
         }
     }

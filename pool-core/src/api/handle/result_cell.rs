@@ -21,12 +21,15 @@ use crate::task::executor::Executor;
     missing_docs,
     reason = "public as a parameter of handles only"
 )]
-pub trait ResultCell: CompletionSink + Sized + 'static {
+pub trait ResultCell: CompletionSink + Default + 'static {
     /// What has arrived, when all is there.
     type Outcome: Clone + Send + 'static;
 
     /// One that waits for the outcome of one item.
-    fn of_one() -> Self;
+    fn of_one() -> Arc<Self> {
+        // Made where it stays: to make it elsewhere and move it takes longer.
+        Arc::default()
+    }
 
     /// The outcome of what failed as a whole.
     fn failed(error: TaskError) -> Self::Outcome;
@@ -39,6 +42,11 @@ pub trait ResultCell: CompletionSink + Sized + 'static {
 
     /// The outcome for the last caller, if it is there.
     fn take(&self) -> Option<Self::Outcome>;
+
+    /// The same without a lock, if nobody else has the cell, as is so when all has arrived.
+    fn take_own(&mut self) -> Option<Self::Outcome> {
+        self.take()
+    }
 
     /// Whether all outcomes are there; if not, the waker of the thread that waits, if any, is
     /// woken when they are.
@@ -217,10 +225,6 @@ impl CompletionSink for SingleResult {
 impl ResultCell for SingleResult {
     type Outcome = Result<Bytes, TaskError>;
 
-    fn of_one() -> Self {
-        Self::default()
-    }
-
     fn failed(error: TaskError) -> Self::Outcome {
         Err(error)
     }
@@ -239,6 +243,11 @@ impl ResultCell for SingleResult {
 
     fn take(&self) -> Option<Self::Outcome> {
         self.lock().outcome.take()
+    }
+
+    fn take_own(&mut self) -> Option<Self::Outcome> {
+        let state = self.state.get_mut();
+        state.unwrap_or_else(PoisonError::into_inner).outcome.take()
     }
 
     fn poll(&self, waker: Option<&Waker>) -> bool {
@@ -437,10 +446,10 @@ impl CompletionSink for Collector {
 impl ResultCell for Collector {
     type Outcome = Vec<Arc<ChunkOutcome>>;
 
-    fn of_one() -> Self {
+    fn of_one() -> Arc<Self> {
         let one = Self::default();
         one.expect(1);
-        one
+        Arc::new(one)
     }
 
     fn failed(error: TaskError) -> Self::Outcome {

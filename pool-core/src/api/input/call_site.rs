@@ -31,6 +31,7 @@ impl CallSite {
     }
 
     /// A chunk of this call.
+    #[inline]
     pub(crate) fn chunk(
         &self,
         first: usize,

@@ -322,8 +322,8 @@ impl Core {
         for sink in drained.awaited.drain(..) {
             self.notify.deliver(Some(Delivery::of_emission(sink)));
         }
-        for (done, took_ns) in drained.finished.drain(..) {
-            self.finished(slot, done, took_ns);
+        for (flight, took_ns) in drained.finished.drain(..) {
+            self.finished(slot, flight.into_done(), took_ns);
         }
         self.drained = drained;
     }

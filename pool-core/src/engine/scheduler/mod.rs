@@ -255,7 +255,7 @@ impl<U: WorkUnit> Scheduler<U> {
             return None;
         }
         let slot = self.choose()?;
-        let unit = self.queue.pop_front()?;
+        let unit = self.next_queued()?;
         self.hand(slot, unit);
         Some(slot)
     }
@@ -320,6 +320,14 @@ impl<U: WorkUnit> Scheduler<U> {
         let latest = self.queues.get(self.latest);
         !self.has_priorities
             && latest.is_some_and(|it| it.may_take() && it.in_flight.len() >= WELL_FED)
+    }
+
+    /// Takes the first unit out of the queue.
+    // In one piece: where it is inlined, the compiler moves it in pieces of odd sizes, and the
+    // processor has to wait for these to be written when it is moved on.
+    #[inline(never)]
+    fn next_queued(&mut self) -> Option<U> {
+        self.queue.pop_front()
     }
 
     fn hand(&mut self, slot: SlotId, unit: U) {
@@ -453,12 +461,12 @@ impl<U: WorkUnit> Scheduler<U> {
 
     /// The worker has finished its current unit, after this many nanoseconds. `None`: it
     /// is not, so the worker writes nonsense.
-    pub(crate) fn unit_done(&mut self, slot: SlotId, took_ns: u64) -> Option<Done<U>> {
+    pub(crate) fn unit_done(&mut self, slot: SlotId, took_ns: u64) -> Option<InFlight<U>> {
         let worker = &mut self.queues[slot];
         if !worker.in_flight.front().is_some_and(InFlight::is_done) {
             return None;
         }
-        let flight = worker.in_flight.pop_front()?;
+        let flight = worker.take_first()?;
         if worker.has_finished() {
             // It says nothing about how long tasks take.
         } else if worker.unit_ns == 0 {
@@ -472,8 +480,7 @@ impl<U: WorkUnit> Scheduler<U> {
             self.busy -= 1;
             self.idle.push(slot);
         }
-        let InFlight { unit, outcomes, .. } = flight;
-        Some(Done { unit, outcomes })
+        Some(flight)
     }
 
     /// The worker was seen to get ahead.

@@ -159,6 +159,13 @@ impl<U: WorkUnit> WorkerQueue<U> {
         self.state = QueueState::Retiring;
     }
 
+    /// Takes out the unit that was handed out first.
+    // See `Scheduler::next_queued`.
+    #[inline(never)]
+    pub(super) fn take_first(&mut self) -> Option<InFlight<U>> {
+        self.in_flight.pop_front()
+    }
+
     /// Whether there is a worker that goes on, at least until it has finished what it has.
     pub(super) fn is_up(&self) -> bool {
         matches!(
