@@ -276,9 +276,11 @@ fn packages(setting: &Setting) -> Result<()> {
         bail!("the crates cannot be packaged without a warning");
     }
     // What is packaged has the same version each time, so cargo takes it for what it has unpacked
-    // and built before, unless that was in another folder.
+    // and built before, unless that was in another folder. What it depends on is built once.
     let folder = format!("target/packages-{}", std::process::id());
-    let built = setting.build(&format!("{package} --target-dir {folder}"));
+    let mut command = setting.cargo(&format!("{package} --target-dir {folder}"));
+    command.env("CARGO_BUILD_BUILD_DIR", setting.root.join("target"));
+    let built = watchdog::run(command, BUILD_LIMIT);
     let _ = std::fs::remove_dir_all(setting.root.join(folder));
     built
 }
