@@ -293,7 +293,10 @@ mod tests {
         let sources = file!().strip_suffix("panic/backtrace.rs").unwrap();
         let mut functions = Functions::default();
         for (name, file) in [
-            ("{closure#0}", format!("/home/{sources}panic/catch/mod.rs")),
+            (
+                "{closure#0}",
+                format!("/elsewhere/{sources}panic/catch/mod.rs"),
+            ),
             (
                 "begin_panic",
                 "/rustc/1/library/std/src/panicking.rs".to_owned(),
@@ -306,15 +309,15 @@ mod tests {
                 "panic_fmt",
                 "/rustc/1/library/core/src/panicking.rs".to_owned(),
             ),
-            ("inner", "/home/me/src/worker/run.rs".to_owned()),
+            ("inner", "/elsewhere/src/worker/run.rs".to_owned()),
             ("sort<u8>", "/rustc/1/library/alloc/src/slice.rs".to_owned()),
-            ("task", "/home/me/src/main.rs".to_owned()),
+            ("task", "/elsewhere/src/main.rs".to_owned()),
             (
                 "call<A>",
                 "/rustc/1/library/core/src/ops/function.rs".to_owned(),
             ),
-            ("run<A>", format!("/home/{sources}worker/run.rs")),
-            ("main", "/home/me/src/main.rs".to_owned()),
+            ("run<A>", format!("/elsewhere/{sources}worker/run.rs")),
+            ("main", "/elsewhere/src/main.rs".to_owned()),
         ] {
             let (name, line, column) = (name.to_owned(), 1, None);
             let place = Some(Place { file, line, column });
