@@ -97,6 +97,8 @@ pub(crate) struct Agent {
     reports: UnboundedSender<Report>,
     machine: String,
     slots: usize,
+    /// It is to say that it is there.
+    says_hello: bool,
     started: Duration,
     /// It leaves when it had no client for so long, and since when it has none.
     idle: Option<Duration>,
@@ -177,6 +179,7 @@ impl Agent {
             reports,
             machine: options.machine.clone(),
             slots,
+            says_hello: true,
             started: clock::now(),
             idle: options.idle,
             idle_since: clock::now(),
@@ -198,9 +201,11 @@ impl Agent {
         mut reports: UnboundedReceiver<Report>,
         mut leave: impl Future<Output = ()> + Unpin,
     ) -> Result<(), String> {
-        let hello = self.id.to_le_bytes().to_vec();
-        self.connection.send(self.subjects.hello(), hello).await;
         loop {
+            if std::mem::take(&mut self.says_hello) {
+                let hello = self.id.to_le_bytes().to_vec();
+                self.connection.send(self.subjects.hello(), hello).await;
+            }
             let wake = self.next_wake();
             let Subscriptions {
                 answers,
@@ -315,6 +320,8 @@ impl Agent {
         if !self.connection.is_new() {
             return;
         }
+        // Clients that were back before it have asked who is there, and it has not heard them.
+        self.says_hello = !self.is_leaving;
         self.pulls.forget();
         self.pull_at = Duration::ZERO;
         self.intake.reconnected();

@@ -5,9 +5,10 @@ use std::time::Duration;
 use procpool_cluster::{ClusterPool, Storage};
 use procpool_core::{BuildErrorKind, Pool, TaskErrorKind};
 use procpool_testing::procfs::{self, wait_for_death};
+use rustix::process::Signal;
 
 use crate::Scenario;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, LONG, WORKERS};
 use crate::tasks::{What, Work, assert_values};
 
 pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
@@ -21,6 +22,10 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
         (
             "the_server_restarts_while_nothing_is_under_way",
             restarts_idle,
+        ),
+        (
+            "an_agent_is_found_that_is_back_later_than_the_client",
+            back_later,
         ),
         ("the_server_stays_away", stays_away),
         ("the_server_is_not_there", is_not_there),
@@ -73,6 +78,25 @@ fn restarts_idle(test: &str) {
     assert_eq!(pool.apply(|x: u64| x * x, 7), Ok(49));
 }
 
+/// It has not heard the client ask who is there, and the client has nothing to do that it could
+/// take.
+fn back_later(test: &str) {
+    let Some(mut cluster) = Cluster::some_or_skip(test, 2) else {
+        return;
+    };
+    // So that they are connected.
+    drop(cluster.pool());
+    let late = cluster.agents[0].pid();
+    procfs::signal(late, Signal::STOP);
+    cluster.server.kill();
+    cluster.server.start_again();
+    let pool = cluster.builder().build().expect("the server is there");
+    assert!(pool.wait_for_processes(WORKERS, LONG));
+    procfs::signal(late, Signal::CONT);
+    assert!(pool.wait_for_processes(2 * WORKERS, LONG));
+    assert_eq!(pool.agents().len(), 2);
+}
+
 fn stays_away(test: &str) {
     let Some(mut cluster) = Cluster::some_or_skip(test, 2) else {
         return;
@@ -99,7 +123,7 @@ fn stays_away(test: &str) {
     // Nobody wants what ran.
     wait_for_death(&pids);
     cluster.server.start_again();
-    assert!(pool.wait_for_processes(4, crate::cluster::LONG));
+    assert!(pool.wait_for_processes(4, LONG));
     let again = Work::new();
     assert_values(again.start_some(&pool, What::TakeAMoment, 0..50, 0));
     again.assert_once(50);
