@@ -11,6 +11,14 @@ pub(crate) fn now() -> Duration {
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// Waits until then. `None`: for ever.
+pub(crate) async fn sleep_until(when: Option<Duration>) {
+    match when {
+        None => std::future::pending().await,
+        Some(when) => tokio::time::sleep(when.saturating_sub(now())).await,
+    }
+}
+
 /// A number that nobody else has.
 pub(crate) fn draw_number() -> u64 {
     let mut bytes = [0; 8];

@@ -22,10 +22,10 @@ use self::contents::Contents;
 use self::host::{Captures, Host};
 pub(crate) use self::options::AgentOptions;
 use self::work::{Report, Work};
-use crate::client::{Envelope, limits, sleep_until};
-use crate::clock;
+use crate::client::Envelope;
+use crate::clock::{self, sleep_until};
 use crate::intake::{Action, Arrival, End, Intake, LEASE};
-use crate::link::{Lane, Link, session_of};
+use crate::link::{Lane, Limits, Link, session_of};
 use crate::message::{
     AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, Line, PieceId, ToAgent, ToClient,
     from_bytes, to_bytes,
@@ -373,7 +373,7 @@ impl Agent {
     fn open(&mut self, client: ClientId) {
         let number = self.numbers.entry(client).or_default();
         *number += 1;
-        let mut link = Link::new(*number, limits(self.connection.max_payload()));
+        let mut link = Link::new(*number, Limits::of_payload(self.connection.max_payload()));
         let now = clock::now();
         let hello = ToClient::Hello {
             card: AgentCard {

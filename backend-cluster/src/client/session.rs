@@ -6,7 +6,8 @@ use std::time::Duration;
 use procpool_core::{BroadcastContent, ContentId};
 
 use super::outbox::Outbox;
-use crate::link::Link;
+use crate::agent_info::AgentInfo;
+use crate::link::{Limits, Link};
 use crate::message::{AgentCard, AgentId};
 
 /// A session with an agent.
@@ -28,6 +29,32 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    pub(crate) fn new(agent: AgentId, number: u32, limits: Limits) -> Self {
+        Self {
+            agent,
+            number,
+            link: Link::new(number, limits),
+            card: None,
+            asked: Duration::ZERO,
+            contents: HashMap::new(),
+            is_leaving: false,
+            left_at: None,
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// What the pool's user is told of the agent, if it has said who it is.
+    pub(crate) fn info(&self) -> Option<AgentInfo> {
+        let card = self.card.as_ref()?;
+        Some(AgentInfo {
+            machine: card.machine.clone(),
+            pid: card.pid,
+            processes: card.slots as usize,
+            up: card.up,
+            is_leaving: self.is_leaving,
+        })
+    }
+
     pub(crate) fn machine(&self) -> &str {
         self.card.as_ref().map_or("?", |it| &it.machine)
     }

@@ -72,6 +72,17 @@ fn what_may_run_twice_goes_to_others_when_those_who_are_there_have_answered() {
 }
 
 #[test]
+fn it_goes_at_once_if_those_who_are_there_have_answered_before() {
+    let mut dispatcher = dispatcher(&[1]);
+    publish(&mut dispatcher);
+    dispatcher.raise();
+    dispatcher.kept(OTHER, 2);
+    assert_eq!(publish(&mut dispatcher), []);
+    dispatcher.unreachable(DEAD);
+    assert_eq!(publish(&mut dispatcher), [(2, 2, vec![0])]);
+}
+
+#[test]
 fn it_goes_at_once_if_nobody_is_there() {
     let mut dispatcher = dispatcher(&[1]);
     dispatcher.given_up(OTHER, false);

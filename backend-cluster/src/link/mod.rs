@@ -27,6 +27,11 @@ use self::outbound::Outbound;
 /// Bytes before each message: its length.
 const LENGTH: usize = 8;
 
+/// How many bytes a frame has, a window, and a message, at most.
+const FRAME: usize = 256 * 1024;
+const WINDOW: usize = 8 << 20;
+const MESSAGE: u64 = 1 << 36;
+
 /// How long an acknowledgement waits for a frame to go with.
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(20);
 /// How long to wait for an acknowledgement before asking, at first, and at most.
@@ -91,6 +96,16 @@ impl Lane {
 impl Limits {
     /// What a frame and a window need to get anything through.
     const LEAST: usize = 2 * LENGTH;
+
+    /// Those of a link whose frames travel in messages of this size, with a little around them.
+    pub(crate) fn of_payload(max_payload: usize) -> Self {
+        let room = max_payload.saturating_sub(OVERHEAD + 16);
+        Self {
+            frame: room.min(FRAME),
+            window: WINDOW,
+            message: MESSAGE,
+        }
+    }
 }
 
 impl Link {

@@ -20,8 +20,7 @@ use super::process::Process;
 use super::store::fetch;
 use super::{ASK_PROGRAMS, PROGRAM};
 use crate::agent::AgentOptions;
-use crate::client::sleep_until;
-use crate::clock;
+use crate::clock::{self, sleep_until};
 use crate::nats::{Connection, Role};
 
 /// How long a program that has failed twice is not executed again, at first and at most. After it
