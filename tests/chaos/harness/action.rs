@@ -21,6 +21,9 @@ const NOBODY: Uid = Uid::from_raw(65_534);
 /// How long a copy lives that nobody ends.
 const ALONE: Duration = Duration::from_secs(1);
 
+/// How often an item says that it runs which says that.
+const BEAT: Duration = Duration::from_millis(100);
+
 /// The variable of the environment that makes tasks print. They are captured then.
 pub(crate) const TALK: &str = "CHAOS_TALK";
 
@@ -30,6 +33,8 @@ pub(crate) enum Deed {
     Nothing,
     SleepMs(u16),
     SpinUs(u32),
+    /// Writes down that it runs, again and again, for so long: longer than a lease, perhaps.
+    BeatMs(u16),
     /// Sleeps until it is killed.
     Forever,
     /// Works until it is asked to stop.
@@ -117,6 +122,7 @@ impl Deed {
             Self::Nothing
                 | Self::SleepMs(_)
                 | Self::SpinUs(_)
+                | Self::BeatMs(_)
                 | Self::DropPrivileges
                 | Self::FewProcesses
                 | Self::Child { .. }
@@ -152,6 +158,7 @@ impl Deed {
                 | Self::CatchAndStay
                 | Self::UntilCancelled
                 | Self::Nested(_)
+                | Self::BeatMs(_)
                 | Self::SleepMs(50..)
                 | Self::Close(Closed::Stays)
         )
@@ -192,6 +199,13 @@ impl Deed {
             Self::Nothing | Self::Argument(_) | Self::Answer(_) => {}
             Self::SleepMs(ms) => std::thread::sleep(Duration::from_millis(ms.into())),
             Self::SpinUs(us) => spin(Duration::from_micros(us.into())),
+            Self::BeatMs(ms) => {
+                let end = Instant::now() + Duration::from_millis(ms.into());
+                while Instant::now() < end {
+                    notes::beat(id);
+                    std::thread::sleep(BEAT);
+                }
+            }
             Self::Forever => stay(()),
             Self::Resume => {
                 let _ = catch_unwind(|| panic!("caught by {id}"));

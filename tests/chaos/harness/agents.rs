@@ -11,6 +11,9 @@ pub(crate) type AgentNumber = u32;
 /// When something happened, in milliseconds, as notes of runs have it.
 type Time = u32;
 
+/// The trouble of agents whose process is stopped.
+pub(crate) const STOPPED: &str = "stopped";
+
 /// So long an agent must have been out of reach that is lost alive: the lease, of which a part may
 /// have passed before.
 const SILENCE: Time = 4000;
@@ -148,6 +151,14 @@ impl Agents {
         let mut silences = record.silences(agent).into_iter();
         killed.is_some_and(|killed| (at..=until).contains(killed))
             || silences.any(|(from, end)| from <= until && end >= since)
+    }
+
+    /// Whether this agent's process was stopped at this time, or shortly before: its workers were
+    /// not.
+    pub(crate) fn was_stopped(&self, agent: AgentNumber, at: Time) -> bool {
+        let record = self.record();
+        let mut stops = record.troubles.iter().filter(|it| it.what == STOPPED);
+        stops.any(|it| it.concerns(agent) && it.from <= at && it.end() + RECOVERY >= at)
     }
 
     /// What was done to this agent.

@@ -274,6 +274,10 @@ impl Ledger {
                         .map(|count| *count = count.saturating_add(1))
                         .is_some()
                 }
+                Some(Said::Beats(id)) => {
+                    self.check_beat(note.as_ref(), told.get(&id), victims);
+                    usize::try_from(id).is_ok_and(|id| id < expected.len())
+                }
                 Some(Said::Did(number)) => victims.effects.add_noted(number),
                 None => false,
             };
@@ -338,6 +342,27 @@ impl Ledger {
             );
         }
         noted
+    }
+
+    /// What was lost with its agent does not run any more. (Stop an agent, and its workers do not
+    /// know.)
+    fn check_beat(&self, note: Option<&Note>, told: Option<&Told>, victims: &Victims) {
+        let (Some(note), Some(told)) = (note, told) else {
+            return;
+        };
+        let is_lost = told.error == TaskErrorKind::WorkerLost && told.worker == 0;
+        if is_lost
+            && told.agent == Some(note.agent)
+            && note.at > told.at
+            && !victims.agents.was_stopped(note.agent, note.at)
+        {
+            self.violation(&format!(
+                "what was lost goes on at {}, in {}: {told}; {}",
+                note.at,
+                note.pid,
+                victims.agents.describe(note.agent)
+            ));
+        }
     }
 
     /// `map 12 ok 3 lost; ...`

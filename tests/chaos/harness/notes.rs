@@ -30,6 +30,9 @@ pub(crate) const AGENT: &str = "CHAOS_AGENT";
 /// Set in what is written down of effects, and not in numbers of items.
 const EFFECT: u64 = 1 << 63;
 
+/// Set in what is written down of items that go on.
+const BEAT: u64 = 1 << 62;
+
 /// Makes the file. Children inherit it.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::APPEND;
@@ -57,6 +60,8 @@ pub(crate) struct Note {
 pub(crate) enum Said {
     /// The item of this number ran.
     Ran(u64),
+    /// The item of this number was running.
+    Beats(u64),
     /// Harm of this number took effect.
     Did(u64),
 }
@@ -79,10 +84,12 @@ impl Note {
     }
 
     pub(crate) fn said(self) -> Said {
-        if self.what & EFFECT == 0 {
-            Said::Ran(self.what)
-        } else {
+        if self.what & EFFECT != 0 {
             Said::Did(self.what & !EFFECT)
+        } else if self.what & BEAT != 0 {
+            Said::Beats(self.what & !BEAT)
+        } else {
+            Said::Ran(self.what)
         }
     }
 }
@@ -101,7 +108,12 @@ pub(crate) fn ago(time: Duration) -> u32 {
 
 /// This item runs.
 pub(crate) fn run(id: u64) {
-    write(id & !EFFECT);
+    write(id & !EFFECT & !BEAT);
+}
+
+/// This item still runs.
+pub(crate) fn beat(id: u64) {
+    write(id & !EFFECT | BEAT);
 }
 
 /// This harm took effect.

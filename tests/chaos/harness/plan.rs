@@ -184,9 +184,11 @@ fn random(
         },
         _ => Deed::Nothing,
     };
-    if climate.is_cluster && deed.is_local() {
-        return Deed::Nothing;
-    }
+    let deed = match climate.is_cluster && deed.is_local() {
+        true if one_in(rng, 3) => Deed::BeatMs(rng.u16(500..9000)),
+        true => Deed::Nothing,
+        false => deed,
+    };
     if deed.is_long() {
         if *long == 0 {
             return Deed::Nothing;

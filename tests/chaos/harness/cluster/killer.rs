@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::Cluster;
 use super::site::{Member, Site};
-use crate::harness::agents::{AgentNumber, Whom};
+use crate::harness::agents::{AgentNumber, STOPPED, Whom};
 use crate::harness::effects::Harm;
 use crate::harness::meddling;
 use crate::harness::plan::one_in;
@@ -240,7 +240,7 @@ impl Killer<'_> {
         }
         let whom = Whom::These([number].into());
         let time = Self::duration(rng, 6);
-        self.begin(What::Stopped(number), whom, "stopped", time);
+        self.begin(What::Stopped(number), whom, STOPPED, time);
         procfs::signal(pid, Signal::STOP);
         let victims = &self.storm.victims;
         victims.effects.add(Harm::StopAgent, is_stopped(pid));
