@@ -3,6 +3,10 @@
 mod contents;
 mod host;
 mod options;
+mod pulling;
+mod session;
+mod sessions;
+mod taken;
 pub(crate) mod variables;
 mod work;
 
@@ -21,61 +25,18 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use self::contents::Contents;
 use self::host::{Captures, Host};
 pub(crate) use self::options::AgentOptions;
+use self::pulling::Pulling;
+use self::sessions::Sessions;
+use self::taken::Taken;
 use self::work::{Report, Work};
 use crate::client::Envelope;
 use crate::clock::{self, sleep_until};
 use crate::intake::{Action, Arrival, End, Intake, LEASE};
-use crate::link::{Lane, Limits, Link, session_of};
+use crate::link::{Lane, Limits, session_of};
 use crate::message::{
-    AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, Line, PieceId, ToAgent, ToClient,
-    from_bytes, to_bytes,
+    AgentCard, AgentId, Blob, ClientId, Delivery, Line, PieceId, ToAgent, ToClient, from_bytes,
 };
-use crate::nats::{Connection, Given, Pulls, Role, Subjects, is_unheard, last_number};
-
-/// How long a client may say nothing before it is asked whether it lives.
-const ASK_AFTER: Duration = Duration::from_secs(1);
-/// The same of a client that has no work here, but perhaps a pool with workers.
-const ASK_IDLE: Duration = Duration::from_secs(60);
-/// How long a client that is not there may take to come back.
-const DEAD_AFTER: Duration = Duration::from_secs(3);
-/// How long an agent waits before it asks a queue again that is not there.
-const AGAIN: Duration = Duration::from_millis(200);
-/// How many bytes may wait to be sent before nothing more is taken.
-const BACKLOG: usize = 32 << 20;
-
-/// A session with a client.
-struct Session {
-    number: u32,
-    link: Link,
-    opened: Duration,
-    /// When it was asked last.
-    asked: Duration,
-    /// Since when nobody is there.
-    gone_since: Option<Duration>,
-    is_welcome: bool,
-    /// What its workers are to be, until all is there that handles in it mean.
-    options: Option<(WorkerOptions, Captures)>,
-    /// There is a pool for it, or will be with its first piece.
-    is_hosted: bool,
-    /// Parts that have come of what is large.
-    bodies: HashMap<PieceId, Vec<u8>>,
-    contents: HashMap<ContentId, Vec<u8>>,
-    /// The values that the client was asked for, and for which piece. Others that need them wait.
-    asked_for: HashMap<ContentId, PieceId>,
-}
-
-impl Session {
-    /// When the client is to be asked whether it lives, if nothing is heard of it. `works`:
-    /// something depends on the answer.
-    fn ask_at(&self, works: bool) -> Duration {
-        let heard = self.link.heard().unwrap_or(self.opened);
-        if works || self.gone_since.is_some() {
-            (heard + ASK_AFTER).max(self.asked + ASK_AFTER / 2)
-        } else {
-            heard.max(self.asked) + ASK_IDLE
-        }
-    }
-}
+use crate::nats::{Connection, Given, Role, Subjects, is_unheard, last_number};
 
 /// The agent's process.
 pub(crate) struct Agent {
@@ -83,17 +44,11 @@ pub(crate) struct Agent {
     subjects: Subjects,
     connection: Connection,
     intake: Intake,
-    sessions: HashMap<ClientId, Session>,
-    /// The number of the last session with each client.
-    numbers: HashMap<ClientId, u32>,
+    sessions: Sessions,
     host: Arc<Host>,
-    work: HashMap<(ClientId, PieceId), Work>,
-    /// Where each delivery is acknowledged.
-    acknowledgements: HashMap<(ClientId, DeliveryId), String>,
+    taken: Taken,
     contents: Contents,
-    pulls: Pulls,
-    /// The queue is not asked before then.
-    pull_at: Duration,
+    pulling: Pulling,
     reports: UnboundedSender<Report>,
     machine: String,
     slots: usize,
@@ -168,14 +123,11 @@ impl Agent {
             subjects,
             connection,
             intake: Intake::new(slots),
-            sessions: HashMap::new(),
-            numbers: HashMap::new(),
+            sessions: Sessions::default(),
             host,
-            work: HashMap::new(),
-            acknowledgements: HashMap::new(),
+            taken: Taken::default(),
             contents: Contents::default(),
-            pulls: Pulls::default(),
-            pull_at: Duration::ZERO,
+            pulling: Pulling::default(),
             reports,
             machine: options.machine.clone(),
             slots,
@@ -255,11 +207,7 @@ impl Agent {
     fn start_leaving(&mut self) {
         self.is_leaving = true;
         self.intake.leave();
-        for session in self.sessions.values_mut() {
-            session
-                .link
-                .send(Lane::Control, to_bytes(&ToClient::Leaving));
-        }
+        self.sessions.say_to_all(Lane::Control, &ToClient::Leaving);
     }
 
     /// Says goodbye, and whether that was heard, or has taken too long.
@@ -281,17 +229,12 @@ impl Agent {
                 false
             }
             Goodbye::Finishing => false,
-            Goodbye::Said(since) => {
-                let mut sessions = self.sessions.values();
-                sessions.all(|it| it.link.backlog() == 0) || clock::now() > since + LEASE
-            }
+            Goodbye::Said(since) => self.sessions.backlog() == 0 || clock::now() > since + LEASE,
         }
     }
 
     fn say_goodbye(&mut self) {
-        for session in self.sessions.values_mut() {
-            session.link.send(Lane::Data, to_bytes(&ToClient::Left));
-        }
+        self.sessions.say_to_all(Lane::Data, &ToClient::Left);
         self.goodbye = Goodbye::Said(clock::now());
     }
 
@@ -299,19 +242,18 @@ impl Agent {
         let now = clock::now();
         let busy = !self.intake.is_idle() || self.is_leaving;
         let tick = busy.then(|| now + Duration::from_millis(100));
-        let links = self.sessions.values().filter_map(|it| it.link.next_timer());
-        let asks = self.sessions.iter().map(|(client, session)| {
-            let works = self.intake.works_for(*client) || !session.is_welcome;
-            session.ask_at(works)
-        });
-        let pull = (self.wants() > 0 && self.pull_at > now).then_some(self.pull_at);
+        let sessions = self
+            .sessions
+            .next_timer(|client| self.intake.works_for(client));
+        let (free, backlog) = (self.intake.free(), self.sessions.backlog());
+        let pull = self.pulling.next_time(free, backlog, now);
         let idle = self
             .idle
             .filter(|_| self.sessions.is_empty() && !self.is_leaving);
-        let times = links
+        let times = sessions
+            .into_iter()
             .chain(self.intake.next_expiry())
             .chain(pull)
-            .chain(asks)
             .chain(idle.map(|idle| self.idle_since + idle));
         times.chain(tick).min()
     }
@@ -322,12 +264,10 @@ impl Agent {
         }
         // Clients that were back before it have asked who is there, and it has not heard them.
         self.says_hello = !self.is_leaving;
-        self.pulls.forget();
-        self.pull_at = Duration::ZERO;
+        self.pulling.forget();
+        self.pulling.ask_at_once();
         self.intake.reconnected();
-        for session in self.sessions.values_mut() {
-            session.link.reconnected();
-        }
+        self.sessions.reconnected();
     }
 
     fn event(&mut self, event: Option<Event>) {
@@ -355,7 +295,7 @@ impl Agent {
         if let Some((id, rest)) = message.payload.split_first_chunk() {
             if rest == [1] {
                 // The queue is a new one.
-                self.pulls.forget();
+                self.pulling.forget();
             }
             self.meet(u64::from_le_bytes(*id));
         }
@@ -363,18 +303,17 @@ impl Agent {
 
     /// Sees to it that there is a session with this client.
     fn meet(&mut self, client: ClientId) {
-        if !self.sessions.contains_key(&client) && !self.is_leaving {
+        if !self.sessions.has(client) && !self.is_leaving {
             self.open(client);
         }
         // There may be a queue now.
-        self.pull_at = Duration::ZERO;
+        self.pulling.ask_at_once();
     }
 
     fn open(&mut self, client: ClientId) {
-        let number = self.numbers.entry(client).or_default();
-        *number += 1;
-        let mut link = Link::new(*number, Limits::of_payload(self.connection.max_payload()));
         let now = clock::now();
+        let limits = Limits::of_payload(self.connection.max_payload());
+        self.sessions.open(client, limits, now);
         let hello = ToClient::Hello {
             card: AgentCard {
                 agent: self.id,
@@ -385,24 +324,10 @@ impl Agent {
             },
             connection: self.intake.connection(),
         };
-        link.send(Lane::Control, to_bytes(&hello));
+        self.say(client, Lane::Control, &hello);
         if self.is_leaving {
-            link.send(Lane::Control, to_bytes(&ToClient::Leaving));
+            self.say(client, Lane::Control, &ToClient::Leaving);
         }
-        let session = Session {
-            number: *number,
-            link,
-            opened: now,
-            asked: now,
-            gone_since: None,
-            is_welcome: false,
-            options: None,
-            is_hosted: false,
-            bodies: HashMap::new(),
-            contents: HashMap::new(),
-            asked_for: HashMap::new(),
-        };
-        self.sessions.insert(client, session);
     }
 
     fn frame(&mut self, message: &Message) {
@@ -418,7 +343,7 @@ impl Agent {
         match Envelope::open(&message.payload) {
             Some(Envelope::Frame(frame)) => self.link_frame(client, frame),
             Some(Envelope::Gone(number)) => {
-                let current = self.sessions.get(&client).map(|it| it.number);
+                let current = self.sessions.number(client);
                 if current.is_some_and(|current| current <= number) {
                     self.end(client, End::Refused);
                 }
@@ -430,7 +355,7 @@ impl Agent {
     }
 
     fn link_frame(&mut self, client: ClientId, frame: &[u8]) {
-        let Some(session) = self.sessions.get_mut(&client) else {
+        let Some(session) = self.sessions.get_mut(client) else {
             return;
         };
         if session_of(frame) != Some(session.number) {
@@ -444,7 +369,7 @@ impl Agent {
             self.intake.lease(client, echo + LEASE);
         }
         while let Some(message) =
-            (self.sessions.get_mut(&client)).and_then(|it| it.link.poll_message())
+            (self.sessions.get_mut(client)).and_then(|it| it.link.poll_message())
         {
             match from_bytes::<ToAgent>(&message) {
                 Some(message) => self.hear(client, message),
@@ -483,7 +408,7 @@ impl Agent {
                 .verdict(client, delivery, is_granted, clock::now()),
             ToAgent::Recall { piece } => {
                 self.intake.recall(client, piece, clock::now());
-                self.work.remove(&(client, piece));
+                self.taken.remove(client, piece);
             }
             ToAgent::Cancel { piece, kill } => {
                 let how = if kill {
@@ -491,7 +416,7 @@ impl Agent {
                 } else {
                     Cancel::Cooperative
                 };
-                let Some(work) = self.work.get_mut(&(client, piece)) else {
+                let Some(work) = self.taken.get_mut(client, piece) else {
                     return;
                 };
                 work.cancel(how);
@@ -502,7 +427,7 @@ impl Agent {
                 }
             }
             ToAgent::Room { piece, values } => {
-                if let Some(work) = self.work.get_mut(&(client, piece)) {
+                if let Some(work) = self.taken.get_mut(client, piece) {
                     work.add_room(values);
                 }
                 self.take_values(client, piece);
@@ -512,46 +437,33 @@ impl Agent {
                 part,
                 is_last,
             } => {
-                if let Some(session) = self.sessions.get_mut(&client) {
-                    let bytes = session.bodies.entry(piece).or_default();
-                    bytes.extend_from_slice(&part.0);
-                }
-                if is_last {
-                    self.body(client, piece);
+                let session = self.sessions.get_mut(client);
+                let bytes = session.and_then(|it| it.add_body(piece, &part.0, is_last));
+                if let (Some(bytes), Some(work)) = (bytes, self.taken.get_mut(client, piece)) {
+                    work.set_chunk(bytes);
+                    self.start(client, piece);
                 }
             }
             ToAgent::Content { id, part, is_last } => {
-                if let Some(session) = self.sessions.get_mut(&client) {
-                    let bytes = session.contents.entry(id).or_default();
-                    bytes.extend_from_slice(&part.0);
-                }
-                if is_last {
-                    self.content(client, id);
+                let session = self.sessions.get_mut(client);
+                let bytes = session.and_then(|it| it.add_content(id, &part.0, is_last));
+                if bytes.is_some() {
+                    self.content(client, id, bytes);
                 }
             }
-            ToAgent::NoContent(id) => self.content(client, id),
+            ToAgent::NoContent(id) => self.content(client, id, None),
             ToAgent::Report { ticket, dump } => self.make_report(client, ticket, dump),
             ToAgent::Bye => self.end(client, End::Dead),
         }
     }
 
-    /// All of a piece has come that was too large for the queue.
-    fn body(&mut self, client: ClientId, piece: PieceId) {
-        let session = self.sessions.get_mut(&client);
-        let bytes = session.and_then(|it| it.bodies.remove(&piece));
-        if let (Some(bytes), Some(work)) = (bytes, self.work.get_mut(&(client, piece))) {
-            work.set_chunk(bytes);
-            self.start(client, piece);
-        }
-    }
-
     /// All of a value has come, or it does not come for the piece that it was asked for.
-    fn content(&mut self, client: ClientId, id: ContentId) {
-        let Some(session) = self.sessions.get_mut(&client) else {
+    fn content(&mut self, client: ClientId, id: ContentId, bytes: Option<Vec<u8>>) {
+        let Some(session) = self.sessions.get_mut(client) else {
             return;
         };
-        let asker = session.asked_for.remove(&id);
-        if let Some(bytes) = session.contents.remove(&id)
+        let asker = session.was_asked_for(id);
+        if let Some(bytes) = bytes
             && let Ok(content) = BroadcastContent::new(&bytes)
             && content.id() == id
         {
@@ -561,16 +473,13 @@ impl Agent {
         let is_there = self.contents.get(&id).is_some();
         let mut ready = Vec::new();
         let mut waiting = Vec::new();
-        for ((of, piece), work) in &mut self.work {
-            if *of != client {
-                continue;
-            }
-            if is_there || Some(*piece) == asker {
+        for (piece, work) in self.taken.of(client) {
+            if is_there || Some(piece) == asker {
                 if work.has_come(id, is_there) {
-                    ready.push(*piece);
+                    ready.push(piece);
                 }
             } else if work.needs(id) {
-                waiting.push(*piece);
+                waiting.push(piece);
             }
         }
         for piece in ready {
@@ -583,14 +492,11 @@ impl Agent {
     }
 
     /// Asks the client for these values, but for those that are on their way.
-    fn need(&mut self, client: ClientId, piece: PieceId, mut contents: Vec<ContentId>) {
-        let Some(session) = self.sessions.get_mut(&client) else {
+    fn need(&mut self, client: ClientId, piece: PieceId, contents: Vec<ContentId>) {
+        let Some(session) = self.sessions.get_mut(client) else {
             return;
         };
-        contents.retain(|id| !session.asked_for.contains_key(id));
-        session
-            .asked_for
-            .extend(contents.iter().map(|id| (*id, piece)));
+        let contents = session.ask_for(piece, contents);
         if !contents.is_empty() {
             self.say(client, Lane::Control, &ToClient::Need { piece, contents });
         }
@@ -619,7 +525,7 @@ impl Agent {
 
     /// A client welcomes this agent, and says what its workers are to be.
     fn welcomed(&mut self, client: ClientId, options: WorkerOptions, captures: Captures) {
-        let Some(session) = self.sessions.get_mut(&client) else {
+        let Some(session) = self.sessions.get_mut(client) else {
             return;
         };
         if std::mem::replace(&mut session.is_welcome, true) {
@@ -627,7 +533,7 @@ impl Agent {
         }
         session.options = Some((options, captures));
         self.host_client(client);
-        let session = self.sessions.get(&client);
+        let session = self.sessions.get(client);
         if let Some((options, _)) = session.and_then(|it| it.options.as_ref()) {
             let contents = options.missing();
             self.need(client, 0, contents);
@@ -636,7 +542,7 @@ impl Agent {
 
     /// Has a pool for this client, if everything is there that its options mean.
     fn host_client(&mut self, client: ClientId) {
-        let Some(session) = self.sessions.get_mut(&client) else {
+        let Some(session) = self.sessions.get_mut(client) else {
             return;
         };
         let Some((mut options, captures)) = session.options.take() else {
@@ -653,8 +559,7 @@ impl Agent {
         }
         session.is_hosted = true;
         self.host.welcome(client, options, captures);
-        let of_client = self.work.keys().filter(|(of, _)| *of == client);
-        let pieces: Vec<PieceId> = of_client.map(|(_, piece)| *piece).collect();
+        let pieces: Vec<PieceId> = self.taken.of(client).map(|(piece, _)| piece).collect();
         for piece in pieces {
             self.start(client, piece);
         }
@@ -668,16 +573,13 @@ impl Agent {
             // A client was asked, and is not there.
             if is_unheard(message)
                 && let Ok(client) = u64::from_str_radix(client, 16)
-                && let Some(session) = self.sessions.get_mut(&client)
             {
-                session.gone_since.get_or_insert_with(clock::now);
+                self.sessions.is_gone(client, clock::now());
             }
             return;
         }
-        match self.pulls.given(message) {
-            Given::Delivery { time } => self.delivery(time, message),
-            Given::Over { is_refused: true } => self.pull_at = clock::now() + AGAIN,
-            Given::Over { is_refused: false } | Given::Nothing => {}
+        if let Given::Delivery { time } = self.pulling.given(message, clock::now()) {
+            self.delivery(time, message);
         }
     }
 
@@ -692,9 +594,6 @@ impl Agent {
             return;
         };
         self.meet(client);
-        let key = (client, delivery.id);
-        self.acknowledgements
-            .insert(key, acknowledgement.to_string());
         let arrival = Arrival {
             client,
             delivery: delivery.id,
@@ -703,19 +602,16 @@ impl Agent {
             has_last_attempt: delivery.pieces.iter().any(|it| it.is_last_attempt),
             time,
         };
-        for piece in delivery.pieces {
-            let work = Work::waiting(piece.chunk.map(|it| it.0));
-            self.work.entry((client, piece.id)).or_insert(work);
-        }
+        self.taken.add(client, delivery, acknowledgement);
         self.intake.arrived(arrival, clock::now());
     }
 
     /// Begins a piece, if everything is there that it needs.
     fn start(&mut self, client: ClientId, piece: PieceId) {
-        let Some(work) = self.work.get_mut(&(client, piece)) else {
+        let Some(work) = self.taken.get_mut(client, piece) else {
             return;
         };
-        let is_hosted = self.sessions.get(&client).is_some_and(|it| it.is_hosted);
+        let is_hosted = self.sessions.get(client).is_some_and(|it| it.is_hosted);
         if !work.may_run() || work.has_begun() || !is_hosted {
             return;
         }
@@ -728,7 +624,7 @@ impl Agent {
         };
         let missing = chunk.missing();
         let needed = self.contents.provide(&mut chunk, &missing);
-        let work = self.work.get_mut(&(client, piece)).expect("it is there");
+        let work = self.taken.get_mut(client, piece).expect("it is there");
         // What the client has no more is an error of each item that means it.
         if !needed.is_empty() && !work.lacks_values() {
             work.wait_for(chunk, needed.iter().copied().collect());
@@ -739,7 +635,7 @@ impl Agent {
 
     fn begin(&mut self, client: ClientId, piece: PieceId, chunk: EncodedChunk) {
         let reports = self.reports.clone();
-        let number = self.sessions.get(&client).map_or(0, |it| it.number);
+        let number = self.sessions.get(client).map_or(0, |it| it.number);
         let indices = chunk.first_index()..chunk.first_index() + chunk.count();
         let emits = chunk.options().emits;
         let sent: Vec<_> = chunk.contents().iter().map(BroadcastContent::id).collect();
@@ -754,7 +650,7 @@ impl Agent {
         };
         match self.host.begin(client, chunk, sink) {
             Ok(running) => {
-                let work = self.work.get_mut(&(client, piece)).expect("it is there");
+                let work = self.taken.get_mut(client, piece).expect("it is there");
                 work.run(running, indices, emits, sent);
                 self.take_values(client, piece);
             }
@@ -766,7 +662,7 @@ impl Agent {
     fn fail(&mut self, client: ClientId, piece: PieceId, error: TaskError) {
         let error = error.with_machine(&self.machine);
         self.say(client, Lane::Data, &ToClient::Failed { piece, error });
-        self.work.remove(&(client, piece));
+        self.taken.remove(client, piece);
         self.intake.ended(client, piece, clock::now());
     }
 
@@ -783,11 +679,11 @@ impl Agent {
                     piece,
                     batch,
                 } => {
-                    let current = self.sessions.get(&client).map(|it| it.number);
+                    let current = self.sessions.number(client);
                     if current != Some(session) {
                         continue;
                     }
-                    if let Some(work) = self.work.get_mut(&(client, piece)) {
+                    if let Some(work) = self.taken.get_mut(client, piece) {
                         work.add_outcomes(batch);
                         if touched.last() != Some(&(client, piece)) {
                             touched.push((client, piece));
@@ -818,8 +714,8 @@ impl Agent {
     fn take_values(&mut self, client: ClientId, piece: PieceId) {
         let reports = self.reports.clone();
         while let Some(value) = self
-            .work
-            .get_mut(&(client, piece))
+            .taken
+            .get_mut(client, piece)
             .and_then(|it| it.next_value(&reports, client, piece))
         {
             self.send_contents(client, piece, value.contents());
@@ -833,8 +729,8 @@ impl Agent {
         for content in contents {
             let id = content.id();
             let is_known = self
-                .work
-                .get(&(client, piece))
+                .taken
+                .get(client, piece)
                 .is_some_and(|it| it.has_sent(id));
             if !is_known {
                 let bytes = Blob(content.bytes().to_vec());
@@ -844,73 +740,42 @@ impl Agent {
     }
 
     fn send_outcomes(&mut self, client: ClientId, piece: PieceId) {
-        while let Some(batch) = (self.work.get_mut(&(client, piece))).and_then(Work::next_outcomes)
-        {
+        while let Some(batch) = (self.taken.get_mut(client, piece)).and_then(Work::next_outcomes) {
             self.send_contents(client, piece, batch.contents());
             self.say(client, Lane::Data, &ToClient::Outcomes { piece, batch });
         }
-        let work = self.work.get(&(client, piece));
+        let work = self.taken.get(client, piece);
         if work.is_some_and(Work::is_through) {
-            self.work.remove(&(client, piece));
+            self.taken.remove(client, piece);
             self.intake.ended(client, piece, clock::now());
         }
     }
 
     fn say(&mut self, client: ClientId, lane: Lane, message: &ToClient) {
-        if let Some(session) = self.sessions.get_mut(&client) {
-            session.link.send(lane, to_bytes(message));
-        }
+        self.sessions.say(client, lane, message);
     }
 
     fn end(&mut self, client: ClientId, end: End) {
         if end == End::Dead {
-            self.sessions.remove(&client);
+            self.sessions.remove(client);
             self.host.forget(client);
-            self.drop_work(client);
+            self.taken.kill_all(client);
             if self.sessions.is_empty() {
                 // Whoever comes next may need others.
                 self.contents = Contents::default();
             }
         } else {
-            self.drop_running(client);
+            self.taken.kill_running(client);
             self.open(client);
         }
         self.intake.end(client, end, clock::now());
     }
 
-    fn drop_work(&mut self, client: ClientId) {
-        let of_client = self.work.extract_if(|(of, _), _| *of == client);
-        for (_, work) in of_client {
-            work.cancel(Cancel::Kill);
-        }
-    }
-
-    /// Kills what runs, but keeps what waits to be allowed.
-    fn drop_running(&mut self, client: ClientId) {
-        let of_client = self
-            .work
-            .extract_if(|(of, _), work| *of == client && work.may_run());
-        for (_, work) in of_client {
-            work.cancel(Cancel::Kill);
-        }
-    }
-
     fn tick(&mut self) {
         let now = clock::now();
         self.intake.expire(now);
-        let mut dead = Vec::new();
-        for (client, session) in &mut self.sessions {
-            let works = self.intake.works_for(*client) || !session.is_welcome;
-            if now >= session.ask_at(works) {
-                session.asked = now;
-                session.link.ask();
-            }
-            let is_gone = session.gone_since.is_some_and(|at| now > at + DEAD_AFTER);
-            let never_came = !session.is_welcome && now > session.opened + LEASE;
-            if is_gone || never_came && session.gone_since.is_some() {
-                dead.push(*client);
-            }
-        }
+        let intake = &self.intake;
+        let dead = (self.sessions).tick(now, |client| intake.works_for(client));
         for client in dead {
             self.end(client, End::Dead);
         }
@@ -919,15 +784,6 @@ impl Agent {
         } else if !self.is_leaving && self.idle.is_some_and(|idle| now >= self.idle_since + idle) {
             self.start_leaving();
         }
-    }
-
-    /// How many deliveries are to be asked for.
-    fn wants(&self) -> usize {
-        let backlog: usize = self.sessions.values().map(|it| it.link.backlog()).sum();
-        if backlog > BACKLOG {
-            return 0;
-        }
-        self.intake.free().saturating_sub(self.pulls.open())
     }
 
     async fn act(&mut self) {
@@ -943,12 +799,10 @@ impl Agent {
                 }
                 Action::Return { client, delivery } => {
                     self.say(client, Lane::Control, &ToClient::Returned { delivery });
-                    let intake = &self.intake;
-                    self.work
-                        .retain(|(of, piece), _| *of != client || intake.has(*of, *piece));
+                    self.taken.forget_returned(client, &self.intake);
                 }
                 Action::Acknowledge { client, delivery } => {
-                    if let Some(subject) = self.acknowledgements.remove(&(client, delivery)) {
+                    if let Some(subject) = self.taken.acknowledge(client, delivery) {
                         self.connection.send(subject, Vec::new()).await;
                     }
                 }
@@ -964,13 +818,13 @@ impl Agent {
                         .await;
                 }
                 Action::Run { client, piece } => {
-                    if let Some(work) = self.work.get_mut(&(client, piece)) {
+                    if let Some(work) = self.taken.get_mut(client, piece) {
                         work.allow();
                     }
                     self.start(client, piece);
                 }
                 Action::Discard { client, piece } | Action::Kill { client, piece } => {
-                    if let Some(work) = self.work.remove(&(client, piece)) {
+                    if let Some(work) = self.taken.remove(client, piece) {
                         work.cancel(Cancel::Kill);
                     }
                 }
@@ -978,25 +832,21 @@ impl Agent {
                     self.say(client, Lane::Control, &ToClient::Kept(epoch));
                 }
                 Action::End { client } => {
-                    if let Some(session) = self.sessions.get(&client)
+                    if let Some(session) = self.sessions.get(client)
                         && session.is_welcome
                     {
-                        self.drop_running(client);
+                        self.taken.kill_running(client);
                         self.open(client);
                     }
-                    // Of what waited to be allowed, some may have been given back.
-                    let intake = &self.intake;
-                    self.work
-                        .retain(|(of, piece), _| *of != client || intake.has(*of, *piece));
-                    self.acknowledgements
-                        .retain(|(of, delivery), _| *of != client || intake.holds(*of, *delivery));
+                    self.taken.forget_ended(client, &self.intake);
                 }
             }
         }
         self.send_frames().await;
-        if self.connection.is_up() && clock::now() >= self.pull_at {
-            for _ in 0..self.wants() {
-                let request = self.pulls.ask();
+        if self.connection.is_up() {
+            let (free, backlog) = (self.intake.free(), self.sessions.backlog());
+            let requests = self.pulling.requests(free, backlog, clock::now());
+            for request in requests {
                 let subject = self.subjects.pull();
                 self.connection.request(subject, "p", request).await;
             }
@@ -1008,9 +858,9 @@ impl Agent {
             return;
         }
         let now = clock::now();
-        for (client, session) in &mut self.sessions {
+        for (client, session) in self.sessions.all_mut() {
             while let Some(frame) = session.link.poll_frame(now) {
-                let subject = self.subjects.to_client(*client, self.id);
+                let subject = self.subjects.to_client(client, self.id);
                 let token = format!("c{client:x}");
                 let frame = Envelope::frame(&frame);
                 self.connection.request(subject, &token, frame).await;

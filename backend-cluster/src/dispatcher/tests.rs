@@ -216,6 +216,20 @@ fn a_queue_that_may_have_forgotten_decides_nothing() {
 }
 
 #[test]
+fn who_could_not_be_reached_is_waited_for_in_another_connection() {
+    let mut dispatcher = dispatcher(&[1]);
+    publish(&mut dispatcher);
+    dispatcher.unreachable(DEAD);
+    dispatcher.reconnected();
+    dispatcher.has_queue();
+    assert!(!dispatcher.is_unreachable(DEAD));
+    dispatcher.kept(OTHER, dispatcher.epoch());
+    // It may have begun it, and say so now.
+    assert_eq!(publish(&mut dispatcher), []);
+    assert!(dispatcher.begun(DEAD, 1));
+}
+
+#[test]
 fn what_may_run_twice_does_not_travel_with_what_must_not() {
     let mut dispatcher = dispatcher(&[0]);
     dispatcher.durations.note(7, 1);
