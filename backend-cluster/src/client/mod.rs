@@ -1,5 +1,6 @@
 //! The client: a thread that has the connection, and does what the dispatcher says.
 
+mod calls;
 mod command;
 mod envelope;
 mod gathering;
@@ -16,22 +17,17 @@ mod timeouts;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use async_nats::{Event, Message, Subscriber};
 use futures_util::StreamExt;
-use procpool_core::{
-    BroadcastContent, CallId, Completion, Dump, EncodedChunk, Outcome, OutcomeBatch, TaskError,
-    TaskErrorKind,
-};
+use procpool_core::{BroadcastContent, Dump, TaskError, TaskErrorKind};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
+use self::calls::Calls;
 pub(crate) use self::command::Command;
 pub(crate) use self::envelope::Envelope;
 use self::gathering::{Gathered, Gatherings};
-use self::job::{Job, Outcomes};
-use self::jobs::Jobs;
 use self::printer::Printer;
 use self::publishing::{PublishError, Publishing};
 use self::sessions::{ASK_EVERY, Belongs, Key, Sessions};
@@ -39,10 +35,10 @@ pub(crate) use self::settings::Settings;
 pub(crate) use self::shared::{Shared, THREAD};
 use self::timeouts::{Situation, Timeouts};
 use crate::clock::{self, sleep_until};
-use crate::dispatcher::{Action, Dispatcher, JobId, Loss, Verdict};
+use crate::dispatcher::Action;
 use crate::link::{Lane, Limits, session_of};
 use crate::message::{
-    AgentCard, Blob, ClientId, Delivery, DeliveryId, Piece, PieceId, ToAgent, ToClient, from_bytes,
+    AgentCard, ClientId, Delivery, DeliveryId, Piece, PieceId, ToAgent, ToClient, from_bytes,
     to_bytes,
 };
 use crate::nats::{Connection, Subjects, is_unheard, last_number, make_queue};
@@ -65,15 +61,13 @@ pub(crate) struct Client {
     connections: u64,
     timeouts: Timeouts,
     publishing: Publishing,
-    dispatcher: Dispatcher,
-    jobs: Jobs,
+    calls: Calls,
     /// When inputs are to be asked.
     ask_inputs_at: Option<Duration>,
     sessions: Sessions,
     shared: Arc<Shared>,
     commands: UnboundedSender<Command>,
     is_closing: bool,
-    is_joined: bool,
     is_over: bool,
     /// Where it is said that the pool is ready, or why there is none.
     ready: Option<Ready>,
@@ -87,19 +81,6 @@ pub(crate) struct Client {
 
 /// Tells who builds a pool.
 pub(crate) type Ready = std::sync::mpsc::Sender<Result<(), String>>;
-
-/// Says that an item's reader may have made room.
-struct RoomWaker {
-    job: JobId,
-    commands: UnboundedSender<Command>,
-}
-
-impl Wake for RoomWaker {
-    fn wake(self: Arc<Self>) {
-        // Without a thread there is nobody to tell.
-        let _ = self.commands.send(Command::Room(self.job));
-    }
-}
 
 /// The subscriptions of a client.
 pub(crate) struct Subscriptions {
@@ -146,14 +127,12 @@ impl Client {
             connections: 0,
             timeouts,
             publishing: Publishing::default(),
-            dispatcher: Dispatcher::new(),
-            jobs: Jobs::default(),
+            calls: Calls::new(shared.clone()),
             ask_inputs_at: None,
             sessions: Sessions::new(clock::now()),
             shared,
             commands,
             is_closing: false,
-            is_joined: false,
             is_over: false,
             ready: Some(ready),
             is_queue_new: false,
@@ -223,7 +202,7 @@ impl Client {
             self.act().await;
             self.shared.ask_inputs(false);
             // What is tried again is a command first.
-            self.is_over |= self.is_closing && self.jobs.is_empty() && commands.is_empty();
+            self.is_over |= self.is_closing && self.calls.is_empty() && commands.is_empty();
         }
         self.leave().await;
         commands.close();
@@ -236,10 +215,10 @@ impl Client {
 
     /// When there is something to do though nothing has happened.
     fn next_wake(&self) -> Option<Duration> {
-        let busy = !self.jobs.is_empty();
+        let busy = !self.calls.is_empty();
         let now = clock::now();
         let tick = busy.then(|| now + ASK_EVERY / 2);
-        let times = tick.into_iter().chain(self.jobs.next_time());
+        let times = tick.into_iter().chain(self.calls.next_time());
         times
             .chain(self.sessions.next_timer())
             .chain(self.ask_inputs_at)
@@ -286,7 +265,7 @@ impl Client {
         self.connections += 1;
         self.timeouts.reconnected();
         self.publishing.reconnected();
-        self.dispatcher.reconnected();
+        self.calls.dispatcher.reconnected();
         self.agents_changed();
         self.sessions.reconnected();
         self.make_queue();
@@ -298,7 +277,7 @@ impl Client {
         match event {
             // If there is another one already, this is old news, and must not stop anything.
             Some(Event::Disconnected) if !self.connection.is_up() => {
-                self.dispatcher.disconnected();
+                self.calls.dispatcher.disconnected();
                 self.timeouts.disconnected(clock::now());
             }
             Some(Event::ServerError(error)) => {
@@ -315,9 +294,12 @@ impl Client {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit { chunk, completion } => self.submit(chunk, completion),
-            Command::Cancel { call, kill } => self.cancel(call, kill),
-            Command::Room(job) => self.emit(job),
+            Command::Submit { chunk, completion } => self.calls.submit(chunk, completion),
+            Command::Cancel { call, kill } => self.calls.cancel(call, kill),
+            Command::Room(job) => {
+                let rooms = self.calls.emit(job);
+                self.say_rooms(rooms);
+            }
             // The server that has said it is gone.
             Command::Made { connection, .. } if connection != self.connections => {
                 self.publishing.made(false);
@@ -332,7 +314,7 @@ impl Client {
                 }
                 self.publishing.made(true);
                 self.is_queue_new |= is_new;
-                self.dispatcher.has_queue();
+                self.calls.dispatcher.has_queue();
                 if let Some(ready) = self.ready.take() {
                     // Who has built the pool waits for that.
                     let _ = ready.send(Ok(()));
@@ -352,21 +334,16 @@ impl Client {
             Command::Published(Err(text)) => self.timeouts.refused(&text),
             Command::Dump(sender) => self.gather(Gathered::Dump(Dump::default(), sender)),
             Command::Stats(sender) => {
-                let stats = self.shared.stats(self.dispatcher.waiting());
+                let stats = self.shared.stats(self.calls.dispatcher.waiting());
                 self.gather(Gathered::Stats(Box::new(stats), sender));
             }
             Command::AskInputs => {
                 self.ask_inputs_at = Some(clock::now() + ASK_INPUTS_AFTER);
             }
             Command::Close => self.is_closing = true,
-            Command::Join => {
-                self.is_joined = true;
-                for (_, job) in self.jobs.all().filter(|(_, it)| it.emits) {
-                    job.completion.keep_unread();
-                }
-            }
+            Command::Join => self.calls.join(),
             Command::Terminate => {
-                self.finish_all(&terminated());
+                self.calls.finish_all(&terminated());
                 self.is_over = true;
             }
             Command::ServerEnded(status) => {
@@ -378,84 +355,6 @@ impl Client {
                 }
             }
         }
-    }
-
-    fn submit(&mut self, chunk: EncodedChunk, completion: Completion) {
-        if completion.is_abandoned() {
-            self.shared.chunk_ended();
-            completion.finish(&cancelled());
-            return;
-        }
-        let it = Job::new(chunk, completion, clock::now());
-        if self.is_joined && it.emits {
-            it.completion.keep_unread();
-        }
-        let is_delayed = it.due.is_some();
-        let job = self.jobs.add(it);
-        if is_delayed {
-            // It keeps no worker.
-            self.shared.chunk_ended();
-        } else {
-            self.dispatch(job);
-        }
-    }
-
-    fn dispatch(&mut self, job: JobId) {
-        if let Some(it) = self.jobs.get(job) {
-            self.dispatcher
-                .submit(job, it.completion.indices(), it.terms());
-        }
-    }
-
-    /// The job is not delayed any more. Says whether it was.
-    fn undelay(&mut self, job: JobId) -> bool {
-        let was_delayed = self.jobs.undelay(job);
-        if was_delayed {
-            self.shared.chunk_begins();
-        }
-        was_delayed
-    }
-
-    /// What of the job has not begun gets this error. What has begun goes on.
-    fn withdraw(&mut self, job: JobId, error: &TaskError) {
-        if self.undelay(job)
-            && let Some(it) = self.jobs.get(job)
-        {
-            let items = it.completion.indices();
-            return self.fail(job, items, error);
-        }
-        for items in self.dispatcher.withdraw(job) {
-            self.fail(job, items, error);
-        }
-    }
-
-    fn cancel(&mut self, call: CallId, kill: bool) {
-        for job in self.jobs.of_call(call) {
-            self.withdraw(job, &cancelled());
-            for items in self.dispatcher.cancel(job, kill) {
-                self.fail(job, items, &cancelled());
-            }
-        }
-    }
-
-    /// These items end with this error.
-    fn fail(&mut self, job: JobId, items: std::ops::Range<usize>, error: &TaskError) {
-        let batch = OutcomeBatch::failed(items, error.clone());
-        self.deliver(job, Outcomes::Batch(batch));
-    }
-
-    fn deliver(&mut self, job: JobId, outcomes: Outcomes) {
-        let it = self.jobs.get_mut(job);
-        if it.is_some_and(|it| it.deliver(outcomes)) {
-            self.forget(job);
-        }
-    }
-
-    fn forget(&mut self, job: JobId) {
-        if self.jobs.remove(job).is_some() {
-            self.shared.chunk_ended();
-        }
-        self.dispatcher.forget(job);
     }
 
     /// The server does not do what this needs.
@@ -474,40 +373,7 @@ impl Client {
     /// Whatever has no outcome fails so.
     fn fail_all(&mut self, text: &str) {
         let error = TaskError::other(TaskErrorKind::Launch, text);
-        self.finish_all(&error);
-    }
-
-    fn finish_all(&mut self, error: &TaskError) {
-        let jobs: Vec<JobId> = self.jobs.all().map(|(job, _)| job).collect();
-        for job in jobs {
-            self.undelay(job);
-            if let Some(it) = self.jobs.remove(job) {
-                self.shared.chunk_ended();
-                it.completion.finish(error);
-            }
-            self.dispatcher.forget(job);
-        }
-    }
-
-    /// Gives emitted values to their reader, as far as there is room.
-    fn emit(&mut self, job: JobId) {
-        let waker = Waker::from(Arc::new(RoomWaker {
-            job,
-            commands: self.commands.clone(),
-        }));
-        let mut context = Context::from_waker(&waker);
-        let Some(it) = self.jobs.get_mut(job) else {
-            return;
-        };
-        while let Some(piece) = it.emit(&mut context) {
-            if let Some(key) = self.dispatcher.agent_of(piece) {
-                let room = ToAgent::Room { piece, values: 1 };
-                self.sessions.say(key, Lane::Control, &room);
-            }
-        }
-        if let Some(outcomes) = it.take_last() {
-            self.deliver(job, outcomes);
-        }
+        self.calls.finish_all(&error);
     }
 
     /// A frame of an agent's.
@@ -543,7 +409,7 @@ impl Client {
         if session.link.receive(frame, now).is_err() {
             return self.give_up(key);
         }
-        if self.dispatcher.reachable(key) {
+        if self.calls.dispatcher.reachable(key) {
             self.agents_changed();
         }
         while let Some(message) = self
@@ -564,41 +430,26 @@ impl Client {
             return;
         };
         self.gatherings.forget(key);
-        self.dispatcher.given_up(key, session.link.has_gap());
-        self.lose();
-        let dispatcher = &self.dispatcher;
+        self.calls.dispatcher.given_up(key, session.link.has_gap());
+        self.calls.lose(|key| self.sessions.lost_machine(key));
+        let dispatcher = &self.calls.dispatcher;
         self.sessions.retain_lost(|key| dispatcher.doubts(key));
         self.agents_changed();
     }
 
-    /// Hands out what the dispatcher says is lost with an agent.
-    fn lose(&mut self) {
-        while let Some(Loss {
-            agent,
-            job,
-            items,
-            attempts,
-        }) = self.dispatcher.poll_loss()
-        {
-            let mut error = TaskError::other(
-                TaskErrorKind::WorkerLost,
-                "the agent that ran it was lost: it has died, or nothing was heard of it",
-            );
-            if let Some(machine) = self.sessions.lost_machine(agent) {
-                error = error.with_machine(machine);
-            }
-            let losses = attempts.saturating_sub(1);
-            for index in items {
-                let lost = Outcome::from(error.clone()).with_losses(losses);
-                self.deliver(job, Outcomes::One(index, lost));
-            }
+    /// Agents may send so many more values.
+    fn say_rooms(&mut self, rooms: Vec<(Key, PieceId)>) {
+        for (key, piece) in rooms {
+            let room = ToAgent::Room { piece, values: 1 };
+            self.sessions.say(key, Lane::Control, &room);
         }
     }
 
     fn agents_changed(&self) {
-        let is_there = |key| !self.dispatcher.is_unreachable(key);
+        let is_there = |key| !self.calls.dispatcher.is_unreachable(key);
         let agents = self.sessions.infos(is_there);
-        self.shared.set_agents(agents, self.dispatcher.slots());
+        self.shared
+            .set_agents(agents, self.calls.dispatcher.slots());
     }
 
     /// What an agent says.
@@ -606,13 +457,13 @@ impl Client {
         match message {
             ToClient::Hello { card, connection } => self.welcome(key, card, connection),
             ToClient::Sync { connection } => {
-                let epoch = self.dispatcher.epoch();
+                let epoch = self.calls.dispatcher.epoch();
                 self.sessions
                     .say(key, Lane::Control, &ToAgent::Synced { epoch, connection });
             }
-            ToClient::Kept(epoch) => self.dispatcher.kept(key, epoch),
+            ToClient::Kept(epoch) => self.calls.dispatcher.kept(key, epoch),
             ToClient::Ask { delivery, time } => {
-                let is_granted = self.dispatcher.asked(key, delivery, time);
+                let is_granted = self.calls.dispatcher.asked(key, delivery, time);
                 let verdict = ToAgent::Verdict {
                     delivery,
                     is_granted,
@@ -620,7 +471,7 @@ impl Client {
                 self.sessions.say(key, Lane::Control, &verdict);
             }
             ToClient::Begun { delivery } => {
-                if !self.dispatcher.begun(key, delivery) {
+                if !self.calls.dispatcher.begun(key, delivery) {
                     let verdict = ToAgent::Verdict {
                         delivery,
                         is_granted: false,
@@ -628,31 +479,27 @@ impl Client {
                     self.sessions.say(key, Lane::Control, &verdict);
                 }
             }
-            ToClient::Returned { delivery } => self.dispatcher.refused(delivery),
+            ToClient::Returned { delivery } => self.calls.dispatcher.refused(delivery),
             ToClient::Fetch { piece } => {
-                if let Some(chunk) = self.encode(piece)
+                if let Some(chunk) = self.calls.encode(piece)
                     && let Some(session) = self.sessions.get_mut(key)
                 {
                     session.outbox.add_body(piece, chunk.0);
                 }
             }
             ToClient::Need { piece, contents } => self.provide(key, piece, &contents),
-            ToClient::Outcomes { piece, batch } => self.outcomes(key, piece, batch),
-            ToClient::Failed { piece, error } => {
-                if let Some((job, ranges)) = self.dispatcher.failed(key, piece) {
-                    for items in ranges {
-                        self.fail(job, items, &error);
-                    }
-                }
+            ToClient::Outcomes { piece, batch } => {
+                let session = self.sessions.get_mut(key);
+                // Also those of a call that nobody waits for any more.
+                let contents = session.map(|it| std::mem::take(&mut it.contents));
+                let contents = contents.unwrap_or_default();
+                self.calls.outcomes(key, piece, batch, &contents);
             }
+            ToClient::Failed { piece, error } => self.calls.failed(key, piece, &error),
             ToClient::Value { piece, value } => {
-                let value = self.with_contents(key, piece, value);
-                if let Some(job) = self.dispatcher.emitted(key, piece)
-                    && let Some(it) = self.jobs.get_mut(job)
-                {
-                    it.values.push_back((piece, value));
-                    self.emit(job);
-                }
+                let contents = self.sessions.get(key).map(|it| &it.contents);
+                let rooms = self.calls.value(key, piece, value, contents);
+                self.say_rooms(rooms);
             }
             ToClient::Content { id, bytes } => {
                 if let Ok(content) = BroadcastContent::new(&bytes.0)
@@ -663,7 +510,7 @@ impl Client {
                 }
             }
             ToClient::Leaving => {
-                self.dispatcher.leaving(key);
+                self.calls.dispatcher.leaving(key);
                 if let Some(session) = self.sessions.get_mut(key) {
                     session.is_leaving = true;
                 }
@@ -695,7 +542,7 @@ impl Client {
         let dump = matches!(so_far, Gathered::Dump(..));
         let sessions = self.sessions.all().filter(|(key, session)| {
             let is_there = session.card.is_some() && session.left_at.is_none();
-            is_there && !self.dispatcher.is_unreachable(*key)
+            is_there && !self.calls.dispatcher.is_unreachable(*key)
         });
         let asked: HashSet<Key> = sessions.map(|(key, _)| key).collect();
         let until = clock::now() + GATHER_LIMIT;
@@ -714,20 +561,15 @@ impl Client {
             }
             session.card = Some(card);
         }
-        let welcome = (self.settings).welcome(self.dispatcher.epoch(), connection);
+        let welcome = (self.settings).welcome(self.calls.dispatcher.epoch(), connection);
         self.sessions.say(key, Lane::Control, &welcome);
-        self.dispatcher.joined(key, slots);
+        self.calls.dispatcher.joined(key, slots);
         self.agents_changed();
     }
 
     /// The values that an agent needs for a piece.
     fn provide(&mut self, key: Key, piece: PieceId, ids: &[procpool_core::ContentId]) {
-        let of_job = self
-            .dispatcher
-            .piece(piece)
-            .and_then(|it| self.jobs.get(it.0))
-            .map(|it| it.chunk.contents())
-            .unwrap_or_default();
+        let of_job = self.calls.contents_of(piece);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -741,69 +583,6 @@ impl Client {
                 }
             }
         }
-    }
-
-    /// The outcome with the values that came before it.
-    fn with_contents(&self, key: Key, piece: PieceId, mut outcome: Outcome) -> Outcome {
-        let job = self.dispatcher.piece(piece).map(|it| it.0);
-        let completion = job.and_then(|job| Some(&self.jobs.get(job)?.completion));
-        if let (Some(completion), Some(session)) = (completion, self.sessions.get(key)) {
-            for id in completion.missing(&outcome) {
-                if let Some(content) = session.contents.get(&id) {
-                    outcome.provide(content);
-                }
-            }
-        }
-        outcome
-    }
-
-    fn outcomes(&mut self, key: Key, piece: PieceId, mut batch: OutcomeBatch) {
-        let job = self.dispatcher.piece(piece).map(|it| it.0);
-        let completion = job.and_then(|job| Some(&self.jobs.get(job)?.completion));
-        if let Some(session) = self.sessions.get_mut(key) {
-            let missing = completion.map(|it| it.missing_in(&batch));
-            for id in missing.into_iter().flatten() {
-                if let Some(content) = session.contents.get(&id) {
-                    batch.provide(content);
-                }
-            }
-            // Also those of a call that nobody waits for any more.
-            session.contents.clear();
-        }
-        let count = batch.indices().len();
-        let took = u64::try_from(batch.took().as_nanos()).unwrap_or(u64::MAX) / count as u64;
-        if batch.errors().next().is_none()
-            && let Some((job, losses)) = self.dispatcher.outcomes(key, piece, batch.indices(), took)
-        {
-            if losses == 0 {
-                return self.deliver(job, Outcomes::Batch(batch));
-            }
-            for (index, outcome) in batch.into_each() {
-                self.deliver(job, Outcomes::One(index, outcome.with_losses(losses)));
-            }
-            return;
-        }
-        for (index, outcome) in batch.into_each() {
-            let may_retry = outcome.error().is_some_and(|it| it.kind().is_retried());
-            match self.dispatcher.outcome(key, piece, index, may_retry, took) {
-                Verdict::Deliver { job, losses } => {
-                    self.deliver(job, Outcomes::One(index, outcome.with_losses(losses)));
-                }
-                Verdict::Retry | Verdict::Drop => {}
-            }
-        }
-    }
-
-    /// A piece as it travels.
-    fn encode(&self, piece: PieceId) -> Option<Blob> {
-        let (job, items, ..) = self.dispatcher.piece(piece)?;
-        let chunk = &self.jobs.get(job)?.chunk;
-        let part = if items.len() == chunk.count() {
-            chunk.clone()
-        } else {
-            chunk.part(items)
-        };
-        Some(Blob(part.with_retries(0).without_delay().to_bytes()))
     }
 
     /// An answer of the server's.
@@ -822,7 +601,7 @@ impl Client {
         match (token.as_bytes().first(), number) {
             // An agent was asked, and is not there.
             (Some(b'a'), Some(key)) if is_unheard(message) => {
-                if self.dispatcher.unreachable(key) {
+                if self.calls.dispatcher.unreachable(key) {
                     self.agents_changed();
                 }
                 // Nothing is lost for good: it may live.
@@ -834,13 +613,13 @@ impl Client {
                 }
                 if is_unheard(message) {
                     // There is no queue, and nothing in it.
-                    self.dispatcher.reconnected();
+                    self.calls.dispatcher.reconnected();
                     self.agents_changed();
                     self.make_queue();
                 } else if let Some(error) = PublishError::of(&message.payload) {
                     if error.is_full {
                         self.publishing.is_full(clock::now());
-                        self.dispatcher.refused(delivery);
+                        self.calls.dispatcher.refused(delivery);
                     } else {
                         self.fail_all(&format!("the queue refuses it: {}", error.text));
                     }
@@ -865,15 +644,7 @@ impl Client {
     /// What time brings.
     fn tick(&mut self) {
         let now = clock::now();
-        while let Some(job) = self.jobs.next_expired(now) {
-            let text = "the deadline of the call came before it could begin";
-            let error = TaskError::other(TaskErrorKind::DeadlineExceeded, text);
-            self.withdraw(job, &error);
-        }
-        while let Some(job) = self.jobs.next_due(now) {
-            self.shared.chunk_begins();
-            self.dispatch(job);
-        }
+        self.calls.tick(now);
         if self.ask_inputs_at.is_some_and(|at| at <= now) {
             self.ask_inputs_at = None;
             self.shared.ask_inputs(true);
@@ -881,17 +652,17 @@ impl Client {
         self.gatherings.expire(now);
         let is_up = self.connection.is_up();
         if is_up && self.publishing.take_late(now) {
-            self.dispatcher.raise();
+            self.calls.dispatcher.raise();
         }
-        let dispatcher = &self.dispatcher;
+        let dispatcher = &self.calls.dispatcher;
         let lost = (self.sessions).tick(now, is_up, |key| dispatcher.watches(key));
         for key in lost {
             self.give_up(key);
         }
         let situation = Situation {
             is_up,
-            waits: !self.jobs.is_empty(),
-            has_agents: self.dispatcher.slots() > 0,
+            waits: !self.calls.is_empty(),
+            has_agents: self.calls.dispatcher.slots() > 0,
         };
         if let Some(text) = self.timeouts.check(now, situation) {
             self.fail_all(&text);
@@ -904,7 +675,7 @@ impl Client {
             return;
         }
         let may_publish = self.publishing.is_open(clock::now());
-        while let Some(action) = self.dispatcher.poll_action(may_publish) {
+        while let Some(action) = self.calls.dispatcher.poll_action(may_publish) {
             match action {
                 Action::Publish {
                     delivery,
@@ -925,7 +696,7 @@ impl Client {
                 }
             }
         }
-        self.lose();
+        self.calls.lose(|key| self.sessions.lost_machine(key));
         let now = clock::now();
         for (key, session) in self.sessions.all_mut() {
             session.outbox.feed(&mut session.link);
@@ -943,10 +714,10 @@ impl Client {
         let mut bytes = 0;
         let mut sent = Vec::with_capacity(pieces.len());
         for id in pieces {
-            let Some((_, _, attempt, retries)) = self.dispatcher.piece(*id) else {
+            let Some((_, _, attempt, retries)) = self.calls.dispatcher.piece(*id) else {
                 continue;
             };
-            let Some(chunk) = self.encode(*id) else {
+            let Some(chunk) = self.calls.encode(*id) else {
                 continue;
             };
             bytes += chunk.0.len() + 64;
@@ -971,7 +742,7 @@ impl Client {
     /// Says goodbye.
     async fn leave(&mut self) {
         let error = TaskError::other(TaskErrorKind::Closed, "the pool is closed");
-        self.finish_all(&error);
+        self.calls.finish_all(&error);
         if self.connection.is_up() {
             let now = clock::now();
             for (_, session) in self.sessions.all_mut() {
@@ -991,10 +762,6 @@ impl Client {
 
 fn terminated() -> TaskError {
     TaskError::other(TaskErrorKind::Cancelled, "the pool was terminated")
-}
-
-fn cancelled() -> TaskError {
-    TaskError::other(TaskErrorKind::Cancelled, "the task was cancelled")
 }
 
 /// The next message of a subscription, if there is one.
