@@ -7,9 +7,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use procpool_core::{
-    ContentId, Dump, Outcome, OutcomeBatch, OutputLine, OutputStream, Stats, TaskError, WorkerInfo,
-    codec,
+    BroadcastContent, ContentId, Dump, Outcome, OutcomeBatch, OutputLine, OutputStream, Stats,
+    TaskError, WorkerInfo, codec,
 };
 use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -23,9 +24,26 @@ pub(crate) type DeliveryId = u64;
 /// The number of a piece. The same holds for it.
 pub(crate) type PieceId = u64;
 
-/// Bytes that are encoded as such, and not one by one.
+/// Bytes that are encoded as such, and not one by one. They may be a part of others, and are not
+/// copied for that.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct Blob(pub(crate) Vec<u8>);
+pub(crate) struct Blob(pub(crate) Bytes);
+
+/// A value, for as long as something of it is to be sent.
+struct Value(BroadcastContent);
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+impl Blob {
+    /// The bytes of a value where they are.
+    pub(crate) fn of_content(content: BroadcastContent) -> Self {
+        Self(Bytes::from_owner(Value(content)))
+    }
+}
 
 /// What travels through the queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -176,7 +194,7 @@ impl Line {
         Self {
             worker,
             is_stderr: line.stream() == OutputStream::Stderr,
-            bytes: Blob(line.bytes().to_vec()),
+            bytes: Blob(Bytes::copy_from_slice(line.bytes())),
             is_cut: line.is_cut(),
             dropped: line.dropped(),
         }
@@ -209,9 +227,9 @@ impl Serialize for Blob {
 
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
+        struct Read;
 
-        impl<'de> Visitor<'de> for Bytes {
+        impl<'de> Visitor<'de> for Read {
             type Value = Blob;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -219,11 +237,11 @@ impl<'de> Deserialize<'de> for Blob {
             }
 
             fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Blob, E> {
-                Ok(Blob(bytes.to_vec()))
+                Ok(Blob(Bytes::copy_from_slice(bytes)))
             }
 
             fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Blob, E> {
-                Ok(Blob(bytes))
+                Ok(Blob(bytes.into()))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Blob, A::Error> {
@@ -231,10 +249,10 @@ impl<'de> Deserialize<'de> for Blob {
                 while let Some(byte) = seq.next_element()? {
                     bytes.push(byte);
                 }
-                Ok(Blob(bytes))
+                Ok(Blob(bytes.into()))
             }
         }
 
-        deserializer.deserialize_byte_buf(Bytes)
+        deserializer.deserialize_byte_buf(Read)
     }
 }

@@ -440,7 +440,7 @@ impl Agent {
                 let session = self.sessions.get_mut(client);
                 let bytes = session.and_then(|it| it.add_body(piece, &part.0, is_last));
                 if let (Some(bytes), Some(work)) = (bytes, self.taken.get_mut(client, piece)) {
-                    work.set_chunk(bytes);
+                    work.set_chunk(bytes.into());
                     self.start(client, piece);
                 }
             }
@@ -733,7 +733,7 @@ impl Agent {
                 .get(client, piece)
                 .is_some_and(|it| it.has_sent(id));
             if !is_known {
-                let bytes = Blob(content.bytes().to_vec());
+                let bytes = Blob::of_content(content);
                 self.say(client, Lane::Data, &ToClient::Content { id, bytes });
             }
         }
@@ -862,7 +862,7 @@ impl Agent {
             while let Some(frame) = session.link.poll_frame(now) {
                 let subject = self.subjects.to_client(client, self.id);
                 let token = format!("c{client:x}");
-                let frame = Envelope::frame(&frame);
+                let frame = Envelope::frame(frame);
                 self.connection.request(subject, &token, frame).await;
             }
         }

@@ -92,7 +92,7 @@ mod tests {
         let piece = |id: &PieceId| Piece {
             id: *id,
             is_last_attempt: false,
-            chunk: Some(Blob(vec![1])),
+            chunk: Some(Blob(vec![1].into())),
         };
         Delivery {
             id,

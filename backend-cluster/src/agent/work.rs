@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use bytes::Bytes;
 use procpool_core::{Cancel, ContentId, EncodedChunk, Outcome, OutcomeBatch, TaskError};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -33,7 +34,7 @@ pub(crate) enum Report {
 pub(super) struct Work {
     /// It may run: the client knows.
     is_allowed: bool,
-    bytes: Option<Vec<u8>>,
+    bytes: Option<Bytes>,
     /// What waits for values that handles in it mean.
     chunk: Option<EncodedChunk>,
     needs: HashSet<ContentId>,
@@ -66,7 +67,7 @@ impl Wake for ValueWaker {
 }
 
 impl Work {
-    pub(super) fn waiting(bytes: Option<Vec<u8>>) -> Self {
+    pub(super) fn waiting(bytes: Option<Bytes>) -> Self {
         Self {
             is_allowed: false,
             bytes,
@@ -91,7 +92,7 @@ impl Work {
         self.is_allowed
     }
 
-    pub(super) fn set_chunk(&mut self, bytes: Vec<u8>) {
+    pub(super) fn set_chunk(&mut self, bytes: Bytes) {
         self.bytes = Some(bytes);
     }
 

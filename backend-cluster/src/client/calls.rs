@@ -300,7 +300,7 @@ impl Calls {
         } else {
             chunk.part(items)
         };
-        Some(Blob(part.with_retries(0).without_delay().to_bytes()))
+        Some(Blob(part.with_retries(0).without_delay().to_bytes().into()))
     }
 }
 

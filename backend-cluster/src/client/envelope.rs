@@ -16,7 +16,8 @@ pub(crate) enum Envelope<'a> {
 impl<'a> Envelope<'a> {
     /// What this message is; `None`: none of these.
     pub(crate) fn open(payload: &'a [u8]) -> Option<Self> {
-        let (kind, rest) = payload.split_first()?;
+        // It stands behind, so that nothing is moved to make room for it.
+        let (kind, rest) = payload.split_last()?;
         match kind {
             0 => Some(Self::Frame(rest)),
             1 => Some(Self::Gone(u32::from_le_bytes(rest.try_into().ok()?))),
@@ -26,16 +27,14 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    pub(crate) fn frame(frame: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(frame.len() + 1);
-        bytes.push(0);
-        bytes.extend_from_slice(frame);
-        bytes
+    pub(crate) fn frame(mut frame: Vec<u8>) -> Vec<u8> {
+        frame.push(0);
+        frame
     }
 
     pub(crate) fn gone(number: u32) -> Vec<u8> {
-        let mut bytes = vec![1];
-        bytes.extend(number.to_le_bytes());
+        let mut bytes = number.to_le_bytes().to_vec();
+        bytes.push(1);
         bytes
     }
 
@@ -55,13 +54,13 @@ mod tests {
     #[test]
     fn what_is_put_in_comes_out() {
         assert_eq!(
-            Envelope::open(&Envelope::frame(b"abc")),
+            Envelope::open(&Envelope::frame(b"abc".to_vec())),
             Some(Envelope::Frame(b"abc"))
         );
         assert_eq!(Envelope::open(&Envelope::gone(7)), Some(Envelope::Gone(7)));
         assert_eq!(Envelope::open(&Envelope::knock()), Some(Envelope::Knock));
         assert_eq!(Envelope::open(&Envelope::bye()), Some(Envelope::Bye));
-        for other in [&[][..], &[1], &[1, 2, 3, 4, 5, 6], &[9]] {
+        for other in [&[][..], &[1], &[2, 3, 4, 5, 6, 1], &[9]] {
             assert_eq!(Envelope::open(other), None);
         }
     }

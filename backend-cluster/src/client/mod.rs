@@ -703,7 +703,7 @@ impl Client {
             while let Some(frame) = session.link.poll_frame(now) {
                 let subject = self.subjects.to_agent(session.agent, self.id);
                 let token = format!("a{key}");
-                let frame = Envelope::frame(&frame);
+                let frame = Envelope::frame(frame);
                 self.connection.request(subject, &token, frame).await;
             }
         }
@@ -749,7 +749,7 @@ impl Client {
                 session.link.send(Lane::Control, to_bytes(&ToAgent::Bye));
                 while let Some(frame) = session.link.poll_frame(now) {
                     let subject = self.subjects.to_agent(session.agent, self.id);
-                    let frame = Envelope::frame(&frame);
+                    let frame = Envelope::frame(frame);
                     self.connection.send(subject, frame).await;
                 }
                 let subject = self.subjects.to_agent(session.agent, self.id);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use procpool_core::{BroadcastContent, ContentId};
 
 use crate::link::{Lane, Link};
@@ -20,33 +21,23 @@ pub(crate) struct Outbox {
 
 struct Large {
     what: What,
-    /// How much of it has gone.
-    at: usize,
+    /// What of it has not gone.
+    rest: Bytes,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
-    Content(BroadcastContent),
-    Body(PieceId, Vec<u8>),
+    Content(ContentId),
+    Body(PieceId),
 }
 
 impl What {
-    fn bytes(&self) -> &[u8] {
+    fn message(self, part: Bytes, is_last: bool) -> ToAgent {
+        let part = Blob(part);
         match self {
-            Self::Content(content) => content.bytes(),
-            Self::Body(_, bytes) => bytes,
-        }
-    }
-
-    fn message(&self, part: &[u8], is_last: bool) -> ToAgent {
-        let part = Blob(part.to_vec());
-        match self {
-            Self::Content(content) => ToAgent::Content {
-                id: content.id(),
-                part,
-                is_last,
-            },
-            Self::Body(piece, _) => ToAgent::Body {
-                piece: *piece,
+            Self::Content(id) => ToAgent::Content { id, part, is_last },
+            Self::Body(piece) => ToAgent::Body {
+                piece,
                 part,
                 is_last,
             },
@@ -57,18 +48,17 @@ impl What {
 impl Outbox {
     /// A value goes, unless it is on its way.
     pub(crate) fn add_content(&mut self, content: &BroadcastContent) {
-        let id: ContentId = content.id();
-        let is_same = |it: &Large| matches!(&it.what, What::Content(other) if other.id() == id);
-        if !self.waiting.iter().any(is_same) {
-            let what = What::Content(content.clone());
-            self.waiting.push_back(Large { what, at: 0 });
+        let what = What::Content(content.id());
+        if !self.waiting.iter().any(|it| it.what == what) {
+            let rest = Blob::of_content(content.clone()).0;
+            self.waiting.push_back(Large { what, rest });
         }
     }
 
     /// A piece goes.
-    pub(crate) fn add_body(&mut self, piece: PieceId, bytes: Vec<u8>) {
-        let what = What::Body(piece, bytes);
-        self.waiting.push_back(Large { what, at: 0 });
+    pub(crate) fn add_body(&mut self, piece: PieceId, rest: Bytes) {
+        let what = What::Body(piece);
+        self.waiting.push_back(Large { what, rest });
     }
 
     /// Gives the link as much as it should have.
@@ -76,11 +66,9 @@ impl Outbox {
         while link.backlog() < ENOUGH
             && let Some(large) = self.waiting.front_mut()
         {
-            let bytes = large.what.bytes();
-            let end = bytes.len().min(large.at + PART);
-            let is_last = end == bytes.len();
-            let message = large.what.message(&bytes[large.at..end], is_last);
-            large.at = end;
+            let part = large.rest.split_to(large.rest.len().min(PART));
+            let is_last = large.rest.is_empty();
+            let message = large.what.message(part, is_last);
             link.send(Lane::Data, to_bytes(&message));
             if is_last {
                 self.waiting.pop_front();

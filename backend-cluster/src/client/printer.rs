@@ -50,7 +50,7 @@ impl Printer {
         };
         let lost = &mut self.lost[usize::from(line.is_stderr)];
         *lost += line.dropped;
-        let line = OutputLine::new(line.worker, stream, line.bytes.0, line.is_cut, *lost);
+        let line = OutputLine::new(line.worker, stream, line.bytes.0.into(), line.is_cut, *lost);
         let Some(lines) = &self.lines else {
             return 0;
         };

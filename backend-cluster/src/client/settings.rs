@@ -29,7 +29,7 @@ impl Settings {
         ToAgent::Welcome {
             epoch,
             connection,
-            options: Blob(self.options.clone()),
+            options: Blob(self.options.clone().into()),
             stdout: printed(&self.stdout),
             stderr: printed(&self.stderr),
         }

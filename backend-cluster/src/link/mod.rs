@@ -169,7 +169,8 @@ impl Link {
             return None;
         }
         let (lane, sendable) = payload.unwrap_or((Lane::Control, 0));
-        let mut bytes = Vec::with_capacity(OVERHEAD + sendable);
+        // With room for a byte of who carries it.
+        let mut bytes = Vec::with_capacity(OVERHEAD + sendable + 1);
         self.header(lane, now).encode(&mut bytes);
         if sendable > 0 {
             self.outbound[lane.index()].fill(&mut bytes, sendable);
