@@ -331,8 +331,8 @@ impl Ledger {
             let told = told.map_or_else(|| "of no error".into(), Told::to_string);
             self.violation(&format!(
                 "item {id} ran {count} times, and not {least} to {most}; its call and outcome: \
-                 {ending:?}; it was told {told}; it ran in, at which agent, and when: {ran:?}; what \
-                 was done to the worker that was told, and to agents: {done:?}"
+                 {ending:?}; it was told {told}; it ran in, at which agent, and when: {ran:?}; \
+                 what was done to the worker that was told, and to agents: {done:?}"
             ));
         }
         if ambiguous > 0 {
