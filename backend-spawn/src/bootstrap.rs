@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::env;
+use std::ffi::OsStr;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsFd;
 
@@ -33,7 +34,7 @@ pub(crate) fn become_worker(launch: &Launch) -> ! {
             "a worker cannot tie itself to its parent (prctl, fcntl): {error}"
         )),
     }
-    sys::remove_variable(BootstrapEnv::VARIABLE);
+    set_variable(BootstrapEnv::VARIABLE, None);
     if let Some(object) = shared_object() {
         let value = env::var_os(PRELOAD);
         if let Some(before) = value
@@ -41,7 +42,7 @@ pub(crate) fn become_worker(launch: &Launch) -> ! {
             .and_then(|it| without_preloaded(it, object))
         {
             // What tasks start is nothing of ours.
-            sys::set_variable(PRELOAD, before);
+            set_variable(PRELOAD, Some(before).filter(|it| !it.is_empty()));
         }
         // The program that has loaded the object may have come so far as to handle signals.
         procpool_core::reset_signals();
@@ -95,6 +96,13 @@ fn set_up(launch: &Launch, doorbell: &mut PipeWriter) -> io::Result<Region> {
     drop(to_parent);
     say(doorbell, &Message::Ready)?;
     Ok(region)
+}
+
+/// Changes a variable, or removes it. Where other threads may be reading the environment it stays as
+/// it is: then tasks and what they start see more than they need, and nothing worse.
+fn set_variable(name: &str, value: Option<&OsStr>) {
+    let change = (name.into(), value.map(OsStr::to_owned));
+    let _ = procpool_core::change_environment(&[change]);
 }
 
 /// Writes a message in one piece.

@@ -152,14 +152,6 @@ pub(crate) fn die_with_starter() {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 
-/// Makes errors of what SIGPIPE, SIGTTIN and SIGTTOU stand for.
-pub(crate) fn ignore_signals_of_files() {
-    for signal in [libc::SIGPIPE, libc::SIGTTIN, libc::SIGTTOU] {
-        // SAFETY: it installs no handler.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
-    }
-}
-
 /// Lets the system end this process rather than others when memory runs out.
 pub(crate) fn raise_oom_score(by: i32) {
     let path = "/proc/self/oom_score_adj";

@@ -34,8 +34,8 @@ pub(crate) use bonds::own_tid;
 pub use bonds::{be_signalled_by, own_pid, starter, tie_process};
 #[cfg(target_os = "linux")]
 pub(crate) use bonds::{
-    connected_pair, die_with_starter, hang_up, ignore_signals_of_files, is_hung_up,
-    leave_with_other_end, raise_oom_score, take_what_was_left,
+    connected_pair, die_with_starter, hang_up, is_hung_up, leave_with_other_end, raise_oom_score,
+    take_what_was_left,
 };
 pub(crate) use file_size::without_size_signal;
 pub(crate) use image::{Hash, build_content, build_identity, identity_of};
@@ -43,6 +43,8 @@ pub(crate) use image::{Hash, build_content, build_identity, identity_of};
 pub use linux::off_standard;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+#[cfg(target_os = "linux")]
+pub use linux::{change_environment, leave};
 pub use object::{interpreter, is_in_program};
 #[cfg(all(
     target_os = "linux",
@@ -57,6 +59,7 @@ pub(crate) use packets::{
 pub use refused::failed;
 pub(crate) use refused::{FailedCall, errno_of, failed_in};
 pub(crate) use sealed::{NotSealed, Place, Sealed};
+pub(crate) use signals::ignore_signals_of_files;
 pub use signals::reset_signals;
 pub use waiting::poll;
 // In front of Linux's of the same names.

@@ -16,16 +16,37 @@ use nix::sys::signal::SigSet;
 ///   stopped when it prints to a terminal with `stty tostop`.
 pub fn reset_signals() {
     for signal in 1..=libc::SIGRTMAX() {
-        let action = match signal {
-            libc::SIGKILL | libc::SIGSTOP | libc::SIGSEGV | libc::SIGBUS => continue,
-            libc::SIGPIPE | libc::SIGTTOU => libc::SIG_IGN,
-            _ => libc::SIG_DFL,
-        };
-        // It fails for the two real-time signals that the C library keeps for itself.
-        // SAFETY: neither action runs code of this process.
-        unsafe { libc::signal(signal, action) };
+        match signal {
+            libc::SIGKILL | libc::SIGSTOP | libc::SIGSEGV | libc::SIGBUS => {}
+            libc::SIGPIPE | libc::SIGTTOU => without_handler(signal, WithoutHandler::Ignore),
+            // It fails for the two real-time signals that the C library keeps for itself.
+            _ => without_handler(signal, WithoutHandler::Default),
+        }
     }
     SigSet::empty()
         .thread_set_mask()
         .expect("the arguments are valid");
+}
+
+/// Makes errors of what SIGPIPE, SIGTTIN and SIGTTOU stand for.
+pub(crate) fn ignore_signals_of_files() {
+    for signal in [libc::SIGPIPE, libc::SIGTTIN, libc::SIGTTOU] {
+        without_handler(signal, WithoutHandler::Ignore);
+    }
+}
+
+/// What becomes of a signal that no code of the process looks at.
+#[derive(Clone, Copy)]
+enum WithoutHandler {
+    Default,
+    Ignore,
+}
+
+fn without_handler(signal: libc::c_int, what: WithoutHandler) {
+    let action = match what {
+        WithoutHandler::Default => libc::SIG_DFL,
+        WithoutHandler::Ignore => libc::SIG_IGN,
+    };
+    // SAFETY: neither action runs code of this process.
+    unsafe { libc::signal(signal, action) };
 }

@@ -15,13 +15,12 @@ use std::mem::MaybeUninit;
 use std::os::raw::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use super::signal_data::SignalData;
 use crate::panic::unwind;
 use crate::shm::region::Region;
 use crate::sys;
@@ -38,8 +37,7 @@ const CRASHES: [Signal; 5] = [
 /// A process that cannot have this much more has none.
 const LITTLE: usize = 1 << 20;
 
-/// What the handler needs to know; never freed once set.
-static WATCHED: AtomicPtr<Watched> = AtomicPtr::new(ptr::null_mut());
+static WATCHED: SignalData<Watched> = SignalData::new();
 
 struct Watched {
     region: Arc<Region>,
@@ -51,16 +49,12 @@ struct Watched {
 pub(super) fn explain(region: Arc<Region>) {
     // What was there is asked first: a handler must find it.
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default is no code of ours; what was there is put back, or has our handler in
-    // front of it, at once.
-    let before = CRASHES.map(|signal| unsafe { sigaction(signal, &default) }.ok());
-    let watched = Box::new(Watched {
+    let before = CRASHES.map(|signal| put(signal, &default));
+    WATCHED.set(Watched {
         region,
         pid: sys::own_pid(),
         before,
     });
-    // Once for each time that this process becomes a worker with a limit.
-    WATCHED.store(Box::into_raw(watched), Ordering::Release);
     for (signal, before) in CRASHES.iter().zip(before) {
         // On the stack for signals, where there is one: the task may have used up its own. It is a
         // small one, so an abort, which stands on a stack that it can use, is looked at there.
@@ -70,10 +64,17 @@ pub(super) fn explain(region: Arc<Region>) {
         };
         let action = SigAction::new(SigHandler::SigAction(on_crash), flags, SigSet::all());
         if before.is_some() {
-            // SAFETY: our handler does only what a handler may, see there.
-            let _ = unsafe { sigaction(*signal, &action) };
+            put(*signal, &action);
         }
     }
+}
+
+/// Puts one of three actions in place: the default, what was there before us, and our handler.
+/// Gives the one before, if the system allows all that.
+fn put(signal: Signal, action: &SigAction) -> Option<SigAction> {
+    // SAFETY: the default is no code; our handler does only what a handler may, see there; and what
+    // was there before was there.
+    unsafe { sigaction(signal, action) }.ok()
 }
 
 /// Interrupts a thread that is about to end the process. It takes no lock and no memory that it
@@ -81,8 +82,7 @@ pub(super) fn explain(region: Arc<Region>) {
 /// aborted: it has called that function itself, so that it is in the middle of nothing.
 extern "C" fn on_crash(number: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     let errno = Errno::last_raw();
-    // SAFETY: null, or what is never freed.
-    let Some(watched) = (unsafe { WATCHED.load(Ordering::Acquire).as_ref() }) else {
+    let Some(watched) = WATCHED.get() else {
         return;
     };
     // SAFETY: the kernel gives the handler what is known of the signal; the sender's number is
@@ -106,8 +106,7 @@ extern "C" fn on_crash(number: c_int, info: *mut libc::siginfo_t, _: *mut c_void
     if let Some(place) = place
         && let Some(before) = &watched.before[place]
     {
-        // SAFETY: it was there before.
-        let _ = unsafe { sigaction(CRASHES[place], before) };
+        put(CRASHES[place], before);
         if was_sent {
             let _ = raise(CRASHES[place]);
         }
@@ -138,10 +137,5 @@ fn is_allocation_error() -> bool {
 
 /// Whether a little is to be had.
 fn has_memory() -> bool {
-    let (may, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-    // SAFETY: it is new memory, which nobody else knows of, and is given back.
-    unsafe {
-        mmap_anonymous(ptr::null_mut(), LITTLE, may, kind)
-            .is_ok_and(|memory| munmap(memory, LITTLE).is_ok())
-    }
+    sys::has_room_for(LITTLE)
 }

@@ -21,6 +21,7 @@ pub(crate) mod ringer;
 mod run;
 pub(crate) mod serve;
 mod settings;
+mod signal_data;
 mod stack;
 pub(crate) mod state;
 

@@ -1,5 +1,4 @@
 //! What a worker does to itself before anything of the user's runs in it.
-#![allow(unsafe_code)]
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::function::{FunctionId, NotInObject, Stateless};
 use super::{current, fork_hooks, last_allocation, memory};
+use crate::sys;
 
 /// The settings of a pool's workers, or of one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,26 +157,18 @@ impl Settings {
 
     fn apply_env(&self) -> Result<(), Refused> {
         let what = || "have another environment".to_owned();
-        let threads =
-            std::fs::read_dir("/proc/self/task").map_err(|error| refused(what(), error))?;
-        if threads.count() != 1 {
-            let error = "the program starts threads before it calls procpool::init(), and they may \
-                         be reading the environment";
-            return Err(refused(what(), io::Error::other(error)));
-        }
         let inherited = std::env::vars_os().filter(|_| self.env_clear);
         let cleared = inherited.map(|(key, _)| (key, None));
-        for (key, value) in cleared.chain(self.env.iter().cloned()) {
-            // SAFETY: this is the process's only thread, as was seen above, and starts no other one
-            // in here. So nobody else reads or writes the environment, by whatever means.
-            unsafe {
-                match value {
-                    Some(value) => std::env::set_var(key, value),
-                    None => std::env::remove_var(key),
-                }
+        let changes = Vec::from_iter(cleared.chain(self.env.iter().cloned()));
+        match sys::change_environment(&changes) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let error = "the program starts threads before it calls procpool::init(), and they \
+                             may be reading the environment";
+                Err(refused(what(), io::Error::other(error)))
             }
+            Err(error) => Err(refused(what(), error)),
         }
-        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::os::raw::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -19,12 +19,12 @@ use nix::sys::pthread::pthread_self;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
+use super::signal_data::SignalData;
 use crate::process::code::own_code;
 use crate::shm::region::Region;
 use crate::sys;
 
-/// What the handler needs to know; never freed once set.
-static ASKED: AtomicPtr<Asked> = AtomicPtr::new(ptr::null_mut());
+static ASKED: SignalData<Asked> = SignalData::new();
 
 struct Asked {
     region: Arc<Region>,
@@ -43,14 +43,12 @@ pub(super) fn answer_questions(region: &Arc<Region>) {
     if crate::sync::IS_MODEL {
         return;
     }
-    let asked = Box::new(Asked {
+    ASKED.set(Asked {
         region: region.clone(),
         code: own_code().start as u64,
         thread: pthread_self(),
         stack: stack_below(ptr::from_ref(region).addr()),
     });
-    // One for each time that this process becomes a worker, which is once, or once more in a fork.
-    ASKED.store(Box::into_raw(asked), Ordering::Release);
     // On the stack for signals, where there is one: a task may have used up its own. Nothing else
     // interrupts it there.
     let flags = SaFlags::SA_RESTART | SaFlags::SA_ONSTACK;
@@ -112,8 +110,7 @@ fn thread_stack() -> Option<Range<usize>> {
 /// interrupted, and leaves `errno` alone: it copies words of its own thread's stack, which are
 /// there from the stack pointer up, into atomics.
 extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: null, or what is never freed.
-    let Some(asked) = (unsafe { ASKED.load(Ordering::Acquire).as_ref() }) else {
+    let Some(asked) = ASKED.get() else {
         return;
     };
     let told = &asked.region.words().stack;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use procpool_core::failed;
 use rustix::fs::fstat;
@@ -24,14 +24,21 @@ pub(crate) fn take_inherited(inherited: Inherited) -> io::Result<OwnedFd> {
     if inherited.number <= 2 {
         return Err(missing());
     }
-    // SAFETY: only asked about; if there is no such descriptor, the answer is an error.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(inherited.number) };
-    if inode(descriptor)? != inherited.inode {
-        return Err(missing());
-    }
-    fcntl_setfd(descriptor, FdFlags::CLOEXEC).map_err(failed("fcntl(F_SETFD)"))?;
+    ask(inherited.number, |descriptor| {
+        if inode(descriptor)? != inherited.inode {
+            return Err(missing());
+        }
+        fcntl_setfd(descriptor, FdFlags::CLOEXEC).map_err(failed("fcntl(F_SETFD)"))
+    })?;
     // SAFETY: it is open, and nobody else in this process knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(inherited.number) })
+}
+
+/// Asks the system about what may be a descriptor, or nothing: then the answer is an error.
+pub(super) fn ask<T>(number: RawFd, question: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+    assert!(number >= 0, "no descriptor has this number");
+    // SAFETY: nothing is done with it but to ask the system, in there, and it is not kept.
+    question(unsafe { BorrowedFd::borrow_raw(number) })
 }
 
 /// The number that all descriptors of one pipe, socket or file share.

@@ -15,4 +15,4 @@ pub(crate) use process::Process;
 pub(crate) use socket::{
     duplicate, has_message, message_sockets, most_descriptors, receive, replace, send_back,
 };
-pub(crate) use worker::{die_with_parent, name_process, random, remove_variable, set_variable};
+pub(crate) use worker::{die_with_parent, name_process, random};

@@ -14,6 +14,8 @@ use rustix::net::{
     recvmsg, send, socketpair,
 };
 
+use super::inherited::ask;
+
 /// No descriptor of this process has this number or a higher one.
 pub(crate) fn most_descriptors() -> RawFd {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(current, _)| current);
@@ -31,18 +33,18 @@ pub(crate) fn has_message(number: RawFd, bytes: &[u8; 16]) -> bool {
     if number < 0 {
         return false;
     }
-    // SAFETY: only asked about; if there is no such descriptor, the answer is an error.
-    let socket = unsafe { BorrowedFd::borrow_raw(number) };
-    // What is another socket is left alone: to look at it may have effects.
-    if socket_domain(socket) != Ok(AddressFamily::UNIX)
-        || socket_type(socket) != Ok(SocketType::SEQPACKET)
-    {
-        return false;
-    }
-    let mut message = [0; 256];
-    take(socket, &mut message, RecvFlags::PEEK).is_ok_and(|peeked| {
-        let message = &message[..peeked.bytes.min(message.len())];
-        message.windows(bytes.len()).any(|window| window == bytes)
+    ask(number, |socket| {
+        // What is another socket is left alone: to look at it may have effects.
+        if socket_domain(socket) != Ok(AddressFamily::UNIX)
+            || socket_type(socket) != Ok(SocketType::SEQPACKET)
+        {
+            return false;
+        }
+        let mut message = [0; 256];
+        take(socket, &mut message, RecvFlags::PEEK).is_ok_and(|peeked| {
+            let message = &message[..peeked.bytes.min(message.len())];
+            message.windows(bytes.len()).any(|window| window == bytes)
+        })
     })
 }
 

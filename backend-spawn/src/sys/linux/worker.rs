@@ -1,7 +1,5 @@
 //! What a process asks about itself and does to itself to become a worker.
-#![allow(unsafe_code)]
 
-use std::env;
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -46,33 +44,4 @@ pub(crate) fn name_process(program: &OsStr) {
     {
         let _ = rustix::thread::set_name(&name);
     }
-}
-
-/// Removes a variable from the environment, if this process has a single thread: otherwise
-/// another may be reading the environment, and nobody may change it.
-pub(crate) fn remove_variable(name: &str) {
-    if is_alone() {
-        // SAFETY: there is no thread that could read the environment meanwhile.
-        unsafe { env::remove_var(name) };
-    }
-}
-
-/// The same, to another value; to none, if that is empty.
-pub(crate) fn set_variable(name: &str, value: &OsStr) {
-    if is_alone() {
-        // SAFETY: there is no thread that could read the environment meanwhile.
-        unsafe {
-            if value.is_empty() {
-                env::remove_var(name);
-            } else {
-                env::set_var(name, value);
-            }
-        }
-    }
-}
-
-/// Whether this process has a single thread.
-fn is_alone() -> bool {
-    // Each thread is a folder, and a folder has two links more than it has folders.
-    rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink == 3)
 }

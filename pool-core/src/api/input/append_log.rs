@@ -3,7 +3,6 @@
 //! Its size is fixed, so that nothing ever moves; what was published is never written again.
 #![allow(unsafe_code)]
 
-use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -13,9 +12,9 @@ use crate::sync::{reads, writes};
 
 /// See the module. Every holder of a reference reads; the one [`Appender`] writes.
 pub(crate) struct Log {
-    /// The memory of a vector of this capacity.
+    /// Where the memory begins. It is reached from here alone, until the buffer is taken out.
     base: NonNull<u8>,
-    capacity: usize,
+    memory: Buffer,
     /// How many bytes are there.
     published: AtomicUsize,
 }
@@ -31,20 +30,19 @@ impl Log {
     pub(crate) fn with_capacity(capacity: usize) -> Appender {
         let mut memory = Buffer::default();
         memory.make_room(capacity.max(1));
-        let mut memory = ManuallyDrop::new(std::mem::take(&mut *memory));
         let base = NonNull::new(memory.as_mut_ptr()).expect("a vector's memory is somewhere");
         #[cfg(loom)]
         crate::sync::watch(base, memory.capacity());
         let log = Self {
             base,
-            capacity: memory.capacity(),
+            memory,
             published: AtomicUsize::new(0),
         };
         Appender { log: Arc::new(log) }
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+        self.memory.capacity()
     }
 
     /// How many bytes are there.
@@ -64,21 +62,12 @@ impl Log {
 
     /// All that is there, in the memory in which it lies.
     fn into_buffer(self) -> Buffer {
-        let this = ManuallyDrop::new(self);
-        let len = this.published.load(Ordering::Acquire);
-        reads(this.base, len, |at| at as usize);
-        // SAFETY: the parts are those of the vector whose memory it is, the bytes up to `len` were
-        // written, and the log, which would free them, is forgotten.
-        let memory = unsafe { Vec::from_raw_parts(this.base.as_ptr(), len, this.capacity) };
-        memory.into()
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        // SAFETY: as in `into_buffer`; nothing uses the log after this.
-        let memory = unsafe { Vec::from_raw_parts(self.base.as_ptr(), 0, self.capacity) };
-        drop(Buffer::from(memory));
+        let len = self.len();
+        reads(self.base, len, |at| at as usize);
+        let mut memory = self.memory;
+        // SAFETY: there is room for more, and the bytes up to `len` were written.
+        unsafe { memory.set_len(len) };
+        memory
     }
 }
 
@@ -95,7 +84,7 @@ impl Appender {
 
     /// How many bytes there is room for.
     pub(crate) fn room(&self) -> usize {
-        self.log.capacity - self.log.published.load(Ordering::Relaxed)
+        self.log.capacity() - self.log.published.load(Ordering::Relaxed)
     }
 
     /// Appends these bytes and publishes them.
@@ -105,7 +94,7 @@ impl Appender {
     #[inline]
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         let len = self.log.published.load(Ordering::Relaxed);
-        assert!(bytes.len() <= self.log.capacity - len, "there is room");
+        assert!(bytes.len() <= self.log.capacity() - len, "there is room");
         writes(self.log.base, bytes.len(), |at| len + at as usize);
         // SAFETY: there is room, as was just checked, and nobody looks at it before it is
         // published. Nobody else writes: this is the only appender, and is borrowed alone.
@@ -143,7 +132,7 @@ impl Appender {
         // Read once: the compiler must think that others change whatever they can reach.
         let base = log.base;
         let mut len = log.published.load(Ordering::Relaxed);
-        let room = (log.capacity - len) / record;
+        let room = (log.capacity() - len) / record;
         for _ in 0..most.min(room) {
             let Some(number) = next() else {
                 return Appended::End;

@@ -4,7 +4,9 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{Advice, madvise};
+
+use super::memory::Mapping;
 
 /// Two words that are each 0 in a process that was just forked, until it sets them.
 #[derive(Debug)]
@@ -18,23 +20,19 @@ pub(crate) struct ForkMarks {
 
 /// See [`ForkMarks`]. `None`: this kernel does not clear memory in a fork.
 pub(crate) fn fork_marks() -> Option<&'static ForkMarks> {
-    static MARKS: OnceLock<Option<&'static ForkMarks>> = OnceLock::new();
-    *MARKS.get_or_init(|| {
-        let page = rustix::param::page_size();
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
-        let mapped =
-            unsafe { mmap_anonymous(std::ptr::null_mut(), page, protection, MapFlags::PRIVATE) };
-        let address = mapped.ok()?;
-        // SAFETY: it is the mapping made above, in which nothing is kept but the marks.
-        if unsafe { madvise(address, page, Advice::LinuxWipeOnFork) }.is_err() {
-            // SAFETY: nobody knows of the mapping.
-            let _ = unsafe { munmap(address, page) };
-            return None;
-        }
-        // SAFETY: the mapping is large enough, aligned to a page, zero-filled, and never unmapped.
-        let marks = unsafe { &*address.cast::<ForkMarks>() };
+    static MARKS: OnceLock<Option<(Mapping, &'static ForkMarks)>> = OnceLock::new();
+    let marks = MARKS.get_or_init(|| {
+        let page = Mapping::anonymous(rustix::param::page_size()).ok()?;
+        let (address, bytes) = (page.address(), page.bytes());
+        // SAFETY: it is the mapping made above, in which nothing is kept but the marks, and which
+        // is kept with them for ever. It is large enough for them, aligned to a page, and
+        // zero-filled.
+        let marks = unsafe {
+            madvise(address.as_ptr().cast(), bytes, Advice::LinuxWipeOnFork).ok()?;
+            address.cast::<ForkMarks>().as_ref()
+        };
         marks.process.store(1, Ordering::Relaxed);
-        Some(marks)
-    })
+        Some((page, marks))
+    });
+    marks.as_ref().map(|(_, marks)| *marks)
 }

@@ -7,8 +7,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
-use rustix::io::retry_on_intr;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use super::descriptor::off_standard;
 use crate::sys::file_size::without_size_signal;
@@ -75,24 +75,37 @@ impl Mapping {
     pub(crate) fn shared(file: BorrowedFd<'_>) -> io::Result<Self> {
         let bytes = fstat(file).map_err(failed("fstat"))?.st_size as usize;
         let rights = ProtFlags::READ | ProtFlags::WRITE;
-        Self::new(file, bytes, rights, MapFlags::SHARED)
+        Self::new(Some(file), bytes, rights, MapFlags::SHARED).map_err(failed("mmap"))
     }
 
     /// This many bytes of a file, to be read. What is written to the file may or may not be seen.
     pub(in crate::sys) fn private(file: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
-        Self::new(file, bytes, ProtFlags::READ, MapFlags::PRIVATE)
+        let kind = MapFlags::PRIVATE;
+        Self::new(Some(file), bytes, ProtFlags::READ, kind).map_err(failed("mmap"))
+    }
+
+    /// This many bytes of zeros, of this process's own. A signal handler may ask for them.
+    pub(in crate::sys) fn anonymous(bytes: usize) -> Result<Self, Errno> {
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        Self::new(None, bytes, rights, MapFlags::PRIVATE)
     }
 
     fn new(
-        file: BorrowedFd<'_>,
+        file: Option<BorrowedFd<'_>>,
         bytes: usize,
         rights: ProtFlags,
         flags: MapFlags,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, Errno> {
+        let anywhere = std::ptr::null_mut();
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
-        let address = unsafe { mmap(std::ptr::null_mut(), bytes, rights, flags, file, 0) };
-        let address = address.map_err(failed("mmap"))?.cast();
-        let address = NonNull::new(address).expect("the kernel maps nothing at address zero");
+        let address = unsafe {
+            match file {
+                Some(file) => mmap(anywhere, bytes, rights, flags, file, 0),
+                None => mmap_anonymous(anywhere, bytes, rights, flags),
+            }
+        };
+        let address =
+            NonNull::new(address?.cast()).expect("the kernel maps nothing at address zero");
         Ok(Self { address, bytes })
     }
 
@@ -116,6 +129,11 @@ impl Drop for Mapping {
         let unmapped = unsafe { munmap(self.address.as_ptr().cast(), self.bytes) };
         debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
     }
+}
+
+/// Whether this process can have so many bytes more. A signal handler may ask.
+pub(crate) fn has_room_for(bytes: usize) -> bool {
+    Mapping::anonymous(bytes).is_ok()
 }
 
 /// From this many bytes on, memory that is going to be filled is asked for in huge pages.
