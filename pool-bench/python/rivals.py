@@ -3,6 +3,8 @@
 `rivals.py --contender "mp.Pool fork" --workers 2` says {"ready": ...} or {"missing": ...}, then reads jobs as JSON,
 one per line (see job.rs), and answers each with {"value": seconds per item, "n": items}, {"unsupported": ...},
 {"wrong": ...} or {"error": ...}. It takes the time itself and checks every result.
+
+With `--trial` it does one task, says {"ready": ...} or {"missing": ...}, and ends.
 """
 
 import argparse
@@ -463,10 +465,41 @@ def say(answers, message):
     answers.flush()
 
 
+def ready():
+    return {"ready": f"Python {sys.version.split()[0]}"}
+
+
+def trial(contender, answers):
+    """Says whether there is a result of one task."""
+
+    def give_up(error):
+        say(answers, {"missing": error})
+        # What waits for the task when a program ends would wait forever.
+        os._exit(1)
+
+    # mpi4py starts its workers in a thread. Where that fails, the task has neither a result nor an
+    # error, ever.
+    def thread_failed(thread):
+        give_up(one_line(f"{thread.exc_type.__name__}: {thread.exc_value}"))
+
+    threading.excepthook = thread_failed
+    outcome = answer(contender, '{"job": "apply", "n": 1}')
+    if "error" in outcome:
+        give_up(one_line(outcome["error"]))
+    threading.excepthook = threading.__excepthook__
+    contender.close()
+    say(answers, outcome if "wrong" in outcome else ready())
+
+
+def one_line(text):
+    return " ".join(text.split())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--contender", choices=sorted(POOLS), required=True)
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--trial", action="store_true")
     arguments = parser.parse_args()
     # Answers get a descriptor of their own, so that nothing that a library or a worker prints is taken for one.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -477,9 +510,12 @@ def main():
             __import__(module)
         contender = Contender(arguments.contender, arguments.workers)
     except ImportError as error:
-        say(answers, {"missing": str(error)})
+        say(answers, {"missing": f"not found: {one_line(str(error))}"})
         return
-    say(answers, {"ready": f"Python {sys.version.split()[0]}"})
+    if arguments.trial:
+        trial(contender, answers)
+        return
+    say(answers, ready())
     for line in sys.stdin:
         say(answers, answer(contender, line))
     contender.close()

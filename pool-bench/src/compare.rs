@@ -166,10 +166,10 @@ impl Options {
         let mut notes = Vec::new();
         for (name, python) in roster::pythons(&self.python, workers, wanted)? {
             match python {
-                Some(python) => contenders.push(Box::new(python)),
-                None => {
-                    println!("not found: {name}");
-                    notes.push(format!("{name}: not found in {}", self.python.display()));
+                Ok(python) => contenders.push(Box::new(python)),
+                Err(why) => {
+                    println!("left out: {name}: {why}");
+                    notes.push(format!("{name}: {why}"));
                 }
             }
         }

@@ -126,21 +126,22 @@ pub fn floors_of_programs() -> [(String, Role); 2] {
     [ForkExec::Fork, ForkExec::Exec].map(|floor| (floor.name().to_owned(), floor.role()))
 }
 
-/// Python's pools by name, as far as this interpreter has them.
+/// Python's pools by name, or why they are left out.
 ///
 /// # Errors
-/// When one of them starts and then says something that is no answer.
+/// When one of them starts and then says something that is no answer, or has a wrong result.
 pub fn pythons(
     interpreter: &OsStr,
     workers: usize,
     wanted: impl Fn(&str) -> bool,
-) -> Result<Vec<(&'static str, Option<Remote>)>> {
+) -> Result<Vec<(&'static str, Result<Remote, String>)>> {
     let script = package().join(contender::PYTHON_SCRIPT);
+    let limit = contender::FIRST_RESULT_LIMIT;
     PYTHON
         .iter()
         .filter(|name| wanted(name))
         .map(|&name| {
-            let remote = Remote::python(interpreter, &script, name, workers);
+            let remote = Remote::python(interpreter, &script, name, workers, limit);
             Ok((name, remote.with_context(|| format!("rival {name}"))?))
         })
         .collect()

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use procpool_bench::record::Report;
 
-fn compare(out: &Path, arguments: &[&str]) -> Output {
+fn command(out: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_procpool-bench"));
     command.args([
         "compare",
@@ -18,7 +18,12 @@ fn compare(out: &Path, arguments: &[&str]) -> Output {
         "2",
         "--out",
     ]);
-    let output = command.arg(out).args(arguments).output();
+    command.arg(out).args(arguments);
+    command
+}
+
+fn compare(out: &Path, arguments: &[&str]) -> Output {
+    let output = command(out, arguments).output();
     output.expect("the program starts")
 }
 
@@ -121,11 +126,54 @@ fn a_rival_in_python_is_measured_or_missed() {
     );
     assert!(done.status.success(), "{}", text(&done));
     assert!(
-        text(&done).contains("not found: ProcessPoolExecutor"),
+        text(&done).contains("left out: ProcessPoolExecutor: not found: no no-such-python"),
         "{}",
         text(&done)
     );
 }
+
+/// mpi4py, where it cannot spawn: a thread fails, and the task waits forever.
+#[test]
+fn a_rival_that_cannot_start_its_workers_is_left_out() {
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let module = folder.path().join("mpi4py");
+    fs::create_dir(&module).expect("it is ours");
+    fs::write(module.join("__init__.py"), "").expect("it is ours");
+    fs::write(module.join("futures.py"), CANNOT_SPAWN).expect("it is ours");
+    let arguments = ["apply-async", "--contender", "mpi4py"];
+    let mut command = command(folder.path(), &arguments);
+    let done = command.env("PYTHONPATH", folder.path()).output();
+    let done = done.expect("the program starts");
+    assert!(done.status.success(), "{}", text(&done));
+    let why = "mpi4py: RuntimeError: MPI_ERR_SPAWN: could not spawn processes";
+    let notes = report(folder.path()).notes;
+    if notes == ["mpi4py: not found: no python3"] {
+        return;
+    }
+    assert_eq!(notes, [why]);
+    assert!(
+        text(&done).contains(&format!("left out: {why}\n")),
+        "{}",
+        text(&done)
+    );
+}
+
+const CANNOT_SPAWN: &str = r#"
+import concurrent.futures
+import threading
+
+
+class MPIPoolExecutor(concurrent.futures.Executor):
+    def __init__(self, max_workers):
+        self.thread = threading.Thread(target=self.spawn)
+        self.thread.start()
+
+    def spawn(self):
+        raise RuntimeError("MPI_ERR_SPAWN:\ncould not spawn processes")
+
+    def submit(self, function, argument):
+        return concurrent.futures.Future()
+"#;
 
 #[test]
 fn a_workload_that_does_not_exist_is_an_error() {

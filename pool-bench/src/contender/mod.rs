@@ -13,7 +13,7 @@ pub use local::Local;
 pub use own::cluster;
 pub use own::{fork, serial_pool, spawn};
 pub use procspawn::procspawn;
-pub use remote::{PYTHON_SCRIPT, Remote};
+pub use remote::{FIRST_RESULT_LIMIT, PYTHON_SCRIPT, Remote};
 pub use runner::Runner;
 pub use serial::sequential;
 pub use threads::rayon;

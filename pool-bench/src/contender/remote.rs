@@ -7,12 +7,21 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use super::{Contender, Role, Wrong};
 use crate::job::{Job, Measured};
+use crate::tree;
+
+/// How long a rival may take to its first result, from the start of its program. The slowest of
+/// them has it after some seconds. One that cannot start its workers may wait for them forever.
+pub const FIRST_RESULT_LIMIT: Duration = Duration::from_secs(60);
 
 /// The program with Python's pools.
 pub const PYTHON_SCRIPT: &str = "python/rivals.py";
@@ -38,26 +47,40 @@ enum Program {
 }
 
 impl Remote {
-    /// Python's pool called `name`, in this interpreter. `None`: it cannot be imported there, or
-    /// there is no such interpreter.
+    /// Python's pool called `name`, in this interpreter. If it cannot be imported there, if there
+    /// is no such interpreter, or if it has no result within `limit`: why it is left out.
+    ///
+    /// It is tried in a program of its own, so that no pool is there before it is measured.
     ///
     /// # Errors
-    /// When the program starts and then says something that is no answer.
+    /// When the program starts and then says something that is no answer, or has a wrong result.
     pub fn python(
         interpreter: &OsStr,
         script: &Path,
         name: &str,
         workers: usize,
-    ) -> Result<Option<Self>> {
+        limit: Duration,
+    ) -> Result<Result<Self, String>> {
         let program = Program::Script(interpreter.to_owned(), script.to_owned());
-        let Ok(mut remote) = Self::start(program, name, Role::Rival, workers) else {
-            return Ok(None);
+        let trial = &["--trial"][..];
+        let Ok(mut trial) = Self::start(program.clone(), name, Role::Rival, workers, trial) else {
+            return Ok(Err(format!("not found: no {}", interpreter.display())));
         };
-        match remote.answer() {
-            Ok(Answer::Ready { .. }) => Ok(Some(remote)),
-            Ok(Answer::Missing { .. }) | Err(_) => Ok(None),
-            Ok(answer) => bail!("{name} begins with {answer:?}"),
-        }
+        let why = match trial.answer_within(limit) {
+            Ok(Some(Answer::Ready { .. })) => {
+                drop(trial);
+                let remote = Self::start(program, name, Role::Rival, workers, &[])?;
+                return remote.ready().map(Ok);
+            }
+            Ok(Some(Answer::Missing { missing })) => missing,
+            Ok(None) => format!("no first result within {} s", limit.as_secs_f32()),
+            Ok(Some(Answer::Wrong { wrong })) => return Err(Wrong(wrong).into()),
+            Ok(Some(answer)) => bail!("{name} begins with {answer:?}"),
+            Err(error) => format!("{error:#}"),
+        };
+        // It may wait for something that does not come.
+        trial.kill();
+        Ok(Err(why))
     }
 
     /// This program once more, as the contender called `name` alone.
@@ -65,7 +88,7 @@ impl Remote {
     /// # Errors
     /// When it does not start.
     pub fn this_program(name: &str, role: Role, workers: usize) -> Result<Self> {
-        Self::start(Program::This, name, role, workers)?.ready()
+        Self::start(Program::This, name, role, workers, &[])?.ready()
     }
 
     /// The process at the root of its processes.
@@ -74,7 +97,13 @@ impl Remote {
         self.child.id()
     }
 
-    fn start(program: Program, name: &str, role: Role, workers: usize) -> Result<Self> {
+    fn start(
+        program: Program,
+        name: &str,
+        role: Role,
+        workers: usize,
+        more: &[&str],
+    ) -> Result<Self> {
         let workers = workers.to_string();
         #[expect(clippy::disallowed_methods, reason = "rivals are programs")]
         let mut command = match &program {
@@ -90,6 +119,7 @@ impl Remote {
             }
         };
         let mut child = command
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -111,6 +141,32 @@ impl Remote {
             Answer::Ready { .. } => Ok(self),
             answer => bail!("{} begins with {answer:?}", self.name),
         }
+    }
+
+    /// The first answer. `None`: it does not come within `limit`.
+    fn answer_within(&mut self, limit: Duration) -> Result<Option<Answer>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // An answer is written at once, so what begins to come is all there.
+            let mut pipe = [PollFd::new(self.answers.get_ref(), PollFlags::IN)];
+            match poll(&mut pipe, Some(&left.try_into()?)) {
+                Ok(0) => return Ok(None),
+                Ok(_) => return self.answer().map(Some),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends its program, and all that it has started, at once.
+    fn kill(&mut self) {
+        for process in tree::below(self.process()) {
+            let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+            // An error means that it has ended by itself.
+            let _ = process.map(|process| kill_process(process, Signal::KILL));
+        }
+        let _ = self.child.kill();
     }
 
     fn answer(&mut self) -> Result<Answer> {
@@ -147,7 +203,7 @@ impl Contender for Remote {
     }
 
     fn fresh(&self, workers: usize) -> Result<Self> {
-        Self::start(self.program.clone(), &self.name, self.role, workers)?.ready()
+        Self::start(self.program.clone(), &self.name, self.role, workers, &[])?.ready()
     }
 }
 
@@ -224,6 +280,41 @@ mod tests {
                 error: text("OSError")
             }
         );
+    }
+
+    /// With a shell for an interpreter, each script does what a rival may do.
+    #[test]
+    fn a_rival_without_a_first_result_is_left_out() {
+        let folder = tempfile::tempdir().expect("there is a temporary folder");
+        let script = folder.path().join("rival");
+        let left_out = |shell: &str, text: &str, limit: Duration| {
+            std::fs::write(&script, text).expect("it is ours");
+            Remote::python(shell.as_ref(), &script, "it", 2, limit)
+                .map(|outcome| outcome.err().expect("it cannot be measured"))
+        };
+        let minute = Duration::from_secs(60);
+
+        let begin = Instant::now();
+        let why = left_out("sh", "sleep 600 & wait", Duration::from_millis(300));
+        assert_eq!(
+            why.expect("it says nothing"),
+            "no first result within 0.3 s"
+        );
+        assert!(begin.elapsed() < minute, "it waits");
+
+        // What it says is enough: it need not end.
+        let text = "echo '{\"missing\": \"MPI_ERR_SPAWN\"}'; sleep 600";
+        let why = left_out("sh", text, minute).expect("it says why");
+        assert_eq!(why, "MPI_ERR_SPAWN");
+        assert!(begin.elapsed() < minute, "it waits");
+
+        let why = left_out("sh", "exit 3", minute).expect("it says nothing");
+        assert!(why.contains("ended without an answer"), "{why}");
+        let why = left_out("no-such-shell", "", minute).expect("it says nothing");
+        assert_eq!(why, "not found: no no-such-shell");
+
+        let error = left_out("sh", "echo '{\"wrong\": \"3 * 3 = 10\"}'", minute);
+        assert!(error.expect_err("it lies").is::<Wrong>());
     }
 
     #[test]
