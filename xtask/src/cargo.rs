@@ -1,7 +1,7 @@
 //! Cargo, as a developer would call it at the root of the workspace.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A cargo command with these arguments, which are separated by spaces.
@@ -19,6 +19,11 @@ pub(crate) fn cargo(root: &Path, arguments: &str) -> Command {
         }
     }
     command
+}
+
+/// The folder in which cargo builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into)
 }
 
 /// The same command once more.

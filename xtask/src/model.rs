@@ -56,7 +56,7 @@ impl Default for Options {
 /// # Errors
 /// When one of them fails.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    let target = cargo::target(root);
     let flags = env::var("RUSTFLAGS").unwrap_or_default();
     let name = options.name.as_deref().unwrap_or_default();
     for checker in CHECKERS {

@@ -3,6 +3,7 @@
 mod alarms;
 mod examples;
 mod leftovers;
+mod packages;
 mod pipeline;
 mod steps;
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::leftovers::Leftovers;
-use super::{alarms, examples};
+use super::{alarms, examples, packages};
 use crate::{cargo, chaos, inject, model, tidy, watchdog};
 
 /// For what only compiles: all dependencies, from nothing, on the slowest machine we care for.
-const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
+pub(super) const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// For tests that are built already. They take nine minutes on two processors; after this they
 /// hang.
@@ -97,8 +97,8 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         name: "packages",
-        purpose: "can the crates be packaged, and built from what is packaged?",
-        run: packages,
+        purpose: "can the crates be packaged, and compiled from what is packaged?",
+        run: packages::run,
     },
     Step {
         name: "tests",
@@ -151,7 +151,16 @@ impl Setting {
         })
     }
 
-    fn cargo(&self, arguments: &str) -> Command {
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where cargo puts what it builds.
+    pub(super) fn target(&self) -> PathBuf {
+        cargo::target(&self.root)
+    }
+
+    pub(super) fn cargo(&self, arguments: &str) -> Command {
         cargo::cargo(&self.root, arguments)
     }
 
@@ -260,29 +269,6 @@ fn docs(setting: &Setting) -> Result<()> {
     let mut command = setting.cargo("doc --workspace --no-deps --all-features");
     command.env("RUSTDOCFLAGS", "-D warnings");
     watchdog::run(command, BUILD_LIMIT)
-}
-
-/// What `cargo publish` does before it uploads, without the network that it would want. (By hand:
-/// `cargo publish --dry-run --workspace`.) Cargo has no flag that makes its warnings errors.
-fn packages(setting: &Setting) -> Result<()> {
-    let private = "--exclude xtask --exclude procpool-bench --exclude procpool-showcase \
-                   --exclude procpool-tests";
-    let package = format!("package --workspace {private} --offline --allow-dirty");
-    let mut command = setting.cargo(&format!("{package} --no-verify"));
-    let output = command.output().context("cargo cannot be started")?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    print!("{text}");
-    if !output.status.success() || text.contains("warning: ") {
-        bail!("the crates cannot be packaged without a warning");
-    }
-    // What is packaged has the same version each time, so cargo takes it for what it has unpacked
-    // and built before, unless that was in another folder. What it depends on is built once.
-    let folder = format!("target/packages-{}", std::process::id());
-    let mut command = setting.cargo(&format!("{package} --target-dir {folder}"));
-    command.env("CARGO_BUILD_BUILD_DIR", setting.root.join("target"));
-    let built = watchdog::run(command, BUILD_LIMIT);
-    let _ = std::fs::remove_dir_all(setting.root.join(folder));
-    built
 }
 
 fn tests(setting: &Setting) -> Result<()> {
