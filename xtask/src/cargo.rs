@@ -1,6 +1,7 @@
 //! Cargo, as a developer would call it at the root of the workspace.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,10 +10,15 @@ use std::process::Command;
 /// It sees the environment of the caller of `cargo xtask`, without what `cargo run` has told
 /// xtask about its own package: build scripts and tests would take that for their own.
 pub(crate) fn cargo(root: &Path, arguments: &str) -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = program(root, env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments.split_ascii_whitespace());
     command
-        .current_dir(root)
-        .args(arguments.split_ascii_whitespace());
+}
+
+/// The same for another program, such as one that cargo has built.
+pub(crate) fn program(root: &Path, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root);
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(tells_of_xtask) {
             command.env_remove(name);

@@ -24,9 +24,8 @@ pub(super) const PACKAGES: [&str; 2] = ["procpool", "procpool-showcase"];
 /// The folder of each.
 const FOLDERS: [&str; 2] = ["examples", "showcase/examples"];
 
-/// One example: its package, its name, its arguments.
+/// One example: its name, its arguments.
 pub(super) struct Example {
-    pub(super) package: &'static str,
     pub(super) name: String,
     pub(super) arguments: Vec<OsString>,
 }
@@ -37,13 +36,12 @@ pub(super) struct Example {
 /// When a folder cannot be read, has no example, or one that [`ARGUMENTS`] names is nowhere.
 pub(super) fn plan(root: &Path) -> Result<Vec<Example>> {
     let mut plan = Vec::new();
-    for (package, folder) in PACKAGES.into_iter().zip(FOLDERS) {
+    for folder in FOLDERS {
         let names = names(&paths(&root.join(folder))?);
         if names.is_empty() {
             bail!("the folder `{folder}` has no example");
         }
         plan.extend(names.into_iter().map(|name| Example {
-            package,
             arguments: arguments(&name),
             name,
         }));
@@ -111,9 +109,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let plan = plan(&root).expect("there are examples");
         let find = |name| plan.iter().find(|it| it.name == name).expect("it exists");
-        assert_eq!(find("tour").package, "procpool");
         assert!(find("tour").arguments.is_empty());
-        assert_eq!(find("wordcount").package, "procpool-showcase");
         assert_eq!(find("wordcount").arguments.len(), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! What CI consists of, in the order in which it runs.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -40,6 +41,15 @@ const FEATURES_APART: &[&str] = &[
     "--features stream",
     "--features tracing",
 ];
+
+/// Our own crates optimised, and those of others as the tests have built them: see the file.
+const OPTIMISED: &str = "--config .ci/optimised.toml";
+
+/// Members without a library. Whoever is built with `--lib` beside them has the crates of others
+/// with the same features as the whole workspace, and so they are built already.
+const WITHOUT_LIBRARIES: &str = "--package procpool-showcase --package procpool-tests \
+                                 --package procpool-agent --package procpool-timeline \
+                                 --package xtask";
 
 /// One thing that CI does.
 pub(super) struct Step {
@@ -278,10 +288,10 @@ fn tests(setting: &Setting) -> Result<()> {
     run_tests(setting, "test --workspace", "1")?;
     // What reads the compiler's tables must also know them of optimised code. One test at a time:
     // the list of recent panics is the process's.
-    let optimised = "test --release --package procpool-core --lib -- worker:: panic:: \
-         --test-threads=1";
-    setting.build("test --release --package procpool-core --lib --no-run")?;
-    run_tests(setting, optimised, "0")?;
+    let optimised = format!("{OPTIMISED} test --package procpool-core {WITHOUT_LIBRARIES} --lib");
+    setting.build(&format!("{optimised} --no-run"))?;
+    let chosen = format!("{optimised} -- worker:: panic:: --test-threads=1");
+    run_tests(setting, &chosen, "0")?;
     for features in FEATURE_CHOICES {
         // What one backend does by itself it has done above; here it is seen that it can.
         let command = format!(
@@ -304,18 +314,22 @@ fn run_chaos(setting: &Setting) -> Result<()> {
 }
 
 fn run_examples(setting: &Setting) -> Result<()> {
-    // One after the other, as they are run: together they have more features.
     for package in examples::PACKAGES {
-        setting.build(&format!("build --release --package {package} --examples"))?;
+        // Alone, as people run them: together they have more features.
+        setting.build(&format!("check --package {package} --examples"))?;
     }
+    let plan = examples::plan(&setting.root)?;
+    let program = |name: &str| setting.target().join("debug/examples").join(name);
+    for example in &plan {
+        // An earlier build of one that is left out now would do in its place.
+        let _ = fs::remove_file(program(&example.name));
+    }
+    setting.build(&format!("{OPTIMISED} build --workspace --examples"))?;
     let mut failed = Vec::new();
-    for example in examples::plan(&setting.root)? {
+    for example in plan {
         let name = example.name;
-        let run = format!(
-            "run --quiet --release --package {} --example {name} --",
-            example.package
-        );
-        let mut command = setting.cargo(&run);
+        let program = program(&name);
+        let mut command = cargo::program(&setting.root, program);
         command.args(example.arguments);
         println!();
         if let Err(error) = setting.execute(command, EXAMPLE_LIMIT) {
@@ -333,9 +347,9 @@ fn run_examples(setting: &Setting) -> Result<()> {
 }
 
 fn benches(setting: &Setting) -> Result<()> {
-    setting.build("bench --package procpool-bench --no-run")?;
-    setting.execute(
-        setting.cargo("bench --package procpool-bench -- --test"),
-        TEST_LIMIT,
-    )
+    let benches = format!(
+        "{OPTIMISED} test --package procpool-bench {WITHOUT_LIBRARIES} --lib --bench pools"
+    );
+    setting.build(&format!("{benches} --no-run"))?;
+    setting.execute(setting.cargo(&format!("{benches} -- --test")), TEST_LIMIT)
 }
