@@ -117,8 +117,8 @@ fn a_program_without_init_is_told_so() {
 /// Its `main` does not call `init`: a library of it does, before that.
 #[test]
 fn a_library_needs_no_main() {
-    for profile in ["", " --release"] {
-        let scratch = scratch(&[LIBRARY, UNAWARE]);
+    let scratch = scratch(&[LIBRARY, UNAWARE]);
+    for profile in ["", RELEASE_THAT_ABORTS] {
         let told = scratch.cargo(&format!("run --package unaware{profile}"));
         told.assert_success();
         assert_eq!(told.stdout.trim(), "[1, 4, 9]", "{told}");
@@ -184,9 +184,9 @@ fn a_pool_names_its_program() {
 #[test]
 fn a_panic_that_aborts_is_a_panic() {
     let scratch = scratch(&[ABORTS]);
-    let built = scratch.cargo("build --package aborts --config profile.dev.panic='abort'");
+    let built = scratch.cargo(&format!("build --package aborts{RELEASE_THAT_ABORTS}"));
     built.assert_success();
-    let told = scratch.run("aborts", &["argument"]);
+    let told = scratch.run_optimised("aborts", &["argument"]);
     told.assert_success();
     for pool in ["fork", "spawn"] {
         let line = format!(
@@ -204,7 +204,7 @@ fn a_program_may_be_optimised_as_a_whole() {
     let lto = "--config profile.release.lto='fat' --config profile.release.codegen-units=1";
     let built = scratch.cargo(&format!("build --release --package optimised {lto}"));
     built.assert_success();
-    let told = scratch.run_optimised("optimised");
+    let told = scratch.run_optimised("optimised", &[]);
     told.assert_success();
     for pool in ["fork", "spawn"] {
         let line = format!(
@@ -262,6 +262,9 @@ fn assert_says_missing_init(told: &Told) {
         "said once: {told}"
     );
 }
+
+/// As people have it in what they ship. Two tests share what it builds.
+const RELEASE_THAT_ABORTS: &str = " --release --config profile.release.panic='abort'";
 
 /// The workspace of all strangers, with these among them.
 fn scratch(crates: &[Crate]) -> Scratch {

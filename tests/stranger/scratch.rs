@@ -103,8 +103,10 @@ impl Scratch {
     }
 
     /// The same of a program that was built with `--release`.
-    pub(crate) fn run_optimised(&self, name: &str) -> Told {
-        self.told_all(Command::new(Self::target().join("release").join(name)))
+    pub(crate) fn run_optimised(&self, name: &str, arguments: &[&str]) -> Told {
+        let mut command = Command::new(Self::target().join("release").join(name));
+        command.args(arguments);
+        self.told_all(command)
     }
 
     /// Runs it. It must leave no file behind.
