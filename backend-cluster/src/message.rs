@@ -86,6 +86,9 @@ pub(crate) enum ToAgent {
         delivery: DeliveryId,
         is_granted: bool,
     },
+    /// This was sent a moment ago, without the queue. What has not come by now is to be
+    /// [given back](ToClient::Returned).
+    Sent(DeliveryId),
     /// The piece is to end, and nothing is to be said of it.
     Recall { piece: PieceId },
     /// The piece is to end early, and it is to be said what has become of it.
@@ -137,7 +140,8 @@ pub(crate) enum ToClient {
     Ask { delivery: DeliveryId, time: u64 },
     /// It begins this.
     Begun { delivery: DeliveryId },
-    /// It has taken this, has not begun it, and gives it back.
+    /// It has not begun this, and gives it back, or has never got it: it does not begin it any
+    /// more.
     Returned { delivery: DeliveryId },
     /// It has begun this, and needs what was too large for the queue.
     Fetch { piece: PieceId },

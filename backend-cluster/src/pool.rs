@@ -234,7 +234,7 @@ impl Executor for Cluster {
 
     fn chunking(&self) -> Chunking {
         let mut chunking = Chunking::default();
-        chunking.target = Duration::from_millis(10);
+        chunking.target = Duration::from_millis(25);
         chunking.max_bytes = 256 * 1024;
         chunking
     }

@@ -47,6 +47,7 @@ enum Said {
     Epoch(u64),
     Synced(u64, u64),
     Verdict(DeliveryId, bool),
+    Sent(DeliveryId),
     Recall(PieceId),
     Cancel(PieceId),
     Gone,
@@ -94,6 +95,10 @@ struct Agent {
     to_client: VecDeque<Frame>,
     /// Deliveries on their way from the queue.
     arriving: VecDeque<(u64, Arrival)>,
+    /// Those that come without it: when, for which session, what, and the oldest that is open.
+    direct: VecDeque<(u64, u64, Arrival, DeliveryId)>,
+    /// When the last one of those that are in order is there.
+    direct_until: u64,
     /// When they come back, when they were sent, and which.
     notes: VecDeque<(u64, u64, u64)>,
     /// What was said until then is at the server.
@@ -138,6 +143,12 @@ struct World {
     epochs: HashMap<PieceId, u64>,
     /// Of which pieces the client knows that a session has begun them.
     known: HashSet<(u64, PieceId)>,
+    /// When the client hears that nobody was there, in this session, to take this.
+    unheard: VecDeque<(u64, u64, DeliveryId)>,
+    /// What may come to an agent when it was told of something that was said later.
+    late: HashSet<PieceId>,
+    /// What the client has back from a session.
+    returned: HashSet<(u64, PieceId)>,
     outcomes: HashMap<(u64, usize), u32>,
     cancelled: HashSet<u64>,
     pieces: HashMap<PieceId, (u64, Vec<usize>)>,
@@ -168,6 +179,9 @@ impl World {
             missed: Vec::new(),
             epochs: HashMap::new(),
             known: HashSet::new(),
+            unheard: VecDeque::new(),
+            late: HashSet::new(),
+            returned: HashSet::new(),
             outcomes: HashMap::new(),
             cancelled: HashSet::new(),
             pieces: HashMap::new(),
@@ -199,6 +213,8 @@ impl World {
             from_client: VecDeque::new(),
             to_client: VecDeque::new(),
             arriving: VecDeque::new(),
+            direct: VecDeque::new(),
+            direct_until: 0,
             notes: VecDeque::new(),
             noted: 0,
             running: Vec::new(),
@@ -286,6 +302,7 @@ impl World {
             return;
         }
         let after = agent.from_client.back().map_or(0, |it| it.at);
+        let after = after.max(agent.direct_until);
         agent.from_client.push_back(Frame {
             session,
             at: (self.now + delay).max(after),
@@ -327,15 +344,7 @@ impl World {
                     epoch,
                     pieces,
                 } => {
-                    self.deliveries.insert(delivery, pieces.clone());
-                    let mut last = false;
-                    for piece in &pieces {
-                        let (job, items, attempt, retries) =
-                            self.client.piece(*piece).expect("it is sent");
-                        last |= attempt >= retries;
-                        self.pieces.insert(*piece, (job, items.collect()));
-                        self.epochs.insert(*piece, epoch);
-                    }
+                    let last = self.sends(delivery, epoch, &pieces);
                     if self.dice.one_in(200 * self.trouble) {
                         // The acknowledgement is lost, and perhaps the delivery.
                         if self.dice.one_in(2) {
@@ -346,6 +355,13 @@ impl World {
                         self.store(delivery, epoch, pieces, last);
                     }
                 }
+                dispatcher::Action::Send {
+                    agent,
+                    delivery,
+                    oldest,
+                    epoch,
+                    piece,
+                } => self.send_directly(agent, delivery, oldest, epoch, piece),
                 dispatcher::Action::TellEpoch { agent, epoch } => {
                     self.say_to_agent(agent, Said::Epoch(epoch));
                 }
@@ -355,6 +371,80 @@ impl World {
                 dispatcher::Action::Cancel { agent, piece, .. } => {
                     self.say_to_agent(agent, Said::Cancel(piece));
                 }
+            }
+        }
+    }
+
+    /// The client sends this. Says whether something of it must not run twice.
+    fn sends(&mut self, delivery: DeliveryId, epoch: u64, pieces: &[PieceId]) -> bool {
+        self.deliveries.insert(delivery, pieces.to_vec());
+        let mut last = false;
+        for piece in pieces {
+            let (job, items, attempt, retries) = self.client.piece(*piece).expect("it is sent");
+            last |= attempt >= retries;
+            self.pieces.insert(*piece, (job, items.collect()));
+            self.epochs.insert(*piece, epoch);
+        }
+        last
+    }
+
+    /// It arrives, or is lost, or the server says that nobody is there.
+    fn send_directly(
+        &mut self,
+        session: u64,
+        delivery: DeliveryId,
+        oldest: DeliveryId,
+        epoch: u64,
+        piece: PieceId,
+    ) {
+        let last = self.sends(delivery, epoch, &[piece]);
+        self.note(format!("delivery {delivery} goes to session {session}"));
+        self.known.insert((session, piece));
+        let Some(it) = self.sessions.get(&session) else {
+            return;
+        };
+        let at = it.agent;
+        let delay = 1 + self.dice.roll(5);
+        let is_lost = self.dice.one_in(20 * self.trouble);
+        let is_noticed = self.dice.one_in(2);
+        let agent = &mut self.agents[at];
+        if agent.is_dead || agent.cut_until > self.now && is_noticed {
+            self.unheard
+                .push_back((self.now + delay, session, delivery));
+        } else if agent.cut_until <= self.now && !is_lost {
+            let arrival = Arrival {
+                client: CLIENT,
+                delivery,
+                epoch,
+                pieces: vec![piece],
+                has_last_attempt: last,
+                time: 1,
+            };
+            let mut when = (self.now + delay).max(agent.direct_until);
+            if self.dice.one_in(20 * self.trouble) {
+                // Other messages overtake it.
+                when += self.dice.roll(15_000);
+                self.late.insert(piece);
+            } else {
+                agent.direct_until = when;
+            }
+            let place = agent.direct.partition_point(|it| it.0 <= when);
+            agent.direct.insert(place, (when, session, arrival, oldest));
+        }
+    }
+
+    /// The client has it back from this session.
+    fn returns(&mut self, session: u64, delivery: DeliveryId) {
+        if self.client.was_sent_to(delivery) == Some(session) {
+            for piece in &self.deliveries[&delivery] {
+                self.known.remove(&(session, *piece));
+                self.returned.insert((session, *piece));
+            }
+        }
+        for (job, items) in self.client.returned(session, delivery) {
+            assert!(self.cancelled.contains(&job));
+            for index in items {
+                self.deliver(job, index);
             }
         }
     }
@@ -482,11 +572,17 @@ impl World {
             *runs += 1;
             let runs = *runs;
             let session = self.agents[at].session;
+            assert!(
+                !self.returned.contains(&(session, piece)),
+                "agent {at} begins piece {piece}, which it has given back\n{}",
+                self.log.join("\n")
+            );
             self.begun.push((session, piece, (job, index)));
             // Nobody can tell a stopped agent, whose workers go on, or one that is cut off.
             let agent = &self.agents[at];
             let mut to_come = agent.from_client.iter();
-            let is_untold = agent.stopped_until > self.now
+            let is_untold = self.late.contains(&piece)
+                || agent.stopped_until > self.now
                 || agent.cut_until > self.now
                 || self.client_cut_until > self.now
                 || to_come.any(|it| match it.said {
@@ -616,6 +712,7 @@ impl World {
             return;
         }
         let clock = Duration::from_millis(now);
+        self.direct_ones_arrive(at);
         while let Some((piece, index, dies, is_over)) = self.agents[at].done.pop_front() {
             if is_over {
                 self.agents[at].intake.ended(CLIENT, piece, clock);
@@ -648,6 +745,7 @@ impl World {
                         agent.intake.synced(CLIENT, epoch, connection);
                     }
                     Said::Epoch(epoch) => agent.intake.epoch(CLIENT, epoch),
+                    Said::Sent(delivery) => agent.intake.was_sent(CLIENT, delivery),
                     Said::Verdict(delivery, granted) => {
                         agent.intake.verdict(CLIENT, delivery, granted, clock);
                     }
@@ -685,6 +783,26 @@ impl World {
             }
         }
         self.agent_acts(at);
+    }
+
+    fn direct_ones_arrive(&mut self, at: usize) {
+        let now = self.now;
+        let agent = &mut self.agents[at];
+        if agent.cut_until > now {
+            // Some of them were with the server.
+            let keeps = self.dice.roll(agent.direct.len() as u64 + 1) as usize;
+            agent.direct.truncate(keeps);
+            return;
+        }
+        while self.agents[at].direct.front().is_some_and(|it| it.0 <= now) {
+            let agent = &mut self.agents[at];
+            let (_, session, arrival, oldest) = agent.direct.pop_front().expect("it was seen");
+            if agent.session == session {
+                let clock = Duration::from_millis(now);
+                agent.intake.arrived_directly(arrival, oldest, clock);
+                self.agent_acts(at);
+            }
+        }
     }
 
     /// Whatever of the piece has not run fails, and is said to.
@@ -744,6 +862,14 @@ impl World {
                 self.client_acts();
             }
         }
+        while self.unheard.front().is_some_and(|it| it.0 <= now) {
+            let (_, session, delivery) = self.unheard.pop_front().expect("it was seen");
+            if self.client.was_sent_to(delivery) == Some(session) {
+                self.note(format!("nobody was there for delivery {delivery}"));
+                self.returns(session, delivery);
+                self.unheard_of(session);
+            }
+        }
         let mut given_up = Vec::new();
         let mut to_ask = Vec::new();
         for (key, session) in &mut self.sessions {
@@ -768,16 +894,24 @@ impl World {
                 || agent.cut_until > now && self.dice.one_in(20)
                 || self.dice.one_in(200 * self.trouble);
             if is_unheard {
-                if self.client.unreachable(key) {
-                    self.missed.push((key, now, u64::MAX));
-                    self.note(format!("nobody answers in session {key}"));
-                }
+                self.unheard_of(key);
             } else {
                 self.say_to_agent(key, Said::Ping);
+            }
+            for delivery in self.client.take_unconfirmed(key) {
+                self.say_to_agent(key, Said::Sent(delivery));
             }
         }
         for key in given_up {
             self.give_up(key);
+        }
+    }
+
+    /// The server says that nobody is there.
+    fn unheard_of(&mut self, session: u64) {
+        if self.client.unreachable(session) {
+            self.missed.push((session, self.now, u64::MAX));
+            self.note(format!("nobody answers in session {session}"));
         }
     }
 
@@ -804,7 +938,7 @@ impl World {
                 }
             }
             Said::Kept(epoch) => self.client.kept(key, epoch),
-            Said::Returned(delivery) => self.client.refused(delivery),
+            Said::Returned(delivery) => self.returns(key, delivery),
             Said::Sync(connection) => {
                 let epoch = self.client.epoch();
                 self.say_to_agent(key, Said::Synced(epoch, connection));
@@ -897,6 +1031,9 @@ impl World {
         self.note("the client is back".into());
         for at in 0..self.agents.len() {
             self.send_again(at);
+            let comes = self.agents[at].direct.len() as u64;
+            let keeps = self.dice.roll(comes + 1) as usize;
+            self.agents[at].direct.truncate(keeps);
         }
         self.client.reconnected();
         let sessions: Vec<u64> = self.sessions.keys().copied().collect();
@@ -946,6 +1083,7 @@ impl World {
         for at in 0..self.agents.len() {
             let agent = &mut self.agents[at];
             agent.arriving.clear();
+            agent.direct.clear();
             agent.notes.clear();
             agent.wants = 0;
             if !agent.is_dead {
@@ -1024,7 +1162,11 @@ impl World {
     /// What this agent has of the queue, or is about to have.
     fn taken(&self, at: usize) -> Vec<DeliveryId> {
         let agent = &self.agents[at];
-        let comes = |id| agent.arriving.iter().any(|(_, it)| it.delivery == id);
+        let comes = |id| {
+            let mut direct = agent.direct.iter();
+            agent.arriving.iter().any(|(_, it)| it.delivery == id)
+                || direct.any(|(_, _, it, _)| it.delivery == id)
+        };
         let all = self.deliveries.keys().copied();
         all.filter(|id| agent.intake.holds(CLIENT, *id) || comes(*id))
             .collect()

@@ -34,7 +34,8 @@ use crate::clock::{self, sleep_until};
 use crate::intake::{Action, Arrival, End, Intake, LEASE};
 use crate::link::{Lane, Limits, session_of};
 use crate::message::{
-    AgentCard, AgentId, Blob, ClientId, Delivery, Line, PieceId, ToAgent, ToClient, from_bytes,
+    AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, Line, PieceId, ToAgent, ToClient,
+    from_bytes,
 };
 use crate::nats::{Connection, Given, Role, Subjects, is_unheard, last_number};
 
@@ -348,6 +349,11 @@ impl Agent {
                     self.end(client, End::Refused);
                 }
             }
+            Some(Envelope::Direct {
+                session,
+                oldest,
+                delivery,
+            }) => self.direct_delivery(client, session, oldest, delivery),
             Some(Envelope::Knock) => self.meet(client),
             Some(Envelope::Bye) => self.end(client, End::Dead),
             None => {}
@@ -399,6 +405,7 @@ impl Agent {
                 }
             }
             ToAgent::Epoch(epoch) => self.intake.epoch(client, epoch),
+            ToAgent::Sent(delivery) => self.intake.was_sent(client, delivery),
             ToAgent::Synced { epoch, connection } => self.intake.synced(client, epoch, connection),
             ToAgent::Verdict {
                 delivery,
@@ -594,16 +601,30 @@ impl Agent {
             return;
         };
         self.meet(client);
-        let arrival = Arrival {
-            client,
-            delivery: delivery.id,
-            epoch: delivery.epoch,
-            pieces: delivery.pieces.iter().map(|it| it.id).collect(),
-            has_last_attempt: delivery.pieces.iter().any(|it| it.is_last_attempt),
-            time,
-        };
-        self.taken.add(client, delivery, acknowledgement);
+        let arrival = Arrival::new(client, &delivery, time);
+        self.taken.add(client, delivery, Some(acknowledgement));
         self.intake.arrived(arrival, clock::now());
+    }
+
+    /// A delivery that has come without the queue.
+    fn direct_delivery(
+        &mut self,
+        client: ClientId,
+        session: u32,
+        oldest: DeliveryId,
+        delivery: &[u8],
+    ) {
+        // Of an old session, the client takes nothing any more.
+        if self.sessions.number(client) != Some(session) {
+            return;
+        }
+        let Some(delivery) = from_bytes::<Delivery>(delivery) else {
+            return;
+        };
+        let arrival = Arrival::new(client, &delivery, 1);
+        if self.intake.arrived_directly(arrival, oldest, clock::now()) {
+            self.taken.add(client, delivery, None);
+        }
     }
 
     /// Begins a piece, if everything is there that it needs.
@@ -706,7 +727,6 @@ impl Agent {
         touched.dedup();
         for (client, piece) in touched {
             self.take_values(client, piece);
-            self.send_outcomes(client, piece);
         }
     }
 

@@ -17,10 +17,17 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// The queue has given this out, and wants to hear of it at this subject.
-    pub(super) fn add(&mut self, client: ClientId, delivery: Delivery, acknowledgement: &str) {
-        self.acknowledgements
-            .insert((client, delivery.id), acknowledgement.to_owned());
+    /// This was given out. The queue, if it has come by that, wants to hear of it at this subject.
+    pub(super) fn add(
+        &mut self,
+        client: ClientId,
+        delivery: Delivery,
+        acknowledgement: Option<&str>,
+    ) {
+        if let Some(subject) = acknowledgement {
+            self.acknowledgements
+                .insert((client, delivery.id), subject.to_owned());
+        }
         for piece in delivery.pieces {
             let work = Work::waiting(piece.chunk.map(|it| it.0));
             self.work.entry((client, piece.id)).or_insert(work);
@@ -110,8 +117,8 @@ mod tests {
     #[test]
     fn clients_have_their_own() {
         let mut taken = Taken::default();
-        taken.add(1, delivery(1, &[1, 2]), "a");
-        taken.add(2, delivery(1, &[1]), "b");
+        taken.add(1, delivery(1, &[1, 2]), Some("a"));
+        taken.add(2, delivery(1, &[1]), Some("b"));
         assert_eq!(pieces(&mut taken, 1), [1, 2]);
         assert_eq!(taken.acknowledge(1, 1).as_deref(), Some("a"));
         assert_eq!(taken.acknowledge(1, 1), None);
@@ -129,9 +136,9 @@ mod tests {
     #[test]
     fn what_is_given_out_again_is_the_same() {
         let mut taken = Taken::default();
-        taken.add(1, delivery(1, &[1]), "a");
+        taken.add(1, delivery(1, &[1]), Some("a"));
         taken.get_mut(1, 1).unwrap().allow();
-        taken.add(1, delivery(1, &[1]), "b");
+        taken.add(1, delivery(1, &[1]), Some("b"));
         assert!(taken.remove(1, 1).is_some_and(|it| it.may_run()));
         assert_eq!(taken.acknowledge(1, 1).as_deref(), Some("b"));
     }

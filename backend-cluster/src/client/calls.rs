@@ -1,5 +1,6 @@
 //! The calls of a pool: what was submitted, where each piece of it is, and whose each outcome is.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::sessions::Key;
 use super::shared::Shared;
 use crate::clock;
 use crate::dispatcher::{Dispatcher, JobId, Loss, Verdict};
-use crate::message::{Blob, PieceId};
+use crate::message::{Blob, DeliveryId, PieceId};
 
 /// Values that came before the outcomes that mean them.
 type Contents = HashMap<ContentId, BroadcastContent>;
@@ -27,6 +28,8 @@ type Contents = HashMap<ContentId, BroadcastContent>;
 pub(super) struct Calls {
     pub(super) dispatcher: Dispatcher,
     jobs: Jobs,
+    /// What is about to be [handed out](Self::hand_out).
+    arrived: Vec<(CallId, JobId, Outcomes)>,
     shared: Arc<Shared>,
     is_joined: bool,
 }
@@ -36,6 +39,7 @@ impl Calls {
         Self {
             dispatcher: Dispatcher::new(),
             jobs: Jobs::default(),
+            arrived: Vec::new(),
             shared,
             is_joined: false,
         }
@@ -85,6 +89,9 @@ impl Calls {
 
     /// What of the job has not begun gets this error. What has begun goes on.
     fn withdraw(&mut self, job: JobId, error: &TaskError) {
+        if let Some(it) = self.jobs.get_mut(job) {
+            it.withdrawn = Some(error.clone());
+        }
         if self.undelay(job)
             && let Some(it) = self.jobs.get(job)
         {
@@ -113,10 +120,24 @@ impl Calls {
     }
 
     fn deliver(&mut self, job: JobId, outcomes: Outcomes) {
-        let it = self.jobs.get_mut(job);
-        if it.is_some_and(|it| it.deliver(outcomes)) {
-            self.forget(job);
+        if let Some(it) = self.jobs.get(job) {
+            self.arrived.push((it.call, job, outcomes));
         }
+    }
+
+    /// Gives what has arrived to those who wait for it.
+    pub(super) fn hand_out(&mut self) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        // The last calls first, and in each the first outcomes: who reads the handles of many calls
+        // in their order waits for the first one, and finds the others when it is woken.
+        arrived.sort_by_key(|(call, ..)| Reverse(*call));
+        for (_, job, outcomes) in arrived.drain(..) {
+            let it = self.jobs.get_mut(job);
+            if it.is_some_and(|it| it.deliver(outcomes)) {
+                self.forget(job);
+            }
+        }
+        self.arrived = arrived;
     }
 
     fn forget(&mut self, job: JobId) {
@@ -136,6 +157,7 @@ impl Calls {
 
     /// Whatever has no outcome ends with this error.
     pub(super) fn finish_all(&mut self, error: &TaskError) {
+        self.hand_out();
         let jobs: Vec<JobId> = self.jobs.all().map(|(job, _)| job).collect();
         for job in jobs {
             self.undelay(job);
@@ -186,6 +208,14 @@ impl Calls {
                 let lost = Outcome::from(error.clone()).with_losses(losses);
                 self.deliver(job, Outcomes::One(index, lost));
             }
+        }
+    }
+
+    /// An agent has not begun this, and does not.
+    pub(super) fn returned(&mut self, key: Key, delivery: DeliveryId) {
+        for (job, items) in self.dispatcher.returned(key, delivery) {
+            let error = self.jobs.get(job).and_then(|it| it.withdrawn.clone());
+            self.fail(job, items, &error.unwrap_or_else(cancelled));
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::Context;
 use std::time::Duration;
 
-use procpool_core::{CallId, Completion, EncodedChunk, Outcome, OutcomeBatch};
+use procpool_core::{CallId, Completion, EncodedChunk, Outcome, OutcomeBatch, TaskError};
 
 use crate::dispatcher::Terms;
 use crate::message::PieceId;
@@ -20,6 +20,8 @@ pub(crate) struct Job {
     pub(crate) deadline: Option<Duration>,
     /// When it may be dispatched, until it is.
     pub(crate) due: Option<Duration>,
+    /// What of it has not begun ends like this.
+    pub(crate) withdrawn: Option<TaskError>,
     /// The item emits values.
     pub(crate) emits: bool,
     /// Those that there was no room for, with the piece that they came from.
@@ -38,6 +40,7 @@ impl Job {
             left: completion.indices().len(),
             deadline: options.deadline.map(|left| now + left),
             due: is_delayed.then(|| now + options.delay),
+            withdrawn: None,
             emits: options.emits.is_some(),
             chunk,
             completion,

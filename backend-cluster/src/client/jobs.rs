@@ -1,6 +1,6 @@
 //! What was submitted and has not all its outcomes: by job, by call, and by time.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use procpool_core::CallId;
@@ -12,7 +12,7 @@ use crate::dispatcher::JobId;
 #[derive(Default)]
 pub(super) struct Jobs {
     jobs: HashMap<JobId, Job>,
-    calls: HashMap<CallId, HashSet<JobId>>,
+    calls: BTreeSet<(CallId, JobId)>,
     /// When the calls of some of them end.
     deadlines: BTreeSet<(Duration, JobId)>,
     /// Those that are not dispatched yet, by when they are due.
@@ -25,7 +25,7 @@ impl Jobs {
     pub(super) fn add(&mut self, it: Job) -> JobId {
         self.last += 1;
         let job = self.last;
-        self.calls.entry(it.call).or_default().insert(job);
+        self.calls.insert((it.call, job));
         if let Some(at) = it.deadline {
             self.deadlines.insert((at, job));
         }
@@ -53,8 +53,8 @@ impl Jobs {
     }
 
     pub(super) fn of_call(&self, call: CallId) -> Vec<JobId> {
-        let jobs = self.calls.get(&call).into_iter().flatten();
-        jobs.copied().collect()
+        let jobs = self.calls.range((call, 0)..=(call, JobId::MAX));
+        jobs.map(|(_, job)| *job).collect()
     }
 
     /// The job is not delayed any more. Says whether it was.
@@ -88,12 +88,7 @@ impl Jobs {
         if let Some(at) = it.deadline {
             self.deadlines.remove(&(at, job));
         }
-        if let Some(jobs) = self.calls.get_mut(&it.call) {
-            jobs.remove(&job);
-            if jobs.is_empty() {
-                self.calls.remove(&it.call);
-            }
-        }
+        self.calls.remove(&(it.call, job));
         Some(it)
     }
 }

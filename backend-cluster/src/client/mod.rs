@@ -51,6 +51,9 @@ pub(crate) const GATHER_LIMIT: Duration = Duration::from_secs(10);
 const ASK_INPUTS_AFTER: Duration = Duration::from_micros(500);
 /// What is larger is not sent through the queue.
 const INLINE: usize = 512 * 1024;
+/// So many commands are obeyed before something goes to agents.
+const TOGETHER: usize = 256;
+
 /// The client's thread.
 pub(crate) struct Client {
     id: ClientId,
@@ -164,8 +167,11 @@ impl Client {
                 Some(command) = commands.recv() => {
                     self.notice_connection().await;
                     self.obey(command);
-                    // Many at once are dispatched together.
-                    while let Ok(command) = commands.try_recv() {
+                    // Many at once are dispatched together, but agents are not kept waiting.
+                    for _ in 0..TOGETHER {
+                        let Ok(command) = commands.try_recv() else {
+                            break;
+                        };
                         self.obey(command);
                     }
                 }
@@ -187,6 +193,7 @@ impl Client {
                 self.look_for_agents(true).await;
             }
             self.tick();
+            self.calls.hand_out();
             if self.timeouts.take_asks_builds() {
                 self.says_program = true;
                 let other = Subjects::other().to_owned();
@@ -200,6 +207,7 @@ impl Client {
                     .await;
             }
             self.act().await;
+            self.calls.hand_out();
             self.shared.ask_inputs(false);
             // What is tried again is a command first.
             self.is_over |= self.is_closing && self.calls.is_empty() && commands.is_empty();
@@ -233,8 +241,9 @@ impl Client {
         let client = self.connection.client().clone();
         let (subjects, in_file) = (self.subjects.clone(), self.settings.in_file);
         let (commands, connection) = (self.commands.clone(), self.connections);
+        let id = self.id;
         tokio::task::spawn_local(async move {
-            let made = make_queue(client, subjects, in_file).await;
+            let made = make_queue(client, id, subjects, in_file).await;
             let _ = commands.send(Command::Made { connection, made });
         });
     }
@@ -479,7 +488,7 @@ impl Client {
                     self.sessions.say(key, Lane::Control, &verdict);
                 }
             }
-            ToClient::Returned { delivery } => self.calls.dispatcher.refused(delivery),
+            ToClient::Returned { delivery } => self.calls.returned(key, delivery),
             ToClient::Fetch { piece } => {
                 if let Some(chunk) = self.calls.encode(piece)
                     && let Some(session) = self.sessions.get_mut(key)
@@ -607,6 +616,16 @@ impl Client {
                 // Nothing is lost for good: it may live.
                 self.gatherings.forget(key);
             }
+            // The same of what was sent to it without the queue.
+            (Some(b'x'), Some(delivery)) if is_unheard(message) => {
+                if let Some(key) = self.calls.dispatcher.was_sent_to(delivery) {
+                    self.calls.returned(key, delivery);
+                    if self.calls.dispatcher.unreachable(key) {
+                        self.agents_changed();
+                    }
+                    self.gatherings.forget(key);
+                }
+            }
             (Some(b'd'), Some(delivery)) => {
                 if !self.publishing.answered(delivery) {
                     return;
@@ -659,6 +678,12 @@ impl Client {
         for key in lost {
             self.give_up(key);
         }
+        for key in self.sessions.asked_at(now) {
+            for delivery in self.calls.dispatcher.take_unconfirmed(key) {
+                let sent = ToAgent::Sent(delivery);
+                self.sessions.say(key, Lane::Control, &sent);
+            }
+        }
         let situation = Situation {
             is_up,
             waits: !self.calls.is_empty(),
@@ -682,6 +707,13 @@ impl Client {
                     epoch,
                     pieces,
                 } => self.publish(delivery, epoch, &pieces).await,
+                Action::Send {
+                    agent,
+                    delivery,
+                    oldest,
+                    epoch,
+                    piece,
+                } => self.send(agent, delivery, oldest, epoch, piece).await,
                 Action::TellEpoch { agent, epoch } => {
                     self.sessions
                         .say(agent, Lane::Control, &ToAgent::Epoch(epoch));
@@ -709,7 +741,37 @@ impl Client {
         }
     }
 
+    /// To an agent itself. It is sent once: if that is lost, the agent says that it has not got it,
+    /// or the server that nobody was there.
+    async fn send(
+        &self,
+        key: Key,
+        delivery: DeliveryId,
+        oldest: DeliveryId,
+        epoch: u64,
+        piece: PieceId,
+    ) {
+        // Otherwise it was given up, and so was this.
+        if let Some(session) = self.sessions.get(key) {
+            let message = self.encode(delivery, epoch, &[piece]);
+            let message = Envelope::direct(session.number, oldest, message);
+            let subject = self.subjects.to_agent(session.agent, self.id);
+            let token = format!("x{delivery}");
+            self.connection.request(subject, &token, message).await;
+        }
+    }
+
     async fn publish(&mut self, delivery: DeliveryId, epoch: u64, pieces: &[PieceId]) {
+        let message = self.encode(delivery, epoch, pieces);
+        self.publishing.sent(delivery, clock::now());
+        let token = format!("d{delivery}");
+        let id = format!("{:016x}.{delivery}", self.id);
+        let subject = self.subjects.work(self.id);
+        self.connection.enqueue(subject, &token, &id, message).await;
+    }
+
+    /// A delivery as it travels.
+    fn encode(&self, delivery: DeliveryId, epoch: u64, pieces: &[PieceId]) -> Vec<u8> {
         let most = INLINE.min(self.connection.max_payload() / 2);
         let mut bytes = 0;
         let mut sent = Vec::with_capacity(pieces.len());
@@ -727,16 +789,11 @@ impl Client {
                 chunk: (bytes <= most).then_some(chunk),
             });
         }
-        let message = to_bytes(&Delivery {
+        to_bytes(&Delivery {
             id: delivery,
             epoch,
             pieces: sent,
-        });
-        self.publishing.sent(delivery, clock::now());
-        let token = format!("d{delivery}");
-        let id = format!("{:016x}.{delivery}", self.id);
-        let subject = self.subjects.work(self.id);
-        self.connection.enqueue(subject, &token, &id, message).await;
+        })
     }
 
     /// Says goodbye.

@@ -126,6 +126,12 @@ impl Sessions {
         }
     }
 
+    /// Those that were asked now, or are about to be.
+    pub(super) fn asked_at(&self, now: Duration) -> Vec<Key> {
+        let asked = self.all.iter().filter(|(_, it)| it.asked == now);
+        asked.map(|(key, _)| *key).collect()
+    }
+
     /// The agents that have said who they are, of these sessions.
     pub(super) fn infos(&self, is_there: impl Fn(Key) -> bool) -> Vec<AgentInfo> {
         let there = self.all.iter().filter(|(key, _)| is_there(**key));

@@ -4,6 +4,7 @@
 //! It is pure: it is told what has happened, and says what is to be done by
 //! [`poll_action`](Dispatcher::poll_action).
 
+mod direct;
 mod durations;
 mod pending;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 
+use self::direct::Direct;
 use self::durations::Durations;
 use self::pending::Pending;
 use crate::message::{AgentId, DeliveryId, PieceId};
@@ -48,6 +50,15 @@ pub(crate) enum Action {
         delivery: DeliveryId,
         epoch: u64,
         pieces: Vec<PieceId>,
+    },
+    /// Send this piece to the agent itself, under this name. Of those that were sent to it before,
+    /// none is open that is older than the `oldest`.
+    Send {
+        agent: AgentId,
+        delivery: DeliveryId,
+        oldest: DeliveryId,
+        epoch: u64,
+        piece: PieceId,
     },
     /// Tell the agent of the epoch.
     TellEpoch { agent: AgentId, epoch: u64 },
@@ -95,6 +106,10 @@ struct Piece {
     pending: Pending,
     /// It has emitted a value, so that it is not tried again.
     has_emitted: bool,
+    /// An agent has given it back, to which it was sent without the queue.
+    is_for_queue: bool,
+    /// Nobody wants it, unless an agent has begun it.
+    is_withdrawn: bool,
 }
 
 impl Piece {
@@ -123,7 +138,7 @@ struct Sent {
     may_run_twice: bool,
     /// How many of them are not through.
     left: usize,
-    /// The agent that has begun it. `None`: it is queued.
+    /// The agent that has begun it, or was sent it. `None`: it is queued.
     agent: Option<AgentId>,
 }
 
@@ -136,6 +151,8 @@ struct Agent {
     is_leaving: bool,
     /// What it has begun.
     begun: BTreeSet<DeliveryId>,
+    /// What of it did not come by the queue.
+    direct: Direct,
     /// Nobody answers, so that what may be tried again was given to others.
     is_unreachable: bool,
 }
@@ -193,7 +210,7 @@ impl Dispatcher {
     /// `may_publish`.
     pub(crate) fn poll_action(&mut self, may_publish: bool) -> Option<Action> {
         if self.actions.is_empty() && may_publish {
-            self.publish_some();
+            self.send_some();
         }
         self.actions.pop_front()
     }
@@ -265,6 +282,8 @@ impl Dispatcher {
             terms,
             state: PieceState::Ready(place),
             has_emitted: false,
+            is_for_queue: false,
+            is_withdrawn: false,
         };
         self.pieces.insert(id, piece);
         self.ready.insert(place, id);
@@ -278,6 +297,7 @@ impl Dispatcher {
             kept: self.epoch,
             is_leaving: false,
             begun: BTreeSet::new(),
+            direct: Direct::default(),
             is_unreachable: false,
         };
         let before = self.agents.insert(agent, it);
@@ -307,6 +327,9 @@ impl Dispatcher {
             return false;
         };
         let is_current = sent.epoch == self.epoch;
+        if self.was_sent_to(delivery) == Some(agent) {
+            return true;
+        }
         let is_taken = sent.agent.is_some() || !self.is_remembered(sent);
         if is_taken || !self.agents.contains_key(&agent) {
             return false;
@@ -330,6 +353,7 @@ impl Dispatcher {
             Some(sent) if sent.agent.is_none() => {
                 sent.agent = Some(agent);
                 it.begun.insert(delivery);
+                it.direct.declines = false;
                 self.queued -= 1;
                 true
             }
@@ -574,6 +598,7 @@ impl Dispatcher {
                 continue;
             };
             it.terms.retries = 0;
+            it.is_withdrawn = true;
             if !has_begun {
                 ended.extend(it.pending.take_all());
                 self.end(piece);
@@ -657,25 +682,25 @@ impl Dispatcher {
         }
     }
 
-    fn forget_delivery(&mut self, delivery: DeliveryId) {
-        if let Some(sent) = self.sent.remove(&delivery) {
-            match sent.agent {
-                None => self.queued -= 1,
-                Some(agent) => {
-                    if let Some(it) = self.agents.get_mut(&agent) {
-                        it.begun.remove(&delivery);
-                    }
+    fn forget_delivery(&mut self, delivery: DeliveryId) -> Option<Sent> {
+        let sent = self.sent.remove(&delivery)?;
+        match sent.agent {
+            None => self.queued -= 1,
+            Some(agent) => {
+                if let Some(it) = self.agents.get_mut(&agent) {
+                    it.begun.remove(&delivery);
+                    it.direct.forget(delivery);
                 }
             }
         }
+        Some(sent)
     }
 
     /// A delivery is with nobody: its pieces wait here again, as old as they were.
     fn take_back(&mut self, delivery: DeliveryId) {
-        let Some(sent) = self.sent.remove(&delivery) else {
+        let Some(sent) = self.forget_delivery(delivery) else {
             return;
         };
-        self.queued -= 1;
         for piece in sent.pieces {
             let Some(it) = self.pieces.remove(&piece) else {
                 continue;
@@ -725,14 +750,16 @@ impl Dispatcher {
         }
     }
 
+    /// Sends what there is room for.
+    fn send_some(&mut self) {
+        if self.is_connected && self.slots() > 0 {
+            self.send_directly();
+            self.publish_some();
+        }
+    }
+
     /// Publishes what there is room for.
     fn publish_some(&mut self) {
-        if !self.is_connected {
-            return;
-        }
-        if self.slots() == 0 {
-            return;
-        }
         // Those that cannot be reached count: what they may have taken counts as queued.
         let taking = self.agents.values().filter(|it| !it.is_leaving);
         let slots: usize = taking.map(|it| it.slots).sum();

@@ -20,12 +20,20 @@ fn terms(retries: u32) -> Terms {
 /// With two agents of two slots, and jobs of one item with so many retries, numbered from 0.
 fn dispatcher(retries: &[u32]) -> Dispatcher {
     let mut dispatcher = Dispatcher::new();
-    dispatcher.joined(DEAD, 2);
-    dispatcher.joined(OTHER, 2);
+    for agent in [DEAD, OTHER] {
+        joined(&mut dispatcher, agent, 2);
+    }
     for (job, retries) in (0..).zip(retries) {
         dispatcher.submit(job, 0..1, terms(*retries));
     }
     dispatcher
+}
+
+/// An agent to which nothing goes but by the queue.
+fn joined(dispatcher: &mut Dispatcher, agent: AgentId, slots: usize) {
+    dispatcher.joined(agent, slots);
+    let it = dispatcher.agents.get_mut(&agent).expect("it is there");
+    it.direct.declines = true;
 }
 
 /// Does what it says, and tells what was published and who was told of which epoch.
@@ -90,7 +98,7 @@ fn it_goes_at_once_if_nobody_is_there() {
     assert!(dispatcher.unreachable(DEAD));
     // There is nobody to publish it for.
     assert_eq!(publish(&mut dispatcher), []);
-    dispatcher.joined(3, 2);
+    joined(&mut dispatcher, 3, 2);
     assert_eq!(publish(&mut dispatcher), [(2, dispatcher.epoch(), vec![0])]);
 }
 
@@ -248,7 +256,7 @@ fn what_may_run_twice_does_not_travel_with_what_must_not() {
 #[test]
 fn a_large_agent_that_is_missed_keeps_nobody_from_work() {
     let mut dispatcher = Dispatcher::new();
-    dispatcher.joined(DEAD, 64);
+    joined(&mut dispatcher, DEAD, 64);
     for job in 0..1000 {
         dispatcher.submit(job, 0..1, terms(0));
     }
@@ -258,7 +266,7 @@ fn a_large_agent_that_is_missed_keeps_nobody_from_work() {
         dispatcher.begun(DEAD, delivery);
     }
     assert!(taken >= 128);
-    dispatcher.joined(OTHER, 2);
+    joined(&mut dispatcher, OTHER, 2);
     dispatcher.unreachable(DEAD);
     assert!(publish(&mut dispatcher).len() >= 2);
 }
@@ -271,7 +279,7 @@ fn what_was_queued_waits_for_the_next_epoch_and_for_no_later_one() {
     dispatcher.kept(OTHER, 2);
     // The other one may have begun it, and says nothing.
     assert_eq!(publish(&mut dispatcher), []);
-    dispatcher.joined(3, 1);
+    joined(&mut dispatcher, 3, 1);
     dispatcher.given_up(DEAD, false);
     // That has raised the epoch once more. Of the new one nobody has heard, and of the one before
     // everybody has: nobody begins the old delivery any more.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use crate::message::{ClientId, DeliveryId, PieceId};
+use crate::message::{ClientId, Delivery, DeliveryId, PieceId};
 
 /// How long an agent goes on without having heard of the client.
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
@@ -69,6 +69,19 @@ pub(crate) struct Arrival {
     pub(crate) time: u64,
 }
 
+impl Arrival {
+    pub(crate) fn new(client: ClientId, delivery: &Delivery, time: u64) -> Self {
+        Self {
+            client,
+            delivery: delivery.id,
+            epoch: delivery.epoch,
+            pieces: delivery.pieces.iter().map(|it| it.id).collect(),
+            has_last_attempt: delivery.pieces.iter().any(|it| it.is_last_attempt),
+            time,
+        }
+    }
+}
+
 /// Why a session is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -113,6 +126,10 @@ struct Client {
     /// restarted may give out again what was begun.
     is_synced: bool,
     held: BTreeSet<DeliveryId>,
+    /// Whether each delivery is not begun here, for good, that has come without the queue, or was
+    /// asked for: until the client says that there is no older one than this.
+    declined: BTreeMap<DeliveryId, bool>,
+    oldest: DeliveryId,
 }
 
 /// The agent's part of the protocol.
@@ -160,9 +177,13 @@ impl Intake {
         if self.is_leaving {
             return 0;
         }
-        let is_quick = self.takes.is_some_and(|it| it < QUICK);
-        let most = if is_quick { 2 * self.slots } else { self.slots };
-        most.saturating_sub(self.held.len() + self.ahead.len())
+        let ahead = usize::from(self.is_quick()) * self.slots;
+        (self.slots + ahead).saturating_sub(self.held.len() + self.ahead.len())
+    }
+
+    /// Whether a delivery takes its slot for a moment.
+    fn is_quick(&self) -> bool {
+        self.takes.is_some_and(|it| it < QUICK)
     }
 
     /// It takes no more, and gives back what it has taken ahead.
@@ -233,10 +254,50 @@ impl Intake {
         }
         if arrival.time > 1 {
             // Somebody else may have begun it: the client is to know at once.
-            return self.admit(arrival, now);
+            return self.admit(arrival, false, now);
         }
         self.ahead.push_back((arrival, now));
         self.promote(now);
+        // What has come without the queue has taken the slot that this was asked for.
+        if !self.is_quick() {
+            self.give_back(|at| at == now);
+        }
+    }
+
+    /// A delivery has come without the queue, in the client's session with this agent: see
+    /// `dispatcher/direct.rs`. No older one than the `oldest` is open. Says whether it is taken:
+    /// that is for good.
+    pub(crate) fn arrived_directly(
+        &mut self,
+        arrival: Arrival,
+        oldest: DeliveryId,
+        now: Duration,
+    ) -> bool {
+        let (client, delivery) = (arrival.client, arrival.delivery);
+        let is_taken = !self.is_leaving && self.held.len() < self.slots;
+        let session = self.clients.entry(client).or_default();
+        session.oldest = session.oldest.max(oldest);
+        session.declined = session.declined.split_off(&session.oldest);
+        if delivery < session.oldest || session.declined.contains_key(&delivery) {
+            // It is late, and was given up.
+            return false;
+        }
+        session.declined.insert(delivery, !is_taken);
+        if is_taken {
+            self.admit(arrival, true, now);
+        } else {
+            self.actions.push_back(Action::Return { client, delivery });
+        }
+        is_taken
+    }
+
+    /// The client has sent this a moment ago, without the queue. What has not come by now is not
+    /// begun any more.
+    pub(crate) fn was_sent(&mut self, client: ClientId, delivery: DeliveryId) {
+        let session = self.clients.entry(client).or_default();
+        if *session.declined.entry(delivery).or_insert(true) {
+            self.actions.push_back(Action::Return { client, delivery });
+        }
     }
 
     /// Gives free slots to what waits for them.
@@ -244,12 +305,12 @@ impl Intake {
         while self.held.len() < self.slots
             && let Some((arrival, _)) = self.ahead.pop_front()
         {
-            self.admit(arrival, now);
+            self.admit(arrival, false, now);
         }
     }
 
     /// A delivery has a slot.
-    fn admit(&mut self, arrival: Arrival, now: Duration) {
+    fn admit(&mut self, arrival: Arrival, is_direct: bool, now: Duration) {
         let Arrival {
             client,
             delivery,
@@ -263,8 +324,8 @@ impl Intake {
         for piece in &pieces {
             self.pieces.insert((client, *piece), delivery);
         }
-        let may_begin =
-            time == 1 && epoch == session.epoch && session.is_synced && now < session.lease;
+        let has_lease = now < session.lease;
+        let may_begin = time == 1 && epoch == session.epoch && session.is_synced && has_lease;
         let held = Held {
             state: State::Asking { since: now, time },
             left: pieces.iter().copied().collect(),
@@ -272,7 +333,10 @@ impl Intake {
             since: now,
         };
         self.held.insert((client, delivery), held);
-        if may_begin {
+        if is_direct && has_lease {
+            // The client knows.
+            self.run(client, delivery);
+        } else if may_begin && !is_direct {
             self.actions
                 .push_back(Action::SayBegun { client, delivery });
             self.actions

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use async_nats::Client;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self};
+use async_nats::{Client, HeaderMap};
+
+use bytes::Bytes;
 
 use super::Subjects;
+use crate::message::ClientId;
 
 /// How long the queue waits before it gives a delivery out again that nobody has acknowledged.
 const ACK_WAIT: Duration = Duration::from_secs(10);
@@ -19,9 +22,19 @@ const ACK_WAIT: Duration = Duration::from_secs(10);
 /// What the server says against it.
 pub(crate) async fn make_queue(
     client: Client,
+    client_id: ClientId,
     subjects: Subjects,
     in_file: bool,
 ) -> Result<bool, String> {
+    // Whether this client may put anything in, the server says now, and not only when something
+    // waits. The queue does not take what is meant for another one.
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Expected-Stream", "none");
+    let subject = subjects.work(client_id);
+    // It fails where the subject or the payload is none: this is one.
+    let _ = client
+        .publish_with_headers(subject, headers, Bytes::new())
+        .await;
     let context = jetstream::new(client);
     let config = Config {
         name: subjects.stream(),

@@ -17,6 +17,7 @@ mod certificates;
 mod configuration;
 mod credentials;
 mod deaths;
+mod direct;
 mod machines;
 mod membership;
 mod payloads;
@@ -39,6 +40,7 @@ fn main() {
     watchdog::start();
     let all = [
         deaths::all(),
+        direct::all(),
         restarts::all(),
         membership::all(),
         machines::all(),

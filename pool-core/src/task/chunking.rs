@@ -12,7 +12,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct Chunking {
     /// How long a chunk should keep its worker: so long that handing it over costs little beside
-    /// it. Over shared memory a millisecond does; over a network it is more like ten.
+    /// it. Over shared memory a millisecond does; over a network it takes some tens of them.
     pub target: Duration,
     /// The most bytes that a chunk of several items should have.
     pub max_bytes: usize,

@@ -12,6 +12,10 @@ use super::outcome::Outcome;
 use crate::broadcast::{BroadcastContent, Needs};
 use crate::error::task_error::TaskError;
 use crate::shm::buffer::Buffer;
+use crate::shm::protocol;
+
+/// A single value of up to so many bytes is moved into a record.
+const COPIED: usize = 4096;
 
 /// The [outcomes](Outcome) of some items of a call that follow each other, for pools elsewhere: of
 /// many small results it costs a tenth of what they cost one by one.
@@ -85,6 +89,14 @@ fn has_records(records: &[u8], count: u32, errors: &[TaskError]) -> bool {
     rest.is_empty()
 }
 
+/// The value that a single item has, if it has one.
+fn single_value(records: &Bytes, count: u32) -> Option<Bytes> {
+    let is_single = count == 1 && records.len() <= COPIED + protocol::MAX_HEAD;
+    let records = is_single.then(|| records.as_slice())?;
+    let (outcome, _) = split_record(&records, |_| Some(()))?;
+    Some(Bytes::from(outcome.ok()?))
+}
+
 /// Whether nothing is known of these outcomes but what they are.
 fn knows_no_more(ext: &Option<Box<ChunkExt>>, records: &[u8]) -> bool {
     let Some(ext) = ext else {
@@ -119,6 +131,9 @@ impl OutcomeBatch {
                     && knows_no_more(&part.ext, &many.bytes)
             }
             Outcomes::All(_) => knows_no_more(&part.ext, &[]),
+            Outcomes::One(Some(Ok(bytes))) => {
+                bytes.len() <= COPIED && knows_no_more(&part.ext, &bytes.as_slice())
+            }
             Outcomes::One(_) => false,
         };
         if !is_plain {
@@ -127,11 +142,16 @@ impl OutcomeBatch {
             let form = Form::Each(all);
             return Self { first, count, form };
         }
-        let mut outcomes = part.outcomes;
-        if let Outcomes::All(error) = outcomes {
+        let outcomes = match part.outcomes {
             // The records of all name the same one.
-            outcomes = Outcomes::with_errors(count, error);
-        }
+            Outcomes::All(error) => Outcomes::with_errors(count, error),
+            Outcomes::One(Some(Ok(bytes))) => {
+                let mut record = Outcomes::Many(Box::default());
+                record.push_value(&bytes.as_slice());
+                record
+            }
+            others => others,
+        };
         let Outcomes::Many(many) = outcomes else {
             unreachable!("it is plain");
         };
@@ -245,10 +265,13 @@ impl OutcomeBatch {
                 first: self.first as usize,
                 count: self.count,
                 took_ns,
-                outcomes: Outcomes::Many(Box::new(Records {
-                    bytes: Buffer::from(records),
-                    errors,
-                })),
+                outcomes: match single_value(&records, self.count) {
+                    Some(value) => Outcomes::One(Some(Ok(value))),
+                    None => Outcomes::Many(Box::new(Records {
+                        bytes: Buffer::from(records),
+                        errors,
+                    })),
+                },
                 ext: None,
             }),
             Form::Each(outcomes) => Err(outcomes),
