@@ -98,8 +98,8 @@ fn set_up(launch: &Launch, doorbell: &mut PipeWriter) -> io::Result<Region> {
     Ok(region)
 }
 
-/// Changes a variable, or removes it. Where other threads may be reading the environment it stays as
-/// it is: then tasks and what they start see more than they need, and nothing worse.
+/// Changes a variable, or removes it. Where other threads may be reading the environment it stays
+/// as it is: then tasks and what they start see more than they need, and nothing worse.
 fn set_variable(name: &str, value: Option<&OsStr>) {
     let change = (name.into(), value.map(OsStr::to_owned));
     let _ = procpool_core::change_environment(&[change]);

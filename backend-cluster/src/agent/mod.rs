@@ -2,40 +2,39 @@
 
 mod contents;
 mod host;
+mod hosting;
+mod leaving;
 mod options;
 mod pulling;
+mod running;
 mod session;
 mod sessions;
 mod taken;
 pub(crate) mod variables;
 mod work;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::{Event, Message, Subscriber};
 use futures_util::StreamExt;
-use procpool_core::{
-    BroadcastContent, Cancel, ContentId, EncodedChunk, OutcomeBatch, OutputLine, TaskError,
-    TaskErrorKind, WorkerOptions,
-};
+use procpool_core::{Cancel, OutputLine, TaskError, TaskErrorKind, WorkerOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::contents::Contents;
 use self::host::{Captures, Host};
+use self::leaving::Goodbye;
 pub(crate) use self::options::AgentOptions;
 use self::pulling::Pulling;
 use self::sessions::Sessions;
 use self::taken::Taken;
-use self::work::{Report, Work};
+use self::work::Report;
 use crate::client::Envelope;
 use crate::clock::{self, sleep_until};
 use crate::intake::{Action, Arrival, End, Intake, LEASE};
 use crate::link::{Lane, Limits, session_of};
 use crate::message::{
-    AgentCard, AgentId, Blob, ClientId, Delivery, DeliveryId, Line, PieceId, ToAgent, ToClient,
-    from_bytes,
+    AgentCard, AgentId, ClientId, Delivery, DeliveryId, Line, ToAgent, ToClient, from_bytes,
 };
 use crate::nats::{Connection, Given, Role, Subjects, is_unheard, last_number};
 
@@ -65,16 +64,6 @@ pub(crate) struct Agent {
     url: String,
     /// What the server does not permit, though no agent can do without it.
     refusal: Option<String>,
-}
-
-/// How far an agent has come that leaves and has nothing more to do.
-#[derive(Debug, Clone, Copy)]
-enum Goodbye {
-    Unsaid,
-    /// The local pools end, and say what their workers have printed.
-    Finishing,
-    /// It was said, then.
-    Said(Duration),
 }
 
 /// The subscriptions of an agent.
@@ -203,40 +192,6 @@ impl Agent {
         }
         self.connection.flush(Duration::from_secs(1)).await;
         self.refusal.map_or(Ok(()), Err)
-    }
-
-    fn start_leaving(&mut self) {
-        self.is_leaving = true;
-        self.intake.leave();
-        self.sessions.say_to_all(Lane::Control, &ToClient::Leaving);
-    }
-
-    /// Says goodbye, and whether that was heard, or has taken too long.
-    fn may_go(&mut self) -> bool {
-        match self.goodbye {
-            Goodbye::Unsaid => {
-                self.goodbye = Goodbye::Finishing;
-                let (host, reports) = (self.host.clone(), self.reports.clone());
-                let finish = move || {
-                    host.finish(Instant::now() + LEASE);
-                    // Without an agent there is nobody to tell.
-                    let _ = reports.send(Report::Finished);
-                };
-                let thread = std::thread::Builder::new().name("procpool-finish".into());
-                if thread.spawn(finish).is_err() {
-                    // Without a thread, what was printed last is not waited for.
-                    self.say_goodbye();
-                }
-                false
-            }
-            Goodbye::Finishing => false,
-            Goodbye::Said(since) => self.sessions.backlog() == 0 || clock::now() > since + LEASE,
-        }
-    }
-
-    fn say_goodbye(&mut self) {
-        self.sessions.say_to_all(Lane::Data, &ToClient::Left);
-        self.goodbye = Goodbye::Said(clock::now());
     }
 
     fn next_wake(&self) -> Option<Duration> {
@@ -464,51 +419,6 @@ impl Agent {
         }
     }
 
-    /// All of a value has come, or it does not come for the piece that it was asked for.
-    fn content(&mut self, client: ClientId, id: ContentId, bytes: Option<Vec<u8>>) {
-        let Some(session) = self.sessions.get_mut(client) else {
-            return;
-        };
-        let asker = session.was_asked_for(id);
-        if let Some(bytes) = bytes
-            && let Ok(content) = BroadcastContent::new(&bytes)
-            && content.id() == id
-        {
-            self.contents.add(content);
-        }
-        self.host_client(client);
-        let is_there = self.contents.get(&id).is_some();
-        let mut ready = Vec::new();
-        let mut waiting = Vec::new();
-        for (piece, work) in self.taken.of(client) {
-            if is_there || Some(piece) == asker {
-                if work.has_come(id, is_there) {
-                    ready.push(piece);
-                }
-            } else if work.needs(id) {
-                waiting.push(piece);
-            }
-        }
-        for piece in ready {
-            self.start(client, piece);
-        }
-        // The call that it was asked for may be over at the client; another one has it.
-        if let Some(piece) = waiting.into_iter().min() {
-            self.need(client, piece, vec![id]);
-        }
-    }
-
-    /// Asks the client for these values, but for those that are on their way.
-    fn need(&mut self, client: ClientId, piece: PieceId, contents: Vec<ContentId>) {
-        let Some(session) = self.sessions.get_mut(client) else {
-            return;
-        };
-        let contents = session.ask_for(piece, contents);
-        if !contents.is_empty() {
-            self.say(client, Lane::Control, &ToClient::Need { piece, contents });
-        }
-    }
-
     /// Asks the workers for this client, which takes a moment.
     fn make_report(&self, client: ClientId, ticket: u64, dump: bool) {
         let (host, reports) = (self.host.clone(), self.reports.clone());
@@ -527,48 +437,6 @@ impl Agent {
         if let Err(error) = thread.spawn(ask) {
             // The client does not wait for ever.
             eprintln!("procpool agent: no thread can be started: {error}");
-        }
-    }
-
-    /// A client welcomes this agent, and says what its workers are to be.
-    fn welcomed(&mut self, client: ClientId, options: WorkerOptions, captures: Captures) {
-        let Some(session) = self.sessions.get_mut(client) else {
-            return;
-        };
-        if std::mem::replace(&mut session.is_welcome, true) {
-            return;
-        }
-        session.options = Some((options, captures));
-        self.host_client(client);
-        let session = self.sessions.get(client);
-        if let Some((options, _)) = session.and_then(|it| it.options.as_ref()) {
-            let contents = options.missing();
-            self.need(client, 0, contents);
-        }
-    }
-
-    /// Has a pool for this client, if everything is there that its options mean.
-    fn host_client(&mut self, client: ClientId) {
-        let Some(session) = self.sessions.get_mut(client) else {
-            return;
-        };
-        let Some((mut options, captures)) = session.options.take() else {
-            return;
-        };
-        for id in options.missing() {
-            if let Some(content) = self.contents.get(&id) {
-                options.provide(content);
-            }
-        }
-        if !options.missing().is_empty() {
-            session.options = Some((options, captures));
-            return;
-        }
-        session.is_hosted = true;
-        self.host.welcome(client, options, captures);
-        let pieces: Vec<PieceId> = self.taken.of(client).map(|(piece, _)| piece).collect();
-        for piece in pieces {
-            self.start(client, piece);
         }
     }
 
@@ -624,150 +492,6 @@ impl Agent {
         let arrival = Arrival::new(client, &delivery, 1);
         if self.intake.arrived_directly(arrival, oldest, clock::now()) {
             self.taken.add(client, delivery, None);
-        }
-    }
-
-    /// Begins a piece, if everything is there that it needs.
-    fn start(&mut self, client: ClientId, piece: PieceId) {
-        let Some(work) = self.taken.get_mut(client, piece) else {
-            return;
-        };
-        let is_hosted = self.sessions.get(client).is_some_and(|it| it.is_hosted);
-        if !work.may_run() || work.has_begun() || !is_hosted {
-            return;
-        }
-        let mut chunk = match work.take_chunk() {
-            Some(Ok(chunk)) => chunk,
-            Some(Err(error)) => return self.fail(client, piece, error),
-            None => {
-                return self.say(client, Lane::Control, &ToClient::Fetch { piece });
-            }
-        };
-        let missing = chunk.missing();
-        let needed = self.contents.provide(&mut chunk, &missing);
-        let work = self.taken.get_mut(client, piece).expect("it is there");
-        // What the client has no more is an error of each item that means it.
-        if !needed.is_empty() && !work.lacks_values() {
-            work.wait_for(chunk, needed.iter().copied().collect());
-            return self.need(client, piece, needed);
-        }
-        self.begin(client, piece, chunk);
-    }
-
-    fn begin(&mut self, client: ClientId, piece: PieceId, chunk: EncodedChunk) {
-        let reports = self.reports.clone();
-        let number = self.sessions.get(client).map_or(0, |it| it.number);
-        let indices = chunk.first_index()..chunk.first_index() + chunk.count();
-        let emits = chunk.options().emits;
-        let sent: Vec<_> = chunk.contents().iter().map(BroadcastContent::id).collect();
-        let sink = move |batch: OutcomeBatch| {
-            // Without an agent there is nobody to tell.
-            let _ = reports.send(Report::Outcomes {
-                client,
-                session: number,
-                piece,
-                batch,
-            });
-        };
-        match self.host.begin(client, chunk, sink) {
-            Ok(running) => {
-                let work = self.taken.get_mut(client, piece).expect("it is there");
-                work.run(running, indices, emits, sent);
-                self.take_values(client, piece);
-            }
-            Err(error) => self.fail(client, piece, error),
-        }
-    }
-
-    /// All of a piece's items that have no outcome end like this.
-    fn fail(&mut self, client: ClientId, piece: PieceId, error: TaskError) {
-        let error = error.with_machine(&self.machine);
-        self.say(client, Lane::Data, &ToClient::Failed { piece, error });
-        self.taken.remove(client, piece);
-        self.intake.ended(client, piece, clock::now());
-    }
-
-    /// What the local pools have said.
-    fn report(&mut self, reports: Vec<Report>) {
-        let mut touched: Vec<(ClientId, PieceId)> = Vec::new();
-        let mut lines: HashMap<ClientId, Vec<Line>> = HashMap::new();
-        let mut is_finished = false;
-        for report in reports {
-            match report {
-                Report::Outcomes {
-                    client,
-                    session,
-                    piece,
-                    batch,
-                } => {
-                    let current = self.sessions.number(client);
-                    if current != Some(session) {
-                        continue;
-                    }
-                    if let Some(work) = self.taken.get_mut(client, piece) {
-                        work.add_outcomes(batch);
-                        if touched.last() != Some(&(client, piece)) {
-                            touched.push((client, piece));
-                        }
-                    }
-                }
-                Report::Value { client, piece } => self.take_values(client, piece),
-                Report::Answer(client, answer) => self.say(client, Lane::Data, &answer),
-                Report::Line(client, line) => lines.entry(client).or_default().push(line),
-                Report::Finished => is_finished = true,
-            }
-        }
-        for (client, lines) in lines {
-            self.say(client, Lane::Data, &ToClient::Lines(lines));
-        }
-        if is_finished {
-            self.say_goodbye();
-        }
-        touched.sort_unstable();
-        touched.dedup();
-        for (client, piece) in touched {
-            self.take_values(client, piece);
-        }
-    }
-
-    /// Sends the values that an item has emitted, as far as there is room for them.
-    fn take_values(&mut self, client: ClientId, piece: PieceId) {
-        let reports = self.reports.clone();
-        while let Some(value) = self
-            .taken
-            .get_mut(client, piece)
-            .and_then(|it| it.next_value(&reports, client, piece))
-        {
-            self.send_contents(client, piece, value.contents());
-            self.say(client, Lane::Data, &ToClient::Value { piece, value });
-        }
-        self.send_outcomes(client, piece);
-    }
-
-    /// The values that handles in a result mean, unless the client has sent them itself.
-    fn send_contents(&mut self, client: ClientId, piece: PieceId, contents: Vec<BroadcastContent>) {
-        for content in contents {
-            let id = content.id();
-            let is_known = self
-                .taken
-                .get(client, piece)
-                .is_some_and(|it| it.has_sent(id));
-            if !is_known {
-                let bytes = Blob::of_content(content);
-                self.say(client, Lane::Data, &ToClient::Content { id, bytes });
-            }
-        }
-    }
-
-    fn send_outcomes(&mut self, client: ClientId, piece: PieceId) {
-        while let Some(batch) = (self.taken.get_mut(client, piece)).and_then(Work::next_outcomes) {
-            self.send_contents(client, piece, batch.contents());
-            self.say(client, Lane::Data, &ToClient::Outcomes { piece, batch });
-        }
-        let work = self.taken.get(client, piece);
-        if work.is_some_and(Work::is_through) {
-            self.taken.remove(client, piece);
-            self.intake.ended(client, piece, clock::now());
         }
     }
 

@@ -14,7 +14,7 @@ use crate::tasks::{What, Work, assert_values};
 pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
     vec![
         ("idle_agents_die_and_nothing_is_lost", idle_agents_die),
-        ("the_workers_are_anothers", workers_are_anothers),
+        ("the_workers_are_taken", workers_are_taken),
         ("an_agent_without_a_lease_asks", without_a_lease),
         ("a_stopped_agent_gets_a_task", stopped_agent_gets_one),
         (
@@ -56,7 +56,7 @@ fn idle_agents_die(test: &str) {
 }
 
 /// Another client has all workers. A task waits for the first one that is free.
-fn workers_are_anothers(test: &str) {
+fn workers_are_taken(test: &str) {
     let Some(cluster) = Cluster::some_or_skip(test, 1) else {
         return;
     };

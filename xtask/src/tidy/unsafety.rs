@@ -115,8 +115,8 @@ const PLACES: &[(&str, &str)] = &[
         "trusts a region, by its contract",
     ),
     (
-        "pool-core/src/worker/settings.rs",
-        "changes the environment of a process with one thread",
+        "pool-core/src/worker/signal_data.rs",
+        "what a signal handler finds, and nobody frees",
     ),
     (
         "pool-core/src/worker/last_allocation.rs",
