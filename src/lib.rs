@@ -218,6 +218,7 @@
 //! |---|---|
 //! | what they do first and last | `initializer`, `finalizer`; `after_fork` of a `ForkPool` |
 //! | what they live in | `env`, `env_remove`, `env_clear`, `current_dir`, `nice`, `memory_limit`, `rlimit` (see [`Resource`]), `pin_cpus` |
+//! | what they cannot do | `sandbox`, with the feature of that name: files, network, other processes |
 //! | when they are replaced | `max_tasks_per_child`, `max_memory_per_child`, `max_age`; the new one is ready before the old one goes |
 //! | how many there are | `processes`, and with `idle_timeout` fewer, down to `min_processes`, while there is little to do; [`resize`](Pool::resize) |
 //! | what becomes of what they print | `stdout`, `stderr` (see [`Output`]) |
@@ -390,12 +391,20 @@ pub use procpool_core::{
 pub use procpool_core::{ImapStream, ValueStream};
 #[cfg(feature = "fork")]
 pub use procpool_fork::{ForkPool, ForkPoolBuilder, ForkServer, StartError};
+#[cfg(feature = "sandbox")]
+pub use procpool_sandbox::Sandbox;
 #[cfg(feature = "spawn")]
 pub use procpool_spawn::{SpawnPool, SpawnPoolBuilder};
 
 /// What a [`Dump`] consists of.
 pub mod dump {
     pub use procpool_core::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
+}
+
+/// What a worker in a [`Sandbox`] can still do, and what becomes of one that wants more.
+#[cfg(feature = "sandbox")]
+pub mod sandbox {
+    pub use procpool_sandbox::{Refusal, SandboxError, current};
 }
 
 /// For pools of one's own: what runs the calls that [`Pool`] makes, on threads, in processes or on

@@ -298,6 +298,10 @@ impl WorkerOptions {
             settings.cpus = pin.check()?;
         }
         settings.watch_memory = self.max_memory.is_some();
+        #[cfg(feature = "sandbox")]
+        if settings.sandbox.is_some() {
+            settings.has_initializer = self.initializer.is_some();
+        }
         if settings == Settings::default() {
             return Ok(None);
         }
@@ -413,6 +417,11 @@ impl WorkerOptions {
     /// See [`PoolBuilder::memory_limit`](crate::PoolBuilder::memory_limit).
     pub fn set_memory_limit(&mut self, bytes: u64) {
         self.settings.memory_limit = Some(bytes);
+    }
+
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn set_sandbox(&mut self, sandbox: procpool_sandbox::Sandbox) {
+        self.settings.sandbox = Some(sandbox);
     }
 
     /// See `PoolBuilder::after_fork`. It does not travel.

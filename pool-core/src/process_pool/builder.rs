@@ -12,6 +12,8 @@ use crate::backend::launcher::{Backend, Executing, ForkServing};
 use crate::backend::worker_options::WorkerOptions;
 use crate::engine::Engine;
 use crate::error::build_error::BuildError;
+#[cfg(feature = "sandbox")]
+use crate::error::build_error::BuildErrorKind;
 use crate::observe::output::Output;
 use crate::observe::worker_exit::WorkerExit;
 use crate::process::worker_info::WorkerInfo;
@@ -302,6 +304,40 @@ impl<B: Backend> PoolBuilder<B> {
         self
     }
 
+    /// Confines each worker for good, after its initializer and before its first item: to
+    /// computing, with [`Sandbox::strict`](procpool_sandbox::Sandbox::strict), so that an input
+    /// which takes a parser over can do nothing with it. What tasks need more (a file that they
+    /// read, say) is allowed by the sandbox's methods, or opened by the
+    /// [initializer](Self::initializer).
+    ///
+    /// A task that makes a system call which is not allowed costs its worker: the item ends as
+    /// `WorkerLost`, with the signal `SIGSYS`. With
+    /// [`Refusal::Fail`](procpool_sandbox::Refusal::Fail) the call fails instead.
+    ///
+    /// Where the kernel lacks a part of it, where a path cannot be opened, or where an initializer
+    /// has started threads, [`build`](Self::build) fails and says so. A task in a sandbox cannot
+    /// build a pool, unless the sandbox allows to execute something.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// # use procpool_sandbox as sandbox;
+    /// # fn with<B: procpool::Backend>(builder: procpool::PoolBuilder<B>) -> Result<(), procpool::BuildError> {
+    /// use procpool::Pool;
+    /// use sandbox::Sandbox;
+    ///
+    /// let pool = builder.sandbox(Sandbox::strict()).build()?;
+    /// let read = |path: String| std::fs::read(path).is_ok();
+    /// assert_eq!(pool.apply(read, "/etc/passwd".into()), Ok(false));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "sandbox")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sandbox")))]
+    pub fn sandbox(mut self, sandbox: procpool_sandbox::Sandbox) -> Self {
+        self.config.workers.set_sandbox(sandbox);
+        self
+    }
+
     /// Pins each worker to one of the processors that this program may run on: the first worker
     /// to the first one, and so on, beginning again where there are more workers. A replacement
     /// has the processor of the worker that it replaces.
@@ -389,6 +425,14 @@ impl<B: Backend> PoolBuilder<B> {
     /// server to use); when the system refuses what a worker needs, or a worker does not answer in
     /// time; when the initializer fails. Nothing is left behind.
     pub fn build(self) -> Result<WorkerPool<B>, BuildError> {
+        #[cfg(feature = "sandbox")]
+        if procpool_sandbox::current().is_some_and(|it| !it.allows_processes()) {
+            return Err(BuildError::new(
+                BuildErrorKind::InvalidConfig,
+                "this process is in a sandbox that allows no other processes: build the pool in \
+                 the program that has the pool of this one",
+            ));
+        }
         let launcher = self.backend.into_launcher()?;
         Ok(WorkerPool::new_with(Engine::start(self.config, launcher)?))
     }

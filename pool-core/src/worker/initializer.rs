@@ -75,8 +75,19 @@ where
     R: InitializerOutcome,
 {
     move |argument| Begun {
-        failure: initializer(argument).failure(),
+        failure: initializer(argument).failure().or_else(confine),
     }
+}
+
+/// What the worker is to give up, it gives up now.
+#[cfg(feature = "sandbox")]
+fn confine() -> Option<String> {
+    super::confinement::enter()
+}
+
+#[cfg(not(feature = "sandbox"))]
+fn confine() -> Option<String> {
+    None
 }
 
 /// What the initializer says that has failed, if this is the result of one. For all other types

@@ -3,6 +3,8 @@
 pub(crate) mod arguments;
 pub(crate) mod cancel_flag;
 mod channel;
+#[cfg(feature = "sandbox")]
+mod confinement;
 pub(crate) mod context;
 mod copy;
 pub(crate) mod corrupt;

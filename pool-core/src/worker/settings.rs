@@ -8,6 +8,8 @@ use rustix::process::{Rlimit, chdir, nice, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "sandbox")]
+use super::confinement;
 use super::function::{FunctionId, NotInObject, Stateless};
 use super::{current, fork_hooks, last_allocation, memory};
 use crate::sys;
@@ -31,6 +33,12 @@ pub(crate) struct Settings {
     pub(crate) after_fork: bool,
     /// It says at the end of each frame how much memory it holds.
     pub(crate) watch_memory: bool,
+    /// What it can do from its first item on.
+    #[cfg(feature = "sandbox")]
+    pub(crate) sandbox: Option<procpool_sandbox::Sandbox>,
+    /// An initializer comes before that.
+    #[cfg(feature = "sandbox")]
+    pub(crate) has_initializer: bool,
 }
 
 /// What of the system's a worker may use so much of: see a builder's `rlimit`.
@@ -151,6 +159,15 @@ impl Settings {
         }
         if self.after_fork {
             fork_hooks::run();
+        }
+        #[cfg(feature = "sandbox")]
+        if let Some(sandbox) = &self.sandbox {
+            confinement::prepare(sandbox.clone());
+            if !self.has_initializer
+                && let Some(why) = confinement::enter()
+            {
+                return Err(refused("be confined".into(), io::Error::other(why)));
+            }
         }
         Ok(())
     }

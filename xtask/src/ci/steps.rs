@@ -38,6 +38,7 @@ const FEATURES_APART: &[&str] = &[
     "--features cluster",
     "--features json",
     "--features progress",
+    "--features sandbox",
     "--features stream",
     "--features tracing",
 ];

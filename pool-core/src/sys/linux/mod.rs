@@ -31,4 +31,6 @@ pub(in crate::sys) use memory::{give_size, has_size, memory_file_to_size};
 pub(crate) use process::{THREAD_CALL, has_ended, in_proc, is_leaving};
 pub use process::{change_environment, leave};
 pub(crate) use random::{random_id, random_seed};
+#[cfg(feature = "sandbox")]
+pub(crate) use resident::keep_status;
 pub(crate) use resident::{peak_rss, rss};

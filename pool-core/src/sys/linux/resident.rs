@@ -1,5 +1,9 @@
 //! How much memory a process has resident.
 
+use std::fs::File;
+#[cfg(feature = "sandbox")]
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -24,9 +28,30 @@ pub(crate) fn rss(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// What of this process is asked for when nothing can be opened any more: its status.
+static STATUS: OnceLock<File> = OnceLock::new();
+
+/// From now on, [`peak_rss`] needs nothing that a sandbox takes away.
+#[cfg(feature = "sandbox")]
+pub(crate) fn keep_status() {
+    let opened = File::open("/proc/self/status").map(OwnedFd::from);
+    // Otherwise it is as where there is no `/proc`.
+    if let Ok(file) = opened.and_then(super::descriptor::off_standard) {
+        STATUS.get_or_init(|| file.into());
+        peak_rss();
+    }
+}
+
 /// The same by a slower way that counts this program alone; 0 where there is no `/proc`.
 fn high_water() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = match STATUS.get() {
+        None => std::fs::read_to_string("/proc/self/status").unwrap_or_default(),
+        Some(file) => {
+            let mut bytes = [0; 4096];
+            let count = file.read_at(&mut bytes, 0).unwrap_or(0);
+            String::from_utf8_lossy(&bytes[..count]).into_owned()
+        }
+    };
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
     kib.and_then(|kib| kib.trim().parse::<u64>().ok())

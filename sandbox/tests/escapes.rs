@@ -1,0 +1,378 @@
+//! Ways out of a sandbox. Each is tried by a process of its own twice: outside, where it must
+//! succeed (else the test says nothing), and inside, where it must not.
+
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    clippy::disallowed_methods,
+    reason = "each of them is tried, by a process of its own, and must fail"
+)]
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+
+use libtest_mimic::{Arguments, Trial};
+use nix::libc;
+use procpool_sandbox::{Refusal, Sandbox};
+
+/// Names the escape that this process is to try.
+const ESCAPE: &str = "PROCPOOL_TEST_ESCAPE";
+/// How it is confined: not at all, or with this [`Refusal`].
+const INSIDE: &str = "PROCPOOL_TEST_INSIDE";
+/// The folder with what is to be protected.
+const FOLDER: &str = "PROCPOOL_TEST_FOLDER";
+
+/// It has got out.
+const OUT: i32 = 0;
+/// It was held.
+const HELD: i32 = 3;
+
+type Escape = fn() -> io::Result<()>;
+
+fn all() -> Vec<(&'static str, Escape)> {
+    vec![
+        ("read_a_file", || fs::read(secret()).map(drop)),
+        ("read_the_users", || fs::read("/etc/passwd").map(drop)),
+        ("write_a_file", || fs::write(secret(), "mine")),
+        ("make_a_file", || {
+            fs::File::create_new(folder().join("new")).map(drop)
+        }),
+        ("make_a_folder", || fs::create_dir(folder().join("new"))),
+        ("remove_a_file", || fs::remove_file(secret())),
+        ("rename_a_file", || {
+            fs::rename(secret(), folder().join("new"))
+        }),
+        ("link_a_file", || {
+            fs::hard_link(secret(), folder().join("new"))
+        }),
+        ("link_to_a_file", || {
+            std::os::unix::fs::symlink(secret(), folder().join("new"))
+        }),
+        ("cut_a_file", || {
+            let path = CString::new(secret().as_os_str().as_encoded_bytes())?;
+            result(unsafe { libc::truncate(path.as_ptr(), 0) })
+        }),
+        ("change_the_mode_of_a_file", || {
+            fs::set_permissions(secret(), fs::Permissions::from_mode(0o777))
+        }),
+        ("list_a_folder", || fs::read_dir(folder()).map(drop)),
+        ("read_the_parents_memory", || {
+            fs::File::open(of_parent("mem")).map(drop)
+        }),
+        ("read_the_parents_environment", || {
+            fs::read(of_parent("environ")).map(drop)
+        }),
+        ("read_the_parents_mappings", || {
+            fs::read(of_parent("maps")).map(drop)
+        }),
+        ("list_the_parents_descriptors", || {
+            fs::read_dir(of_parent("fd")).map(drop)
+        }),
+        ("read_ones_own_environment", || {
+            fs::read("/proc/self/environ").map(drop)
+        }),
+        ("list_the_processes", || fs::read_dir("/proc").map(drop)),
+        ("take_a_descriptor_of_the_parents", || {
+            let process = number(unsafe { libc::syscall(libc::SYS_pidfd_open, parent(), 0) })?;
+            number(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, 0, 0) }).map(drop)
+        }),
+        ("peek_into_the_parent", || {
+            // Both have the same program, at an address of its own: nothing can be read at 1.
+            let (mut to, mut from) = (remote(), remote());
+            let (to, from) = (&raw mut to, &raw mut from);
+            let read = unsafe { libc::process_vm_readv(parent(), to, 1, from, 1, 0) };
+            match number(read as i64) {
+                Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Ok(()),
+                other => other.map(drop),
+            }
+        }),
+        ("signal_the_parent", || {
+            result(unsafe { libc::kill(parent(), 0) })
+        }),
+        ("trace_the_parent", || {
+            let seize = libc::PTRACE_SEIZE;
+            number(unsafe { libc::ptrace(seize, parent(), 0, 0) }).map(drop)
+        }),
+        ("open_a_socket", || UdpSocket::bind("127.0.0.1:0").map(drop)),
+        ("connect_to_a_port", || {
+            let port = std::env::var("PROCPOOL_TEST_PORT").map_err(io::Error::other)?;
+            TcpStream::connect(("127.0.0.1", port.parse().map_err(io::Error::other)?)).map(drop)
+        }),
+        ("listen_on_a_port", || {
+            TcpListener::bind("127.0.0.1:0").map(drop)
+        }),
+        ("connect_to_a_socket", || {
+            UnixStream::connect(folder().join("socket")).map(drop)
+        }),
+        ("connect_to_an_abstract_socket", || {
+            UnixStream::connect_addr(&abstract_name()).map(drop)
+        }),
+        ("ask_the_kernel_about_the_network", || {
+            let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+            result(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) })
+        }),
+        ("start_a_program", || {
+            Command::new("/bin/true").status().map(drop)
+        }),
+        ("become_a_program", || {
+            let path = c"/bin/true";
+            let arguments = [path.as_ptr(), std::ptr::null()];
+            result(unsafe { libc::execv(path.as_ptr(), arguments.as_ptr()) })
+        }),
+        ("become_a_program_in_memory", || {
+            let mut program = Vec::new();
+            let memory = number(unsafe { libc::memfd_create(c"x".as_ptr(), 0) }.into())?;
+            fs::File::open("/bin/true")?.read_to_end(&mut program)?;
+            let path = format!("/proc/self/fd/{memory}");
+            fs::write(&path, &program)?;
+            Command::new(path).status().map(drop)
+        }),
+        ("fork", || match unsafe { libc::fork() } {
+            0 => unsafe { libc::_exit(0) },
+            child => result(child),
+        }),
+        ("make_a_namespace", || {
+            result(unsafe { libc::unshare(libc::CLONE_NEWUSER) })
+        }),
+        ("make_a_namespace_with_a_process", || {
+            let flags = i64::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
+            match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+                0 => unsafe { libc::_exit(0) },
+                child => number(child).map(drop),
+            }
+        }),
+        ("mount", || {
+            let folder = CString::new(folder().as_os_str().as_encoded_bytes())?;
+            let (none, kind) = (c"none".as_ptr(), c"tmpfs".as_ptr());
+            let data = std::ptr::null();
+            result(unsafe { libc::mount(none, folder.as_ptr(), kind, 0, data) })
+        }),
+        ("change_the_root", || {
+            result(unsafe { libc::chroot(c"/".as_ptr()) })
+        }),
+        ("change_the_user", || {
+            result(unsafe { libc::setuid(libc::getuid()) })
+        }),
+        ("set_up_io_uring", || {
+            let mut parameters = [0_u64; 15];
+            let place = parameters.as_mut_ptr();
+            number(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, place) }).map(drop)
+        }),
+        ("load_a_program_into_the_kernel", || {
+            // BPF_PROG_LOAD without anything: an error of its own where there is such a call.
+            let load = unsafe { libc::syscall(libc::SYS_bpf, 5, std::ptr::null::<u8>(), 0) };
+            but_for(number(load), &[libc::EFAULT, libc::EINVAL, libc::E2BIG])
+        }),
+        ("handle_ones_own_page_faults", || {
+            number(unsafe { libc::syscall(libc::SYS_userfaultfd, 1) }).map(drop)
+        }),
+        ("make_a_key", || {
+            let (kind, name) = (c"user".as_ptr(), c"procpool-test".as_ptr());
+            let ring = -2; // KEY_SPEC_PROCESS_KEYRING
+            let made = unsafe { libc::syscall(libc::SYS_add_key, kind, name, name, 4_usize, ring) };
+            number(made).map(drop)
+        }),
+        ("watch_the_processor", || {
+            let opened = unsafe {
+                libc::syscall(
+                    libc::SYS_perf_event_open,
+                    std::ptr::null::<u8>(),
+                    0,
+                    -1,
+                    -1,
+                    0,
+                )
+            };
+            but_for(number(opened), &[libc::EFAULT])
+        }),
+        ("set_the_clock_back", || {
+            let clock = libc::CLOCK_REALTIME;
+            let none = std::ptr::null::<u8>();
+            let set = unsafe { libc::syscall(libc::SYS_clock_settime, clock, none) };
+            but_for(number(set), &[libc::EFAULT])
+        }),
+        ("raise_a_limit", || {
+            let limit = libc::rlimit {
+                rlim_cur: 0,
+                rlim_max: 0,
+            };
+            result(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) })
+        }),
+        ("limit_the_parent", || {
+            let none: *const libc::rlimit64 = std::ptr::null();
+            let mut old: libc::rlimit64 = unsafe { std::mem::zeroed() };
+            let resource = libc::RLIMIT_CORE;
+            result(unsafe { libc::prlimit64(parent(), resource, none, &raw mut old) })
+        }),
+        ("type_into_a_terminal", || {
+            // To a pipe: an error of its own where the request is looked at.
+            let (reader, _writer) = io::pipe()?;
+            let typed = unsafe { libc::ioctl(reader.as_raw_fd(), libc::TIOCSTI, c"x".as_ptr()) };
+            but_for(number(typed.into()), &[libc::ENOTTY])
+        }),
+    ]
+}
+
+/// What a process does that computes. Inside of a sandbox, too.
+fn compute() -> io::Result<()> {
+    let (mut reader, mut writer) = io::pipe()?;
+    let sum: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4_u64)
+            .map(|part| scope.spawn(move || (0..100_000).map(|it| it ^ part).sum::<u64>()))
+            .collect();
+        threads.into_iter().map(|it| it.join().unwrap()).sum()
+    });
+    writer.write_all(&sum.to_le_bytes())?;
+    let mut read = [0; 8];
+    reader.read_exact(&mut read)?;
+    assert_eq!(read, sum.to_le_bytes());
+    let map: std::collections::HashMap<u64, Vec<u8>> =
+        (0..1000).map(|it| (it, vec![1; 10_000])).collect();
+    assert_eq!(map.len(), 1000);
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    let (mut one, mut other) = UnixStream::pair()?;
+    one.write_all(b"x")?;
+    other.read_exact(&mut read[..1])?;
+    println!("{:?}", std::time::SystemTime::now());
+    assert!(std::panic::catch_unwind(|| panic!("it is caught")).is_err());
+    assert_eq!(
+        result(unsafe { libc::raise(0) }).map_err(|it| it.kind()),
+        Ok(())
+    );
+    Ok(())
+}
+
+fn folder() -> PathBuf {
+    std::env::var_os(FOLDER).expect("it is set").into()
+}
+
+fn secret() -> PathBuf {
+    folder().join("secret")
+}
+
+fn parent() -> i32 {
+    std::os::unix::process::parent_id() as i32
+}
+
+fn of_parent(name: &str) -> PathBuf {
+    format!("/proc/{}/{name}", parent()).into()
+}
+
+fn abstract_name() -> SocketAddr {
+    let name = folder().join("abstract");
+    SocketAddr::from_abstract_name(name.as_os_str().as_encoded_bytes()).expect("it is short")
+}
+
+fn remote() -> libc::iovec {
+    libc::iovec {
+        iov_base: std::ptr::without_provenance_mut(1),
+        iov_len: 1,
+    }
+}
+
+fn number(result: i64) -> io::Result<i64> {
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        number => Ok(number),
+    }
+}
+
+fn result(result: i32) -> io::Result<()> {
+    number(result.into()).map(drop)
+}
+
+/// These errors are of the call itself, and say that it can be made.
+fn but_for(result: io::Result<i64>, errors: &[i32]) -> io::Result<()> {
+    match result {
+        Err(error) if error.raw_os_error().is_some_and(|it| errors.contains(&it)) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// In the process that tries it.
+fn try_it(name: &str) -> ExitCode {
+    let sandbox = match std::env::var(INSIDE).as_deref() {
+        Ok("kill") => Some(Sandbox::strict()),
+        Ok("fail") => Some(Sandbox::strict().on_refusal(Refusal::Fail)),
+        _ => None,
+    };
+    if let Some(sandbox) = sandbox {
+        sandbox.enter().expect("this kernel has all of it");
+    }
+    let mut all = all().into_iter().chain([("compute", compute as Escape)]);
+    let (_, escape) = all.find(|(it, _)| *it == name).expect("there is one");
+    match escape() {
+        Ok(()) => ExitCode::from(OUT as u8),
+        Err(error) => {
+            println!("{error}");
+            ExitCode::from(HELD as u8)
+        }
+    }
+}
+
+/// How the process ends that tries it, and what it says.
+fn outcome(name: &str, inside: &str) -> (ExitStatus, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("secret"), "secret").expect("there is room");
+    let _socket = UnixListener::bind(folder.path().join("socket")).expect("a socket");
+    let abstract_name = folder.path().join("abstract");
+    let abstract_name = abstract_name.as_os_str().as_encoded_bytes();
+    let abstract_name = SocketAddr::from_abstract_name(abstract_name).expect("it is short");
+    let _abstract = UnixListener::bind_addr(&abstract_name).expect("a socket");
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("it has one");
+    let output = Command::new(std::env::current_exe().expect("a path"))
+        .env(ESCAPE, name)
+        .env(INSIDE, inside)
+        .env(FOLDER, folder.path())
+        .env("PROCPOOL_TEST_PORT", address.port().to_string())
+        .stdin(Stdio::null())
+        .output()
+        .expect("it can be started");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status, String::from_utf8_lossy(&said).into_owned())
+}
+
+fn is_held(name: &str) {
+    let (status, said) = outcome(name, "no");
+    assert_eq!(
+        status.code(),
+        Some(OUT),
+        "outside it does not succeed either: {said}"
+    );
+    let (status, said) = outcome(name, "kill");
+    let is_killed = status.signal() == Some(libc::SIGSYS);
+    assert!(is_killed || status.code() == Some(HELD), "{status}: {said}");
+    let (status, said) = outcome(name, "fail");
+    assert_eq!(status.code(), Some(HELD), "{status}: {said}");
+}
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(ESCAPE) {
+        return try_it(&name);
+    }
+    let trials = all().into_iter().map(|(name, _)| {
+        Trial::test(name, move || {
+            is_held(name);
+            Ok(())
+        })
+    });
+    let compute = Trial::test("compute", || {
+        for inside in ["no", "kill", "fail"] {
+            let (status, said) = outcome("compute", inside);
+            assert_eq!(status.code(), Some(OUT), "{inside}: {status}: {said}");
+        }
+        Ok(())
+    });
+    let trials = trials.chain([compute]).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}

@@ -1,0 +1,197 @@
+//! What a worker cannot do in a sandbox, what it can, and what is said of it.
+
+use std::fs;
+use std::net::TcpListener;
+
+use procpool::sandbox::Refusal;
+use procpool::{Broadcast, BuildErrorKind, Pool, Sandbox, TaskErrorKind, worker};
+use procpool_conformance::Test;
+use rustix::process::Signal;
+
+use crate::Confined;
+
+pub(crate) fn tests<S: Confined>() -> Vec<Test> {
+    vec![
+        ("files_are_out_of_reach", files_are_out_of_reach::<S>),
+        ("what_is_allowed_is_read_and_written", allowed::<S>),
+        ("the_network_is_out_of_reach", network::<S>),
+        ("no_program_and_no_process_is_started", processes::<S>),
+        ("the_parent_and_siblings_are_out_of_reach", others::<S>),
+        ("a_call_that_is_refused_costs_its_worker", killed::<S>),
+        ("a_call_that_is_refused_can_fail", refused::<S>),
+        ("shared_values_arrive", shared::<S>),
+        ("threads_run_inside", threads::<S>),
+        ("what_cannot_be_confined_is_no_pool", wrong::<S>),
+        ("a_task_cannot_build_a_pool", nested::<S>),
+    ]
+}
+
+fn strict<S: Confined>() -> S::Pool {
+    S::within(Sandbox::strict()).expect("this kernel has all of it")
+}
+
+fn failing<S: Confined>() -> S::Pool {
+    let sandbox = Sandbox::strict().on_refusal(Refusal::Fail);
+    S::within(sandbox).expect("this kernel has all of it")
+}
+
+fn files_are_out_of_reach<S: Confined>() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(&file, "secret").expect("there is room");
+    let path = file.path().to_str().expect("it is text").to_owned();
+    let parent = std::process::id();
+    let of_parent = ["mem", "environ", "maps", "cmdline"];
+    let of_parent = of_parent.map(|name| format!("/proc/{parent}/{name}"));
+    let paths = [path, "/etc/passwd".into(), "/proc/self/environ".into()];
+    let paths: Vec<String> = paths.into_iter().chain(of_parent).collect();
+    assert!(paths.iter().all(|path| fs::File::open(path).is_ok()));
+    let pool = strict::<S>();
+    let open = |path: String| fs::File::open(path).map(drop).map_err(|it| it.to_string());
+    for outcome in pool.map(open, paths).expect("no worker is lost") {
+        outcome.expect_err("it is not to be opened");
+    }
+}
+
+fn allowed<S: Confined>() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir(path("in")).unwrap();
+    fs::create_dir(path("out")).unwrap();
+    fs::write(path("in/x"), "x").unwrap();
+    let sandbox = Sandbox::strict()
+        .allow_read(path("in"))
+        .allow_write(path("out"));
+    let pool = S::within(sandbox).expect("a pool");
+    let copy = |(from, to): (String, String)| {
+        let text = fs::read(from).map_err(|it| it.to_string())?;
+        fs::write(to, text).map_err(|it| it.to_string())
+    };
+    let copied = pool.apply(copy, (path("in/x"), path("out/x")));
+    assert_eq!(copied, Ok(Ok(())));
+    assert_eq!(fs::read(path("out/x")).unwrap(), b"x");
+    let back = pool.apply(copy, (path("out/x"), path("in/y"))).unwrap();
+    back.expect_err("that is for reading");
+}
+
+fn network<S: Confined>() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("it has one").port();
+    let connect = |port: u16| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    assert_eq!(failing::<S>().apply(connect, port), Ok(false));
+    let error = strict::<S>()
+        .apply(connect, port)
+        .expect_err("it is killed");
+    assert_eq!(error.signal(), Some(Signal::SYS.as_raw()), "{error}");
+    let open = S::within(Sandbox::strict().allow_network()).expect("a pool");
+    assert_eq!(open.apply(connect, port), Ok(true));
+}
+
+fn processes<S: Confined>() {
+    let start = |program: String| std::process::Command::new(program).status().is_ok();
+    assert_eq!(failing::<S>().apply(start, "/bin/true".into()), Ok(false));
+    let error = strict::<S>().apply(start, "/bin/true".into());
+    let error = error.expect_err("it is killed");
+    assert_eq!(error.signal(), Some(Signal::SYS.as_raw()), "{error}");
+}
+
+fn others<S: Confined>() {
+    let pool = failing::<S>();
+    let signal = |pid: u32| {
+        let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process");
+        rustix::process::test_kill_process(pid).is_ok()
+    };
+    let workers = pool.stats().workers;
+    let pids = workers.iter().map(|it| it.info.pid());
+    for pid in pids.chain([std::process::id()]) {
+        let own = |()| worker::current().expect("it is a worker").pid();
+        let is_own = |outcome: u32| outcome == pid;
+        // Whoever gets it: of its own process it may ask.
+        let outcome = pool.apply(signal, pid).expect("it lives");
+        assert!(!outcome || pool.apply(own, ()).is_ok_and(is_own) || pid != std::process::id());
+        assert!(!outcome || pid != std::process::id());
+    }
+}
+
+fn killed<S: Confined>() {
+    let pool = strict::<S>();
+    let is_alive = |x: u64| x + 1;
+    assert_eq!(pool.apply(is_alive, 1), Ok(2));
+    let error = pool.apply(
+        |()| {
+            let _ = std::net::UdpSocket::bind("127.0.0.1:0");
+        },
+        (),
+    );
+    let error = error.expect_err("it is killed");
+    assert_eq!(error.kind(), TaskErrorKind::WorkerLost);
+    assert_eq!(error.signal(), Some(Signal::SYS.as_raw()), "{error}");
+    // And its replacement is as confined.
+    for _ in 0..10 {
+        assert_eq!(pool.apply(is_alive, 1), Ok(2));
+    }
+    let read = |()| fs::read("/etc/passwd").is_ok();
+    assert_eq!(pool.map(read, [(); 20]), Ok(vec![false; 20]));
+}
+
+fn refused<S: Confined>() {
+    let pool = failing::<S>();
+    let bind = |()| {
+        let bound = std::net::UdpSocket::bind("127.0.0.1:0");
+        bound.err().and_then(|it| it.raw_os_error())
+    };
+    let denied = rustix::io::Errno::PERM.raw_os_error();
+    assert_eq!(pool.apply(bind, ()), Ok(Some(denied)));
+}
+
+fn shared<S: Confined>() {
+    let pool = strict::<S>();
+    let words: Vec<u64> = (0..100_000).collect();
+    let shared = pool.broadcast(&words).expect("there is room");
+    let sum =
+        |(shared, from): (Broadcast<Vec<u64>>, usize)| shared[from..from + 10].iter().sum::<u64>();
+    let items = (0..100).map(|it| (shared.clone(), it * 100));
+    let sums = pool.map(sum, items).expect("no worker is lost");
+    assert_eq!(sums[3], (300..310).sum::<u64>());
+    let large = |size: usize| vec![7_u8; size];
+    assert_eq!(pool.apply(large, 1 << 24).map(|it| it.len()), Ok(1 << 24));
+}
+
+fn threads<S: Confined>() {
+    let pool = strict::<S>();
+    let sum = |most: u64| {
+        std::thread::scope(|scope| {
+            let parts = (0..4).map(|part| scope.spawn(move || (0..most).map(|it| it ^ part).sum()));
+            let parts: Vec<_> = parts.collect();
+            parts
+                .into_iter()
+                .map(|it: std::thread::ScopedJoinHandle<u64>| it.join().unwrap())
+                .sum::<u64>()
+        })
+    };
+    assert_eq!(pool.apply(sum, 1000), Ok(sum(1000)));
+    // What a thread does is confined like what starts it.
+    let read = |()| {
+        let thread = std::thread::spawn(|| fs::read("/etc/passwd").is_ok());
+        thread.join().unwrap()
+    };
+    assert_eq!(pool.apply(read, ()), Ok(false));
+}
+
+fn wrong<S: Confined>() {
+    let nowhere = Sandbox::strict().allow_read("/no/such/folder");
+    let unknown = Sandbox::strict().allow_syscalls(["no_such_call"]);
+    for (sandbox, word) in [(nowhere, "/no/such/folder"), (unknown, "no_such_call")] {
+        let error = S::within(sandbox).err().expect("it makes no sense");
+        assert!(error.to_string().contains(word), "{error}");
+        assert_ne!(error.kind(), BuildErrorKind::Threads, "{error}");
+    }
+}
+
+fn nested<S: Confined>() {
+    let build = |()| match S::within(Sandbox::strict()) {
+        Ok(_) => "it is built".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let said = strict::<S>().apply(build, ()).expect("the worker lives");
+    assert!(said.contains("in a sandbox"), "{said}");
+}
