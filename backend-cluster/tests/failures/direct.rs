@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use procpool_cluster::ClusterPool;
 use procpool_core::{Pool, TaskErrorKind};
 use procpool_testing::procfs;
 use rustix::process::Signal;
@@ -92,14 +93,9 @@ fn without_a_lease(test: &str) {
 
 /// It says nothing for a moment, and begins when it goes on.
 fn stopped_agent_gets_one(test: &str) {
-    let Some(cluster) = Cluster::some_or_skip(test, 1) else {
+    let Some((_cluster, pool, work, agent)) = one_that_is_stopped(test) else {
         return;
     };
-    let pool = cluster.pool();
-    let work = Work::new();
-    assert_values(work.start_some(&pool, What::BeQuick, 0..1, 0));
-    let agent = cluster.agents[0].pid();
-    procfs::signal(agent, Signal::STOP);
     let started = work.start_some(&pool, What::BeQuick, 1..3, 0);
     thread::sleep(Duration::from_millis(500));
     procfs::signal(agent, Signal::CONT);
@@ -109,14 +105,9 @@ fn stopped_agent_gets_one(test: &str) {
 
 /// What it was sent meanwhile does not stay.
 fn stopped_agent_is_cancelled(test: &str) {
-    let Some(cluster) = Cluster::some_or_skip(test, 1) else {
+    let Some((_cluster, pool, work, agent)) = one_that_is_stopped(test) else {
         return;
     };
-    let pool = cluster.pool();
-    let work = Work::new();
-    assert_values(work.start_some(&pool, What::BeQuick, 0..1, 0));
-    let agent = cluster.agents[0].pid();
-    procfs::signal(agent, Signal::STOP);
     let (_, handle) = work.start_some(&pool, What::Pass, 1..2, 0).remove(0);
     thread::sleep(Duration::from_millis(200));
     handle.kill();
@@ -124,4 +115,15 @@ fn stopped_agent_is_cancelled(test: &str) {
     let error = handle.get().expect_err("it was killed");
     assert_eq!(error.kind(), TaskErrorKind::Cancelled, "{error}");
     assert_values(work.start_some(&pool, What::BeQuick, 2..20, 0));
+}
+
+/// An agent that has run a task, and is stopped now.
+fn one_that_is_stopped(test: &str) -> Option<(Cluster, ClusterPool, Work, u32)> {
+    let cluster = Cluster::some_or_skip(test, 1)?;
+    let pool = cluster.pool();
+    let work = Work::new();
+    assert_values(work.start_some(&pool, What::BeQuick, 0..1, 0));
+    let agent = cluster.agents[0].pid();
+    procfs::signal(agent, Signal::STOP);
+    Some((cluster, pool, work, agent))
 }
