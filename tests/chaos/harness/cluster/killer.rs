@@ -80,13 +80,7 @@ pub(super) fn run(storm: &Storm<Cluster>, rng: &mut Rng) {
             killer.act(rng);
         }
     }
-    for pending in std::mem::take(&mut killer.pending) {
-        killer.undo(&pending);
-    }
-    if killer.site.members.iter().all(|it| it.is_leaving.is_some()) {
-        // Somebody must do what there is.
-        killer.start(rng);
-    }
+    killer.make_peace(rng);
 }
 
 impl Killer<'_> {
@@ -107,6 +101,30 @@ impl Killer<'_> {
             // Not beyond the end of the storm.
             let most = Duration::from_millis(50);
             thread::sleep(next.saturating_duration_since(now).min(most));
+        }
+    }
+
+    /// Undoes everything, and stays until nobody waits for an outcome: somebody must do what there
+    /// is. The agents may all be leaving, and one that was started in trouble may give up yet.
+    fn make_peace(&mut self, rng: &mut Rng) {
+        for pending in std::mem::take(&mut self.pending) {
+            self.undo(&pending);
+        }
+        {
+            // One that is put back needs a moment.
+            let _operation = self.storm.ledger.operation("links come back");
+            let machines = self.site.machines();
+            wait_until(|| machines.iter().all(|it| it.answers()));
+        }
+        loop {
+            self.site.bury(&self.storm.ledger, &self.storm.victims);
+            if self.site.members.iter().all(|it| it.is_leaving.is_some()) {
+                self.start(rng);
+            }
+            if self.storm.ledger.movement().1 == 0 {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
