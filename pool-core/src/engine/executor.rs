@@ -42,7 +42,7 @@ impl Executor for Shared {
         } else if attended {
             core.dispatch();
             // This thread is going to lead at once.
-            self.keep_time(&core);
+            self.keep_time(&mut core);
         } else if is_special || !core.may_wait() {
             core.drain_if_due();
             core.dispatch();
@@ -95,7 +95,7 @@ impl Executor for Shared {
         let mut core = self.lock();
         let is_idle = core.has_room_for_work();
         if is_idle && look_again && core.leadership().ask_later() {
-            self.keep_time(&core);
+            self.keep_time(&mut core);
         }
         is_idle
     }

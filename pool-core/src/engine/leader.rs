@@ -197,7 +197,8 @@ impl Shared {
             self.hear_bells(&mut core, false);
             open = core.open_for_idle();
             // A launch that is due is not ours to wait for: it would be due again and again.
-            self.alarm_before(&core, core.next_supervisor_timer());
+            let launches = core.next_supervisor_timer();
+            self.alarm_before(&mut core, launches);
             let timer = core.next_leader_timer().map(until);
             let deadline = deadline.map(|deadline| deadline.saturating_duration_since(sys::now()));
             timeout = match (timer, deadline) {
@@ -279,16 +280,18 @@ impl Shared {
     }
 
     /// Sees to it that the supervisor wakes when the next timer is due.
-    pub(super) fn keep_time(&self, core: &Core) {
+    pub(super) fn keep_time(&self, core: &mut Core) {
         // Balance is the leader's business, if there is one and it does not sleep.
         let rebalance = !core.is_led_awake();
-        self.alarm_before(core, core.next_timer(rebalance));
+        let next = core.next_timer(rebalance);
+        self.alarm_before(core, next);
     }
 
     /// Wakes the supervisor if it would sleep longer than until this time.
-    fn alarm_before(&self, core: &Core, time: Option<u64>) {
-        if core.oversleeps(time) {
+    fn alarm_before(&self, core: &mut Core, time: Option<u64>) {
+        if core.leadership().oversleeps(time) {
             self.alarm.set();
+            core.leadership().supervisor_was_woken();
         }
     }
 

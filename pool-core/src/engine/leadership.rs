@@ -21,6 +21,8 @@ const MIN_SPIN_NS: u32 = 1_000;
 /// How long there may be no leader while a thread fills a chunk, or is expected to wait for
 /// results: after that the supervisor looks into the rings.
 pub(super) const ABSENCE_NS: u64 = 500_000;
+/// The same where one has led again and again: each look costs the processor of a worker.
+const LONG_ABSENCE_NS: u64 = 8_000_000;
 
 /// How soon the supervisor looks again for what it should hear and cannot, in nanoseconds.
 const HEAR_AGAIN_NS: u64 = 1_000_000;
@@ -79,29 +81,31 @@ enum StandIn {
     #[default]
     NotNeeded,
     /// A thread is expected: at this time, in nanoseconds, the supervisor looks whether one has
-    /// led meanwhile.
-    Expecting { until: u64, has_led: bool },
+    /// led meanwhile, for which there was so much time.
+    Expecting {
+        until: u64,
+        absence: u64,
+        has_led: bool,
+    },
     /// It does, until a thread leads.
     StandsIn,
 }
 
 impl StandIn {
-    fn expect_from(now: u64) -> Self {
+    fn expect_from(now: u64, absence: u64) -> Self {
         Self::Expecting {
-            until: now + ABSENCE_NS,
+            until: now + absence,
+            absence,
             has_led: false,
         }
     }
 
     /// A thread leads.
     fn leader_came(&mut self) {
-        *self = match *self {
-            Self::Expecting { until, .. } => Self::Expecting {
-                until,
-                has_led: true,
-            },
-            Self::NotNeeded | Self::StandsIn => Self::NotNeeded,
-        };
+        match self {
+            Self::Expecting { has_led, .. } => *has_led = true,
+            Self::NotNeeded | Self::StandsIn => *self = Self::NotNeeded,
+        }
     }
 
     /// When the supervisor looks whether a thread has come, in nanoseconds.
@@ -168,23 +172,30 @@ impl LeadershipState {
     /// A thread should come to lead: the supervisor looks after a while whether one has.
     pub(super) fn expect_leader(&mut self) {
         if self.stand_in == StandIn::NotNeeded {
-            self.stand_in = StandIn::expect_from(sys::now_ns());
+            self.stand_in = StandIn::expect_from(sys::now_ns(), ABSENCE_NS);
         }
     }
 
     /// Supervisor: stands in for a thread that should lead, if it is time for that.
     pub(super) fn stand_in_if_due(&mut self, now: u64) {
-        let StandIn::Expecting { until, has_led } = self.stand_in else {
+        let StandIn::Expecting {
+            until,
+            absence,
+            has_led,
+        } = self.stand_in
+        else {
             return;
         };
         if until > now {
             return;
         }
-        self.stand_in = if self.has_leader() {
+        self.stand_in = if has_led {
+            // It comes and goes, and will do so again. This thread looks by itself then, and is not
+            // woken to be told so.
+            StandIn::expect_from(now, (2 * absence).min(LONG_ABSENCE_NS))
+        } else if self.has_leader() {
             // The thread that stops leading sees to what comes then.
             StandIn::NotNeeded
-        } else if has_led {
-            StandIn::expect_from(now)
         } else {
             StandIn::StandsIn
         };
@@ -238,6 +249,11 @@ impl LeadershipState {
     /// The supervisor goes to sleep until then, in nanoseconds, at most.
     pub(super) fn supervisor_sleeps(&mut self, until: Option<u64>) {
         self.supervisor_wakes = until;
+    }
+
+    /// The supervisor was woken: it asks for all times before it sleeps again.
+    pub(super) fn supervisor_was_woken(&mut self) {
+        self.supervisor_wakes = Some(0);
     }
 
     /// Whether the supervisor would sleep longer than until this time.
@@ -431,11 +447,48 @@ mod tests {
         state.release();
         state.stand_in_if_due(at);
         assert!(!state.supervisor_stands_in(), "a thread has led");
-        assert_eq!(state.next_time(), at + ABSENCE_NS, "it looks again");
-        state.stand_in_if_due(at + ABSENCE_NS);
+        assert_eq!(state.next_time(), at + 2 * ABSENCE_NS, "it looks again");
+        state.stand_in_if_due(at + 2 * ABSENCE_NS);
         assert!(state.supervisor_stands_in());
         state.take();
         assert!(!state.supervisor_stands_in(), "a thread has come");
+    }
+
+    /// The supervisor looks less and less often while threads come and go, and not at all while
+    /// one leads all the time.
+    #[test]
+    fn looks_become_rare_while_threads_lead() {
+        let mut state = LeadershipState::default();
+        state.expect_leader();
+        let mut last = state.next_time() - ABSENCE_NS;
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            state.take();
+            state.release();
+            let next = state.next_time();
+            pauses.push((next - last) / ABSENCE_NS);
+            state.stand_in_if_due(next);
+            last = next;
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 16]);
+        state.take();
+        state.stand_in_if_due(state.next_time());
+        state.stand_in_if_due(state.next_time());
+        assert_eq!(state.next_time(), u64::MAX, "the leader sees to it");
+        state.release();
+        state.expect_leader();
+        state.stand_in_if_due(state.next_time());
+        assert!(state.supervisor_stands_in(), "it is alert again");
+    }
+
+    #[test]
+    fn the_supervisor_is_woken_once() {
+        let mut state = LeadershipState::default();
+        assert!(state.oversleeps(Some(5)));
+        state.supervisor_was_woken();
+        assert!(!state.oversleeps(Some(5)));
+        state.supervisor_sleeps(Some(7));
+        assert!(state.oversleeps(Some(5)) && !state.oversleeps(Some(8)));
     }
 
     #[test]

@@ -471,11 +471,6 @@ impl Core {
         &mut self.leadership
     }
 
-    /// Whether the supervisor would sleep longer than until this time.
-    pub(super) fn oversleeps(&self, time: Option<u64>) -> bool {
-        self.leadership.oversleeps(time)
-    }
-
     /// The coming and going of the workers.
     pub(super) fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
