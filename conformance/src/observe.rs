@@ -27,6 +27,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
         items_are_counted_by_outcome,
         each_item_counts_once_though_workers_die,
+        an_initializer_counts_as_no_item,
         errors_that_are_returned_count_if_asked,
         ends_are_counted_by_reason,
         bytes_are_counted_both_ways,
@@ -47,7 +48,7 @@ fn pass(ticket: String) {
 }
 
 fn each_item_counts_once_at_any_time<S: Subject>() {
-    counts_add_up::<S>(|x: u64| match x % 7 {
+    counts_add_up(&S::pool(2), |x: u64| match x % 7 {
         0 => Err(x),
         1 => panic!("its fate"),
         _ => Ok(x),
@@ -55,17 +56,28 @@ fn each_item_counts_once_at_any_time<S: Subject>() {
 }
 
 fn each_item_counts_once_though_workers_die<S: Processes>() {
-    counts_add_up::<S>(|x: u64| match x % 7 {
+    counts_add_up(&S::pool(2), one_of_each_fate);
+}
+
+/// What a worker does before its first item is none.
+fn an_initializer_counts_as_no_item<S: Processes>() {
+    let initializer = |()| thread::sleep(Duration::from_millis(1));
+    let builder = S::builder().processes(2).initializer(initializer, ());
+    let pool = builder.env("SETTINGS", "come first").nice(0).build();
+    counts_add_up(&pool, one_of_each_fate);
+}
+
+fn one_of_each_fate(x: u64) -> Result<u64, u64> {
+    match x % 7 {
         0 => Err(x),
         1 => panic!("its fate"),
         2 if x % 97 == 2 => std::process::abort(),
         _ => Ok(x),
-    });
+    }
 }
 
 /// While items wait, run, fail, are judged, are tried again and cancelled.
-fn counts_add_up<S: Subject>(fate: impl Fn(u64) -> Result<u64, u64> + Stateless) {
-    let pool = S::pool(2);
+fn counts_add_up<P: Pool + Sync>(pool: &P, fate: impl Fn(u64) -> Result<u64, u64> + Stateless) {
     let has_ended = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -221,7 +221,8 @@ fn items_lie_beside_each_other_in_each_worker<S: Processes>() {
 
 fn ends_and_replacements_are_traced<S: Processes>() {
     let start = |(): ()| ();
-    let pool = S::builder().processes(1).initializer(start, ()).build();
+    let builder = S::builder().processes(1).env("SETTINGS", "are no work");
+    let pool = builder.initializer(start, ()).build();
     let paper = Paper::new();
     let trace = paper.trace(&pool);
     let crash = pool.apply(|(): ()| strike(Fate::Kill).is_ok(), ());

@@ -21,6 +21,10 @@ impl WorkUnit for Chunk {
         Self::split(self, at)
     }
 
+    fn is_counted(&self) -> bool {
+        !self.is_initializer
+    }
+
     #[inline]
     fn is_refused(&self) -> bool {
         self.refusal().is_some()

@@ -9,6 +9,10 @@ pub(crate) trait WorkUnit: Sized {
     fn count(&self) -> u32;
     /// The items before and from `at` on.
     fn split(self, at: u32) -> (Self, Self);
+    /// Whether its items are a user's, and not what a worker does before its first one.
+    fn is_counted(&self) -> bool {
+        true
+    }
     /// Whether it is not to begin any more: nobody wants it, or its time is over.
     fn is_refused(&self) -> bool;
     /// The number of the position whose worker is to run it; `None`: any worker may.

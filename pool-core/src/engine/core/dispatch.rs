@@ -4,7 +4,7 @@ use super::Core;
 use crate::engine::parent_channel::ParentChannel;
 use crate::engine::scheduler::Imbalance;
 use crate::engine::slot_id::SlotId;
-use crate::engine::worker_slot::Killed;
+use crate::engine::worker_slot::{Killed, Setup};
 use crate::shm::ring::Corrupt;
 use crate::sys;
 use crate::worker::function::FunctionId;
@@ -92,7 +92,10 @@ impl Core {
     fn put(&mut self, slot: SlotId) {
         let busy = self.scheduler.busy();
         let watcher = self.watcher;
-        self.notify.sending(self.scheduler.newest_mut(slot));
+        // What a worker does to itself is no work of anybody's.
+        if !matches!(self.slots[slot].setup(), Setup::Settings) {
+            self.notify.sending(self.scheduler.newest_mut(slot));
+        }
         #[cfg(feature = "tracing")]
         self.note_origin(slot);
         let Some((process, channel)) = self.slots[slot].up_mut() else {

@@ -8,7 +8,7 @@ use super::Core;
 use crate::engine::positions::PositionId;
 use crate::engine::slot_id::SlotId;
 use crate::engine::work;
-use crate::engine::worker_slot::Phase;
+use crate::engine::worker_slot::{Phase, Setup};
 use crate::observe::dump::{Dump, RunningTask, WorkerDump, WorkerState};
 use crate::observe::stats::{Stats, WorkerStats};
 use crate::observe::trace::Tracer;
@@ -156,10 +156,10 @@ impl Core {
             .flatten();
         let since = noted.filter(|since| (chunk_since.unwrap_or(0)..=now).contains(since));
         Some(RunningTask {
-            function: if chunk.is_initializer {
-                "the initializer".into()
-            } else {
-                chunk.entry.name().into()
+            function: match self.slots[slot].setup() {
+                Setup::Settings => "the worker's settings".into(),
+                _ if chunk.is_initializer => "the initializer".into(),
+                _ => chunk.entry.name().into(),
             },
             index: chunk.first + position as usize,
             running_for: since.map(|since| Duration::from_nanos(now - since)),

@@ -674,7 +674,8 @@ impl<U: WorkUnit> Scheduler<U> {
     /// How many items a worker was handed that have no outcome yet.
     pub(crate) fn open_in(&self, slot: SlotId) -> u64 {
         let in_flight = self.queues[slot].in_flight.iter();
-        in_flight.map(|flight| u64::from(flight.open())).sum()
+        let counted = in_flight.filter(|flight| flight.unit.is_counted());
+        counted.map(|flight| u64::from(flight.open())).sum()
     }
 
     /// How many items were handed out and have no outcome yet.
