@@ -218,7 +218,7 @@
 //! |---|---|
 //! | what they do first and last | `initializer`, `finalizer`; `after_fork` of a `ForkPool` |
 //! | what they live in | `env`, `env_remove`, `env_clear`, `current_dir`, `nice`, `memory_limit`, `rlimit` (see [`Resource`]), `pin_cpus` |
-//! | what they cannot do | `sandbox`, with the feature of that name: files, network, other processes |
+//! | what they cannot do | `sandbox`, with the feature of that name: files, network, other processes; `on_refused_call` tells of what they try, and `protect_parent` shuts the program's own doors |
 //! | when they are replaced | `max_tasks_per_child`, `max_memory_per_child`, `max_age`; the new one is ready before the old one goes |
 //! | how many there are | `processes`, and with `idle_timeout` fewer, down to `min_processes`, while there is little to do; [`resize`](Pool::resize) |
 //! | what becomes of what they print | `stdout`, `stderr` (see [`Output`]) |
@@ -353,7 +353,8 @@
 //! **Why do all workers draw the same random numbers?** They are copies: see [Workers](#workers).
 //!
 //! **Is this a sandbox?** A worker cannot harm the program by what it sends, nor other tasks by
-//! dying. But it is a process of the same user, with the same files and network.
+//! dying. But it is a process of the same user, with the same files and network, unless the
+//! builder's `sandbox` (a feature) takes them away: see `docs/sandbox.md`.
 //!
 //! **Can tasks run on other machines?** With the feature `cluster` there is a `ClusterPool`, whose
 //! agents are this program on each machine; it is young (`docs/cluster.md`). Pools of one's own
@@ -404,7 +405,7 @@ pub mod dump {
 /// What a worker in a [`Sandbox`] can still do, and what becomes of one that wants more.
 #[cfg(feature = "sandbox")]
 pub mod sandbox {
-    pub use procpool_sandbox::{Refusal, SandboxError, current};
+    pub use procpool_sandbox::{PreparedSandbox, Refusal, SandboxError, current, syscall_name};
 }
 
 /// For pools of one's own: what runs the calls that [`Pool`] makes, on threads, in processes or on
@@ -433,12 +434,15 @@ pub mod generic {
 /// - a [`WorkerHandle`](backend::WorkerHandle) for each worker: its memory, its descriptors, its
 ///   end;
 /// - in the worker, calls of [`bind_to_parent`](backend::bind_to_parent),
-///   [`prepare_process`](backend::prepare_process) and, at last,
-///   [`serve`](backend::serve), which is `unsafe`: the worker trusts its memory.
+///   [`prepare_process`](backend::prepare_process), [`inherit`](backend::inherit) (what a worker
+///   in a sandbox closes) and, at last, [`serve`](backend::serve), which is `unsafe`: the worker
+///   trusts its memory.
 ///
 /// A pool of such workers is a [`WorkerPool`]. The crate `procpool-conformance` tests it.
 pub mod backend {
-    pub use procpool_core::worker::{bind_to_parent, forward_events_to, prepare_process, serve};
+    pub use procpool_core::worker::{
+        bind_to_parent, forward_events_to, inherit, open_descriptors, prepare_process, serve,
+    };
     pub use procpool_core::{
         Backend, LaunchError, LaunchSpec, Launcher, PROTOCOL_VERSION, Readiness, Region,
         WorkerHandle, after_fork_in_child, build_identity,
@@ -456,6 +460,10 @@ pub mod worker {
 /// alone names `ForkPool`.
 #[cfg(feature = "spawn")]
 pub type ProcessPool = SpawnPool;
+
+/// What a [`ProcessPool`] is built by.
+#[cfg(feature = "spawn")]
+pub type ProcessPoolBuilder = SpawnPoolBuilder;
 
 #[doc(hidden)]
 pub mod before_main;

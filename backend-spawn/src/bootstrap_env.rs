@@ -37,6 +37,18 @@ pub(crate) struct Launch {
     pub(crate) events: Option<Inherited>,
 }
 
+impl Launch {
+    /// The descriptors that the worker is to have.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let always = [self.memory, self.hello, self.tie];
+        always
+            .into_iter()
+            .chain(self.events)
+            .map(|it| it.number)
+            .collect()
+    }
+}
+
 /// Which copy of this crate is to become the worker, and where. A process may have several: its
 /// program's, and those of shared objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -110,6 +110,22 @@ impl Suite {
         self
     }
 
+    /// Leaves out tests of a kind of pool, by their section and name, each for the reason with
+    /// which it stands in a list.
+    ///
+    /// # Panics
+    /// When there is no such test: then the list is older than the suite.
+    #[must_use]
+    pub fn except<S: Subject>(mut self, lists: &[(&str, &[&str])]) -> Self {
+        for name in lists.iter().flat_map(|(_reason, names)| *names) {
+            let before = self.trials.len();
+            let name = format!("{}::{name}", S::NAME);
+            self.trials.retain(|trial| trial.name() != name);
+            assert!(self.trials.len() < before, "there is no test {name:?}");
+        }
+        self
+    }
+
     /// Adds programs that tests of one's own run.
     #[must_use]
     pub fn programs(mut self, programs: Vec<Program>) -> Self {

@@ -158,6 +158,9 @@ impl Options {
         let workers = self.workers.unwrap_or(processors).max(1);
         let mut contenders = early.floors(pace, workers);
         contenders.extend(early.locals(pace, workers));
+        if !self.contenders.is_empty() {
+            contenders.extend(early.confined(pace, workers));
+        }
         contenders.retain(|who| who.role() == Role::Floor || self.wants_contender(who.name()));
         let wanted = |name: &str| {
             let named = !self.contenders.is_empty() && self.wants_contender(name);

@@ -73,6 +73,18 @@ impl Early {
     }
 }
 
+impl Early {
+    /// Pools of ours in a sandbox, which are compared with those without one where they are named.
+    #[must_use]
+    pub fn confined(&self, pace: Pace, workers: usize) -> Vec<Box<dyn Contender>> {
+        let server = self.server.clone();
+        vec![
+            Box::new(contender::confined_fork(pace, workers, server)),
+            Box::new(contender::confined_spawn(pace, workers)),
+        ]
+    }
+}
+
 /// The pool of many machines, if this program has it and there is a server.
 #[cfg(feature = "cluster")]
 fn cluster(pace: Pace) -> Option<Box<dyn Contender>> {

@@ -1,10 +1,17 @@
-//! Which system calls remain: a list for the kernel's filter (seccomp).
+//! Which system calls remain: lists for the kernel's filters (seccomp).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use seccompiler::{BpfProgram, TargetArch, apply_filter, compile_from_json};
-use serde_json::{Value, json};
+use seccompiler::SeccompCmpOp::{Eq, MaskedEq, Ne};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter, sock_filter,
+};
+use serde::{Deserialize, Serialize};
+use syscalls::Sysno;
 
+use crate::files::Enforced;
+use crate::shorten::shorten;
 use crate::{Refusal, Sandbox, SandboxError};
 
 /// What a worker's loop, the allocator and ordinary computing need, whatever the arguments.
@@ -64,7 +71,6 @@ const COMPUTING: &[&str] = &[
     "epoll_pwait2",
     "eventfd2",
     "fallocate",
-    "fcntl",
     "fdatasync",
     "fstat",
     "fsync",
@@ -190,125 +196,350 @@ const OLD_EXECUTING: &[&str] = match cfg!(target_arch = "x86_64") {
     true => &["arch_prctl", "fork", "vfork"],
 };
 
+/// By which processes start: for who has them denied otherwise.
+const STARTING: &[&str] = match cfg!(target_arch = "x86_64") {
+    false => &["clone"],
+    true => &["clone", "fork", "vfork"],
+};
+
 /// `clone` makes a thread.
 const CLONE_THREAD: u64 = 0x0001_0000;
 /// It makes namespaces: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 const CLONE_NEW: u64 = 0x7e02_0000;
+/// Stands for the number of the process that a filter is for, until it puts it up. Linux gives no
+/// process such a number, and no other value of a filter is it.
+const SOME_PROCESS: u32 = 0x7eed_da1e;
 const AF_UNIX: u64 = 1;
 /// What is asked of descriptors in passing: TCGETS, FIONREAD, FIONBIO, FIOCLEX.
 const IOCTLS: [u64; 4] = [0x5401, 0x541b, 0x5421, 0x5451];
+/// Whom a descriptor signals, and by what: F_SETOWN, F_SETSIG, F_SETOWN_EX.
+const F_OWNERS: [u64; 3] = [8, 10, 15];
 const PR_SET_PDEATHSIG: u64 = 1;
 const SIGKILL: u64 = 9;
-const EPERM: i32 = 1;
-const ENOSYS: i32 = 38;
+const SIGSYS: u64 = 31;
+const EPERM: u32 = 1;
+const EACCES: u32 = 13;
+const ENOSYS: u32 = 38;
 /// PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: names.
 const PRCTLS: [u64; 3] = [15, 16, 0x5356_4d41];
 
-/// A rule for a call with these arguments: their places, how they are compared, and with what.
-fn rule(name: &str, arguments: &[(u8, Value, u64)]) -> Value {
-    let arguments: Vec<Value> = arguments
-        .iter()
-        .map(|(index, op, val)| json!({"index": index, "type": "qword", "op": op, "val": val}))
-        .collect();
-    match arguments.is_empty() {
-        true => json!({ "syscall": name }),
-        false => json!({ "syscall": name, "args": arguments }),
+/// What an argument must be like.
+struct Condition {
+    place: u8,
+    length: SeccompCmpArgLen,
+    operator: SeccompCmpOp,
+    value: u64,
+}
+
+/// The argument in this place is an `int` for the kernel, which does not look at the rest of the
+/// register: whoever calls may put anything there.
+fn int(place: u8, operator: SeccompCmpOp, value: u64) -> Condition {
+    Condition {
+        place,
+        length: SeccompCmpArgLen::Dword,
+        operator,
+        value,
     }
 }
 
-/// The rules of what remains in this process.
-fn rules(sandbox: &Sandbox, pid: u32) -> Vec<Value> {
-    let equals = || json!("eq");
-    let more = [
+/// It has the whole register, like a pointer.
+fn word(place: u8, operator: SeccompCmpOp, value: u64) -> Condition {
+    Condition {
+        length: SeccompCmpArgLen::Qword,
+        ..int(place, operator, value)
+    }
+}
+
+/// The system calls that a filter is about. Those that a processor does not have are passed over.
+#[derive(Default)]
+struct Calls(BTreeMap<i64, Vec<SeccompRule>>);
+
+impl Calls {
+    /// This one, whatever its arguments.
+    fn any(&mut self, name: &str) {
+        if let Some(number) = number(name) {
+            self.0.insert(number, Vec::new());
+        }
+    }
+
+    /// This one where its arguments are like this, and where they are as was said before.
+    fn some<const N: usize>(
+        &mut self,
+        name: &str,
+        arguments: [Condition; N],
+    ) -> Result<(), SandboxError> {
+        let Some(number) = number(name) else {
+            return Ok(());
+        };
+        if self.0.get(&number).is_some_and(Vec::is_empty) {
+            return Ok(());
+        }
+        let conditions = arguments
+            .into_iter()
+            .map(|it| SeccompCondition::new(it.place, it.length, it.operator, it.value));
+        let rule = conditions
+            .collect::<Result<_, _>>()
+            .and_then(SeccompRule::new)
+            .map_err(refused)?;
+        self.0.entry(number).or_default().push(rule);
+        Ok(())
+    }
+
+    fn compile(
+        self,
+        otherwise: SeccompAction,
+        matched: SeccompAction,
+    ) -> Result<BpfProgram, SandboxError> {
+        let processor = TargetArch::try_from(std::env::consts::ARCH).map_err(refused)?;
+        let filter = SeccompFilter::new(self.0, otherwise, matched, processor).map_err(refused)?;
+        filter.try_into().map_err(refused)
+    }
+}
+
+fn refused(reason: impl ToString) -> SandboxError {
+    SandboxError::Refused {
+        step: "seccomp",
+        reason: reason.to_string(),
+    }
+}
+
+/// The number of the system call of this name, if there is one on this processor.
+pub(crate) fn number(name: &str) -> Option<i64> {
+    name.parse::<Sysno>().ok().map(|it| i64::from(it.id()))
+}
+
+/// The name of the system call of this number, if there is one on this processor.
+pub(crate) fn name(number: u32) -> Option<&'static str> {
+    Sysno::new(number as usize).map(|it| it.name())
+}
+
+/// What remains in this process.
+fn allowed(sandbox: &Sandbox, tells: bool) -> Result<Calls, SandboxError> {
+    let (may_write, may_execute) = (!sandbox.writes.is_empty(), !sandbox.executes.is_empty());
+    let lists = [
         (true, COMPUTING),
         (true, OLD),
-        (!sandbox.writes.is_empty(), WRITING),
-        (!sandbox.writes.is_empty(), OLD_WRITING),
+        (may_write, WRITING),
+        (may_write, OLD_WRITING),
         (sandbox.network, NETWORK),
-        (!sandbox.executes.is_empty(), EXECUTING),
-        (!sandbox.executes.is_empty(), OLD_EXECUTING),
+        (may_execute, EXECUTING),
+        (may_execute, OLD_EXECUTING),
+        (is_left_to_deny(sandbox, tells), STARTING),
     ];
-    let lists = more.into_iter().filter(|(is_allowed, _)| *is_allowed);
-    let mut names: BTreeSet<&str> = lists.flat_map(|(_, list)| list.iter().copied()).collect();
-    names.extend(sandbox.syscalls.iter().map(String::as_str));
-    let mut rules: Vec<Value> = names.iter().map(|name| rule(name, &[])).collect();
-    let mut some = |name: &'static str, arguments: &[(u8, Value, u64)]| {
-        if !names.contains(name) {
-            rules.push(rule(name, arguments));
-        }
-    };
-    // Threads, and processes for who may execute something; never with namespaces.
-    let (of_interest, flags) = match sandbox.executes.is_empty() {
-        true => (CLONE_THREAD | CLONE_NEW, CLONE_THREAD),
-        false => (CLONE_NEW, 0),
-    };
-    some("clone", &[(0, json!({ "masked_eq": of_interest }), flags)]);
-    some("socketpair", &[(0, equals(), AF_UNIX)]);
-    for signal in ["kill", "tgkill"] {
-        some(signal, &[(0, equals(), u64::from(pid))]);
+    let lists = lists.into_iter().filter(|(is_allowed, _)| *is_allowed);
+    let mut calls = Calls::default();
+    for name in lists.flat_map(|(_, list)| list) {
+        calls.any(name);
     }
+    for name in &sandbox.syscalls {
+        calls.any(name);
+    }
+    // Threads, and processes for who may execute something; never with namespaces.
+    let (of_interest, flags) = match may_execute {
+        false => (CLONE_THREAD | CLONE_NEW, CLONE_THREAD),
+        true => (CLONE_NEW, 0),
+    };
+    calls.some("clone", [word(0, MaskedEq(of_interest), flags)])?;
+    calls.some("socketpair", [int(0, Eq, AF_UNIX)])?;
+    let pid = u64::from(SOME_PROCESS);
+    for signal in ["kill", "tgkill"] {
+        calls.some(signal, [int(0, Eq, pid)])?;
+    }
+    // Nobody is signalled when there is something to read.
+    let others = F_OWNERS.map(|it| int(1, Ne, it));
+    calls.some("fcntl", others)?;
     for request in IOCTLS {
-        some("ioctl", &[(1, equals(), request)]);
+        calls.some("ioctl", [int(1, Eq, request)])?;
     }
     for option in PRCTLS {
-        some("prctl", &[(0, equals(), option)]);
+        calls.some("prctl", [int(0, Eq, option)])?;
     }
     // To die with the parent, and not to live on.
-    some(
+    calls.some(
         "prctl",
-        &[(0, equals(), PR_SET_PDEATHSIG), (1, equals(), SIGKILL)],
-    );
+        [int(0, Eq, PR_SET_PDEATHSIG), word(1, Eq, SIGKILL)],
+    )?;
     // Limits are read, and those of no other process.
-    for of in [0, u64::from(pid)] {
-        some("prlimit64", &[(0, equals(), of), (2, equals(), 0)]);
+    for of in [0, pid] {
+        calls.some("prlimit64", [int(0, Eq, of), word(2, Eq, 0)])?;
     }
-    // See `enter`.
-    some("clone3", &[]);
-    rules
+    // See `missing`.
+    calls.any("clone3");
+    Ok(calls)
 }
 
-fn compile(
-    otherwise: &Value,
-    matched: &Value,
-    rules: &[Value],
-) -> Result<BpfProgram, SandboxError> {
-    let refused = |reason: String| SandboxError::Refused {
-        step: "seccomp",
-        reason,
-    };
-    let filter = json!({"it": {
-        "mismatch_action": otherwise,
-        "match_action": matched,
-        "filter": rules,
-    }});
-    let processor =
-        TargetArch::try_from(std::env::consts::ARCH).map_err(|error| refused(error.to_string()))?;
-    let all = compile_from_json(filter.to_string().as_bytes(), processor);
-    let mut all = all.map_err(|error| refused(error.to_string()))?;
-    all.remove("it")
-        .ok_or_else(|| refused("the filter is missing".to_owned()))
+/// Starting a process is left to `denied`: the C library blocks all signals for it, and what is to
+/// be told of by one would end the process.
+fn is_left_to_deny(sandbox: &Sandbox, tells: bool) -> bool {
+    tells && sandbox.refusal == Refusal::Fail
 }
 
-/// Lets this thread, which is the only one, make no other calls from now on.
-pub(crate) fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
-    let (yes, no) = (json!("allow"), json!("kill_process"));
-    for name in &sandbox.syscalls {
-        compile(&no, &yes, &[rule(name, &[])])
-            .map_err(|_| SandboxError::UnknownSyscall { name: name.clone() })?;
+/// What is not there, whatever else becomes of calls that are not allowed.
+fn missing(sandbox: &Sandbox) -> Result<Calls, SandboxError> {
+    let mut calls = Calls::default();
+    // Its flags are in memory, where no filter sees them. Without it, the C library starts threads
+    // by `clone`.
+    calls.any("clone3");
+    if sandbox.executes.is_empty() {
+        // The handler of refusals stays. (Who starts a program puts all handlers back.)
+        calls.some("rt_sigaction", [int(0, Eq, SIGSYS)])?;
     }
-    let otherwise = match sandbox.refusal {
-        Refusal::Kill => no,
-        Refusal::Fail => json!({ "errno": EPERM }),
-    };
-    let allowed = compile(&otherwise, &yes, &rules(sandbox, std::process::id()))?;
-    // The flags of `clone3` are in memory, where no filter sees them. Without it, the C library
-    // starts threads by `clone`. (Of two filters, the one counts that refuses.)
-    let no_clone3 = compile(&yes, &json!({ "errno": ENOSYS }), &[rule("clone3", &[])])?;
-    for filter in [&no_clone3, &allowed] {
-        apply_filter(filter).map_err(|error| SandboxError::Refused {
-            step: "seccomp",
-            reason: error.to_string(),
-        })?;
+    Ok(calls)
+}
+
+/// What fails like calls that are not allowed, where these are told of and it cannot be.
+fn denied(sandbox: &Sandbox, tells: bool) -> Result<Calls, SandboxError> {
+    let mut calls = Calls::default();
+    if is_left_to_deny(sandbox, tells) {
+        calls.some("clone", [word(0, MaskedEq(CLONE_THREAD), 0)])?;
+        let flags = (0..u64::BITS).map(|bit| 1 << bit);
+        for flag in flags.filter(|flag| flag & CLONE_NEW != 0) {
+            calls.some("clone", [word(0, MaskedEq(flag), flag)])?;
+        }
+        for name in ["fork", "vfork"] {
+            calls.any(name);
+        }
     }
-    Ok(())
+    Ok(calls)
+}
+
+/// Where nothing decides which files may be opened, none may.
+fn unguarded(sandbox: &Sandbox) -> Calls {
+    let mut calls = Calls::default();
+    let paths = [&sandbox.reads, &sandbox.writes, &sandbox.executes];
+    if paths.iter().all(|it| it.is_empty()) {
+        for name in ["open", "openat", "openat2"] {
+            calls.any(name);
+        }
+    }
+    calls
+}
+
+/// The filters of a sandbox, for any process to put up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Filters {
+    /// Of several, the one counts that refuses.
+    always: Vec<Program>,
+    /// Where files are not guarded otherwise.
+    unguarded: Option<Program>,
+}
+
+/// A filter's instructions: what to do, where to go on if so and if not, and with which value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Program(Vec<(u16, u8, u8, u32)>);
+
+impl From<BpfProgram> for Program {
+    fn from(program: BpfProgram) -> Self {
+        let program = program.into_iter();
+        Self(program.map(|it| (it.code, it.jt, it.jf, it.k)).collect())
+    }
+}
+
+impl Program {
+    /// For the process of this number.
+    fn put_up(&self, pid: u32) -> Result<(), SandboxError> {
+        let instructions = self.0.iter().map(|&(code, jt, jf, k)| sock_filter {
+            code,
+            jt,
+            jf,
+            k: if k == SOME_PROCESS { pid } else { k },
+        });
+        apply_filter(&BpfProgram::from_iter(instructions)).map_err(refused)
+    }
+}
+
+impl Filters {
+    /// `tells`: there will be a handler of the signal by which refusals are told.
+    pub(crate) fn new(sandbox: &Sandbox, tells: bool) -> Result<Self, SandboxError> {
+        let otherwise = match sandbox.refusal {
+            _ if tells => SeccompAction::Trap,
+            Refusal::Kill => SeccompAction::KillProcess,
+            Refusal::Fail => SeccompAction::Errno(EPERM),
+        };
+        let refuse = |calls: Calls, error| match calls.0.is_empty() {
+            true => Ok(None),
+            false => calls
+                .compile(SeccompAction::Allow, SeccompAction::Errno(error))
+                .map(|program| Some(Program::from(program))),
+        };
+        let allowed = allowed(sandbox, tells)?.compile(otherwise, SeccompAction::Allow)?;
+        let errors = [
+            refuse(missing(sandbox)?, ENOSYS)?,
+            refuse(denied(sandbox, tells)?, EPERM)?,
+        ];
+        let always = errors.into_iter().flatten();
+        Ok(Self {
+            always: always.chain([shorten(allowed).into()]).collect(),
+            unguarded: refuse(unguarded(sandbox), EACCES)?,
+        })
+    }
+
+    /// Lets this thread, which is the only one, make no other calls from now on.
+    pub(crate) fn put_up(&self, files: Enforced) -> Result<(), SandboxError> {
+        let pid = std::process::id();
+        let unguarded = self.unguarded.iter().filter(|_| files == Enforced::No);
+        let mut filters = unguarded.chain(&self.always);
+        filters.try_for_each(|filter| filter.put_up(pid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shorten::tests::assert_same;
+
+    #[test]
+    fn the_lists_have_names_of_calls() {
+        let lists = [
+            COMPUTING,
+            OLD,
+            WRITING,
+            OLD_WRITING,
+            NETWORK,
+            EXECUTING,
+            OLD_EXECUTING,
+            STARTING,
+        ];
+        let wrong = lists.into_iter().flatten();
+        let wrong: Vec<_> = wrong.filter(|it| number(it).is_none()).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
+        let socket = number("socket").expect("there is one");
+        assert_eq!(name(socket as u32), Some("socket"));
+        assert_eq!(name(u32::MAX), None);
+    }
+
+    /// Of sandboxes of all kinds.
+    #[test]
+    fn a_short_filter_decides_as_the_long_one() {
+        let open = Sandbox::strict()
+            .allow_network()
+            .allow_exec("/")
+            .allow_write("/")
+            .allow_syscalls(["ptrace", "uname"]);
+        for sandbox in [Sandbox::strict(), open] {
+            for refusal in [Refusal::Kill, Refusal::Fail] {
+                let sandbox = sandbox.clone().on_refusal(refusal);
+                let calls = allowed(&sandbox, true).expect("names of calls");
+                let long = calls.compile(SeccompAction::Trap, SeccompAction::Allow);
+                let long = long.expect("a filter");
+                let short = shorten(long.clone());
+                assert_same(&long, &short);
+                let lengths = (short.len(), long.len());
+                assert!(3 * short.len() < 2 * long.len(), "{lengths:?}");
+                let of_process = |it: &&sock_filter| it.k == SOME_PROCESS;
+                assert!(short.iter().filter(of_process).count() >= 2);
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_be_done_in_any_way_is_not_restricted_again() {
+        let mut calls = Calls::default();
+        calls.any("kill");
+        calls.some("kill", [int(0, Eq, 1)]).expect("a rule");
+        assert!(calls.0.values().all(Vec::is_empty));
+        calls.some("tgkill", [int(0, Eq, 1)]).expect("a rule");
+        calls.some("tgkill", [int(0, Eq, 2)]).expect("a rule");
+        assert_eq!(calls.0[&number("tgkill").unwrap()].len(), 2);
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use crate::{Sandbox, SandboxError};
@@ -17,23 +17,44 @@ const KNOWN: ABI = ABI::V10;
 
 const READ: &[AccessFs] = &[AccessFs::ReadFile, AccessFs::ReadDir];
 
+/// Whether the kernel decides which files may be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Enforced {
+    Yes,
+    No,
+}
+
+/// Whether this kernel has all that is asked for, and the paths are there.
+pub(crate) fn check(sandbox: &Sandbox) -> Result<(), SandboxError> {
+    rules(sandbox).map(drop)
+}
+
 /// Lets this thread, which is the only one, reach nothing else from now on.
-pub(crate) fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
+pub(crate) fn enter(sandbox: &Sandbox) -> Result<Enforced, SandboxError> {
+    let restricted = rules(sandbox)?.restrict_self().map_err(lacks("all"))?;
+    Ok(match restricted.ruleset {
+        RulesetStatus::NotEnforced => Enforced::No,
+        _ => Enforced::Yes,
+    })
+}
+
+fn lacks(what: &str) -> impl Fn(RulesetError) -> SandboxError {
+    let part = format!("{what} of Landlock");
+    move |error| match error {
+        RulesetError::HandleAccesses(_) | RulesetError::Scope(_) => {
+            SandboxError::Unsupported { part: part.clone() }
+        }
+        other => SandboxError::Refused {
+            step: "landlock",
+            reason: other.to_string(),
+        },
+    }
+}
+
+fn rules(sandbox: &Sandbox) -> Result<RulesetCreated, SandboxError> {
     let level = match sandbox.best_effort {
         true => CompatLevel::BestEffort,
         false => CompatLevel::HardRequirement,
-    };
-    let lacks = |what: &str| {
-        let part = format!("{what} of Landlock");
-        move |error: RulesetError| match error {
-            RulesetError::HandleAccesses(_) | RulesetError::Scope(_) => {
-                SandboxError::Unsupported { part: part.clone() }
-            }
-            other => SandboxError::Refused {
-                step: "landlock",
-                reason: other.to_string(),
-            },
-        }
     };
     let mut rules = Ruleset::default()
         .set_compatibility(level)
@@ -80,8 +101,7 @@ pub(crate) fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
                 .map_err(lacks("a rule"))?;
         }
     }
-    rules.restrict_self().map_err(lacks("all"))?;
-    Ok(())
+    Ok(rules)
 }
 
 /// A path that will mean the same in a worker that has another folder.

@@ -17,6 +17,9 @@
 mod calls;
 mod error;
 mod files;
+mod namespaces;
+mod refusals;
+mod shorten;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -25,7 +28,9 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calls::Filters;
 pub use crate::error::SandboxError;
+use crate::files::Enforced;
 
 /// What remains allowed to a process that [enters](Self::enter) it.
 ///
@@ -38,6 +43,7 @@ pub struct Sandbox {
     executes: BTreeSet<PathBuf>,
     network: bool,
     syscalls: BTreeSet<String>,
+    user_namespace: bool,
     best_effort: bool,
     refusal: Refusal,
 }
@@ -57,8 +63,8 @@ impl Sandbox {
     /// Computing, and what is open already: nothing else.
     ///
     /// - No new rights by executing something (`no_new_privs`).
-    /// - No file can be opened, made or removed; no TCP port connected to or bound; no signal sent
-    ///   to, and no abstract socket used of, another process.
+    /// - No file can be opened, made or removed (the code sees an error, and goes on); no TCP port
+    ///   connected to or bound; no signal sent to, and no abstract socket used of, another process.
     /// - System calls are those that computing needs: memory, threads, clocks, and what can be done
     ///   with open descriptors. There is none to start a program or a process, to make sockets but
     ///   pairs, to look into other processes, to mount, to make namespaces or keys, or that is
@@ -73,6 +79,7 @@ impl Sandbox {
             executes: BTreeSet::new(),
             network: false,
             syscalls: BTreeSet::new(),
+            user_namespace: false,
             best_effort: false,
             refusal: Refusal::Kill,
         }
@@ -112,7 +119,19 @@ impl Sandbox {
         self
     }
 
-    /// What this kernel lacks is left out, in place of an error.
+    /// Moves the process into a user namespace of its own, and into namespaces for the network
+    /// (unless that is [allowed](Self::allow_network)), shared memory of System V and host names.
+    ///
+    /// It is a second wall: there it has no right over anything, also where it belongs to root, and
+    /// a network in which there is nothing. Not every system lets every user have them; then this
+    /// is an error.
+    pub fn user_namespace(mut self) -> Self {
+        self.user_namespace = true;
+        self
+    }
+
+    /// What this kernel lacks is left out, in place of an error. Where it has no Landlock at all
+    /// and no path is allowed, the filter of system calls lets no file be opened.
     pub fn best_effort(mut self) -> Self {
         self.best_effort = true;
         self
@@ -152,6 +171,14 @@ impl Sandbox {
                 }
             }),
             (
+                "user namespace",
+                match self.user_namespace {
+                    true => "its own",
+                    false => "that of the program",
+                }
+                .to_owned(),
+            ),
+            (
                 "another call",
                 match self.refusal {
                     Refusal::Kill => "kills the process (SIGSYS)",
@@ -173,6 +200,90 @@ impl Sandbox {
     /// name, or the kernel lacks something. The process may be confined in part then, and should
     /// end.
     pub fn enter(&self) -> Result<(), SandboxError> {
+        let prepared = self.prepare_with(false)?;
+        let files = prepared.reach_nothing()?;
+        prepared.call_nothing(files)
+    }
+
+    /// Does once, for many processes, what takes time: each of them
+    /// [enters](PreparedSandbox::enter_telling) it then, and tells of what is refused.
+    ///
+    /// # Errors
+    /// Those of [`enter`](Self::enter), but for what a process learns there alone: that it has
+    /// threads, and that it may have no namespace.
+    pub fn prepare(&self) -> Result<PreparedSandbox, SandboxError> {
+        // A program that is executed has no handler, and would be killed.
+        let can_go_on = self.executes.is_empty() || self.refusal == Refusal::Kill;
+        files::check(self)?;
+        self.prepare_with(refusals::CAN_TELL && can_go_on)
+    }
+
+    fn prepare_with(&self, tells: bool) -> Result<PreparedSandbox, SandboxError> {
+        for name in &self.syscalls {
+            if calls::number(name).is_none() {
+                return Err(SandboxError::UnknownSyscall { name: name.clone() });
+            }
+        }
+        Ok(PreparedSandbox {
+            sandbox: self.clone(),
+            filters: Filters::new(self, tells)?,
+            tells,
+        })
+    }
+
+    /// What becomes of a process that makes a call which is not allowed.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        self.refusal
+    }
+
+    /// Whether a process in it can have others.
+    #[must_use]
+    pub fn allows_processes(&self) -> bool {
+        !self.executes.is_empty()
+    }
+}
+
+/// A [`Sandbox`] that is ready to be entered. It can be sent to the processes that are to enter it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedSandbox {
+    sandbox: Sandbox,
+    filters: Filters,
+    /// Refusals are told of.
+    tells: bool,
+}
+
+impl PreparedSandbox {
+    /// Confines this process, for good, as [`Sandbox::enter`] does. Each system call that is
+    /// refused from then on is told of: `tell` is called with its number, of which [`syscall_name`]
+    /// is the name. Not told of is the start of a process, for which the C library blocks all
+    /// signals, nor what is refused to other programs, where some may be executed.
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::enter`].
+    ///
+    /// # Safety
+    /// `tell` is called in a handler of signals, by any thread. It must do no more than such a one
+    /// may: it takes no lock and no memory.
+    #[expect(
+        unsafe_code,
+        reason = "the caller answers for what it does in a handler"
+    )]
+    pub unsafe fn enter_telling(&self, tell: fn(u32)) -> Result<(), SandboxError> {
+        let files = self.reach_nothing()?;
+        if self.tells {
+            // SAFETY: handed on to the caller.
+            let told = unsafe { refusals::tell(tell, self.sandbox.refusal) };
+            told.map_err(|errno| SandboxError::Refused {
+                step: "sigaction",
+                reason: errno.to_string(),
+            })?;
+        }
+        self.call_nothing(files)
+    }
+
+    /// The first part: files, ports, sockets and processes.
+    fn reach_nothing(&self) -> Result<Enforced, SandboxError> {
         let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
         match threads {
             Ok(1) => {}
@@ -184,17 +295,19 @@ impl Sandbox {
                 });
             }
         }
-        files::enter(self)?;
-        calls::enter(self)?;
-        // It is entered once by most; a second one takes more away, and that is not told.
-        let _ = CURRENT.set(self.clone());
-        Ok(())
+        let sandbox = &self.sandbox;
+        if sandbox.user_namespace {
+            namespaces::enter(sandbox.network, sandbox.best_effort)?;
+        }
+        files::enter(sandbox)
     }
 
-    /// Whether a process in it can have others.
-    #[must_use]
-    pub fn allows_processes(&self) -> bool {
-        !self.executes.is_empty()
+    /// The second part: system calls.
+    fn call_nothing(&self, files: Enforced) -> Result<(), SandboxError> {
+        self.filters.put_up(files)?;
+        // It is entered once by most; a second one takes more away, and that is not told.
+        let _ = CURRENT.set(self.sandbox.clone());
+        Ok(())
     }
 }
 
@@ -204,4 +317,10 @@ static CURRENT: OnceLock<Sandbox> = OnceLock::new();
 #[must_use]
 pub fn current() -> Option<&'static Sandbox> {
     CURRENT.get()
+}
+
+/// The name of the system call of this number, if this processor has one.
+#[must_use]
+pub fn syscall_name(number: u32) -> Option<&'static str> {
+    calls::name(number)
 }

@@ -19,14 +19,15 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libtest_mimic::{Arguments, Trial};
 use nix::libc;
-use procpool_sandbox::{Refusal, Sandbox};
+use procpool_sandbox::{Refusal, Sandbox, SandboxError};
 
 /// Names the escape that this process is to try.
 const ESCAPE: &str = "PROCPOOL_TEST_ESCAPE";
-/// How it is confined: not at all, or with this [`Refusal`].
+/// How it is confined: an [`Inside`].
 const INSIDE: &str = "PROCPOOL_TEST_INSIDE";
 /// The folder with what is to be protected.
 const FOLDER: &str = "PROCPOOL_TEST_FOLDER";
@@ -35,6 +36,9 @@ const FOLDER: &str = "PROCPOOL_TEST_FOLDER";
 const OUT: i32 = 0;
 /// It was held.
 const HELD: i32 = 3;
+
+/// In place of an escape: see [`ask_an_old_kernel`].
+const ASK: &str = "ask an old kernel";
 
 type Escape = fn() -> io::Result<()>;
 
@@ -63,6 +67,19 @@ fn all() -> Vec<(&'static str, Escape)> {
         }),
         ("change_the_mode_of_a_file", || {
             fs::set_permissions(secret(), fs::Permissions::from_mode(0o777))
+        }),
+        ("fill_shared_memory", || {
+            let name = format!("/dev/shm/procpool-test-{}", std::process::id());
+            fs::write(&name, "full")?;
+            fs::remove_file(name)
+        }),
+        ("have_shared_memory_of_system_v", || {
+            let made = number(unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, 0o600) }.into())?;
+            result(unsafe { libc::shmctl(made as i32, libc::IPC_RMID, std::ptr::null_mut()) })
+        }),
+        ("send_by_a_queue", || {
+            let made = number(unsafe { libc::msgget(libc::IPC_PRIVATE, 0o600) }.into())?;
+            result(unsafe { libc::msgctl(made as i32, libc::IPC_RMID, std::ptr::null_mut()) })
         }),
         ("list_a_folder", || fs::read_dir(folder()).map(drop)),
         ("read_the_parents_memory", || {
@@ -119,6 +136,45 @@ fn all() -> Vec<(&'static str, Escape)> {
         ("ask_the_kernel_about_the_network", || {
             let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
             result(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) })
+        }),
+        ("signal_by_a_handle", || {
+            let process = number(unsafe { libc::syscall(libc::SYS_pidfd_open, parent(), 0) })?;
+            let none = std::ptr::null::<u8>();
+            let call = libc::SYS_pidfd_send_signal;
+            number(unsafe { libc::syscall(call, process, 0, none, 0) }).map(drop)
+        }),
+        ("queue_a_signal_to_the_parent", || {
+            let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+            info.si_signo = libc::SIGURG;
+            info.si_code = -1;
+            let (call, place) = (libc::SYS_rt_sigqueueinfo, &raw const info);
+            number(unsafe { libc::syscall(call, parent(), libc::SIGURG, place) }).map(drop)
+        }),
+        ("have_signals_sent_by_a_file", || {
+            // To the parent, when there is something to read.
+            let (reader, _writer) = io::pipe()?;
+            let owner = libc::F_SETOWN;
+            result(unsafe { libc::fcntl(reader.as_raw_fd(), owner, parent()) })
+        }),
+        ("have_them_sent_with_a_wide_number", || {
+            // The kernel looks at half of it.
+            let (reader, _writer) = io::pipe()?;
+            let owner = i64::from(libc::F_SETOWN) | 1 << 32;
+            let (call, file) = (libc::SYS_fcntl, reader.as_raw_fd());
+            number(unsafe { libc::syscall(call, file, owner, parent()) }).map(drop)
+        }),
+        ("take_the_handler_of_refusals_away", || {
+            let ignore: libc::sighandler_t = libc::SIG_IGN;
+            match unsafe { libc::signal(libc::SIGSYS, ignore) } {
+                libc::SIG_ERR => Err(io::Error::last_os_error()),
+                _ => Ok(()),
+            }
+        }),
+        ("take_it_away_with_a_wide_number", || {
+            let number_of_it = i64::from(libc::SIGSYS) | 1 << 32;
+            let none = std::ptr::null::<u8>();
+            let call = libc::SYS_rt_sigaction;
+            number(unsafe { libc::syscall(call, number_of_it, none, none, 8) }).map(drop)
         }),
         ("start_a_program", || {
             Command::new("/bin/true").status().map(drop)
@@ -298,16 +354,76 @@ fn but_for(result: io::Result<i64>, errors: &[i32]) -> io::Result<()> {
     }
 }
 
+/// How the process is confined that tries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    No,
+    Kill,
+    Fail,
+    /// These tell of what they refuse.
+    TellAndKill,
+    TellAndFail,
+    /// In namespaces of its own.
+    Namespace,
+    /// On a kernel that has Landlock of this version; 0: it has none.
+    Old(u8),
+}
+
+/// The version that has all that is needed.
+const NEEDED: u8 = 6;
+
+impl Inside {
+    fn all() -> impl Iterator<Item = Self> {
+        use Inside::*;
+        let old = (0..NEEDED).map(Old);
+        [No, Kill, Fail, TellAndKill, TellAndFail, Namespace]
+            .into_iter()
+            .chain(old)
+    }
+
+    fn of_name(name: &str) -> Self {
+        let mut all = Self::all();
+        all.find(|it| format!("{it:?}") == name).expect("it is set")
+    }
+
+    /// Whether a system call that is refused ends the process.
+    fn kills(self) -> bool {
+        matches!(self, Self::Kill | Self::TellAndKill)
+    }
+
+    fn enter(self) {
+        let strict = Sandbox::strict();
+        let failing = strict.clone().on_refusal(Refusal::Fail);
+        let entered = match self {
+            Self::No => return,
+            Self::Kill => strict.enter(),
+            Self::Fail => failing.enter(),
+            Self::TellAndKill => enter_telling(&strict),
+            Self::TellAndFail => enter_telling(&failing),
+            Self::Namespace => failing.user_namespace().enter(),
+            Self::Old(version) => {
+                old_kernel::pretend(version);
+                failing.best_effort().enter()
+            }
+        };
+        entered.expect("this kernel has all of it");
+    }
+}
+
+fn enter_telling(sandbox: &Sandbox) -> Result<(), SandboxError> {
+    let prepared = sandbox.prepare()?;
+    unsafe { prepared.enter_telling(tell) }
+}
+
+static TOLD: AtomicU32 = AtomicU32::new(0);
+
+fn tell(_: u32) {
+    TOLD.fetch_add(1, Ordering::Relaxed);
+}
+
 /// In the process that tries it.
 fn try_it(name: &str) -> ExitCode {
-    let sandbox = match std::env::var(INSIDE).as_deref() {
-        Ok("kill") => Some(Sandbox::strict()),
-        Ok("fail") => Some(Sandbox::strict().on_refusal(Refusal::Fail)),
-        _ => None,
-    };
-    if let Some(sandbox) = sandbox {
-        sandbox.enter().expect("this kernel has all of it");
-    }
+    Inside::of_name(&std::env::var(INSIDE).expect("it is set")).enter();
     let mut all = all().into_iter().chain([("compute", compute as Escape)]);
     let (_, escape) = all.find(|(it, _)| *it == name).expect("there is one");
     match escape() {
@@ -319,8 +435,74 @@ fn try_it(name: &str) -> ExitCode {
     }
 }
 
+/// A kernel that has less, as far as this process is told.
+mod old_kernel {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use nix::libc;
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule, apply_filter,
+    };
+
+    static VERSION: AtomicI64 = AtomicI64::new(0);
+
+    /// Landlock is of this version from now on; 0: there is none.
+    pub(super) fn pretend(version: u8) {
+        VERSION.store(version.into(), Ordering::Relaxed);
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = answer as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        let none = std::ptr::null_mut();
+        assert_eq!(
+            unsafe { libc::sigaction(libc::SIGSYS, &raw const action, none) },
+            0
+        );
+        let asks = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 1);
+        let asks = SeccompRule::new(vec![asks.expect("a condition")]).expect("a rule");
+        let (rules, instead) = match version {
+            0 => (Vec::new(), SeccompAction::Errno(libc::EOPNOTSUPP as u32)),
+            _ => (vec![asks], SeccompAction::Trap),
+        };
+        let calls = BTreeMap::from([(libc::SYS_landlock_create_ruleset, rules)]);
+        let processor = std::env::consts::ARCH.try_into().expect("it is known");
+        let filter = SeccompFilter::new(calls, SeccompAction::Allow, instead, processor);
+        let program: BpfProgram = filter.and_then(TryInto::try_into).expect("a filter");
+        apply_filter(&program).expect("it may be put up");
+    }
+
+    /// In place of the kernel.
+    extern "C" fn answer(_: i32, _: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
+        let version = VERSION.load(Ordering::Relaxed);
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            (*context).uc_mcontext.gregs[libc::REG_RAX as usize] = version;
+        }
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            (*context).uc_mcontext.regs[0] = version as u64;
+        }
+    }
+}
+
+/// In a process of its own: what a kernel lacks is said, and nothing is left out.
+fn ask_an_old_kernel() -> io::Result<()> {
+    let version = std::env::var("PROCPOOL_TEST_VERSION").expect("it is set");
+    old_kernel::pretend(version.parse().expect("a number"));
+    let checked = Sandbox::strict().prepare().expect_err("it lacks something");
+    let entered = Sandbox::strict().enter().expect_err("it lacks something");
+    assert_eq!(checked.to_string(), entered.to_string());
+    let said = entered.to_string();
+    assert!(
+        said.contains("of Landlock") && said.contains("best_effort"),
+        "{said}"
+    );
+    Err(io::Error::other(said))
+}
+
 /// How the process ends that tries it, and what it says.
-fn outcome(name: &str, inside: &str) -> (ExitStatus, String) {
+fn outcome(name: &str, inside: Inside) -> (ExitStatus, String) {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("secret"), "secret").expect("there is room");
     let _socket = UnixListener::bind(folder.path().join("socket")).expect("a socket");
@@ -332,7 +514,7 @@ fn outcome(name: &str, inside: &str) -> (ExitStatus, String) {
     let address = port.local_addr().expect("it has one");
     let output = Command::new(std::env::current_exe().expect("a path"))
         .env(ESCAPE, name)
-        .env(INSIDE, inside)
+        .env(INSIDE, format!("{inside:?}"))
         .env(FOLDER, folder.path())
         .env("PROCPOOL_TEST_PORT", address.port().to_string())
         .stdin(Stdio::null())
@@ -343,22 +525,30 @@ fn outcome(name: &str, inside: &str) -> (ExitStatus, String) {
 }
 
 fn is_held(name: &str) {
-    let (status, said) = outcome(name, "no");
-    assert_eq!(
-        status.code(),
-        Some(OUT),
-        "outside it does not succeed either: {said}"
-    );
-    let (status, said) = outcome(name, "kill");
-    let is_killed = status.signal() == Some(libc::SIGSYS);
-    assert!(is_killed || status.code() == Some(HELD), "{status}: {said}");
-    let (status, said) = outcome(name, "fail");
-    assert_eq!(status.code(), Some(HELD), "{status}: {said}");
+    for inside in Inside::all() {
+        let (status, said) = outcome(name, inside);
+        let context = format!("{inside:?}: {status}: {said}");
+        if inside == Inside::No {
+            assert_eq!(
+                status.code(),
+                Some(OUT),
+                "outside it does not succeed: {context}"
+            );
+            continue;
+        }
+        let is_killed = inside.kills() && status.signal() == Some(libc::SIGSYS);
+        assert!(is_killed || status.code() == Some(HELD), "{context}");
+    }
 }
 
 fn main() -> ExitCode {
-    if let Ok(name) = std::env::var(ESCAPE) {
-        return try_it(&name);
+    match std::env::var(ESCAPE).as_deref() {
+        Ok(ASK) => {
+            let _ = ask_an_old_kernel().map_err(|said| print!("{said}"));
+            return ExitCode::from(HELD as u8);
+        }
+        Ok(name) => return try_it(name),
+        Err(_) => {}
     }
     let trials = all().into_iter().map(|(name, _)| {
         Trial::test(name, move || {
@@ -367,12 +557,22 @@ fn main() -> ExitCode {
         })
     });
     let compute = Trial::test("compute", || {
-        for inside in ["no", "kill", "fail"] {
+        for inside in Inside::all() {
             let (status, said) = outcome("compute", inside);
-            assert_eq!(status.code(), Some(OUT), "{inside}: {status}: {said}");
+            assert_eq!(status.code(), Some(OUT), "{inside:?}: {status}: {said}");
         }
         Ok(())
     });
-    let trials = trials.chain([compute]).collect();
+    let old = Trial::test("what_an_old_kernel_lacks_is_said", || {
+        for version in 0..NEEDED {
+            let mut this = Command::new(std::env::current_exe().expect("a path"));
+            this.env(ESCAPE, ASK)
+                .env("PROCPOOL_TEST_VERSION", version.to_string());
+            let output = this.output().expect("it can be started");
+            assert_eq!(output.status.code(), Some(HELD), "{version}: {output:?}");
+        }
+        Ok(())
+    });
+    let trials = trials.chain([compute, old]).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

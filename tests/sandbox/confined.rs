@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 
 use procpool::sandbox::Refusal;
-use procpool::{Broadcast, Pool, Sandbox, TaskErrorKind, worker};
+use procpool::{Broadcast, Output, Pool, Sandbox, TaskErrorKind, worker};
 use procpool_conformance::Test;
 use rustix::process::Signal;
 
@@ -19,6 +20,10 @@ pub(crate) fn tests<S: Confined>() -> Vec<Test> {
         ("the_parent_and_siblings_are_out_of_reach", others::<S>),
         ("a_call_that_is_refused_costs_its_worker", killed::<S>),
         ("a_call_that_is_refused_can_fail", refused::<S>),
+        ("calls_that_were_refused_are_told_of", told::<S>),
+        ("a_worker_is_alone_in_its_namespaces", alone::<S>),
+        ("memory_and_threads_are_limited", limited::<S>),
+        ("what_it_says_is_escaped", escaped::<S>),
         ("shared_values_arrive", shared::<S>),
         ("threads_run_inside", threads::<S>),
         ("what_cannot_be_confined_is_no_pool", wrong::<S>),
@@ -92,6 +97,9 @@ fn processes<S: Confined>() {
     let error = strict::<S>().apply(start, "/bin/true".into());
     let error = error.expect_err("it is killed");
     assert_eq!(error.signal(), Some(Signal::SYS.as_raw()), "{error}");
+    // The C library blocks signals for that.
+    assert_eq!(error.refused_call(), None);
+    assert!(error.to_string().contains("starts a program"), "{error}");
 }
 
 fn others<S: Confined>() {
@@ -127,6 +135,11 @@ fn killed<S: Confined>() {
     let error = error.expect_err("it is killed");
     assert_eq!(error.kind(), TaskErrorKind::WorkerLost);
     assert_eq!(error.signal(), Some(Signal::SYS.as_raw()), "{error}");
+    assert_eq!(error.refused_call(), Some("socket"));
+    assert!(
+        error.to_string().contains("system call `socket`"),
+        "{error}"
+    );
     // And its replacement is as confined.
     for _ in 0..10 {
         assert_eq!(pool.apply(is_alive, 1), Ok(2));
@@ -137,12 +150,139 @@ fn killed<S: Confined>() {
 
 fn refused<S: Confined>() {
     let pool = failing::<S>();
-    let bind = |()| {
+    fn bind((): ()) -> Option<i32> {
         let bound = std::net::UdpSocket::bind("127.0.0.1:0");
         bound.err().and_then(|it| it.raw_os_error())
-    };
+    }
     let denied = rustix::io::Errno::PERM.raw_os_error();
     assert_eq!(pool.apply(bind, ()), Ok(Some(denied)));
+    // Threads have no other stack for the handler, and no other sandbox.
+    let in_thread = |()| std::thread::spawn(|| bind(())).join().unwrap();
+    assert_eq!(pool.apply(in_thread, ()), Ok(Some(denied)));
+    // Nor is it to be had by putting the handler away.
+    let unhandle = |()| {
+        use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGSYS);
+        let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None);
+        bind(())
+    };
+    let error = pool.apply(unhandle, ()).expect_err("it is killed");
+    assert_eq!(error.signal(), Some(Signal::SYS.as_raw()), "{error}");
+    assert_eq!(pool.apply(bind, ()), Ok(Some(denied)));
+}
+
+/// Each system call that was refused is told of, by its name, with the worker that made it.
+fn told<S: Confined>() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sandbox = Sandbox::strict().on_refusal(Refusal::Fail);
+    let builder = S::plain().processes(2).sandbox(sandbox);
+    let to = told.clone();
+    let builder = builder.on_refused_call(move |worker, call| {
+        to.lock().unwrap().push((worker.pid(), call.to_owned()));
+    });
+    let pool = builder.build().expect("this kernel has all of it");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("trace.json");
+    let trace = pool.trace_to(&path).expect("a file");
+    let want = |()| {
+        for _ in 0..100 {
+            assert!(std::net::UdpSocket::bind("127.0.0.1:0").is_err());
+        }
+        assert!(rustix::process::getpgid(None).is_err());
+        std::process::id()
+    };
+    let pid = pool.apply(want, ()).expect("the worker lives");
+    pool.close();
+    pool.join().expect("its workers have ended");
+    drop(trace);
+    let mut told = told.lock().unwrap().clone();
+    told.sort();
+    let calls = [(pid, "getpgid".to_owned()), (pid, "socket".to_owned())];
+    assert_eq!(told, calls);
+    let traced = fs::read_to_string(path).expect("it is there");
+    assert_eq!(traced.matches("refused: socket").count(), 1, "{traced}");
+}
+
+/// In namespaces of its own, a worker does all that others do.
+fn alone<S: Confined>() {
+    let sandbox = Sandbox::strict().user_namespace();
+    let pool = S::within(sandbox.on_refusal(Refusal::Fail)).expect("users may have namespaces");
+    let words = pool
+        .broadcast(&vec![7_u64; 100_000])
+        .expect("there is room");
+    let sum = |words: Broadcast<Vec<u64>>| words.iter().sum::<u64>();
+    assert_eq!(pool.map(sum, vec![words; 20]), Ok(vec![700_000; 20]));
+    let ends = pool.apply(|()| -> u64 { std::process::abort() }, ());
+    assert!(ends.expect_err("it has aborted").is_worker_lost());
+    // Who it is does not change, but for others.
+    let user = |()| rustix::process::getuid().as_raw();
+    assert_eq!(pool.apply(user, ()), Ok(user(())));
+    // It has no right there either, in which it could do what it likes.
+    let sandbox = Sandbox::strict().user_namespace().allow_read("/proc");
+    let rights = |()| {
+        let status = fs::read_to_string("/proc/self/status").expect("it may read it");
+        let rights = status.lines().filter(|it| it.starts_with("Cap"));
+        let held =
+            rights.filter(|it| !it.starts_with("CapBnd") && !it.ends_with("\t0000000000000000"));
+        held.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let pool = S::within(sandbox).expect("users may have namespaces");
+    assert_eq!(pool.apply(rights, ()), Ok(Vec::new()));
+    // The network is another one, and so is the wall in front of it.
+    let sandbox = Sandbox::strict().user_namespace();
+    let sandbox = sandbox.allow_syscalls(["socket", "connect", "bind", "getsockname"]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("it has one").port();
+    let connect = |port: u16| {
+        let address = ([127, 0, 0, 1], port).into();
+        std::net::UdpSocket::bind("127.0.0.1:0")
+            .is_ok_and(|it| it.connect::<std::net::SocketAddr>(address).is_ok())
+    };
+    assert!(connect(port));
+    let pool = S::within(sandbox).expect("users may have namespaces");
+    assert_eq!(pool.apply(connect, port), Ok(false));
+}
+
+/// What a worker takes up is limited by what limits it elsewhere.
+fn limited<S: Confined>() {
+    let builder = S::plain().processes(2).sandbox(Sandbox::strict());
+    let pool = builder
+        .memory_limit(128 << 20)
+        // Who has no memory says so, which looks like a test that has failed.
+        .stderr(Output::discard())
+        .build()
+        .expect("it is enough");
+    let fill = |bytes: usize| vec![1_u8; bytes].len();
+    let error = pool.apply(fill, 1 << 30).expect_err("there is no room");
+    assert_eq!(error.kind(), TaskErrorKind::OutOfMemory, "{error}");
+    let share = |()| fs::File::create_new("/dev/shm/procpool-test").is_ok();
+    assert_eq!(pool.apply(share, ()), Ok(false));
+    // Each thread has a stack.
+    let multiply = |most: usize| {
+        let threads = (0..most).map_while(|_| {
+            let thread = std::thread::Builder::new().stack_size(4 << 20);
+            thread.spawn(std::thread::park).ok()
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.iter().for_each(|it| it.thread().unpark());
+        threads.len()
+    };
+    let had = pool.apply(multiply, 1000).expect("the worker lives");
+    assert!((1..33).contains(&had), "{had}");
+    assert_eq!(pool.apply(fill, 1 << 20), Ok(1 << 20));
+}
+
+/// What a worker says of itself does not reach a terminal as it is.
+fn escaped<S: Confined>() {
+    let pool = strict::<S>();
+    let say = |()| -> u64 { panic!("\x1b]0;mine\x07 and \x1b[2J") };
+    let error = pool.apply(say, ()).expect_err("it panics");
+    let shown = error.to_string();
+    assert!(
+        !shown.contains(['\x1b', '\x07']) && shown.contains("mine"),
+        "{shown}"
+    );
 }
 
 fn shared<S: Confined>() {
@@ -183,7 +323,7 @@ fn wrong<S: Confined>() {
     let nowhere = Sandbox::strict().allow_read("/no/such/folder");
     let unknown = Sandbox::strict().allow_syscalls(["no_such_call"]);
     for (sandbox, word) in [(nowhere, "/no/such/folder"), (unknown, "no_such_call")] {
-        let error = S::within(sandbox).err().expect("it makes no sense");
+        let error = S::within(sandbox).expect_err("it makes no sense");
         assert!(error.to_string().contains(word), "{error}");
     }
 }

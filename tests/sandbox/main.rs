@@ -1,30 +1,51 @@
-//! The conformance suite's sections for all pools, in a sandbox: what works there, and what does
-//! not get out.
+//! The conformance suite in a sandbox: what works there, and what does not get out.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "tests do what programs do: they sleep, exit, and start programs"
 )]
 
+mod builder;
 mod confined;
+mod doors;
+mod left_out;
 
 use std::process::ExitCode;
 
-use procpool::{ForkPool, Pool, Sandbox, SerialPool, SpawnPool};
-use procpool_conformance::{Subject, Suite};
+use procpool::backend::Backend;
+use procpool::{
+    BuildError, ForkPool, Pool, PoolBuilder, Sandbox, SerialPool, SpawnPool, WorkerPool,
+};
+use procpool_conformance::{Builder, Processes, Subject, Suite};
+
+use crate::builder::ConfinedBuilder;
+use crate::left_out::LEFT_OUT;
 
 fn main() -> ExitCode {
     Suite::new()
         .set_up(start_fork_server)
         .set_up(run_a_task)
-        .pool::<Fork>()
-        .sections::<Fork>([("confined", confined::tests::<Fork>())])
-        .pool::<Spawn>()
-        .sections::<Spawn>([("confined", confined::tests::<Spawn>())])
+        .processes::<Fork>()
+        .except::<Fork>(LEFT_OUT)
+        .sections::<Fork>([
+            ("confined", confined::tests::<Fork>()),
+            ("doors", doors::tests::<Fork>()),
+            ("doors", doors::fork_tests()),
+        ])
+        .programs(doors::programs::<Fork>())
+        .programs(doors::fork_programs())
+        .processes::<Spawn>()
+        .except::<Spawn>(LEFT_OUT)
+        .sections::<Spawn>([
+            ("confined", confined::tests::<Spawn>()),
+            ("doors", doors::tests::<Spawn>()),
+        ])
+        .programs(doors::programs::<Spawn>())
         .run()
 }
 
 fn start_fork_server() {
+    doors::open_a_file();
     procpool::ForkServer::start()
         .expect("this program has one thread yet")
         .set_global()
@@ -37,19 +58,30 @@ fn run_a_task() {
     assert_eq!(SerialPool::new().apply(|x: u64| x, 1), Ok(1));
 }
 
-/// Tests wait for each other by files.
+/// Tests wait for each other by files, look at themselves by `/proc`, and ask for limits and for
+/// what a socket is. (What `confined` is about may do nothing of that.)
 fn sandbox() -> Sandbox {
-    Sandbox::strict().allow_write(std::env::temp_dir())
+    Sandbox::strict()
+        .allow_write(std::env::temp_dir())
+        .allow_read("/proc")
+        .allow_syscalls(["getpriority", "getsockname", "getsockopt", "prlimit64"])
 }
 
 /// Those whose workers are confined.
-trait Confined: Subject {
-    /// Like this.
-    fn within(sandbox: Sandbox) -> Result<Self::Pool, procpool::BuildError>;
+trait Confined: Subject<Pool = WorkerPool<Self::Backend>> {
+    type Backend: Backend;
+
+    /// Without a sandbox yet.
+    fn plain() -> PoolBuilder<Self::Backend>;
+
+    /// Of two workers, like this.
+    fn within(sandbox: Sandbox) -> Result<Self::Pool, BuildError> {
+        Self::plain().processes(2).sandbox(sandbox).build()
+    }
 }
 
 macro_rules! confined {
-    ($subject:ident = $name:literal: $pool:ty) => {
+    ($subject:ident = $name:literal: $pool:ty, beside $other:ty { $($constant:item)* }) => {
         struct $subject;
 
         impl Subject for $subject {
@@ -57,25 +89,45 @@ macro_rules! confined {
             const NAME: &str = $name;
 
             fn pool(workers: usize) -> $pool {
-                let builder = <$pool>::builder().processes(workers);
-                builder.sandbox(sandbox()).build().expect("a pool")
+                Self::builder().processes(workers).build()
             }
 
             fn default_pool() -> $pool {
-                <$pool>::builder()
-                    .sandbox(sandbox())
-                    .build()
-                    .expect("a pool")
+                Self::builder().build()
+            }
+        }
+
+        impl Processes for $subject {
+            type Builder = ConfinedBuilder<<$pool as Backed>::Backend>;
+            type Other = $other;
+            $($constant)*
+
+            fn builder() -> Self::Builder {
+                ConfinedBuilder::new(<$pool>::builder(), sandbox())
             }
         }
 
         impl Confined for $subject {
-            fn within(sandbox: Sandbox) -> Result<$pool, procpool::BuildError> {
-                <$pool>::builder().processes(2).sandbox(sandbox).build()
+            type Backend = <$pool as Backed>::Backend;
+
+            fn plain() -> PoolBuilder<Self::Backend> {
+                <$pool>::builder()
             }
         }
     };
 }
 
-confined!(Fork = "fork": ForkPool);
-confined!(Spawn = "spawn": SpawnPool);
+/// What a type of pool has its workers from.
+trait Backed {
+    type Backend: Backend;
+}
+
+impl<B: Backend> Backed for WorkerPool<B> {
+    type Backend = B;
+}
+
+confined!(Fork = "fork": ForkPool, beside Spawn {
+    const IS_COPY: bool = true;
+    const STARTERS: &[&str] = &["procpool-server", "procpool-spare"];
+});
+confined!(Spawn = "spawn": SpawnPool, beside Fork {});

@@ -6,7 +6,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use procpool_core::worker::{ForkHook, keep_fork_hooks};
+use procpool_core::worker::{ForkHook, inherit, keep_fork_hooks, open_descriptors};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
@@ -42,14 +42,20 @@ impl fmt::Debug for Kept {
 /// open, only `kept` stays so, if that is said.
 pub(crate) fn run(parent: Parent, main: Socket, serve: Serve, kept: Kept) -> ! {
     let code = catch_unwind(AssertUnwindSafe(|| {
+        let own = [&parent.death.as_fd(), &parent.tie.as_fd(), &main.as_fd()];
+        let own = own.map(AsRawFd::as_raw_fd);
         if let Some(mut keep) = kept.fds {
-            keep.extend(
-                [&parent.death.as_fd(), &parent.tie.as_fd(), &main.as_fd()].map(AsRawFd::as_raw_fd),
-            );
+            keep.extend(own);
             // SAFETY: from here on, nothing but the server's loop runs, which has these three, and
             // tasks. That they use no copy of a value whose descriptor is closed is what the
             // program was told.
             unsafe { sys::close_all_but(&mut keep) };
+        } else {
+            let mut inherited = open_descriptors();
+            inherited.retain(|it| !own.contains(it));
+            // SAFETY: all of it is the program's, as what the server opens comes after this; and
+            // the server has no use for it.
+            unsafe { inherit(inherited) };
         }
         detach_from_parent(&parent);
         keep_fork_hooks(kept.hooks);

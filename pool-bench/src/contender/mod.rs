@@ -11,7 +11,7 @@ mod threads;
 pub use local::Local;
 #[cfg(feature = "cluster")]
 pub use own::cluster;
-pub use own::{fork, serial_pool, spawn};
+pub use own::{confined_fork, confined_spawn, fork, serial_pool, spawn};
 pub use procspawn::procspawn;
 pub use remote::{FIRST_RESULT_LIMIT, PYTHON_SCRIPT, Remote};
 pub use runner::Runner;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 #[cfg(feature = "cluster")]
 use procpool::ClusterPool;
-use procpool::{ForkPool, ForkServer, Pool, SerialPool, SpawnPool};
+use procpool::{ForkPool, ForkServer, Pool, Sandbox, SerialPool, SpawnPool};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{Local, Role, Runner};
@@ -37,6 +37,24 @@ pub fn fork(pace: Pace, workers: usize, server: Option<ForkServer>) -> Local<Own
 pub fn spawn(pace: Pace, workers: usize) -> Local<OwnPool<SpawnPool>> {
     Local::new("SpawnPool", Role::Ours, pace, workers, |workers| {
         Ok(OwnPool(SpawnPool::builder().processes(workers).build()?))
+    })
+}
+
+/// ForkPool, whose workers are in a strict sandbox.
+#[must_use]
+pub fn confined_fork(pace: Pace, workers: usize, server: ForkServer) -> Local<OwnPool<ForkPool>> {
+    Local::new("sandbox, fork", Role::Ours, pace, workers, move |workers| {
+        let builder = ForkPool::builder().processes(workers).fork_server(&server);
+        Ok(OwnPool(builder.sandbox(Sandbox::strict()).build()?))
+    })
+}
+
+/// SpawnPool, whose workers are in a strict sandbox.
+#[must_use]
+pub fn confined_spawn(pace: Pace, workers: usize) -> Local<OwnPool<SpawnPool>> {
+    Local::new("sandbox, spawn", Role::Ours, pace, workers, |workers| {
+        let builder = SpawnPool::builder().processes(workers);
+        Ok(OwnPool(builder.sandbox(Sandbox::strict()).build()?))
     })
 }
 

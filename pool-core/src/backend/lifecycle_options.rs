@@ -23,16 +23,19 @@ pub(crate) struct LifecycleOptions {
 pub(crate) struct Hooks {
     pub(crate) start: Option<Arc<StartHook>>,
     pub(crate) death: Option<Arc<DeathHook>>,
+    pub(crate) refusal: Option<Arc<RefusalHook>>,
 }
 
 type StartHook = dyn Fn(&WorkerInfo) + Send + Sync;
 type DeathHook = dyn Fn(&WorkerInfo, &WorkerExit) + Send + Sync;
+type RefusalHook = dyn Fn(&WorkerInfo, &str) + Send + Sync;
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hooks")
             .field("start", &self.start.is_some())
             .field("death", &self.death.is_some())
+            .field("refusal", &self.refusal.is_some())
             .finish()
     }
 }
@@ -57,9 +60,21 @@ impl ValidatedLifecycle {
         self.settings.as_ref()?.1.memory_limit
     }
 
+    /// Whether workers enter a sandbox.
+    pub(crate) fn has_sandbox(&self) -> bool {
+        #[cfg(feature = "sandbox")]
+        let has_sandbox = self
+            .settings
+            .as_ref()
+            .is_some_and(|it| it.1.sandbox.is_some());
+        #[cfg(not(feature = "sandbox"))]
+        let has_sandbox = false;
+        has_sandbox
+    }
+
     /// Whether there is something to look at when a worker has finished a chunk.
     pub(crate) fn looks_after(&self) -> bool {
-        self.max_memory.is_some() || self.idle_timeout.is_some()
+        self.max_memory.is_some() || self.idle_timeout.is_some() || self.has_sandbox()
     }
 
     /// Whether workers come and go because time passes.
@@ -126,5 +141,13 @@ impl LifecycleOptions {
         hook: impl Fn(&WorkerInfo, &WorkerExit) + Send + Sync + 'static,
     ) {
         self.hooks.death = Some(Arc::new(hook));
+    }
+
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn set_on_refused_call(
+        &mut self,
+        hook: impl Fn(&WorkerInfo, &str) + Send + Sync + 'static,
+    ) {
+        self.hooks.refusal = Some(Arc::new(hook));
     }
 }

@@ -39,6 +39,9 @@ pub struct WorkerOptions {
     pin: Option<Pin>,
     max_memory: Option<u64>,
     max_age: Option<Duration>,
+    /// It stays here.
+    #[cfg(feature = "sandbox")]
+    sandbox: Option<procpool_sandbox::Sandbox>,
 }
 
 /// Options that make sense.
@@ -85,6 +88,8 @@ impl Default for WorkerOptions {
             pin: None,
             max_memory: None,
             max_age: None,
+            #[cfg(feature = "sandbox")]
+            sandbox: None,
         }
     }
 }
@@ -168,6 +173,8 @@ impl WorkerOptions {
             pin: carried.pin,
             max_memory: carried.max_memory,
             max_age: carried.max_age,
+            #[cfg(feature = "sandbox")]
+            sandbox: None,
         })
     }
 
@@ -299,7 +306,8 @@ impl WorkerOptions {
         }
         settings.watch_memory = self.max_memory.is_some();
         #[cfg(feature = "sandbox")]
-        if settings.sandbox.is_some() {
+        if let Some(sandbox) = &self.sandbox {
+            settings.sandbox = Some(sandbox.prepare().map_err(|error| error.to_string())?);
             settings.has_initializer = self.initializer.is_some();
         }
         if settings == Settings::default() {
@@ -421,7 +429,17 @@ impl WorkerOptions {
 
     #[cfg(feature = "sandbox")]
     pub(crate) fn set_sandbox(&mut self, sandbox: procpool_sandbox::Sandbox) {
-        self.settings.sandbox = Some(sandbox);
+        self.sandbox = Some(sandbox);
+    }
+
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn set_protected(&mut self) {
+        self.settings.protected = true;
+    }
+
+    /// Whether this process and its workers are to be out of others' reach.
+    pub(crate) fn is_protected(&self) -> bool {
+        self.settings.protected
     }
 
     /// See `PoolBuilder::after_fork`. It does not travel.

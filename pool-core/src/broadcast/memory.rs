@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
+#[cfg(feature = "sandbox")]
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -616,6 +618,14 @@ impl Drop for SharedMemory {
         drop(self.sealed.take());
         listener::tell();
     }
+}
+
+/// The descriptors of all shared memory that this process has.
+#[cfg(feature = "sandbox")]
+pub(crate) fn descriptors() -> Vec<RawFd> {
+    let memory = known();
+    let memory = memory.values().filter_map(|it| it.memory.upgrade());
+    memory.map(|it| it.file().1.as_raw_fd()).collect()
 }
 
 /// In a worker: lets go of what the parent has freed.

@@ -27,6 +27,8 @@ pub use content_id::ContentId;
 pub use error::BroadcastError;
 pub use handle::Broadcast;
 pub(crate) use listener::Listener;
+#[cfg(feature = "sandbox")]
+pub(crate) use memory::descriptors;
 pub(crate) use memory::{SharedMemory, forget_freed, name_items_by};
 pub use shareable::{IntoBroadcast, Shareable};
 pub(crate) use shared_result::{MAX_OFFERED_BYTES, ResultOffer, SharedResult, offer};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use rustix::process::Signal;
 
+use super::refused_call::FatalCall;
 use super::worker_slot::Unheard;
 use crate::error::task_error::{Shortage, TaskError};
 use crate::process::exit_status::ExitStatus;
@@ -16,6 +17,8 @@ pub(super) struct Death {
     pub(super) exit: Option<ExitStatus>,
     /// It died of that.
     pub(super) shortage: Option<Shortage>,
+    /// Its sandbox has ended it for that.
+    pub(super) refused: Option<FatalCall>,
     /// Why nobody could hear it, if it lived then.
     pub(super) unheard: Option<Unheard>,
     pub(super) info: WorkerInfo,
@@ -33,6 +36,10 @@ impl Death {
     pub(super) fn explain(self, error: TaskError) -> TaskError {
         let error = match self.exit {
             Some(exit) => error.with_exit(exit),
+            None => error,
+        };
+        let error = match self.refused {
+            Some(call) => error.of_refused_call(call.name().as_deref()),
             None => error,
         };
         error.with_worker(self.info).with_stderr(self.stderr)

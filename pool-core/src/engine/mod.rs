@@ -28,6 +28,7 @@ mod peer;
 mod positions;
 mod published_tails;
 mod record_reader;
+mod refused_call;
 mod scheduler;
 mod shared;
 mod slot_id;

@@ -8,6 +8,7 @@ use std::io;
 use std::mem;
 
 use super::parent_channel::ParentChannel;
+use super::refused_call;
 use super::work::Delivery;
 use crate::backend::lifecycle_options::Hooks;
 use crate::error::task_error::TaskError;
@@ -189,6 +190,24 @@ impl Notify {
         if let Some(hook) = &self.hooks.death {
             let (hook, info) = (hook.clone(), info.clone());
             self.notices.push(Box::new(move || hook(&info, &end)));
+        }
+    }
+
+    /// A worker's sandbox has refused these system calls.
+    #[cold]
+    pub(super) fn calls_refused(&mut self, info: &WorkerInfo, calls: impl Iterator<Item = u32>) {
+        for call in calls.map(refused_call::name) {
+            if let Some(tracer) = &self.tracer {
+                tracer.tell(Event::CallRefused {
+                    worker: info.clone(),
+                    call: call.clone(),
+                    at: sys::now_ns(),
+                });
+            }
+            if let Some(hook) = &self.hooks.refusal {
+                let (hook, info) = (hook.clone(), info.clone());
+                self.notices.push(Box::new(move || hook(&info, &call)));
+            }
         }
     }
 

@@ -47,6 +47,8 @@ struct Inner {
     /// The text of the panic's backtrace, once it was read.
     resolved: OnceLock<String>,
     exit: Option<ExitStatus>,
+    /// What its worker's sandbox has refused, and ended it for.
+    refused_call: Option<String>,
     worker: Option<WorkerInfo>,
     /// Where it happened, if that is known and no worker of it.
     machine: Option<Machine>,
@@ -142,6 +144,7 @@ impl TaskError {
             panic: None,
             resolved: OnceLock::new(),
             exit: None,
+            refused_call: None,
             worker: None,
             machine: None,
             stderr: None,
@@ -286,6 +289,22 @@ impl TaskError {
         error
     }
 
+    /// The same error of a worker whose sandbox refuses this system call, if its name is known, and
+    /// which has died of that.
+    pub(crate) fn of_refused_call(mut self, call: Option<&str>) -> Self {
+        let inner = self.inner_mut();
+        inner.message += &match call {
+            Some(call) => format!(": its sandbox refuses the system call `{call}`"),
+            None => {
+                ": its sandbox refuses a system call whose name is not known, probably one that \
+                     starts a program or a process"
+                    .to_owned()
+            }
+        };
+        inner.refused_call = call.map(str::to_owned);
+        self
+    }
+
     /// The same error of a task that this worker had.
     #[must_use]
     pub fn with_worker(mut self, worker: WorkerInfo) -> Self {
@@ -407,6 +426,15 @@ impl TaskError {
         self.0.stderr.as_deref()
     }
 
+    /// The name of the system call that the worker has made, and that its
+    /// [sandbox](crate::PoolBuilder#method.sandbox) refuses, if it has died of that and the name is
+    /// known: see [`signal`](Self::signal), which is `SIGSYS` (31 on most processors) then. A
+    /// worker that somebody has taken over may name another one.
+    #[must_use]
+    pub fn refused_call(&self) -> Option<&str> {
+        self.0.refused_call.as_deref()
+    }
+
     /// Whether the function panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
@@ -457,6 +485,7 @@ impl PartialEq for TaskError {
             && this.index == other.index
             && this.panic == other.panic
             && this.exit == other.exit
+            && this.refused_call == other.refused_call
             && this.worker == other.worker
             && this.machine == other.machine
             && this.stderr == other.stderr
@@ -499,6 +528,7 @@ struct Carried {
     /// That of the panic, which says so nowhere else.
     thread: Option<String>,
     exit: Option<ExitStatus>,
+    refused_call: Option<String>,
     worker: Option<WorkerInfo>,
     machine: Option<Machine>,
     stderr: Option<String>,
@@ -514,6 +544,7 @@ impl Serialize for TaskError {
             thread: inner.panic.as_ref().and_then(|panic| panic.thread.clone()),
             panic: inner.panic,
             exit: inner.exit,
+            refused_call: inner.refused_call,
             worker: inner.worker,
             machine: inner.machine,
             stderr: inner.stderr,
@@ -531,6 +562,7 @@ impl<'de> Deserialize<'de> for TaskError {
             mut panic,
             thread,
             exit,
+            refused_call,
             worker,
             machine,
             stderr,
@@ -545,6 +577,7 @@ impl<'de> Deserialize<'de> for TaskError {
             panic,
             resolved: OnceLock::new(),
             exit,
+            refused_call,
             worker,
             machine,
             stderr,

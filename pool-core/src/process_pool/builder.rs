@@ -12,11 +12,11 @@ use crate::backend::launcher::{Backend, Executing, ForkServing};
 use crate::backend::worker_options::WorkerOptions;
 use crate::engine::Engine;
 use crate::error::build_error::BuildError;
-#[cfg(feature = "sandbox")]
 use crate::error::build_error::BuildErrorKind;
 use crate::observe::output::Output;
 use crate::observe::worker_exit::WorkerExit;
 use crate::process::worker_info::WorkerInfo;
+use crate::sys;
 use crate::value::portable::Portable;
 use crate::worker::Resource;
 use crate::worker::function::{Stateless, assert_captures_nothing};
@@ -311,8 +311,16 @@ impl<B: Backend> PoolBuilder<B> {
     /// [initializer](Self::initializer).
     ///
     /// A task that makes a system call which is not allowed costs its worker: the item ends as
-    /// `WorkerLost`, with the signal `SIGSYS`. With
-    /// [`Refusal::Fail`](procpool_sandbox::Refusal::Fail) the call fails instead.
+    /// `WorkerLost`, with the signal `SIGSYS`, and the error names the call. With
+    /// [`Refusal::Fail`](procpool_sandbox::Refusal::Fail) the call fails instead, of which
+    /// [`on_refused_call`](Self::on_refused_call) tells.
+    ///
+    /// A file that may not be opened is refused otherwise: the code sees "Permission denied", and
+    /// the worker lives.
+    ///
+    /// A worker in a sandbox has none of the descriptors that the program had open when the worker,
+    /// or its fork server, was started, but for the standard streams and those that were
+    /// [kept](Self::keep_fds) on purpose.
     ///
     /// Where the kernel lacks a part of it, where a path cannot be opened, or where an initializer
     /// has started threads, [`build`](Self::build) fails and says so. A task in a sandbox cannot
@@ -335,6 +343,42 @@ impl<B: Backend> PoolBuilder<B> {
     #[cfg_attr(docsrs, doc(cfg(feature = "sandbox")))]
     pub fn sandbox(mut self, sandbox: procpool_sandbox::Sandbox) -> Self {
         self.config.workers.set_sandbox(sandbox);
+        self
+    }
+
+    /// Shuts this program's own doors before the pool is built: it becomes *not dumpable*
+    /// (`PR_SET_DUMPABLE`), and so do the pool's workers and a fork server that
+    /// [`build`](Self::build) starts. Then no other process of the same user, with or without a
+    /// sandbox, reads its memory, its environment or its descriptors (`/proc/PID/mem`, `environ`,
+    /// `fd`; `ptrace`, `process_vm_readv`, `pidfd_getfd`). Root can, unless it is in a
+    /// [sandbox](Self::sandbox).
+    ///
+    /// It stays so when the pool is gone. A crash of the program leaves no core file any more, and
+    /// a debugger must be root's. Files of its own in `/proc/self` that only their owner may read
+    /// or write belong to root then: `environ`, `oom_score_adj`. The pool needs none of them.
+    /// Memory of the program that a fork server has which was started before stays as it is.
+    #[cfg(feature = "sandbox")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sandbox")))]
+    pub fn protect_parent(mut self) -> Self {
+        self.config.workers.set_protected();
+        self
+    }
+
+    /// A function to call in this process when the [sandbox](Self::sandbox) of a worker has refused
+    /// a system call of this name and the worker lives: with
+    /// [`Refusal::Fail`](procpool_sandbox::Refusal::Fail). It is told of when the worker has
+    /// finished what it runs, once for each name, however often the call was made; that a process
+    /// could not be started is not told of.
+    ///
+    /// What a worker says here, it may invent. The function runs where
+    /// [`on_worker_start`](Self::on_worker_start)'s does.
+    #[cfg(feature = "sandbox")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sandbox")))]
+    pub fn on_refused_call<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&WorkerInfo, &str) + Send + Sync + 'static,
+    {
+        self.config.lifecycle.set_on_refused_call(hook);
         self
     }
 
@@ -433,8 +477,17 @@ impl<B: Backend> PoolBuilder<B> {
                  the program that has the pool of this one",
             ));
         }
+        // Before a fork server is started, which has a copy of it all.
+        let protection = match self.config.workers.is_protected() {
+            true => Some(Protection::begin()?),
+            false => None,
+        };
         let launcher = self.backend.into_launcher()?;
-        Ok(WorkerPool::new_with(Engine::start(self.config, launcher)?))
+        let pool = WorkerPool::new_with(Engine::start(self.config, launcher)?);
+        if let Some(protection) = protection {
+            protection.stays();
+        }
+        Ok(pool)
     }
 }
 
@@ -535,6 +588,37 @@ impl<B: ForkServing> PoolBuilder<B> {
         // SAFETY: the caller promises the same.
         unsafe { self.backend.allow_threads() };
         self
+    }
+}
+
+/// This process is not dumpable from now on; without a pool it is again.
+struct Protection {
+    was_dumpable: bool,
+}
+
+impl Protection {
+    fn begin() -> Result<Self, BuildError> {
+        let was_dumpable = sys::is_dumpable();
+        sys::set_dumpable(false).map_err(|error| {
+            BuildError::new(
+                BuildErrorKind::Launch,
+                format!("the system does not let this program be protected (prctl): {error}"),
+            )
+        })?;
+        Ok(Self { was_dumpable })
+    }
+
+    fn stays(mut self) {
+        self.was_dumpable = false;
+    }
+}
+
+impl Drop for Protection {
+    fn drop(&mut self) {
+        if self.was_dumpable {
+            // It worked the other way round.
+            let _ = sys::set_dumpable(true);
+        }
     }
 }
 

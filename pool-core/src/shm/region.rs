@@ -96,6 +96,29 @@ pub(crate) struct Words {
     pub(crate) last_panic: Lines<LastPanic>,
     /// Worker: one more than the number of the item under which it dies for want of memory.
     out_of_memory: Lines<atomic::AtomicU64>,
+    /// What its sandbox has refused.
+    refused: Lines<Refused>,
+}
+
+/// How many system calls have a bit: more than there are on any processor.
+const CALLS: usize = 512;
+
+/// See [`Words::refused`].
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Worker: one more than the number of the last system call.
+    last: atomic::AtomicU32,
+    /// Both: a bit for each that was refused since the parent has looked.
+    calls: [atomic::AtomicU64; CALLS / 64],
+}
+
+impl Default for Refused {
+    fn default() -> Self {
+        Self {
+            last: atomic::AtomicU32::new(0),
+            calls: std::array::from_fn(|_| atomic::AtomicU64::new(0)),
+        }
+    }
 }
 
 /// See [`Words::identity`].
@@ -529,6 +552,42 @@ impl Region {
     pub(crate) fn was_out_of_memory(&self, item: u64) -> bool {
         let word = self.words().out_of_memory.load(atomic::Ordering::Acquire);
         word == item.wrapping_add(1)
+    }
+
+    /// Worker, in a handler of signals: its sandbox refuses the system call of this number.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn leave_refused_call(&self, number: u32) {
+        let refused = &self.words().refused;
+        let last = number.saturating_add(1);
+        refused.last.store(last, atomic::Ordering::Release);
+        if let Some(word) = refused.calls.get(number as usize / 64) {
+            word.fetch_or(1 << (number % 64), atomic::Ordering::Release);
+        }
+    }
+
+    /// Parent: the last system call that the worker's sandbox has refused. Not to be trusted.
+    pub(crate) fn last_refused_call(&self) -> Option<u32> {
+        let last = self.words().refused.last.load(atomic::Ordering::Acquire);
+        last.checked_sub(1)
+    }
+
+    /// Parent: those that were refused since it has asked before. Not to be trusted.
+    pub(crate) fn take_refused_calls(&self) -> impl Iterator<Item = u32> + use<> {
+        let words = self.words().refused.calls.iter();
+        let words: Vec<u64> = match words
+            .clone()
+            .all(|it| it.load(atomic::Ordering::Relaxed) == 0)
+        {
+            true => Vec::new(),
+            false => words
+                .map(|it| it.swap(0, atomic::Ordering::AcqRel))
+                .collect(),
+        };
+        (0_u32..).zip(words).flat_map(|(place, word)| {
+            (0..64)
+                .filter(move |bit| word >> bit & 1 == 1)
+                .map(move |bit| place * 64 + bit)
+        })
     }
 }
 

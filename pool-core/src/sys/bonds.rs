@@ -15,7 +15,10 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown,
     socketpair,
 };
-use rustix::process::{Signal, getpgid, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Signal, dumpable_behavior, getpgid, set_dumpable_behavior,
+    set_parent_process_death_signal,
+};
 use rustix::time::Timespec;
 
 use super::linux::off_standard;
@@ -158,8 +161,36 @@ pub(crate) fn raise_oom_score(by: i32) {
     let score = std::fs::read_to_string(path).ok();
     if let Some(score) = score.and_then(|score| score.trim().parse::<i32>().ok()) {
         // The kernel's limit. It fails where `/proc` is read-only.
-        let _ = std::fs::write(path, (score + by).min(1000).to_string());
+        let _ = as_owner(|| std::fs::write(path, (score + by).min(1000).to_string()));
     }
+}
+
+/// Writes into what belongs to this process in `/proc`: to root, where it is not dumpable. Then it
+/// is for a moment.
+fn as_owner(write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match write() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_dumpable() => {
+            set_dumpable(true)?;
+            let written = write();
+            set_dumpable(false)?;
+            written
+        }
+        written => written,
+    }
+}
+
+/// Whether other processes of the user may look into this one.
+pub(crate) fn is_dumpable() -> bool {
+    matches!(dumpable_behavior(), Ok(DumpableBehavior::Dumpable))
+}
+
+/// Lets them, or not.
+pub(crate) fn set_dumpable(is_dumpable: bool) -> io::Result<()> {
+    let behavior = match is_dumpable {
+        true => DumpableBehavior::Dumpable,
+        false => DumpableBehavior::NotDumpable,
+    };
+    Ok(set_dumpable_behavior(behavior)?)
 }
 
 /// Whether the other end of a connection is closed.

@@ -34,8 +34,8 @@ pub(crate) use bonds::own_tid;
 pub use bonds::{be_signalled_by, own_pid, starter, tie_process};
 #[cfg(target_os = "linux")]
 pub(crate) use bonds::{
-    connected_pair, die_with_starter, hang_up, is_hung_up, leave_with_other_end, raise_oom_score,
-    take_what_was_left,
+    connected_pair, die_with_starter, hang_up, is_dumpable, is_hung_up, leave_with_other_end,
+    raise_oom_score, set_dumpable, take_what_was_left,
 };
 pub(crate) use file_size::without_size_signal;
 pub(crate) use image::{Hash, build_content, build_identity, identity_of};

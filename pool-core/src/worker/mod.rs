@@ -12,6 +12,7 @@ pub(crate) mod current;
 pub(crate) mod emitter;
 mod fork_hooks;
 pub(crate) mod function;
+mod inherited;
 pub(crate) mod initializer;
 pub(crate) mod item_timer;
 mod last_allocation;
@@ -31,6 +32,7 @@ pub use crate::process::worker_info::WorkerInfo;
 pub use current::{current, is_cancelled};
 #[doc(hidden)]
 pub use fork_hooks::{ForkHook, keep_fork_hooks};
+pub use inherited::{inherit, open_descriptors};
 pub use parent::{bind_to_parent, prepare_process};
 pub(crate) use run::{ChunkRun, TakeValue};
 pub use serve::{forward_events_to, serve};

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "sandbox")]
 use super::confinement;
 use super::function::{FunctionId, NotInObject, Stateless};
+#[cfg(feature = "sandbox")]
+use super::inherited;
 use super::{current, fork_hooks, last_allocation, memory};
 use crate::sys;
 
@@ -31,11 +33,13 @@ pub(crate) struct Settings {
     pub(crate) cpus: Vec<usize>,
     /// It runs what the process that has forked it keeps for that.
     pub(crate) after_fork: bool,
+    /// No other process of the user looks into it.
+    pub(crate) protected: bool,
     /// It says at the end of each frame how much memory it holds.
     pub(crate) watch_memory: bool,
     /// What it can do from its first item on.
     #[cfg(feature = "sandbox")]
-    pub(crate) sandbox: Option<procpool_sandbox::Sandbox>,
+    pub(crate) sandbox: Option<procpool_sandbox::PreparedSandbox>,
     /// An initializer comes before that.
     #[cfg(feature = "sandbox")]
     pub(crate) has_initializer: bool,
@@ -157,11 +161,16 @@ impl Settings {
             let set = setrlimit(resource.of_the_system(), limits);
             set.map_err(|error| refused(error.into()))?;
         }
+        if self.protected {
+            let protected = sys::set_dumpable(false);
+            protected.map_err(|error| refused("be protected (prctl)".into(), error))?;
+        }
         if self.after_fork {
             fork_hooks::run();
         }
         #[cfg(feature = "sandbox")]
         if let Some(sandbox) = &self.sandbox {
+            inherited::close();
             confinement::prepare(sandbox.clone());
             if !self.has_initializer
                 && let Some(why) = confinement::enter()

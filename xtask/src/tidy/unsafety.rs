@@ -107,12 +107,28 @@ const PLACES: &[(&str, &str)] = &[
     ),
     ("pool-core/src/sys/", "system calls"),
     (
+        "sandbox/src/lib.rs",
+        "lets the caller answer for what runs in a signal handler",
+    ),
+    (
+        "sandbox/src/refusals.rs",
+        "changes the result of a system call in a signal handler",
+    ),
+    (
         "sandbox/tests/escapes.rs",
         "ways out of a sandbox, most of which are bare system calls",
     ),
     (
         "pool-core/src/worker/channel.rs",
         "reads arguments where the parent wrote them",
+    ),
+    (
+        "pool-core/src/worker/confinement.rs",
+        "vouches for what runs in a signal handler",
+    ),
+    (
+        "pool-core/src/worker/inherited.rs",
+        "closes what the program has opened",
     ),
     (
         "pool-core/src/worker/serve.rs",
@@ -169,6 +185,10 @@ const PLACES: &[(&str, &str)] = &[
     (
         "tests/stranger/extension/",
         "what a program calls in a shared object",
+    ),
+    (
+        "tests/sandbox/doors.rs",
+        "tries descriptors that are nobody's",
     ),
     (
         "tests/syscalls/sandbox.rs",

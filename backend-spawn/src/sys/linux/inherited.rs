@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use procpool_core::failed;
 use rustix::fs::fstat;
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
 use crate::bootstrap_env::Inherited;
 
@@ -32,6 +32,17 @@ pub(crate) fn take_inherited(inherited: Inherited) -> io::Result<OwnedFd> {
     })?;
     // SAFETY: it is open, and nobody else in this process knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(inherited.number) })
+}
+
+/// What this process has inherited besides these: what its parent had open and did not mark to be
+/// closed (`FD_CLOEXEC`), as some libraries do not.
+pub(crate) fn inherited_besides(own: &[RawFd]) -> Vec<RawFd> {
+    let mut all = procpool_core::worker::open_descriptors();
+    all.retain(|number| {
+        let flags = ask(*number, |it| fcntl_getfd(it));
+        !own.contains(number) && flags.is_ok_and(|it| !it.contains(FdFlags::CLOEXEC))
+    });
+    all
 }
 
 /// Asks the system about what may be a descriptor, or nothing: then the answer is an error.

@@ -99,6 +99,7 @@ impl Core {
                 let death = Death {
                     exit,
                     shortage: None,
+                    refused: None,
                     unheard: self.slots[slot].unheard(),
                     stderr: process.stderr_tail(),
                     info: info.clone(),

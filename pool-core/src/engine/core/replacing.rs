@@ -161,6 +161,9 @@ impl Core {
 
     /// A worker has finished a chunk, or has come so far that it could be given one.
     pub(in crate::engine) fn check_limits(&mut self, slot: SlotId) {
+        if self.config.lifecycle.has_sandbox() {
+            self.tell_of_refusals(slot);
+        }
         if let Some(limit) = self.config.lifecycle.max_memory
             && self.resident(slot) > limit
         {

@@ -14,6 +14,7 @@ use crate::engine::lifecycle::Setback;
 use crate::engine::parent_channel::ParentChannel;
 use crate::engine::peer::Peer;
 use crate::engine::positions::PositionId;
+use crate::engine::refused_call::FatalCall;
 use crate::engine::slot_id::SlotId;
 use crate::engine::time_limits::GRACE_NS;
 use crate::engine::time_limits::nanoseconds;
@@ -356,6 +357,7 @@ impl Core {
         let death = Death {
             exit: Some(exit),
             shortage,
+            refused: self.fatal_call(&channel, exit),
             unheard: self.slots[slot].unheard(),
             stderr: process.stderr_tail(),
             info: info.clone(),
@@ -384,6 +386,25 @@ impl Core {
                 is_out.then_some(Shortage::Limit(limit))
             }
             _ => None,
+        }
+    }
+
+    /// The system call that a worker's sandbox has ended it for, if it has.
+    fn fatal_call(&self, channel: &ParentChannel, exit: ExitStatus) -> Option<FatalCall> {
+        let is_refused = exit == ExitStatus::Signal(Signal::SYS.as_raw());
+        (is_refused && self.config.lifecycle.has_sandbox())
+            .then(|| FatalCall(channel.region().last_refused_call()))
+    }
+
+    /// Says which system calls a worker's sandbox has refused since it was asked before.
+    pub(in crate::engine) fn tell_of_refusals(&mut self, slot: SlotId) {
+        if let Some((process, channel)) = self.slots[slot].up()
+            && let Some(info) = process.info()
+        {
+            let mut calls = channel.region().take_refused_calls().peekable();
+            if calls.peek().is_some() {
+                self.notify.calls_refused(info, calls);
+            }
         }
     }
 

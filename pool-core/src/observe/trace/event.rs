@@ -1,6 +1,7 @@
 //! What a trace has, and how it is written down: the format of Chrome's trace viewer, one event in
 //! each line of an array.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -24,6 +25,13 @@ pub(crate) enum Event {
     WorkerEnded {
         worker: WorkerInfo,
         reason: ExitReason,
+        at: u64,
+    },
+    /// The sandbox of a worker has refused a system call.
+    CallRefused {
+        worker: WorkerInfo,
+        /// Its name.
+        call: Cow<'static, str>,
         at: u64,
     },
     /// An item has its outcome.
@@ -176,6 +184,15 @@ impl<W: Write> Writer<W> {
                     line,
                     "{{\"name\":\"ended: {reason:?}\",\"cat\":\"worker\",\"ph\":\"i\",\"s\":\"p\",\
                      \"pid\":{pid},\"tid\":{number},\"ts\":{},\"args\":{{\"reason\":\"{reason:?}\"}}}},",
+                    self.time(*at)
+                )
+            }
+            Event::CallRefused { worker, call, at } => {
+                let (pid, number) = (worker.pid(), worker.number());
+                writeln!(
+                    line,
+                    "{{\"name\":\"refused: {call}\",\"cat\":\"worker\",\"ph\":\"i\",\"s\":\"p\",\
+                     \"pid\":{pid},\"tid\":{number},\"ts\":{},\"args\":{{\"call\":\"{call}\"}}}},",
                     self.time(*at)
                 )
             }
