@@ -24,13 +24,16 @@ const EXAMPLE_LIMIT: Duration = Duration::from_secs(120);
 /// How long it storms.
 const CHAOS_SECONDS: &str = "60";
 
-/// The facade with each choice of features, each of which must build and pass alone.
+/// The facade with each choice of features, each of which must build alone.
 const FEATURE_CHOICES: &[&str] = &[
     "",
     "--features fork",
     "--features spawn",
     "--features cluster",
 ];
+
+/// Of these, those with pools of processes on this machine, which must pass alone.
+const BACKENDS_ALONE: &[&str] = &["--features fork", "--features spawn"];
 
 /// Features that add methods. Tests have them all, so each is also built without tests.
 const FEATURES_APART: &[&str] = &[
@@ -113,7 +116,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         name: "tests",
-        purpose: "do the tests pass, with every choice of features?",
+        purpose: "do the tests pass, and with each backend alone?",
         run: tests,
     },
     Step {
@@ -293,7 +296,7 @@ fn tests(setting: &Setting) -> Result<()> {
     setting.build(&format!("{optimised} --no-run"))?;
     let chosen = format!("{optimised} -- worker:: panic:: --test-threads=1");
     run_tests(setting, &chosen, "0")?;
-    for features in FEATURE_CHOICES {
+    for features in BACKENDS_ALONE {
         // What one backend does by itself it has done above; here it is seen that it can.
         let command = format!(
             "test --package procpool --package procpool-tests --no-default-features {features} \
