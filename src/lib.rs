@@ -218,7 +218,8 @@
 //! |---|---|
 //! | what they do first and last | `initializer`, `finalizer`; `after_fork` of a `ForkPool` |
 //! | what they live in | `env`, `env_remove`, `env_clear`, `current_dir`, `nice`, `memory_limit`, `rlimit` (see [`Resource`]), `pin_cpus` |
-//! | what they cannot do | `sandbox`, with the feature of that name: files, network, other processes; `on_refused_call` tells of what they try, and `protect_parent` shuts the program's own doors |
+//! | what they cannot do | `sandbox`, with the feature of that name: files, network, other processes |
+//! | who hears of that, and what else is shut | `on_refused_call`, `protect_parent` |
 //! | when they are replaced | `max_tasks_per_child`, `max_memory_per_child`, `max_age`; the new one is ready before the old one goes |
 //! | how many there are | `processes`, and with `idle_timeout` fewer, down to `min_processes`, while there is little to do; [`resize`](Pool::resize) |
 //! | what becomes of what they print | `stdout`, `stderr` (see [`Output`]) |
@@ -441,7 +442,7 @@ pub mod generic {
 /// A pool of such workers is a [`WorkerPool`]. The crate `procpool-conformance` tests it.
 pub mod backend {
     pub use procpool_core::worker::{
-        bind_to_parent, forward_events_to, inherit, open_descriptors, prepare_process, serve,
+        bind_to_parent, forward_events_to, inherit, prepare_process, serve,
     };
     pub use procpool_core::{
         Backend, LaunchError, LaunchSpec, Launcher, PROTOCOL_VERSION, Readiness, Region,

@@ -20,9 +20,8 @@ const NOT_SET_UP: i32 = 1;
 /// Becomes a worker, and ends the process.
 pub(crate) fn become_worker(launch: &Launch) -> ! {
     let signal = sys::die_with_parent();
-    let inherited = sys::inherited_besides(&launch.descriptors());
-    // SAFETY: nothing of this process has opened it or uses it: the parent had it.
-    unsafe { procpool_core::worker::inherit(inherited) };
+    let own = launch.descriptors();
+    procpool_core::worker::inherit(|it| own.contains(&it) || sys::is_opened_here(it));
     let tie = sys::take_inherited(launch.tie).unwrap_or_else(|error| {
         fail_early(&format!(
             "a worker cannot be set up (dup3, socketpair, sendmsg, recvmsg): {error}"

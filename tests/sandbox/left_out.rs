@@ -64,7 +64,7 @@ pub(crate) const LEFT_OUT: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "it needs files that the sandbox does not allow, or the descriptors of the program in /proc",
+        "it needs files that the sandbox does not allow, or the program's descriptors in /proc",
         &[
             "deadline::time_in_which_nobody_runs_is_nobodys",
             "descriptor_limits::too_many_on_their_way_for_long",

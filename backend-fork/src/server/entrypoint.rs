@@ -6,7 +6,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use procpool_core::worker::{ForkHook, inherit, keep_fork_hooks, open_descriptors};
+use procpool_core::worker::{ForkHook, inherit, keep_fork_hooks};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
@@ -51,11 +51,7 @@ pub(crate) fn run(parent: Parent, main: Socket, serve: Serve, kept: Kept) -> ! {
             // program was told.
             unsafe { sys::close_all_but(&mut keep) };
         } else {
-            let mut inherited = open_descriptors();
-            inherited.retain(|it| !own.contains(it));
-            // SAFETY: all of it is the program's, as what the server opens comes after this; and
-            // the server has no use for it.
-            unsafe { inherit(inherited) };
+            inherit(|it| own.contains(&it));
         }
         detach_from_parent(&parent);
         keep_fork_hooks(kept.hooks);

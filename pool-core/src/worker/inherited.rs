@@ -10,22 +10,21 @@ use crate::broadcast;
 
 static INHERITED: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
-/// Says what this process has of the program's. To be called by a backend, in the worker process or
-/// in what it is forked from. A worker that enters a sandbox closes it, before its initializer
-/// runs; another one keeps it.
+/// Notes what this process has open of the program's: all that it has open now, but the standard
+/// streams and what `is_own` says is the backend's or the worker's. A worker that enters a sandbox
+/// closes it, before its initializer runs; another one keeps it.
 ///
-/// # Safety
-/// Until the worker serves, nothing in this process closes one of these descriptors, or uses them
-/// but for tasks.
-pub unsafe fn inherit(mut descriptors: Vec<RawFd>) {
-    descriptors.retain(|it| *it > 2);
+/// To be called by a backend, in the worker process or in what it is forked from, before anything
+/// is opened there.
+pub fn inherit(is_own: impl Fn(RawFd) -> bool) {
+    let mut descriptors = open_descriptors();
+    descriptors.retain(|it| !is_own(*it));
     *INHERITED.lock().unwrap_or_else(PoisonError::into_inner) = descriptors;
 }
 
 /// The descriptors that this process has open, but the standard streams; none if the system does
 /// not say.
-#[must_use]
-pub fn open_descriptors() -> Vec<RawFd> {
+fn open_descriptors() -> Vec<RawFd> {
     let Ok(folder) = std::fs::read_dir("/proc/self/fd") else {
         return Vec::new();
     };
@@ -45,9 +44,9 @@ pub(super) fn close() {
     let inherited = std::mem::take(&mut *INHERITED.lock().unwrap_or_else(PoisonError::into_inner));
     let shared = broadcast::descriptors();
     for number in inherited.into_iter().filter(|it| !shared.contains(it)) {
-        // SAFETY: it is open since before this process was a worker, as the backend has promised,
-        // and nobody uses it but tasks, of which none has run. Whoever asks for a sandbox is told
-        // that they find it closed.
+        // SAFETY: it is open since before this process was a worker, so nothing of the worker's is
+        // behind it; and what the program has for it in its memory is a copy, of which whoever asks
+        // for a sandbox is told that its tasks find it closed.
         unsafe { rustix::io::close(number) };
     }
 }

@@ -32,7 +32,7 @@ pub use crate::process::worker_info::WorkerInfo;
 pub use current::{current, is_cancelled};
 #[doc(hidden)]
 pub use fork_hooks::{ForkHook, keep_fork_hooks};
-pub use inherited::{inherit, open_descriptors};
+pub use inherited::inherit;
 pub use parent::{bind_to_parent, prepare_process};
 pub(crate) use run::{ChunkRun, TakeValue};
 pub use serve::{forward_events_to, serve};

@@ -34,15 +34,9 @@ pub(crate) fn take_inherited(inherited: Inherited) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(inherited.number) })
 }
 
-/// What this process has inherited besides these: what its parent had open and did not mark to be
-/// closed (`FD_CLOEXEC`), as some libraries do not.
-pub(crate) fn inherited_besides(own: &[RawFd]) -> Vec<RawFd> {
-    let mut all = procpool_core::worker::open_descriptors();
-    all.retain(|number| {
-        let flags = ask(*number, |it| fcntl_getfd(it));
-        !own.contains(number) && flags.is_ok_and(|it| !it.contains(FdFlags::CLOEXEC))
-    });
-    all
+/// Whether this process has opened this itself: what it has inherited lacks `FD_CLOEXEC`.
+pub(crate) fn is_opened_here(number: RawFd) -> bool {
+    !ask(number, |it| fcntl_getfd(it)).is_ok_and(|it| !it.contains(FdFlags::CLOEXEC))
 }
 
 /// Asks the system about what may be a descriptor, or nothing: then the answer is an error.

@@ -9,7 +9,7 @@ mod socket;
 mod worker;
 
 pub(crate) use doorbell::{make_doorbell, stdin_is_doorbell, take_stdin, write_to_stdin};
-pub(crate) use inherited::{announce, inherited_besides, inode, take_inherited};
+pub(crate) use inherited::{announce, inode, is_opened_here, take_inherited};
 pub(crate) use loader::{is_secure, own_file, program_of_loader};
 pub(crate) use process::Process;
 pub(crate) use socket::{
