@@ -212,7 +212,8 @@ fn works<S: Confined>(pool: &S::Pool) {
     let sleep = pool.call(|()| std::thread::sleep(Duration::from_secs(1000)));
     let late = sleep.timeout(Duration::from_millis(20)).apply(());
     assert!(late.expect_err("it is late").is_timeout());
-    assert_eq!(pool.dump().workers.len(), 2);
+    // One that was killed may be on its way out.
+    assert!(pool.dump().workers.len() >= 2);
     assert_eq!(pool.apply(|x: u64| x + 1, 1), Ok(2));
 }
 
