@@ -231,12 +231,6 @@ impl Sandbox {
         })
     }
 
-    /// What becomes of a process that makes a call which is not allowed.
-    #[must_use]
-    pub fn refusal(&self) -> Refusal {
-        self.refusal
-    }
-
     /// Whether a process in it can have others.
     #[must_use]
     pub fn allows_processes(&self) -> bool {

@@ -415,16 +415,30 @@ fn enter_telling(sandbox: &Sandbox) -> Result<(), SandboxError> {
     unsafe { prepared.enter_telling(tell) }
 }
 
+/// The last system call that was told of.
 static TOLD: AtomicU32 = AtomicU32::new(0);
 
-fn tell(_: u32) {
-    TOLD.fetch_add(1, Ordering::Relaxed);
+fn tell(call: u32) {
+    TOLD.store(call, Ordering::Relaxed);
+}
+
+/// What is refused is told by its number, of which there is a name, and fails in the way it is to.
+fn be_told() -> io::Result<()> {
+    for (call, name) in [(libc::SYS_ptrace, "ptrace"), (libc::SYS_setsid, "setsid")] {
+        let refused = number(unsafe { libc::syscall(call, -1, 0, 0, 0) });
+        let refused = refused.expect_err("it is not allowed");
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+        let told = TOLD.load(Ordering::Relaxed);
+        assert_eq!(procpool_sandbox::syscall_name(told), Some(name));
+    }
+    Ok(())
 }
 
 /// In the process that tries it.
 fn try_it(name: &str) -> ExitCode {
     Inside::of_name(&std::env::var(INSIDE).expect("it is set")).enter();
-    let mut all = all().into_iter().chain([("compute", compute as Escape)]);
+    let others = [("compute", compute as Escape), ("be_told", be_told)];
+    let mut all = all().into_iter().chain(others);
     let (_, escape) = all.find(|(it, _)| *it == name).expect("there is one");
     match escape() {
         Ok(()) => ExitCode::from(OUT as u8),
@@ -573,6 +587,11 @@ fn main() -> ExitCode {
         }
         Ok(())
     });
-    let trials = trials.chain([compute, old]).collect();
+    let told = Trial::test("be_told", || {
+        let (status, said) = outcome("be_told", Inside::TellAndFail);
+        assert_eq!(status.code(), Some(OUT), "{status}: {said}");
+        Ok(())
+    });
+    let trials = trials.chain([compute, old, told]).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
