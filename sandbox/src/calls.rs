@@ -1,6 +1,6 @@
 //! Which system calls remain: lists for the kernel's filters (seccomp).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq, Ne};
 use seccompiler::{
@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use syscalls::Sysno;
 
 use crate::files::Enforced;
-use crate::shorten::shorten;
+#[cfg(doc)]
+use crate::refusals;
+use crate::shorten::joined;
 use crate::{Refusal, Sandbox, SandboxError};
 
 /// What a worker's loop, the allocator and ordinary computing need, whatever the arguments.
@@ -49,7 +51,6 @@ const COMPUTING: &[&str] = &[
     // Signals that the process sends to nobody else.
     "rt_sigaction",
     "rt_sigpending",
-    "rt_sigprocmask",
     "rt_sigreturn",
     "rt_sigsuspend",
     "rt_sigtimedwait",
@@ -196,12 +197,6 @@ const OLD_EXECUTING: &[&str] = match cfg!(target_arch = "x86_64") {
     true => &["arch_prctl", "fork", "vfork"],
 };
 
-/// By which processes start: for who has them denied otherwise.
-const STARTING: &[&str] = match cfg!(target_arch = "x86_64") {
-    false => &["clone"],
-    true => &["clone", "fork", "vfork"],
-};
-
 /// `clone` makes a thread.
 const CLONE_THREAD: u64 = 0x0001_0000;
 /// It makes namespaces: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
@@ -215,6 +210,7 @@ const IOCTLS: [u64; 4] = [0x5401, 0x541b, 0x5421, 0x5451];
 /// Whom a descriptor signals, and by what: F_SETOWN, F_SETSIG, F_SETOWN_EX.
 const F_OWNERS: [u64; 3] = [8, 10, 15];
 const PR_SET_PDEATHSIG: u64 = 1;
+const SIG_UNBLOCK: u64 = 1;
 const SIGKILL: u64 = 9;
 const SIGSYS: u64 = 31;
 const EPERM: u32 = 1;
@@ -285,6 +281,15 @@ impl Calls {
         Ok(())
     }
 
+    /// Takes those that are in it whatever their arguments.
+    fn take_any(&mut self) -> BTreeSet<u32> {
+        let all = std::mem::take(&mut self.0).into_iter();
+        let (any, some): (_, BTreeMap<_, _>) = all.partition(|(_, rules)| rules.is_empty());
+        self.0 = some;
+        let any: BTreeMap<i64, _> = any;
+        any.into_keys().map(|number| number as u32).collect()
+    }
+
     fn compile(
         self,
         otherwise: SeccompAction,
@@ -324,7 +329,6 @@ fn allowed(sandbox: &Sandbox, tells: bool) -> Result<Calls, SandboxError> {
         (sandbox.network, NETWORK),
         (may_execute, EXECUTING),
         (may_execute, OLD_EXECUTING),
-        (is_left_to_deny(sandbox, tells), STARTING),
     ];
     let lists = lists.into_iter().filter(|(is_allowed, _)| *is_allowed);
     let mut calls = Calls::default();
@@ -354,6 +358,14 @@ fn allowed(sandbox: &Sandbox, tells: bool) -> Result<Calls, SandboxError> {
     for option in PRCTLS {
         calls.some("prctl", [int(0, Eq, option)])?;
     }
+    match leaves_masks_to_handler(sandbox, tells) {
+        false => calls.any("rt_sigprocmask"),
+        true => {
+            // It asks, or unblocks.
+            calls.some("rt_sigprocmask", [word(1, Eq, 0)])?;
+            calls.some("rt_sigprocmask", [int(0, Eq, SIG_UNBLOCK)])?;
+        }
+    }
     // To die with the parent, and not to live on.
     calls.some(
         "prctl",
@@ -368,10 +380,10 @@ fn allowed(sandbox: &Sandbox, tells: bool) -> Result<Calls, SandboxError> {
     Ok(calls)
 }
 
-/// Starting a process is left to `denied`: the C library blocks all signals for it, and what is to
-/// be told of by one would end the process.
-fn is_left_to_deny(sandbox: &Sandbox, tells: bool) -> bool {
-    tells && sandbox.refusal == Refusal::Fail
+/// Whether what blocks signals goes through the handler of refusals: see [`refusals`]. A program
+/// that is executed has none.
+fn leaves_masks_to_handler(sandbox: &Sandbox, tells: bool) -> bool {
+    tells && sandbox.executes.is_empty()
 }
 
 /// What is not there, whatever else becomes of calls that are not allowed.
@@ -383,22 +395,6 @@ fn missing(sandbox: &Sandbox) -> Result<Calls, SandboxError> {
     if sandbox.executes.is_empty() {
         // The handler of refusals stays. (Who starts a program puts all handlers back.)
         calls.some("rt_sigaction", [int(0, Eq, SIGSYS)])?;
-    }
-    Ok(calls)
-}
-
-/// What fails like calls that are not allowed, where these are told of and it cannot be.
-fn denied(sandbox: &Sandbox, tells: bool) -> Result<Calls, SandboxError> {
-    let mut calls = Calls::default();
-    if is_left_to_deny(sandbox, tells) {
-        calls.some("clone", [word(0, MaskedEq(CLONE_THREAD), 0)])?;
-        let flags = (0..u64::BITS).map(|bit| 1 << bit);
-        for flag in flags.filter(|flag| flag & CLONE_NEW != 0) {
-            calls.some("clone", [word(0, MaskedEq(flag), flag)])?;
-        }
-        for name in ["fork", "vfork"] {
-            calls.any(name);
-        }
     }
     Ok(calls)
 }
@@ -415,6 +411,32 @@ fn unguarded(sandbox: &Sandbox) -> Calls {
     calls
 }
 
+/// What decides about all calls together, if these are allowed.
+fn programs(
+    sandbox: &Sandbox,
+    tells: bool,
+    allowed: Calls,
+) -> Result<Vec<BpfProgram>, SandboxError> {
+    let otherwise = match sandbox.refusal {
+        _ if tells => SeccompAction::Trap,
+        Refusal::Kill => SeccompAction::KillProcess,
+        Refusal::Fail => SeccompAction::Errno(EPERM),
+    };
+    let missing = refuse(missing(sandbox)?, ENOSYS)?;
+    let allowed = allowed.compile(otherwise, SeccompAction::Allow)?;
+    Ok(missing.into_iter().chain([allowed]).collect())
+}
+
+/// These calls fail with this error, if there are any.
+fn refuse(calls: Calls, error: u32) -> Result<Option<BpfProgram>, SandboxError> {
+    match calls.0.is_empty() {
+        true => Ok(None),
+        false => calls
+            .compile(SeccompAction::Allow, SeccompAction::Errno(error))
+            .map(Some),
+    }
+}
+
 /// The filters of a sandbox, for any process to put up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Filters {
@@ -424,25 +446,33 @@ pub(crate) struct Filters {
     unguarded: Option<Program>,
 }
 
-/// A filter's instructions: what to do, where to go on if so and if not, and with which value.
+/// A filter's instructions, each in a word as the kernel has it: it is sent to each worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Program(Vec<(u16, u8, u8, u32)>);
+struct Program(Vec<u64>);
 
 impl From<BpfProgram> for Program {
     fn from(program: BpfProgram) -> Self {
-        let program = program.into_iter();
-        Self(program.map(|it| (it.code, it.jt, it.jf, it.k)).collect())
+        let words = program.into_iter().map(|it| {
+            let [a, b] = it.code.to_ne_bytes();
+            let [c, d, e, f] = it.k.to_ne_bytes();
+            u64::from_ne_bytes([a, b, it.jt, it.jf, c, d, e, f])
+        });
+        Self(words.collect())
     }
 }
 
 impl Program {
     /// For the process of this number.
     fn put_up(&self, pid: u32) -> Result<(), SandboxError> {
-        let instructions = self.0.iter().map(|&(code, jt, jf, k)| sock_filter {
-            code,
-            jt,
-            jf,
-            k: if k == SOME_PROCESS { pid } else { k },
+        let instructions = self.0.iter().map(|word| {
+            let [a, b, jt, jf, c, d, e, f] = word.to_ne_bytes();
+            let k = u32::from_ne_bytes([c, d, e, f]);
+            sock_filter {
+                code: u16::from_ne_bytes([a, b]),
+                jt,
+                jf,
+                k: if k == SOME_PROCESS { pid } else { k },
+            }
         });
         apply_filter(&BpfProgram::from_iter(instructions)).map_err(refused)
     }
@@ -451,26 +481,15 @@ impl Program {
 impl Filters {
     /// `tells`: there will be a handler of the signal by which refusals are told.
     pub(crate) fn new(sandbox: &Sandbox, tells: bool) -> Result<Self, SandboxError> {
-        let otherwise = match sandbox.refusal {
-            _ if tells => SeccompAction::Trap,
-            Refusal::Kill => SeccompAction::KillProcess,
-            Refusal::Fail => SeccompAction::Errno(EPERM),
+        let mut some = allowed(sandbox, tells)?;
+        let any = some.take_any();
+        let always = match joined(&any, &programs(sandbox, tells, some)?) {
+            Some(one) => vec![one],
+            None => programs(sandbox, tells, allowed(sandbox, tells)?)?,
         };
-        let refuse = |calls: Calls, error| match calls.0.is_empty() {
-            true => Ok(None),
-            false => calls
-                .compile(SeccompAction::Allow, SeccompAction::Errno(error))
-                .map(|program| Some(Program::from(program))),
-        };
-        let allowed = allowed(sandbox, tells)?.compile(otherwise, SeccompAction::Allow)?;
-        let errors = [
-            refuse(missing(sandbox)?, ENOSYS)?,
-            refuse(denied(sandbox, tells)?, EPERM)?,
-        ];
-        let always = errors.into_iter().flatten();
         Ok(Self {
-            always: always.chain([shorten(allowed).into()]).collect(),
-            unguarded: refuse(unguarded(sandbox), EACCES)?,
+            always: always.into_iter().map(Program::from).collect(),
+            unguarded: refuse(unguarded(sandbox), EACCES)?.map(Program::from),
         })
     }
 
@@ -498,7 +517,6 @@ mod tests {
             NETWORK,
             EXECUTING,
             OLD_EXECUTING,
-            STARTING,
         ];
         let wrong = lists.into_iter().flatten();
         let wrong: Vec<_> = wrong.filter(|it| number(it).is_none()).collect();
@@ -510,22 +528,24 @@ mod tests {
 
     /// Of sandboxes of all kinds.
     #[test]
-    fn a_short_filter_decides_as_the_long_one() {
+    fn a_short_filter_decides_as_the_long_ones() {
         let open = Sandbox::strict()
             .allow_network()
             .allow_exec("/")
             .allow_write("/")
             .allow_syscalls(["ptrace", "uname"]);
         for sandbox in [Sandbox::strict(), open] {
-            for refusal in [Refusal::Kill, Refusal::Fail] {
+            let refusals = [Refusal::Kill, Refusal::Fail].into_iter();
+            for (refusal, tells) in refusals.flat_map(|it| [(it, true), (it, false)]) {
                 let sandbox = sandbox.clone().on_refusal(refusal);
-                let calls = allowed(&sandbox, true).expect("names of calls");
-                let long = calls.compile(SeccompAction::Trap, SeccompAction::Allow);
-                let long = long.expect("a filter");
-                let short = shorten(long.clone());
+                let calls = || allowed(&sandbox, tells).expect("names of calls");
+                let long = programs(&sandbox, tells, calls()).expect("filters");
+                let mut some = calls();
+                let any = some.take_any();
+                let short = programs(&sandbox, tells, some).expect("filters");
+                let short = joined(&any, &short).expect("they have the form");
                 assert_same(&long, &short);
-                let lengths = (short.len(), long.len());
-                assert!(3 * short.len() < 2 * long.len(), "{lengths:?}");
+                assert!(4 * short.len() < long.iter().map(Vec::len).sum());
                 let of_process = |it: &&sock_filter| it.k == SOME_PROCESS;
                 assert!(short.iter().filter(of_process).count() >= 2);
             }

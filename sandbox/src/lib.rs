@@ -26,6 +26,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use crate::calls::Filters;
@@ -250,8 +251,8 @@ pub struct PreparedSandbox {
 impl PreparedSandbox {
     /// Confines this process, for good, as [`Sandbox::enter`] does. Each system call that is
     /// refused from then on is told of: `tell` is called with its number, of which [`syscall_name`]
-    /// is the name. Not told of is the start of a process, for which the C library blocks all
-    /// signals, nor what is refused to other programs, where some may be executed.
+    /// is the name. Not told of is what a handler of signals does that has `SIGSYS` blocked, nor
+    /// what is refused to other programs, where some may be executed.
     ///
     /// # Errors
     /// Those of [`Sandbox::enter`].
@@ -278,17 +279,7 @@ impl PreparedSandbox {
 
     /// The first part: files, ports, sockets and processes.
     fn reach_nothing(&self) -> Result<Enforced, SandboxError> {
-        let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
-        match threads {
-            Ok(1) => {}
-            Ok(threads) => return Err(SandboxError::Threads { threads }),
-            Err(error) => {
-                return Err(SandboxError::Refused {
-                    step: "/proc/self/task, which says how many threads there are",
-                    reason: error.to_string(),
-                });
-            }
-        }
+        has_one_thread()?;
         let sandbox = &self.sandbox;
         if sandbox.user_namespace {
             namespaces::enter(sandbox.network, sandbox.best_effort)?;
@@ -305,6 +296,23 @@ impl PreparedSandbox {
     }
 }
 
+/// Only this thread enters a sandbox: there must be no other.
+fn has_one_thread() -> Result<(), SandboxError> {
+    // It unshares nothing, and fails where there are others.
+    if unshare(CloneFlags::CLONE_THREAD).is_ok() {
+        return Ok(());
+    }
+    // It may also be that this process is not allowed to ask.
+    match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
+        Ok(1) => Ok(()),
+        Ok(threads) => Err(SandboxError::Threads { threads }),
+        Err(error) => Err(SandboxError::Refused {
+            step: "/proc/self/task, which says how many threads there are",
+            reason: error.to_string(),
+        }),
+    }
+}
+
 static CURRENT: OnceLock<Sandbox> = OnceLock::new();
 
 /// The sandbox that this process is in, if it is in one.
@@ -317,4 +325,17 @@ pub fn current() -> Option<&'static Sandbox> {
 #[must_use]
 pub fn syscall_name(number: u32) -> Option<&'static str> {
     calls::name(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of which a test's process has several.
+    #[test]
+    fn a_process_with_threads_is_not_confined_in_part() {
+        let refused = Sandbox::strict().enter().expect_err("there are several");
+        assert!(matches!(refused, SandboxError::Threads { threads: 2.. }));
+        assert_eq!(current(), None);
+    }
 }

@@ -23,6 +23,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use libtest_mimic::{Arguments, Trial};
 use nix::libc;
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
+};
 use procpool_sandbox::{Refusal, Sandbox, SandboxError};
 
 /// Names the escape that this process is to try.
@@ -395,7 +398,7 @@ impl Inside {
         let strict = Sandbox::strict();
         let failing = strict.clone().on_refusal(Refusal::Fail);
         let entered = match self {
-            Self::No => return,
+            Self::No => return have_ones_own_mounts(),
             Self::Kill => strict.enter(),
             Self::Fail => failing.enter(),
             Self::TellAndKill => enter_telling(&strict),
@@ -407,6 +410,16 @@ impl Inside {
             }
         };
         entered.expect("this kernel has all of it");
+    }
+}
+
+/// Outside it can mount: what it mounts must go with it. Who may not do this may not mount either.
+fn have_ones_own_mounts() {
+    let (none, root) = (std::ptr::null(), c"/".as_ptr());
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0 {
+        let made = unsafe { libc::mount(none, root, none, private, none.cast()) };
+        result(made).expect("they are of this process alone");
     }
 }
 
@@ -424,20 +437,83 @@ fn tell(call: u32) {
 
 /// What is refused is told by its number, of which there is a name, and fails in the way it is to.
 fn be_told() -> io::Result<()> {
-    for (call, name) in [(libc::SYS_ptrace, "ptrace"), (libc::SYS_setsid, "setsid")] {
-        let refused = number(unsafe { libc::syscall(call, -1, 0, 0, 0) });
+    let ask = |call: i64| number(unsafe { libc::syscall(call, -1, 0, 0, 0) }).map(drop);
+    let is_told = |name: &str, refused: io::Result<()>| {
         let refused = refused.expect_err("it is not allowed");
-        assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
-        let told = TOLD.load(Ordering::Relaxed);
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "{name}");
+        let told = TOLD.swap(u32::MAX, Ordering::Relaxed);
         assert_eq!(procpool_sandbox::syscall_name(told), Some(name));
+    };
+    is_told("ptrace", ask(libc::SYS_ptrace));
+    is_told("setsid", ask(libc::SYS_setsid));
+    // For these, the C library blocks all signals.
+    is_told("clone", Command::new("/bin/true").status().map(drop));
+    is_told("clone", result(unsafe { libc::fork() }));
+    SigSet::all().thread_block()?;
+    is_told("ptrace", ask(libc::SYS_ptrace));
+    let thread = std::thread::spawn(move || is_told("setsid", ask(libc::SYS_setsid)));
+    thread.join().expect("it is told");
+    Ok(())
+}
+
+/// Signals are blocked as they are outside, but for that of refusals.
+fn block_signals() -> io::Result<()> {
+    static SEEN: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn see(_: i32) {
+        SEEN.fetch_add(1, Ordering::Relaxed);
     }
+    let seen = || SEEN.load(Ordering::Relaxed);
+    let action = SigAction::new(SigHandler::Handler(see), SaFlags::empty(), SigSet::empty());
+    unsafe { sigaction(Signal::SIGUSR1, &action) }?;
+    let one = SigSet::from(Signal::SIGUSR1);
+    let before = SigSet::thread_get_mask()?;
+    assert_eq!(one.thread_swap_mask(SigmaskHow::SIG_BLOCK)?, before);
+    raise(Signal::SIGUSR1)?;
+    assert_eq!(seen(), 0);
+    assert!(SigSet::thread_get_mask()?.contains(Signal::SIGUSR1));
+    // A thread has what the one had that has started it.
+    let thread = std::thread::spawn(move || SigSet::thread_get_mask().map(|it| it == one));
+    assert_eq!(thread.join().expect("it ends"), Ok(true));
+    before.thread_set_mask()?;
+    assert_eq!(seen(), 1);
+    SigSet::all().thread_block()?;
+    let most = SigSet::thread_get_mask()?;
+    raise(Signal::SIGUSR1)?;
+    one.thread_unblock()?;
+    assert_eq!(seen(), 2);
+    assert!(most.contains(Signal::SIGTERM) && !most.contains(Signal::SIGSYS));
+    let wrong = [(7, 8), (libc::SIG_BLOCK, 4)];
+    for (how, size) in wrong {
+        let (new, old) = (0_u64, std::ptr::null::<u64>());
+        let call = libc::SYS_rt_sigprocmask;
+        let changed = unsafe { libc::syscall(call, how, &raw const new, old, size) };
+        let error = number(changed).expect_err("there is no such change");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    }
+    Ok(())
+}
+
+/// In a handler that has all signals blocked, which the kernel does without a call: it kills then,
+/// as it does where nothing is told.
+fn call_in_a_handler() -> io::Result<()> {
+    extern "C" fn call(_: i32) {
+        let _ = unsafe { libc::setsid() };
+    }
+    let action = SigAction::new(SigHandler::Handler(call), SaFlags::empty(), SigSet::all());
+    unsafe { sigaction(Signal::SIGUSR1, &action) }?;
+    raise(Signal::SIGUSR1)?;
     Ok(())
 }
 
 /// In the process that tries it.
 fn try_it(name: &str) -> ExitCode {
     Inside::of_name(&std::env::var(INSIDE).expect("it is set")).enter();
-    let others = [("compute", compute as Escape), ("be_told", be_told)];
+    let others: [(_, Escape); 4] = [
+        ("call_in_a_handler", call_in_a_handler),
+        ("compute", compute),
+        ("be_told", be_told),
+        ("block_signals", block_signals),
+    ];
     let mut all = all().into_iter().chain(others);
     let (_, escape) = all.find(|(it, _)| *it == name).expect("there is one");
     match escape() {
@@ -592,6 +668,23 @@ fn main() -> ExitCode {
         assert_eq!(status.code(), Some(OUT), "{status}: {said}");
         Ok(())
     });
-    let trials = trials.chain([compute, old, told]).collect();
+    let blocked = Trial::test("block_signals", || {
+        for inside in [Inside::TellAndKill, Inside::TellAndFail] {
+            let (status, said) = outcome("block_signals", inside);
+            assert_eq!(status.code(), Some(OUT), "{inside:?}: {status}: {said}");
+        }
+        Ok(())
+    });
+    let untold = Trial::test("call_in_a_handler", || {
+        for inside in [Inside::TellAndKill, Inside::TellAndFail] {
+            let (status, said) = outcome("call_in_a_handler", inside);
+            let signal = status.signal();
+            assert_eq!(signal, Some(libc::SIGSYS), "{inside:?}: {status}: {said}");
+        }
+        Ok(())
+    });
+    let trials = trials
+        .chain([compute, old, told, blocked, untold])
+        .collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -296,8 +296,8 @@ impl TaskError {
         inner.message += &match call {
             Some(call) => format!(": its sandbox refuses the system call `{call}`"),
             None => {
-                ": its sandbox refuses a system call whose name is not known, probably one that \
-                     starts a program or a process"
+                ": its sandbox refuses a system call whose name is not known, since it was made \
+                 with signals blocked"
                     .to_owned()
             }
         };

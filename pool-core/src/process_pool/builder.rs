@@ -367,8 +367,7 @@ impl<B: Backend> PoolBuilder<B> {
     /// A function to call in this process when the [sandbox](Self::sandbox) of a worker has refused
     /// a system call of this name and the worker lives: with
     /// [`Refusal::Fail`](procpool_sandbox::Refusal::Fail). It is told of when the worker has
-    /// finished what it runs, once for each name, however often the call was made; that a process
-    /// could not be started is not told of.
+    /// finished what it runs, once for each name, however often the call was made.
     ///
     /// What a worker says here, it may invent. The function runs where
     /// [`on_worker_start`](Self::on_worker_start)'s does.

@@ -38,7 +38,6 @@ pub(crate) fn keep_status() {
     // Otherwise it is as where there is no `/proc`.
     if let Ok(file) = opened.and_then(super::descriptor::off_standard) {
         STATUS.get_or_init(|| file.into());
-        peak_rss();
     }
 }
 
