@@ -21,6 +21,7 @@ pub fn after_fork_in_child() {
     if !notice_fork() {
         DEPTH.fetch_add(1, Ordering::Relaxed);
     }
+    sys::memory_counts_from_here();
 }
 
 pub(crate) fn depth() -> usize {

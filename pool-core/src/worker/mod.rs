@@ -27,6 +27,7 @@ mod settings;
 mod signal_data;
 mod stack;
 pub(crate) mod state;
+mod warm_up;
 
 pub use crate::process::worker_info::WorkerInfo;
 pub use current::{current, is_cancelled};
@@ -38,3 +39,5 @@ pub(crate) use run::{ChunkRun, TakeValue};
 pub use serve::{forward_events_to, serve};
 pub use settings::Resource;
 pub(crate) use settings::Settings;
+#[doc(hidden)]
+pub use warm_up::warm_up;

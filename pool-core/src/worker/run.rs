@@ -321,6 +321,11 @@ fn put_failure(exchange: &mut impl Exchange, failure: &Failure) {
     exchange.put(RecordKind::Failure, &bytes);
 }
 
+/// Has the buffer, for which the C library looks up how a thread's values are dropped.
+pub(super) fn warm_up() {
+    SCRATCH.with(|_| {});
+}
+
 thread_local! {
     /// The buffer for encoded results, used again and again.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };

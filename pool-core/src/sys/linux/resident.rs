@@ -5,19 +5,33 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
 use super::process::in_proc;
 
+/// How much of the memory that the system counts for this process was another program's, in bytes.
+static INHERITED: AtomicU64 = AtomicU64::new(UNKNOWN);
+const UNKNOWN: u64 = u64::MAX;
+
+/// This process was forked, and the system began to count then: of a program that it has not
+/// executed, nothing is inherited.
+pub(crate) fn memory_counts_from_here() {
+    INHERITED.store(0, Ordering::Relaxed);
+}
+
 /// The most bytes of memory that this process ever had resident.
 pub(crate) fn peak_rss() -> u64 {
     // The cheap answer counts what this process was before it executed this program, which for a
     // worker that was spawned is its parent. Only what exceeds that is its own.
-    static INHERITED: OnceLock<u64> = OnceLock::new();
     let usage = getrusage(UsageWho::RUSAGE_SELF).map(|usage| usage.max_rss());
     let seen = usage.map_or(0, |kib| kib.unsigned_abs() * 1024);
-    let inherited = *INHERITED.get_or_init(|| if high_water() < seen { seen } else { 0 });
+    let mut inherited = INHERITED.load(Ordering::Relaxed);
+    if inherited == UNKNOWN {
+        inherited = if high_water() < seen { seen } else { 0 };
+        INHERITED.store(inherited, Ordering::Relaxed);
+    }
     if seen > inherited { seen } else { high_water() }
 }
 
@@ -34,6 +48,9 @@ static STATUS: OnceLock<File> = OnceLock::new();
 /// From now on, [`peak_rss`] needs nothing that a sandbox takes away.
 #[cfg(feature = "sandbox")]
 pub(crate) fn keep_status() {
+    if INHERITED.load(Ordering::Relaxed) == 0 {
+        return;
+    }
     let opened = File::open("/proc/self/status").map(OwnedFd::from);
     // Otherwise it is as where there is no `/proc`.
     if let Ok(file) = opened.and_then(super::descriptor::off_standard) {
