@@ -241,27 +241,29 @@ impl Shared {
     /// Keeps the invariant of the module. To be called with the lock, after everything that
     /// gives a worker something to do or ends the leadership.
     pub(super) fn restore_invariant(&self, core: &mut Core) {
-        if !core.leadership().has_leader() && !core.is_busy() && core.has_open() {
-            core.leadership().expect_leader();
-        }
-        if !core.leadership().has_leader() && core.is_busy() {
-            if core.leadership().offer() {
-                // It comes.
-            } else if !core.needs_supervision() {
-                core.attend(RingWatcher::None);
+        if core.leadership().has_leader() {
+            // It sees to everything.
+        } else if !core.is_busy() {
+            core.forget_orphans();
+            if core.has_open() {
                 core.leadership().expect_leader();
-            } else if !core.is_heard_by_supervisor() {
-                self.hear_bells(core, true);
-                // What comes after a worker has seen the wish rings, so that one look is enough
-                // and this loop merely saves wake-ups; a worker that writes all the time must
-                // not keep the lock from everybody.
-                for _ in 0..MAX_LOOKS {
-                    // As in `sleep_on_bells`.
-                    core.attend(RingWatcher::Supervisor);
-                    fence(Ordering::SeqCst);
-                    if !core.drain_and_dispatch() {
-                        break;
-                    }
+            }
+        } else if core.leadership().offer() {
+            // It comes.
+        } else if !core.needs_supervision() {
+            core.attend(RingWatcher::None);
+            core.leadership().expect_leader();
+        } else if !core.is_heard_by_supervisor() {
+            self.hear_bells(core, true);
+            // What comes after a worker has seen the wish rings, so that one look is enough and
+            // this loop merely saves wake-ups; a worker that writes all the time must not keep the
+            // lock from everybody.
+            for _ in 0..MAX_LOOKS {
+                // As in `sleep_on_bells`.
+                core.attend(RingWatcher::Supervisor);
+                fence(Ordering::SeqCst);
+                if !core.drain_and_dispatch() {
+                    break;
                 }
             }
         }
@@ -319,5 +321,33 @@ struct ReleaseLeadership<'a>(&'a Shared);
 impl Drop for ReleaseLeadership<'_> {
     fn drop(&mut self) {
         self.0.leave();
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::backend::config::PoolConfig;
+    use crate::task::chunk::Chunk;
+    use crate::worker::Settings;
+
+    /// Otherwise every pool whose workers have an initializer would be looked after for ever, and
+    /// its workers would ring for each result.
+    #[test]
+    fn a_pool_is_looked_after_until_it_has_nothing_to_do() {
+        let config = PoolConfig::default().check().expect("it makes sense");
+        let shared = Shared::new(config, "test").expect("descriptors");
+        let mut core = shared.lock();
+        assert!(!core.needs_supervision());
+        core.listen_for_orphans();
+        assert!(core.needs_supervision());
+        shared.restore_invariant(&mut core);
+        assert!(!core.needs_supervision());
+        // It waits for a worker.
+        core.listen_for_orphans();
+        let entry = Settings::entry().expect("a function of this program");
+        core.submit(Chunk::initializer(entry, Vec::new()));
+        shared.restore_invariant(&mut core);
+        assert!(core.needs_supervision());
     }
 }

@@ -92,7 +92,7 @@ pub(super) struct Core {
     submitted: u32,
     /// A submitter has found something there since the supervisor has asked.
     drained_early: bool,
-    /// The submitter of something that still runs will not come any more.
+    /// The submitter of something will not come any more that may still run.
     is_orphaned: bool,
     /// When the scheduler wants to look for an imbalance again, in nanoseconds.
     rebalance_at: Option<u64>,
@@ -422,8 +422,7 @@ impl Core {
     }
 
     /// Whether somebody must look into the rings even if no thread comes to do so.
-    pub(super) fn needs_supervision(&mut self) -> bool {
-        self.is_orphaned &= self.is_busy();
+    pub(super) fn needs_supervision(&self) -> bool {
         self.notify.has_unattended()
             || self.is_orphaned
             || self.leadership.supervisor_stands_in()
@@ -433,6 +432,11 @@ impl Core {
     /// Something runs whose end must be heard of, though no thread waits for it.
     pub(super) fn listen_for_orphans(&mut self) {
         self.is_orphaned = true;
+    }
+
+    /// Nothing runs. If nothing is to, either, what comes next has somebody who waits for it.
+    pub(super) fn forget_orphans(&mut self) {
+        self.is_orphaned &= !self.scheduler.is_empty() || self.notify.is_deciding();
     }
 
     /// Whether the thread that looks into the rings is awake, and so keeps the balance.
