@@ -545,7 +545,7 @@ mod tests {
                 let short = programs(&sandbox, tells, some).expect("filters");
                 let short = joined(&any, &short).expect("they have the form");
                 assert_same(&long, &short);
-                assert!(4 * short.len() < long.iter().map(Vec::len).sum());
+                assert!(5 * short.len() < long.iter().map(Vec::len).sum());
                 let of_process = |it: &&sock_filter| it.k == SOME_PROCESS;
                 assert!(short.iter().filter(of_process).count() >= 2);
             }

@@ -24,7 +24,7 @@ mod shorten;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
@@ -225,11 +225,19 @@ impl Sandbox {
                 return Err(SandboxError::UnknownSyscall { name: name.clone() });
             }
         }
-        Ok(PreparedSandbox {
+        // The pools of a program tend to have the same.
+        static LAST: Mutex<Option<PreparedSandbox>> = Mutex::new(None);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |it: &&PreparedSandbox| it.tells == tells && it.sandbox == *self;
+        if let Some(last) = last.as_ref().filter(is_same) {
+            return Ok(last.clone());
+        }
+        let prepared = PreparedSandbox {
             sandbox: self.clone(),
             filters: Filters::new(self, tells)?,
             tells,
-        })
+        };
+        Ok(last.insert(prepared).clone())
     }
 
     /// Whether a process in it can have others.

@@ -96,7 +96,7 @@ impl Next {
         Some(match it.code {
             RET => Self::End,
             JA => Self::One(jump(it.k as usize)?),
-            JEQ | JGE | JGT | JSET => Self::Two(jump(it.jt.into())?, jump(it.jf.into())?),
+            JEQ | JGE | JGT | JSET | JSET_X => Self::Two(jump(it.jt.into())?, jump(it.jf.into())?),
             // It must be there.
             _ => Self::One(program.get(place + 1).map(|_| place + 1)?),
         })
@@ -134,6 +134,32 @@ fn closed(body: &[sock_filter]) -> Option<BpfProgram> {
         kept.push(it);
     }
     Some(kept)
+}
+
+/// The same program, whose conditions lead to one place for each value that is returned. `None`: it
+/// is too long for that.
+fn with_shared_ends(program: &[sock_filter]) -> Option<BpfProgram> {
+    let mut all = program.to_vec();
+    let mut ends = BTreeMap::new();
+    for place in 0..program.len() {
+        let Next::Two(one, other) = Next::of(program, place)? else {
+            continue;
+        };
+        let mut distance = |to: usize| {
+            let end = &program[to];
+            let to = match end.code {
+                RET => *ends.entry(end.k).or_insert_with(|| {
+                    all.push(end.clone());
+                    all.len() - 1
+                }),
+                _ => to,
+            };
+            u8::try_from(to - place - 1).ok()
+        };
+        let (jt, jf) = (distance(one)?, distance(other)?);
+        (all[place].jt, all[place].jf) = (jt, jf);
+    }
+    closed(&all)
 }
 
 impl Parts {
@@ -211,7 +237,7 @@ impl Parts {
             program.extend_from_slice(body);
         }
         program.push(self.otherwise.clone());
-        Some(program)
+        with_shared_ends(&program).or(Some(program))
     }
 }
 
