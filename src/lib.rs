@@ -218,7 +218,7 @@
 //! |---|---|
 //! | what they do first and last | `initializer`, `finalizer`; `after_fork` of a `ForkPool` |
 //! | what they live in | `env`, `env_remove`, `env_clear`, `current_dir`, `nice`, `memory_limit`, `rlimit` (see [`Resource`]), `pin_cpus` |
-//! | what they cannot do | `sandbox`, with the feature of that name: files, network, other processes |
+//! | what they cannot do | `sandbox`, with the feature of that name: files, network, processes |
 //! | who hears of that, and what else is shut | `on_refused_call`, `protect_parent` |
 //! | when they are replaced | `max_tasks_per_child`, `max_memory_per_child`, `max_age`; the new one is ready before the old one goes |
 //! | how many there are | `processes`, and with `idle_timeout` fewer, down to `min_processes`, while there is little to do; [`resize`](Pool::resize) |

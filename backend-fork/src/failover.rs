@@ -82,6 +82,8 @@ impl ServerFailover {
             death,
             tie: their_tie,
         };
+        // Here, and not in the copy: it asks the loader, whose lock a thread may hold.
+        procpool_core::worker::warm_up();
         sys::flush_streams();
         // No handler of the program's runs in the server before it has taken them off.
         let blocked = sys::block_signals();

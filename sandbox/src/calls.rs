@@ -11,8 +11,6 @@ use serde::{Deserialize, Serialize};
 use syscalls::Sysno;
 
 use crate::files::Enforced;
-#[cfg(doc)]
-use crate::refusals;
 use crate::shorten::joined;
 use crate::{Refusal, Sandbox, SandboxError};
 
@@ -283,11 +281,14 @@ impl Calls {
 
     /// Takes those that are in it whatever their arguments.
     fn take_any(&mut self) -> BTreeSet<u32> {
-        let all = std::mem::take(&mut self.0).into_iter();
-        let (any, some): (_, BTreeMap<_, _>) = all.partition(|(_, rules)| rules.is_empty());
-        self.0 = some;
-        let any: BTreeMap<i64, _> = any;
-        any.into_keys().map(|number| number as u32).collect()
+        let mut any = BTreeSet::new();
+        self.0.retain(|number, rules| {
+            if rules.is_empty() {
+                any.insert(*number as u32);
+            }
+            !rules.is_empty()
+        });
+        any
     }
 
     fn compile(
@@ -380,7 +381,7 @@ fn allowed(sandbox: &Sandbox, tells: bool) -> Result<Calls, SandboxError> {
     Ok(calls)
 }
 
-/// Whether what blocks signals goes through the handler of refusals: see [`refusals`]. A program
+/// Whether what blocks signals goes through the handler of refusals: see `refusals.rs`. A program
 /// that is executed has none.
 fn leaves_masks_to_handler(sandbox: &Sandbox, tells: bool) -> bool {
     tells && sandbox.executes.is_empty()

@@ -82,8 +82,9 @@ fn die() {
     let _ = raise(Signal::SIGKILL);
 }
 
-/// Does what `rt_sigprocmask` does, to the mask that a thread has when the handler has ended; but
-/// the signal of refusals is never blocked.
+/// Does what `rt_sigprocmask` does, to the mask that a thread has when the handler has ended. But
+/// the signal of refusals is never blocked, and a place that is none ends the process, where the
+/// kernel says EFAULT.
 ///
 /// # Safety
 /// `new` and `old` are what that call takes.

@@ -610,6 +610,8 @@ fn outcome(name: &str, inside: Inside) -> (ExitStatus, String) {
         .stdin(Stdio::null())
         .output()
         .expect("it can be started");
+    // Also if it could mount something there.
+    folder.close().expect("it has left nothing on the machine");
     let said = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8_lossy(&said).into_owned())
 }

@@ -6,7 +6,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use procpool_core::worker::{ForkHook, inherit, keep_fork_hooks, warm_up};
+use procpool_core::worker::{ForkHook, inherit, keep_fork_hooks};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
@@ -55,7 +55,6 @@ pub(crate) fn run(parent: Parent, main: Socket, serve: Serve, kept: Kept) -> ! {
         }
         detach_from_parent(&parent);
         keep_fork_hooks(kept.hooks);
-        warm_up();
         let mut server = EventLoop::new(parent, main);
         loop {
             // In a worker and in a standby, the loop is left with everything of the server's

@@ -3,9 +3,9 @@
 use super::run;
 use crate::shm::build_identity::build_identity;
 
-/// Does what each worker would do first. To be called by a backend in the process that it forks
-/// workers from: they find it done, and are ready sooner.
+/// Does what each worker would do first, and keeps what comes of it. To be called by a backend
+/// before it forks: the copies, and the workers that these fork, are ready sooner.
 pub fn warm_up() {
-    let _ = build_identity();
+    let _kept = build_identity();
     run::warm_up();
 }

@@ -92,7 +92,7 @@ pub(super) struct Core {
     submitted: u32,
     /// A submitter has found something there since the supervisor has asked.
     drained_early: bool,
-    /// The submitter of something will not come any more that may still run.
+    /// Something may still run whose submitter will not come any more.
     is_orphaned: bool,
     /// When the scheduler wants to look for an imbalance again, in nanoseconds.
     rebalance_at: Option<u64>,
