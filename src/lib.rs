@@ -384,10 +384,11 @@ pub use procpool_core::{
     Backoff, Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel,
     Deadline, Disconnected, Dump, Emitter, ExitReason, ExitStatus, Fd, FlattenErrors, Handle, Imap,
     ImapLocal, ImapMeasured, ImapMeasuredLocal, InitializerOutcome, IntoBroadcast, JoinError,
-    JoinFuture, MapHandle, Measured, MeasuredCall, MeasuredHandle, Output, OutputLine,
-    OutputStream, Pool, PoolBuilder, Portable, QueueFull, RemoteError, ResizeError, Resource,
-    SerialPool, Shareable, Stateless, Stats, StreamHandle, TaskError, TaskErrorKind, TaskHandle,
-    TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool, WorkerStats, remote_errors,
+    JoinFuture, MapHandle, Measured, MeasuredCall, MeasuredHandle, Observe, Observer, Output,
+    OutputLine, OutputStream, Pool, PoolBuilder, PoolEvent, Portable, QueueFull, RemoteError,
+    ResizeError, Resource, SerialPool, Shareable, Stateless, Stats, StopHandle, StreamHandle,
+    TaskError, TaskErrorKind, TaskHandle, TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool,
+    WorkerStats, remote_errors,
 };
 #[cfg(feature = "stream")]
 pub use procpool_core::{ImapStream, ValueStream};
@@ -403,6 +404,12 @@ pub mod dump {
     pub use procpool_core::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
 }
 
+/// Figures of a pool for Prometheus and others, by the `metrics` facade.
+#[cfg(feature = "metrics")]
+pub mod metrics {
+    pub use procpool_metrics::{Recorder, record};
+}
+
 /// What a worker in a [`Sandbox`] can still do, and what becomes of one that wants more.
 #[cfg(feature = "sandbox")]
 pub mod sandbox {
@@ -415,7 +422,7 @@ pub mod executor {
     pub use procpool_core::{
         BroadcastContent, BuildId, CallId, Callbacks, Cancel, CancelFlag, Chunk, ChunkOptions,
         Chunking, Completion, ContentId, EncodedChunk, Executor, FunctionId, ItemCounts, OpenInput,
-        Outcome, Refused, Submitted, Tracer, TracerSlot, build_id,
+        Outcome, Refused, Submitted, Tracer, build_id,
     };
 }
 

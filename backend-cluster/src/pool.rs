@@ -264,12 +264,8 @@ impl Executor for Cluster {
         Ok(has_ended && self.shared.callbacks.wait_until_idle(deadline))
     }
 
-    fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {
-        self.shared.tracer.attach(tracer)
-    }
-
-    fn detach_tracer(&self, tracer: &Tracer) {
-        self.shared.tracer.detach(tracer);
+    fn tracer(&self) -> io::Result<&Tracer> {
+        Ok(&self.shared.tracer)
     }
 
     fn dump(&self) -> Dump {

@@ -73,6 +73,7 @@ mod max_queued;
 mod memory;
 mod metrics;
 mod observe;
+mod observer;
 mod output;
 mod panics;
 mod priority;

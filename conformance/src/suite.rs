@@ -11,10 +11,10 @@ use crate::{
     backoff, balance, broadcast, bulk, call_deadline, callback, cancel, context, daemons, deadline,
     death, death_mid_transfer, descriptor_lifetimes, descriptor_limits, descriptors, emitter,
     events, forged_descriptors, forged_results, futures, hooks, hostile, imap, join_async, leaks,
-    lifecycle, limits, live_inputs, max_queued, memory, metrics, observe, output, panics, priority,
-    progress, readme_programs, recycling, refused, restart_storm, results, retry, settings,
-    shared_results, shutdown, spans, start, state, target, ties, trace, unkillable, values,
-    wakeups,
+    lifecycle, limits, live_inputs, max_queued, memory, metrics, observe, observer, output, panics,
+    priority, progress, readme_programs, recycling, refused, restart_storm, results, retry,
+    settings, shared_results, shutdown, spans, start, state, target, ties, trace, unkillable,
+    values, wakeups,
 };
 use crate::{signals, watchdog};
 
@@ -189,7 +189,7 @@ fn every_pool<S: Subject>() -> Vec<Section> {
         descriptor_lifetimes,
     ];
     if S::IS_TRACED {
-        sections.extend(sections![traced_pool::<S>: trace]);
+        sections.extend(sections![traced_pool::<S>: trace, observer]);
     }
     sections
 }
@@ -215,6 +215,7 @@ fn pool_of_processes<S: Processes>() -> Vec<Section> {
         metrics,
         progress,
         observe,
+        observer,
         trace,
         recycling,
         start,

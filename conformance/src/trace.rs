@@ -21,7 +21,7 @@ pub(crate) fn traced_pool<S: Subject>() -> Vec<Test> {
     tests![S:
         every_item_is_traced,
         a_trace_has_a_beginning_and_an_end,
-        there_is_one_trace_at_a_time,
+        each_trace_has_what_happens_while_it_is_on,
     ]
 }
 
@@ -179,18 +179,18 @@ fn a_trace_has_a_beginning_and_an_end<S: Subject>() {
     paper.events();
 }
 
-fn there_is_one_trace_at_a_time<S: Subject>() {
+/// There may be several.
+fn each_trace_has_what_happens_while_it_is_on<S: Subject>() {
     let pool = S::pool(1);
     let (first, second) = (Paper::new(), Paper::new());
-    let trace = first.trace(&pool);
-    let refused = pool.trace_to(second.path()).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::ResourceBusy);
+    let early = first.trace(&pool);
     pool.apply(square, 1).unwrap();
-    trace.finish().unwrap();
-    let trace = second.trace(&pool);
-    pool.apply(square, 2).unwrap();
-    trace.finish().unwrap();
-    assert_eq!((first.items().len(), second.items().len()), (1, 1));
+    let late = second.trace(&pool);
+    pool.map(square, 2..4).unwrap();
+    early.finish().unwrap();
+    pool.map(square, 4..7).unwrap();
+    late.finish().unwrap();
+    assert_eq!((first.items().len(), second.items().len()), (3, 5));
 }
 
 /// A worker runs one item at a time: no two overlap, and each is in the worker that ran it.

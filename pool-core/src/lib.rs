@@ -45,6 +45,7 @@ pub use api::input::feeder::wait_for_feeders;
 pub use api::join_future::JoinFuture;
 pub use api::measured::Measured;
 pub use api::mode::{Mode, Plain, WithMetrics};
+pub use api::observer::{Observer, PoolEvent, StopHandle};
 pub use api::pool::Pool;
 #[cfg(feature = "progress")]
 pub use api::progress;
@@ -73,7 +74,7 @@ pub use observe::dump::{Dump, KernelState, RunningTask, WorkerDump, WorkerState}
 pub use observe::output::{Output, OutputLine, OutputStream};
 pub use observe::stats::{Stats, WorkerStats};
 pub use observe::task_metrics::TaskMetrics;
-pub use observe::trace::Tracer;
+pub use observe::tracer::{Observe, Tracer};
 pub use observe::worker_exit::{ExitReason, WorkerExit};
 pub use passing::Fd;
 pub use process::code::shared_object;
@@ -107,7 +108,6 @@ pub use task::options::ChunkOptions;
 pub use task::outcome::Outcome;
 #[doc(hidden)]
 pub use task::outcome_batch::OutcomeBatch;
-pub use task::tracer_slot::TracerSlot;
 #[cfg(feature = "json")]
 pub use value::json::Json;
 pub use value::portable::Portable;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use procpool_core::{
-    Callbacks, Chunk, ItemCounts, OpenInput, Stats, TaskError, TaskErrorKind, TracerSlot,
+    Callbacks, Chunk, ItemCounts, OpenInput, Stats, TaskError, TaskErrorKind, Tracer,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     /// They are to be asked soon.
     asks_soon: AtomicBool,
     pub(crate) callbacks: Callbacks,
-    pub(crate) tracer: TracerSlot,
+    pub(crate) tracer: Tracer,
     items: ItemCounts,
     commands: UnboundedSender<Command>,
 }
@@ -60,7 +60,7 @@ impl Shared {
             may_be_idle: AtomicBool::new(false),
             asks_soon: AtomicBool::new(false),
             callbacks: Callbacks::new(),
-            tracer: TracerSlot::default(),
+            tracer: Tracer::default(),
             items: ItemCounts::default(),
             commands,
         }
@@ -94,7 +94,7 @@ impl Shared {
 
     /// Takes a chunk for the pool's thread, unless the pool is closed.
     pub(crate) fn submit(&self, mut chunk: Chunk) {
-        self.tracer.trace(&mut chunk);
+        chunk.trace(&self.tracer);
         chunk.count_in(&self.items);
         let (chunk, completion) = chunk.into_parts();
         let state = self.lock();

@@ -9,6 +9,7 @@ pub(crate) mod input;
 pub(crate) mod join_future;
 pub(crate) mod measured;
 pub(crate) mod mode;
+pub(crate) mod observer;
 pub(crate) mod pool;
 #[cfg(not(feature = "progress"))]
 #[path = "no_progress.rs"]

@@ -10,6 +10,7 @@ use super::call::Call;
 use super::handle::{MapHandle, TaskHandle};
 use super::imap::{Imap, ImapLocal};
 use super::join_future::JoinFuture;
+use super::observer::Observer;
 use super::trace::Trace;
 use crate::broadcast::{Broadcast, BroadcastError, IntoBroadcast};
 use crate::error::build_error::{JoinError, ResizeError};
@@ -17,6 +18,7 @@ use crate::error::queue_full::QueueFull;
 use crate::error::task_error::TaskError;
 use crate::observe::dump::Dump;
 use crate::observe::stats::Stats;
+use crate::observe::tracer::Observe;
 use crate::task::executor::Executor;
 use crate::value::portable::Portable;
 use crate::worker::function::{Stateless, assert_captures_nothing};
@@ -419,9 +421,39 @@ pub trait Pool {
     /// ```
     ///
     /// # Errors
-    /// When the file cannot be created, the pool is being traced already, or is one that cannot be.
+    /// When the file cannot be created, or the pool is one that cannot be traced.
     fn trace_to(&self, path: impl AsRef<Path>) -> io::Result<Trace> {
-        Trace::start(self.executor().clone(), path.as_ref())
+        Trace::start(&**self.executor(), path.as_ref())
+    }
+
+    /// Sees what happens in the pool, from now on until the [`Observer`] is dropped: which workers
+    /// come and go and why, and with more what they were at, or each item and what it
+    /// took. First come the workers that are up. Any number can observe a pool, also while it is
+    /// [traced](Self::trace_to).
+    ///
+    /// This is for monitors and the like: the pool never waits for its observers.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Observe, Pool, PoolEvent, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let mut observer = pool.observe(Observe::Items)?;
+    /// assert!(pool.map(|x: u64| 100 / x, [4, 0]).is_err());
+    /// let mut failed = Vec::new();
+    /// while let Some(event) = observer.try_recv() {
+    ///     if let PoolEvent::ItemEnded { index, error: Some(error), .. } = event {
+    ///         failed.push((index, error.kind()));
+    ///     }
+    /// }
+    /// assert_eq!(failed, [(1, procpool::TaskErrorKind::Panicked)]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the pool is one that cannot be observed: a copy of one in a forked process.
+    fn observe(&self, what: Observe) -> io::Result<Observer> {
+        Observer::new(self.executor(), what)
     }
 
     /// What every worker is doing right now: its task, since when, what waits behind it, and where

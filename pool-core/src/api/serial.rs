@@ -11,7 +11,7 @@ use super::pool::Pool;
 use crate::error::build_error::JoinError;
 use crate::error::task_error::TaskError;
 use crate::observe::stats::Stats;
-use crate::observe::trace::Tracer;
+use crate::observe::tracer::Tracer;
 use crate::panic::catch::catch_and_discard;
 use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;
@@ -22,7 +22,6 @@ use crate::task::executor::{Cancel, Executor};
 use crate::task::item_counts::ItemCounts;
 use crate::task::open_input::OpenInput;
 use crate::task::parking::park_until;
-use crate::task::tracer_slot::TracerSlot;
 use crate::worker::cancel_flag::{CancelFlag, with_flag};
 use crate::worker::state::Scope;
 
@@ -56,7 +55,7 @@ impl SerialPool {
                 scope: Scope::new(),
                 is_closed: AtomicBool::new(false),
                 counts: Arc::default(),
-                tracer: TracerSlot::default(),
+                tracer: Tracer::default(),
             }),
         }
     }
@@ -85,7 +84,7 @@ struct Serial {
     scope: Scope,
     is_closed: AtomicBool,
     counts: Arc<Counts>,
-    tracer: TracerSlot,
+    tracer: Tracer,
 }
 
 /// What its threads know, too.
@@ -184,7 +183,7 @@ impl Drop for Serial {
 
 impl Executor for Serial {
     fn submit(&self, mut chunk: Chunk) {
-        self.tracer.trace(&mut chunk);
+        chunk.trace(&self.tracer);
         chunk.count_in(&self.counts.items);
         if self.is_closed.load(Ordering::Acquire) {
             chunk.finish(&TaskError::closed());
@@ -298,12 +297,8 @@ impl Executor for Serial {
         self.counts.end_watch.remove(waker);
     }
 
-    fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {
-        self.tracer.attach(tracer)
-    }
-
-    fn detach_tracer(&self, tracer: &Tracer) {
-        self.tracer.detach(tracer);
+    fn tracer(&self) -> io::Result<&Tracer> {
+        Ok(&self.tracer)
     }
 
     fn stats(&self) -> Stats {

@@ -6,7 +6,9 @@ use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::observe::trace::Tracer;
+use crate::observe::event_queue::EventQueue;
+use crate::observe::trace;
+use crate::observe::tracer::{Observe, Tracer};
 use crate::process::fork;
 use crate::sync::thread::JoinHandle;
 use crate::task::executor::Executor;
@@ -15,26 +17,24 @@ use crate::task::executor::Executor;
 /// when this is dropped.
 #[must_use = "a trace ends when it is dropped"]
 pub struct Trace {
-    executor: Arc<dyn Executor>,
     tracer: Tracer,
+    queue: Arc<EventQueue>,
     writer: Option<JoinHandle<io::Result<()>>>,
     fork_depth: usize,
 }
 
 impl Trace {
-    pub(crate) fn start(executor: Arc<dyn Executor>, path: &Path) -> io::Result<Self> {
+    pub(crate) fn start(executor: &dyn Executor, path: &Path) -> io::Result<Self> {
+        // First, so that a pool that cannot be traced has no file and no thread for it.
+        let tracer = executor.tracer()?.clone();
         let file = BufWriter::new(File::create(path)?);
-        let tracer = Tracer::default();
-        // First, so that a pool that cannot be traced, or is traced already, has no thread for it.
-        executor.attach_tracer(&tracer)?;
-        let writer = tracer.write_to(file);
-        if writer.is_err() {
-            executor.detach_tracer(&tracer);
-        }
+        let queue = Arc::new(EventQueue::default());
+        let writer = trace::write_to(queue.clone(), file)?;
+        tracer.observe(&queue, Observe::Items);
         Ok(Self {
-            executor,
             tracer,
-            writer: Some(writer?),
+            queue,
+            writer: Some(writer),
             fork_depth: fork::depth(),
         })
     }
@@ -55,8 +55,7 @@ impl Trace {
             // The copy in a forked process, which has no such thread.
             return Ok(());
         }
-        self.executor.detach_tracer(&self.tracer);
-        self.tracer.finish();
+        self.tracer.leave(&self.queue);
         let panicked = |_| Err(io::Error::other("the trace's thread panicked"));
         writer.join().unwrap_or_else(panicked)
     }

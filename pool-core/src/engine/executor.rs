@@ -14,7 +14,7 @@ use crate::error::task_error::TaskError;
 use crate::observe::call_span::Origin;
 use crate::observe::dump::Dump;
 use crate::observe::stats::Stats;
-use crate::observe::trace::Tracer;
+use crate::observe::tracer::Tracer;
 use crate::process::fork::OF_FORK;
 use crate::sync::atomic::Ordering;
 use crate::sys;
@@ -218,17 +218,10 @@ impl Executor for Shared {
         dump
     }
 
-    fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {
-        if self.is_ours() {
-            self.lock().trace(tracer)
-        } else {
-            Err(io::Error::other(OF_FORK))
-        }
-    }
-
-    fn detach_tracer(&self, tracer: &Tracer) {
-        if self.is_ours() {
-            self.lock().detach_tracer(tracer);
+    fn tracer(&self) -> io::Result<&Tracer> {
+        match self.is_ours() {
+            true => Ok(&self.tracer),
+            false => Err(io::Error::other(OF_FORK)),
         }
     }
 

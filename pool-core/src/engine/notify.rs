@@ -4,7 +4,6 @@
 //! All of it is collected under the lock. Outcomes and notices run code of the user's, so they are
 //! taken away when the lock is given up.
 
-use std::io;
 use std::mem;
 
 use super::parent_channel::ParentChannel;
@@ -13,7 +12,8 @@ use super::work::Delivery;
 use crate::backend::lifecycle_options::Hooks;
 use crate::error::task_error::TaskError;
 use crate::observe::stats::Stats;
-use crate::observe::trace::{Event, Tracer, already_traced};
+use crate::observe::trace::Event;
+use crate::observe::tracer::Tracer;
 use crate::observe::worker_exit::WorkerExit;
 use crate::process::worker_info::WorkerInfo;
 use crate::sys;
@@ -31,8 +31,8 @@ pub(super) struct Notify {
     /// What is to be reported of workers.
     notices: Vec<Job>,
     hooks: Hooks,
-    /// Where to report what happens, while that is traced.
-    tracer: Option<Tracer>,
+    /// Where to report what happens.
+    tracer: Tracer,
     stats: Stats,
     /// Items without an outcome whose submitter does not come to look for it.
     unattended: u64,
@@ -46,7 +46,7 @@ impl Notify {
             deciding: 0,
             notices: Vec::new(),
             hooks,
-            tracer: None,
+            tracer: Tracer::default(),
             stats: Stats::default(),
             unattended: 0,
         }
@@ -54,9 +54,7 @@ impl Notify {
 
     /// A chunk has come.
     pub(super) fn submitted(&mut self, chunk: &mut Chunk) {
-        if let Some(tracer) = &self.tracer {
-            chunk.trace(tracer);
-        }
+        chunk.trace(&self.tracer);
         self.stats.submitted += u64::from(chunk.count);
         if !chunk.attended {
             self.unattended += u64::from(chunk.count);
@@ -65,10 +63,10 @@ impl Notify {
 
     /// A chunk is about to be sent to a worker. It may have been submitted before the trace began.
     pub(super) fn sending(&self, chunk: Option<&mut Chunk>) {
-        if let Some(tracer) = &self.tracer
+        if self.tracer.wants_items()
             && let Some(chunk) = chunk
         {
-            chunk.trace_since(tracer, 0);
+            chunk.trace_since(&self.tracer, 0);
         }
     }
 
@@ -153,21 +151,10 @@ impl Notify {
 
     /// A worker answers: its process has started.
     pub(super) fn worker_reached(&mut self, position: usize, info: &WorkerInfo) {
-        self.trace_worker(position, info, sys::now_ns());
+        self.tracer.worker_up(info, position);
         if let Some(hook) = &self.hooks.start {
             let (hook, info) = (hook.clone(), info.clone());
             self.notices.push(Box::new(move || hook(&info)));
-        }
-    }
-
-    /// A worker is there since this time, in nanoseconds.
-    fn trace_worker(&self, position: usize, info: &WorkerInfo, at: u64) {
-        if let Some(tracer) = &self.tracer {
-            tracer.tell(Event::WorkerUp {
-                worker: info.clone(),
-                position,
-                at,
-            });
         }
     }
 
@@ -180,13 +167,7 @@ impl Notify {
     pub(super) fn worker_ended(&mut self, info: &WorkerInfo, end: WorkerExit) {
         let ended = &mut self.stats.workers_ended;
         *ended.entry(end.reason()).or_default() += 1;
-        if let Some(tracer) = &self.tracer {
-            tracer.tell(Event::WorkerEnded {
-                worker: info.clone(),
-                reason: end.reason(),
-                at: sys::now_ns(),
-            });
-        }
+        self.tracer.worker_ended(info, end.reason());
         if let Some(hook) = &self.hooks.death {
             let (hook, info) = (hook.clone(), info.clone());
             self.notices.push(Box::new(move || hook(&info, &end)));
@@ -197,13 +178,11 @@ impl Notify {
     #[cold]
     pub(super) fn calls_refused(&mut self, info: &WorkerInfo, calls: impl Iterator<Item = u32>) {
         for call in calls.map(refused_call::name) {
-            if let Some(tracer) = &self.tracer {
-                tracer.tell(Event::CallRefused {
-                    worker: info.clone(),
-                    call: call.clone(),
-                    at: sys::now_ns(),
-                });
-            }
+            self.tracer.tell(Event::CallRefused {
+                worker: info.clone(),
+                call: call.clone(),
+                at: sys::now_ns(),
+            });
             if let Some(hook) = &self.hooks.refusal {
                 let (hook, info) = (hook.clone(), info.clone());
                 self.notices.push(Box::new(move || hook(&info, &call)));
@@ -221,24 +200,22 @@ impl Notify {
         self.stats.clone()
     }
 
-    /// Reports to this tracer what happens from now on, and which workers there are: each with its
-    /// position, and since when it is there.
-    pub(super) fn attach_tracer<'a>(
-        &mut self,
-        tracer: &Tracer,
-        workers: impl Iterator<Item = (usize, &'a WorkerInfo, u64)>,
-    ) -> io::Result<()> {
-        if self.tracer.is_some() {
-            return Err(already_traced());
-        }
-        self.tracer = Some(tracer.clone());
-        for (position, info, since) in workers {
-            self.trace_worker(position, info, since);
-        }
-        Ok(())
+    /// A worker has done a chunk, of which somebody wants to know.
+    #[cold]
+    pub(super) fn chunk_done(&self, chunk: &Chunk, info: &WorkerInfo, took: u64) {
+        let event = Event::Chunk {
+            worker: info.clone(),
+            call: chunk.call_name(),
+            first: chunk.first,
+            items: chunk.count,
+            took,
+            at: sys::now_ns(),
+        };
+        self.tracer.tell_chunk(event, took);
     }
 
-    pub(super) fn detach_tracer(&mut self, tracer: &Tracer) {
-        self.tracer.take_if(|it| it == tracer);
+    /// Where it reports what happens.
+    pub(super) fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 }

@@ -12,6 +12,7 @@ use super::token::ALARM;
 use super::work::Delivery;
 use crate::backend::config::ValidatedConfig;
 use crate::broadcast::Listener;
+use crate::observe::tracer::Tracer;
 use crate::panic::catch::catch_and_discard;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread_local};
@@ -23,6 +24,8 @@ use crate::task::end_watch::EndWatch;
 pub(super) struct Shared {
     /// As many as the core has open positions.
     pub(super) processes: Arc<AtomicUsize>,
+    /// Where the core reports what happens.
+    pub(super) tracer: Tracer,
     pub(super) core: Mutex<Core>,
     /// Notified when the core's phase changes: workers reached, dead, everything over.
     pub(super) changed: Condvar,
@@ -74,6 +77,7 @@ impl Shared {
         let core = Core::new(config);
         let shared = Self {
             processes: core.lifecycle().processes().clone(),
+            tracer: core.tracer().clone(),
             core: Mutex::new(core),
             changed: Condvar::new(),
             max_queued,

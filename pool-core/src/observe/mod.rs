@@ -2,6 +2,7 @@
 
 pub(crate) mod call_span;
 pub(crate) mod dump;
+pub(crate) mod event_queue;
 #[cfg(feature = "tracing")]
 pub(crate) mod events;
 pub(crate) mod item_run;
@@ -9,4 +10,5 @@ pub(crate) mod output;
 pub(crate) mod stats;
 pub(crate) mod task_metrics;
 pub(crate) mod trace;
+pub(crate) mod tracer;
 pub(crate) mod worker_exit;

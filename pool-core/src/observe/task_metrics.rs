@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::item_run::Run;
 use crate::process::worker_info::WorkerInfo;
 
 /// What one item took, and which worker ran it: see [`Call::measured`](crate::Call::measured).
@@ -43,6 +44,27 @@ pub struct TaskMetrics {
     pub argument_bytes: u64,
     /// Bytes of the encoded result; 0 where there is none.
     pub result_bytes: u64,
+}
+
+impl TaskMetrics {
+    /// Adds what is known of an item's run, which was submitted then, in nanoseconds; 0: that is
+    /// not known.
+    pub(crate) fn add(&mut self, run: &Run, submitted: u64) {
+        let measure = &run.measure;
+        self.worker = run.worker.clone();
+        self.result_bytes = run.result_bytes;
+        if measure.begun != 0 {
+            self.run = Some(Duration::from_nanos(measure.run));
+            let wait = measure.begun.checked_sub(submitted);
+            self.queued = wait.filter(|_| submitted != 0).map(Duration::from_nanos);
+        }
+        if run.is_whole {
+            self.encode += Duration::from_nanos(measure.encode);
+            self.decode += Duration::from_nanos(measure.decode);
+            self.cpu = Some(Duration::from_nanos(measure.cpu));
+            self.peak_rss = Some(measure.peak_rss);
+        }
+    }
 }
 
 impl fmt::Display for TaskMetrics {

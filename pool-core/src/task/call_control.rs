@@ -46,6 +46,8 @@ pub(crate) struct CallControl {
     pub(crate) grace: Option<u64>,
     /// Chunks of a higher one go first; 0 is that of a call without.
     pub(crate) priority: i32,
+    /// What it is called by those who observe it.
+    pub(crate) name: Option<Arc<str>>,
 }
 
 impl CallControl {
@@ -54,8 +56,10 @@ impl CallControl {
         deadline: Option<Deadline>,
         grace: Option<Duration>,
         priority: i32,
+        name: Option<Arc<str>>,
     ) -> Option<Arc<Self>> {
-        (deadline.is_some() || grace.is_some() || priority != 0).then(|| {
+        let is_asked = deadline.is_some() || grace.is_some() || priority != 0 || name.is_some();
+        is_asked.then(|| {
             let left = deadline.map(|deadline| match deadline {
                 Deadline::After(after) => after,
                 Deadline::At(at) => at.saturating_duration_since(sys::now()),
@@ -64,8 +68,14 @@ impl CallControl {
                 deadline: left.map(|left| sys::now_ns() + nanoseconds(left)),
                 grace: grace.map(nanoseconds),
                 priority,
+                name,
             })
         })
+    }
+
+    /// Whether it is for the pool, and not just a name.
+    pub(crate) fn is_special(&self) -> bool {
+        self.deadline.is_some() || self.grace.is_some() || self.priority != 0
     }
 
     /// How much time is left until the deadline.

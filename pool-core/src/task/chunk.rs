@@ -1,5 +1,6 @@
 //! Calls as the pools see them: encoded items for one function, and what comes back.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::broadcast::{Attachments, Belongings, SharedMemory};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 #[cfg(feature = "tracing")]
 use crate::observe::call_span::Origin;
-use crate::observe::trace::Tracer;
+use crate::observe::tracer::Tracer;
 use crate::panic::catch::with_tasks;
 use crate::passing::{self, Outgoing};
 use crate::process::fork;
@@ -405,7 +406,18 @@ impl Chunk {
     #[inline]
     pub(crate) fn is_special(&self) -> bool {
         let ext = self.ext.as_ref();
-        ext.is_some_and(|ext| ext.control.is_some() || ext.target.is_some() || ext.due != 0)
+        ext.is_some_and(|ext| {
+            let is_special = |it: &Arc<CallControl>| it.is_special();
+            ext.target.is_some() || ext.due != 0 || ext.control.as_ref().is_some_and(is_special)
+        })
+    }
+
+    /// What its call is called.
+    pub(crate) fn call_name(&self) -> Cow<'static, str> {
+        match self.control().and_then(|it| it.name.as_ref()) {
+            Some(name) => Cow::Owned((**name).to_owned()),
+            None => Cow::Borrowed(self.entry.name()),
+        }
     }
 
     /// When and how the call ends, if it says so.
@@ -505,13 +517,17 @@ impl Chunk {
         }
     }
 
-    /// Lets the items be reported to this tracer as they get their outcomes, unless they are
-    /// reported to one. They are measured for that.
+    /// Lets the items be reported to this tracer as they get their outcomes, if anybody wants to
+    /// know of items, and unless they are reported to one. They are measured for that.
+    #[inline]
     pub fn trace(&mut self, tracer: &Tracer) {
-        self.trace_since(tracer, sys::now_ns());
+        if tracer.wants_items() {
+            self.trace_since(tracer, sys::now_ns());
+        }
     }
 
-    /// The same of a chunk that was submitted then.
+    /// The same of a chunk that was submitted then; 0: that is not known.
+    #[cold]
     pub(crate) fn trace_since(&mut self, tracer: &Tracer, submitted: u64) {
         let ext = self.ext.get_or_insert_default();
         let is_all = ext.item_metrics.is_none();
@@ -519,11 +535,14 @@ impl Chunk {
             ext.item_metrics = Some(ItemMetrics::since(submitted));
             self.note_encoding(&vec![0; self.count as usize]);
         }
-        let entry = (!self.is_initializer).then_some(self.entry);
+        let name = match self.is_initializer {
+            true => "initializer".into(),
+            false => self.call_name(),
+        };
         if let Some(item_metrics) = self.item_metrics_mut() {
             item_metrics.traced.get_or_insert_with(|| Traced {
                 tracer: tracer.clone(),
-                entry,
+                name,
                 is_all,
             });
         }

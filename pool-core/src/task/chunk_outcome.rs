@@ -162,12 +162,17 @@ impl ChunkOutcome {
         let Some(item_metrics) = self.item_metrics() else {
             return;
         };
-        let function = traced.entry.map_or("initializer", FunctionId::name);
         let now = sys::now_ns();
         let mut events = Vec::with_capacity(self.count as usize);
         self.visit(self.first, |index, outcome| {
-            let error = outcome.err().map(|error| error.kind());
-            events.push(item_metrics.event(function, index - self.first, index, error, now));
+            let error = outcome.err();
+            events.push(item_metrics.event(
+                traced.name.clone(),
+                index - self.first,
+                index,
+                error,
+                now,
+            ));
         });
         traced.tracer.tell_all(events);
     }

@@ -14,7 +14,7 @@ use crate::error::build_error::{JoinError, ResizeError};
 use crate::observe::call_span::Origin;
 use crate::observe::dump::Dump;
 use crate::observe::stats::Stats;
-use crate::observe::trace::Tracer;
+use crate::observe::tracer::Tracer;
 
 /// Runs encoded calls. An object-safe trait, since handles keep their pool's executor without
 /// knowing its type.
@@ -290,19 +290,16 @@ pub trait Executor: Send + Sync {
         Dump::default()
     }
 
-    /// Reports to this tracer what happens from now on.
+    /// Where it reports what happens.
     ///
     /// # Errors
-    /// When this executor cannot, or there is a tracer already.
-    fn attach_tracer(&self, _tracer: &Tracer) -> io::Result<()> {
+    /// When nobody can observe it.
+    fn tracer(&self) -> io::Result<&Tracer> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "this pool cannot be traced",
         ))
     }
-
-    /// Reports nothing to this tracer any more.
-    fn detach_tracer(&self, _tracer: &Tracer) {}
 
     /// What happened so far. [`ItemCounts`](crate::ItemCounts) does what is to be said
     /// of items.

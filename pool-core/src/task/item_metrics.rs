@@ -1,7 +1,9 @@
 //! What is known of items that are measured.
 
+use std::borrow::Cow;
+
 use super::traced::Traced;
-use crate::error::task_error::TaskErrorKind;
+use crate::error::task_error::TaskError;
 use crate::observe::item_run::Run;
 use crate::observe::task_metrics::TaskMetrics;
 use crate::observe::trace::Event;
@@ -148,16 +150,16 @@ impl ItemMetrics {
     /// What a trace says of the item at this place.
     pub(crate) fn event(
         &self,
-        function: &'static str,
+        call: Cow<'static, str>,
         place: usize,
         index: usize,
-        error: Option<TaskErrorKind>,
+        error: Option<TaskError>,
         now: u64,
     ) -> Event {
         let run = self.runs.get(place).cloned();
         let argument = self.arguments.get(place);
         Event::Item {
-            function,
+            call,
             index,
             error,
             submitted: self.submitted,
@@ -181,21 +183,8 @@ impl ItemMetrics {
         let Some(run) = self.runs.get(place) else {
             return metrics;
         };
-        let measure = &run.measure;
         metrics.attempt = metrics.attempt.saturating_add(1);
-        metrics.worker = run.worker.clone();
-        metrics.result_bytes = run.result_bytes;
-        if measure.begun != 0 {
-            metrics.run = Some(nanos(measure.run));
-            let wait = measure.begun.checked_sub(self.submitted);
-            metrics.queued = wait.filter(|_| self.submitted != 0).map(nanos);
-        }
-        if run.is_whole {
-            metrics.encode += nanos(measure.encode);
-            metrics.decode += nanos(measure.decode);
-            metrics.cpu = Some(nanos(measure.cpu));
-            metrics.peak_rss = Some(measure.peak_rss);
-        }
+        metrics.add(run, self.submitted);
         metrics
     }
 }

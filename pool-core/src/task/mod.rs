@@ -30,7 +30,6 @@ pub(crate) mod parking;
 pub(crate) mod retry_rules;
 pub(crate) mod target;
 pub(crate) mod traced;
-pub(crate) mod tracer_slot;
 
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,8 @@ pub(crate) struct SpecialOptions {
     pub(crate) deadline: Option<Deadline>,
     pub(crate) grace: Option<Duration>,
     pub(crate) priority: i32,
+    /// See [`Call::name`](crate::Call::name).
+    pub(crate) name: Option<Arc<str>>,
     /// A result that is an `Err` counts as a failure.
     pub(crate) counts_errors: bool,
     /// The worker that is to run the items.
@@ -75,6 +77,7 @@ impl ChunkOptions {
             self.deadline.map(Deadline::After),
             self.grace,
             self.priority,
+            None,
         )
     }
 

@@ -1,14 +1,15 @@
 //! Chunks that are traced.
 
-use crate::observe::trace::Tracer;
-use crate::worker::function::FunctionId;
+use std::borrow::Cow;
+
+use crate::observe::tracer::Tracer;
 
 /// That a chunk is traced: where to, and what it runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Traced {
     pub(crate) tracer: Tracer,
-    /// `None`: an initializer.
-    pub(crate) entry: Option<FunctionId>,
+    /// What its call is called.
+    pub(crate) name: Cow<'static, str>,
     /// Nobody else wants to know.
     pub(crate) is_all: bool,
 }

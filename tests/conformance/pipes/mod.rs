@@ -64,6 +64,7 @@ impl PipePool {
             changed: Condvar::new(),
             callbacks: Callbacks::new(),
             counts: ItemCounts::default(),
+            tracer: Tracer::default(),
         });
         for place in 0..workers {
             let shared = shared.clone();
@@ -100,6 +101,7 @@ struct Shared {
     changed: Condvar,
     callbacks: Callbacks,
     counts: ItemCounts,
+    tracer: Tracer,
 }
 
 #[derive(Default)]
@@ -114,7 +116,6 @@ struct State {
     bytes_received: u64,
     workers_lost: u64,
     workers_ended: BTreeMap<ExitReason, u64>,
-    tracer: Option<Tracer>,
 }
 
 impl State {
@@ -252,9 +253,7 @@ impl Shared {
         let (input, output) = pipes.expect("they were asked for");
         state.children += 1;
         let info = WorkerInfo::new(state.children, generation, child.id()).with_machine("pipes");
-        if let Some(tracer) = &state.tracer {
-            tracer.worker_up(&info, place);
-        }
+        self.tracer.worker_up(&info, place);
         state.places[place].child = Some(Process {
             info: info.clone(),
             since: Instant::now(),
@@ -388,9 +387,7 @@ impl Shared {
         self.change(|state| {
             *state.workers_ended.entry(reason).or_default() += 1;
             state.workers_lost += u64::from(!is_planned);
-            if let Some(tracer) = &state.tracer {
-                tracer.worker_ended(&line.info, reason);
-            }
+            self.tracer.worker_ended(&line.info, reason);
         });
         Some(exit)
     }
@@ -493,9 +490,7 @@ impl Executor for Handle {
     fn submit(&self, mut chunk: Chunk) {
         let shared = &self.0;
         let mut state = shared.lock();
-        if let Some(tracer) = &state.tracer {
-            chunk.trace(tracer);
-        }
+        chunk.trace(&shared.tracer);
         chunk.count_in(&shared.counts);
         if state.is_closed {
             drop(state);
@@ -614,22 +609,8 @@ impl Executor for Handle {
         dump
     }
 
-    fn attach_tracer(&self, tracer: &Tracer) -> io::Result<()> {
-        let mut state = self.0.lock();
-        if state.tracer.is_some() {
-            return Err(io::ErrorKind::ResourceBusy.into());
-        }
-        for (place, process) in state.places.iter().enumerate() {
-            if let Some(process) = &process.child {
-                tracer.worker_up(&process.info, place);
-            }
-        }
-        state.tracer = Some(tracer.clone());
-        Ok(())
-    }
-
-    fn detach_tracer(&self, tracer: &Tracer) {
-        self.0.lock().tracer.take_if(|it| it == tracer);
+    fn tracer(&self) -> io::Result<&Tracer> {
+        Ok(&self.0.tracer)
     }
 
     fn stats(&self) -> Stats {

@@ -40,6 +40,7 @@ const FEATURES_APART: &[&str] = &[
     "",
     "--features cluster",
     "--features json",
+    "--features metrics",
     "--features progress",
     "--features sandbox",
     "--features stream",

@@ -58,11 +58,12 @@ use crate::worker::function::{FunctionId, NotInObject, Stateless};
 /// | when and where items run | [`priority`], [`on_worker`], [`chunksize`], [`buffer`] |
 /// | when they end | [`timeout`], [`deadline`], [`grace`] |
 /// | what is tried again | [`retries`], [`retry_if`], [`retry_errors`], [`backoff`] |
-/// | what one sees of them | `progress` (a feature), [`count_errors`], [`measured`] |
+/// | what one sees of them | [`name`], `progress` (a feature), [`count_errors`], [`measured`] |
 ///
 /// [`context`]: Self::context
 /// [`state`]: Self::state
 /// [`state_from`]: Self::state_from
+/// [`name`]: Self::name
 /// [`priority`]: Self::priority
 /// [`on_worker`]: Self::on_worker
 /// [`chunksize`]: Self::chunksize
@@ -332,7 +333,12 @@ impl<F, M> Call<F, M> {
             origin,
             attachments: attachments.unwrap_or_default(),
             context,
-            control: CallControl::new(special.deadline, special.grace, special.priority),
+            control: CallControl::new(
+                special.deadline,
+                special.grace,
+                special.priority,
+                special.name.clone(),
+            ),
             counts_errors: special.counts_errors,
             target: special.target,
             ..ChunkExt::default()

@@ -288,6 +288,26 @@ impl<F, M> Call<F, M> {
         self
     }
 
+    /// What this call is called by who [observes](crate::Pool::observe) the pool, in traces and in
+    /// dumps. Without it, it has the name of the function. Choose few names, such as one for each
+    /// kind of job: metrics are kept by name.
+    ///
+    /// ```
+    /// # use procpool_core as procpool;
+    /// use procpool::{Observe, Pool, PoolEvent, SerialPool};
+    ///
+    /// let pool = SerialPool::new();
+    /// let mut observer = pool.observe(Observe::Items)?;
+    /// pool.call(|x: u64| x * x).name("square").apply(3)?;
+    /// let event = observer.try_recv();
+    /// assert!(matches!(event, Some(PoolEvent::ItemEnded { call, .. }) if call == "square"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.options.special().name = Some(name.into());
+        self
+    }
+
     /// How often an item is run again whose worker died under it, or which ran out of time.
     /// Without it, never: the item may have had effects. It may run again while its last worker,
     /// which runs nothing any more, is not gone: see [`timeout`](Self::timeout).

@@ -37,7 +37,7 @@ use super::worker_process::Process;
 use super::worker_slot::{Killed, Slot};
 use crate::backend::config::ValidatedConfig;
 use crate::error::task_error::{TaskError, TaskErrorKind};
-use crate::observe::trace::Tracer;
+use crate::observe::tracer::Tracer;
 use crate::shm::ring::Corrupt;
 use crate::sync::thread;
 use crate::sys;
@@ -351,6 +351,12 @@ impl Core {
             self.prepared(slot, failed);
         } else {
             self.slots[slot].worked(done.unit.count);
+            if self.notify.tracer().wants_chunk(took_ns)
+                && let Some((process, _)) = self.slots[slot].up()
+                && let Some(info) = process.info()
+            {
+                self.notify.chunk_done(&done.unit, info, took_ns);
+            }
             self.lifecycle.chunk_finished();
             #[allow(unused_mut, reason = "events alone have origins")]
             let mut delivery = Delivery::new(done, took_ns);
@@ -561,8 +567,8 @@ impl Core {
         self.notify.take_notices()
     }
 
-    /// Nothing is reported to this tracer from now on.
-    pub(super) fn detach_tracer(&mut self, tracer: &Tracer) {
-        self.notify.detach_tracer(tracer);
+    /// Where it reports what happens.
+    pub(super) fn tracer(&self) -> &Tracer {
+        self.notify.tracer()
     }
 }

@@ -1,17 +1,14 @@
 //! What the core reports of itself.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Core;
-use crate::engine::positions::PositionId;
 use crate::engine::slot_id::SlotId;
 use crate::engine::work;
 use crate::engine::worker_slot::{Phase, Setup};
 use crate::observe::dump::{Dump, RunningTask, WorkerDump, WorkerState};
 use crate::observe::stats::{Stats, WorkerStats};
-use crate::observe::trace::Tracer;
 use crate::shm::region::Region;
 use crate::sys;
 
@@ -53,17 +50,6 @@ impl Core {
             });
         }
         stats
-    }
-
-    /// Reports to this tracer what happens from now on, and which workers there are.
-    pub(in crate::engine) fn trace(&mut self, tracer: &Tracer) -> io::Result<()> {
-        let workers = self.slots.iter().filter_map(|(id, slot)| {
-            let (process, _) = slot.up()?;
-            let position = slot.last_position();
-            let position = position.map_or(id.index(), PositionId::index);
-            Some((position, process.info()?, slot.born()))
-        });
-        self.notify.attach_tracer(tracer, workers)
     }
 
     /// Since when a slot's worker is at its current chunk, by its own word, in nanoseconds.
@@ -159,7 +145,7 @@ impl Core {
             function: match self.slots[slot].setup() {
                 Setup::Settings => "the worker's settings".into(),
                 _ if chunk.is_initializer => "the initializer".into(),
-                _ => chunk.entry.name().into(),
+                _ => chunk.call_name(),
             },
             index: chunk.first + position as usize,
             running_for: since.map(|since| Duration::from_nanos(now - since)),

@@ -279,14 +279,6 @@ impl Slot {
         }
     }
 
-    /// Where its worker works or will, or has worked.
-    pub(super) fn last_position(&self) -> Option<PositionId> {
-        match self.place {
-            Place::At(position) | Place::Leaving(position) => Some(position),
-            Place::Nowhere => None,
-        }
-    }
-
     /// Whether a position could have it.
     pub(super) fn is_vacant(&self) -> bool {
         self.is_down() && self.place == Place::Nowhere

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
-use crate::error::task_error::TaskErrorKind;
+use crate::error::task_error::TaskError;
 use crate::observe::item_run::Run;
 use crate::observe::worker_exit::ExitReason;
 use crate::process::worker_info::WorkerInfo;
@@ -34,13 +34,26 @@ pub(crate) enum Event {
         call: Cow<'static, str>,
         at: u64,
     },
+    /// A worker has done a chunk.
+    Chunk {
+        worker: WorkerInfo,
+        /// What its call is called.
+        call: Cow<'static, str>,
+        /// The index of its first item in its call.
+        first: usize,
+        items: u32,
+        /// How long it took, by the worker's word.
+        took: u64,
+        at: u64,
+    },
     /// An item has its outcome.
     Item {
-        function: &'static str,
+        /// What its call is called.
+        call: Cow<'static, str>,
         /// Its index in its call.
         index: usize,
         /// Why it failed, if it did.
-        error: Option<TaskErrorKind>,
+        error: Option<TaskError>,
         /// When it was submitted; 0: that is not known.
         submitted: u64,
         attempt: u32,
@@ -196,8 +209,10 @@ impl<W: Write> Writer<W> {
                     self.time(*at)
                 )
             }
+            // Each of its items is there.
+            Event::Chunk { .. } => Ok(()),
             Event::Item {
-                function,
+                call,
                 index,
                 error,
                 submitted,
@@ -213,7 +228,7 @@ impl<W: Write> Writer<W> {
                 };
                 let number = worker.map_or(0, WorkerInfo::number);
                 line.push_str("{\"name\":\"");
-                escape(line, function);
+                escape(line, call);
                 write!(line, "\",\"cat\":\"task\",\"pid\":{pid},\"tid\":{number},")?;
                 let begun = run
                     .as_ref()
@@ -230,7 +245,7 @@ impl<W: Write> Writer<W> {
                 write!(line, ",\"args\":{{\"index\":{index},\"outcome\":\"")?;
                 match error {
                     None => line.push_str("Succeeded"),
-                    Some(kind) => write!(line, "{kind:?}")?,
+                    Some(error) => write!(line, "{:?}", error.kind())?,
                 }
                 write!(
                     line,
@@ -294,6 +309,7 @@ fn escape(line: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::task_error::TaskErrorKind;
     use crate::shm::item_timing::ItemTiming;
 
     fn written(event: &Event) -> String {
@@ -319,9 +335,9 @@ mod tests {
             result_bytes: 8,
         };
         let event = Event::Item {
-            function: "f::<\"x\\y\">",
+            call: "f::<\"x\\y\">".into(),
             index: 4,
-            error: Some(TaskErrorKind::Panicked),
+            error: Some(TaskError::new(TaskErrorKind::Panicked, "no")),
             submitted: 2000,
             attempt: 1,
             argument_bytes: 16,
@@ -340,9 +356,9 @@ mod tests {
     #[test]
     fn what_was_never_begun_is_a_point() {
         let event = Event::Item {
-            function: "f",
+            call: "f".into(),
             index: 0,
-            error: Some(TaskErrorKind::Closed),
+            error: Some(TaskError::new(TaskErrorKind::Closed, "no")),
             submitted: 0,
             attempt: 0,
             argument_bytes: 0,
@@ -359,7 +375,7 @@ mod tests {
     #[test]
     fn a_worker_of_another_machine_is_a_process_of_its_own() {
         let of = |machine: &str| Event::Item {
-            function: "f",
+            call: "f".into(),
             index: 0,
             error: None,
             submitted: 0,

@@ -1,0 +1,236 @@
+//! Where a pool reports what happens in it, for all who observe it.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::event_queue::EventQueue;
+use super::trace::Event;
+use super::worker_exit::ExitReason;
+use crate::process::worker_info::WorkerInfo;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
+use crate::sys;
+
+/// Where an [`Executor`](crate::Executor) reports what happens: each has one, as long as it lives,
+/// and reports whether anybody observes it or not. Clones are the same tracer.
+///
+/// An executor reports its workers itself. Items report themselves when they have their outcome,
+/// once their chunk was [told](crate::Chunk::trace) whom to.
+#[derive(Clone, Default)]
+pub struct Tracer {
+    hub: Arc<Hub>,
+}
+
+struct Hub {
+    /// Somebody wants to know of each item.
+    wants_items: AtomicBool,
+    /// Somebody wants to know of chunks that take so long, in nanoseconds; `u64::MAX`: nobody does.
+    shortest_chunk: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Who is up, for observers who come later: as they were told of.
+    up: Vec<(WorkerInfo, Event)>,
+    observers: Vec<Observed>,
+}
+
+/// Who observes it.
+struct Observed {
+    queue: Arc<EventQueue>,
+    detail: Observe,
+}
+
+impl Observed {
+    /// It is told of chunks that take so long, in nanoseconds; `u64::MAX`: of none.
+    fn shortest_chunk(&self) -> u64 {
+        match self.detail {
+            Observe::Chunks { shortest } => u64::try_from(shortest.as_nanos()).unwrap_or(u64::MAX),
+            Observe::Workers | Observe::Items => u64::MAX,
+        }
+    }
+}
+
+/// How much an observer wants to know: see [`Pool::observe`](crate::Pool::observe).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Observe {
+    /// What becomes of workers. It costs a task nothing.
+    Workers,
+    /// That, and what workers were at: each chunk that took at least so long. Of those that are
+    /// too short, nobody is told, so that a pool of tiny tasks is not slowed down; 1 ms is enough
+    /// for a picture. Pools of processes alone know of them.
+    Chunks {
+        /// Shorter ones are passed over.
+        shortest: Duration,
+    },
+    /// What becomes of workers, and how each item has ended. Each is measured for that, which costs
+    /// a few microseconds.
+    Items,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self {
+            wants_items: AtomicBool::new(false),
+            shortest_chunk: AtomicU64::new(u64::MAX),
+            state: Mutex::default(),
+        }
+    }
+}
+
+impl Tracer {
+    /// Reports a worker that is up from now on, in this place of the pool, counted from 0.
+    pub fn worker_up(&self, worker: &WorkerInfo, position: usize) {
+        let event = Event::WorkerUp {
+            worker: worker.clone(),
+            position,
+            at: sys::now_ns(),
+        };
+        let mut state = self.lock();
+        state.up.push((worker.clone(), event.clone()));
+        state.tell(event);
+    }
+
+    /// Reports a worker that has ended.
+    pub fn worker_ended(&self, worker: &WorkerInfo, reason: ExitReason) {
+        let mut state = self.lock();
+        state.up.retain(|(it, _)| it != worker);
+        state.tell(Event::WorkerEnded {
+            worker: worker.clone(),
+            reason,
+            at: sys::now_ns(),
+        });
+    }
+
+    /// Reports something of a worker.
+    pub(crate) fn tell(&self, event: Event) {
+        self.lock().tell(event);
+    }
+
+    /// Reports items.
+    pub(crate) fn tell_all(&self, events: Vec<Event>) {
+        let state = self.lock();
+        let wants_items = |it: &&Observed| it.detail == Observe::Items;
+        for observer in state.observers.iter().filter(wants_items) {
+            observer.queue.push(events.iter().cloned());
+        }
+    }
+
+    /// Whether somebody wants to know of each item.
+    #[inline]
+    pub(crate) fn wants_items(&self) -> bool {
+        self.hub.wants_items.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody wants to know of a chunk that took so many nanoseconds.
+    #[inline]
+    pub(crate) fn wants_chunk(&self, took: u64) -> bool {
+        took >= self.hub.shortest_chunk.load(Ordering::Relaxed)
+    }
+
+    /// Reports a chunk that took so many nanoseconds, to those to whom it is long enough.
+    #[cold]
+    pub(crate) fn tell_chunk(&self, event: Event, took: u64) {
+        let state = self.lock();
+        let is_told = |it: &&Observed| it.shortest_chunk() <= took;
+        for observer in state.observers.iter().filter(is_told) {
+            observer.queue.push([event.clone()]);
+        }
+    }
+
+    /// From now on, this observer is told of all: first, who is up.
+    pub(crate) fn observe(&self, queue: &Arc<EventQueue>, detail: Observe) {
+        let mut state = self.lock();
+        queue.push(state.up.iter().map(|(_, event)| event.clone()));
+        state.observers.push(Observed {
+            queue: queue.clone(),
+            detail,
+        });
+        self.count(&state);
+    }
+
+    /// This observer is told of nothing any more.
+    pub(crate) fn leave(&self, queue: &Arc<EventQueue>) {
+        let mut state = self.lock();
+        state.observers.retain(|it| !Arc::ptr_eq(&it.queue, queue));
+        self.count(&state);
+        queue.finish();
+    }
+
+    fn count(&self, state: &State) {
+        let wants_items = |it: &Observed| it.detail == Observe::Items;
+        let wants_items = state.observers.iter().any(wants_items);
+        self.hub.wants_items.store(wants_items, Ordering::Relaxed);
+        let shortest = state.observers.iter().map(Observed::shortest_chunk).min();
+        let shortest = shortest.unwrap_or(u64::MAX);
+        self.hub.shortest_chunk.store(shortest, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.hub
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tell(&self, event: Event) {
+        for observer in &self.observers {
+            observer.queue.push([event.clone()]);
+        }
+    }
+}
+
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracer").finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::super::event_queue::Taken;
+    use super::*;
+
+    fn told(observer: &EventQueue) -> Vec<String> {
+        let mut taken = Taken::default();
+        observer.take(&mut taken, Some(sys::now()));
+        let name = |event: &Event| match event {
+            Event::WorkerUp { worker, .. } => format!("{worker} is up"),
+            Event::WorkerEnded { worker, .. } => format!("{worker} has ended"),
+            other => format!("{other:?}"),
+        };
+        taken.events.iter().map(name).collect()
+    }
+
+    #[test]
+    fn each_observer_is_told_of_all_from_who_is_up_on() {
+        let tracer = Tracer::default();
+        let [one, two] = [1, 2].map(|number| WorkerInfo::new(number, 0, 100 + number));
+        tracer.worker_up(&one, 0);
+        let early = Arc::new(EventQueue::default());
+        tracer.observe(&early, Observe::Items);
+        tracer.worker_up(&two, 1);
+        tracer.worker_ended(&one, ExitReason::Crashed);
+        let late = Arc::new(EventQueue::default());
+        tracer.observe(&late, Observe::Workers);
+        tracer.worker_ended(&two, ExitReason::Crashed);
+        let all = [
+            format!("{one} is up"),
+            format!("{two} is up"),
+            format!("{one} has ended"),
+            format!("{two} has ended"),
+        ];
+        assert_eq!(told(&early), all);
+        assert_eq!(told(&late), [all[1].clone(), all[3].clone()]);
+        assert!(tracer.wants_items());
+        tracer.leave(&early);
+        assert!(!tracer.wants_items());
+        tracer.worker_up(&one, 0);
+        assert!(told(&early).is_empty());
+    }
+}
