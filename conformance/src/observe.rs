@@ -100,6 +100,8 @@ fn counts_add_up<P: Pool + Sync>(pool: &P, fate: impl Fn(u64) -> Result<u64, u64
         }
         has_ended.store(true, Ordering::SeqCst);
     });
+    // None is left over.
+    wait_until(|| pool.stats().queued + pool.stats().running == 0);
 }
 
 /// Among values of the same chunk, after a second attempt, and when nothing is taken any more.

@@ -15,6 +15,8 @@ pub(crate) fn traced_pool<S: Subject>() -> Vec<Test> {
         each_item_is_seen_with_what_it_took,
         each_observer_sees_what_it_asks_for,
         a_call_may_have_a_name,
+        failures_are_seen_without_the_rest,
+        calls_say_how_far_they_are,
         an_observer_that_waits_can_be_stopped,
     ]
 }
@@ -23,6 +25,10 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
     tests![S:
         workers_are_seen_to_come_and_go,
         long_chunks_are_seen,
+        losses_are_seen_with_their_worker,
+        who_sees_a_call_can_cancel_it,
+        who_sees_a_pool_can_resize_it,
+        workers_say_what_time_they_took,
         an_observer_that_takes_nothing_costs_memory_for_so_much,
         a_call_waits_for_no_observer,
     ]
@@ -113,6 +119,81 @@ fn a_call_may_have_a_name<S: Subject>() {
     );
 }
 
+/// Each once: what was tried again and has succeeded then is none.
+fn failures_are_seen_without_the_rest<S: Subject>() {
+    let fails = |(x, bad): (u64, u64)| assert_ne!(x, bad);
+    let pool = S::pool(2);
+    let chunks = Observe::Chunks {
+        shortest: Duration::MAX,
+    };
+    let mut observer = pool.observe(chunks).expect("it can be observed");
+    let mut late = pool.observe(Observe::Items).expect("it can be observed");
+    let with = |bad: u64| (0..20).map(move |x| (x, bad));
+    pool.call(fails).name("many").try_map(with(7));
+    let again = pool.call(fails).name("again").retries(2);
+    assert!(again.retry_if(|_| true).apply((3, 3)).is_err());
+    assert!(pool.call(fails).name("one").apply((3, 3)).is_err());
+    let failed = |observer: &mut Observer| {
+        let mut failed = Vec::new();
+        for event in seen(observer) {
+            if let PoolEvent::ItemEnded {
+                call, index, error, ..
+            } = event
+            {
+                let kind = error.map(|error| error.kind());
+                failed.extend(kind.map(|kind| (call.into_owned(), index, kind)));
+            }
+        }
+        failed.sort();
+        failed
+    };
+    let panicked = |call: &str, index| (call.to_owned(), index, TaskErrorKind::Panicked);
+    let all = [
+        panicked("again", 0),
+        panicked("many", 7),
+        panicked("one", 0),
+    ];
+    assert_eq!(failed(&mut observer), all);
+    // Who sees each item sees these as well, once.
+    assert_eq!(failed(&mut late), all);
+}
+
+fn calls_say_how_far_they_are<S: Subject>() {
+    let pool = S::pool(1);
+    let weak = pool.downgrade();
+    let fails = |x: u64| assert_ne!(x, 0);
+    // Not all of it has ended before somebody looks.
+    let mut one = pool.call(fails).name("one").buffer(2).imap(0..10);
+    let endless = std::iter::repeat(1);
+    let mut other = pool.call(square).imap_unordered(endless);
+    assert!(one.next().is_some_and(|it| it.is_err()));
+    assert!(other.next().is_some_and(|it| it == Ok(1)));
+    let calls = weak.calls();
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    let call = &calls[0];
+    assert_eq!((&*call.name, call.total, call.failed), ("one", Some(10), 1));
+    assert!((1..=call.submitted).contains(&call.ended), "{call:?}");
+    assert!(calls[1].name.ends_with("square"), "{calls:?}");
+    assert_eq!((calls[1].total, calls[1].failed), (None, 0));
+    assert!(calls[0].number != calls[1].number);
+    assert_eq!(one.count(), 9);
+    // Who reads its input may be at that.
+    drop(other);
+    while !weak.calls().is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let handle = pool.map_async(square, 0..10);
+    handle.wait();
+    assert_eq!(weak.calls(), []);
+    assert!(!weak.cancel(calls[0].number));
+    drop(handle);
+    // Of an input that did not say how many there are, that is known when it has ended.
+    let odd = pool.imap_unordered(square, (0..10).filter(|x| x % 2 == 1));
+    let lines = odd.collect::<Vec<_>>();
+    assert_eq!((lines.len(), weak.calls()), (5, Vec::new()));
+    assert!(!weak.is_gone());
+}
+
 /// Also one of a pool that is no more.
 fn an_observer_that_waits_can_be_stopped<S: Subject>() {
     let pool = S::pool(1);
@@ -124,12 +205,12 @@ fn an_observer_that_waits_can_be_stopped<S: Subject>() {
             let event = observer.recv_timeout(Duration::MAX);
             items += usize::from(matches!(event, Some(PoolEvent::ItemEnded { .. })));
         }
-        (items, observer.stats().is_some())
+        items
     });
     pool.map(square, 0..10).unwrap();
     drop(pool);
     stop.stop();
-    assert_eq!(thread.join().expect("it ends"), (10, false));
+    assert_eq!(thread.join().expect("it ends"), 10);
 }
 
 /// First, those who are up.
@@ -212,6 +293,78 @@ fn long_chunks_are_seen<S: Processes>() {
     all.retain(|(call, ..)| !call.ends_with("square"));
     let rest = |first| ("rest".to_owned(), first, 3);
     assert_eq!(all, [rest(0), rest(3)]);
+}
+
+/// Of each item that was lost.
+fn losses_are_seen_with_their_worker<S: Processes>() {
+    let pool = S::pool(1);
+    let chunks = Observe::Chunks {
+        shortest: Duration::MAX,
+    };
+    let mut observer = pool.observe(chunks).expect("it can be observed");
+    let pid = workers(&pool)[0];
+    let crash = pool.call(|(): ()| strike(Fate::Kill).is_ok()).name("crash");
+    assert!(crash.apply(()).is_err());
+    let mut lost = Vec::new();
+    for event in seen(&mut observer) {
+        if let PoolEvent::ItemEnded { call, error, .. } = event {
+            let error = error.expect("it has failed");
+            let worker = error.worker().map(|worker| worker.pid());
+            lost.push((call.into_owned(), error.signal(), worker));
+        }
+    }
+    assert_eq!(lost, [("crash".to_owned(), Some(9), Some(pid))]);
+}
+
+/// As its handle could.
+fn who_sees_a_call_can_cancel_it<S: Processes>() {
+    let pool = S::pool(1);
+    let weak = pool.downgrade();
+    let waits = |_: u64| {
+        while !procpool::worker::is_cancelled() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let handle = pool.call(waits).name("waits").map_async(0..10);
+    let calls = weak.calls();
+    let numbers: Vec<u64> = calls.iter().map(|call| call.number).collect();
+    assert_eq!(numbers.len(), 1, "{calls:?}");
+    assert!(weak.cancel(numbers[0]));
+    let error = handle.get().unwrap_err();
+    assert!(error.is_cancelled(), "{error}");
+    assert!(!weak.cancel(numbers[0]));
+    assert_eq!(pool.apply(square, 3), Ok(9));
+}
+
+fn who_sees_a_pool_can_resize_it<S: Processes>() {
+    let pool = S::pool(1);
+    let weak = pool.downgrade();
+    weak.resize(2).unwrap();
+    assert_eq!((pool.processes(), weak.processes()), (2, 2));
+    assert!(weak.resize(0).is_err());
+    pool.terminate();
+    pool.join().unwrap();
+    drop(pool);
+    assert!(weak.is_gone() && weak.resize(1).is_err() && weak.stats().is_none());
+}
+
+fn workers_say_what_time_they_took<S: Processes>() {
+    let pool = S::pool(1);
+    let burn = |ms: u64| {
+        let start = Instant::now();
+        let mut x = 1_u64;
+        while start.elapsed() < Duration::from_millis(ms) {
+            x = std::hint::black_box(x.wrapping_mul(3));
+        }
+    };
+    let cpu = || pool.stats().workers[0].cpu.expect("the system says so");
+    let before = cpu();
+    let mut took = Duration::ZERO;
+    // The processor may be another's.
+    while took < Duration::from_millis(50) {
+        pool.apply(burn, 20).unwrap();
+        took = cpu() - before;
+    }
 }
 
 /// And it is said how many events it has not seen.

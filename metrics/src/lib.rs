@@ -44,7 +44,9 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
-use procpool_core::{Observe, Observer, Pool, PoolEvent, StopHandle, TaskErrorKind, TaskMetrics};
+use procpool_core::{
+    Observe, Observer, Pool, PoolEvent, StopHandle, TaskErrorKind, TaskMetrics, WeakPool,
+};
 
 /// How often gauges are set.
 const EVERY: Duration = Duration::from_secs(1);
@@ -66,11 +68,12 @@ pub struct Recorder {
 pub fn record(pool: &impl Pool, name: impl Into<String>) -> io::Result<Recorder> {
     describe();
     let observer = pool.observe(Observe::Items)?;
+    let pool = pool.downgrade();
     let stop = observer.stop_handle();
     let name = name.into();
     let thread = std::thread::Builder::new()
         .name("procpool-metrics".into())
-        .spawn(move || Figures::new(name).keep(observer))?;
+        .spawn(move || Figures::new(name, pool).keep(observer))?;
     Ok(Recorder {
         stop,
         thread: Some(thread),
@@ -96,6 +99,7 @@ impl fmt::Debug for Recorder {
 /// The figures of one pool.
 struct Figures {
     pool: String,
+    weak: WeakPool,
     /// By the name of their call.
     calls: HashMap<Cow<'static, str>, OfCall>,
     missed: u64,
@@ -118,7 +122,7 @@ struct OfCall {
 }
 
 impl Figures {
-    fn new(pool: String) -> Self {
+    fn new(pool: String, weak: WeakPool) -> Self {
         let label = || pool.clone();
         Self {
             workers: gauge!("procpool_workers", "pool" => label()),
@@ -128,6 +132,7 @@ impl Figures {
             calls: HashMap::new(),
             missed: 0,
             pool,
+            weak,
         }
     }
 
@@ -156,7 +161,7 @@ impl Figures {
             self.missed = missed;
         }
         // Of a pool that is no more, there is nothing.
-        let stats = observer.stats().unwrap_or_default();
+        let stats = self.weak.stats().unwrap_or_default();
         self.workers.set(stats.workers.len() as f64);
         self.queued.set(stats.queued as f64);
         self.running.set(stats.running as f64);

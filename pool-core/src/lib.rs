@@ -54,6 +54,7 @@ pub use api::serial::SerialPool;
 pub use api::stream::{ImapLocalStream, ImapStream, ValueStream};
 pub use api::stream_handle::StreamHandle;
 pub use api::trace::Trace;
+pub use api::weak_pool::WeakPool;
 pub use backend::launcher::{Backend, LaunchSpec, Launcher, Readiness, WorkerHandle};
 #[doc(hidden)]
 pub use backend::launcher::{Executing, ForkServing};
@@ -72,6 +73,7 @@ pub use error::task_error::{TaskError, TaskErrorKind};
 pub use observe::call_span::Origin;
 pub use observe::dump::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
 pub use observe::output::{Output, OutputLine, OutputStream};
+pub use observe::running_calls::CallStatus;
 pub use observe::stats::{Stats, WorkerStats};
 pub use observe::task_metrics::TaskMetrics;
 pub use observe::tracer::{Observe, Tracer};

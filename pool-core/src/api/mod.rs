@@ -23,3 +23,4 @@ pub(crate) mod serial;
 pub(crate) mod stream;
 pub(crate) mod stream_handle;
 pub(crate) mod trace;
+pub(crate) mod weak_pool;

@@ -3,13 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::task_error::TaskError;
-use crate::observe::dump::Dump;
 use crate::observe::event_queue::{EventQueue, Taken};
-use crate::observe::stats::Stats;
 use crate::observe::task_metrics::TaskMetrics;
 use crate::observe::trace::Event;
 use crate::observe::tracer::{Observe, Tracer};
@@ -67,7 +65,8 @@ pub enum PoolEvent {
         /// When the pool heard of it.
         at: Duration,
     },
-    /// An item has its outcome: only with [`Observe::Items`].
+    /// An item has its outcome: with [`Observe::Items`], and with [`Observe::Chunks`] if it has
+    /// failed.
     ItemEnded {
         /// The [name](crate::Call::name) of its call: that of the function, if it has no other.
         call: Cow<'static, str>,
@@ -77,7 +76,7 @@ pub enum PoolEvent {
         error: Option<TaskError>,
         /// When a worker began it, if one did.
         began: Option<Duration>,
-        /// What it took, as far as it is known.
+        /// What it took, as far as it is known: of an item that was not measured, nothing is.
         metrics: Box<TaskMetrics>,
         /// When the pool had the outcome.
         at: Duration,
@@ -91,7 +90,6 @@ pub enum PoolEvent {
 /// never waits for who observes it.
 #[must_use = "it sees nothing when it is dropped"]
 pub struct Observer {
-    executor: Weak<dyn Executor>,
     tracer: Tracer,
     queue: Arc<EventQueue>,
     taken: Taken,
@@ -102,12 +100,11 @@ pub struct Observer {
 }
 
 impl Observer {
-    pub(crate) fn new(executor: &Arc<dyn Executor>, what: Observe) -> io::Result<Self> {
+    pub(crate) fn new(executor: &dyn Executor, what: Observe) -> io::Result<Self> {
         let tracer = executor.tracer()?.clone();
         let queue = Arc::new(EventQueue::default());
         tracer.observe(&queue, what);
         Ok(Self {
-            executor: Arc::downgrade(executor),
             tracer,
             queue,
             taken: Taken::default(),
@@ -138,19 +135,6 @@ impl Observer {
         }
         let start = self.queue.start;
         self.next.pop().map(|event| PoolEvent::new(event, start))
-    }
-
-    /// The pool's [counters](crate::Pool::stats). `None`: there is no such pool any more.
-    #[must_use]
-    pub fn stats(&self) -> Option<Stats> {
-        Some(self.executor.upgrade()?.stats())
-    }
-
-    /// What its workers are [doing right now](crate::Pool::dump). `None`: there is no such pool any
-    /// more.
-    #[must_use]
-    pub fn dump(&self) -> Option<Dump> {
-        Some(self.executor.upgrade()?.dump())
     }
 
     /// What ends a wait for the next event, from another thread.

@@ -12,6 +12,7 @@ use super::imap::{Imap, ImapLocal};
 use super::join_future::JoinFuture;
 use super::observer::Observer;
 use super::trace::Trace;
+use super::weak_pool::WeakPool;
 use crate::broadcast::{Broadcast, BroadcastError, IntoBroadcast};
 use crate::error::build_error::{JoinError, ResizeError};
 use crate::error::queue_full::QueueFull;
@@ -399,7 +400,7 @@ pub trait Pool {
     /// nothing.
     ///
     /// The file is for the trace viewers of Chrome (`chrome://tracing`) and Perfetto
-    /// (<https://ui.perfetto.dev>), and for `cargo xtask timeline`, which draws it as a picture. A
+    /// (<https://ui.perfetto.dev>), and for the command `procpool timeline`, which draws it. A
     /// thread of its own writes it; what that cannot follow is dropped, counted, and noted in the
     /// file. If the program is killed, what was written can be read.
     ///
@@ -453,7 +454,13 @@ pub trait Pool {
     /// # Errors
     /// When the pool is one that cannot be observed: a copy of one in a forked process.
     fn observe(&self, what: Observe) -> io::Result<Observer> {
-        Observer::new(self.executor(), what)
+        Observer::new(&**self.executor(), what)
+    }
+
+    /// A handle that does not keep the pool alive: for who looks at it while others use it, such as
+    /// a monitor in a thread of its own.
+    fn downgrade(&self) -> WeakPool {
+        WeakPool::new(self.executor())
     }
 
     /// What every worker is doing right now: its task, since when, what waits behind it, and where

@@ -12,7 +12,7 @@ use crate::error::build_error::{JoinError, ResizeError};
 use crate::error::task_error::TaskError;
 #[cfg(feature = "tracing")]
 use crate::observe::call_span::Origin;
-use crate::observe::dump::Dump;
+use crate::observe::dump::{Dump, WorkerDump};
 use crate::observe::stats::Stats;
 use crate::observe::tracer::Tracer;
 use crate::process::fork::OF_FORK;
@@ -218,6 +218,13 @@ impl Executor for Shared {
         dump
     }
 
+    fn activity(&self) -> Vec<WorkerDump> {
+        match self.is_ours() {
+            true => self.lock().dump().0.workers,
+            false => Vec::new(),
+        }
+    }
+
     fn tracer(&self) -> io::Result<&Tracer> {
         match self.is_ours() {
             true => Ok(&self.tracer),
@@ -234,6 +241,7 @@ impl Executor for Shared {
             };
             for worker in &mut stats.workers {
                 worker.rss = sys::rss(worker.pid());
+                worker.cpu = sys::cpu_time(worker.pid());
             }
             stats
         } else {

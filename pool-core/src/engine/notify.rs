@@ -9,6 +9,7 @@ use std::mem;
 use super::parent_channel::ParentChannel;
 use super::refused_call;
 use super::work::Delivery;
+use super::work_unit::Done;
 use crate::backend::lifecycle_options::Hooks;
 use crate::error::task_error::TaskError;
 use crate::observe::stats::Stats;
@@ -19,6 +20,7 @@ use crate::process::worker_info::WorkerInfo;
 use crate::sys;
 use crate::task::callbacks::Job;
 use crate::task::chunk::Chunk;
+use crate::task::chunk_outcome::Outcomes;
 
 /// See the module.
 pub(super) struct Notify {
@@ -54,7 +56,7 @@ impl Notify {
 
     /// A chunk has come.
     pub(super) fn submitted(&mut self, chunk: &mut Chunk) {
-        chunk.trace(&self.tracer);
+        chunk.trace_items(&self.tracer);
         self.stats.submitted += u64::from(chunk.count);
         if !chunk.attended {
             self.unattended += u64::from(chunk.count);
@@ -71,8 +73,19 @@ impl Notify {
     }
 
     /// The items of a chunk have this outcome.
-    pub(super) fn fail(&mut self, chunk: Chunk, error: TaskError) {
-        self.deliver(Delivery::failed(chunk, error));
+    pub(super) fn fail(&mut self, unit: Chunk, error: TaskError) {
+        let outcomes = Outcomes::All(error);
+        let delivery = self.delivery(Done { unit, outcomes }, 0);
+        self.deliver(delivery);
+    }
+
+    /// Outcomes of items that took so long, in nanoseconds, on their way to who waits for them.
+    /// `None`: nobody does, or there are no items.
+    pub(super) fn delivery(&self, mut done: Done<Chunk>, took_ns: u64) -> Option<Delivery> {
+        if self.tracer.wants_failures() && done.outcomes.has_errors() {
+            done.unit.trace_failures(&self.tracer);
+        }
+        Delivery::new(done, took_ns)
     }
 
     /// These items have outcomes.

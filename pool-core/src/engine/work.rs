@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::work_unit::{Done, InFlight, WorkUnit};
+#[cfg(any(fuzzing, test))]
 use crate::error::task_error::TaskError;
 use crate::observe::stats::Stats;
 use crate::panic::catch::catch;
@@ -115,6 +116,7 @@ impl Delivery {
     }
 
     /// The same where every item fails for the same reason.
+    #[cfg(any(fuzzing, test))]
     pub(super) fn failed(chunk: Chunk, error: TaskError) -> Option<Self> {
         let outcomes = Outcomes::All(error);
         Self::new(

@@ -7,6 +7,7 @@ pub(crate) mod event_queue;
 pub(crate) mod events;
 pub(crate) mod item_run;
 pub(crate) mod output;
+pub(crate) mod running_calls;
 pub(crate) mod stats;
 pub(crate) mod task_metrics;
 pub(crate) mod trace;

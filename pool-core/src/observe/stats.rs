@@ -113,6 +113,9 @@ pub struct WorkerStats {
     /// Bytes of memory that it has resident, shared memory included; `None` where the system does
     /// not say.
     pub rss: Option<u64>,
+    /// Processor time that its process has taken, with all its threads, since it was started;
+    /// `None` where the system does not say.
+    pub cpu: Option<Duration>,
 }
 
 impl WorkerStats {
@@ -127,6 +130,7 @@ impl WorkerStats {
             items: 0,
             queued: 0,
             rss: None,
+            cpu: None,
         }
     }
 
@@ -255,6 +259,7 @@ mod tests {
             items: 7,
             queued: 0,
             rss: Some(3 << 20),
+            cpu: None,
         });
         let text = stats.to_string();
         let lines: Vec<&str> = text.lines().collect();

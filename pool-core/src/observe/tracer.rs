@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::event_queue::EventQueue;
+use super::running_calls::{KnownCall, RunningCall, RunningCalls};
 use super::trace::Event;
 use super::worker_exit::ExitReason;
 use crate::process::worker_info::WorkerInfo;
@@ -27,6 +28,9 @@ struct Hub {
     wants_items: AtomicBool,
     /// Somebody wants to know of chunks that take so long, in nanoseconds; `u64::MAX`: nobody does.
     shortest_chunk: AtomicU64,
+    /// Somebody wants to know of failures who does not want to know of each item.
+    wants_failures: AtomicBool,
+    calls: Mutex<RunningCalls>,
     state: Mutex<State>,
 }
 
@@ -51,6 +55,10 @@ impl Observed {
             Observe::Workers | Observe::Items => u64::MAX,
         }
     }
+
+    fn wants_failures(&self) -> bool {
+        matches!(self.detail, Observe::Chunks { .. })
+    }
 }
 
 /// How much an observer wants to know: see [`Pool::observe`](crate::Pool::observe).
@@ -59,9 +67,10 @@ impl Observed {
 pub enum Observe {
     /// What becomes of workers. It costs a task nothing.
     Workers,
-    /// That, and what workers were at: each chunk that took at least so long. Of those that are
-    /// too short, nobody is told, so that a pool of tiny tasks is not slowed down; 1 ms is enough
-    /// for a picture. Pools of processes alone know of them.
+    /// That, each item that has failed, without metrics, and what workers were at: each chunk that
+    /// took at least so long. Of those that are too short, nobody is told, so that a pool of tiny
+    /// tasks is not slowed down; 1 ms is enough for a picture. Pools of processes alone know of
+    /// chunks.
     Chunks {
         /// Shorter ones are passed over.
         shortest: Duration,
@@ -76,6 +85,8 @@ impl Default for Hub {
         Self {
             wants_items: AtomicBool::new(false),
             shortest_chunk: AtomicU64::new(u64::MAX),
+            wants_failures: AtomicBool::new(false),
+            calls: Mutex::default(),
             state: Mutex::default(),
         }
     }
@@ -141,6 +152,39 @@ impl Tracer {
         }
     }
 
+    /// Whether somebody wants to know of failures alone.
+    #[inline]
+    pub(crate) fn wants_failures(&self) -> bool {
+        self.hub.wants_failures.load(Ordering::Relaxed)
+    }
+
+    /// Reports items that have failed to those who do not want to know of each item.
+    pub(crate) fn tell_failures(&self, events: &[Event]) {
+        let state = self.lock();
+        for observer in state.observers.iter().filter(|it| it.wants_failures()) {
+            observer.queue.push(events.iter().cloned());
+        }
+    }
+
+    /// A call of many items begins.
+    pub(crate) fn call_begins(&self, call: KnownCall) {
+        self.calls().add(call);
+    }
+
+    /// It has ended. (It need not be said, but then it is forgotten later.)
+    pub(crate) fn call_ends(&self, call: *const dyn RunningCall) {
+        self.calls().remove(call);
+    }
+
+    /// The calls of many items that have not ended, the oldest first.
+    pub(crate) fn running_calls(&self) -> Vec<KnownCall> {
+        self.calls().running()
+    }
+
+    fn calls(&self) -> MutexGuard<'_, RunningCalls> {
+        (self.hub.calls.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// From now on, this observer is told of all: first, who is up.
     pub(crate) fn observe(&self, queue: &Arc<EventQueue>, detail: Observe) {
         let mut state = self.lock();
@@ -167,6 +211,8 @@ impl Tracer {
         let shortest = state.observers.iter().map(Observed::shortest_chunk).min();
         let shortest = shortest.unwrap_or(u64::MAX);
         self.hub.shortest_chunk.store(shortest, Ordering::Relaxed);
+        let wants_failures = state.observers.iter().any(Observed::wants_failures);
+        (self.hub.wants_failures).store(wants_failures, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The name of a machine, cheap to clone: each item of a call may come with it. Nothing in it does
 /// anything to a terminal that it is shown on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Machine(Arc<str>);
 
 impl From<&str> for Machine {

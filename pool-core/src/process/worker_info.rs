@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::machine::Machine;
 
 /// A worker process of a pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WorkerInfo {
     number: u32,
     generation: u32,

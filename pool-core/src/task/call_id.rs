@@ -32,6 +32,11 @@ impl CallId {
         Self(next() << 1 | 1)
     }
 
+    /// The name that is this number.
+    pub(crate) fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The name as a number, to be sent.
     #[must_use]
     pub fn as_u64(self) -> u64 {

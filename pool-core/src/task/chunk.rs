@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::bytes::Bytes;
 use super::call_control::CallControl;
 use super::call_id::CallId;
-use super::chunk_ext::ChunkExt;
+use super::chunk_ext::{ChunkExt, call_name};
 use super::chunk_outcome::{
     Again, ChunkOutcome, CompletionSink, Outcomes, dropped, reported, settle,
 };
@@ -414,10 +414,7 @@ impl Chunk {
 
     /// What its call is called.
     pub(crate) fn call_name(&self) -> Cow<'static, str> {
-        match self.control().and_then(|it| it.name.as_ref()) {
-            Some(name) => Cow::Owned((**name).to_owned()),
-            None => Cow::Borrowed(self.entry.name()),
-        }
+        call_name(self.entry, self.ext.as_deref())
     }
 
     /// When and how the call ends, if it says so.
@@ -519,20 +516,36 @@ impl Chunk {
 
     /// Lets the items be reported to this tracer as they get their outcomes, if anybody wants to
     /// know of items, and unless they are reported to one. They are measured for that.
-    #[inline]
     pub fn trace(&mut self, tracer: &Tracer) {
+        self.trace_items(tracer);
+        if tracer.wants_failures() {
+            self.trace_failures(tracer);
+        }
+    }
+
+    /// The same for an executor that says itself which items have failed.
+    #[inline]
+    pub(crate) fn trace_items(&mut self, tracer: &Tracer) {
         if tracer.wants_items() {
             self.trace_since(tracer, sys::now_ns());
         }
+    }
+
+    /// Lets items that fail be reported to those who do not want to know of each.
+    #[cold]
+    pub(crate) fn trace_failures(&mut self, tracer: &Tracer) {
+        let (tracer, name) = (tracer.clone(), self.call_name());
+        let ext = self.ext.get_or_insert_default();
+        ext.failures_to = Some(Traced { tracer, name });
     }
 
     /// The same of a chunk that was submitted then; 0: that is not known.
     #[cold]
     pub(crate) fn trace_since(&mut self, tracer: &Tracer, submitted: u64) {
         let ext = self.ext.get_or_insert_default();
-        let is_all = ext.item_metrics.is_none();
-        if is_all {
-            ext.item_metrics = Some(ItemMetrics::since(submitted));
+        if ext.item_metrics.is_none() {
+            let item_metrics = ext.item_metrics.insert(ItemMetrics::since(submitted));
+            item_metrics.is_for_trace = true;
             self.note_encoding(&vec![0; self.count as usize]);
         }
         let name = match self.is_initializer {
@@ -543,7 +556,6 @@ impl Chunk {
             item_metrics.traced.get_or_insert_with(|| Traced {
                 tracer: tracer.clone(),
                 name,
-                is_all,
             });
         }
     }

@@ -1,5 +1,6 @@
 //! What few chunks have.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::bytes::Bytes;
@@ -9,14 +10,18 @@ use super::emissions::Emissions;
 use super::item_counts::ItemCounts;
 use super::item_metrics::ItemMetrics;
 use super::target::Target;
+use super::traced::Traced;
 use crate::broadcast::{Belongings, SharedMemory};
 use crate::observe::call_span::Origin;
 use crate::passing::{self, Outgoing};
 use crate::shm::protocol;
+use crate::worker::function::FunctionId;
 
 /// A part of a chunk that ordinary tasks are without, so that they do not pay for it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ChunkExt {
+    /// Where to report items that fail, to those who do not want to know of each item.
+    pub(crate) failures_to: Option<Traced>,
     /// Where its items are counted when they end, by an executor of the program's own.
     pub(crate) counts: Option<ItemCounts>,
     /// What is known of items that are measured.
@@ -73,6 +78,14 @@ impl Retry {
     }
 }
 
+/// What a call of this function is called.
+pub(crate) fn call_name(entry: FunctionId, ext: Option<&ChunkExt>) -> Cow<'static, str> {
+    match ext.and_then(|ext| ext.control.as_ref()?.name.as_ref()) {
+        Some(name) => Cow::Owned((**name).to_owned()),
+        None => Cow::Borrowed(entry.name()),
+    }
+}
+
 impl ChunkExt {
     /// What handles in outcomes may mean.
     pub(crate) fn into_belongings(self) -> Belongings {
@@ -107,6 +120,7 @@ impl ChunkExt {
             descriptors.push((place - at, descriptor));
         }
         Self {
+            failures_to: self.failures_to.clone(),
             counts: self.counts.clone(),
             item_metrics,
             attachments,

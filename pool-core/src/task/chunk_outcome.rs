@@ -177,6 +177,19 @@ impl ChunkOutcome {
         traced.tracer.tell_all(events);
     }
 
+    #[cold]
+    fn tell_failures(&self, traced: &Traced) {
+        let now = sys::now_ns();
+        let mut events = Vec::new();
+        self.visit(self.first, |index, outcome| {
+            if let Err(error) = outcome {
+                let unknown = ItemMetrics::default();
+                events.push(unknown.event(traced.name.clone(), 0, index, Some(error), now));
+            }
+        });
+        traced.tracer.tell_failures(&events);
+    }
+
     /// Closes what stood in the items. To be called without a lock: it may take its time.
     pub(crate) fn close_descriptors(&mut self) {
         if let Some(ext) = &mut self.ext {
@@ -196,11 +209,15 @@ impl ChunkOutcome {
         let item_metrics = self.ext.as_mut().and_then(|it| it.item_metrics.as_mut());
         if let Some(traced) = item_metrics.and_then(|it| it.traced.take()) {
             self.trace_to(&traced);
-            if traced.is_all
-                && let Some(ext) = &mut self.ext
-            {
-                ext.item_metrics = None;
+            if let Some(ext) = &mut self.ext {
+                ext.item_metrics.take_if(|it| it.is_for_trace);
             }
+        }
+        let failures_to = self.ext.as_mut().and_then(|it| it.failures_to.take());
+        if let Some(traced) = failures_to
+            && self.without_value() > 0
+        {
+            self.tell_failures(&traced);
         }
     }
 
@@ -492,6 +509,16 @@ impl Outcomes {
         }
         let errors = vec![error];
         Self::Many(Box::new(Records { bytes, errors }))
+    }
+
+    /// Whether an item has failed, as far as can be seen without decoding any.
+    #[inline]
+    pub(crate) fn has_errors(&self) -> bool {
+        match self {
+            Self::One(outcome) => !matches!(outcome, Some(Ok(_))),
+            Self::Many(many) => !many.errors.is_empty(),
+            Self::All(_) => true,
+        }
     }
 
     pub(crate) fn push_value(&mut self, bytes: &[u8]) {

@@ -388,6 +388,7 @@ impl Completion {
         let from = first - self.first;
         match &self.ext {
             Some(ext) => Some(Box::new(ChunkExt {
+                failures_to: ext.failures_to.clone(),
                 counts: ext.counts.clone(),
                 item_metrics: ext
                     .item_metrics

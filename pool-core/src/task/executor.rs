@@ -12,7 +12,7 @@ use super::open_input::OpenInput;
 use super::parking::park_until;
 use crate::error::build_error::{JoinError, ResizeError};
 use crate::observe::call_span::Origin;
-use crate::observe::dump::Dump;
+use crate::observe::dump::{Dump, WorkerDump};
 use crate::observe::stats::Stats;
 use crate::observe::tracer::Tracer;
 
@@ -288,6 +288,12 @@ pub trait Executor: Send + Sync {
     /// What every worker is doing right now; of none, where there are no workers.
     fn dump(&self) -> Dump {
         Dump::default()
+    }
+
+    /// The same of each worker, as far as is known without asking it: no stacks, and not what the
+    /// kernel says. It may be asked several times a second.
+    fn activity(&self) -> Vec<WorkerDump> {
+        Vec::new()
     }
 
     /// Where it reports what happens.

@@ -25,6 +25,8 @@ pub(crate) struct ItemMetrics {
     runs: Vec<Run>,
     /// Where to report them, if they are traced.
     pub(crate) traced: Option<Traced>,
+    /// They are measured for that alone.
+    pub(crate) is_for_trace: bool,
 }
 
 /// What was noted of an item when it was encoded.
@@ -105,6 +107,7 @@ impl ItemMetrics {
             pending: None,
             runs: Vec::new(),
             traced: self.traced.clone(),
+            is_for_trace: self.is_for_trace,
         }
     }
 
@@ -119,6 +122,7 @@ impl ItemMetrics {
             pending: None,
             runs,
             traced: self.traced.clone(),
+            is_for_trace: self.is_for_trace,
         }
     }
 

@@ -10,6 +10,4 @@ pub(crate) struct Traced {
     pub(crate) tracer: Tracer,
     /// What its call is called.
     pub(crate) name: Cow<'static, str>,
-    /// Nobody else wants to know.
-    pub(crate) is_all: bool,
 }

@@ -213,6 +213,7 @@ impl<F, M> Call<F, M> {
             }
         }
         let total = items.count + failed.len();
+        collector.announce(&*self.executor, site.name(), (total, Some(total)));
         collector.expect(total);
         let workers = self.executor.processes();
         let mut rest = &items.bytes[..];

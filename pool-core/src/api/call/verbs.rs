@@ -53,6 +53,7 @@ impl<F> Call<F> {
         match self.prepare_for_each::<A, R>(argument) {
             Ok((site, items, attachments)) => {
                 let workers = self.executor.processes();
+                collector.announce(&*self.executor, site.name(), (workers, Some(workers)));
                 collector.expect(workers);
                 for nth in 0..workers {
                     let mut chunk = site.chunk(nth, 1, items.clone(), false, collector.clone());

@@ -1,5 +1,6 @@
 //! Where the outcomes of a call arrive.
 
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
@@ -7,9 +8,11 @@ use super::watch::Watch;
 use crate::api::progress::Progress;
 use crate::codec;
 use crate::error::task_error::TaskError;
+use crate::observe::running_calls::{CallProgress, KnownCall, RunningCall};
 use crate::panic::catch::catch_and_discard;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
+use crate::sys;
 use crate::task::bytes::Bytes;
 use crate::task::call_id::CallId;
 use crate::task::chunk_outcome::{ChunkOutcome, CompletionSink};
@@ -317,6 +320,11 @@ struct CollectorState {
     parts: Vec<Arc<ChunkOutcome>>,
     /// Items that have been submitted and whose outcome is not there.
     missing: usize,
+    /// Items whose outcome is there, and those of them that have failed.
+    ended: u64,
+    failed: u64,
+    /// How many there will be in all, if that is known.
+    total: Option<usize>,
     /// More may be submitted at any time.
     is_open: bool,
     /// The thread that takes the outcomes as they come: there is one at most.
@@ -340,6 +348,33 @@ impl Collector {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets those who observe the pool see how far it is. `size` is what the input says of its.
+    pub(crate) fn announce(
+        self: &Arc<Self>,
+        executor: &dyn Executor,
+        name: Cow<'static, str>,
+        size: (usize, Option<usize>),
+    ) {
+        // A pool that cannot be observed is not.
+        let Ok(tracer) = executor.tracer() else {
+            return;
+        };
+        self.lock().total = size.1.filter(|high| *high == size.0);
+        let weak = Arc::downgrade(self);
+        tracer.call_begins(KnownCall {
+            name,
+            begun: sys::now_ns(),
+            call: weak,
+        });
+    }
+
+    /// Nobody has it any more who could wait for results.
+    pub(crate) fn leave(&self, executor: &dyn Executor) {
+        if let Ok(tracer) = executor.tracer() {
+            tracer.call_ends(&raw const *self as *const dyn RunningCall);
+        }
+    }
+
     /// Shows on `progress` how far it is; what may draw is run by `executor`.
     pub(crate) fn watch(&mut self, executor: Arc<dyn Executor>, progress: Progress) {
         self.watch = Some(Box::new(Watch::new(executor, progress)));
@@ -351,6 +386,11 @@ impl Collector {
         if let Some(watch) = &self.watch {
             watch.begin(items);
         }
+    }
+
+    /// Its input has ended, and has given so many items.
+    pub(crate) fn end_known(&self, items: usize) {
+        self.lock().total = Some(items);
     }
 
     /// More will be submitted, nobody knows when.
@@ -415,8 +455,11 @@ impl CompletionSink for Collector {
         if let Some(watch) = &self.watch {
             watch.add(&part);
         }
+        let failed = part.failures() as u64;
         let mut state = self.lock();
         state.missing = state.missing.saturating_sub(part.count as usize);
+        state.ended += u64::from(part.count);
+        state.failed += failed;
         state.parts.push(Arc::new(part));
         let taker = state.taker.take();
         let mut waiters = Waiters::default();
@@ -440,6 +483,26 @@ impl CompletionSink for Collector {
 
     fn is_abandoned(&self) -> bool {
         self.is_abandoned.load(Ordering::Relaxed)
+    }
+}
+
+impl RunningCall for Collector {
+    fn progress(&self) -> CallProgress {
+        let state = self.lock();
+        let total = state.total.map(|total| total as u64);
+        let is_left = self.is_abandoned() && state.missing == 0;
+        CallProgress {
+            number: self.call.as_u64(),
+            total,
+            submitted: state.ended + state.missing as u64,
+            ended: state.ended,
+            failed: state.failed,
+            is_over: is_left || total.is_some_and(|total| total <= state.ended),
+        }
+    }
+
+    fn abandon(&self) {
+        ResultCell::abandon(self);
     }
 }
 

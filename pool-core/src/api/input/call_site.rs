@@ -1,11 +1,12 @@
 //! A call, as those who make chunks of its input know it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::api::retry::{RetryPolicy, RetrySink};
 use crate::task::bytes::Bytes;
 use crate::task::chunk::Chunk;
-use crate::task::chunk_ext::ChunkExt;
+use crate::task::chunk_ext::{ChunkExt, call_name};
 use crate::task::chunk_outcome::CompletionSink;
 use crate::task::encode::Items;
 use crate::task::options::ValidatedOptions;
@@ -28,6 +29,11 @@ impl CallSite {
             is_timed: self.options.is_measured,
             ..Items::default()
         }
+    }
+
+    /// What the call is called.
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        call_name(self.entry, self.ext.as_deref())
     }
 
     /// A chunk of this call.

@@ -312,6 +312,8 @@ pub struct InputFeeder<I: Iterator> {
     /// those.
     is_eager: bool,
     progress: Progress,
+    /// Those who observe the pool can see how far it is.
+    is_announced: bool,
     /// How what is under way ends with it.
     end: Cancel,
 }
@@ -328,7 +330,8 @@ where
         progress: Progress,
     ) -> Self {
         let collector = Arc::new(Collector::default());
-        Self {
+        let runs_here = executor.runs_in_caller();
+        let mut it = Self {
             flow: Flow::new(&call.options, &*executor),
             pusher: Pusher::new(&executor, call, input, collector.clone()),
             executor,
@@ -338,8 +341,14 @@ where
             is_exhausted: false,
             is_eager: false,
             progress,
+            is_announced: false,
             end: Cancel::Cooperative,
+        };
+        if runs_here {
+            // It never waits for what others do.
+            it.announce();
         }
+        it
     }
 
     /// The same, from where another thread has not begun.
@@ -359,6 +368,7 @@ where
             is_exhausted: false,
             is_eager: false,
             progress,
+            is_announced: true,
             end: Cancel::Cooperative,
         }
     }
@@ -400,7 +410,10 @@ where
                 self.pusher.finish();
                 match end {
                     End::Panicked(panic) => self.panic = Some(panic),
-                    End::Exhausted | End::Unwanted => self.progress.end_known(self.flow.taken),
+                    End::Exhausted | End::Unwanted => {
+                        self.progress.end_known(self.flow.taken);
+                        self.collector.end_known(self.flow.taken);
+                    }
                 }
                 return true;
             }
@@ -409,6 +422,21 @@ where
             }
         }
         true
+    }
+
+    /// Called when there is nothing to do but to wait: the workers have something to do meanwhile.
+    fn announce(&mut self) {
+        if std::mem::replace(&mut self.is_announced, true) {
+            return;
+        }
+        let (low, high) = self.pusher.size_hint();
+        let taken = self.flow.taken;
+        let size = (
+            low.saturating_add(taken),
+            high.and_then(|high| high.checked_add(taken)),
+        );
+        let name = self.pusher.open().name();
+        self.collector.announce(&*self.executor, name, size);
     }
 
     /// The outcomes that are there, none of them when all are done; `None`: they must be waited
@@ -453,6 +481,7 @@ where
                 return parts;
             }
             if self.flow.taken > self.flow.back {
+                self.announce();
                 let collector = &self.collector;
                 self.executor
                     .wait_until(&mut |waker| collector.poll_any(waker), None);
@@ -481,6 +510,7 @@ where
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            self.announce();
             if self.flow.taken > self.flow.back && !self.collector.poll_any(Some(context.waker())) {
                 return Poll::Pending;
             }
@@ -533,6 +563,9 @@ where
 impl<I: Iterator> Drop for InputFeeder<I> {
     fn drop(&mut self) {
         self.progress.abandon();
+        if self.is_announced {
+            self.collector.leave(&*self.executor);
+        }
         if self.has_begun && !self.is_exhausted {
             self.executor.unwatch_input(&**self.pusher.filler.open());
         }

@@ -292,6 +292,7 @@ impl Fed {
         let flow = Flow::new(&call.options, &*executor);
         let has_buffer = call.options.buffer.is_some();
         let hint = input.size_hint();
+        collector.announce(&*executor, call.name(), hint);
         let tap = Arc::new(Tap {
             state: Mutex::new(TapState {
                 flow,
@@ -402,6 +403,7 @@ impl Fed {
             reader.watch(false);
             if matches!(end, End::Exhausted) {
                 self.progress.end_known(taken);
+                self.collector.end_known(taken);
             }
             self.feeder = Feeder::Gone;
             catch_and_discard(|| drop(reader));
@@ -655,6 +657,7 @@ where
     let taken = pusher.taken();
     if matches!(end, End::Exhausted) {
         progress.end_known(taken);
+        collector.end_known(taken);
     }
     // Before anybody hears of the end.
     catch_and_discard(|| drop(pusher));

@@ -7,6 +7,7 @@
 //! which is rare, therefore executes both sides' by `membarrier`. Where a kernel or sandbox has
 //! none, the filling thread executes a fence for each item.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -73,6 +74,11 @@ impl OpenChunk {
             starter: OnceLock::new(),
             state: Mutex::new(State::default()),
         }
+    }
+
+    /// What its call is called.
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        self.call.name()
     }
 
     /// Filling thread: whether what it has put in is wanted now.

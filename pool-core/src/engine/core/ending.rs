@@ -1,7 +1,6 @@
 //! The end of a pool: closed, or given up.
 
 use super::Core;
-use crate::engine::work::Delivery;
 use crate::engine::worker_process::Process;
 use crate::engine::worker_slot::Killed;
 use crate::error::build_error::BuildError;
@@ -46,7 +45,8 @@ impl Core {
             let was_retiring = self.scheduler.is_retiring(slot);
             let salvaged = self.scheduler.down(slot, begun);
             for done in salvaged.finished {
-                self.notify.deliver(Delivery::new(done, 0));
+                let delivery = self.notify.delivery(done, 0);
+                self.notify.deliver(delivery);
             }
             let requeued: Vec<Chunk> = self.scheduler.drain_queue().collect();
             for chunk in salvaged.lost.into_iter().chain(requeued) {

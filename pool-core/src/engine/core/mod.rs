@@ -359,7 +359,7 @@ impl Core {
             }
             self.lifecycle.chunk_finished();
             #[allow(unused_mut, reason = "events alone have origins")]
-            let mut delivery = Delivery::new(done, took_ns);
+            let mut delivery = self.notify.delivery(done, took_ns);
             #[cfg(feature = "tracing")]
             if let Some(delivery) = &mut delivery {
                 self.await_events(slot, delivery);

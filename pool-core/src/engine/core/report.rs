@@ -17,9 +17,8 @@ impl Core {
     /// lock.
     pub(in crate::engine) fn stats(&self) -> Stats {
         let mut stats = self.notify.stats();
-        let queue = self.scheduler.queued();
-        stats.queued = queue.map(|chunk| u64::from(chunk.count)).sum();
         stats.running = self.scheduler.running() + self.notify.deciding();
+        stats.queued = self.queued(&stats);
         stats.workers_terminating = self.terminating.len() as u64;
         let now = sys::now_ns();
         for (id, slot) in self.slots.iter() {
@@ -47,9 +46,18 @@ impl Core {
                 items: slot.tally().items,
                 queued: self.scheduler.open_in(id),
                 rss: None,
+                cpu: None,
             });
         }
         stats
+    }
+
+    /// How many items wait: those that have neither ended nor are with a worker. The queue may be
+    /// long, so it is not walked; and some are in none, since their worker is just being buried.
+    fn queued(&self, stats: &Stats) -> u64 {
+        let ended = stats.succeeded + stats.failed;
+        let running = self.scheduler.running() + self.notify.deciding();
+        stats.submitted.saturating_sub(ended + running)
     }
 
     /// Since when a slot's worker is at its current chunk, by its own word, in nanoseconds.
@@ -66,7 +74,7 @@ impl Core {
     /// lock.
     pub(in crate::engine) fn dump(&self) -> (Dump, Vec<Option<Arc<Region>>>) {
         let mut dump = Dump {
-            queued: self.scheduler.queued().map(|it| u64::from(it.count)).sum(),
+            queued: self.queued(&self.notify.stats()),
             ..Dump::default()
         };
         let mut regions = Vec::new();

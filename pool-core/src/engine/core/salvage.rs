@@ -10,7 +10,6 @@ use crate::engine::death::Death;
 use crate::engine::parent_channel::ParentChannel;
 use crate::engine::peer::Peer;
 use crate::engine::slot_id::SlotId;
-use crate::engine::work::Delivery;
 use crate::engine::worker_slot::{Killed, Setup};
 use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::panic::report::PanicReport;
@@ -56,7 +55,8 @@ impl Core {
         let begun = self.begun_at_death(slot, begun);
         let salvaged = self.scheduler.down(slot, begun);
         for done in salvaged.finished {
-            self.notify.deliver(Delivery::new(done, 0));
+            let delivery = self.notify.delivery(done, 0);
+            self.notify.deliver(delivery);
         }
         if self.end.has_ended() {
             return;

@@ -1,4 +1,4 @@
-//! Traces: what every worker did, as a file for Chrome, Perfetto and `cargo xtask timeline`.
+//! Traces: what every worker did, as a file for Chrome, Perfetto and `procpool timeline`.
 
 mod event;
 

@@ -33,4 +33,4 @@ pub use process::{change_environment, leave};
 pub(crate) use random::{random_id, random_seed};
 #[cfg(feature = "sandbox")]
 pub(crate) use resident::keep_status;
-pub(crate) use resident::{memory_counts_from_here, peak_rss, rss};
+pub(crate) use resident::{cpu_time, memory_counts_from_here, peak_rss, rss};

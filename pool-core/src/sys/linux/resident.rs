@@ -1,4 +1,4 @@
-//! How much memory a process has resident.
+//! How much memory a process has resident, and how much processor time it has taken.
 
 use std::fs::File;
 #[cfg(feature = "sandbox")]
@@ -6,8 +6,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 
 use super::process::in_proc;
 
@@ -40,6 +43,12 @@ pub(crate) fn rss(pid: u32) -> Option<u64> {
     let statm = std::fs::read_to_string(in_proc(pid)? + "/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
+}
+
+/// How much processor time a process has taken, with all its threads.
+pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
+    clock.now().ok().map(Duration::from)
 }
 
 /// What of this process is asked for when nothing can be opened any more: its status.
