@@ -194,7 +194,7 @@ impl Options {
         let folder = self.folder()?;
         fs::create_dir_all(&folder)?;
         let json = file::text(report)?;
-        let page = html::page(report)?;
+        let page = html::page(report);
         fs::write(folder.join("compare.json"), &json)?;
         fs::write(folder.join("compare.html"), page)?;
         println!(

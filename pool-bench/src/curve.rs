@@ -50,6 +50,12 @@ impl Axis {
             Self::Resident => "resident memory of the program, bytes",
         }
     }
+
+    /// Whether its sizes are bytes.
+    #[must_use]
+    pub fn is_bytes(self) -> bool {
+        matches!(self, Self::Bytes | Self::Resident)
+    }
 }
 
 const KIB: u64 = 1 << 10;

@@ -2,6 +2,13 @@
 
 use crate::workload::Unit;
 
+const BYTES: &[(&str, f64)] = &[
+    ("B", 1024.0),
+    ("KiB", 1024.0),
+    ("MiB", 1024.0),
+    ("GiB", 1e9),
+];
+
 /// A value with its unit, in three digits.
 #[must_use]
 pub fn value(unit: Unit, value: f64) -> String {
@@ -10,15 +17,7 @@ pub fn value(unit: Unit, value: f64) -> String {
             value * 1e9,
             &[("ns", 1e3), ("µs", 1e3), ("ms", 1e3), ("s", 1e9)],
         ),
-        Unit::Bytes => scaled(
-            value,
-            &[
-                ("B", 1024.0),
-                ("KiB", 1024.0),
-                ("MiB", 1024.0),
-                ("GiB", 1e9),
-            ],
-        ),
+        Unit::Bytes => scaled(value, BYTES),
         Unit::Count => format!("{value}"),
     }
 }
@@ -27,15 +26,7 @@ pub fn value(unit: Unit, value: f64) -> String {
 #[must_use]
 pub fn size(bytes: bool, value: u64) -> String {
     if bytes {
-        return scaled(
-            value as f64,
-            &[
-                ("B", 1024.0),
-                ("KiB", 1024.0),
-                ("MiB", 1024.0),
-                ("GiB", 1e9),
-            ],
-        );
+        return scaled(value as f64, BYTES);
     }
     let mut text = value.to_string();
     let mut place = text.len();
@@ -67,7 +58,8 @@ fn scaled(mut value: f64, units: &[(&str, f64)]) -> String {
         (name, limit) = *next;
     }
     let text = match value.abs() {
-        x if x >= 99.95 || x == x.trunc() => format!("{value:.0}"),
+        // A computed tick is whole but for its last digits.
+        x if x >= 99.95 || (x - x.round()).abs() < 1e-9 => format!("{value:.0}"),
         x if x >= 9.995 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     };
@@ -86,6 +78,7 @@ mod tests {
         assert_eq!(seconds(999.9e-9), "1.00 µs");
         assert_eq!(seconds(12.34e-3), "12.3 ms");
         assert_eq!(seconds(123.0), "123 s");
+        assert_eq!(seconds(3.0 * 2e-6), "6 µs");
         assert_eq!(value(Unit::Bytes, 524_288.0), "512 KiB");
         assert_eq!(value(Unit::Count, 0.0), "0");
     }

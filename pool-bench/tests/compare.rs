@@ -74,6 +74,7 @@ fn a_run_leaves_its_numbers_a_page_and_a_baseline() {
     ] {
         assert!(page.contains(part), "no {part} in the page");
     }
+    let page = page.replace("href=\"#", "");
     for outside in ["src=", "href=", "url("] {
         assert!(
             !page.contains(outside),

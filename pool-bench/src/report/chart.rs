@@ -1,269 +1,180 @@
-//! Charts as SVG that takes the colour of the page's text, so that it is readable on dark and on
-//! light.
+//! Charts that fit the width of the page: their text is the page's own and never scaled, and lines
+//! and bars stand at percentages.
 
-use anyhow::{Result, anyhow};
-use plotters::chart::{ChartBuilder, LabelAreaPosition};
-use plotters::coord::combinators::IntoLogRange;
-use plotters::drawing::{DrawingAreaErrorKind, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Rectangle, Text};
-use plotters::prelude::SVGBackend;
-use plotters::series::LineSeries;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, IntoFont, RGBColor, ShapeStyle, TextStyle};
-
+use super::axis::ValueAxis;
+use super::html::escape;
+use super::table::{names, sizes};
 use crate::contender::Role;
-use crate::curve::{Axis, Curve};
+use crate::curve::Curve;
 use crate::format::{size, value};
 use crate::record::Record;
 use crate::workload::Unit;
 
-/// Stands for the colour of the page's text.
-const INK: RGBColor = RGBColor(1, 2, 3);
-const WIDTH: u32 = 860;
-
 /// The colours of those that have one of their own; all can be told apart on dark and on light.
-const NAMED: &[(&str, RGBColor)] = &[
-    ("ForkPool", RGBColor(37, 119, 227)),
-    ("SpawnPool", RGBColor(23, 162, 124)),
-    ("SerialPool", RGBColor(120, 170, 210)),
-    ("procspawn", RGBColor(219, 68, 55)),
-    ("mp.Pool fork", RGBColor(240, 140, 30)),
-    ("mp.Pool spawn", RGBColor(200, 160, 40)),
-    ("ProcessPoolExecutor", RGBColor(186, 85, 190)),
-    ("rayon", RGBColor(130, 110, 220)),
-    ("sequential", RGBColor(150, 130, 110)),
-    ("floor: raw forks", RGBColor(110, 110, 110)),
-    ("floor: raw re-execs", RGBColor(160, 160, 160)),
-    ("floor: one re-exec, wait", RGBColor(160, 160, 160)),
+const NAMED: &[(&str, &str)] = &[
+    ("ForkPool", "#2577e3"),
+    ("SpawnPool", "#17a27c"),
+    ("SerialPool", "#78aad2"),
+    ("procspawn", "#db4437"),
+    ("mp.Pool fork", "#f08c1e"),
+    ("mp.Pool spawn", "#c8a028"),
+    ("ProcessPoolExecutor", "#ba55be"),
+    ("rayon", "#826edc"),
+    ("sequential", "#96826e"),
+    ("floor: raw forks", "#6e6e6e"),
+    ("floor: raw re-execs", "#a0a0a0"),
+    ("floor: one re-exec, wait", "#a0a0a0"),
 ];
 
+/// So many letters have room in a line of labels on a narrow page, distances included.
+const NARROW_LETTERS: usize = 48;
+
 /// Whose bar or line has which colour.
-#[must_use]
-pub fn color(name: &str, role: Role) -> RGBColor {
+fn color(name: &str, role: Role) -> &'static str {
     let named = NAMED.iter().find(|row| row.0 == name);
     named.map_or_else(
         || match role {
-            Role::Floor => RGBColor(120, 120, 120),
-            _ => RGBColor(214, 120, 90),
+            Role::Floor => "#787878",
+            _ => "#d6785a",
         },
         |row| row.1,
     )
 }
 
-/// A bar for each contender of one workload, on a logarithmic axis where they are far apart.
-///
-/// # Errors
-/// When the chart cannot be drawn.
-pub fn bars(rows: &[&Record]) -> Result<String> {
-    let height = 24 * rows.len() as u32 + 44;
-    let medians = || rows.iter().map(|row| row.summary.median);
-    let largest = medians().fold(0.0, f64::max);
-    let smallest = medians()
-        .filter(|&median| median > 0.0)
-        .fold(largest, f64::min);
-    if largest <= 0.0 {
-        return Ok(String::new());
-    }
-    let unit = rows.first().map_or(Unit::Seconds, |row| row.unit);
-    // The axis has round numbers of this.
-    let step = match unit {
-        Unit::Bytes => binary_unit(largest),
-        Unit::Seconds | Unit::Count => 1.0,
+/// Its name in the style sheet.
+pub(super) fn class(role: Role) -> &'static str {
+    if role == Role::Ours { "ours" } else { "other" }
+}
+
+/// A bar for each of them, on a logarithmic axis where they are far apart. Names and values have
+/// places of their own, so that no bar is in their way, however long.
+#[must_use]
+pub fn bars(rows: &[&Record]) -> String {
+    let Some(unit) = rows.first().map(|row| row.unit) else {
+        return String::new();
     };
-    let show = |x: &f64| value(unit, *x * step);
-    let (largest, smallest) = (largest / step, smallest / step);
+    let axis = bars_axis(unit, rows);
+    let mut text = "<div class=\"bars\">\n".to_owned();
+    if let Some(axis) = &axis {
+        text += "<div class=\"ticks\">";
+        for tick in axis.ticks() {
+            let (place, shown) = (axis.place(tick), value(unit, tick));
+            text += &format!("<span style=\"left:{place:.2}%\"><em>{shown}</em></span>");
+        }
+        text += "</div>\n";
+    }
+    for row in rows {
+        let summary = &row.summary;
+        let place = |x: f64| axis.as_ref().map_or(0.0, |axis| axis.place(x));
+        let (lower, upper) = (place(summary.lower), place(summary.upper));
+        text += &format!(
+            "<div class=\"bar {}\"><span class=\"name\">{}</span>\
+             <span class=\"value\">{}</span><span class=\"track\">\
+             <i style=\"width:{:.2}%;background:{}\"></i>\
+             <b style=\"left:{lower:.2}%;width:{:.2}%\"></b></span></div>\n",
+            class(row.role),
+            escape(&row.contender),
+            value(unit, summary.median),
+            place(summary.median),
+            color(&row.contender, row.role),
+            upper - lower,
+        );
+    }
+    text + "</div>\n"
+}
+
+/// `None`: all are 0.
+fn bars_axis(unit: Unit, rows: &[&Record]) -> Option<ValueAxis> {
+    let (smallest, largest) = range(rows)?;
     // Whiskers are inside, but for those that would make all bars small.
-    let whiskers = rows.iter().map(|row| row.summary.upper / step);
+    let whiskers = rows.iter().map(|row| row.summary.upper);
     let last = whiskers.fold(largest, f64::max).min(largest * 2.0);
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
-        let mut builder = ChartBuilder::on(&root);
-        builder
-            .margin(6)
-            .margin_right(90)
-            .set_label_area_size(LabelAreaPosition::Left, 270)
-            .set_label_area_size(LabelAreaPosition::Bottom, 26);
-        let count = rows.len() as f64;
-        let is_wide = largest / smallest > 20.0;
-        let draw = |place: &dyn Fn(f64, f64) -> (i32, i32), least: f64| -> Result<()> {
-            for (row, record) in rows.iter().enumerate() {
-                let top = count - row as f64;
-                let median = record.summary.median / step;
-                let fill = color(&record.contender, record.role);
-                let end = place(median.max(least), top - 0.5);
-                let corners = [
-                    place(least, top - 0.16),
-                    place(median.max(least), top - 0.84),
-                ];
-                root.draw(&Rectangle::new(corners, fill.filled()))
-                    .map_err(broken)?;
-                // From quartile to quartile.
-                let (lower, upper) = (record.summary.lower, record.summary.upper);
-                let inside = |x: f64| (x / step).max(least).min(last);
-                let whisker = [lower, upper].map(|x| place(inside(x), top - 0.5));
-                let line = PathElement::new(whisker, INK.mix(0.8).stroke_width(1));
-                root.draw(&line).map_err(broken)?;
-                let after = whisker[1].0.max(end.0) + 6;
-                let text = label(16, HPos::Left);
-                root.draw(&Text::new(show(&median), (after, end.1), text))
-                    .map_err(broken)?;
-                let name = record.contender.clone();
-                let before = (place(least, top).0 - 8, end.1);
-                root.draw(&Text::new(name, before, label(16, HPos::Right)))
-                    .map_err(broken)?;
-            }
-            Ok(())
-        };
-        if is_wide {
-            let least = smallest / 2.0;
-            let range = (least..last * 1.3).log_scale();
-            let mut chart = builder
-                .build_cartesian_2d(range, 0.0..count)
-                .map_err(broken)?;
-            mesh(chart.configure_mesh().disable_y_mesh(), &show).map_err(broken)?;
-            draw(&|x, y| chart.backend_coord(&(x, y)), least)?;
-        } else {
-            let range = 0.0..last * 1.1;
-            let mut chart = builder
-                .build_cartesian_2d(range, 0.0..count)
-                .map_err(broken)?;
-            mesh(chart.configure_mesh().disable_y_mesh(), &show).map_err(broken)?;
-            draw(&|x, y| chart.backend_coord(&(x, y)), 0.0)?;
-        }
-        root.present().map_err(broken)?;
-    }
-    Ok(in_ink(svg))
+    Some(if largest / smallest > 20.0 {
+        ValueAxis::log(unit, smallest / 2.0, last * 1.05)
+    } else {
+        ValueAxis::linear(unit, last * 1.05)
+    })
 }
 
-/// The largest of bytes, KiB, MiB and GiB of which this is one or more.
-fn binary_unit(bytes: f64) -> f64 {
-    let units = [1 << 30, 1 << 20, 1 << 10].map(f64::from);
-    units.into_iter().find(|&unit| bytes >= unit).unwrap_or(1.0)
-}
-
-/// A line for each contender of one curve. The sizes stand at equal distances, whatever they are.
-///
-/// # Errors
-/// When the chart cannot be drawn.
-pub fn lines(curve: &Curve, points: &[&Record]) -> Result<String> {
-    let mut sizes: Vec<u64> = points.iter().filter_map(|point| point.size).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
-    let medians = || points.iter().map(|point| point.summary.median);
-    let largest = medians().fold(0.0, f64::max);
-    let smallest = medians()
+/// The smallest and the largest median above 0.
+fn range(records: &[&Record]) -> Option<(f64, f64)> {
+    let medians = records.iter().map(|record| record.summary.median);
+    medians
         .filter(|&median| median > 0.0)
-        .fold(largest, f64::min);
-    if sizes.len() < 2 || largest <= 0.0 {
-        return Ok(String::new());
+        .fold(None, |range, x| {
+            let (smallest, largest) = range.unwrap_or((x, x));
+            Some((x.min(smallest), x.max(largest)))
+        })
+}
+
+/// A line for each contender of one curve, and whose it is. The sizes stand at equal distances,
+/// whatever they are. Of one size there are bars.
+#[must_use]
+pub fn lines(curve: &Curve, points: &[&Record]) -> String {
+    let sizes = sizes(points);
+    let (2.., Some((smallest, largest))) = (sizes.len(), range(points)) else {
+        return bars(points);
+    };
+    let axis = ValueAxis::log_around(curve.unit, smallest, largest);
+    let last = sizes.len() - 1;
+    let across = |at: usize| 100.0 * at as f64 / last as f64;
+    let mut text = "<div class=\"lines\">".to_owned();
+    for tick in axis.ticks() {
+        let (place, shown) = (axis.place(tick), value(curve.unit, tick));
+        text += &format!("<span class=\"y\" style=\"bottom:{place:.2}%\"><em>{shown}</em></span>");
     }
-    let bytes = matches!(curve.axis, Axis::Bytes | Axis::Resident);
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, (WIDTH, 400)).into_drawing_area();
-        let across = 0..sizes.len() as i32 - 1;
-        let up = (smallest / 1.6..largest * 1.6).log_scale();
-        let mut chart = ChartBuilder::on(&root)
-            .margin(10)
-            .margin_right(40)
-            .set_label_area_size(LabelAreaPosition::Left, 70)
-            .set_label_area_size(LabelAreaPosition::Bottom, 46)
-            .build_cartesian_2d(across, up)
-            .map_err(broken)?;
-        let show_size = |place: &i32| {
-            let at = usize::try_from(*place).ok();
-            at.and_then(|at| sizes.get(at))
-                .map_or_else(String::new, |&at| size(bytes, at))
+    let labels = sizes
+        .iter()
+        .map(|&shown| size(curve.axis.is_bytes(), shown));
+    let labels: Vec<String> = labels.collect();
+    let longest = labels.iter().map(String::len).max().unwrap_or_default();
+    let every = (labels.len() * longest).div_ceil(NARROW_LETTERS);
+    for (at, shown) in labels.iter().enumerate() {
+        let class = if (last - at).is_multiple_of(every) {
+            "x"
+        } else {
+            "x wide"
         };
-        chart
-            .configure_mesh()
-            .x_labels(sizes.len())
-            .x_label_formatter(&show_size)
-            .y_label_formatter(&|y| value(curve.unit, *y))
-            .x_desc(curve.axis.label())
-            .axis_desc_style(label(16, HPos::Center))
-            .label_style(label(15, HPos::Center))
-            .axis_style(INK.mix(0.5))
-            .bold_line_style(INK.mix(0.16))
-            .light_line_style(INK.mix(0.05))
-            .draw()
-            .map_err(broken)?;
-        for name in super::table::names(points) {
-            let mut line: Vec<&&Record> = points
-                .iter()
-                .filter(|point| point.contender == name)
-                .collect();
-            line.sort_by_key(|point| point.size);
-            let place = |point: &Record| {
-                let at = sizes.iter().position(|&size| Some(size) == point.size);
-                (at.unwrap_or_default() as i32, point.summary.median)
-            };
-            let role = line.first().map_or(Role::Ours, |point| point.role);
-            let stroke = ShapeStyle {
-                color: color(name, role).to_rgba(),
-                filled: true,
-                stroke_width: if role == Role::Ours { 3 } else { 2 },
-            };
-            let places = || line.iter().map(|point| place(point));
-            chart
-                .draw_series(LineSeries::new(places(), stroke))
-                .map_err(broken)?;
-            chart
-                .draw_series(places().map(|place| Circle::new(place, 3, stroke)))
-                .map_err(broken)?;
-        }
-        root.present().map_err(broken)?;
+        let place = across(at);
+        text +=
+            &format!("<span class=\"{class}\" style=\"left:{place:.2}%\"><em>{shown}</em></span>");
     }
-    Ok(in_ink(svg))
-}
-
-fn mesh<'a, 'b, X, Y, DB>(
-    style: &mut plotters::chart::MeshStyle<'a, 'b, X, Y, DB>,
-    show: &'b dyn Fn(&f64) -> String,
-) -> std::result::Result<(), DrawingAreaErrorKind<DB::ErrorType>>
-where
-    X: plotters::coord::ranged1d::Ranged<ValueType = f64>
-        + plotters::coord::ranged1d::ValueFormatter<f64>,
-    Y: plotters::coord::ranged1d::Ranged<ValueType = f64>
-        + plotters::coord::ranged1d::ValueFormatter<f64>,
-    DB: plotters::backend::DrawingBackend,
-{
-    style
-        .disable_y_axis()
-        .y_labels(0)
-        .x_labels(8)
-        .x_label_formatter(show)
-        .label_style(label(15, HPos::Center))
-        .axis_style(INK.mix(0.5))
-        .bold_line_style(INK.mix(0.16))
-        .light_line_style(INK.mix(0.05))
-        .draw()
-}
-
-/// plotters counts the height of a line; the letters are four fifths of it.
-fn label(size: i32, across: HPos) -> TextStyle<'static> {
-    let style = ("sans-serif", size).into_font().color(&INK);
-    style.pos(Pos::new(across, VPos::Center))
-}
-
-/// Takes the page's text colour, and the page's width.
-fn in_ink(svg: String) -> String {
-    let svg = svg.replace("#010203", "currentColor");
-    let (head, rest) = svg.split_once('>').unwrap_or((&svg, ""));
-    // The first tag has the size in pixels; its view box stays.
-    let view = head.find("viewBox").map_or("", |at| &head[at..]);
-    format!("<svg {view}>{rest}")
-}
-
-fn broken<E: std::error::Error>(error: E) -> anyhow::Error {
-    anyhow!("chart: {error}")
+    text += "\n<svg viewBox=\"0 0 100 100\" preserveAspectRatio=\"none\">\n";
+    let mut legend = String::new();
+    for name in names(points) {
+        let line = points.iter().filter(|point| point.contender == name);
+        let mut line: Vec<&&Record> = line.collect();
+        line.sort_by_key(|point| point.size);
+        let role = line.first().map_or(Role::Ours, |point| point.role);
+        let (color, name) = (color(name, role), escape(name));
+        let class = class(role);
+        let mut path = String::new();
+        let mut dots = String::new();
+        for point in line {
+            let at = sizes.iter().position(|&size| Some(size) == point.size);
+            let x = across(at.unwrap_or_default());
+            let y = 100.0 - axis.place(point.summary.median);
+            path += &format!("{}{x:.2} {y:.2}", if path.is_empty() { "M" } else { "L" });
+            // A line of no length with round ends: the stretched picture would distort a circle.
+            dots += &format!("M{x:.2} {y:.2}h0");
+        }
+        text += &format!(
+            "<g stroke=\"{color}\" class=\"{class}\"><title>{name}</title>\
+             <path d=\"{path}\"/><path class=\"dots\" d=\"{dots}\"/></g>\n"
+        );
+        legend +=
+            &format!("<span class=\"{class}\"><i style=\"background:{color}\"></i>{name}</span> ");
+    }
+    format!(
+        "{text}</svg></div>\n<p class=\"size\">{}</p>\n<p class=\"legend\">{legend}</p>\n",
+        curve.axis.label()
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::curve::CURVES;
+    use crate::curve::{Axis, CURVES};
     use crate::statistics::Summary;
 
     fn record(contender: &str, size: Option<u64>, median: f64) -> Record {
@@ -279,50 +190,99 @@ mod tests {
         }
     }
 
-    #[test]
-    fn bars_name_everybody_and_carry_values() {
-        let rows = [record("ForkPool", None, 1e-6), record("loky", None, 1e-3)];
-        let svg = bars(&rows.iter().collect::<Vec<_>>()).expect("it can be drawn");
-        assert!(svg.starts_with("<svg viewBox="), "{svg}");
-        for text in ["ForkPool", "loky", "1 µs", "1 ms", "currentColor"] {
-            assert!(svg.contains(text), "no {text} in {svg}");
-        }
-        assert!(!svg.contains("#010203"));
+    /// The text behind each of these marks, up to the next tag, quote or percent sign.
+    fn after<'a>(html: &'a str, mark: &str) -> Vec<&'a str> {
+        let rests = html.split(mark).skip(1);
+        rests
+            .filter_map(|rest| rest.split(['<', '"', '%']).next())
+            .collect()
     }
 
-    /// The bar's own label and its whisker are in the picture, and the axis counts in KiB.
     #[test]
-    fn bars_of_bytes_have_round_numbers_and_stay_inside() {
+    fn every_bar_has_a_name_and_a_value() {
+        let medians = [
+            ("ForkPool", 1e-6),
+            ("nobody", 0.0),
+            ("loky", 1e-3),
+            ("a < b", 2e-3),
+        ];
+        let rows = medians.map(|(name, median)| record(name, None, median));
+        let html = bars(&rows.iter().collect::<Vec<_>>());
+        let names = ["ForkPool", "nobody", "loky", "a &lt; b"];
+        assert_eq!(after(&html, "class=\"name\">"), names);
+        let values = ["1 µs", "0 ns", "1 ms", "2 ms"];
+        assert_eq!(after(&html, "class=\"value\">"), values);
+        assert_eq!(html.matches("<i ").count(), 4, "{html}");
+    }
+
+    /// One that is far above the others is cut, and takes no room from them.
+    #[test]
+    fn bars_and_whiskers_stay_inside() {
         let mut row = record("ForkPool", None, 700.0 * 1024.0);
         (row.unit, row.summary.upper) = (Unit::Bytes, 1e9);
-        let svg = bars(&[&row]).expect("it can be drawn");
-        for text in ["700 KiB", "200 KiB", "400 KiB"] {
-            assert!(svg.contains(text), "no {text} in {svg}");
-        }
-        let across = svg
-            .split("x=\"")
-            .skip(1)
-            .filter_map(|rest| rest.split('"').next());
-        let across = across.filter_map(|x| x.parse::<f64>().ok());
-        assert!(across.fold(0.0, f64::max) < f64::from(WIDTH - 40), "{svg}");
+        let html = bars(&[&row]);
+        assert_eq!(after(&html, "<em>"), ["0 B", "256 KiB", "512 KiB", "1 MiB"]);
+        let number = |text: &str| text.parse::<f64>().expect("it is a number");
+        let (width, left) = (
+            after(&html, "<i style=\"width:"),
+            after(&html, "<b style=\"left:"),
+        );
+        assert_eq!(width, ["47.62"]);
+        let whisker = after(&html, ";width:");
+        assert!(
+            (number(left[0]) + number(whisker[0]) - 100.0).abs() < 0.1,
+            "{html}"
+        );
     }
 
     #[test]
-    fn lines_have_a_label_for_each_size() {
-        let points = [
-            record("ForkPool", Some(0), 1e-6),
-            record("ForkPool", Some(1 << 20), 1e-3),
-        ];
+    fn bars_of_nothing_have_labels_and_no_axis() {
+        let html = bars(&[&record("ForkPool", None, 0.0)]);
+        assert!(html.contains("ForkPool") && html.contains("0 ns"), "{html}");
+        assert!(!html.contains("ticks") && !html.contains("NaN"), "{html}");
+        assert_eq!(bars(&[]), "");
+    }
+
+    fn over_bytes(points: &[Record]) -> String {
         let curve = CURVES.iter().find(|curve| curve.axis == Axis::Bytes);
         let curve = curve.expect("there is a curve over bytes");
-        let svg = lines(curve, &points.iter().collect::<Vec<_>>()).expect("it can be drawn");
-        assert!(svg.contains("1 MiB") && svg.contains("0 B"), "{svg}");
+        lines(curve, &points.iter().collect::<Vec<_>>())
     }
 
     #[test]
-    fn nothing_measured_is_nothing_drawn() {
-        let none = record("ForkPool", None, 0.0);
-        assert_eq!(bars(&[&none]).expect("there is nothing to draw"), "");
-        assert_eq!(bars(&[]).expect("there is nothing to draw"), "");
+    fn lines_have_a_label_for_each_size_and_a_name() {
+        let sizes = [0, 1 << 10, 1 << 16, 1 << 20];
+        let html = over_bytes(&sizes.map(|size| record("ForkPool", Some(size), 1e-6)));
+        let labels = after(&html, "<em>");
+        assert!(
+            labels.ends_with(&["0 B", "1 KiB", "64 KiB", "1 MiB"]),
+            "{labels:?}"
+        );
+        assert!(html.contains("</i>ForkPool</span>"), "{html}");
+        assert!(!html.contains("x wide"), "{html}");
+    }
+
+    #[test]
+    fn a_narrow_page_has_room_for_the_labels_of_many_sizes() {
+        let shown = |sizes: &[u64]| {
+            let points = sizes
+                .iter()
+                .map(|&size| record("ForkPool", Some(size), 1e-6));
+            let html = over_bytes(&points.collect::<Vec<_>>());
+            assert_eq!(html.matches("class=\"x").count(), sizes.len());
+            html.matches("class=\"x\"").count()
+        };
+        assert_eq!(shown(&[1, 10, 100, 1000, 10_000]), 5);
+        assert_eq!(
+            shown(&[1 << 8, 1 << 10, 1 << 18, 1 << 20, 1 << 28, 1 << 30, 1 << 38]),
+            4
+        );
+    }
+
+    #[test]
+    fn one_size_has_bars() {
+        let html = over_bytes(&[record("ForkPool", Some(64), 1e-6)]);
+        assert!(html.starts_with("<div class=\"bars\">"), "{html}");
+        assert_eq!(over_bytes(&[]), "");
     }
 }

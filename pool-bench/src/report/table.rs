@@ -1,7 +1,7 @@
 //! The report as text, for the terminal.
 
 use crate::contender::Role;
-use crate::curve::{Axis, CURVES, Curve};
+use crate::curve::{CURVES, Curve};
 use crate::format::{ratio, size, value};
 use crate::record::{Record, find};
 use crate::target::Verdict;
@@ -86,16 +86,13 @@ pub fn curve(records: &[Record], curve: &Curve) -> String {
         .iter()
         .filter(|record| record.workload == curve.key)
         .collect();
-    let mut sizes: Vec<u64> = points.iter().filter_map(|point| point.size).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
+    let sizes = sizes(&points);
     if sizes.is_empty() {
         return String::new();
     }
-    let bytes = matches!(curve.axis, Axis::Bytes | Axis::Resident);
     let mut text = format!("\n{}\n  {:<30}", curve.title, curve.axis.label());
     for &column in &sizes {
-        text += &format!(" {:>10}", size(bytes, column));
+        text += &format!(" {:>10}", size(curve.axis.is_bytes(), column));
     }
     text.push('\n');
     for name in names(&points) {
@@ -125,6 +122,15 @@ pub fn names<'a>(records: &[&'a Record]) -> Vec<&'a str> {
         }
     }
     names
+}
+
+/// Which sizes are in there, in their order.
+#[must_use]
+pub fn sizes(records: &[&Record]) -> Vec<u64> {
+    let mut sizes: Vec<u64> = records.iter().filter_map(|record| record.size).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
 }
 
 /// The table of targets.
