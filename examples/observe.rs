@@ -50,7 +50,7 @@
 //! all pages were rendered: false
 //! 161 lines were written; to keep and to draw them:
 //!     cargo run --example observe trace.json
-//!     cargo run -p procpool-timeline trace.json
+//!     cargo run -p procpool-cli timeline trace.json
 //! ```
 
 use std::error::Error;
@@ -136,12 +136,12 @@ fn trace() -> Result<(), Box<dyn Error>> {
             "{lines} lines were written to {}; to draw them:",
             path.display()
         );
-        println!("    cargo run -p procpool-timeline {}", path.display());
+        println!("    cargo run -p procpool-cli timeline {}", path.display());
     } else {
         std::fs::remove_file(&path)?;
         println!("{lines} lines were written; to keep and to draw them:");
         println!("    cargo run --example observe trace.json");
-        println!("    cargo run -p procpool-timeline trace.json");
+        println!("    cargo run -p procpool-cli timeline trace.json");
     }
     Ok(())
 }

@@ -271,10 +271,14 @@
 //! | how far a call is | `call(f).progress(bar)`, with the feature `progress` (indicatif) |
 //! | what tasks print | [`Output::lines`], each with its worker's name; [`TaskError::stderr`] has the last lines of a worker that crashed |
 //! | what tasks log | `forward_events` of a builder, with the feature `tracing`: events arrive in the program's subscriber, in the span that the call was made in |
+//! | all of that in a browser | `serve_dashboard`, with the feature `dashboard`: workers, calls, failures, stacks |
+//! | all of that in a terminal | the command `procpool top`, of the package `procpool-cli`, and `allow_inspection`, with the feature `inspect` |
+//! | figures for Prometheus and others | `metrics::record`, with the feature `metrics` |
+//! | what happens, in a program | [`observe`](Pool::observe), and [`downgrade`](Pool::downgrade) for who only looks |
 //! | what the pool did | [`stats`](Pool::stats): items by outcome, bytes, why workers ended, what each worker did |
 //! | what an item took | [`call(f).measured()`](Call::measured): waiting, encoding, running, processor time, memory, worker, attempt |
 //! | what is going on now | [`dump`](Pool::dump): each worker's task, since when, and where in the program it is |
-//! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers, and for the program `procpool-timeline` |
+//! | what happened when | [`trace_to`](Pool::trace_to): a file for Chrome's and Perfetto's viewers, and for the command `procpool timeline` |
 //!
 //! # Performance
 //! A task that is alone costs about a microsecond while both sides are awake, and two wake-ups by
@@ -381,14 +385,14 @@ pub use procpool_core::Json;
 #[cfg(feature = "progress")]
 pub use procpool_core::progress;
 pub use procpool_core::{
-    Backoff, Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, Cancel,
-    Deadline, Disconnected, Dump, Emitter, ExitReason, ExitStatus, Fd, FlattenErrors, Handle, Imap,
-    ImapLocal, ImapMeasured, ImapMeasuredLocal, InitializerOutcome, IntoBroadcast, JoinError,
-    JoinFuture, MapHandle, Measured, MeasuredCall, MeasuredHandle, Observe, Observer, Output,
-    OutputLine, OutputStream, Pool, PoolBuilder, PoolEvent, Portable, QueueFull, RemoteError,
-    ResizeError, Resource, SerialPool, Shareable, Stateless, Stats, StopHandle, StreamHandle,
-    TaskError, TaskErrorKind, TaskHandle, TaskMetrics, Trace, WorkerExit, WorkerInfo, WorkerPool,
-    WorkerStats, remote_errors,
+    Backoff, Broadcast, BroadcastError, BuildError, BuildErrorKind, Call, CallError, CallStatus,
+    Cancel, Deadline, Disconnected, Dump, Emitter, ExitReason, ExitStatus, Fd, FlattenErrors,
+    Handle, Imap, ImapLocal, ImapMeasured, ImapMeasuredLocal, InitializerOutcome, IntoBroadcast,
+    JoinError, JoinFuture, MapHandle, Measured, MeasuredCall, MeasuredHandle, Observe, Observer,
+    Output, OutputLine, OutputStream, Pool, PoolBuilder, PoolEvent, Portable, QueueFull,
+    RemoteError, ResizeError, Resource, SerialPool, Shareable, Stateless, Stats, StopHandle,
+    StreamHandle, TaskError, TaskErrorKind, TaskHandle, TaskMetrics, Trace, WeakPool, WorkerExit,
+    WorkerInfo, WorkerPool, WorkerStats, remote_errors,
 };
 #[cfg(feature = "stream")]
 pub use procpool_core::{ImapStream, ValueStream};
@@ -399,10 +403,46 @@ pub use procpool_sandbox::Sandbox;
 #[cfg(feature = "spawn")]
 pub use procpool_spawn::{SpawnPool, SpawnPoolBuilder};
 
+/// A page in the browser that shows a pool at work.
+///
+/// ```no_run
+/// use procpool::{Pool, ServeDashboard, SerialPool};
+///
+/// let pool = SerialPool::new();
+/// let dashboard = pool.serve_dashboard("127.0.0.1:0")?;
+/// println!("see {dashboard}");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[cfg(feature = "dashboard")]
+pub mod dashboard {
+    #[doc(inline)]
+    pub use procpool_dashboard::{Dashboard, DashboardOptions, ServeDashboard};
+}
+#[cfg(feature = "dashboard")]
+pub use procpool_dashboard::ServeDashboard;
+
 /// What a [`Dump`] consists of.
 pub mod dump {
     pub use procpool_core::{Dump, KernelState, RunningTask, WorkerDump, WorkerState};
 }
+
+/// The command `procpool` can look into a running program's pools: `procpool top PID`,
+/// `procpool dump PID`.
+///
+/// ```no_run
+/// use procpool::{AllowInspection, Pool, SerialPool};
+///
+/// let pool = SerialPool::new();
+/// let inspection = pool.allow_inspection("thumbnails")?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[cfg(feature = "inspect")]
+pub mod inspect {
+    #[doc(inline)]
+    pub use procpool_inspect::{AllowInspection, InspectedPool, Inspection, Snapshot, pools};
+}
+#[cfg(feature = "inspect")]
+pub use procpool_inspect::AllowInspection;
 
 /// Figures of a pool for Prometheus and others, by the `metrics` facade.
 #[cfg(feature = "metrics")]

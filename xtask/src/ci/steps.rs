@@ -39,6 +39,8 @@ const BACKENDS_ALONE: &[&str] = &["--features fork", "--features spawn"];
 const FEATURES_APART: &[&str] = &[
     "",
     "--features cluster",
+    "--features dashboard",
+    "--features inspect",
     "--features json",
     "--features metrics",
     "--features progress",
@@ -53,7 +55,7 @@ const OPTIMISED: &str = "--config .ci/optimised.toml";
 /// Members without a library. Whoever is built with `--lib` beside them has the crates of others
 /// with the same features as the whole workspace, and so they are built already.
 const WITHOUT_LIBRARIES: &str = "--package procpool-showcase --package procpool-tests \
-                                 --package procpool-agent --package procpool-timeline \
+                                 --package procpool-cli \
                                  --package xtask";
 
 /// One thing that CI does.
@@ -261,12 +263,7 @@ fn oldest(setting: &Setting) -> Result<()> {
     command.args(["run", version, "cargo", "check", "--locked"]);
     // The suite brings the others.
     command.args(["--package", "procpool", "--package", "procpool-conformance"]);
-    command.args([
-        "--package",
-        "procpool-timeline",
-        "--package",
-        "procpool-agent",
-    ]);
+    command.args(["--package", "procpool-cli", "--package", "procpool-agent"]);
     command.args(["--all-features", "--target-dir", "target/oldest"]);
     watchdog::run(command, BUILD_LIMIT).context("`.ci/run` installs that compiler, by rustup")
 }
@@ -346,7 +343,7 @@ fn run_examples(setting: &Setting) -> Result<()> {
         bail!("these examples failed: {}", failed.join(", "));
     }
     setting.build(&format!(
-        "run --quiet --package procpool-timeline -- {}",
+        "run --quiet --package procpool-cli -- timeline {}",
         examples::TRACE
     ))
 }

@@ -251,7 +251,7 @@ impl Cells {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read::Worker;
+    use crate::timeline::read::Worker;
 
     fn item(worker: u32, start: f64, end: f64) -> Item {
         Item {
