@@ -275,6 +275,7 @@
 //! | all of that in a terminal | the command `procpool top`, of the package `procpool-cli`, and `allow_inspection`, with the feature `inspect` |
 //! | figures for Prometheus and others | `metrics::record`, with the feature `metrics` |
 //! | what happens, in a program | [`observe`](Pool::observe), and [`downgrade`](Pool::downgrade) for who only looks |
+//! | a trace from the caller through the workers | `forward_spans` of a builder, with the feature `tracing`: each call and each item is a span, for OpenTelemetry and others |
 //! | what the pool did | [`stats`](Pool::stats): items by outcome, bytes, why workers ended, what each worker did |
 //! | what an item took | [`call(f).measured()`](Call::measured): waiting, encoding, running, processor time, memory, worker, attempt |
 //! | what is going on now | [`dump`](Pool::dump): each worker's task, since when, and where in the program it is |

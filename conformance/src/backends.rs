@@ -144,6 +144,7 @@ pub trait Builder: Sized {
     fn idle_timeout(self, timeout: Duration) -> Self;
     fn min_processes(self, processes: usize) -> Self;
     fn forward_events(self) -> Self;
+    fn forward_spans(self) -> Self;
     fn try_build(self) -> Result<Self::Pool, BuildError>;
 
     fn build(self) -> Self::Pool {
@@ -274,6 +275,10 @@ impl<B: Backend> Builder for PoolBuilder<B> {
 
     fn forward_events(self) -> Self {
         Self::forward_events(self)
+    }
+
+    fn forward_spans(self) -> Self {
+        Self::forward_spans(self)
     }
 
     fn try_build(self) -> Result<WorkerPool<B>, BuildError> {

@@ -9,7 +9,7 @@ use std::thread;
 use procpool::{Pool, TaskErrorKind};
 use tracing::{Span, info, info_span};
 use tracing_core::field::{Field, Visit};
-use tracing_core::span::{Attributes, Id};
+use tracing_core::span::{Attributes, Id, Record};
 use tracing_core::{Dispatch, Event, Subscriber, dispatcher};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
@@ -31,6 +31,10 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         a_slow_subscriber_and_its_spans,
         threads_of_tasks_have_the_span_of_their_task,
         spans_of_other_subscribers,
+        calls_and_items_are_spans,
+        items_of_numbers_are_spans_too,
+        items_that_fail_say_so_in_their_spans,
+        spans_that_are_left_open_end_with_their_worker,
     ]
 }
 
@@ -63,6 +67,17 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Journal {
         }
         let span = context.span(id).unwrap();
         span.extensions_mut().insert(Shown(text));
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let mut fields = BTreeMap::new();
+        values.record(&mut Fields(&mut fields));
+        let span = context.span(id).unwrap();
+        let mut extensions = span.extensions_mut();
+        let shown = extensions.get_mut::<Shown>().unwrap();
+        for (name, value) in fields {
+            write!(shown.0, "{{{name}={value}}}").unwrap();
+        }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
@@ -535,4 +550,95 @@ fn spans_of_other_subscribers<S: Processes>() {
     end(&pool);
     assert_eq!(ours.events()[0], "call{id=0}: number 3");
     assert_eq!(theirs.events(), ["call{id=1}: number 3"]);
+}
+
+/// The names of the spans that a line is about, without their fields.
+fn names(line: &str) -> Vec<&str> {
+    let spans = line.split(": ").filter(|span| span.contains('{'));
+    spans.filter_map(|span| span.split('{').next()).collect()
+}
+
+fn work(number: u32) {
+    let _inner = info_span!("inner", number).entered();
+    info!("number {number}");
+}
+
+/// From the caller through the worker.
+fn calls_and_items_are_spans<S: Processes>() {
+    let (journal, dispatch) = Journal::new();
+    let _default = dispatcher::set_default(&dispatch);
+    let pool = S::builder().processes(2).forward_spans().build();
+    let outer = info_span!("outer", id = 1);
+    let call = || pool.call(work).name("works");
+    outer.in_scope(|| call().chunksize(3).map(0..10)).unwrap();
+    drop(outer);
+    end(&pool);
+    let events = journal.events();
+    assert_eq!(events.len(), 10, "{events:#?}");
+    for event in &events {
+        assert_eq!(names(event), ["outer", "call", "item", "inner"], "{event}");
+        let is_of_call = event.contains("{otel.kind=\"producer\"}{otel.name=\"works\"}");
+        let is_of_item = event.contains("{otel.kind=\"consumer\"}");
+        assert!(
+            is_of_call && is_of_item && event.contains("::work\"}"),
+            "{event}"
+        );
+    }
+    let lines = journal.lines();
+    let closed = |name: &str| {
+        let is_it = |it: &&String| it.ends_with(" closed") && names(it) == [name];
+        lines.iter().filter(is_it).count()
+    };
+    let all = ["outer", "call", "item", "inner"].map(closed);
+    assert_eq!(all, [1, 1, 10, 10], "{lines:#?}");
+}
+
+/// Which are run many at once otherwise.
+fn items_of_numbers_are_spans_too<S: Processes>() {
+    let (journal, dispatch) = Journal::new();
+    let _default = dispatcher::set_default(&dispatch);
+    let pool = S::builder().processes(1).forward_spans().build();
+    let squares = pool.map(|x: u64| x * x, 0..50).unwrap();
+    assert_eq!(squares.len(), 50);
+    end(&pool);
+    let lines = journal.lines();
+    let items = lines.iter().filter(|line| names(line) == ["item"]).count();
+    assert_eq!(items, 50, "{lines:#?}");
+}
+
+fn items_that_fail_say_so_in_their_spans<S: Processes>() {
+    let (journal, dispatch) = Journal::new();
+    let _default = dispatcher::set_default(&dispatch);
+    let pool = S::builder().processes(1).forward_spans().build();
+    let outcomes = pool
+        .call(|x: u32| assert_ne!(x, 2))
+        .chunksize(5)
+        .try_map(0..5);
+    assert_eq!(outcomes.iter().filter(|it| it.is_err()).count(), 1);
+    end(&pool);
+    let lines = journal.lines();
+    let is_item = |it: &&String| names(it) == ["item"];
+    let has_failed = |it: &&String| it.contains("{otel.status_code=\"ERROR\"}");
+    let failed: Vec<&String> = lines.iter().filter(is_item).filter(has_failed).collect();
+    assert_eq!(failed.len(), 1, "{lines:#?}");
+    assert!(failed[0].contains("{error.type=\"panic\"}"), "{failed:?}");
+    assert_eq!(lines.iter().filter(is_item).count(), 5, "{lines:#?}");
+}
+
+fn spans_that_are_left_open_end_with_their_worker<S: Processes>() {
+    let (journal, dispatch) = Journal::new();
+    let _default = dispatcher::set_default(&dispatch);
+    let pool = S::builder().processes(1).forward_spans().build();
+    let crash = |(): ()| -> u64 {
+        let _inner = info_span!("inner").entered();
+        std::process::abort()
+    };
+    assert!(pool.apply(crash, ()).is_err());
+    wait_until(|| {
+        let lines = journal.lines();
+        let is_item = |it: &&String| names(it) == ["item"] && it.contains("WorkerLost");
+        let inner = lines.iter().filter(|it| it.starts_with("inner"));
+        lines.iter().filter(is_item).count() == 1 && inner.count() == 1
+    });
+    end(&pool);
 }

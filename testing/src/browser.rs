@@ -7,10 +7,12 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::left_out;
@@ -38,7 +40,7 @@ pub struct Page {
     number: u64,
     /// What it has said that nobody has asked for.
     events: VecDeque<Value>,
-    _profile: tempfile::TempDir,
+    profile: Option<tempfile::TempDir>,
 }
 
 impl Page {
@@ -56,6 +58,9 @@ impl Page {
             .args(["--disable-dev-shm-usage", "--remote-debugging-pipe"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
+            // What it leaves goes with its profile, and its processes together.
+            .env("TMPDIR", profile.path())
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // It has much to say of buses and fonts that are not there.
@@ -71,7 +76,7 @@ impl Page {
             session: None,
             number: 0,
             events: VecDeque::new(),
-            _profile: profile,
+            profile: Some(profile),
         };
         let targets = page.call("Target.getTargets", json!({}));
         let targets = targets["targetInfos"].as_array().expect("a list");
@@ -222,8 +227,19 @@ impl Page {
 impl Drop for Page {
     fn drop(&mut self) {
         // It has no window that it would have to be asked about.
-        let _ = self.chromium.kill();
+        let group = Pid::from_child(&self.chromium);
+        let _ = kill_process_group(group, Signal::KILL);
         let _ = self.chromium.wait();
+        let end = Instant::now() + PATIENCE;
+        while kill_process_group(group, Signal::KILL).is_ok() && Instant::now() < end {
+            // Some of its processes are not gone yet.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if let Some(profile) = self.profile.take()
+            && let Err(error) = profile.close()
+        {
+            eprintln!("a browser has left something: {error}");
+        }
     }
 }
 

@@ -57,6 +57,7 @@ impl<B: Backend> Builder for ConfinedBuilder<B> {
         idle_timeout(timeout: Duration);
         min_processes(processes: usize);
         forward_events();
+        forward_spans();
     }
 
     fn initializer<F, A, R>(self, initializer: F, argument: A) -> Self

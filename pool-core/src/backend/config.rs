@@ -19,6 +19,8 @@ pub(crate) struct PoolConfig {
     stdout: Output,
     stderr: Output,
     forward_events: bool,
+    #[cfg(feature = "tracing")]
+    forward_spans: bool,
     max_queued: Option<usize>,
 }
 
@@ -39,6 +41,8 @@ pub(crate) struct ValidatedConfig {
     pub(crate) stdout: Output,
     pub(crate) stderr: Output,
     pub(crate) forward_events: bool,
+    #[cfg(feature = "tracing")]
+    pub(crate) forward_spans: bool,
     pub(crate) max_queued: Option<usize>,
 }
 
@@ -65,6 +69,12 @@ impl PoolConfig {
     #[cfg(feature = "tracing")]
     pub(crate) fn set_forward_events(&mut self) {
         self.forward_events = true;
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn set_forward_spans(&mut self) {
+        self.forward_events = true;
+        self.forward_spans = true;
     }
 
     pub(crate) fn check(self) -> Result<ValidatedConfig, BuildError> {
@@ -101,6 +111,8 @@ impl PoolConfig {
             stdout: self.stdout,
             stderr: self.stderr,
             forward_events: self.forward_events,
+            #[cfg(feature = "tracing")]
+            forward_spans: self.forward_spans,
             max_queued: self.max_queued,
         })
     }

@@ -22,6 +22,8 @@ use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;
 use crate::task::executor::{Cancel, Executor};
 use crate::task::open_input::OpenInput;
+#[cfg(feature = "tracing")]
+use crate::worker::function::FunctionId;
 
 impl Executor for Shared {
     fn submit(&self, chunk: Chunk) {
@@ -105,8 +107,9 @@ impl Executor for Shared {
     }
 
     #[cfg(feature = "tracing")]
-    fn current_span(&self) -> Option<Arc<Origin>> {
-        self.is_ours().then(|| self.capture.origin())?
+    fn call_span(&self, function: FunctionId, name: Option<&str>) -> Option<Arc<Origin>> {
+        self.is_ours()
+            .then(|| self.capture.origin(function, name))?
     }
 
     fn detach(&self) {

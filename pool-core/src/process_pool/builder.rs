@@ -205,6 +205,26 @@ impl<B: Backend> PoolBuilder<B> {
         self
     }
 
+    /// [Forwards events](Self::forward_events), and spans with them, so that a trace goes from the
+    /// caller through the worker: each call is a span in the one that it was made in, each item is
+    /// a span in its call's, and spans that tasks open are spans in their item's. Needs the feature
+    /// `tracing`.
+    ///
+    /// The spans `call` and `item`, of the target `procpool` and the level INFO, have fields that
+    /// layers for OpenTelemetry know: `otel.name` is the [name](crate::Call::name) of the call or
+    /// the function's, `code.function.name` the function's, `process.pid` the worker's. An item
+    /// that panics, or whose worker dies, has `otel.status_code` and `error.type`.
+    ///
+    /// A span begins and ends here when the worker says so: what it took is right but for the time
+    /// that the word needs, which is some microseconds while this process is idle, and more while
+    /// it is busy. Spans cost a task some microseconds each; what does not fit is dropped and
+    /// counted as events are.
+    #[cfg(feature = "tracing")]
+    pub fn forward_spans(mut self) -> Self {
+        self.config.set_forward_spans();
+        self
+    }
+
     /// Sets a variable of the environment in each worker, before its initializer runs; as
     /// [`Command::env`](std::process::Command::env).
     ///

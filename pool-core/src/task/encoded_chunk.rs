@@ -499,7 +499,7 @@ impl EncodedChunk {
                 chunk.ext = Some(Box::new(ChunkExt {
                     attachments: prepared.memory,
                     descriptors: self.descriptors.clone(),
-                    origin: executor.current_span(),
+                    origin: executor.call_span(prepared.function, None),
                     context,
                     control: options.control(),
                     due: options.due(),

@@ -15,6 +15,7 @@ use crate::observe::call_span::Origin;
 use crate::observe::dump::{Dump, WorkerDump};
 use crate::observe::stats::Stats;
 use crate::observe::tracer::Tracer;
+use crate::worker::function::FunctionId;
 
 /// Runs encoded calls. An object-safe trait, since handles keep their pool's executor without
 /// knowing its type.
@@ -218,10 +219,11 @@ pub trait Executor: Send + Sync {
         false
     }
 
-    /// The span that the calling thread is in, if events of tasks should belong to
-    /// it; without this they do only where they run in that thread.
+    /// The span that the calling thread is in, or one of a call of this name and function in it,
+    /// if events of tasks should belong to it; without this they do only where they run in that
+    /// thread.
     #[doc(hidden)]
-    fn current_span(&self) -> Option<Arc<Origin>> {
+    fn call_span(&self, _function: FunctionId, _name: Option<&str>) -> Option<Arc<Origin>> {
         None
     }
 

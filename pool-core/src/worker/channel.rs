@@ -189,6 +189,8 @@ impl WorkerChannel {
         if header.passes {
             passing::expect_descriptors();
         }
+        #[cfg(feature = "tracing")]
+        crate::observe::events::begin_frame(header.kind == FrameKind::Run);
         let start = sys::now_ns();
         self.frame_started(start);
         (entry.function())(&mut ChunkRun {

@@ -248,11 +248,19 @@ where
     while let Err(panic) = catch(|| {
         loop {
             stage.set(Stage::Run);
-            task.run_numbers(exchange);
+            #[cfg(feature = "tracing")]
+            let may_run_numbers = !crate::observe::events::has_item_spans();
+            #[cfg(not(feature = "tracing"))]
+            let may_run_numbers = true;
+            if may_run_numbers {
+                task.run_numbers(exchange);
+            }
             stage.set(Stage::DecodeArgument);
             if !exchange.begin() {
                 break;
             }
+            #[cfg(feature = "tracing")]
+            let _span = crate::observe::events::item_span();
             let argument = match exchange.argument::<A>() {
                 Ok(argument) => argument,
                 Err(error) => {

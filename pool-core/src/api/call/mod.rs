@@ -293,7 +293,7 @@ impl<F, M> Call<F, M> {
         let entry =
             entry.map_err(|error| TaskError::new(TaskErrorKind::Invalid, error.to_string()))?;
         let options = self.options.check()?;
-        let mut ext = self.ext()?;
+        let mut ext = self.ext(entry)?;
         let retry = self.retry_policy(entry, &options).map(Arc::new);
         if let Some(policy) = &retry {
             ext.get_or_insert_default().retry = Some(policy.retry());
@@ -319,8 +319,13 @@ impl<F, M> Call<F, M> {
     }
 
     /// What chunks of this call have that ordinary ones are without, if there is any.
-    fn ext(&self) -> Result<Option<Box<ChunkExt>>, TaskError> {
-        let origin = self.executor.current_span();
+    fn ext(&self, entry: FunctionId) -> Result<Option<Box<ChunkExt>>, TaskError> {
+        let name = self
+            .options
+            .special
+            .as_ref()
+            .and_then(|it| it.name.as_deref());
+        let origin = self.executor.call_span(entry, name);
         let Some(special) = &self.options.special else {
             let of_span = |origin| ChunkExt {
                 origin: Some(origin),

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 #[cfg(feature = "tracing")]
-use crate::observe::events::{Audience, LetGo, OpenSpan, Origin, Record};
+use crate::observe::events::{Audience, LetGo, OpenSpan, Origin, Said, WorkerSpans};
 use crate::observe::output::{LineHandler, OutputLine, OutputStream};
 use crate::panic::catch::catch_and_discard;
 #[cfg(feature = "tracing")]
@@ -37,10 +37,14 @@ pub(super) enum OutputEvent {
     Event(
         Audience,
         WorkerInfo,
-        Box<Record>,
+        Box<Said>,
         usize,
         Option<Arc<Origin>>,
+        Arc<Mutex<WorkerSpans>>,
     ),
+    /// That a worker has ended, and with it its spans.
+    #[cfg(feature = "tracing")]
+    Ended(Arc<Mutex<WorkerSpans>>),
     /// That this many events of a worker were dropped.
     #[cfg(feature = "tracing")]
     Dropped(Audience, WorkerInfo, u64),
@@ -57,9 +61,9 @@ impl OutputEvent {
                 Self::Pass(_, bytes) => bytes.capacity(),
                 // Each text is one of a memory of its own.
                 #[cfg(feature = "tracing")]
-                Self::Event(_, _, _, size, _) => 4 * size,
+                Self::Event(_, _, _, size, ..) => 4 * size,
                 #[cfg(feature = "tracing")]
-                Self::Dropped(..) | Self::Span(_) => 0,
+                Self::Dropped(..) | Self::Span(_) | Self::Ended(_) => 0,
             }
     }
 
@@ -69,8 +73,14 @@ impl OutputEvent {
             Self::Pass(OutputStream::Stdout, bytes) => pass(rustix::stdio::stdout(), &bytes),
             Self::Pass(OutputStream::Stderr, bytes) => pass(rustix::stdio::stderr(), &bytes),
             #[cfg(feature = "tracing")]
-            Self::Event(audience, worker, record, _, origin) => {
-                audience.tell(&worker, *record, origin.as_deref());
+            Self::Event(audience, worker, said, _, origin, spans) => {
+                let mut spans = spans.lock().unwrap_or_else(PoisonError::into_inner);
+                audience.tell(&worker, *said, origin.as_deref(), &mut spans);
+            }
+            #[cfg(feature = "tracing")]
+            Self::Ended(spans) => {
+                let mut spans = spans.lock().unwrap_or_else(PoisonError::into_inner);
+                Audience::end_spans(&mut spans);
             }
             #[cfg(feature = "tracing")]
             Self::Dropped(audience, worker, count) => audience.tell_dropped(&worker, count),

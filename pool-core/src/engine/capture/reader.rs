@@ -24,6 +24,8 @@ use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::{self, Event, Poller};
 use crate::task::end_watch::EndWatch;
+#[cfg(feature = "tracing")]
+use crate::worker::function::FunctionId;
 
 /// The token of the reader's alarm.
 const ALARM: u64 = u64::MAX;
@@ -48,6 +50,8 @@ pub(in super::super) struct Capture {
     /// The subscriber that the workers' events go to.
     #[cfg(feature = "tracing")]
     audience: Option<Audience>,
+    #[cfg(feature = "tracing")]
+    has_spans: bool,
     /// In pools that capture something.
     reader: Option<Reader>,
 }
@@ -98,16 +102,30 @@ impl Capture {
             null,
             #[cfg(feature = "tracing")]
             audience: config.forward_events.then(Audience::current),
+            #[cfg(feature = "tracing")]
+            has_spans: config.forward_spans,
             reader,
         })
     }
 
-    /// The span that the calling thread is in, if events are forwarded.
+    /// The span of a call that this thread makes, or else the one that it is in, if events are
+    /// forwarded.
     #[cfg(feature = "tracing")]
-    pub(in super::super) fn origin(&self) -> Option<Arc<Origin>> {
-        let span = self.audience.as_ref()?.current_span()?;
+    pub(in super::super) fn origin(
+        &self,
+        function: FunctionId,
+        name: Option<&str>,
+    ) -> Option<Arc<Origin>> {
+        let audience = self.audience.as_ref()?;
         let keeper = self.reader.as_ref()?.shared.queue.clone();
-        Some(Arc::new(Origin::new(span, keeper)))
+        if self.has_spans {
+            let name = name.unwrap_or_else(|| function.name());
+            if let Some(span) = audience.open_call(name, function.name()) {
+                return Some(Arc::new(Origin::new(span, Some(name), keeper)));
+            }
+        }
+        let span = audience.current_span()?;
+        Some(Arc::new(Origin::new(span, None, keeper)))
     }
 
     /// Makes what a worker is to write to, and what that is read from, if it is read at all.
@@ -146,10 +164,10 @@ impl Capture {
             let _ = rustix::pipe::fcntl_setpipe_size(&theirs, EVENT_PIPE_BYTES);
             pipes.push((
                 ours,
-                Destination::Events(audience.clone(), Frames::default()),
+                Destination::Events(audience.clone(), Frames::default(), Arc::default()),
             ));
             outlets.events = Some(Arc::new(theirs));
-            outlets.max_level = Audience::max_level();
+            outlets.max_level = Audience::max_level(self.has_spans);
         }
         let Some(reader) = &self.reader else {
             return Ok((outlets, None));

@@ -14,7 +14,7 @@ use super::reader::EVENT_PIPE_BYTES;
 use super::span_index::Origins;
 use super::tail::Tail;
 #[cfg(feature = "tracing")]
-use crate::observe::events::{Audience, Frames, Origin};
+use crate::observe::events::{Audience, Frames, Origin, WorkerSpans};
 use crate::observe::output::{LineHandler, OutputLine, OutputStream};
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
@@ -66,7 +66,7 @@ pub(super) enum Destination {
     Pass(OutputStream),
     Lines(OutputStream, Arc<LineHandler>, Lines),
     #[cfg(feature = "tracing")]
-    Events(Audience, Frames),
+    Events(Audience, Frames, Arc<Mutex<WorkerSpans>>),
 }
 
 impl Pipes {
@@ -218,11 +218,11 @@ impl State {
                 });
             }
             #[cfg(feature = "tracing")]
-            Destination::Events(audience, frames) => {
-                frames.feed(bytes, |record, size| {
-                    let origin = record.item().and_then(|item| origins.find(item));
-                    let (to, record) = (audience.clone(), Box::new(record));
-                    let event = OutputEvent::Event(to, info.clone(), record, size, origin);
+            Destination::Events(audience, frames, spans) => {
+                frames.feed(bytes, |said, size| {
+                    let origin = said.item().and_then(|item| origins.find(item));
+                    let (to, said, spans) = (audience.clone(), Box::new(said), spans.clone());
+                    let event = OutputEvent::Event(to, info.clone(), said, size, origin, spans);
                     shared.tell_event(event, dropped);
                 });
                 self.count_dropped(index, false);
@@ -234,7 +234,7 @@ impl State {
     #[cfg(feature = "tracing")]
     fn count_dropped(&mut self, index: usize, is_over: bool) {
         let Source { to, dropped, .. } = &mut self.sources[index];
-        let Destination::Events(audience, _) = to else {
+        let Destination::Events(audience, ..) = to else {
             return;
         };
         if let Some(region) = &self.region {
@@ -281,7 +281,11 @@ impl State {
                 }
                 Destination::Pass(_) => {}
                 #[cfg(feature = "tracing")]
-                Destination::Events(..) => self.count_dropped(index, true),
+                Destination::Events(_, _, spans) => {
+                    let ended = OutputEvent::Ended(spans.clone());
+                    self.shared.queue.push_anyway(ended);
+                    self.count_dropped(index, true);
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tracing_core::Metadata;
 use tracing_core::dispatcher::{self, Dispatch};
 use tracing_core::span::Id;
 
@@ -12,6 +13,8 @@ use crate::process::fork;
 pub(crate) struct OpenSpan {
     dispatch: Dispatch,
     id: Id,
+    /// Of one that was opened here.
+    pub(super) metadata: Option<&'static Metadata<'static>>,
 }
 
 impl OpenSpan {
@@ -21,7 +24,22 @@ impl OpenSpan {
         Some(Self {
             id: dispatch.clone_span(current.id()?),
             dispatch: dispatch.clone(),
+            metadata: None,
         })
+    }
+
+    /// One that was just opened.
+    pub(super) fn new(dispatch: &Dispatch, id: Id, metadata: &'static Metadata<'static>) -> Self {
+        Self {
+            dispatch: dispatch.clone(),
+            id,
+            metadata: Some(metadata),
+        }
+    }
+
+    /// The span, and the subscriber that knows it.
+    pub(super) fn parts(&self) -> (&Dispatch, &Id) {
+        (&self.dispatch, &self.id)
     }
 }
 
@@ -45,23 +63,32 @@ pub(crate) trait LetGo: Send + Sync {
 pub struct Origin {
     /// There until it is dropped.
     span: Option<OpenSpan>,
+    /// What the call is called, whose own span it is.
+    call: Option<Box<str>>,
     keeper: Arc<dyn LetGo>,
     fork_depth: usize,
 }
 
 impl Origin {
-    pub(crate) fn new(span: OpenSpan, keeper: Arc<dyn LetGo>) -> Self {
+    /// That of a call. If the span is the call's own, and not one that it was made in, this is what
+    /// it is called.
+    pub(crate) fn new(span: OpenSpan, call: Option<&str>, keeper: Arc<dyn LetGo>) -> Self {
         Self {
+            call: call.map(Box::from),
             span: Some(span),
             keeper,
             fork_depth: fork::depth(),
         }
     }
 
+    /// What the call is called, if the span is its own.
+    pub(super) fn call_name(&self) -> Option<&str> {
+        self.call.as_deref()
+    }
+
     /// The span, and the subscriber that knows it.
     pub(super) fn span(&self) -> Option<(&Dispatch, &Id)> {
-        let span = self.span.as_ref()?;
-        Some((&span.dispatch, &span.id))
+        self.span.as_ref().map(OpenSpan::parts)
     }
 }
 

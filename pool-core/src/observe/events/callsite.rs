@@ -1,8 +1,9 @@
 //! Places in a worker's program, as the parent's subscriber knows places in a program.
 //!
-//! Subscribers know an event by metadata that live forever. So those of each callsite are made
-//! once, when its first event arrives, and never freed; as many places as there are in a program,
-//! and not more than [`MAX_SITES`]: events of others share a few.
+//! Subscribers know an event or a span by metadata that live forever. So those of each callsite are
+//! made once, when the first one arrives, and never freed; as many places as there are in a
+//! program, and not more than [`MAX_SITES`]: events of others share a few, and spans of others are
+//! not opened.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -25,6 +26,8 @@ pub(super) struct Place {
     pub(super) file: Option<String>,
     pub(super) line: Option<u32>,
     pub(super) fields: Vec<String>,
+    /// The name of a span; `None`: it is one of events.
+    pub(super) span: Option<String>,
 }
 
 /// A place as a subscriber knows it.
@@ -72,15 +75,19 @@ impl Site {
         let keep = |text: String| -> &'static str { text.leak() };
         let names: Vec<&'static str> = place.fields.into_iter().map(keep).collect();
         let fields = FieldSet::new(names.leak(), identify_callsite!(site));
+        let (name, kind) = match place.span {
+            Some(name) => (keep(name), Kind::SPAN),
+            None => ("event of a worker", Kind::EVENT),
+        };
         let _ = site.metadata.set(Metadata::new(
-            "event of a worker",
+            name,
             keep(place.target),
             place.level,
             place.file.map(keep),
             place.line,
             None,
             fields,
-            Kind::EVENT,
+            kind,
         ));
         site
     }

@@ -1,11 +1,12 @@
-//! Events as bytes.
+//! Events and spans as bytes.
 //!
-//! A frame is a length of two bytes and as many bytes of a [`Record`]. It is no longer than what a
-//! pipe takes at once or not at all, so that the frames of several threads and processes do not
-//! mix, and none is there in part.
+//! A frame is a length of two bytes and as many bytes of what is [`Said`]. It is no longer than
+//! what a pipe takes at once or not at all, so that the frames of several threads and processes do
+//! not mix, and none is there in part.
 
 use serde::{Deserialize, Serialize};
 
+use super::own_spans;
 use crate::codec;
 
 /// The kernel's `PIPE_BUF`.
@@ -18,6 +19,36 @@ pub(super) const MAX_MESSAGE: usize = 2048;
 pub(super) const MAX_TEXT: usize = 256;
 /// How many fields of an event or a span, and how many spans, are forwarded at most.
 pub(super) const MAX_FIELDS: usize = 24;
+
+/// What a worker says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Said {
+    Event(Record),
+    /// A span begins. From here on, only if spans are forwarded.
+    Opened(Opened),
+    /// Fields of a span have these values now.
+    Recorded(u64, Vec<(String, Value)>),
+    /// It has ended.
+    Closed(u64),
+}
+
+/// A span that begins.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Opened {
+    /// What it is named by, as long as it is open.
+    pub(super) id: u64,
+    /// The span that it is in.
+    pub(super) parent: Option<u64>,
+    /// The number of the item that was running, among all of the worker's.
+    pub(super) item: Option<u64>,
+    pub(super) level: u8,
+    pub(super) name: String,
+    pub(super) target: String,
+    pub(super) file: Option<String>,
+    pub(super) line: Option<u32>,
+    /// All of its fields, those without a value too: they may have one later.
+    pub(super) fields: Vec<(String, Option<Value>)>,
+}
 
 /// An event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -34,8 +65,10 @@ pub(crate) struct Record {
     /// The number of the item that was running, among all of the worker's.
     pub(super) item: Option<u64>,
     pub(super) fields: Vec<(String, Value)>,
-    /// The spans that it was in, from the outermost on.
+    /// The spans that it was in, from the outermost on: where spans are not forwarded.
     pub(super) spans: Vec<SpanRecord>,
+    /// The innermost one, where they are.
+    pub(super) span: Option<u64>,
 }
 
 /// A span.
@@ -47,7 +80,7 @@ pub(super) struct SpanRecord {
 
 /// What a field is set to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Bool(bool),
     I64(i64),
     U64(u64),
@@ -68,14 +101,17 @@ pub(super) fn shorten(text: &mut String, most: usize) -> bool {
     is_long
 }
 
-impl Record {
+impl Said {
     /// The number of the item that it belongs to, by the worker's word.
     pub(crate) fn item(&self) -> Option<u64> {
-        self.item
+        match self {
+            Self::Event(record) => record.item,
+            Self::Opened(opened) => opened.item,
+            Self::Recorded(..) | Self::Closed(_) => None,
+        }
     }
 
-    /// The frame. What does not fit is left out: first what the spans' fields are, then the event's
-    /// fields but for its message, then the spans.
+    /// The frame. What does not fit is left out: see [`Record::shorten`].
     pub(super) fn into_frame(mut self) -> Option<Vec<u8>> {
         for step in 0..4 {
             let mut frame = vec![0; HEAD];
@@ -85,14 +121,38 @@ impl Record {
                 frame[..HEAD].copy_from_slice(&len.to_le_bytes());
                 return Some(frame);
             }
-            self.is_cut = true;
-            match step {
-                0 => self.spans.iter_mut().for_each(|span| span.fields.clear()),
-                1 => self.fields.truncate(1),
-                _ => self.spans.clear(),
+            match &mut self {
+                Self::Event(record) => record.shorten(step),
+                Self::Opened(opened) => opened.fields.truncate(4 >> step),
+                Self::Recorded(_, fields) => fields.truncate(4 >> step),
+                Self::Closed(_) => return None,
             }
         }
         None
+    }
+}
+
+impl Opened {
+    /// If it is the span of an item, it is named as the item's call is.
+    pub(super) fn name_item(&mut self, call: &str) {
+        let is_item = self.target == own_spans::TARGET && self.name == own_spans::item().name();
+        let mut fields = self.fields.iter_mut();
+        if is_item && let Some((_, value)) = fields.find(|(name, _)| name == "otel.name") {
+            *value = Some(Value::Text(call.to_owned()));
+        }
+    }
+}
+
+impl Record {
+    /// Leaves out first what the spans' fields are, then the event's fields but for its message,
+    /// then the spans.
+    fn shorten(&mut self, step: u32) {
+        self.is_cut = true;
+        match step {
+            0 => self.spans.iter_mut().for_each(|span| span.fields.clear()),
+            1 => self.fields.truncate(1),
+            _ => self.spans.clear(),
+        }
     }
 }
 
@@ -105,10 +165,10 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Takes the next bytes, and gives the records that they complete to `record`, with the bytes
-    /// that each took. After rubbish there are no more: nobody knows where the next one would
+    /// Takes the next bytes, and gives what they complete to `said`, with the bytes that each
+    /// took. After rubbish there are no more: nobody knows where the next one would
     /// begin.
-    pub(crate) fn feed(&mut self, bytes: &[u8], mut record: impl FnMut(Record, usize)) {
+    pub(crate) fn feed(&mut self, bytes: &[u8], mut said: impl FnMut(Said, usize)) {
         if self.is_broken {
             return;
         }
@@ -128,11 +188,11 @@ impl Frames {
             let Some((body, after)) = after.split_at_checked(len) else {
                 break;
             };
-            let Ok(found) = codec::decode::<Record>(body) else {
+            let Ok(found) = codec::decode::<Said>(body) else {
                 self.is_broken = true;
                 return;
             };
-            record(found, HEAD + len);
+            said(found, HEAD + len);
             rest = after;
         }
         self.partial = rest.to_vec();
@@ -147,7 +207,10 @@ impl Frames {
 
 #[cfg(test)]
 mod tests {
-    use super::{Frames, MAX_FIELDS, MAX_FRAME, MAX_MESSAGE, MAX_TEXT, Record, SpanRecord, Value};
+    use super::{
+        Frames, MAX_FIELDS, MAX_FRAME, MAX_MESSAGE, MAX_TEXT, Opened, Record, Said, SpanRecord,
+        Value,
+    };
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -191,7 +254,11 @@ mod tests {
     fn found(bytes: &[u8], piece: usize) -> Vec<Record> {
         let (mut frames, mut found) = (Frames::default(), Vec::new());
         for piece in bytes.chunks(piece) {
-            frames.feed(piece, |record, _| found.push(record));
+            frames.feed(piece, |said, _| {
+                if let Said::Event(record) = said {
+                    found.push(record);
+                }
+            });
             assert!(frames.kept() < MAX_FRAME);
         }
         found
@@ -202,7 +269,7 @@ mod tests {
         fn records_come_back_in_any_pieces(records in vec(record(), 0..8), piece in 1_usize..9000) {
             let frames: Vec<Vec<u8>> = records
                 .iter()
-                .map(|record| record.clone().into_frame().expect("it is small"))
+                .map(|record| Said::Event(record.clone()).into_frame().expect("it is small"))
                 .collect();
             prop_assert!(frames.iter().all(|frame| frame.len() <= MAX_FRAME));
             let came: Vec<Record> = found(&frames.concat(), piece);
@@ -219,7 +286,7 @@ mod tests {
 
         #[test]
         fn a_damaged_frame_is_survived(record in record(), at: prop::sample::Index, byte: u8) {
-            let mut frame = record.into_frame().expect("it is small");
+            let mut frame = Said::Event(record).into_frame().expect("it is small");
             let at = at.index(frame.len());
             frame[at] = byte;
             prop_assert!(found(&frame, 4096).len() <= 1);
@@ -247,9 +314,29 @@ mod tests {
             spans: vec![span; MAX_FIELDS],
             ..Record::default()
         };
-        let frame = record.clone().into_frame().expect("it fits");
+        let frame = Said::Event(record.clone()).into_frame().expect("it fits");
         let came = &found(&frame, 100)[0];
         assert!(came.is_cut);
         assert_eq!(came.fields[0], record.fields[0]);
+    }
+
+    #[test]
+    fn the_largest_span_fits_without_what_is_left_out() {
+        let text = || "t".repeat(MAX_TEXT);
+        let value = Value::Text(text());
+        let opened = Opened {
+            name: text(),
+            target: text(),
+            file: Some(text()),
+            fields: vec![(text(), Some(value.clone())); MAX_FIELDS],
+            ..Opened::default()
+        };
+        let recorded = Said::Recorded(1, vec![(text(), value); MAX_FIELDS]);
+        for said in [Said::Opened(opened), recorded, Said::Closed(u64::MAX)] {
+            let frame = said.into_frame().expect("it fits");
+            let mut count = 0;
+            Frames::default().feed(&frame, |_, _| count += 1);
+            assert_eq!(count, 1);
+        }
     }
 }

@@ -6,8 +6,8 @@ use tracing_core::field::{Field, Visit};
 use tracing_core::span::{Attributes, Id, Record as SpanValues};
 use tracing_core::{Dispatch, Event, Metadata, Subscriber, dispatcher};
 
-use super::frame::{Frames, MAX_FRAME, Record, Value};
-use super::replay::Audience;
+use super::frame::{Frames, MAX_FRAME, Said, Value};
+use super::replay::{Audience, WorkerSpans};
 use crate::codec;
 use crate::fuzzing::Input;
 use crate::process::worker_info::WorkerInfo;
@@ -30,48 +30,65 @@ pub fn events(input: &[u8]) {
 fn read(bytes: &[u8], piece: usize) -> Vec<Vec<u8>> {
     let worker = WorkerInfo::new(1, 0, 1);
     let (mut frames, mut found, mut told) = (Frames::default(), Vec::new(), 0);
+    let mut spans = WorkerSpans::default();
     for piece in bytes.chunks(piece) {
-        frames.feed(piece, |record, size| {
+        frames.feed(piece, |said, size| {
             told += size;
             assert!(
-                memory(&record) <= 4 * size,
-                "{size} bytes are {} bytes of memory: {record:?}",
-                memory(&record)
+                memory(&said) <= 4 * size,
+                "{size} bytes are {} bytes of memory: {said:?}",
+                memory(&said)
             );
             let mut again = Vec::new();
-            codec::encode(&record, &mut again).expect("what was decoded can be encoded");
+            codec::encode(&said, &mut again).expect("what was decoded can be encoded");
             assert_eq!(again.len() + 2, size, "an event has one form");
             found.push(again);
-            audience().tell(&worker, record, None);
+            audience().tell(&worker, said, None, &mut spans);
         });
         assert!(frames.kept() < MAX_FRAME);
     }
+    Audience::end_spans(&mut spans);
     assert!(told + frames.kept() <= bytes.len());
     found
 }
 
-/// What a record has in memory of its own.
-fn memory(record: &Record) -> usize {
+/// What something that was said has in memory of its own.
+fn memory(said: &Said) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
+    let value = |value: &Value| match value {
+        Value::Text(text) => text.capacity(),
+        _ => 0,
+    };
     let fields = |fields: &Vec<(String, Value)>| {
-        let values = fields.iter().map(|(name, value)| {
-            name.capacity()
-                + match value {
-                    Value::Text(text) => text.capacity(),
-                    _ => 0,
-                }
-        });
+        let values = fields.iter().map(|(name, it)| name.capacity() + value(it));
         values.sum::<usize>() + fields.capacity() * size_of::<(String, Value)>()
     };
-    let spans = record.spans.iter();
-    record.target.capacity()
-        + text(&record.file)
-        + text(&record.task)
-        + fields(&record.fields)
-        + size_of_val(&record.spans[..])
-        + spans
-            .map(|span| span.name.capacity() + fields(&span.fields))
-            .sum::<usize>()
+    match said {
+        Said::Event(record) => {
+            let spans = record.spans.iter();
+            record.target.capacity()
+                + text(&record.file)
+                + text(&record.task)
+                + fields(&record.fields)
+                + size_of_val(&record.spans[..])
+                + spans
+                    .map(|span| span.name.capacity() + fields(&span.fields))
+                    .sum::<usize>()
+        }
+        Said::Opened(opened) => {
+            let values = opened
+                .fields
+                .iter()
+                .map(|(name, it)| name.capacity() + it.as_ref().map_or(0, value));
+            opened.name.capacity()
+                + opened.target.capacity()
+                + text(&opened.file)
+                + values.sum::<usize>()
+                + opened.fields.capacity() * size_of::<(String, Option<Value>)>()
+        }
+        Said::Recorded(_, all) => fields(all),
+        Said::Closed(_) => 0,
+    }
 }
 
 fn audience() -> &'static Audience {
@@ -94,11 +111,14 @@ impl Subscriber for Reader {
         true
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        attributes.record(&mut Self);
         Id::from_u64(1)
     }
 
-    fn record(&self, _: &Id, _: &SpanValues<'_>) {}
+    fn record(&self, _: &Id, values: &SpanValues<'_>) {
+        values.record(&mut Self);
+    }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 

@@ -13,8 +13,11 @@ use tracing_core::metadata::LevelFilter;
 use tracing_core::span::{Attributes, Current, Id};
 use tracing_core::{Dispatch, Event, Metadata, Subscriber};
 
-use super::frame::{MAX_FIELDS, MAX_MESSAGE, MAX_TEXT, Record, SpanRecord, Value, shorten};
-use super::replay::filter_from_number;
+use super::frame::{
+    MAX_FIELDS, MAX_MESSAGE, MAX_TEXT, Opened, Record, Said, SpanRecord, Value, shorten,
+};
+use super::level::{SPANS, filter_from_number, number_of};
+use super::own_spans;
 use crate::shm::region::Region;
 
 /// Where this process's events go, until [`forward`] takes it.
@@ -27,6 +30,10 @@ thread_local! {
     static TASK: Cell<Option<&'static str>> = const { Cell::new(None) };
     /// This is the thread that runs the worker's items.
     static RUNS_ITEMS: Cell<bool> = const { Cell::new(false) };
+    /// And each of them is to be a span.
+    static WANTS_SPANS: Cell<bool> = const { Cell::new(false) };
+    /// And what it runs now are such items, and no preparation or finalizer.
+    static HAS_SPANS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The pipe to write events to.
@@ -40,6 +47,12 @@ pub(crate) fn begin_task(name: &'static str) {
     TASK.set(Some(name));
 }
 
+/// From now on this thread runs items of a call, or else what comes before or after all of them.
+#[inline]
+pub(crate) fn begin_frame(has_items: bool) {
+    HAS_SPANS.set(has_items && WANTS_SPANS.get());
+}
+
 /// If there is a pipe, this thread's events go there as long as the guard lives; and those of other
 /// threads, unless the process has a subscriber for them.
 ///
@@ -47,15 +60,19 @@ pub(crate) fn begin_task(name: &'static str) {
 /// a thread comes before it.
 pub(crate) fn forward(region: &Arc<Region>) -> Option<DefaultGuard> {
     let mut channel = CHANNEL.lock().unwrap_or_else(PoisonError::into_inner);
+    let advice = region.words().advice.max_level.load(Ordering::Relaxed);
+    let has_spans = advice & SPANS != 0;
     let forwarder = Forwarder {
         channel: channel.take()?,
-        level: filter_from_number(region.words().advice.max_level.load(Ordering::Relaxed)),
+        level: filter_from_number(advice & !SPANS),
+        has_spans,
         region: region.clone(),
         next_span: AtomicU64::new(1),
         spans: Mutex::default(),
     };
     let dispatch = Dispatch::new(forwarder);
     RUNS_ITEMS.set(true);
+    WANTS_SPANS.set(has_spans);
     let _ = dispatcher::set_global_default(dispatch.clone());
     Some(dispatcher::set_default(&dispatch))
 }
@@ -65,6 +82,8 @@ struct Forwarder {
     channel: OwnedFd,
     /// What the parent wants to know.
     level: LevelFilter,
+    /// And whether it wants to know of spans that have no events.
+    has_spans: bool,
     region: Arc<Region>,
     next_span: AtomicU64,
     spans: Mutex<HashMap<u64, Span>>,
@@ -109,8 +128,8 @@ impl Forwarder {
         self.spans().get(&span?)?.item
     }
 
-    fn write(&self, record: Record) {
-        let frame = record.into_frame();
+    fn write(&self, said: Said) {
+        let frame = said.into_frame();
         // Full, or the parent has closed it: whichever it is, nobody waits.
         let is_written =
             frame.is_some_and(|frame| rustix::io::write(&self.channel, &frame).is_ok());
@@ -159,6 +178,9 @@ impl Subscriber for Forwarder {
             },
         };
         let id = self.next_span.fetch_add(1, Ordering::Relaxed);
+        if self.has_spans {
+            self.write(Said::Opened(opened(id, attributes.metadata(), &span)));
+        }
         let mut spans = self.spans();
         if let Some(parent) = parent.and_then(|parent| spans.get_mut(&parent)) {
             parent.handles += 1;
@@ -175,6 +197,11 @@ impl Subscriber for Forwarder {
             };
             values.record(&mut fields);
             span.record.fields = fields.all;
+        }
+        if self.has_spans {
+            let mut fields = Fields::default();
+            values.record(&mut fields);
+            self.write(Said::Recorded(span.into_u64(), fields.all));
         }
     }
 
@@ -195,14 +222,18 @@ impl Subscriber for Forwarder {
             text
         };
         let mut record = Record {
-            level: super::replay::number_of(*metadata.level()),
+            level: number_of(*metadata.level()),
             is_cut: fields.is_cut,
             target: text(metadata.target()),
             file: metadata.file().map(text),
             line: metadata.line(),
             task: TASK.try_with(Cell::get).ok().flatten().map(text),
             item: self.item(span),
-            spans: self.spans_down_to(span),
+            spans: match self.has_spans {
+                true => Vec::new(),
+                false => self.spans_down_to(span),
+            },
+            span: span.filter(|_| self.has_spans),
             fields: fields.all,
         };
         if metadata.target() == "log" {
@@ -212,7 +243,7 @@ impl Subscriber for Forwarder {
         if let Some(message) = record.fields.iter().position(|field| field.0 == "message") {
             record.fields.swap(0, message);
         }
-        self.write(record);
+        self.write(Said::Event(record));
     }
 
     fn enter(&self, span: &Id) {
@@ -239,6 +270,7 @@ impl Subscriber for Forwarder {
         let mut spans = self.spans();
         let mut next = Some(span.into_u64());
         let mut is_closed = false;
+        let mut closed = Vec::new();
         // A span keeps its parent.
         while let Some(id) = next.take()
             && let Some(span) = spans.get_mut(&id)
@@ -246,7 +278,14 @@ impl Subscriber for Forwarder {
             span.handles -= 1;
             if span.handles == 0 {
                 is_closed = true;
+                closed.push(id);
                 next = spans.remove(&id).and_then(|span| span.parent);
+            }
+        }
+        drop(spans);
+        if self.has_spans {
+            for id in closed {
+                self.write(Said::Closed(id));
             }
         }
         is_closed
@@ -258,6 +297,103 @@ impl Subscriber for Forwarder {
             Some((id, metadata)) => Current::new(Id::from_u64(id), metadata),
             None => Current::none(),
         }
+    }
+}
+
+/// What the parent is told of a span that begins.
+fn opened(id: u64, metadata: &Metadata<'_>, span: &Span) -> Opened {
+    let text = |text: &str| {
+        let mut text = text.to_owned();
+        shorten(&mut text, MAX_TEXT);
+        text
+    };
+    let value_of = |name: &str| {
+        let found = span.record.fields.iter().find(|(it, _)| it == name);
+        found.map(|(_, value)| value.clone())
+    };
+    let names = metadata.fields().iter().map(|field| text(field.name()));
+    Opened {
+        id,
+        parent: span.parent,
+        item: span.item,
+        level: number_of(*metadata.level()),
+        name: span.record.name.clone(),
+        target: text(metadata.target()),
+        file: metadata.file().map(text),
+        line: metadata.line(),
+        fields: names
+            .take(MAX_FIELDS)
+            .map(|name| (name.clone(), value_of(&name)))
+            .collect(),
+    }
+}
+
+/// The span of an item that this thread runs, until it is dropped; nothing where spans are not
+/// forwarded.
+#[inline]
+pub(crate) fn item_span() -> Option<ItemSpan> {
+    HAS_SPANS.get().then(ItemSpan::open)?
+}
+
+/// See [`item_span`].
+pub(crate) struct ItemSpan {
+    dispatch: Dispatch,
+    id: Id,
+}
+
+/// Whether items are spans here, so that none may pass unseen.
+#[inline]
+pub(crate) fn has_item_spans() -> bool {
+    HAS_SPANS.get()
+}
+
+impl ItemSpan {
+    #[cold]
+    fn open() -> Option<Self> {
+        let name = TASK.get().unwrap_or("task");
+        let dispatch = dispatcher::get_default(Clone::clone);
+        let metadata = own_spans::item();
+        if !dispatch.enabled(metadata) {
+            return None;
+        }
+        let fields = metadata.fields();
+        let kind = "consumer";
+        let pid = crate::sys::own_pid();
+        let values: [Option<&dyn tracing_core::field::Value>; 7] = [
+            Some(&name),
+            Some(&kind),
+            Some(&name),
+            Some(&pid),
+            None,
+            None,
+            None,
+        ];
+        let values = fields.value_set_all(&values);
+        let id = dispatch.new_span(&Attributes::new_root(metadata, &values));
+        dispatch.enter(&id);
+        Some(Self { dispatch, id })
+    }
+}
+
+impl Drop for ItemSpan {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let metadata = own_spans::item();
+            let values: [Option<&dyn tracing_core::field::Value>; 7] = [
+                None,
+                None,
+                None,
+                None,
+                Some(&"ERROR"),
+                Some(&"the task panicked"),
+                Some(&"panic"),
+            ];
+            let values = metadata.fields().value_set_all(&values);
+            self.dispatch
+                .record(&self.id, &tracing_core::span::Record::new(&values));
+        }
+        self.dispatch.exit(&self.id);
+        self.dispatch.try_close(self.id.clone());
     }
 }
 
