@@ -28,6 +28,7 @@ pub(crate) fn processes<S: Processes>() -> Vec<Test> {
         items_are_counted_by_outcome,
         each_item_counts_once_though_workers_die,
         an_initializer_counts_as_no_item,
+        what_has_come_of_a_chunk_still_runs,
         errors_that_are_returned_count_if_asked,
         ends_are_counted_by_reason,
         bytes_are_counted_both_ways,
@@ -65,6 +66,36 @@ fn an_initializer_counts_as_no_item<S: Processes>() {
     let builder = S::builder().processes(2).initializer(initializer, ());
     let pool = builder.env("SETTINGS", "come first").nice(0).build();
     counts_add_up(&pool, one_of_each_fate);
+}
+
+/// Until the chunk has ended. Then its items do, together.
+fn what_has_come_of_a_chunk_still_runs<S: Processes>() {
+    // More than a ring holds, so that it is read while the next item runs.
+    let task = |(ticket, waits): (String, bool)| {
+        if waits {
+            pass(ticket);
+        }
+        vec![7_u8; 8 << 20]
+    };
+    let pool = S::pool(1);
+    let gate = Gate::new();
+    let items = [false, false, true].map(|waits| (gate.ticket(), waits));
+    let handle = pool.call(task).chunksize(3).map_async(items);
+    gate.wait_for(1);
+    // Some of it has come.
+    wait_until(|| pool.stats().workers[0].queued < 3);
+    let stats = pool.stats();
+    let counts = (
+        stats.submitted,
+        stats.queued,
+        stats.running,
+        stats.succeeded,
+    );
+    assert_eq!(counts, (3, 0, 3, 0));
+    gate.open();
+    assert_eq!(handle.get().unwrap().len(), 3);
+    let stats = pool.stats();
+    assert_eq!((stats.queued, stats.running, stats.succeeded), (0, 0, 3));
 }
 
 fn one_of_each_fate(x: u64) -> Result<u64, u64> {

@@ -53,7 +53,7 @@ impl Core {
     }
 
     /// How many items wait: those that have neither ended nor are with a worker. The queue may be
-    /// long, so it is not walked; and some are in none, since their worker is just being buried.
+    /// long, so it is not walked.
     fn queued(&self, stats: &Stats) -> u64 {
         let ended = stats.succeeded + stats.failed;
         let running = self.scheduler.running() + self.notify.deciding();

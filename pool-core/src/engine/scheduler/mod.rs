@@ -678,8 +678,12 @@ impl<U: WorkUnit> Scheduler<U> {
         counted.map(|flight| u64::from(flight.open())).sum()
     }
 
-    /// How many items were handed out and have no outcome yet.
+    /// How many items were handed out and have not ended: those of a unit end together, also those
+    /// whose outcomes are here before the others'.
     pub(crate) fn running(&self) -> u64 {
-        self.queues.ids().map(|slot| self.open_in(slot)).sum()
+        let queues = self.queues.ids().map(|slot| &self.queues[slot]);
+        let in_flight = queues.flat_map(|queue| queue.in_flight.iter());
+        let counted = in_flight.filter(|flight| flight.unit.is_counted());
+        counted.map(|flight| u64::from(flight.unit.count())).sum()
     }
 }
