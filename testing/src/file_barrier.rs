@@ -1,8 +1,8 @@
 //! Places where tests and tasks meet, which share nothing but files.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
@@ -17,9 +17,10 @@ impl Tally {
     /// Without a line yet.
     #[allow(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().expect("a temporary folder"),
-        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tally = Self { folder };
+        fs::write(tally.ticket(), "").expect("the tally can be made");
+        tally
     }
 
     /// What a task must know to [`add`].
@@ -52,13 +53,16 @@ impl Tally {
     }
 }
 
-/// Adds a line to the [`Tally`] with this ticket.
+/// Adds a line to the [`Tally`] with this ticket. When that is gone, nobody counts any more.
+///
+/// It makes no file: a task that is still under way when its test ends would make one in a folder
+/// that is just being removed, and the folder would stay.
 pub fn add(ticket: &str, line: impl std::fmt::Display) {
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(ticket)
-        .expect("the tally is there");
+    let mut file = match OpenOptions::new().append(true).open(ticket) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return,
+        Err(error) => panic!("the tally cannot be opened: {error}"),
+    };
     // One write, so that the lines of several processes do not mix.
     file.write_all(format!("{line}\n").as_bytes())
         .expect("the tally can be written");
@@ -79,9 +83,9 @@ impl Gate {
     /// One that is closed.
     #[allow(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
-        Self {
-            arrivals: Tally::new(),
-        }
+        let arrivals = Tally::new();
+        fs::write(door(&arrivals.ticket()), "").expect("the gate can be made");
+        Self { arrivals }
     }
 
     /// What a task must know to [`pass`].
@@ -110,18 +114,48 @@ impl Gate {
     }
 }
 
-/// Opens the gate with this ticket.
+/// Opens the gate with this ticket: its door is taken away, which makes no file either.
 pub fn open(ticket: &str) {
-    fs::write(door(ticket), "").expect("the gate can be opened");
+    match fs::remove_file(door(ticket)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => panic!("the gate stays shut: {error}"),
+        _ => {}
+    }
 }
 
 /// Waits at the gate with this ticket until it is open, or gone.
 pub fn pass(ticket: &str) {
     add(ticket, std::process::id());
     let door = door(ticket);
-    wait_until(|| door.exists() || !Path::new(ticket).exists());
+    wait_until(|| !door.exists());
 }
 
 fn door(ticket: &str) -> PathBuf {
-    PathBuf::from(format!("{ticket}.open"))
+    PathBuf::from(format!("{ticket}.shut"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_comes_late_does_not_keep_the_folder() {
+        for _ in 0..200 {
+            let tally = Tally::new();
+            let ticket = tally.ticket();
+            let folder = tally.folder.path().to_owned();
+            let late = std::thread::spawn({
+                let folder = folder.clone();
+                move || {
+                    while folder.exists() {
+                        add(&ticket, "late");
+                        open(&ticket);
+                    }
+                }
+            });
+            wait_until(|| tally.count() > 3);
+            drop(tally);
+            assert!(!folder.exists());
+            late.join().expect("a late task is not an error");
+        }
+    }
 }
