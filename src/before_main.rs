@@ -4,7 +4,8 @@
 /// for a library, whose users' `main` knows nothing of pools.
 ///
 /// Say it once in the binary or the library, outside of all functions. It adds a function that the
-/// loader runs before `main`. In a process that was started as a worker, that becomes the worker.
+/// loader runs before `main`. In a process that was started as a worker, that becomes the worker;
+/// in one that was started as an agent, the agent.
 ///
 /// With `fork_server`, it also starts a [fork server](crate#choosing-a-backend) for the whole
 /// program, which each `ForkPool::builder()` uses from then on: there is one thread at that time,
@@ -77,6 +78,8 @@ macro_rules! init_before_main {
 pub fn init() {
     #[cfg(feature = "spawn")]
     procpool_spawn::init_at_load();
+    #[cfg(feature = "cluster")]
+    procpool_cluster::init_at_load();
 }
 
 /// The same with `fork_server`.

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::LocalSet;
 
 use crate::client::{Client, Settings, Shared, THREAD};
+use crate::init::check_not_passed_by;
 use crate::local::Local;
 use crate::nats::{Connection, Role, ServerOptions};
 use crate::pool::ClusterPool;
@@ -205,6 +206,7 @@ impl ClusterPoolBuilder {
     /// # Errors
     /// When an option makes no sense, there is no such server, or it does not permit this.
     pub fn build(self) -> Result<ClusterPool, BuildError> {
+        check_not_passed_by()?;
         if self.local_agents.is_empty() {
             return Ok(ClusterPool::new(self.start()?, None));
         }

@@ -26,4 +26,6 @@ mod simulation;
 pub use agent_info::AgentInfo;
 pub use builder::{ClusterPoolBuilder, Storage};
 pub use init::init;
+#[doc(hidden)]
+pub use init::init_at_load;
 pub use pool::ClusterPool;

@@ -12,6 +12,7 @@ use procpool_core::{BuildError, BuildErrorKind, LaunchError};
 use self::agent_process::AgentProcess;
 use self::server::{Options, Server};
 use crate::client::Shared;
+use crate::init::check_ready;
 use crate::nats::ServerOptions;
 
 /// What was started for a pool. The agents go first, and all go when this is dropped.
@@ -27,12 +28,13 @@ impl Local {
     /// Starts the server, for this many agents.
     ///
     /// # Errors
-    /// When there is none to be found, or it does not come up.
+    /// When there is none to be found, it does not come up, or agents would not become any.
     pub(crate) fn start(agents: usize) -> Result<Self, BuildError> {
         if agents == 0 {
             let text = "local(0): there is no work done without an agent";
             return Err(BuildError::new(BuildErrorKind::InvalidConfig, text));
         }
+        check_ready()?;
         let program = Server::find().map_err(launch)?;
         let server = Server::start(&program, Options::default()).map_err(launch)?;
         // The processors are shared out among them.

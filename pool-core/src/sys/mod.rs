@@ -59,7 +59,7 @@ pub(crate) use packets::{
 pub use refused::failed;
 pub(crate) use refused::{FailedCall, errno_of, failed_in};
 pub(crate) use sealed::{NotSealed, Place, Sealed};
-pub(crate) use signals::ignore_signals_of_files;
+pub use signals::ignore_signals_of_files;
 pub use signals::reset_signals;
 pub use waiting::poll;
 // In front of Linux's of the same names.

@@ -29,7 +29,7 @@ pub fn reset_signals() {
 }
 
 /// Makes errors of what SIGPIPE, SIGTTIN and SIGTTOU stand for.
-pub(crate) fn ignore_signals_of_files() {
+pub fn ignore_signals_of_files() {
     for signal in [libc::SIGPIPE, libc::SIGTTIN, libc::SIGTTOU] {
         without_handler(signal, WithoutHandler::Ignore);
     }
