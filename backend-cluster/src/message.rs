@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use procpool_core::{
-    BroadcastContent, ContentId, Dump, Outcome, OutcomeBatch, OutputLine, OutputStream, Stats,
-    TaskError, WorkerInfo, codec,
+    BroadcastContent, ContentId, Dump, ExitReason, Observe, Outcome, OutcomeBatch, OutputLine,
+    OutputStream, Stats, TaskError, WorkerInfo, codec,
 };
 use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -109,10 +109,23 @@ pub(crate) enum ToAgent {
     },
     /// The client has that value no more.
     NoContent(ContentId),
-    /// What is every worker doing, or what has happened in the pool for this client?
-    Report { ticket: u64, dump: bool },
+    /// How is the pool for this client?
+    Report { ticket: u64, wanted: Wanted },
+    /// What is to be [told](ToClient::Seen) of what its workers do, from now on; at first, nothing.
+    Observe(Option<Observe>),
     /// The pool has ended: whatever there is of it ends now.
     Bye,
+}
+
+/// What a client wants to know of its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Wanted {
+    /// What has happened.
+    Stats,
+    /// What every worker is doing, with its stack.
+    Dump,
+    /// The same as far as is known without asking the workers.
+    Activity,
 }
 
 /// What becomes of what a worker prints.
@@ -168,6 +181,40 @@ pub(crate) enum ToClient {
     Dump { ticket: u64, dump: Dump },
     /// The same.
     Stats { ticket: u64, stats: Stats },
+    /// What its workers have done, as it [wants to know](ToAgent::Observe); in the lane for data.
+    Seen(Seen),
+}
+
+/// What has happened in an agent's pool for a client.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// This begins with all workers that are up: of those before, nothing more is told.
+    pub(crate) is_start: bool,
+    pub(crate) events: Vec<SeenEvent>,
+    /// How many there were beside these, for which there was no room.
+    pub(crate) lost: u64,
+}
+
+/// Something that a worker has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SeenEvent {
+    /// It is up, in this place of the agent's pool.
+    Up { worker: WorkerInfo, place: u32 },
+    Ended {
+        worker: WorkerInfo,
+        reason: ExitReason,
+    },
+    /// It has done a chunk.
+    Chunk {
+        worker: WorkerInfo,
+        /// What its call is called.
+        call: String,
+        first: u64,
+        items: u32,
+        took: Duration,
+        /// How long ago that was when this was sent.
+        ago: Duration,
+    },
 }
 
 /// What an agent says of itself.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use procpool_core::{
     BuildError, CallId, Cancel, Chunk, Chunking, Dump, Executor, JoinError, OpenInput, Pool, Stats,
-    TaskError, TaskErrorKind, Tracer,
+    TaskError, TaskErrorKind, Tracer, WorkerDump,
 };
 
 use crate::agent_info::AgentInfo;
@@ -271,6 +271,11 @@ impl Executor for Cluster {
     fn dump(&self) -> Dump {
         let answer = self.shared.ask(Command::Dump);
         answer.unwrap_or_default()
+    }
+
+    fn activity(&self) -> Vec<WorkerDump> {
+        let answer = self.shared.ask(Command::Activity);
+        answer.unwrap_or_default().workers
     }
 
     fn stats(&self) -> Stats {

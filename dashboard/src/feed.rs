@@ -265,9 +265,11 @@ impl View {
         let at = self.start.elapsed().as_secs_f64();
         let activity = self.feed.pool.activity().unwrap_or_default();
         self.lanes.keep(stats.workers.iter().map(|it| &it.info));
-        let workers: Vec<Worker> = (stats.workers.iter())
+        let mut workers: Vec<Worker> = (stats.workers.iter())
             .map(|worker| self.worker(at, worker, &activity))
             .collect();
+        // As in the timeline. Machines answer in any order.
+        workers.sort_by_key(|worker| worker.lane);
         let mut calls = self.feed.pool.calls();
         let of_calls: u64 = (calls.iter())
             .map(|call| call.submitted.saturating_sub(call.ended))

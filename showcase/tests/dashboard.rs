@@ -8,8 +8,9 @@
 use std::time::Duration;
 
 use procpool::dashboard::DashboardOptions;
-use procpool::{Output, Pool, SpawnPool};
+use procpool::{ClusterPool, Output, Pool, ServeDashboard, SpawnPool};
 use procpool_testing::browser::{self, Page};
+use procpool_testing::left_out;
 
 procpool::init_before_main!();
 
@@ -167,4 +168,47 @@ fn the_page_fits_each_window() {
     let complaints = page.complaints();
     assert!(complaints.is_empty(), "{complaints:#?}");
     drop((naps, fails, singles));
+}
+
+/// What each does, too.
+#[test]
+fn the_page_shows_workers_of_other_machines() {
+    const TEST: &str = "the_page_shows_workers_of_other_machines";
+    let pool = ClusterPool::local(2).map_err(|error| error.to_string());
+    let Some(pool) = left_out::unless(TEST, "a NATS server", pool) else {
+        return;
+    };
+    if !browser::is_there(TEST) {
+        return;
+    }
+    let dashboard = pool.serve_dashboard("127.0.0.1:0").expect("it is served");
+    let mut page = Page::open(dashboard.url(), 1200, 900);
+    let naps = pool
+        .call(nap)
+        .name("naps")
+        .chunksize(1)
+        .map_async([600_000; 4]);
+    page.wait_for("state?.workers.filter((worker) => worker.at?.call === 'naps').length === 2");
+    let machines = "new Set(state.workers.map((worker) => worker.machine)).size";
+    assert_eq!(page.eval(machines), 2);
+    assert_eq!(
+        page.eval("new Set(state.workers.map((worker) => worker.lane)).size"),
+        2
+    );
+    page.wait_for("/PoolWorker-\\d+ on \\S+/.test(byId('workers').innerText)");
+    page.wait_for("byId('calls').innerText.includes('0 of 4')");
+    page.eval("document.querySelector('#workers button').click()");
+    page.wait_for("byId('details-text').textContent.includes('runs naps')");
+    page.press("Escape");
+    naps.kill();
+    let naps = pool
+        .call(nap)
+        .name("naps")
+        .chunksize(1)
+        .map_async([40; 400]);
+    page.wait_for("spans.length > 10 && new Set(spans.map((span) => span.lane)).size === 2");
+    page.picture("cluster");
+    naps.kill();
+    let complaints = page.complaints();
+    assert!(complaints.is_empty(), "{complaints:#?}");
 }

@@ -90,6 +90,8 @@ impl Page {
         }
         page.resize(width, height);
         page.call("Page.navigate", json!({ "url": url }));
+        // Its scripts have run then.
+        page.wait_for("location.href !== 'about:blank' && document.readyState === 'complete'");
         page
     }
 

@@ -50,6 +50,7 @@ impl Agent {
         }
         session.is_hosted = true;
         self.host.welcome(client, options, captures);
+        self.host.observe(client, session.observes);
         let pieces: Vec<PieceId> = self.taken.of(client).map(|(piece, _)| piece).collect();
         for piece in pieces {
             self.start(client, piece);

@@ -50,6 +50,7 @@ impl Agent {
     }
 
     pub(super) fn say_goodbye(&mut self) {
+        self.tell_clients();
         self.sessions.say_to_all(Lane::Data, &ToClient::Left);
         self.goodbye = Goodbye::Said(clock::now());
     }

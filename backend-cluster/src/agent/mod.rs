@@ -11,6 +11,7 @@ mod session;
 mod sessions;
 mod taken;
 pub(crate) mod variables;
+mod watching;
 mod work;
 
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use crate::clock::{self, sleep_until};
 use crate::intake::{Action, Arrival, End, Intake, LEASE};
 use crate::link::{Lane, Limits, session_of};
 use crate::message::{
-    AgentCard, AgentId, ClientId, Delivery, DeliveryId, Line, ToAgent, ToClient, from_bytes,
+    AgentCard, AgentId, ClientId, Delivery, DeliveryId, Line, ToAgent, ToClient, Wanted, from_bytes,
 };
 use crate::nats::{Connection, Given, Role, Subjects, is_unheard, last_number};
 
@@ -55,6 +56,8 @@ pub(crate) struct Agent {
     /// It is to say that it is there.
     says_hello: bool,
     started: Duration,
+    /// When clients were told last what their workers do.
+    told: Duration,
     /// It leaves when it had no client for so long, and since when it has none.
     idle: Option<Duration>,
     idle_since: Duration,
@@ -123,6 +126,7 @@ impl Agent {
             slots,
             says_hello: true,
             started: clock::now(),
+            told: clock::now(),
             idle: options.idle,
             idle_since: clock::now(),
             is_leaving: false,
@@ -210,6 +214,7 @@ impl Agent {
             .into_iter()
             .chain(self.intake.next_expiry())
             .chain(pull)
+            .chain(self.tell_at())
             .chain(idle.map(|idle| self.idle_since + idle));
         times.chain(tick).min()
     }
@@ -414,21 +419,25 @@ impl Agent {
                 }
             }
             ToAgent::NoContent(id) => self.content(client, id, None),
-            ToAgent::Report { ticket, dump } => self.make_report(client, ticket, dump),
+            ToAgent::Report { ticket, wanted } => self.make_report(client, ticket, wanted),
+            ToAgent::Observe(wanted) => self.observe(client, wanted),
             ToAgent::Bye => self.end(client, End::Dead),
         }
     }
 
     /// Asks the workers for this client, which takes a moment.
-    fn make_report(&self, client: ClientId, ticket: u64, dump: bool) {
+    fn make_report(&self, client: ClientId, ticket: u64, wanted: Wanted) {
         let (host, reports) = (self.host.clone(), self.reports.clone());
         let ask = move || {
-            let answer = if dump {
-                let dump = host.dump(client);
-                ToClient::Dump { ticket, dump }
-            } else {
-                let stats = host.stats(client);
-                ToClient::Stats { ticket, stats }
+            let answer = match wanted {
+                Wanted::Dump | Wanted::Activity => ToClient::Dump {
+                    ticket,
+                    dump: host.dump(client, wanted == Wanted::Dump),
+                },
+                Wanted::Stats => ToClient::Stats {
+                    ticket,
+                    stats: host.stats(client),
+                },
             };
             // Without an agent there is nobody to tell.
             let _ = reports.send(Report::Answer(client, Box::new(answer)));
@@ -523,6 +532,7 @@ impl Agent {
         for client in dead {
             self.end(client, End::Dead);
         }
+        self.tell_what_is_seen(now);
         if !self.sessions.is_empty() {
             self.idle_since = now;
         } else if !self.is_leaving && self.idle.is_some_and(|idle| now >= self.idle_since + idle) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use procpool_core::{ContentId, WorkerOptions};
+use procpool_core::{ContentId, Observe, WorkerOptions};
 
 use super::host::Captures;
 use crate::link::{Limits, Link};
@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) options: Option<(WorkerOptions, Captures)>,
     /// There is a pool for it, or will be with its first piece.
     pub(super) is_hosted: bool,
+    /// What the client wants to know of its workers.
+    pub(super) observes: Option<Observe>,
     /// Parts that have come of what is large.
     bodies: HashMap<PieceId, Vec<u8>>,
     contents: HashMap<ContentId, Vec<u8>>,
@@ -46,6 +48,7 @@ impl Session {
             is_welcome: false,
             options: None,
             is_hosted: false,
+            observes: None,
             bodies: HashMap::new(),
             contents: HashMap::new(),
             asked_for: HashMap::new(),

@@ -48,6 +48,10 @@ impl Sessions {
         self.all.get_mut(&client)
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Session> {
+        self.all.values()
+    }
+
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = (ClientId, &mut Session)> {
         self.all.iter_mut().map(|(client, it)| (*client, it))
     }

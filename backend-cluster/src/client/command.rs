@@ -30,8 +30,12 @@ pub(crate) enum Command {
     },
     /// What are the workers doing?
     Dump(Sender<Dump>),
+    /// The same without stacks.
+    Activity(Sender<Dump>),
     /// What has happened?
     Stats(Sender<Stats>),
+    /// Some have come who observe the pool, or have gone.
+    Observers,
     /// Inputs are to be asked for what was read, in a moment.
     AskInputs,
     /// No more will be submitted.

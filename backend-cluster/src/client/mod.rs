@@ -14,6 +14,7 @@ mod sessions;
 mod settings;
 mod shared;
 mod timeouts;
+mod watching;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use async_nats::{Event, Message, Subscriber};
 use futures_util::StreamExt;
-use procpool_core::{BroadcastContent, Dump, TaskError, TaskErrorKind};
+use procpool_core::{BroadcastContent, Dump, ExitReason, TaskError, TaskErrorKind};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use self::calls::Calls;
@@ -34,12 +35,13 @@ use self::sessions::{ASK_EVERY, Belongs, Key, Sessions};
 pub(crate) use self::settings::Settings;
 pub(crate) use self::shared::{Shared, THREAD};
 use self::timeouts::{Situation, Timeouts};
+use self::watching::Watching;
 use crate::clock::{self, sleep_until};
 use crate::dispatcher::Action;
 use crate::link::{Lane, Limits, session_of};
 use crate::message::{
-    AgentCard, ClientId, Delivery, DeliveryId, Piece, PieceId, ToAgent, ToClient, from_bytes,
-    to_bytes,
+    AgentCard, ClientId, Delivery, DeliveryId, Piece, PieceId, ToAgent, ToClient, Wanted,
+    from_bytes, to_bytes,
 };
 use crate::nats::{Connection, Subjects, is_unheard, last_number, make_queue};
 use crate::programs::{ASK_PROGRAMS, PROGRAM, publish};
@@ -79,6 +81,7 @@ pub(crate) struct Client {
     /// Agents for any program are to be told of this one.
     says_program: bool,
     gatherings: Gatherings,
+    watching: Watching,
     printer: Option<Printer>,
 }
 
@@ -133,6 +136,7 @@ impl Client {
             calls: Calls::new(shared.clone()),
             ask_inputs_at: None,
             sessions: Sessions::new(clock::now()),
+            watching: Watching::new(shared.clone()),
             shared,
             commands,
             is_closing: false,
@@ -213,6 +217,10 @@ impl Client {
             self.is_over |= self.is_closing && self.calls.is_empty() && commands.is_empty();
         }
         self.leave().await;
+        self.watching.end_all(match self.is_closing {
+            true => ExitReason::Closed,
+            false => ExitReason::Terminated,
+        });
         commands.close();
         while let Ok(command) = commands.try_recv() {
             if let Command::Submit { completion, .. } = command {
@@ -341,13 +349,27 @@ impl Client {
             }
             Command::Published(Ok(())) => self.says_program = true,
             Command::Published(Err(text)) => self.timeouts.refused(&text),
-            Command::Dump(sender) => self.gather(Gathered::Dump(Dump::default(), sender)),
+            Command::Dump(sender) => {
+                self.gather(Gathered::Dump(Dump::default(), sender), Wanted::Dump);
+            }
+            Command::Activity(sender) => {
+                self.gather(Gathered::Dump(Dump::default(), sender), Wanted::Activity);
+            }
             Command::Stats(sender) => {
                 let stats = self.shared.stats(self.calls.dispatcher.waiting());
-                self.gather(Gathered::Stats(Box::new(stats), sender));
+                self.gather(Gathered::Stats(Box::new(stats), sender), Wanted::Stats);
             }
             Command::AskInputs => {
                 self.ask_inputs_at = Some(clock::now() + ASK_INPUTS_AFTER);
+            }
+            Command::Observers => {
+                if self.watching.observers_changed() {
+                    let observe = ToAgent::Observe(self.watching.wanted());
+                    let keys: Vec<Key> = self.sessions.all().map(|(key, _)| key).collect();
+                    for key in keys {
+                        self.sessions.say(key, Lane::Control, &observe);
+                    }
+                }
             }
             Command::Close => self.is_closing = true,
             Command::Join => self.calls.join(),
@@ -420,6 +442,8 @@ impl Client {
         }
         if self.calls.dispatcher.reachable(key) {
             self.agents_changed();
+            // Its workers may be others by now.
+            self.ask_to_observe(key);
         }
         while let Some(message) = self
             .sessions
@@ -439,11 +463,33 @@ impl Client {
             return;
         };
         self.gatherings.forget(key);
+        let reason = match session.left_at {
+            Some(_) => ExitReason::Closed,
+            None => ExitReason::Crashed,
+        };
+        self.watching.given_up(key, reason);
         self.calls.dispatcher.given_up(key, session.link.has_gap());
         self.calls.lose(|key| self.sessions.lost_machine(key));
         let dispatcher = &self.calls.dispatcher;
         self.sessions.retain_lost(|key| dispatcher.doubts(key));
         self.agents_changed();
+    }
+
+    /// The server says that an agent is not there. Nothing is lost for good: it may live.
+    fn unreachable(&mut self, key: Key) {
+        if self.calls.dispatcher.unreachable(key) {
+            self.agents_changed();
+            self.watching.given_up(key, ExitReason::Crashed);
+        }
+        self.gatherings.forget(key);
+    }
+
+    /// If somebody observes the pool, this agent is to tell what its workers do.
+    fn ask_to_observe(&mut self, key: Key) {
+        if let Some(wanted) = self.watching.wanted() {
+            let observe = ToAgent::Observe(Some(wanted));
+            self.sessions.say(key, Lane::Control, &observe);
+        }
     }
 
     /// Agents may send so many more values.
@@ -543,12 +589,12 @@ impl Client {
             ToClient::Stats { ticket, stats } => {
                 self.gatherings.add_stats(ticket, key, stats);
             }
+            ToClient::Seen(seen) => self.watching.seen(key, seen),
         }
     }
 
     /// Asks all agents that can be reached.
-    fn gather(&mut self, so_far: Gathered) {
-        let dump = matches!(so_far, Gathered::Dump(..));
+    fn gather(&mut self, so_far: Gathered, wanted: Wanted) {
         let sessions = self.sessions.all().filter(|(key, session)| {
             let is_there = session.card.is_some() && session.left_at.is_none();
             is_there && !self.calls.dispatcher.is_unreachable(*key)
@@ -558,7 +604,7 @@ impl Client {
         let ticket = self.gatherings.begin(so_far, asked.clone(), until);
         for key in asked {
             self.sessions
-                .say(key, Lane::Control, &ToAgent::Report { ticket, dump });
+                .say(key, Lane::Control, &ToAgent::Report { ticket, wanted });
         }
     }
 
@@ -572,6 +618,7 @@ impl Client {
         }
         let welcome = (self.settings).welcome(self.calls.dispatcher.epoch(), connection);
         self.sessions.say(key, Lane::Control, &welcome);
+        self.ask_to_observe(key);
         self.calls.dispatcher.joined(key, slots);
         self.agents_changed();
     }
@@ -610,20 +657,13 @@ impl Client {
         match (token.as_bytes().first(), number) {
             // An agent was asked, and is not there.
             (Some(b'a'), Some(key)) if is_unheard(message) => {
-                if self.calls.dispatcher.unreachable(key) {
-                    self.agents_changed();
-                }
-                // Nothing is lost for good: it may live.
-                self.gatherings.forget(key);
+                self.unreachable(key);
             }
             // The same of what was sent to it without the queue.
             (Some(b'x'), Some(delivery)) if is_unheard(message) => {
                 if let Some(key) = self.calls.dispatcher.was_sent_to(delivery) {
                     self.calls.returned(key, delivery);
-                    if self.calls.dispatcher.unreachable(key) {
-                        self.agents_changed();
-                    }
-                    self.gatherings.forget(key);
+                    self.unreachable(key);
                 }
             }
             (Some(b'd'), Some(delivery)) => {

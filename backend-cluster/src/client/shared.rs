@@ -51,6 +51,12 @@ pub(crate) struct State {
 
 impl Shared {
     pub(crate) fn new(commands: UnboundedSender<Command>) -> Self {
+        let tracer = Tracer::default();
+        let of_tracer = commands.clone();
+        tracer.on_change(move || {
+            // Without a thread there are no workers.
+            let _ = of_tracer.send(Command::Observers);
+        });
         Self {
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -60,7 +66,7 @@ impl Shared {
             may_be_idle: AtomicBool::new(false),
             asks_soon: AtomicBool::new(false),
             callbacks: Callbacks::new(),
-            tracer: Tracer::default(),
+            tracer,
             items: ItemCounts::default(),
             commands,
         }

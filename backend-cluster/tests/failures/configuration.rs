@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
-use procpool_core::{Pool, TaskErrorKind, WorkerState, build_id, worker};
+use procpool_core::{Pool, TaskErrorKind, WorkerDump, WorkerState, build_id, worker};
 use procpool_testing::file_barrier::{self, Gate};
 use procpool_testing::nats::{self, Agent, Config, Server};
 use procpool_testing::procfs::{wait_for_death, wait_until};
@@ -90,6 +90,19 @@ fn permits(test: &str) {
     let runs = |state| state == WorkerState::Running;
     let dump = pool.dump();
     assert_eq!(dump.workers.iter().filter(|it| runs(it.state)).count(), 1);
+    let activity = pool.downgrade().activity().expect("the pool is there");
+    let is_of_machine = |it: &WorkerDump| it.info.as_ref().is_some_and(|it| it.machine().is_some());
+    assert!(
+        activity
+            .iter()
+            .all(|it| it.stack.is_none() && is_of_machine(it))
+    );
+    let running = activity.iter().filter(|it| runs(it.state));
+    let functions: Vec<_> = running.filter_map(|it| it.task.as_ref()).collect();
+    assert!(
+        functions.len() == 1 && functions[0].function.ends_with("pass"),
+        "{functions:?}"
+    );
     assert_eq!(pool.stats().running, 1);
     gate.open();
     handle.get().expect("it has passed");

@@ -24,6 +24,7 @@ mod payloads;
 mod permissions;
 mod restarts;
 mod stops;
+mod watching;
 
 use libtest_mimic::{Arguments, Trial};
 use procpool_testing::{again, watchdog};
@@ -51,6 +52,7 @@ fn main() {
         certificates::all(),
         credentials::all(),
         configuration::all(),
+        watching::all(),
     ];
     let trials = all.into_iter().flatten().map(|(name, scenario)| {
         Trial::test(name, move || {

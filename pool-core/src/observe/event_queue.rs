@@ -70,6 +70,11 @@ impl EventQueue {
         }
     }
 
+    /// So many more are not here.
+    pub(super) fn lost(&self, events: u64) {
+        self.lock().dropped += events;
+    }
+
     /// Later events are not kept.
     pub(crate) fn finish(&self) {
         self.lock().is_finished = true;

@@ -1,8 +1,12 @@
 //! Where a pool reports what happens in it, for all who observe it.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::event_queue::EventQueue;
 use super::running_calls::{KnownCall, RunningCall, RunningCalls};
@@ -32,7 +36,11 @@ struct Hub {
     wants_failures: AtomicBool,
     calls: Mutex<RunningCalls>,
     state: Mutex<State>,
+    /// Who wants to know when observers come and go.
+    on_change: Mutex<Option<Arc<OnChange>>>,
 }
+
+type OnChange = dyn Fn() + Send + Sync;
 
 #[derive(Default)]
 struct State {
@@ -51,7 +59,7 @@ impl Observed {
     /// It is told of chunks that take so long, in nanoseconds; `u64::MAX`: of none.
     fn shortest_chunk(&self) -> u64 {
         match self.detail {
-            Observe::Chunks { shortest } => u64::try_from(shortest.as_nanos()).unwrap_or(u64::MAX),
+            Observe::Chunks { shortest } => nanoseconds(shortest),
             Observe::Workers | Observe::Items => u64::MAX,
         }
     }
@@ -62,15 +70,15 @@ impl Observed {
 }
 
 /// How much an observer wants to know: see [`Pool::observe`](crate::Pool::observe).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Observe {
     /// What becomes of workers. It costs a task nothing.
     Workers,
     /// That, each item that has failed, without metrics, and what workers were at: each chunk that
     /// took at least so long. Of those that are too short, nobody is told, so that a pool of tiny
-    /// tasks is not slowed down; 1 ms is enough for a picture. Pools of processes alone know of
-    /// chunks.
+    /// tasks is not slowed down; 1 ms is enough for a picture. A [`SerialPool`](crate::SerialPool)
+    /// has none.
     Chunks {
         /// Shorter ones are passed over.
         shortest: Duration,
@@ -88,6 +96,7 @@ impl Default for Hub {
             wants_failures: AtomicBool::new(false),
             calls: Mutex::default(),
             state: Mutex::default(),
+            on_change: Mutex::default(),
         }
     }
 }
@@ -114,6 +123,69 @@ impl Tracer {
             reason,
             at: sys::now_ns(),
         });
+    }
+
+    /// Reports a chunk of items that a worker has done, which took so long and ended so long ago:
+    /// to those who [want to know](Self::observed) of chunks that take so long. `call` is what the
+    /// call is called, or its function.
+    pub fn chunk_ended(
+        &self,
+        worker: &WorkerInfo,
+        call: impl Into<Cow<'static, str>>,
+        items: Range<usize>,
+        took: Duration,
+        ago: Duration,
+    ) {
+        let took = nanoseconds(took);
+        if self.wants_chunk(took) {
+            let event = Event::Chunk {
+                worker: worker.clone(),
+                call: call.into(),
+                first: items.start,
+                items: u32::try_from(items.len()).unwrap_or(u32::MAX),
+                took,
+                at: sys::now_ns().saturating_sub(nanoseconds(ago)),
+            };
+            self.tell_chunk(event, took);
+        }
+    }
+
+    /// Reports that so many events were lost on their way here.
+    pub fn lost(&self, events: u64) {
+        for observer in &self.lock().observers {
+            observer.queue.lost(events);
+        }
+    }
+
+    /// What observers want to know of workers, all together; of items, each tells by itself.
+    /// `None`: there are no observers. An executor need not ask, unless its workers are elsewhere.
+    #[must_use]
+    pub fn observed(&self) -> Option<Observe> {
+        let state = self.lock();
+        let shortest = state.observers.iter().map(Observed::shortest_chunk).min()?;
+        Some(match shortest {
+            u64::MAX => Observe::Workers,
+            shortest => Observe::Chunks {
+                shortest: Duration::from_nanos(shortest),
+            },
+        })
+    }
+
+    /// Calls this, and nothing else any more, whenever [that](Self::observed) may have changed: in
+    /// the thread of who has come or gone. It neither waits nor panics.
+    pub fn on_change(&self, changed: impl Fn() + Send + Sync + 'static) {
+        *self.change_hook() = Some(Arc::new(changed));
+    }
+
+    fn change_hook(&self) -> MutexGuard<'_, Option<Arc<OnChange>>> {
+        (self.hub.on_change.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        let hook = self.change_hook().clone();
+        if let Some(hook) = hook {
+            hook();
+        }
     }
 
     /// Reports something of a worker.
@@ -194,6 +266,8 @@ impl Tracer {
             detail,
         });
         self.count(&state);
+        drop(state);
+        self.changed();
     }
 
     /// This observer is told of nothing any more.
@@ -201,7 +275,9 @@ impl Tracer {
         let mut state = self.lock();
         state.observers.retain(|it| !Arc::ptr_eq(&it.queue, queue));
         self.count(&state);
+        drop(state);
         queue.finish();
+        self.changed();
     }
 
     fn count(&self, state: &State) {
@@ -221,6 +297,11 @@ impl Tracer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is longer than centuries is cut.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl State {
@@ -278,5 +359,41 @@ mod tests {
         assert!(!tracer.wants_items());
         tracer.worker_up(&one, 0);
         assert!(told(&early).is_empty());
+    }
+
+    /// For a pool whose workers are elsewhere, and tell only what somebody wants to know.
+    #[test]
+    fn it_says_what_observers_want_together() {
+        use crate::sync::atomic::AtomicUsize;
+        let tracer = Tracer::default();
+        let changes = Arc::new(AtomicUsize::new(0));
+        let of_tracer = changes.clone();
+        tracer.on_change(move || drop(of_tracer.fetch_add(1, Ordering::Relaxed)));
+        assert_eq!(tracer.observed(), None);
+        let shortest = |ms| Observe::Chunks {
+            shortest: Duration::from_millis(ms),
+        };
+        let details = [Observe::Items, shortest(9), shortest(5), Observe::Workers];
+        let observers = details.map(|detail| {
+            let observer = Arc::new(EventQueue::default());
+            tracer.observe(&observer, detail);
+            observer
+        });
+        assert_eq!(tracer.observed(), Some(shortest(5)));
+        let worker = WorkerInfo::new(1, 0, 7);
+        let took = Duration::from_millis(7);
+        tracer.chunk_ended(&worker, "call", 3..5, took, Duration::MAX);
+        tracer.lost(2);
+        let counts = observers.each_ref().map(|observer| {
+            let mut taken = Taken::default();
+            observer.take(&mut taken, Some(sys::now()));
+            (taken.events.len(), taken.dropped)
+        });
+        assert_eq!(counts, [(0, 2), (0, 2), (1, 2), (0, 2)]);
+        tracer.leave(&observers[2]);
+        assert_eq!(tracer.observed(), Some(shortest(9)));
+        tracer.leave(&observers[1]);
+        assert_eq!(tracer.observed(), Some(Observe::Workers));
+        assert_eq!(changes.load(Ordering::Relaxed), 6);
     }
 }

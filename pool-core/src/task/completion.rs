@@ -48,6 +48,8 @@ impl Chunk {
             _ => Needs::default(),
         };
         let context = ext.as_ref().and_then(|it| it.context.as_ref());
+        let control = ext.as_ref().and_then(|it| it.control.as_ref());
+        let name = control.and_then(|control| control.name.as_deref());
         let encoded = EncodedChunk::new(
             self.entry,
             self.first..self.first + self.count as usize,
@@ -56,7 +58,8 @@ impl Chunk {
             options,
             needs.clone(),
             descriptors.unwrap_or_default(),
-        );
+        )
+        .named(name);
         let completion = Completion {
             first: self.first,
             count: self.count,

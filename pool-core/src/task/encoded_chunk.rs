@@ -60,6 +60,8 @@ pub struct EncodedChunk {
     options: WaitingOptions,
     /// The memory that handles in the items and in the context mean.
     needs: Needs,
+    /// See [`name`](Self::name).
+    name: Option<Box<str>>,
     /// The descriptors that stand in the items, as long as these are in their own process.
     #[serde(skip)]
     descriptors: Vec<(u32, Arc<Outgoing>)>,
@@ -76,6 +78,7 @@ struct Carried {
     items: Bytes,
     options: WaitingOptions,
     needs: Needs,
+    name: Option<Box<str>>,
 }
 
 impl TryFrom<Carried> for EncodedChunk {
@@ -91,6 +94,7 @@ impl TryFrom<Carried> for EncodedChunk {
             items,
             options,
             needs,
+            name,
         } = carried;
         let is_first = usize::try_from(first).is_ok_and(|first| {
             let end = first.checked_add(count as usize);
@@ -123,6 +127,7 @@ impl TryFrom<Carried> for EncodedChunk {
             items,
             options,
             needs,
+            name,
             descriptors: Vec::new(),
         })
     }
@@ -147,8 +152,15 @@ impl EncodedChunk {
             items,
             options: WaitingOptions::new(options),
             needs,
+            name: None,
             descriptors,
         }
+    }
+
+    /// The same of a call with a name.
+    pub(crate) fn named(mut self, name: Option<&str>) -> Self {
+        self.name = name.map(Into::into);
+        self
     }
 
     /// How many items there are, at least one.
@@ -184,6 +196,12 @@ impl EncodedChunk {
     #[must_use]
     pub fn options(&self) -> ChunkOptions {
         self.options.now()
+    }
+
+    /// What the call is [named](crate::Call::name). `None`: it has no name of its own.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// How many bytes its items and their context have.
@@ -237,6 +255,7 @@ impl EncodedChunk {
             context: self.context.clone(),
             items: items.into(),
             needs: self.needs.clone(),
+            name: self.name.clone(),
             descriptors: passing::in_places(
                 &self.descriptors,
                 indices.start - own.start,
@@ -334,7 +353,7 @@ impl EncodedChunk {
             sink: &mut sink,
             panic: None,
         };
-        let control = self.options().control();
+        let control = self.options().control(None);
         let deadline = control.and_then(|control| control.deadline);
         let why = match self.prepare(false) {
             Ok(prepared) => {
@@ -501,7 +520,7 @@ impl EncodedChunk {
                     descriptors: self.descriptors.clone(),
                     origin: executor.call_span(prepared.function, None),
                     context,
-                    control: options.control(),
+                    control: options.control(self.name.as_deref().map(Into::into)),
                     due: options.due(),
                     emissions,
                     ..ChunkExt::default()

@@ -71,13 +71,14 @@ pub struct ChunkOptions {
 }
 
 impl ChunkOptions {
-    /// What a chunk has of this that comes from elsewhere, from now on.
-    pub(crate) fn control(&self) -> Option<Arc<CallControl>> {
+    /// What a chunk has of this that comes from elsewhere, from now on, and is of a call with this
+    /// name.
+    pub(crate) fn control(&self, name: Option<Arc<str>>) -> Option<Arc<CallControl>> {
         CallControl::new(
             self.deadline.map(Deadline::After),
             self.grace,
             self.priority,
-            None,
+            name,
         )
     }
 

@@ -133,6 +133,7 @@ fn a_chunk_says_what_it_is() {
     assert_eq!(encoded.options(), options);
     let own = encoded.clone().with_retries(0).options();
     assert_eq!((own.retries, own.timeout), (0, options.timeout));
+    assert_eq!(encoded.name(), None);
     let last = encoded.part(5..7);
     assert_eq!((last.first_index(), last.count()), (5, 2));
     let outcomes = run(&last);
@@ -140,6 +141,19 @@ fn a_chunk_says_what_it_is() {
     assert!(outcomes[0].1.error().is_some_and(TaskError::is_panic));
     assert_eq!(outcomes[1].1.bytes().expect("3"), 3_u64.to_le_bytes());
     head.finish(&TaskError::other(TaskErrorKind::Closed, "enough"));
+}
+
+/// To where it is to run, so that workers there are at work on this call and not on its function.
+#[test]
+fn a_call_keeps_its_name() {
+    let pool = TestPool::new();
+    let _handle = pool.call(half).name("halves").chunksize(10).map_async(0..7);
+    let (encoded, _completion) = pool.chunk().into_parts();
+    let arrived = EncodedChunk::from_bytes(&encoded.part(0..1).to_bytes()).expect("a chunk");
+    assert_eq!(arrived.name(), Some("halves"));
+    let other = TestPool::new();
+    let _submitted = arrived.submit_to(other.executor(), |_, _| {});
+    assert_eq!(other.chunk().call_name(), "halves");
 }
 
 /// Values and errors, one by one from the last to the first, and many at once.

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use procpool_core::{
-    BuildError, BuildErrorKind, EncodedChunk, Executor, Output, OutputLine, TaskError,
-    TaskErrorKind, WorkerOptions,
+    BuildError, BuildErrorKind, EncodedChunk, Executor, Observe, Output, OutputLine, Pool,
+    TaskError, TaskErrorKind, WorkerOptions,
 };
 
 use super::local_pool::LocalPool;
 use super::piece::{Piece, Running, Sink};
+use super::watch::Watch;
 use super::{Captures, Setup, error};
-use crate::message::{ClientId, Printed};
+use crate::message::{ClientId, Printed, Seen};
 
 /// So often a pool is built whose workers do not start: as often as a pool tries to replace one.
 /// Somebody may have killed them, and that is no fault of the options.
@@ -26,6 +27,8 @@ pub(super) struct Hosted {
     captures: Captures,
     setup: Arc<Setup>,
     stage: Mutex<Stage>,
+    /// Locked after the stage.
+    watch: Mutex<Watch>,
 }
 
 enum Stage {
@@ -54,7 +57,27 @@ impl Hosted {
             captures,
             setup,
             stage: Mutex::new(Stage::Idle),
+            watch: Mutex::default(),
         }
+    }
+
+    /// The client wants to know this of the workers.
+    pub(super) fn observe(&self, wanted: Option<Observe>) {
+        let stage = self.lock();
+        let pool = match &*stage {
+            Stage::Ready(pool) => Some(pool),
+            Stage::Idle | Stage::Building(_) | Stage::Gone => None,
+        };
+        self.watch().want(wanted, pool, &self.setup.machine);
+    }
+
+    /// What they have done since the last time. `None`: nothing that it wants to know.
+    pub(super) fn seen(&self) -> Option<Seen> {
+        self.watch().take(&self.setup.machine)
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What runs its tasks, if there is a pool.
@@ -145,6 +168,7 @@ impl Hosted {
         match built {
             Ok(pool) => {
                 let executor = pool.executor().clone();
+                self.watch().see(&pool, &self.setup.machine);
                 *stage = Stage::Ready(pool);
                 drop(stage);
                 for piece in waiting {

@@ -22,6 +22,13 @@ pub(super) struct LocalPool {
     _pool: Box<dyn Any + Send + Sync>,
 }
 
+impl Pool for LocalPool {
+    /// What runs tasks in it, which may live longer.
+    fn executor(&self) -> &Arc<dyn Executor> {
+        &self.executor
+    }
+}
+
 impl LocalPool {
     /// It waits until the workers are ready.
     pub(super) fn build(
@@ -40,11 +47,6 @@ impl LocalPool {
                 build_of(builder, processes, options, stdout, stderr)
             }
         }
-    }
-
-    /// What runs tasks in it, which may live longer.
-    pub(super) fn executor(&self) -> &Arc<dyn Executor> {
-        &self.executor
     }
 }
 

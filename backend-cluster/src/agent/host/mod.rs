@@ -7,6 +7,7 @@
 mod hosted;
 mod local_pool;
 mod piece;
+mod watch;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -14,11 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use procpool_core::{
-    Dump, EncodedChunk, OutcomeBatch, OutputLine, Stats, TaskError, TaskErrorKind, WorkerInfo,
-    WorkerOptions,
+    Dump, EncodedChunk, Observe, OutcomeBatch, OutputLine, Stats, TaskError, TaskErrorKind,
+    WorkerInfo, WorkerOptions,
 };
 
-use crate::message::{ClientId, Printed};
+use crate::message::{ClientId, Printed, Seen};
 use hosted::Hosted;
 pub(crate) use local_pool::HostBackend;
 pub(crate) use piece::Running;
@@ -104,8 +105,7 @@ impl Host {
         chunk: EncodedChunk,
         sink: impl Fn(OutcomeBatch) + Send + Sync + 'static,
     ) -> Result<Running, TaskError> {
-        let hosted = self.lock().get(&client).cloned();
-        match hosted {
+        match self.hosted(client) {
             Some(hosted) => hosted.begin(chunk, Arc::new(sink)),
             None => Err(hosted::gone(&self.setup.machine)),
         }
@@ -120,13 +120,18 @@ impl Host {
         }
     }
 
-    /// What the workers for this client are doing; of none, where there are none. It waits for them
-    /// to say it, for a moment.
-    pub(crate) fn dump(&self, client: ClientId) -> Dump {
+    /// What the workers for this client are doing; of none, where there are none. With their stacks
+    /// it waits for them to say it, for a moment.
+    pub(crate) fn dump(&self, client: ClientId, with_stacks: bool) -> Dump {
+        let mut dump = Dump::default();
         let Some(executor) = self.executor(client) else {
-            return Dump::default();
+            return dump;
         };
-        let mut dump = executor.dump();
+        if with_stacks {
+            dump = executor.dump();
+        } else {
+            dump.workers = executor.activity();
+        }
         for worker in &mut dump.workers {
             let info = worker.info.take();
             worker.info = info.map(|it| it.with_machine(&self.setup.machine));
@@ -147,6 +152,18 @@ impl Host {
         stats
     }
 
+    /// What this client wants to know of its workers, from now on.
+    pub(crate) fn observe(&self, client: ClientId, wanted: Option<Observe>) {
+        if let Some(hosted) = self.hosted(client) {
+            hosted.observe(wanted);
+        }
+    }
+
+    /// What they have done since the last time. `None`: nothing that it wants to know.
+    pub(crate) fn seen(&self, client: ClientId) -> Option<Seen> {
+        self.hosted(client)?.seen()
+    }
+
     /// Ends all pools, which have nothing to do any more, in good order: then all is reported that
     /// their workers have printed. It waits for that until the deadline.
     pub(crate) fn finish(&self, deadline: Instant) {
@@ -162,8 +179,11 @@ impl Host {
     }
 
     fn executor(&self, client: ClientId) -> Option<Arc<dyn procpool_core::Executor>> {
-        let hosted = self.lock().get(&client).cloned();
-        hosted?.executor()
+        self.hosted(client)?.executor()
+    }
+
+    fn hosted(&self, client: ClientId) -> Option<Arc<Hosted>> {
+        self.lock().get(&client).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ClientId, Arc<Hosted>>> {
