@@ -31,6 +31,7 @@ pub struct InspectedPool {
 ///
 /// # Errors
 /// When there is no such process, or it allows none, or it is another user's: the error says which.
+/// Who changes its user allows it afterwards.
 pub fn pools(process: u32) -> io::Result<Vec<InspectedPool>> {
     let missing = |text: String| io::Error::new(io::ErrorKind::NotFound, text);
     let proc = fs::metadata(format!("/proc/{process}"));
@@ -48,8 +49,17 @@ pub fn pools(process: u32) -> io::Result<Vec<InspectedPool>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(none()),
         checked => checked?,
     }
+    let entries = fs::read_dir(&folder).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let text = format!(
+                "process {process} is user {user}'s: that user and root alone can look at its pools"
+            );
+            io::Error::new(error.kind(), text)
+        }
+        _ => error,
+    })?;
     let mut found = Vec::new();
-    for entry in fs::read_dir(&folder)? {
+    for entry in entries {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         if let Some(number) = name.and_then(|name| folder::number(name, process)) {
