@@ -1,6 +1,8 @@
 //! Who may look into a pool: its user, and root. This is about several users, so it needs root.
 #![cfg(feature = "fork")]
 
+use std::mem::ManuallyDrop;
+
 use nix::sys::prctl::set_dumpable;
 use nix::unistd::{Uid, geteuid, setuid};
 use procpool::inspect::{AllowInspection, pools};
@@ -20,7 +22,7 @@ fn has_a_pool(user: u32) -> u32 {
     let pool = SerialPool::new();
     let inspection = pool.allow_inspection(format!("of {user}"));
     // As long as the process.
-    std::mem::forget((inspection.expect("there is a socket"), pool));
+    let _ = ManuallyDrop::new((inspection.expect("there is a socket"), pool));
     std::process::id()
 }
 

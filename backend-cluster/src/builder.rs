@@ -135,6 +135,20 @@ impl ClusterPoolBuilder {
         self
     }
 
+    /// Confines each worker, after its initializer and before its first item: see
+    /// `PoolBuilder::sandbox`. Paths that it allows are those of the agents' machines, and so is
+    /// the kernel that it needs: where that lacks a part, or a path cannot be opened, tasks fail
+    /// with an error of kind [`Invalid`](procpool_core::TaskErrorKind::Invalid) that says so.
+    ///
+    /// It protects an agent from what its tasks read, not from a client: a client chooses the
+    /// sandbox, or none, and which function runs first in each worker.
+    #[cfg(feature = "sandbox")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sandbox")))]
+    pub fn sandbox(mut self, sandbox: procpool_sandbox::Sandbox) -> Self {
+        self.workers.set_sandbox(sandbox);
+        self
+    }
+
     /// What becomes of what workers write to standard output. Inherited, it goes where their
     /// agent's goes; captured, its lines come here, with the worker's name and machine.
     pub fn stdout(mut self, output: Output) -> Self {

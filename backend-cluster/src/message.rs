@@ -204,6 +204,8 @@ pub(crate) enum SeenEvent {
         worker: WorkerInfo,
         reason: ExitReason,
     },
+    /// Its sandbox has refused a system call of this name, and it lives.
+    Refused { worker: WorkerInfo, call: String },
     /// It has done a chunk.
     Chunk {
         worker: WorkerInfo,

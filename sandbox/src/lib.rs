@@ -219,12 +219,19 @@ impl Sandbox {
         self.prepare_with(refusals::CAN_TELL && can_go_on)
     }
 
-    fn prepare_with(&self, tells: bool) -> Result<PreparedSandbox, SandboxError> {
-        for name in &self.syscalls {
-            if calls::number(name).is_none() {
-                return Err(SandboxError::UnknownSyscall { name: name.clone() });
-            }
+    /// What can be said of it where the processes are not that are to enter it.
+    ///
+    /// # Errors
+    /// When a system call that it allows is none.
+    pub fn check(&self) -> Result<(), SandboxError> {
+        match (self.syscalls.iter()).find(|name| calls::number(name).is_none()) {
+            Some(name) => Err(SandboxError::UnknownSyscall { name: name.clone() }),
+            None => Ok(()),
         }
+    }
+
+    fn prepare_with(&self, tells: bool) -> Result<PreparedSandbox, SandboxError> {
+        self.check()?;
         // The pools of a program tend to have the same.
         static LAST: Mutex<Option<PreparedSandbox>> = Mutex::new(None);
         let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);

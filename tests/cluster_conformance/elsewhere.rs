@@ -1,10 +1,14 @@
 //! What only a pool of many machines has.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::thread;
 use std::time::Duration;
 
-use procpool::{ClusterPool, Pool, TaskErrorKind};
+use procpool::sandbox::Refusal;
+use procpool::{
+    Broadcast, BuildErrorKind, ClusterPool, Observe, Pool, PoolEvent, Sandbox, TaskErrorKind,
+};
 use procpool_conformance::program::{self, Program};
 use procpool_conformance::{Test, procfs};
 use procpool_testing::file_barrier::{self, Gate};
@@ -30,6 +34,11 @@ pub(crate) fn tests() -> Vec<Test> {
         ),
         ("pools_follow_one_another", pools_follow_one_another),
         ("clients_share_agents_fairly", clients_share_agents_fairly),
+        ("workers_are_in_a_sandbox", workers_are_in_a_sandbox),
+        (
+            "a_sandbox_that_cannot_be_had_fails_tasks",
+            a_sandbox_that_cannot_be_had_fails_tasks,
+        ),
     ]
 }
 
@@ -58,6 +67,69 @@ fn panics((): ()) {
 
 fn exits((): ()) {
     std::process::exit(3);
+}
+
+fn socket((): ()) -> bool {
+    std::net::UdpSocket::bind("127.0.0.1:0").is_ok()
+}
+
+/// On their machines, with what was asked for here.
+fn workers_are_in_a_sandbox() {
+    let server = server();
+    let pool = |sandbox: Sandbox| {
+        let builder = ClusterPool::builder(&server.url()).local_agents(&[1, 1]);
+        builder.sandbox(sandbox).build().expect("a pool")
+    };
+    let strict = pool(Sandbox::strict());
+    let value = strict
+        .broadcast(vec![7_u8; 1 << 20])
+        .expect("there is room");
+    let length = |value: Broadcast<[u8]>| value.len();
+    assert_eq!(
+        strict.map(length, vec![value; 20]).expect("it computes"),
+        [1 << 20; 20]
+    );
+    let is_denied = |path: String| {
+        let error = std::fs::read(path).expect_err("it is refused");
+        error.kind() == ErrorKind::PermissionDenied
+    };
+    assert_eq!(strict.apply(is_denied, "/etc/passwd".into()), Ok(true));
+    let error = strict.apply(socket, ()).expect_err("it is refused");
+    assert!(error.is_worker_lost(), "{error}");
+    assert!(error.to_string().contains("`socket`"), "{error}");
+    assert!(error.machine().is_some(), "{error}");
+    assert_eq!(strict.map(triple, 0..3), Ok(vec![0, 3, 6]));
+
+    let failing = pool(Sandbox::strict().on_refusal(Refusal::Fail));
+    let mut observer = failing
+        .observe(Observe::Workers)
+        .expect("it can be observed");
+    assert_eq!(failing.apply(socket, ()), Ok(false));
+    let (worker, call) = loop {
+        let event = observer.recv_timeout(Duration::from_secs(60));
+        if let PoolEvent::CallRefused { worker, call, .. } = event.expect("something happens") {
+            break (worker, call);
+        }
+    };
+    assert_eq!(call, "socket");
+    assert!(worker.machine().is_some(), "{worker}");
+}
+
+/// A name is wrong everywhere, and a path on the machine that lacks it.
+fn a_sandbox_that_cannot_be_had_fails_tasks() {
+    let server = server();
+    let build = |sandbox: Sandbox| {
+        let builder = ClusterPool::builder(&server.url()).local_agents(&[1]);
+        builder.sandbox(sandbox).build()
+    };
+    let error = build(Sandbox::strict().allow_syscalls(["sockett"])).expect_err("it is none");
+    assert_eq!(error.kind(), BuildErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("sockett"), "{error}");
+    let pool = build(Sandbox::strict().allow_read("/not/there")).expect("it may be there");
+    let error = pool.apply(triple, 1).expect_err("it is not");
+    assert!(error.to_string().contains("/not/there"), "{error}");
+    assert!(error.machine().is_some(), "{error}");
+    assert_eq!(error.kind(), TaskErrorKind::Invalid, "{error}");
 }
 
 fn results_name_the_machine() {

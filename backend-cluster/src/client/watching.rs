@@ -87,6 +87,7 @@ impl Watching {
                     tracer.worker_ended(&worker, reason);
                 }
             }
+            SeenEvent::Refused { worker, call } => tracer.call_refused(&worker, call),
             SeenEvent::Chunk {
                 worker,
                 call,

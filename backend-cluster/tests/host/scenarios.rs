@@ -41,6 +41,8 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
         ("lines_say_who_has_printed_them", printed),
         ("reports_name_the_machine", reports),
         ("a_deadline_counts_while_a_pool_is_built", deadline),
+        #[cfg(feature = "sandbox")]
+        ("workers_are_in_a_sandbox", sandboxed),
     ]
 }
 
@@ -63,6 +65,18 @@ fn own_pid((): ()) -> u32 {
 fn pass(ticket: String) -> u32 {
     file_barrier::pass(&ticket);
     std::process::id()
+}
+
+/// Which needs the same of both backends, though one has a server that is older than the options.
+#[cfg(feature = "sandbox")]
+fn sandboxed(backend: MakeBackend) {
+    let host = host(backend, 1);
+    let mut options = WorkerOptions::default();
+    options.set_sandbox(procpool_sandbox::Sandbox::strict());
+    let pool = Loopback::new(&host, 1, &options);
+    let can_read = |path: String| fs::read(path).is_ok();
+    assert_eq!(pool.apply(can_read, "/etc/passwd".into()), Ok(false));
+    assert_eq!(pool.map(square, 0..3), Ok(vec![0, 1, 4]));
 }
 
 fn values(backend: MakeBackend) {

@@ -39,7 +39,6 @@ pub struct WorkerOptions {
     pin: Option<Pin>,
     max_memory: Option<u64>,
     max_age: Option<Duration>,
-    /// It stays here.
     #[cfg(feature = "sandbox")]
     sandbox: Option<procpool_sandbox::Sandbox>,
 }
@@ -73,6 +72,9 @@ struct Carried {
     pin: Option<Pin>,
     max_memory: Option<u64>,
     max_age: Option<Duration>,
+    // Who reads it is the same build, and has the same features.
+    #[cfg(feature = "sandbox")]
+    sandbox: Option<procpool_sandbox::Sandbox>,
 }
 
 impl Default for WorkerOptions {
@@ -107,9 +109,20 @@ impl WorkerOptions {
                         another machine: open it there";
             Err(what.to_owned())
         } else {
-            self.clone().validate().map(drop)
+            self.validate_elsewhere()
         };
         checked.map_err(|message| BuildError::new(BuildErrorKind::InvalidConfig, message))
+    }
+
+    /// Whether they make sense on a machine of which nothing is known.
+    fn validate_elsewhere(&self) -> Result<(), String> {
+        #[allow(unused_mut, reason = "it has a sandbox, perhaps")]
+        let mut options = self.clone();
+        #[cfg(feature = "sandbox")]
+        if let Some(sandbox) = options.sandbox.take() {
+            sandbox.check().map_err(|error| error.to_string())?;
+        }
+        options.validate().map(drop)
     }
 
     /// The options as bytes, without the [contents](Self::contents).
@@ -133,6 +146,8 @@ impl WorkerOptions {
             pin: self.pin.clone(),
             max_memory: self.max_memory,
             max_age: self.max_age,
+            #[cfg(feature = "sandbox")]
+            sandbox: self.sandbox.clone(),
         }))
     }
 
@@ -174,7 +189,7 @@ impl WorkerOptions {
             max_memory: carried.max_memory,
             max_age: carried.max_age,
             #[cfg(feature = "sandbox")]
-            sandbox: None,
+            sandbox: carried.sandbox,
         })
     }
 
@@ -427,8 +442,10 @@ impl WorkerOptions {
         self.settings.memory_limit = Some(bytes);
     }
 
+    /// See [`PoolBuilder::sandbox`](crate::PoolBuilder::sandbox).
     #[cfg(feature = "sandbox")]
-    pub(crate) fn set_sandbox(&mut self, sandbox: procpool_sandbox::Sandbox) {
+    #[cfg_attr(docsrs, doc(cfg(feature = "sandbox")))]
+    pub fn set_sandbox(&mut self, sandbox: procpool_sandbox::Sandbox) {
         self.sandbox = Some(sandbox);
     }
 

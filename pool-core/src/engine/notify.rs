@@ -191,11 +191,7 @@ impl Notify {
     #[cold]
     pub(super) fn calls_refused(&mut self, info: &WorkerInfo, calls: impl Iterator<Item = u32>) {
         for call in calls.map(refused_call::name) {
-            self.tracer.tell(Event::CallRefused {
-                worker: info.clone(),
-                call: call.clone(),
-                at: sys::now_ns(),
-            });
+            self.tracer.call_refused(info, call.clone());
             if let Some(hook) = &self.hooks.refusal {
                 let (hook, info) = (hook.clone(), info.clone());
                 self.notices.push(Box::new(move || hook(&info, &call)));

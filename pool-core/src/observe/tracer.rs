@@ -188,9 +188,14 @@ impl Tracer {
         }
     }
 
-    /// Reports something of a worker.
-    pub(crate) fn tell(&self, event: Event) {
-        self.lock().tell(event);
+    /// Reports a system call of this name that a worker's sandbox has refused, while the worker
+    /// lives.
+    pub fn call_refused(&self, worker: &WorkerInfo, call: impl Into<Cow<'static, str>>) {
+        self.lock().tell(Event::CallRefused {
+            worker: worker.clone(),
+            call: call.into(),
+            at: sys::now_ns(),
+        });
     }
 
     /// Reports items.
@@ -368,7 +373,9 @@ mod tests {
         let tracer = Tracer::default();
         let changes = Arc::new(AtomicUsize::new(0));
         let of_tracer = changes.clone();
-        tracer.on_change(move || drop(of_tracer.fetch_add(1, Ordering::Relaxed)));
+        tracer.on_change(move || {
+            of_tracer.fetch_add(1, Ordering::Relaxed);
+        });
         assert_eq!(tracer.observed(), None);
         let shortest = |ms| Observe::Chunks {
             shortest: Duration::from_millis(ms),

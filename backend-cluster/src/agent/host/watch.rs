@@ -99,6 +99,10 @@ fn told(event: PoolEvent, since: Instant, machine: &str) -> Option<SeenEvent> {
             worker: here(worker),
             reason,
         },
+        PoolEvent::CallRefused { worker, call, .. } => SeenEvent::Refused {
+            worker: here(worker),
+            call,
+        },
         PoolEvent::ChunkEnded {
             worker,
             call,
