@@ -27,6 +27,9 @@ const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// For one run of the scenario, which takes a second. It waits for ten where it waits for an end.
 const RUN_LIMIT: Duration = Duration::from_secs(30);
 
+/// How often a run is made at most in which strace itself fails.
+const TRIES: u32 = 3;
+
 /// At most this many times of failing are tried of each call and error, spread over all that there
 /// are.
 const TIMES: u32 = 12;
@@ -337,6 +340,16 @@ fn shuffle(plan: &mut [Injection], seed: u64) {
 }
 
 fn try_one(program: &Path, injection: &Injection) -> Result<String> {
+    for _ in 1..TRIES {
+        match try_once(program, injection) {
+            Err(error) if report::is_tracers(&format!("{error:#}")) => {}
+            outcome => return outcome,
+        }
+    }
+    try_once(program, injection)
+}
+
+fn try_once(program: &Path, injection: &Injection) -> Result<String> {
     let Injection {
         backend,
         calls,

@@ -21,6 +21,11 @@ pub(super) fn has_hit_others(said: &str) -> bool {
     !said.lines().any(|line| line == BEGIN) || said.lines().any(|line| line.starts_with(NO_STACK))
 }
 
+/// Whether strace itself has failed, and has ended with an error that says nothing of the program.
+pub(super) fn is_tracers(said: &str) -> bool {
+    said.lines().any(|line| line.starts_with("strace: ptrace("))
+}
+
 /// The errors in which steps have ended.
 pub(super) fn errors(said: &str) -> impl Iterator<Item = &str> {
     said.lines().filter(|line| is_error(line))
@@ -80,6 +85,14 @@ mod tests {
         assert!(!is_fine("build: error no", none));
         assert!(!is_fine("map: right", none));
         assert!(!is_fine("map: error pipe2", none));
+    }
+
+    #[test]
+    fn what_strace_says_of_itself_is_known() {
+        let said =
+            "join: right\nstrace: ptrace(PTRACE_LISTEN,pid:2010,sig:0): Input/output error\n";
+        assert!(is_tracers(said));
+        assert!(!is_tracers("join: error of strace: ptrace(no)"));
     }
 
     #[test]
