@@ -584,6 +584,15 @@ fn calls_and_items_are_spans<S: Processes>() {
             "{event}"
         );
     }
+    // Each says which item it is.
+    for number in 0..10 {
+        let fields = [
+            format!("{{number={number}}}"),
+            format!("{{procpool.item.index={number}}}"),
+        ];
+        let is_of = |it: &&String| fields.iter().all(|field| it.contains(field));
+        assert_eq!(events.iter().filter(is_of).count(), 1, "{events:#?}");
+    }
     let lines = journal.lines();
     let closed = |name: &str| {
         let is_it = |it: &&String| it.ends_with(" closed") && names(it) == [name];

@@ -212,8 +212,9 @@ impl<B: Backend> PoolBuilder<B> {
     ///
     /// The spans `call` and `item`, of the target `procpool` and the level INFO, have fields that
     /// layers for OpenTelemetry know: `otel.name` is the [name](crate::Call::name) of the call or
-    /// the function's, `code.function.name` the function's, `process.pid` the worker's. An item
-    /// that panics, or whose worker dies, has `otel.status_code` and `error.type`.
+    /// the function's, `code.function.name` the function's, `process.pid` the worker's, and
+    /// `procpool.item.index` says which item of its call it is, counted from 0. An item that
+    /// panics, or whose worker dies, has `otel.status_code` and `error.type`.
     ///
     /// A span begins and ends here when the worker says so: what it took is right but for the time
     /// that the word needs, which is some microseconds while this process is idle, and more while

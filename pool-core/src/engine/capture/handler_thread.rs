@@ -32,14 +32,14 @@ pub(super) enum OutputEvent {
     /// Bytes, to the program's own output.
     Pass(OutputStream, Vec<u8>),
     /// A worker's event, which has taken this many bytes, to this subscriber; and where it comes
-    /// from.
+    /// from, and of which item there.
     #[cfg(feature = "tracing")]
     Event(
         Audience,
         WorkerInfo,
         Box<Said>,
         usize,
-        Option<Arc<Origin>>,
+        Option<(Arc<Origin>, usize)>,
         Arc<Mutex<WorkerSpans>>,
     ),
     /// That a worker has ended, and with it its spans.
@@ -75,7 +75,8 @@ impl OutputEvent {
             #[cfg(feature = "tracing")]
             Self::Event(audience, worker, said, _, origin, spans) => {
                 let mut spans = spans.lock().unwrap_or_else(PoisonError::into_inner);
-                audience.tell(&worker, *said, origin.as_deref(), &mut spans);
+                let origin = origin.as_ref().map(|(origin, index)| (&**origin, *index));
+                audience.tell(&worker, *said, origin, &mut spans);
             }
             #[cfg(feature = "tracing")]
             Self::Ended(spans) => {

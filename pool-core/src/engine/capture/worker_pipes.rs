@@ -334,10 +334,16 @@ impl WorkerPipes {
         move || finish(&pipes)
     }
 
-    /// The worker is handed these items, which come from there.
+    /// The worker is handed these items, which come from there, where the first has this index.
     #[cfg(feature = "tracing")]
-    pub(in super::super) fn handed(&self, first: u64, last: u64, origin: &Arc<Origin>) {
-        self.0.origins.add(first, last, origin);
+    pub(in super::super) fn handed(
+        &self,
+        first: u64,
+        last: u64,
+        index: usize,
+        origin: &Arc<Origin>,
+    ) {
+        self.0.origins.add(first, last, index, origin);
     }
 
     /// Takes in the worker's events of its first `through` items, for which it has finished

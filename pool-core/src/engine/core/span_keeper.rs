@@ -16,12 +16,13 @@ impl Core {
     #[inline]
     pub(in crate::engine) fn note_origin(&self, slot: SlotId) {
         let newest = self.scheduler.newest(slot);
-        if let Some(origin) = newest.and_then(|chunk| chunk.origin())
+        if let Some(chunk) = newest
+            && let Some(origin) = chunk.origin()
             && let Some(pipes) = self.pipes(slot)
         {
             let last = self.scheduler.handed(slot);
-            let count = newest.map_or(0, |chunk| u64::from(chunk.count));
-            pipes.handed(last - count + 1, last, origin);
+            let first = last - u64::from(chunk.count) + 1;
+            pipes.handed(first, last, chunk.first, origin);
         }
     }
 

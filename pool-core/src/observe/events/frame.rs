@@ -133,12 +133,17 @@ impl Said {
 }
 
 impl Opened {
-    /// If it is the span of an item, it is named as the item's call is.
-    pub(super) fn name_item(&mut self, call: &str) {
-        let is_item = self.target == own_spans::TARGET && self.name == own_spans::item().name();
-        let mut fields = self.fields.iter_mut();
-        if is_item && let Some((_, value)) = fields.find(|(name, _)| name == "otel.name") {
-            *value = Some(Value::Text(call.to_owned()));
+    /// If it is the span of an item, it is named as the item's call is, and says which item of it.
+    pub(super) fn say_which_item(&mut self, call: Option<&str>, index: Option<usize>) {
+        if self.target != own_spans::TARGET || self.name != own_spans::item().name() {
+            return;
+        }
+        for (name, value) in &mut self.fields {
+            match (&**name, call, index) {
+                ("otel.name", Some(call), _) => *value = Some(Value::Text(call.to_owned())),
+                ("procpool.item.index", _, Some(index)) => *value = Some(Value::U64(index as u64)),
+                _ => {}
+            }
         }
     }
 }

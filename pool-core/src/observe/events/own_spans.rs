@@ -62,6 +62,8 @@ own_span! {
         "otel.kind",
         "code.function.name",
         "process.pid",
+        // The worker does not know it.
+        "procpool.item.index",
         "otel.status_code",
         "otel.status_description",
         "error.type",

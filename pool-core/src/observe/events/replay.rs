@@ -75,14 +75,16 @@ impl Audience {
         }
     }
 
-    /// Replays what a worker says, as of the span that the call was made in.
+    /// Replays what a worker says, as of the span that the call was made in, and of this item of
+    /// it.
     pub(crate) fn tell(
         &self,
         worker: &WorkerInfo,
         said: Said,
-        origin: Option<&Origin>,
+        origin: Option<(&Origin, usize)>,
         spans: &mut WorkerSpans,
     ) {
+        let (origin, index) = origin.unzip();
         match said {
             Said::Event(record) => {
                 let parent = record.span.and_then(|span| spans.0.get(&span));
@@ -93,9 +95,7 @@ impl Audience {
                 let parent = opened.parent.and_then(|span| spans.0.get(&span));
                 let parent = parent.map(OpenSpan::parts);
                 let id = opened.id;
-                if let Some(name) = origin.and_then(Origin::call_name) {
-                    opened.name_item(name);
-                }
+                opened.say_which_item(origin.and_then(Origin::call_name), index);
                 let span = self.open(worker, opened, parent.or_else(|| origin?.span()));
                 if let Some(span) = span.filter(|_| spans.0.len() < MAX_OPEN) {
                     // One that was there before is closed: its name is another's now.

@@ -359,11 +359,12 @@ impl ItemSpan {
         let fields = metadata.fields();
         let kind = "consumer";
         let pid = crate::sys::own_pid();
-        let values: [Option<&dyn tracing_core::field::Value>; 7] = [
+        let values: [Option<&dyn tracing_core::field::Value>; 8] = [
             Some(&name),
             Some(&kind),
             Some(&name),
             Some(&pid),
+            None,
             None,
             None,
             None,
@@ -379,7 +380,8 @@ impl Drop for ItemSpan {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let metadata = own_spans::item();
-            let values: [Option<&dyn tracing_core::field::Value>; 7] = [
+            let values: [Option<&dyn tracing_core::field::Value>; 8] = [
+                None,
                 None,
                 None,
                 None,
