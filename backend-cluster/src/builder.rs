@@ -218,13 +218,14 @@ impl ClusterPoolBuilder {
     /// Connects.
     ///
     /// # Errors
-    /// When an option makes no sense, there is no such server, or it does not permit this.
+    /// When an option makes no sense, there is no such server, or it does not permit this; or when
+    /// this process is to be an agent (`PROCPOOL_AGENT` is set), and has not called `init`.
     pub fn build(self) -> Result<ClusterPool, BuildError> {
         check_not_passed_by()?;
         if self.local_agents.is_empty() {
             return Ok(ClusterPool::new(self.start()?, None));
         }
-        let local = Local::elsewhere(self.local_agents.clone());
+        let local = Local::elsewhere(self.local_agents.clone())?;
         self.build_with(local)
     }
 

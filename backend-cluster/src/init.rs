@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::{Agent, AgentOptions, variables};
 
-/// Whether [`init`] has been called in this process, and so would be in its agents.
+/// Whether [`init`] has been called in this process, so that its agents call it, too.
 static IS_CALLED: AtomicBool = AtomicBool::new(false);
 
 /// Makes this program an agent if `PROCPOOL_AGENT` is set; then it never returns. To be called when
@@ -69,14 +69,15 @@ pub(crate) fn check_ready() -> Result<(), BuildError> {
     ))
 }
 
-/// Whether this process is none that was started as an agent and has come past [`init`].
+/// Whether this process is none that was started as an agent and has come past [`init`]. (A shared
+/// object cannot know what its program was started for.)
 ///
 /// # Errors
 /// When it is one.
 pub(crate) fn check_not_passed_by() -> Result<(), BuildError> {
     let server = variables::SERVER;
-    let is_meant = std::env::var_os(server).is_some() && worker::current().is_none();
-    if is_meant && !IS_CALLED.load(Ordering::Acquire) {
+    let is_agent = std::env::var_os(server).is_some() && worker::current().is_none();
+    if is_agent && shared_object().is_none() && !IS_CALLED.load(Ordering::Acquire) {
         let text = format!(
             "this process was started as an agent ({server} is set), but passed by \
              procpool::init(): call it as the first line of main, or say \

@@ -111,7 +111,8 @@ pub(crate) enum ToAgent {
     NoContent(ContentId),
     /// How is the pool for this client?
     Report { ticket: u64, wanted: Wanted },
-    /// What is to be [told](ToClient::Seen) of what its workers do, from now on; at first, nothing.
+    /// What is to be [told](ToClient::Observed) of what happens to its workers, from now on; at
+    /// first, nothing.
     Observe(Option<Observe>),
     /// The pool has ended: whatever there is of it ends now.
     Bye,
@@ -181,23 +182,24 @@ pub(crate) enum ToClient {
     Dump { ticket: u64, dump: Dump },
     /// The same.
     Stats { ticket: u64, stats: Stats },
-    /// What its workers have done, as it [wants to know](ToAgent::Observe); in the lane for data.
-    Seen(Seen),
+    /// What has happened to its workers, as it [wants to know](ToAgent::Observe); in the lane for
+    /// data.
+    Observed(ObservedEvents),
 }
 
 /// What has happened in an agent's pool for a client.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Seen {
-    /// This begins with all workers that are up: of those before, nothing more is told.
+pub(crate) struct ObservedEvents {
+    /// This begins with all workers that are up: of others that were, nothing more is told.
     pub(crate) is_start: bool,
-    pub(crate) events: Vec<SeenEvent>,
+    pub(crate) events: Vec<ObservedEvent>,
     /// How many there were beside these, for which there was no room.
     pub(crate) lost: u64,
 }
 
-/// Something that a worker has done.
+/// Something that has happened to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum SeenEvent {
+pub(crate) enum ObservedEvent {
     /// It is up, in this place of the agent's pool.
     Up { worker: WorkerInfo, place: u32 },
     Ended {

@@ -219,10 +219,11 @@ impl Sandbox {
         self.prepare_with(refusals::CAN_TELL && can_go_on)
     }
 
-    /// What can be said of it where the processes are not that are to enter it.
+    /// Checks what does not depend on the machine: for a sandbox that is sent to another one.
     ///
     /// # Errors
-    /// When a system call that it allows is none.
+    /// [`UnknownSyscall`](SandboxError::UnknownSyscall), when a name that it allows is that of no
+    /// system call.
     pub fn check(&self) -> Result<(), SandboxError> {
         match (self.syscalls.iter()).find(|name| calls::number(name).is_none()) {
             Some(name) => Err(SandboxError::UnknownSyscall { name: name.clone() }),

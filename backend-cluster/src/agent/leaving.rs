@@ -50,7 +50,7 @@ impl Agent {
     }
 
     pub(super) fn say_goodbye(&mut self) {
-        self.tell_clients();
+        self.tell_the_rest();
         self.sessions.say_to_all(Lane::Data, &ToClient::Left);
         self.goodbye = Goodbye::Said(clock::now());
     }

@@ -4,6 +4,7 @@ mod contents;
 mod host;
 mod hosting;
 mod leaving;
+mod observing;
 mod options;
 mod pulling;
 mod running;
@@ -11,7 +12,6 @@ mod session;
 mod sessions;
 mod taken;
 pub(crate) mod variables;
-mod watching;
 mod work;
 
 use std::sync::Arc;
@@ -430,9 +430,13 @@ impl Agent {
         let (host, reports) = (self.host.clone(), self.reports.clone());
         let ask = move || {
             let answer = match wanted {
-                Wanted::Dump | Wanted::Activity => ToClient::Dump {
+                Wanted::Dump => ToClient::Dump {
                     ticket,
-                    dump: host.dump(client, wanted == Wanted::Dump),
+                    dump: host.dump(client),
+                },
+                Wanted::Activity => ToClient::Dump {
+                    ticket,
+                    dump: host.activity(client),
                 },
                 Wanted::Stats => ToClient::Stats {
                     ticket,
@@ -532,7 +536,7 @@ impl Agent {
         for client in dead {
             self.end(client, End::Dead);
         }
-        self.tell_what_is_seen(now);
+        self.tell_if_due(now);
         if !self.sessions.is_empty() {
             self.idle_since = now;
         } else if !self.is_leaving && self.idle.is_some_and(|idle| now >= self.idle_since + idle) {

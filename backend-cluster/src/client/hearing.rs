@@ -66,7 +66,7 @@ impl Client {
     }
 
     /// What an agent says.
-    pub(super) fn hear(&mut self, key: Key, message: ToClient) {
+    fn hear(&mut self, key: Key, message: ToClient) {
         match message {
             ToClient::Hello { card, connection } => self.welcome(key, card, connection),
             ToClient::Sync { connection } => {
@@ -147,11 +147,11 @@ impl Client {
             ToClient::Stats { ticket, stats } => {
                 self.gatherings.add_stats(ticket, key, stats);
             }
-            ToClient::Seen(seen) => self.watching.seen(key, seen),
+            ToClient::Observed(events) => self.observing.observed(key, events),
         }
     }
 
-    pub(super) fn welcome(&mut self, key: Key, card: AgentCard, connection: u64) {
+    fn welcome(&mut self, key: Key, card: AgentCard, connection: u64) {
         let slots = card.slots.max(1) as usize;
         if let Some(session) = self.sessions.get_mut(key) {
             if session.card.is_some() {
@@ -167,7 +167,7 @@ impl Client {
     }
 
     /// The values that an agent needs for a piece.
-    pub(super) fn provide(&mut self, key: Key, piece: PieceId, ids: &[ContentId]) {
+    fn provide(&mut self, key: Key, piece: PieceId, ids: &[ContentId]) {
         let of_job = self.calls.contents_of(piece);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -201,7 +201,7 @@ impl Client {
 
     /// If somebody observes the pool, this agent is to tell what its workers do.
     pub(super) fn ask_to_observe(&mut self, key: Key) {
-        if let Some(wanted) = self.watching.wanted() {
+        if let Some(wanted) = self.observing.wanted() {
             let observe = ToAgent::Observe(Some(wanted));
             self.sessions.say(key, Lane::Control, &observe);
         }
@@ -219,7 +219,7 @@ impl Client {
     pub(super) fn unreachable(&mut self, key: Key) {
         if self.calls.dispatcher.unreachable(key) {
             self.agents_changed();
-            self.watching.given_up(key, ExitReason::Crashed);
+            self.observing.given_up(key, ExitReason::Crashed);
         }
         self.gatherings.forget(key);
     }
@@ -234,7 +234,7 @@ impl Client {
             Some(_) => ExitReason::Closed,
             None => ExitReason::Crashed,
         };
-        self.watching.given_up(key, reason);
+        self.observing.given_up(key, reason);
         self.calls.dispatcher.given_up(key, session.link.has_gap());
         self.calls.lose(|key| self.sessions.lost_machine(key));
         let dispatcher = &self.calls.dispatcher;

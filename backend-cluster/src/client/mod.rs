@@ -7,6 +7,7 @@ mod gathering;
 mod hearing;
 mod job;
 mod jobs;
+mod observing;
 mod outbox;
 mod printer;
 mod publishing;
@@ -17,7 +18,6 @@ mod sessions;
 mod settings;
 mod shared;
 mod timeouts;
-mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,13 +31,13 @@ use self::calls::Calls;
 pub(crate) use self::command::Command;
 pub(crate) use self::envelope::Envelope;
 use self::gathering::{Gathered, Gatherings};
+use self::observing::Observing;
 use self::printer::Printer;
 use self::publishing::Publishing;
-use self::sessions::{ASK_EVERY, Key, Sessions};
+use self::sessions::{ASK_EVERY, Sessions};
 pub(crate) use self::settings::Settings;
 pub(crate) use self::shared::{Shared, THREAD};
 use self::timeouts::{Situation, Timeouts};
-use self::watching::Watching;
 use crate::clock::{self, sleep_until};
 use crate::link::Lane;
 use crate::message::{ClientId, ToAgent, Wanted};
@@ -77,7 +77,7 @@ pub(crate) struct Client {
     /// Agents for any program are to be told of this one.
     says_program: bool,
     gatherings: Gatherings,
-    watching: Watching,
+    observing: Observing,
     printer: Option<Printer>,
 }
 
@@ -132,7 +132,7 @@ impl Client {
             calls: Calls::new(shared.clone()),
             ask_inputs_at: None,
             sessions: Sessions::new(clock::now()),
-            watching: Watching::new(shared.clone()),
+            observing: Observing::new(shared.tracer.clone()),
             shared,
             commands,
             is_closing: false,
@@ -213,7 +213,7 @@ impl Client {
             self.is_over |= self.is_closing && self.calls.is_empty() && commands.is_empty();
         }
         self.leave().await;
-        self.watching.end_all(match self.is_closing {
+        self.observing.end_all(match self.is_closing {
             true => ExitReason::Closed,
             false => ExitReason::Terminated,
         });
@@ -292,12 +292,9 @@ impl Client {
                 self.ask_inputs_at = Some(clock::now() + ASK_INPUTS_AFTER);
             }
             Command::Observers => {
-                if self.watching.observers_changed() {
-                    let observe = ToAgent::Observe(self.watching.wanted());
-                    let keys: Vec<Key> = self.sessions.all().map(|(key, _)| key).collect();
-                    for key in keys {
-                        self.sessions.say(key, Lane::Control, &observe);
-                    }
+                if self.observing.observers_changed() {
+                    let observe = ToAgent::Observe(self.observing.wanted());
+                    self.sessions.say_to_all(Lane::Control, &observe);
                 }
             }
             Command::Close => self.is_closing = true,

@@ -65,7 +65,7 @@ impl Client {
 
     /// To an agent itself. It is sent once: if that is lost, the agent says that it has not got it,
     /// or the server that nobody was there.
-    pub(super) async fn send(
+    async fn send(
         &self,
         key: Key,
         delivery: DeliveryId,
@@ -83,7 +83,7 @@ impl Client {
         }
     }
 
-    pub(super) async fn publish(&mut self, delivery: DeliveryId, epoch: u64, pieces: &[PieceId]) {
+    async fn publish(&mut self, delivery: DeliveryId, epoch: u64, pieces: &[PieceId]) {
         let message = self.encode(delivery, epoch, pieces);
         self.publishing.sent(delivery, clock::now());
         let token = format!("d{delivery}");
@@ -93,7 +93,7 @@ impl Client {
     }
 
     /// A delivery as it travels.
-    pub(super) fn encode(&self, delivery: DeliveryId, epoch: u64, pieces: &[PieceId]) -> Vec<u8> {
+    fn encode(&self, delivery: DeliveryId, epoch: u64, pieces: &[PieceId]) -> Vec<u8> {
         let most = INLINE.min(self.connection.max_payload() / 2);
         let mut bytes = 0;
         let mut sent = Vec::with_capacity(pieces.len());

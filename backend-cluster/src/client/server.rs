@@ -94,9 +94,7 @@ impl Client {
         let number = token.get(1..).and_then(|it| it.parse::<u64>().ok());
         match (token.as_bytes().first(), number) {
             // An agent was asked, and is not there.
-            (Some(b'a'), Some(key)) if is_unheard(message) => {
-                self.unreachable(key);
-            }
+            (Some(b'a'), Some(key)) if is_unheard(message) => self.unreachable(key),
             // The same of what was sent to it without the queue.
             (Some(b'x'), Some(delivery)) if is_unheard(message) => {
                 if let Some(key) = self.calls.dispatcher.was_sent_to(delivery) {

@@ -126,6 +126,13 @@ impl Sessions {
         }
     }
 
+    /// The same to all agents.
+    pub(super) fn say_to_all(&mut self, lane: Lane, message: &ToAgent) {
+        for session in self.all.values_mut() {
+            session.link.send(lane, to_bytes(message));
+        }
+    }
+
     /// Those that were asked now, or are about to be.
     pub(super) fn asked_at(&self, now: Duration) -> Vec<Key> {
         let asked = self.all.iter().filter(|(_, it)| it.asked == now);

@@ -47,12 +47,16 @@ impl Local {
     }
 
     /// For agents of so many workers each at a server that is there.
-    pub(crate) fn elsewhere(processes: Vec<usize>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When agents would not become any.
+    pub(crate) fn elsewhere(processes: Vec<usize>) -> Result<Self, BuildError> {
+        check_ready()?;
+        Ok(Self {
             agents: Vec::new(),
             processes,
             server: None,
-        }
+        })
     }
 
     /// The address of the server that was started, and what it asks for.

@@ -20,11 +20,11 @@ mod deaths;
 mod direct;
 mod machines;
 mod membership;
+mod observing;
 mod payloads;
 mod permissions;
 mod restarts;
 mod stops;
-mod watching;
 
 use libtest_mimic::{Arguments, Trial};
 use procpool_testing::{again, watchdog};
@@ -52,7 +52,7 @@ fn main() {
         certificates::all(),
         credentials::all(),
         configuration::all(),
-        watching::all(),
+        observing::all(),
     ];
     let trials = all.into_iter().flatten().map(|(name, scenario)| {
         Trial::test(name, move || {

@@ -154,7 +154,7 @@ impl Executor for Client {
     }
 
     fn dump(&self) -> procpool_core::Dump {
-        let dump = self.host().dump(self.client, true);
+        let dump = self.host().dump(self.client);
         from_bytes(&to_bytes(&dump)).expect("it travels")
     }
 }

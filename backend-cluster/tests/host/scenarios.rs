@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use procpool_core::{
-    Broadcast, CallId, Callbacks, Cancel, Chunk, EncodedChunk, Executor, JoinError, Pool, Stats,
-    TaskErrorKind, WorkerOptions, WorkerState, worker,
+    Broadcast, CallId, Callbacks, Cancel, Chunk, EncodedChunk, Executor, JoinError, Observe, Pool,
+    Stats, TaskErrorKind, WorkerOptions, WorkerState, worker,
 };
 use procpool_testing::file_barrier::{self, Gate, Tally};
 use procpool_testing::procfs::{self, wait_until};
@@ -15,7 +15,7 @@ use procpool_testing::procfs::{self, wait_until};
 use crate::MakeBackend;
 use crate::host::{Captures, Host};
 use crate::loopback::{Loopback, refusal};
-use crate::message::Printed;
+use crate::message::{ObservedEvent, ObservedEvents, Printed};
 
 type Scenario = fn(MakeBackend);
 
@@ -40,6 +40,7 @@ pub(crate) fn all() -> Vec<(&'static str, Scenario)> {
         ("what_workers_share_comes_through", shared),
         ("lines_say_who_has_printed_them", printed),
         ("reports_name_the_machine", reports),
+        ("what_is_observed_is_told_whole", observed),
         ("a_deadline_counts_while_a_pool_is_built", deadline),
         #[cfg(feature = "sandbox")]
         ("workers_are_in_a_sandbox", sandboxed),
@@ -354,7 +355,7 @@ fn forgotten(backend: MakeBackend) {
     let error = refusal(&host, 1, some_chunk());
     assert_eq!(error.machine(), Some("m1"));
     assert_eq!(host.stats(1), Stats::default());
-    assert!(host.dump(1, true).workers.is_empty());
+    assert!(host.dump(1).workers.is_empty());
     // Once more is no harm.
     host.forget(1);
 }
@@ -445,6 +446,57 @@ fn printed(backend: MakeBackend) {
     let (client, worker, text) = lines.recv().expect("a line");
     assert_eq!((client, &*text), (5, "hello"));
     assert_eq!((worker.pid(), worker.machine()), (pid, Some("m1")));
+}
+
+/// Also what is more than goes into one message, and what has happened in a pool that is no more.
+fn observed(backend: MakeBackend) {
+    const ITEMS: usize = 5_000;
+    let chunks = Observe::Chunks {
+        shortest: Duration::ZERO,
+    };
+    let host = host(backend, 1);
+    let pool = Loopback::new(&host, 1, &WorkerOptions::default());
+    // Before there is a pool.
+    host.observe(1, Some(chunks));
+    assert!(host.take_observed(1).is_none());
+    let squares = || pool.call(square).name("squares").chunksize(1);
+    let told = |messages: &mut Vec<ObservedEvents>| {
+        while let Some(events) = host.take_observed(1) {
+            messages.push(events);
+        }
+        let events = messages.iter().flat_map(|it| &it.events);
+        let chunks = events.filter_map(|event| match event {
+            ObservedEvent::Chunk {
+                worker,
+                call,
+                first,
+                ..
+            } => {
+                assert_eq!((&**call, worker.machine()), ("squares", Some("m1")));
+                Some(*first)
+            }
+            _ => None,
+        });
+        chunks.count()
+    };
+    let starts = |messages: &[ObservedEvents]| messages.iter().filter(|it| it.is_start).count();
+    squares().map(0..ITEMS as u64).expect("it is easy");
+    // It wants to know something else; what it wanted before is not lost.
+    host.observe(1, Some(chunks));
+    squares().map(0..10).expect("it is easy");
+    let mut messages = Vec::new();
+    wait_until(|| told(&mut messages) == ITEMS + 10);
+    assert!(messages.len() > 2 && messages[0].is_start);
+    assert_eq!(starts(&messages), 2);
+    assert!(messages.iter().all(|it| it.lost == 0));
+    // And nothing, if it does not want to know.
+    host.observe(1, None);
+    squares().map(0..10).expect("it is easy");
+    assert!(host.take_observed(1).is_none());
+    host.observe(1, Some(Observe::Workers));
+    squares().map(0..10).expect("it is easy");
+    let mut messages = Vec::new();
+    assert_eq!((told(&mut messages), starts(&messages)), (0, 1));
 }
 
 fn reports(backend: MakeBackend) {

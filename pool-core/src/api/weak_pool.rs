@@ -63,7 +63,8 @@ impl WeakPool {
     }
 
     /// The same of each worker, as far as is known without asking it: no stacks, and not what the
-    /// kernel says. It may be asked several times a second. `None`: the pool is no more.
+    /// kernel says. It may be asked several times a second. A pool of many machines asks these,
+    /// and so takes the time of an answer. `None`: the pool is no more.
     #[must_use]
     pub fn activity(&self) -> Option<Vec<WorkerDump>> {
         Some(self.executor.upgrade()?.activity())

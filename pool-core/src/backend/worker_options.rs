@@ -116,12 +116,15 @@ impl WorkerOptions {
 
     /// Whether they make sense on a machine of which nothing is known.
     fn validate_elsewhere(&self) -> Result<(), String> {
-        #[allow(unused_mut, reason = "it has a sandbox, perhaps")]
-        let mut options = self.clone();
         #[cfg(feature = "sandbox")]
-        if let Some(sandbox) = options.sandbox.take() {
+        if let Some(sandbox) = &self.sandbox {
             sandbox.check().map_err(|error| error.to_string())?;
         }
+        let options = Self {
+            #[cfg(feature = "sandbox")]
+            sandbox: None,
+            ..self.clone()
+        };
         options.validate().map(drop)
     }
 

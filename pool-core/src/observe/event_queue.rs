@@ -70,7 +70,7 @@ impl EventQueue {
         }
     }
 
-    /// So many more are not here.
+    /// Counts events that were dropped elsewhere.
     pub(super) fn lost(&self, events: u64) {
         self.lock().dropped += events;
     }

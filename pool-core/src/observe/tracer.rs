@@ -125,9 +125,9 @@ impl Tracer {
         });
     }
 
-    /// Reports a chunk of items that a worker has done, which took so long and ended so long ago:
-    /// to those who [want to know](Self::observed) of chunks that take so long. `call` is what the
-    /// call is called, or its function.
+    /// Reports a chunk of items that a worker has done: which items of the call these are, how long
+    /// they took, and how long ago they ended. `call` is the call's [name](crate::Call::name), or
+    /// the function's. It goes to those who observe chunks that take so long.
     pub fn chunk_ended(
         &self,
         worker: &WorkerInfo,
@@ -150,15 +150,17 @@ impl Tracer {
         }
     }
 
-    /// Reports that so many events were lost on their way here.
+    /// Reports that so many events were lost on their way to this process: observers count them as
+    /// [dropped](crate::Observer::dropped).
     pub fn lost(&self, events: u64) {
         for observer in &self.lock().observers {
             observer.queue.lost(events);
         }
     }
 
-    /// What observers want to know of workers, all together; of items, each tells by itself.
-    /// `None`: there are no observers. An executor need not ask, unless its workers are elsewhere.
+    /// The most that any observer wants to know of workers: [`Observe::Workers`], or
+    /// [`Observe::Chunks`] with the shortest time. `None`: nobody observes the pool. An executor
+    /// whose workers are on other machines asks them for no more than that; others need not ask.
     #[must_use]
     pub fn observed(&self) -> Option<Observe> {
         let state = self.lock();
@@ -171,8 +173,9 @@ impl Tracer {
         })
     }
 
-    /// Calls this, and nothing else any more, whenever [that](Self::observed) may have changed: in
-    /// the thread of who has come or gone. It neither waits nor panics.
+    /// From now on, `changed` is called when an observer has come or gone, in the thread that has
+    /// done that: then [`observed`](Self::observed) may say something else. It must not wait, nor
+    /// panic. It takes the place of a function that was set before.
     pub fn on_change(&self, changed: impl Fn() + Send + Sync + 'static) {
         *self.change_hook() = Some(Arc::new(changed));
     }

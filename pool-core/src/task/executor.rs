@@ -293,7 +293,8 @@ pub trait Executor: Send + Sync {
     }
 
     /// The same of each worker, as far as is known without asking it: no stacks, and not what the
-    /// kernel says. It may be asked several times a second.
+    /// kernel says. It may be asked several times a second. A pool of many machines asks these, and
+    /// so takes the time of an answer.
     fn activity(&self) -> Vec<WorkerDump> {
         Vec::new()
     }

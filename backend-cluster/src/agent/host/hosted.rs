@@ -11,10 +11,10 @@ use procpool_core::{
 };
 
 use super::local_pool::LocalPool;
+use super::observation::Observation;
 use super::piece::{Piece, Running, Sink};
-use super::watch::Watch;
 use super::{Captures, Setup, error};
-use crate::message::{ClientId, Printed, Seen};
+use crate::message::{ClientId, ObservedEvents, Printed};
 
 /// So often a pool is built whose workers do not start: as often as a pool tries to replace one.
 /// Somebody may have killed them, and that is no fault of the options.
@@ -28,7 +28,7 @@ pub(super) struct Hosted {
     setup: Arc<Setup>,
     stage: Mutex<Stage>,
     /// Locked after the stage.
-    watch: Mutex<Watch>,
+    observation: Mutex<Observation>,
 }
 
 enum Stage {
@@ -57,7 +57,7 @@ impl Hosted {
             captures,
             setup,
             stage: Mutex::new(Stage::Idle),
-            watch: Mutex::default(),
+            observation: Mutex::default(),
         }
     }
 
@@ -68,16 +68,16 @@ impl Hosted {
             Stage::Ready(pool) => Some(pool),
             Stage::Idle | Stage::Building(_) | Stage::Gone => None,
         };
-        self.watch().want(wanted, pool, &self.setup.machine);
+        self.observation().set(wanted, pool, &self.setup.machine);
     }
 
-    /// What they have done since the last time. `None`: nothing that it wants to know.
-    pub(super) fn seen(&self) -> Option<Seen> {
-        self.watch().take(&self.setup.machine)
+    /// What has happened to them since the last time; to be asked until there is nothing.
+    pub(super) fn take_observed(&self) -> Option<ObservedEvents> {
+        self.observation().take(&self.setup.machine)
     }
 
-    fn watch(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn observation(&self) -> MutexGuard<'_, Observation> {
+        (self.observation.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What runs its tasks, if there is a pool.
@@ -168,7 +168,7 @@ impl Hosted {
         match built {
             Ok(pool) => {
                 let executor = pool.executor().clone();
-                self.watch().see(&pool, &self.setup.machine);
+                self.observation().attach(&pool, &self.setup.machine);
                 *stage = Stage::Ready(pool);
                 drop(stage);
                 for piece in waiting {

@@ -6,8 +6,8 @@
 
 mod hosted;
 mod local_pool;
+mod observation;
 mod piece;
-mod watch;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ use procpool_core::{
     WorkerInfo, WorkerOptions,
 };
 
-use crate::message::{ClientId, Printed, Seen};
+use crate::message::{ClientId, ObservedEvents, Printed};
 use hosted::Hosted;
 pub(crate) use local_pool::HostBackend;
 pub(crate) use piece::Running;
@@ -120,23 +120,29 @@ impl Host {
         }
     }
 
-    /// What the workers for this client are doing; of none, where there are none. With their stacks
-    /// it waits for them to say it, for a moment.
-    pub(crate) fn dump(&self, client: ClientId, with_stacks: bool) -> Dump {
+    /// What the workers for this client are doing; of none, where there are none. It waits for them
+    /// to say it, for a moment.
+    pub(crate) fn dump(&self, client: ClientId) -> Dump {
+        let executor = self.executor(client);
+        let mut dump = executor.map(|it| it.dump()).unwrap_or_default();
+        self.name_machine(&mut dump);
+        dump
+    }
+
+    /// The same as far as is known without asking them.
+    pub(crate) fn activity(&self, client: ClientId) -> Dump {
+        let executor = self.executor(client);
         let mut dump = Dump::default();
-        let Some(executor) = self.executor(client) else {
-            return dump;
-        };
-        if with_stacks {
-            dump = executor.dump();
-        } else {
-            dump.workers = executor.activity();
-        }
+        dump.workers = executor.map(|it| it.activity()).unwrap_or_default();
+        self.name_machine(&mut dump);
+        dump
+    }
+
+    fn name_machine(&self, dump: &mut Dump) {
         for worker in &mut dump.workers {
             let info = worker.info.take();
             worker.info = info.map(|it| it.with_machine(&self.setup.machine));
         }
-        dump
     }
 
     /// What has happened in the pool for this client, as long as there is one. It asks the system
@@ -159,9 +165,9 @@ impl Host {
         }
     }
 
-    /// What they have done since the last time. `None`: nothing that it wants to know.
-    pub(crate) fn seen(&self, client: ClientId) -> Option<Seen> {
-        self.hosted(client)?.seen()
+    /// What has happened to them since the last time; to be asked until there is nothing.
+    pub(crate) fn take_observed(&self, client: ClientId) -> Option<ObservedEvents> {
+        self.hosted(client)?.take_observed()
     }
 
     /// Ends all pools, which have nothing to do any more, in good order: then all is reported that

@@ -31,8 +31,8 @@ pub(super) enum OutputEvent {
     Line(Arc<LineHandler>, OutputLine),
     /// Bytes, to the program's own output.
     Pass(OutputStream, Vec<u8>),
-    /// A worker's event, which has taken this many bytes, to this subscriber; and where it comes
-    /// from, and of which item there.
+    /// A worker's event, which has taken this many bytes, to this subscriber; and the call that it
+    /// comes from, with the index of its item there.
     #[cfg(feature = "tracing")]
     Event(
         Audience,

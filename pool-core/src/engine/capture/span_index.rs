@@ -30,7 +30,7 @@ impl<T> Default for Origins<T> {
 }
 
 impl<T> Origins<T> {
-    /// The worker is handed these, behind all others. In their call, the first one has this index.
+    /// The worker is handed these, behind all others. `index`: which item of its call the first is.
     pub(super) fn add(&self, first: u64, last: u64, index: usize, origin: &Arc<T>) {
         let mut handed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if handed.len() == MAX_HANDED {

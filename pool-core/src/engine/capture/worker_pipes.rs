@@ -334,7 +334,7 @@ impl WorkerPipes {
         move || finish(&pipes)
     }
 
-    /// The worker is handed these items, which come from there, where the first has this index.
+    /// The worker is handed these items of that call, in which the first one has this index.
     #[cfg(feature = "tracing")]
     pub(in super::super) fn handed(
         &self,

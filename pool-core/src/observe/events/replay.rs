@@ -75,8 +75,8 @@ impl Audience {
         }
     }
 
-    /// Replays what a worker says, as of the span that the call was made in, and of this item of
-    /// it.
+    /// Replays what a worker says. `origin`: the span of the call that it comes from, and the index
+    /// of its item in that call.
     pub(crate) fn tell(
         &self,
         worker: &WorkerInfo,

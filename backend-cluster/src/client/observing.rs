@@ -1,30 +1,27 @@
-//! What the workers of agents do, for those who observe the pool.
+//! What happens to the workers of agents, for those who observe the pool.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use procpool_core::{ExitReason, Observe, WorkerInfo};
+use procpool_core::{ExitReason, Observe, Tracer, WorkerInfo};
 
 use super::sessions::Key;
-use super::shared::Shared;
-use crate::message::{Seen, SeenEvent};
+use crate::message::{ObservedEvent, ObservedEvents};
 
 /// See the module.
-pub(super) struct Watching {
-    shared: Arc<Shared>,
+pub(super) struct Observing {
+    tracer: Tracer,
     /// What agents were asked to tell.
     wanted: Option<Observe>,
     /// The workers that are up.
     workers: HashMap<Key, Vec<WorkerInfo>>,
-    /// The places in the pool of the places in agents' pools: numbers of its own, since each agent
-    /// counts from 0.
+    /// The places in the pool of the places in agents' pools, each of which counts from 0.
     places: HashMap<(Key, u32), usize>,
 }
 
-impl Watching {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+impl Observing {
+    pub(super) fn new(tracer: Tracer) -> Self {
         Self {
-            shared,
+            tracer,
             wanted: None,
             workers: HashMap::new(),
             places: HashMap::new(),
@@ -38,7 +35,7 @@ impl Watching {
 
     /// Observers have come or gone. Says whether agents are to tell something else from now on.
     pub(super) fn observers_changed(&mut self) -> bool {
-        let wanted = self.shared.tracer.observed();
+        let wanted = self.tracer.observed();
         if wanted.is_none() {
             // Nobody hears of it. Who observes the pool next is told anew who is up.
             self.end_all(ExitReason::Closed);
@@ -47,48 +44,46 @@ impl Watching {
     }
 
     /// What an agent has told.
-    pub(super) fn seen(&mut self, key: Key, seen: Seen) {
+    pub(super) fn observed(&mut self, key: Key, observed: ObservedEvents) {
         if self.wanted.is_none() {
             return;
         }
-        if seen.is_start {
-            let is_up = |worker: &WorkerInfo| {
-                let is_of =
-                    |it: &SeenEvent| matches!(it, SeenEvent::Up { worker: up, .. } if up == worker);
-                seen.events.iter().any(is_of)
-            };
+        if observed.is_start {
             let workers = self.workers.entry(key).or_default();
+            let is_up = |worker: &WorkerInfo| {
+                let mut events = observed.events.iter();
+                events.any(|it| matches!(it, ObservedEvent::Up { worker: up, .. } if up == worker))
+            };
             let (up, gone) = std::mem::take(workers).into_iter().partition(is_up);
             *workers = up;
             self.end(gone, ExitReason::Crashed);
         }
-        for event in seen.events {
+        for event in observed.events {
             self.tell(key, event);
         }
-        if seen.lost > 0 {
-            self.shared.tracer.lost(seen.lost);
+        if observed.lost > 0 {
+            self.tracer.lost(observed.lost);
         }
     }
 
-    fn tell(&mut self, key: Key, event: SeenEvent) {
-        let tracer = &self.shared.tracer;
+    fn tell(&mut self, key: Key, event: ObservedEvent) {
         let workers = self.workers.entry(key).or_default();
         match event {
-            SeenEvent::Up { worker, place } => {
+            ObservedEvent::Up { worker, place } => {
                 if !workers.contains(&worker) {
                     workers.push(worker.clone());
                     let place = self.place(key, place);
-                    self.shared.tracer.worker_up(&worker, place);
+                    self.tracer.worker_up(&worker, place);
                 }
             }
-            SeenEvent::Ended { worker, reason } => {
+            ObservedEvent::Ended { worker, reason } => {
                 if workers.contains(&worker) {
                     workers.retain(|it| *it != worker);
-                    tracer.worker_ended(&worker, reason);
+                    self.tracer.worker_ended(&worker, reason);
                 }
             }
-            SeenEvent::Refused { worker, call } => tracer.call_refused(&worker, call),
-            SeenEvent::Chunk {
+            ObservedEvent::Refused { worker, call } => self.tracer.call_refused(&worker, call),
+            ObservedEvent::Chunk {
                 worker,
                 call,
                 first,
@@ -99,7 +94,7 @@ impl Watching {
                 // An agent may say anything.
                 let first = usize::try_from(first).unwrap_or(usize::MAX);
                 let items = first..first.saturating_add(items as usize);
-                tracer.chunk_ended(&worker, call, items, took, ago);
+                self.tracer.chunk_ended(&worker, call, items, took, ago);
             }
         }
     }
@@ -114,7 +109,7 @@ impl Watching {
         free
     }
 
-    /// An agent is no more.
+    /// An agent is no more, or cannot be reached.
     pub(super) fn given_up(&mut self, key: Key, reason: ExitReason) {
         let workers = self.workers.remove(&key).unwrap_or_default();
         self.end(workers, reason);
@@ -130,7 +125,7 @@ impl Watching {
 
     fn end(&self, workers: Vec<WorkerInfo>, reason: ExitReason) {
         for worker in workers {
-            self.shared.tracer.worker_ended(&worker, reason);
+            self.tracer.worker_ended(&worker, reason);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What workers do, for clients that want to know it.
+//! What happens to workers, for clients whose pools somebody observes.
 
 use std::time::Duration;
 
@@ -30,24 +30,27 @@ impl Agent {
     }
 
     /// Tells clients what has happened, if it is time.
-    pub(super) fn tell_what_is_seen(&mut self, now: Duration) {
-        if self.tell_at().is_none_or(|at| now < at) {
-            return;
+    pub(super) fn tell_if_due(&mut self, now: Duration) {
+        if self.tell_at().is_some_and(|at| at <= now) {
+            self.told = now;
+            self.tell(MOST_BACKLOG);
         }
-        self.told = now;
-        self.tell_clients();
     }
 
-    /// Tells clients what has happened.
-    pub(super) fn tell_clients(&mut self) {
+    /// Tells clients all that is left. Their pools have ended.
+    pub(super) fn tell_the_rest(&mut self) {
+        self.tell(usize::MAX);
+    }
+
+    /// Tells clients what has happened, unless so many bytes wait for them.
+    fn tell(&mut self, most: usize) {
         for (client, session) in self.sessions.all_mut() {
-            if session.observes.is_some()
-                && session.link.backlog() < MOST_BACKLOG
-                && let Some(seen) = self.host.seen(client)
+            while session.observes.is_some()
+                && session.link.backlog() < most
+                && let Some(events) = self.host.take_observed(client)
             {
-                session
-                    .link
-                    .send(Lane::Data, to_bytes(&ToClient::Seen(seen)));
+                let message = to_bytes(&ToClient::Observed(events));
+                session.link.send(Lane::Data, message);
             }
         }
     }
