@@ -159,7 +159,7 @@ impl Options {
         let mut contenders = early.floors(pace, workers);
         contenders.extend(early.locals(pace, workers));
         if !self.contenders.is_empty() {
-            contenders.extend(early.confined(pace, workers));
+            contenders.extend(early.named(pace, workers));
         }
         contenders.retain(|who| who.role() == Role::Floor || self.wants_contender(who.name()));
         let wanted = |name: &str| {

@@ -74,14 +74,18 @@ impl Early {
 }
 
 impl Early {
-    /// Pools of ours in a sandbox, which are compared with those without one where they are named.
+    /// Pools of ours in a sandbox, or with a page open, which are compared with those without where
+    /// they are named.
     #[must_use]
-    pub fn confined(&self, pace: Pace, workers: usize) -> Vec<Box<dyn Contender>> {
-        let server = self.server.clone();
-        vec![
-            Box::new(contender::confined_fork(pace, workers, server)),
+    pub fn named(&self, pace: Pace, workers: usize) -> Vec<Box<dyn Contender>> {
+        let server = || self.server.clone();
+        let mut named: Vec<Box<dyn Contender>> = vec![
+            Box::new(contender::confined_fork(pace, workers, server())),
             Box::new(contender::confined_spawn(pace, workers)),
-        ]
+            Box::new(contender::page_of_fork(pace, workers, server())),
+        ];
+        named.extend(cluster_with_page(pace));
+        named
     }
 }
 
@@ -99,6 +103,17 @@ fn cluster(pace: Pace) -> Option<Box<dyn Contender>> {
 
 #[cfg(not(feature = "cluster"))]
 fn cluster(_: Pace) -> Option<Box<dyn Contender>> {
+    None
+}
+
+#[cfg(feature = "cluster")]
+fn cluster_with_page(pace: Pace) -> Option<Box<dyn Contender>> {
+    let has_server = procpool_testing::nats::program().is_ok();
+    has_server.then(|| Box::new(contender::page_of_cluster(pace)) as Box<dyn Contender>)
+}
+
+#[cfg(not(feature = "cluster"))]
+fn cluster_with_page(_: Pace) -> Option<Box<dyn Contender>> {
     None
 }
 

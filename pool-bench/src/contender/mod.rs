@@ -2,6 +2,7 @@
 
 mod local;
 mod own;
+mod page;
 mod procspawn;
 mod remote;
 mod runner;
@@ -12,6 +13,9 @@ pub use local::Local;
 #[cfg(feature = "cluster")]
 pub use own::cluster;
 pub use own::{confined_fork, confined_spawn, fork, serial_pool, spawn};
+#[cfg(feature = "cluster")]
+pub use page::page_of_cluster;
+pub use page::page_of_fork;
 pub use procspawn::procspawn;
 pub use remote::{FIRST_RESULT_LIMIT, PYTHON_SCRIPT, Remote};
 pub use runner::Runner;

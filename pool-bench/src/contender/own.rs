@@ -17,7 +17,7 @@ use crate::task::{block, echo_bytes, echo_floats, square};
 use crate::tree::resident_bytes;
 
 /// A pool of ours as a runner.
-pub struct OwnPool<P>(P);
+pub struct OwnPool<P>(pub(super) P);
 
 /// ForkPool, on this server or else forked from this very program.
 #[must_use]
@@ -64,12 +64,17 @@ pub fn confined_spawn(pace: Pace, workers: usize) -> Local<OwnPool<SpawnPool>> {
 #[must_use]
 pub fn cluster(pace: Pace) -> Local<OwnPool<ClusterPool>> {
     let contender = Local::new("ClusterPool", Role::Ours, pace, 0, |_| {
-        let pool = ClusterPool::local(2)?;
-        let workers = pool.wait_for_processes(2, Duration::from_secs(20));
-        ensure!(workers, "there are no agents after 20 s");
-        Ok(OwnPool(pool))
+        Ok(OwnPool(two_agents()?))
     });
     contender.of_fixed_size()
+}
+
+#[cfg(feature = "cluster")]
+pub(super) fn two_agents() -> Result<ClusterPool> {
+    let pool = ClusterPool::local(2)?;
+    let workers = pool.wait_for_processes(2, Duration::from_secs(20));
+    ensure!(workers, "there are no agents after 20 s");
+    Ok(pool)
 }
 
 /// SerialPool.
