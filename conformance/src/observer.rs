@@ -96,9 +96,14 @@ fn each_observer_sees_what_it_asks_for<S: Subject>() {
     pool.map(square, 0..5).unwrap();
     assert_eq!(items(&seen(&mut late)), 9);
     assert_eq!(items(&seen(&mut workers)), 0);
-    let start = Instant::now();
-    assert_eq!(late.recv_timeout(Duration::from_millis(20)), None);
-    assert!(start.elapsed() >= Duration::from_millis(20));
+    let time = Duration::from_millis(20);
+    let mut start = Instant::now();
+    // That a worker is up may be told late, where it is elsewhere.
+    while let Some(event) = late.recv_timeout(time) {
+        assert!(matches!(event, PoolEvent::WorkerUp { .. }), "{event:?}");
+        start = Instant::now();
+    }
+    assert!(start.elapsed() >= time);
 }
 
 fn a_call_may_have_a_name<S: Subject>() {
