@@ -92,7 +92,7 @@ pub use shm::build_identity::{BuildId, build_id, build_identity};
 pub use shm::region::Region;
 #[doc(hidden)]
 pub use sys::{
-    be_signalled_by, change_environment, failed, ignore_signals_of_files, interpreter,
+    be_signalled_by, change_environment, failed, failed_in, ignore_signals_of_files, interpreter,
     is_in_program, leave, off_standard, own_pid, poll, reset_signals, starter, tie_process,
 };
 pub use task::backoff::Backoff;

@@ -29,13 +29,15 @@ use crate::sys::{self, Event};
 /// another worker rings in vain. Events and sockets cannot be opened.
 ///
 /// Behind the bell it finds its end of the socket by which descriptors are passed: see
-/// [`passing`](crate::passing). The tie itself carries nothing, since whatever arrives there kills.
+/// [`passing`](crate::passing), and behind that, where its region's words do not do, what it hears
+/// while it sleeps. The tie itself carries nothing, since whatever arrives there kills.
 #[derive(Debug)]
 pub(crate) struct Tie {
     end: OwnedFd,
     bell: Event,
     /// `None` while it is dropped.
     fd_socket: Option<OwnedFd>,
+    wakeup: Option<OwnedFd>,
 }
 
 impl Tie {
@@ -44,13 +46,19 @@ impl Tie {
         let (ours, theirs) = sys::connected_pair()?;
         sys::leave_with_other_end(theirs.as_fd(), theirs.as_fd())?;
         let bell = Event::new()?;
-        sys::leave_with_other_end(ours.as_fd(), bell.as_fd())?;
+        sys::leave_with_other_end(ours.as_fd(), bell.bell())?;
         let (fd_socket, to_worker) = sys::packet_pair()?;
         sys::leave_with_other_end(ours.as_fd(), to_worker.as_fd())?;
+        let mut wakeup = None;
+        if let Some((heard, bell)) = sys::wakeup()? {
+            sys::leave_with_other_end(ours.as_fd(), heard.as_fd())?;
+            wakeup = Some(bell);
+        }
         let tie = Self {
             end: ours,
             bell,
             fd_socket: Some(fd_socket),
+            wakeup,
         };
         Ok((tie, theirs))
     }
@@ -65,6 +73,11 @@ impl Tie {
     pub(crate) fn fd_socket(&self) -> BorrowedFd<'_> {
         let socket = self.fd_socket.as_ref();
         socket.expect("only dropping takes it").as_fd()
+    }
+
+    /// What wakes the worker, where its [region](crate::Region::wake_by) needs it; once.
+    pub(crate) fn take_wakeup(&mut self) -> Option<OwnedFd> {
+        self.wakeup.take()
     }
 
     /// Kills the worker's process group, or lets the worker leave if it has not bound itself yet.

@@ -303,6 +303,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(procpool_portable, ignore = "there is no `/proc` to look into")]
     fn what_is_offered_comes_out_again() {
         let (first, second) = (share(Vec::new()), share(Vec::new()));
         let outer = share(vec![first.clone(), second.clone()]);

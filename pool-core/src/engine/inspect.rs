@@ -183,6 +183,7 @@ mod tests {
     use crate::shm::region::RingSizes;
 
     #[test]
+    #[cfg_attr(procpool_portable, ignore = "there is no `/proc` to look into")]
     fn this_process_can_be_looked_at() {
         let state = kernel_state(std::process::id()).expect("it is alive");
         assert!(!state.state.is_empty());

@@ -303,9 +303,9 @@ impl Shared {
             return;
         }
         let done = if supervised {
-            self.events.add(&self.bells, BELLS)
+            self.events.add_poller(&self.bells, BELLS)
         } else {
-            self.events.delete(&self.bells)
+            self.events.delete_poller(&self.bells)
         };
         match done {
             Ok(()) => core.leadership().hears(supervised),

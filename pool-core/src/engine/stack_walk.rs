@@ -1,4 +1,11 @@
 //! Walks the stack of another process, of which there is a copy.
+#![cfg_attr(
+    not(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )),
+    allow(dead_code, reason = "nobody walks stacks there")
+)]
 
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
@@ -59,7 +66,10 @@ pub(super) struct Frame {
 ///
 /// The tables are ours; what they are asked about is not, and no more than numbers: what is read
 /// lies in the copy, and each step is one of at most [`MAX_FRAMES`].
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 pub(super) fn walk(copied: &Copied, there: impl Fn(u64) -> Option<u64>) -> Vec<Frame> {
     use std::sync::Arc;
 
@@ -184,7 +194,10 @@ pub(crate) mod fuzzing {
     }
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
 pub(super) fn walk(_: &Copied, _: impl Fn(u64) -> Option<u64>) -> Vec<Frame> {
     Vec::new()
 }

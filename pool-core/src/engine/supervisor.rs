@@ -394,7 +394,7 @@ impl Supervisor {
         if self.shared.lock().has_ended() {
             return Err(LaunchError::new("the pool has ended"));
         }
-        let (tie, theirs) = Tie::new().map_err(|error| {
+        let (mut tie, theirs) = Tie::new().map_err(|error| {
             LaunchError::new("cannot make what ties a worker to this process").caused_by(error)
         })?;
         let (outlets, pipes) = self.shared.capture.connect(due).map_err(|error| {
@@ -405,6 +405,9 @@ impl Supervisor {
         let handle = catch(|| launcher.launch(&spec)).map_err(|panic| {
             LaunchError::new(format!("the launcher panicked: {}", panic.message))
         })??;
+        if let Some(bell) = tie.take_wakeup() {
+            handle.region().wake_by(bell);
+        }
         let worker = Token {
             slot: due.slot,
             number: due.number,

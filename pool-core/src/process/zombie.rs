@@ -65,6 +65,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(procpool_portable, ignore = "there is no `/proc` to look into")]
     fn a_process_is_asked_before_it_is_reaped() {
         #[allow(clippy::disallowed_methods, reason = "a process to look at")]
         let mut child = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::atomic::{self, AtomicBool};
 
 use super::build_identity::PROTOCOL_VERSION;
@@ -231,6 +232,8 @@ pub struct Region {
     memory: sys::Mapping,
     /// Whether this process has its side of the rings already.
     is_claimed: AtomicBool,
+    /// See [`wake_by`](Self::wake_by).
+    wakeup: OnceLock<OwnedFd>,
 }
 
 impl Region {
@@ -263,6 +266,7 @@ impl Region {
         Self {
             memory,
             is_claimed: AtomicBool::new(false),
+            wakeup: OnceLock::new(),
         }
     }
 
@@ -441,7 +445,7 @@ impl Region {
     fn may_run(&self, number: u64) -> bool {
         let reclaim = &self.words().reclaim;
         while reclaim.state.load(Ordering::Acquire) == DECIDING {
-            sys::futex_wait(&reclaim.state, DECIDING);
+            self.sleep_while(&reclaim.state, DECIDING);
         }
         // If all was reinstated in the meantime, `last` still is what was decided.
         number <= reclaim.last.load(Ordering::Acquire)
@@ -463,7 +467,7 @@ impl Region {
         let begun = words.progress.begun.load(Ordering::Acquire);
         words.reclaim.last.store(begun, Ordering::Release);
         words.reclaim.state.store(DECIDED, Ordering::Release);
-        sys::futex_wake(&words.reclaim.state);
+        self.wake_sleeper(&words.reclaim.state);
         begun
     }
 
@@ -501,8 +505,26 @@ impl Region {
         fence(Ordering::SeqCst);
         if asleep.load(Ordering::Relaxed) != 0 {
             asleep.store(0, Ordering::Relaxed);
-            sys::futex_wake(asleep);
+            self.wake_sleeper(asleep);
         }
+    }
+
+    /// How this side's process wakes the worker, or is woken, where a word of memory does not do:
+    /// see [`sys::wakeup`]. Said once.
+    pub(crate) fn wake_by(&self, end: OwnedFd) {
+        // A second one is a defect, and then the first one does.
+        let set = self.wakeup.set(end);
+        debug_assert!(set.is_ok(), "it was said before");
+    }
+
+    /// Worker: sleeps while a word here has this value, or for a shorter time.
+    pub(crate) fn sleep_while(&self, word: &FutexWord, expected: u32) {
+        sys::sleep_while(word, expected, self.wakeup.get().map(AsFd::as_fd));
+    }
+
+    /// Parent: wakes the worker that sleeps on this word.
+    fn wake_sleeper(&self, word: &FutexWord) {
+        sys::wake_sleeper(word, self.wakeup.get().map(AsFd::as_fd));
     }
 
     /// Worker: whether the running item, which has this number, is to stop.

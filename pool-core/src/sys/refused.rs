@@ -19,7 +19,7 @@ pub fn failed(call: &'static str) -> impl Fn(Errno) -> io::Error {
 }
 
 /// Makes an error of the system name the call that it is of.
-pub(crate) fn failed_in(call: &'static str) -> impl Fn(io::Error) -> io::Error {
+pub fn failed_in(call: &'static str) -> impl Fn(io::Error) -> io::Error {
     move |error| match Errno::from_io_error(&error) {
         Some(errno) => failed(call)(errno),
         None => error,

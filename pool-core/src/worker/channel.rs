@@ -722,7 +722,7 @@ impl WorkerChannel {
             if self.heed_frees() {
                 continue;
             }
-            sys::futex_wait(asleep, 1);
+            region.sleep_while(asleep, 1);
         }
     }
 }

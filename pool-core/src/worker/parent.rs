@@ -31,6 +31,10 @@ pub fn bind_to_parent(tie: OwnedFd) -> io::Result<()> {
         sys::take_what_was_left(tie.as_fd()).ok();
     *FD_SOCKET.lock().unwrap_or_else(PoisonError::into_inner) =
         sys::take_what_was_left(tie.as_fd()).ok();
+    if sys::WAKES_BY_DESCRIPTOR {
+        *WAKEUP.lock().unwrap_or_else(PoisonError::into_inner) =
+            sys::take_what_was_left(tie.as_fd()).ok();
+    }
     sys::be_signalled_by(tie.as_fd(), Signal::KILL.as_raw())?;
     // Closures before that are not reported.
     let is_cut = sys::is_hung_up(tie.as_fd())?;
@@ -49,6 +53,14 @@ static BELL: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// The same for the socket by which descriptors come and go.
 static FD_SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// And for what wakes this worker.
+static WAKEUP: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// What the parent has left for this worker to hear while it sleeps, if it needs that.
+pub(super) fn take_wakeup() -> Option<OwnedFd> {
+    WAKEUP.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
 
 /// What the parent has left for this worker to pass descriptors by.
 pub(super) fn take_fd_socket() -> Option<OwnedFd> {

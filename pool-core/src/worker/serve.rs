@@ -45,6 +45,9 @@ use crate::sync::atomic::Ordering;
 pub unsafe fn serve(region: Region, doorbell: OwnedFd) -> i32 {
     let ringer = Ringer::new(parent::take_bell(), doorbell);
     let socket = parent::take_fd_socket();
+    if let Some(heard) = parent::take_wakeup() {
+        region.wake_by(heard);
+    }
     // SAFETY: that is this function's own contract.
     unsafe { serve_and_ring(region, ringer, socket) }
 }

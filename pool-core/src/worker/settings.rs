@@ -5,7 +5,6 @@ use std::fmt;
 use std::io;
 
 use rustix::process::{Rlimit, chdir, nice, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "sandbox")]
@@ -131,9 +130,7 @@ impl Settings {
             niced.map_err(|error| refused(format!("be nicer by {increment}"), error))?;
         }
         if !self.cpus.is_empty() {
-            let mut set = CpuSet::new();
-            self.cpus.iter().for_each(|cpu| set.set(*cpu));
-            let pinned = sched_setaffinity(None, &set);
+            let pinned = sys::run_on(&self.cpus);
             pinned.map_err(|error| refused(format!("run on processor {}", self.cpus[0]), error))?;
         }
         if self.watch_memory {

@@ -6,7 +6,6 @@
 //! into the region, and nothing else; the parent walks the copy.
 #![allow(unsafe_code)]
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::raw::{c_int, c_void};
 use std::ptr;
@@ -16,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::pthread::pthread_self;
-use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::signal_data::SignalData;
@@ -47,7 +45,7 @@ pub(super) fn answer_questions(region: &Arc<Region>) {
         region: region.clone(),
         code: own_code().start as u64,
         thread: pthread_self(),
-        stack: stack_below(ptr::from_ref(region).addr()),
+        stack: sys::stack_below(ptr::from_ref(region).addr()),
     });
     // On the stack for signals, where there is one: a task may have used up its own. Nothing else
     // interrupts it there.
@@ -60,50 +58,6 @@ pub(super) fn answer_questions(region: &Arc<Region>) {
     {
         let _ = put(&before);
     }
-}
-
-/// The part of this thread's stack below an address; empty if it is not known where it ends.
-fn stack_below(here: usize) -> Range<usize> {
-    // As far as the system lets it grow, but for pages that guard it.
-    let guard = 16 * rustix::param::page_size();
-    let stack = main_stack(here).or_else(thread_stack).unwrap_or_default();
-    if stack.contains(&here) {
-        (stack.start + guard).min(here)..here
-    } else {
-        here..here
-    }
-}
-
-/// The stack of the program's first thread, if this is it: by what the process knows of itself,
-/// since the C library would read all of `/proc/self/maps`, in every worker that starts. `None`:
-/// this is another thread, or its stack has no limit.
-fn main_stack(here: usize) -> Option<Range<usize>> {
-    let me = sys::own_tid();
-    let is_first = me != 0 && me == sys::own_pid();
-    // (rustix takes it for a call that cannot fail, and a sandbox may refuse it.)
-    let (limit, _) = getrlimit(Resource::RLIMIT_STACK).ok()?;
-    // The kernel puts the program's name at the very top of the stack, and a word after it.
-    let name = rustix::param::linux_execfn();
-    let end = name.as_ptr().addr() + name.to_bytes_with_nul().len() + size_of::<u64>();
-    let top = end.next_multiple_of(rustix::param::page_size());
-    let stack = top.checked_sub(usize::try_from(limit).ok()?)?..top;
-    (is_first && stack.contains(&here)).then_some(stack)
-}
-
-/// The stack of this thread, as the C library knows it.
-fn thread_stack() -> Option<Range<usize>> {
-    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
-    let (mut start, mut bytes) = (ptr::null_mut(), 0);
-    // SAFETY: the attributes are made before they are read, and destroyed once.
-    let known = unsafe {
-        let attributes = attributes.as_mut_ptr();
-        libc::pthread_getattr_np(pthread_self(), attributes) == 0 && {
-            let known = libc::pthread_attr_getstack(attributes, &raw mut start, &raw mut bytes);
-            libc::pthread_attr_destroy(attributes);
-            known == 0
-        }
-    };
-    known.then(|| start.addr()..start.addr().saturating_add(bytes))
 }
 
 /// Interrupts a task anywhere. It takes no lock and no memory, calls nothing that could be
@@ -156,7 +110,7 @@ struct Registers {
     link: u64,
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn registers(context: &libc::ucontext_t) -> Registers {
     // In the order of the kernel's structure, whatever the C library calls them.
     const RBP: usize = 10;
@@ -171,7 +125,7 @@ fn registers(context: &libc::ucontext_t) -> Registers {
     }
 }
 
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn registers(context: &libc::ucontext_t) -> Registers {
     let machine = &context.uc_mcontext;
     Registers {
@@ -182,8 +136,11 @@ fn registers(context: &libc::ucontext_t) -> Registers {
     }
 }
 
-/// On other processors nobody walks stacks.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+/// On other processors, and other systems, nobody walks stacks.
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
 fn registers(_: &libc::ucontext_t) -> Registers {
     Registers {
         instruction: 0,

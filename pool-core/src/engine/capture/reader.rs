@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::handler_thread::{HandlerThread, OutputEvent, Queue};
 use super::lines::Lines;
@@ -160,8 +159,7 @@ impl Capture {
             let (ours, theirs) = make_pipe()?;
             // A thread that has something to deliver must not wait.
             rustix::io::ioctl_fionbio(&theirs, true)?;
-            // Where the system refuses more, it is less.
-            let _ = rustix::pipe::fcntl_setpipe_size(&theirs, EVENT_PIPE_BYTES);
+            sys::enlarge_pipe(&theirs, EVENT_PIPE_BYTES);
             pipes.push((
                 ours,
                 Destination::Events(audience.clone(), Frames::default(), Arc::default()),
@@ -344,7 +342,7 @@ impl CaptureShared {
 /// A pipe whose reading end does not block, but whose writing end does: that is what programs
 /// expect of their output.
 fn make_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(sys::failed("pipe2"))?;
+    let (ours, theirs) = io::pipe().map_err(sys::failed_in("pipe2"))?;
     let (ours, theirs) = (sys::off_standard(ours)?, sys::off_standard(theirs)?);
     rustix::io::ioctl_fionbio(&ours, true).map_err(sys::failed("ioctl"))?;
     Ok((ours, theirs))

@@ -21,6 +21,7 @@ use crate::shm::region::Region;
 #[cfg(feature = "tracing")]
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard};
+use crate::sys;
 
 /// How much is read at once.
 pub(super) const READ_BYTES: usize = 64 * 1024;
@@ -296,7 +297,7 @@ impl State {
         let Some(pipe) = &self.sources[index].pipe else {
             return;
         };
-        let mut left = rustix::pipe::fcntl_getpipe_size(pipe).unwrap_or(READ_BYTES);
+        let mut left = sys::pipe_size(pipe).unwrap_or(READ_BYTES);
         let mut buffer = vec![0; READ_BYTES.min(left)];
         while left > 0
             && let Some(pipe) = &self.sources[index].pipe

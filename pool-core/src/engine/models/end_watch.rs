@@ -53,7 +53,7 @@ struct Poller {
 impl Wake for Poller {
     fn wake(self: Arc<Self>) {
         self.woken.store(1, Ordering::Release);
-        sys::futex_wake(&self.woken);
+        sys::wake_sleeper(&self.woken, None);
     }
 }
 
@@ -69,7 +69,7 @@ impl Poller {
                 return;
             }
             while self.woken.load(Ordering::Acquire) == 0 {
-                sys::futex_wait(&self.woken, 0);
+                sys::sleep_while(&self.woken, 0, None);
             }
         }
     }

@@ -69,7 +69,7 @@ impl Submissions {
             if begun >= items {
                 break;
             }
-            sys::futex_wait(&self.begun, begun);
+            sys::sleep_while(&self.begun, begun, None);
         }
     }
 
@@ -106,7 +106,7 @@ impl Executor for Submissions {
             }
         }
         self.begun.fetch_add(count as u32, Ordering::AcqRel);
-        sys::futex_wake(&self.begun);
+        sys::wake_sleeper(&self.begun, None);
     }
 
     fn wait_until(

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use crate::panic::report::PanicReport;
+use crate::sys::thread_name;
 
 /// Where a worker leaves what its parent finds when the process is gone.
 pub(crate) trait LastPanicSlot: Sync {
@@ -61,7 +62,7 @@ pub(super) fn leave<'a>(
         message: first.message.clone(),
         location: first.location.clone(),
         backtrace: None,
-        thread: (this_thread() != TASKS_THREAD.load(Ordering::Relaxed)).then(name_of_this_thread),
+        thread: (this_thread() != TASKS_THREAD.load(Ordering::Relaxed)).then(thread_name),
     };
     let message = &mut panic.message;
     for then in reports {
@@ -89,15 +90,6 @@ pub(super) fn withdraw<'a>(coming: impl IntoIterator<Item = &'a PanicReport>) {
         place.clear();
     }
     leave(coming, None);
-}
-
-/// As the system has it, which knows all threads, also where this one has lost its data already: 15
-/// bytes at most. A thread without a name of its own has that of the thread which started it.
-fn name_of_this_thread() -> String {
-    rustix::thread::name().map_or_else(
-        |_| String::new(),
-        |name| name.to_string_lossy().into_owned(),
-    )
 }
 
 /// A number that no other living thread has; not 0 as long as the thread has its data.

@@ -3,7 +3,6 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::fstat;
 use rustix::io::{Errno, retry_on_intr};
 
 /// Rings a bell: adds one to an event, of which each addition is noticed. `false`: it cannot be
@@ -31,12 +30,6 @@ pub(super) fn add_one(event: BorrowedFd<'_>) -> rustix::io::Result<()> {
         added => added,
     };
     added.map(|_| ())
-}
-
-/// By what a pipe is known, whatever becomes of its descriptor's number.
-pub(crate) fn inode(pipe: BorrowedFd<'_>) -> Option<(u64, u64)> {
-    let stat = fstat(pipe).ok()?;
-    Some((stat.st_dev, stat.st_ino))
 }
 
 /// Reads what woke somebody, so that it does not do so again. An error that such a descriptor never

@@ -1,15 +1,16 @@
 //! An epoll instance.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll;
 use rustix::time::Timespec;
 
-use super::descriptor::off_standard;
+use super::event::Event;
+use super::waiting::wait_in_epoll;
 use crate::sys::refused::failed;
-use crate::sys::waiting::wait_in_epoll;
+use crate::sys::unix::off_standard;
 
 /// An epoll instance. `token` comes back as long as its source is ready, unless it says otherwise.
 #[derive(Debug)]
@@ -39,10 +40,19 @@ impl Poller {
 
     /// Watches for each event that is set, whether or not somebody clears it. Whoever is given the
     /// token has to act on it: it does not come again.
-    pub(crate) fn add_for_each_change(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+    pub(crate) fn add_for_each_change(&self, source: &Event, token: u64) -> io::Result<()> {
         let data = epoll::EventData::new_u64(token);
         let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&self.0, source, data, events).map_err(failed("epoll_ctl"))
+    }
+
+    /// Watches whether another poller has something. It must not have this one.
+    pub(crate) fn add_poller(&self, inner: &Self, token: u64) -> io::Result<()> {
+        self.add(&inner.0, token)
+    }
+
+    pub(crate) fn delete_poller(&self, inner: &Self) -> io::Result<()> {
+        self.delete(&inner.0)
     }
 
     pub(crate) fn delete(&self, source: impl AsFd) -> io::Result<()> {
@@ -58,11 +68,5 @@ impl Poller {
             tv_nsec: i64::from(timeout.subsec_nanos()),
         });
         wait_in_epoll(self.0.as_fd(), ready, timeout.as_ref())
-    }
-}
-
-impl AsFd for Poller {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }

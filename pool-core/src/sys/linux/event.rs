@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::bell::{add_one, read_away};
-use super::descriptor::off_standard;
 use crate::sys::refused::failed;
+use crate::sys::unix::off_standard;
 
 /// A flag that a thread in a [`Poller`](super::epoll::Poller) can wait for.
 #[derive(Debug)]
@@ -18,6 +18,12 @@ impl Event {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let event = eventfd(0, flags).map_err(failed("eventfd2"))?;
         Ok(Self(off_standard(event)?))
+    }
+
+    /// The descriptor by which another process sets it, with
+    /// [`ring_bell`](super::bell::ring_bell).
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     pub(crate) fn set(&self) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mm::{Advice, madvise};
 
-use super::memory::Mapping;
+use crate::sys::unix::Mapping;
 
 /// Two words that are each 0 in a process that was just forked, until it sets them.
 #[derive(Debug)]

@@ -1,21 +1,32 @@
 //! Sleeping on a word of memory, which other processes may share.
 
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use rustix::thread::futex;
 use rustix::time::Timespec;
 
-use super::now_ns;
+use crate::sys::unix::now_ns;
 
-/// Sleeps while `*word == expected`, until [`futex_wake`]. Returns early for signals.
-pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
+/// Whether a worker needs a descriptor to be woken by: see [`wakeup`].
+pub(crate) const WAKES_BY_DESCRIPTOR: bool = false;
+
+/// What a worker hears while it sleeps, and what wakes it, where a word of shared memory does not
+/// do for both.
+pub(crate) fn wakeup() -> io::Result<Option<(OwnedFd, OwnedFd)>> {
+    Ok(None)
+}
+
+/// Sleeps while `*word == expected`, until [`wake_sleeper`]; or returns early, for signals.
+pub(crate) fn sleep_while(word: &AtomicU32, expected: u32, _heard: Option<BorrowedFd<'_>>) {
     // Every error (the value differs, a signal came) means the same to the caller: look again.
     let _ = futex::wait(word, futex::Flags::empty(), expected, None);
 }
 
 /// Wakes the one sleeper on `word`, in whatever process.
-pub(crate) fn futex_wake(word: &AtomicU32) {
+pub(crate) fn wake_sleeper(word: &AtomicU32, _bell: Option<BorrowedFd<'_>>) {
     let _ = futex::wake(word, futex::Flags::empty(), 1);
 }
 

@@ -4,16 +4,11 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::BorrowedFd;
 
-use nix::libc;
-use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{readlink, stat};
-use rustix::io::{Errno, retry_on_intr};
-use rustix::time::Timespec;
+use rustix::io::Errno;
 
-use crate::sys::bonds::own_pid;
-use crate::sys::waiting::poll;
+use crate::sys::unix::own_pid;
 
 /// What a thread is started by, for an error's text.
 pub(crate) const THREAD_CALL: &str = "clone3 (a thread)";
@@ -37,13 +32,6 @@ pub(crate) fn is_leaving(pid: u32) -> bool {
     })
 }
 
-/// Whether the process has ended of which this is a pidfd.
-pub(crate) fn has_ended(process: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut watched = [PollFd::new(&process, PollFlags::IN)];
-    let count = retry_on_intr(|| poll(&mut watched, Some(&Timespec::default())))?;
-    Ok(count > 0)
-}
-
 /// Gives variables of the environment other values, or removes them, in this order. `false`: this
 /// process has several threads, and another one may be reading the environment; nothing was
 /// changed.
@@ -63,13 +51,6 @@ pub fn change_environment(changes: &[(OsString, Option<OsString>)]) -> io::Resul
         }
     }
     Ok(true)
-}
-
-/// Ends this process at once: no `atexit` functions, which belong to the program that it is a copy
-/// of, and no destructors.
-pub fn leave(code: i32) -> ! {
-    // SAFETY: always sound; nothing of this process runs afterwards.
-    unsafe { libc::_exit(code) }
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::io::{self, Read};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::clock::now_ns;
 use crate::sys::refused::failed;
+use crate::sys::unix::now_ns;
 
 /// A number that no other process, and no other call, is given.
 pub(crate) fn random_id() -> io::Result<u128> {

@@ -62,7 +62,7 @@ pub(crate) fn keep_status() {
     }
     let opened = File::open("/proc/self/status").map(OwnedFd::from);
     // Otherwise it is as where there is no `/proc`.
-    if let Ok(file) = opened.and_then(super::descriptor::off_standard) {
+    if let Ok(file) = opened.and_then(crate::sys::unix::off_standard) {
         STATUS.get_or_init(|| file.into());
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn something_happened() {
     WORLD.changed.notify_all();
 }
 
-pub(crate) fn futex_wait(word: &FutexWord, expected: u32) {
+pub(crate) fn sleep_while(word: &FutexWord, expected: u32, _heard: Option<BorrowedFd<'_>>) {
     #[cfg(shuttle)]
     {
         crate::sync::live_or_die();
@@ -42,7 +42,7 @@ pub(crate) fn futex_wait(word: &FutexWord, expected: u32) {
     barrier::off_the_processor(|| word.sleep(expected));
 }
 
-pub(crate) fn futex_wake(word: &FutexWord) {
+pub(crate) fn wake_sleeper(word: &FutexWord, _bell: Option<BorrowedFd<'_>>) {
     word.wake();
 }
 
@@ -95,10 +95,21 @@ impl Poller {
         self.0.hear_hang_up_alone(source, token)
     }
 
-    pub(crate) fn add_for_each_change(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+    pub(crate) fn add_for_each_change(&self, source: &Event, token: u64) -> io::Result<()> {
         let _kernel = kernel();
         WORLD.changed.notify_all();
-        self.0.add_for_each_change(source, token)
+        self.0.add_for_each_change(&source.0, token)
+    }
+
+    pub(crate) fn add_poller(&self, inner: &Self, token: u64) -> io::Result<()> {
+        let _kernel = kernel();
+        WORLD.changed.notify_all();
+        self.0.add_poller(&inner.0, token)
+    }
+
+    pub(crate) fn delete_poller(&self, inner: &Self) -> io::Result<()> {
+        let _kernel = kernel();
+        self.0.delete_poller(&inner.0)
     }
 
     pub(crate) fn delete(&self, source: impl AsFd) -> io::Result<()> {
@@ -117,12 +128,6 @@ impl Poller {
             let changed = WORLD.changed.wait(kernel);
             kernel = changed.unwrap_or_else(PoisonError::into_inner);
         }
-    }
-}
-
-impl AsFd for Poller {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 
@@ -151,6 +156,10 @@ pub(crate) struct Event(linux::Event);
 impl Event {
     pub(crate) fn new() -> io::Result<Self> {
         linux::Event::new().map(Self)
+    }
+
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.0.bell()
     }
 
     pub(crate) fn set(&self) {

@@ -3,13 +3,12 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::ptr;
 
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::io::Errno;
 
-use super::refused::errno_of;
+use crate::sys::refused::errno_of;
 
 /// Runs what writes or grows a file. Where that would exceed the limit of file sizes, it fails, and
 /// that is all: the kernel also sends the thread SIGXFSZ, which would end the program before
@@ -43,6 +42,14 @@ fn is_waiting() -> bool {
 }
 
 /// Takes the signal away that waits for this thread. `false`: nobody says whether there is one.
+#[cfg(target_vendor = "apple")]
+fn take_back(signal: &SigSet) -> bool {
+    // It is this thread's, and blocked, so that nobody else takes it.
+    !is_waiting() || signal.wait().is_ok()
+}
+
+/// Takes the signal away that waits for this thread. `false`: nobody says whether there is one.
+#[cfg(not(target_vendor = "apple"))]
 fn take_back(signal: &SigSet) -> bool {
     let now = libc::timespec {
         tv_sec: 0,
@@ -50,7 +57,8 @@ fn take_back(signal: &SigSet) -> bool {
     };
     loop {
         // SAFETY: both are read only, and details of the signal are not asked for.
-        let taken = unsafe { libc::sigtimedwait(signal.as_ref(), ptr::null_mut(), &raw const now) };
+        let taken =
+            unsafe { libc::sigtimedwait(signal.as_ref(), std::ptr::null_mut(), &raw const now) };
         match Errno::from_io_error(&io::Error::last_os_error()) {
             _ if taken >= 0 => return true,
             Some(Errno::AGAIN) => return true,

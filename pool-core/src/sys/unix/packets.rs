@@ -1,4 +1,4 @@
-//! Linux: packets that have descriptors with them.
+//! Packets that have descriptors with them.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -6,27 +6,46 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-    sendmsg, socketpair,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SocketType, recvmsg, sendmsg,
 };
 use rustix::time::Timespec;
 
-use super::linux::off_standard;
-use super::refused::{errno_of, failed};
-use super::waiting::poll;
+use super::descriptor::off_standard;
+use super::poll::poll;
+use super::socket::{RECEIVING, SENDING, keep_to_ourselves, socket_pair};
+use crate::sys::refused::{errno_of, failed};
 
-/// The most descriptors that the kernel takes with one packet (`SCM_MAX_FD`).
+/// The most descriptors that are sent with one packet: what Linux takes (`SCM_MAX_FD`). Others take
+/// about twice as many.
 pub(crate) const MAX_PASSED: usize = 253;
 
+/// One end hears when the other one is closed.
+#[cfg(all(target_os = "linux", not(procpool_portable)))]
+const KIND: SocketType = SocketType::SEQPACKET;
+/// One end does not hear when the other one is closed: nobody relies on that alone.
+#[cfg(any(procpool_portable, not(target_os = "linux")))]
+const KIND: SocketType = SocketType::DGRAM;
+
 /// Both ends of a new connection that carries packets.
+#[cfg(target_os = "linux")]
 pub(crate) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-        .map_err(failed("socketpair"))?;
-    Ok((off_standard(one)?, off_standard(other)?))
+    socket_pair(KIND)
+}
+
+/// The same where 2 KiB are the longest packet unless one asks for more.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+
+    const ROOM: usize = 64 << 10;
+    let (one, other) = socket_pair(KIND)?;
+    for end in [&one, &other] {
+        set_socket_send_buffer_size(end, ROOM).map_err(failed("setsockopt(SO_SNDBUF)"))?;
+        set_socket_recv_buffer_size(end, ROOM).map_err(failed("setsockopt(SO_RCVBUF)"))?;
+    }
+    Ok((one, other))
 }
 
 /// A packet that has come.
@@ -50,9 +69,9 @@ pub(crate) fn send_packet(
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(failed("sendmsg")(Errno::INVAL));
     }
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let parts = [IoSlice::new(bytes)];
-    retry_on_intr(|| sendmsg(socket, &parts, &mut ancillary, flags)).map_err(failed("sendmsg"))?;
+    retry_on_intr(|| sendmsg(socket, &parts, &mut ancillary, SENDING))
+        .map_err(failed("sendmsg"))?;
     Ok(())
 }
 
@@ -84,10 +103,9 @@ pub(crate) fn receive_packet(
 ) -> io::Result<Option<Packet>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PASSED))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let received = match retry_on_reset(|| {
         let mut parts = [IoSliceMut::new(into)];
-        recvmsg(socket, &mut parts, &mut ancillary, flags)
+        recvmsg(socket, &mut parts, &mut ancillary, RECEIVING)
     }) {
         Ok(received) => received,
         Err(Errno::AGAIN) => return Ok(None),
@@ -100,7 +118,7 @@ pub(crate) fn receive_packet(
             continue;
         };
         for descriptor in passed {
-            match off_standard(descriptor) {
+            match keep_to_ourselves(descriptor).and_then(off_standard) {
                 // Those behind one that is lost would be taken for it.
                 Ok(descriptor) if !is_short => descriptors.push(descriptor),
                 Ok(_) => {}
@@ -125,10 +143,11 @@ pub(crate) fn receive_packet(
 
 /// Whether there are packets that nobody has taken, also if the other end is closed. Not for a
 /// socket that is used after that.
+#[cfg(all(target_os = "linux", not(procpool_portable)))]
 pub(crate) fn has_packets(socket: BorrowedFd<'_>) -> bool {
     // From now on each packet has something with it, which there is no space for: so an empty one
     // is told from the end.
-    if set_socket_passcred(socket, true).is_err() {
+    if rustix::net::sockopt::set_socket_passcred(socket, true).is_err() {
         return true;
     }
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
@@ -142,6 +161,13 @@ pub(crate) fn has_packets(socket: BorrowedFd<'_>) -> bool {
         )
     });
     looked.is_ok_and(|looked| looked.flags.contains(ReturnFlags::CTRUNC))
+}
+
+/// Whether there are packets that nobody has taken, also if the other end is closed.
+#[cfg(any(procpool_portable, not(target_os = "linux")))]
+pub(crate) fn has_packets(socket: BorrowedFd<'_>) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    retry_on_reset(|| rustix::net::recv(socket, &mut [0_u8; 1][..], flags)).is_ok()
 }
 
 /// Waits until there is a packet, or the other end is closed, for so long at most. `false`: neither
@@ -176,6 +202,18 @@ mod tests {
         send_packet(socket.as_fd(), bytes, &files)
     }
 
+    /// The other end is closed, and that is heard where it can be.
+    fn assert_ended(one: &OwnedFd) {
+        let received = receive_packet(one.as_fd(), &mut [0; 100]);
+        match KIND {
+            SocketType::SEQPACKET => {
+                let error = received.expect_err("it is closed");
+                assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            }
+            _ => assert!(received.is_ok_and(|packet| packet.is_none())),
+        }
+    }
+
     #[test]
     fn a_packet_comes_as_it_was_sent() {
         let (one, other) = packet_pair().expect("descriptors");
@@ -194,8 +232,7 @@ mod tests {
         }
         assert!(send(&other, b"too many", &files(MAX_PASSED + 1)).is_err());
         drop(other);
-        let error = receive_packet(one.as_fd(), &mut bytes).expect_err("it is closed");
-        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert_ended(&one);
     }
 
     /// A worker that dies has packets of the items that it was to run next.
@@ -210,8 +247,7 @@ mod tests {
         let packet = packet.expect("it was sent");
         assert_eq!(&bytes[..packet.bytes], b"last words");
         assert_eq!(packet.descriptors.len(), 2);
-        let error = receive_packet(one.as_fd(), &mut bytes).expect_err("it is closed");
-        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert_ended(&one);
     }
 
     #[test]

@@ -1,80 +1,20 @@
-//! Linux: what binds a process to another one, and to its terminal.
+//! What binds a process to another one, and to its terminal.
 #![allow(unsafe_code)]
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::num::NonZero;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
-use rustix::event::{PollFd, PollFlags};
 use rustix::fs::fcntl_getfl;
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown,
-    socketpair,
-};
+use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Signal, dumpable_behavior, getpgid, set_dumpable_behavior,
     set_parent_process_death_signal,
 };
-use rustix::time::Timespec;
 
-use super::linux::off_standard;
-use super::refused::failed;
-use super::waiting::poll;
-
-/// Both ends of a new connection.
-pub(crate) fn connected_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(failed("socketpair"))?;
-    Ok((off_standard(one)?, off_standard(other)?))
-}
-
-/// Leaves a copy of a descriptor in the queue of the other end of a connection.
-pub(crate) fn leave_with_other_end(
-    end: BorrowedFd<'_>,
-    descriptor: BorrowedFd<'_>,
-) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let copies = [descriptor];
-    let fits = ancillary.push(SendAncillaryMessage::ScmRights(&copies));
-    debug_assert!(fits, "there is space for one");
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    let parts = [IoSlice::new(&[0])];
-    retry_on_intr(|| sendmsg(end, &parts, &mut ancillary, flags)).map_err(failed("sendmsg"))?;
-    Ok(())
-}
-
-/// Takes the descriptor that the other end has left here.
-pub(crate) fn take_what_was_left(end: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    retry_on_intr(|| {
-        let mut parts = [IoSliceMut::new(&mut byte)];
-        recvmsg(end, &mut parts, &mut ancillary, flags)
-    })
-    .map_err(failed("recvmsg"))?;
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut left) = message
-            && let Some(descriptor) = left.next()
-        {
-            return off_standard(descriptor);
-        }
-    }
-    Err(io::ErrorKind::NotFound.into())
-}
-
-/// Ends a connection, even if other processes hold copies of this end.
-pub(crate) fn hang_up(end: impl AsFd) {
-    // It fails when the other end is closed already.
-    let _ = shutdown(end, Shutdown::Both);
-}
+use crate::sys::refused::failed;
+use crate::sys::unix::{connected_pair, leave_with_other_end, own_pid};
 
 /// The kernel's `F_SETSIG`, the same on all machines.
 const F_SETSIG: libc::c_int = 10;
@@ -128,21 +68,6 @@ fn signal_on_events(end: BorrowedFd<'_>, owner: libc::c_int, signal: i32) -> io:
     set(libc::F_SETFL, flags | libc::O_ASYNC)
 }
 
-/// The process that this one is a child of; 0 if that is in another process namespace, or a sandbox
-/// refuses to say it. (rustix takes it, as the two that follow, for a call that cannot fail, and
-/// panics in debug builds.)
-#[must_use]
-pub fn starter() -> u32 {
-    // Where it is refused, the answer is a negative number.
-    nix::unistd::getppid().as_raw().max(0).unsigned_abs()
-}
-
-/// This process; 0 if a sandbox refuses to say it.
-#[must_use]
-pub fn own_pid() -> u32 {
-    nix::unistd::getpid().as_raw().max(0).unsigned_abs()
-}
-
 /// This thread; 0 if a sandbox refuses to say it.
 #[must_use]
 pub(crate) fn own_tid() -> u32 {
@@ -191,12 +116,4 @@ pub(crate) fn set_dumpable(is_dumpable: bool) -> io::Result<()> {
         false => DumpableBehavior::NotDumpable,
     };
     Ok(set_dumpable_behavior(behavior)?)
-}
-
-/// Whether the other end of a connection is closed.
-pub(crate) fn is_hung_up(end: BorrowedFd<'_>) -> io::Result<bool> {
-    // Nothing is asked for: a hang-up is always reported.
-    let mut end = [PollFd::new(&end, PollFlags::empty())];
-    retry_on_intr(|| poll(&mut end, Some(&Timespec::default())))?;
-    Ok(end[0].revents().contains(PollFlags::HUP))
 }

@@ -12,9 +12,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::file_size::without_size_signal;
-use super::linux::{Mapping, give_size, has_size, memory_file_to_size, off_standard};
-use super::refused::{failed, failed_in, is_refusal};
+use super::memory_file::{give_size, has_size, memory_file_to_size};
+use crate::sys::place::{NotSealed, Place};
+use crate::sys::refused::{failed, failed_in, is_refusal};
+use crate::sys::unix::{Mapping, off_standard, own_pid, without_size_signal};
 
 /// What makes a memory file's bytes the same forever.
 const FROZEN: SealFlags = SealFlags::WRITE
@@ -29,29 +30,6 @@ pub(crate) struct Sealed {
     inode: u64,
     len: usize,
     mapping: OnceLock<Mapping>,
-}
-
-/// Why a descriptor is not taken for sealed memory.
-#[derive(Debug)]
-pub(crate) enum NotSealed {
-    /// It is of something else.
-    Other(OwnedFd),
-    /// The system does not say.
-    Refused(io::Error),
-}
-
-impl From<io::Error> for NotSealed {
-    fn from(error: io::Error) -> Self {
-        Self::Refused(error)
-    }
-}
-
-/// Where a process has a sealed memory file, and which one that is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) pid: u32,
-    pub(crate) descriptor: i32,
-    pub(crate) inode: u64,
 }
 
 impl Place {
@@ -240,7 +218,7 @@ impl Sealed {
     /// Where other processes find it: in this one.
     pub(crate) fn place(&self) -> Place {
         Place {
-            pid: super::own_pid(),
+            pid: own_pid(),
             descriptor: self.file.as_fd().as_raw_fd(),
             inode: self.inode,
         }

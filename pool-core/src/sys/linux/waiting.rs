@@ -1,55 +1,36 @@
-//! Waiting for descriptors, also where the kernel or a sandbox refuses the newest calls for that.
-//!
-//! `epoll_pwait2` (Linux 5.11) and `ppoll` know nanoseconds. What they are replaced by, where they
-//! are refused, knows milliseconds; these are rounded up, for nothing may come too early.
+//! Waiting in an epoll instance, also where the kernel or a sandbox refuses the newest call for
+//! that: `epoll_pwait2` (Linux 5.11) knows nanoseconds, what it is replaced by milliseconds.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use nix::libc;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 
-use super::refused::{failed, is_refusal};
+use crate::sys::refused::failed;
+use crate::sys::unix::{Poll, count, round_up, unless_refused};
 
 /// How many events are taken at once.
 const EVENTS: usize = 64;
 
 /// Calls that were refused once, and are not made again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Refused {
     epoll_pwait2: AtomicBool,
     epoll_wait: AtomicBool,
-    ppoll: AtomicBool,
+    poll: Poll,
 }
 
 static REFUSED: Refused = Refused {
     epoll_pwait2: AtomicBool::new(false),
     epoll_wait: AtomicBool::new(false),
-    ppoll: AtomicBool::new(false),
+    poll: Poll::new(false),
 };
-
-/// Makes the call unless it was refused before. `None`: there must be another way.
-fn unless_refused<T>(
-    refused: &AtomicBool,
-    call: impl FnOnce() -> Result<T, Errno>,
-) -> Option<Result<T, Errno>> {
-    if refused.load(Ordering::Relaxed) {
-        return None;
-    }
-    match call() {
-        Err(errno) if is_refusal(errno) => {
-            refused.store(true, Ordering::Relaxed);
-            None
-        }
-        outcome => Some(outcome),
-    }
-}
 
 /// Waits until something in an epoll instance is ready, and adds the tokens. A signal ends the wait
 /// as well.
@@ -63,15 +44,6 @@ pub(super) fn wait_in_epoll(
     timeout: Option<&Timespec>,
 ) -> io::Result<()> {
     REFUSED.wait_in_epoll(instance, ready, timeout)
-}
-
-/// Waits until one of these is ready: `rustix::event::poll`, also where only the older call is
-/// allowed.
-///
-/// # Errors
-/// Those of `ppoll` and `poll`. A signal that comes is one of them.
-pub fn poll(sources: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> Result<usize, Errno> {
-    REFUSED.poll(sources, timeout)
 }
 
 impl Refused {
@@ -108,7 +80,7 @@ impl Refused {
         if timeout.is_some_and(|timeout| timeout.tv_nsec % 1_000_000 != 0) {
             // An epoll instance can be waited for like any other descriptor, by the nanosecond.
             let mut source = [PollFd::from_borrowed_fd(instance, PollFlags::IN)];
-            match self.poll(&mut source, timeout) {
+            match self.poll.poll(&mut source, timeout) {
                 Ok(_) => milliseconds = 0,
                 Err(Errno::INTR) => return Ok(()),
                 // Somewhat later, then.
@@ -138,42 +110,12 @@ impl Refused {
         }
         Ok(())
     }
-
-    fn poll(&self, sources: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> Result<usize, Errno> {
-        let newest = || rustix::event::poll(sources, timeout);
-        if let Some(outcome) = unless_refused(&self.ppoll, newest) {
-            return outcome;
-        }
-        const { assert!(size_of::<PollFd<'_>>() == size_of::<libc::pollfd>()) };
-        let number = libc::nfds_t::try_from(sources.len()).map_err(|_| Errno::INVAL)?;
-        // SAFETY: rustix's type is the kernel's `pollfd`, to which it hands it just so, with a
-        // lifetime.
-        count(unsafe { libc::poll(sources.as_mut_ptr().cast(), number, round_up(timeout)) })
-    }
-}
-
-/// What a call of the C library's says.
-fn count(outcome: c_int) -> Result<usize, Errno> {
-    usize::try_from(outcome).map_err(|_| {
-        let error = io::Error::last_os_error();
-        Errno::from_io_error(&error).unwrap_or(Errno::IO)
-    })
-}
-
-/// In milliseconds; -1 stands for no limit. A wait for longer than these can say ends early,
-/// finds that it is, and waits again.
-fn round_up(timeout: Option<&Timespec>) -> c_int {
-    let Some(timeout) = timeout else { return -1 };
-    let seconds = Duration::from_secs(timeout.tv_sec.try_into().unwrap_or(0));
-    let rest = Duration::from_nanos(timeout.tv_nsec.try_into().unwrap_or(0));
-    let milliseconds = (seconds + rest).as_nanos().div_ceil(1_000_000);
-    c_int::try_from(milliseconds).unwrap_or(c_int::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use rustix::event::{EventfdFlags, eventfd};
 
@@ -184,7 +126,7 @@ mod tests {
         (0..8_u32).map(|bits| Refused {
             epoll_pwait2: AtomicBool::new(bits & 1 != 0),
             epoll_wait: AtomicBool::new(bits & 2 != 0),
-            ppoll: AtomicBool::new(bits & 4 != 0),
+            poll: Poll::new(bits & 4 != 0),
         })
     }
 
@@ -207,7 +149,11 @@ mod tests {
                 assert_eq!(ready.len(), 1 + EVENTS, "{way:?}");
                 assert!(ready[1..].iter().all(|token| (1..=100).contains(token)));
                 let mut sources = [PollFd::new(&instance, PollFlags::IN)];
-                assert_eq!(way.poll(&mut sources, timeout.as_ref()), Ok(1), "{way:?}");
+                assert_eq!(
+                    way.poll.poll(&mut sources, timeout.as_ref()),
+                    Ok(1),
+                    "{way:?}"
+                );
                 assert_eq!(sources[0].revents(), PollFlags::IN, "{way:?}");
             }
         }
@@ -229,41 +175,13 @@ mod tests {
                 }
                 let (mut sources, start) =
                     ([PollFd::new(&instance, PollFlags::IN)], Instant::now());
-                assert_eq!(way.poll(&mut sources, Some(&timeout)), Ok(0), "{way:?}");
+                assert_eq!(
+                    way.poll.poll(&mut sources, Some(&timeout)),
+                    Ok(0),
+                    "{way:?}"
+                );
                 assert!(start.elapsed() >= time, "{way:?} after {time:?}");
             }
         }
-    }
-
-    #[test]
-    fn a_call_that_was_refused_is_not_made_again() {
-        let refused = AtomicBool::new(false);
-        let mut calls = 0;
-        let mut ask = |outcome| {
-            let call = || {
-                calls += 1;
-                outcome
-            };
-            unless_refused(&refused, call)
-        };
-        assert_eq!(ask(Ok(1)), Some(Ok(1)));
-        assert_eq!(ask(Err(Errno::INTR)), Some(Err(Errno::INTR)));
-        assert_eq!(ask(Err(Errno::PERM)), None);
-        assert_eq!(ask(Ok(1)), None);
-        assert_eq!(calls, 3);
-    }
-
-    #[test]
-    fn times_are_rounded_up() {
-        let in_milliseconds = |time: Duration| {
-            let time = Timespec::try_from(time).expect("it is no longer than a lifetime");
-            round_up(Some(&time))
-        };
-        assert_eq!(round_up(None), -1);
-        assert_eq!(in_milliseconds(Duration::ZERO), 0);
-        assert_eq!(in_milliseconds(Duration::from_nanos(1)), 1);
-        assert_eq!(in_milliseconds(Duration::from_millis(5)), 5);
-        assert_eq!(in_milliseconds(Duration::from_nanos(5_000_001)), 6);
-        assert_eq!(in_milliseconds(Duration::from_secs(1 << 40)), c_int::MAX);
     }
 }

@@ -2,27 +2,14 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::libc;
 
-use crate::sys::identity_of;
-use crate::sys::object::{Object, kept_object, own_object};
-
-/// Where an object lies in this process.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Image {
-    /// Its code: its executable segments.
-    pub(crate) code: Range<usize>,
-    /// What can be read of it and does not change once the program runs.
-    pub(crate) constants: Vec<Range<usize>>,
-    /// From the first constant to the last one.
-    pub(crate) span: Range<usize>,
-    /// The path by which it was loaded, if it is not the main executable.
-    pub(crate) shared: Option<PathBuf>,
-}
+use super::identity::identity_of;
+use super::object::{Object, kept_object, own_object};
+use crate::sys::loaded::{Image, OtherImage};
 
 /// Where the object lies that has this crate's code: the main executable, or a shared object.
 pub(crate) fn own_image() -> io::Result<Image> {
@@ -38,17 +25,7 @@ pub(crate) fn own_image() -> io::Result<Image> {
         .ok_or_else(|| io::Error::other("the loader does not say where the program's code is"))
 }
 
-/// An object that has functions for pools, but not this crate's code. It is never unloaded.
-#[derive(Debug)]
-pub(crate) struct OtherImage {
-    /// Which build of which object it is, as far as [`TAG_BITS`](Self::TAG_BITS) say it.
-    pub(crate) tag: u64,
-    pub(crate) image: Image,
-}
-
 impl OtherImage {
-    pub(crate) const TAG_BITS: u32 = 33;
-
     fn of(object: &Object<'static>) -> Self {
         Self {
             tag: tag_of(object),

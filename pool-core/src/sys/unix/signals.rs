@@ -15,7 +15,7 @@ use nix::sys::signal::SigSet;
 /// - SIGTTOU is ignored, so that a worker, which is no part of the terminal's foreground, is not
 ///   stopped when it prints to a terminal with `stty tostop`.
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
+    for signal in 1..=last_signal() {
         match signal {
             libc::SIGKILL | libc::SIGSTOP | libc::SIGSEGV | libc::SIGBUS => {}
             libc::SIGPIPE | libc::SIGTTOU => without_handler(signal, WithoutHandler::Ignore),
@@ -26,6 +26,15 @@ pub fn reset_signals() {
     SigSet::empty()
         .thread_set_mask()
         .expect("the arguments are valid");
+}
+
+/// The highest number of a signal.
+fn last_signal() -> libc::c_int {
+    #[cfg(target_os = "linux")]
+    return libc::SIGRTMAX();
+    // The last one of those that have a name everywhere.
+    #[cfg(not(target_os = "linux"))]
+    libc::SIGUSR2
 }
 
 /// Makes errors of what SIGPIPE, SIGTTIN and SIGTTOU stand for.
