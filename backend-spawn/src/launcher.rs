@@ -9,7 +9,7 @@ use procpool_core::{LaunchError, LaunchSpec, Launcher, PROTOCOL_VERSION, Region,
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
 use crate::hello::{Nonce, connection};
-use crate::program::{EXECUTABLE, Program, c_string};
+use crate::program::{Program, c_string};
 use crate::sys::{self, Process};
 use crate::worker_handle::SpawnWorkerHandle;
 
@@ -187,6 +187,9 @@ fn environment(program: &Program, called: &BootstrapEnv) -> io::Result<Vec<CStri
 fn cannot_prepare(error: io::Error) -> LaunchError {
     LaunchError::new("cannot prepare to start a worker").caused_by(error)
 }
+
+/// How Linux calls this program's own file.
+const EXECUTABLE: &str = "/proc/self/exe";
 
 fn cannot_execute(program: &Program, error: io::Error) -> LaunchError {
     if error.raw_os_error().is_none() {

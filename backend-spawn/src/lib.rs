@@ -53,7 +53,11 @@ mod doorbell;
 pub mod fuzzing;
 mod hello;
 mod init;
+#[cfg(all(target_os = "linux", not(procpool_portable)))]
+mod ipc_hello;
 mod launcher;
+#[cfg(any(procpool_portable, not(target_os = "linux")))]
+mod plain_hello;
 mod pool;
 mod program;
 mod remedy;

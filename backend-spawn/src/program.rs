@@ -15,9 +15,6 @@ use crate::init::is_called_by_program;
 use crate::remedy::{Remedy, Way};
 use crate::sys;
 
-/// This program's own file, even when it was renamed or deleted.
-pub(crate) const EXECUTABLE: &str = "/proc/self/exe";
-
 /// What is executed for each worker, and where it becomes one.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
@@ -48,22 +45,23 @@ impl Program {
             // It is not to do anything but load: what it is told to do, it does not need to know.
             arguments.truncate(1);
         }
-        let loaded = sys::program_of_loader(Path::new(EXECUTABLE)).map_err(unknown)?;
+        let executable = sys::executable().map_err(unknown)?.into_os_string();
+        let loaded = sys::program_of_loader(Path::new(&executable)).map_err(unknown)?;
         if let Some(program) = loaded {
             // The loader takes its second argument for the program, and hands on the others.
             arguments.splice(
                 ..arguments.len().min(1),
-                [EXECUTABLE.into(), program.into()],
+                [executable.clone(), program.into()],
             );
         }
         if arguments.is_empty() {
-            arguments.push(EXECUTABLE.into());
+            arguments.push(executable.clone());
         }
         let (entry, way) = match &preloaded {
             Some(_) => (Entry::Load, Way::Preloaded),
             None => (Entry::Main, Way::Again),
         };
-        Self::new(EXECUTABLE.into(), arguments, preloaded, entry, way).map_err(unknown)
+        Self::new(executable, arguments, preloaded, entry, way).map_err(unknown)
     }
 
     /// A program that somebody has named.

@@ -110,7 +110,7 @@ impl WorkerHandle for SpawnWorkerHandle {
     }
 
     fn exit_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.process.pidfd())
+        Some(self.process.death())
     }
 
     fn kill(&mut self) {

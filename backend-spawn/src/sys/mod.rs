@@ -1,9 +1,16 @@
 //! The operating system, chosen once. Everything above this module is portable.
+//!
+//! `unix` is what all have; beside it is what Linux alone has, or what stands in for that
+//! elsewhere, and, by `--cfg procpool_portable`, on Linux.
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(procpool_portable)))]
 mod linux;
-#[cfg(target_os = "linux")]
-pub(crate) use linux::*;
+#[cfg(any(procpool_portable, not(target_os = "linux")))]
+mod portable;
+mod unix;
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("procpool runs on Linux so far: a port starts with a module beside `sys/linux.rs`");
+#[cfg(all(target_os = "linux", not(procpool_portable)))]
+pub(crate) use linux::*;
+#[cfg(any(procpool_portable, not(target_os = "linux")))]
+pub(crate) use portable::*;
+pub(crate) use unix::*;

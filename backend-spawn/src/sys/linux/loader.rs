@@ -12,6 +12,11 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use procpool_core::interpreter;
 
+/// What is executed again: this program's own file, even when it was renamed or deleted.
+pub(crate) fn executable() -> io::Result<PathBuf> {
+    Ok(PathBuf::from("/proc/self/exe"))
+}
+
 /// The path of this program, if it was started in that way: what the kernel has executed, and
 /// would execute again, is then the loader. `None`: in the usual way.
 ///

@@ -1,18 +1,15 @@
-//! Linux: pipes, sockets and pidfds, `/proc`, and what a process does to itself to be a worker.
+//! What Linux alone has: pidfds, `/proc`, sockets with packets that end, and what a process does to
+//! itself to be a worker.
 
-mod doorbell;
 mod exit_info;
-mod inherited;
+mod ipc_sockets;
 mod loader;
-mod process;
-mod socket;
+mod watch;
 mod worker;
 
-pub(crate) use doorbell::{make_doorbell, stdin_is_doorbell, take_stdin, write_to_stdin};
-pub(crate) use inherited::{announce, inode, is_opened_here, take_inherited};
-pub(crate) use loader::{is_secure, own_file, program_of_loader};
-pub(crate) use process::Process;
-pub(crate) use socket::{
-    duplicate, has_message, message_sockets, most_descriptors, receive, replace, send_back,
+pub(crate) use ipc_sockets::{
+    has_message, message_sockets, most_descriptors, receive, replace, send_back,
 };
+pub(crate) use loader::{executable, is_secure, own_file, program_of_loader};
+pub(in crate::sys) use watch::Watch;
 pub(crate) use worker::{die_with_parent, name_process, random};

@@ -2,21 +2,21 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 
-use super::exit_info::exit_info;
-use procpool_core::{ExitStatus, Orphans, failed, off_standard, poll};
+use procpool_core::{ExitStatus, Orphans, failed, poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
-    pidfd_send_signal, waitid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid,
 };
+
+use crate::sys::Watch;
 
 /// How long somebody who drops a process that was killed waits for its death, which takes
 /// microseconds as a rule.
@@ -28,7 +28,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: Pid,
-    pidfd: Arc<OwnedFd>,
+    watch: Arc<Watch>,
     /// How it ended, once it is reaped; from then on its number may be somebody else's.
     ended: Option<ExitStatus>,
     /// What it has left to this process.
@@ -78,17 +78,16 @@ impl Process {
         attributes.set_sigmask(&SigSet::empty())?;
         let place = inherited.first().map(|it| fcntl_dupfd_cloexec(it, 3));
         if let Some(Err(errno @ (Errno::MFILE | Errno::NFILE))) = place {
-            // Without a pidfd, nobody would hear of its death, and the zombie would stay.
-            return Err(failed("pidfd_open")(errno));
+            // Without a descriptor, nobody would hear of its death, and the zombie would stay.
+            return Err(failed(Watch::CALL)(errno));
         }
         let pid = posix_spawn(program, &actions, &attributes, arguments, environment)?;
         let pid = Pid::from_raw(pid.as_raw()).ok_or(Errno::SRCH)?;
         drop(place);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty());
-        match pidfd.map_err(failed("pidfd_open")).and_then(off_standard) {
-            Ok(pidfd) => Ok(Self {
+        match Watch::over(pid) {
+            Ok(watch) => Ok(Self {
                 pid,
-                pidfd: Arc::new(pidfd),
+                watch: Arc::new(watch),
                 ended: None,
                 orphans: Orphans::default(),
             }),
@@ -107,8 +106,8 @@ impl Process {
     }
 
     /// A descriptor that is readable when it has died.
-    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    pub(crate) fn death(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
     }
 
     /// How it ended, if it has.
@@ -135,7 +134,7 @@ impl Process {
             // An error means that nobody is left to kill.
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
-        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        self.watch.kill();
     }
 
     /// Kills what is left of it and its group, and takes its status, if it is dead. `None`: it is
@@ -162,19 +161,19 @@ impl Process {
     /// Whether its number stands for it: nobody has reaped it.
     fn has_number(&self) -> bool {
         let options = WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        wait(WaitId::PidFd(self.pidfd.as_fd()), options) != Err(Errno::CHILD)
+        wait(self.watch.child(), options) != Err(Errno::CHILD)
     }
 
     /// `None`: it lives, and the options say not to wait.
     fn wait(&self, options: WaitIdOptions) -> Option<ExitStatus> {
-        match wait(WaitId::PidFd(self.pidfd.as_fd()), options) {
+        match wait(self.watch.child(), options) {
             Ok(status) => status,
             // Somebody else has reaped it: a `wait` for any child in the program, or the system,
             // because the program ignores SIGCHLD.
-            Err(Errno::CHILD) => exit_info(self.pidfd.as_fd()).unwrap_or(Some(ExitStatus::Unknown)),
-            // A sandbox. The pidfd still says whether it is dead.
+            Err(Errno::CHILD) => self.watch.how_it_ended(),
+            // A sandbox. The descriptor still says whether it is dead.
             Err(_) => {
-                let mut death = [PollFd::new(&*self.pidfd, PollFlags::IN)];
+                let mut death = [PollFd::new(&*self.watch, PollFlags::IN)];
                 let is_dead = poll(&mut death, Some(&Timespec::default())) != Ok(0);
                 is_dead.then_some(ExitStatus::Unknown)
             }
@@ -188,12 +187,12 @@ impl Drop for Process {
             self.kill();
             // One that dies is dead by then, and nobody else would reap it soon.
             let timeout = Timespec::try_from(LAST_MOMENT).ok();
-            let mut death = [PollFd::new(&*self.pidfd, PollFlags::IN)];
+            let mut death = [PollFd::new(&*self.watch, PollFlags::IN)];
             // Whatever this answers, the next line looks for itself.
             let _ = poll(&mut death, timeout.as_ref());
         }
         if self.reap().is_none() && self.ended.is_none() {
-            leave_behind(Undead::Watched(self.pidfd.clone()));
+            leave_behind(Undead::Watched(self.watch.clone()));
         }
     }
 }
@@ -201,8 +200,8 @@ impl Drop for Process {
 /// A child that was killed and nobody has reaped: it does not die, or its status is a tracer's.
 #[derive(Debug)]
 enum Undead {
-    Watched(Arc<OwnedFd>),
-    /// Without a pidfd.
+    Watched(Arc<Watch>),
+    /// Without a descriptor.
     Unwatched(Pid),
 }
 
@@ -210,7 +209,7 @@ impl Undead {
     /// Whether it is reaped now.
     fn is_over(&self) -> bool {
         let child = match self {
-            Self::Watched(pidfd) => WaitId::PidFd(pidfd.as_fd()),
+            Self::Watched(watch) => watch.child(),
             Self::Unwatched(pid) => WaitId::Pid(*pid),
         };
         // An error means that somebody else has reaped it.

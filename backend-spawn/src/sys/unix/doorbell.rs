@@ -2,24 +2,27 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 
-use procpool_core::{failed, off_standard};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-use rustix::io::{fcntl_dupfd_cloexec, retry_on_intr};
-use rustix::pipe::{PipeFlags, pipe_with};
+use procpool_core::{failed, failed_in, off_standard};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
+use rustix::io::{fcntl_dupfd_cloexec, ioctl_fionbio, retry_on_intr};
 use rustix::stdio::{dup2_stdin, stdin};
+
+use super::inherited::inode;
 
 /// A new doorbell, of which neither end blocks.
 pub(crate) fn make_doorbell() -> io::Result<(PipeReader, PipeWriter)> {
-    let (ours, theirs) =
-        pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(failed("pipe2"))?;
-    Ok((off_standard(ours)?.into(), off_standard(theirs)?.into()))
+    let (ours, theirs) = io::pipe().map_err(failed_in("pipe2"))?;
+    let (ours, theirs) = (off_standard(ours)?, off_standard(theirs)?);
+    for end in [&ours, &theirs] {
+        ioctl_fionbio(end, true).map_err(failed("ioctl(FIONBIO)"))?;
+    }
+    Ok((ours.into(), theirs.into()))
 }
 
 /// Whether standard input is an end of this pipe.
-pub(crate) fn stdin_is_doorbell(inode: u64) -> bool {
-    fstat(stdin()).is_ok_and(|stat| {
-        FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_ino == inode
-    })
+pub(crate) fn stdin_is_doorbell(wanted: u64) -> bool {
+    let is_pipe = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+    fstat(stdin()).is_ok_and(is_pipe) && inode(stdin()).is_ok_and(|seen| seen == wanted)
 }
 
 /// Writes a short message to a doorbell that is still the standard input.

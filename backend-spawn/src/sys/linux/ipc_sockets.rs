@@ -7,14 +7,14 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use procpool_core::{failed, off_standard};
-use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec, retry_on_intr};
+use rustix::io::{DupFlags, Errno, dup3, retry_on_intr};
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketFlags, SocketType,
     recvmsg, send, socketpair,
 };
 
-use super::inherited::ask;
+use crate::sys::unix::ask;
 
 /// No descriptor of this process has this number or a higher one.
 pub(crate) fn most_descriptors() -> RawFd {
@@ -97,11 +97,6 @@ fn take(
     let mut nothing = RecvAncillaryBuffer::default();
     let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC | more;
     retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(into)], &mut nothing, flags))
-}
-
-/// A copy of a descriptor that is not one of the standard three, and is not inherited as it is.
-pub(crate) fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    fcntl_dupfd_cloexec(descriptor, 3).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))
 }
 
 /// Puts a descriptor in the place of another, which is closed.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use procpool_core::failed;
 use rustix::fs::fstat;
-use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 
 use crate::bootstrap_env::Inherited;
 
@@ -40,7 +40,7 @@ pub(crate) fn is_opened_here(number: RawFd) -> bool {
 }
 
 /// Asks the system about what may be a descriptor, or nothing: then the answer is an error.
-pub(super) fn ask<T>(number: RawFd, question: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+pub(in crate::sys) fn ask<T>(number: RawFd, question: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
     assert!(number >= 0, "no descriptor has this number");
     // SAFETY: nothing is done with it but to ask the system, in there, and it is not kept.
     question(unsafe { BorrowedFd::borrow_raw(number) })
@@ -48,5 +48,13 @@ pub(super) fn ask<T>(number: RawFd, question: impl FnOnce(BorrowedFd<'_>) -> T) 
 
 /// The number that all descriptors of one pipe, socket or file share.
 pub(crate) fn inode(descriptor: impl AsFd) -> io::Result<u64> {
-    Ok(fstat(descriptor).map_err(failed("fstat"))?.st_ino)
+    let stat = fstat(descriptor).map_err(failed("fstat"))?;
+    // Its type is each system's own.
+    #[allow(clippy::unnecessary_cast, reason = "not on each system")]
+    Ok(stat.st_ino as u64)
+}
+
+/// A copy of a descriptor that is not one of the standard three, and is not inherited as it is.
+pub(crate) fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    fcntl_dupfd_cloexec(descriptor, 3).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))
 }

@@ -1,0 +1,12 @@
+//! Parts that each Unix has, where there is no Linux: a thread that waits for a child, packets
+//! whose end nobody hears.
+
+mod loader;
+mod sockets;
+mod watch;
+mod worker;
+
+pub(crate) use loader::{executable, is_secure, own_file, program_of_loader};
+pub(crate) use sockets::{message_sockets, receive, send_hello};
+pub(in crate::sys) use watch::Watch;
+pub(crate) use worker::{die_with_parent, name_process, random};
