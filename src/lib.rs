@@ -373,7 +373,8 @@
 //! repository; `docs/tokio.md` is about tokio, `docs/comparison.md` about other crates.
 //!
 //! # Platform
-//! Linux, 5.11 or later.
+//! Linux, 5.11 or later. On macOS a `SpawnPool` type-checks and was never run; a `ForkPool` says that
+//! it needs Linux. `docs/systems.md` in the repository has what is different there.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod any_pool;

@@ -74,32 +74,58 @@
 //! terminal would be stopped), signal handlers or signal mask. The state of random number
 //! generators is inherited as well, the same in every worker: seed them in the initializer, with
 //! [`WorkerInfo::seed`](procpool_core::WorkerInfo::seed).
-#![cfg(target_os = "linux")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(target_os = "linux")]
 mod connection;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
+#[cfg(target_os = "linux")]
 mod failover;
+#[cfg(target_os = "linux")]
 mod fork_server;
-#[cfg(any(fuzzing, test))]
+#[cfg(all(target_os = "linux", any(fuzzing, test)))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(target_os = "linux")]
 mod hello;
+#[cfg(target_os = "linux")]
 mod launcher;
+#[cfg(target_os = "linux")]
 mod message;
+#[cfg(target_os = "linux")]
 mod pool;
+#[cfg(target_os = "linux")]
 mod server;
+#[cfg(target_os = "linux")]
 mod server_process;
+#[cfg(target_os = "linux")]
 mod socket;
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "there is one reason")
+)]
 mod start_error;
+#[cfg(target_os = "linux")]
 mod sys;
+#[cfg(target_os = "linux")]
 mod threads;
+#[cfg(target_os = "linux")]
 mod wait;
+#[cfg(target_os = "linux")]
 mod worker_handle;
 
+#[cfg(not(target_os = "linux"))]
+pub use elsewhere::{ForkBackend, ForkPool, ForkPoolBuilder, ForkServer};
+#[cfg(target_os = "linux")]
 pub use fork_server::ForkServer;
+#[cfg(target_os = "linux")]
 pub use launcher::ForkLauncher;
+#[cfg(target_os = "linux")]
 pub use pool::{ForkBackend, ForkPool, ForkPoolBuilder};
 #[doc(hidden)]
+#[cfg(target_os = "linux")]
 pub use server::Serve;
 pub use start_error::StartError;
+#[cfg(target_os = "linux")]
 pub use worker_handle::ForkWorkerHandle;

@@ -15,6 +15,7 @@ mod ci;
 mod fuzz;
 mod inject;
 mod model;
+mod portable;
 mod processes;
 mod sanitize;
 mod stacks;
@@ -42,6 +43,8 @@ enum Xtask {
     Sanitize,
     /// Run the concurrent parts under model checkers: loom, and shuttle.
     Model(model::Options),
+    /// Run `SpawnPool` with the parts of the system that each Unix has, and not only Linux.
+    Portable,
     /// Measure every contender in a release build: arguments go to procpool-bench's `compare`.
     Compare {
         /// What `compare` is asked; try `--help` after `--`.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Xtask::Fuzz(options) => fuzz::run(&root, &options),
         Xtask::Sanitize => sanitize::run(&root),
         Xtask::Model(options) => model::run(&root, &options),
+        Xtask::Portable => portable::run(&root),
         Xtask::Compare { arguments } => compare(&root, &arguments),
         Xtask::Chaos(options) => chaos::chaos(&root, &options),
         Xtask::Inject(options) => inject::run(&root, &options),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::leftovers::Leftovers;
 use super::{alarms, examples, packages};
-use crate::{cargo, chaos, inject, model, tidy, watchdog};
+use crate::{cargo, chaos, inject, model, portable, tidy, watchdog};
 
 /// For what only compiles: all dependencies, from nothing, on the slowest machine we care for.
 pub(super) const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -251,6 +251,9 @@ fn clippy(setting: &Setting) -> Result<()> {
             "clippy --package procpool --package procpool-core --lib {features} -- -D warnings"
         ))?;
     }
+    let portable = "clippy --package procpool-core --package procpool-spawn --all-targets -- \
+                    -D warnings";
+    watchdog::run(portable::command(&setting.root, portable), BUILD_LIMIT)?;
     Ok(())
 }
 

@@ -24,10 +24,14 @@ const PLACES: &[(&str, &str)] = &[
         "vouches for what the worker serves",
     ),
     ("backend-fork/src/server/standby.rs", "forks the standby"),
+    (
+        "backend-fork/src/elsewhere.rs",
+        "a contract, where nothing is forked",
+    ),
     ("backend-fork/src/sys/", "system calls, the fork among them"),
     ("backend-fork/tests/fork/", "workers that do harm"),
     (
-        "backend-spawn/src/hello.rs",
+        "backend-spawn/src/ipc_hello.rs",
         "knows the descriptors of ipc-channel's sockets",
     ),
     (

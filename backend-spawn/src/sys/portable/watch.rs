@@ -4,7 +4,7 @@
 //! and may live longer.
 
 use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 
 use procpool_core::{ExitStatus, failed_in, off_standard};
@@ -29,7 +29,7 @@ impl Watch {
     /// Of a child that nobody has reaped.
     pub(in crate::sys) fn over(pid: Pid) -> io::Result<Self> {
         let (death, end) = io::pipe().map_err(failed_in(Self::CALL))?;
-        let death = OwnedFd::from(off_standard(death)?).into();
+        let death = off_standard(death)?.into();
         let end = off_standard(end)?;
         let thread = thread::Builder::new()
             .name("procpool-wait".into())

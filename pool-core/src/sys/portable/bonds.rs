@@ -10,6 +10,7 @@ use nix::unistd::{Pid, getpgrp, getpid};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
+use super::sleep::nap;
 use crate::sys::refused::{failed, failed_in};
 use crate::sys::{off_standard, poll, starter};
 
@@ -43,7 +44,7 @@ fn wait_and_signal(end: &OwnedFd, parent: u32, signal: Signal) {
             Ok(_) if !source[0].revents().contains(PollFlags::NVAL) => break,
             // The system refuses it, or a task has closed what it does not know.
             _ if starter() != parent => break,
-            _ => thread::sleep(LOOK),
+            _ => nap(LOOK),
         }
     }
     let me = getpid();

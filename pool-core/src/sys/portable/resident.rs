@@ -15,7 +15,7 @@ pub(crate) fn peak_rss() -> u64 {
         1024
     };
     let usage = getrusage(UsageWho::RUSAGE_SELF).map(|usage| usage.max_rss());
-    usage.map_or(0, |count| count.unsigned_abs() as u64 * unit)
+    usage.map_or(0, |count| u64::try_from(count).unwrap_or(0) * unit)
 }
 
 /// How many bytes of memory a process has resident: nobody says.

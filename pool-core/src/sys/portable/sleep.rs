@@ -63,6 +63,10 @@ pub(crate) fn wait_for_change(word: &AtomicU32, expected: u32, timeout: Duration
 }
 
 /// Sleeps for about so long.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "it is what everything else sleeps by"
+)]
 pub(crate) fn nap(time: Duration) {
     thread::sleep(time);
 }

@@ -1,0 +1,124 @@
+//! `cargo xtask portable`: `SpawnPool` with the parts of the system that each Unix has, on Linux.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::{cargo, watchdog};
+
+/// For a build from nothing.
+const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// For all tests.
+const TEST_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// The compiler's flag that chooses them, which changes a build: it has a target folder of its own.
+const FLAG: &str = "--cfg procpool_portable";
+
+/// What is not promised there, or not yet; and why.
+const MISSING: &[(&str, &[&str])] = &[
+    (
+        "nobody says of another process how much memory and time it has taken, where its task is, \
+         or that it has stopped",
+        &[
+            "live_inputs::nothing_is_kept_of_an_item_while_the_input_waits",
+            "metrics::memory_is_told",
+            "observe::a_dump_leaves_system_calls_and_errors_alone",
+            "observe::a_dump_says_what_is_stuck",
+            "observe::a_stopped_worker_has_no_stack",
+            "observe::each_worker_has_its_own_figures",
+            "observer::workers_say_what_time_they_took",
+        ],
+    ),
+    (
+        "a worker that a debugger traces is dead for nobody until the debugger lets go",
+        &["unkillable::"],
+    ),
+    (
+        "a worker has a thread that ties it to its parent, and the environment is not changed \
+         beside it",
+        &[
+            "observe::an_initializer_counts_as_no_item",
+            "trace::ends_and_replacements_are_traced",
+        ],
+    ),
+    (
+        "the parent-death signal, the order in which the system ends processes, and the status of \
+         a child that the system has reaped are Linux's",
+        &[
+            "ties::a_program_may_ignore_its_children",
+            "ties::the_first_tie_is_made_again_after_the_initializer",
+            "ties::the_system_ends_workers_first",
+        ],
+    ),
+    (
+        "a program is found by its path",
+        &[
+            "restart_storm::a_deleted_program_goes_on",
+            "restart_storm::a_program_that_changes_its_root_goes_on_or_says_why_not",
+            "restart_storm::a_replaced_program_goes_on",
+            "start::a_program_may_be_started_by_its_loader",
+        ],
+    ),
+    (
+        "a pool needs two descriptors more for each worker",
+        &[
+            "recycling::descriptors_for_one_worker_are_enough",
+            "refused::as_many_descriptors_as_the_error_says",
+        ],
+    ),
+    (
+        "a pool whose descriptors the program has closed does not always notice",
+        &["daemons::a_program_that_closes_what_it_does_not_know_gets_errors"],
+    ),
+    (
+        "the tests know shared memory and bells by the form that Linux's have",
+        &[
+            "context::a_context_may_have_handles_inside",
+            "context::a_worker_lets_go_of_a_context",
+            "wakeups::a_task_that_closes_the_bell_alone_costs_nothing",
+        ],
+    ),
+    (
+        "not understood: beside a worker that writes rubbish into its region, a wait does not end",
+        &["hostile::"],
+    ),
+];
+
+/// A cargo command for the crates that have such parts.
+pub(crate) fn command(root: &Path, what: &str) -> Command {
+    let flags = env::var("RUSTFLAGS").unwrap_or_default();
+    let mut command = cargo::cargo(root, what);
+    command.env("CARGO_TARGET_DIR", cargo::target(root).join("portable"));
+    command.env("RUSTFLAGS", format!("{flags} {FLAG}"));
+    command
+}
+
+/// Runs the tests.
+///
+/// # Errors
+/// When one of them fails.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let conformance = "test --package procpool-tests --no-default-features --features spawn \
+                       --test conformance";
+    for what in [
+        "test --package procpool-core --package procpool-spawn --lib",
+        conformance,
+    ] {
+        let mut test = command(root, what);
+        let mut build = cargo::again(&test);
+        build.arg("--no-run");
+        watchdog::run(build, BUILD_LIMIT)?;
+        if what == conformance {
+            test.args(["--", "spawn::"]);
+            for name in MISSING.iter().flat_map(|(_, names)| *names) {
+                test.arg("--skip").arg(format!("spawn::{name}"));
+            }
+        }
+        watchdog::run(test, TEST_LIMIT)?;
+    }
+    Ok(())
+}
