@@ -102,7 +102,7 @@ impl Receiver {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::{self, IoSlice};
     use std::mem::MaybeUninit;
     use std::os::fd::{AsFd, OwnedFd};
@@ -111,7 +111,7 @@ mod tests {
 
     use super::{Hello, connection};
 
-    fn hello() -> Hello {
+    pub(crate) fn hello() -> Hello {
         Hello {
             version: 1,
             pid: 300,

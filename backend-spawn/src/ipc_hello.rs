@@ -126,17 +126,9 @@ mod tests {
     use ipc_channel::ipc;
 
     use super::{Sender, find, numbers};
-    use crate::hello::{Hello, connection};
+    use crate::hello::connection;
+    use crate::hello::tests::hello;
     use crate::sys;
-
-    fn hello() -> Hello {
-        Hello {
-            version: 1,
-            pid: 300,
-            nonce: [7; 16],
-            identity: 4,
-        }
-    }
 
     /// Otherwise all descriptors are looked at for each worker.
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backends::{Builder, Processes, Subject};
 use crate::file_barrier::{self, Gate};
-use crate::procfs::{signal, wait_until, workers};
+use crate::procfs::{is_sealed_memory, signal, wait_until, workers};
 use crate::program::{Program, again, programs};
 use crate::trial::Test;
 use crate::watchdog;
@@ -75,9 +75,7 @@ pub(crate) fn inode_of<T: ?Sized>(value: &T) -> u64 {
 /// The shared memory that a process has mapped: where, and the inode.
 fn mappings(process: &str) -> Vec<(std::ops::Range<usize>, u64)> {
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
-    let lines = maps
-        .lines()
-        .filter(|line| line.contains("memfd:procpool-shared"));
+    let lines = maps.lines().filter(|line| is_sealed_memory(line));
     lines
         .map(|line| {
             let fields = Vec::from_iter(line.split_whitespace());
@@ -101,8 +99,7 @@ pub(crate) fn holdings(process: &str, inode: u64) -> (usize, usize) {
         let path = entry.as_ref().map(|entry| entry.path());
         // Files on disks may have the same number.
         let is_memory = |path: &std::path::PathBuf| {
-            fs::read_link(path)
-                .is_ok_and(|name| name.to_string_lossy().contains("memfd:procpool-shared"))
+            fs::read_link(path).is_ok_and(|name| is_sealed_memory(&name.to_string_lossy()))
         };
         path.is_ok_and(|path| {
             is_memory(&path) && fs::metadata(path).is_ok_and(|file| file.ino() == inode)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::backends::{Processes, Subject};
 use crate::broadcast::{inode_of, wait_for_release};
 use crate::file_barrier::{self, Gate, Tally};
-use crate::procfs::workers;
+use crate::procfs::{is_sealed_memory, workers};
 use crate::trial::Test;
 
 pub(crate) fn every_pool<S: Subject>() -> Vec<Test> {
@@ -338,7 +338,7 @@ fn a_worker_lets_go_of_a_context<S: Processes>() {
     let pool = S::pool(1);
     let inode = |bytes: &Vec<u8>, (): ()| {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let is_shared = |line: &&str| line.contains("memfd:procpool-shared");
+        let is_shared = |line: &&str| is_sealed_memory(line);
         let line = maps.lines().find(is_shared).map(str::to_owned);
         let inode = line.and_then(|line| line.split_whitespace().nth(4)?.parse::<u64>().ok());
         (bytes.len(), inode)

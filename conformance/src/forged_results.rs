@@ -113,7 +113,7 @@ pub(crate) fn record(bytes: &[u8]) -> Vec<u8> {
 /// Puts bytes into the ring, where the parent finds them, and says where they end.
 fn put(bytes: &[u8]) -> u64 {
     let memory = Memory::find();
-    let capacity = (memory.bytes - RINGS) / 2;
+    let capacity = memory.ring();
     let tail = memory.get(RESPONSE_TAIL);
     let (before, after) = bytes.split_at(bytes.len().min((capacity - tail % capacity) as usize));
     memory.write(RINGS + capacity + tail % capacity, before);

@@ -285,7 +285,7 @@ fn all_descriptors_closed<S: Processes>() {
 /// `step`: the most bytes that are added at a time.
 fn answer_endlessly(step: u64) -> u32 {
     let (memory, bells) = (Memory::find(), Bells::find().expect("a bell"));
-    let capacity = (memory.bytes - RINGS) / 2;
+    let capacity = memory.ring();
     let mut tail = memory.get(RESPONSE_TAIL);
     // A value, with a head of twelve bytes that says: as long as may be without an option.
     let length = 4_u64 << 30;
@@ -376,7 +376,7 @@ fn answers_without_a_question<S: Processes>() {
     // The value of this task, and then one more without end where the frame's time should come.
     let answer = |_: ()| -> u32 {
         let (memory, bells) = (Memory::find(), Bells::find().expect("a bell"));
-        let capacity = (memory.bytes - RINGS) / 2;
+        let capacity = memory.ring();
         let mut tail = memory.get(RESPONSE_TAIL);
         let value = [&(4_u32 << 2).to_le_bytes()[..], &ANSWER.to_le_bytes()].concat();
         let head = [&(u32::MAX << 2).to_le_bytes()[..], &[0xff; 8]].concat();
@@ -472,7 +472,7 @@ fn answer_it_all_and_stay(_: ()) -> u32 {
 /// Publishes records that it has made itself.
 fn put(records: &[u8]) {
     let (memory, bells) = (Memory::find(), Bells::find().expect("a bell"));
-    let capacity = (memory.bytes - RINGS) / 2;
+    let capacity = memory.ring();
     let tail = memory.get(RESPONSE_TAIL);
     memory.write(RINGS + capacity + tail % capacity, records);
     memory.set(RESPONSE_TAIL, tail + records.len() as u64);

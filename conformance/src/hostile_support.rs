@@ -3,9 +3,11 @@
 #![allow(unsafe_code)]
 
 use std::fs;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::OnceLock;
 
+use rustix::fs::fstat;
 use rustix::net::SocketType;
 
 use crate::procfs;
@@ -36,7 +38,7 @@ impl Memory {
         let maps = fs::read_to_string("/proc/self/maps").expect("there is a /proc");
         let line = maps
             .lines()
-            .find(|line| line.contains("rw-s") && line.contains("memfd:"))
+            .find(|line| line.contains("rw-s") && procfs::is_pools_memory(line))
             .expect("a worker has a region");
         let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let [start, end] = [start, end].map(|at| u64::from_str_radix(at, 16).unwrap());
@@ -44,6 +46,11 @@ impl Memory {
             start,
             bytes: end - start,
         }
+    }
+
+    /// How large each of the two rings is: a power of two. The memory may be longer than both.
+    pub(crate) fn ring(&self) -> u64 {
+        1 << ((self.bytes - RINGS) / 2).ilog2()
     }
 
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
@@ -121,15 +128,22 @@ impl Random {
 
 /// The worker's end of the socket by which descriptors go.
 pub(crate) fn fd_socket() -> BorrowedFd<'static> {
+    // The second kind is for systems that do not have the first one.
+    let of_packets = [SocketType::SEQPACKET, SocketType::DGRAM];
+    let mut sockets = sockets(|kind| of_packets.contains(&kind));
+    sockets.next().expect("a worker has one")
+}
+
+/// The worker's sockets of this kind.
+fn sockets(is_kind: impl Fn(SocketType) -> bool) -> impl Iterator<Item = BorrowedFd<'static>> {
     let all = procfs::descriptors(std::process::id()).into_iter();
     let sockets = all.filter(|(_, target)| target.starts_with("socket:"));
-    let mut of_packets = sockets.filter_map(|(number, _)| {
+    sockets.filter_map(move |(number, _)| {
         // SAFETY: it is open, and stays so: it is the worker's.
         let socket = unsafe { BorrowedFd::borrow_raw(number.cast_signed()) };
         let kind = rustix::net::sockopt::socket_type(socket);
-        (kind == Ok(SocketType::SEQPACKET)).then_some(socket)
-    });
-    of_packets.next().expect("a worker has one")
+        kind.is_ok_and(&is_kind).then_some(socket)
+    })
 }
 
 /// What this worker rings, so that its parent looks; and what else it has of the kind, which does
@@ -139,10 +153,27 @@ pub(crate) struct Bells(Vec<RawFd>);
 impl Bells {
     /// `None`: there are none any more.
     pub(crate) fn find() -> Option<Self> {
+        if cfg!(any(procpool_portable, not(target_os = "linux"))) {
+            return Self::socket();
+        }
         let descriptors = procfs::descriptors(std::process::id()).into_iter();
         let events = descriptors.filter(|(_, target)| target == "anon_inode:[eventfd]");
         let bells: Vec<_> = events.map(|(number, _)| number as RawFd).collect();
         (!bells.is_empty()).then_some(Self(bells))
+    }
+
+    /// Of a worker's sockets, the bell is the first one.
+    fn socket() -> Option<Self> {
+        static BELL: OnceLock<(RawFd, Option<u64>)> = OnceLock::new();
+        let inode = |socket: BorrowedFd<'_>| fstat(socket).ok().map(|stat| stat.st_ino);
+        let (number, its_inode) = BELL.get_or_init(|| {
+            let mut streams = sockets(|kind| kind == SocketType::STREAM);
+            let bell = streams.next().expect("a worker has one");
+            (bell.as_raw_fd(), inode(bell))
+        });
+        // SAFETY: nothing is done with it but to ask what it is: it may be closed by now.
+        let now = inode(unsafe { BorrowedFd::borrow_raw(*number) });
+        (now == *its_inode).then(|| Self(vec![*number]))
     }
 
     fn each(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

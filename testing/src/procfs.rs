@@ -105,6 +105,18 @@ pub fn descriptors(pid: u32) -> BTreeMap<u32, String> {
         .collect()
 }
 
+/// Whether a mapping or a descriptor of this name is memory that a pool shares with its workers:
+/// a region, or what nobody changes any more.
+pub fn is_pools_memory(name: &str) -> bool {
+    name.contains("/memfd:procpool") || name.contains("/dev/shm/procpool-")
+}
+
+/// Whether it is memory that nobody changes any more.
+pub fn is_sealed_memory(name: &str) -> bool {
+    // The second one is what there is without Linux's own calls.
+    name.contains("/memfd:procpool-shared") || name.contains("/dev/shm/procpool-shared-")
+}
+
 /// The children of a process, zombies included.
 pub fn children(of: u32) -> Vec<u32> {
     all().filter(|pid| parent(*pid) == Some(of)).collect()

@@ -9,6 +9,8 @@
 //! - Its size is that of its agents: it cannot be resized, and follows them.
 //! - A task that emits values runs ahead of their reader by three buffers: its worker's, that of
 //!   what is on its way, and the reader's.
+//! - Calls begin in about the order in which they were made: what has waited at an agent goes back
+//!   to the queue.
 //! - An attempt takes a way over the network, some milliseconds.
 
 #![allow(

@@ -22,7 +22,6 @@ mod loaded;
 mod mach_o;
 #[cfg(any(loom, shuttle))]
 mod model;
-mod place;
 #[cfg(any(procpool_portable, not(target_os = "linux")))]
 mod portable;
 mod refused;
@@ -50,7 +49,6 @@ pub(crate) use loaded::{Image, OtherImage};
 pub(crate) use mach_o::*;
 #[cfg(target_vendor = "apple")]
 pub use mach_o::{interpreter, is_in_program};
-pub(crate) use place::{NotSealed, Place};
 #[cfg(any(procpool_portable, not(target_os = "linux")))]
 pub(crate) use portable::*;
 #[cfg(any(procpool_portable, not(target_os = "linux")))]

@@ -44,5 +44,4 @@ pub(crate) use random::{random_id, random_seed};
 #[cfg(feature = "sandbox")]
 pub(crate) use resident::keep_status;
 pub(crate) use resident::{cpu_time, memory_counts_from_here, peak_rss, rss};
-pub(crate) use sealed::Sealed;
 pub(crate) use stack::stack_below;

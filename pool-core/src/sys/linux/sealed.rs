@@ -1,10 +1,10 @@
-//! Memory that nobody can change any more, in whatever process it is mapped.
+//! Memory that nobody can change any more, in whatever process it is mapped: the kernel seals it.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, SealFlags, StatxFlags, fcntl_add_seals, fcntl_get_seals,
@@ -13,24 +13,14 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::memory_file::{give_size, has_size, memory_file_to_size};
-use crate::sys::place::{NotSealed, Place};
 use crate::sys::refused::{failed, failed_in, is_refusal};
-use crate::sys::unix::{Mapping, off_standard, own_pid, without_size_signal};
+use crate::sys::unix::{Mapping, NotSealed, Place, Sealed, off_standard, without_size_signal};
 
 /// What makes a memory file's bytes the same forever.
 const FROZEN: SealFlags = SealFlags::WRITE
     .union(SealFlags::SHRINK)
     .union(SealFlags::GROW)
     .union(SealFlags::SEAL);
-
-/// A sealed memory file, mapped when its bytes are first asked for. Its descriptor stays open, for
-/// others find the memory by it.
-pub(crate) struct Sealed {
-    file: Arc<OwnedFd>,
-    inode: u64,
-    len: usize,
-    mapping: OnceLock<Mapping>,
-}
 
 impl Place {
     fn path(&self) -> String {
@@ -165,11 +155,6 @@ impl Sealed {
         sealed.ok_or_else(|| NotSealed::Refused(io::ErrorKind::InvalidData.into()))
     }
 
-    /// Its descriptor, for another process.
-    pub(crate) fn file(&self) -> &Arc<OwnedFd> {
-        &self.file
-    }
-
     /// `None`: this is no sealed memory file.
     fn of(file: OwnedFd) -> io::Result<Option<Self>> {
         let stat = fstat(&file).map_err(failed("fstat"))?;
@@ -177,51 +162,10 @@ impl Sealed {
         if !is_file || !has_frozen_seals(file.as_fd()) {
             return Ok(None);
         }
-        Ok(Some(Self {
-            file: Arc::new(file),
-            inode: stat.st_ino,
-            len: usize::try_from(stat.st_size).map_err(io::Error::other)?,
-            mapping: OnceLock::new(),
-        }))
-    }
-
-    /// How many bytes there are.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// The bytes, aligned for every kind of number.
-    ///
-    /// # Errors
-    /// The first time, when there is no room for them among the addresses.
-    pub(crate) fn bytes(&self) -> io::Result<&[u8]> {
-        const NONE: &[u128] = &[];
-        if self.len == 0 {
-            return Ok(bytemuck::cast_slice(NONE));
-        }
-        let mapping = match self.mapping.get() {
-            Some(mapping) => mapping,
-            None => {
-                // Private, since older kernels map nothing shared by a descriptor that could have
-                // written before the seal. A process that only reads a private mapping sees the
-                // file's own pages.
-                let mapped = Mapping::private(self.file.as_fd(), self.len)?;
-                self.mapping.get_or_init(|| mapped)
-            }
-        };
-        // SAFETY: the mapping is so long, readable, and lives as long as `self`. Its file was
-        // sealed against writing, shrinking and growing when it was mapped, and the kernel takes no
-        // seal back, so nobody changes these bytes or takes them away.
-        Ok(unsafe { std::slice::from_raw_parts(mapping.address().as_ptr(), self.len) })
-    }
-
-    /// Where other processes find it: in this one.
-    pub(crate) fn place(&self) -> Place {
-        Place {
-            pid: own_pid(),
-            descriptor: self.file.as_fd().as_raw_fd(),
-            inode: self.inode,
-        }
+        let len = usize::try_from(stat.st_size).map_err(io::Error::other)?;
+        // SAFETY: it is sealed against writing, shrinking and growing, and the kernel takes no seal
+        // back.
+        Ok(Some(unsafe { Self::of_constant(file, stat.st_ino, len) }))
     }
 }
 
@@ -249,10 +193,10 @@ mod tests {
     fn what_is_sealed_stays_as_it_is() {
         let sealed = Sealed::copy_of(b"hello").expect("memory");
         assert_eq!(sealed.bytes().unwrap(), b"hello");
-        seek(&sealed.file, SeekFrom::Start(0)).expect("a file");
-        assert!(rustix::io::write(&sealed.file, b"J").is_err());
-        assert!(ftruncate(&sealed.file, 0).is_err());
-        assert!(ftruncate(&sealed.file, 1 << 20).is_err());
+        seek(sealed.file(), SeekFrom::Start(0)).expect("a file");
+        assert!(rustix::io::write(sealed.file(), b"J").is_err());
+        assert!(ftruncate(sealed.file(), 0).is_err());
+        assert!(ftruncate(sealed.file(), 1 << 20).is_err());
         assert_eq!(sealed.bytes().unwrap(), b"hello");
     }
 
@@ -262,7 +206,7 @@ mod tests {
         let opened = Sealed::open(sealed.place()).expect("it is there");
         let opened = opened.expect("it is sealed");
         assert_eq!(opened.bytes().unwrap(), sealed.bytes().unwrap());
-        assert!(rustix::io::write(&opened.file, b"x").is_err());
+        assert!(rustix::io::write(opened.file(), b"x").is_err());
         drop(sealed);
         assert_eq!(opened.bytes().unwrap(), [7; 10_000]);
     }
@@ -281,7 +225,7 @@ mod tests {
             ),
             (10_000, 7)
         );
-        assert!(rustix::io::write(&sealed.file, b"x").is_err());
+        assert!(rustix::io::write(sealed.file(), b"x").is_err());
         let nothing = Sealed::filled(0, |bytes| assert!(bytes.is_empty()));
         assert!(nothing.expect("memory").bytes().unwrap().is_empty());
     }

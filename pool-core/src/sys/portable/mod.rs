@@ -44,7 +44,6 @@ pub(crate) use random::{random_id, random_seed};
 #[cfg(feature = "sandbox")]
 pub(crate) use resident::keep_status;
 pub(crate) use resident::{cpu_time, memory_counts_from_here, peak_rss, rss};
-pub(crate) use sealed::Sealed;
 pub(crate) use sleep::{
     WAKES_BY_DESCRIPTOR, nap, sleep_until, sleep_while, tell_of_change, wait_for_change,
     wake_sleeper, wakeup,

@@ -436,6 +436,24 @@ mod tests {
         assert!(left == 0 || reused, "{left}");
     }
 
+    /// A wait has seen the number of a source that has left since. It is an event's by now, whose
+    /// ring must be there for whoever waits for that one.
+    #[test]
+    fn a_number_that_is_another_ones_by_now_keeps_its_ring() {
+        let (poller, bell) = (Poller::new().unwrap(), event());
+        let number = bell.as_fd().as_raw_fd();
+        let seen = Seen {
+            ready: vec![(number, 1)],
+            ..Seen::default()
+        };
+        bell.set();
+        let mut ready = Vec::new();
+        poller.0.tell_ready(&seen, &mut ready);
+        poller.add_for_each_change(&bell, 2).expect("room for it");
+        poller.0.tell_ready(&seen, &mut ready);
+        assert_eq!((ready, look(&poller)), (vec![], vec![2]));
+    }
+
     #[test]
     fn time_ends_a_wait() {
         let poller = Poller::new().unwrap();

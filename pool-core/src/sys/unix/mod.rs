@@ -10,6 +10,7 @@ mod mapping;
 mod packets;
 mod poll;
 mod process;
+mod sealed;
 mod signals;
 mod socket;
 mod threads;
@@ -32,6 +33,7 @@ pub use poll::poll;
 pub(in crate::sys) use poll::{Poll, count, round_up, unless_refused};
 pub(crate) use process::has_ended;
 pub use process::leave;
+pub(crate) use sealed::{NotSealed, Place, Sealed};
 pub use signals::{ignore_signals_of_files, reset_signals};
 #[cfg(any(procpool_portable, not(target_os = "linux")))]
 pub(in crate::sys) use socket::SENDING;
