@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use procpool_core::{LaunchError, LaunchSpec, Launcher, PROTOCOL_VERSION, Region, WorkerHandle};
+use procpool_core::{
+    EnvironmentChanges, LaunchError, LaunchSpec, Launcher, PROTOCOL_VERSION, Region, WorkerHandle,
+};
 
 use crate::bootstrap_env::{BootstrapEnv, Launch};
 use crate::hello::{Nonce, connection};
@@ -85,7 +87,11 @@ impl SpawnLauncher {
                 doorbell: sys::inode(&offer.doorbell)?,
                 launch: Some(launch),
             };
-            Ok((streams, inherited, environment(program, &called)?))
+            Ok((
+                streams,
+                inherited,
+                environment(program, spec.environment(), &called)?,
+            ))
         };
         let (streams, inherited, environment) = prepared().map_err(cannot_prepare)?;
         let streams: Vec<_> = streams.iter().map(|(it, n)| (it.as_fd(), *n)).collect();
@@ -110,6 +116,10 @@ impl Default for SpawnLauncher {
 impl Launcher for SpawnLauncher {
     fn backend(&self) -> &'static str {
         "spawn"
+    }
+
+    fn changes_environment(&self) -> bool {
+        sys::CHANGES_ENVIRONMENT
     }
 
     fn launch(&mut self, spec: &LaunchSpec) -> Result<Box<dyn WorkerHandle>, LaunchError> {
@@ -170,10 +180,14 @@ impl AsFd for Above<'_> {
     }
 }
 
-/// The program's environment, with what calls a worker.
-fn environment(program: &Program, called: &BootstrapEnv) -> io::Result<Vec<CString>> {
+/// The program's environment with these changes, and with what calls a worker.
+fn environment(
+    program: &Program,
+    changes: &EnvironmentChanges,
+    called: &BootstrapEnv,
+) -> io::Result<Vec<CString>> {
     let called = called.to_string();
-    let variables = program.environment().into_iter();
+    let variables = program.environment(changes).into_iter();
     let variables = variables
         .filter(|(name, _)| name != BootstrapEnv::VARIABLE)
         .chain([(BootstrapEnv::VARIABLE.into(), called.into())]);

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use procpool_core::{LaunchError, build_identity, shared_object};
+use procpool_core::{EnvironmentChanges, LaunchError, build_identity, shared_object};
 
 use crate::bootstrap_env::{Entry, Target};
 use crate::init::is_called_by_program;
@@ -104,14 +104,13 @@ impl Program {
         })
     }
 
-    /// This program's environment, and what the loader reads in it.
-    pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
-        let mut variables: Vec<(OsString, OsString)> = env::vars_os().collect();
+    /// This program's environment with these changes, and what the loader reads in it.
+    pub(crate) fn environment(&self, changes: &EnvironmentChanges) -> Vec<(OsString, OsString)> {
+        let mut variables = changes.applied_to(env::vars_os());
         if let Some(object) = &self.preloaded {
-            let before = env::var_os(PRELOAD);
-            let value = preload(before.as_deref(), object);
-            variables.retain(|(name, _)| name != PRELOAD);
-            variables.push((PRELOAD.into(), value));
+            let before = variables.iter().position(|(name, _)| name == PRELOAD);
+            let before = before.map(|at| variables.swap_remove(at).1);
+            variables.push((PRELOAD.into(), preload(before.as_deref(), object)));
         }
         variables
     }

@@ -113,7 +113,6 @@ pub use task::outcome_batch::OutcomeBatch;
 #[cfg(feature = "json")]
 pub use value::json::Json;
 pub use value::portable::Portable;
-pub use worker::Resource;
 pub use worker::arguments::{AndEmitter, Argument, Arguments, Emitting, TakesContext, TakesState};
 pub use worker::cancel_flag::CancelFlag;
 pub use worker::emitter::{Disconnected, Emitter};
@@ -121,3 +120,4 @@ pub use worker::emitter::{Disconnected, Emitter};
 pub use worker::function::assert_captures_nothing;
 pub use worker::function::{FunctionId, NotInObject, Stateless};
 pub use worker::initializer::InitializerOutcome;
+pub use worker::{EnvironmentChanges, Resource};

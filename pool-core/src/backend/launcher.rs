@@ -12,7 +12,7 @@ use crate::error::launch_error::LaunchError;
 use crate::process::exit_status::ExitStatus;
 use crate::shm::region::{Region, RingSizes};
 use crate::sync::atomic::Ordering;
-use crate::worker::ForkHook;
+use crate::worker::{EnvironmentChanges, ForkHook};
 
 /// Starts worker processes: what a backend is.
 ///
@@ -55,6 +55,12 @@ use crate::worker::ForkHook;
 pub trait Launcher: Send {
     /// The backend's name in messages: `"fork"`, `"spawn"`.
     fn backend(&self) -> &'static str;
+
+    /// Whether it starts workers with [another environment](LaunchSpec::environment). If not, they
+    /// change their own, as long as they have one thread.
+    fn changes_environment(&self) -> bool {
+        false
+    }
 
     /// Starts one worker.
     ///
@@ -144,6 +150,7 @@ pub struct LaunchSpec {
     pub(crate) generation: u32,
     pub(crate) seed: u64,
     pub(crate) rings: RingSizes,
+    pub(crate) environment: Arc<EnvironmentChanges>,
     pub(crate) outlets: Outlets,
     pub(crate) tie: Arc<OwnedFd>,
 }
@@ -174,6 +181,7 @@ impl LaunchSpec {
             generation: 0,
             seed: 0,
             rings: RingSizes::both(ring_bytes),
+            environment: Arc::default(),
             outlets: Outlets::default(),
             tie: tie_for_tests(),
         }
@@ -183,6 +191,13 @@ impl LaunchSpec {
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
+    }
+
+    /// What is different in the worker's environment. Nothing, unless the launcher
+    /// [makes the changes](Launcher::changes_environment).
+    #[must_use]
+    pub fn environment(&self) -> &EnvironmentChanges {
+        &self.environment
     }
 
     /// What the worker's standard output is to be. `None`: the program's.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::worker_options::check_time;
 use crate::observe::worker_exit::WorkerExit;
 use crate::process::worker_info::WorkerInfo;
-use crate::worker::Settings;
 use crate::worker::function::FunctionId;
+use crate::worker::{EnvironmentChanges, Settings};
 
 /// The options, as they were given.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +45,8 @@ impl fmt::Debug for Hooks {
 pub(crate) struct ValidatedLifecycle {
     /// What workers apply to themselves, and the call that makes them, if there is anything.
     pub(crate) settings: Option<(FunctionId, Settings)>,
+    /// What the launcher does of it.
+    pub(crate) environment: Arc<EnvironmentChanges>,
     /// In bytes.
     pub(crate) max_memory: Option<u64>,
     pub(crate) max_age: Option<Duration>,
@@ -55,6 +57,13 @@ pub(crate) struct ValidatedLifecycle {
 }
 
 impl ValidatedLifecycle {
+    /// Workers start with their environment, and do not change it.
+    pub(crate) fn leave_environment_to_launcher(&mut self) {
+        if let Some((_, settings)) = &mut self.settings {
+            self.environment = Arc::new(std::mem::take(&mut settings.environment));
+        }
+    }
+
     /// How much memory a worker may have of its own, in bytes.
     pub(crate) fn memory_limit(&self) -> Option<u64> {
         self.settings.as_ref()?.1.memory_limit
@@ -111,6 +120,7 @@ impl LifecycleOptions {
         }
         Ok(ValidatedLifecycle {
             settings,
+            environment: Arc::default(),
             max_memory,
             max_age,
             idle_timeout: self.idle_timeout,

@@ -297,7 +297,7 @@ impl WorkerOptions {
         if let Some(age) = self.max_age {
             check_time("max_age", age)?;
         }
-        for (key, value) in &settings.env {
+        for (key, value) in &settings.environment.changes {
             check_variable(key, value.as_deref())?;
         }
         if let Some(path) = &mut settings.current_dir {
@@ -408,20 +408,20 @@ impl WorkerOptions {
     /// See [`PoolBuilder::env`](crate::PoolBuilder::env), and
     /// [`PoolBuilder::env_remove`](crate::PoolBuilder::env_remove) where there is no value.
     pub fn set_env(&mut self, key: &OsStr, value: Option<&OsStr>) {
-        let value = value.map(OsString::from);
-        self.settings.env.push((key.into(), value));
+        self.settings
+            .environment
+            .set(key, value.map(OsString::from));
     }
 
     /// See [`PoolBuilder::env_clear`](crate::PoolBuilder::env_clear).
     pub fn set_env_clear(&mut self) {
-        self.settings.env_clear = true;
-        self.settings.env.clear();
+        self.settings.environment.clear();
     }
 
     /// Removes a variable that the process has which builds the pool, unless these options set it,
     /// before or after this.
     pub fn hide_env(&mut self, key: &OsStr) {
-        self.settings.env.insert(0, (key.into(), None));
+        self.settings.environment.hide(key);
     }
 
     /// See [`PoolBuilder::current_dir`](crate::PoolBuilder::current_dir). A relative path is
@@ -563,8 +563,9 @@ mod tests {
         }
         assert_eq!(format!("{there:?}"), format!("{here:?}"));
         let (_, settings) = there.settings.expect("there are some");
-        assert_eq!(settings.env.len(), 2);
-        assert!(settings.watch_memory && settings.env_clear);
+        let environment = &settings.environment;
+        assert_eq!(environment.changes.len(), 2);
+        assert!(settings.watch_memory && environment.clear);
     }
 
     #[test]
@@ -685,7 +686,8 @@ mod tests {
         options.hide_env("A".as_ref());
         options.hide_env("B".as_ref());
         let (_, settings) = options.check_settings().expect("sense").expect("some");
-        let env: Vec<_> = settings.env.iter().map(|it| it.1.is_some()).collect();
+        let changes = settings.environment.changes.iter();
+        let env: Vec<_> = changes.map(|it| it.1.is_some()).collect();
         assert_eq!(env, [false, false, true]);
     }
 }

@@ -7,6 +7,7 @@ use super::slot_id::SlotId;
 use crate::backend::launcher::{LaunchSpec, Outlets};
 use crate::shm::region::RingSizes;
 use crate::sys;
+use crate::worker::EnvironmentChanges;
 
 /// A launch that is due.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub(super) struct Due {
     pub(super) number: u32,
     pub(super) generation: u32,
     pub(super) rings: RingSizes,
+    pub(super) environment: Arc<EnvironmentChanges>,
 }
 
 impl Due {
@@ -26,6 +28,7 @@ impl Due {
             generation: self.generation,
             seed: sys::random_seed(),
             rings: self.rings,
+            environment: self.environment.clone(),
             outlets,
             tie: Arc::new(tie),
         }

@@ -80,7 +80,10 @@ impl Engine {
         config: PoolConfig,
         launcher: Box<dyn Launcher>,
     ) -> Result<Self, BuildError> {
-        let config = config.check()?;
+        let mut config = config.check()?;
+        if launcher.changes_environment() {
+            config.lifecycle.leave_environment_to_launcher();
+        }
         let refused = |error: io::Error| {
             BuildError::new(
                 BuildErrorKind::Launch,

@@ -234,7 +234,8 @@ impl<B: Backend> PoolBuilder<B> {
     /// [`pin_cpus`](Self::pin_cpus)) is done in each of them, replacements included. Where that
     /// fails, [`build`](Self::build) does, and says why; later, when a replacement fails a few
     /// times in a row, the pool gives up. The environment can only be changed in a worker that
-    /// has one thread: a program must not start others before [`init`].
+    /// has one thread: a program must not start others before [`init`]. (Where there is no Linux,
+    /// workers are started with it, and the system's loader sees it, too.)
     ///
     /// [`init`]: https://docs.rs/procpool/latest/procpool/fn.init.html
     pub fn env<K, V>(mut self, key: K, value: V) -> Self

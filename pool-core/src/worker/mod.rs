@@ -10,6 +10,7 @@ mod copy;
 pub(crate) mod corrupt;
 pub(crate) mod current;
 pub(crate) mod emitter;
+pub(crate) mod environment;
 mod fork_hooks;
 pub(crate) mod function;
 mod inherited;
@@ -31,6 +32,7 @@ mod warm_up;
 
 pub use crate::process::worker_info::WorkerInfo;
 pub use current::{current, is_cancelled};
+pub use environment::EnvironmentChanges;
 #[doc(hidden)]
 pub use fork_hooks::{ForkHook, keep_fork_hooks};
 pub use inherited::inherit;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "sandbox")]
 use super::confinement;
+use super::environment::EnvironmentChanges;
 use super::function::{FunctionId, NotInObject, Stateless};
 #[cfg(feature = "sandbox")]
 use super::inherited;
@@ -18,10 +19,8 @@ use crate::sys;
 /// The settings of a pool's workers, or of one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
-    /// The environment is emptied first.
-    pub(crate) env_clear: bool,
-    /// What is set, or removed, in order.
-    pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    /// Nothing where the launcher makes the changes.
+    pub(crate) environment: EnvironmentChanges,
     /// An absolute path.
     pub(crate) current_dir: Option<OsString>,
     pub(crate) nice: Option<i32>,
@@ -119,8 +118,8 @@ impl Settings {
 
     /// Applies them to this process.
     fn apply(&self) -> Result<(), Refused> {
-        if self.env_clear || !self.env.is_empty() {
-            self.apply_env()?;
+        if !self.environment.is_empty() {
+            self.change_environment()?;
         }
         if let Some(path) = &self.current_dir {
             chdir(&**path).map_err(|error| refused(format!("go to the folder {path:?}"), error))?;
@@ -178,11 +177,12 @@ impl Settings {
         Ok(())
     }
 
-    fn apply_env(&self) -> Result<(), Refused> {
+    fn change_environment(&self) -> Result<(), Refused> {
         let what = || "have another environment".to_owned();
-        let inherited = std::env::vars_os().filter(|_| self.env_clear);
-        let cleared = inherited.map(|(key, _)| (key, None));
-        let changes = Vec::from_iter(cleared.chain(self.env.iter().cloned()));
+        let EnvironmentChanges { clear, changes } = &self.environment;
+        let inherited = std::env::vars_os().filter(|_| *clear);
+        let cleared = inherited.map(|(name, _)| (name, None));
+        let changes = Vec::from_iter(cleared.chain(changes.iter().cloned()));
         match sys::change_environment(&changes) {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -267,8 +267,10 @@ mod tests {
     fn the_environment_is_not_changed_beside_other_threads() {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || stopped.recv());
+        let mut environment = EnvironmentChanges::default();
+        environment.set("PROCPOOL_TEST".as_ref(), Some("1".into()));
         let settings = Settings {
-            env: vec![("PROCPOOL_TEST".into(), Some("1".into()))],
+            environment,
             ..Settings::default()
         };
         let refused = settings.apply().expect_err("there are two threads");

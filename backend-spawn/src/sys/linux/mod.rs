@@ -1,6 +1,10 @@
 //! What Linux alone has: pidfds, `/proc`, sockets with packets that end, and what a process does to
 //! itself to be a worker.
 
+/// Whether workers start with another environment, rather than change their own. What the loader
+/// reads there is to stay: a program may need it that is to have an empty one.
+pub(crate) const CHANGES_ENVIRONMENT: bool = false;
+
 mod exit_info;
 mod ipc_sockets;
 mod loader;

@@ -1,6 +1,10 @@
 //! Parts that each Unix has, where there is no Linux: a thread that waits for a child, packets
 //! whose end nobody hears.
 
+/// Whether workers start with another environment, rather than change their own: nobody can say
+/// that no other thread reads that.
+pub(crate) const CHANGES_ENVIRONMENT: bool = true;
+
 mod loader;
 mod sockets;
 mod watch;

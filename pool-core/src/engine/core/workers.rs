@@ -58,6 +58,7 @@ impl Core {
                     number,
                     generation,
                     rings: self.config.rings,
+                    environment: self.config.lifecycle.environment.clone(),
                 });
             }
         }

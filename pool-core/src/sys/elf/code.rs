@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nix::libc;
 
 use super::identity::identity_of;
-use super::object::{Object, kept_object, own_object};
+use super::object::{Object, PF_R, PF_W, PF_X, kept_object, own_object};
 use crate::sys::loaded::{Image, OtherImage};
 
 /// Where the object lies that has this crate's code: the main executable, or a shared object.
@@ -61,7 +61,7 @@ fn image_of(object: &Object<'_>) -> Image {
     };
     let mut image = Image::default();
     let page = rustix::param::page_size();
-    for segment in loaded(libc::PF_X, 0) {
+    for segment in loaded(PF_X, 0) {
         let range = place(segment, segment.p_memsz);
         // As it is mapped: whole pages.
         let (start, end) = (range.start / page * page, range.end.next_multiple_of(page));
@@ -71,7 +71,7 @@ fn image_of(object: &Object<'_>) -> Image {
             image.code.start.min(start)..image.code.end.max(end)
         };
     }
-    let unwritable = loaded(libc::PF_R, libc::PF_W).map(|it| place(it, it.p_filesz));
+    let unwritable = loaded(PF_R, PF_W).map(|it| place(it, it.p_filesz));
     image.constants.extend(unwritable);
     // Constants with addresses in them: the loader has filled these in, and has made them
     // unwritable after that.
@@ -82,7 +82,7 @@ fn image_of(object: &Object<'_>) -> Image {
         .extend(relocated.map(|it| place(it, it.p_memsz)));
     if image.constants.len() == before {
         // A program that was linked without that has them among its variables.
-        let writable = loaded(libc::PF_W, 0).map(|it| place(it, it.p_filesz));
+        let writable = loaded(PF_W, 0).map(|it| place(it, it.p_filesz));
         image.constants.extend(writable);
     }
     let start = image.constants.iter().map(|it| it.start).min();

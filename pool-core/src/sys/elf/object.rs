@@ -10,6 +10,12 @@ use std::ops::Range;
 
 use nix::libc;
 
+/// What a segment's memory may be used for: to execute, write and read. libc does not have these
+/// for each system.
+pub(super) const PF_X: u32 = 1;
+pub(super) const PF_W: u32 = 2;
+pub(super) const PF_R: u32 = 4;
+
 /// An object that is loaded for as long as `'a`.
 pub(crate) struct Object<'a> {
     base: u64,
@@ -110,6 +116,10 @@ fn keep_loaded(name: &CStr) -> bool {
 
 /// Gives all of them to `look`, the main executable first. None is unloaded meanwhile, for the
 /// loader holds its lock.
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 pub(crate) fn for_each_object(mut look: impl FnMut(&Object<'_>)) {
     visit(&mut |object| {
         look(&object);
@@ -172,6 +182,10 @@ unsafe extern "C" fn on_object(
 
 impl<'a> Object<'a> {
     /// What was added to the addresses in its file.
+    #[cfg(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    ))]
     pub(crate) fn base(&self) -> u64 {
         self.base
     }
@@ -205,10 +219,10 @@ impl<'a> Object<'a> {
     pub(crate) fn bytes(&self, addresses: Range<u64>) -> Option<&'a [u8]> {
         let count = addresses.end.checked_sub(addresses.start)?;
         self.segments.iter().find(|it| {
-            let rights = it.p_flags & (libc::PF_R | libc::PF_W);
+            let rights = it.p_flags & (PF_R | PF_W);
             let range = self::addresses(it);
             it.p_type == libc::PT_LOAD
-                && rights == libc::PF_R
+                && rights == PF_R
                 && range.start <= addresses.start
                 && addresses.end <= range.end
         })?;
