@@ -18,6 +18,9 @@ const TEST_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// The compiler's flag that chooses them, which changes a build: it has a target folder of its own.
 const FLAG: &str = "--cfg procpool_portable";
 
+/// The suites with pools of that backend alone.
+const SUITES: &str = "--package procpool-tests --no-default-features --features spawn";
+
 /// What is not promised there, or not yet; and why.
 const MISSING: &[(&str, &[&str])] = &[
     (
@@ -46,13 +49,11 @@ const MISSING: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "the environment is not changed, nor is a processor chosen",
+        "no processor is chosen, and what calls a worker stays in its environment",
         &[
             "settings::an_empty_environment_has_what_is_set_after_that",
             "settings::each_worker_has_a_processor",
             "settings::replacements_have_the_same_settings",
-            "settings::the_environment_is_as_asked_for",
-            "settings::the_environment_is_there_before_the_initializer",
         ],
     ),
     (
@@ -129,27 +130,44 @@ pub(crate) fn command(root: &Path, what: &str) -> Command {
     command
 }
 
-/// Runs the tests.
+/// What runs the tests, each built already by the same command with `--no-run`.
+pub(crate) fn tests(root: &Path) -> [Command; 2] {
+    let units = "test --package procpool-core --package procpool-spawn --lib";
+    let conformance = format!("test {SUITES} --test conformance");
+    let mut conformance = command(root, &conformance);
+    conformance.args(["--", "spawn::"]);
+    for name in MISSING.iter().flat_map(|(_, names)| *names) {
+        conformance.arg("--skip").arg(format!("spawn::{name}"));
+    }
+    [command(root, units), conformance]
+}
+
+/// What builds them, and the storm.
+pub(crate) fn builds(root: &Path) -> [Command; 2] {
+    let units = "test --package procpool-core --package procpool-spawn --lib --no-run";
+    let suites = format!("test {SUITES} --test conformance --test chaos --no-run");
+    [command(root, units), command(root, &suites)]
+}
+
+/// Random calls while workers are killed, for so long.
+pub(crate) fn chaos(root: &Path, seconds: &str) -> Command {
+    let mut storm = command(
+        root,
+        &format!("test --quiet {SUITES} --test chaos -- storm"),
+    );
+    storm.args(["--backend", "spawn", "--seconds", seconds]);
+    storm
+}
+
+/// Runs all of it.
 ///
 /// # Errors
-/// When one of them fails.
+/// When a test fails.
 pub(crate) fn run(root: &Path) -> Result<()> {
-    let conformance = "test --package procpool-tests --no-default-features --features spawn \
-                       --test conformance";
-    for what in [
-        "test --package procpool-core --package procpool-spawn --lib",
-        conformance,
-    ] {
-        let mut test = command(root, what);
-        let mut build = cargo::again(&test);
-        build.arg("--no-run");
+    for build in builds(root) {
         watchdog::run(build, BUILD_LIMIT)?;
-        if what == conformance {
-            test.args(["--", "spawn::"]);
-            for name in MISSING.iter().flat_map(|(_, names)| *names) {
-                test.arg("--skip").arg(format!("spawn::{name}"));
-            }
-        }
+    }
+    for test in tests(root).into_iter().chain([chaos(root, "60")]) {
         watchdog::run(test, TEST_LIMIT)?;
     }
     Ok(())

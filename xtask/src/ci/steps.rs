@@ -35,6 +35,13 @@ const FEATURE_CHOICES: &[&str] = &[
 /// Of these, those with pools of processes on this machine, which must pass alone.
 const BACKENDS_ALONE: &[&str] = &["--features fork", "--features spawn"];
 
+/// See [`systems`].
+const OTHER_TARGETS: &[&str] = &[
+    "aarch64-unknown-linux-gnu",
+    "aarch64-apple-darwin",
+    "x86_64-unknown-freebsd",
+];
+
 /// Features that add methods. Tests have them all, so each is also built without tests.
 const FEATURES_APART: &[&str] = &[
     "",
@@ -103,6 +110,11 @@ pub(super) const STEPS: &[Step] = &[
         run: oldest,
     },
     Step {
+        name: "systems",
+        purpose: "does it compile for other systems and processors?",
+        run: systems,
+    },
+    Step {
         name: "fuzz",
         purpose: "do the fuzz targets build?",
         run: fuzz,
@@ -121,6 +133,11 @@ pub(super) const STEPS: &[Step] = &[
         name: "tests",
         purpose: "do the tests pass, and with each backend alone?",
         run: tests,
+    },
+    Step {
+        name: "portable",
+        purpose: "do they pass with the parts of the system that need no Linux?",
+        run: portable_tests,
     },
     Step {
         name: "model",
@@ -191,17 +208,16 @@ impl Setting {
         command.env("TMPDIR", self.leftovers.folder());
         watchdog::run(command, limit)
     }
-}
 
-/// Runs tests: like [`Setting::execute`], and they must sound like success. None may be left out
-/// for want of a server, or of network namespaces: `.ci/run` installs what they need.
-fn run_tests(setting: &Setting, command: &str, backtrace: &str) -> Result<()> {
-    let mut command = setting.cargo(command);
-    command
-        .env("TMPDIR", setting.leftovers.folder())
-        .env("PROCPOOL_CI", "1")
-        .env("RUST_BACKTRACE", backtrace);
-    alarms::run(command, TEST_LIMIT)
+    /// Runs tests: like [`execute`](Self::execute), and they must sound like success. None may be
+    /// left out for want of a server, or of network namespaces: `.ci/run` installs what they need.
+    fn run_tests(&self, mut command: Command, backtrace: &str) -> Result<()> {
+        command
+            .env("TMPDIR", self.leftovers.folder())
+            .env("PROCPOOL_CI", "1")
+            .env("RUST_BACKTRACE", backtrace);
+        alarms::run(command, TEST_LIMIT)
+    }
 }
 
 fn fmt(setting: &Setting) -> Result<()> {
@@ -271,6 +287,21 @@ fn oldest(setting: &Setting) -> Result<()> {
     watchdog::run(command, BUILD_LIMIT).context("`.ci/run` installs that compiler, by rustup")
 }
 
+/// What users build, for other systems and another processor. `docs/systems.md` has this list.
+fn systems(setting: &Setting) -> Result<()> {
+    for target in OTHER_TARGETS {
+        let mut command = setting.cargo(&format!(
+            "check --locked --target {target} --package procpool \
+             --features json,progress,stream,tracing"
+        ));
+        command.env("RUSTFLAGS", "-D warnings");
+        command.env("CARGO_TARGET_DIR", setting.target().join("systems"));
+        watchdog::run(command, BUILD_LIMIT)
+            .with_context(|| format!("`.ci/run` installs the standard library for {target}"))?;
+    }
+    Ok(())
+}
+
 /// To run them takes what only nightly compilers give freely (`cargo xtask fuzz`); to check them
 /// does not, so that they do not rot.
 fn fuzz(setting: &Setting) -> Result<()> {
@@ -290,13 +321,13 @@ fn tests(setting: &Setting) -> Result<()> {
     // Apart, so that the limit of the next command is about tests and not about compilers.
     setting.build("test --workspace --no-run")?;
     // To the letter what the README asks people to type, some of whom have asked for backtraces.
-    run_tests(setting, "test --workspace", "1")?;
+    setting.run_tests(setting.cargo("test --workspace"), "1")?;
     // What reads the compiler's tables must also know them of optimised code. One test at a time:
     // the list of recent panics is the process's.
     let optimised = format!("{OPTIMISED} test --package procpool-core {WITHOUT_LIBRARIES} --lib");
     setting.build(&format!("{optimised} --no-run"))?;
     let chosen = format!("{optimised} -- worker:: panic:: --test-threads=1");
-    run_tests(setting, &chosen, "0")?;
+    setting.run_tests(setting.cargo(&chosen), "0")?;
     for features in BACKENDS_ALONE {
         // What one backend does by itself it has done above; here it is seen that it can.
         let command = format!(
@@ -304,16 +335,27 @@ fn tests(setting: &Setting) -> Result<()> {
              --lib --test properties --test idle"
         );
         setting.build(&format!("{command} --no-run"))?;
-        run_tests(setting, &command, "0")?;
+        setting.run_tests(setting.cargo(&command), "0")?;
     }
     Ok(())
+}
+
+/// Of a `SpawnPool`, the other one that there is then, with some chaos.
+fn portable_tests(setting: &Setting) -> Result<()> {
+    for build in portable::builds(&setting.root) {
+        watchdog::run(build, BUILD_LIMIT)?;
+    }
+    for test in portable::tests(&setting.root) {
+        setting.run_tests(test, "1")?;
+    }
+    setting.execute(portable::chaos(&setting.root, "20"), TEST_LIMIT)
 }
 
 fn run_chaos(setting: &Setting) -> Result<()> {
     // All kinds of pools side by side, in the build that the tests have made.
     let mut command = chaos::program(&setting.root, true);
     command.args(["storm", "--seconds", CHAOS_SECONDS]);
-    // A server and network namespaces are there: see `run_tests`.
+    // A server and network namespaces are there: see [`Setting::run_tests`].
     command.env("PROCPOOL_CI", "1");
     setting.execute(command, TEST_LIMIT)
 }

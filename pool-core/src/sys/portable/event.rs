@@ -60,11 +60,11 @@ pub(crate) fn ring_bell(bell: BorrowedFd<'_>) -> bool {
 }
 
 /// Takes the bytes away that a bell has left, so that it can be heard again. A bell that is rung
-/// all the time is heard again at once.
-pub(super) fn silence(heard: BorrowedFd<'_>) {
+/// all the time is heard again at once. Says whether there were any.
+pub(super) fn silence(heard: BorrowedFd<'_>) -> bool {
     let mut bytes = [0; 4096];
-    // Nothing to read means that it was not rung.
-    let _ = retry_on_intr(|| recv(heard, &mut bytes[..], RecvFlags::DONTWAIT));
+    let received = retry_on_intr(|| recv(heard, &mut bytes[..], RecvFlags::DONTWAIT));
+    received.is_ok_and(|(bytes, _)| bytes > 0)
 }
 
 #[cfg(test)]

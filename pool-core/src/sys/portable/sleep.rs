@@ -31,15 +31,16 @@ pub(crate) fn sleep_while(word: &AtomicU32, expected: u32, heard: Option<Borrowe
         return wait_for_change(word, expected, LOOK);
     };
     let mut source = [PollFd::from_borrowed_fd(heard, PollFlags::IN)];
-    if word.load(Ordering::Acquire) == expected {
-        match poll(&mut source, None) {
-            Ok(_) if source[0].revents() == PollFlags::IN => {}
-            // Whatever it says, the caller looks again; but not all the time, if a task has closed
-            // this, or put something else in its place.
-            _ => wait_for_change(word, expected, LOOK),
-        }
+    if word.load(Ordering::Acquire) != expected {
+        silence(heard);
+        return;
     }
-    silence(heard);
+    let was_heard = poll(&mut source, None).is_ok() && silence(heard);
+    if !was_heard {
+        // Whatever it says, the caller looks again; but not all the time, if a task has closed
+        // this, or put something else in its place.
+        wait_for_change(word, expected, LOOK);
+    }
 }
 
 /// Wakes the one sleeper on `word`, by the other end of what it hears.
