@@ -67,7 +67,12 @@ macro_rules! init_before_main {
             }
             // What the loader finds in this section it calls before `main`, on the main thread.
             #[used]
-            #[unsafe(link_section = ".init_array")]
+            #[cfg_attr(
+                all(unix, not(target_vendor = "apple")),
+                unsafe(link_section = ".init_array")
+            )]
+            #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+            #[cfg_attr(windows, unsafe(link_section = ".CRT$XCU"))]
             static BEFORE_MAIN: extern "C" fn() = before_main;
         };
     };

@@ -1,8 +1,11 @@
 //! Where there is no Linux, there is no fork server: the same names are there, and say so.
 
 use std::convert::Infallible;
+#[cfg(unix)]
 use std::os::fd::BorrowedFd;
 
+#[cfg(not(unix))]
+use procpool_core::fd::BorrowedFd;
 use procpool_core::worker::ForkHook;
 use procpool_core::{
     Backend, BuildError, BuildErrorKind, ForkServing, Launcher, PoolBuilder, WorkerPool,

@@ -45,27 +45,49 @@
 //! it is sealed.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(unix)]
 mod bootstrap;
+#[cfg(unix)]
 mod bootstrap_env;
+#[cfg(unix)]
 mod doorbell;
-#[cfg(any(fuzzing, test))]
+#[cfg(not(unix))]
+mod elsewhere;
+#[cfg(all(unix, any(fuzzing, test)))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(unix)]
 mod hello;
+#[cfg(unix)]
 mod init;
 #[cfg(all(target_os = "linux", not(procpool_portable)))]
 mod ipc_hello;
+#[cfg(unix)]
 mod launcher;
-#[cfg(any(procpool_portable, not(target_os = "linux")))]
+#[cfg(all(unix, any(procpool_portable, not(target_os = "linux"))))]
 mod plain_hello;
+#[cfg(unix)]
 mod pool;
+#[cfg(unix)]
 mod program;
+#[cfg(unix)]
 mod remedy;
+#[cfg(unix)]
 mod sys;
+#[cfg(unix)]
 mod worker_handle;
 
 #[doc(hidden)]
+#[cfg(not(unix))]
+pub use elsewhere::init_at_load;
+#[cfg(not(unix))]
+pub use elsewhere::{SpawnBackend, SpawnPool, SpawnPoolBuilder, init};
+#[doc(hidden)]
+#[cfg(unix)]
 pub use init::init_at_load;
+#[cfg(unix)]
 pub use init::{MissingInit, check_ready, init};
+#[cfg(unix)]
 pub use launcher::SpawnLauncher;
+#[cfg(unix)]
 pub use pool::{SpawnBackend, SpawnPool, SpawnPoolBuilder};

@@ -82,6 +82,7 @@ pub use passing::Fd;
 pub use process::code::shared_object;
 pub use process::exit_status::ExitStatus;
 pub use process::fork::after_fork_in_child;
+#[cfg(unix)]
 #[doc(hidden)]
 pub use process::orphans::Orphans;
 pub use process::worker_info::WorkerInfo;
@@ -90,10 +91,16 @@ pub use process_pool::builder::PoolBuilder;
 pub use shm::build_identity::PROTOCOL_VERSION;
 pub use shm::build_identity::{BuildId, build_id, build_identity};
 pub use shm::region::Region;
+#[cfg(not(unix))]
+#[doc(hidden)]
+pub use sys::fd;
+#[cfg(unix)]
+#[doc(hidden)]
+pub use sys::poll;
 #[doc(hidden)]
 pub use sys::{
     be_signalled_by, change_environment, failed, failed_in, ignore_signals_of_files, interpreter,
-    is_in_program, leave, off_standard, own_pid, poll, reset_signals, starter, tie_process,
+    is_in_program, leave, off_standard, own_pid, reset_signals, starter, tie_process,
 };
 pub use task::backoff::Backoff;
 pub use task::call_control::Deadline;

@@ -1,8 +1,8 @@
 //! The seam between the engine and a backend: how one worker process is started and reached. The
 //! order of the calls is in the documentation of [`Launcher`].
 
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 

@@ -1,7 +1,7 @@
 //! The second tie between the parent and a worker, beside the parent-death signal.
 
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::passing::close_elsewhere;
 use crate::sync::IS_MODEL;

@@ -1,7 +1,7 @@
 //! What must live as long as an encoded value: shared memory, and descriptors.
 
+use crate::sys::fd::OwnedFd;
 use std::any::Any;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use super::memory::SharedMemory;

@@ -1,14 +1,14 @@
 //! A value's bytes in sealed memory, and which memory this process has.
 #![allow(unsafe_code)]
 
+use crate::sys::fd::OwnedFd;
+#[cfg(feature = "sandbox")]
+use crate::sys::fd::{AsRawFd, RawFd};
 use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::OwnedFd;
-#[cfg(feature = "sandbox")]
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 

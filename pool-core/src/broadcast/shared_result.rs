@@ -8,8 +8,8 @@
 //! The files themselves go by the socket, before the record; or, where there is none, the parent
 //! opens the memory in the worker, by `/proc`.
 
+use crate::sys::fd::OwnedFd;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use rustix::process::Signal;
+use crate::sys::Signal;
 
 use super::refused_call::FatalCall;
 use super::worker_slot::Unheard;

@@ -1,6 +1,6 @@
 //! A worker that writes anything into its region, at any time, as an input says.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use super::booking::{Booking, Drained};

@@ -5,8 +5,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-
 use super::stack_walk::{Copied, walk};
 use crate::observe::dump::{KernelState, WorkerDump};
 use crate::panic::backtrace::Functions;
@@ -70,10 +68,8 @@ fn is_answered(region: &Region, asked: u32, give_up: u64) -> bool {
 
 /// Asks a worker where it is, and says what it will answer with.
 fn ask(pid: u32, region: &Region) -> Option<u32> {
-    let pid = Pid::from_raw(pid.cast_signed())?;
     let asked = region.words().stack.asked.fetch_add(1, Ordering::AcqRel);
-    kill_process(pid, Signal::URG).ok()?;
-    Some(asked.wrapping_add(1))
+    sys::send_signal(pid, sys::Signal::URG).then(|| asked.wrapping_add(1))
 }
 
 /// Where a worker is, by the registers and the piece of its stack that it has copied, with names.

@@ -1,6 +1,6 @@
 //! A launch that is due.
 
-use std::os::fd::OwnedFd;
+use crate::sys::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::slot_id::SlotId;

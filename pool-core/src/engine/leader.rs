@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use crate::sys::Errno;
 
 use super::core::Core;
 use super::leadership::{MAX_SPIN_NS, ON_BELLS, Parker, RingWatcher};

@@ -1,7 +1,7 @@
 //! A worker as the parent reaches it: its rings, and the words in its region. It moves bytes, and
 //! has every one that the worker wrote checked, by [`RecordReader`] and by [`Booking`].
 
-use std::os::fd::BorrowedFd;
+use crate::sys::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::booking::Booking;

@@ -1,7 +1,7 @@
 //! The worker whose records are taken in, and what it offers with them.
 
+use crate::sys::fd::BorrowedFd;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::worker_process::Process;

@@ -4,8 +4,8 @@
 //! It lives as long as the pool: the kernel ties a worker's parent-death signal to the thread
 //! that started it.
 
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

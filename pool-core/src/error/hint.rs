@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustix::io::Errno;
+use crate::sys::Errno;
 
 use crate::sys::{FailedCall, errno_of};
 
@@ -33,7 +33,7 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use rustix::io::Errno;
+    use crate::sys::Errno;
 
     use super::hint;
     use crate::sys::failed;

@@ -14,6 +14,10 @@ pub(crate) struct Frame {
     /// The address at which it goes on.
     pub(super) address: usize,
     /// Where the code of its function begins.
+    #[cfg_attr(
+        not(unix),
+        allow(dead_code, reason = "no worker dies of an allocation")
+    )]
     pub(crate) function: usize,
     /// Where its part of the stack begins: what it has called lies below, and its own data above.
     pub(super) stack: usize,

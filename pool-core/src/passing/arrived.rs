@@ -1,9 +1,9 @@
 //! Descriptors that have arrived in this process with a value that was not decoded yet.
 
+use crate::sys::fd::OwnedFd;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::closing::close_elsewhere;

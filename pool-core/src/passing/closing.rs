@@ -4,7 +4,7 @@
 //! worker's, or of a socket that is to linger. So a thread of its own does it, which is there as
 //! long as there is something to close.
 
-use std::os::fd::OwnedFd;
+use crate::sys::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
 

@@ -1,8 +1,9 @@
 //! A descriptor as an argument or a result.
 
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+#[cfg(unix)]
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use serde::de::{Error as _, Visitor};
@@ -99,6 +100,7 @@ impl AsRawFd for Fd {
 }
 
 /// From and to what has a descriptor.
+#[cfg(unix)]
 macro_rules! convert {
     ($($type:ty),*) => {$(
         impl From<$type> for Fd {
@@ -109,6 +111,7 @@ macro_rules! convert {
     )*};
 }
 
+#[cfg(unix)]
 convert!(
     OwnedFd,
     File,

@@ -4,11 +4,11 @@
 //! and stays for its item: a worker has no more descriptors than the running item's, however many
 //! items wait in its ring.
 
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::message::{Key, Kind, MAX_BYTES, Message};
 use crate::codec::CodecError;

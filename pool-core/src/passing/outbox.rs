@@ -1,8 +1,8 @@
 //! The parent's end: packets that wait for room in the socket of one worker.
 
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use super::message::{Key, Kind, Message};

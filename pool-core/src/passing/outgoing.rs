@@ -1,7 +1,7 @@
 //! Descriptors that stand in encoded values, as this process has them.
 
+use crate::sys::fd::OwnedFd;
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::message::Key;

@@ -1,8 +1,8 @@
 //! What stands in the result of an item: the worker sends it before the record of the result, and
 //! the parent takes it when it takes in that record. So it outlives the worker.
 
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::inbox::with_socket;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys;
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -23,7 +25,7 @@ impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exited with code {code}"),
-            Self::Signal(signal) => match signal_name(*signal) {
+            Self::Signal(signal) => match sys::signal_name(*signal) {
                 Some(name) => write!(f, "was killed by signal {signal} ({name})"),
                 None => write!(f, "was killed by signal {signal}"),
             },
@@ -34,31 +36,4 @@ impl fmt::Display for ExitStatus {
             ),
         }
     }
-}
-
-fn signal_name(signal: i32) -> Option<&'static str> {
-    rustix::process::Signal::from_named_raw(signal).and_then(|signal| {
-        use rustix::process::Signal;
-        Some(match signal {
-            Signal::HUP => "SIGHUP",
-            Signal::INT => "SIGINT",
-            Signal::QUIT => "SIGQUIT",
-            Signal::ILL => "SIGILL",
-            Signal::TRAP => "SIGTRAP",
-            Signal::ABORT => "SIGABRT",
-            Signal::BUS => "SIGBUS",
-            Signal::FPE => "SIGFPE",
-            Signal::KILL => "SIGKILL",
-            Signal::USR1 => "SIGUSR1",
-            Signal::SEGV => "SIGSEGV",
-            Signal::USR2 => "SIGUSR2",
-            Signal::PIPE => "SIGPIPE",
-            Signal::ALARM => "SIGALRM",
-            Signal::TERM => "SIGTERM",
-            Signal::XCPU => "SIGXCPU",
-            Signal::XFSZ => "SIGXFSZ",
-            Signal::SYS => "SIGSYS",
-            _ => return None,
-        })
-    })
 }

@@ -6,6 +6,7 @@ pub(crate) mod exit_status;
 pub(crate) mod fork;
 pub(crate) mod machine;
 pub(crate) mod oom_killer;
+#[cfg(unix)]
 pub(crate) mod orphans;
 pub(crate) mod worker_info;
 pub(crate) mod zombie;

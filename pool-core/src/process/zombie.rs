@@ -1,7 +1,7 @@
 //! How a process ended that is dead and that nobody has reaped.
 
+use crate::sys::fd::{AsFd, AsRawFd};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
 
 use super::exit_status::ExitStatus;
 use crate::sys;

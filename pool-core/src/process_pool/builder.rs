@@ -1,8 +1,8 @@
 //! What a pool of processes is built by: the options that all of them have.
 
+use crate::sys::fd::BorrowedFd;
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 

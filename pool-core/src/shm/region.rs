@@ -1,9 +1,9 @@
 //! The memory that a parent and one worker share.
 #![allow(unsafe_code)]
 
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{self, AtomicBool};
@@ -565,6 +565,7 @@ impl Region {
     }
 
     /// Worker, in a handler of signals: it dies for want of memory.
+    #[cfg(unix)]
     pub(crate) fn leave_out_of_memory(&self) {
         let item = self.items_begun().wrapping_add(1);
         let word = &self.words().out_of_memory;

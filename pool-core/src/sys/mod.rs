@@ -2,10 +2,13 @@
 //!
 //! `unix` is what all have; beside it is what Linux alone has, or what stands in for that
 //! elsewhere, and, by `--cfg procpool_portable`, on Linux. `elf` and `mach_o` say where the loader
-//! has put the program.
+//! has put the program. `elsewhere` is all that there is without a Unix.
 
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(all(unix, not(target_vendor = "apple")))]
 mod elf;
+#[cfg(not(unix))]
+mod elsewhere;
+mod errno;
 mod hash;
 #[cfg(all(target_os = "linux", not(procpool_portable)))]
 #[cfg_attr(
@@ -22,9 +25,10 @@ mod loaded;
 mod mach_o;
 #[cfg(any(loom, shuttle))]
 mod model;
-#[cfg(any(procpool_portable, not(target_os = "linux")))]
+#[cfg(all(unix, any(procpool_portable, not(target_os = "linux"))))]
 mod portable;
 mod refused;
+#[cfg(unix)]
 #[cfg_attr(
     any(loom, shuttle),
     allow(
@@ -35,10 +39,20 @@ mod refused;
 )]
 mod unix;
 
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(all(unix, not(target_vendor = "apple")))]
 pub(crate) use elf::*;
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(all(unix, not(target_vendor = "apple")))]
 pub use elf::{interpreter, is_in_program};
+#[cfg(not(unix))]
+pub use elsewhere::fd;
+#[cfg(not(unix))]
+pub(crate) use elsewhere::*;
+#[cfg(not(unix))]
+pub use elsewhere::{
+    be_signalled_by, change_environment, ignore_signals_of_files, interpreter, is_in_program,
+    leave, off_standard, own_pid, reset_signals, starter, tie_process,
+};
+pub(crate) use errno::Errno;
 pub(crate) use hash::Hash;
 #[cfg(all(target_os = "linux", not(procpool_portable)))]
 pub(crate) use linux::*;
@@ -49,13 +63,17 @@ pub(crate) use loaded::{Image, OtherImage};
 pub(crate) use mach_o::*;
 #[cfg(target_vendor = "apple")]
 pub use mach_o::{interpreter, is_in_program};
-#[cfg(any(procpool_portable, not(target_os = "linux")))]
+#[cfg(all(unix, any(procpool_portable, not(target_os = "linux"))))]
 pub(crate) use portable::*;
-#[cfg(any(procpool_portable, not(target_os = "linux")))]
+#[cfg(all(unix, any(procpool_portable, not(target_os = "linux"))))]
 pub use portable::{be_signalled_by, change_environment, tie_process};
 pub(crate) use refused::{FailedCall, errno_of};
 pub use refused::{failed, failed_in};
+#[cfg(unix)]
+pub(crate) use std::os::fd;
+#[cfg(unix)]
 pub(crate) use unix::*;
+#[cfg(unix)]
 pub use unix::{
     ignore_signals_of_files, leave, off_standard, own_pid, poll, reset_signals, starter,
 };

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use rustix::io::Errno;
+use super::errno::Errno;
 
 /// A system call that has failed. It becomes an [`io::Error`] whose text names the call.
 #[derive(Debug, Clone, Copy)]

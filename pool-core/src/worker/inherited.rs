@@ -2,7 +2,7 @@
 //! its fork server started, and another one what its parent lets programs inherit.
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
+use crate::sys::fd::RawFd;
 use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "sandbox")]

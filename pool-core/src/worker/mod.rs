@@ -9,6 +9,8 @@ pub(crate) mod context;
 mod copy;
 pub(crate) mod corrupt;
 pub(crate) mod current;
+#[cfg(not(unix))]
+mod elsewhere;
 pub(crate) mod emitter;
 pub(crate) mod environment;
 mod fork_hooks;
@@ -16,7 +18,9 @@ pub(crate) mod function;
 mod inherited;
 pub(crate) mod initializer;
 pub(crate) mod item_timer;
+#[cfg(unix)]
 mod last_allocation;
+#[cfg(unix)]
 mod memory;
 mod name;
 mod parent;
@@ -25,11 +29,15 @@ pub(crate) mod ringer;
 mod run;
 pub(crate) mod serve;
 mod settings;
+#[cfg(unix)]
 mod signal_data;
+#[cfg(unix)]
 mod stack;
 pub(crate) mod state;
 mod warm_up;
 
+#[cfg(not(unix))]
+use self::elsewhere::{last_allocation, memory, stack};
 pub use crate::process::worker_info::WorkerInfo;
 pub use current::{current, is_cancelled};
 pub use environment::EnvironmentChanges;

@@ -1,11 +1,11 @@
 //! What ties a worker to its parent.
 
+use crate::sys::fd::{AsFd, OwnedFd};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::process::Signal;
+use crate::sys::Signal;
 
 use crate::sys;
 

@@ -1,7 +1,7 @@
 //! How a worker wakes its parent.
 
+use crate::sys::fd::{AsFd, OwnedFd};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, OwnedFd};
 
 use crate::sys;
 

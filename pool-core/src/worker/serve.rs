@@ -1,8 +1,8 @@
 //! From a process that has a region to a worker, and out of it again.
 #![allow(unsafe_code)]
 
+use crate::sys::fd::OwnedFd;
 use std::mem::ManuallyDrop;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::channel::WorkerChannel;

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 
-use rustix::process::{Rlimit, chdir, nice, setrlimit};
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "sandbox")]
@@ -14,7 +13,7 @@ use super::function::{FunctionId, NotInObject, Stateless};
 #[cfg(feature = "sandbox")]
 use super::inherited;
 use super::{current, fork_hooks, last_allocation, memory};
-use crate::sys;
+use crate::sys::{self, Limit};
 
 /// The settings of a pool's workers, or of one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,15 +64,14 @@ pub enum Resource {
 }
 
 impl Resource {
-    fn of_the_system(self) -> rustix::process::Resource {
-        use rustix::process::Resource;
+    fn of_the_system(self) -> Limit {
         match self {
-            Self::AddressSpace => Resource::As,
-            Self::CpuTime => Resource::Cpu,
-            Self::CoreSize => Resource::Core,
-            Self::DataSize => Resource::Data,
-            Self::FileSize => Resource::Fsize,
-            Self::OpenFiles => Resource::Nofile,
+            Self::AddressSpace => Limit::As,
+            Self::CpuTime => Limit::Cpu,
+            Self::CoreSize => Limit::Core,
+            Self::DataSize => Limit::Data,
+            Self::FileSize => Limit::Fsize,
+            Self::OpenFiles => Limit::Nofile,
         }
     }
 }
@@ -122,10 +120,11 @@ impl Settings {
             self.change_environment()?;
         }
         if let Some(path) = &self.current_dir {
-            chdir(&**path).map_err(|error| refused(format!("go to the folder {path:?}"), error))?;
+            std::env::set_current_dir(path)
+                .map_err(|error| refused(format!("go to the folder {path:?}"), error))?;
         }
         if let Some(increment) = self.nice {
-            let niced = nice(increment);
+            let niced = sys::be_nicer(increment);
             niced.map_err(|error| refused(format!("be nicer by {increment}"), error))?;
         }
         if !self.cpus.is_empty() {
@@ -150,11 +149,7 @@ impl Settings {
                 return Err(refused(io::Error::other(why)));
             }
             let limit = |value| (value != u64::MAX).then_some(value);
-            let limits = Rlimit {
-                current: limit(soft),
-                maximum: limit(hard),
-            };
-            let set = setrlimit(resource.of_the_system(), limits);
+            let set = sys::set_limit(resource.of_the_system(), limit(soft), limit(hard));
             set.map_err(|error| refused(error.into()))?;
         }
         if self.protected {
@@ -206,11 +201,7 @@ fn limit_memory(bytes: u64) -> Result<(), Refused> {
     if let Some(region) = current::region() {
         last_allocation::explain(region);
     }
-    let limit = Rlimit {
-        current: Some(bytes),
-        maximum: Some(bytes),
-    };
-    let set = setrlimit(rustix::process::Resource::Data, limit);
+    let set = sys::set_limit(Limit::Data, Some(bytes), Some(bytes));
     set.map_err(|error| refused(error.into()))
 }
 

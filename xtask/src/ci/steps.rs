@@ -40,6 +40,7 @@ const OTHER_TARGETS: &[&str] = &[
     "aarch64-unknown-linux-gnu",
     "aarch64-apple-darwin",
     "x86_64-unknown-freebsd",
+    "x86_64-pc-windows-gnu",
 ];
 
 /// Features that add methods. Tests have them all, so each is also built without tests.

@@ -2,12 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
-
-use rustix::event::{PollFd, PollFlags};
-use rustix::io::Errno;
 
 #[cfg(feature = "tracing")]
 use crate::observe::events::{Audience, LetGo, OpenSpan, Origin, Said, WorkerSpans};
@@ -17,7 +13,7 @@ use crate::panic::catch::catch_and_discard;
 use crate::process::worker_info::WorkerInfo;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::sys::{self, Event};
+use crate::sys::{self, Event, Standard};
 use crate::task::end_watch::EndWatch;
 
 /// This many bytes of news may wait for the handlers.
@@ -70,8 +66,12 @@ impl OutputEvent {
     fn tell(self) {
         match self {
             Self::Line(handler, line) => handler(&line),
-            Self::Pass(OutputStream::Stdout, bytes) => pass(rustix::stdio::stdout(), &bytes),
-            Self::Pass(OutputStream::Stderr, bytes) => pass(rustix::stdio::stderr(), &bytes),
+            Self::Pass(OutputStream::Stdout, bytes) => {
+                sys::write_past_locks(Standard::Output, &bytes)
+            }
+            Self::Pass(OutputStream::Stderr, bytes) => {
+                sys::write_past_locks(Standard::Error, &bytes)
+            }
             #[cfg(feature = "tracing")]
             Self::Event(audience, worker, said, _, origin, spans) => {
                 let mut spans = spans.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,30 +87,6 @@ impl OutputEvent {
             Self::Dropped(audience, worker, count) => audience.tell_dropped(&worker, count),
             #[cfg(feature = "tracing")]
             Self::Span(span) => drop(span),
-        }
-    }
-}
-
-/// Writes to the program's own output as the worker would have: past the standard library's lock
-/// and buffer, since their owner may be waiting for the pool.
-fn pass(output: BorrowedFd<'_>, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        // A file at its limit is no reason for the program to die: it loses what its workers say.
-        let written = sys::without_size_signal(|| {
-            rustix::io::write(output, bytes).map_err(sys::failed("write"))
-        });
-        match written.map_err(|error| sys::errno_of(&error)) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(Some(Errno::INTR)) => {}
-            Err(Some(Errno::AGAIN)) => {
-                let mut room = [PollFd::from_borrowed_fd(output, PollFlags::OUT)];
-                match sys::poll(&mut room, None) {
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(_) => return,
-                }
-            }
-            // It is closed, and nobody misses it.
-            Err(_) => return,
         }
     }
 }

@@ -1,12 +1,10 @@
 //! The thread that empties the workers' pipes.
 
+use crate::sys::fd::OwnedFd;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-
-use rustix::fs::{Mode, OFlags, open};
 
 use super::handler_thread::{HandlerThread, OutputEvent, Queue};
 use super::lines::Lines;
@@ -89,9 +87,7 @@ impl Capture {
         };
         let discards = stdout.is_discarded() || stderr.is_discarded();
         let null = if discards {
-            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-            let null = open("/dev/null", flags, Mode::empty()).map_err(sys::failed("open"))?;
-            Some(Arc::new(sys::off_standard(null)?))
+            Some(Arc::new(sys::null_output()?))
         } else {
             None
         };
@@ -137,12 +133,12 @@ impl Capture {
             Kind::Inherit => Ok(None),
             Kind::Discard => Ok(self.null.clone()),
             Kind::Tee => {
-                let (ours, theirs) = make_pipe()?;
+                let (ours, theirs) = sys::output_pipe()?;
                 pipes.push((ours, Destination::Pass(stream)));
                 Ok(Some(Arc::new(theirs)))
             }
             Kind::Lines(handler) => {
-                let (ours, theirs) = make_pipe()?;
+                let (ours, theirs) = sys::output_pipe()?;
                 let lines = Destination::Lines(stream, handler.clone(), Lines::default());
                 pipes.push((ours, lines));
                 io::Result::Ok(Some(Arc::new(theirs)))
@@ -156,9 +152,9 @@ impl Capture {
         };
         #[cfg(feature = "tracing")]
         if let Some(audience) = &self.audience {
-            let (ours, theirs) = make_pipe()?;
+            let (ours, theirs) = sys::output_pipe()?;
             // A thread that has something to deliver must not wait.
-            rustix::io::ioctl_fionbio(&theirs, true)?;
+            sys::never_block(&theirs)?;
             sys::enlarge_pipe(&theirs, EVENT_PIPE_BYTES);
             pipes.push((
                 ours,
@@ -337,13 +333,4 @@ impl CaptureShared {
             }
         }
     }
-}
-
-/// A pipe whose reading end does not block, but whose writing end does: that is what programs
-/// expect of their output.
-fn make_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = io::pipe().map_err(sys::failed_in("pipe2"))?;
-    let (ours, theirs) = (sys::off_standard(ours)?, sys::off_standard(theirs)?);
-    rustix::io::ioctl_fionbio(&ours, true).map_err(sys::failed("ioctl"))?;
-    Ok((ours, theirs))
 }

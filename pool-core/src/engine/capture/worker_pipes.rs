@@ -1,9 +1,9 @@
 //! What comes from one worker.
 
-use std::os::fd::OwnedFd;
+use crate::sys::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
 
-use rustix::io::Errno;
+use crate::sys::Errno;
 
 use super::handler_thread::OutputEvent;
 use super::lines::Lines;
@@ -130,7 +130,7 @@ impl Pipes {
             }
             // What goes on being heard has to be read.
         }
-        match rustix::io::read(pipe, &mut *buffer) {
+        match sys::read(pipe, &mut *buffer) {
             Ok(0) => state.close(index),
             Ok(count) => state.take(index, &buffer[..count]),
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -151,7 +151,7 @@ impl Pipes {
         while left > 0
             && let Some(pipe) = &state.sources[index].pipe
         {
-            match rustix::io::read(pipe, &mut buffer) {
+            match sys::read(pipe, &mut buffer) {
                 Ok(0) => state.close(index),
                 Ok(count) => {
                     state.take(index, &buffer[..count]);
@@ -303,7 +303,7 @@ impl State {
             && let Some(pipe) = &self.sources[index].pipe
         {
             let most = buffer.len().min(left);
-            match rustix::io::read(pipe, &mut buffer[..most]) {
+            match sys::read(pipe, &mut buffer[..most]) {
                 Ok(0) => break,
                 Ok(count) => {
                     left -= count;

@@ -1,7 +1,7 @@
 //! What becomes of the items that a dead worker had: those that were finished count, the one that
 //! it ran is lost or run again, and those that it had not begun go elsewhere.
 
-use rustix::process::Signal;
+use crate::sys::Signal;
 
 use super::Core;
 use super::prepare::died_in_preparation;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use rustix::process::Signal;
+use crate::sys::Signal;
 
 use super::Core;
 use super::{Process, Token};

@@ -1,6 +1,6 @@
 //! Workers that are threads, and what a pool needs to have them for workers.
 
-use std::os::fd::OwnedFd;
+use crate::sys::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::pipe::{PipeFlags, pipe_with};

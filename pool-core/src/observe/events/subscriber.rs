@@ -1,9 +1,9 @@
 //! The worker's side.
 
+use crate::sys::fd::OwnedFd;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -132,7 +132,7 @@ impl Forwarder {
         let frame = said.into_frame();
         // Full, or the parent has closed it: whichever it is, nobody waits.
         let is_written =
-            frame.is_some_and(|frame| rustix::io::write(&self.channel, &frame).is_ok());
+            frame.is_some_and(|frame| crate::sys::write(&self.channel, &frame).is_ok());
         if !is_written {
             let dropped = &self.region.words().progress.events_dropped;
             dropped.fetch_add(1, Ordering::Relaxed);

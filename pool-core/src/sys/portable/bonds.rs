@@ -12,7 +12,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::sleep::nap;
 use crate::sys::refused::{failed, failed_in};
-use crate::sys::{inode, off_standard, poll, starter};
+use crate::sys::unix::{inode, off_standard, poll, starter};
 
 /// From now on, a hang-up at this end of a connection, or whatever arrives there, makes a thread
 /// send this signal to this process, or to all of its process group if it leads one.

@@ -15,8 +15,8 @@ use crate::sys::unix::{off_standard, without_size_signal};
 /// pages by themselves, and these are the largest such pages.
 const GRAIN: usize = 16 << 10;
 
-/// Creates a zero-filled memory file of this size at least. (Not everywhere is it for good: another process
-/// that has the descriptor may cut the memory short, and whoever uses that dies of SIGBUS.)
+/// Creates a zero-filled memory file of this size at least. (Not everywhere is it for good: another
+/// process that has the descriptor may cut the memory short, and whoever uses that dies of SIGBUS.)
 pub(crate) fn memory_file(bytes: usize) -> io::Result<OwnedFd> {
     Ok(memory_files("procpool", bytes)?.0)
 }

@@ -3,6 +3,8 @@
 
 use nix::libc;
 use nix::sys::signal::SigSet;
+pub(crate) use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 
 /// Gives this process the signal handling of a fresh one: default actions, nothing blocked.
 ///
@@ -58,4 +60,37 @@ fn without_handler(signal: libc::c_int, what: WithoutHandler) {
     };
     // SAFETY: neither action runs code of this process.
     unsafe { libc::signal(signal, action) };
+}
+
+/// Sends a signal to a process. `false`: there is none, or the system refuses it.
+pub(crate) fn send_signal(pid: u32, signal: Signal) -> bool {
+    let pid = Pid::from_raw(pid.cast_signed());
+    pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
+}
+
+/// What a signal is called.
+pub(crate) fn signal_name(signal: i32) -> Option<&'static str> {
+    Signal::from_named_raw(signal).and_then(|signal| {
+        Some(match signal {
+            Signal::HUP => "SIGHUP",
+            Signal::INT => "SIGINT",
+            Signal::QUIT => "SIGQUIT",
+            Signal::ILL => "SIGILL",
+            Signal::TRAP => "SIGTRAP",
+            Signal::ABORT => "SIGABRT",
+            Signal::BUS => "SIGBUS",
+            Signal::FPE => "SIGFPE",
+            Signal::KILL => "SIGKILL",
+            Signal::USR1 => "SIGUSR1",
+            Signal::SEGV => "SIGSEGV",
+            Signal::USR2 => "SIGUSR2",
+            Signal::PIPE => "SIGPIPE",
+            Signal::ALARM => "SIGALRM",
+            Signal::TERM => "SIGTERM",
+            Signal::XCPU => "SIGXCPU",
+            Signal::XFSZ => "SIGXFSZ",
+            Signal::SYS => "SIGSYS",
+            _ => return None,
+        })
+    })
 }
