@@ -373,8 +373,9 @@
 //! repository; `docs/tokio.md` is about tokio, `docs/comparison.md` about other crates.
 //!
 //! # Platform
-//! Linux, 5.11 or later. On macOS a `SpawnPool` type-checks and was never run; a `ForkPool` says that
-//! it needs Linux. `docs/systems.md` in the repository has what is different there.
+//! Linux, 5.11 or later. On macOS and FreeBSD a `SpawnPool` compiles, and was run with the same parts
+//! of the system on Linux, but never there. On Windows there is [`SerialPool`]. Where a pool cannot
+//! be had, its `build` says so. `docs/systems.md` in the repository has what is different.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod any_pool;
