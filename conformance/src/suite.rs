@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use procpool::Pool;
 
 use crate::backends::{Processes, Subject};
 use crate::program::{self, Program};
@@ -149,6 +150,9 @@ impl Suite {
         for set_up in self.set_up {
             set_up();
         }
+        // Once tasks have run in this process, panics that are caught are not printed.
+        let own = procpool::SerialPool::new();
+        own.apply(|(): ()| (), ()).expect("it does nothing");
         let arguments = Arguments::from_args();
         if !arguments.list {
             watchdog::start();

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procpool::executor::Executor;
-use procpool::{ClusterPool, Pool, SerialPool};
+use procpool::{ClusterPool, Pool};
 use procpool_conformance::{Subject, Suite};
 use procpool_testing::nats::{self, Config, Server};
 
@@ -34,9 +34,6 @@ fn main() -> ExitCode {
     if nats::program_or_skip("cluster_conformance").is_none() {
         return ExitCode::SUCCESS;
     }
-    // Once tasks have run in this process, panics that are caught are not printed.
-    let own = SerialPool::new().apply(|(): ()| (), ());
-    own.expect("it does nothing");
     Suite::new()
         .pool::<Cluster>()
         .sections::<Cluster>([("elsewhere", elsewhere::tests())])
