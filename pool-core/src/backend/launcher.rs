@@ -1,7 +1,6 @@
 //! The seam between the engine and a backend: how one worker process is started and reached. The
 //! order of the calls is in the documentation of [`Launcher`].
 
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -12,6 +11,7 @@ use crate::error::launch_error::LaunchError;
 use crate::process::exit_status::ExitStatus;
 use crate::shm::region::{Region, RingSizes};
 use crate::sync::atomic::Ordering;
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::worker::{EnvironmentChanges, ForkHook};
 
 /// Starts worker processes: what a backend is.

@@ -1,10 +1,10 @@
 //! The second tie between the parent and a worker, beside the parent-death signal.
 
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::io;
 
 use crate::passing::close_elsewhere;
 use crate::sync::IS_MODEL;
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::sys::{self, Event};
 
 /// The parent's end of a connection whose other end the worker has bound to its process group:

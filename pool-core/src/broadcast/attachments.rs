@@ -1,6 +1,5 @@
 //! What must live as long as an encoded value: shared memory, and descriptors.
 
-use crate::sys::fd::OwnedFd;
 use std::any::Any;
 use std::sync::{Arc, Weak};
 
@@ -8,6 +7,7 @@ use super::memory::SharedMemory;
 use crate::codec::CodecError;
 use crate::codec::handle_context::{Attach, Attachment};
 use crate::passing::{Arrived, Key, MAX_DESCRIPTORS, Outgoing, arrived_here};
+use crate::sys::fd::OwnedFd;
 
 /// What handles in encoded values mean. Most values have none, and carry a pointer.
 #[derive(Debug, Clone, Default)]

@@ -1,9 +1,7 @@
 //! A value's bytes in sealed memory, and which memory this process has.
 #![allow(unsafe_code)]
 
-use crate::sys::fd::OwnedFd;
 #[cfg(feature = "sandbox")]
-use crate::sys::fd::{AsRawFd, RawFd};
 use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +21,8 @@ use crate::codec::handle_context::{self, Arrival, Attachment};
 use crate::codec::{self, CodecError, MAX_DEPTH, MAX_EXCESS};
 use crate::panic::catch::catch_and_discard;
 use crate::passing;
+use crate::sys::fd::OwnedFd;
+use crate::sys::fd::{AsRawFd, RawFd};
 use crate::sys::{self, NotSealed, Place, Sealed};
 
 /// The bytes of one shared value. What is mapped here stays so until the last handle in this

@@ -8,7 +8,6 @@
 //! The files themselves go by the socket, before the record; or, where there is none, the parent
 //! opens the memory in the worker, by `/proc`.
 
-use crate::sys::fd::OwnedFd;
 use std::io;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use super::memory::{SharedMemory, Ticket};
 use crate::codec::{self, CodecError};
 use crate::error::hint::hint;
 use crate::passing::{MAX_DESCRIPTORS, close_elsewhere};
+use crate::sys::fd::OwnedFd;
 use crate::sys::{MAX_PASSED, NotSealed, Sealed};
 
 const _: () = assert!(

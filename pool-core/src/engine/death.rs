@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 
-use crate::sys::Signal;
-
 use super::refused_call::FatalCall;
 use super::worker_slot::Unheard;
 use crate::error::task_error::{Shortage, TaskError};
 use crate::process::exit_status::ExitStatus;
 use crate::process::worker_info::WorkerInfo;
+use crate::sys::Signal;
 use crate::worker::corrupt::{EXIT_CORRUPT, EXIT_UNHEARD};
 
 /// What is known of a worker's death.

@@ -1,6 +1,5 @@
 //! A worker that writes anything into its region, at any time, as an input says.
 
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use super::booking::{Booking, Drained};
@@ -22,6 +21,7 @@ use crate::shm::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::task::bytes::Bytes;
 use crate::task::call_id::CallId;
 use crate::task::chunk::Chunk;

@@ -1,12 +1,12 @@
 //! A launch that is due.
 
-use crate::sys::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::slot_id::SlotId;
 use crate::backend::launcher::{LaunchSpec, Outlets};
 use crate::shm::region::RingSizes;
 use crate::sys;
+use crate::sys::fd::OwnedFd;
 use crate::worker::EnvironmentChanges;
 
 /// A launch that is due.

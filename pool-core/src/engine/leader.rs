@@ -16,8 +16,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::sys::Errno;
-
 use super::core::Core;
 use super::leadership::{MAX_SPIN_NS, ON_BELLS, Parker, RingWatcher};
 use super::published_tails::PublishedTails;
@@ -26,6 +24,7 @@ use super::time_limits::until;
 use super::token::{ALARM, BELLS};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{MutexGuard, thread_local};
+use crate::sys::Errno;
 use crate::sys::errno_of;
 use crate::sys::{self, Event};
 use crate::task::executor::Executor;

@@ -1,7 +1,6 @@
 //! A worker as the parent reaches it: its rings, and the words in its region. It moves bytes, and
 //! has every one that the worker wrote checked, by [`RecordReader`] and by [`Booking`].
 
-use crate::sys::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::booking::Booking;
@@ -14,6 +13,7 @@ use crate::shm::protocol::{FRAME_HEADER, FrameHeader, FrameKind, Head, MAX_HEAD}
 use crate::shm::region::{LOOKS_BY_ITSELF, Region, RingSizes, WANT_RESULTS, WANT_SPACE};
 use crate::shm::ring::{Consumer, Corrupt, Producer};
 use crate::sync::atomic::Ordering;
+use crate::sys::fd::BorrowedFd;
 use crate::task::bytes::Bytes;
 use crate::task::chunk::Chunk;
 

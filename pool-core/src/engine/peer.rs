@@ -1,6 +1,5 @@
 //! The worker whose records are taken in, and what it offers with them.
 
-use crate::sys::fd::BorrowedFd;
 use std::io;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use crate::passing::{self, Arrived, ResultFiles};
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::ring::Corrupt;
 use crate::sys;
+use crate::sys::fd::BorrowedFd;
 
 /// See the module.
 #[derive(Clone, Copy)]

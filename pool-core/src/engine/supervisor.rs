@@ -4,7 +4,6 @@
 //! It lives as long as the pool: the kernel ties a worker's parent-death signal to the thread
 //! that started it.
 
-use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::panic::catch::catch;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use crate::sys::{self, Poller};
 
 /// Bells that follow each other more closely than this are hectic.

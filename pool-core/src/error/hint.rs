@@ -3,7 +3,6 @@
 use std::io;
 
 use crate::sys::Errno;
-
 use crate::sys::{FailedCall, errno_of};
 
 /// What to do about an error of the system, where that is known.

@@ -1,6 +1,5 @@
 //! Descriptors that have arrived in this process with a value that was not decoded yet.
 
-use crate::sys::fd::OwnedFd;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
@@ -10,6 +9,7 @@ use super::closing::close_elsewhere;
 use super::message::Key;
 use super::outgoing::Outgoing;
 use crate::codec::CodecError;
+use crate::sys::fd::OwnedFd;
 
 type Waiting = BTreeMap<Key, io::Result<OwnedFd>>;
 

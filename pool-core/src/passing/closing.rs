@@ -4,11 +4,11 @@
 //! worker's, or of a socket that is to linger. So a thread of its own does it, which is there as
 //! long as there is something to close.
 
-use crate::sys::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
 
 use crate::process::fork;
+use crate::sys::fd::OwnedFd;
 
 /// What is to be closed.
 struct Queue {

@@ -1,6 +1,5 @@
 //! A descriptor as an argument or a result.
 
-use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 #[cfg(unix)]
 use std::fs::File;
 use std::io;
@@ -14,6 +13,7 @@ use super::outgoing::Outgoing;
 use super::{arrived, inbox};
 use crate::codec::handle_context::{self, HANDLE_TYPE_NAME};
 use crate::sys;
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// An open file, socket, pipe or anything else with a file descriptor, as an argument or a result.
 ///

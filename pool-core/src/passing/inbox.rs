@@ -4,7 +4,6 @@
 //! and stays for its item: a worker has no more descriptors than the running item's, however many
 //! items wait in its ring.
 
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
@@ -14,6 +13,7 @@ use super::message::{Key, Kind, MAX_BYTES, Message};
 use crate::codec::CodecError;
 use crate::error::hint::hint;
 use crate::sys;
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How long an item waits for its descriptors, in nanoseconds. They come before its frame, unless
 /// the system allows no more on their way. Then the parent tries again every few milliseconds, and

@@ -1,11 +1,11 @@
 //! The parent's end: packets that wait for room in the socket of one worker.
 
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use super::message::{Key, Kind, Message};
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::sys::{self, MAX_PASSED};
 
 /// What is on its way to one worker, and what it has.

@@ -1,11 +1,11 @@
 //! Descriptors that stand in encoded values, as this process has them.
 
-use crate::sys::fd::OwnedFd;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::message::Key;
 use crate::codec::handle_context::Attachment;
+use crate::sys::fd::OwnedFd;
 
 /// A descriptor that stands in an encoded value. It is open until the last of these is gone.
 #[derive(Debug)]

@@ -1,13 +1,13 @@
 //! What stands in the result of an item: the worker sends it before the record of the result, and
 //! the parent takes it when it takes in that record. So it outlives the worker.
 
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::io;
 use std::sync::Arc;
 
 use super::inbox::with_socket;
 use super::message::{Kind, MAX_BYTES, Message};
 use crate::sys;
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Worker: sends the files of the result of the item with this number.
 ///

@@ -1,10 +1,10 @@
 //! How a process ended that is dead and that nobody has reaped.
 
-use crate::sys::fd::{AsFd, AsRawFd};
 use std::fs;
 
 use super::exit_status::ExitStatus;
 use crate::sys;
+use crate::sys::fd::{AsFd, AsRawFd};
 
 /// How the process ended, before its parent has reaped it. `None`: that is not to be seen from
 /// here, as of one that has been reaped, or that had other credentials.

@@ -1,6 +1,5 @@
 //! What a pool of processes is built by: the options that all of them have.
 
-use crate::sys::fd::BorrowedFd;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
@@ -17,6 +16,7 @@ use crate::observe::output::Output;
 use crate::observe::worker_exit::WorkerExit;
 use crate::process::worker_info::WorkerInfo;
 use crate::sys;
+use crate::sys::fd::BorrowedFd;
 use crate::value::portable::Portable;
 use crate::worker::Resource;
 use crate::worker::function::{Stateless, assert_captures_nothing};

@@ -1,7 +1,6 @@
 //! The memory that a parent and one worker share.
 #![allow(unsafe_code)]
 
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::fmt;
 use std::io;
 use std::ptr::NonNull;
@@ -13,6 +12,7 @@ use super::last_panic::LastPanic;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use crate::sync::{self, FutexWord};
 use crate::sys;
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"procpool");
 

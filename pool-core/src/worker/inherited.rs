@@ -2,11 +2,11 @@
 //! its fork server started, and another one what its parent lets programs inherit.
 #![allow(unsafe_code)]
 
-use crate::sys::fd::RawFd;
 use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "sandbox")]
 use crate::broadcast;
+use crate::sys::fd::RawFd;
 
 static INHERITED: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 

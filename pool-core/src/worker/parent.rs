@@ -1,13 +1,12 @@
 //! What ties a worker to its parent.
 
-use crate::sys::fd::{AsFd, OwnedFd};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::sys::Signal;
-
 use crate::sys;
+use crate::sys::Signal;
+use crate::sys::fd::{AsFd, OwnedFd};
 
 /// Ties this process, and all of its process group, to the parent: from now on the kernel kills
 /// them when the parent ends, in whatever way, and when it wants them dead. `tie` is

@@ -1,9 +1,9 @@
 //! How a worker wakes its parent.
 
-use crate::sys::fd::{AsFd, OwnedFd};
 use std::mem::ManuallyDrop;
 
 use crate::sys;
+use crate::sys::fd::{AsFd, OwnedFd};
 
 /// What a worker wakes its parent by.
 pub(crate) struct Ringer {

@@ -1,7 +1,6 @@
 //! From a process that has a region to a worker, and out of it again.
 #![allow(unsafe_code)]
 
-use crate::sys::fd::OwnedFd;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use crate::passing;
 use crate::process::worker_info::WorkerInfo;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
+use crate::sys::fd::OwnedFd;
 
 /// Serves as a worker until the parent says that it is enough, and returns the exit code to
 /// leave the process with.

@@ -1,6 +1,5 @@
 //! The thread that empties the workers' pipes.
 
-use crate::sys::fd::OwnedFd;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, PoisonError};
@@ -19,6 +18,7 @@ use crate::process::worker_info::WorkerInfo;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, MutexGuard};
+use crate::sys::fd::OwnedFd;
 use crate::sys::{self, Event, Poller};
 use crate::task::end_watch::EndWatch;
 #[cfg(feature = "tracing")]

@@ -1,9 +1,6 @@
 //! What comes from one worker.
 
-use crate::sys::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
-
-use crate::sys::Errno;
 
 use super::handler_thread::OutputEvent;
 use super::lines::Lines;
@@ -22,6 +19,8 @@ use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
+use crate::sys::Errno;
+use crate::sys::fd::OwnedFd;
 
 /// How much is read at once.
 pub(super) const READ_BYTES: usize = 64 * 1024;

@@ -1,8 +1,6 @@
 //! What becomes of the items that a dead worker had: those that were finished count, the one that
 //! it ran is lost or run again, and those that it had not begun go elsewhere.
 
-use crate::sys::Signal;
-
 use super::Core;
 use super::prepare::died_in_preparation;
 use crate::engine::booking::Booking;
@@ -15,6 +13,7 @@ use crate::error::task_error::{TaskError, TaskErrorKind};
 use crate::panic::report::PanicReport;
 use crate::process::exit_status::ExitStatus;
 use crate::sys;
+use crate::sys::Signal;
 use crate::task::chunk::Chunk;
 use crate::task::options::Timeout;
 

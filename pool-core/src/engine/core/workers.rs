@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::sys::Signal;
-
 use super::Core;
 use super::{Process, Token};
 use crate::backend::launcher::Readiness;
@@ -28,6 +26,7 @@ use crate::process::oom_killer;
 use crate::shm::region::Region;
 use crate::sync::atomic::Ordering;
 use crate::sys;
+use crate::sys::Signal;
 
 /// How long a launch waits that has met a dying starter a second time in a row, in nanoseconds; the
 /// next ones wait twice as long each, up to a tenth of a second.

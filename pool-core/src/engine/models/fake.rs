@@ -1,11 +1,11 @@
 //! Workers that are threads, and what a pool needs to have them for workers.
 
-use crate::sys::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::api::pool::Pool;
+use crate::sys::fd::OwnedFd;
 use crate::task::executor::Executor;
 
 /// A pool in a model.

@@ -1,7 +1,6 @@
 //! A launcher whose workers are threads that can be killed at any of their steps.
 #![allow(unsafe_code)]
 
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -18,6 +17,7 @@ use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
 use crate::sync::thread::Builder;
 use crate::sync::{Life, WasKilled};
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::sys::{self, Event};
 use crate::worker::ringer::Ringer;
 use crate::worker::serve::serve_and_ring;

@@ -12,7 +12,6 @@
 //! What the worker holds it gives back, and rings for, before it sleeps.
 #![allow(unsafe_code)]
 
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -31,6 +30,7 @@ use crate::process::exit_status::ExitStatus;
 use crate::shm::region::Region;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sys;
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::worker::emitter::Emitter;
 use crate::worker::ringer::Ringer;
 use crate::worker::serve::serve_and_ring;

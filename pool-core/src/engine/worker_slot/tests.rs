@@ -1,6 +1,5 @@
 //! Each transition from each state, and what is known of a worker beside its state.
 
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
@@ -11,6 +10,7 @@ use crate::backend::tie::Tie;
 use crate::error::launch_error::LaunchError;
 use crate::process::exit_status::ExitStatus;
 use crate::shm::region::{Region, RingSizes};
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const RINGS: RingSizes = RingSizes::both(4096);
 

@@ -1,6 +1,5 @@
 //! The worker's side.
 
-use crate::sys::fd::OwnedFd;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
@@ -19,6 +18,7 @@ use super::frame::{
 use super::level::{SPANS, filter_from_number, number_of};
 use super::own_spans;
 use crate::shm::region::Region;
+use crate::sys::fd::OwnedFd;
 
 /// Where this process's events go, until [`forward`] takes it.
 static CHANNEL: Mutex<Option<OwnedFd>> = Mutex::new(None);
