@@ -9,6 +9,7 @@
     reason = "starting programs is what xtask is for"
 )]
 
+mod arm;
 mod cargo;
 mod chaos;
 mod ci;
@@ -43,6 +44,8 @@ enum Xtask {
     Sanitize,
     /// Run the concurrent parts under model checkers: loom, and shuttle.
     Model(model::Options),
+    /// Run tests, examples and a storm on 64-bit Arm, in an emulated machine.
+    Arm(arm::Options),
     /// Run `SpawnPool` with the parts of the system that each Unix has, and not only Linux.
     Portable,
     /// Measure every contender in a release build: arguments go to procpool-bench's `compare`.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Xtask::Fuzz(options) => fuzz::run(&root, &options),
         Xtask::Sanitize => sanitize::run(&root),
         Xtask::Model(options) => model::run(&root, &options),
+        Xtask::Arm(options) => arm::run(&root, &options),
         Xtask::Portable => portable::run(&root),
         Xtask::Compare { arguments } => compare(&root, &arguments),
         Xtask::Chaos(options) => chaos::chaos(&root, &options),

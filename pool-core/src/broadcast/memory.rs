@@ -1,7 +1,6 @@
 //! A value's bytes in sealed memory, and which memory this process has.
 #![allow(unsafe_code)]
 
-#[cfg(feature = "sandbox")]
 use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +21,7 @@ use crate::codec::{self, CodecError, MAX_DEPTH, MAX_EXCESS};
 use crate::panic::catch::catch_and_discard;
 use crate::passing;
 use crate::sys::fd::OwnedFd;
+#[cfg(feature = "sandbox")]
 use crate::sys::fd::{AsRawFd, RawFd};
 use crate::sys::{self, NotSealed, Place, Sealed};
 
