@@ -324,7 +324,7 @@ impl Region {
     /// Parent, before the launch: writes down who the worker will be.
     pub(crate) fn introduce(&self, number: u32, generation: u32, rings: RingSizes) {
         assert!(
-            self.has_room_for(rings),
+            self.is_filled_by(rings),
             "a launcher made a region of the wrong size"
         );
         let identity = &self.words().identity;
@@ -348,15 +348,15 @@ impl Region {
         identity.magic.store(MAGIC, Ordering::Release);
     }
 
-    /// Whether they fit. Some systems make memory longer than it was asked for.
-    fn has_room_for(&self, rings: RingSizes) -> bool {
-        Self::bytes_for(rings) <= self.bytes()
+    /// Whether they are what it was made for. Some systems make memory longer than it was asked for.
+    fn is_filled_by(&self, rings: RingSizes) -> bool {
+        self.bytes() == sys::memory_size(Self::bytes_for(rings))
     }
 
-    /// Parent: takes its side of the rings, which have these capacities. `false`: they do not fit
-    /// into the region, or somebody has that side already. Two would write over each other.
+    /// Parent: takes its side of the rings, which have these capacities. `false`: they do not fill
+    /// the region, or somebody has that side already. Two would write over each other.
     pub(crate) fn claim(&self, rings: RingSizes) -> bool {
-        self.has_room_for(rings) && !self.is_claimed.swap(true, Ordering::AcqRel)
+        self.is_filled_by(rings) && !self.is_claimed.swap(true, Ordering::AcqRel)
     }
 
     /// Worker, first thing: the capacities of the two rings, or why this is no region of ours.
@@ -383,8 +383,8 @@ impl Region {
             responses: identity.response_bytes.load(Ordering::Relaxed) as usize,
         };
         let valid = |bytes: &usize| RING_BYTES.contains(bytes) && bytes.is_power_of_two();
-        if !valid(&rings.requests) || !valid(&rings.responses) || !self.has_room_for(rings) {
-            return Err("the region has no room for its rings");
+        if !valid(&rings.requests) || !valid(&rings.responses) || !self.is_filled_by(rings) {
+            return Err("the region's rings do not fill it");
         }
         Ok(rings)
     }
@@ -647,7 +647,7 @@ mod tests {
         let identity = &region.words().identity;
         assert_eq!(identity.number.load(Ordering::Relaxed), 3);
         identity.request_bytes.store(1 << 16, Ordering::Relaxed);
-        assert!(region.capacities().is_err(), "there is no room for them");
+        assert!(region.capacities().is_err(), "the rings do not fill it");
         identity.magic.store(0, Ordering::Relaxed);
         assert!(region.capacities().is_err(), "no region");
     }
@@ -666,7 +666,7 @@ mod tests {
             requests: 4096,
             responses: 1 << 16,
         };
-        assert!(!region.claim(other), "there is no room for them");
+        assert!(!region.claim(other), "not its rings");
         assert!(region.claim(RingSizes::both(4096)));
         assert!(!region.claim(RingSizes::both(4096)), "a second time");
     }

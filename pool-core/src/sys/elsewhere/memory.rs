@@ -30,6 +30,10 @@ pub(crate) fn memory_file(_bytes: usize) -> io::Result<OwnedFd> {
     Err(missing("shared memory"))
 }
 
+pub(crate) fn memory_size(bytes: usize) -> usize {
+    bytes
+}
+
 /// Bytes that nobody changes any more, of this process.
 pub(crate) struct Sealed {
     /// Aligned for every kind of number.

@@ -24,7 +24,7 @@ pub(crate) use image::{
 };
 pub use image::{interpreter, is_in_program};
 pub(crate) use limits::{Limit, Signal, be_nicer, send_signal, set_limit, signal_name};
-pub(crate) use memory::{Mapping, NotSealed, Place, Sealed, memory_file};
+pub(crate) use memory::{Mapping, NotSealed, Place, Sealed, memory_file, memory_size};
 pub(crate) use process::{
     MOST_PROCESSORS, THREAD_CALL, accept_barriers, accept_own_barriers, allowed_processors,
     barrier_everywhere, barrier_here, cpu_time, die_with_starter, expect_use, fork_marks,

@@ -18,6 +18,11 @@ pub(crate) fn memory_file(bytes: usize) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
+/// How large such a file is that was asked for with this size.
+pub(crate) fn memory_size(bytes: usize) -> usize {
+    bytes
+}
+
 /// Creates an empty memory file that can be sealed.
 pub(in crate::sys) fn memory_file_to_size(name: &str) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;

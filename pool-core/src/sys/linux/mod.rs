@@ -33,7 +33,7 @@ pub(crate) use futex::{
     wake_sleeper, wakeup,
 };
 pub(crate) use huge_pages::expect_use;
-pub(crate) use memory_file::memory_file;
+pub(crate) use memory_file::{memory_file, memory_size};
 #[cfg(feature = "tracing")]
 pub(crate) use pipes::enlarge_pipe;
 pub(crate) use pipes::pipe_size;

@@ -15,6 +15,11 @@ use crate::sys::unix::{off_standard, without_size_signal};
 /// pages by themselves, and these are the largest such pages.
 const GRAIN: usize = 16 << 10;
 
+/// How large a memory file is that was asked for with this size.
+pub(crate) fn memory_size(bytes: usize) -> usize {
+    bytes.checked_next_multiple_of(GRAIN).unwrap_or(usize::MAX)
+}
+
 /// Creates a zero-filled memory file of this size at least. (Not everywhere is it for good: another
 /// process that has the descriptor may cut the memory short, and whoever uses that dies of SIGBUS.)
 pub(crate) fn memory_file(bytes: usize) -> io::Result<OwnedFd> {
@@ -24,10 +29,7 @@ pub(crate) fn memory_file(bytes: usize) -> io::Result<OwnedFd> {
 /// The same, and a second descriptor by which it can be read only.
 pub(super) fn memory_files(kind: &str, bytes: usize) -> io::Result<(OwnedFd, OwnedFd)> {
     let owner = Mode::RUSR | Mode::WUSR;
-    let size = bytes
-        .checked_next_multiple_of(GRAIN)
-        .map(|size| size as u64);
-    let size = size.ok_or(io::ErrorKind::OutOfMemory)?;
+    let size = memory_size(bytes) as u64;
     loop {
         // No longer than 30 bytes, which is the most on some systems.
         let name = format!("/{kind}-{:012x}", random_id()? as u64 & 0xffff_ffff_ffff);

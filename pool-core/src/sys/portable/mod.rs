@@ -32,7 +32,7 @@ pub(crate) use bonds::{die_with_starter, is_dumpable, raise_oom_score, set_dumpa
 pub(crate) use event::{Event, ring_bell};
 pub(crate) use fork_marks::fork_marks;
 pub(crate) use huge_pages::expect_use;
-pub(crate) use memory_file::memory_file;
+pub(crate) use memory_file::{memory_file, memory_size};
 #[cfg(feature = "tracing")]
 pub(crate) use pipes::enlarge_pipe;
 pub(crate) use pipes::pipe_size;
