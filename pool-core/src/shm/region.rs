@@ -348,7 +348,8 @@ impl Region {
         identity.magic.store(MAGIC, Ordering::Release);
     }
 
-    /// Whether they are what it was made for. Some systems make memory longer than it was asked for.
+    /// Whether they are what it was made for. Some systems make memory longer than it was asked
+    /// for.
     fn is_filled_by(&self, rings: RingSizes) -> bool {
         self.bytes() == sys::memory_size(Self::bytes_for(rings))
     }
