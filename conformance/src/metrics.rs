@@ -254,11 +254,16 @@ fn waiting_is_told_from_running<S: Processes>() {
     let (first, second) = (first.get().metrics, second.get().metrics);
     assert!(second.run < first.run, "{first}, and then {second}");
     assert!(second.queued > Some(Duration::ZERO));
-    let batch = pool.call(toil).chunksize(4).measured().map([10; 4]);
-    for pair in batch.windows(2) {
-        let next = pair[0].metrics.queued.zip(pair[0].metrics.run);
-        let next = next.map(|(queued, run)| queued + run);
-        assert!(pair[1].metrics.queued >= next, "{:?}", pair);
+    // The worker has something to do until all of them wait: else it may begin one of them while
+    // the next one is still encoded.
+    let gate = Gate::new();
+    let busy = pool.apply_async(|ticket: String| file_barrier::pass(&ticket), gate.ticket());
+    gate.wait_for(1);
+    let batch = pool.call(toil).chunksize(4).measured().map_async([10; 4]);
+    gate.open();
+    busy.get().expect("it only waits");
+    for pair in batch.get().windows(2) {
+        assert!(pair[1].metrics.queued >= pair[0].metrics.run, "{:?}", pair);
     }
 }
 
